@@ -1,0 +1,312 @@
+"""One WebSocket connection of a client on a non-blocking socket: connect, TLS, upgrade, messages, close.
+
+Arrival times are the kernel's where it gives them (`SO_TIMESTAMPNS`): what a reply waits in this process
+before it is read is then no part of its latency.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import time
+from array import array
+from struct import Struct
+from typing import Protocol
+
+from . import frames
+from .frames import FrameError, FrameReader, Message
+from .handshake import Route, new_key, read_answer
+from .loss import Loss, loss_of
+from .poller import READ, WRITE, Poller
+from .tls import TlsStream, tls_words
+
+_SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
+_IP_BIND_ADDRESS_NO_PORT = 24 if os.uname().sysname == "Linux" else None
+_STAMP = Struct("qq").unpack
+_STAMP_SPACE = socket.CMSG_SPACE(16)
+_READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
+
+_CLOSING = Message(b"\x03\xe8", frames.CLOSE)
+
+
+class Clock:
+    """Converts kernel arrival times (wall clock) to `time.perf_counter()`.
+
+    `refresh()` is called regularly, so that a clock being slewed costs microseconds, not the truth. `lags`
+    collects, for each read, how long its bytes had waited for this process, in seconds.
+    """
+
+    __slots__ = ("lags", "offset")
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        self.lags = array("d")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Measure the distance between the two clocks; the tightest of three readings counts."""
+        readings: list[tuple[float, float]] = []
+        for _ in range(3):
+            before = time.perf_counter()
+            wall = time.time()
+            after = time.perf_counter()
+            readings.append((after - before, wall - (before + after) / 2))
+        self.offset = min(readings)[1]
+
+
+class Owner(Protocol):
+    """What a connection reports to; every time is a `time.perf_counter()` in seconds."""
+
+    def opened(self, at: float) -> None:
+        """The upgrade was accepted."""
+        ...
+
+    def received(self, text: str, at: float) -> None:
+        """A whole text message arrived."""
+        ...
+
+    def lost(self, loss: Loss, at: float) -> None:
+        """The connection is over and its socket closed; nothing follows."""
+        ...
+
+
+class Connection:
+    """A WebSocket client connection that calls its owner back; nothing here blocks or raises."""
+
+    __slots__ = (
+        "_buffer",
+        "_clock",
+        "_close_received",
+        "_close_sent",
+        "_fd",
+        "_key",
+        "_outgoing",
+        "_owner",
+        "_poller",
+        "_read_size",
+        "_reader",
+        "_route",
+        "_send_error",
+        "_sock",
+        "_tls",
+    )
+
+    def __init__(self, poller: Poller, clock: Clock, route: Route, owner: Owner) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._route = route
+        self._owner = owner
+        self._sock: socket.socket | None = None
+        self._fd = -1
+        self._tls: TlsStream | None = None
+        self._outgoing: bytes = b""
+        self._send_error: OSError | None = None
+        self._buffer: bytes = b""
+        self._reader: FrameReader | None = None
+        self._close_sent = False
+        self._close_received: tuple[int, str] | None = None
+        self._read_size = _READ_SIZE
+        self._key: bytes = b""
+
+    # Starting
+
+    def start(self) -> None:
+        """Open the socket and send the upgrade request; an error is reported through `lost`."""
+        route = self._route
+        try:
+            sock = self._sock = socket.socket(route.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if _SO_TIMESTAMPNS is not None:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            if route.source is not None:
+                if _IP_BIND_ADDRESS_NO_PORT is not None:
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((route.source, 0))
+            status = sock.connect_ex(route.address)
+        except OSError as error:
+            self._finish(loss_of(error))
+            return
+        if status not in (0, errno.EINPROGRESS):
+            self._finish(loss_of(OSError(status, os.strerror(status))))
+            return
+        self._fd = sock.fileno()
+        self._key = new_key()
+        request = route.head + self._key + b"\r\n\r\n"
+        self._poller.register(self._fd, READ, self._ready)
+        if route.tls is not None:
+            self._tls = TlsStream(route.tls, route.server_name)
+            self._tls.encrypt(request)
+            request = self._tls.outgoing()
+        self._write(request)
+
+    # Sending
+
+    def send(self, message: Message) -> float:
+        """Send one message; returns the moment it was handed over, just before the system call.
+
+        A failure is not reported here: what the server said before it closed is read first.
+        """
+        data = message.masked()
+        if self._tls is not None:
+            self._tls.encrypt(data)
+            data = self._tls.outgoing()
+        now = time.perf_counter()
+        self._write(data)
+        return now
+
+    def close(self) -> None:
+        """Start the close handshake; the server's answer, or its absence, is reported through `lost`."""
+        if not self._close_sent:
+            self._close_sent = True
+            self.send(_CLOSING)
+
+    def abort(self) -> None:
+        """Drop the socket at once, without a word and without a report."""
+        if self._sock is not None:
+            self._release()
+
+    def _write(self, data: bytes) -> None:
+        if self._outgoing:
+            self._outgoing += data
+            return
+        if self._sock is None or self._send_error is not None:
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._send_error = error
+            return
+        if sent < len(data):
+            self._outgoing = data[sent:]
+            self._poller.modify(self._fd, READ | WRITE)
+
+    def _flush(self) -> None:
+        data, self._outgoing = self._outgoing, b""
+        self._write(data)
+        if not self._outgoing:
+            self._poller.modify(self._fd, READ)
+
+    # Receiving
+
+    def _ready(self, mask: int) -> None:
+        if mask & WRITE and self._outgoing:
+            self._flush()
+            if mask == WRITE:
+                return
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            data, ancillary, _, _ = sock.recvmsg(self._read_size, _STAMP_SPACE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._ended(self._send_error or error)
+            return
+        now = time.perf_counter()
+        if ancillary:
+            seconds, nanoseconds = _STAMP(ancillary[0][2])
+            at = seconds + nanoseconds * 1e-9 - self._clock.offset
+            if at > now:
+                at = now
+            self._clock.lags.append(now - at)
+        else:
+            at = now
+        if not data:
+            self._ended(None)
+            return
+        if len(data) == self._read_size:
+            self._read_size = _LARGE_READ
+        try:
+            if self._tls is not None:
+                data = self._decrypt(data)
+                if not data:
+                    return
+            if self._reader is None:
+                self._handshake(data, at)
+            else:
+                self._messages(self._reader, data, at)
+        except FrameError as error:
+            self._fail(Loss("protocol", str(error.code), str(error)), error.code)
+        except ssl.SSLError as error:
+            self._finish(Loss("protocol", "tls", tls_words(error)), at)
+
+    def _decrypt(self, data: bytes) -> bytes:
+        assert self._tls is not None
+        plain = self._tls.decrypt(data)
+        pending = self._tls.outgoing()
+        if pending:
+            self._write(pending)
+        return plain
+
+    def _messages(self, reader: FrameReader, data: bytes, at: float) -> None:
+        for opcode, payload in reader.feed(data):
+            if opcode == frames.TEXT:
+                assert isinstance(payload, str)
+                if self._close_received is None:
+                    self._owner.received(payload, at)
+            elif opcode == frames.PING:
+                assert isinstance(payload, bytes)
+                if not self._close_sent:
+                    self.send(Message(payload, frames.PONG))
+            elif opcode == frames.CLOSE:
+                assert isinstance(payload, bytes)
+                self._close_received = frames.read_close(payload)
+                if not self._close_sent:
+                    self._close_sent = True
+                    code = self._close_received[0]
+                    self.send(frames.close_message(None if code == 1005 else code))
+            elif opcode == frames.BINARY:
+                raise FrameError(1003, "binary message where OpenEnv speaks text")
+            if self._sock is None:
+                return
+
+    def _handshake(self, data: bytes, at: float, *, ended: bool = False) -> None:
+        self._buffer += data
+        answer = read_answer(self._buffer, self._key, ended=ended)
+        if answer is None:
+            return
+        if isinstance(answer, Loss):
+            self._finish(answer, at)
+            return
+        self._buffer = b""
+        self._reader = FrameReader()
+        self._owner.opened(at)
+        if answer and self._sock is not None:
+            self._messages(self._reader, answer, at)
+
+    # Ending
+
+    def _fail(self, loss: Loss, code: int) -> None:
+        """End a connection over the server's fault, telling it the close code on the way out."""
+        if self._reader is not None and not self._close_sent:
+            self._close_sent = True
+            self.send(frames.close_message(code))
+        self._finish(loss)
+
+    def _ended(self, error: OSError | None) -> None:
+        """The socket is at its end: say how, the server's last words first."""
+        if self._close_received is not None:
+            code, reason = self._close_received
+            self._finish(Loss("closed", str(code), reason or None))
+        elif error is not None and (error.errno != errno.EPIPE):
+            self._finish(loss_of(error, established=self._reader is not None or bool(self._buffer)))
+        elif self._reader is None:
+            self._handshake(b"", time.perf_counter(), ended=True)
+        else:
+            self._finish(Loss("closed_early", "1006", "closed without a close frame"))
+
+    def _finish(self, loss: Loss, at: float | None = None) -> None:
+        self._release()
+        self._owner.lost(loss, time.perf_counter() if at is None else at)
+
+    def _release(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            if self._fd >= 0:
+                self._poller.unregister(self._fd)
+            sock.close()

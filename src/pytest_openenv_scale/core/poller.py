@@ -1,0 +1,126 @@
+"""Readiness of thousands of sockets at the price of one event-loop registration.
+
+An epoll (or kqueue) descriptor is itself pollable. A `Poller` owns one, registers it with the running
+asyncio loop, and hands ready sockets straight to their handlers: no transport, protocol, future or task
+stands between a packet and the session it belongs to, and timers, HTTP sessions and the caller's own
+coroutines share the same loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import selectors
+from collections.abc import Callable
+from typing import Protocol, Self
+
+READ, WRITE = 1, 4
+"""Interest masks, with the values of EPOLLIN and EPOLLOUT."""
+
+Handler = Callable[[int], None]
+
+
+class _Selector(Protocol):
+    def fileno(self) -> int: ...
+    def register(self, fd: int, mask: int, /) -> None: ...
+    def modify(self, fd: int, mask: int, /) -> None: ...
+    def unregister(self, fd: int, /) -> None: ...
+    def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]: ...
+    def close(self) -> None: ...
+
+
+class PortableSelector:
+    """The interface of `select.epoll` where there is none, on whatever the platform offers."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when a registered socket is ready."""
+        return self._selector.fileno()  # type: ignore[attr-defined]  # epoll and kqueue selectors have one
+
+    def register(self, fd: int, mask: int) -> None:
+        """Watch a descriptor for the events of the mask."""
+        self._selector.register(fd, self._events(mask))
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Watch a known descriptor for other events."""
+        self._selector.modify(fd, self._events(mask))
+
+    def unregister(self, fd: int) -> None:
+        """Stop watching a descriptor."""
+        self._selector.unregister(fd)
+
+    def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
+        """Return up to `maxevents` pairs of ready descriptor and mask; `timeout` in seconds."""
+        ready = self._selector.select(timeout)
+        return [
+            (
+                key.fd,
+                (READ if events & selectors.EVENT_READ else 0) | (WRITE if events & selectors.EVENT_WRITE else 0),
+            )
+            for key, events in ready[:maxevents]
+        ]
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._selector.close()
+
+    @staticmethod
+    def _events(mask: int) -> int:
+        return (selectors.EVENT_READ if mask & READ else 0) | (selectors.EVENT_WRITE if mask & WRITE else 0)
+
+
+def _selector() -> _Selector:
+    return select.epoll() if hasattr(select, "epoll") else PortableSelector()
+
+
+class Poller:
+    """Sockets and their handlers, attached to an event loop; `close()` detaches it.
+
+    A handler is called with the mask of what is ready, and may register, modify or unregister its own
+    descriptor. It must not close another's: that one's event may be waiting in the same round.
+    """
+
+    ROUND = 256
+    """Ready sockets handled before timers and other callbacks of the loop get their turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, selector: _Selector | None = None) -> None:
+        self._selector = selector or _selector()
+        self._poll = self._selector.poll
+        self._handlers: dict[int, Handler] = {}
+        self._loop = loop
+        self._number = self._selector.fileno()
+        loop.add_reader(self._number, self._drain)
+
+    def register(self, fd: int, mask: int, handler: Handler) -> None:
+        """Watch a descriptor; `handler(mask)` is called whenever it is ready."""
+        self._selector.register(fd, mask)
+        self._handlers[fd] = handler
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Watch a known descriptor for other events."""
+        self._selector.modify(fd, mask)
+
+    def unregister(self, fd: int) -> None:
+        """Forget a descriptor; must come before it is closed."""
+        del self._handlers[fd]
+        self._selector.unregister(fd)
+
+    def _drain(self) -> None:
+        handlers = self._handlers
+        for fd, mask in self._poll(0, self.ROUND):
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler(mask)
+
+    def close(self) -> None:
+        """Detach from the loop and close the polling descriptor; registered sockets stay open."""
+        self._loop.remove_reader(self._number)
+        self._selector.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
