@@ -1,0 +1,342 @@
+"""One cell: load processes, one start for all, one release for all, and every session accounted for."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import Self
+
+from .grammar import parse_arrival
+from .meta import Finding
+from .orders import Environment, Go, LoadOrder, Prepare, Progress, Ready, Refused, Release, Rows, Up
+from .row import SessionRow
+
+SPARE_DESCRIPTORS = 64
+"""Descriptors a load process needs besides its sessions'."""
+
+PER_PROCESS = 8192
+"""Sessions beyond which `auto` adds a load process where there is a core for it."""
+
+BUSY = 0.9
+"""Share of a core from which a load process counts as the bottleneck."""
+
+LAG_S = 0.2
+"""Longest a load process's event loop may keep a timer waiting, in seconds."""
+
+_SILENCE_S = 60.0
+_START_S = 60.0
+
+
+class LoadError(Exception):
+    """No session could be started: the workload or the URL cannot be used; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellProgress:
+    """How far a repetition is: sessions asked for, open, over and failed among those; seconds since its start."""
+
+    asked: int
+    open: int
+    over: int
+    failed: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """What the client itself used; CPU and lags in seconds, `cpu_share` the busiest process's share of a core.
+
+    `read_lag_p99_s` tells how late answers were read: the client's pace, never part of a latency.
+    """
+
+    processes: int = 1
+    cpu_s: tuple[float, ...] = ()
+    cpu_share: float = 0.0
+    read_lag_p99_s: float = 0.0
+    loop_lag_max_s: float = 0.0
+    descriptors_needed: int = 0
+    descriptor_limit: int = 0
+    rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """The rows of a cell, one for every session asked for, and what is known of the client that made them."""
+
+    rows: list[SessionRow] = field(repr=False)
+    wall_s: float
+    started_at: datetime
+    client: ClientStats
+    findings: tuple[Finding, ...]
+
+
+class _Process:
+    """One load process and the parent's end of its pipe."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        ours, theirs = Pipe()
+        self.pipe: Connection = ours
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "pytest_openenv_scale.core.worker", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.pipe.send(Environment(sys.path))
+
+    def stop(self) -> None:
+        self.pipe.close()
+        try:
+            self.popen.wait(2)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+
+    def ending(self) -> str:
+        code = self.popen.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+class LoadGenerator:
+    """Owns the load processes of a sweep; a context manager, so that none outlives it.
+
+    `processes` None chooses their number for each cell.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        self._wanted = processes
+        self._processes: list[_Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self._processes:
+            process.stop()
+        self._processes.clear()
+
+    def run_cell(self, order: LoadOrder, on_progress: Callable[[CellProgress], None] | None = None) -> CellResult:
+        """Run one repetition of a cell; blocks until every session is over.
+
+        Raises:
+            LoadError: a load process refused the order: an action cannot be made, a host does not resolve.
+        """
+        count = self._wanted or choose_processes(order.cell.batch)
+        self._start(count)
+        return _CellRun(order, self._processes[:count], on_progress).run()
+
+    def _start(self, count: int) -> None:
+        self._processes = [process for process in self._processes if process.popen.poll() is None]
+        for number, process in enumerate(self._processes):
+            process.number = number
+        while len(self._processes) < count:
+            self._processes.append(_Process(len(self._processes)))
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors a load process may open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def choose_processes(batch: int) -> int:
+    """Return how many load processes a batch needs: for its descriptors, and for cores there are to spare."""
+    for_descriptors = math.ceil(batch / max(1, descriptor_limit() - SPARE_DESCRIPTORS))
+    for_cores = min(math.ceil(batch / PER_PROCESS), max(1, (os.cpu_count() or 1) // 2))
+    return max(for_descriptors, for_cores)
+
+
+class _CellRun:
+    """One repetition of a cell in flight."""
+
+    def __init__(
+        self, order: LoadOrder, processes: list[_Process], on_progress: Callable[[CellProgress], None] | None
+    ) -> None:
+        self._order = order
+        self._orders = {process: Prepare(order, process.number, len(processes)) for process in processes}
+        self._on_progress = on_progress
+        self._rows: dict[_Process, Rows] = {}
+        self._dead: dict[_Process, str] = {}
+        self._up: set[_Process] = set()
+        self._progress: dict[_Process, Progress] = {}
+        self._released = False
+        self._began = 0.0
+        self._wall = 0.0
+
+    def run(self) -> CellResult:
+        started_at = datetime.now(UTC)
+        findings = self._too_many()
+        if not findings:
+            self._prepare()
+            self._began, self._wall = time.perf_counter() + 0.02, time.time() + 0.02
+            self._tell(Go(self._began, self._wall))
+            self._attend()
+        result = self._collect()
+        stats = self._stats()
+        findings += tuple(
+            Finding(
+                "process_died",
+                f"load process {process.number + 1} of {len(self._orders)} {how} and took"
+                f" {len(self._orders[process].sessions)} sessions with it",
+            )
+            for process, how in self._dead.items()
+        )
+        wall = max((rows.wall_s for rows in self._rows.values()), default=0.0)
+        return CellResult(result, wall, started_at, stats, findings + _busy(stats))
+
+    def _too_many(self) -> tuple[Finding, ...]:
+        """Compare what the cell needs with what there is, before a session is started."""
+        needed, limit = self._descriptors_needed(), descriptor_limit()
+        if needed <= limit:
+            return ()
+        processes = math.ceil(self._order.cell.batch / max(1, limit - SPARE_DESCRIPTORS))
+        return (
+            Finding(
+                "descriptors",
+                f"{self._order.cell.batch} sessions need {needed} descriptors in each of {len(self._orders)} load"
+                f" processes, and the limit is {limit}: use --openenv-processes {processes}, or raise ulimit -n",
+            ),
+        )
+
+    def _descriptors_needed(self) -> int:
+        return max(len(order.sessions) for order in self._orders.values()) + SPARE_DESCRIPTORS
+
+    def _prepare(self) -> None:
+        for process, order in self._orders.items():
+            self._send(process, order)
+        waiting = set(self._orders)
+        deadline = time.monotonic() + _START_S
+        while waiting := {process for process in waiting if process not in self._dead}:
+            for process, answer in self._hear(waiting, deadline):
+                if isinstance(answer, Refused):
+                    raise LoadError(answer.reason)
+                if isinstance(answer, Ready):
+                    waiting.discard(process)
+
+    def _attend(self) -> None:
+        """Listen until every process has returned its rows or died."""
+        holding = parse_arrival(self._order.cell.arrival).kind == "hold"
+        deadline = time.monotonic() + _SILENCE_S
+        while waiting := {p for p in self._orders if p not in self._rows and p not in self._dead}:
+            for process, answer in self._hear(waiting, deadline):
+                deadline = time.monotonic() + _SILENCE_S
+                if isinstance(answer, Up):
+                    self._up.add(process)
+                elif isinstance(answer, Progress):
+                    self._progress[process] = answer
+                    self._report()
+                elif isinstance(answer, Rows):
+                    self._rows[process] = answer
+            if holding and not self._released and all(p in self._up or p in self._dead for p in self._orders):
+                self._released = True
+                self._tell(Release())
+
+    def _hear(self, waiting: set[_Process], deadline: float) -> list[tuple[_Process, object]]:
+        """Return what processes said; one whose pipe broke is dead, and so are all that stay silent too long."""
+        pipes = {process.pipe: process for process in waiting}
+        ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
+        heard: list[tuple[_Process, object]] = []
+        for pipe in ready:
+            assert isinstance(pipe, Connection)
+            process = pipes[pipe]
+            try:
+                heard.append((process, pipe.recv()))
+            except (EOFError, OSError):
+                self._dead[process] = process.ending()
+        if not ready:
+            for process in waiting:
+                process.popen.kill()
+                self._dead[process] = "stopped answering"
+        return heard
+
+    def _send(self, process: _Process, order: object) -> None:
+        try:
+            process.pipe.send(order)
+        except OSError:
+            self._dead[process] = process.ending()
+
+    def _tell(self, order: object) -> None:
+        for process in self._orders:
+            if process not in self._dead:
+                self._send(process, order)
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            seen = self._progress.values()
+            self._on_progress(
+                CellProgress(
+                    self._order.cell.batch,
+                    sum(item.open for item in seen),
+                    sum(item.over for item in seen),
+                    sum(item.failed for item in seen),
+                    time.perf_counter() - self._began,
+                )
+            )
+
+    def _collect(self) -> list[SessionRow]:
+        """Return one row for every session asked for, also for those that never started."""
+        rows = [row for part in self._rows.values() for row in part.rows]
+        known = {row.request_id for row in rows}
+        for process, order in self._orders.items():
+            why = f"load process {self._dead[process]}" if process in self._dead else "not started: too few descriptors"
+            rows += [
+                SessionRow(
+                    number,
+                    process.number,
+                    self._wall or time.time(),
+                    0.0,
+                    error_phase="connect",
+                    error_type="client_limit",
+                    error_message=why,
+                )
+                for number in order.sessions
+                if number not in known
+            ]
+        return sorted(rows)
+
+    def _stats(self) -> ClientStats:
+        parts = self._rows.values()
+        return ClientStats(
+            len(self._orders),
+            tuple(part.cpu_s for part in parts),
+            max((part.cpu_s / part.wall_s for part in parts if part.wall_s > 0), default=0.0),
+            max((part.read_lag_p99_s for part in parts), default=0.0),
+            max((part.loop_lag_max_s for part in parts), default=0.0),
+            self._descriptors_needed(),
+            descriptor_limit(),
+            sum(part.rss_bytes for part in parts),
+        )
+
+
+def _busy(stats: ClientStats) -> tuple[Finding, ...]:
+    """Judge whether the client was the bottleneck."""
+    found: list[Finding] = []
+    if stats.loop_lag_max_s > LAG_S:
+        found.append(
+            Finding(
+                "loop_lag",
+                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {LAG_S * 1000:.0f} ms):"
+                " something else uses its core",
+            )
+        )
+    if stats.cpu_share > BUSY:
+        found.append(
+            Finding(
+                "cpu",
+                f"a load process used {stats.cpu_share:.0%} of a core (allowed {BUSY:.0%}): use more of them with"
+                " --openenv-processes, or a machine with more cores",
+            )
+        )
+    return tuple(found)

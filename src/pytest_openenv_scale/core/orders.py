@@ -1,0 +1,102 @@
+"""What the parent and its load processes say to each other; pickled over a pipe, secrets included, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .plan import Cell
+from .row import SessionRow
+from .workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """One repetition of a cell: where, what, and how long an answer may take (seconds)."""
+
+    cell: Cell
+    repetition: int
+    urls: tuple[str, ...]
+    headers: Mapping[str, str] = field(repr=False)
+    workload: Workload
+    timeout_s: float
+    seed: int = 0
+    until_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Parent to process: the import path, for actions made by a callable."""
+
+    path: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Parent to process: the sessions of the next cell that are yours."""
+
+    order: LoadOrder
+    process: int
+    processes: int
+    source: str | None = None
+
+    @property
+    def sessions(self) -> range:
+        """The numbers of the sessions this process runs, counted over the whole batch."""
+        return range(self.process, self.order.cell.batch, self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Process to parent: prepared; waiting for the common start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Process to parent: the cell cannot be run, and why in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Parent to process: the cell begins at this moment, `time.perf_counter()` and `time.time()` in seconds."""
+
+    at: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Process to parent: every session of mine is reset and holds, or has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Parent to process: the whole batch is up; step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Process to parent, twice a second: how many sessions are open, over, and failed."""
+
+    open: int
+    over: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Process to parent: the cell is over; CPU and lags in seconds.
+
+    `read_lag_p99_s` is how late answers were read (they carry the kernel's time, so that this is no latency),
+    `loop_lag_max_s` the longest the event loop kept a timer waiting.
+    """
+
+    rows: list[SessionRow]
+    wall_s: float
+    cpu_s: float
+    read_lag_p99_s: float
+    loop_lag_max_s: float
+    descriptor_limit: int
+    rss_bytes: int

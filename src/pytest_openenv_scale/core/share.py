@@ -1,0 +1,278 @@
+"""One process's share of a cell: arrivals, the handshake window, deadlines, and the rows at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import socket
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable
+from itertools import accumulate, islice
+from typing import Any
+
+from . import messages
+from .connection import Clock, Connection
+from .frames import Message
+from .grammar import parse_arrival
+from .handshake import Route, prepare_route
+from .http import HttpSession
+from .orders import Prepare, Progress, Rows, Up
+from .poller import Poller
+from .session import Record, Script, WebSocketSession
+
+WINDOW = 256
+"""Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
+
+_PULSE_S = 0.05
+_PROGRESS_EVERY = 10
+_RELEASE_ROUND = 128
+
+
+class Share:
+    """The sessions of one cell that this process runs; `prepare()`, then `run()` until all are over."""
+
+    def __init__(self, order: Prepare, tell: Callable[[Any], None]) -> None:
+        self._order = order
+        self._cell = order.order.cell
+        self._tell = tell
+        self._arrival = parse_arrival(self._cell.arrival)
+        self.holding = self._arrival.kind == "hold"
+        self._numbers = order.sessions
+        self._window = max(1, WINDOW // order.processes)
+        self._clock = Clock()
+        self._records: list[Record] = []
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._began = self._wall = 0.0
+        self._waiting: deque[tuple[float, int]] = deque()
+        self._live: set[WebSocketSession] = set()
+        self._held: deque[WebSocketSession] = deque()
+        self._unready = len(self._numbers)
+        self._connecting = self._over = self._failed = self._http_open = 0
+        self._wake: asyncio.TimerHandle | None = None
+        self._lags = array("d")
+        self._routes: list[Route] = []
+        self._scripts: Callable[[int], Script]
+        self._poller: Poller
+
+    # Before the cell
+
+    def prepare(self) -> None:
+        """Make everything the sessions need, before time counts.
+
+        Raises:
+            RouteError: a URL cannot be used.
+            WorkloadError: an action cannot be made.
+        """
+        order = self._order.order
+        make = order.workload.maker(self._cell.wait)
+        step_timeout = order.timeout_s + (self._cell.wait or 0.0)
+        if self._cell.mode == "http":
+            self._actions = {
+                number: [make(number, step) for step in range(self._cell.steps)] for number in self._numbers
+            }
+            return
+        for url in order.urls:
+            self._routes.append(prepare_route(url, dict(order.headers), source=self._order.source))
+        reset = Message(messages.request("reset", order.workload.reset))
+
+        def script(actions: list[Message]) -> Script:
+            return Script(reset, actions, self._cell.steps, order.until_done, order.timeout_s, step_timeout)
+
+        def encode(number: int, count: int) -> list[Message]:
+            return [Message(messages.request("step", make(number, step))) for step in range(count)]
+
+        if order.workload.function is None:
+            shared = script(encode(0, min(self._cell.steps, len(order.workload.actions))))
+            self._scripts = lambda number: shared
+        else:
+            own = {number: script(encode(number, self._cell.steps)) for number in self._numbers}
+            self._scripts = own.__getitem__
+
+    # The parent's signals
+
+    def go(self, at: float, wall: float) -> None:
+        """Begin at this moment, common to all processes."""
+        self._began, self._wall = at, wall
+        if not self._begun.done():
+            self._begun.set_result(None)
+
+    def release(self) -> None:
+        """The whole batch is up: let the held sessions step."""
+        if not self._released.done():
+            self._released.set_result(None)
+        if self.holding:
+            self.holding = False
+            self._release_some()
+
+    # The cell
+
+    async def run(self) -> Rows:
+        """Run the share to its end and return its rows."""
+        await self._begun
+        await asyncio.sleep(max(0.0, self._began - time.perf_counter()))
+        self._clock.refresh()
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        pulse = asyncio.create_task(self._pulse())
+        try:
+            if not len(self._numbers):
+                self._tell(Up())
+            elif self._cell.mode == "http":
+                await self._run_http()
+            else:
+                await self._run_websockets()
+        finally:
+            pulse.cancel()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        ended = time.perf_counter()
+        lags = sorted(self._clock.lags)
+        rows = [record.row(self._began, self._wall, self._order.process) for record in self._records]
+        return Rows(
+            rows,
+            ended - self._began,
+            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
+            max(self._lags, default=0.0),
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            after.ru_maxrss * 1024,
+        )
+
+    def _due(self) -> list[tuple[float, int]]:
+        """Return when each session of this share is due, as clock times; a held one is due when admitted."""
+        if self._arrival.rate is None:
+            return [(self._began, number) for number in self._numbers]
+        gaps = random.Random(self._order.order.seed + self._order.order.repetition)
+        times = accumulate(gaps.expovariate(self._arrival.rate) for _ in range(self._cell.batch))
+        first, step = self._order.process, self._order.processes
+        return [
+            (self._began + offset, number)
+            for offset, number in zip(islice(times, first, None, step), self._numbers, strict=True)
+        ]
+
+    async def _run_websockets(self) -> None:
+        with Poller(asyncio.get_running_loop()) as self._poller:
+            self._waiting.extend(self._due())
+            self._admit()
+            await self._finished
+
+    def _admit(self) -> None:
+        """Start sessions that are due while the window of handshakes has room."""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        routes, waiting = self._routes, self._waiting
+        while waiting and self._connecting < self._window:
+            due, number = waiting[0]
+            now = time.perf_counter()
+            if due > now:
+                self._wake = asyncio.get_running_loop().call_later(due - now, self._admit)
+                return
+            waiting.popleft()
+            record = Record(number, now if self._arrival.kind == "hold" else due)
+            self._records.append(record)
+            session = WebSocketSession(record, self._scripts(number), self)
+            self._live.add(session)
+            self._connecting += 1
+            session.start(Connection(self._poller, self._clock, routes[number % len(routes)], session))
+
+    # Called by the sessions
+
+    def connected(self) -> None:
+        """A handshake ended: the window has room for another."""
+        self._connecting -= 1
+        if self._waiting and self._connecting == self._window - 1:
+            asyncio.get_running_loop().call_soon(self._admit)
+
+    def ready(self, session: WebSocketSession) -> None:
+        """A session is up and holds."""
+        self._held.append(session)
+        self._one_more_up()
+
+    def over(self, session: WebSocketSession) -> None:
+        """A session ended."""
+        self._live.discard(session)
+        self._over += 1
+        self._failed += not session.record.success
+        if session.record.reset_done is None:
+            self._one_more_up()
+        if self._over == len(self._numbers) and not self._finished.done():
+            self._finished.set_result(None)
+
+    def _one_more_up(self) -> None:
+        """One more session is up, or never will be; the parent hears when that is all of them."""
+        self._unready -= 1
+        if not self._unready and self.holding:
+            self._tell(Up())
+
+    def _release_some(self) -> None:
+        """Let held sessions step a round at a time, replies being read in between."""
+        held = self._held
+        for _ in range(min(_RELEASE_ROUND, len(held))):
+            session = held.popleft()
+            if session.phase == "hold":
+                session.release()
+        if held:
+            asyncio.get_running_loop().call_soon(self._release_some)
+
+    # Time
+
+    async def _pulse(self) -> None:
+        """Twenty times a second: expire deadlines, watch the loop's own lag, report progress."""
+        count = 0
+        while True:
+            due = time.perf_counter() + _PULSE_S
+            await asyncio.sleep(_PULSE_S)
+            now = time.perf_counter()
+            self._lags.append(max(0.0, now - due))
+            self._clock.refresh()
+            for session in [session for session in self._live if session.deadline < now]:
+                session.expire(now)
+            count += 1
+            if count % _PROGRESS_EVERY == 0:
+                opened = len(self._live) - self._connecting + self._http_open
+                self._tell(Progress(opened, self._over, self._failed))
+
+    # HTTP
+
+    async def _run_http(self) -> None:
+        window = asyncio.Semaphore(self._window)
+        order = self._order.order
+        step_timeout = order.timeout_s + (self._cell.wait or 0.0)
+
+        async def one(due: float, number: int) -> None:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            async with window:
+                record = Record(number, time.perf_counter() if self._arrival.kind == "hold" else due)
+                self._records.append(record)
+                session = HttpSession(record, order.urls[number % len(order.urls)], order.headers, order.timeout_s)
+                fine = await session.reset(order.workload.reset)
+                self._http_open += 1
+            self._one_more_up()
+            if fine and self._arrival.kind == "hold":
+                await self._released
+                record.released = time.perf_counter()
+            if fine:
+                for action in self._actions[number]:
+                    reply = await session.step(action, step_timeout)
+                    if reply is None:
+                        break
+                    if reply.done and order.until_done:
+                        break
+                record.finished_steps = record.success = record.error is None
+            await session.close()
+            self._http_open -= 1
+            self._over += 1
+            self._failed += not record.success
+
+        async with asyncio.TaskGroup() as group:
+            for due, number in self._due():
+                group.create_task(one(due, number))
+
+
+def loopback_source(number: int) -> str:
+    """Return the loopback address from which process `number` connects, so that ports do not run out."""
+    return socket.inet_ntoa((0x7F000100 + number + 1).to_bytes(4, "big"))

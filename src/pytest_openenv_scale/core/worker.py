@@ -1,0 +1,113 @@
+"""A load-generating process: takes orders over a pipe, runs its share of each cell, returns the rows.
+
+Started as `python -m pytest_openenv_scale.core.worker FD`. It holds nothing but sessions, so that neither
+the test runner's work nor its garbage collection comes between a session and the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import signal
+import sys
+from collections.abc import Coroutine
+from multiprocessing.connection import Connection as Pipe
+from threading import Thread
+from typing import Any
+
+from . import orders
+from .share import Share
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of descriptors to the hard one; returns it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class Worker:
+    """Answers the orders of the parent, one cell at a time."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._share: Share | None = None
+        self._stopped = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until the parent closes its end of the pipe."""
+        # A thread, because an event loop would make the pipe non-blocking and tear large messages apart.
+        Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
+        await self._stopped.wait()
+        for task in self._tasks:
+            task.cancel()
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            try:
+                order = self._pipe.recv()
+            except (EOFError, OSError):
+                loop.call_soon_threadsafe(self._stopped.set)
+                return
+            loop.call_soon_threadsafe(self._take, order)
+
+    def _take(self, order: object) -> None:
+        match order:
+            case orders.Environment(path=path):
+                sys.path[:] = path
+            case orders.Prepare():
+                self._spawn(self._cell(order))
+            case orders.Go(at=at, wall=wall) if self._share is not None:
+                self._share.go(at, wall)
+            case orders.Release() if self._share is not None:
+                self._share.release()
+            case _:
+                pass
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _cell(self, order: orders.Prepare) -> None:
+        try:
+            share = self._share = Share(order, self._pipe.send)
+            share.prepare()
+        except Exception as error:
+            self._pipe.send(orders.Refused(str(error) or type(error).__name__))
+            return
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            self._pipe.send(orders.Ready())
+            self._pipe.send(await share.run())
+        except OSError:
+            self._stopped.set()
+        finally:
+            self._share = None
+            gc.enable()
+            gc.unfreeze()
+
+
+def main() -> None:
+    """Run a worker on the descriptor named on the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise_descriptor_limit()
+    pipe = Pipe(int(sys.argv[1]))
+
+    async def serve() -> None:
+        await Worker(pipe).run()
+
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve())
+    else:
+        uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What a session says: reset data and one action per step, made before a cell begins."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from .actions import ActionSource
+
+_WAIT = "$wait"
+_DEPTH = 12
+
+
+class WorkloadError(ValueError):
+    """No action can be made, or a callable cannot be imported or fails; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the sessions of a sweep say.
+
+    `actions` holds one action for every step, or one per step (the last is repeated beyond its end);
+    `function` is "module:function", called with `(session, step)`, both counted from 0. The string
+    "$wait" in an action stands for the cell's wait in seconds; `waits` tells whether the wait means
+    anything. `source` says where the actions come from.
+    """
+
+    actions: tuple[Mapping[str, Any], ...] = ()
+    function: str | None = None
+    reset: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    waits: bool = True
+    source: str = "default"
+
+    def maker(self, wait: float | None) -> Callable[[int, int], Mapping[str, Any]]:
+        """Return `(session, step) -> action` for a cell.
+
+        Raises:
+            WorkloadError: the callable cannot be imported; calling the result raises it too, if the
+                callable fails or returns no mapping.
+        """
+        if self.function is None:
+            filled = [_fill(action, wait) for action in self.actions]
+            return lambda session, step: filled[min(step, len(filled) - 1)]
+        function = import_callable(self.function)
+
+        def make(session: int, step: int) -> Mapping[str, Any]:
+            try:
+                action = function(session, step)
+            except Exception as error:
+                raise WorkloadError(
+                    f"{self.function}({session}, {step}) raised {type(error).__name__}: {error}"
+                ) from error
+            if not isinstance(action, Mapping):
+                raise WorkloadError(
+                    f"{self.function}({session}, {step}) returned {type(action).__name__}; return the action as a dict"
+                )
+            return cast("Mapping[str, Any]", _fill(cast("Mapping[str, Any]", action), wait))
+
+        return make
+
+
+def import_callable(reference: str) -> Callable[[int, int], Any]:
+    """Import "module:function".
+
+    Raises:
+        WorkloadError: the module does not import, or has no such callable.
+    """
+    module_name, _, path = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise WorkloadError(
+            f"action {reference}: {module_name} does not import ({type(error).__name__}: {error})"
+        ) from None
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        raise WorkloadError(f"action {reference}: {module_name} has no function {path}")
+    return found
+
+
+def make_workload(
+    schema: Mapping[str, Any] | None, action: ActionSource | None, reset: Mapping[str, Any] | None
+) -> Workload:
+    """Decide what sessions say from what a person wrote, else from the action schema of `/schema`.
+
+    `schema` is the JSON schema of the action, None where the server has no `/schema`.
+
+    Raises:
+        WorkloadError: no action was given and none can be made from the schema.
+    """
+    data = dict(reset or {})
+    if action is not None:
+        if action.kind == "callable":
+            return Workload(function=action.value, reset=data, source=action.value)
+        actions = action.value if action.kind == "lines" else (action.value,)
+        return Workload(tuple(actions), None, data, _mentions_wait(actions), "the action given")
+    if schema is None:
+        return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
+    properties = schema.get("properties")
+    minimal = minimal_value(schema)
+    if not isinstance(minimal, dict):
+        raise WorkloadError("no action can be made from /schema (it is not an object); write one with --openenv-action")
+    made = cast("dict[str, Any]", minimal)
+    waits = isinstance(properties, Mapping) and "wait_seconds" in properties
+    if waits:
+        made["wait_seconds"] = _WAIT
+    return Workload((made,), None, data, waits, "/schema")
+
+
+def minimal_value(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
+    """Return the smallest value a JSON schema admits: required fields only, defaults and examples first.
+
+    Raises:
+        WorkloadError: the schema nests too deeply or a reference in it leads nowhere.
+    """
+    root = schema if root is None else root
+    if depth > _DEPTH:
+        raise WorkloadError("no action can be made from /schema (it nests too deeply); write one with --openenv-action")
+    if "$ref" in schema:
+        return minimal_value(_resolve(str(schema["$ref"]), root), root, depth + 1)
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    for key in ("examples", "enum"):
+        if schema.get(key):
+            return schema[key][0]
+    if schema.get("allOf"):
+        merged: dict[str, Any] = {}
+        for part in schema["allOf"]:
+            value = minimal_value(part, root, depth + 1)
+            if isinstance(value, dict):
+                merged.update(cast("dict[str, Any]", value))
+            elif len(schema["allOf"]) == 1:
+                return value
+        return merged
+    for key in ("anyOf", "oneOf"):
+        if schema.get(key):
+            return minimal_value(schema[key][0], root, depth + 1)
+    return _of_type(schema, root, depth)
+
+
+def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = cast("list[str]", kind)[0] if kind else None
+    if kind == "object" or "properties" in schema:
+        properties = cast("Mapping[str, Mapping[str, Any]]", schema.get("properties") or {})
+        return {name: minimal_value(properties.get(name, {}), root, depth + 1) for name in schema.get("required") or ()}
+    if kind in ("number", "integer"):
+        return _number(schema, whole=kind == "integer")
+    if kind == "string":
+        return _string(schema)
+    if kind == "boolean":
+        return False
+    if kind == "array":
+        items = cast("Mapping[str, Any]", schema.get("items") or {})
+        return [minimal_value(items, root, depth + 1) for _ in range(min(int(schema.get("minItems") or 0), 64))]
+    return None if kind == "null" else {}
+
+
+def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
+    low, above = _bound(schema, "minimum"), _bound(schema, "exclusiveMinimum")
+    high, below = _bound(schema, "maximum"), _bound(schema, "exclusiveMaximum")
+    least = max((bound for bound in (low, above) if bound is not None), default=None)
+    most = min((bound for bound in (high, below) if bound is not None), default=None)
+    value = 0.0
+    if least is not None and (value < least or value == above):
+        value = least if least != above else least + 1 if most is None or whole else (least + most) / 2
+    if most is not None and (value > most or value == below):
+        value = most if most != below else most - 1 if least is None or whole else (least + most) / 2
+    return math.ceil(value) if whole else value
+
+
+def _bound(schema: Mapping[str, Any], name: str) -> float | None:
+    value = schema.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _string(schema: Mapping[str, Any]) -> str:
+    least = int(schema.get("minLength") or 0)
+    most = schema.get("maxLength")
+    text = "hello" if most is None or most >= 5 else "x" * most
+    return text.ljust(least, "x")
+
+
+def _resolve(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Any = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        found = cast("Mapping[str, Any]", found).get(part) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        raise WorkloadError(
+            f"no action can be made from /schema ({reference} leads nowhere); write one with --openenv-action"
+        )
+    return cast("Mapping[str, Any]", found)
+
+
+def _fill(value: Any, wait: float | None) -> Any:
+    if value == _WAIT:
+        return 0.0 if wait is None else wait
+    if isinstance(value, Mapping):
+        return {name: _fill(item, wait) for name, item in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_fill(item, wait) for item in cast("list[Any]", value)]
+    return value
+
+
+def _mentions_wait(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_mentions_wait(item) for item in cast("Mapping[str, Any]", value).values())
+    if isinstance(value, list | tuple):
+        return any(_mentions_wait(item) for item in cast("list[Any]", value))
+    return value == _WAIT
