@@ -1,0 +1,454 @@
+"""Text and numbers a person writes become checked values, or one clear line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_openenv_scale.core import grammar
+from pytest_openenv_scale.core.grammar import (
+    Arrival,
+    GrammarError,
+    format_number,
+    nearest,
+    parse_arrival,
+    parse_batches,
+    parse_count,
+    parse_fraction,
+    parse_header,
+    parse_json,
+    parse_mode,
+    parse_modes,
+    parse_number,
+    parse_seconds,
+    parse_target,
+    parse_waits,
+    shown,
+)
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.lists(st.one_of(st.integers(), st.text(), st.floats(), st.none()), max_size=5),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.decimals(),
+    st.fractions(),
+    st.complex_numbers(),
+)
+PARSERS = {
+    "batches": parse_batches,
+    "waits": parse_waits,
+    "seconds": parse_seconds,
+    "fraction": parse_fraction,
+    "count": parse_count,
+    "number": parse_number,
+    "mode": parse_mode,
+    "modes": parse_modes,
+    "arrival": parse_arrival,
+    "target": parse_target,
+    "header": parse_header,
+    "json": lambda value: parse_json(value, "an action"),
+}
+LIKELY = st.text(alphabet="0123456789.,eE+-%smhuµ rate=hold:/@?&#wsttp[]{}\"'\\\x00\n", max_size=30)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(deadline=None)
+@given(value=st.one_of(ANYTHING, LIKELY))
+def test_any_value_parses_or_gives_one_line_and_nothing_else(name, value):
+    try:
+        PARSERS[name](value)
+    except GrammarError as error:
+        text = str(error)
+        assert text
+        assert "\n" not in text
+        assert len(text) < 500
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    ("value", "batches"),
+    [
+        ("1", (1,)),
+        ("1,8,32,128", (1, 8, 32, 128)),
+        ("8,1,8", (1, 8)),
+        (" 1 , 2 ", (1, 2)),
+        ("32..512", (32, 64, 128, 256, 512)),
+        ("1,8,32..512", (1, 8, 32, 64, 128, 256, 512)),
+        ("1..1", (1,)),
+        ("3..10", (3, 6, 10)),
+        ("3 .. 10", (3, 6, 10)),
+        ("100..1000,256", (100, 200, 256, 400, 800, 1000)),
+        ("007", (7,)),
+        (64, (64,)),
+        ([32, 1, 32], (1, 32)),
+        ((1, "8..32"), (1, 8, 16, 32)),
+        ({4, 2}, (2, 4)),
+        (range(1, 4), (1, 2, 3)),
+        (iter([3]), (3,)),
+        (str(grammar.MAX_BATCH), (grammar.MAX_BATCH,)),
+    ],
+)
+def test_batches_are_sorted_without_duplicates_and_ranges_double(value, batches):
+    assert parse_batches(value) == batches
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0",
+        "-1",
+        "1.5",
+        "x",
+        "1,,2",
+        "1,",
+        "1e9",
+        "1..x",
+        "..8",
+        "1...8",
+        "0..8",
+        "٣",
+        "1_000",
+        "+-1",
+        "1..8..64",
+        True,
+        1.0,
+        None,
+        [1, None],
+        [True],
+        b"12",
+        {"1": 2},
+        "nan",
+        "inf",
+        math.nan,
+        math.inf,
+        [],
+        "",
+        object(),
+    ],
+)
+def test_batches_that_are_no_whole_numbers_are_refused(value):
+    with pytest.raises(GrammarError, match=r"^batches must (be whole numbers ≥ 1, got|not be empty)"):
+        parse_batches(value)
+
+
+def test_a_wrong_batch_says_what_to_write_instead():
+    with pytest.raises(GrammarError) as error:
+        parse_batches("0")
+    assert str(error.value) == "batches must be whole numbers ≥ 1, got '0'; write for example \"1,8,32..512\""
+
+
+def test_a_falling_range_is_shown_the_right_way_round():
+    with pytest.raises(GrammarError, match=r'got \'512\.\.8\'; write "8\.\.512"$'):
+        parse_batches("512..8")
+
+
+@pytest.mark.parametrize("value", ["1..1000000000", "9" * 17, 10**30, [2_000_000]])
+def test_a_huge_batch_is_refused(value):
+    with pytest.raises(GrammarError, match="batches must be at most 1,000,000"):
+        parse_batches(value)
+
+
+@pytest.mark.parametrize("value", [itertools.count(1), ",".join(["1"] * 5000), [1] * 1001])
+def test_endless_lists_are_refused(value):
+    with pytest.raises(GrammarError, match="at most 1,000 items"):
+        parse_batches(value)
+
+
+@given(st.sets(st.integers(1, grammar.MAX_BATCH), min_size=1, max_size=50))
+def test_batches_written_out_read_back(batches):
+    assert parse_batches(",".join(map(str, sorted(batches)))) == tuple(sorted(batches))
+
+
+@given(st.integers(1, grammar.MAX_BATCH), st.integers(1, grammar.MAX_BATCH))
+def test_a_range_doubles_and_holds_both_ends(one, other):
+    first, last = sorted((one, other))
+    found = parse_batches(f"{first}..{last}")
+    assert found[0] == first
+    assert found[-1] == last
+    assert len(found) <= 21
+    assert all(after == 2 * before for before, after in itertools.pairwise(found[:-1]))
+
+
+# Durations
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("10s", 10.0),
+        ("500ms", 0.5),
+        ("700ms", 0.7),
+        ("1 ms", 0.001),
+        ("250us", 0.00025),
+        ("250µs", 0.00025),
+        ("2m", 120.0),
+        ("2min", 120.0),
+        ("1h", 3600.0),
+        ("2.5", 2.5),
+        (".5s", 0.5),
+        ("5.", 5.0),
+        ("1e-3", 0.001),
+        ("+1s", 1.0),
+        (" 3 s ", 3.0),
+        (2.5, 2.5),
+        (3, 3.0),
+        (0, 0.0),
+        ("0", 0.0),
+        (-0.0, 0.0),
+        (Fraction(1, 4), 0.25),
+    ],
+)
+def test_a_duration_is_seconds_once_parsed(value, seconds):
+    found = parse_seconds(value)
+    assert found == seconds
+    assert type(found) is float
+    assert math.copysign(1, found) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "s", "1d", "1 s 2", "nan", "inf", "1e999", "ten", "1,5", "0x10", True, None, math.nan, math.inf, [1], 10**400],
+)
+def test_what_is_no_duration_is_refused_with_an_example(value):
+    with pytest.raises(GrammarError, match=r'must be a number of seconds, got .*; write for example "2\.5s"'):
+        parse_seconds(value)
+
+
+@pytest.mark.parametrize(("value", "positive"), [("-1s", False), (-0.1, False), ("0", True), (0, True), ("-1", True)])
+def test_a_duration_below_its_bound_is_refused(value, positive):
+    sign = ">" if positive else "≥"
+    with pytest.raises(GrammarError, match=f"^timeout must be {sign} 0 seconds, got"):
+        parse_seconds(value, positive=positive, what="timeout")
+
+
+def test_a_duration_of_more_than_a_week_is_refused():
+    with pytest.raises(GrammarError, match="at most 7 days"):
+        parse_seconds("169h")
+
+
+@given(st.floats(0, grammar.MAX_SECONDS, allow_nan=False))
+def test_a_duration_written_out_reads_back(seconds):
+    assert parse_seconds(f"{format_number(seconds)}s") == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "waits"),
+    [
+        ("0.1,1.0", (0.1, 1.0)),
+        ("1,0.1,1s,1000ms", (0.1, 1.0)),
+        ([0.1, 1], (0.1, 1.0)),
+        (0, (0.0,)),
+        ("0", (0.0,)),
+        (1.5, (1.5,)),
+        (["100ms", 2], (0.1, 2.0)),
+    ],
+)
+def test_waits_are_sorted_seconds(value, waits):
+    assert parse_waits(value) == waits
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("-1", "waits must be ≥ 0"),
+        ("", "waits must not be empty"),
+        ([], "waits must not be empty"),
+        ("1,x", "waits must be a number"),
+        (True, "waits must be a number"),
+        ([True], "waits must be a number"),
+    ],
+)
+def test_wrong_waits_are_refused(value, text):
+    with pytest.raises(GrammarError, match=text):
+        parse_waits(value)
+
+
+# Shares, counts, numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "fraction"),
+    [
+        (0.95, 0.95),
+        ("0.95", 0.95),
+        ("95%", 0.95),
+        ("95 %", 0.95),
+        ("99.9%", 0.999),
+        (1, 1.0),
+        (0, 0.0),
+        ("100%", 1.0),
+        ("0%", 0.0),
+        ("1e-2", 0.01),
+        ("5%", 0.05),
+        ("29%", 0.29),
+    ],
+)
+def test_a_fraction_is_a_share_of_one(value, fraction):
+    assert parse_fraction(value) == fraction
+
+
+@pytest.mark.parametrize(
+    "value", ["101%", "-1%", -0.1, 101, "x", "%", True, None, math.nan, "nan%", "1e999%", "9" * 30]
+)
+def test_a_fraction_outside_of_its_bounds_is_refused(value):
+    with pytest.raises(GrammarError, match="between 0 and 1"):
+        parse_fraction(value)
+
+
+@pytest.mark.parametrize("value", [95, "95", 95.0])
+def test_a_percentage_without_its_sign_is_told_to_take_one(value):
+    with pytest.raises(GrammarError, match='for 95 % write "95%"'):
+        parse_fraction(value, what="success")
+
+
+@pytest.mark.parametrize(("value", "count"), [(1, 1), ("1", 1), (" 12 ", 12), ("+3", 3), (10**9, 10**9)])
+def test_a_count_is_a_whole_number(value, count):
+    assert parse_count(value) == count
+
+
+@pytest.mark.parametrize("value", [0, -1, "0", "1.0", 1.0, True, False, None, "", "x", "½", Decimal(1), 1j])
+def test_what_is_no_count_is_refused(value):
+    with pytest.raises(GrammarError, match=r"^reps must be a whole number ≥ 1, got"):
+        parse_count(value, what="reps")
+
+
+@pytest.mark.parametrize(("value", "bounds"), [(0, {"minimum": 0}), (7, {"minimum": 7, "maximum": 7})])
+def test_a_count_keeps_to_its_own_bounds(value, bounds):
+    assert parse_count(value, **bounds) == value
+    with pytest.raises(GrammarError):
+        parse_count(value - 1, **bounds)
+
+
+def test_a_count_above_its_maximum_is_refused():
+    with pytest.raises(GrammarError, match=r"^workers must be at most 8, got 9$"):
+        parse_count(9, maximum=8, what="workers")
+
+
+@pytest.mark.parametrize("value", [0, -1, "0", True, math.nan, "inf", "x", None, 10**400, 2e9])
+def test_a_number_must_be_positive_and_finite(value):
+    with pytest.raises(GrammarError, match="must be a number > 0"):
+        parse_number(value)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1.0, "1"), (0.1, "0.1"), (2.5, "2.5"), (0, "0"), (1e22, "1e+22"), (120, "120")]
+)
+def test_numbers_are_written_short(number, text):
+    assert format_number(number) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_written_short_reads_back(number):
+    assert float(format_number(number)) == number
+
+
+# Modes and arrivals
+
+
+@pytest.mark.parametrize(
+    ("value", "modes"),
+    [
+        ("ws", ("ws",)),
+        ("http,ws", ("http", "ws")),
+        ("ws,http,ws", ("ws", "http")),
+        (["http"], ("http",)),
+        (" ws ", ("ws",)),
+    ],
+)
+def test_modes_keep_their_order_without_duplicates(value, modes):
+    assert parse_modes(value) == modes
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("htp", "did you mean 'http'"),
+        ("wss", "did you mean 'ws'"),
+        ("tcp", "write one of ws, http|did you mean 'http'"),
+        ("grpc", "write one of ws, http"),
+        ([None], "write one of ws, http"),
+        (5, "write one of ws, http"),
+        ("ws,", "write one of ws, http"),
+        ("", "must not be empty"),
+    ],
+)
+def test_an_unknown_mode_is_refused_with_a_suggestion(value, hint):
+    with pytest.raises(GrammarError, match=hint):
+        parse_modes(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "arrival", "text"),
+    [
+        ("hold", Arrival("hold"), "hold"),
+        (" burst ", Arrival("burst"), "burst"),
+        ("rate=50", Arrival("rate", 50.0), "rate=50"),
+        ("rate = 0.5", Arrival("rate", 0.5), "rate=0.5"),
+        (Arrival("rate", 2.0), Arrival("rate", 2.0), "rate=2"),
+    ],
+)
+def test_an_arrival_is_hold_burst_or_a_rate(value, arrival, text):
+    assert parse_arrival(value) == arrival
+    assert str(parse_arrival(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("rate=0", "arrival rate=R .* must be a number > 0"),
+        ("rate=-1", "must be a number > 0"),
+        ("rate=nan", "must be a number > 0"),
+        ("rate=", "must be a number > 0"),
+        ("rate=1e9", "≤ 1e\\+06"),
+        ("rate", 'write for example "rate=50"'),
+        ("brust", "did you mean 'burst'"),
+        ("Hold", "did you mean 'hold'"),
+        ("", "arrival is hold, burst or rate=R"),
+        (5, "arrival is hold, burst or rate=R, got 5"),
+        (None, "arrival is hold, burst or rate=R, got None"),
+    ],
+)
+def test_a_wrong_arrival_is_refused(value, text):
+    with pytest.raises(GrammarError, match=text):
+        parse_arrival(value)
+
+
+@given(st.floats(1e-9, grammar.MAX_RATE))
+def test_an_arrival_written_out_reads_back(rate):
+    assert parse_arrival(str(Arrival("rate", rate))) == Arrival("rate", rate)
+
+
+# What errors show
+
+
+def test_the_nearest_name_is_suggested_else_all_are_listed():
+    assert nearest("batchs", ["batches", "waits"]) == "; did you mean 'batches'?"
+    assert nearest("zzz", ["batches", "waits"]) == "; write one of batches, waits"
+
+
+def test_long_values_are_shortened_and_odd_ones_named():
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    class Tall:
+        def __repr__(self):
+            return "a\nb"
+
+    assert len(shown("x" * 1000)) == 71
+    assert shown(Odd()) == "a value of type Odd"
+    assert shown(Tall()) == "a b"
+    assert shown("http://u:p@h/x") == "'http://h/x'"

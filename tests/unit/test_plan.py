@@ -1,0 +1,150 @@
+"""What will be measured, in which order, under which names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_openenv_scale.core.plan import Cell, Curve, grid, largest_batch, plan_curves, should_stop
+from pytest_openenv_scale.core.slo import Limit, Slo
+
+
+def a_curve(**changes) -> Curve:
+    parts = {
+        "test": "test_scale.py::test_holds",
+        "target": "local",
+        "infrastructure": "local-hypercorn",
+        "mode": "ws",
+        "wait": 1.0,
+        "steps": 1,
+        "arrival": "hold",
+        "batches": (1, 8),
+    }
+    return Curve(**{**parts, **changes})
+
+
+def plan(slo_for=lambda mode, wait: Slo(), **changes):
+    asked = {"modes": ("ws",), "waits": (0.1, 1.0), "batches": (1, 8), "wait_axis": True}
+    fixed = {"test": "t", "target": "local", "infrastructure": "i", "steps": 2, "arrival": "hold"}
+    return plan_curves(slo_for=slo_for, **fixed, **{**asked, **changes})
+
+
+def test_the_cells_of_a_curve_differ_in_batch_only():
+    curve = a_curve()
+    assert [cell.batch for cell in curve.cells] == [1, 8]
+    assert {cell.curve.id for cell in curve.cells} == {curve.id}
+    assert curve.cells[0] == Cell("test_scale.py::test_holds", "local", "local-hypercorn", "ws", 1.0, 1, 1, "hold")
+
+
+@pytest.mark.parametrize(
+    ("wait", "tail"), [(1.0, "-ws-w1-b8"), (0.1, "-ws-w0.1-b8"), (0.0, "-ws-w0-b8"), (None, "-ws-b8")]
+)
+def test_the_id_of_a_cell_ends_in_what_a_person_looks_for(wait, tail):
+    assert a_curve(wait=wait).cells[1].id.endswith(tail)
+
+
+def test_the_id_of_a_cell_is_the_same_in_every_run():
+    assert a_curve().cells[0].id == "42dfd75f79-ws-w1-b1"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"test": "test_scale.py::test_holds[x]"},
+        {"target": "local,workers=2"},
+        {"infrastructure": "local-uvicorn"},
+        {"mode": "http"},
+        {"wait": 0.1},
+        {"wait": None},
+        {"steps": 2},
+        {"arrival": "rate=50"},
+        {"test": "test_scale.py::test_holdslocal", "target": ""},
+    ],
+)
+def test_curves_that_differ_in_anything_have_different_ids(changes):
+    assert a_curve(**changes).id != a_curve().id
+
+
+def test_the_id_of_a_curve_does_not_depend_on_its_batches():
+    assert a_curve(batches=(1,)).id == a_curve().id
+
+
+@given(
+    st.text(max_size=60),
+    st.text(max_size=60),
+    st.sampled_from(["ws", "http"]),
+    st.none() | st.floats(0, 604800, allow_subnormal=False),
+    st.integers(1, 10**6),
+)
+def test_ids_are_short_and_safe_in_any_file_system(test, target, mode, wait, batch):
+    found = Cell(test, target, "i", mode, wait, batch, 1, "hold").id
+    assert re.fullmatch(r"[0-9a-f]{10}-(ws|http)(-w[0-9.e+-]+)?-b[0-9]+", found)
+    assert len(found) < 64
+
+
+def test_curves_go_by_mode_as_given_then_by_wait():
+    curves = plan(modes=("http", "ws", "http"), waits=(1.0, 0.1, 1.0))
+    assert [(curve.mode, curve.wait) for curve in curves] == [
+        ("http", 0.1),
+        ("http", 1.0),
+        ("ws", 0.1),
+        ("ws", 1.0),
+    ]
+    assert {curve.steps for curve in curves} == {2}
+
+
+def test_without_a_wait_axis_there_is_one_curve_per_mode():
+    curves = plan(modes=("ws", "http"), wait_axis=False)
+    assert [(curve.mode, curve.wait) for curve in curves] == [("ws", None), ("http", None)]
+
+
+def test_the_n_of_max_batch_joins_the_grid_of_its_curve_only():
+    def slo_for(mode, wait):
+        return Slo((Limit("max_batch", 4),)) if wait == 1.0 else Slo()
+
+    assert [curve.batches for curve in plan(slo_for)] == [(1, 8), (1, 4, 8)]
+
+
+def test_limits_are_asked_for_by_mode_and_wait():
+    asked = []
+    plan(lambda mode, wait: asked.append((mode, wait)) or Slo(), wait_axis=False)
+    assert asked == [("ws", None)]
+
+
+@pytest.mark.parametrize(
+    ("batches", "limit", "expected"),
+    [((8, 1), None, (1, 8)), ((1, 8), 8, (1, 8)), ((1, 8), 512, (1, 8, 512)), ((8,), 2, (2, 8))],
+)
+def test_a_grid_ascends_without_duplicates(batches, limit, expected):
+    slo = Slo() if limit is None else Slo((Limit("max_batch", limit),))
+    assert grid(batches, slo) == expected
+
+
+def test_the_largest_batch_counts_every_max_batch_limit():
+    slos = [Slo((Limit("max_batch", 512),), wait=1.0), Slo((Limit("success", 0.9),))]
+    assert largest_batch(iter((1, 8)), slos) == 512
+    assert largest_batch((1, 8), []) == 8
+
+
+@pytest.mark.parametrize(
+    ("passed", "stops"),
+    [
+        ([], False),
+        ([False], False),
+        ([True, False], False),
+        ([False, False], True),
+        ([True, True, False, False], True),
+        ([False, False, True], False),
+        ([False, True, False], False),
+        ([False, None], False),
+        ([None, False], False),
+        ([None, None], False),
+        ([False, None, False], False),
+        ([None, False, False], True),
+    ],
+)
+def test_a_curve_stops_after_two_failing_batches_in_a_row(passed, stops):
+    assert should_stop(passed) is stops
