@@ -241,6 +241,7 @@ class _CellRun:
                     self._rows[process] = answer
             if holding and not self._released and all(p in self._up or p in self._dead for p in self._orders):
                 self._released = True
+                self._report()  # The batch is up: no better moment to look at the server.
                 self._tell(Release())
 
     def _hear(self, waiting: set[_Process], deadline: float) -> list[tuple[_Process, object]]:

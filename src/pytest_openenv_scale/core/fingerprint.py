@@ -1,0 +1,105 @@
+"""Where and with what a run was made: machine, interpreter, versions and commit; nothing secret."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = (
+    "pytest-openenv-scale",
+    "pytest",
+    "pytest-asyncio",
+    "pytest-xdist",
+    "aiohttp",
+    "uvloop",
+    "starlette",
+    "hypercorn",
+    "uvicorn",
+    "websockets",
+    "wsproto",
+    "pyarrow",
+    "psutil",
+    "openenv",
+    "openenv-core",
+)
+"""The packages whose versions a run keeps, where they are installed."""
+
+_GIT_TIMEOUT_S = 5.0
+
+
+def fingerprint(folder: Path | None = None) -> dict[str, Any]:
+    """Describe this machine, this interpreter and the git checkout of `folder` (default: the current one).
+
+    `memory_bytes` is bytes, `load_average` that of the last minute; what cannot be known is None.
+    """
+    return {
+        "hostname": platform.node(),
+        "machine": {
+            "cpu": _cpu_model(),
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "memory_bytes": psutil.virtual_memory().total,
+            "load_average": os.getloadavg()[0],
+        },
+        "os": {"system": platform.system(), "release": platform.release(), "name": platform.platform()},
+        "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
+        "packages": _versions(),
+        "git": _git(folder or Path.cwd()),
+    }
+
+
+def _cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Return commit, branch and whether tracked files were changed; None outside a git checkout."""
+    commit = _ask_git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": commit,
+        "branch": _ask_git(folder, "symbolic-ref", "--short", "--quiet", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+def _ask_git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

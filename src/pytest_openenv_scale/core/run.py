@@ -1,0 +1,124 @@
+"""A run as it is read: from its directory alone, by the functions that judged it when it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .fingerprint import fingerprint
+from .locks import is_held
+from .manifest import MANIFEST, Manifest, RunError, Status, SweepRecord, read_manifest, run_paths
+from .outcome import Outcome, overall
+from .redact import redact_command
+from .rundir import PARTS, WRITER_LOCK, RunDirectory, new_run_id
+from .summary import COLUMNS, CellSummary, summarise
+from .table import Part, PartError, read_parts, read_table
+from .view import CurveView, SweepView, view_sweep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "CurveView",
+    "Run",
+    "RunDirectory",
+    "RunError",
+    "SweepRecord",
+    "SweepView",
+    "fingerprint",
+    "latest_run",
+    "load_run",
+    "new_run_id",
+    "redact_command",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything known of a run; `problems` names, one per line, the parts that could not be read."""
+
+    path: Path
+    record: Manifest
+    sweeps: tuple[SweepView, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run, which sorts by time."""
+        return self.record.run_id
+
+    @property
+    def status(self) -> Status:
+        """Running, complete, failed or interrupted (also one whose process is gone)."""
+        return self.record.status
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest as JSON, with the status as of now."""
+        return self.record.to_json()
+
+    @property
+    def outcome(self) -> Outcome:
+        """Missed if any sweep is, met if all are, else inconclusive."""
+        return overall(sweep.outcome for sweep in self.sweeps)
+
+    def table(self) -> pa.Table:
+        """Read the rows of all parts that can be read."""
+        return read_table(list(read_parts(self.path / PARTS, lambda problem: None)))
+
+
+def load_run(path: Path) -> Run:
+    """Read a run and judge it again from its rows; damaged parts are named in `Run.problems`.
+
+    Raises:
+        RunError: there is no run at this path, or its manifest cannot be read.
+    """
+    path = path.parent if path.name == MANIFEST and path.is_file() else path
+    manifest = read_manifest(path)
+    if manifest.status == "running" and not is_held(path / WRITER_LOCK):
+        manifest = _interrupted(manifest)
+    problems: list[str] = []
+    summaries = _summaries(path / PARTS, problems)
+    known = {sweep.sweep_id for sweep in manifest.sweeps}
+    unknown = sorted({summary.sweep_id for summary in summaries} - known)
+    problems += [f"the manifest has no sweep {sweep_id}, though there are parts of it" for sweep_id in unknown]
+    sweeps = tuple(
+        view_sweep(sweep, [summary for summary in summaries if summary.sweep_id == sweep.sweep_id])
+        for sweep in manifest.sweeps
+    )
+    return Run(path, manifest, sweeps, tuple(problems))
+
+
+def _interrupted(manifest: Manifest) -> Manifest:
+    """Return the manifest of a run whose process is gone."""
+    sweeps = (replace(sweep, status="interrupted") if sweep.status == "running" else sweep for sweep in manifest.sweeps)
+    return replace(manifest, status="interrupted", sweeps=tuple(sweeps))
+
+
+def _summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
+    """Summarise every part that can be read; the others are told as problems."""
+    found: list[CellSummary] = []
+    for part in read_parts(parts, problems.append):
+        try:
+            found.append(_summarise(part))
+        except PartError as error:
+            problems.append(str(error))
+    return found
+
+
+def _summarise(part: Part) -> CellSummary:
+    return summarise(part.table(COLUMNS), part.meta)
+
+
+def latest_run(results: Path) -> Path:
+    """Return the directory of the newest run below `results`.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = run_paths(results)
+    if not runs:
+        raise RunError(f"there is no run in {results}")
+    return runs[-1]

@@ -1,0 +1,133 @@
+"""Values for tests of tables, summaries and verdicts: each takes what the test is about and fills in the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+
+from pytest_openenv_scale.core.meta import CellMeta
+from pytest_openenv_scale.core.plan import Cell, Curve
+from pytest_openenv_scale.core.row import SessionRow
+from pytest_openenv_scale.core.slo import Slo, make_limit
+from pytest_openenv_scale.core.summary import CellSummary, ErrorCount, PhaseStats, summarise
+from pytest_openenv_scale.core.table import rows_to_table
+
+NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def a_cell(batch=4, *, wait=1.0, mode="ws", steps=1, arrival="hold", target="local") -> Cell:
+    return Cell("test_scale.py::test_it", target, "local-uvicorn", mode, wait, batch, steps, arrival)
+
+
+def a_curve(*batches: int, **cell) -> Curve:
+    return replace(a_cell(**cell).curve, batches=batches)
+
+
+def a_meta(cell: Cell | None = None, *, repetition=1, wall_s=2.0, **fields) -> CellMeta:
+    return CellMeta(
+        run_id="run",
+        sweep_id="sweep",
+        cell=cell or a_cell(),
+        repetition=repetition,
+        wall_s=wall_s,
+        started_at=NOON,
+        **fields,
+    )
+
+
+def a_row(number=0, *, step=1.0, **fields) -> SessionRow:
+    """A session that connects in 10 ms, resets in 20 ms, makes one step, and is up from 0.03 s."""
+    row = SessionRow(
+        request_id=number,
+        process=0,
+        started_at=NOON.timestamp(),
+        due_s=0.0,
+        start_s=0.0,
+        connected_s=0.01,
+        reset_done_s=0.03,
+        closed_s=0.03 + step,
+        queue_latency=0.0,
+        connect_latency=0.01,
+        reset_latency=0.02,
+        hold_latency=0.0,
+        step_latency=step,
+        step_latencies=[step],
+        resets=0.0,
+        total_latency=0.03 + step,
+        waited_seconds=1.0,
+        steps_done=1,
+        pid=100,
+        session_hash=f"s{number}",
+        host_url="node1:8000",
+        success=True,
+    )
+    return row._replace(**fields)
+
+
+def a_failure(
+    number=0, *, phase="reset", type="capacity", code="CAPACITY_REACHED", message="full", **fields
+) -> SessionRow:
+    """A session that connected, and was turned away."""
+    return SessionRow(
+        request_id=number,
+        process=0,
+        started_at=NOON.timestamp(),
+        due_s=0.0,
+        start_s=0.0,
+        connected_s=0.01,
+        closed_s=0.02,
+        queue_latency=0.0,
+        connect_latency=0.01,
+        error_phase=phase,
+        error_type=type,
+        error_code=code,
+        error_message=message,
+    )._replace(**fields)
+
+
+def a_table(rows, meta: CellMeta | None = None):
+    meta = meta or a_meta()
+    return rows_to_table(rows, cell=meta.cell, run_id=meta.run_id, repetition=meta.repetition, hardware=meta.hardware)
+
+
+def summary_of(rows, cell: Cell | None = None, **meta) -> CellSummary:
+    described = a_meta(cell or a_cell(len(rows)), **meta)
+    return summarise(a_table(rows, described), described)
+
+
+def stats(value: float, count=100) -> PhaseStats:
+    return PhaseStats(count, value, value, value, value, value, value, value)
+
+
+def a_summary(
+    batch=4, *, failed=0, repetition=1, cell: Cell | None = None, errors=None, phases=None, **fields
+) -> CellSummary:
+    """A repetition in which `failed` sessions found the server full and the rest were fast."""
+    base = replace(_one_session(), repetition=repetition)
+    limited = fields.get("client_limited", 0)
+    judged = batch - limited
+    good = judged - failed
+    usual = (ErrorCount("reset", "capacity", "CAPACITY_REACHED", failed, "full"),) if failed else ()
+    values = {
+        "cell": cell or a_cell(batch),
+        "asked": batch,
+        "successful": good,
+        "failed": failed,
+        "success_rate": good / judged if judged else None,
+        "peak_concurrency": good,
+        "host_counts": {"node1:8000": good} if good else {},
+        "hosts": 1 if good else None,
+        "errors": usual if errors is None else errors,
+        "phases": {**({name: stats(0.01) for name in base.phases} if good else {}), **(phases or {})},
+    }
+    return replace(base, **{**values, **fields})
+
+
+@cache
+def _one_session() -> CellSummary:
+    return summary_of([a_row()], a_cell(1))
+
+
+def an_slo(**limits) -> Slo:
+    return Slo(tuple(make_limit(name, value) for name, value in limits.items()))
