@@ -1,0 +1,227 @@
+"""Start the benchmark environment: a supervisor with one process per worker, on hypercorn or uvicorn.
+
+The servers' own supervisors are not used: hypercorn's does not end while a WebSocket is open, uvicorn's kills
+a busy worker with all its sessions. This one ends what it started, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from .listening import listening_sockets
+from .settings import ServerSettings, SettingError, bracketed, settings_from
+
+SERVERS = ("hypercorn", "uvicorn")
+# Connections the kernel may hold until a worker accepts them; it caps this at somaxconn by itself.
+DEFAULT_BACKLOG = 16_384
+# A worker ends by itself within 3 s of being asked to; one that does not is killed.
+_STOP_DEADLINE_S = 5.0
+_RESTART_PAUSE_S = 1.0
+
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+def serve(
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    max_envs: int | None = None,
+    server: str = "hypercorn",
+    backlog: int = DEFAULT_BACKLOG,
+) -> int:
+    """Serve until SIGTERM, SIGINT or SIGHUP and return the exit code; every error is one line on stderr.
+
+    What is None is read from HOST, PORT, WORKERS and MAX_CONCURRENT_ENVS. `max_envs` is per worker, 0 is
+    unlimited; port 0 takes a free port and says which. Call it from the main thread: it handles signals.
+    0: asked to stop. 1: the address is taken or a worker failed. 2: a setting is wrong.
+    """
+    try:
+        settings = _settings(host, port, workers, max_envs)
+        _check_server(server)
+        if backlog < 1:
+            raise SettingError(f"backlog={backlog}: expected 1 or more")
+    except SettingError as error:
+        return _complain(str(error), 2)
+    where = f"{bracketed(settings.host)}:{settings.port}"
+    try:
+        sockets = listening_sockets(settings.host, settings.port, settings.workers, backlog)
+    except socket.gaierror as error:
+        return _complain(f"HOST={settings.host!r}: {error.strerror}", 2)
+    except OSError as error:
+        return _complain(f"cannot listen on {where}: {os.strerror(error.errno or 0)}", 1)
+    settings = replace(settings, port=sockets[0].getsockname()[1])
+    try:
+        return _Supervisor(settings, server, sockets, backlog).run()
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _settings(host: str | None, port: int | None, workers: int | None, max_envs: int | None) -> ServerSettings:
+    given = {"HOST": host, "PORT": port, "WORKERS": workers, "MAX_CONCURRENT_ENVS": max_envs}
+    # Both ways of setting a value go through the one check.
+    overrides = {name: str(value) for name, value in given.items() if value is not None}
+    return settings_from({**os.environ, **overrides})
+
+
+def _check_server(server: str) -> None:
+    if server not in SERVERS:
+        raise SettingError(f"server={server!r}: expected one of {', '.join(SERVERS)}")
+    for module in (server, "websockets") if server == "uvicorn" else (server,):
+        if importlib.util.find_spec(module) is None:
+            hint = "pip install 'pytest-openenv-scale[uvicorn]'" if server == "uvicorn" else f"pip install {module}"
+            raise SettingError(f"server={server!r}: {module} is not installed; {hint}")
+
+
+def _say(text: str) -> None:
+    print(f"openenv-scale serve: {text}", file=sys.stderr, flush=True)
+
+
+def _complain(text: str, code: int) -> int:
+    _say(text)
+    return code
+
+
+class _Signals:
+    """Signals as something to wait for: a self-pipe, so that none is lost between looking and waiting."""
+
+    def __init__(self) -> None:
+        self.stops = 0
+
+    def __enter__(self) -> Self:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._previous = {number: signal.signal(number, self._note) for number in _HANDLED}
+        self._previous_wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._previous_wakeup)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._read.close()
+        self._write.close()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return at the next signal, at latest after `timeout` seconds."""
+        self._read.settimeout(timeout)
+        try:
+            self._read.recv(4096)
+        except (TimeoutError, BlockingIOError):
+            pass
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.stops += number != signal.SIGCHLD
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+
+
+class _Supervisor:
+    """The workers of one server, from start to end."""
+
+    def __init__(self, settings: ServerSettings, server: str, sockets: Sequence[socket.socket], backlog: int) -> None:
+        self._settings = settings
+        self._server = server
+        self._sockets = sockets
+        self._backlog = backlog
+        self._workers: list[_Worker] = []
+
+    def run(self) -> int:
+        """Start the workers, keep them, stop them; the exit code."""
+        # Workers hold the read end: it breaks when this process is gone, however it went.
+        self._lifeline, holder = os.pipe()
+        try:
+            with _Signals() as signals:
+                try:
+                    self._workers = [_Worker(self._start(sock), sock) for sock in self._sockets]
+                    self._announce()
+                    return self._watch(signals)
+                finally:
+                    self._stop(signals)
+        finally:
+            os.close(holder)
+            os.close(self._lifeline)
+
+    def _announce(self) -> None:
+        settings = self._settings
+        limit = f"{settings.max_envs} sessions per worker" if settings.max_envs else "unlimited sessions"
+        _say(
+            f"listening on http://{bracketed(settings.host)}:{settings.port} "
+            f"(workers {settings.workers}, {self._server}, {limit})"
+        )
+
+    def _start(self, sock: socket.socket) -> subprocess.Popen[bytes]:
+        options = {
+            "server": self._server,
+            "fd": sock.fileno(),
+            "lifeline": self._lifeline,
+            "backlog": self._backlog,
+        }
+        command = [sys.executable, "-P", "-m", f"{__package__}.worker"]
+        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        # Ctrl-C reaches the whole terminal group; blocked here it stays blocked in the worker, which this
+        # process ends in its own time. Here it is delivered as soon as the mask is lifted.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, **self._settings.environ()},
+                pass_fds=(sock.fileno(), self._lifeline),
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _watch(self, signals: _Signals) -> int:
+        while not signals.stops:
+            for worker in self._workers:
+                code = worker.process.poll()
+                if code is None:
+                    continue
+                if code > 0:
+                    return _complain(f"worker {worker.process.pid} failed with exit code {code}", 1)
+                self._restart(worker, code, signals)
+                if signals.stops:
+                    return 0
+            signals.wait()
+        return 0
+
+    def _restart(self, worker: _Worker, code: int, signals: _Signals) -> None:
+        how = f"was killed by {signal.Signals(-code).name}" if code else "ended"
+        _say(f"worker {worker.process.pid} {how}; its sessions are lost, starting another")
+        # A worker that dies at once must not become a loop that takes the machine.
+        until = time.monotonic() + _RESTART_PAUSE_S
+        while not signals.stops and (left := until - time.monotonic()) > 0:
+            signals.wait(left)
+        if not signals.stops:
+            worker.process = self._start(worker.socket)
+
+    def _stop(self, signals: _Signals) -> None:
+        asked = signals.stops
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + _STOP_DEADLINE_S
+        # Whoever asks twice does not want to wait.
+        while signals.stops == asked and any(worker.process.poll() is None for worker in self._workers):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            signals.wait(left)
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.wait()
