@@ -1,0 +1,61 @@
+"""Targets: the ways for a URL to come to exist, one small module each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pytest_openenv_scale.core.endpoint import Target
+from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, nearest
+
+from .context import TargetContext
+
+__all__ = ["TargetContext", "open_target", "target_names"]
+
+Factory = Callable[[TargetSpec, TargetContext], Target]
+
+
+def _local(spec: TargetSpec, context: TargetContext) -> Target:
+    from .local import LocalTarget
+
+    return LocalTarget(spec, context)
+
+
+def _url(spec: TargetSpec, context: TargetContext) -> Target:
+    from .url import UrlTarget
+
+    return UrlTarget(spec, context)
+
+
+_FACTORIES: Mapping[str, Factory] = {"local": _local, "url": _url}
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the names a target specification may begin with, besides a URL."""
+    return tuple(name for name in _FACTORIES if name != "url")
+
+
+def open_target(
+    spec: TargetSpec,
+    *,
+    root: Path,
+    largest_batch: int = 1,
+    headers: Mapping[str, str] | None = None,
+    log_path: Path | None = None,
+    modes: tuple[str, ...] = ("ws",),
+) -> Target:
+    """Return the target `spec` describes; nothing is started or reached before it is entered.
+
+    `largest_batch` is the most sessions any cell asks for; `root` is where `openenv.yaml` is looked for;
+    a started server writes to `log_path`, or to an unnamed temporary file.
+
+    Raises:
+        GrammarError: there is no such target, it has no such key, or a value cannot be used.
+    """
+    factory = _FACTORIES.get(spec.name)
+    if factory is None:
+        known = ", ".join([*target_names(), "http(s)://…"])
+        hint = nearest(spec.name, target_names())
+        near = hint if "did you mean" in hint else ""
+        raise GrammarError(f"there is no target {spec.name!r}{near} (targets: {known})")
+    return factory(spec, TargetContext(root, largest_batch, headers or {}, log_path, modes))

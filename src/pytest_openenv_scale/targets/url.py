@@ -1,0 +1,140 @@
+"""A URL that is given: servers that run already are measured and left alone."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Mapping
+from types import TracebackType
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target, redact_url
+
+from . import keys
+from .context import TargetContext
+from .diagnose import server_name
+from .ready import ATTACH_RETRY_S, ATTACH_S, wait_until_ready
+from .sampling import ProcessSampler, listening_processes
+
+_KEYS = {
+    "label": keys.text,
+    "cores": keys.count,
+    "hosts": keys.count,
+    "hardware": keys.text,
+    "workers": keys.count,
+    "max_envs": keys.count,
+}
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+class UrlTarget:
+    """Attaches to one or several URLs, over which sessions are spread.
+
+    Userinfo in a URL becomes an `Authorization: Basic` header, unless the run has one of its own.
+
+    Raises:
+        GrammarError: a URL has a query or a fragment, URLs disagree on userinfo, or a key is unknown.
+    """
+
+    def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
+        self.spec = redact_target(spec)
+        self._given = keys.read_options(spec, _KEYS)
+        self._context = context
+        for url in spec.urls:
+            _refuse_query(url)
+        self._urls = tuple(_base_url(url) for url in spec.urls)
+        self._headers = {**_authorization(spec.urls, context.headers), **context.headers}
+
+    def __enter__(self) -> Endpoint:
+        """Return once a real session was answered at every URL; see `Target`."""
+        startup_s = wait_until_ready(
+            self._urls, self._headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self._context.modes
+        )
+        server = _LocalServer(self._urls)
+        return Endpoint(
+            urls=self._urls,
+            label=self._given.text("label") or _label(self._urls),
+            target=self.spec,
+            cores=self._given.count("cores"),
+            hosts=self._given.count("hosts"),
+            limits=self._limits(),
+            headers=self._headers,
+            hardware=self._given.text("hardware"),
+            startup_s=startup_s,
+            sampler=server.sample,
+            exit_reader=server.exit_status,
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the server alone."""
+
+    def _limits(self) -> dict[str, str | int]:
+        limits: dict[str, str | int] = {}
+        server = server_name(self._urls[0], self._headers)
+        if server is not None:
+            limits["server"] = server
+        for key in ("workers", "max_envs"):
+            number = self._given.count(key)
+            if number is not None:
+                limits[key] = number
+        return limits
+
+
+class _LocalServer:
+    """The processes behind loopback URLs, as far as this user may see them; else nothing."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        parts = [urlsplit(url) for url in urls]
+        ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
+        pids = [pid for port in ports for pid in listening_processes(port)]
+        self._sampler = ProcessSampler(pids) if pids else None
+
+    def sample(self) -> ServerSample | None:
+        return self._sampler.sample() if self._sampler else None
+
+    def exit_status(self) -> str | None:
+        return "ended" if self._sampler and not self._sampler.running() else None
+
+
+def _refuse_query(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise GrammarError(f"{redact_url(url)}: a target's URL ends with its path; give a token with --openenv-header")
+
+
+def _base_url(url: str) -> str:
+    """Return `url` without userinfo, without slashes at its end and without the `/ws` of its sessions."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/").removesuffix("/ws").rstrip("/")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path).geturl()
+
+
+def _authorization(urls: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:
+    given = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
+    if len(given) > 1:
+        raise GrammarError("the URLs of a target must have the same user:password@; use one target per server")
+    username, password = given.pop()
+    if username is None or any(name.lower() == "authorization" for name in headers):
+        return {}
+    pair = f"{unquote(username)}:{unquote(password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+
+def _label(urls: tuple[str, ...]) -> str:
+    hosts = list(dict.fromkeys(urlsplit(url).netloc for url in urls))
+    return hosts[0] if len(hosts) == 1 else f"{hosts[0]}+{len(hosts) - 1}"
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _DEFAULT_PORTS[parts.scheme]

@@ -1,0 +1,90 @@
+"""Which object `module:app` names, and what is said where there is no application."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.targets.appload import AppError, load_app
+
+MODULE = """
+class Object:
+    async def __call__(self, scope, receive, send): ...
+
+class Sync:
+    def __call__(self, scope, receive, send): ...
+
+class holder:
+    app = Object()
+
+async def function(scope, receive, send): ...
+app, sync, number = Object(), Sync(), 5
+def create_app(): return app
+def create_with_default(debug=False): return app
+def create_number(): return number
+def create_badly(): raise RuntimeError("no model")
+async def create_later(): return app
+def wsgi(environ, start_response): ...
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return lambda name, text: (tmp_path / f"{name}.py").write_text(text) and None
+
+
+@pytest.mark.parametrize("attribute", ["app", "sync", "function", "holder.app", "create_app", "create_with_default"])
+def test_an_application_is_found_or_made(write: Callable[[str, str], None], attribute: str) -> None:
+    write("env_a", MODULE)
+    assert callable(load_app(f"env_a:{attribute}"))
+
+
+def test_a_function_without_parameters_is_called(write: Callable[[str, str], None]) -> None:
+    write("env_b", MODULE)
+    assert load_app("env_b:create_app") is sys.modules["env_b"].app
+
+
+@pytest.mark.parametrize(
+    ("attribute", "says"),
+    [
+        ("aap", "has no attribute 'aap'; did you mean 'app'?"),
+        ("holder.apx", "has no attribute 'apx'; did you mean 'app'?"),
+        ("number", "is not an ASGI application but of type int"),
+        ("create_number", "create_number() is not an ASGI application but of type int"),
+        ("create_badly", "create_badly() failed: RuntimeError: no model"),
+        ("create_later", "does not take (scope, receive, send)"),
+        ("wsgi", "does not take (scope, receive, send)"),
+    ],
+)
+def test_what_is_no_application_is_one_clear_line(write: Callable[[str, str], None], attribute: str, says: str) -> None:
+    write("env_c", MODULE)
+    with pytest.raises(AppError) as caught:
+        load_app(f"env_c:{attribute}")
+    assert str(caught.value).startswith(f"env_c:{attribute}")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_is_not_there_is_told_from_one_it_needs(write: Callable[[str, str], None]) -> None:
+    write("env_d", "import not_installed_anywhere\n")
+    with pytest.raises(AppError, match="there is no module 'env_missing'"):
+        load_app("env_missing.app:app")
+    with pytest.raises(AppError, match="it needs the module 'not_installed_anywhere'"):
+        load_app("env_d:app")
+
+
+@pytest.mark.parametrize("text", ["raise ValueError('first\\nsecond')", "import sys; sys.exit('first')", "1 +"])
+def test_a_module_that_fails_shows_only_its_own_part_of_the_traceback(
+    write: Callable[[str, str], None], text: str
+) -> None:
+    write("env_e", text)
+    with pytest.raises(AppError, match=r"env_e:app does not import: .*Error|SystemExit") as caught:
+        load_app("env_e:app")
+    assert "\n" not in str(caught.value)
+    assert "env_e.py" in caught.value.details
+    assert "appload.py" not in caught.value.details

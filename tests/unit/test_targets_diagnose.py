@@ -1,0 +1,235 @@
+"""What stands in the way of a session is told in one line, by one look at what answers."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.targets.diagnose import Diagnosis, diagnose, server_name
+
+Answers = Mapping[str, tuple[int, Mapping[str, str]]]
+
+
+class QuietServer(ThreadingHTTPServer):
+    """An HTTP server that gives canned answers; a client that breaks off (TLS to plain, say) is no news."""
+
+    daemon_threads = True
+    answers: Answers
+    seen: list[tuple[str, Mapping[str, str]]]
+
+    def handle_error(self, request: object, client_address: object) -> None: ...
+
+
+class Canned(BaseHTTPRequestHandler):
+    server: QuietServer
+
+    def answer(self) -> None:
+        self.server.seen.append((f"{self.command} {self.path}", dict(self.headers.items())))
+        status, headers = self.server.answers.get(f"{self.command} {self.path}", (404, {}))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = answer
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@contextmanager
+def canned(answers: Answers, context: ssl.SSLContext | None = None) -> Generator[QuietServer]:
+    with QuietServer(("127.0.0.1", 0), Canned) as server:
+        server.answers, server.seen = answers, []
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def found(answers: Answers, mode: str = "ws", prefix: str = "") -> Diagnosis:
+    with canned(answers) as server:
+        told = diagnose(f"http://127.0.0.1:{server.server_port}{prefix}", {}, mode)
+    assert told is not None
+    assert "\n" not in told.text
+    return told
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "passing"),
+    [
+        (401, "asks for credentials (401 Unauthorized); give them with --openenv-header", False),
+        (404, "does not speak OpenEnv: the WebSocket handshake at /ws was answered 404 Not Found", False),
+        (200, "does not speak OpenEnv: the WebSocket handshake at /ws was answered 200 OK", False),
+        (429, "asks for fewer requests (429", True),
+        (500, "failed: the WebSocket handshake at /ws was answered 500", False),
+        (502, "is a proxy with no server behind it: the WebSocket handshake at /ws was answered 502", True),
+        (503, "it is starting, overloaded, or refuses by a limit of its own (uvicorn --limit-concurrency)", True),
+        (504, "is a proxy with no server behind it", True),
+    ],
+)
+def test_each_status_is_told_with_what_to_do_and_whether_it_may_pass(status: int, says: str, passing: bool) -> None:
+    told = found({"GET /ws": (status, {})})
+    assert says in told.text
+    assert told.passing is passing
+
+
+def test_a_redirect_says_where_to_without_the_endpoint_and_without_secrets() -> None:
+    told = found({"GET /ws": (308, {"Location": "https://u:hush@example.org/env/ws?token=hush"})})
+    assert told.text == "redirects to https://example.org/env (308 Permanent Redirect); write that URL"
+    assert not told.passing
+
+
+def test_a_403_where_plain_requests_pass_is_a_server_without_websocket() -> None:
+    assert "does not speak OpenEnv" in found({"GET /ws": (403, {}), "GET /health": (200, {})}).text
+    assert "asks for credentials" in found({"GET /ws": (403, {}), "GET /health": (403, {})}).text
+
+
+def test_a_server_that_only_plays_over_http_is_told_to_use_that_mode() -> None:
+    told = found({"POST /reset": (200, {})})
+    assert "has no WebSocket sessions" in told.text
+    assert "--openenv-modes http" in told.text
+
+
+def test_http_mode_looks_at_reset_below_the_prefix() -> None:
+    assert "POST /reset was answered 404" in found({"POST /reset": (200, {})}, "http", "/prefix").text
+    with canned({"POST /prefix/reset": (200, {})}) as server:
+        assert diagnose(f"http://127.0.0.1:{server.server_port}/prefix/", {}, "http") is None
+
+
+def test_headers_are_sent_along() -> None:
+    with canned({}) as server:
+        diagnose(f"http://127.0.0.1:{server.server_port}", {"X-Token": "t"}, "ws")
+        path, headers = server.seen[0]
+    assert path == "GET /ws"
+    assert headers["X-Token"] == "t"
+
+
+def test_nothing_that_listens_is_a_refused_connection_that_may_pass() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = diagnose(f"http://127.0.0.1:{free.getsockname()[1]}", {}, "ws")
+        assert told == Diagnosis(f"refused the connection: nothing listens on 127.0.0.1:{free.getsockname()[1]}", True)
+
+
+def test_a_host_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*args: object, **kwargs: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    told = diagnose("http://no.such.host", {}, "ws")
+    assert told == Diagnosis("cannot be reached: the host name 'no.such.host' does not resolve")
+
+
+@contextmanager
+def raw(behave: Callable[[socket.socket], None]) -> Generator[str]:
+    """Serve connections with `behave`; yields the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    behave(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_port_that_speaks_something_else_than_http_is_told_so() -> None:
+    def banner(connection: socket.socket) -> None:
+        connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+        connection.recv(4096)
+
+    with raw(banner) as url:
+        assert diagnose(url, {}, "ws") == Diagnosis("does not speak HTTP; is the port right?")
+
+
+def test_a_connection_closed_without_an_answer_may_pass() -> None:
+    with raw(lambda connection: connection.recv(4096) and None) as url:
+        assert diagnose(url, {}, "ws") == Diagnosis("closes the connection without an answer", True)
+
+
+def test_a_server_that_stays_silent_may_still_answer_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_openenv_scale.targets.diagnose._LOOK_S", 0.2)
+    answered = threading.Event()
+    with raw(lambda connection: answered.wait(10) and None) as url:
+        told = diagnose(url, {}, "ws")
+        answered.set()
+    assert told == Diagnosis("did not answer in time", True)
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    extension = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*command.split(), *extension], cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context, folder / "cert.pem"
+
+
+def test_a_certificate_nobody_trusts_is_told_with_the_variable_to_set(
+    self_signed: tuple[ssl.SSLContext, Path],
+) -> None:
+    with canned({}, self_signed[0]) as server:
+        told = diagnose(f"https://127.0.0.1:{server.server_port}", {}, "ws")
+    assert told is not None
+    assert told.text.startswith("has a certificate that is not trusted: self-signed certificate;")
+    assert "SSL_CERT_FILE" in told.text
+    assert not told.passing
+
+
+def test_a_trusted_certificate_is_looked_behind(
+    self_signed: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(self_signed[1]))
+    with canned({}, self_signed[0]) as server:
+        told = diagnose(f"wss://127.0.0.1:{server.server_port}", {}, "ws")
+    assert told is not None
+    assert "404" in told.text
+
+
+def test_plain_http_spoken_to_a_tls_port_names_the_scheme_to_write(
+    self_signed: tuple[ssl.SSLContext, Path],
+) -> None:
+    with canned({}, self_signed[0]) as server:
+        told = diagnose(f"http://127.0.0.1:{server.server_port}", {}, "ws")
+    assert told == Diagnosis("speaks TLS on this port; write https:// (or wss://) instead")
+
+
+def test_tls_spoken_to_a_plain_port_names_the_scheme_to_write() -> None:
+    with canned({}) as server:
+        told = diagnose(f"https://127.0.0.1:{server.server_port}", {}, "ws")
+    assert told == Diagnosis("speaks plain HTTP on this port; write http:// (or ws://) instead")
+
+
+def test_a_server_that_names_itself_is_recognised() -> None:
+    assert server_name("http://127.0.0.1:1", {}) is None
+    with canned({}) as server:
+        assert server_name(f"http://127.0.0.1:{server.server_port}", {}) is None

@@ -1,0 +1,155 @@
+"""A server is ready when it has answered a session; what may pass is tried again, what cannot is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from pytest_openenv_scale.core.client import SessionFailed
+from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.targets import ready
+from pytest_openenv_scale.targets.diagnose import Diagnosis
+from pytest_openenv_scale.targets.ready import wait_until_ready
+
+Script = Callable[[Iterable[SessionFailed | None]], list[tuple[str, str]]]
+REFUSED = SessionFailed("connect", "refused", "ECONNREFUSED", "Connection refused")
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Let the sessions end as given, one after the other, the last for ever; lists the (url, mode) played."""
+
+    def script(outcomes: Iterable[SessionFailed | None]) -> list[tuple[str, str]]:
+        left, played = list(outcomes), list[tuple[str, str]]()
+
+        async def play(url: str, headers: object, mode: str, timeout_s: float) -> None:
+            played.append((url, mode))
+            outcome = left.pop(0) if len(left) > 1 else left[0]
+            if outcome is not None:
+                raise outcome
+
+        monkeypatch.setattr(ready, "_play_session", play)
+        monkeypatch.setattr(ready, "_PAUSE_S", 0.01)
+        monkeypatch.setattr(ready, "diagnose", lambda *given: None)
+        return played
+
+    return script
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, diagnosis: Diagnosis | None = None, deadline_s: float = 0.1) -> str:
+    monkeypatch.setattr(ready, "diagnose", lambda *given: diagnosis)
+    with pytest.raises(TargetError) as caught:
+        wait_until_ready(["http://u:p@h/x"], {}, deadline_s)
+    assert "u:p" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_url_answers_a_session_before_all_are_ready(sessions: Script) -> None:
+    played = sessions([None])
+    assert 0 < wait_until_ready(["http://a", "http://b"], {}, 5) < 5
+    assert played == [("http://a", "ws"), ("http://b", "ws")]
+
+
+@pytest.mark.parametrize(
+    ("modes", "mode"), [(("ws",), "ws"), (("http",), "http"), (("ws", "http"), "ws"), (("http", "ws"), "ws")]
+)
+def test_the_session_is_an_http_one_only_where_nothing_else_will_be_spoken(
+    sessions: Script, modes: tuple[str, ...], mode: str
+) -> None:
+    played = sessions([None])
+    wait_until_ready(["http://a"], {}, 5, modes=modes)
+    assert played == [("http://a", mode)]
+
+
+def test_what_may_pass_is_tried_until_it_has_passed(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = sessions([REFUSED, REFUSED, None])
+    monkeypatch.setattr(ready, "diagnose", lambda *given: Diagnosis("refused", passing=True))
+    wait_until_ready(["http://a"], {}, 5)
+    assert len(played) == 3
+
+
+def test_what_cannot_pass_fails_at_once(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = sessions([SessionFailed("connect", "handshake_status", "401", "no")])
+    assert fails(monkeypatch, Diagnosis("asks for credentials"), 60) == "http://h/x asks for credentials"
+    assert len(played) == 1
+
+
+def test_what_does_not_pass_fails_at_the_deadline(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = sessions([REFUSED])
+    assert fails(monkeypatch, Diagnosis("refused the connection", passing=True)).endswith("refused the connection")
+    assert len(played) > 1
+
+
+def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions([REFUSED])
+    monkeypatch.setattr(ready, "diagnose", lambda *given: Diagnosis("refused", passing=True))
+    began = time.monotonic()
+    with pytest.raises(TargetError):
+        wait_until_ready(["http://a"], {}, 60, retry_s=0.1)
+    assert time.monotonic() - began < 10
+
+
+def test_a_server_that_has_ended_is_not_waited_for(sessions: Script) -> None:
+    sessions([REFUSED])
+    with pytest.raises(TargetError, match=r"^the server exited with code 1$"):
+        wait_until_ready(["http://a"], {}, 60, lambda: "the server exited with code 1")
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (
+            ("reset", "capacity", "CAPACITY_REACHED", "Server at capacity: 2/2 sessions active. Cannot"),
+            "http://h/x is full: 2/2 sessions active; end other clients",
+        ),
+        (("reset", "capacity", "CAPACITY_REACHED", None), "is full: capacity"),
+        (
+            ("reset", "environment", "FACTORY_ERROR", "no GPU"),
+            "answers, but its environment fails to reset: FACTORY_ERROR: no GPU",
+        ),
+        (("reset", "timeout", None, "x"), "accepts the WebSocket at /ws but did not answer a reset within"),
+        (("reset", "closed_early", "1000", "bye"), "closed the WebSocket at /ws before it answered a reset: bye"),
+        (("reset", "protocol", None, "a reply that is not JSON: 'hi'"), "does not speak OpenEnv: the WebSocket"),
+        (("connect", "client_limit", "EMFILE", "Too many open files"), "from this machine: Too many open files"),
+    ],
+)
+def test_a_session_that_fails_after_the_handshake_is_told_by_how_it_failed(
+    sessions: Script,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: tuple[str, str, str | None, str | None],
+    says: str,
+) -> None:
+    sessions([SessionFailed(*failure)])
+    assert says in fails(monkeypatch)
+
+
+async def test_it_may_be_waited_for_while_an_event_loop_runs_in_this_thread(sessions: Script) -> None:
+    sessions([None])
+    wait_until_ready(["http://a"], {}, 5)
+    await asyncio.sleep(0)
+
+
+def test_an_interrupt_ends_the_wait_and_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled, playing = threading.Event(), threading.Event()
+
+    async def play(*given: object) -> None:
+        playing.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    monkeypatch.setattr(ready, "_play_session", play)
+    interrupter = threading.Thread(target=lambda: playing.wait() and os.kill(os.getpid(), signal.SIGINT))
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        wait_until_ready(["http://a"], {}, 60)
+    interrupter.join()
+    assert cancelled.is_set()

@@ -1,0 +1,99 @@
+"""What a target specification may say, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import Target
+from pytest_openenv_scale.core.grammar import GrammarError, parse_target
+from pytest_openenv_scale.targets import open_target, target_names
+from pytest_openenv_scale.targets.url import UrlTarget
+
+
+def opened(text: str, **headers: str) -> Target:
+    return open_target(parse_target(text), root=Path("/nowhere"), headers=headers)
+
+
+def attached(text: str, **headers: str) -> UrlTarget:
+    target = opened(text, **headers)
+    assert isinstance(target, UrlTarget)
+    return target
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(GrammarError) as caught:
+        opened(text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_target_is_refused_with_the_nearest_name_and_the_list_of_names() -> None:
+    assert refusal("loca") == "there is no target 'loca'; did you mean 'local'? (targets: local, http(s)://…)"
+    assert refusal("kubernetes") == "there is no target 'kubernetes' (targets: local, http(s)://…)"
+    assert "local" in target_names()
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_key_and_the_list_of_keys() -> None:
+    line = refusal("local,wrkers=2")
+    assert line.startswith("target local has no key 'wrkers'; did you mean 'workers'? (keys: app, cores,")
+    assert "env.NAME" in line
+    assert "a URL has no key 'port'" in refusal("http://h,port=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("local,workers=0", "target local: workers must be a whole number ≥ 1, got '0'"),
+        ("local,port=70000", "target local: port must be at most 65,535"),
+        ("local,server=unicorn", "target local: server has no choice 'unicorn'; did you mean 'uvicorn'?"),
+        ("local:server.app", "'server.app' is not module:app; write for example local:server.app:app"),
+        ("local:a:b,app=c:d", "the app is given twice"),
+        ("local,limit_concurrency=2", "limit_concurrency is uvicorn's; add server=uvicorn"),
+        ("http://h,cores=many", "a URL: cores must be a whole number"),
+        ("local,env.2X=1", "target local has no key 'env.2X'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_key_it_was_given_for(text: str, says: str) -> None:
+    assert says in refusal(text)
+
+
+def test_the_canonical_specification_sorts_its_options() -> None:
+    assert opened("local:a.b:c,workers=2,label=x").spec == "local:a.b:c,label=x,workers=2"
+
+
+def test_secrets_of_a_specification_are_never_shown() -> None:
+    assert opened("local,env.API_KEY=hush,env.MODE=fast").spec == "local,env.API_KEY=***,env.MODE=fast"
+    target = attached("http://me:hush@h:8000/x", Authorised="hush")
+    assert target.spec == "http://h:8000/x"
+    assert "hush" not in repr(vars(target)["_context"])
+
+
+def test_a_query_in_a_url_is_refused_without_showing_its_value() -> None:
+    line = refusal("https://h/x?token=hush")
+    assert "--openenv-header" in line
+    assert "hush" not in line
+
+
+def headers_of(target: UrlTarget) -> dict[str, str]:
+    return dict(vars(target)["_headers"])
+
+
+def test_userinfo_in_a_url_becomes_a_basic_authorization_header() -> None:
+    expected = base64.b64encode(b"me:a@b").decode()
+    assert headers_of(attached("https://me:a%40b@h/x")) == {"Authorization": f"Basic {expected}"}
+
+
+def test_an_authorization_header_of_the_run_outranks_userinfo() -> None:
+    assert headers_of(attached("https://me:no@h", authorization="Bearer yes")) == {"authorization": "Bearer yes"}
+
+
+def test_urls_of_one_target_must_agree_on_userinfo() -> None:
+    assert "same user:password@" in refusal("http://a:b@h1,http://h2")
+
+
+def test_urls_are_bases_without_userinfo_trailing_slash_and_endpoint() -> None:
+    urls = vars(attached("ws://h1:1/p/,https://h2/q/ws"))["_urls"]
+    assert urls == ("ws://h1:1/p", "https://h2/q")
