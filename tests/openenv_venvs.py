@@ -33,7 +33,7 @@ def openenv_python(spec: str) -> Path:
     folder = _cache() / f"{name}-{version}-py{sys.version_info[0]}.{sys.version_info[1]}-{_interpreter()}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Written last, so that an installation that was interrupted is never taken for a whole one.
         finished = folder / "finished"

@@ -31,9 +31,7 @@ def server_environ(**extra: str) -> dict[str, str]:
 def running_server(*options: object, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server on a free port: the process and its `host:port`, as its own first line announces it."""
     command = server_command("--port", 0, "--workers", 1, *options)
-    process = subprocess.Popen(
-        command, env=server_environ(**(env or {})), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command, env=server_environ(**(env or {})), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         line = process.stderr.readline()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib.metadata import version
 
 import aiohttp
 import pytest
+from packaging.version import Version
 
 from server_process import running_server, session
 
@@ -58,7 +60,9 @@ async def test_one_session_too_many_is_told_the_numbers_and_closed(server):
             assert await refused.closed() == 1000
 
 
-async def test_a_client_that_sends_at_once_still_learns_why_it_was_refused(server):
+async def test_a_client_that_sends_at_once_still_learns_why_it_was_refused(server, request):
+    if "uvicorn" in request.node.name and Version(version("uvicorn")) < Version("0.54"):
+        pytest.skip("this uvicorn drops a connection without reading what its client still sends")
     assert await both_slots_are_free(server)
     async with session(server) as one, session(server) as other:
         await one.ask(RESET)

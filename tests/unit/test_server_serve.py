@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from pytest_openenv_scale.server.serve import serve as serve_here
 from pytest_openenv_scale.server.worker import GRACE_S
 from server_process import running_server, server_command, server_environ, session
 
@@ -144,16 +146,22 @@ def test_an_address_of_another_machine_is_one_line():
     assert done.stderr == ("openenv-scale serve: cannot listen on 192.0.2.1:8000: Cannot assign requested address\n")
 
 
-def test_a_missing_server_is_one_line_that_says_what_to_install(monkeypatch, capsys):
-    import importlib.util
-
-    from pytest_openenv_scale.server.serve import serve as serve_here
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("uvicorn", "uvicorn is not installed; pip install 'pytest-openenv-scale[uvicorn]'"),
+        ("websockets", "websockets is not installed; pip install 'pytest-openenv-scale[uvicorn]'"),
+        (
+            "uvicorn.protocols.websockets.websockets_sansio_impl",
+            "uvicorn 0.35 or newer is not installed; pip install 'uvicorn>=0.35'",
+        ),
+    ],
+)
+def test_a_missing_server_is_one_line_that_says_what_to_install(monkeypatch, capsys, module, line):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find_spec(name))
     assert serve_here(server="uvicorn") == 2
-    assert capsys.readouterr().err == (
-        "openenv-scale serve: server='uvicorn': uvicorn is not installed; pip install 'pytest-openenv-scale[uvicorn]'\n"
-    )
+    assert capsys.readouterr().err == f"openenv-scale serve: server='uvicorn': {line}\n"
 
 
 def test_a_worker_that_cannot_start_ends_the_server(tmp_path):

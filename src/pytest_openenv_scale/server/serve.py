@@ -22,6 +22,16 @@ from .listening import listening_sockets
 from .settings import ServerSettings, SettingError, bracketed, settings_from
 
 SERVERS = ("hypercorn", "uvicorn")
+_UVICORN_EXTRA = "pytest-openenv-scale[uvicorn]"
+# What a server cannot do without: module, what it is, what to install. The order matters: a package before its modules.
+_NEEDED = {
+    "hypercorn": {"hypercorn": ("hypercorn", "hypercorn")},
+    "uvicorn": {
+        "uvicorn": ("uvicorn", _UVICORN_EXTRA),
+        "websockets": ("websockets", _UVICORN_EXTRA),
+        "uvicorn.protocols.websockets.websockets_sansio_impl": ("uvicorn 0.35 or newer", "uvicorn>=0.35"),
+    },
+}
 # Connections the kernel may hold until a worker accepts them; it caps this at somaxconn by itself.
 DEFAULT_BACKLOG = 16_384
 # A worker ends by itself within 3 s of being asked to; one that does not is killed.
@@ -77,10 +87,9 @@ def _settings(host: str | None, port: int | None, workers: int | None, max_envs:
 def _check_server(server: str) -> None:
     if server not in SERVERS:
         raise SettingError(f"server={server!r}: expected one of {', '.join(SERVERS)}")
-    for module in (server, "websockets") if server == "uvicorn" else (server,):
+    for module, (what, install) in _NEEDED[server].items():
         if importlib.util.find_spec(module) is None:
-            hint = "pip install 'pytest-openenv-scale[uvicorn]'" if server == "uvicorn" else f"pip install {module}"
-            raise SettingError(f"server={server!r}: {module} is not installed; {hint}")
+            raise SettingError(f"server={server!r}: {what} is not installed; pip install '{install}'")
 
 
 def _say(text: str) -> None:

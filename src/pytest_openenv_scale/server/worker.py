@@ -115,7 +115,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _collect_less_often() -> None:
     """Spare the collector what cannot be garbage: modules, and thousands of sessions that are in use.
 
-    At 8,192 sessions its passes were an eighth of the CPU and stopped every session meanwhile.
+    In two paired runs at 8,192 sessions this took 12 and 20 % off the server's CPU.
     """
     gc.collect()
     gc.freeze()
