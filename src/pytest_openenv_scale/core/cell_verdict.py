@@ -100,8 +100,8 @@ def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
         yield "client", f"{few} of {summary.asked:,} could not be started by the client"
     reached = summary.peak_concurrency + summary.failed + summary.client_limited
     if summary.cell.arrival == "hold" and reached < summary.asked and summary.successful:
-        peak = f"{summary.peak_concurrency:,} of {summary.asked:,}"
-        yield "hold", f"only {peak} sessions were open at once, {summary.failed:,} failed"
+        peak = f"{summary.peak_concurrency:,} of {summary.asked:,} sessions ({summary.failed:,} failed)"
+        yield "hold", f"only {peak} were open at once"
 
 
 def _judge_success(case: _Case, limit: Limit) -> None:

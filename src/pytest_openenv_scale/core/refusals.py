@@ -7,6 +7,7 @@ told as it is, without a cause. Sessions the client itself could not start are n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from . import format as text_of
 from .capacity import connections_per_worker, sessions_per_worker
@@ -26,7 +27,7 @@ def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None
     found: dict[str, Refusal] = {}
     for summary in sorted(summaries, key=lambda item: (item.batch, -item.failed)):
         for refusal in _explain(Evidence(summary, max(needed or 0, summary.batch))):
-            found.setdefault(refusal.cause, refusal)
+            found.setdefault(refusal.cause, replace(refusal, text=" ".join(refusal.text.split())))
     return tuple(found.values())
 
 

@@ -66,7 +66,7 @@ class Run:
 
     def table(self) -> pa.Table:
         """Read the rows of all parts that can be read."""
-        return read_table(list(read_parts(self.path / PARTS, lambda problem: None)))
+        return read_table(self.path / PARTS)
 
 
 def load_run(path: Path) -> Run:

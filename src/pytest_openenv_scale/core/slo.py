@@ -86,9 +86,7 @@ _KINDS = (
     _lower("max_batch", "sessions", "curve", partial(parse_count, maximum=MAX_BATCH)),
     _lower("success", "fraction", "cell", _share_above_zero),
     *(_latency(phase, statistic) for phase in PHASES for statistic in STATISTICS),
-    LimitKind(
-        "latency_factor", "factor", "<=", "cell", "total", "p99", partial(parse_number, what="latency_factor")
-    ),
+    LimitKind("latency_factor", "factor", "<=", "cell", "total", "p99", partial(parse_number, what="latency_factor")),
     _lower("rps", "per second", "curve", parse_number),
     _lower("batch_per_core", "sessions per core", "curve", parse_number),
     _lower("hosts", "hosts", "cell", partial(parse_count, maximum=MAX_BATCH)),
@@ -195,9 +193,7 @@ def parse_slo_expression(text: object, source: str = "command line") -> Limit:
         return make_limit(name, value)
     if {"≥": ">=", "≤": "<="}.get(operator, operator) != kind.direction:
         bound = "a lower" if kind.direction == ">=" else "an upper"
-        raise GrammarError(
-            f"{name} is {bound} limit, got {shown(operator)}; write for example {kind.example}"
-        )
+        raise GrammarError(f"{name} is {bound} limit, got {shown(operator)}; write for example {kind.example}")
     return make_limit(name, value, source)
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-LOG_LINES = 20
-"""Lines of the server's log kept with a cell in which something failed."""
+LOG_LINES = 200
+"""Lines of the server's log kept with a cell in which something failed, as evidence."""
 
 
 class SweepError(Exception):

@@ -214,15 +214,15 @@ def read_part(path: Path) -> Part:
         raise _damaged(path, error) from None
 
 
-def read_table(parts: Sequence[Part]) -> pa.Table:
-    """Return the rows of several parts as one table of `SCHEMA`.
-
-    Raises:
-        PartError: one of them is damaged.
-    """
-    if not parts:
-        return SCHEMA.empty_table()
-    return pa.concat_tables([part.table() for part in parts])
+def read_table(directory: Path) -> pa.Table:
+    """Return the rows of all parts of a directory that can be read, as one table of `SCHEMA`."""
+    tables: list[pa.Table] = [SCHEMA.empty_table()]
+    for part in read_parts(directory, lambda problem: None):
+        try:
+            tables.append(part.table())
+        except PartError:
+            continue
+    return pa.concat_tables(tables)
 
 
 def _damaged(path: Path, error: Exception) -> PartError:

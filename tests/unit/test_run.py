@@ -1,0 +1,359 @@
+"""The run directory, written and read."""
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_table, an_slo
+
+from pytest_openenv_scale.core.fingerprint import fingerprint
+from pytest_openenv_scale.core.manifest import read_manifest
+from pytest_openenv_scale.core.outcome import Outcome
+from pytest_openenv_scale.core.run import RunDirectory, RunError, SweepRecord, latest_run, load_run, new_run_id
+
+
+def a_record(*batches, slo=None, **fields) -> SweepRecord:
+    curve = a_curve(*(batches or (2, 4)))
+    usual = {"steps": 1, "arrival": "hold", "reps": 1, "timeout_s": 120.0, "started_at": NOON}
+    return SweepRecord(
+        "sweep", curve.test, curve.target, curve.infrastructure, (curve,), (slo or an_slo(),), **{**usual, **fields}
+    )
+
+
+def measure(run, record, batch, *, failed=0, repetition=1, **meta):
+    described = a_meta(a_cell(batch), repetition=repetition, **meta)
+    described = replace(described, run_id=run.run_id, sweep_id=record.sweep_id)
+    rows = [a_row(number) for number in range(batch - failed)]
+    rows += [a_failure(number) for number in range(batch - failed, batch)]
+    return run.write_cell(a_table(rows, described), described)
+
+
+@pytest.fixture
+def run(tmp_path):
+    with RunDirectory.create(tmp_path / "results") as run:
+        run.begin(command=["pytest"], note="a note")
+        yield run
+
+
+# --- ids
+
+
+def test_run_ids_sort_by_time_and_are_unique():
+    ids = [new_run_id() for _ in range(200)]
+    assert len(set(ids)) == 200
+    assert [run_id[:19] for run_id in ids] == sorted(run_id[:19] for run_id in ids)
+    assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}", ids[0])
+
+
+# --- what is written is read
+
+
+def test_a_run_is_rebuilt_from_its_directory_alone(run):
+    record = run.begin_sweep(a_record(slo=an_slo(max_batch=4)))
+    measure(run, record, 2)
+    measure(run, record, 4, failed=3)
+    run.finish_sweep(record.sweep_id, "complete", Outcome.MISSED)
+    run.finish("complete")
+    found = load_run(run.path)
+    assert (found.run_id, found.status, found.outcome, found.problems) == (run.run_id, "complete", Outcome.MISSED, ())
+    (sweep,) = found.sweeps
+    assert (sweep.test, sweep.infrastructure, sweep.outcome) == (record.test, "local-uvicorn", Outcome.MISSED)
+    assert (sweep.record.status, sweep.record.outcome) == ("complete", Outcome.MISSED)
+    (curve,) = sweep.curves
+    assert (curve.verdict.max_batch, [summary.batch for summary in curve.summaries]) == (2, [2, 4])
+    assert found.table().num_rows == 6
+
+
+def test_the_manifest_keeps_what_the_run_was_asked(run):
+    run.begin_sweep(a_record(notes=("built-in",), hardware="cpu-basic"))
+    manifest = load_run(run.path).manifest
+    assert (manifest["note"], manifest["command"], manifest["format"]) == ("a note", ["pytest"], 1)
+    assert manifest["sweeps"][0]["notes"] == ["built-in"]
+    assert manifest["writer"]["pid"] == os.getpid()
+
+
+def test_a_sweep_is_judged_by_its_own_repetitions_notes_and_cores(run):
+    record = run.begin_sweep(a_record(2, reps=2, cores=2, notes=("said",), slo=an_slo(max_batch=2)))
+    measure(run, record, 2)
+    verdict = load_run(run.path).sweeps[0].curves[0].verdict
+    assert (verdict.outcome, verdict.repetitions) == (Outcome.INCONCLUSIVE, 2)
+    assert "said" in [reason.text for reason in verdict.reasons]
+
+
+def test_a_test_that_sweeps_twice_has_two_sweeps(run):
+    first = run.begin_sweep(a_record(2, slo=an_slo(max_batch=2)))
+    measure(run, first, 2)
+    second = run.begin_sweep(a_record(2, slo=an_slo(max_batch=2)))
+    measure(run, second, 2, failed=2)
+    assert (first.sweep_id, second.sweep_id) == ("sweep", "sweep-2")
+    assert [sweep.outcome for sweep in load_run(run.path).sweeps] == [Outcome.MET, Outcome.MISSED]
+
+
+def test_nothing_measured_is_inconclusive(run):
+    run.begin_sweep(a_record())
+    assert load_run(run.path).outcome == Outcome.INCONCLUSIVE
+
+
+def test_a_manifest_can_be_given_instead_of_its_directory(run):
+    assert load_run(run.path / "manifest.json").run_id == run.run_id
+
+
+# --- status
+
+
+def test_a_run_whose_process_lives_is_running(run):
+    run.begin_sweep(a_record())
+    found = load_run(run.path)
+    assert (found.status, found.sweeps[0].record.status) == ("running", "running")
+
+
+def test_a_run_that_was_left_without_an_end_is_interrupted(run):
+    run.begin_sweep(a_record())
+    run.close()
+    found = load_run(run.path)
+    assert (found.status, found.sweeps[0].record.status) == ("interrupted", "interrupted")
+
+
+def test_a_run_that_ended_stays_as_it_ended(run):
+    run.finish("failed")
+    assert load_run(run.path).status == "failed"
+    run.close()
+    assert load_run(run.path).status == "failed"
+
+
+def test_a_sweep_still_running_when_the_run_ends_was_interrupted(run):
+    done, left = run.begin_sweep(a_record()), run.begin_sweep(a_record())
+    run.finish_sweep(done.sweep_id, "complete", Outcome.MET)
+    run.finish("complete")
+    statuses = {sweep.sweep_id: sweep.status for sweep in read_manifest(run.path).sweeps}
+    assert statuses == {done.sweep_id: "complete", left.sweep_id: "interrupted"}
+
+
+KILLED = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from test_run import a_record, measure
+from pytest_openenv_scale.core.run import RunDirectory
+run = RunDirectory.create(Path({results!r}))
+run.begin()
+record = run.begin_sweep(a_record(1, 2, 3))
+measure(run, record, 1)
+measure(run, record, 2)
+print(run.path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_killed_in_the_middle_is_readable_and_interrupted(tmp_path):
+    code = KILLED.format(path=sys.path, results=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    path = Path(process.stdout.readline().strip())
+    assert load_run(path).status == "running"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    found = load_run(path)
+    assert (found.status, found.problems) == ("interrupted", ())
+    assert [summary.batch for summary in found.sweeps[0].summaries] == [1, 2]
+    assert found.sweeps[0].curves[0].verdict.stop_reason == "ended early; batch 3 not measured"
+
+
+# --- several processes
+
+
+def sweep_in_another_process(path, number):
+    run = RunDirectory.open(Path(path))
+    for turn in range(5):
+        record = run.begin_sweep(replace(a_record(), sweep_id=f"s{number}-{turn}"))
+        run.finish_sweep(record.sweep_id, "complete")
+
+
+def test_processes_that_write_to_one_run_lose_nothing_of_each_other(run):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=sweep_in_another_process, args=(str(run.path), n)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    sweeps = read_manifest(run.path).sweeps
+    assert {sweep.sweep_id for sweep in sweeps} == {f"s{n}-{turn}" for n in range(3) for turn in range(5)}
+    assert {sweep.status for sweep in sweeps} == {"complete"}
+
+
+def test_a_process_that_takes_part_does_not_end_the_run(run):
+    RunDirectory.open(run.path).close()
+    assert load_run(run.path).status == "running"
+
+
+# --- temporary runs
+
+
+def test_a_temporary_run_is_removed_when_it_closes():
+    with RunDirectory.temporary() as run:
+        run.begin()
+        assert run.kept_path is None
+        assert RunDirectory.open(run.path).kept_path is None
+        assert load_run(run.path).status == "running"
+    assert not run.path.parent.exists()
+
+
+def test_a_run_that_is_kept_says_where(run):
+    assert run.kept_path == run.path
+    assert RunDirectory.open(run.path).kept_path == run.path
+
+
+# --- damage and mistakes
+
+
+def test_a_damaged_part_is_named_and_leaves_the_other_cells_as_they_are(run):
+    record = run.begin_sweep(a_record(slo=an_slo(max_batch=2)))
+    measure(run, record, 2)
+    path = measure(run, record, 4)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = load_run(run.path)
+    assert [summary.batch for summary in found.sweeps[0].summaries] == [2]
+    assert found.outcome == Outcome.MET
+    assert len(found.problems) == 1
+    assert path.name in found.problems[0]
+    assert found.table().num_rows == 2
+
+
+def test_a_part_whose_rows_are_damaged_is_named_too(run):
+    record = run.begin_sweep(a_record())
+    path = measure(run, record, 2)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(2000) + content[2004:])
+    found = load_run(run.path)
+    assert path.name in found.problems[0]
+    assert found.outcome == Outcome.INCONCLUSIVE
+
+
+def test_parts_of_a_sweep_the_manifest_does_not_know_are_a_problem(run):
+    measure(run, replace(a_record(), sweep_id="lost"), 2)
+    assert load_run(run.path).problems == ("the manifest has no sweep lost, though there are parts of it",)
+
+
+def test_a_path_that_holds_no_run_says_so(tmp_path, run):
+    with pytest.raises(RunError, match=r"there is no run at .*missing"):
+        load_run(tmp_path / "missing")
+    with pytest.raises(RunError, match=r"it has no manifest\.json$"):
+        load_run(tmp_path)
+    with pytest.raises(RunError, match=rf"it holds runs, name one, such as .*{re.escape(run.run_id)}"):
+        load_run(run.path.parent)
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is no run: a run is a folder"):
+        load_run(tmp_path / "file")
+    with pytest.raises(RunError, match="there is no run at"):
+        RunDirectory.open(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "expected an object"),
+        ('{"format": 1}', r"run_id is missing"),
+        ('{"format": 2, "new": true}', "has format 2, this version reads up to 1: upgrade"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_says_why(run, content, message):
+    (run.path / "manifest.json").write_text(content)
+    with pytest.raises(RunError, match=message) as caught:
+        load_run(run.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_with_curves_but_no_limits_for_them_is_damage(run):
+    run.begin_sweep(a_record())
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    manifest["sweeps"][0]["slos"] = []
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=r"sweeps\[0\]: 1 curves have 0 SLOs"):
+        load_run(run.path)
+
+
+def test_results_that_cannot_be_written_are_one_line_with_the_way_out(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be made: .*file.*--openenv-results, or none") as caught:
+        RunDirectory.create(tmp_path / "file" / "results")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_never_created_over_another(run):
+    with pytest.raises(RunError, match="File exists"):
+        RunDirectory.create(run.path.parent, run.run_id)
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    import pyarrow.parquet as pq
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(RunError, match=r"a part of the run cannot be written: .*No space left on device"):
+        measure(run, a_record(), 2)
+
+
+# --- the newest run
+
+
+def test_the_latest_run_is_the_newest_by_name(tmp_path):
+    for run_id in ("20260102T000000.000Z-aaaa", "20260101T000000.000Z-bbbb"):
+        with RunDirectory.create(tmp_path, run_id) as run:
+            run.begin()
+    (tmp_path / "99999999-not-a-run").mkdir()
+    assert latest_run(tmp_path).name == "20260102T000000.000Z-aaaa"
+
+
+def test_no_latest_run_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(RunError, match=f"there is no run in {re.escape(str(tmp_path))}"):
+        latest_run(tmp_path)
+
+
+# --- secrets and the fingerprint
+
+
+def test_the_command_line_is_kept_without_secrets(tmp_path):
+    with RunDirectory.create(tmp_path) as run:
+        run.begin(command=["pytest", "--openenv-header", "A: s3cr3t", "--openenv-url=http://u:s3cr3t@h/"])
+    assert "s3cr3t" not in (run.path / "manifest.json").read_text()
+    assert read_manifest(run.path).command[2] == "A: ***"
+
+
+def test_the_fingerprint_names_machine_interpreter_versions_and_commit(tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
+
+    git("init", "-b", "main")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    found = fingerprint(tmp_path)
+    assert found["git"]["branch"] == "main"
+    assert re.fullmatch("[0-9a-f]{40}", found["git"]["commit"])
+    assert found["git"]["dirty"] is False
+    (tmp_path / "file").write_text("2")
+    assert fingerprint(tmp_path)["git"]["dirty"] is True
+    assert found["machine"]["cores"] == os.cpu_count()
+    assert found["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
+    assert "pyarrow" in found["packages"]
+    assert json.dumps(found)
+
+
+def test_outside_a_git_checkout_there_is_no_commit(tmp_path):
+    assert fingerprint(tmp_path)["git"] is None
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fingerprint(tmp_path)["git"] is None
