@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -13,13 +14,16 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pytest_openenv_scale.core.client import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import parse_target
 from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.launch import command
+from pytest_openenv_scale.targets.process import ServerProcess
+from pytest_openenv_scale.targets.sampling import listening_processes
+from pytest_openenv_scale.targets.serving import Serving, bind, workers_up
 
 APPS = """
 import json
@@ -165,7 +169,8 @@ def test_a_server_on_this_machine_can_be_sampled_with_all_its_workers(root: Path
         assert its is not None
         assert (its.processes, its.descriptor_limit) == (mine.processes, 64)
         assert endpoint.exit_status() is None
-        psutil.Process().children()[0].kill()
+        (leader,) = listening_processes(int(started.urls[0].rpartition(":")[2]))
+        os.kill(leader, signal.SIGKILL)
         deadline = time.monotonic() + 10
         while endpoint.exit_status() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -190,26 +195,28 @@ def test_a_server_that_refuses_is_told_by_how_it_refuses(root: Path, name: str, 
 
 
 @contextlib.contextmanager
-def running(root: Path, app: str, name: str) -> Generator[str]:
-    from pytest_openenv_scale.targets.launch import command
-    from pytest_openenv_scale.targets.process import ServerProcess
-    from pytest_openenv_scale.targets.serving import Serving, bind, workers_up
-
+def launching(root: Path, app: str, name: str, listener: socket.socket) -> Generator[ServerProcess]:
+    """Yield a server that is not started yet and is stopped in the end."""
     environ = {**os.environ, "PYTHONPATH": str(root)}
-    with bind("127.0.0.1", 0) as listener:
-        serving = Serving(app, name)  # type: ignore[arg-type]
-        port = listener.getsockname()[1]
-        fd = listener.fileno()
-        process = ServerProcess(command(serving, fd), env=environ, cwd=root, pass_fds=[fd])
+    fd = listener.fileno()
+    serving = Serving(app, name)  # type: ignore[arg-type]
+    process = ServerProcess(command(serving, fd), env=environ, cwd=root, pass_fds=[fd])
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@contextlib.contextmanager
+def running(root: Path, app: str, name: str) -> Generator[str]:
+    with bind("127.0.0.1", 0) as listener, launching(root, app, name, listener) as process:
         process.start()
-    with contextlib.closing(contextlib.ExitStack()) as life:
-        life.callback(process.stop)
         deadline = time.monotonic() + 20
         while not workers_up(name, process.log_tail(1000)):
             assert process.exit_status() is None, process.log_tail()
             assert time.monotonic() < deadline, process.log_tail()
             time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_a_url_where_nothing_listens_is_refused_after_a_short_while() -> None:
@@ -221,47 +228,15 @@ def test_a_url_where_nothing_listens_is_refused_after_a_short_while() -> None:
 
 
 def test_a_server_that_comes_up_within_the_short_while_is_attached_to(
-    server: Endpoint, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.url.ATTACH_RETRY_S", 10.0)
-    address = server.urls[0].removeprefix("http://").split(":")
-    with socket.socket() as late:
-        late.bind(("127.0.0.1", 0))
-        port = late.getsockname()[1]
-
-        def forward() -> None:
-            """Listen only after a first refusal, then relay connections to the server until closed."""
-            time.sleep(0.3)
-            late.listen(16)
-            while True:
-                try:
-                    client, _ = late.accept()
-                except OSError:
-                    return
-                with client, socket.create_connection((address[0], int(address[1]))) as upstream:
-                    relay(client, upstream)
-
-        thread = threading.Thread(target=forward)
-        thread.start()
-        try:
-            with attach(f"http://127.0.0.1:{port}"):
-                pass
-        finally:
-            late.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def relay(one: socket.socket, other: socket.socket) -> None:
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    back = threading.Thread(target=pump, args=[other, one])
-    back.start()
-    pump(one, other)
-    back.join()
+    monkeypatch.setattr("pytest_openenv_scale.targets.url.ATTACH_RETRY_S", 20.0)
+    with bind("127.0.0.1", 0) as listener, launching(root, "apps:app", "hypercorn", listener) as process:
+        starter = threading.Timer(0.3, process.start)
+        starter.start()
+        with attach(f"http://127.0.0.1:{listener.getsockname()[1]}") as endpoint:
+            assert endpoint.startup_s > 0.3
+        starter.join()
 
 
 def test_http_mode_needs_no_websocket(server: Endpoint) -> None:

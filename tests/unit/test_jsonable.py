@@ -90,6 +90,8 @@ def test_unknown_keys_of_a_newer_writer_are_ignored():
         ({"name": "x", "counts": {"a": 1.5}}, "Outer.counts.a: expected a str, got 1.5"),
         ({"name": "x", "at": "noon"}, "Outer.at: expected a datetime, got 'noon'"),
         ({"name": "x", "flag": 1}, "Outer.flag: expected a bool, got 1"),
+        ({"name": "x", "inners": [{"number": True}]}, "expected a number, got True"),
+        ({"name": "x", "counts": {"a": True}}, "Outer.counts.a: expected a str, got True"),
         ([], "Outer: expected an object, got []"),
     ],
 )

@@ -154,6 +154,11 @@ def test_processes_sessions_and_hosts_are_counted_where_they_are_told():
     assert summary.hosts_known
 
 
+def test_processes_nobody_told_are_not_counted():
+    assert summary_of([a_row(0, pid=1), a_row(1, pid=None)]).pids == 1
+    assert summary_of([a_row(0, pid=None)]).pids is None
+
+
 def test_a_host_that_one_session_does_not_tell_is_not_known():
     summary = summary_of([a_row(0), a_row(1, host_url=None)])
     assert summary.hosts == 1

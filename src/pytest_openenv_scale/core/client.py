@@ -11,7 +11,7 @@ from typing import Any
 from . import messages
 from .connection import Clock, Connection
 from .frames import Message
-from .handshake import RouteError, prepare_route
+from .handshake import RouteError, check_headers, prepare_route
 from .http import HttpChannel, HttpFailure
 from .loss import Loss
 from .messages import Reply
@@ -32,7 +32,10 @@ class SessionFailed(Exception):
 
 
 class ClientSession:
-    """One open session over a WebSocket; made by `open_session`."""
+    """One open session over a WebSocket; made by `open_session`.
+
+    A session whose answer did not come in time is over: a late answer could be taken for the next one.
+    """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout = timeout_s
@@ -78,6 +81,8 @@ class ClientSession:
                     return
 
     async def _ask(self, phase: str, request: bytes, expected: str) -> dict[str, Any]:
+        if self._answer is not None:
+            raise RuntimeError("one request at a time: this session still waits for an answer")
         if self._loss is None:
             self._sent = self._connection.send(Message(request))
         text = await self._next(phase)
@@ -106,7 +111,9 @@ class ClientSession:
             async with asyncio.timeout(self._timeout):
                 return await self._answer
         except TimeoutError:
-            raise SessionFailed(phase, "timeout", None, f"no answer within {self._timeout:g} s") from None
+            self._connection.abort()
+            self._loss = Loss("timeout", None, f"no answer within {self._timeout:g} s")
+            raise SessionFailed(phase, "timeout", None, self._loss.message) from None
         finally:
             self._answer = None
 
@@ -200,7 +207,15 @@ async def open_session(
 async def open_http_session(
     url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0
 ) -> AsyncGenerator[HttpClientSession]:
-    """Open a session over `POST /reset` and `POST /step`; `timeout_s` bounds each answer, in seconds."""
+    """Open a session over `POST /reset` and `POST /step`; `timeout_s` bounds each answer, in seconds.
+
+    Raises:
+        SessionFailed: a header cannot be sent.
+    """
+    try:
+        check_headers(headers or {})
+    except RouteError as error:
+        raise SessionFailed("connect", "refused", None, str(error)) from None
     session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s)
     try:
         yield session

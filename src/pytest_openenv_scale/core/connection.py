@@ -17,7 +17,7 @@ from typing import Protocol
 
 from . import frames
 from .frames import FrameError, FrameReader, Message
-from .handshake import Route, new_key, read_answer
+from .handshake import Route, has_head, new_key, read_answer
 from .loss import Loss, loss_of
 from .poller import READ, WRITE, Poller
 from .tls import TlsStream, tls_words
@@ -217,31 +217,34 @@ class Connection:
         else:
             at = now
         if not data:
-            self._ended(None)
+            self._ended(self._send_error)
             return
         if len(data) == self._read_size:
             self._read_size = _LARGE_READ
         try:
             if self._tls is not None:
-                data = self._decrypt(data)
-                if not data:
-                    return
-            if self._reader is None:
+                self._secure(self._tls, data, at)
+            elif self._reader is None:
                 self._handshake(data, at)
             else:
                 self._messages(self._reader, data, at)
         except FrameError as error:
-            self._fail(Loss("protocol", str(error.code), str(error)), error.code)
+            if self._close_received is None:  # What follows a close frame is ignored.
+                self._fail(Loss("protocol", str(error.code), str(error)), error.code)
         except ssl.SSLError as error:
             self._finish(Loss("protocol", "tls", tls_words(error)), at)
 
-    def _decrypt(self, data: bytes) -> bytes:
-        assert self._tls is not None
-        plain = self._tls.decrypt(data)
-        pending = self._tls.outgoing()
-        if pending:
+    def _secure(self, tls: TlsStream, data: bytes, at: float) -> None:
+        plain = tls.decrypt(data)
+        if pending := tls.outgoing():
             self._write(pending)
-        return plain
+        if plain and self._reader is None:
+            self._handshake(plain, at)
+        elif plain and self._reader is not None:
+            self._messages(self._reader, plain, at)
+        if tls.ended and self._sock is not None:
+            # Many servers wait for an answer to their last record before they let go of the socket.
+            self._ended(None)
 
     def _messages(self, reader: FrameReader, data: bytes, at: float) -> None:
         for opcode, payload in reader.feed(data):
@@ -264,6 +267,8 @@ class Connection:
                 raise FrameError(1003, "binary message where OpenEnv speaks text")
             if self._sock is None:
                 return
+        if reader.broken is not None and self._close_received is None:
+            raise reader.broken
 
     def _handshake(self, data: bytes, at: float, *, ended: bool = False) -> None:
         self._buffer += data
@@ -293,7 +298,7 @@ class Connection:
         if self._close_received is not None:
             code, reason = self._close_received
             self._finish(Loss("closed", str(code), reason or None))
-        elif error is not None and (error.errno != errno.EPIPE):
+        elif error is not None and error.errno != errno.EPIPE and not has_head(self._buffer):
             self._finish(loss_of(error, established=self._reader is not None or bool(self._buffer)))
         elif self._reader is None:
             self._handshake(b"", time.perf_counter(), ended=True)

@@ -73,9 +73,9 @@ class Message:
         return self._header + key + (body if self._padded == self._length else body[: self._length])
 
 
-def close_message(code: int | None, reason: str = "") -> Message:
+def close_message(code: int | None) -> Message:
     """Return a close frame with this code; without one the frame is empty."""
-    return Message(b"" if code is None else code.to_bytes(2, "big") + reason.encode()[:123], CLOSE)
+    return Message(b"" if code is None else code.to_bytes(2, "big"), CLOSE)
 
 
 def read_close(payload: bytes) -> tuple[int, str]:
@@ -102,11 +102,16 @@ def _text(payload: bytes) -> str:
 
 
 class FrameReader:
-    """Turns received bytes into messages: `(opcode, payload)`, text as `str`, all else as `bytes`."""
+    """Turns received bytes into messages: `(opcode, payload)`, text as `str`, all else as `bytes`.
 
-    __slots__ = ("_buffer", "_fragments", "_kind", "_need", "_size")
+    `broken` is set where bytes broke the protocol after messages that were whole: those are returned
+    first, so that a server's last words are read before its fault is named. Nothing may be fed after it.
+    """
+
+    __slots__ = ("_buffer", "_fragments", "_kind", "_need", "_size", "broken")
 
     def __init__(self) -> None:
+        self.broken: FrameError | None = None
         self._buffer = bytearray()
         self._need = 2
         self._fragments: list[bytes] | None = None
@@ -117,7 +122,7 @@ class FrameReader:
         """Take the next bytes and return the messages they complete, control frames included.
 
         Raises:
-            FrameError: the bytes are not what a server may send.
+            FrameError: the bytes are not what a server may send, and no message came before them.
         """
         if not self._buffer and self._fragments is None and data[0] == 0x81:
             # By far the most frequent read: exactly one short or middling text frame.
@@ -129,10 +134,15 @@ class FrameReader:
         buffer = self._buffer
         buffer += data
         messages: list[tuple[int, str | bytes]] = []
-        while len(buffer) >= self._need and (frame := self._frame()) is not None:
-            message = self._assemble(*frame)
-            if message is not None:
-                messages.append(message)
+        try:
+            while len(buffer) >= self._need and (frame := self._frame()) is not None:
+                message = self._assemble(*frame)
+                if message is not None:
+                    messages.append(message)
+        except FrameError as error:
+            if not messages:
+                raise
+            self.broken = error
         return messages
 
     def _frame(self) -> tuple[int, bool, bytes] | None:

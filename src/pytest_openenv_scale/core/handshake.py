@@ -5,24 +5,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
+from .grammar import redact_url
 from .loss import Loss
 
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD, _MAX_BODY = 64 * 1024, 4096
+_PROBE_S = 2.0
+_PATH = "/%:@!$&'()*+,;=~-._"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
+_TLS_RECORD = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """Everything the sessions of a batch share about one URL, prepared once."""
 
-    url: str
     family: int
     address: tuple[object, ...]
     head: bytes = field(repr=False)
@@ -32,17 +39,70 @@ class Route:
 
 
 class RouteError(Exception):
-    """The URL cannot be used: its host does not resolve, or it is no http(s) or ws(s) URL."""
+    """A URL or a header cannot be used; one line, without userinfo and without the header's value."""
 
 
-def websocket_url(url: str) -> str:
-    """Return the address of the WebSocket endpoint `/ws` below a base URL."""
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.hostname:
-        raise RouteError(f"not an http(s) or ws(s) URL: {url!r}")
-    path = parts.path.rstrip("/")
-    return f"{scheme}://{parts.netloc}{path if path.endswith('/ws') else path + '/ws'}"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a base URL leads: its parts, whether to speak TLS, and the address its host resolves to."""
+
+    parts: SplitResult
+    host: str
+    port: int
+    secure: bool
+    family: int
+    address: tuple[object, ...]
+
+
+def find_place(url: str) -> Place:
+    """Resolve the host of an http(s) or ws(s) URL; blocks while it asks the resolver.
+
+    A host with addresses of both families ("localhost" is one) is tried in the resolver's order: a server
+    often listens on one of them only.
+
+    Raises:
+        RouteError: the URL is malformed or its host does not resolve.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise RouteError(f"not a URL: {redact_url(url)!r} ({error})") from None
+    secure = parts.scheme in ("https", "wss")
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+        raise RouteError(f"not an http(s) or ws(s) URL: {redact_url(url)!r}")
+    port = port or (443 if secure else 80)
+    try:
+        host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
+    family, address = found[0][0], found[0][4]
+    if len({item[0] for item in found}) > 1:
+        family, address = next((item[0], item[4]) for item in (*filter(_listens, found), found[0]))
+    return Place(parts, host, port, secure, family, address)
+
+
+def _listens(found: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
+    with socket.socket(found[0], socket.SOCK_STREAM) as sock:
+        sock.settimeout(_PROBE_S)
+        try:
+            return sock.connect_ex(found[4]) == 0
+        except OSError:
+            return False
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that would break out of their line.
+
+    Raises:
+        RouteError: a name is no token, or a value has line breaks or other control characters.
+    """
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise RouteError(f"a header cannot be named {name[:40]!r}: letters, digits and dashes only")
+        if _CONTROL.search(value):
+            raise RouteError(f"the value of header {name!r} must be one line of text without control characters")
 
 
 def prepare_route(
@@ -57,28 +117,24 @@ def prepare_route(
     `source` is the local address to connect from; None leaves that to the system.
 
     Raises:
-        RouteError: the URL is malformed or its host does not resolve.
+        RouteError: the URL is malformed, its host does not resolve, or a header cannot be sent.
     """
-    parts = urlsplit(websocket_url(url))
-    assert parts.hostname is not None
-    secure = parts.scheme == "wss"
-    port = parts.port or (443 if secure else 80)
-    try:
-        family, _, _, _, address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    check_headers(headers or {})
+    place = find_place(url)
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    path = quote(place.parts.path.rstrip("/"), safe=_PATH)
     lines = [
-        f"GET {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1",
-        f"Host: {host}{'' if port == (443 if secure else 80) else f':{port}'}",
+        f"GET {path if path.endswith('/ws') else path + '/ws'} HTTP/1.1",
+        f"Host: {host}{'' if place.port == (443 if place.secure else 80) else f':{place.port}'}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Version: 13",
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
         "Sec-WebSocket-Key: ",
     ]
-    context = (tls or ssl.create_default_context()) if secure else None
-    return Route(url, family, address, "\r\n".join(lines).encode(), context, parts.hostname if secure else None, source)
+    context = (tls or ssl.create_default_context()) if place.secure else None
+    name = place.host if place.secure else None
+    return Route(place.family, place.address, "\r\n".join(lines).encode(), context, name, source)
 
 
 def new_key() -> bytes:
@@ -95,17 +151,28 @@ def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data)) or len(data) > _MAX_HEAD:
-            return Loss("protocol", "handshake", f"the answer to the upgrade is not HTTP: {data[:40]!r}")
+            return _not_http(data)
         return Loss("closed_early", None, "closed before the upgrade was answered") if ended else None
     head = _parse_head(data[:end])
     if head is None:
-        return Loss("protocol", "handshake", f"the answer to the upgrade is not HTTP: {data[:40]!r}")
+        return _not_http(data)
     status, reason, fields = head
     rest = data[end + 4 :]
     if status != HTTPStatus.SWITCHING_PROTOCOLS:
         return _refusal(status, reason, fields, rest) if ended or _is_whole(status, fields, rest) else None
     wrong = _what_is_wrong(fields, key)
     return rest if wrong is None else Loss("protocol", "handshake", wrong)
+
+
+def has_head(data: bytes) -> bool:
+    """Tell whether a whole response head is there, so that its status can be named."""
+    return b"\r\n\r\n" in data
+
+
+def _not_http(data: bytes) -> Loss:
+    if _TLS_RECORD.match(data):
+        return Loss("protocol", "handshake", "the server speaks TLS where ws was asked: write https:// or wss://")
+    return Loss("protocol", "handshake", f"the answer to the upgrade is not HTTP: {data[:40]!r}")
 
 
 def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]] | None:
@@ -129,18 +196,30 @@ def _is_whole(status: int, fields: Mapping[str, str], body: bytes) -> bool:
         return True
     if length.isdecimal():
         return len(body) >= int(length)
-    if "chunked" in fields.get("transfer-encoding", ""):
+    if "chunked" in fields.get("transfer-encoding", "").lower():
         return body.endswith(b"0\r\n\r\n")
     return "close" not in fields.get("connection", "").lower()
 
 
 def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
+    if "chunked" in fields.get("transfer-encoding", "").lower():
+        body = _unchunk(body)
     words = " ".join(body.decode("utf-8", "replace").split())[:200]
     if status in (301, 302, 303, 307, 308):
         words = f"redirects to {fields.get('location', 'nowhere')}"
     server = fields.get("server")
     text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "") + (f": {words}" if words else "")
     return Loss("handshake_status", str(status), text)
+
+
+def _unchunk(body: bytes) -> bytes:
+    """Join the chunks of a body, as far as they are there."""
+    parts: list[bytes] = []
+    at = 0
+    while (head := _CHUNK.match(body, at)) and (size := int(head[1], 16)):
+        parts.append(body[head.end() : head.end() + size])
+        at = head.end() + size + 2
+    return b"".join(parts)
 
 
 def _what_is_wrong(fields: Mapping[str, str], key: bytes) -> str | None:

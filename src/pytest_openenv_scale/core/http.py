@@ -74,12 +74,18 @@ class HttpChannel:
             raise HttpFailure("protocol", "tls", f"TLS certificate not accepted: {error.certificate_error}") from None
         except aiohttp.ClientSSLError as error:
             raise HttpFailure("protocol", "tls", f"TLS failed: {error}") from None
+        except aiohttp.ClientConnectorDNSError as error:
+            raise HttpFailure("refused", None, f"the host does not resolve ({error.os_error})") from None
         except aiohttp.ClientOSError as error:
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
             loss = loss_of(cause, established=self.connected_at is not None)
             raise HttpFailure(loss.kind, loss.code, loss.message or str(error)) from None
         except aiohttp.ServerDisconnectedError:
             raise HttpFailure("closed_early", None, "the server closed the connection without an answer") from None
+        except aiohttp.ClientPayloadError as error:
+            raise HttpFailure("closed_early", None, f"the answer broke off ({error})") from None
+        except aiohttp.ClientConnectionResetError:
+            raise HttpFailure("connection_reset", "ECONNRESET", "the server closed the connection") from None
         except (aiohttp.ClientError, UnicodeDecodeError) as error:
             raise HttpFailure("protocol", None, f"{type(error).__name__}: {error}") from None
         except OSError as error:
@@ -106,7 +112,7 @@ def _read(status: int, reason: str, location: str | None, text: str) -> dict[str
         raise HttpFailure("handshake_status", str(status), f"HTTP {status} {reason}" + (f": {words}" if words else ""))
     try:
         body = messages.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise HttpFailure("protocol", None, f"an answer that is not a JSON object: {text[:80]!r}")

@@ -124,9 +124,14 @@ class LoadGenerator:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for process in self._processes:
-            process.stop()
-        self._processes.clear()
+            process.pipe.close()
+        while self._processes:
+            self._processes[-1].stop()
+            self._processes.pop()
 
     def run_cell(self, order: LoadOrder, on_progress: Callable[[CellProgress], None] | None = None) -> CellResult:
         """Run one repetition of a cell; blocks until every session is over.
@@ -136,7 +141,11 @@ class LoadGenerator:
         """
         count = self._wanted or choose_processes(order.cell.batch)
         self._start(count)
-        return _CellRun(order, self._processes[:count], on_progress).run()
+        try:
+            return _CellRun(order, self._processes[:count], on_progress).run()
+        except BaseException:
+            self._stop()  # They are in the middle of something: the next cell begins with fresh ones.
+            raise
 
     def _start(self, count: int) -> None:
         self._processes = [process for process in self._processes if process.popen.poll() is None]
@@ -171,6 +180,7 @@ class _CellRun:
         self._dead: dict[_Process, str] = {}
         self._up: set[_Process] = set()
         self._progress: dict[_Process, Progress] = {}
+        self._heard: dict[_Process, float] = {}
         self._released = False
         self._began = 0.0
         self._wall = 0.0
@@ -217,9 +227,9 @@ class _CellRun:
         for process, order in self._orders.items():
             self._send(process, order)
         waiting = set(self._orders)
-        deadline = time.monotonic() + _START_S
+        self._heard = dict.fromkeys(self._orders, time.monotonic())
         while waiting := {process for process in waiting if process not in self._dead}:
-            for process, answer in self._hear(waiting, deadline):
+            for process, answer in self._hear(waiting, _START_S):
                 if isinstance(answer, Refused):
                     raise LoadError(answer.reason)
                 if isinstance(answer, Ready):
@@ -228,10 +238,9 @@ class _CellRun:
     def _attend(self) -> None:
         """Listen until every process has returned its rows or died."""
         holding = parse_arrival(self._order.cell.arrival).kind == "hold"
-        deadline = time.monotonic() + _SILENCE_S
+        self._heard = dict.fromkeys(self._orders, time.monotonic())
         while waiting := {p for p in self._orders if p not in self._rows and p not in self._dead}:
-            for process, answer in self._hear(waiting, deadline):
-                deadline = time.monotonic() + _SILENCE_S
+            for process, answer in self._hear(waiting, _SILENCE_S):
                 if isinstance(answer, Up):
                     self._up.add(process)
                 elif isinstance(answer, Progress):
@@ -244,20 +253,23 @@ class _CellRun:
                 self._report()  # The batch is up: no better moment to look at the server.
                 self._tell(Release())
 
-    def _hear(self, waiting: set[_Process], deadline: float) -> list[tuple[_Process, object]]:
-        """Return what processes said; one whose pipe broke is dead, and so are all that stay silent too long."""
+    def _hear(self, waiting: set[_Process], patience_s: float) -> list[tuple[_Process, object]]:
+        """Return what processes said; one whose pipe broke is dead, and so is one that stays silent too long."""
         pipes = {process.pipe: process for process in waiting}
-        ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
+        first = min(self._heard[process] for process in waiting) + patience_s
+        ready = wait(list(pipes), timeout=max(0.0, first - time.monotonic()))
+        now = time.monotonic()
         heard: list[tuple[_Process, object]] = []
         for pipe in ready:
             assert isinstance(pipe, Connection)
             process = pipes[pipe]
+            self._heard[process] = now
             try:
                 heard.append((process, pipe.recv()))
             except (EOFError, OSError):
                 self._dead[process] = process.ending()
-        if not ready:
-            for process in waiting:
+        for process in waiting:
+            if now - self._heard[process] >= patience_s:
                 process.popen.kill()
                 self._dead[process] = "stopped answering"
         return heard

@@ -45,7 +45,7 @@ def read(text: str) -> tuple[str, dict[str, Any]]:
     """
     try:
         message = loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise MessageError(f"a reply that is not JSON: {text[:80]!r}") from None
     if type(message) is not dict:
         raise MessageError(f"a reply that is not an OpenEnv message: {text[:80]!r}")
@@ -70,7 +70,8 @@ def as_error(data: dict[str, Any]) -> ServerError:
     errors = data.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         first = cast("dict[str, Any]", errors[0])
-        place = ".".join(str(part) for part in cast("list[object]", first.get("loc") or ()))
+        location = first.get("loc")
+        place = ".".join(map(str, cast("list[object]", location))) if isinstance(location, list) else ""
         message += f" ({place}: {first.get('msg')})" if place else f" ({first.get('msg')})"
     kind = "capacity" if code == "CAPACITY_REACHED" else "environment"
     return ServerError(kind, None if code is None else str(code), message[:500])

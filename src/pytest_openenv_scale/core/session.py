@@ -13,6 +13,7 @@ from .frames import Message
 from .loss import Loss
 from .row import SessionRow
 
+_MAX_INT64, _MAX_WAITED_S = 2**63 - 1, 1e9
 _GOODBYE = Message(messages.request("close"))
 GRACE_S = 5.0
 """Longest a failed session waits for the server to finish closing, in seconds."""
@@ -44,13 +45,13 @@ class Record:
     def fail(self, phase: str, kind: str, code: str | None, message: str | None) -> None:
         """Note why the session failed; the first reason stays."""
         if self.error is None:
-            self.error = (phase, kind, code, message)
+            self.error = (phase, kind, code and _storable(code), message and _storable(message))
 
     def observe(self, observation: dict[str, Any], *, stepped: bool) -> None:
         """Take what the benchmark environment's fields tell about the server; absent elsewhere."""
         if stepped:
             waited = observation.get("waited_seconds")
-            if isinstance(waited, int | float):
+            if isinstance(waited, int | float) and 0 <= waited <= _MAX_WAITED_S:
                 self.waited = (self.waited or 0.0) + waited
             if self.pid is not None:
                 return
@@ -59,9 +60,9 @@ class Record:
             observation.get("host_url"),
             observation.get("session_hash"),
         )
-        self.pid = pid if isinstance(pid, int) else None
-        self.host_url = host if isinstance(host, str) else None
-        self.session_hash = session if isinstance(session, str) else None
+        self.pid = pid if isinstance(pid, int) and 0 <= pid <= _MAX_INT64 else None
+        self.host_url = _storable(host) if isinstance(host, str) else None
+        self.session_hash = _storable(session) if isinstance(session, str) else None
 
     def row(self, began: float, began_wall: float, process: int) -> SessionRow:
         """Return the row; `began` and `began_wall` are the cell's start on both clocks, in seconds."""
@@ -106,6 +107,11 @@ class Record:
             code,
             message,
         )
+
+
+def _storable(text: str) -> str:
+    """Return text that UTF-8 can hold: JSON may spell half a surrogate pair, which no file takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +170,18 @@ class WebSocketSession:
         connection.start()
 
     def release(self) -> None:
-        """Let a held session take its first step."""
-        self.record.released = time.perf_counter()
-        self._step()
+        """Let a held session take its first step, unless it failed meanwhile."""
+        if self.phase == "hold" and not self._ending:
+            self.record.released = time.perf_counter()
+            self._step()
 
     def expire(self, now: float) -> None:
         """End a session whose deadline has passed."""
         if self.record.error is None:
             allowed = self._script.step_timeout if self.phase == "step" else self._script.timeout
             self.record.fail(self.phase, "timeout", None, f"no answer within {allowed:g} s")
+        if self.phase == "connect":
+            self._batch.connected()
         self._connection.abort()
         self._over(now)
 

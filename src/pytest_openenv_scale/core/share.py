@@ -17,7 +17,7 @@ from . import messages
 from .connection import Clock, Connection
 from .frames import Message
 from .grammar import parse_arrival
-from .handshake import Route, prepare_route
+from .handshake import Route, check_headers, find_place, prepare_route
 from .http import HttpSession
 from .orders import Prepare, Progress, Rows, Up
 from .poller import Poller
@@ -65,13 +65,16 @@ class Share:
         """Make everything the sessions need, before time counts.
 
         Raises:
-            RouteError: a URL cannot be used.
+            RouteError: a URL or a header cannot be used.
             WorkloadError: an action cannot be made.
         """
         order = self._order.order
         make = order.workload.maker(self._cell.wait)
         step_timeout = order.timeout_s + (self._cell.wait or 0.0)
         if self._cell.mode == "http":
+            check_headers(order.headers)
+            for url in order.urls:
+                find_place(url)
             self._actions = {
                 number: [make(number, step) for step in range(self._cell.steps)] for number in self._numbers
             }
@@ -212,9 +215,7 @@ class Share:
         """Let held sessions step a round at a time, replies being read in between."""
         held = self._held
         for _ in range(min(_RELEASE_ROUND, len(held))):
-            session = held.popleft()
-            if session.phase == "hold":
-                session.release()
+            held.popleft().release()
         if held:
             asyncio.get_running_loop().call_soon(self._release_some)
 

@@ -10,13 +10,15 @@ _READ = 1024 * 1024
 class TlsStream:
     """TLS over bytes: the socket stays ours, so that arrival times and non-blocking reads do too."""
 
-    __slots__ = ("_incoming", "_outgoing", "_pending", "_ready", "_ssl")
+    __slots__ = ("_incoming", "_outgoing", "_pending", "_ready", "_ssl", "ended")
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         self._ready = False
         self._pending = b""
+        self.ended = False
+        """Whether the server has said that it will send nothing more."""
         self._shake()
 
     def encrypt(self, data: bytes) -> None:
@@ -45,10 +47,11 @@ class TlsStream:
         try:
             while part := self._ssl.read(_READ):
                 parts.append(part)
+            self.ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            pass
+            self.ended = True
         return b"".join(parts)
 
     def _shake(self) -> None:

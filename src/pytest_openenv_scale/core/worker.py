@@ -35,20 +35,26 @@ class Worker:
         self._share: Share | None = None
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._error: BaseException | None = None
 
     async def run(self) -> None:
-        """Serve until the parent closes its end of the pipe."""
+        """Serve until the parent closes its end of the pipe.
+
+        Raises what went wrong in a cell: a process that dies is noticed at once, a silent one is not.
+        """
         # A thread, because an event loop would make the pipe non-blocking and tear large messages apart.
         Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
         await self._stopped.wait()
         for task in self._tasks:
             task.cancel()
+        if self._error is not None:
+            raise self._error
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             try:
                 order = self._pipe.recv()
-            except (EOFError, OSError):
+            except Exception:  # The parent is gone, or what it sent cannot be read here.
                 loop.call_soon_threadsafe(self._stopped.set)
                 return
             loop.call_soon_threadsafe(self._take, order)
@@ -85,6 +91,9 @@ class Worker:
             self._pipe.send(orders.Ready())
             self._pipe.send(await share.run())
         except OSError:
+            self._stopped.set()
+        except Exception as error:
+            self._error = error
             self._stopped.set()
         finally:
             self._share = None

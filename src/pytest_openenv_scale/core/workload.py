@@ -189,8 +189,9 @@ def _string(schema: Mapping[str, Any]) -> str:
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Any = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
-        found = cast("Mapping[str, Any]", found).get(part) if isinstance(found, Mapping) else None
+    for part in filter(None, reference.removeprefix("#").split("/")):
+        name = part.replace("~1", "/").replace("~0", "~")
+        found = cast("Mapping[str, Any]", found).get(name) if isinstance(found, Mapping) else None
     if not isinstance(found, Mapping):
         raise WorkloadError(
             f"no action can be made from /schema ({reference} leads nowhere); write one with --openenv-action"

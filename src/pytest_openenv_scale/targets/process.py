@@ -57,7 +57,6 @@ class ServerProcess:
         self._log_start = 0
         self._last_words = b""
         self._sampler: ProcessSampler | None = None
-        self._exit_seen_at: float | None = None
         self._stopped = threading.Event()
 
     def __enter__(self) -> Self:
@@ -95,11 +94,8 @@ class ServerProcess:
 
     def exit_status(self) -> str | None:
         """Say how the command ended, "exited with code 1" or "killed by SIGKILL"; None while it runs."""
-        if self._popen is None or self._popen.poll() is None:
-            return None
-        if self._exit_seen_at is None:
-            self._exit_seen_at = time.time()
-        return in_words(self._popen.returncode)
+        code = None if self._popen is None else _peek(self._popen)
+        return None if code is None else in_words(code)
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last `lines` lines of the output, also after the end."""
@@ -123,6 +119,7 @@ class ServerProcess:
             self._end_leader(self._popen)
         finally:
             self._end_group()
+            self._popen.wait()
             self._stopped.set()
             self._last_words = self._read_tail()
             self._close_log()
@@ -163,15 +160,12 @@ class ServerProcess:
 
     def _end_leader(self, popen: subprocess.Popen[bytes]) -> None:
         try:
-            if self.exit_status() is None:
-                popen.terminate()
-                popen.wait(self._stop_s)
-        except subprocess.TimeoutExpired:
-            pass
+            if _peek(popen) is None:
+                os.kill(popen.pid, signal.SIGTERM)
+                _wait_until(lambda: _peek(popen) is not None, self._stop_s)
         finally:
-            popen.kill()
-            popen.wait()
-            self.exit_status()
+            if _peek(popen) is None:
+                os.kill(popen.pid, signal.SIGKILL)
 
     def _end_group(self) -> None:
         """Let what is left of the group end by itself for a moment, then kill it.
@@ -189,23 +183,31 @@ class ServerProcess:
         _wait_until(lambda: not self._group(), _FOLLOW_S)
 
     def _group(self) -> list[psutil.Process]:
-        """Return the living members of the group.
-
-        Only those that are older than the leader's end: once the group is empty, its number may be given
-        to strangers.
-        """
-        born_before = self._exit_seen_at if self._exit_seen_at is not None else time.time()
+        """Return the living members of the group, whose number is ours until its leader is reaped."""
         members: list[psutil.Process] = []
         for pid in psutil.pids():
             try:
                 if os.getpgid(pid) != self.pid:
                     continue
                 process = psutil.Process(pid)
-                if process.create_time() <= born_before and process.status() != psutil.STATUS_ZOMBIE:
+                if process.status() != psutil.STATUS_ZOMBIE:
                     members.append(process)
             except (psutil.Error, OSError):
                 continue
         return members
+
+
+def _peek(popen: subprocess.Popen[bytes]) -> int | None:
+    """Return the return code of a process that has ended, without reaping it where that is possible."""
+    if popen.returncode is not None or not hasattr(os, "waitid"):
+        return popen.poll()
+    try:
+        ended = os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return popen.poll()
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def in_words(returncode: int) -> str:

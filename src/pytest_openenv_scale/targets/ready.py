@@ -156,14 +156,15 @@ def _run_apart(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             done.set_result(None)
 
     thread = threading.Thread(target=run, name="openenv-scale-ready", daemon=True)
-    thread.start()
     try:
+        thread.start()
         done.result()
     except BaseException:
-        if not done.done():
-            loop, task = begun.result()
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(task.cancel)
+        # RuntimeError: the interrupt came before the thread, or after its loop.
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            loop, task = begun.result(1.0)
+            loop.call_soon_threadsafe(task.cancel)
         raise
     finally:
-        thread.join()
+        with contextlib.suppress(RuntimeError):
+            thread.join()

@@ -34,6 +34,8 @@ class ProcessSampler:
         for process in self._tree():
             try:
                 with process.oneshot():
+                    if process.status() == psutil.STATUS_ZOMBIE:
+                        continue
                     cpu = process.cpu_times()
                     self._cpu_seconds[process.pid, process.create_time()] = cpu.user + cpu.system
                     rss += process.memory_info().rss

@@ -1,0 +1,109 @@
+"""The JSON a session says and hears."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_openenv_scale.core import messages
+from pytest_openenv_scale.core.messages import MessageError, Reply, as_error, as_reply, read, request
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_state_and_close_are_sent_without_data():
+    assert json.loads(request("state")) == {"type": "state"}
+    assert json.loads(request("close")) == {"type": "close"}
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=4))
+def test_the_action_is_the_data_of_a_step(action):
+    assert json.loads(request("step", action)) == {"type": "step", "data": action}
+
+
+def test_an_observation_is_read_with_reward_and_done():
+    text = '{"type":"observation","data":{"observation":{"n":1},"reward":0.5,"done":true,"metadata":null}}'
+    kind, data = read(text)
+    assert kind == "observation"
+    assert as_reply(data) == Reply({"n": 1}, 0.5, True, data)
+
+
+@pytest.mark.parametrize("data", [{}, {"observation": None}, {"observation": [1]}, {"done": "yes"}, {"done": 1}])
+def test_what_is_missing_from_an_observation_is_empty(data):
+    assert as_reply(data) == Reply({}, None, False, data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "{",
+        '{"type":"observation","data":{}} trailing',
+        "[1]",
+        "null",
+        '"observation"',
+        '{"data":{}}',
+        '{"type":1,"data":{}}',
+        '{"type":"observation"}',
+        '{"type":"observation","data":[]}',
+        "[" * 100_000,
+        '{"type":"observation","data":' + "9" * 5000 + "}",
+    ],
+)
+def test_a_reply_that_is_no_message_is_one_line_with_its_beginning(text):
+    with pytest.raises(MessageError) as caught:
+        read(text)
+    assert repr(text[:80]) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.text() | JSON.map(json.dumps))
+def test_any_text_is_a_message_or_a_message_error(text):
+    try:
+        kind, data = read(text)
+    except MessageError:
+        return
+    assert isinstance(kind, str)
+    assert isinstance(data, dict)
+
+
+def test_a_full_server_is_capacity_and_every_other_error_the_environment():
+    assert as_error({"code": "CAPACITY_REACHED", "message": "full"}) == ("capacity", "CAPACITY_REACHED", "full")
+    for code in ("EXECUTION_ERROR", "VALIDATION_ERROR", "FACTORY_ERROR", "SESSION_ERROR", "SOMETHING_NEW"):
+        assert as_error({"code": code, "message": "why"}) == ("environment", code, "why")
+
+
+def test_a_validation_error_says_which_field():
+    first = {"type": "missing", "loc": ["data", "action", 0], "msg": "Field required"}
+    error = as_error({"code": "VALIDATION_ERROR", "message": "Invalid message", "errors": [first, {}]})
+    assert error.message == "Invalid message (data.action.0: Field required)"
+
+
+def test_a_long_error_keeps_its_beginning():
+    assert as_error({"code": "EXECUTION_ERROR", "message": "x" * 10_000}).message == "x" * 500
+
+
+@given(
+    st.dictionaries(st.sampled_from(["code", "message", "errors"]), JSON)
+    | st.builds(lambda loc, msg: {"errors": [{"loc": loc, "msg": msg}]}, JSON, JSON)
+)
+def test_any_data_of_an_error_can_be_read(data):
+    error = as_error(data)
+    assert error.kind in ("capacity", "environment")
+    assert error.code is None or isinstance(error.code, str)
+    assert isinstance(error.message, str)
+
+
+def test_nothing_of_a_session_is_lost_between_the_two_ends():
+    kind, data = read(request("step", {"text": "ä\u2028\n", "n": 1.5}).decode())
+    assert (kind, data) == ("step", {"text": "ä\u2028\n", "n": 1.5})
+    assert messages.loads("1") == 1
