@@ -1,0 +1,37 @@
+"""For all tests: pytester, and the rule that what is real may be missing here but not in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import TypeVar
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+_Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip for want of a real component into a failure under CI=true."""
+    report = yield
+    xfailed = hasattr(report, "wasxfail")
+    return report if xfailed or item.get_closest_marker("real") is None else _strict(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Do the same for a module that skips as a whole (`pytest.importorskip` at its top)."""
+    return _strict((yield))
+
+
+def _strict(report: _Report) -> _Report:
+    if report.skipped and os.environ.get("CI") == "true":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped where CI=true asks for every real component: {reason}"
+    return report

@@ -1,0 +1,138 @@
+"""The end of a pytest invocation: how the run ended, its reports, and what the terminal shows of it.
+
+Nothing here raises: what goes wrong at the end is told, and must not hide what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .core.manifest import Status
+    from .core.run import Run
+    from .invocation import Invocation
+
+T = TypeVar("T")
+
+
+def end_status(session: pytest.Session, exitstatus: int, *, worker_crashed: bool) -> Status:
+    """Say how the run ended: interrupted by a person, `-x` or a crash; failed by an internal error."""
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "failed"
+    stopped = exitstatus == pytest.ExitCode.INTERRUPTED or session.shouldstop or session.shouldfail
+    return "interrupted" if stopped or worker_crashed else "complete"
+
+
+def finish(invocation: Invocation, status: Status) -> bool:
+    """End the run of this invocation and write its reports; return whether all of that worked.
+
+    Runs in the controlling process only.
+    """
+    end = _End(invocation)
+    run = end.attempt("the end of the run", lambda: _end_run(invocation.place.path, status))
+    if run is None:
+        return False
+    for view in run.sweeps:
+        invocation.views.setdefault((view.test, view.target), view)
+    if invocation.place.kept:
+        invocation.written.append(f"run {run.path} ({run.status})")
+    _write_reports(end, invocation, run)
+    return end.well
+
+
+class _End:
+    """Attempts one thing after the other and tells what did not work."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self.well = True
+
+    def attempt(self, name: str, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except Exception as error:
+            self.well = False
+            self._invocation.problems.append(f"{name} was not written: {type(error).__name__}: {error}")
+            return None
+
+
+def _end_run(path: Path, status: Status) -> Run:
+    from .core.run import RunDirectory, load_run
+
+    ends = {sweep.status for sweep in load_run(path).record.sweeps}
+    if status == "complete" and not ends <= {"complete"}:
+        status = "failed" if "failed" in ends else "interrupted"
+    RunDirectory.open(path).finish(status)
+    return load_run(path)
+
+
+def _write_reports(end: _End, invocation: Invocation, run: Run) -> None:
+    settings, hooks = invocation.settings, invocation.config.hook
+    if invocation.place.kept:
+        end.attempt("report.json", lambda: _write_json(run, run.path / "report.json"))
+        if "md" in settings.report:
+            end.attempt("report.md", lambda: _write_markdown(run, run.path / "report.md"))
+    if settings.json is not None:
+        path = settings.json
+        end.attempt(f"--openenv-json {path}", lambda: _write_json(run, path))
+    end.attempt("the GitHub step summary", lambda: _append_step_summary(run))
+    relayed: Any = hooks
+    end.attempt("a report of pytest_openenv_scale_report", lambda: relayed.pytest_openenv_scale_report(run=run))
+
+
+def _write_json(run: Run, path: Path) -> None:
+    from .reports.json import render
+
+    _write(path, render(run))
+
+
+def _write_markdown(run: Run, path: Path) -> None:
+    from .reports.markdown import render
+
+    _write(path, render(run))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _append_step_summary(run: Run) -> None:
+    from .reports.github import append_step_summary
+
+    append_step_summary(run)
+
+
+def summarise(invocation: Invocation, reporter: Any) -> None:
+    """Show every curve, the table of all of them, where the run is and what could not be written."""
+    try:
+        _show_curves(invocation, reporter)
+    except Exception as error:
+        reporter.write_line(f"the curves cannot be shown: {type(error).__name__}: {error}", red=True)
+    for text in invocation.written:
+        reporter.write_line(text)
+    for text in invocation.problems:
+        reporter.write_line(text, red=True)
+
+
+def _show_curves(invocation: Invocation, reporter: Any) -> None:
+    from .progress import encoding
+    from .reports.overview import summary_lines
+    from .reports.terminal import sweep_lines
+
+    width: int = invocation.config.get_terminal_writer().fullwidth
+    views = list(invocation.views.values())
+    reporter.section("OpenEnv scaling")
+    for view in views:
+        for line in sweep_lines(view, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    if sum(len(view.curves) for view in views) > 1:
+        for line in summary_lines(views, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")

@@ -1,0 +1,69 @@
+"""What pytest's header says: what will be measured, and where each value comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from .core.grammar import TargetSpec, format_number, redact_target
+from .core.settings import AXES, Settings
+
+_MANIFEST = "openenv.yaml"
+
+
+def is_asked_for(config: pytest.Config, settings: Settings) -> bool:
+    """Say whether the command line asks for scaling tests, or an ini file that they are not deselected from."""
+    marks: str = config.option.markexpr
+    deselected = "not scaling" in marks
+    if "scaling" in marks and not deselected:
+        return True
+    sources = set(settings.sources.values())
+    return "command line" in sources or ("ini" in sources and not deselected)
+
+
+def header_lines(settings: Settings, root: Path) -> list[str]:
+    """Return the targets, the grid and what else was set, each with its source; no secrets."""
+    targets = ", ".join(_target(spec, root) for spec in settings.targets)
+    lines = [f"openenv-scale: {targets} ({settings.sources['target']})"]
+    grid = [_value(settings, name) for name in ("batches", "waits", "modes", "reps", "arrival")]
+    lines.append(f"  {', '.join(grid)}; marks outrank ini and default")
+    others = [
+        _value(settings, name)
+        for name in ("steps", "timeout", "until_done", "full_grid", "seed", "processes", "inconclusive", "report")
+        if settings.sources[name.replace("_", "-")] != "default"
+    ]
+    if settings.slo:
+        others.append(f"limits {', '.join(f'{limit.text} ({limit.source})' for limit in settings.slo)}")
+    if settings.headers:
+        others.append(f"headers {', '.join(settings.headers)} (values hidden)")
+    if others:
+        lines.append(f"  {', '.join(others)}")
+    results = "nowhere" if settings.results is None else str(settings.results)
+    lines.append(f"  results {results} ({settings.sources['results']})")
+    return lines
+
+
+def _target(spec: TargetSpec, root: Path) -> str:
+    text = redact_target(spec)
+    built_in = spec.name == "local" and spec.argument is None and spec.option("app") is None
+    if built_in and not (root / _MANIFEST).exists():
+        return f"{text}: the built-in environment, as there is no {_MANIFEST} in {root}"
+    return text
+
+
+def _value(settings: Settings, name: str) -> str:
+    source = settings.sources[name.replace("_", "-")]
+    value = getattr(settings, name)
+    declared = settings.declared.get(name) if name in AXES else None
+    instead = f" instead of {_text(declared)}" if declared is not None and declared != value else ""
+    return f"{name.replace('_', '-')} {_text(value)} ({source}{instead})"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_text, cast("tuple[object, ...]", value)))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return format_number(value) if isinstance(value, float) else str(value)

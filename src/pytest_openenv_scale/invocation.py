@@ -1,0 +1,185 @@
+"""What one pytest invocation shares: its settings, its run directory and what was measured so far."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .core.grammar import redact_target
+from .core.settings import Settings
+from .selection import DECLARATION, Selection, declare, select
+
+if TYPE_CHECKING:
+    from .core.run import RunDirectory
+    from .core.view import SweepView
+    from .progress import Progress
+
+_JOIN_S = 10.0
+"""Longest the process that makes the run directory may take until the others find its manifest, in seconds."""
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where the run of this invocation goes, the same in every process of it; made when it is first needed."""
+
+    results: Path
+    run_id: str
+    kept: bool
+    command: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The directory of the run."""
+        return self.results / self.run_id
+
+    def to_worker(self) -> dict[str, Any]:
+        """Return the place as plain values that travel to an xdist worker."""
+        return {
+            "results": str(self.results),
+            "run_id": self.run_id,
+            "kept": self.kept,
+            "command": list(self.command),
+        }
+
+    @classmethod
+    def from_worker(cls, sent: Mapping[str, Any]) -> RunPlace:
+        """Read what `to_worker` sent."""
+        return cls(Path(sent["results"]), sent["run_id"], sent["kept"], tuple(sent["command"]))
+
+
+class Invocation:
+    """The state of one pytest invocation, in one of its processes."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.selection = Selection()
+        self.views: dict[tuple[str, str], SweepView] = {}
+        self.worker_crashed = False
+        self.written: list[str] = []
+        """Where the results are, for the end of the run to say."""
+        self.problems: list[str] = []
+        """What could not be written, for the end of the run to say."""
+        sent = getattr(config, "workerinput", {}).get("openenv_scale")
+        self._place = RunPlace.from_worker(sent) if sent else None
+        self._run: RunDirectory | None = None
+        self._progress: Progress | None = None
+        self._progress_made = False
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is an xdist worker."""
+        return hasattr(self.config, "workerinput")
+
+    @property
+    def place(self) -> RunPlace:
+        """Where the run goes; for `--openenv-results none` a folder that the end of the run removes."""
+        if self._place is None:
+            from .core.run import new_run_id
+
+            results = self.settings.results
+            self._place = RunPlace(
+                results=results or Path(tempfile.mkdtemp(prefix="openenv-scale-")),
+                run_id=new_run_id(),
+                kept=results is not None,
+                command=("pytest", *map(str, self.config.invocation_params.args)),
+            )
+        return self._place
+
+    @property
+    def progress(self) -> Progress | None:
+        """What shows live lines, made when it is first needed."""
+        if not self._progress_made:
+            from .progress import make_progress
+
+            self._progress_made = True
+            self._progress = make_progress(self.config)
+        return self._progress
+
+    def collected(self, items: Iterable[pytest.Item]) -> None:
+        """Read the marks of the selected tests, so that servers are sized before one starts."""
+        items = list(items)
+        for item in items:
+            declared = declare(item, self.settings)
+            if declared is not None:
+                item.stash[DECLARATION] = declared
+        self.selection = select(items)
+
+    def run_directory(self) -> RunDirectory:
+        """Return the run directory; the first process that asks makes and begins it.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._run is None:
+            self._run = self._make_or_join()
+        return self._run
+
+    def measured(self) -> bool:
+        """Whether any process of this invocation began to measure."""
+        return self._place is not None and self._place.path.exists()
+
+    def add(self, view: SweepView) -> None:
+        """Keep the result of a sweep; one that was measured again replaces the older one."""
+        self.views[view.test, view.target] = view
+
+    def add_sent(self, sent: Mapping[str, Any]) -> None:
+        """Keep the result of a sweep that arrived on a test report."""
+        from .core.view import SweepView
+
+        self.add(SweepView.from_json(sent))
+
+    def close(self) -> None:
+        """Let go of the run directory and, in the controlling process, remove a temporary one."""
+        if self._run is not None:
+            self._run.close()
+        if self._place is not None and not self._place.kept and not self.is_worker:
+            shutil.rmtree(self._place.results, ignore_errors=True)
+
+    def _make_or_join(self) -> RunDirectory:
+        from .core.run import RunDirectory, RunError, fingerprint
+
+        place = self.place
+        seen = fingerprint(self.config.rootpath)
+        try:
+            path = RunDirectory.create(place.results, place.run_id).path
+        except RunError:
+            if not place.path.is_dir():
+                raise
+            return _join(place.path)
+        run = RunDirectory(path, kept=place.kept)
+        run.begin(command=place.command, note=self.settings.note, plan=self._plan(), fingerprint=seen)
+        return run
+
+    def _plan(self) -> dict[str, Any]:
+        return {
+            "tests": list(self.selection.tests),
+            "targets": [redact_target(spec) for spec in self.settings.targets],
+            "largest_batch": self.selection.largest_batch,
+        }
+
+
+INVOCATION = pytest.StashKey[Invocation]()
+
+
+def _join(path: Path) -> RunDirectory:
+    """Take part in a run that another process is just beginning."""
+    from .core.run import RunDirectory, RunError
+
+    deadline = time.monotonic() + _JOIN_S
+    while True:
+        try:
+            return RunDirectory.open(path)
+        except RunError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)

@@ -1,0 +1,200 @@
+"""The pytest plugin, in the order of its life; every hook calls inward, and only when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .core.endpoint import Endpoint
+    from .invocation import Invocation
+    from .runner import Scaling
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the extension points."""
+    from . import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options and their ini twins."""
+    from .options import register
+
+    register(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, and refuse wrong options before anything starts."""
+    from .invocation import INVOCATION, Invocation
+    from .marks import marker_lines
+    from .options import resolve
+    from .preflight import check
+
+    for line in marker_lines():
+        config.addinivalue_line("markers", line)
+    settings = resolve(config)
+    check(config, settings)
+    invocation = config.stash[INVOCATION] = Invocation(config, settings)
+    config.pluginmanager.register(_Gathering(invocation), "openenv_scale_gathering")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker which run it takes part in."""
+    node.workerinput["openenv_scale"] = _invocation(node.config).place.to_worker()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what will be measured, where the command line or the ini file asks for it."""
+    from .header import header_lines, is_asked_for
+
+    settings = _invocation(config).settings
+    return header_lines(settings, config.rootpath) if is_asked_for(config, settings) else []
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say what will be measured where only marked tests ask for it."""
+    from .header import header_lines, is_asked_for
+
+    invocation = _invocation(config)
+    said = config.get_verbosity() < 0 or is_asked_for(config, invocation.settings)
+    if said or not invocation.selection.tests:
+        return []
+    return header_lines(invocation.settings, config.rootpath)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that uses a target once per target, where there are several."""
+    from .labels import target_ids
+
+    targets = _invocation(metafunc.config).settings.targets
+    if len(targets) > 1 and "openenv_target" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "openenv_target", range(len(targets)), ids=target_ids(targets), indirect=True, scope="session"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read the marks of the selected tests: servers are sized to the largest cell among them."""
+    _invocation(session.config).collected(session.items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test whose marks are wrong, and that test only."""
+    from .selection import DECLARATION
+
+    declared = item.stash.get(DECLARATION, None)
+    if declared is not None and declared.problem is not None:
+        pytest.fail(f"{item.nodeid}: {declared.problem}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def openenv_target(request: pytest.FixtureRequest) -> Generator[Endpoint]:
+    """The server to measure: started or attached to once, sized to the largest selected cell."""
+    from .opening import opened
+
+    invocation = _invocation(request.config)
+    targets = invocation.settings.targets
+    if len(targets) > 1 and not hasattr(request, "param"):
+        pytest.fail("there are several targets: take openenv_target or scaling as an argument", pytrace=False)
+    with opened(invocation, targets[getattr(request, "param", 0)]) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling:
+    """Measure how many sessions the target holds: `scaling.run()`, judged when the test is over."""
+    from .runner import make_scaling
+
+    test: pytest.Function = request.node  # pyright: ignore[reportUnknownMemberType]
+    return make_scaling(_invocation(request.config), test, openenv_target)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Judge the SLO once the test function is over; a failure of its own comes first."""
+    from .selection import SCALING
+
+    result = yield
+    runner = pyfuncitem.stash.get(SCALING, None)
+    if runner is not None:
+        from .judging import judge
+
+        judge(pyfuncitem, runner)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the result of a sweep travel on the report, from an xdist worker too."""
+    from .selection import SCALING
+
+    report = yield
+    runner = item.stash.get(SCALING, None)
+    if call.when == "call" and runner is not None and runner.sweep is not None:
+        report.openenv_scale = runner.sweep.view.to_json()  # pyright: ignore[reportAttributeAccessIssue]
+    return report
+
+
+class _Gathering:
+    """Gathers the results that arrive on reports, from this process or from xdist workers."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        sent = getattr(report, "openenv_scale", None)
+        if sent is not None:
+            self._invocation.add_sent(sent)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Remember that an xdist worker crashed: the run is then not complete."""
+    if error is not None:
+        _invocation(node.config).worker_crashed = True
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
+    """End the run and write its reports, once every server is stopped and every worker is done."""
+    result = yield
+    invocation = _invocation(session.config)
+    if invocation.measured() and not invocation.is_worker:
+        from .finishing import end_status, finish
+
+        written = finish(invocation, end_status(session, exitstatus, worker_crashed=invocation.worker_crashed))
+        if not written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show every curve and where the run is."""
+    invocation = _invocation(config)
+    if (invocation.views or invocation.problems) and config.get_verbosity() > -2:
+        from .finishing import summarise
+
+        summarise(invocation, terminalreporter)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of the run directory."""
+    from .invocation import INVOCATION
+
+    if INVOCATION in config.stash:
+        config.stash[INVOCATION].close()
+
+
+def _invocation(config: pytest.Config) -> Invocation:
+    from .invocation import INVOCATION
+
+    return config.stash[INVOCATION]

@@ -1,0 +1,128 @@
+"""Live lines while a sweep goes on: on a terminal one that is rewritten, else one per finished cell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from .core.grammar import format_number
+from .core.plan import Cell, Curve
+from .core.summary import CellSummary
+from .core.sweep import CellProgress, Observer
+from .core.view import CurveView
+from .reports import phrases
+from .reports.terminal import cell_line
+from .reports.text import Line, Page
+
+
+class Progress(Observer):
+    """Writes live lines through pytest's terminal reporter, whatever is captured at the moment."""
+
+    def __init__(self, config: pytest.Config, reporter: Any) -> None:
+        self._capture: Any = config.pluginmanager.getplugin("capturemanager")
+        self._reporter = reporter
+        self._width: int = config.get_terminal_writer().fullwidth
+        self._rewrites = bool(reporter.isatty)
+        self._live = False
+        self._said: set[str] = set()
+
+    def curve_started(self, curve: Curve) -> None:
+        """Show which curve begins, where lines are rewritten."""
+        if self._rewrites:
+            self._write(self._fit(f"{_name(curve)} · …"))
+
+    def cell_progress(self, progress: CellProgress) -> None:
+        """Show how far the cell is, where lines are rewritten."""
+        if self._rewrites:
+            self._write(self._fit(_how_far(progress)))
+
+    def cell_done(self, cell: Cell, summary: CellSummary) -> None:
+        """Show the finished cell."""
+        self._write(cell_line(summary, width=self._width - 1, encoding=encoding()))
+
+    def curve_done(self, view: CurveView) -> None:
+        """End the rewritten line with what the curve came to."""
+        if self._rewrites:
+            said = phrases.max_batch_sentence(view.verdict)
+            colour = phrases.COLOURS[view.verdict.outcome]
+            self._write(self._fit(f"{_name(view.curve)} · {said}", **{colour: True}))
+            self.end()
+
+    def note(self, text: str) -> None:
+        """Say something once per pytest run."""
+        if text not in self._said:
+            self._said.add(text)
+            self.end()
+            with self._shown():
+                for line in self._wrapped(text):
+                    self._reporter.write_line(line.text)
+
+    def end(self) -> None:
+        """Leave a line that was being rewritten; nothing where there is none."""
+        if self._live:
+            self._live = False
+            with self._shown():
+                self._reporter.write("\n", flush=True)
+
+    def _write(self, line: Line) -> None:
+        with self._shown():
+            if not self._rewrites:
+                self._reporter.write_line(line.text, **line.markup)
+                self._reporter.flush()
+                return
+            if not self._live:
+                self._reporter.ensure_newline()
+                self._live = True
+            self._reporter.rewrite(line.text, erase=True, **line.markup)
+            self._reporter.flush()
+
+    @contextmanager
+    def _shown(self) -> Generator[None]:
+        if self._capture is None:
+            yield
+            return
+        with self._capture.global_and_fixture_disabled():
+            yield
+
+    def _fit(self, text: str, **markup: bool) -> Line:
+        page = Page(self._width - 1, encoding())
+        text, ending = page.fit(text), page.fit("…")
+        short = text if len(text) <= page.width else text[: page.width - len(ending)] + ending
+        return Line(short, markup)
+
+    def _wrapped(self, text: str) -> list[Line]:
+        page = Page(self._width - 1, encoding())
+        page.say(text, indent=0)
+        return page.lines
+
+
+def make_progress(config: pytest.Config) -> Progress | None:
+    """Return what shows live lines; None on an xdist worker, without a terminal and with `-qq`."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < -1:
+        return None
+    return Progress(config, reporter)
+
+
+def encoding() -> str | None:
+    """Return the encoding of the terminal pytest writes to."""
+    return getattr(sys.__stdout__, "encoding", None)
+
+
+def _name(curve: Curve) -> str:
+    wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
+    return f"{curve.infrastructure} · {curve.mode}{wait}"
+
+
+def _how_far(progress: CellProgress) -> str:
+    cell = progress.cell
+    repetition = f" rep {progress.repetition}" if progress.repetition > 1 else ""
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return (
+        f"{_name(cell.curve)} · batch {cell.batch}{repetition} · "
+        f"{progress.open} open, {progress.done} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
+    )

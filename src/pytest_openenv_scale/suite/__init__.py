@@ -1,0 +1,1 @@
+"""Ready-made tests for any OpenEnv server: `pytest --pyargs pytest_openenv_scale.suite`."""

@@ -1,0 +1,97 @@
+"""Inner pytest runs, in this process where that is safe; what they share is imported once, here."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import pytest_openenv_scale.finishing
+import pytest_openenv_scale.judging
+import pytest_openenv_scale.progress
+import pytest_openenv_scale.relay
+import pytest_openenv_scale.reports.github
+import pytest_openenv_scale.reports.json
+import pytest_openenv_scale.reports.junit
+import pytest_openenv_scale.reports.markdown
+import pytest_openenv_scale.reports.overview
+import pytest_openenv_scale.targets.local
+import pytest_openenv_scale.targets.url  # noqa: F401
+from tests.plugin import fakes
+
+ROOT = Path(__file__).parents[2]
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+addopts = -p tests.plugin.fakes -p no:hypothesispytest -p no:anyio --strict-markers
+openenv_target = fake
+openenv_batches = 1,2
+openenv_waits = 0.01
+"""
+
+
+class Inner:
+    """A folder with tests in it, and pytest runs there."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self.ini(INI)
+
+    def ini(self, text: str) -> None:
+        self.pytester.makefile(".ini", pytest=text)
+
+    def tests(self, body: str, name: str = "test_it") -> None:
+        self.pytester.makepyfile(**{name: f"import asyncio\nimport pytest\n\n{body}"})
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        return self.pytester.runpytest_inprocess(*arguments)
+
+    def run_process(self, *arguments: str) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess(*arguments)
+
+    @property
+    def runs(self) -> list[Path]:
+        """The run directories there are."""
+        results = self.path / "openenv-results"
+        return sorted(results.iterdir()) if results.exists() else []
+
+    @property
+    def manifest(self) -> dict:
+        """The manifest of the one run."""
+        (run,) = self.runs
+        return json.loads((run / "manifest.json").read_text())
+
+    @property
+    def events(self) -> list[str]:
+        """What the fakes did."""
+        return fakes.said(self.path)
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> Inner:
+    for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "MAX_CONCURRENT_ENVS", "WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    return Inner(pytester)
+
+
+SWEEP = """
+@pytest.mark.scaling
+def test_scale(scaling):
+    scaling.run()
+"""
+
+
+@pytest.fixture
+def swept(inner: Inner) -> Inner:
+    """A folder with one scaling test that measures batches 1 and 2 on the fake target."""
+    inner.tests(SWEEP)
+    return inner

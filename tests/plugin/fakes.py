@@ -1,0 +1,119 @@
+"""A plugin for inner pytest runs: a target and a load generator that cost nothing, all between them real.
+
+`--openenv-target fake` holds every batch; `fake,capacity=4` refuses the fifth session. Other keys: `broken=TEXT`
+does not start, `finding=cpu` makes the client the bottleneck, `seconds=0.2` is how long a cell takes,
+`nowait=1` is an environment that cannot wait, `label=NAME`. What happens is kept in `events.txt`.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import pytest_openenv_scale.core.sweep as sweep_module
+from pytest_openenv_scale import Endpoint
+from pytest_openenv_scale.core import load
+from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.meta import Finding
+from tests.unit.cells import a_failure, a_row
+
+_targets: dict[str, FakeTarget] = {}
+
+
+def said(folder: Path) -> list[str]:
+    """What the fakes of a run in this folder did, in order."""
+    path = folder / "events.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _say(text: str) -> None:
+    with Path("events.txt").open("a") as file:
+        file.write(f"{text}\n")
+
+
+class FakeTarget:
+    def __init__(self, spec, largest_batch: int) -> None:
+        self.spec, self.largest = str(spec), largest_batch
+        self.options = dict(spec.options)
+
+    def __enter__(self) -> Endpoint:
+        if "broken" in self.options:
+            raise TargetError(f"{self.options['broken']}\nlast line of its log")
+        _say(f"start {self.spec} largest={self.largest}")
+        url = f"http://127.0.0.1:9/{len(_targets)}"
+        _targets[url] = self
+        return Endpoint(
+            urls=(url,),
+            label=self.options.get("label", "fake"),
+            target=self.spec,
+            cores=2,
+            log_reader=lambda lines: "the server's last words",
+        )
+
+    def __exit__(self, *error: object) -> None:
+        _say(f"stop {self.spec}")
+
+
+class FakeGenerator:
+    def __init__(self, processes: int | None = None) -> None:
+        pass
+
+    def __enter__(self) -> FakeGenerator:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run_cell(self, order, on_progress=None) -> load.CellResult:
+        options = _targets[order.urls[0]].options
+        if order.repetition:
+            self._take_time(float(options.get("seconds", 0)), order.cell.batch, on_progress)
+            _say(f"cell {order.cell.mode} {order.cell.wait} {order.cell.batch} reset={dict(order.workload.reset)}")
+        capacity = int(options.get("capacity", 1_000_000))
+        step = order.cell.wait or 0.001
+        rows = [
+            a_row(number, step=step, waited_seconds=step) if number < capacity else a_failure(number)
+            for number in range(order.cell.batch)
+        ]
+        findings = (Finding("cpu", "the load process was at 99 % CPU"),) if "finding" in options else ()
+        return load.CellResult(rows, 1.0, datetime(2026, 11, 21, tzinfo=UTC), load.ClientStats(), findings)
+
+    def _take_time(self, seconds: float, batch: int, on_progress) -> None:
+        ends = time.monotonic() + seconds
+        while seconds and time.monotonic() < ends:
+            time.sleep(0.02)
+            if on_progress is not None:
+                on_progress(load.CellProgress(batch, batch, 0, 0, seconds))
+
+
+def _schema(url: str, headers: object) -> dict[str, object]:
+    wait = {} if "nowait" in _targets[url].options else {"wait_seconds": {"type": "number"}}
+    return {"type": "object", "properties": wait}
+
+
+_patches = pytest.MonkeyPatch()
+
+
+def pytest_configure() -> None:
+    _patches.setattr(sweep_module, "LoadGenerator", FakeGenerator)
+    _patches.setattr(sweep_module, "action_schema", _schema)
+
+
+def pytest_unconfigure() -> None:
+    _patches.undo()
+
+
+def pytest_openenv_scale_target(spec, largest_batch):
+    return FakeTarget(spec, largest_batch) if spec.name == "fake" else None
+
+
+@pytest.fixture
+def crash():
+    """Ends the process at once, as a segmentation fault would."""
+    return lambda: os._exit(1)

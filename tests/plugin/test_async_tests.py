@@ -1,0 +1,64 @@
+"""Async tests: `await scaling.run_async()`, in either mode of pytest-asyncio, and cancelling it."""
+
+from __future__ import annotations
+
+import pytest
+
+SCALE = "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\n"
+
+
+@pytest.mark.parametrize(("mode", "mark"), [("strict", "@pytest.mark.asyncio\n"), ("auto", "")])
+def test_a_sweep_is_awaited_and_judged(inner, mode, mark):
+    inner.tests(f"{mark}{SCALE}async def test_scale(scaling):\n    await scaling.run_async()\n")
+    arguments = ("-o", f"asyncio_mode={mode}")
+    inner.run(*arguments).assert_outcomes(passed=1)
+    missed = inner.run(*arguments, "--openenv-target", "fake,capacity=1")
+    missed.assert_outcomes(failed=1)
+    missed.stdout.fnmatch_lines(["SLO missed: max_batch ≥ 2, got 1"])
+
+
+def test_the_loop_of_the_test_goes_on_meanwhile(inner):
+    inner.tests(
+        f"{SCALE}async def test_scale(scaling):\n"
+        "    beats = 0\n"
+        "    async def beat():\n"
+        "        nonlocal beats\n"
+        "        while True:\n"
+        "            await asyncio.sleep(0.01)\n"
+        "            beats += 1\n"
+        "    beating = asyncio.create_task(beat())\n"
+        "    await scaling.run_async()\n"
+        "    beating.cancel()\n"
+        "    assert beats > 5\n"
+    )
+    inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,seconds=0.2").assert_outcomes(passed=1)
+
+
+def test_run_in_an_async_test_says_what_to_write_instead(inner):
+    inner.tests(f"{SCALE}async def test_scale(scaling):\n    scaling.run()\n")
+    result = inner.run("-o", "asyncio_mode=auto")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["test_it.py::test_scale: scaling.run() would block the event loop*run_async()"])
+
+
+def test_a_cancelled_sweep_ends_soon_and_is_kept_as_interrupted(inner):
+    inner.tests(
+        f"{SCALE}async def test_scale(scaling):\n"
+        "    with pytest.raises(TimeoutError):\n"
+        "        async with asyncio.timeout(0.3):\n"
+        "            await scaling.run_async()\n"
+    )
+    result = inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,seconds=60")
+    assert result.duration < 10
+    assert inner.manifest["sweeps"][0]["status"] == inner.manifest["status"] == "interrupted"
+    result.stdout.fnmatch_lines(["test_it.py::test_scale: the sweep was begun but not finished, so there is no verdict"])
+
+
+def test_what_cannot_be_measured_fails_an_async_test_with_one_line(inner):
+    inner.tests(
+        "@pytest.mark.scaling(waits=[1])\n@pytest.mark.slo(max_batch=2, wait=1)\n"
+        "async def test_scale(scaling):\n    await scaling.run_async()\n"
+    )
+    result = inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,nowait=1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["test_it.py::test_scale: mark slo(wait=1) selects no curve*"])

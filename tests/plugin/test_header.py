@@ -1,0 +1,60 @@
+"""The header: what will be measured and where each value comes from, where that matters."""
+
+from __future__ import annotations
+
+import pytest
+
+PLAIN = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+SWEEP = "@pytest.mark.scaling\ndef test_scale(scaling):\n    pass\n"
+
+
+@pytest.fixture
+def plain(inner):
+    inner.ini(PLAIN)
+    inner.tests(SWEEP)
+    return inner
+
+
+def test_it_names_targets_grid_and_results_with_their_sources(plain):
+    plain.ini(f"{PLAIN}openenv_waits = 2\nopenenv_reps = 3\n")
+    result = plain.run("--collect-only", "--openenv-batches", "1,4", "--openenv-slo", "total_p99<=2s")
+    result.stdout.fnmatch_lines(
+        [
+            f"openenv-scale: local: the built-in environment, as there is no openenv.yaml in {plain.path} (default)",
+            "  batches 1,4 (command line instead of 1,8,32,128), waits 2 (ini), modes ws (default), reps 3 (ini), *",
+            "  limits total_p99 ≤ 2 s (command line)",
+            f"  results {plain.path}/openenv-results (default)",
+        ]
+    )
+
+
+def test_it_appears_with_the_selection_where_only_marked_tests_ask_for_it(plain):
+    result = plain.run("--collect-only")
+    lines = result.outlines
+    header = next(i for i, line in enumerate(lines) if line.startswith("openenv-scale: local"))
+    assert lines[header - 1].startswith("collected 1 item")
+
+
+@pytest.mark.parametrize("arguments", [("-m", "not scaling"), ("-q",), ("-k", "other")])
+def test_it_is_silent_where_nothing_is_measured_or_little_is_to_be_said(plain, arguments):
+    plain.tests("def test_other():\n    pass\n", name="test_other")
+    plain.run("--collect-only", *arguments).stdout.no_fnmatch_line("openenv-scale:*")
+
+
+def test_an_ini_file_alone_does_not_bring_it_where_scaling_tests_are_deselected(plain):
+    plain.ini(f"{PLAIN}openenv_batches = 1\naddopts = -m 'not scaling'\n")
+    plain.run("--collect-only").stdout.no_fnmatch_line("openenv-scale:*")
+
+
+def test_an_environment_repository_is_not_called_the_built_in_environment(plain):
+    (plain.path / "openenv.yaml").write_text("app: server.app:app\n")
+    plain.run("--collect-only", "-m", "scaling").stdout.fnmatch_lines(["openenv-scale: local (default)"])
+
+
+def test_it_shows_neither_header_values_nor_passwords(plain):
+    result = plain.run(
+        *("--collect-only", "--openenv-header", "Authorization: hunter2"),
+        *("--openenv-url", "http://user:hunter2@127.0.0.1:9/"),
+    )
+    result.stdout.fnmatch_lines(["openenv-scale: http://127.0.0.1:9/ (command line)", "*headers Authorization (*"])
+    result.stdout.no_fnmatch_line("*hunter2*")

@@ -1,0 +1,74 @@
+"""A few small sweeps with nothing faked: the built-in environment, started and measured by the plugin."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.server_process import running_server
+
+INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\nasyncio_mode = auto\nfilterwarnings = error\n"
+SECRET = "hunter2-swordfish"
+
+
+@pytest.fixture
+def real(inner):
+    inner.ini(INI)
+    return inner
+
+
+def test_the_built_in_environment_holds_two_sessions(real):
+    real.tests(
+        "@pytest.mark.scaling(batches=[1, 2], waits=[0.01])\n@pytest.mark.slo(max_batch=2)\n"
+        "def test_scale(scaling):\n    assert len(scaling.run().to_pandas()) == 3\n\n"
+        "@pytest.mark.scaling\nasync def test_own(scaling):\n"
+        "    async with scaling.session() as s:\n"
+        "        await s.reset(seed=1)\n"
+        "        reply = await s.step({'wait_seconds': 0.0})\n"
+        "        assert reply.observation['waited_seconds'] == 0.0\n"
+    )
+    result = real.run_process("-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*✓ SLO met: max_batch ≥ 2, got 2", "*no openenv.yaml in*"])
+    assert real.manifest["status"] == "complete"
+    assert real.manifest["sweeps"][0]["infrastructure"] == "local-hypercorn"
+
+
+def test_a_full_server_fails_the_test_and_is_named(real):
+    real.tests(
+        "@pytest.mark.scaling(batches=[1, 4], waits=[0.01], modes='ws')\n@pytest.mark.slo(max_batch=4)\n"
+        "async def test_scale(scaling):\n    await scaling.run_async()\n"
+    )
+    result = real.run_process("--openenv-target", "local,workers=1,max_envs=2", "--openenv-json", "report.json")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["SLO missed: max_batch ≥ 4, got 1", "*CAPACITY_REACHED*"])
+    assert json.loads((real.path / "report.json").read_text())["outcome"] == "missed"
+
+
+def test_header_values_and_passwords_are_found_nowhere(real):
+    real.tests(
+        "@pytest.mark.scaling(batches=[1], waits=[0.01])\n@pytest.mark.slo(rps=100000)\n"
+        "def test_scale(scaling):\n    scaling.run()\n"
+    )
+    with running_server() as (_, address):
+        result = real.run_process(
+            *("--openenv-url", f"http://someone:{SECRET}@{address}", "--junitxml=junit.xml"),
+            *("--openenv-header", f"X-Token: {SECRET}", "--openenv-json", "report.json", "-v", "-rA", "--showlocals"),
+        )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*rerun: pytest test_it.py::test_scale --openenv-url http://{address}"])
+    assert SECRET not in result.stdout.str() + result.stderr.str()
+    files = [path for path in real.path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_url_where_nothing_listens_is_one_clean_error_without_its_password(real):
+    real.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n")
+    result = real.run_process("--openenv-url", f"http://someone:{SECRET}@127.0.0.1:9", "--junitxml=junit.xml")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["http://127.0.0.1:9*refused*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert SECRET not in result.stdout.str() + (real.path / "junit.xml").read_text()
+    assert real.runs == []

@@ -1,0 +1,178 @@
+"""One run directory per pytest invocation, made when the first sweep begins, ended with the right status."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+TWO = "@pytest.mark.scaling\n@pytest.mark.parametrize('n', [1, 2])\ndef test_scale(scaling, n):\n    scaling.run()\n"
+
+
+def test_a_run_that_measures_nothing_writes_nothing(inner):
+    inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n\ndef test_other():\n    pass\n")
+    assert inner.run("-m", "not scaling").ret == pytest.ExitCode.OK
+    assert inner.run("--collect-only").ret == pytest.ExitCode.OK
+    assert inner.runs == []
+
+
+def test_all_tests_of_an_invocation_share_one_complete_run(inner):
+    inner.tests(TWO)
+    result = inner.run("--openenv-note", "before the change")
+    manifest = inner.manifest
+    assert manifest["status"] == "complete"
+    assert manifest["note"] == "before the change"
+    assert [sweep["test"] for sweep in manifest["sweeps"]] == ["test_it.py::test_scale[1]", "test_it.py::test_scale[2]"]
+    assert manifest["plan"]["tests"] == ["test_it.py::test_scale[1]", "test_it.py::test_scale[2]"]
+    assert manifest["command"][0] == "pytest"
+    assert sorted(path.name for path in inner.runs[0].glob("report.*")) == ["report.json", "report.md"]
+    result.stdout.fnmatch_lines([f"run {inner.runs[0]} (complete)"])
+
+
+def test_xdist_workers_share_one_run_and_the_controller_reports_it(inner):
+    inner.tests(TWO)
+    result = inner.run_process("-n2", "-v")
+    result.assert_outcomes(passed=2)
+    manifest = inner.manifest
+    assert manifest["status"] == "complete"
+    assert len(manifest["sweeps"]) == 2
+    assert {sweep["status"] for sweep in manifest["sweeps"]} == {"complete"}
+    assert result.ret == pytest.ExitCode.OK
+    assert result.outlines.count(f"run {inner.runs[0]} (complete)") == 1
+    assert sum("SLO met" in line for line in result.outlines) == 2
+    assert (inner.runs[0] / "report.md").exists()
+
+
+def test_a_missed_slo_fails_a_run_under_xdist_too(inner):
+    inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
+    result = inner.run_process("-n2", "--openenv-target", "fake,capacity=1")
+    result.assert_outcomes(failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_without_results_nothing_is_left_and_the_json_report_is_still_written(swept):
+    swept.run("--openenv-results", "none", "--openenv-json", "deep/report.json").assert_outcomes(passed=1)
+    assert swept.runs == []
+    report = json.loads((swept.path / "deep" / "report.json").read_text())
+    assert report["outcome"] == "met"
+    assert _temporary_files(swept) == []
+
+
+def test_without_results_xdist_workers_leave_nothing_either(swept):
+    swept.run_process("-n2", "--openenv-results", "none", "--openenv-json", "report.json").assert_outcomes(passed=1)
+    assert json.loads((swept.path / "report.json").read_text())["status"] == "complete"
+    assert _temporary_files(swept) == []
+
+
+def _temporary_files(inner) -> list[str]:
+    import tempfile
+    from pathlib import Path
+
+    return [path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith("openenv-scale-2")]
+
+
+def test_results_go_where_they_are_asked_to(swept):
+    swept.run("--openenv-results", "deep/runs", "--openenv-report", "none")
+    (run,) = (swept.path / "deep" / "runs").iterdir()
+    assert not (run / "report.md").exists()
+    assert (run / "report.json").exists()
+
+
+def test_stopping_at_the_first_failure_leaves_an_interrupted_run_that_reads(inner):
+    inner.tests(TWO)
+    result = inner.run("-x", "--openenv-target", "fake,capacity=0")
+    result.assert_outcomes(failed=1)
+    assert inner.manifest["status"] == "interrupted"
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_an_interrupt_in_mid_sweep_leaves_what_was_measured_and_exit_code_2(inner):
+    inner.tests("@pytest.mark.scaling(batches='1,2,4')\ndef test_scale(scaling):\n    scaling.run()\n")
+    inner.pytester.makeconftest(
+        "def pytest_openenv_scale_cell_done(cell):\n    if cell.batch == 2:\n        raise KeyboardInterrupt\n"
+    )
+    result = inner.run_process()
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    manifest = inner.manifest
+    assert manifest["status"] == "interrupted"
+    assert [sweep["status"] for sweep in manifest["sweeps"]] == ["interrupted"]
+    assert len(list((inner.runs[0] / "sessions.parquet").iterdir())) == 2
+    result.stdout.fnmatch_lines(["*batch 4 not measured*", f"run {inner.runs[0]} (interrupted)"])
+    assert inner.events[-1] == "stop fake"
+
+
+def test_a_crash_of_a_worker_leaves_an_interrupted_run(inner):
+    inner.tests(
+        "@pytest.mark.scaling\ndef test_scale(scaling, crash):\n    scaling.run()\n    crash()\n\n"
+        "@pytest.mark.scaling\ndef test_more(scaling):\n    scaling.run()\n"
+    )
+    result = inner.run_process("-n1")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    manifest = inner.manifest
+    assert manifest["status"] == "interrupted"
+    assert len(manifest["sweeps"]) == 2
+    result.stdout.fnmatch_lines(["*crashed while running*"])
+    assert sum("SLO met" in line for line in result.outlines) == 2
+
+
+def test_a_sweep_that_breaks_makes_the_run_failed(swept):
+    swept.pytester.makeconftest("def pytest_openenv_scale_cell_done(cell):\n    raise RuntimeError('a broken hook')\n")
+    result = swept.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E*RuntimeError: a broken hook"])
+    assert swept.manifest["status"] == "failed"
+
+
+def test_a_report_that_cannot_be_written_is_told_and_fails_the_run(swept):
+    swept.pytester.makeconftest("def pytest_openenv_scale_report(run):\n    raise RuntimeError('no ink')\n")
+    result = swept.run()
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["a report of pytest_openenv_scale_report was not written: RuntimeError: no ink"])
+
+
+def test_the_github_step_summary_is_appended_once_by_the_controller(inner, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(inner.path / "summary.md"))
+    (inner.path / "summary.md").write_text("before\n")
+    inner.tests(TWO)
+    inner.run_process("-n2").assert_outcomes(passed=2)
+    text = (inner.path / "summary.md").read_text()
+    assert text.startswith("before\n")
+    assert text.count("# OpenEnv scaling") == 1
+
+
+@pytest.mark.parametrize("arguments", [("-p", "no:terminal"), ("-p", "no:cacheprovider"), ("-s",), ("-q",), ("-qq",)])
+def test_a_run_is_complete_however_pytest_is_run(swept, arguments):
+    assert swept.run(*arguments).ret == pytest.ExitCode.OK
+    assert swept.manifest["status"] == "complete"
+
+
+def test_a_failing_run_exits_1_without_a_terminal(swept):
+    assert swept.run("-p", "no:terminal", "--openenv-target", "fake,capacity=0").ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_only_what_failed_is_measured_again_with_lf(inner):
+    inner.tests(
+        "@pytest.mark.scaling\ndef test_fine(scaling):\n    scaling.run()\n\n"
+        "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_full(scaling):\n    scaling.run()\n"
+    )
+    inner.run("--openenv-target", "fake,capacity=1").assert_outcomes(passed=1, failed=1)
+    again = inner.run("--lf", "--openenv-target", "fake,capacity=1")
+    again.assert_outcomes(failed=1)
+
+
+def test_the_rerun_command_measures_just_that_curve_again(inner):
+    inner.tests(
+        "@pytest.mark.scaling(waits=[0.1, 1])\n@pytest.mark.slo(max_batch=2)\n"
+        "@pytest.mark.parametrize('n', ['a b'])\ndef test_scale(scaling, n):\n    scaling.run()\n"
+    )
+    first = inner.run("-m", "scaling", "--openenv-target", "fake,capacity=1", "--openenv-target", "fake,capacity=9")
+    first.assert_outcomes(failed=1, passed=1)
+    (command,) = {line.strip() for line in first.outlines if "rerun: pytest" in line and "waits 0.1" in line}
+    import shlex
+
+    words = shlex.split(command.removeprefix("rerun: "))
+    assert words[:4] == ["pytest", "test_it.py::test_scale[a b]", "-m", "scaling"]
+    (inner.path / "events.txt").unlink()
+    inner.run(*words[1:]).assert_outcomes(failed=1)
+    assert [line.split()[2] for line in inner.events if line.startswith("cell")] == ["0.1", "0.1"]

@@ -1,0 +1,97 @@
+"""The fixture `openenv_target`: once per session and target, sized to what is selected, stopped at the end."""
+
+from __future__ import annotations
+
+import pytest
+
+TESTS = """
+@pytest.mark.scaling(batches="1,4")
+def test_small(scaling):
+    scaling.run()
+
+@pytest.mark.scaling(batches=2)
+@pytest.mark.slo(max_batch=64)
+def test_large(scaling):
+    scaling.run()
+"""
+
+
+def test_a_target_starts_once_for_all_tests_and_stops_at_the_end(inner):
+    inner.tests(TESTS)
+    inner.run().assert_outcomes(passed=2)
+    assert inner.events[0] == "start fake largest=64"
+    assert inner.events[-1] == "stop fake"
+    assert sum(line.startswith("start") for line in inner.events) == 1
+
+
+def test_a_target_is_sized_to_the_largest_cell_of_the_tests_that_are_selected(inner):
+    inner.tests(TESTS)
+    inner.run("-k", "small").assert_outcomes(passed=1, deselected=1)
+    assert inner.events[0] == "start fake largest=4"
+
+
+def test_one_target_leaves_test_ids_alone(inner):
+    inner.tests(TESTS)
+    result = inner.run("--collect-only", "-q")
+    result.stdout.fnmatch_lines(["test_it.py::test_small", "test_it.py::test_large"])
+
+
+def test_several_targets_run_every_test_on_each_one_after_the_other(inner):
+    inner.tests(TESTS)
+    result = inner.run("-v", "--openenv-target", "fake", "--openenv-target", "fake,capacity=2")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["test_it.py::test_small[[]fake[]]*", "test_it.py::test_small[[]fake,capacity=2[]]*"])
+    starts = [line for line in inner.events if not line.startswith("cell")]
+    assert [line.split()[0] for line in starts] == ["start", "stop", "start", "stop"]
+
+
+def test_the_run_names_a_test_the_same_however_many_targets_there_are(inner):
+    inner.tests(
+        "@pytest.mark.scaling\n@pytest.mark.parametrize('n', [1])\ndef test_scale(scaling, n):\n    scaling.run()\n\n"
+        "@pytest.mark.scaling\ndef test_plain(scaling):\n    scaling.run()\n"
+    )
+    inner.run("--openenv-target", "fake", "--openenv-target", "fake,capacity=2").assert_outcomes(passed=4)
+    tests = {sweep["test"] for sweep in inner.manifest["sweeps"]}
+    assert tests == {"test_it.py::test_scale[1]", "test_it.py::test_plain"}
+
+
+def test_labels_that_collide_get_the_differing_option(inner):
+    inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n")
+    inner.run("--openenv-target", "fake,capacity=2", "--openenv-target", "fake,capacity=4")
+    labels = [sweep["infrastructure"] for sweep in inner.manifest["sweeps"]]
+    assert labels == ["fake-capacity2", "fake-capacity4"]
+
+
+def test_a_target_that_does_not_start_is_one_clean_error_with_its_log(inner):
+    inner.tests(TESTS)
+    result = inner.run("--openenv-target", "fake,broken=the server did not start")
+    result.assert_outcomes(errors=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.outlines.count("the server did not start") == 2
+    assert result.outlines.count("last line of its log") == 2
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*another exception*")
+    assert inner.runs == []
+
+
+def test_a_target_nobody_knows_is_a_clean_error_where_hooks_could_have_known_it(inner):
+    inner.tests(TESTS)
+    result = inner.run("--openenv-target", "marathon", "-k", "small")
+    result.assert_outcomes(errors=1, deselected=1)
+    result.stdout.fnmatch_lines(["there is no target 'marathon'*"])
+
+
+def test_the_target_alone_serves_a_test_without_the_mark(inner):
+    inner.tests("def test_own(openenv_target):\n    assert openenv_target.label == 'fake'\n")
+    inner.run().assert_outcomes(passed=1)
+    assert inner.events == ["start fake largest=1", "stop fake"]
+
+
+def test_a_fixture_of_ones_own_may_take_its_place(inner):
+    inner.tests(
+        "from pytest_openenv_scale import Endpoint\n\n@pytest.fixture(scope='session')\n"
+        "def openenv_target():\n    return Endpoint(('http://127.0.0.1:9',), 'mine', 'mine')\n\n"
+        "@pytest.mark.scaling\ndef test_own(scaling):\n    assert scaling.endpoint.label == 'mine'\n"
+        "    scaling.session()\n"
+    )
+    inner.run().assert_outcomes(passed=1)

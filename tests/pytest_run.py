@@ -1,0 +1,63 @@
+"""pytest as a user runs it: in a folder of its own, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+QUIET_CONFIG = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+
+
+@dataclass(frozen=True)
+class PytestRun:
+    """What a run said, how it ended, and where its results are."""
+
+    folder: Path
+    code: int
+    output: str
+
+    @property
+    def run_dir(self) -> Path:
+        """The one run directory."""
+        (found,) = (self.folder / "openenv-results").iterdir()
+        return found
+
+    def rows(self) -> pa.Table:
+        """Every session of the run."""
+        return pq.read_table(self.run_dir / "sessions.parquet")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+
+
+def environ(**extra: str) -> dict[str, str]:
+    dropped = ("CI", "GITHUB_STEP_SUMMARY", "MAX_CONCURRENT_ENVS", "WORKERS", "HOST", "PORT", "PYTEST_ADDOPTS")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PYTEST_")}
+    return {**kept, "COLUMNS": "120", **extra}
+
+
+def write_test(folder: Path, body: str, name: str = "test_it.py") -> None:
+    (folder / name).write_text(f"import pytest\n\n{body}")
+    (folder / "pytest.ini").write_text(QUIET_CONFIG)
+
+
+def run_pytest(folder: Path, *arguments: str, timeout_s: float = 120, **env: str) -> PytestRun:
+    done = subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environ(**env),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return PytestRun(folder, done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
