@@ -1,0 +1,212 @@
+"""The Markdown report and the GitHub step summary, sign by sign."""
+
+# ruff: noqa: E501
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_samples import a_run, a_sweep, doubtful_sweep, measured, refused_sweep
+
+from pytest_openenv_scale.core.outcome import Outcome
+from pytest_openenv_scale.core.summary import ErrorCount
+from pytest_openenv_scale.reports import append_step_summary, github, markdown
+
+FOLDER = Path("results/20261121T120000.000Z-3fa9")
+
+REPORT = r"""
+# OpenEnv scaling
+
+Run `20261121T120000.000Z-3fa9` · complete · started 2026-11-21 12:00:00 UTC, took 240.0 s · 1 curve: 1 inconclusive
+
+> before the rewrite
+
+## Verdicts
+
+| test                                     | target        | mode | wait | max batch | per core | verdict            | because                                                                          |
+| ---------------------------------------- | ------------- | ---- | ---: | --------: | -------: | ------------------ | -------------------------------------------------------------------------------- |
+| `test_scale.py::test_holds_256_sessions` | local-uvicorn | ws   |  1 s |         8 |        4 | **? inconclusive** | max_batch ≥ 64 is not decided, got 8: the client's CPU was 98 % busy at batch 64 |
+
+## local-uvicorn · ws · wait 1 s · hold · 1 rep · 2 cores
+
+`test_scale.py::test_holds_256_sessions`
+
+**? SLO inconclusive: max_batch ≥ 64 is not decided, got 8: the client's CPU was 98 % busy at batch 64**
+
+| batch |  ok % | open | connect p50/p99 | reset p50/p99 |  step p50/p99 | total p50/p99 | overhead p99 |  rps | hosts |                            |
+| ----: | ----: | ---: | --------------: | ------------: | ------------: | ------------: | -----------: | ---: | ----: | -------------------------- |
+|     8 | 100.0 |    8 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms |  7.8 |     2 | ✓                          |
+|    64 | 100.0 |   64 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms | 62.1 |     2 | ? the client was the limit |
+
+- max batch 8 (4 per core)
+- no openenv.yaml in the root: the built-in environment was measured
+- p99 of 8 and 64 ≈ max
+
+Measure this curve again:
+
+```sh
+pytest test_scale.py::test_holds_256_sessions --openenv-target local:app:app,server=uvicorn
+```
+
+## Targets
+
+| target        | specification                  | start-up | cores | hosts | hardware | settings                  |
+| ------------- | ------------------------------ | -------: | ----: | ----: | -------- | ------------------------- |
+| local-uvicorn | `local:app:app,server=uvicorn` |   812 ms |     2 |     – | –        | workers 2, server uvicorn |
+
+## Plan and workload
+
+| test                                     | target        | mode | wait | batches | reps | steps | arrival | timeout | SLO                       | workload |
+| ---------------------------------------- | ------------- | ---- | ---: | ------- | ---: | ----: | ------- | ------: | ------------------------- | -------- |
+| `test_scale.py::test_holds_256_sessions` | local-uvicorn | ws   |  1 s | 8, 64   |    1 |     1 | hold    | 120.0 s | max_batch ≥ 64, hosts ≥ 2 |          |
+
+## Environment
+
+|                       | value            |
+| --------------------- | ---------------- |
+| hostname              | ci-7             |
+| machine.cpu           | Xeon \| 2.4 GHz  |
+| machine.cores         | 2                |
+| machine.usable_cores  | 2                |
+| machine.memory        | 8.0 GB           |
+| os.name               | Linux-6.1        |
+| python.version        | 3.11.9           |
+| python.implementation | CPython          |
+| packages.pytest       | 8.4.0            |
+| packages.aiohttp      | 3.12.0           |
+| git.commit            | 0123456789abcdef |
+| git.branch            | main             |
+| git.dirty             | yes              |
+
+## Again
+
+The run, and this report of it:
+
+```sh
+pytest -m scaling
+openenv-scale report results/20261121T120000.000Z-3fa9
+```
+"""
+
+
+def test_the_report_of_a_run():
+    assert markdown.render(a_run(FOLDER, doubtful_sweep())) == REPORT.removeprefix("\n")
+
+
+def test_verdicts_come_before_curves_and_curves_before_circumstances():
+    report = markdown.render(a_run(FOLDER))
+    order = [
+        "## Verdicts",
+        "**✗ SLO missed",
+        "Failed sessions:",
+        "## Targets",
+        "## Plan and workload",
+        "## Environment",
+    ]
+    places = [report.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_a_refusal_stands_with_its_remedy():
+    report = markdown.render(a_run(FOLDER, refused_sweep()))
+    assert "CAPACITY_REACHED at 200 sessions = 2 workers × 100 → MAX_CONCURRENT_ENVS ≥ 128 per worker" in report
+
+
+def test_failures_are_listed_by_phase_and_type():
+    lines = markdown.render(a_run(FOLDER, refused_sweep())).splitlines()
+    failures = [line.split("|")[1:-1] for line in lines if "CAPACITY_REACHED |" in line]
+    assert [cell.strip() for cell in failures[1]] == [
+        *("256", "2", "reset", "capacity", "CAPACITY_REACHED", "54", "Server at capacity: 100/100 sessions")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ("interrupted", "the run was interrupted"),
+        ("failed", "the run failed"),
+        ("running", "the run is still going on"),
+    ],
+)
+def test_a_run_that_is_not_whole_says_so_on_top(status, says):
+    report = markdown.render(a_run(FOLDER, status=status, problems=["part-3.parquet: it is damaged"]))
+    assert report.index(says) < report.index("part-3.parquet: it is damaged") < report.index("## Verdicts")
+
+
+def test_a_run_of_which_nothing_was_measured_can_be_reported():
+    run = replace(a_run(FOLDER, status="interrupted"), sweeps=())
+    assert "nothing was measured" in markdown.render(run)
+
+
+def test_what_a_server_wrote_is_text_and_no_markup():
+    assert markdown.text("a|b *c* _d_ e_f <img src=x> 1 < 2 [l](u) `k` &amp;") == (
+        r"a\|b \*c\* \_d\_ e_f \<img src=x> 1 < 2 \[l\](u) \`k\` \&amp;"
+    )
+
+
+def test_a_message_with_a_pipe_and_line_ends_stays_in_its_cell():
+    cell = replace(measured(8, failed=1), errors=(ErrorCount("step", "environment", None, 1, "a|b\n| c"),))
+    report = markdown.render(a_run(FOLDER, a_sweep(cell, outcome=Outcome.MISSED)))
+    (line,) = [line for line in report.splitlines() if "environment |" in line]
+    assert r"a\|b \| c" in line
+
+
+def test_code_survives_backticks_and_pipes():
+    assert markdown.code("a`b") == "`` a`b ``"
+    assert markdown.code("t[a|b]", in_table=True) == r"`t[a\|b]`"
+    assert markdown.block("```\nx")[0] == "````"
+
+
+@given(st.text())
+def test_any_text_is_one_line_without_a_bare_pipe(value):
+    escaped = markdown.text(value)
+    assert "\n" not in escaped
+    assert "|" not in escaped.replace("\\\\", "").replace("\\|", "")
+
+
+def test_every_row_of_every_table_has_the_columns_of_its_head():
+    report = markdown.render(a_run(FOLDER, refused_sweep(), doubtful_sweep()))
+    widths: set[int] = set()
+    for line in report.splitlines():
+        if not line.startswith("|"):
+            assert len(widths) <= 1
+            widths = set()
+        else:
+            widths.add(line.replace(r"\|", "").count("|"))
+
+
+def test_the_step_summary_is_appended(tmp_path):
+    file = tmp_path / "summary.md"
+    file.write_text("before\n")
+    assert append_step_summary(a_run(FOLDER), {"GITHUB_STEP_SUMMARY": str(file)}) == file
+    assert file.read_text().startswith("before\n\n# OpenEnv scaling")
+    assert "## Verdicts" in file.read_text()
+
+
+def test_there_is_no_step_summary_outside_github():
+    assert append_step_summary(a_run(FOLDER), {}) is None
+
+
+def test_a_step_summary_that_others_filled_is_left_alone(tmp_path):
+    file = tmp_path / "summary.md"
+    file.write_bytes(b"x" * (github.LIMIT_BYTES - 100))
+    assert append_step_summary(a_run(FOLDER), {"GITHUB_STEP_SUMMARY": str(file)}) is None
+    assert file.stat().st_size == github.LIMIT_BYTES - 100
+
+
+@pytest.mark.parametrize("limit", [700, 2_000, 5_000, 20_000])
+def test_a_step_summary_keeps_its_limit_and_says_what_it_left_out(limit):
+    run = a_run(FOLDER, *[refused_sweep() for _ in range(5)])
+    summary = github.render(run, limit)
+    assert len(summary.encode()) <= limit
+    assert summary.count("```") % 2 == 0
+    assert ("GitHub takes no more" in summary) is (limit < 20_000)
+
+
+def test_a_step_summary_of_many_curves_counts_those_left_out():
+    summary = github.render(a_run(FOLDER, *[refused_sweep() for _ in range(5)]), 6_000)
+    shown = summary.count("**✗ SLO missed")
+    assert 0 < shown < 5
+    assert f"*{5 - shown} curve" in summary
