@@ -1,0 +1,161 @@
+"""The main job on real servers: what refuses is named with its own setting, and what dies is reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pyarrow.compute as pc
+import pytest
+
+from openenv_venvs import openenv_python_or_skip
+from pytest_run import command, environ, run_pytest, write_test
+from server_process import SRC, server_environ
+
+pytestmark = pytest.mark.real
+
+SCALING = """
+@pytest.mark.scaling(batches={batches!r}, waits=[{wait}], timeout="6s", modes={modes!r})
+@pytest.mark.slo(max_batch={most})
+def test_scale(scaling):
+    scaling.run()
+"""
+
+
+def scaling_test(folder: Path, batches: str, most: int, *, wait: float = 0.1, modes: str = "ws") -> None:
+    write_test(folder, SCALING.format(batches=batches, most=most, wait=wait, modes=modes))
+
+
+@contextmanager
+def uvicorn_server(folder: Path, *options: str, prefix: str = "", app: str = "", python: str = "") -> Iterator[str]:
+    """A uvicorn as an operator starts it; yields its URL."""
+    app = app or "pytest_openenv_scale.server.app:app"
+    log = folder / "uvicorn.log"
+    words = [python or sys.executable, "-m", "uvicorn", app, "--port", "0", "--ws", "websockets-sansio", *options]
+    shell = f"{prefix} exec " + " ".join(words)
+    with log.open("w") as out:
+        server = subprocess.Popen(["bash", "-c", shell], cwd=folder, env=server_environ(), stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"running on (http://\S+)", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_a_full_server_is_named_with_max_concurrent_envs(tmp_path: Path) -> None:
+    scaling_test(tmp_path, "1,4,16", 16)
+    run = run_pytest(tmp_path, "--openenv-target", "local,max_envs=5,workers=1")
+    assert run.code == 1
+    assert "CAPACITY_REACHED at 5 sessions = 1 worker × 5" in run.output
+    assert re.search(r"MAX_CONCURRENT_ENVS ≥ 16", run.output)
+    refused = run.rows().filter(pc.equal(pc.field("error_type"), "capacity"))
+    assert refused.num_rows == 11
+    assert set(refused["error_code"].to_pylist()) == {"CAPACITY_REACHED"}
+
+
+def test_uvicorns_limit_concurrency_is_named(tmp_path: Path) -> None:
+    scaling_test(tmp_path, "1,8,64", 64, modes="http")
+    with uvicorn_server(tmp_path, "--limit-concurrency", "20") as url:
+        run = run_pytest(tmp_path, "--openenv-url", url)
+    assert run.code == 1
+    assert "HTTP 503 from uvicorn: --limit-concurrency" in run.output
+
+
+def test_a_server_out_of_descriptors_is_named_with_ulimit(tmp_path: Path) -> None:
+    scaling_test(tmp_path, "1,8,128", 128)
+    with uvicorn_server(tmp_path, prefix="ulimit -n 64;") as url:
+        run = run_pytest(tmp_path, "--openenv-url", url)
+    assert run.code == 1
+    assert "the server ran out of file descriptors" in run.output
+    assert "ulimit -n" in run.output
+
+
+def test_a_real_openenv_server_under_uvicorn_is_measured(tmp_path: Path) -> None:
+    python = openenv_python_or_skip("openenv==0.10.0")
+    (tmp_path / "served.py").write_text(
+        "from openenv.core.env_server import Action, Environment, Observation, State, create_app\n"
+        "class Hello(Environment):\n"
+        "    SUPPORTS_CONCURRENT_SESSIONS = True\n"
+        "    def reset(self, seed=None, episode_id=None, **kwargs):\n"
+        "        return Observation(done=False, reward=0.0)\n"
+        "    def step(self, action, timeout_s=None, **kwargs):\n"
+        "        return Observation(done=False, reward=1.0)\n"
+        "    @property\n"
+        "    def state(self):\n"
+        "        return State(episode_id='e', step_count=0)\n"
+        "app = create_app(Hello, Action, Observation, env_name='hello', max_concurrent_envs=32)\n"
+    )
+    scaling_test(tmp_path, "1,16,64", 64)
+    with uvicorn_server(tmp_path, app="served:app", python=str(python)) as url:
+        run = run_pytest(tmp_path, "--openenv-url", url)
+    assert run.code == 1, run.output
+    assert "max batch 16" in run.output
+    assert "CAPACITY_REACHED at 32 sessions" in run.output
+
+
+def test_a_server_killed_in_mid_cell_leaves_a_verdict_and_every_row(tmp_path: Path) -> None:
+    scaling_test(tmp_path, "2,16", 16, wait=3)
+    process = subprocess.Popen(
+        command("--openenv-target", "local,workers=1", "--openenv-full-grid"),
+        cwd=tmp_path,
+        env=environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if "batch 2 ·" in line:
+                break
+        (sealed,) = (tmp_path / "openenv-results").glob("*/sessions.parquet/*.parquet")
+        before = sealed.read_bytes()
+        time.sleep(1)  # Into the three seconds of the second cell's step.
+        (server,) = {child.pid for child in psutil.Process(process.pid).children(recursive=True) if _listens(child)}
+        os.kill(server, signal.SIGKILL)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    output = "".join(lines) + rest
+    assert process.returncode == 1
+    assert "SIGKILL" in output
+    assert "SLO missed" in output
+    assert sealed.read_bytes() == before
+    (run_dir,) = (tmp_path / "openenv-results").iterdir()
+    report = json.loads((run_dir / "report.json").read_text())
+    assert report["status"] in ("complete", "failed")
+    rebuilt = subprocess.run(
+        [sys.executable, "-m", "pytest_openenv_scale", "report", str(run_dir)],
+        env={**environ(), "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(run_dir / "sessions.parquet")
+    killed = rows.filter(pc.equal(rows["batch_size"], 16))
+    assert sorted(killed["request_id"].to_pylist()) == list(range(16))
+    assert set(killed["error_phase"].to_pylist()) == {"step"}
+
+
+def _listens(process: psutil.Process) -> bool:
+    return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections())
