@@ -135,6 +135,14 @@ class Peer:
         return rest
 
 
+async def good(peer: Peer) -> None:
+    """Play one step and close as OpenEnv servers do."""
+    await peer.accept()
+    await peer.serve()
+    assert await peer.asked() == {"type": "close"}
+    await peer.part()
+
+
 @dataclass
 class Scripted:
     """A running scripted server: `url`, its connections so far, and what went wrong in its scripts."""
@@ -177,6 +185,8 @@ async def scripted(
         yield server_state
     finally:
         server.close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.1)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -112,7 +112,7 @@ def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling
     """Measure how many sessions the target holds: `scaling.run()`, judged when the test is over."""
     from .runner import make_scaling
 
-    test: pytest.Function = request.node  # pyright: ignore[reportUnknownMemberType]
+    test: Any = request.node  # pyright: ignore[reportUnknownMemberType]
     return make_scaling(_invocation(request.config), test, openenv_target)
 
 

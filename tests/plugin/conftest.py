@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tests.plugin import fakes
 
 import pytest_openenv_scale.finishing
 import pytest_openenv_scale.judging
@@ -19,7 +20,6 @@ import pytest_openenv_scale.reports.markdown
 import pytest_openenv_scale.reports.overview
 import pytest_openenv_scale.targets.local
 import pytest_openenv_scale.targets.url  # noqa: F401
-from tests.plugin import fakes
 
 ROOT = Path(__file__).parents[2]
 INI = """

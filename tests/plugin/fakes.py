@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.unit.cells import a_failure, a_row
 
 import pytest_openenv_scale.core.sweep as sweep_module
 from pytest_openenv_scale import Endpoint
 from pytest_openenv_scale.core import load
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.core.meta import Finding
-from tests.unit.cells import a_failure, a_row
 
 _targets: dict[str, FakeTarget] = {}
 

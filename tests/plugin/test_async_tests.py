@@ -51,7 +51,7 @@ def test_a_cancelled_sweep_ends_soon_and_is_kept_as_interrupted(inner):
     result = inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,seconds=60")
     assert result.duration < 10
     assert inner.manifest["sweeps"][0]["status"] == inner.manifest["status"] == "interrupted"
-    result.stdout.fnmatch_lines(["test_it.py::test_scale: the sweep was begun but not finished, so there is no verdict"])
+    result.stdout.fnmatch_lines(["test_it.py::test_scale: the sweep was begun but not finished,*"])
 
 
 def test_what_cannot_be_measured_fails_an_async_test_with_one_line(inner):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-PLAIN = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+PLAIN = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:hypothesispytest\n"
 SWEEP = "@pytest.mark.scaling\ndef test_scale(scaling):\n    pass\n"
 
 
@@ -42,7 +42,8 @@ def test_it_is_silent_where_nothing_is_measured_or_little_is_to_be_said(plain, a
 
 
 def test_an_ini_file_alone_does_not_bring_it_where_scaling_tests_are_deselected(plain):
-    plain.ini(f"{PLAIN}openenv_batches = 1\naddopts = -m 'not scaling'\n")
+    text = PLAIN.replace("addopts =", "addopts = -m 'not scaling'")
+    plain.ini(f"{text}openenv_batches = 1\n")
     plain.run("--collect-only").stdout.no_fnmatch_line("openenv-scale:*")
 
 

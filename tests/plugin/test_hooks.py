@@ -63,7 +63,8 @@ def test_a_report_of_ones_own(swept):
 def test_results_travel_on_the_test_report(swept):
     swept.pytester.makeconftest(
         "from pathlib import Path\n\ndef pytest_runtest_logreport(report):\n"
-        "    if hasattr(report, 'openenv_scale'):\n        Path(report.when).write_text(report.openenv_scale['outcome'])\n"
+        "    if hasattr(report, 'openenv_scale'):\n"
+        "        Path(report.when).write_text(report.openenv_scale['outcome'])\n"
     )
     swept.run_process("-n1").assert_outcomes(passed=1)
     assert (swept.path / "call").read_text() == "met"

@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from tests.server_process import running_server
 
-INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\nasyncio_mode = auto\nfilterwarnings = error\n"
+from pytest_openenv_scale.targets import url
+
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+asyncio_mode = auto
+addopts = -p no:hypothesispytest
+filterwarnings = error
+"""
 SECRET = "hunter2-swordfish"
 
 
@@ -40,7 +47,7 @@ def test_a_full_server_fails_the_test_and_is_named(real):
         "@pytest.mark.scaling(batches=[1, 4], waits=[0.01], modes='ws')\n@pytest.mark.slo(max_batch=4)\n"
         "async def test_scale(scaling):\n    await scaling.run_async()\n"
     )
-    result = real.run_process("--openenv-target", "local,workers=1,max_envs=2", "--openenv-json", "report.json")
+    result = real.run("--openenv-target", "local,workers=1,max_envs=2", "--openenv-json", "report.json")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["SLO missed: max_batch ≥ 4, got 1", "*CAPACITY_REACHED*"])
     assert json.loads((real.path / "report.json").read_text())["outcome"] == "missed"
@@ -64,9 +71,10 @@ def test_header_values_and_passwords_are_found_nowhere(real):
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
-def test_a_url_where_nothing_listens_is_one_clean_error_without_its_password(real):
+def test_a_url_where_nothing_listens_is_one_clean_error_without_its_password(real, monkeypatch):
+    monkeypatch.setattr(url, "ATTACH_RETRY_S", 0.1)
     real.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n")
-    result = real.run_process("--openenv-url", f"http://someone:{SECRET}@127.0.0.1:9", "--junitxml=junit.xml")
+    result = real.run("--openenv-url", f"http://someone:{SECRET}@127.0.0.1:9", "--junitxml=junit.xml")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["http://127.0.0.1:9*refused*"])
     result.stdout.no_fnmatch_line("*Traceback*")

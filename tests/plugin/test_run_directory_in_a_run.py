@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -29,25 +32,23 @@ def test_all_tests_of_an_invocation_share_one_complete_run(inner):
     result.stdout.fnmatch_lines([f"run {inner.runs[0]} (complete)"])
 
 
-def test_xdist_workers_share_one_run_and_the_controller_reports_it(inner):
+def test_xdist_workers_share_one_run_silently_and_the_controller_reports_it(inner, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(inner.path / "summary.md"))
+    (inner.path / "summary.md").write_text("before\n")
     inner.tests(TWO)
     result = inner.run_process("-n2", "-v")
     result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.OK
     manifest = inner.manifest
     assert manifest["status"] == "complete"
-    assert len(manifest["sweeps"]) == 2
-    assert {sweep["status"] for sweep in manifest["sweeps"]} == {"complete"}
-    assert result.ret == pytest.ExitCode.OK
-    assert result.outlines.count(f"run {inner.runs[0]} (complete)") == 1
-    assert sum("SLO met" in line for line in result.outlines) == 2
+    assert [sweep["status"] for sweep in manifest["sweeps"]] == ["complete", "complete"]
     assert (inner.runs[0] / "report.md").exists()
-
-
-def test_a_missed_slo_fails_a_run_under_xdist_too(inner):
-    inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
-    result = inner.run_process("-n2", "--openenv-target", "fake,capacity=1")
-    result.assert_outcomes(failed=1)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    summary = (inner.path / "summary.md").read_text()
+    assert summary.startswith("before\n")
+    assert summary.count("# OpenEnv scaling") == 1
+    assert result.outlines.count(f"run {inner.runs[0]} (complete)") == 1
+    assert sum("✓ SLO met" in line for line in result.outlines) == 2
+    result.stdout.no_fnmatch_line("*batch 2 · ok*")
 
 
 def test_without_results_nothing_is_left_and_the_json_report_is_still_written(swept):
@@ -55,19 +56,21 @@ def test_without_results_nothing_is_left_and_the_json_report_is_still_written(sw
     assert swept.runs == []
     report = json.loads((swept.path / "deep" / "report.json").read_text())
     assert report["outcome"] == "met"
-    assert _temporary_files(swept) == []
+    assert _temporary_files() == []
 
 
-def test_without_results_xdist_workers_leave_nothing_either(swept):
-    swept.run_process("-n2", "--openenv-results", "none", "--openenv-json", "report.json").assert_outcomes(passed=1)
-    assert json.loads((swept.path / "report.json").read_text())["status"] == "complete"
-    assert _temporary_files(swept) == []
+def test_without_results_a_missed_slo_under_xdist_is_reported_all_the_same(inner):
+    inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
+    arguments = ("--openenv-results", "none", "--openenv-json", "report.json")
+    result = inner.run_process("-n1", *arguments, "--openenv-target", "fake,capacity=1")
+    result.assert_outcomes(failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    report = json.loads((inner.path / "report.json").read_text())
+    assert (report["status"], report["outcome"]) == ("complete", "missed")
+    assert _temporary_files() == []
 
 
-def _temporary_files(inner) -> list[str]:
-    import tempfile
-    from pathlib import Path
-
+def _temporary_files() -> list[str]:
     return [path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith("openenv-scale-2")]
 
 
@@ -131,14 +134,11 @@ def test_a_report_that_cannot_be_written_is_told_and_fails_the_run(swept):
     result.stdout.fnmatch_lines(["a report of pytest_openenv_scale_report was not written: RuntimeError: no ink"])
 
 
-def test_the_github_step_summary_is_appended_once_by_the_controller(inner, monkeypatch):
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(inner.path / "summary.md"))
-    (inner.path / "summary.md").write_text("before\n")
-    inner.tests(TWO)
-    inner.run_process("-n2").assert_outcomes(passed=2)
-    text = (inner.path / "summary.md").read_text()
-    assert text.startswith("before\n")
-    assert text.count("# OpenEnv scaling") == 1
+def test_the_github_step_summary_is_appended_to(swept, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(swept.path / "summary.md"))
+    swept.run().assert_outcomes(passed=1)
+    swept.run().assert_outcomes(passed=1)
+    assert (swept.path / "summary.md").read_text().count("# OpenEnv scaling") == 2
 
 
 @pytest.mark.parametrize("arguments", [("-p", "no:terminal"), ("-p", "no:cacheprovider"), ("-s",), ("-q",), ("-qq",)])
@@ -169,8 +169,6 @@ def test_the_rerun_command_measures_just_that_curve_again(inner):
     first = inner.run("-m", "scaling", "--openenv-target", "fake,capacity=1", "--openenv-target", "fake,capacity=9")
     first.assert_outcomes(failed=1, passed=1)
     (command,) = {line.strip() for line in first.outlines if "rerun: pytest" in line and "waits 0.1" in line}
-    import shlex
-
     words = shlex.split(command.removeprefix("rerun: "))
     assert words[:4] == ["pytest", "test_it.py::test_scale[a b]", "-m", "scaling"]
     (inner.path / "events.txt").unlink()

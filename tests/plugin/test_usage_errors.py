@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+PLAIN = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:hypothesispytest\n"
+
 WRONG = [
     (["--openenv-batches", ""], "--openenv-batches: batches must not be empty"),
     (["--openenv-batches", "1,x"], "--openenv-batches: batches must be whole numbers ≥ 1, got 'x'"),
@@ -30,7 +32,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "problem"), WRONG)
 def test_a_wrong_option_ends_the_run_with_one_line(inner, arguments, problem):
-    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    inner.ini(PLAIN)
     inner.tests("def test_other():\n    pass\n")
     result = inner.run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -64,7 +66,7 @@ def test_a_default_results_folder_that_cannot_be_made_fails_only_the_tests_that_
     inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n\ndef test_other():\n    pass\n")
     result = inner.run()
     result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["test_it.py::test_scale: the run directory cannot be made: *--openenv-results, or none"])
+    result.stdout.fnmatch_lines(["test_it.py::test_scale: the run directory cannot be made: *--openenv-results*"])
 
 
 def test_help_shows_every_option_with_its_default_and_no_secret(inner):

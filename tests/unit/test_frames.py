@@ -128,11 +128,8 @@ VIOLATIONS = {
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_every_violation_is_an_error_with_its_close_code(name, split):
     data, code = VIOLATIONS[name]
-    reader = FrameReader()
-    pieces = [data[at : at + 1] for at in range(len(data))] if split else [data]
     with pytest.raises(FrameError) as caught:
-        for piece in pieces:
-            reader.feed(piece)
+        read_all(data, list(range(len(data))) if split else [])
     assert caught.value.code == code
     assert str(caught.value)
 

@@ -211,7 +211,9 @@ def test_case_and_spaces_of_the_fields_do_not_matter():
     assert read(answer) == b""
 
 
-@pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.2\r\n", b"+OK\r\n", b"\0", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"SSH-2.0-OpenSSH_9.2\r\n", b"+OK\r\n", b"\0", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1\r\n\r\n"]
+)
 def test_an_answer_that_is_not_http_is_a_protocol_failure_with_its_first_bytes(data):
     loss = read(data)
     assert isinstance(loss, Loss)

@@ -7,6 +7,10 @@ import ssl
 _READ = 1024 * 1024
 
 
+class NotTlsError(ssl.SSLError):
+    """The server answered in plain HTTP."""
+
+
 class TlsStream:
     """TLS over bytes: the socket stays ours, so that arrival times and non-blocking reads do too."""
 
@@ -22,7 +26,9 @@ class TlsStream:
         self._shake()
 
     def encrypt(self, data: bytes) -> None:
-        """Take bytes to send; before the TLS handshake is done they wait for it."""
+        """Take bytes to send: they wait for the TLS handshake, and are dropped once the server has ended."""
+        if self.ended:
+            return
         if self._ready:
             self._ssl.write(data)
         else:
@@ -38,6 +44,8 @@ class TlsStream:
         Raises:
             ssl.SSLError: the handshake failed or the stream is damaged.
         """
+        if not self._ready and data.startswith(b"HTTP/"):
+            raise NotTlsError
         self._incoming.write(data)
         if not self._ready:
             self._shake()
@@ -67,6 +75,8 @@ class TlsStream:
 
 def tls_words(error: ssl.SSLError) -> str:
     """Say in a few words what went wrong."""
+    if isinstance(error, NotTlsError):
+        return "the server speaks plain HTTP where TLS was asked: write http:// or ws://"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS certificate not accepted: {error.verify_message}"
     return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"

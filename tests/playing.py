@@ -1,0 +1,81 @@
+"""Sessions of the engine in the test's own event loop, against whatever URL a test gives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pytest_openenv_scale.core.load import LoadOrder
+from pytest_openenv_scale.core.orders import Prepare, Progress, Rows, Up
+from pytest_openenv_scale.core.plan import Cell
+from pytest_openenv_scale.core.row import SessionRow
+from pytest_openenv_scale.core.share import Share
+from pytest_openenv_scale.core.workload import Workload
+from scripted_server import Peer, scripted
+
+WAITING = Workload(({"wait_seconds": "$wait"},))
+
+
+def cell(batch: int = 1, *, wait: float | None = 0.0, steps: int = 1, arrival: str = "burst", mode: str = "ws") -> Cell:
+    return Cell("test_x.py::test_x", "http://x", "x", mode, wait, batch, steps, arrival)
+
+
+def order(
+    *urls: str,
+    batch: int = 1,
+    wait: float | None = 0.0,
+    steps: int = 1,
+    arrival: str = "burst",
+    mode: str = "ws",
+    workload: Workload = WAITING,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10.0,
+    seed: int = 0,
+    repetition: int = 1,
+    until_done: bool = False,
+) -> LoadOrder:
+    asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
+    return LoadOrder(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done)
+
+
+async def play_share(asked: LoadOrder, process: int = 0, processes: int = 1) -> tuple[Rows, list[Progress]]:
+    """Run one process's share of a cell here; a hold is released as soon as it is up."""
+    progress: list[Progress] = []
+
+    def hear(said: Any) -> None:
+        if isinstance(said, Up):
+            asyncio.get_running_loop().call_soon(share.release)
+        elif isinstance(said, Progress):
+            progress.append(said)
+
+    share = Share(Prepare(asked, process, processes), hear)
+    share.prepare()
+    share.go(time.perf_counter(), time.time())
+    rows = await asyncio.wait_for(share.run(), 60)
+    return rows, progress
+
+
+async def play(*urls: str, **details: Any) -> list[SessionRow]:
+    """The rows of a cell, in the order of their numbers."""
+    rows, _ = await play_share(order(*urls, **details))
+    return sorted(rows.rows)
+
+
+async def play_one(*urls: str, **details: Any) -> SessionRow:
+    """The row of a single session."""
+    (row,) = await play(*urls, **details)
+    return row
+
+
+async def play_row(script: Callable[[Peer], Awaitable[object]], **details: Any) -> SessionRow:
+    """The row of a single session with a scripted server."""
+    async with scripted(script) as server:
+        return await play_one(server.url, **details)
+
+
+def failure(row: SessionRow) -> tuple[str | None, str | None, str | None]:
+    """Phase, type and code of a session that failed."""
+    assert not row.success
+    return row.error_phase, row.error_type, row.error_code

@@ -1,0 +1,34 @@
+"""A pytest configuration that knows the options and nothing else of the plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_openenv_scale.core.settings import Settings
+from pytest_openenv_scale.options import register, resolve
+
+Resolve = Callable[..., Settings]
+
+
+class OptionsOnly:
+    """A plugin that adds the options."""
+
+    @staticmethod
+    def pytest_addoption(parser: pytest.Parser) -> None:
+        register(parser)
+
+
+def resolver(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    """Return a function that resolves a command line, with the ini text given as `ini`."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.plugins.append(OptionsOnly())
+
+    def run(*arguments: str, ini: str = "", file: str = "tox.ini") -> Settings:
+        if ini:
+            section = "[tool.pytest.ini_options]" if file == "pyproject.toml" else "[pytest]"
+            (pytester.path / file).write_text(f"{section}\n{ini}\n", encoding="utf-8")
+        return resolve(pytester.parseconfig(*arguments))
+
+    return run

@@ -1,0 +1,373 @@
+"""Options and ini keys become settings, or one line that names the option or the key."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+from configured import Resolve, resolver
+
+from pytest_openenv_scale.core.actions import ActionSource
+from pytest_openenv_scale.core.grammar import Arrival, parse_target
+from pytest_openenv_scale.core.slo import Limit
+from pytest_openenv_scale.options import OPTIONS
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture
+def settle(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    return resolver(pytester, monkeypatch)
+
+
+def refused(settle: Resolve, *arguments: str, ini: str = "", file: str = "tox.ini") -> str:
+    with pytest.raises(pytest.UsageError) as error:
+        settle(*arguments, ini=ini, file=file)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_nothing_written_gives_the_defaults(settle, pytester):
+    found = settle()
+    assert found.targets == (parse_target("local"),)
+    assert found.batches == (1, 8, 32, 128)
+    assert found.waits == (0.1, 1.0)
+    assert (found.reps, found.steps, found.seed) == (1, 1, 0)
+    assert found.modes == ("ws",)
+    assert found.arrival == Arrival("hold")
+    assert found.timeout == 120.0
+    assert (found.action, found.reset, found.note, found.json, found.processes) == (None,) * 5
+    assert (found.until_done, found.full_grid) == (False, False)
+    assert found.slo == ()
+    assert found.inconclusive == "fail"
+    assert found.headers == {}
+    assert found.results == pytester.path / "openenv-results"
+    assert found.report == ("md",)
+    assert set(found.sources.values()) == {"default"}
+    assert found.given == {}
+
+
+CASES = [
+    # option, what is written, field, value
+    ("target", "local,server=uvicorn", "targets", (parse_target("local,server=uvicorn"),)),
+    ("batches", "1,8..32", "batches", (1, 8, 16, 32)),
+    ("waits", "500ms", "waits", (0.5,)),
+    ("reps", "3", "reps", 3),
+    ("modes", "http,ws", "modes", ("http", "ws")),
+    ("steps", "20", "steps", 20),
+    ("arrival", "rate=50", "arrival", Arrival("rate", 50.0)),
+    ("timeout", "2m", "timeout", 120.0),
+    ("action", '{"wait_seconds": "$wait"}', "action", ActionSource("json", {"wait_seconds": "$wait"})),
+    ("action", "pkg.module:make", "action", ActionSource("callable", "pkg.module:make")),
+    ("reset", '{"seed": 1}', "reset", {"seed": 1}),
+    ("inconclusive", "warn", "inconclusive", "warn"),
+    ("processes", "2", "processes", 2),
+    ("processes", "auto", "processes", None),
+    ("seed", "7", "seed", 7),
+    ("note", "a note", "note", "a note"),
+    ("results", "none", "results", None),
+    ("report", "none", "report", ()),
+    ("report", "md", "report", ("md",)),
+]
+
+
+@pytest.mark.parametrize(("option", "text", "field", "value"), CASES)
+def test_the_command_line_is_read(settle, option, text, field, value):
+    found = settle(f"--openenv-{option}={text}")
+    assert getattr(found, field) == value
+    assert found.sources[option] == "command line"
+
+
+@pytest.mark.parametrize(("option", "text", "field", "value"), CASES)
+def test_ini_is_read(settle, option, text, field, value):
+    found = settle(ini=f"openenv_{option} = {text}")
+    assert getattr(found, field) == value
+    assert found.sources[option] == "ini"
+
+
+@pytest.mark.parametrize(
+    ("option", "said", "ini", "field", "value"),
+    [
+        ("batches", "4", "8", "batches", (4,)),
+        ("reps", "2", "5", "reps", 2),
+        ("target", "local,workers=2", "local,workers=3", "targets", (parse_target("local,workers=2"),)),
+        ("report", "none", "md", "report", ()),
+        ("processes", "auto", "4", "processes", None),
+    ],
+)
+def test_the_command_line_outranks_ini(settle, option, said, ini, field, value):
+    found = settle(f"--openenv-{option}={said}", ini=f"openenv_{option} = {ini}")
+    assert getattr(found, field) == value
+    assert found.sources[option] == "command line"
+
+
+@pytest.mark.parametrize("flag", ["until-done", "full-grid"])
+def test_a_flag_is_on_when_it_is_written(settle, flag):
+    key = flag.replace("-", "_")
+    assert getattr(settle(f"--openenv-{flag}"), key) is True
+    on = settle(ini=f"openenv_{key} = true")
+    assert getattr(on, key) is True
+    assert on.sources[flag] == "ini"
+    assert getattr(settle(ini=f"openenv_{key} = false"), key) is False
+
+
+def test_lists_of_toml_are_read(settle):
+    ini = 'openenv_batches = [1, "8..32"]\nopenenv_target = ["local", "local,server=uvicorn"]\nopenenv_reps = 2'
+    found = settle(ini=ini, file="pyproject.toml")
+    assert found.batches == (1, 8, 16, 32)
+    assert [str(spec) for spec in found.targets] == ["local", "local,server=uvicorn"]
+    assert found.reps == 2
+
+
+def test_targets_repeat_and_are_kept_once_in_their_order(settle):
+    found = settle("--openenv-target=local,b=1,a=2", "--openenv-target", "local", "--openenv-target=local,a=2,b=1")
+    assert [str(spec) for spec in found.targets] == ["local,a=2,b=1", "local"]
+
+
+def test_ini_names_one_target_per_line(settle):
+    found = settle(ini="openenv_target =\n  local\n  local,server=uvicorn")
+    assert [str(spec) for spec in found.targets] == ["local", "local,server=uvicorn"]
+
+
+WRONG = [
+    ("batches", "0", "batches must be whole numbers ≥ 1, got '0'; write for example \"1,8,32..512\""),
+    ("waits", "-1", "waits must be ≥ 0 seconds, got '-1'"),
+    ("reps", "0", "reps must be a whole number ≥ 1, got '0'"),
+    ("reps", "1001", "reps must be at most 1,000, got '1001'"),
+    ("modes", "wss", "modes are ws and http, got 'wss'; did you mean 'ws'?"),
+    ("steps", "x", "steps must be a whole number ≥ 1, got 'x'"),
+    ("arrival", "brust", "arrival is hold, burst or rate=R, got 'brust'; did you mean 'burst'?"),
+    ("timeout", "0", "timeout must be > 0 seconds, got '0'"),
+    ("timeout", "nan", "timeout must be a number of seconds, got 'nan'; write for example \"2.5s\""),
+    ("action", "{", "an action must be JSON, got '{'"),
+    ("action", "[1]", 'an action is a JSON object, "@file.jsonl" or "module:function", got \'[1]\''),
+    ("reset", "[1]", "reset data must be a JSON object, got '[1]'"),
+    ("slo", "max_batch", 'a limit is written like "total_p99<=2s" or "max_batch>=64"'),
+    ("slo", "p99<=2s", "'p99' is no limit anybody measures"),
+    ("inconclusive", "maybe", "it must be fail or warn, got 'maybe'"),
+    ("processes", "0", "processes must be a whole number ≥ 1, got '0'; write a number or \"auto\""),
+    ("seed", "-1", "the seed must be a whole number ≥ 0, got '-1'"),
+    ("json", ".", "is a directory; write the name of a file"),
+    ("report", "pdf", "there is no report 'pdf'; did you mean 'md'?"),
+    ("report", "md,none", "there is no report 'none'"),
+    ("url", "localhost:8000", "'localhost:8000' is not a URL; write http://host:port or env:FILE"),
+    ("url", "local", "'local' is not a URL"),
+    ("url", "http://", "names no host"),
+    ("target", "local,server", "a target's settings are written key=value, got 'server'"),
+]
+
+
+@pytest.mark.parametrize(("option", "text", "problem"), WRONG)
+def test_a_wrong_option_ends_the_run_with_a_line_that_names_it(settle, option, text, problem):
+    message = refused(settle, f"--openenv-{option}={text}")
+    assert message.startswith(f"--openenv-{option}: ")
+    assert problem in message
+
+
+@pytest.mark.parametrize(("option", "text", "problem"), WRONG)
+def test_a_wrong_ini_key_ends_the_run_with_a_line_that_names_it_and_its_file(settle, option, text, problem):
+    message = refused(settle, ini=f"openenv_{option} = {text}")
+    assert message.startswith(f"openenv_{option} in tox.ini: ")
+    assert problem in message
+
+
+@pytest.mark.parametrize("option", [option.name for option in OPTIONS if option.kind != "flag"])
+def test_no_option_takes_an_empty_text(settle, option):
+    if option == "header":
+        return
+    assert refused(settle, f"--openenv-{option}=").startswith(f"--openenv-{option}: ")
+
+
+def test_a_key_set_with_o_is_named_so(settle):
+    assert refused(settle, "-o", "openenv_reps=0").startswith("-o openenv_reps: reps must be")
+
+
+def test_a_flag_in_ini_that_is_neither_true_nor_false_is_refused(settle):
+    assert "maybe" in refused(settle, ini="openenv_full_grid = maybe")
+
+
+def test_an_empty_list_of_targets_is_refused(settle):
+    assert 'no target is named; write for example "local"' in refused(settle, ini="openenv_target =")
+
+
+# URLs
+
+
+def test_a_url_becomes_the_one_target(settle):
+    found = settle("--openenv-url", "http://a:1/p,http://b:2,cores=8")
+    assert found.targets == (parse_target("http://a:1/p,http://b:2,cores=8"),)
+    assert found.sources["target"] == "command line"
+    assert "url" not in found.sources
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ini", "labels"),
+    [
+        (("--openenv-url=http://h", "--openenv-target=local"), "", ("--openenv-url", "--openenv-target")),
+        ((), "openenv_url = http://h\nopenenv_target = local", ("openenv_url in tox.ini", "openenv_target in tox.ini")),
+    ],
+)
+def test_a_url_and_a_target_in_one_place_contradict_each_other(settle, arguments, ini, labels):
+    message = refused(settle, *arguments, ini=ini)
+    assert message == f"{labels[0]} and {labels[1]} both name servers; write only one of them"
+
+
+def test_a_url_on_the_command_line_outranks_a_target_in_ini(settle):
+    found = settle("--openenv-url=http://h", ini="openenv_target = local,workers=2")
+    assert found.targets == (parse_target("http://h"),)
+
+
+def test_a_target_on_the_command_line_outranks_a_url_in_ini(settle):
+    found = settle("--openenv-target=local", ini="openenv_url = http://h")
+    assert found.targets == (parse_target("local"),)
+    assert found.sources["target"] == "command line"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OPENENV_URL=http://h:1",
+        "export OPENENV_URL=http://h:1",
+        '  OPENENV_URL = "http://h:1"  # where it runs',
+        "OPENENV_URL='http://h:1'",
+        "OPENENV_URL=http://h:1 # comment",
+        "OPENENV_URL=http://old\nOTHER=1\n\n# OPENENV_URL=http://no\nOPENENV_URL=http://h:1",
+        "\ufeffOPENENV_URL=http://h:1",
+    ],
+)
+@pytest.mark.parametrize("place", ["command line", "ini"])
+def test_a_url_is_read_from_a_file(settle, pytester, line, place):
+    pytester.path.joinpath("my.env").write_text(line + "\n", encoding="utf-8")
+    found = settle("--openenv-url=env:my.env") if place == "command line" else settle(ini="openenv_url = env:my.env")
+    assert found.targets == (parse_target("http://h:1"),)
+    assert found.sources["target"] == place
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory"),
+        (b"", "does not set OPENENV_URL; write OPENENV_URL=URL into it"),
+        (b"OPENENV_URL=", "does not set OPENENV_URL"),
+        (b"OPENENV_URLS=http://h", "does not set OPENENV_URL"),
+        (b"OPENENV_URL=hunter2", "OPENENV_URL in 'my.env' is not a URL"),
+        (b"OPENENV_URL=http://u:hunter2@", "OPENENV_URL in 'my.env' is not a URL"),
+        (b"OPENENV_URL=local", "OPENENV_URL in 'my.env' is not a URL"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ],
+)
+def test_a_file_without_a_url_is_refused(settle, pytester, content, problem):
+    if content is not None:
+        pytester.path.joinpath("my.env").write_bytes(content)
+    message = refused(settle, "--openenv-url=env:my.env")
+    assert message.startswith("--openenv-url: ")
+    assert problem in message
+    assert "hunter2" not in message
+
+
+def test_env_without_a_file_is_refused(settle):
+    assert "env: names no file" in refused(settle, "--openenv-url=env:")
+
+
+# Limits, headers, paths
+
+
+def test_limits_repeat_join_by_commas_and_the_last_of_one_name_counts(settle):
+    found = settle("--openenv-slo=max_batch>=8,success>=90%", "--openenv-slo", "max_batch>=16")
+    assert found.slo == (Limit("max_batch", 16, "command line"), Limit("success", 0.9, "command line"))
+
+
+def test_limits_of_command_line_and_ini_are_both_kept(settle):
+    found = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  max_batch>=4\n  rps>=1")
+    assert [(limit.text, limit.source) for limit in found.slo] == [
+        ("max_batch ≥ 8", "command line"),
+        ("max_batch ≥ 4", "ini"),
+        ("rps ≥ 1/s", "ini"),
+    ]
+    assert found.sources["slo"] == "command line"
+
+
+def test_headers_repeat_and_are_never_shown(settle, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "Bearer hunter2")
+    found = settle("--openenv-header", "X-A: hunter2", "--openenv-header=Authorization: env:MY_TOKEN")
+    assert found.headers == {"X-A": "hunter2", "Authorization": "Bearer hunter2"}
+    assert "hunter2" not in repr(found)
+    assert "header" not in found.given
+
+
+def test_ini_reads_headers_from_the_environment_only(settle, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    found = settle(
+        "--openenv-header=x-token: mine", ini="openenv_header =\n  X-Token: env:MY_TOKEN\n  X-B: env:MY_TOKEN"
+    )
+    assert found.headers == {"x-token": "mine", "X-B": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("Authorization: hunter2", 'must not hold its value here; write "Authorization: env:VARIABLE"'),
+        ("Authorization: env:NOT_SET_ANYWHERE", "reads $NOT_SET_ANYWHERE, which is not set"),
+        ("hunter2", 'a header must be written "Name: value"'),
+        ("Upgrade: env:PATH", "belongs to the protocol"),
+    ],
+)
+def test_a_wrong_header_in_ini_is_refused_without_its_value(settle, text, problem):
+    message = refused(settle, ini=f"openenv_header =\n  {text}")
+    assert message.startswith("openenv_header in tox.ini: ")
+    assert problem in message
+    assert "hunter2" not in message
+
+
+def test_a_variable_that_cannot_be_a_header_is_refused(settle, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hunter2\nX: y")
+    message = refused(settle, "--openenv-header=Authorization: env:MY_TOKEN")
+    assert "must be one line" in message
+    assert "hunter2" not in message
+
+
+def test_paths_of_the_command_line_start_where_pytest_was_started(settle, pytester):
+    found = settle("--openenv-results=runs", "--openenv-json=out/report.json")
+    assert found.results == pytester.path / "runs"
+    assert found.json == pytester.path / "out/report.json"
+
+
+def test_paths_of_ini_start_at_its_file(settle, pytester, monkeypatch):
+    inner = pytester.mkdir("inner")
+    monkeypatch.chdir(inner)
+    found = settle(ini="openenv_results = runs\nopenenv_json = /tmp/x.json")
+    assert found.results == pytester.path / "runs"
+    assert found.json == Path("/tmp/x.json")
+
+
+# What others rely on
+
+
+def test_settings_travel_to_other_processes(settle):
+    found = settle("--openenv-target=local,workers=2", "--openenv-slo=max_batch>=8", '--openenv-action={"a": 1}')
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_password_in_a_url_is_not_in_the_repr(settle):
+    found = settle("--openenv-url=http://u:hunter2@h/x?k=hunter2")
+    assert found.targets[0].urls == ("http://u:hunter2@h/x?k=hunter2",)
+    assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_each_option_has_one_sentence_of_help_with_its_default(option):
+    assert re.fullmatch(r"[A-Z][^\n]*\((repeatable; )?default: [^)]+\)\.", option.full_help)
+    assert len(option.full_help) < 240
+
+
+def test_the_help_text_lists_options_and_ini_keys(pytester, settle, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    result = pytester.runpytest_inprocess("--help")
+    text = result.stdout.str()
+    assert "OpenEnv scaling: how many sessions does a server hold at once?:" in text
+    for option in OPTIONS:
+        assert f"  {option.flag}" in text
+        assert f"  {option.ini} (" in text
