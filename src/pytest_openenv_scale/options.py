@@ -137,7 +137,7 @@ OPTIONS: tuple[Option, ...] = (
         "WHAT",
         "fail",
         values.choice("fail", "warn"),
-        "Let a test whose limits could not be measured fail, or pass with a warning (fail or warn)",
+        "Let a test whose limits could not be measured fail, or pass with a warning: fail or warn",
     ),
     Option(
         "full-grid",

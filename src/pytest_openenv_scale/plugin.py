@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -112,8 +112,7 @@ def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling
     """Measure how many sessions the target holds: `scaling.run()`, judged when the test is over."""
     from .runner import make_scaling
 
-    test: Any = request.node  # pyright: ignore[reportUnknownMemberType]
-    return make_scaling(_invocation(request.config), test, openenv_target)
+    return make_scaling(_invocation(request.config), cast(Any, request).node, openenv_target)
 
 
 @pytest.hookimpl(wrapper=True)

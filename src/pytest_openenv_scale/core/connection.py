@@ -313,5 +313,5 @@ class Connection:
         sock, self._sock = self._sock, None
         if sock is not None:
             if self._fd >= 0:
-                self._poller.unregister(self._fd)
+                self._poller.release(self._fd)
             sock.close()

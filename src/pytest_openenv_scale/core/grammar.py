@@ -270,6 +270,8 @@ def _target_options(pieces: list[str]) -> tuple[tuple[str, str], ...]:
         key, _, text = (part.strip() for part in piece.partition("="))
         if _NEXT_URL.search(piece):
             raise GrammarError(f"URLs come before keys; move the URL in front of {key}=")
+        if "," in text and key.startswith("env."):
+            raise GrammarError(f"the value of target key {key!r} has a comma, which ends a value; leave it out")
         _refuse_stray(text.split(",")[1:])
         if key in options:
             raise GrammarError(f"target key {key!r} is given twice; write it once")

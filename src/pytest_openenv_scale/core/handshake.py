@@ -17,7 +17,7 @@ from .grammar import redact_url
 from .loss import Loss
 
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_MAX_HEAD, _MAX_BODY = 64 * 1024, 4096
+_MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64
 _PROBE_S = 2.0
 _PATH = "/%:@!$&'()*+,;=~-._"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -148,6 +148,8 @@ def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss
     Returns the bytes that follow an acceptance, why the server refused, or None while more must come;
     `ended` says that nothing more will.
     """
+    if _is_known_acceptance(data, key):
+        return b""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data)) or len(data) > _MAX_HEAD:
@@ -161,7 +163,35 @@ def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss
     if status != HTTPStatus.SWITCHING_PROTOCOLS:
         return _refusal(status, reason, fields, rest) if ended or _is_whole(status, fields, rest) else None
     wrong = _what_is_wrong(fields, key)
-    return rest if wrong is None else Loss("protocol", "handshake", wrong)
+    if wrong is not None:
+        return Loss("protocol", "handshake", wrong)
+    _remember_acceptance(data[: end + 4], key)
+    return rest
+
+
+_accepted: set[tuple[bytes, bytes]] = set()
+"""Heads that were read in full and accepted, cut in two where their digest stood."""
+
+
+def _is_known_acceptance(data: bytes, key: bytes) -> bool:
+    """Tell whether this is, digest apart, byte for byte a head that was accepted before.
+
+    The answers of a server differ in little else than the digest; reading each anew would cost a load
+    generator more than the digest itself.
+    """
+    before, found, after = data.partition(_digest(key))
+    return bool(found) and (before, after) in _accepted
+
+
+def _remember_acceptance(head: bytes, key: bytes) -> None:
+    before, _, after = head.partition(_digest(key))
+    if len(_accepted) >= _MAX_ACCEPTED:
+        _accepted.clear()
+    _accepted.add((before, after))
+
+
+def _digest(key: bytes) -> bytes:
+    return base64.b64encode(hashlib.sha1(key + _ACCEPT_SALT).digest())
 
 
 def has_head(data: bytes) -> bool:
@@ -223,8 +253,7 @@ def _unchunk(body: bytes) -> bytes:
 
 
 def _what_is_wrong(fields: Mapping[str, str], key: bytes) -> str | None:
-    digest = base64.b64encode(hashlib.sha1(key + _ACCEPT_SALT).digest()).decode()
-    if fields.get("sec-websocket-accept") != digest:
+    if fields.get("sec-websocket-accept") != _digest(key).decode():
         return "status 101 with a wrong Sec-WebSocket-Accept"
     if fields.get("upgrade", "").lower() != "websocket" or "upgrade" not in fields.get("connection", "").lower():
         return "status 101 without Upgrade: websocket and Connection: Upgrade"

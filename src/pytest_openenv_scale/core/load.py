@@ -271,6 +271,7 @@ class _CellRun:
         for process in waiting:
             if now - self._heard[process] >= patience_s:
                 process.popen.kill()
+                process.popen.wait()
                 self._dead[process] = "stopped answering"
         return heard
 

@@ -6,8 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-loads = json.JSONDecoder().decode
-"""Parse JSON text; the decoder is made once."""
+import orjson
+
+
+def loads(text: str) -> Any:
+    """Parse JSON text; also the NaN and Infinity that Python servers write.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 class MessageError(ValueError):

@@ -88,6 +88,7 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop, selector: _Selector | None = None) -> None:
         self._selector = selector or _selector()
         self._poll = self._selector.poll
+        self._portable = isinstance(self._selector, PortableSelector)
         self._handlers: dict[int, Handler] = {}
         self._loop = loop
         self._number = self._selector.fileno()
@@ -103,9 +104,15 @@ class Poller:
         self._selector.modify(fd, mask)
 
     def unregister(self, fd: int) -> None:
-        """Forget a descriptor; must come before it is closed."""
+        """Forget a descriptor, which stays open."""
         del self._handlers[fd]
         self._selector.unregister(fd)
+
+    def release(self, fd: int) -> None:
+        """Forget a descriptor that is closed next; epoll drops it then by itself, without a system call."""
+        del self._handlers[fd]
+        if self._portable:
+            self._selector.unregister(fd)
 
     def _drain(self) -> None:
         handlers = self._handlers

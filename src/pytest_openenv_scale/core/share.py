@@ -18,7 +18,6 @@ from .connection import Clock, Connection
 from .frames import Message
 from .grammar import parse_arrival
 from .handshake import Route, check_headers, find_place, prepare_route
-from .http import HttpSession
 from .orders import Prepare, Progress, Rows, Up
 from .poller import Poller
 from .session import Record, Script, WebSocketSession
@@ -72,6 +71,7 @@ class Share:
         make = order.workload.maker(self._cell.wait)
         step_timeout = order.timeout_s + (self._cell.wait or 0.0)
         if self._cell.mode == "http":
+
             check_headers(order.headers)
             for url in order.urls:
                 find_place(url)
@@ -240,6 +240,8 @@ class Share:
     # HTTP
 
     async def _run_http(self) -> None:
+        from .http import HttpSession
+
         window = asyncio.Semaphore(self._window)
         order = self._order.order
         step_timeout = order.timeout_s + (self._cell.wait or 0.0)

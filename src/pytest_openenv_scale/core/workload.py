@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class Workload:
 
         Raises:
             WorkloadError: the callable cannot be imported; calling the result raises it too, if the
-                callable fails or returns no mapping.
+                callable fails or returns no mapping, or one that JSON cannot hold.
         """
         if self.function is None:
             filled = [_fill(action, wait) for action in self.actions]
@@ -57,7 +58,14 @@ class Workload:
                 raise WorkloadError(
                     f"{self.function}({session}, {step}) returned {type(action).__name__}; return the action as a dict"
                 )
-            return cast("Mapping[str, Any]", _fill(cast("Mapping[str, Any]", action), wait))
+            filled = cast("Mapping[str, Any]", _fill(cast("Mapping[str, Any]", action), wait))
+            try:
+                json.dumps(filled, allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise WorkloadError(
+                    f"{self.function}({session}, {step}) returned what JSON cannot hold: {error}"
+                ) from None
+            return filled
 
         return make
 

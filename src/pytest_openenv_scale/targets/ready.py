@@ -103,7 +103,7 @@ def _explain(url: str, headers: Mapping[str, str], mode: str, failure: SessionFa
     endpoint = "POST /reset" if mode == "http" else "the WebSocket at /ws"
     if failure.type == "timeout":
         return Diagnosis(f"accepts {endpoint} but did not answer a reset within {given_s:.0f} s", passing=True)
-    if failure.type in ("closed_early", "connection_reset"):
+    if failure.type in ("refused", "closed_early", "connection_reset"):
         return Diagnosis(f"closed {endpoint} before it answered a reset: {said}", passing=True)
     return Diagnosis(f"does not speak OpenEnv: {endpoint} answers something else: {said}")
 
