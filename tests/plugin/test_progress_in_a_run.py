@@ -30,7 +30,7 @@ def test_the_lines_of_a_test_that_captures_are_not_captured(inner):
         "@pytest.mark.scaling\ndef test_scale(scaling, capsys):\n    print('before')\n"
         "    scaling.run()\n    print('after')\n    assert capsys.readouterr().out == 'before\\nafter\\n'\n"
     )
-    result = inner.run()
+    result = inner.run_process()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([CELL])
 

@@ -265,8 +265,8 @@ async def test_messages_that_came_before_the_end_are_answers_still():
 
     async with scripted(script) as server, open_session(server.url) as session:
         assert [(await session.reset()).observation["n"] for _ in range(2)] == [1, 2]
+        server.peers[0].writer.close()
         with pytest.raises(SessionFailed) as caught:
-            server.peers[0].writer.close()
             await session.reset()
         assert caught.value.type == "closed_early"
 

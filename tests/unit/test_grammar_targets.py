@@ -98,6 +98,7 @@ def test_the_canonical_text_of_a_target_has_sorted_options(text, canonical):
         ("local,server=", "target key 'server' has no value; write server=VALUE"),
         ("local,a=1,b", "written key=value, got 'b'"),
         ("local,a=1,a=2", "target key 'a' is given twice"),
+        ("local,env.A=1,b", "the value of target key 'env.A' has a comma"),
         ("local,", "written key=value, got ''"),
         (":x", "NAME"),
         (",a=1", "NAME"),
@@ -197,6 +198,7 @@ def test_a_target_is_shown_without_its_secrets(text, redacted):
         "local,x,https://u:hunter2@h",
         "https://u:hunter2/@h",
         "http://u:hunter2@",
+        "local,env.MY_TOKEN=x,hunter2",
         "http://u:hunter2@h,,http://b",
     ],
 )

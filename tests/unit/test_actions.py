@@ -1,0 +1,116 @@
+"""Actions and reset data as a person writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.core import actions
+from pytest_openenv_scale.core.actions import ActionSource, parse_action, parse_reset
+from pytest_openenv_scale.core.grammar import GrammarError
+
+
+@pytest.mark.parametrize(
+    ("value", "action"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        (' {"wait": "$wait"} ', {"wait": "$wait"}),
+        ({"a": [1, None]}, {"a": [1, None]}),
+        ({}, {}),
+        ({1: "keys of JSON are text"}, {"1": "keys of JSON are text"}),
+    ],
+)
+def test_an_object_is_the_action_of_every_step(value, action):
+    assert parse_action(value) == ActionSource("json", action)
+
+
+def test_an_action_is_a_copy():
+    value = {"a": []}
+    found = parse_action(value)
+    value["a"].append(1)
+    assert found.value == {"a": []}
+
+
+@pytest.mark.parametrize("text", ["module:function", "pkg.module:function", "pkg.module:Class.method", " m:f ", "é:f"])
+def test_a_reference_names_what_load_processes_import(text):
+    assert parse_action(text) == ActionSource("callable", text.strip())
+
+
+def test_an_action_source_is_taken_as_it_is():
+    source = ActionSource("callable", "m:f")
+    assert parse_action(source) is source
+
+
+def test_a_file_gives_one_action_per_step(tmp_path):
+    (tmp_path / "actions.jsonl").write_text('\ufeff{"a": 1}\n\n  {"a": "$wait"}\n', encoding="utf-8")
+    assert parse_action("@actions.jsonl", tmp_path) == ActionSource("lines", ({"a": 1}, {"a": "$wait"}))
+    assert parse_action(f"@{tmp_path}/actions.jsonl", Path("/elsewhere")).kind == "lines"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot read action file '"),
+        (b"", "action file 'actions.jsonl' is empty; write one JSON object per line"),
+        (b"\n \n", "is empty"),
+        (b'{"a": 1}\n[1]', "line 2 of action file 'actions.jsonl' must be a JSON object"),
+        (b'{"a": 1}\n{', "line 2 of action file 'actions.jsonl' must be JSON"),
+        (b"\xff", "is not UTF-8 text; write one JSON object per line"),
+        (b'{"a": NaN}', "line 1 of action file"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(tmp_path, content, problem):
+    if content is not None:
+        (tmp_path / "actions.jsonl").write_bytes(content)
+    with pytest.raises(GrammarError) as error:
+        parse_action("@actions.jsonl", tmp_path)
+    assert problem in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_action_file(tmp_path):
+    with pytest.raises(GrammarError, match="cannot read action file"):
+        parse_action("@.", tmp_path)
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(actions, "MAX_ACTION_BYTES", 4)
+    (tmp_path / "actions.jsonl").write_text('{"a": 1}')
+    with pytest.raises(GrammarError, match="is larger than"):
+        parse_action("@actions.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
+        ("hello", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
+        ("module:", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
+        ("my-module:f", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
+        ("[1]", "an action is a JSON object"),
+        ("@", 'an action file has no name; write for example "@actions.jsonl"'),
+        ("@a\0b", "an action file has no name"),
+        ('{"a": }', "an action must be JSON"),
+        ([1], "an action must be a JSON object, got [1]"),
+        (5, "an action must be a JSON object, got 5"),
+        ({"a": object()}, "an action must be JSON"),
+        ({"a": float("nan")}, "an action must be JSON"),
+        (print, 'a function is named "module:function" so that load processes import it'),
+    ],
+)
+def test_what_is_no_action_is_refused(value, problem):
+    with pytest.raises(GrammarError) as error:
+        parse_action(value)
+    assert problem in str(error.value)
+
+
+def test_reset_data_is_an_object():
+    assert parse_reset('{"seed": 1}') == {"seed": 1}
+    assert parse_reset({"seed": 1}) == {"seed": 1}
+
+
+@pytest.mark.parametrize("value", ["1", "[]", 5, "null", "x", None, {"a": {1}}])
+def test_what_is_no_reset_data_is_refused(value):
+    with pytest.raises(GrammarError, match=r"^reset data must be"):
+        parse_reset(value)

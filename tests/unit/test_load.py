@@ -1,0 +1,177 @@
+"""Load in processes of its own: one start, one release, one row per session; what cannot be run is said in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from independent_servers import AUTHORITY, server_tls
+from load_processes import actions, environment, generators, kinds, run_beside, workers
+from playing import order
+from pytest_openenv_scale.core.load import CellProgress, LoadError, LoadGenerator
+from pytest_openenv_scale.core.workload import Workload
+from scripted_server import Peer, good, observation, scripted
+
+__all__ = ["actions", "environment", "generators"]  # fixtures
+
+# A cell
+
+
+@pytest.mark.parametrize(
+    ("processes", "mode", "arrival"),
+    [(1, "ws", "burst"), *((2, mode, arrival) for mode in ("ws", "http") for arrival in ("burst", "hold", "rate=500"))],
+)
+def test_every_session_asked_for_has_one_row_whoever_ran_it(environment, generators, mode, arrival, processes):
+    asked = order(environment, batch=31, wait=0.05, steps=2, arrival=arrival, mode=mode)
+    result = generators(processes).run_cell(asked)
+    assert [row.request_id for row in result.rows] == list(range(31))
+    assert [row.success for row in result.rows] == [True] * 31
+    assert [row.process for row in result.rows] == [number % processes for number in range(31)]
+    assert all(row.waited_seconds is not None and row.waited_seconds >= 0.1 for row in result.rows)
+    assert result.wall_s >= 0.1
+    assert "process_died" not in kinds(result)
+    assert result.client.processes == len(result.client.cpu_s) == processes
+
+
+def test_one_generator_runs_cells_one_after_the_other_in_the_same_processes(environment, generators):
+    generator = generators(2)
+    generator.run_cell(order(environment, batch=1))
+    pids = {process.pid for process in workers(generator)}
+    for batch in (7, 3):
+        result = generator.run_cell(order(environment, batch=batch, arrival="hold"))
+        assert [row.success for row in result.rows] == [True] * batch
+    assert {process.pid for process in workers(generator)} == pids
+
+
+async def test_a_hold_over_two_processes_steps_only_when_the_whole_batch_is_reset(generators):
+    resets = 0
+    early: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        nonlocal resets
+        await peer.accept()
+        await peer.asked()
+        await asyncio.sleep(0.005 * (peer.number % 10))
+        resets += 1
+        peer.say(observation())
+        await peer.asked()
+        early.append(resets)
+        peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    async with scripted(script) as server:
+        result = await run_beside(generators(2), order(server.url, batch=60, arrival="hold"))
+    assert [row.success for row in result.rows] == [True] * 60
+    assert set(early) == {60}
+
+
+async def test_no_process_starts_before_the_last_is_ready(actions, generators):
+    text = "import time\ndef act(session, step):\n    time.sleep(0.6 * (session == 1))\n    return {}\n"
+    (actions / "slow_to_say.py").write_text(text)
+    arrived: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        arrived.append(time.monotonic())
+        await good(peer)
+
+    async with scripted(script) as server:
+        began = time.monotonic()
+        asked = order(server.url, batch=20, workload=Workload(function="slow_to_say:act"))
+        result = await run_beside(generators(2), asked)
+    assert [row.success for row in result.rows] == [True] * 20
+    assert min(arrived) - began > 0.6
+    assert max(arrived) - min(arrived) < 0.5
+
+
+async def test_progress_counts_the_sessions_of_all_processes(generators):
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(observation())
+        await peer.asked()
+        await asyncio.sleep(1.3)
+        peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    seen: list[CellProgress] = []
+    async with scripted(script) as server:
+        await run_beside(generators(2), order(server.url, batch=10), seen.append)
+    assert {progress.asked for progress in seen} == {10}
+    assert max(progress.open for progress in seen) == 10
+    assert 0 < seen[0].elapsed_s < 5
+
+
+async def test_wss_works_in_load_processes_where_the_environment_names_the_authority(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    async with scripted(good, tls=server_tls()) as server:
+        with LoadGenerator(1) as generator:
+            result = await run_beside(generator, order(server.url, batch=10))
+    assert [row.success for row in result.rows] == [True] * 10
+
+
+async def test_headers_reach_the_server_and_nobody_who_looks_at_the_processes(generators):
+    heads: list[bytes] = []
+    seen: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        heads.append(await peer.accept())
+        seen.extend(" ".join(process.cmdline()) + json.dumps(process.environ()) for process in workers(generators(1)))
+        await peer.serve()
+        await peer.asked()
+        await peer.part()
+
+    async with scripted(script) as server:
+        asked = order(server.url, headers={"Authorization": "Bearer hunter2"})
+        assert (await run_beside(generators(1), asked)).rows[0].success
+    assert b"Authorization: Bearer hunter2" in heads[0]
+    assert seen
+    assert "hunter2" not in "".join(seen) + repr(asked)
+
+
+# What cannot be run
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "why"),
+    [
+        ("said_nowhere", None, r"^action said_nowhere:act: said_nowhere does not import \(ModuleNotFoundError"),
+        ("said_elsewhere", "other = 1", r"^action said_elsewhere:act: said_elsewhere has no function act$"),
+        ("said_loudly", "def act(session, step): return 1 / 0", r"said_loudly:act\(0, 0\) raised ZeroDivisionError"),
+        ("said_in_a_list", "def act(session, step): return [1]", r"said_in_a_list:act\(0, 0\) returned list"),
+    ],
+)
+def test_a_callable_that_cannot_be_used_is_one_clear_error(actions, generators, name, body, why):
+    if body is not None:
+        (actions / f"{name}.py").write_text(body)
+    with pytest.raises(LoadError, match=why) as caught:
+        generators(1).run_cell(order("http://127.0.0.1:9", batch=4, workload=Workload(function=f"{name}:act")))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "why"),
+    [
+        ("ftp://user:hunter2@127.0.0.1", {}, "^not an http"),
+        ("http://127.0.0.1:9", {"X-A": "hunter2\n"}, "^the value of header 'X-A'"),
+    ],
+)
+def test_a_url_or_header_that_cannot_be_used_is_one_clear_error(generators, url, headers, why):
+    with pytest.raises(LoadError, match=why) as caught:
+        generators(1).run_cell(order(url, headers=headers))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_after_an_order_that_was_refused_the_next_one_runs(environment, actions, generators):
+    """The processes that had already agreed must not go on to the next cell with the old one in hand."""
+    text = "import time\ndef act(session, step):\n    assert session, 'zero'\n    time.sleep(0.2)\n    return {}\n"
+    (actions / "says_no_once.py").write_text(text)
+    generator = generators(2)
+    with pytest.raises(LoadError, match="zero"):
+        generator.run_cell(order(environment, batch=2, workload=Workload(function="says_no_once:act")))
+    result = generator.run_cell(order(environment, batch=10, arrival="hold"))
+    assert [row.success for row in result.rows] == [True] * 10

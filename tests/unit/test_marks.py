@@ -1,0 +1,345 @@
+"""The marks `scaling` and `slo`: their arguments, how they combine on a test, and what they refuse."""
+
+from __future__ import annotations
+
+import inspect
+from textwrap import dedent
+
+import pytest
+
+from pytest_openenv_scale.core.actions import ActionSource
+from pytest_openenv_scale.core.grammar import Arrival
+from pytest_openenv_scale.core.slo import LIMITS, Limit, Slo
+from pytest_openenv_scale.marks import (
+    MarkError,
+    ScalingMark,
+    check_selects,
+    marker_lines,
+    scaling,
+    scaling_mark,
+    slo,
+    slo_marks,
+)
+
+
+@pytest.fixture
+def collect(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    """Return the tests of a module, by name."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\nmarkers =\n  scaling\n  slo")
+
+    def run(source: str) -> dict[str, pytest.Item]:
+        header = "import pytest\nscaling, slo = pytest.mark.scaling, pytest.mark.slo\n"
+        items = pytester.getitems(header + dedent(source))
+        return {item.name: item for item in items}
+
+    return run
+
+
+# The signatures
+
+
+def test_the_signature_of_slo_is_the_table_of_limits_and_what_selects_a_curve():
+    assert list(inspect.signature(slo).parameters) == ["max_batch", "success", *list(LIMITS)[2:], "wait", "mode"]
+
+
+def test_the_signature_of_scaling_is_what_a_mark_may_write():
+    assert list(inspect.signature(scaling).parameters) == [
+        *("batches", "waits", "reps", "modes", "steps", "arrival", "timeout", "action", "reset")
+    ]
+
+
+def test_both_signatures_are_shown_by_pytest_markers():
+    lines = marker_lines()
+    assert [line.partition("(")[0] for line in lines] == ["scaling", "slo"]
+    for line in lines:
+        arguments, _, sentence = line.partition("): ")
+        assert ":" not in arguments
+        assert sentence[0].islower()
+        assert sentence.endswith(".")
+    assert "total_p50" in lines[1]
+
+
+def test_a_bare_mark_writes_nothing():
+    assert scaling() == ScalingMark()
+    assert scaling().written() == {}
+
+
+def test_a_mark_holds_checked_values():
+    mark = scaling(
+        batches="1,8..32",
+        waits=[1.0, "100ms"],
+        reps=3,
+        modes="ws,http",
+        steps="5",
+        arrival="rate=10",
+        timeout="2m",
+        action={"wait_seconds": "$wait"},
+        reset='{"seed": 1}',
+    )
+    assert mark == ScalingMark(
+        batches=(1, 8, 16, 32),
+        waits=(0.1, 1.0),
+        reps=3,
+        modes=("ws", "http"),
+        steps=5,
+        arrival=Arrival("rate", 10.0),
+        timeout=120.0,
+        action=ActionSource("json", {"wait_seconds": "$wait"}),
+        reset={"seed": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"batches": 0}, "mark scaling: batches must be whole numbers ≥ 1, got 0"),
+        ({"batches": []}, "mark scaling: batches must not be empty"),
+        ({"batches": True}, "mark scaling: batches must be whole numbers ≥ 1, got True"),
+        ({"waits": -1}, "mark scaling: waits must be ≥ 0 seconds, got -1"),
+        ({"waits": [None]}, "mark scaling: waits must be a number of seconds, got None"),
+        ({"reps": 0}, "mark scaling: reps must be a whole number ≥ 1, got 0"),
+        ({"reps": 1.0}, "mark scaling: reps must be a whole number ≥ 1, got 1.0"),
+        ({"modes": "grpc"}, "mark scaling: modes are ws and http, got 'grpc'"),
+        ({"steps": "x"}, "mark scaling: steps must be a whole number ≥ 1, got 'x'"),
+        ({"arrival": "hodl"}, "mark scaling: arrival is hold, burst or rate=R, got 'hodl'; did you mean 'hold'?"),
+        ({"timeout": 0}, "mark scaling: timeout must be > 0 seconds, got 0"),
+        ({"action": 5}, "mark scaling: an action must be a JSON object, got 5"),
+        ({"action": lambda session, step: {}}, 'mark scaling: a function is named "module:function"'),
+        ({"reset": "[]"}, "mark scaling: reset data must be a JSON object"),
+    ],
+)
+def test_a_wrong_argument_of_scaling_is_refused(arguments, problem):
+    with pytest.raises(MarkError) as error:
+        scaling(**arguments)
+    assert str(error.value).startswith(problem)
+
+
+def test_limits_hold_checked_values():
+    found = slo(max_batch="256", success="95%", total_p99="2.5s", wait="1s", mode="ws")
+    assert found == Slo((Limit("max_batch", 256), Limit("success", 0.95), Limit("total_p99", 2.5)), 1.0, "ws")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({}, "mark slo: it sets no limit; write for example slo(max_batch=64)"),
+        ({"wait": 1}, "mark slo: it sets no limit"),
+        ({"max_batch": 0}, "mark slo: max_batch must be a whole number ≥ 1, got 0"),
+        ({"success": 95}, "mark slo: success must be between 0 and 1, got 95; for 95 % write"),
+        ({"total_p99": "fast"}, "mark slo: total_p99 must be a number of seconds, got 'fast'"),
+        ({"hosts": 1.5}, "mark slo: hosts must be a whole number ≥ 1, got 1.5"),
+        ({"rps": -1}, "mark slo: rps must be a number > 0"),
+        ({"latency_factor": float("nan")}, "mark slo: latency_factor must be a number > 0"),
+        ({"max_batch": 4, "wait": -1}, "mark slo: wait must be ≥ 0 seconds, got -1"),
+        ({"max_batch": 4, "mode": "wss"}, "mark slo: modes are ws and http, got 'wss'; did you mean 'ws'?"),
+    ],
+)
+def test_a_wrong_limit_is_refused(arguments, problem):
+    with pytest.raises(MarkError) as error:
+        slo(**arguments)
+    assert str(error.value).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("mark", "problem"),
+    [
+        ('scaling("1,8")', "mark scaling takes named arguments only; write scaling(batches=…)"),
+        ("slo(64)", "mark slo takes named arguments only; write slo(max_batch=…)"),
+        ("scaling(batch=1)", "mark scaling has no argument 'batch'; did you mean 'batches'?"),
+        ("scaling(zzz=1)", "mark scaling has no argument 'zzz'; write one of batches, waits"),
+        ("slo(max_batches=1)", "mark slo has no argument 'max_batches'; did you mean 'max_batch'?"),
+        ("slo(total_p999=1)", "mark slo has no argument 'total_p999'; did you mean 'total_p99'?"),
+        ("slo(max_batch='x')", "mark slo: max_batch must be a whole number ≥ 1, got 'x'"),
+    ],
+)
+def test_a_wrong_mark_on_a_test_is_refused_in_one_line(collect, mark, problem):
+    item = collect(f"@{mark}\ndef test_it(): pass")["test_it"]
+    with pytest.raises(MarkError) as error:
+        slo_marks(item), scaling_mark(item)
+    assert str(error.value).startswith(problem)
+    assert "\n" not in str(error.value)
+
+
+# How marks combine
+
+
+def test_a_test_without_marks_has_none(collect):
+    item = collect("def test_it(): pass")["test_it"]
+    assert scaling_mark(item) is None
+    assert slo_marks(item) == ()
+
+
+@pytest.mark.parametrize("mark", ["scaling", "scaling()"])
+def test_a_bare_mark_on_a_test_counts(collect, mark):
+    assert scaling_mark(collect(f"@{mark}\ndef test_it(): pass")["test_it"]) == ScalingMark()
+
+
+NESTED = """
+    pytestmark = [scaling(batches=1, waits=1, reps=1), slo(max_batch=1, success=0.5, rps=1)]
+
+    @scaling(batches=2, waits=2)
+    @slo(max_batch=2, success=0.6)
+    class TestOuter:
+        @scaling(batches=3)
+        @slo(max_batch=3)
+        def test_near(self): pass
+
+        def test_far(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_near", ScalingMark(batches=(3,), waits=(2.0,), reps=1)),
+        ("test_far", ScalingMark(batches=(2,), waits=(2.0,), reps=1)),
+    ],
+)
+def test_function_outranks_class_outranks_module_per_argument(collect, name, expected):
+    assert scaling_mark(collect(NESTED)[name]) == expected
+
+
+def test_limits_come_nearest_first(collect):
+    found = slo_marks(collect(NESTED)["test_near"])
+    assert [each.limit("max_batch").allowed for each in found] == [3, 2, 1]
+
+
+def test_a_single_mark_of_a_module_counts(collect):
+    item = collect("pytestmark = scaling(reps=2)\ndef test_it(): pass")["test_it"]
+    assert scaling_mark(item) == ScalingMark(reps=2)
+
+
+def test_a_class_outranks_the_class_it_derives_from(collect):
+    items = collect("""
+        @slo(max_batch=1)
+        @scaling(reps=1, steps=1)
+        class Base:
+            def test_it(self): pass
+
+        @slo(max_batch=2)
+        @scaling(reps=2)
+        class TestDerived(Base):
+            pass
+    """)
+    assert scaling_mark(items["test_it"]) == ScalingMark(reps=2, steps=1)
+    assert [each.limits[0].allowed for each in slo_marks(items["test_it"])] == [2, 1]
+
+
+def test_a_mark_of_a_parameter_outranks_that_of_the_function(collect):
+    items = collect("""
+        @pytest.mark.parametrize("n", [1, pytest.param(2, marks=[scaling(reps=5), slo(max_batch=5)])])
+        @scaling(reps=2, steps=2)
+        @slo(max_batch=2)
+        def test_it(n): pass
+    """)
+    assert scaling_mark(items["test_it[1]"]) == ScalingMark(reps=2, steps=2)
+    assert scaling_mark(items["test_it[2]"]) == ScalingMark(reps=5, steps=2)
+    assert [each.limits[0].allowed for each in slo_marks(items["test_it[2]"])] == [5, 2]
+
+
+@pytest.mark.parametrize(("append", "reps"), [(True, 2), (False, 9)])
+def test_a_mark_added_by_a_plugin_ranks_where_it_was_added(collect, append, reps):
+    item = collect("@scaling(reps=2)\ndef test_it(): pass")["test_it"]
+    item.add_marker(pytest.mark.scaling(reps=9, steps=9), append=append)
+    assert scaling_mark(item) == ScalingMark(reps=reps, steps=9)
+
+
+def test_an_async_test_has_its_marks(collect):
+    item = collect("@scaling(reps=2)\nasync def test_it(): pass")["test_it"]
+    assert scaling_mark(item) == ScalingMark(reps=2)
+
+
+@pytest.mark.parametrize(
+    ("marks", "problem"),
+    [
+        (["scaling(reps=1)", "scaling(reps=2)"], "mark scaling: reps is written twice in one place; write it once"),
+        (["slo(max_batch=1)", "slo(max_batch=2)"], "mark slo: max_batch is set twice in one place; write it once"),
+        (["slo(success=0.5, wait=1)", "slo(success=1, wait='1s')"], "mark slo: success is set twice in one place"),
+    ],
+)
+def test_one_place_writes_an_argument_once(collect, marks, problem):
+    item = collect("".join(f"@{mark}\n" for mark in marks) + "def test_it(): pass")["test_it"]
+    with pytest.raises(MarkError) as error:
+        slo_marks(item), scaling_mark(item)
+    assert str(error.value).startswith(problem)
+
+
+def test_two_marks_in_one_place_may_write_different_arguments(collect):
+    item = collect("@scaling(reps=1)\n@scaling(steps=2)\ndef test_it(): pass")["test_it"]
+    assert scaling_mark(item) == ScalingMark(reps=1, steps=2)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_in_one_place_the_mark_that_selects_comes_first(collect, order):
+    marks = ["@slo(max_batch=256)\n", "@slo(max_batch=64, wait=1)\n", "@slo(max_batch=8, wait=1, mode='http')\n"]
+    item = collect("".join(marks[::order]) + "def test_it(): pass")["test_it"]
+    assert [each.limits[0].allowed for each in slo_marks(item)] == [8, 64, 256]
+
+
+def test_an_action_file_is_looked_for_beside_the_test(collect, pytester, monkeypatch):
+    pytester.path.joinpath("actions.jsonl").write_text('{"a": 1}\n')
+    item = collect("@scaling(action='@actions.jsonl')\ndef test_it(): pass")["test_it"]
+    monkeypatch.chdir("/")
+    assert scaling_mark(item).action == ActionSource("lines", ({"a": 1},))
+
+
+# Limits that select nothing, or that nobody can measure
+
+
+@pytest.mark.parametrize(
+    "slos",
+    [
+        [],
+        [Slo()],
+        [slo(max_batch=64)],
+        [slo(max_batch=64, wait=1)],
+        [slo(max_batch=64, mode="http", wait=0.1)],
+        [slo(latency_factor=2), slo(overhead_p99="1s")],
+        [slo(hosts=8)],
+        [slo(hosts=64), slo(max_batch=64)],
+        [slo(connect_p99="1s", mode="http")],
+    ],
+)
+def test_limits_that_can_be_measured_are_accepted(slos):
+    check_selects(slos, ("ws", "http"), (0.1, 1.0), (1, 8))
+
+
+@pytest.mark.parametrize(
+    ("slos", "waits", "problem"),
+    [
+        (
+            [slo(max_batch=64), slo(max_batch=64, wait=5)],
+            (0.1, 1.0),
+            "mark slo(wait=5) selects no curve; the waits are 0.1, 1 (set waits= in the mark scaling)",
+        ),
+        (
+            [slo(max_batch=64, mode="http")],
+            (0.1,),
+            'mark slo(mode="http") selects no curve; the modes measured are ws (set modes= in the mark scaling)',
+        ),
+        (
+            [slo(max_batch=64, wait=1)],
+            (None,),
+            "mark slo(wait=1) selects no curve: the environment cannot be asked to wait; leave wait= out",
+        ),
+        ([slo(latency_factor=2)], (None,), "mark slo: latency_factor cannot be measured, because the environment"),
+        ([slo(overhead_p50=2)], (None,), "mark slo: overhead_p50 cannot be measured, because the environment"),
+        (
+            [Slo((Limit("overhead_p99", 1.0, "command line"),))],
+            (None,),
+            "--openenv-slo: overhead_p99 cannot be measured",
+        ),
+        ([Slo((Limit("latency_factor", 1.0, "ini"),))], (None,), "openenv_slo: latency_factor cannot be measured"),
+        ([slo(hosts=9)], (1.0,), "mark slo: hosts ≥ 9 cannot be measured with at most 8 sessions; write a batch of at"),
+    ],
+)
+def test_limits_that_cannot_be_measured_are_refused(slos, waits, problem):
+    with pytest.raises(MarkError) as error:
+        check_selects(slos, ("ws",), waits, (1, 8))
+    assert str(error.value).startswith(problem)
+    assert "\n" not in str(error.value)
+
+
+def test_without_batches_hosts_is_not_checked():
+    check_selects([slo(hosts=9)], ("ws",), (1.0,))

@@ -1,0 +1,188 @@
+"""What a mark outranks, which limits apply, and the command that reruns a curve."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from configured import Resolve, resolver
+
+from pytest_openenv_scale.core.actions import ActionSource
+from pytest_openenv_scale.core.grammar import Arrival, parse_target
+from pytest_openenv_scale.core.settings import WORKLOAD_PARSERS, ScalingMark, rerun_options
+from pytest_openenv_scale.core.slo import Limit, Slo, select
+from pytest_openenv_scale.marks import scaling
+
+LINES = ActionSource("lines", ({"a": 1}, {"a": 2}, {"a": 3}))
+
+
+@pytest.fixture
+def settle(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    return resolver(pytester, monkeypatch)
+
+
+def test_without_a_mark_nothing_changes(settle):
+    found = settle("--openenv-batches=4")
+    assert found.with_mark(None) == found
+    assert found.with_mark(ScalingMark()) == found
+
+
+MARKED = [
+    ("batches", "2", "4", (4,), (2,)),
+    ("waits", "2", 0.5, (0.5,), (2.0,)),
+    ("reps", "2", 3, 3, 2),
+    ("modes", "http", "ws", ("ws",), ("http",)),
+    ("steps", "2", 3, 3, 2),
+    ("arrival", "burst", "rate=5", Arrival("rate", 5.0), Arrival("burst")),
+    ("timeout", "1s", "2s", 2.0, 1.0),
+    ("action", '{"a": 1}', {"a": 2}, ActionSource("json", {"a": 2}), ActionSource("json", {"a": 1})),
+    ("reset", '{"seed": 1}', {"seed": 2}, {"seed": 2}, {"seed": 1}),
+]
+
+
+def test_every_argument_of_the_mark_is_an_option_too():
+    assert {case[0] for case in MARKED} == set(WORKLOAD_PARSERS)
+
+
+@pytest.mark.parametrize(("name", "said", "marked", "value", "other"), MARKED)
+def test_a_mark_outranks_ini_and_default(settle, name, said, marked, value, other):
+    mark = scaling(**{name: marked})
+    for found in (settle().with_mark(mark), settle(ini=f"openenv_{name} = {said}").with_mark(mark)):
+        assert getattr(found, name) == value
+        assert found.sources[name] == "mark"
+
+
+@pytest.mark.parametrize(("name", "said", "marked", "value", "other"), MARKED)
+def test_the_command_line_outranks_a_mark(settle, name, said, marked, value, other):
+    found = settle(f"--openenv-{name}={said}").with_mark(scaling(**{name: marked}))
+    assert getattr(found, name) == other
+    assert found.sources[name] == "command line"
+
+
+def test_a_mark_changes_only_what_it_writes(settle):
+    found = settle(ini="openenv_reps = 2").with_mark(scaling(batches=4))
+    assert (found.batches, found.reps, found.waits) == ((4,), 2, (0.1, 1.0))
+    assert (found.sources["batches"], found.sources["reps"], found.sources["waits"]) == ("mark", "ini", "default")
+
+
+# One step per line of an action file
+
+
+def test_an_action_file_gives_as_many_steps_as_it_has_lines(settle, pytester):
+    pytester.path.joinpath("actions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    found = settle("--openenv-action=@actions.jsonl")
+    assert (found.steps, found.sources["steps"]) == (2, "default")
+    assert found.with_mark(ScalingMark(action=LINES)).steps == 2
+    assert settle().with_mark(ScalingMark(action=LINES)).steps == 3
+
+
+def test_steps_that_are_written_stay(settle):
+    assert settle("--openenv-steps=5").with_mark(ScalingMark(action=LINES)).steps == 5
+    assert settle(ini="openenv_steps = 5").with_mark(ScalingMark(action=LINES)).steps == 5
+    assert settle().with_mark(ScalingMark(action=LINES, steps=1)).steps == 1
+
+
+def test_a_mark_with_one_action_takes_the_steps_of_an_ini_file_back(settle, pytester):
+    pytester.path.joinpath("actions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    found = settle(ini="openenv_action = @actions.jsonl")
+    assert found.steps == 2
+    assert found.with_mark(scaling(action={"a": 1})).steps == 1
+
+
+# Axes and limits
+
+
+def test_an_axis_keeps_what_was_declared_before_the_command_line_narrowed_it(settle):
+    found = settle("--openenv-waits=1", "--openenv-modes=http", ini="openenv_waits = 2").with_mark(
+        scaling(modes="ws", batches=[4, 8])
+    )
+    assert found.axis("waits") == (1.0, 2.0)
+    assert found.axis("modes") == ("http", "ws")
+    assert found.axis("batches") == (4, 8)
+
+
+def test_limits_come_from_the_command_line_then_the_marks_then_ini(settle):
+    found = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  success>=0.5\n  rps>=1")
+    slos = found.slos([Slo((Limit("max_batch", 64), Limit("success", 0.9)))])
+    chosen = select(slos, 1.0, "ws")
+    assert [(limit.name, limit.allowed, limit.source) for limit in chosen.limits] == [
+        ("max_batch", 8, "command line"),
+        ("success", 0.9, "mark"),
+        ("rps", 1.0, "ini"),
+    ]
+
+
+def test_without_limits_there_are_none(settle):
+    assert settle().slos() == ()
+
+
+# The command that reruns a curve
+
+
+def rerun(found, *, target="local", mode="ws", wait=1.0):
+    return rerun_options(found, target=parse_target(target), mode=mode, wait=wait)
+
+
+def test_a_test_that_has_one_curve_needs_no_options(settle):
+    assert rerun(settle(ini="openenv_waits = 1")) == ""
+
+
+def test_a_rerun_picks_the_curve_among_several(settle):
+    found = settle(ini="openenv_modes = ws,http\nopenenv_target =\n  local\n  local,server=uvicorn")
+    assert rerun(found, target="local,server=uvicorn", mode="http", wait=0.1) == (
+        "--openenv-target local,server=uvicorn --openenv-waits 0.1 --openenv-modes http"
+    )
+
+
+def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
+    found = settle(
+        "--openenv-target=local,server=uvicorn",
+        "--openenv-batches=1,8..32",
+        "--openenv-waits=1,2",
+        "--openenv-slo=max_batch>=8",
+        "--openenv-slo=success>=0.9",
+        '--openenv-action={"a": 1}',
+        "--openenv-full-grid",
+        "--openenv-header=X-A: hunter2",
+        "--openenv-note=a note",
+        "--openenv-results=runs",
+        ini="openenv_reps = 3",
+    )
+    assert shlex.split(rerun(found, target="local,server=uvicorn", wait=2.0)) == [
+        *("--openenv-target", "local,server=uvicorn", "--openenv-waits", "2", "--openenv-batches", "1,8..32"),
+        *("--openenv-action", '{"a": 1}', "--openenv-slo", "max_batch>=8", "--openenv-slo", "success>=0.9"),
+        "--openenv-full-grid",
+    ]
+
+
+def test_a_rerun_of_a_curve_without_a_wait_names_none(settle):
+    assert rerun(settle("--openenv-waits=1"), wait=None) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--openenv-url=https://u:hunter2@h/p?k=hunter2"], "--openenv-url 'https://h/p?k=***'"),
+        (["--openenv-target=https://u:hunter2@h"], "--openenv-target https://h"),
+        (
+            ["--openenv-target=local,env.MY_TOKEN=hunter2"],
+            "--openenv-target 'local,env.MY_TOKEN=***'",
+        ),
+    ],
+)
+def test_a_rerun_holds_no_secret(settle, arguments, expected):
+    found = settle(*arguments, ini="openenv_waits = 1")
+    assert rerun_options(found, target=found.targets[0], mode="ws", wait=1.0) == expected
+
+
+def test_a_rerun_names_the_file_that_a_url_was_read_from(settle, pytester):
+    pytester.path.joinpath(".env").write_text("OPENENV_URL=http://u:hunter2@h\n")
+    found = settle("--openenv-url=env:.env", ini="openenv_waits = 1")
+    assert rerun_options(found, target=found.targets[0], mode="ws", wait=1.0) == "--openenv-url env:.env"
+
+
+def test_the_options_of_a_rerun_give_the_same_settings(settle):
+    found = settle("--openenv-target=local,a=1", "--openenv-batches=3", "--openenv-seed=7", "--openenv-until-done")
+    again = settle(*shlex.split(rerun(found, target="local,a=1", wait=0.1)))
+    assert (again.targets, again.batches, again.seed, again.until_done) == (found.targets, (3,), 7, True)
+    assert again.waits == (0.1,)
