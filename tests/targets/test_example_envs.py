@@ -1,0 +1,221 @@
+"""The example repositories, used as somebody who cloned one would: `python -m pytest` in its folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from openenv_venvs import openenv_python_or_skip
+from pytest_run import PytestRun, environ
+
+pytestmark = pytest.mark.real
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_envs"
+NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/openenv.yaml"))
+OPENENV = "openenv==0.10.0"
+PYTEST_PASSED, PYTEST_TESTS_FAILED = 0, 1
+
+GENERIC_EPISODE = """
+import asyncio, json, sys
+from openenv.core.generic_client import GenericEnvClient
+
+async def main(url):
+    async with GenericEnvClient(base_url=url) as client:
+        first = await client.reset()
+        second = await client.step({"message": "hello"})
+        try:
+            await client.step({"massage": "hello"})
+        except RuntimeError as error:
+            refused = str(error)
+        state = await client.state()
+        print(json.dumps([first.observation, second.observation, second.reward, refused, state]))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+# The package as others import it: not `server.app` from its folder, but `countdown.server.app`.
+COUNTDOWN_EPISODE = """
+import json, threading, time
+import uvicorn
+from countdown import CountdownAction, CountdownEnv
+from countdown.server.app import app
+
+server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+threading.Thread(target=server.run, daemon=True).start()
+while not server.started:
+    time.sleep(0.05)
+port = server.servers[0].sockets[0].getsockname()[1]
+with CountdownEnv(base_url=f"http://127.0.0.1:{port}").sync() as env:
+    results = [env.reset()] + [env.step(CountdownAction(take=take)) for take in (3, 3, 3, 1)]
+    played = [(result.observation.remaining, result.done, result.reward) for result in results]
+    print(json.dumps([played, env.state().step_count]))
+"""
+
+
+@pytest.fixture(scope="session")
+def python_with_openenv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A python that holds the real openenv and, where that has no say, what these tests run with.
+
+    Installing the project beside openenv would take a minute and test what the index serves today. Instead an empty
+    environment gets both site-packages: openenv's first, so that its versions are the ones its installation chose,
+    then ours with the project in it, editable or not: `addsitedir` reads the `.pth` files of both, as Python does.
+    """
+    openenv = openenv_python_or_skip(OPENENV)
+    folder = tmp_path_factory.mktemp("openenv-and-plugin") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    python = folder / "bin" / "python"
+    lines = [f"import site; site.addsitedir({str(site_packages(of))!r})" for of in (openenv, Path(sys.executable))]
+    (site_packages(python) / "both.pth").write_text("\n".join(lines) + "\n")
+    return python
+
+
+def site_packages(python: Path) -> Path:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return Path(done.stdout.strip())
+
+
+def clone(name: str, folder: Path, called: str | None = None) -> Path:
+    """A copy of an example repository, without what somebody's own runs left in it."""
+    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "openenv-results", "*.egg-info", ".venv")
+    return Path(shutil.copytree(EXAMPLES / name, folder / (called or name), ignore=ignored))
+
+
+def run_pytest_in(repository: Path, python: Path, *options: str) -> PytestRun:
+    """Run the tests there; in what they said, lines are not broken."""
+    done = run(python, "-m", "pytest", *options, cwd=repository)
+    return PytestRun(repository, done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr))
+
+
+def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in environ(NO_COLOR="1").items() if name not in ("PYTHONPATH", "FORCE_COLOR")}
+    return subprocess.run(
+        [str(python), *arguments],
+        cwd=cwd,
+        env=kept,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+@contextmanager
+def hypercorn(repository: Path, app: str) -> Iterator[str]:
+    log = repository / "hypercorn.log"
+    with log.open("w") as out:
+        command = [sys.executable, "-m", "hypercorn", app, "--bind", "127.0.0.1:0"]
+        server = subprocess.Popen(command, cwd=repository, env=environ(), stdout=out, stderr=out)
+    try:
+        for _ in range(200):
+            if found := re.search(r"Running on (http://\S+)", log.read_text()):
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.wait(0.1)
+        else:
+            pytest.fail(f"hypercorn did not start: {log.read_text()}")
+        yield found[1]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def lines_of_code(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scaling_test_is_five_lines(name: str) -> None:
+    (test,) = (EXAMPLES / name).glob("tests/test_*.py")
+    assert len(lines_of_code(test)) <= 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_openenv_validate_accepts_an_examples_manifest(name: str, tmp_path: Path) -> None:
+    openenv = openenv_python_or_skip(OPENENV)
+    repository = clone(name, tmp_path)
+    done = run(openenv, "-m", "openenv.cli", "validate", "--level", "static", "--json", cwd=repository)
+    report = json.loads(done.stdout)
+    assert (report["verdict"], report["manifest"]["name"]) == ("pass", name), report
+
+
+def test_echo_is_green_on_starlette_alone(tmp_path: Path) -> None:
+    tested = run_pytest_in(clone("echo", tmp_path), Path(sys.executable))
+    assert tested.code == PYTEST_PASSED, tested.output
+    assert "SLO met: max_batch ≥ 32" in tested.output
+    assert pc.all(tested.rows()["success"]).as_py()
+
+
+def test_echo_is_an_openenv_server_to_openenvs_own_client(tmp_path: Path) -> None:
+    openenv = openenv_python_or_skip(OPENENV)
+    with hypercorn(clone("echo", tmp_path), "server.app:app") as url:
+        done = run(openenv, "-c", GENERIC_EPISODE, url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second, reward, refused, state = json.loads(done.stdout)
+    assert first["echoed_message"] == "ready"
+    assert (second["echoed_message"], reward) == ("hello", 0.5)
+    assert "VALIDATION_ERROR" in refused
+    assert state["step_count"] == 1
+
+
+def test_echo_holds_as_many_sessions_as_max_concurrent_envs_says(tmp_path: Path) -> None:
+    repository = clone("echo", tmp_path)
+    tested = run_pytest_in(repository, Path(sys.executable), "--openenv-target", "local,max_envs=5")
+    assert tested.code == PYTEST_TESTS_FAILED, tested.output
+    assert "CAPACITY_REACHED at 5 sessions" in tested.output
+    assert "MAX_CONCURRENT_ENVS ≥ 32" in tested.output
+
+
+def test_countdown_plays_an_episode_with_its_own_client(tmp_path: Path, python_with_openenv: Path) -> None:
+    clone("countdown", tmp_path)
+    done = run(python_with_openenv, "-c", COUNTDOWN_EPISODE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    played, steps = json.loads(done.stdout)
+    assert played == [[10, False, None], [7, False, 0.0], [4, False, 0.0], [1, False, 0.0], [0, True, 1.0]]
+    assert steps == 4
+
+
+def test_countdown_is_green_and_its_sessions_play_on_after_the_episodes_end(
+    tmp_path: Path, python_with_openenv: Path
+) -> None:
+    # A clone is often called something that Python cannot import.
+    repository = clone("countdown", tmp_path, called="my-countdown")
+    tested = run_pytest_in(repository, python_with_openenv)
+    assert tested.code == PYTEST_PASSED, tested.output
+    assert "SLO met: max_batch ≥ 32" in tested.output
+    rows = tested.rows()
+    assert set(rows["steps_done"].to_pylist()) == {12}
+    assert all(seconds > 0 for seconds in rows["resets"].to_pylist())
+
+
+def test_countdown_with_one_session_is_red_and_names_the_line_that_makes_it_green(
+    tmp_path: Path, python_with_openenv: Path
+) -> None:
+    repository = clone("countdown", tmp_path)
+    set_max_concurrent_envs(repository, 1)
+    red = run_pytest_in(repository, python_with_openenv)
+    assert red.code == PYTEST_TESTS_FAILED, red.output
+    assert "the environment is configured for one session" in red.output
+    assert "SLO missed: max_batch ≥ 32, got 1" in red.output
+    remedy = re.search(r"create_app\(\.\.\., max_concurrent_envs=(\d+)\)", red.output)
+    assert remedy, red.output
+    set_max_concurrent_envs(repository, int(remedy[1]))
+    green = run_pytest_in(repository, python_with_openenv)
+    assert green.code == PYTEST_PASSED, green.output
+
+
+def set_max_concurrent_envs(repository: Path, sessions: int) -> None:
+    app = repository / "server" / "app.py"
+    text, changed = re.subn(r"max_concurrent_envs=\d+", f"max_concurrent_envs={sessions}", app.read_text())
+    assert changed == 1
+    app.write_text(text)
