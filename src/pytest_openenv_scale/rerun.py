@@ -21,11 +21,10 @@ def test_name(item: pytest.Item, target_id: str | None) -> str:
     return item.nodeid.removesuffix(alone)
 
 
-def rerun_command(config: pytest.Config, test: str, settings: Settings, target: TargetSpec) -> str:
+def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:
     """Return the command that repeats the sweep of one test on one target, quoted for a shell, no secrets."""
-    path, colons, name = test.partition("::")
-    here = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
-    words = ["pytest", f"{here}{colons}{name}"]
+    config = item.config
+    words = ["pytest", *_place(item, test)]
     if config.option.markexpr:
         words += ["-m", config.option.markexpr]
     options = rerun_options(settings, target=target, mode=",".join(settings.modes), wait=None)
@@ -33,3 +32,12 @@ def rerun_command(config: pytest.Config, test: str, settings: Settings, target: 
     if settings.sources["waits"] == "command line":
         words += ["--openenv-waits", ",".join(map(format_number, settings.waits))]
     return shlex.join(words)
+
+
+def _place(item: pytest.Function, test: str) -> list[str]:
+    """Return how to name a test from the directory pytest was started in: by its file, or by its module."""
+    path, colons, name = test.partition("::")
+    file = item.config.rootpath / path
+    if item.config.option.pyargs and not file.exists():
+        return ["--pyargs", f"{item.module.__name__}{colons}{name}"]
+    return [f"{os.path.relpath(file, item.config.invocation_params.dir)}{colons}{name}"]

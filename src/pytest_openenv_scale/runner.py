@@ -188,7 +188,7 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         endpoint=endpoint,
         settings=declared.settings,
         slos=declared.slos,
-        rerun=rerun_command(invocation.config, test, declared.settings, targets[index]),
+        rerun=rerun_command(item, test, declared.settings, targets[index]),
     )
 
     def keep(sweep: Sweep) -> None:

@@ -71,8 +71,16 @@ class Inner:
         return fakes.said(self.path)
 
 
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory) -> Path:
+    """Where inner processes keep bytecode, so that only the first one compiles."""
+    return tmp_path_factory.mktemp("bytecode")
+
+
 @pytest.fixture
-def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> Inner:
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory, bytecode: Path) -> Inner:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(bytecode))
     for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "MAX_CONCURRENT_ENVS", "WORKERS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")

@@ -174,3 +174,14 @@ def test_the_rerun_command_measures_just_that_curve_again(inner):
     (inner.path / "events.txt").unlink()
     inner.run(*words[1:]).assert_outcomes(failed=1)
     assert [line.split()[2] for line in inner.events if line.startswith("cell")] == ["0.1", "0.1"]
+
+
+def test_the_rerun_command_finds_the_test_from_another_folder_and_in_an_installed_package(inner):
+    inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
+    (inner.path / "below").mkdir()
+    full = ("--openenv-target", "fake,capacity=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(inner.path / "below")
+        inner.run("..", *full).stdout.fnmatch_lines(["*rerun: pytest ../test_it.py::test_scale --openenv-target *"])
+    suite = inner.run("--pyargs", "pytest_openenv_scale.suite", "--openenv-slo", "max_batch>=2", *full)
+    suite.stdout.fnmatch_lines(["*rerun: pytest --pyargs pytest_openenv_scale.suite.test_scaling::test_scaling *"])

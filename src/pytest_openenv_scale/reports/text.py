@@ -33,6 +33,7 @@ _ASCII = str.maketrans(
     }
 )
 _SPECIAL = "".join(map(chr, _ASCII))
+_CALL = re.compile(r"\(\.\.\., ")  # A line to copy stays in one piece.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -90,7 +91,7 @@ class Page:
     def say(self, text: str, *, indent: int = 2, hang: int = 2, **markup: bool) -> None:
         """Add a sentence, wrapped to the width; further lines are indented by `hang` more."""
         wrapped = textwrap.wrap(
-            _UNIT.sub("\xa0", self.fit(collapse(text))),
+            _CALL.sub("(...,\xa0", _UNIT.sub("\xa0", self.fit(collapse(text)))),
             self.width,
             initial_indent=" " * indent,
             subsequent_indent=" " * (indent + hang),
