@@ -56,8 +56,11 @@ class _End:
         try:
             return act()
         except Exception as error:
+            from .core.run import RunError
+
+            said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             self.well = False
-            self._invocation.problems.append(f"{name} was not written: {type(error).__name__}: {error}")
+            self._invocation.problems.append(f"{name} was not written: {said}")
             return None
 
 
@@ -72,40 +75,16 @@ def _end_run(path: Path, status: Status) -> Run:
 
 
 def _write_reports(end: _End, invocation: Invocation, run: Run) -> None:
+    from .reports import append_step_summary, write_json, write_reports
+
     settings, hooks = invocation.settings, invocation.config.hook
     if invocation.place.kept:
-        end.attempt("report.json", lambda: _write_json(run, run.path / "report.json"))
-        if "md" in settings.report:
-            end.attempt("report.md", lambda: _write_markdown(run, run.path / "report.md"))
-    if settings.json is not None:
-        path = settings.json
-        end.attempt(f"--openenv-json {path}", lambda: _write_json(run, path))
-    end.attempt("the GitHub step summary", lambda: _append_step_summary(run))
+        end.attempt("the report", lambda: write_reports(run, formats=settings.report))
+    if (path := settings.json) is not None:
+        end.attempt(f"--openenv-json {path}", lambda: write_json(run, path))
+    end.attempt("the GitHub step summary", lambda: append_step_summary(run))
     relayed: Any = hooks
     end.attempt("a report of pytest_openenv_scale_report", lambda: relayed.pytest_openenv_scale_report(run=run))
-
-
-def _write_json(run: Run, path: Path) -> None:
-    from .reports.json import render
-
-    _write(path, render(run))
-
-
-def _write_markdown(run: Run, path: Path) -> None:
-    from .reports.markdown import render
-
-    _write(path, render(run))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def _append_step_summary(run: Run) -> None:
-    from .reports.github import append_step_summary
-
-    append_step_summary(run)
 
 
 def summarise(invocation: Invocation, reporter: Any) -> None:
@@ -121,11 +100,11 @@ def summarise(invocation: Invocation, reporter: Any) -> None:
 
 
 def _show_curves(invocation: Invocation, reporter: Any) -> None:
-    from .progress import encoding
+    from .progress import encoding, page_width
     from .reports.overview import summary_lines
     from .reports.terminal import sweep_lines
 
-    width: int = invocation.config.get_terminal_writer().fullwidth
+    width = page_width(invocation.config)
     views = list(invocation.views.values())
     reporter.section("OpenEnv scaling")
     for view in views:

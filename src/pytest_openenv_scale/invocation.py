@@ -84,7 +84,7 @@ class Invocation:
     def place(self) -> RunPlace:
         """Where the run goes; for `--openenv-results none` a folder that the end of the run removes."""
         if self._place is None:
-            from .core.run import new_run_id
+            from .core.rundir import new_run_id
 
             results = self.settings.results
             self._place = RunPlace(

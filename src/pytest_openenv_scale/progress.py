@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from .reports import phrases
 from .reports.terminal import cell_line
 from .reports.text import Line, Page
 
+LOG_WIDTH = 120
+"""Columns written where standard output is no terminal and COLUMNS says nothing."""
+
 
 class Progress(Observer):
     """Writes live lines through pytest's terminal reporter, whatever is captured at the moment."""
@@ -25,7 +29,7 @@ class Progress(Observer):
     def __init__(self, config: pytest.Config, reporter: Any) -> None:
         self._capture: Any = config.pluginmanager.getplugin("capturemanager")
         self._reporter = reporter
-        self._width: int = config.get_terminal_writer().fullwidth
+        self._width = page_width(config)
         self._rewrites = bool(reporter.isatty)
         self._live = False
         self._said: set[str] = set()
@@ -106,6 +110,12 @@ def make_progress(config: pytest.Config) -> Progress | None:
     if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < -1:
         return None
     return Progress(config, reporter)
+
+
+def page_width(config: pytest.Config) -> int:
+    """Return the columns to write to; a log file, which has none, gets enough for every figure."""
+    width: int = config.get_terminal_writer().fullwidth
+    return width if "COLUMNS" in os.environ or sys.stdout.isatty() else max(width, LOG_WIDTH)
 
 
 def encoding() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from typing import Any, cast
 
 import pytest
 
@@ -39,5 +40,6 @@ def _place(item: pytest.Function, test: str) -> list[str]:
     path, colons, name = test.partition("::")
     file = item.config.rootpath / path
     if item.config.option.pyargs and not file.exists():
-        return ["--pyargs", f"{item.module.__name__}{colons}{name}"]
+        module: str = cast(Any, item.module).__name__
+        return ["--pyargs", f"{module}{colons}{name}"]
     return [f"{os.path.relpath(file, item.config.invocation_params.dir)}{colons}{name}"]

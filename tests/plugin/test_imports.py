@@ -22,6 +22,18 @@ def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, ini):
     inner.run_process("-m", "not scaling", "-p", "no:hypothesispytest").assert_outcomes(passed=1, deselected=1)
 
 
+def test_nor_does_the_controller_of_xdist_workers(inner):
+    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:hypothesispytest\n")
+    inner.tests("def test_light():\n    pass\n")
+    inner.pytester.makeconftest(
+        "import sys\nfrom pathlib import Path\n\ndef pytest_unconfigure(config):\n"
+        "    if not hasattr(config, 'workerinput'):\n"
+        f"        Path('heavy').write_text(' '.join(name for name in {HEAVY} if name in sys.modules))\n"
+    )
+    inner.run_process("-n1").assert_outcomes(passed=1)
+    assert (inner.path / "heavy").read_text() == ""
+
+
 def test_importing_the_package_imports_none_of_its_parts(inner):
     code = (
         "import sys, pytest_openenv_scale\n"

@@ -60,14 +60,18 @@ def _on_a_terminal(inner, *arguments: str) -> str:
     with subprocess.Popen(command, cwd=inner.path, env=env, stdout=theirs, stderr=theirs, stdin=theirs) as process:
         os.close(theirs)
         chunks = []
-        while True:
-            try:
-                chunk = os.read(ours, 65536)
-            except OSError:
-                break
-            if not chunk:
-                break
+        while chunk := _read(ours):
             chunks.append(chunk)
-        assert process.wait(60) == pytest.ExitCode.OK
+        code = process.wait(60)
     os.close(ours)
-    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", b"".join(chunks).decode()).replace("\r\n", "\n")
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", b"".join(chunks).decode()).replace("\r\n", "\n")
+    assert code == pytest.ExitCode.OK, text
+    return text
+
+
+def _read(terminal: int) -> bytes:
+    """What comes next; nothing once the other side is closed, which Linux tells by an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""

@@ -536,7 +536,7 @@ async def test_independent_servers_are_spoken_to_from_open_to_close(name, tls):
     async with running(name, tls=tls) as url, opened(url, tls=trusting() if tls else None) as (connection, recorder):
         connection.send(Message(b'{"type":"reset"}'))
         connection.send(Message(b'{"type":"step","data":{"size":300000}}'))
-        connection.send(Message(b'{"type":"step","data":{"wait_seconds":0.3}}'))
+        connection.send(Message(b'{"type":"step","data":{"wait_seconds":0.2}}'))
         texts = await recorder.texts_after(3)
         assert [text.startswith('{"type": "observation"') for text in texts] == [True] * 3
         assert len(texts[1]) > 300_000

@@ -7,7 +7,7 @@ import pytest
 from report_samples import a_run, doubtful_sweep, refused_sweep
 
 from pytest_openenv_scale.core.run import RunError
-from pytest_openenv_scale.reports import junit_properties, write_reports
+from pytest_openenv_scale.reports import junit_properties, write_json, write_reports
 from pytest_openenv_scale.reports.json import document, render
 
 
@@ -65,7 +65,7 @@ def test_problems_of_a_run_are_told():
 def test_reports_are_written_into_the_run_and_to_a_fixed_path(tmp_path):
     run = a_run(tmp_path / "run")
     fixed = tmp_path / "new" / "openenv.json"
-    written = write_reports(run, json_path=fixed)
+    written = [*write_reports(run), write_json(run, fixed)]
     assert set(written) == {fixed, run.path / "report.json", run.path / "report.md"}
     assert fixed.read_text() == (run.path / "report.json").read_text() == render(run)
     assert all(path.exists() for path in written)
@@ -81,9 +81,9 @@ def test_only_the_formats_asked_for_are_written(tmp_path):
     assert write_reports(a_run(tmp_path), formats=()) == [tmp_path / "report.json"]
 
 
-def test_a_run_that_is_not_kept_gets_the_json_report_only(tmp_path):
+def test_a_run_that_is_not_kept_gets_no_report_of_its_own(tmp_path):
     run = a_run(tmp_path / "gone", kept=False)
-    assert write_reports(run, json_path=tmp_path / "openenv.json") == [tmp_path / "openenv.json"]
+    assert write_reports(run) == []
     assert not run.path.exists()
 
 

@@ -71,7 +71,6 @@ class Share:
         make = order.workload.maker(self._cell.wait)
         step_timeout = order.timeout_s + (self._cell.wait or 0.0)
         if self._cell.mode == "http":
-
             check_headers(order.headers)
             for url in order.urls:
                 find_place(url)

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from threading import Thread
 from typing import Any
@@ -55,7 +56,8 @@ class Worker:
             try:
                 order = self._pipe.recv()
             except Exception:  # The parent is gone, or what it sent cannot be read here.
-                loop.call_soon_threadsafe(self._stopped.set)
+                with suppress(RuntimeError):  # The loop may have ended by itself meanwhile.
+                    loop.call_soon_threadsafe(self._stopped.set)
                 return
             loop.call_soon_threadsafe(self._take, order)
 

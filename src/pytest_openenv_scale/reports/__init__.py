@@ -26,6 +26,7 @@ __all__ = [
     "run_lines",
     "summary_lines",
     "sweep_lines",
+    "write_json",
     "write_reports",
 ]
 
@@ -33,36 +34,36 @@ FORMATS: Mapping[str, tuple[str, Callable[[Run], str]]] = {"md": ("report.md", m
 """The reports that can be asked for: the name of each file and what renders it."""
 
 
-def write_reports(
-    run: Run,
-    *,
-    json_path: Path | None = None,
-    formats: tuple[str, ...] = ("md",),
-    directory: Path | None = None,
-) -> list[Path]:
+def write_reports(run: Run, *, formats: tuple[str, ...] = ("md",), directory: Path | None = None) -> list[Path]:
     """Write `report.json` and the formats asked for, each file complete or not there; return their paths.
 
-    They go into `directory`, by default that of the run; a run that is not kept gets none there. The JSON
-    report goes to `json_path` as well. Any run can be reported, also one that was interrupted or is damaged.
+    They go into `directory`, by default that of the run; a run that is not kept gets none there. Any run
+    can be reported, also one that was interrupted or is damaged.
 
     Raises:
         RunError: a file cannot be written.
     """
     folder = directory or (run.path if run.record.kept else None)
-    told = json.render(run)
-    files = {} if json_path is None else {json_path: told}
-    if folder is not None:
-        files[folder / "report.json"] = told
-        for name in formats:
-            file, render = FORMATS[name]
-            files[folder / file] = render(run)
-    for path, content in files.items():
-        _write(path, content)
-    return list(files)
+    if folder is None:
+        return []
+    paths = [write_json(run, folder / "report.json")]
+    for name in formats:
+        file, render = FORMATS[name]
+        paths.append(_write(folder / file, render(run)))
+    return paths
 
 
-def _write(path: Path, content: str) -> None:
-    """Replace a file at once; its directory is made where it is missing."""
+def write_json(run: Run, path: Path) -> Path:
+    """Write the JSON report to a path of its own and return it.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    return _write(path, json.render(run))
+
+
+def _write(path: Path, content: str) -> Path:
+    """Replace a file at once and return its path; its directory is made where it is missing."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,3 +76,4 @@ def _write(path: Path, content: str) -> None:
         raise RunError(f"the report cannot be written: {path}: {error.filename} is a file, not a folder") from None
     except OSError as error:
         raise RunError(f"the report cannot be written: {path}: {error.strerror}") from None
+    return path
