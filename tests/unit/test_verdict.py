@@ -161,6 +161,19 @@ def test_without_any_slo_a_curve_on_which_no_cell_passes_is_missed():
     assert verdict.headline.startswith("SLO missed: no cell passes: success 0.0 % < 95 % at batch 4 (4 of 4 failed")
 
 
+def test_without_any_slo_a_server_that_died_is_a_miss_even_after_cells_that_passed():
+    died = a_summary(8, failed=8, server_exit="killed by SIGKILL")
+    verdict = judge(a_summary(2), died, batches=(2, 8, 32))
+    assert verdict.outcome is MISSED
+    assert "SIGKILL" in verdict.headline
+
+
+def test_without_any_slo_a_curve_that_ended_early_is_inconclusive():
+    verdict = judge(a_summary(2), batches=(2, 8, 32))
+    assert verdict.outcome is INCONCLUSIVE
+    assert "batches 8 and 32 not measured" in verdict.headline
+
+
 def test_without_any_slo_a_curve_in_doubt_is_inconclusive():
     assert judge(a_summary(4, failed=4), a_summary(8, findings=BUSY)).outcome == INCONCLUSIVE
 

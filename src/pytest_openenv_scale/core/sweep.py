@@ -180,7 +180,7 @@ def measure_sweep(
     )
     if not said.waits:
         observer.note(f"{test}: the action has no wait_seconds, so the waits mean nothing here: one curve per mode")
-    with run.measure_lock(), LoadGenerator(settings.processes) as generator:
+    with run.measure_lock(observer.note), LoadGenerator(settings.processes) as generator:
         record = run.begin_sweep(record)
         sweep = _Measurement(endpoint, settings, said, run, observer, record, generator)
         try:

@@ -188,7 +188,12 @@ def _judge_per_core(case: _Case, limit: Limit) -> _Finding:
 
 
 def _judge_default(case: _Case) -> _Finding:
-    """Without any SLO a curve is missed only if no cell passes."""
+    """Without any SLO a curve is missed only if no cell passes, or the server died."""
+    died = next((breach for cell in case.cells for breach in cell.breaches if breach.limit == "server"), None)
+    if died is not None:
+        return _Finding(Outcome.MISSED, died.text)
+    if _ended_early(case):
+        return _Finding(Outcome.INCONCLUSIVE, f"not measured to its end: {_open_end(case)}")
     if any(cell.passed for cell in case.cells):
         return _Finding(Outcome.MET, f"no limit was asked for; max batch: {_got(case)}")
     if any(cell.passed is None for cell in case.cells):
@@ -268,11 +273,20 @@ def _stop_reason(case: _Case) -> str | None:
         return None
     noun = "batch" if len(missing) == 1 else "batches"
     left = f"{noun} {text_of.several(missing)} not measured"
-    measured = [cell for cell in case.cells if cell.batch < missing[0]]
-    if should_stop([cell.passed for cell in measured]):
-        last = text_of.several([cell.batch for cell in measured[-2:]])
-        return f"stopped after two failing batches in a row ({last}); {left}"
-    return f"ended early; {left}"
+    if _ended_early(case):
+        return f"ended early; {left}"
+    last = text_of.several([cell.batch for cell in _before(case, missing[0])[-2:]])
+    return f"stopped after two failing batches in a row ({last}); {left}"
+
+
+def _ended_early(case: _Case) -> bool:
+    """Tell whether batches are missing although the curve was not stopped by two failing ones."""
+    missing = _unmeasured(case)
+    return bool(missing) and not should_stop([cell.passed for cell in _before(case, missing[0])])
+
+
+def _before(case: _Case, batch: int) -> list[CellVerdict]:
+    return [cell for cell in case.cells if cell.batch < batch]
 
 
 def _first_breaches(cells: Sequence[CellVerdict]) -> list[str]:
