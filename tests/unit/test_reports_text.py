@@ -60,5 +60,5 @@ def test_what_a_server_wrote_can_always_be_printed(text):
 @pytest.mark.parametrize("width", range(60, 90))
 def test_a_line_to_copy_is_never_broken(width: int) -> None:
     page = Page(width, "utf-8")
-    page.say("one session at a time: in the app's file write create_app(..., max_concurrent_envs=32) and start it again")
+    page.say("one session at a time: in the app's file write create_app(..., max_concurrent_envs=32)")
     assert "create_app(..., max_concurrent_envs=32)" in page.text

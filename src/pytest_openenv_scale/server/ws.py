@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from typing import Any, cast
 from urllib.parse import parse_qs
 
@@ -18,7 +19,7 @@ from .websocket import GOING_AWAY, NORMAL, Send, Socket, UnreadableError
 UNPARSABLE = (ValueError, RecursionError)
 
 
-class _Endpoint:
+class _Endpoint(ABC):
     """A WebSocket from handshake to close: what every endpoint does around its conversation."""
 
     def __init__(self, sessions: Sessions) -> None:
@@ -48,21 +49,21 @@ class _Endpoint:
                 last_words = self.broken(str(error))
         await socket.close(last_words, code)
 
+    @abstractmethod
     def wanted_session(self, scope: Event) -> str | None:
         """The id of the existing session the client asks for."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def converse(self, socket: Socket, environment: Environment) -> None:
         """Answer messages until the session is to be closed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refused(self, full: CapacityReachedError) -> str:
         """The last message of a session that does not fit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def broken(self, message: str) -> str:
         """The last message of a session that cannot go on."""
-        raise NotImplementedError
 
 
 class SessionEndpoint(_Endpoint):
