@@ -167,8 +167,8 @@ def test_a_url_or_header_that_cannot_be_used_is_one_clear_error(generators, url,
 
 
 def test_after_an_order_that_was_refused_the_next_one_runs(environment, actions, generators):
-    """The processes that had already agreed must not go on to the next cell with the old one in hand."""
-    text = "import time\ndef act(session, step):\n    assert session, 'zero'\n    time.sleep(0.2)\n    return {}\n"
+    """What the other processes have yet to say about it must not be taken for an answer to the next."""
+    text = "import time\ndef act(session, step):\n    time.sleep(0.2 * session)\n    raise ValueError('zero')\n"
     (actions / "says_no_once.py").write_text(text)
     generator = generators(2)
     with pytest.raises(LoadError, match="zero"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -41,6 +43,19 @@ async def test_a_hold_steps_only_when_every_session_is_reset():
     assert all((row.reset_done_s or 0) + (row.hold_latency or 0) >= slowest - 1e-6 for row in rows)
     # What a session waits for the others is no part of its own total.
     assert all((row.total_latency or 9) < (row.hold_latency or 0) + 1 for row in rows)
+
+
+async def test_a_hold_may_last_longer_than_any_answer(monkeypatch):
+    monkeypatch.setattr(share, "WINDOW", 1)
+
+    async def script(peer: Peer) -> None:
+        await asyncio.sleep(0.12)
+        await good(peer)
+
+    async with scripted(script) as server:
+        rows = await play(server.url, batch=5, arrival="hold", timeout=0.3)
+    assert [row.success for row in rows] == [True] * 5
+    assert max(row.hold_latency or 0 for row in rows) > 0.4
 
 
 async def test_a_hold_does_not_wait_for_sessions_that_failed():
@@ -104,6 +119,27 @@ async def test_every_session_asked_for_has_one_row_also_over_several_processes()
     numbers = [row.request_id for rows, _ in parts for row in rows.rows]
     assert sorted(numbers) == list(range(11))
     assert [row.process for rows, _ in parts for row in rows.rows] == [0] * 4 + [1] * 4 + [2] * 3
+
+
+@pytest.mark.parametrize(("mode", "needed"), [("ws", False), ("http", True)])
+def test_aiohttp_is_loaded_before_the_cell_begins_and_only_where_it_is_needed(mode, needed):
+    code = f"""
+import asyncio, sys
+from pytest_openenv_scale.core import worker
+from pytest_openenv_scale.core.orders import LoadOrder, Prepare
+from pytest_openenv_scale.core.plan import Cell
+from pytest_openenv_scale.core.workload import Workload
+
+async def main():
+    cell = Cell("t", "x", "x", {mode!r}, 0.0, 1, 1, "burst")
+    asked = LoadOrder(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
+    worker.Share(Prepare(asked, 0, 1), print).prepare()
+    assert ("aiohttp" in sys.modules) is {needed}
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 async def test_a_share_without_sessions_is_over_at_once():

@@ -97,6 +97,11 @@ def test_a_field_gets_the_smallest_value_its_schema_admits(schema, value):
     assert type(found) is type(value)
 
 
+def test_a_reference_may_name_what_has_a_slash_or_a_tilde():
+    schema = {"$ref": "#/$defs/a~1b~0c", "$defs": {"a/b~c": {"type": "object", "default": {"x": 1}}}}
+    assert minimal_value(schema) == {"x": 1}
+
+
 def test_required_fields_are_made_also_behind_references():
     schema = {
         "type": "object",

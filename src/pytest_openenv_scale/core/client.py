@@ -75,10 +75,8 @@ class ClientSession:
         """Say goodbye and wait until the server has closed the connection; does nothing the second time."""
         if self._loss is None:
             self._connection.send(Message(messages.request("close")))
-            while self._loss is None:
-                self._unread.clear()
-                if await self._next("close") is None:
-                    return
+            while await self._next("close") is not None:
+                pass
 
     async def _ask(self, phase: str, request: bytes, expected: str) -> dict[str, Any]:
         if self._answer is not None:

@@ -342,7 +342,7 @@ def _busy(stats: ClientStats) -> tuple[Finding, ...]:
             Finding(
                 "loop_lag",
                 f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {LAG_S * 1000:.0f} ms):"
-                " something else uses its core",
+                " it needs a core of its own",
             )
         )
     if stats.cpu_share > BUSY:
