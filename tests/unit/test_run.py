@@ -49,7 +49,7 @@ def test_run_ids_sort_by_time_and_are_unique():
     ids = [new_run_id() for _ in range(200)]
     assert len(set(ids)) == 200
     assert [run_id[:19] for run_id in ids] == sorted(run_id[:19] for run_id in ids)
-    assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}", ids[0])
+    assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8}", ids[0])
 
 
 # --- what is written is read

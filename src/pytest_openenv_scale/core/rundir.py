@@ -32,7 +32,7 @@ _MANIFEST_LOCK = ".manifest.lock"
 def new_run_id() -> str:
     """Return an id for a run that sorts by time and is unique: "20261121T101530.042Z-3fa9"."""
     now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
 
 
 class RunDirectory:
