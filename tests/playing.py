@@ -35,9 +35,10 @@ def order(
     seed: int = 0,
     repetition: int = 1,
     until_done: bool = False,
+    http_connections: str = "session",
 ) -> LoadOrder:
     asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
-    return LoadOrder(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done)
+    return LoadOrder(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections)
 
 
 async def play_share(asked: LoadOrder, process: int = 0, processes: int = 1) -> tuple[Rows, list[Progress]]:

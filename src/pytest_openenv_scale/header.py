@@ -34,6 +34,8 @@ def header_lines(settings: Settings, root: Path) -> list[str]:
         for name in ("steps", "timeout", "until_done", "full_grid", "seed", "processes", "inconclusive", "report")
         if settings.sources[name.replace("_", "-")] != "default"
     ]
+    if "http" in settings.modes:
+        others.append(_value(settings, "http_connections"))
     if settings.slo:
         others.append(f"limits {', '.join(f'{limit.text} ({limit.source})' for limit in settings.slo)}")
     if settings.headers:

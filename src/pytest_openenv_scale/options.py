@@ -15,7 +15,7 @@ import pytest
 
 from . import option_values as values
 from .core.grammar import GrammarError, parse_target, redact_target
-from .core.settings import AXES, RERUN_OPTIONS, ScalingMark, Settings, Source, rerun_options
+from .core.settings import AXES, HTTP_CONNECTIONS, RERUN_OPTIONS, ScalingMark, Settings, Source, rerun_options
 from .option_values import Parser, Place
 
 __all__ = ["OPTIONS", "Option", "ScalingMark", "Settings", "register", "rerun_options", "resolve"]
@@ -115,7 +115,13 @@ OPTIONS: tuple[Option, ...] = (
         'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl with one action per step, or '
         "module:function called with (session, step); without it the server's /schema decides",
     ),
-    Option("reset", "JSON", None, values.workload("reset"), "Send this JSON object with every reset"),
+    Option(
+        "reset",
+        "JSON",
+        None,
+        values.workload("reset"),
+        'Send this JSON object with every reset; "$seed" in it stands for --openenv-seed plus the session\'s number',
+    ),
     Option(
         "until-done",
         None,
@@ -146,6 +152,14 @@ OPTIONS: tuple[Option, ...] = (
         values.flag,
         "Measure every batch instead of stopping a curve after two failing batches in a row",
         "flag",
+    ),
+    Option(
+        "http-connections",
+        "HOW",
+        "session",
+        values.choice(*HTTP_CONNECTIONS),
+        "Connect in http mode so: session (each keeps one over its requests), request (a fresh one for every request) "
+        "or shared (idle ones are taken from a pool)",
     ),
     Option("processes", "N", "auto", values.processes, "Generate load with so many processes"),
     Option("seed", "N", "0", values.seed, "Seed everything random with this number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import ssl
@@ -50,8 +51,8 @@ class Recorder:
     def opened(self, at: float) -> None:
         self.is_open.set()
 
-    def received(self, text: str, at: float) -> None:
-        self.texts.append(text)
+    def received(self, text: bytes, at: float) -> None:
+        self.texts.append(text.decode())
         self.times.append(at)
 
     def lost(self, loss: Loss, at: float) -> None:
@@ -107,6 +108,53 @@ def trusting() -> ssl.SSLContext:
 
 
 # Messages
+
+
+async def test_what_is_said_and_what_is_sent_at_once_arrive_in_their_order():
+    heard: list[tuple[int, bytes]] = []
+    words = [b"one", b"two", b"three", b"four"]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        heard.extend([await peer.hear() for _ in words])
+        await peer.part()
+
+    async with scripted(script) as server, opened(server.url) as (connection, recorder):
+        connection.say(Message(words[0]))
+        connection.say(Message(words[1]))
+        assert connection.said_at == math.inf
+        before = connection.send(Message(words[2]))
+        assert connection.said_at <= before
+        connection.say(Message(words[3]))
+        await recorder.end()
+    assert heard == [(TEXT, word) for word in words]
+
+
+async def test_what_was_said_last_goes_out_before_the_close_frame():
+    heard: list[tuple[int, bytes]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        heard.extend([await peer.hear(), await peer.hear()])
+        peer.send(frame(CLOSE, b"\x03\xe8"))
+        peer.writer.close()
+
+    async with scripted(script) as server, opened(server.url) as (connection, recorder):
+        connection.say(Message(b"goodbye"))
+        connection.close()
+        await recorder.end()
+    assert heard == [(TEXT, b"goodbye"), (CLOSE, b"\x03\xe8")]
+
+
+async def test_what_was_said_to_a_connection_that_is_dropped_goes_nowhere():
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        assert await peer.gone() == b""
+
+    async with scripted(script) as server, opened(server.url) as (connection, _):
+        connection.say(Message(b"too late"))
+        connection.abort()
+        await asyncio.sleep(0)
 
 
 async def test_a_ping_is_answered_with_its_payload():

@@ -26,10 +26,10 @@ LENGTHS = [0, 1, 125, 126, 127, 65535, 65536, 3 * 1024 * 1024 + 1]
 
 
 @st.composite
-def conversations(draw) -> tuple[bytes, list[tuple[int, str | bytes]]]:
+def conversations(draw) -> tuple[bytes, list[tuple[int, bytes]]]:
     """What a server sends, and the messages it means: fragmented, with control frames between the fragments."""
     sent = bytearray()
-    meant: list[tuple[int, str | bytes]] = []
+    meant: list[tuple[int, bytes]] = []
     for _ in range(draw(st.integers(1, 5))):
         for opcode, payload in draw(st.lists(CONTROL, max_size=2)):
             sent += frame(opcode, payload)
@@ -45,11 +45,11 @@ def conversations(draw) -> tuple[bytes, list[tuple[int, str | bytes]]]:
                 for kind, payload in draw(st.lists(CONTROL, max_size=1)):
                     sent += frame(kind, payload)
                     meant.append((kind, payload))
-        meant.append((TEXT if isinstance(text, str) else BINARY, text))
+        meant.append((TEXT if isinstance(text, str) else BINARY, whole))
     return bytes(sent), meant
 
 
-def read_all(data: bytes, cuts: list[int]) -> list[tuple[int, str | bytes]]:
+def read_all(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
     reader = FrameReader()
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     return [message for start, end in pairwise(places) for message in reader.feed(data[start:end])]
@@ -69,6 +69,31 @@ def test_what_arrives_byte_by_byte_reads_back_the_same(conversation):
     assert read_all(data, list(range(len(data)))) == meant
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(conversations().map(lambda found: found[0]), st.binary(min_size=1, max_size=300)))
+def test_the_short_way_reads_nothing_that_the_long_way_reads_otherwise(data):
+    def outcome(read) -> object:
+        try:
+            return read(data)
+        except FrameError as error:
+            return error.code, str(error)
+
+    short = outcome(frames.whole_text)
+    if short is not None:
+        assert outcome(FrameReader().feed) == ([(TEXT, short)] if isinstance(short, bytes) else short)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_short_way_reads_one_whole_message_up_to_64_kib_and_nothing_else(length):
+    whole = frame(TEXT, b"x" * length)
+    assert frames.whole_text(whole) == (b"x" * length if length < 65536 else None)
+    for other in (whole[:-1], whole + b"\x81", frame(TEXT, b"x" * length, final=False), frame(BINARY, b"x" * length)):
+        assert frames.whole_text(other) is None
+    reader = FrameReader()
+    reader.feed(whole[:1])
+    assert not reader.idle
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("piece", [None, 16 * 1024])
 def test_a_message_of_every_kind_of_length_is_read(length, piece):
@@ -77,7 +102,7 @@ def test_a_message_of_every_kind_of_length_is_read(length, piece):
     reader = FrameReader()
     step = piece or len(data)
     found = [message for at in range(0, len(data), step) for message in reader.feed(data[at : at + step])]
-    assert found == [(TEXT, text)]
+    assert found == [(TEXT, text.encode())]
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -136,12 +161,12 @@ def test_every_violation_is_an_error_with_its_close_code(name, split):
 
 def test_a_character_split_between_fragments_is_no_violation():
     data = frame(TEXT, b"\xc3", final=False) + frame(CONTINUATION, b"\xa9")
-    assert FrameReader().feed(data) == [(TEXT, "é")]
+    assert FrameReader().feed(data) == [(TEXT, "é".encode())]
 
 
 def test_messages_before_a_violation_are_read_before_it_is_named():
     reader = FrameReader()
-    assert reader.feed(frame(TEXT, b"last words") + b"\xff\xff") == [(TEXT, "last words")]
+    assert reader.feed(frame(TEXT, b"last words") + b"\xff\xff") == [(TEXT, b"last words")]
     assert reader.broken is not None
     assert reader.broken.code == 1002
 

@@ -93,7 +93,7 @@ async def test_connect_reset_and_steps_are_measured_apart():
     assert row.total_latency == pytest.approx(
         (row.queue_latency or 0) + row.connect_latency + row.reset_latency + (row.step_latency or 0)
     )
-    assert (row.reset_done_s or 0) - (row.start_s or 0) == pytest.approx(row.connect_latency + row.reset_latency)
+    assert (row.reset_done_s or 0) - (row.start_s or 0) >= row.connect_latency + row.reset_latency - 1e-9
     assert (row.pid, row.waited_seconds) == (7, 0.5)
 
 

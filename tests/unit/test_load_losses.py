@@ -19,7 +19,7 @@ import pytest
 
 from load_processes import actions, environment, generators, kinds, run_beside, workers
 from playing import failure, order
-from pytest_openenv_scale.core import load, orders
+from pytest_openenv_scale.core import guard, load, orders
 from pytest_openenv_scale.core.load import CellProgress, CellResult, LoadGenerator
 from pytest_openenv_scale.core.share import Share
 from pytest_openenv_scale.core.worker import Worker
@@ -222,14 +222,14 @@ def test_left_to_itself_the_client_takes_as_many_processes_as_the_descriptors_as
 
 
 def test_processes_are_added_for_descriptors_and_for_cores_there_are_to_spare(monkeypatch):
-    monkeypatch.setattr(load, "descriptor_limit", lambda: 20_000)
+    monkeypatch.setattr(guard, "descriptor_limit", lambda: 20_000)
     for cores, batch, processes in [(2, 1, 1), (2, 8192, 1), (2, 16_384, 1), (8, 16_384, 2), (8, 32_768, 4)]:
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert load.choose_processes(batch) == processes
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert load.choose_processes(32_768) == 2
-    monkeypatch.setattr(load, "descriptor_limit", lambda: 1_064)
-    assert load.choose_processes(4_001) == 5
+        monkeypatch.setattr(guard, "usable_cores", lambda cores=cores: cores)
+        assert guard.choose_processes(batch) == processes
+    monkeypatch.setattr(guard, "usable_cores", lambda: 2)
+    assert guard.choose_processes(32_768) == 2
+    monkeypatch.setattr(guard, "descriptor_limit", lambda: 1_064)
+    assert guard.choose_processes(4_001) == 5
 
 
 async def test_a_load_process_that_was_kept_from_its_core_is_found_by_its_lag(generators):
@@ -254,11 +254,11 @@ async def test_a_load_process_that_was_left_alone_is_not(generators):
     pytest.fail("every undisturbed cell was found to lag")
 
 
-def test_a_load_process_that_uses_more_of_a_core_than_allowed_is_told_with_the_figure(
-    environment, generators, monkeypatch
-):
-    monkeypatch.setattr(load, "BUSY", 1e-6)
+def test_a_cell_tells_what_its_load_processes_used_of_their_cores(environment, generators, monkeypatch):
+    monkeypatch.setattr(guard, "BUSY", 1e-6)
+    monkeypatch.setattr(guard, "LAG_S", 1e-6)
     result = generators(1).run_cell(order(environment, batch=10, steps=20))
     (busy,) = [finding for finding in result.findings if finding.kind == "cpu"]
-    assert re.search(r"used \d+% of a core", busy.message)
+    assert f"used {result.client.cpu_share:.0%} of a core" in busy.message
     assert 0 < result.client.cpu_share <= 1.5
+    assert result.client.busy_share >= result.client.cpu_share

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.core import messages
-from pytest_openenv_scale.core.messages import MessageError, Reply, as_error, as_reply, read, request
+from pytest_openenv_scale.core.messages import (
+    MessageError,
+    Observed,
+    Reply,
+    ServerError,
+    Told,
+    as_error,
+    as_observed,
+    as_reply,
+    read,
+    read_answer,
+    request,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -107,3 +119,75 @@ def test_nothing_of_a_session_is_lost_between_the_two_ends():
     kind, data = read(request("step", {"text": "ä\u2028\n", "n": 1.5}).decode())
     assert (kind, data) == ("step", {"text": "ä\u2028\n", "n": 1.5})
     assert messages.loads("1") == 1
+
+
+# What a load session reads
+
+_AWKWARD = st.one_of(
+    JSON,
+    st.sampled_from(
+        [0, -1, 1, 0.0, -0.5, 1e9, 1.1e9, 2**63 - 1, 2**63, 2**200, True, False, None, "true", "\ud800", "é"]
+    ),
+    st.floats(),
+)
+
+
+@given(
+    st.sampled_from(["observation", "error", "state", "", 1, None]),
+    st.dictionaries(st.sampled_from(["waited_seconds", "pid", "session_hash", "host_url", "x"]), _AWKWARD),
+    _AWKWARD,
+    st.booleans(),
+)
+def test_the_short_way_takes_from_a_reply_what_the_long_way_takes(kind, observation, done, whole):
+    data = {"observation": observation if whole else done, "reward": None, "done": done}
+    text = json.dumps({"type": kind, "data": data}).encode()
+    try:
+        found, fields = read(text)
+    except MessageError:
+        found, fields = None, {}
+    if found == "observation":
+        assert read_answer(text) == as_observed(fields)
+    elif found == "error":
+        assert read_answer(text) == as_error(fields)
+    else:
+        with pytest.raises(MessageError):
+            read_answer(text)
+
+
+def test_an_observation_gives_what_the_benchmark_environment_tells():
+    observation = {"waited_seconds": 1, "pid": 7, "session_hash": "ab", "host_url": "h:1", "step_count": 3}
+    text = json.dumps({"type": "observation", "data": {"observation": observation, "done": True}}).encode()
+    assert read_answer(text) == Observed(Told(1.0, 7, "ab", "h:1"), True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"pid": "seven", "waited_seconds": 0.5}, Told(0.5)),
+        ({"pid": -7, "host_url": ["h"]}, Told()),
+        ({"waited_seconds": -1, "session_hash": "ab"}, Told(None, None, "ab")),
+        ({"waited_seconds": 1e300}, Told()),
+        ({"host_url": "a\ud800b"}, Told(host_url="a?b")),
+    ],
+)
+def test_fields_of_another_meaning_are_left_alone(fields, told):
+    text = json.dumps({"type": "observation", "data": {"observation": fields, "done": None}}).encode()
+    answer = read_answer(text)
+    assert isinstance(answer, Observed)
+    assert answer.told == told
+    assert not answer.done
+
+
+def test_an_observation_with_the_nan_of_a_python_server_is_read():
+    text = b'{"type":"observation","data":{"observation":{"pid":7,"score":NaN},"reward":Infinity,"done":false}}'
+    assert read_answer(text) == Observed(Told(None, 7), False)
+
+
+def test_an_error_keeps_the_words_of_the_server():
+    answer = read_answer(b'{"type":"error","data":{"message":"full","code":"CAPACITY_REACHED"}}')
+    assert answer == ServerError("capacity", "CAPACITY_REACHED", "full")
+
+
+def test_a_reply_of_another_kind_is_named():
+    with pytest.raises(MessageError, match="type 'state' instead of an observation"):
+        read_answer(b'{"type":"state","data":{"step_count":1}}')

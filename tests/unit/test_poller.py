@@ -153,6 +153,42 @@ def test_timers_have_their_turn_while_more_sockets_are_ready_than_a_round_takes(
 
 
 @pytest.mark.parametrize("kind", SELECTORS)
+@pytest.mark.parametrize("fails", [False, True])
+def test_work_put_off_is_done_when_all_that_is_ready_was_handled(loop, kind, fails):
+    pairs = [socket.socketpair() for _ in range(5)]
+    order: list[str] = []
+    loop.set_exception_handler(lambda loop, context: None)
+    with Poller(loop, selector(kind)) as poller:
+        for ours, theirs in pairs:
+
+            def ready(mask: int, ours: socket.socket = ours) -> None:
+                ours.recv(10)
+                order.append("read")
+                poller.after_round(lambda: order.append("work"))
+                if fails and len(order) == 5:
+                    raise ZeroDivisionError
+
+            poller.register(ours.fileno(), READ, ready)
+            theirs.send(b"x")
+        turn(loop)
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+    assert order == ["read"] * 5 + ["work"] * 5
+
+
+@pytest.mark.parametrize("kind", SELECTORS)
+def test_work_put_off_outside_of_a_round_is_done_in_the_next_turn(loop, kind):
+    done: list[int] = []
+    with Poller(loop, selector(kind)) as poller:
+        for number in range(3):
+            poller.after_round(lambda number=number: done.append(number))
+        assert done == []
+        turn(loop)
+    assert done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", SELECTORS)
 def test_a_handler_that_fails_leaves_the_others_alive(loop, kind):
     pairs = [socket.socketpair() for _ in range(6)]
     heard: list[bytes] = []

@@ -237,3 +237,17 @@ async def test_independent_servers_play_episodes_with_large_replies(name):
     assert [row.success for row in rows] == [True] * 8
     assert [row.steps_done for row in rows] == [2] * 8
     assert all(latency >= 0.075 for row in rows for latency in row.step_latencies)
+
+
+async def test_an_answer_that_comes_before_its_question_took_no_time():
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(observation(), observation())  # The second one in the same read, before the step is sent.
+        await peer.asked()
+        await peer.asked()
+        await peer.part()
+
+    row = await play_row(script)
+    assert row.success
+    assert row.step_latencies == [0.0]

@@ -219,3 +219,26 @@ async def test_a_function_says_something_else_in_every_session_and_step(tmp_path
     assert sorted(json.dumps(said) for said in heard) == [
         json.dumps({"session": session, "step": step}) for session in range(3) for step in range(2)
     ]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_each_session_resets_with_its_own_seed_the_same_in_every_repetition(processes):
+    seeds: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        seeds.append((await peer.asked())["data"]["seed"])
+        peer.say(observation())
+        await peer.asked()
+        peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    workload = Workload(({},), reset={"seed": "$seed"})
+    for repetition in (1, 2):
+        seeds.clear()
+        async with scripted(script) as server:
+            asked = order(server.url, batch=5, workload=workload, seed=100, repetition=repetition)
+            for process in range(processes):
+                await play_share(asked, process, processes)
+        assert sorted(seeds) == [100, 101, 102, 103, 104]

@@ -14,6 +14,16 @@ from .summary import CellSummary, ErrorCount
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
 """Failures the server answered for: a busy client does not cause them."""
 
+BEFORE_OPEN = frozenset({"connect", "reset", "hold"})
+"""Phases in which a held session can end without ever having been open together with all the others."""
+
+_REMEDIES = {
+    "EADDRINUSE": "widen net.ipv4.ip_local_port_range, or spread the sessions over several URLs",
+    "EADDRNOTAVAIL": "widen net.ipv4.ip_local_port_range, or spread the sessions over several URLs",
+    "EMFILE": "use more load processes with --openenv-processes, or raise ulimit -Hn",
+    "ENFILE": "raise fs.file-max",
+}
+
 LATENCY_ALLOWANCE_S = 0.5
 """`latency_factor=F` means total p99 ≤ F × (steps × wait + this)."""
 
@@ -26,6 +36,7 @@ def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitio
     if len(summaries) < repetitions:
         text = f"batch {batch} was measured in {len(summaries)} of {repetitions} repetitions"
         reasons.append(Reason("incomplete", text))
+    reasons += [Reason("note", f"{note}, at {case.where}") for case in cases for note in case.summary.notes]
     doubtful = any(case.doubtful for case in cases) or len(summaries) < repetitions
     passed = False if breaches else None if doubtful else True
     return CellVerdict(batch, passed, breaches, tuple(dict.fromkeys(reasons)))
@@ -97,11 +108,21 @@ def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
         yield ("hold" if finding.kind == "hold" else "client"), finding.message
     if summary.client_limited:
         few = text_of.count_of(summary.client_limited, "session")
-        yield "client", f"{few} of {summary.asked:,} could not be started by the client"
-    reached = summary.peak_concurrency + summary.failed + summary.client_limited
+        yield "client", f"{few} of {summary.asked:,} could not be started by the client{_why_limited(summary)}"
+    kept = (error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit")
+    reached = summary.peak_concurrency + sum(kept) + summary.client_limited
     if summary.cell.arrival == "hold" and reached < summary.asked and summary.successful:
         peak = f"{summary.peak_concurrency:,} of {summary.asked:,} sessions ({summary.failed:,} failed)"
         yield "hold", f"only {peak} were open at once"
+
+
+def _why_limited(summary: CellSummary) -> str:
+    """Say in the system's own words what kept most of those sessions from being started, and what helps."""
+    why = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
+    if why is None:
+        return ""
+    remedy = _REMEDIES.get(why.code or "")
+    return f" ({why.code + ': ' if why.code else ''}{why.message})" + (f": {remedy}" if remedy else "")
 
 
 def _judge_success(case: _Case, limit: Limit) -> None:

@@ -40,8 +40,8 @@ class ClientSession:
     def __init__(self, timeout_s: float) -> None:
         self._timeout = timeout_s
         self._connection: Connection
-        self._answer: asyncio.Future[str | None] | None = None
-        self._unread: list[str] = []
+        self._answer: asyncio.Future[bytes | None] | None = None
+        self._unread: list[bytes] = []
         self._loss: Loss | None = None
         self.latency_s: float | None = None
         """How long the last answer took, in seconds."""
@@ -98,7 +98,7 @@ class ClientSession:
             raise SessionFailed(phase, "protocol", None, f"a reply of type {kind!r} instead of {expected!r}")
         return data
 
-    async def _next(self, phase: str) -> str | None:
+    async def _next(self, phase: str) -> bytes | None:
         """Return the next message, or None when the connection is over."""
         if self._unread:
             return self._unread.pop(0)
@@ -119,9 +119,9 @@ class ClientSession:
 
     def opened(self, at: float) -> None:
         """The handshake is done."""
-        self._resolve("")
+        self._resolve(b"")
 
-    def received(self, text: str, at: float) -> None:
+    def received(self, text: bytes, at: float) -> None:
         """A message arrived."""
         self.latency_s = max(0.0, at - self._sent)
         if self._answer is None or self._answer.done():
@@ -134,7 +134,7 @@ class ClientSession:
         self._loss = loss
         self._resolve(None)
 
-    def _resolve(self, text: str | None) -> None:
+    def _resolve(self, text: bytes | None) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(text)
 

@@ -12,13 +12,15 @@ import socket
 import ssl
 import time
 from array import array
+from math import inf
 from struct import Struct
+from time import perf_counter
 from typing import Protocol
 
 from . import frames
 from .frames import FrameError, FrameReader, Message
 from .handshake import Route, has_head, new_key, read_answer
-from .loss import Loss, loss_of
+from .loss import Loss, clean_close, loss_of
 from .poller import READ, WRITE, Poller
 from .tls import TlsStream, tls_words
 
@@ -28,7 +30,9 @@ _STAMP = Struct("qq").unpack
 _STAMP_SPACE = socket.CMSG_SPACE(16)
 _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
 
-_CLOSING = Message(b"\x03\xe8", frames.CLOSE)
+_CLOSING = frames.close_message(1000)
+_GOODBYES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")}
+"""The close frames nearly every server sends, with what they say."""
 
 
 class Clock:
@@ -63,8 +67,8 @@ class Owner(Protocol):
         """The upgrade was accepted."""
         ...
 
-    def received(self, text: str, at: float) -> None:
-        """A whole text message arrived."""
+    def received(self, text: bytes, at: float) -> None:
+        """A whole text message arrived; valid UTF-8."""
         ...
 
     def lost(self, loss: Loss, at: float) -> None:
@@ -76,6 +80,7 @@ class Connection:
     """A WebSocket client connection that calls its owner back; nothing here blocks or raises."""
 
     __slots__ = (
+        "_between",
         "_buffer",
         "_clock",
         "_close_received",
@@ -91,6 +96,8 @@ class Connection:
         "_send_error",
         "_sock",
         "_tls",
+        "_unsaid",
+        "said_at",
     )
 
     def __init__(self, poller: Poller, clock: Clock, route: Route, owner: Owner) -> None:
@@ -105,10 +112,14 @@ class Connection:
         self._send_error: OSError | None = None
         self._buffer: bytes = b""
         self._reader: FrameReader | None = None
+        self._between = False  # Upgraded, in plain text, no frame half read, no close received.
         self._close_sent = False
         self._close_received: tuple[int, str] | None = None
         self._read_size = _READ_SIZE
         self._key: bytes = b""
+        self._unsaid: Message | None = None
+        self.said_at = inf
+        """When the last message was handed over by `say`, just before the system call; infinity before that."""
 
     # Starting
 
@@ -143,16 +154,34 @@ class Connection:
 
     # Sending
 
+    def say(self, message: Message) -> None:
+        """Send one message when all replies that are there have been read; `said_at` tells when that was."""
+        if self._unsaid is not None:
+            self._say()
+        self._unsaid = message
+        self.said_at = inf
+        self._poller.after_round(self._say)
+
+    def _say(self) -> None:
+        message, self._unsaid = self._unsaid, None
+        if message is not None:
+            self.said_at = self._put(message)
+
     def send(self, message: Message) -> float:
-        """Send one message; returns the moment it was handed over, just before the system call.
+        """Send one message now; returns the moment it was handed over, just before the system call.
 
         A failure is not reported here: what the server said before it closed is read first.
         """
+        if self._unsaid is not None:
+            self._say()
+        return self._put(message)
+
+    def _put(self, message: Message) -> float:
         data = message.masked()
         if self._tls is not None:
             self._tls.encrypt(data)
             data = self._tls.outgoing()
-        now = time.perf_counter()
+        now = perf_counter()
         self._write(data)
         return now
 
@@ -201,38 +230,48 @@ class Connection:
         if sock is None:
             return
         try:
-            data, ancillary, _, _ = sock.recvmsg(self._read_size, _STAMP_SPACE)
+            data, stamps, _, _ = sock.recvmsg(self._read_size, _STAMP_SPACE)
         except BlockingIOError:
             return
         except OSError as error:
             self._ended(self._send_error or error)
             return
-        now = time.perf_counter()
-        if ancillary:
-            seconds, nanoseconds = _STAMP(ancillary[0][2])
-            at = seconds + nanoseconds * 1e-9 - self._clock.offset
+        at = now = perf_counter()
+        if stamps:
+            clock = self._clock
+            seconds, nanoseconds = _STAMP(stamps[0][2])
+            at = seconds + nanoseconds * 1e-9 - clock.offset
             if at > now:
                 at = now
-            self._clock.lags.append(now - at)
-        else:
-            at = now
+            clock.lags.append(now - at)
         if not data:
             self._ended(self._send_error)
             return
-        if len(data) == self._read_size:
-            self._read_size = _LARGE_READ
         try:
-            if self._tls is not None:
-                self._secure(self._tls, data, at)
-            elif self._reader is None:
-                self._handshake(data, at)
+            if self._between and (text := frames.whole_text(data)) is not None:
+                self._owner.received(text, at)
             else:
-                self._messages(self._reader, data, at)
+                self._arrived(data, at)
         except FrameError as error:
             if self._close_received is None:  # What follows a close frame is ignored.
                 self._fail(Loss("protocol", str(error.code), str(error)), error.code)
         except ssl.SSLError as error:
             self._finish(Loss("protocol", "tls", tls_words(error)), at)
+
+    def _arrived(self, data: bytes, at: float) -> None:
+        """Take bytes that are anything but one whole text message."""
+        if len(data) == self._read_size:
+            self._read_size = _LARGE_READ
+        if self._tls is not None:
+            self._secure(self._tls, data, at)
+        elif self._reader is None:
+            self._handshake(data, at)
+        elif self._between and data in _GOODBYES:
+            self._between = False
+            self._closed_by_server(*_GOODBYES[data])
+        else:
+            self._messages(self._reader, data, at)
+            self._between = self._reader.idle and self._close_received is None
 
     def _secure(self, tls: TlsStream, data: bytes, at: float) -> None:
         plain = tls.decrypt(data)
@@ -249,26 +288,26 @@ class Connection:
     def _messages(self, reader: FrameReader, data: bytes, at: float) -> None:
         for opcode, payload in reader.feed(data):
             if opcode == frames.TEXT:
-                assert isinstance(payload, str)
                 if self._close_received is None:
                     self._owner.received(payload, at)
             elif opcode == frames.PING:
-                assert isinstance(payload, bytes)
                 if not self._close_sent:
                     self.send(Message(payload, frames.PONG))
             elif opcode == frames.CLOSE:
-                assert isinstance(payload, bytes)
-                self._close_received = frames.read_close(payload)
-                if not self._close_sent:
-                    self._close_sent = True
-                    code = self._close_received[0]
-                    self.send(frames.close_message(None if code == 1005 else code))
+                self._closed_by_server(*frames.read_close(payload))
             elif opcode == frames.BINARY:
                 raise FrameError(1003, "binary message where OpenEnv speaks text")
             if self._sock is None:
                 return
         if reader.broken is not None and self._close_received is None:
             raise reader.broken
+
+    def _closed_by_server(self, code: int, reason: str) -> None:
+        """The server's half of the close handshake: answer it with its own code."""
+        self._close_received = (code, reason)
+        if not self._close_sent:
+            self._close_sent = True
+            self.send(_CLOSING if code == 1000 else frames.close_message(None if code == 1005 else code))
 
     def _handshake(self, data: bytes, at: float, *, ended: bool = False) -> None:
         self._buffer += data
@@ -280,6 +319,7 @@ class Connection:
             return
         self._buffer = b""
         self._reader = FrameReader()
+        self._between = self._tls is None and not answer
         self._owner.opened(at)
         if answer and self._sock is not None:
             self._messages(self._reader, answer, at)
@@ -296,8 +336,7 @@ class Connection:
     def _ended(self, error: OSError | None) -> None:
         """The socket is at its end: say how, the server's last words first."""
         if self._close_received is not None:
-            code, reason = self._close_received
-            self._finish(Loss("closed", str(code), reason or None))
+            self._finish(clean_close(*self._close_received))
         elif error is not None and error.errno != errno.EPIPE and not has_head(self._buffer):
             self._finish(loss_of(error, established=self._reader is not None or bool(self._buffer)))
         elif self._reader is None:
@@ -310,7 +349,7 @@ class Connection:
         self._owner.lost(loss, time.perf_counter() if at is None else at)
 
     def _release(self) -> None:
-        sock, self._sock = self._sock, None
+        sock, self._sock, self._unsaid = self._sock, None, None
         if sock is not None:
             if self._fd >= 0:
                 self._poller.release(self._fd)

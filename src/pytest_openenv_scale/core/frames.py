@@ -7,6 +7,8 @@ received may be split anywhere, fragmented, and have control frames between thei
 from __future__ import annotations
 
 import os
+from array import array
+from itertools import chain
 from struct import Struct
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -26,30 +28,18 @@ class FrameError(Exception):
         self.code = code
 
 
-class _Entropy:
-    """Masking keys, four random bytes each, drawn from the system a page at a time."""
-
-    __slots__ = ("_at", "_page")
-
-    def __init__(self) -> None:
-        self._page = b""
-        self._at = 0
-
-    def key(self) -> bytes:
-        at = self._at
-        if at == len(self._page):
-            self._page, at = os.urandom(4096), 0
-        self._at = at + 4
-        return self._page[at : at + 4]
-
-
-_mask_key = _Entropy().key
+_mask_keys = chain.from_iterable(iter(lambda: array("I", os.urandom(4096)), None))
+"""Masking keys, 32 random bits each, drawn from the system a page at a time."""
 
 
 class Message:
-    """A message encoded once and masked afresh each time it is sent."""
+    """A message encoded once and masked afresh each time it is sent.
 
-    __slots__ = ("_header", "_length", "_padded", "_repeat", "_value")
+    The frame is kept as one integer with zeroes for its key: exclusive-or with the key times `_repeat`, which
+    has a one wherever the key stands or counts, sets the key and masks the payload in one go.
+    """
+
+    __slots__ = ("_excess", "_frame", "_repeat", "_size")
 
     def __init__(self, payload: bytes, opcode: int = TEXT) -> None:
         length = len(payload)
@@ -59,18 +49,17 @@ class Message:
             size = b"\xfe" + length.to_bytes(2, "big")
         else:
             size = b"\xff" + length.to_bytes(8, "big")
-        self._header = bytes((0x80 | opcode,)) + size
-        self._length = length
-        self._padded = (length + 3) // 4 * 4
-        self._value = int.from_bytes(payload, "little")
-        self._repeat = int.from_bytes(b"\x01\x00\x00\x00" * (self._padded // 4), "little")
+        header = bytes((0x80 | opcode,)) + size
+        words = (length + 3) // 4
+        self._frame = int.from_bytes(header + bytes(4) + payload, "little")
+        self._repeat = int.from_bytes(bytes(len(header)) + b"\x01\x00\x00\x00" * (1 + words), "little")
+        self._size = len(header) + 4 + 4 * words
+        self._excess = length - 4 * words
 
     def masked(self) -> bytes:
         """Return the frame, masked with a new key."""
-        key = _mask_key()
-        mask = int.from_bytes(key, "little") * self._repeat
-        body = (self._value ^ mask).to_bytes(self._padded, "little")
-        return self._header + key + (body if self._padded == self._length else body[: self._length])
+        frame = (self._frame ^ next(_mask_keys) * self._repeat).to_bytes(self._size, "little")
+        return frame[: self._excess] if self._excess else frame
 
 
 def close_message(code: int | None) -> Message:
@@ -91,18 +80,38 @@ def read_close(payload: bytes) -> tuple[int, str]:
     code = int.from_bytes(payload[:2], "big")
     if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
         raise FrameError(1002, f"close code {code} may not be sent")
-    return code, _text(payload[2:])
+    return code, _utf8(payload[2:]).decode()
 
 
-def _text(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        raise FrameError(1007, f"text that is not UTF-8 ({error.reason} at byte {error.start})") from None
+def _utf8(payload: bytes) -> bytes:
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError as error:
+            raise FrameError(1007, f"text that is not UTF-8 ({error.reason} at byte {error.start})") from None
+    return payload
+
+
+def whole_text(data: bytes) -> bytes | None:
+    """Return the text if these bytes are exactly one unfragmented text frame of up to 64 KiB, else None.
+
+    By far the most frequent read between messages; everything else is `FrameReader`'s.
+
+    Raises:
+        FrameError: the text is not UTF-8.
+    """
+    if data[0] != 0x81:
+        return None
+    size, length = len(data), data[1] if len(data) > 1 else 127
+    if length < 126 and size == 2 + length:
+        return _utf8(data[2:])
+    if length == 126 and size > 4 and size == 4 + (data[2] << 8 | data[3]):
+        return _utf8(data[4:])
+    return None
 
 
 class FrameReader:
-    """Turns received bytes into messages: `(opcode, payload)`, text as `str`, all else as `bytes`.
+    """Turns received bytes into messages: `(opcode, payload)`, the payload of a text being valid UTF-8.
 
     `broken` is set where bytes broke the protocol after messages that were whole: those are returned
     first, so that a server's last words are read before its fault is named. Nothing may be fed after it.
@@ -118,22 +127,20 @@ class FrameReader:
         self._kind = 0
         self._size = 0
 
-    def feed(self, data: bytes) -> list[tuple[int, str | bytes]]:
+    @property
+    def idle(self) -> bool:
+        """Whether no frame and no message is half read."""
+        return not self._buffer and self._fragments is None
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Take the next bytes and return the messages they complete, control frames included.
 
         Raises:
             FrameError: the bytes are not what a server may send, and no message came before them.
         """
-        if not self._buffer and self._fragments is None and data[0] == 0x81:
-            # By far the most frequent read: exactly one short or middling text frame.
-            length, start = data[1] if len(data) > 1 else 127, 2
-            if length == 126 and len(data) > 3:
-                length, start = data[2] << 8 | data[3], 4
-            if len(data) == start + length and (start == 4 or length < 126):
-                return [(TEXT, _text(data[start:]))]
         buffer = self._buffer
         buffer += data
-        messages: list[tuple[int, str | bytes]] = []
+        messages: list[tuple[int, bytes]] = []
         try:
             while len(buffer) >= self._need and (frame := self._frame()) is not None:
                 message = self._assemble(*frame)
@@ -182,7 +189,7 @@ class FrameReader:
         self._need = 2
         return opcode, final, payload
 
-    def _assemble(self, opcode: int, final: bool, payload: bytes) -> tuple[int, str | bytes] | None:
+    def _assemble(self, opcode: int, final: bool, payload: bytes) -> tuple[int, bytes] | None:
         """Join fragments; return a message when one is complete."""
         if opcode >= CLOSE:
             return opcode, payload
@@ -199,4 +206,4 @@ class FrameReader:
             return None
         whole = payload if len(self._fragments) == 1 else b"".join(self._fragments)
         self._fragments, self._size = None, 0
-        return self._kind, _text(whole) if self._kind == TEXT else whole
+        return self._kind, _utf8(whole) if self._kind == TEXT else whole

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import socket
 import ssl
+from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha1
 from http import HTTPStatus
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -139,7 +139,7 @@ def prepare_route(
 
 def new_key() -> bytes:
     """Return a fresh Sec-WebSocket-Key."""
-    return base64.b64encode(os.urandom(16))
+    return b2a_base64(os.urandom(16), newline=False)
 
 
 def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss | None:
@@ -191,7 +191,7 @@ def _remember_acceptance(head: bytes, key: bytes) -> None:
 
 
 def _digest(key: bytes) -> bytes:
-    return base64.b64encode(hashlib.sha1(key + _ACCEPT_SALT).digest())
+    return b2a_base64(sha1(key + _ACCEPT_SALT).digest(), newline=False)
 
 
 def has_head(data: bytes) -> bool:

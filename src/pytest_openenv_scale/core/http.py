@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import struct
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection as AiohttpConnection
 
 from . import messages
+from .handshake import Place
+from .http_guard import Lags
 from .loss import CLIENT_ERRNOS, loss_of
 from .session import Record
 
@@ -31,43 +41,182 @@ def http_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
-class HttpChannel:
-    """One client's connection to the HTTP endpoints of a server, kept alive between its requests.
+def as_body(value: Mapping[str, Any]) -> bytes:
+    """Encode the body of a request."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
-    `connected_at` is when its first connection was established and `connecting_s` how long that took, in
-    seconds; None before.
+
+class HttpPool:
+    """How the sessions of a process connect; closed when they are over.
+
+    `connections` is `session` (one of its own for each session, kept over its requests), `request` (a fresh one
+    for every request) or `shared` (idle ones are taken from a common pool). Hosts in `places` are not resolved
+    again.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self.connected_at: float | None = None
-        self.connecting_s: float | None = None
-        self._base = http_url(url)
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_start.append(self._connecting)
-        trace.on_connection_create_end.append(self._connected)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=1),
-            headers=dict(headers),
-            timeout=aiohttp.ClientTimeout(total=None),
-            trace_configs=[trace],
-            auto_decompress=True,
-        )
-        self._started = 0.0
+    def __init__(self, headers: Mapping[str, str], connections: str = "session", places: Sequence[Place] = ()) -> None:
+        self._connections = connections
+        last = {"Connection": "close"} if connections == "request" else {}
+        self._headers = {"Content-Type": "application/json", **last, **headers}
+        self._resolver = _Resolver(places) if places else None
+        self._cookies = aiohttp.DummyCookieJar()
+        self._shared = self._open() if connections == "shared" else None
+
+    def session(self) -> tuple[aiohttp.ClientSession, bool]:
+        """Return an aiohttp session for one session's requests, and whether that session is to close it."""
+        return (self._open(), True) if self._shared is None else (self._shared, False)
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._session.close()
+        """Close the connections that sessions shared."""
+        if self._shared is not None:
+            await self._shared.close()
 
-    async def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _open(self) -> aiohttp.ClientSession:
+        # An idle connection is the server's to close: aiohttp would after 15 s, in the middle of a hold.
+        connector = (
+            aiohttp.TCPConnector(limit=0, resolver=self._resolver, force_close=True)
+            if self._connections == "request"
+            else aiohttp.TCPConnector(limit=0, resolver=self._resolver, keepalive_timeout=_KEPT_S)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            cookie_jar=self._cookies,
+            timeout=_NO_TIMEOUT,
+            trace_configs=[_TRACE],
+            request_class=_Request,
+        )
+
+
+_KEPT_S = 86_400.0
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+
+
+class _Resolver(AbstractResolver):
+    """Knows the addresses found before the cell, so that no session's connecting contains a look-up."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = {place.host: place for place in places}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        place = self._places.get(host)
+        if place is None:
+            raise OSError(None, f"{host} was not looked up before the cell")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(place.address[0]),
+                port=port,
+                family=place.family,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_LAST_DATA_RECEIVED = struct.Struct("52xI")
+"""`tcpi_last_data_recv` of Linux' `struct tcp_info`, in milliseconds, as fine as the kernel's clock tick."""
+
+
+def since_last_data(transport: asyncio.Transport) -> float | None:
+    """Return how long ago this machine received the last data of a connection, in seconds; None where unknown.
+
+    Of a new connection, how long ago it was established.
+    """
+    sock = transport.get_extra_info("socket")
+    if _TCP_INFO is None or sock is None:
+        return None
+    try:
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.size)
+    except OSError:
+        return None
+    return _LAST_DATA_RECEIVED.unpack(info)[0] / 1000 if len(info) == _LAST_DATA_RECEIVED.size else None
+
+
+_CHANNEL: ContextVar[HttpChannel] = ContextVar("channel")
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that tells its channel which connection it was given."""
+
+    async def send(self, conn: AiohttpConnection) -> aiohttp.ClientResponse:
+        _CHANNEL.get().given(conn)
+        return await super().send(conn)
+
+
+@dataclass(slots=True)
+class Timing:
+    """What is known of one request; times are `time.perf_counter()` in seconds, None what did not happen.
+
+    `connect_s` is how long it took to make a connection for it. `connect_lag_s` and `answer_lag_s` are how long
+    the connection, and then the whole answer, were there before this process saw them: the client's own share
+    of those times.
+    """
+
+    connecting_at: float | None = None
+    connected_at: float | None = None
+    reused: bool = False
+    sent_at: float | None = None
+    answered_at: float | None = None
+    connect_lag_s: float | None = None
+    answer_lag_s: float | None = None
+
+    @property
+    def connect_s(self) -> float | None:
+        """How long it took to make a connection for this request; None where it needed none."""
+        if self.connecting_at is None or self.connected_at is None:
+            return None
+        return self.connected_at - self.connecting_at
+
+    @property
+    def answer_s(self) -> float:
+        """How long the answer took, from the moment the request was written."""
+        if self.answered_at is None or self.sent_at is None:
+            return 0.0
+        return self.answered_at - self.sent_at
+
+
+class HttpChannel:
+    """One client's way to the HTTP endpoints of a server.
+
+    `connected_at` is when a first connection was established, None before and where an idle one was taken;
+    `last` is what is known of the last request.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None, pool: HttpPool | None = None) -> None:
+        self.connected_at: float | None = None
+        self.last = Timing()
+        self._base = http_url(url)
+        self._session, self._owned = (pool or HttpPool(headers or {})).session()
+        self._transport: asyncio.Transport | None = None
+
+    async def close(self) -> None:
+        """Close the connection, unless others use it."""
+        if self._owned:
+            await self._session.close()
+
+    async def post(self, path: str, body: Mapping[str, Any] | bytes, timeout_s: float) -> dict[str, Any]:
         """Send a JSON body and return the JSON object answered.
 
         Raises:
             HttpFailure: no answer in time, a status other than 200, or an answer that is no JSON object.
         """
+        data = body if isinstance(body, bytes) else as_body(body)
+        url = self._base + path
+        last = self.last = Timing()
+        _CHANNEL.set(self)
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._session.post(self._base + path, json=body, allow_redirects=False) as answer:
-                    text = await answer.text()
+                async with self._session.post(url, data=data, allow_redirects=False, trace_request_ctx=last) as answer:
+                    raw = await answer.read()
+                    last.answered_at = time.perf_counter()
+                    self._look()
         except TimeoutError:
             raise HttpFailure("timeout", None, f"no answer within {timeout_s:g} s") from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -86,89 +235,131 @@ class HttpChannel:
             raise HttpFailure("closed_early", None, f"the answer broke off ({error})") from None
         except aiohttp.ClientConnectionResetError:
             raise HttpFailure("connection_reset", "ECONNRESET", "the server closed the connection") from None
-        except (aiohttp.ClientError, UnicodeDecodeError) as error:
+        except aiohttp.ClientError as error:
             raise HttpFailure("protocol", None, f"{type(error).__name__}: {error}") from None
         except OSError as error:
             kind = "client_limit" if error.errno in CLIENT_ERRNOS else "protocol"
             raise HttpFailure(kind, None, str(error)) from None
-        return _read(answer.status, answer.reason or "", answer.headers.get("location"), text)
+        return _read(answer.status, answer.reason or "", answer.headers.get("location"), raw)
 
-    async def _connecting(self, session: object, context: SimpleNamespace, params: object) -> None:
-        self._started = time.perf_counter()
+    def given(self, connection: AiohttpConnection) -> None:
+        """The request goes over this connection."""
+        last, self._transport = self.last, connection.transport
+        if last.connected_at is not None and self._transport is not None:
+            last.connect_lag_s = since_last_data(self._transport)
+            if self.connected_at is None:
+                self.connected_at = last.connected_at
+        # The last moment to look at a connection that will not be kept.
+        connection.add_callback(self._look)
 
-    async def _connected(self, session: object, context: SimpleNamespace, params: object) -> None:
-        if self.connected_at is None:
-            self.connected_at = time.perf_counter()
-            self.connecting_s = self.connected_at - self._started
+    def _look(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self.last.answer_lag_s = since_last_data(self._transport)
 
 
-def _read(status: int, reason: str, location: str | None, text: str) -> dict[str, Any]:
-    words = " ".join(text.split())[:200]
-    if status in (400, 422, 500):
-        raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {words}")
+async def _on_connecting(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.connecting_at = time.perf_counter()
+
+
+async def _on_connected(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.connected_at = time.perf_counter()
+
+
+async def _on_reused(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+async def _on_sending(session: object, context: SimpleNamespace, params: object) -> None:
+    last: Timing = context.trace_request_ctx
+    if last.sent_at is None:
+        last.sent_at = time.perf_counter()
+
+
+def _traced() -> aiohttp.TraceConfig:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(_on_connecting)
+    trace.on_connection_create_end.append(_on_connected)
+    trace.on_connection_reuseconn.append(_on_reused)
+    trace.on_request_chunk_sent.append(_on_sending)
+    return trace
+
+
+_TRACE = _traced()
+
+
+def _read(status: int, reason: str, location: str | None, raw: bytes) -> dict[str, Any]:
     if status != 200:
+        words = " ".join(raw[:4000].decode(errors="replace").split())[:200]
+        if status in (400, 422, 500):
+            raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {words}")
         if location:
             words = f"redirects to {location}"
         raise HttpFailure("handshake_status", str(status), f"HTTP {status} {reason}" + (f": {words}" if words else ""))
     try:
-        body = messages.loads(text)
+        body = messages.loads(raw)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise HttpFailure("protocol", None, f"an answer that is not a JSON object: {text[:80]!r}")
+        raise HttpFailure(
+            "protocol", None, f"an answer that is not a JSON object: {raw[:80].decode(errors='replace')!r}"
+        )
     return cast("dict[str, Any]", body)
 
 
 class HttpSession:
-    """Drives one HTTP session; `reset()` and `steps()` note times and failures in the record.
+    """Drives one HTTP session; `reset()` and `step()` note times and failures in the record.
 
-    Each `POST /step` stands alone: HTTP cannot hold an episode, so a `done` is not followed by a reset.
+    Each `POST /step` stands alone: HTTP cannot hold an episode, so a `done` is not followed by a reset. The
+    client's own share of connect, reset and step times goes to `lags`.
     """
 
-    def __init__(self, record: Record, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(self, record: Record, channel: HttpChannel, lags: Lags) -> None:
         self.record = record
-        self._url, self._headers, self._timeout = url, headers, timeout_s
-        self._channel: HttpChannel | None = None
+        self._channel = channel
+        self._lags = lags
 
-    async def reset(self, body: Mapping[str, Any]) -> bool:
+    async def reset(self, body: bytes, timeout_s: float) -> bool:
         """Connect and reset; returns whether that worked."""
         record = self.record
-        start = record.start = time.perf_counter()
-        channel = self._channel = HttpChannel(self._url, self._headers)
+        record.start = time.perf_counter()
         try:
-            data = await channel.post("/reset", body, self._timeout)
+            data = await self._channel.post("/reset", body, timeout_s)
         except HttpFailure as failure:
-            self._note_connection(channel)
-            phase = "connect" if record.connected is None else "reset"
-            record.fail(phase, failure.kind, failure.code, failure.message)
+            last = self._note_connection()
+            there = last.reused or last.connected_at is not None
+            record.fail("reset" if there else "connect", failure.kind, failure.code, failure.message)
             return False
-        now = time.perf_counter()
-        self._note_connection(channel)
-        record.reset_done = now
-        record.reset_latency = max(0.0, now - start - (record.connect_latency or 0.0))
-        record.observe(messages.as_reply(data).observation, stepped=False)
+        last = self._note_connection()
+        record.reset_done = last.answered_at
+        record.reset_latency = last.answer_s
+        self._lags.connect.append(last.connect_lag_s)
+        self._lags.reset.append(last.answer_lag_s)
+        told = messages.as_observed(data).told
+        if told is not None:
+            record.identify(told)
         return True
 
-    async def step(self, action: Mapping[str, Any], timeout_s: float) -> messages.Reply | None:
-        """Take one step; None after a failure."""
-        assert self._channel is not None
-        sent = time.perf_counter()
+    async def step(self, body: bytes, timeout_s: float) -> messages.Observed | None:
+        """Take one step; None after a failure. A connection that has to be made for it is part of its time."""
         try:
-            data = await self._channel.post("/step", {"action": action}, timeout_s)
+            data = await self._channel.post("/step", body, timeout_s)
         except HttpFailure as failure:
             self.record.fail("step", failure.kind, failure.code, failure.message)
             return None
-        self.record.steps.append(time.perf_counter() - sent)
-        reply = messages.as_reply(data)
-        self.record.observe(reply.observation, stepped=True)
-        return reply
+        last = self._channel.last
+        self.record.steps.append((last.connect_s or 0.0) + last.answer_s)
+        self._lags.step.append(None if last.answer_lag_s is None else last.answer_lag_s + (last.connect_lag_s or 0.0))
+        answer = messages.as_observed(data)
+        if answer.told is not None:
+            self.record.stepped(answer.told)
+        return answer
 
     async def close(self) -> None:
         """Close the connection and note the end."""
-        if self._channel is not None:
-            await self._channel.close()
+        await self._channel.close()
         self.record.closed = time.perf_counter()
 
-    def _note_connection(self, channel: HttpChannel) -> None:
-        self.record.connected = channel.connected_at
-        self.record.connect_latency = channel.connecting_s
+    def _note_connection(self) -> Timing:
+        last = self._channel.last
+        self.record.connected, self.record.connect_latency = last.connected_at, last.connect_s
+        return last

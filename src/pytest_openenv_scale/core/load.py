@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import Pipe
@@ -17,21 +15,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Self
 
 from .grammar import parse_arrival
+from .guard import ClientStats, Needs, after, before, choose_processes
+from .http_guard import http_findings
+from .limits import loopback_source
 from .meta import Finding
 from .orders import Environment, Go, LoadOrder, Prepare, Progress, Ready, Refused, Release, Rows, Up
 from .row import SessionRow
-
-SPARE_DESCRIPTORS = 64
-"""Descriptors a load process needs besides its sessions'."""
-
-PER_PROCESS = 8192
-"""Sessions beyond which `auto` adds a load process where there is a core for it."""
-
-BUSY = 0.9
-"""Share of a core from which a load process counts as the bottleneck."""
-
-LAG_S = 0.2
-"""Longest a load process's event loop may keep a timer waiting, in seconds."""
 
 _SILENCE_S = 60.0
 _START_S = 60.0
@@ -50,23 +39,6 @@ class CellProgress:
     over: int
     failed: int
     elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClientStats:
-    """What the client itself used; CPU and lags in seconds, `cpu_share` the busiest process's share of a core.
-
-    `read_lag_p99_s` tells how late answers were read: the client's pace, never part of a latency.
-    """
-
-    processes: int = 1
-    cpu_s: tuple[float, ...] = ()
-    cpu_share: float = 0.0
-    read_lag_p99_s: float = 0.0
-    loop_lag_max_s: float = 0.0
-    descriptors_needed: int = 0
-    descriptor_limit: int = 0
-    rss_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +91,7 @@ class LoadGenerator:
     def __init__(self, processes: int | None = None) -> None:
         self._wanted = processes
         self._processes: list[_Process] = []
+        self._sources = 0
 
     def __enter__(self) -> Self:
         return self
@@ -140,12 +113,27 @@ class LoadGenerator:
             LoadError: a load process refused the order: an action cannot be made, a host does not resolve.
         """
         count = self._wanted or choose_processes(order.cell.batch)
+        needs = before(order, count)
         self._start(count)
         try:
-            return _CellRun(order, self._processes[:count], on_progress).run()
+            return _CellRun(order, needs, self._prepared(order, needs, count), on_progress).run()
         except BaseException:
             self._stop()  # They are in the middle of something: the next cell begins with fresh ones.
             raise
+
+    def _prepared(self, order: LoadOrder, needs: Needs, count: int) -> dict[_Process, Prepare]:
+        """Say to each process which sessions are its own, and from where it connects them.
+
+        No two processes share a source address, nor do cells that follow each other: what an earlier one left in
+        TIME_WAIT is then of no concern.
+        """
+        each = math.ceil(needs.ports.sources / count)
+        orders: dict[_Process, Prepare] = {}
+        for process in self._processes[:count]:
+            sources = tuple(loopback_source(number) for number in range(self._sources, self._sources + each))
+            self._sources += each
+            orders[process] = Prepare(order, process.number, count, sources)
+        return orders
 
     def _start(self, count: int) -> None:
         self._processes = [process for process in self._processes if process.popen.poll() is None]
@@ -155,26 +143,19 @@ class LoadGenerator:
             self._processes.append(_Process(len(self._processes)))
 
 
-def descriptor_limit() -> int:
-    """Return how many descriptors a load process may open."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-
-
-def choose_processes(batch: int) -> int:
-    """Return how many load processes a batch needs: for its descriptors, and for cores there are to spare."""
-    for_descriptors = math.ceil(batch / max(1, descriptor_limit() - SPARE_DESCRIPTORS))
-    for_cores = min(math.ceil(batch / PER_PROCESS), max(1, (os.cpu_count() or 1) // 2))
-    return max(for_descriptors, for_cores)
-
-
 class _CellRun:
     """One repetition of a cell in flight."""
 
     def __init__(
-        self, order: LoadOrder, processes: list[_Process], on_progress: Callable[[CellProgress], None] | None
+        self,
+        order: LoadOrder,
+        needs: Needs,
+        orders: dict[_Process, Prepare],
+        on_progress: Callable[[CellProgress], None] | None,
     ) -> None:
         self._order = order
-        self._orders = {process: Prepare(order, process.number, len(processes)) for process in processes}
+        self._needs = needs
+        self._orders = orders
         self._on_progress = on_progress
         self._rows: dict[_Process, Rows] = {}
         self._dead: dict[_Process, str] = {}
@@ -187,7 +168,7 @@ class _CellRun:
 
     def run(self) -> CellResult:
         started_at = datetime.now(UTC)
-        findings = self._too_many()
+        findings = self._needs.findings
         if not findings:
             self._prepare()
             self._began, self._wall = time.perf_counter() + 0.02, time.time() + 0.02
@@ -204,24 +185,7 @@ class _CellRun:
             for process, how in self._dead.items()
         )
         wall = max((rows.wall_s for rows in self._rows.values()), default=0.0)
-        return CellResult(result, wall, started_at, stats, findings + _busy(stats))
-
-    def _too_many(self) -> tuple[Finding, ...]:
-        """Compare what the cell needs with what there is, before a session is started."""
-        needed, limit = self._descriptors_needed(), descriptor_limit()
-        if needed <= limit:
-            return ()
-        processes = math.ceil(self._order.cell.batch / max(1, limit - SPARE_DESCRIPTORS))
-        return (
-            Finding(
-                "descriptors",
-                f"{self._order.cell.batch} sessions need {needed} descriptors in each of {len(self._orders)} load"
-                f" processes, and the limit is {limit}: use --openenv-processes {processes}, or raise ulimit -n",
-            ),
-        )
-
-    def _descriptors_needed(self) -> int:
-        return max(len(order.sessions) for order in self._orders.values()) + SPARE_DESCRIPTORS
+        return CellResult(result, wall, started_at, stats, findings + after(stats) + http_findings(stats))
 
     def _prepare(self) -> None:
         for process, order in self._orders.items():
@@ -304,7 +268,8 @@ class _CellRun:
         rows = [row for part in self._rows.values() for row in part.rows]
         known = {row.request_id for row in rows}
         for process, order in self._orders.items():
-            why = f"load process {self._dead[process]}" if process in self._dead else "not started: too few descriptors"
+            lacking = " and ".join(finding.kind for finding in self._needs.findings)
+            why = f"not started: too few {lacking}" if lacking else f"load process {self._dead.get(process, 'lost it')}"
             rows += [
                 SessionRow(
                     number,
@@ -322,35 +287,27 @@ class _CellRun:
 
     def _stats(self) -> ClientStats:
         parts = self._rows.values()
+        timed = [part for part in parts if part.wall_s > 0]
+        needs = self._needs
         return ClientStats(
-            len(self._orders),
-            tuple(part.cpu_s for part in parts),
-            max((part.cpu_s / part.wall_s for part in parts if part.wall_s > 0), default=0.0),
-            max((part.read_lag_p99_s for part in parts), default=0.0),
-            max((part.loop_lag_max_s for part in parts), default=0.0),
-            self._descriptors_needed(),
-            descriptor_limit(),
-            sum(part.rss_bytes for part in parts),
+            processes=len(self._orders),
+            cpu_s=tuple(part.cpu_s for part in parts),
+            cpu_share=max((part.cpu_s / part.wall_s for part in timed), default=0.0),
+            starved_s=tuple(part.starved_s for part in parts),
+            starved_share=max((part.starved_s / part.wall_s for part in timed), default=0.0),
+            busy_share=max(((part.cpu_s + part.starved_s) / part.wall_s for part in timed), default=0.0),
+            read_lag_p99_s=max((part.read_lag_p99_s for part in parts), default=0.0),
+            loop_lag_max_s=max((part.loop_lag_max_s for part in parts), default=0.0),
+            answer_lag_p50_s=_slowest(part.answer_lag_p50_s for part in parts),
+            answer_lag_p99_s=_slowest(part.answer_lag_p99_s for part in parts),
+            descriptors_needed=needs.descriptors,
+            descriptor_limit=needs.descriptor_limit,
+            ports_needed=needs.ports.needed,
+            ports_there=needs.ports.there,
+            sources=sum(len(order.sources) for order in self._orders.values()),
+            rss_bytes=sum(part.rss_bytes for part in parts),
         )
 
 
-def _busy(stats: ClientStats) -> tuple[Finding, ...]:
-    """Judge whether the client was the bottleneck."""
-    found: list[Finding] = []
-    if stats.loop_lag_max_s > LAG_S:
-        found.append(
-            Finding(
-                "loop_lag",
-                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {LAG_S * 1000:.0f} ms):"
-                " it needs a core of its own",
-            )
-        )
-    if stats.cpu_share > BUSY:
-        found.append(
-            Finding(
-                "cpu",
-                f"a load process used {stats.cpu_share:.0%} of a core (allowed {BUSY:.0%}): use more of them with"
-                " --openenv-processes, or a machine with more cores",
-            )
-        )
-    return tuple(found)
+def _slowest(lags: Iterable[float | None]) -> float | None:
+    return max((lag for lag in lags if lag is not None), default=None)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from functools import lru_cache
 
 CLIENT_ERRNOS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM)
+    (
+        *(errno.EMFILE, errno.ENFILE),
+        *(errno.EADDRNOTAVAIL, errno.EADDRINUSE),
+        *(errno.ENOBUFS, errno.ENOMEM),
+        *(errno.EACCES, errno.EPERM),
+        *(errno.ENETDOWN, errno.EAFNOSUPPORT),
+    )
 )
-"""Errors of this machine, not of the server: no descriptors, no ports, no memory, not allowed."""
+"""Errors of this machine, not of the server: no descriptors, no ports, no memory, not allowed, no network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,12 @@ class Loss:
     kind: str
     code: str | None = None
     message: str | None = None
+
+
+@lru_cache(maxsize=16)
+def clean_close(code: int, reason: str) -> Loss:
+    """Return the loss of a connection whose close handshake was completed; nearly every session ends alike."""
+    return Loss("closed", str(code), reason or None)
 
 
 def loss_of(error: OSError, *, established: bool = False) -> Loss:

@@ -16,7 +16,7 @@ from .plan import Cell
 class Finding(Jsonable):
     """Something about the client that makes a cell inconclusive.
 
-    `kind` is cpu, loop_lag, descriptors, ports, process_died or hold; `message` is one line with figures.
+    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
     """
 
     kind: str
@@ -38,7 +38,8 @@ class CellMeta(Jsonable):
 
     `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
     `server_exit` says how the server ended if it died; `log_tail` is kept only where something failed.
-    `client` holds the load generator's own figures (CPU, loop lag, descriptors).
+    `client` holds the load generator's own figures (CPU, loop lag, descriptors). `notes` say what was unusual
+    without keeping the cell from being judged.
     """
 
     run_id: str
@@ -56,3 +57,4 @@ class CellMeta(Jsonable):
     server: ServerSamples = field(default_factory=ServerSamples)
     server_exit: str | None = None
     log_tail: str | None = None
+    notes: tuple[str, ...] = ()

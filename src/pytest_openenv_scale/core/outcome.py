@@ -48,7 +48,7 @@ class Breach(Jsonable):
 class Reason(Jsonable):
     """One line of why; `detail` may hold several more, such as the tail of a log.
 
-    `kind` is verdict, limit, client, queue, hold, hosts, no_data, incomplete, server_died, unmeasurable or
+    `kind` is verdict, limit, client, queue, hold, hosts, no_data, incomplete, server_died, unmeasurable, note or
     fallback.
     """
 

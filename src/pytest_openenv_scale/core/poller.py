@@ -90,6 +90,8 @@ class Poller:
         self._poll = self._selector.poll
         self._portable = isinstance(self._selector, PortableSelector)
         self._handlers: dict[int, Handler] = {}
+        self._later: list[Callable[[], None]] = []
+        self._in_round = False
         self._loop = loop
         self._number = self._selector.fileno()
         loop.add_reader(self._number, self._drain)
@@ -114,12 +116,31 @@ class Poller:
         if self._portable:
             self._selector.unregister(fd)
 
+    def after_round(self, work: Callable[[], None]) -> None:
+        """Call `work` once all that is ready has been handled; outside of a round, in the loop's next turn.
+
+        Sending is put off this way: reading and sending in turns costs a sixth more than one after the other.
+        """
+        if not self._later and not self._in_round:
+            self._loop.call_soon(self._work_off)
+        self._later.append(work)
+
     def _drain(self) -> None:
         handlers = self._handlers
-        for fd, mask in self._poll(0, self.ROUND):
-            handler = handlers.get(fd)
-            if handler is not None:
-                handler(mask)
+        self._in_round = True
+        try:
+            for fd, mask in self._poll(0, self.ROUND):
+                handler = handlers.get(fd)
+                if handler is not None:
+                    handler(mask)
+        finally:
+            self._in_round = False
+            self._work_off()
+
+    def _work_off(self) -> None:
+        later, self._later = self._later, []
+        for work in later:
+            work()
 
     def close(self) -> None:
         """Detach from the loop and close the polling descriptor; registered sockets stay open."""

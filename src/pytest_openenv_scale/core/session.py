@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from math import inf
+from typing import Protocol
 
 from . import messages
 from .connection import Connection
 from .frames import Message
 from .loss import Loss
+from .messages import Observed, ServerError, Told, storable
 from .row import SessionRow
 
-_MAX_INT64, _MAX_WAITED_S = 2**63 - 1, 1e9
 _GOODBYE = Message(messages.request("close"))
 GRACE_S = 5.0
 """Longest a failed session waits for the server to finish closing, in seconds."""
@@ -45,24 +46,19 @@ class Record:
     def fail(self, phase: str, kind: str, code: str | None, message: str | None) -> None:
         """Note why the session failed; the first reason stays."""
         if self.error is None:
-            self.error = (phase, kind, code and _storable(code), message and _storable(message))
+            self.error = (phase, kind, code and storable(code), message and storable(message))
 
-    def observe(self, observation: dict[str, Any], *, stepped: bool) -> None:
-        """Take what the benchmark environment's fields tell about the server; absent elsewhere."""
-        if stepped:
-            waited = observation.get("waited_seconds")
-            if isinstance(waited, int | float) and 0 <= waited <= _MAX_WAITED_S:
-                self.waited = (self.waited or 0.0) + waited
-            if self.pid is not None:
-                return
-        pid, host, session = (
-            observation.get("pid"),
-            observation.get("host_url"),
-            observation.get("session_hash"),
-        )
-        self.pid = pid if isinstance(pid, int) and 0 <= pid <= _MAX_INT64 else None
-        self.host_url = _storable(host) if isinstance(host, str) else None
-        self.session_hash = _storable(session) if isinstance(session, str) else None
+    def identify(self, told: Told) -> None:
+        """Note which server the session is on, where it says so."""
+        self.pid, self.host_url, self.session_hash = told.pid, told.host_url, told.session_hash
+
+    def stepped(self, told: Told) -> None:
+        """Note how long the server says a step waited, and where the session is if the reset did not tell."""
+        waited = told.waited_seconds
+        if waited is not None:
+            self.waited = waited if self.waited is None else self.waited + waited
+        if self.pid is None:
+            self.identify(told)
 
     def row(self, began: float, began_wall: float, process: int) -> SessionRow:
         """Return the row; `began` and `began_wall` are the cell's start on both clocks, in seconds."""
@@ -70,24 +66,25 @@ class Record:
         queue = None if self.start is None else self.start - self.due
         stepping = sum(self.steps) if self.finished_steps else None
         hold = None if self.released is None or self.reset_done is None else max(0.0, self.released - self.reset_done)
+        start = self.due if self.start is None else self.start
         total = None
         if self.success:
-            total = sum(
-                part for part in (queue, self.connect_latency, self.reset_latency, stepping, self.resets) if part
+            total = (
+                (queue or 0.0)
+                + (self.connect_latency or 0.0)
+                + (self.reset_latency or 0.0)
+                + (stepping or 0.0)
+                + (self.resets or 0.0)
             )
-
-        def offset(at: float | None) -> float | None:
-            return None if at is None else at - began
-
         return SessionRow(
             self.request_id,
             process,
-            began_wall + ((self.due if self.start is None else self.start) - began),
+            began_wall + (start - began),
             self.due - began,
-            offset(self.start),
-            offset(self.connected),
-            offset(self.reset_done),
-            offset(self.closed),
+            None if self.start is None else self.start - began,
+            None if self.connected is None else self.connected - began,
+            None if self.reset_done is None else self.reset_done - began,
+            None if self.closed is None else self.closed - began,
             queue,
             self.connect_latency,
             self.reset_latency,
@@ -107,11 +104,6 @@ class Record:
             code,
             message,
         )
-
-
-def _storable(text: str) -> str:
-    """Return text that UTF-8 can hold: JSON may spell half a surrogate pair, which no file takes."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +142,7 @@ class Batch(Protocol):
 class WebSocketSession:
     """Drives one WebSocket session through its phases by callbacks; it never blocks and never raises."""
 
-    __slots__ = ("_batch", "_connection", "_ending", "_script", "_sent", "deadline", "phase", "record")
+    __slots__ = ("_batch", "_connection", "_ending", "_script", "deadline", "phase", "record")
 
     def __init__(self, record: Record, script: Script, batch: Batch) -> None:
         self.record = record
@@ -159,7 +151,6 @@ class WebSocketSession:
         self._script = script
         self._batch = batch
         self._connection: Connection
-        self._sent = 0.0
         self._ending = False
 
     def start(self, connection: Connection) -> None:
@@ -195,26 +186,23 @@ class WebSocketSession:
         record.connect_latency = max(0.0, at - record.start)
         self.phase = "reset"
         self._batch.connected()
-        self._sent = self._connection.send(self._script.reset)
-        self.deadline = self._sent + self._script.timeout
+        self._say(self._script.reset, self._script.timeout)
 
-    def received(self, text: str, at: float) -> None:
+    def received(self, text: bytes, at: float) -> None:
         """A reply arrived: record it and say the next thing."""
         if self._ending:
             return
         try:
-            kind, data = messages.read(text)
+            answer = messages.read_answer(text)
         except messages.MessageError as error:
             self._give_up("protocol", None, str(error))
             return
-        if kind == "error":
-            self._give_up(*messages.as_error(data))
-        elif kind != "observation":
-            self._give_up("protocol", None, f"a reply of type {kind!r} instead of an observation")
+        if isinstance(answer, ServerError):
+            self._give_up(*answer)
         elif self.phase == "step":
-            self._stepped(data, at)
+            self._stepped(answer, at)
         elif self.phase == "reset":
-            self._was_reset(data, at)
+            self._was_reset(answer, at)
         else:
             self._give_up("protocol", None, "an observation nobody asked for")
 
@@ -233,46 +221,48 @@ class WebSocketSession:
 
     # Phases
 
-    def _was_reset(self, data: dict[str, Any], at: float) -> None:
-        record, taken = self.record, max(0.0, at - self._sent)
+    def _was_reset(self, answer: Observed, at: float) -> None:
+        record, taken = self.record, max(0.0, at - self._connection.said_at)
         if record.reset_done is not None:
             record.resets = (record.resets or 0.0) + taken
             self._step()
             return
         record.reset_done, record.reset_latency = at, taken
-        record.observe(messages.as_reply(data).observation, stepped=False)
+        if answer.told is not None:
+            record.identify(answer.told)
         if self._batch.holding:
             self.phase = "hold"
-            self.deadline = float("inf")
+            self.deadline = inf
             self._batch.ready(self)
         else:
             self._step()
 
     def _step(self) -> None:
         script = self._script
-        done = len(self.record.steps)
+        steps, done = script.steps, len(self.record.steps)
         self.phase = "step"
-        self._sent = self._connection.send(script.steps[min(done, len(script.steps) - 1)])
-        self.deadline = self._sent + script.step_timeout
+        self._say(steps[done] if done < len(steps) else steps[-1], script.step_timeout)
 
-    def _stepped(self, data: dict[str, Any], at: float) -> None:
+    def _stepped(self, answer: Observed, at: float) -> None:
         record, script = self.record, self._script
-        record.steps.append(max(0.0, at - self._sent))
-        observation = data.get("observation")
-        if type(observation) is dict:
-            record.observe(cast("dict[str, Any]", observation), stepped=True)
-        done = data.get("done") is True
-        if len(record.steps) == script.count or (done and script.until_done):
+        taken = at - self._connection.said_at
+        record.steps.append(taken if taken > 0.0 else 0.0)
+        if answer.told is not None:
+            record.stepped(answer.told)
+        if len(record.steps) == script.count or (answer.done and script.until_done):
             record.finished_steps = True
             self.phase = "close"
             self._ending = True
-            self.deadline = self._connection.send(_GOODBYE) + script.timeout
-        elif done:
+            self._say(_GOODBYE, script.timeout)
+        elif answer.done:
             self.phase = "reset"
-            self._sent = self._connection.send(script.reset)
-            self.deadline = self._sent + script.timeout
+            self._say(script.reset, script.timeout)
         else:
             self._step()
+
+    def _say(self, message: Message, timeout: float) -> None:
+        self._connection.say(message)
+        self.deadline = time.perf_counter() + timeout
 
     def _give_up(self, kind: str, code: str | None, message: str | None) -> None:
         """Fail the session, and leave in good order."""

@@ -31,6 +31,9 @@ AXES = ("batches", "waits", "modes")
 
 DEFAULT_STEPS = 1
 
+HTTP_CONNECTIONS = ("session", "request", "shared")
+"""How sessions connect in http mode: one connection each, one per request, or idle ones from a pool."""
+
 WORKLOAD_PARSERS: Mapping[str, Callable[[object, Path], Any]] = MappingProxyType(
     {
         "batches": lambda value, directory: parse_batches(value),
@@ -91,6 +94,7 @@ class Settings:
     slo: tuple[Limit, ...]
     inconclusive: Literal["fail", "warn"]
     full_grid: bool
+    http_connections: str
     processes: int | None
     seed: int
     note: str | None
@@ -136,7 +140,7 @@ class Settings:
 
 RERUN_OPTIONS: Sequence[str] = (
     *("batches", "reps", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
-    *("inconclusive", "full-grid", "processes", "seed"),
+    *("inconclusive", "full-grid", "http-connections", "processes", "seed"),
 )
 """The options a rerun repeats from the command line, besides those that pick the curve."""
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
-import socket
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate, islice
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from . import messages
 from .connection import Clock, Connection
 from .frames import Message
 from .grammar import parse_arrival
-from .handshake import Route, check_headers, find_place, prepare_route
+from .handshake import Route, prepare_route
+from .limits import starved_s
 from .orders import Prepare, Progress, Rows, Up
 from .poller import Poller
-from .session import Record, Script, WebSocketSession
+from .session import GRACE_S, Record, Script, WebSocketSession
+
+if TYPE_CHECKING:
+    from .http_share import HttpShare
 
 WINDOW = 256
 """Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
@@ -44,16 +49,18 @@ class Share:
         self._clock = Clock()
         self._records: list[Record] = []
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._began = self._wall = 0.0
+        self._next_pulse = inf
+        self._next_expiry = 0.0
         self._waiting: deque[tuple[float, int]] = deque()
         self._live: set[WebSocketSession] = set()
         self._held: deque[WebSocketSession] = deque()
         self._unready = len(self._numbers)
-        self._connecting = self._over = self._failed = self._http_open = 0
+        self._connecting = self._over = self._failed = 0
         self._wake: asyncio.TimerHandle | None = None
         self._lags = array("d")
+        self._http: HttpShare | None = None
         self._routes: list[Route] = []
         self._scripts: Callable[[int], Script]
         self._poller: Poller
@@ -72,32 +79,33 @@ class Share:
         step_timeout = order.timeout_s + (self._cell.wait or 0.0)
         if self._cell.mode == "http":
             # Only where it is needed, and before the cell begins: it costs a load process 0.2 s and 11 MB.
-            from .http import HttpSession
+            from .http_share import HttpShare
 
-            self._http_session = HttpSession
-            check_headers(order.headers)
-            for url in order.urls:
-                find_place(url)
-            self._actions = {
-                number: [make(number, step) for step in range(self._cell.steps)] for number in self._numbers
-            }
+            self._http = HttpShare(self._order, self._window, self._records.append, self._one_more_up)
             return
-        for url in order.urls:
-            self._routes.append(prepare_route(url, dict(order.headers), source=self._order.source))
-        reset = Message(messages.request("reset", order.workload.reset))
+        routes = {url: prepare_route(url, dict(order.headers)) for url in order.urls}
+        for number in self._numbers[: self._order.ways]:
+            url, source = self._order.way(number)
+            self._routes.append(replace(routes[url], source=source))
 
-        def script(actions: list[Message]) -> Script:
+        def script(number: int, actions: list[Message]) -> Script:
+            reset = Message(messages.request("reset", order.workload.reset_data(order.seed + number)))
             return Script(reset, actions, self._cell.steps, order.until_done, order.timeout_s, step_timeout)
 
         def encode(number: int, count: int) -> list[Message]:
             return [Message(messages.request("step", make(number, step))) for step in range(count)]
 
-        if order.workload.function is None:
-            shared = script(encode(0, min(self._cell.steps, len(order.workload.actions))))
-            self._scripts = lambda number: shared
-        else:
-            own = {number: script(encode(number, self._cell.steps)) for number in self._numbers}
+        if order.workload.function is not None:
+            own = {number: script(number, encode(number, self._cell.steps)) for number in self._numbers}
             self._scripts = own.__getitem__
+            return
+        actions = encode(0, min(self._cell.steps, len(order.workload.actions)))
+        if order.workload.seeded:
+            seeded = {number: script(number, actions) for number in self._numbers}
+            self._scripts = seeded.__getitem__
+        else:
+            shared = script(0, actions)
+            self._scripts = lambda number: shared
 
     # The parent's signals
 
@@ -109,9 +117,9 @@ class Share:
 
     def release(self) -> None:
         """The whole batch is up: let the held sessions step."""
-        if not self._released.done():
-            self._released.set_result(None)
-        if self.holding:
+        if self._http is not None:
+            self._http.release()
+        elif self.holding:
             self.holding = False
             self._release_some()
 
@@ -122,19 +130,20 @@ class Share:
         await self._begun
         await asyncio.sleep(max(0.0, self._began - time.perf_counter()))
         self._clock.refresh()
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        before, starved = resource.getrusage(resource.RUSAGE_SELF), starved_s()
         pulse = asyncio.create_task(self._pulse())
         try:
             if not len(self._numbers):
                 self._tell(Up())
-            elif self._cell.mode == "http":
-                await self._run_http()
+            elif self._http is not None:
+                await self._http.run(self._due())
             else:
                 await self._run_websockets()
         finally:
             pulse.cancel()
-        after = resource.getrusage(resource.RUSAGE_SELF)
+        after, starved = resource.getrusage(resource.RUSAGE_SELF), starved_s() - starved
         ended = time.perf_counter()
+        self._lags.append(max(0.0, ended - self._next_pulse))
         lags = sorted(self._clock.lags)
         rows = [record.row(self._began, self._wall, self._order.process) for record in self._records]
         return Rows(
@@ -145,6 +154,8 @@ class Share:
             max(self._lags, default=0.0),
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             after.ru_maxrss * 1024,
+            *(() if self._http is None else self._http.answer_lags()),
+            starved_s=starved,
         )
 
     def _due(self) -> list[tuple[float, int]]:
@@ -170,7 +181,7 @@ class Share:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        routes, waiting = self._routes, self._waiting
+        routes, every, waiting = self._routes, self._order.processes, self._waiting
         while waiting and self._connecting < self._window:
             due, number = waiting[0]
             now = time.perf_counter()
@@ -183,7 +194,7 @@ class Share:
             session = WebSocketSession(record, self._scripts(number), self)
             self._live.add(session)
             self._connecting += 1
-            session.start(Connection(self._poller, self._clock, routes[number % len(routes)], session))
+            session.start(Connection(self._poller, self._clock, routes[number // every % len(routes)], session))
 
     # Called by the sessions
 
@@ -224,61 +235,26 @@ class Share:
 
     # Time
 
+    def _expire(self, now: float) -> None:
+        """End sessions whose deadline has passed, and work out when the next can: every deadline set from now
+        on lies at least the shortest timeout ahead."""
+        for session in [session for session in self._live if session.deadline < now]:
+            session.expire(now)
+        soonest = min((session.deadline for session in self._live), default=inf)
+        self._next_expiry = min(soonest, now + min(self._order.order.timeout_s, GRACE_S))
+
     async def _pulse(self) -> None:
         """Twenty times a second: expire deadlines, watch the loop's own lag, report progress."""
         count = 0
         while True:
-            due = time.perf_counter() + _PULSE_S
+            self._next_pulse = time.perf_counter() + _PULSE_S
             await asyncio.sleep(_PULSE_S)
             now = time.perf_counter()
-            self._lags.append(max(0.0, now - due))
+            self._lags.append(max(0.0, now - self._next_pulse))
             self._clock.refresh()
-            for session in [session for session in self._live if session.deadline < now]:
-                session.expire(now)
+            if now >= self._next_expiry:
+                self._expire(now)
             count += 1
             if count % _PROGRESS_EVERY == 0:
-                opened = len(self._live) - self._connecting + self._http_open
-                self._tell(Progress(opened, self._over, self._failed))
-
-    # HTTP
-
-    async def _run_http(self) -> None:
-        window = asyncio.Semaphore(self._window)
-        order = self._order.order
-        step_timeout = order.timeout_s + (self._cell.wait or 0.0)
-
-        async def one(due: float, number: int) -> None:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            async with window:
-                record = Record(number, time.perf_counter() if self._arrival.kind == "hold" else due)
-                self._records.append(record)
-                session = self._http_session(
-                    record, order.urls[number % len(order.urls)], order.headers, order.timeout_s
-                )
-                fine = await session.reset(order.workload.reset)
-                self._http_open += 1
-            self._one_more_up()
-            if fine and self._arrival.kind == "hold":
-                await self._released
-                record.released = time.perf_counter()
-            if fine:
-                for action in self._actions[number]:
-                    reply = await session.step(action, step_timeout)
-                    if reply is None:
-                        break
-                    if reply.done and order.until_done:
-                        break
-                record.finished_steps = record.success = record.error is None
-            await session.close()
-            self._http_open -= 1
-            self._over += 1
-            self._failed += not record.success
-
-        async with asyncio.TaskGroup() as group:
-            for due, number in self._due():
-                group.create_task(one(due, number))
-
-
-def loopback_source(number: int) -> str:
-    """Return the loopback address from which process `number` connects, so that ports do not run out."""
-    return socket.inet_ntoa((0x7F000100 + number + 1).to_bytes(4, "big"))
+                ours = Progress(len(self._live) - self._connecting, self._over, self._failed)
+                self._tell(ours if self._http is None else self._http.progress())

@@ -96,6 +96,7 @@ class CellSummary(Jsonable):
     hardware: str | None = None
     cores: int | None = None
     hosts_available: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -178,6 +179,7 @@ def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
         hardware=meta.hardware,
         cores=meta.cores,
         hosts_available=meta.hosts,
+        notes=meta.notes,
     )
 
 

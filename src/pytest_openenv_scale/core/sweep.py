@@ -21,8 +21,10 @@ from .meta import CellMeta, ServerSamples
 from .orders import LoadOrder
 from .outcome import CurveVerdict, Outcome
 from .plan import Cell, Curve, plan_curves, should_stop
+from .row import SessionRow
 from .rundir import RunDirectory
 from .settings import Settings
+from .settle import Settling
 from .slo import Slo, select
 from .summary import CellSummary, summarise
 from .table import rows_to_table
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 LOG_LINES = 200
 """Lines of the server's log kept with a cell in which something failed, as evidence."""
+
+_UNRECORDED = 0
+"""The repetition of sessions that are played for another reason than to be measured."""
 
 
 class SweepError(Exception):
@@ -173,7 +178,7 @@ def measure_sweep(
         hosts=endpoint.hosts,
         limits=endpoint.limits,
         startup_s=endpoint.startup_s,
-        settings={"action": said.source, "seed": settings.seed, "until_done": settings.until_done},
+        settings=_told(settings, said),
         rerun=rerun,
         notes=endpoint.notes,
         started_at=datetime.now(UTC),
@@ -195,6 +200,12 @@ def measure_sweep(
         view = view_sweep(record, sweep.summaries)
         run.finish_sweep(record.sweep_id, "complete", view.outcome)
     return Sweep(view, run.kept_path, sweep.table())
+
+
+def _told(settings: Settings, workload: Workload) -> dict[str, Any]:
+    """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
+    told = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    return {**told, "http_connections": settings.http_connections} if "http" in settings.modes else told
 
 
 def find_workload(endpoint: Endpoint, settings: Settings) -> Workload:
@@ -230,6 +241,7 @@ class _Measurement:
         self._observer = observer
         self._record = record
         self._generator = generator
+        self._settling = Settling(endpoint, self._play)
         self._tables: list[pa.Table] = []
         self.summaries: list[CellSummary] = []
 
@@ -242,13 +254,20 @@ class _Measurement:
         waits = [curve.wait for curve in self._record.curves if curve.wait is not None]
         for curve in {curve.mode: curve for curve in self._record.curves}.values():
             single = replace(curve.cells[0], batch=1, wait=min(waits, default=None), arrival="burst")
-            row = self._generator.run_cell(self._order(single, 0)).rows[0]
+            row = self._generator.run_cell(self._order(single, _UNRECORDED)).rows[0]
             if row.error_type == "environment" and row.error_code in ("VALIDATION_ERROR", "422"):
                 what, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
                 raise SweepError(
                     f"the environment rejects the {what} ({self._workload.source}): {row.error_message};"
                     f" write one it takes with --openenv-{option}"
                 )
+
+    def _play(self, timeout_s: float) -> SessionRow:
+        """Play one session as the first curve's are, but without a wait and unrecorded."""
+        curve = self._record.curves[0]
+        single = replace(curve.cells[0], batch=1, wait=None if curve.wait is None else 0.0, arrival="burst")
+        order = replace(self._order(single, _UNRECORDED), timeout_s=min(timeout_s, self._settings.timeout))
+        return self._generator.run_cell(order).rows[0]
 
     def measure(self) -> None:
         """Measure the curves in order, until the server is gone."""
@@ -286,7 +305,8 @@ class _Measurement:
         ]
 
     def _measure_cell(self, cell: Cell, repetition: int) -> CellSummary:
-        samples = [sample] if (sample := self._endpoint.sample()) else []
+        first, notes = self._settling.before()
+        samples = [first] if first else []
 
         def on_progress(progress: load.CellProgress) -> None:
             if seen := self._endpoint.sample():
@@ -305,6 +325,7 @@ class _Measurement:
 
         result = self._generator.run_cell(self._order(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
+        self._settling.after(failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
         if sample := self._endpoint.sample():
@@ -322,6 +343,7 @@ class _Measurement:
             limits=self._endpoint.limits,
             client=asdict(result.client),
             findings=result.findings,
+            notes=notes,
             server=_condense(samples),
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
@@ -349,6 +371,7 @@ class _Measurement:
             self._settings.timeout,
             self._settings.seed,
             self._settings.until_done,
+            self._settings.http_connections,
         )
 
 

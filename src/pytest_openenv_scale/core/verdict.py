@@ -224,12 +224,17 @@ def _judge_rate(case: _Case, limit: Limit) -> _Finding:
         if summary.batch in passing and summary.requests_per_second is not None:
             rates.setdefault(summary.batch, []).append(summary.requests_per_second)
     if not rates:
-        outcome = Outcome.MISSED if case.infeasible_min is not None else Outcome.INCONCLUSIVE
+        doubtful = any(cell.passed is None for cell in case.cells)
+        outcome = Outcome.MISSED if case.infeasible_min is not None and not doubtful else Outcome.INCONCLUSIVE
         return _Finding(outcome, f"{limit.text}: no passing cell to judge it on")
     best = max(rates, key=lambda batch: min(rates[batch]))
     reached = min(rates[best])
     got = f"got {text_of.observed('per second', reached, limit.allowed)} at batch {best}"
-    return _Finding(Outcome.MET if limit.holds(reached) else Outcome.MISSED, f"{limit.text}, {got}")
+    if limit.holds(reached):
+        return _Finding(Outcome.MET, f"{limit.text}, {got}")
+    if any(cell.passed is None for cell in case.cells):  # One in doubt might have reached it.
+        return _Finding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
+    return _Finding(Outcome.MISSED, f"{limit.text}, {got}")
 
 
 def _got(case: _Case) -> str:

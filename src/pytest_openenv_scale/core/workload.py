@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from .actions import ActionSource
 
-_WAIT = "$wait"
+_WAIT, _SEED = "$wait", "$seed"
 _DEPTH = 12
 
 
@@ -26,7 +26,8 @@ class Workload:
     `actions` holds one action for every step, or one per step (the last is repeated beyond its end);
     `function` is "module:function", called with `(session, step)`, both counted from 0. The string
     "$wait" in an action stands for the cell's wait in seconds; `waits` tells whether the wait means
-    anything. `source` says where the actions come from.
+    anything. "$seed" in the reset data stands for a seed of the session's own. `source` says where the
+    actions come from.
     """
 
     actions: tuple[Mapping[str, Any], ...] = ()
@@ -34,6 +35,15 @@ class Workload:
     reset: Mapping[str, Any] = field(default_factory=dict[str, Any])
     waits: bool = True
     source: str = "default"
+
+    @property
+    def seeded(self) -> bool:
+        """Whether each session resets with a seed of its own."""
+        return _mentions(self.reset, _SEED)
+
+    def reset_data(self, seed: int) -> Mapping[str, Any]:
+        """Return the reset data of the session with this seed."""
+        return cast("Mapping[str, Any]", _fill(self.reset, _SEED, seed))
 
     def maker(self, wait: float | None) -> Callable[[int, int], Mapping[str, Any]]:
         """Return `(session, step) -> action` for a cell.
@@ -43,7 +53,7 @@ class Workload:
                 callable fails or returns no mapping, or one that JSON cannot hold.
         """
         if self.function is None:
-            filled = [_fill(action, wait) for action in self.actions]
+            filled = [_fill_wait(action, wait) for action in self.actions]
             return lambda session, step: filled[min(step, len(filled) - 1)]
         function = import_callable(self.function)
 
@@ -58,7 +68,7 @@ class Workload:
                 raise WorkloadError(
                     f"{self.function}({session}, {step}) returned {type(action).__name__}; return the action as a dict"
                 )
-            filled = cast("Mapping[str, Any]", _fill(cast("Mapping[str, Any]", action), wait))
+            filled = cast("Mapping[str, Any]", _fill_wait(action, wait))
             try:
                 json.dumps(filled, allow_nan=False)
             except (TypeError, ValueError, RecursionError) as error:
@@ -105,7 +115,7 @@ def make_workload(
         if action.kind == "callable":
             return Workload(function=action.value, reset=data, source=action.value)
         actions = action.value if action.kind == "lines" else (action.value,)
-        return Workload(tuple(actions), None, data, _mentions_wait(actions), "the action given")
+        return Workload(tuple(actions), None, data, _mentions(actions, _WAIT), "the action given")
     if schema is None:
         return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
     properties = schema.get("properties")
@@ -207,19 +217,24 @@ def _resolve(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found)
 
 
-def _fill(value: Any, wait: float | None) -> Any:
-    if value == _WAIT:
-        return 0.0 if wait is None else wait
+def _fill_wait(action: Any, wait: float | None) -> Any:
+    return _fill(action, _WAIT, 0.0 if wait is None else wait)
+
+
+def _fill(value: Any, name: str, meaning: Any) -> Any:
+    """Return the value with `meaning` wherever the text `name` stands alone."""
+    if value == name:
+        return meaning
     if isinstance(value, Mapping):
-        return {name: _fill(item, wait) for name, item in cast("Mapping[str, Any]", value).items()}
+        return {key: _fill(item, name, meaning) for key, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_fill(item, wait) for item in cast("list[Any]", value)]
+        return [_fill(item, name, meaning) for item in cast("list[Any]", value)]
     return value
 
 
-def _mentions_wait(value: Any) -> bool:
+def _mentions(value: Any, name: str) -> bool:
     if isinstance(value, Mapping):
-        return any(_mentions_wait(item) for item in cast("Mapping[str, Any]", value).values())
+        return any(_mentions(item, name) for item in cast("Mapping[str, Any]", value).values())
     if isinstance(value, list | tuple):
-        return any(_mentions_wait(item) for item in cast("list[Any]", value))
-    return value == _WAIT
+        return any(_mentions(item, name) for item in cast("list[Any]", value))
+    return value == name

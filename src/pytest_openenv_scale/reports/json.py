@@ -13,6 +13,11 @@ shares are fractions of 1, times are ISO 8601 in UTC, and null stands where ther
     sweeps          one per test and target:
       sweep_id, test, target, infrastructure, hardware, cores, hosts, limits, startup_s
       status, outcome, started_at, finished_at, steps, arrival, reps, timeout_s, settings, notes, rerun
+      protocols     one per wait that was measured over both modes, empty where there is only one:
+        wait, ratio (ws max ÷ http max), winner (ws, http, equal or null), notes (texts)
+        batch          the largest at which sessions of both succeeded, if possible with neither inconclusive; or null
+        ws, http       outcome, max_batch, known (exact, open or inconclusive), and at that batch, the worst of
+                       its repetitions: success, reset_p50, step_p50, step_p99, total_p99
       curves        one per mode and wait:
         curve_id, mode, wait, batches (those planned), slo (a list of name, allowed, unit, direction, source)
         outcome, headline, max_batch, max_batch_per_core, feasible_max, infeasible_min, stop_reason
@@ -33,6 +38,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pytest_openenv_scale.core.compare_modes import compare_modes
 from pytest_openenv_scale.core.jsonable import encode
 from pytest_openenv_scale.core.manifest import SweepRecord
 from pytest_openenv_scale.core.run import Run
@@ -74,7 +80,7 @@ def _sweep(view: SweepView) -> dict[str, Any]:
     record = view.record.to_json()
     told = {name: value for name, value in record.items() if name not in ("curves", "slos", "outcome")}
     curves = [_curve(view.record, curve) for curve in view.curves]
-    return {**told, "outcome": view.outcome.value, "curves": curves}
+    return {**told, "outcome": view.outcome.value, "protocols": encode(compare_modes(view)), "curves": curves}
 
 
 def _curve(record: SweepRecord, view: CurveView) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pytest_openenv_scale.core.compare_modes import compare_modes
 from pytest_openenv_scale.core.grammar import format_number
 from pytest_openenv_scale.core.plan import Curve
 from pytest_openenv_scale.core.view import CurveView, SweepView
 
+from . import protocols
 from .columns import Row, rows_of
 from .text import collapse
 
@@ -14,7 +16,9 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
     """Return names and values for `user_properties`; those of a curve name it, as in "openenv_max_batch[ws,wait=1]".
 
     `openenv_success` (a fraction) is that of the largest batch measured, `openenv_total_p99` (seconds) that of
-    max batch, each the worst of the repetitions; what is not known is left out.
+    max batch, each the worst of the repetitions; what is not known is left out. Where ws and http were measured,
+    `openenv_protocol_winner[wait=1]` and `openenv_protocol_ratio[wait=1]` compare them: ws max ÷ http max, as "4",
+    "≥ 4", or "–" where it is not known.
     """
     found: list[tuple[str, object]] = [
         ("openenv_verdict", view.outcome.value),
@@ -24,6 +28,10 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
     for curve in view.curves:
         name = _name(curve.curve)
         found += [(f"openenv_{key}[{name}]", value) for key, value in _figures(curve) if value is not None]
+    for compared in compare_modes(view):
+        name = "" if compared.wait is None else f"[wait={format_number(compared.wait)}]"
+        found.append((f"openenv_protocol_winner{name}", compared.winner or "unknown"))
+        found.append((f"openenv_protocol_ratio{name}", protocols.ratio(compared)))
     return found
 
 

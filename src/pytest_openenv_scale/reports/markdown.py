@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.manifest import SweepRecord
 from pytest_openenv_scale.core.run import Run
 from pytest_openenv_scale.core.view import CurveView, SweepView
 
-from . import phrases
+from . import phrases, protocols
 from .columns import chosen, rows_of
 from .overview import TITLES, entries, problems, tally
 from .text import collapse, plain
@@ -47,7 +47,22 @@ def overview(run: Run) -> str:
     if found:
         heads = ["test", *TITLES, "verdict", "because"]
         lines += ["## Verdicts", "", *table(heads, found, right=("wait", "max batch", "per core")), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_protocols(run.sweeps)])
+
+
+def _protocols(sweeps: Iterable[SweepView]) -> list[str]:
+    """Return the comparison of ws and http; nothing where there is only one mode."""
+    found = protocols.entries(sweeps)
+    if not found:
+        return []
+    rows = [
+        [code(entry.test, in_table=True), *map(text, entry.cells), entry.batch or text_of.MISSING, *entry.figures]
+        for entry in found
+    ]
+    heads = ["test", *protocols.HEADS, "at batch", *(f"{name} ws / http" for name, _ in protocols.AT)]
+    notes = [f"- {text(f'{entry.cells[0]}, wait {entry.cells[1]}: {note}')}" for entry in found for note in entry.notes]
+    lines = [f"## {protocols.TITLE.capitalize()}", "", *table(heads, rows, right=(*protocols.RIGHT, *heads[7:])), ""]
+    return [*lines, *notes, *([""] if notes else []), f"{text(protocols.FOOTNOTE)}.", ""]
 
 
 def curve_section(record: SweepRecord, view: CurveView) -> str:

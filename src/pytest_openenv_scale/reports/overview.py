@@ -11,7 +11,7 @@ from pytest_openenv_scale.core.outcome import Outcome
 from pytest_openenv_scale.core.run import Run
 from pytest_openenv_scale.core.view import CurveView, SweepView
 
-from . import phrases
+from . import phrases, protocols
 from .terminal import sweep_lines
 from .text import DEFAULT_WIDTH, Line, Page, collapse, cut
 
@@ -63,11 +63,12 @@ def tally(sweeps: Iterable[SweepView]) -> str:
 
 
 def summary_lines(
-    sweeps: Iterable[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
+    sweeps: Sequence[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
-    """Return the table of all curves of a run, no line wider than `width`; nothing where there are none.
+    """Return the table of all curves of a run, and below it the protocol comparison where there are two modes.
 
-    A test is a line of its own above its curves; a reason that does not fit its row stands beneath it.
+    No line is wider than `width`; there is nothing where there are no curves. A test is a line of its own above
+    its curves; a reason that does not fit its row stands beneath it.
     """
     page = Page(width, encoding)
     found = entries(sweeps)
@@ -83,6 +84,7 @@ def summary_lines(
             test = entry.test
             page.verbatim(_GAP + cut(page.fit(test), page.width - len(_GAP), left=True))
         _row(page, entry, f"{_aligned(row, widths)}{_GAP}{page.fit(entry.verdict)}")
+    protocols.add_lines(page, sweeps)
     return page.lines
 
 

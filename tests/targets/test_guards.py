@@ -1,0 +1,226 @@
+"""Each guard fires on a cause that is planted, and the same cell without it is met."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from load_processes import workers
+from playing import WAITING, order
+from pytest_openenv_scale.core.load import CellResult, LoadGenerator
+from pytest_openenv_scale.core.meta import CellMeta
+from pytest_openenv_scale.core.outcome import CurveVerdict
+from pytest_openenv_scale.core.run import load_run
+from pytest_openenv_scale.core.slo import Slo, make_limit
+from pytest_openenv_scale.core.summary import summarise
+from pytest_openenv_scale.core.table import rows_to_table
+from pytest_openenv_scale.core.verdict import judge_curve
+from pytest_run import PytestRun, command, environ, write_test
+from server_process import running_server
+
+pytestmark = pytest.mark.real
+
+ALL_SUCCEED = Slo((make_limit("success", 1.0, "test"),))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The benchmark environment, outside whatever the client is confined to."""
+    with running_server() as (_, address):
+        yield f"http://{address}"
+
+
+def measured(
+    folder: Path, batch: int, *options: str, before: tuple[str, ...] = (), confine: Callable[[], None] | None = None
+) -> CurveVerdict:
+    """Run pytest as a user would, every session asked to succeed; the verdict on its one curve."""
+    folder.mkdir()
+    mark = f"@pytest.mark.scaling(batches=[{batch}], waits=[0.5])\n@pytest.mark.slo(success=1.0)\n"
+    write_test(folder, f"{mark}def test_it(scaling):\n    scaling.run()\n")
+    done = subprocess.run(
+        [*before, *command(*options)],
+        cwd=folder,
+        env=environ(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=confine,
+    )
+    ran = PytestRun(folder, done.returncode, done.stdout + done.stderr)
+    assert (folder / "openenv-results").is_dir(), ran.output
+    ((curve,),) = (sweep.curves for sweep in load_run(ran.run_dir).sweeps)
+    assert ran.code == (0 if curve.verdict.outcome == "met" else 1), ran.output
+    return curve.verdict
+
+
+def why(verdict: CurveVerdict) -> str:
+    return "\n".join(reason.text for reason in verdict.reasons)
+
+
+def met_undisturbed(measure: Callable[[int], CurveVerdict]) -> None:
+    """Demand a met verdict once in three: a machine shared with others may disturb a cell by itself."""
+    told = [verdict for number in range(3) if (verdict := measure(number)).outcome == "met"][:1]
+    assert told, why(measure(3))
+
+
+# A core that others keep busy
+
+
+@pytest.fixture
+def apart() -> Iterator[tuple[str, int]]:
+    """A server on one core, and the number of another core that is left to the client."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("a core for the server and one for the client need two cores")
+    os.sched_setaffinity(0, {cores[0]})
+    try:
+        with running_server() as (_, address):
+            os.sched_setaffinity(0, cores)
+            yield f"http://{address}", cores[1]
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def burning(core: int, count: int) -> Iterator[None]:
+    """Programs that never rest, each in a session of its own, so that each gets a share of the core of its own."""
+    loop = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
+    with ExitStack() as stack:
+        for _ in range(count):
+            burner = subprocess.Popen([sys.executable, "-c", loop], stdout=subprocess.PIPE, start_new_session=True)
+            stack.callback(burner.wait)
+            stack.callback(burner.kill)
+            assert burner.stdout is not None
+            stack.enter_context(burner.stdout)
+            burner.stdout.readline()
+        yield
+
+
+def judged(result: CellResult, asked) -> CurveVerdict:
+    meta = CellMeta(
+        "run", "sweep", asked.cell, 1, result.wall_s, result.started_at, client={}, findings=result.findings
+    )
+    table = rows_to_table(result.rows, cell=asked.cell, run_id="run", repetition=1, hardware=None)
+    return judge_curve(asked.cell.curve, [summarise(table, meta)], ALL_SUCCEED)
+
+
+def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart):
+    url, core = apart
+    asked = order(url, batch=200, steps=30, wait=0.0, arrival="burst", workload=WAITING)
+    with LoadGenerator(1) as generator:
+        generator.run_cell(order(url))
+        (worker,) = workers(generator)
+        worker.cpu_affinity([core])
+        met_undisturbed(lambda _: judged(generator.run_cell(asked), asked))
+        with burning(core, 12):
+            result = generator.run_cell(asked)
+        verdict = judged(result, asked)
+    assert [row.success for row in result.rows] == [True] * 200
+    assert verdict.outcome == "inconclusive"
+    assert "a load process did not keep up: it used " in why(verdict)
+    assert f"waited for one {result.client.starved_share:.0%} of the time (allowed: 90% together, 50% waiting)" in why(
+        verdict
+    )
+    assert result.client.starved_share > 0.5
+    assert "give the load cores of its own" in why(verdict)
+
+
+# Too few descriptors
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+
+def test_too_few_descriptors_make_the_cell_inconclusive_before_it_starts(server, tmp_path):
+    target = ("--openenv-url", server)
+    verdict = measured(tmp_path / "few", 400, *target, "--openenv-processes", "1", confine=few_descriptors)
+    assert verdict.outcome == "inconclusive"
+    assert "400 sessions need 464 descriptors in one load process, and the limit is 256" in why(verdict)
+    assert "use --openenv-processes 3, or raise ulimit -Hn" in why(verdict)
+    assert "400 sessions of 400 could not be started by the client" in why(verdict)
+    met_undisturbed(lambda n: measured(tmp_path / f"auto-{n}", 400, *target, confine=few_descriptors))
+    met_undisturbed(lambda n: measured(tmp_path / f"many-{n}", 400, *target, "--openenv-processes", "1"))
+
+
+# Too few ports
+
+NAMESPACE = """
+import fcntl, os, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    fcntl.ioctl(sock, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+    for name, address in ((b"lo", "127.0.0.1"), (b"lo:1", "10.77.0.1")):
+        address = socket.inet_aton(address)
+        fcntl.ioctl(sock, 0x8916, struct.pack("16sHH4s8x", name, socket.AF_INET, 0, address))  # SIOCSIFADDR
+    fcntl.ioctl(sock, 0x891C, struct.pack("16sHH4s8x", b"lo", socket.AF_INET, 0, socket.inet_aton("255.0.0.0")))
+with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+    file.write(sys.argv[1])
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+WIDE = "32768 60999"
+
+
+@pytest.fixture
+def namespace() -> Callable[[str], tuple[str, ...]]:
+    """Give the words before a command that run it in a network of its own, with this range of ports."""
+
+    def within(ports: str) -> tuple[str, ...]:
+        return ("unshare", "--net", sys.executable, "-c", NAMESPACE, ports)
+
+    try:
+        tried = subprocess.run([*within(WIDE), "/bin/true"], capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare (util-linux) is not installed")
+    if tried.returncode:
+        pytest.skip(f"no network namespace can be made here: {tried.stderr.strip()}")
+    return within
+
+
+def test_too_few_ports_make_the_cell_inconclusive_before_it_starts(namespace, tmp_path):
+    target = ("--openenv-target", "local,host=10.77.0.1,workers=1")
+    verdict = measured(tmp_path / "few", 200, *target, before=namespace("40000 40099"))
+    assert verdict.outcome == "inconclusive"
+    assert "200 connections to 10.77.0.1:40" in why(verdict)
+    assert "need as many ports, and this machine has 100 towards it (net.ipv4.ip_local_port_range 40000 40099)" in why(
+        verdict
+    )
+    assert "widen the range with sysctl -w net.ipv4.ip_local_port_range='1024 65535'" in why(verdict)
+    assert "200 sessions of 200 could not be started by the client" in why(verdict)
+    met_undisturbed(lambda n: measured(tmp_path / f"wide-{n}", 200, *target, before=namespace(WIDE)))
+
+
+def test_on_loopback_more_source_addresses_make_up_for_few_ports(namespace, tmp_path):
+    target = ("--openenv-target", "local,workers=1")
+    met_undisturbed(lambda n: measured(tmp_path / str(n), 200, *target, before=namespace("40000 40099")))
+
+
+# A loop that stands still
+
+BLOCK = """
+import asyncio, time
+
+def act(session, step):
+    if session == 0 and {blocks}:
+        asyncio.get_running_loop().call_later(0.2, time.sleep, 0.3)
+    return {{"wait_seconds": 0.5}}
+"""
+
+
+def test_a_loop_that_is_blocked_makes_the_cell_inconclusive(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name, blocks in (("blocks", True), ("does_not", False)):
+        (tmp_path / f"{name}.py").write_text(BLOCK.format(blocks=blocks))
+    target = ("--openenv-url", server)
+    verdict = measured(tmp_path / "blocked", 20, *target, "--openenv-action", "blocks:act")
+    assert verdict.outcome == "inconclusive"
+    assert "a load process stood still for " in why(verdict)
+    assert "ms (allowed 200 ms)" in why(verdict)
+    met_undisturbed(lambda n: measured(tmp_path / f"free-{n}", 20, *target, "--openenv-action", "does_not:act"))

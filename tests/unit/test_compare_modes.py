@@ -1,0 +1,224 @@
+"""The protocol comparison: what may be said of ws against http, and where it is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cells import a_cell, a_summary, an_slo
+from report_samples import a_run, a_sweep, latency, measured
+
+from pytest_openenv_scale.core.compare_modes import FOOTNOTE, Comparison, compare_modes
+from pytest_openenv_scale.core.meta import Finding
+from pytest_openenv_scale.core.summary import CellSummary
+from pytest_openenv_scale.core.view import SweepView, view_sweep
+from pytest_openenv_scale.reports import github, markdown
+from pytest_openenv_scale.reports import json as json_report
+from pytest_openenv_scale.reports.junit import junit_properties
+from pytest_openenv_scale.reports.overview import run_lines, summary_lines
+from pytest_openenv_scale.reports.protocols import ratio
+
+PLACE = Path("openenv-results/run")
+LATE = (Finding("http_lag", "HTTP answers were seen late, p50 12 ms and p99 80 ms"),)
+
+
+def passing(batch: int, mode: str, **fields) -> CellSummary:
+    return of_mode(measured(batch, **fields), mode)
+
+
+def failing(batch: int, mode: str) -> CellSummary:
+    return passing(batch, mode, failed=batch // 2)
+
+
+def doubtful(batch: int, mode: str) -> CellSummary:
+    return passing(batch, mode, findings=LATE)
+
+
+def of_mode(summary: CellSummary, mode: str) -> CellSummary:
+    return replace(summary, cell=replace(summary.cell, mode=mode))
+
+
+def a_view(*summaries: CellSummary, batches=(32, 128, 256), **record) -> SweepView:
+    """A sweep judged by what was measured, with a curve per mode and wait."""
+    base = a_sweep(measured(32)).record
+    curves = tuple(dict.fromkeys(replace(summary.cell.curve, batches=batches) for summary in summaries))
+    described = replace(base, curves=curves, slos=(an_slo(success=0.95),) * len(curves), **record)
+    return view_sweep(described, summaries)
+
+
+def compared(*summaries: CellSummary, **record) -> Comparison:
+    (found,) = compare_modes(a_view(*summaries, **record))
+    return found
+
+
+BOTH_LIMITED = (
+    *(passing(batch, "ws") for batch in (32, 128)),
+    failing(256, "ws"),
+    passing(32, "http"),
+    failing(128, "http"),
+)
+HTTP_DOUBTFUL = (
+    *(passing(batch, "ws") for batch in (32, 128)),
+    failing(256, "ws"),
+    passing(32, "http"),
+    doubtful(128, "http"),
+)
+
+
+def test_the_mode_that_holds_more_wins():
+    found = compared(*BOTH_LIMITED)
+    assert (found.ws.max_batch, found.http.max_batch, found.ratio, found.winner) == (128, 32, 4.0, "ws")
+    assert (found.ws.known, found.http.known) == ("exact", "exact")
+    assert found.notes == ()
+    assert ratio(found) == "4"
+
+
+def test_equal_limits_have_no_winner_but_a_word():
+    found = compared(passing(32, "ws"), failing(128, "ws"), passing(32, "http"), failing(128, "http"))
+    assert (found.ratio, found.winner) == (1.0, "equal")
+
+
+def test_a_mode_that_was_never_brought_to_its_limit_is_open():
+    ws = [passing(batch, "ws") for batch in (32, 128, 256)]
+    found = compared(*ws, passing(32, "http"), failing(128, "http"))
+    assert (found.ws.known, found.winner, ratio(found)) == ("open", "ws", "≥ 8")
+    assert found.notes == ("ws: the largest batch asked for passes; it may hold more",)
+
+
+def test_two_open_modes_have_neither_winner_nor_ratio():
+    found = compared(*(passing(batch, mode) for mode in ("ws", "http") for batch in (32, 128, 256)))
+    assert (found.winner, ratio(found), len(found.notes)) == (None, "–", 2)
+
+
+def test_nobody_wins_over_a_mode_that_was_inconclusive():
+    found = compared(*HTTP_DOUBTFUL)
+    assert (found.http.max_batch, found.http.known, found.winner, ratio(found)) == (32, "inconclusive", None, "≤ 4")
+    (note,) = found.notes
+    assert note.startswith("http: inconclusive from batch 128 on: HTTP answers were seen late, p50 12 ms")
+
+
+def test_a_mode_that_holds_nothing_loses_without_a_ratio():
+    found = compared(passing(32, "ws"), failing(128, "ws"), failing(32, "http"))
+    assert (found.http.max_batch, found.http.known, found.ratio, found.winner) == (None, "exact", None, "ws")
+
+
+def test_an_open_mode_does_not_lose_against_an_exact_one_of_the_same_batch():
+    found = compared(
+        *(passing(batch, "http") for batch in (32, 128)), passing(32, "ws"), failing(128, "ws"), batches=(32, 128)
+    )
+    assert found.winner == "http"
+    assert ratio(found) == "≤ 0.25"
+
+
+def test_latencies_are_those_of_the_largest_batch_that_is_certain_in_both():
+    assert compared(*BOTH_LIMITED).batch == 128
+    assert compared(*HTTP_DOUBTFUL).batch == 32
+    assert compared(doubtful(32, "ws"), doubtful(32, "http")).batch == 32
+
+
+def test_latencies_are_the_worst_of_the_repetitions():
+    slow = {"step": latency(1.5, 2.5, 32), "reset": latency(0.4, 0.5, 32), "total": latency(2, 3, 32)}
+    repeated = replace(passing(32, "http"), repetition=2)
+    repeated = replace(repeated, phases={**repeated.phases, **slow}, success_rate=0.97)
+    found = compared(passing(32, "ws"), passing(32, "http"), repeated, reps=2)
+    assert (found.http.reset_p50, found.http.step_p50, found.http.step_p99) == (0.4, 1.5, 2.5)
+    assert (found.http.total_p99, found.http.success) == (3, 0.97)
+    assert found.ws.step_p50 == 1.002
+
+
+def test_where_nothing_succeeded_in_both_there_are_no_latencies():
+    nothing = of_mode(a_summary(32, failed=32, cell=a_cell(32)), "http")
+    ws = passing(32, "ws")
+    found = compared(ws, replace(nothing, cell=replace(ws.cell, mode="http")))
+    assert found.batch is None
+    assert (found.ws.step_p50, found.http.step_p50) == (None, None)
+
+
+def test_each_wait_is_compared_by_itself():
+    def at(summary, wait):
+        return replace(summary, cell=replace(summary.cell, wait=wait))
+
+    cells = [at(passing(32, mode), wait) for mode in ("ws", "http") for wait in (0.1, 1.0)]
+    assert [found.wait for found in compare_modes(a_view(*cells))] == [0.1, 1.0]
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+def test_one_mode_alone_is_compared_with_nothing(mode):
+    view = a_view(passing(32, mode))
+    run = a_run(PLACE, view)
+    assert compare_modes(view) == ()
+    shown = "\n".join(line.text for line in run_lines(run)) + markdown.render(run) + github.render(run)
+    assert "comparison" not in shown
+    assert json_report.document(run)["sweeps"][0]["protocols"] == []
+    assert [name for name, _ in junit_properties(view) if "protocol" in name] == []
+
+
+def test_a_mode_of_which_nothing_was_measured_is_not_compared():
+    planned = a_view(passing(32, "ws"), passing(32, "http"))
+    assert compare_modes(view_sweep(planned.record, [passing(32, "ws")])) == ()
+
+
+# In every report
+
+TABLE = [
+    "  protocol comparison",
+    "    target         wait  ws max  http max  ratio  winner",
+    "  test_scale.py::test_holds_256_sessions",
+    "    local-uvicorn   1 s     128        32      4  ws",
+]
+
+
+def test_the_terminal_shows_it_below_the_verdicts():
+    lines = [line.text for line in summary_lines([a_view(*BOTH_LIMITED)])]
+    at = lines.index(TABLE[0])
+    assert lines[at : at + 4] == TABLE
+    assert "ws / http at batch 128: ok 100.0 / 50.0 %, reset p50" in lines[at + 4]
+    assert " ".join(" ".join(lines[at:]).split()).endswith(FOOTNOTE)
+    assert " ".join(lines).count("cannot hold an episode") == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+@pytest.mark.parametrize("encoding", [None, "ascii"])
+def test_no_line_of_it_is_wider_than_the_terminal(width, encoding):
+    view = a_view(*HTTP_DOUBTFUL, infrastructure="a-rather-long-name-of-a-cluster-somewhere.example.org")
+    lines = [line.text for line in summary_lines([view], width=width, encoding=encoding)]
+    assert "protocol comparison" in " ".join(lines)
+    assert max(map(len, lines)) <= width
+
+
+def test_a_whole_run_ends_with_it():
+    text = "\n".join(line.text for line in run_lines(a_run(PLACE, a_view(*BOTH_LIMITED))))
+    assert "\n".join(TABLE) in text
+
+
+@pytest.mark.parametrize("render", [markdown.render, github.render])
+def test_markdown_and_the_github_summary_show_it_after_the_verdicts(render):
+    text = render(a_run(PLACE, a_view(*HTTP_DOUBTFUL)))
+    head, _, rest = text.partition("## Protocol comparison\n")
+    assert "## Verdicts" in head
+    table, _, after = rest.strip().partition("\n\n")
+    heads, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    said = dict(zip(heads, row, strict=True))
+    assert (said["ws max"], said["http max"], said["ratio"], said["winner"]) == ("128", "≥ 32", "≤ 4", "unknown")
+    assert (said["at batch"], said["ok ws / http"]) == ("32", "100.0 / 100.0 %")
+    assert after.startswith("- local-uvicorn, wait 1 s: http: inconclusive from batch 128 on")
+    assert text.count("cannot hold an episode") == 1
+
+
+def test_json_has_every_figure():
+    (sweep,) = json.loads(json_report.render(a_run(PLACE, a_view(*BOTH_LIMITED))))["sweeps"]
+    (found,) = sweep["protocols"]
+    assert (found["wait"], found["ratio"], found["winner"], found["batch"]) == (1.0, 4.0, "ws", 128)
+    assert found["ws"]["max_batch"] == 128
+    assert set(found["http"]) == {
+        *("mode", "outcome", "max_batch", "known", "success"),
+        *("reset_p50", "step_p50", "step_p99", "total_p99"),
+    }
+
+
+def test_junit_has_winner_and_ratio_per_wait():
+    found = dict(junit_properties(a_view(*HTTP_DOUBTFUL)))
+    assert found["openenv_protocol_winner[wait=1]"] == "unknown"
+    assert found["openenv_protocol_ratio[wait=1]"] == "≤ 4"

@@ -1,0 +1,124 @@
+"""Between two cells the server gets the time it needs to let go, and what it kept is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_openenv_scale.core import settle
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.core.row import SessionRow
+from pytest_openenv_scale.core.settle import Settling
+
+
+class Server:
+    """An endpoint with given descriptors and answers; `time` is a clock that only its sleepers advance."""
+
+    def __init__(self, descriptors: Sequence[int | None] = (), answers: Sequence[str | None] = ()) -> None:
+        self.descriptors, self.answers = list(descriptors), list(answers)
+        self.played: list[float] = []
+        self.looks = 0
+        self.now = 100.0
+        self.exit: str | None = None
+        self.endpoint = Endpoint(("http://x",), "x", "x", sampler=self._sample, exit_reader=lambda: self.exit)
+        self.settling = Settling(self.endpoint, self._play)
+
+    def _sample(self) -> ServerSample | None:
+        self.looks += 1
+        if not self.descriptors:
+            return None
+        now = self.descriptors.pop(0) if len(self.descriptors) > 1 else self.descriptors[0]
+        return ServerSample(self.now, descriptors=now)
+
+    def _play(self, timeout_s: float) -> SessionRow:
+        self.played.append(timeout_s)
+        error = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return SessionRow(0, 0, 0.0, 0.0, success=error is None, error_type=error, error_message=error)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch):
+    made: list[Server] = []
+
+    def server(*given, **named) -> Server:
+        made.append(Server(*given, **named))
+        return made[0]
+
+    monkeypatch.setattr(settle.time, "monotonic", lambda: made[0].now)
+    monkeypatch.setattr(settle.time, "sleep", lambda seconds: setattr(made[0], "now", made[0].now + seconds))
+    return server
+
+
+def test_when_all_is_well_a_single_look_is_all_it_costs(clock):
+    server = clock(descriptors=[20, 25, 20])
+    for _ in range(3):
+        sample, notes = server.settling.before()
+        assert sample is not None
+        assert notes == ()
+        server.settling.after(failed=False, wait_s=1.0)
+    assert (server.looks, server.now, server.played) == (3, 100.0, [])
+
+
+def test_a_server_that_still_holds_descriptors_is_waited_for(clock):
+    server = clock(descriptors=[20, 1020, 500, 36])
+    server.settling.before()
+    server.settling.after(failed=False, wait_s=1.0)
+    sample, notes = server.settling.before()
+    assert sample is not None
+    assert (sample.descriptors, notes) == (36, ())
+    assert server.looks == 4
+
+
+def test_one_that_does_not_let_go_is_told_once_with_what_it_kept(clock):
+    server = clock(descriptors=[20, 1020])
+    server.settling.before()
+    server.settling.after(failed=False, wait_s=1.0)
+    _, (note,) = server.settling.before()
+    assert note == (
+        "the server still held 1,000 descriptors of earlier sessions when the cell began, 5 s after they had ended"
+    )
+    assert 105.0 <= server.now < 105.1
+    assert server.settling.before()[1] == ()
+    assert server.now < 105.1
+
+
+def test_after_failures_one_session_must_be_answered_before_the_next_cell(clock):
+    server = clock(answers=["capacity", "refused", None])
+    server.settling.before()
+    server.settling.after(failed=True, wait_s=2.0)
+    assert server.settling.before() == (None, ())
+    assert len(server.played) == 3
+    assert server.played[0] == 7.0
+
+
+def test_an_environment_that_answers_with_an_error_has_answered(clock):
+    server = clock(answers=["environment"])
+    server.settling.after(failed=True, wait_s=0.0)
+    assert server.settling.before() == (None, ())
+    assert server.now == 100.0
+
+
+def test_a_server_that_answers_nobody_is_told_and_not_waited_for_longer_than_bounded(clock):
+    server = clock(answers=["capacity"])
+    server.settling.after(failed=True, wait_s=1.0)
+    _, (note,) = server.settling.before()
+    assert note == "the server did not answer a single session before the cell began (capacity)"
+    assert 100.0 < server.now <= 106.0
+
+
+def test_where_all_succeeded_or_nothing_was_measured_yet_nobody_is_asked(clock):
+    server = clock(answers=["capacity"])
+    server.settling.before()
+    server.settling.after(failed=False, wait_s=1.0)
+    server.settling.before()
+    assert server.played == []
+
+
+def test_a_server_that_died_is_not_waited_for(clock):
+    server = clock(descriptors=[20, 1020], answers=["refused"])
+    server.settling.before()
+    server.settling.after(failed=True, wait_s=1.0)
+    server.exit = "killed by SIGKILL"
+    assert server.settling.before()[1] == ()
+    assert (server.now, server.played) == (100.0, [])
