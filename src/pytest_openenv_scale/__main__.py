@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 where the input is wrong."""
+    """Run the command and return its exit code: 0, 2 where the input is wrong, 1 where a self-test fails."""
     given = _parser().parse_args(arguments)
     try:
         code: int = given.run(given)
@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version('pytest-openenv-scale')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_serve(commands.add_parser("serve", help="serve the benchmark environment", description=_serve.__doc__))
+    _add_self_test(
+        commands.add_parser("self-test", help="measure what this client resolves here", description=_self_test.__doc__)
+    )
     _add_report(commands.add_parser("report", help="report stored runs again", description=_report.__doc__))
     return parser
 
@@ -71,6 +74,29 @@ def _serve(given: argparse.Namespace) -> int:
     from .server.serve import serve
 
     return serve(given.host, given.port, given.workers, given.max_envs, given.server)
+
+
+def _add_self_test(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--modes", default="ws,http", metavar="LIST", help="ws, http or both (default: ws,http)")
+    parser.add_argument("--max-batch", default="16384", metavar="N", help="largest batch to try (default: 16384)")
+    parser.add_argument("--wait", default="1s", metavar="TIME", help="what each step takes (default: 1s)")
+    parser.add_argument("--processes", default="auto", metavar="N", help="load processes (default: auto)")
+    parser.add_argument("--time", default="120s", metavar="TIME", help="end after about so long (default: 120s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to this file as well")
+    parser.set_defaults(run=_self_test)
+
+
+def _self_test(given: argparse.Namespace) -> int:
+    """Find the batch up to which this client adds at most 5 ms (p50) and 40 ms (p99) to a server's latency here."""
+    from .core.grammar import GrammarError
+    from .core.load import LoadError
+    from .selftest.command import asked_for, run_self_test
+    from .selftest.null_process import SelfTestError
+
+    try:
+        return run_self_test(asked_for(given), given.json)
+    except (GrammarError, LoadError, SelfTestError) as error:
+        return _complain("self-test", str(error))
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

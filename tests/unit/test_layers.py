@@ -10,7 +10,12 @@ import pytest_openenv_scale
 ROOT = Path(pytest_openenv_scale.__file__).parent
 PACKAGE = "pytest_openenv_scale"
 FORBIDDEN = {
-    "core": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.reports", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
+    "core": (
+        "pytest",
+        "_pytest",
+        *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "server", "selftest", "plugin")),
+    ),
+    "selftest": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "targets": ("pytest", "_pytest", f"{PACKAGE}.reports", f"{PACKAGE}.plugin"),
     "reports": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "server": ("pytest", "_pytest", f"{PACKAGE}.reports", f"{PACKAGE}.targets", f"{PACKAGE}.plugin"),

@@ -1,0 +1,1 @@
+"""What this client can resolve on this machine: itself against a server that does nothing but wait."""

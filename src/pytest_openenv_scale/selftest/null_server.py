@@ -1,0 +1,357 @@
+"""A null OpenEnv server: the least a server can do, and how long each step really took, from its own clock.
+
+    python -m pytest_openenv_scale.selftest.null_server
+
+listens on a free port of 127.0.0.1, prints `{"port": N}`, and ends when its standard input closes, so that
+it never outlives whoever started it. It then prints one line of JSON: its sessions, its CPU time, and for
+every step the seconds it took beyond the wait asked for (`overheads_s`), from the moment the request arrived
+at the socket, by the kernel's clock where there is one, to the moment its answer was with the kernel.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import itertools
+import json
+import os
+import resource
+import select
+import socket
+import sys
+import time
+from array import array
+from struct import Struct
+from typing import Any, cast
+
+import msgspec
+
+from ..core.frames import CLOSE, PING, PONG, TEXT, FrameError
+from ..core.poller import READ, PortableSelector
+from .server_frames import ClientFrames, server_frame
+from .server_http import RequestError, http_answer, read_request, upgrade_answer
+
+MAX_WAIT_S = 3600.0
+"""Longest wait a step may ask for, in seconds."""
+
+_SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
+_STAMP = Struct("qq").unpack
+_STAMP_SPACE = socket.CMSG_SPACE(16)
+_READ_SIZE = 4096
+_ROUND = 64
+_BACKLOG = 65535
+
+_SCHEMA = msgspec.json.encode(
+    {
+        "action": {
+            "type": "object",
+            "properties": {"wait_seconds": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S, "default": 0}},
+        },
+        "observation": {"type": "object"},
+        "state": {"type": "object"},
+    }
+)
+
+
+class _Refusal(Exception):
+    """A message or body the server cannot act on: its code and why."""
+
+
+class Peer:
+    """The server's end of one connection: HTTP until it asks for the upgrade, WebSocket from then on."""
+
+    __slots__ = ("buffer", "closing", "frames", "number", "sock", "steps", "waiting")
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        self.sock: socket.socket | None = sock
+        self.number = number
+        self.buffer = b""
+        self.frames: ClientFrames | None = None
+        self.steps = 0
+        self.waiting = self.closing = False
+
+
+class NullServer:
+    """One thread, one selector, one heap of timers; `run()` serves until a descriptor comes to its end."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.overheads = array("d")
+        self.sessions = self.open = self.peak = 0
+        self._listener = listener
+        self._selector = select.epoll() if hasattr(select, "epoll") else PortableSelector()
+        self._peers: dict[int, Peer] = {}
+        self._timers: list[tuple[float, int, Peer, float, float]] = []
+        self._numbers = itertools.count(1)
+
+    def run(self, until: int) -> None:
+        """Serve until `until`, a pipe or a terminal, comes to its end."""
+        selector, peers, timers = self._selector, self._peers, self._timers
+        door = self._listener.fileno()
+        selector.register(door, READ)
+        selector.register(until, READ)
+        while True:
+            timeout = max(0.0, timers[0][0] - time.perf_counter()) if timers else -1
+            for fd, _ in selector.poll(timeout, _ROUND):
+                peer = peers.get(fd)
+                if peer is not None:
+                    self._readable(peer)
+                elif fd == door:
+                    self._accept()
+                elif fd == until and not os.read(until, _READ_SIZE):
+                    return
+            now = time.perf_counter()
+            while timers and timers[0][0] <= now:
+                _, _, peer, arrived, wait = heapq.heappop(timers)
+                self._answer_step(peer, arrived, wait)
+                if peer.buffer and peer.sock is not None:
+                    # A client that sent its next request early: it counts from when it can be looked at.
+                    self._requests(peer, time.perf_counter())
+
+    def truth(self) -> dict[str, Any]:
+        """What the server knows of its work; seconds."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "sessions": self.sessions,
+            "peak_open": self.peak,
+            "steps": len(self.overheads),
+            "cpu_s": round(used.ru_utime + used.ru_stime, 6),
+            "overheads_s": [round(value, 7) for value in self.overheads],
+        }
+
+    # Connections
+
+    def _accept(self) -> None:
+        for _ in range(_ROUND):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                return
+            sock.setblocking(False)
+            self._peers[sock.fileno()] = Peer(sock, next(self._numbers))
+            self._selector.register(sock.fileno(), READ)
+            self.sessions += 1
+            self.open += 1
+            self.peak = max(self.peak, self.open)
+
+    def _readable(self, peer: Peer) -> None:
+        assert peer.sock is not None
+        try:
+            data, ancillary, _, _ = peer.sock.recvmsg(_READ_SIZE, _STAMP_SPACE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, ancillary = b"", []
+        if not data:
+            self._drop(peer)
+            return
+        arrived = time.perf_counter()
+        if ancillary:
+            seconds, nanoseconds = _STAMP(ancillary[0][2])
+            arrived -= max(0.0, time.time() - seconds - nanoseconds * 1e-9)
+        if peer.frames is None:
+            peer.buffer += data
+            self._requests(peer, arrived)
+        else:
+            self._messages(peer, peer.frames, data, arrived)
+
+    def _drop(self, peer: Peer) -> None:
+        if peer.sock is not None:
+            self._selector.unregister(peer.sock.fileno())
+            del self._peers[peer.sock.fileno()]
+            peer.sock.close()
+            peer.sock = None
+            self.open -= 1
+
+    def _write(self, peer: Peer, data: bytes) -> bool:
+        """Hand an answer to the kernel; a client that leaves its answers lying is dropped."""
+        if peer.sock is not None:
+            try:
+                if peer.sock.send(data) == len(data):
+                    return True
+            except OSError:
+                pass
+            self._drop(peer)
+        return False
+
+    # HTTP
+
+    def _requests(self, peer: Peer, arrived: float) -> None:
+        """Answer the whole requests that have come, one after the other."""
+        while peer.buffer and peer.frames is None and not peer.waiting:
+            try:
+                request = read_request(peer.buffer)
+            except RequestError as error:
+                self._write(peer, http_answer(str(error), b"{}"))
+                self._drop(peer)
+                return
+            if request is None:
+                return
+            peer.buffer = peer.buffer[request.used :]
+            if request.key is not None:
+                peer.frames = ClientFrames()
+                if self._write(peer, upgrade_answer(request.key)) and peer.buffer:
+                    self._messages(peer, peer.frames, peer.buffer, arrived)
+                peer.buffer = b""
+                return
+            self._request(peer, request.method, request.path, request.body, arrived)
+
+    def _request(self, peer: Peer, method: bytes, path: bytes, body: bytes, arrived: float) -> None:
+        match method, path:
+            case b"POST", b"/step":
+                try:
+                    self._step(peer, _object(body).get("action"), arrived)
+                except _Refusal as refusal:
+                    self._write(
+                        peer, http_answer("422 Unprocessable Content", msgspec.json.encode({"detail": str(refusal)}))
+                    )
+            case b"POST", b"/reset":
+                peer.steps = 0
+                self._write(peer, http_answer("200 OK", _observed(peer, 0.0)))
+            case b"GET", b"/health":
+                self._write(peer, http_answer("200 OK", b'{"status":"healthy"}'))
+            case b"GET", b"/schema":
+                self._write(peer, http_answer("200 OK", _SCHEMA))
+            case _:
+                self._write(peer, http_answer("404 Not Found", b'{"detail":"Not Found"}'))
+
+    # WebSocket
+
+    def _messages(self, peer: Peer, frames: ClientFrames, data: bytes, arrived: float) -> None:
+        try:
+            for opcode, payload in frames.feed(data):
+                if opcode == TEXT:
+                    self._message(peer, payload, arrived)
+                elif opcode == PING:
+                    self._write(peer, server_frame(PONG, payload))
+                elif opcode == CLOSE:
+                    if not peer.closing:
+                        self._write(peer, server_frame(CLOSE, payload[:2]))
+                    self._drop(peer)
+                elif opcode != PONG:
+                    raise FrameError(1003, "binary message where OpenEnv speaks text")
+                if peer.sock is None:
+                    return
+        except FrameError as error:
+            self._write(peer, server_frame(CLOSE, error.code.to_bytes(2, "big") + str(error).encode()))
+            self._drop(peer)
+
+    def _message(self, peer: Peer, payload: bytes, arrived: float) -> None:
+        try:
+            message = _object(payload)
+            match message.get("type"):
+                case "step":
+                    self._step(peer, message.get("data"), arrived)
+                case "reset":
+                    peer.steps = 0
+                    self._say(peer, b'{"type":"observation","data":%b}' % _observed(peer, 0.0))
+                case "state":
+                    state = {"episode_id": f"{peer.number:012x}", "step_count": peer.steps}
+                    self._say(peer, msgspec.json.encode({"type": "state", "data": state}))
+                case "close":
+                    peer.closing = True
+                    self._write(peer, server_frame(CLOSE, b"\x03\xe8"))
+                case kind:
+                    raise _Refusal(f"unknown message type {kind!r}")
+        except _Refusal as refusal:
+            data = {"message": str(refusal), "code": "VALIDATION_ERROR"}
+            self._say(peer, msgspec.json.encode({"type": "error", "data": data}))
+
+    def _say(self, peer: Peer, text: bytes) -> bool:
+        return self._write(peer, server_frame(TEXT, text))
+
+    # Steps, the same for both
+
+    def _step(self, peer: Peer, action: object, arrived: float) -> None:
+        """Answer a step now, or when the wait it asks for is over; what it asks is checked at once."""
+        wait: object = cast("dict[str, object]", action).get("wait_seconds", 0) if isinstance(action, dict) else None
+        if type(wait) not in (int, float) or not 0 <= cast("float", wait) <= MAX_WAIT_S:
+            raise _Refusal(f"wait_seconds must be a number of seconds from 0 to {MAX_WAIT_S:g}")
+        seconds = float(cast("float", wait))
+        peer.waiting = True
+        if seconds:
+            due = time.perf_counter() + seconds
+            heapq.heappush(self._timers, (due, next(self._numbers), peer, arrived, seconds))
+        else:
+            self._answer_step(peer, arrived, seconds)
+
+    def _answer_step(self, peer: Peer, arrived: float, wait: float) -> None:
+        peer.waiting = False
+        peer.steps += 1
+        body = _observed(peer, wait)
+        if peer.frames is None:
+            written = self._write(peer, http_answer("200 OK", body))
+        else:
+            written = self._say(peer, b'{"type":"observation","data":%b}' % body)
+        if written:
+            self.overheads.append(time.perf_counter() - arrived - wait)
+
+
+_PID = os.getpid()
+
+
+def _observed(peer: Peer, waited: float) -> bytes:
+    return (
+        f'{{"observation":{{"waited_seconds":{waited!r},"pid":{_PID},"session_hash":"{peer.number:012x}",'
+        f'"host_url":"null:0","step_count":{peer.steps}}},"reward":null,"done":false}}'
+    ).encode()
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        _Refusal: it is not one.
+    """
+    try:
+        value: Any = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        raise _Refusal("not JSON") from None
+    if not isinstance(value, dict):
+        raise _Refusal("not a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def listening_socket() -> socket.socket:
+    """Return a socket that listens on a free port of 127.0.0.1; what it accepts has its options."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if _SO_TIMESTAMPNS is not None:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _tell(value: object) -> None:
+    """Write one line of JSON to standard output; nothing where nobody listens any more."""
+    data = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        return
+
+
+def main() -> int:
+    """Serve until standard input closes; returns the exit code."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    listener = listening_socket()
+    server = NullServer(listener)
+    _tell({"port": listener.getsockname()[1]})
+    gc.freeze()
+    gc.disable()
+    try:
+        server.run(sys.stdin.fileno())
+    except PermissionError:
+        print("standard input must be a pipe or a terminal: the server ends when it closes", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    _tell(server.truth())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The self-test for real: this client, its load process, the null server, and latency planted in the client."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_openenv_scale.core.limits import usable_cores
+from pytest_openenv_scale.core.load import LoadError, LoadGenerator
+from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.selftest.climb import self_test
+from pytest_openenv_scale.selftest.figures import Asked
+from pytest_openenv_scale.selftest.measure import measure
+
+pytestmark = pytest.mark.real
+
+PLANTED_S = 0.020
+
+SLOW_READER = f"""
+import asyncio
+
+import aiohttp
+
+from pytest_openenv_scale.core.session import WebSocketSession
+
+received, read = WebSocketSession.received, aiohttp.ClientResponse.read
+
+
+def later(self, text, at):
+    return received(self, text, at + {PLANTED_S})
+
+
+async def slower(self):
+    await asyncio.sleep({PLANTED_S})
+    return await read(self)
+
+
+WebSocketSession.received, aiohttp.ClientResponse.read = later, slower
+
+
+def act(session, step):
+    return {{"wait_seconds": "$wait"}}
+"""
+"""A module of actions that, imported by a load process, slows down how that process reads answers.
+
+Replies over WebSocket carry the kernel's time: being late to read them is nothing. Hence the time itself.
+"""
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
+    (tmp_path / "slow_reader.py").write_text(SLOW_READER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Workload(function="slow_reader:act")
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Fail where a process that a test started is still there."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    yield
+    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    assert [process.cmdline() for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+@pytest.mark.parametrize("arrival", ["hold", "burst"])
+def test_latency_planted_in_the_client_is_shown_as_invented(planted, mode, arrival, nothing_left):
+    figures = {}
+    for name, asked in (("plain", Asked(wait_s=0.05)), ("planted", Asked(wait_s=0.05, workload=planted))):
+        with LoadGenerator(1) as generator:
+            # The first sessions of a process pay for what it never did before.
+            measure(generator, asked, mode, arrival, 4)
+            runs = [measure(generator, asked, mode, arrival, 4) for _ in range(3)]
+        assert [run.failed for run in runs] == [0, 0, 0]
+        figures[name] = sorted(run.invented_p50_s for run in runs)[1]
+    assert figures["planted"] >= 0.75 * PLANTED_S
+    assert figures["planted"] > figures["plain"]
+
+
+def test_a_client_with_planted_latency_resolves_nothing(planted, nothing_left):
+    found = self_test(Asked(max_batch=8, wait_s=0.05, workload=planted))
+    for ladder in found.ladders:
+        assert (ladder.resolved_batch, ladder.end) == (None, "unresolved")
+        assert all(rung.failed == 0 and not rung.resolved for rung in ladder.rungs)
+
+
+def test_a_workload_that_cannot_be_imported_is_an_error(nothing_left):
+    with pytest.raises(LoadError, match="no_such_module does not import"):
+        self_test(Asked(max_batch=8, workload=Workload(function="no_such_module:act")))
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pytest_openenv_scale", "self-test", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_measures_both_modes_and_writes_what_it_found(tmp_path, nothing_left):
+    file = tmp_path / "found.json"
+    out, err = start("--max-batch", "8", "--wait", "50ms", "--json", str(file)).communicate(timeout=120)
+    assert err == ""
+    assert [line.split()[:3] for line in out.splitlines() if line.split()[1:2] in (["hold"], ["burst"])] == [
+        [mode, arrival, "8"] for mode in ("ws", "http") for arrival in ("hold", "burst")
+    ]
+    found = json.loads(file.read_text())
+    assert (found["wait_s"], found["cores"]) == (0.05, usable_cores())
+    assert [ladder["mode"] for ladder in found["ladders"]] == ["ws", "http"]
+    for ladder in found["ladders"]:
+        for rung in ladder["rungs"]:
+            assert (rung["failed"], rung["batch"], rung["processes"]) == (0, 8, 1)
+            assert rung["client_p50_s"] > 0
+            assert rung["server_p50_s"] > 0
+
+
+def test_ctrl_c_prints_what_is_known_and_leaves_nothing_behind(nothing_left):
+    process = start("--modes", "ws", "--wait", "300ms")
+    lines = []
+    while "burst" not in "".join(lines).partition("CPU each")[2]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.stderr.read()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    said = " ".join(out.split())
+    assert "ws: this client resolves 5/40 ms" in said
+    assert said.endswith("; interrupted")
+    assert children
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+
+
+def test_a_command_that_was_killed_leaves_nothing_behind():
+    process = start("--modes", "ws", "--wait", "300ms")
+    for _ in range(6):
+        assert process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=60)
+    assert children
+    assert psutil.wait_procs(children, timeout=30)[1] == []

@@ -1,0 +1,101 @@
+"""`openenv-scale self-test`, as a person meets it: what cannot be asked, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_selftest_climb import a_rung
+
+from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.core.load import LoadError
+from pytest_openenv_scale.selftest import ceiling, climb
+from pytest_openenv_scale.selftest.null_process import SelfTestError
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Put figures in place of measurements; returns a setter."""
+
+    def put(figures):
+        monkeypatch.setattr(climb, "measure", lambda generator, asked, *cell: figures(*cell))
+
+    monkeypatch.setattr(climb, "SMALLEST_BATCH", {"ws": 8, "http": 8})
+    monkeypatch.setenv("COLUMNS", "140")
+    put(lambda mode, arrival, batch: a_rung(batch, arrival, mode=mode))
+    return put
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-batch", "0"], "--max-batch must be a whole number ≥ 1, got '0'"),
+        (["--max-batch", "many"], "--max-batch must be a whole number ≥ 1, got 'many'"),
+        (["--modes", "tcp"], "modes are ws and http, got 'tcp'; write one of ws, http"),
+        (["--wait", "soon"], "--wait must be a number of seconds, got 'soon'; write for example \"2.5s\""),
+        (["--processes", "0"], "--processes must be a whole number ≥ 1, got '0'"),
+        (["--time", "0"], "--time must be > 0 seconds, got '0'"),
+        (["--json", "nowhere/x.json"], "--json: nowhere/x.json cannot be written; name a file in a directory that can"),
+        (["--json", "."], "--json: . is a directory; name a file"),
+    ],
+)
+def test_bad_input_is_one_clear_line_before_anything_is_measured(
+    measured, tmp_path, monkeypatch, capsys, arguments, says
+):
+    monkeypatch.chdir(tmp_path)
+    measured(lambda *cell: pytest.fail("measured"))
+    assert main(["self-test", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"openenv-scale self-test: {says}\n")
+
+
+def test_the_table_then_one_sentence_per_mode(measured, capsys):
+    assert main(["self-test", "--max-batch", "16"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert sum(line.startswith(("ws    ", "http  ")) and line.endswith("✓") for line in lines) == 8
+    assert lines[-2].startswith("ws: this client resolves 5/40 ms up to batch 16 here")
+    assert lines[-1].startswith("http: this client resolves 5/40 ms up to batch 16 here")
+
+
+def test_a_mode_that_resolves_nothing_fails(measured, capsys):
+    measured(lambda mode, arrival, batch: a_rung(batch, arrival, mode=mode, p50=1.0 if mode == "http" else 0.0))
+    assert main(["self-test", "--max-batch", "16"]) == 1
+    assert "http: this client resolves 5/40 ms at no batch here" in capsys.readouterr().out
+    assert main(["self-test", "--max-batch", "16", "--modes", "ws"]) == 0
+
+
+def test_ctrl_c_prints_what_is_known_so_far(measured, tmp_path, capsys):
+    def figures(mode, arrival, batch):
+        if mode == "http":
+            raise KeyboardInterrupt
+        return a_rung(batch, arrival)
+
+    measured(figures)
+    assert main(["self-test", "--max-batch", "16", "--json", str(tmp_path / "found.json")]) == 130
+    out, err = capsys.readouterr()
+    assert "ws: this client resolves 5/40 ms up to batch 16 here" in out
+    assert "http: nothing was measured; interrupted" in out
+    assert err == ""
+    ws, http = json.loads((tmp_path / "found.json").read_text())["ladders"]
+    assert (ws["resolved_batch"], http["end"]) == (16, "interrupted")
+
+
+@pytest.mark.parametrize("error", [SelfTestError("no server"), LoadError("no load")])
+def test_what_cannot_be_measured_is_one_line(measured, capsys, error):
+    def figures(*cell):
+        raise error
+
+    measured(figures)
+    assert main(["self-test"]) == 2
+    assert capsys.readouterr().err == f"openenv-scale self-test: {error}\n"
+
+
+def test_a_machine_without_room_is_one_line_before_anything_is_said(measured, monkeypatch, capsys):
+    monkeypatch.setattr(ceiling, "descriptor_limit", lambda: 40)
+    assert main(["self-test"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "openenv-scale self-test: there is no room for a single session: the limit is 40 descriptors per process"
+        " (ulimit -n)\n",
+    )
