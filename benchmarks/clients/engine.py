@@ -1,0 +1,69 @@
+"""This project's engine, as a sweep drives it: load process, rows to the parent, one sealed Parquet part.
+
+python engine.py SESSIONS WAIT PORT ARRIVAL STEPS
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+from figures import resident_kib, step_over, tell
+
+from pytest_openenv_scale.core.load import CellProgress, CellResult, LoadGenerator
+from pytest_openenv_scale.core.meta import CellMeta
+from pytest_openenv_scale.core.orders import LoadOrder
+from pytest_openenv_scale.core.plan import Cell
+from pytest_openenv_scale.core.table import rows_to_table, write_part
+from pytest_openenv_scale.core.workload import Workload
+
+TIMEOUT_S = 60.0
+
+
+def main() -> None:
+    """Run one cell in one load process and record it."""
+    sessions, wait, port, arrival, steps = sys.argv[1:]
+    cell = Cell("benchmark", "null-server", "null-server", "ws", float(wait), int(sessions), int(steps), arrival)
+    workload = Workload(({"wait_seconds": "$wait"},))
+    order = LoadOrder(cell, 1, (f"http://127.0.0.1:{port}",), {}, workload, TIMEOUT_S)
+    held: list[int] = []
+
+    def on_progress(progress: CellProgress) -> None:
+        held.append(resident_kib(load_process()))
+
+    with LoadGenerator(1) as generator:
+        result = generator.run_cell(order, on_progress)
+        peak = resident_kib(load_process(), peak=True)
+    table = record(result, cell)
+    latencies = pc.list_flatten(table["step_latencies"]).to_numpy()
+    tell(
+        ok=pc.sum(table["success"]).as_py(),
+        held_kib=max(held, default=None),
+        peak_kib=peak,
+        **step_over(latencies.tolist(), cell.wait or 0.0),
+    )
+
+
+def record(result: CellResult, cell: Cell) -> pa.Table:
+    """Do with a cell's rows what a sweep does: a table, sealed as a part."""
+    table = rows_to_table(result.rows, cell=cell, run_id="benchmark", repetition=1)
+    meta = CellMeta("benchmark", "benchmark", cell, 1, result.wall_s, result.started_at, findings=result.findings)
+    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder:
+        write_part(Path(folder), table, meta)
+    return table
+
+
+@cache
+def load_process() -> int:
+    """Return the process id of the one load process; looked up once, since a look-up costs as much as ten sessions."""
+    (only,) = psutil.Process().children()
+    return only.pid
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""A program run to its end on one core, with the CPU of everything it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Timer
+
+from .machine import pinned_to
+
+PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended; `cpu_s` is user and system seconds of it and of all children it waited for."""
+
+    output: str
+    complaints: str
+    cpu_s: float
+    wall_s: float
+
+
+def run_pinned(command: Sequence[str], core: int) -> Ended:
+    """Run a program to its end on one core; what it started ends with it, at the latest after ten minutes."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
+        began = time.perf_counter()
+        with pinned_to(core):
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=complaints, start_new_session=True
+            )
+        patience = Timer(PATIENCE_S, _end, [process.pid])
+        patience.daemon = True
+        patience.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            patience.cancel()
+            if process.returncode is None:
+                _end(process.pid)
+        wall = time.perf_counter() - began
+        output.seek(0)
+        complaints.seek(0)
+        return Ended(output.read(), complaints.read(), usage.ru_utime + usage.ru_stime, wall)
+
+
+def _end(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,208 @@
+"""The benchmark programs run, end and tell what they say they tell; what the figures are is nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosedOK
+from websockets.sync.client import connect
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+PROGRAMS = sorted(path.name for path in BENCHMARKS.glob("*.py"))
+CLIENTS = {"c-floor", "ours", "aiohttp"}  # k6 is a guest: it joins where somebody installed it.
+
+
+def run(program: str, *options: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, BENCHMARKS / program, *map(str, options)],
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def figures(folder: Path, program: str, *options: object) -> dict[str, Any]:
+    """Run a program and return what it wrote for other programs."""
+    path = folder / "figures.json"
+    done = run(program, *options, "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("machine: ")
+    return json.loads(path.read_text())
+
+
+# Without a compiler
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_says_what_it_answers(program):
+    done = run(program, "--help")
+    assert done.returncode == 0, done.stderr
+    first = (BENCHMARKS / program).read_text().split('"""')[1].splitlines()[0]
+    assert first in done.stdout
+
+
+@pytest.mark.parametrize("program", sorted({*PROGRAMS} - {"size.py"}))
+def test_a_missing_compiler_is_one_line_and_exit_code_2(program):
+    done = run(program, CC="no-such-compiler")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"{program}: there is no C compiler 'no-such-compiler': install gcc or clang, or name yours in CC\n"
+    )
+
+
+def test_more_sessions_than_descriptors_are_refused_before_anything_runs():
+    done = run("truth.py", "--sessions", 10**9)
+    assert done.returncode == 2
+    assert "1000000000 sessions in one process need 1000000064 descriptors and the limit is" in done.stderr
+    assert done.stdout == ""
+
+
+def test_cpu_counts_for_a_program_and_what_it_started_all_on_one_core(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from harness.processes import run_pinned
+
+    burner = "\n".join(
+        [
+            "import os, time",
+            "while time.process_time() < 0.3: pass",
+            "print(len(os.sched_getaffinity(0)), time.process_time())",
+        ]
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burner!r}])"
+    core, allowed = max(os.sched_getaffinity(0)), os.sched_getaffinity(0)
+    ended = run_pinned([sys.executable, "-c", parent], core)
+    cores, used = ended.output.split()
+    assert int(cores) == 1
+    assert ended.cpu_s >= float(used) >= 0.3
+    assert os.sched_getaffinity(0) == allowed
+
+
+# With one
+
+
+@pytest.fixture
+def compiler() -> None:
+    if shutil.which(os.environ.get("CC") or "cc") is None:
+        pytest.skip("there is no C compiler: the null server and the C floor cannot be built")
+
+
+@pytest.fixture
+def null_server(compiler: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from harness.build import built_programs
+    from harness.server import NullServer
+
+    core = min(os.sched_getaffinity(0))
+    with built_programs() as programs, NullServer(programs.null_server, core) as server:
+        yield server
+
+
+@pytest.mark.real
+def test_the_null_server_speaks_to_an_independent_client_and_counts(null_server):
+    with connect(f"ws://127.0.0.1:{null_server.port}/ws", compression=None, proxy=None) as socket:
+        answers = []
+        for said in ({"type": "reset"}, {"type": "step", "data": {"wait_seconds": 0.01}}, {"type": "state"}):
+            socket.send(json.dumps(said))
+            answers.append(json.loads(socket.recv(10)))
+        socket.ping().wait(10)
+        socket.send('{"type":"close"}')
+        with pytest.raises(ConnectionClosedOK):
+            socket.recv(10)
+    observed = answers[1]["data"]["observation"]
+    assert [answer["type"] for answer in answers] == ["observation", "observation", "state"]
+    assert (observed["waited_seconds"], observed["step_count"]) == (0.01, 1)
+    truth = null_server.stop()
+    assert (truth.sessions, truth.peak_open, truth.steps) == (1, 1, 1)
+    assert 0 <= truth.step_over_p50 == truth.step_over_p99
+
+
+@pytest.mark.real
+def test_session_cost_gives_every_client_a_figure(compiler, tmp_path):
+    found = figures(tmp_path, "session_cost.py", "--sessions", 50, "--wait", 0.05, "--runs", 1)
+    (only,) = found["runs"]
+    assert only.keys() - {"k6"} == CLIENTS
+    assert {name: client["ok"] for name, client in only.items()} == dict.fromkeys(only, 1.0)
+    assert all(isinstance(client["us"], float) for client in only.values())
+
+
+@pytest.mark.real
+def test_step_cost_counts_the_steps_the_server_answered(compiler, tmp_path):
+    found = figures(tmp_path, "step_cost.py", "--sessions", 5, "--steps", 20, "--runs", 1)
+    assert found["runs"][0].keys() - {"k6"} == CLIENTS - {"c-floor"}
+    assert all(isinstance(figure, float) for figure in found["runs"][0].values())
+
+
+@pytest.mark.real
+def test_memory_cost_reads_the_process_that_holds_the_sessions(compiler, tmp_path):
+    found = figures(tmp_path, "memory_cost.py", "--sessions", 1000, "--wait", 0.05, "--runs", 1)
+    (only,) = found["runs"]
+    assert only.keys() == CLIENTS - {"c-floor"}
+    assert all(isinstance(figure, float) for client in only.values() for figure in client.values())
+    assert only["aiohttp"]["held_kib"] > 1  # It makes some dozen Python objects for a session.
+
+
+@pytest.mark.real
+def test_truth_has_both_arrivals_of_every_client_in_every_run(compiler, tmp_path):
+    found = figures(tmp_path, "truth.py", "--sessions", 50, "--wait", 0.05, "--runs", 2)
+    assert len(found["runs"]) == 2
+    for run_found in found["runs"]:
+        assert run_found.keys() - {"k6"} == CLIENTS - {"c-floor"}
+        for client in run_found.values():
+            assert {arrival: seen["ok"] for arrival, seen in client.items()} == {"burst": 1.0, "hold": 1.0}
+            assert all(seen["server_p50"] <= seen["server_p99"] for seen in client.values())
+
+
+@pytest.mark.real
+def test_latency_planted_in_a_client_is_what_truth_finds(compiler, monkeypatch):
+    """A client that stands still for half a second before it looks at its clock has invented them."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import truth
+    from harness.bench import set_up
+    from harness.clients import FOLDER, Asked, Client
+
+    late = (
+        "import sys, time, runpy, aiohttp\n"
+        "receive = aiohttp.ClientWebSocketResponse.receive_str\n"
+        "async def slowly(socket, **options):\n"
+        "    text = await receive(socket, **options)\n"
+        "    time.sleep(0.5)\n"
+        "    return text\n"
+        "aiohttp.ClientWebSocketResponse.receive_str = slowly\n"
+        f"sys.path.insert(0, {str(FOLDER)!r})\n"
+        "runpy.run_path(sys.path[0] + '/aiohttp_client.py', run_name='__main__')\n"
+    )
+    client = Client(
+        "late",
+        lambda asked, port: [sys.executable, "-c", late, *map(str, (asked.sessions, asked.wait, port, "burst", 1))],
+    )
+    with set_up(1) as bench:
+        found = truth.compare(bench, client, Asked(1, 0.01))
+    assert found["ok"] == 1
+    assert found["invented_p50"] > 250
+
+
+@pytest.mark.real
+def test_size_reports_what_pytest_found(tmp_path):
+    found = figures(tmp_path, "size.py", 20, "--wait", 0.1)
+    told = found["20"]
+    assert (told["code"], told["verdict"]) == (0, "met")
+    assert (told["cell"]["asked"], told["cell"]["peak_concurrency"], told["cell"]["success_rate"]) == (20, 20, 1.0)
+
+
+@pytest.mark.real
+def test_profile_engine_sees_the_engine(compiler):
+    done = run("profile_engine.py", "--sessions", 30, "--wait", 0.05, "--arrival", "hold", "--top", 1000)
+    assert done.returncode == 0, done.stderr
+    assert "the server saw 30 sessions" in done.stdout
+    assert "share.py" in done.stdout
