@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -288,3 +289,11 @@ def test_the_cores_are_those_this_process_may_use():
 
 def test_the_kernel_counts_how_long_a_process_waited_for_a_core():
     assert limits.starved_s() > 0
+
+
+def test_the_peak_of_memory_is_this_process_own_not_its_parents():
+    ballast = bytearray(256 << 20)
+    ballast[::4096] = bytes(len(ballast) // 4096)
+    code = "from pytest_openenv_scale.core.limits import peak_rss_bytes; print(peak_rss_bytes())"
+    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert limits.peak_rss_bytes() > len(ballast) > child > 1 << 20

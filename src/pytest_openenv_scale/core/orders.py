@@ -116,7 +116,6 @@ class Rows:
     cpu_s: float
     read_lag_p99_s: float
     loop_lag_max_s: float
-    descriptor_limit: int
     rss_bytes: int
     answer_lag_p50_s: float | None = None
     answer_lag_p99_s: float | None = None

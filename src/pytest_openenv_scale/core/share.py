@@ -19,7 +19,7 @@ from .connection import Clock, Connection
 from .frames import Message
 from .grammar import parse_arrival
 from .handshake import Route, prepare_route
-from .limits import starved_s
+from .limits import peak_rss_bytes, starved_s
 from .orders import Prepare, Progress, Rows, Up
 from .poller import Poller
 from .session import GRACE_S, Record, Script, WebSocketSession
@@ -152,8 +152,7 @@ class Share:
             after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
             lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
             max(self._lags, default=0.0),
-            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            after.ru_maxrss * 1024,
+            peak_rss_bytes(),
             *(() if self._http is None else self._http.answer_lags()),
             starved_s=starved,
         )
