@@ -178,6 +178,19 @@ def test_without_any_slo_a_curve_in_doubt_is_inconclusive():
     assert judge(a_summary(4, failed=4), a_summary(8, findings=BUSY)).outcome == INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("cells", "known"),
+    [
+        ((a_summary(4, findings=BUSY), a_summary(8)), "not known"),
+        ((a_summary(4), a_summary(8, findings=BUSY), a_summary(16)), "at least 4"),
+    ],
+)
+def test_without_any_slo_a_cell_in_doubt_leaves_max_batch_open(cells, known):
+    verdict = judge(*cells)
+    assert verdict.outcome is MET
+    assert verdict.headline.startswith(f"SLO met: no limit was asked for; max batch {known}: a load process used 99%")
+
+
 def test_without_max_batch_every_measured_cell_must_pass():
     slo = an_slo(success=0.95)
     assert judge(a_summary(32), a_summary(64), slo=slo).outcome == MET

@@ -195,6 +195,9 @@ def _judge_default(case: _Case) -> _Finding:
     if _ended_early(case):
         return _Finding(Outcome.INCONCLUSIVE, f"not measured to its end: {_open_end(case)}")
     if any(cell.passed for cell in case.cells):
+        if any(cell.passed is None for cell in case.cells):
+            known = "not known" if case.max_batch is None else f"at least {text_of.count(case.max_batch)}"
+            return _Finding(Outcome.MET, f"no limit was asked for; max batch {known}: {_open_end(case)}")
         return _Finding(Outcome.MET, f"no limit was asked for; max batch: {_got(case)}")
     if any(cell.passed is None for cell in case.cells):
         return _Finding(Outcome.INCONCLUSIVE, f"no cell is known to pass: {_open_end(case)}")
