@@ -10,6 +10,7 @@ from typing import Any
 from .endpoint import ServerSample
 from .jsonable import Jsonable
 from .plan import Cell
+from .spread import ProxyFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class CellMeta(Jsonable):
 
     `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
     `server_exit` says how the server ended if it died; `log_tail` is kept only where something failed.
-    `client` holds the load generator's own figures (CPU, loop lag, descriptors).
+    `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
+    front of several hosts counted.
     """
 
     run_id: str
@@ -56,3 +58,4 @@ class CellMeta(Jsonable):
     server: ServerSamples = field(default_factory=ServerSamples)
     server_exit: str | None = None
     log_tail: str | None = None
+    proxy: ProxyFacts | None = None

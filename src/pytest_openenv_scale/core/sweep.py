@@ -24,6 +24,7 @@ from .plan import Cell, Curve, plan_curves, should_stop
 from .rundir import RunDirectory
 from .settings import Settings
 from .slo import Slo, select
+from .spread import between
 from .summary import CellSummary, summarise
 from .table import rows_to_table
 from .view import CurveView, SweepView, view_sweep
@@ -303,6 +304,7 @@ class _Measurement:
                 )
             )
 
+        proxy = self._endpoint.proxy()
         result = self._generator.run_cell(self._order(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
         if failed:
@@ -325,6 +327,7 @@ class _Measurement:
             server=_condense(samples),
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
+            proxy=between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
         )
         table = self._as_table(result.rows, cell, repetition)
         self._run.write_cell(table, meta)
