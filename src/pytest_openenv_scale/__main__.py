@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("self-test", help="measure what this client resolves here", description=_self_test.__doc__)
     )
     _add_report(commands.add_parser("report", help="report stored runs again", description=_report.__doc__))
+    _add_gc(commands.add_parser("gc", help="remove what killed runs left behind", description=_gc.__doc__))
     return parser
 
 
@@ -187,6 +188,36 @@ def _judged_again(run: Run, limits: Slo) -> Run:
         for view in run.sweeps
     ]
     return replace(run, sweeps=tuple(views))
+
+
+def _add_gc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="only this kind, docker or folders (default: all)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed and leave it")
+    parser.set_defaults(run=_gc)
+
+
+def _gc(given: argparse.Namespace) -> int:
+    """Remove what runs left behind that were killed (SIGKILL, a crash); what a living run uses is left alone.
+
+    Exit code 2 where a kind that is named cannot be looked for, else 0.
+    """
+    from .core.grammar import nearest
+    from .gc import COLLECTORS, collect
+
+    for kind in given.kinds:
+        if kind not in COLLECTORS:
+            return _complain("gc", f"there is no kind {kind!r}{nearest(kind, COLLECTORS)}")
+    found = collect(given.kinds, dry_run=given.dry_run)
+    for line in found.lines:
+        print(f"{'would remove' if given.dry_run else 'removed'} {line}")
+    if not found.lines and not (given.kinds and found.unreached):
+        print("nothing left behind")
+    for kind, why in found.unreached.items():
+        if given.kinds:
+            _complain("gc", f"{kind}: {why}")
+        else:
+            print(f"{kind}: not looked for: {why}")
+    return USAGE_ERROR if given.kinds and found.unreached else 0
 
 
 def _told(paths: Sequence[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -49,10 +50,15 @@ def header_lines(settings: Settings, root: Path) -> list[str]:
 
 def _target(spec: TargetSpec, root: Path) -> str:
     text = redact_target(spec)
-    built_in = spec.name == "local" and spec.argument is None and spec.option("app") is None
-    if built_in and not (root / _MANIFEST).exists():
+    if _names_no_app(spec) and not (root / _MANIFEST).exists():
         return f"{text}: the built-in environment, as there is no {_MANIFEST} in {root}"
     return text
+
+
+def _names_no_app(spec: TargetSpec) -> bool:
+    if spec.name == "envoy":
+        return re.search(r"[:,](app|image|urls)=", str(spec)) is None
+    return spec.name == "local" and spec.argument is None and spec.option("app") is None
 
 
 def _value(settings: Settings, name: str) -> str:

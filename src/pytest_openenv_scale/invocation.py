@@ -26,6 +26,9 @@ _JOIN_S = 10.0
 
 _POLL_S = 0.02
 
+PROBLEMS = "openenv_scale_problems"
+"""Where an xdist worker puts what the end of the run says."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunPlace:
@@ -68,7 +71,7 @@ class Invocation:
         self.written: list[str] = []
         """Where the results are, for the end of the run to say."""
         self.problems: list[str] = []
-        """What could not be written, for the end of the run to say."""
+        """What could not be written or stopped, for the end of the run to say."""
         sent = getattr(config, "workerinput", {}).get("openenv_scale")
         self._place = RunPlace.from_worker(sent) if sent else None
         self._run: RunDirectory | None = None
@@ -104,6 +107,14 @@ class Invocation:
             self._progress_made = True
             self._progress = make_progress(self.config)
         return self._progress
+
+    def note_problem(self, text: str) -> None:
+        """Have the end of the run say this; an xdist worker leaves that to the process that has a terminal."""
+        if self.is_worker:
+            worker: Any = self.config
+            worker.workeroutput.setdefault(PROBLEMS, []).append(text)
+        else:
+            self.problems.append(text)
 
     def collected(self, items: Iterable[pytest.Item]) -> None:
         """Read the marks of the selected tests, so that servers are sized before one starts."""

@@ -28,7 +28,7 @@ def opened(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
         suffix = label_suffix(spec, invocation.settings.targets)
         yield replace(endpoint, label=f"{endpoint.label}{suffix}") if suffix else endpoint
     finally:
-        target.__exit__(None, None, None)
+        _leave(invocation, target)
 
 
 def _enter(invocation: Invocation, spec: TargetSpec) -> tuple[Target, Endpoint] | str:
@@ -38,6 +38,14 @@ def _enter(invocation: Invocation, spec: TargetSpec) -> tuple[Target, Endpoint] 
         return target, target.__enter__()
     except (TargetError, GrammarError) as error:
         return str(error)
+
+
+def _leave(invocation: Invocation, target: Target) -> None:
+    """Stop a target; what it could not stop is told at the end, and takes nothing from what was measured."""
+    try:
+        target.__exit__(None, None, None)
+    except TargetError as error:
+        invocation.note_problem(str(error))
 
 
 def _find(invocation: Invocation, spec: TargetSpec) -> Target:
@@ -54,4 +62,6 @@ def _find(invocation: Invocation, spec: TargetSpec) -> Target:
         largest_batch=selection.largest_batch,
         headers=settings.headers,
         modes=selection.modes,
+        run_id=invocation.place.run_id,
+        say=invocation.progress.line if invocation.progress is not None else None,
     )

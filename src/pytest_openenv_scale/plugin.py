@@ -157,9 +157,13 @@ class _Gathering:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object | None) -> None:
-    """Remember that an xdist worker crashed: the run is then not complete."""
+    """Take what an xdist worker has to say; where it crashed, the run is not complete."""
+    from .invocation import PROBLEMS
+
+    invocation = _invocation(node.config)
+    invocation.problems += getattr(node, "workeroutput", {}).get(PROBLEMS, ())
     if error is not None:
-        _invocation(node.config).worker_crashed = True
+        invocation.worker_crashed = True
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -65,6 +65,14 @@ class Progress(Observer):
                 for line in self._wrapped(text):
                     self._reporter.write_line(line.text)
 
+    def line(self, text: str) -> None:
+        """Show one line as it is, such as the output of a build."""
+        self.end()
+        with self._shown():
+            self._reporter.ensure_newline()
+            self._reporter.write_line(text)
+            self._reporter.flush()
+
     def end(self) -> None:
         """Leave a line that was being rewritten; nothing where there is none."""
         if self._live:

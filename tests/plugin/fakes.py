@@ -1,8 +1,8 @@
 """A plugin for inner pytest runs: a target and a load generator that cost nothing, all between them real.
 
 `--openenv-target fake` holds every batch; `fake,capacity=4` refuses the fifth session. Other keys: `broken=TEXT`
-does not start, `finding=cpu` makes the client the bottleneck, `seconds=0.2` is how long a cell takes,
-`nowait=1` is an environment that cannot wait, `label=NAME`. What happens is kept in `events.txt`.
+does not start, `left=TEXT` does not stop, `finding=cpu` makes the client the bottleneck, `seconds=0.2` is how long a
+cell takes, `nowait=1` is an environment that cannot wait, `label=NAME`. What happens is kept in `events.txt`.
 
 PYTEST_DONT_REWRITE
 """
@@ -58,6 +58,8 @@ class FakeTarget:
 
     def __exit__(self, *error: object) -> None:
         _say(f"stop {self.spec}")
+        if "left" in self.options:
+            raise TargetError(self.options["left"])
 
 
 class FakeGenerator:

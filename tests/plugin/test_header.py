@@ -52,6 +52,16 @@ def test_an_environment_repository_is_not_called_the_built_in_environment(plain)
     plain.run("--collect-only", "-m", "scaling").stdout.fnmatch_lines(["openenv-scale: local (default)"])
 
 
+def test_replicas_of_the_built_in_environment_are_called_that(plain):
+    def header(target: str) -> str:
+        lines = plain.run("--collect-only", "--openenv-target", target).outlines
+        return next(line for line in lines if line.startswith("openenv-scale: "))
+
+    assert "envoy:replicas=2: the built-in environment" in header("envoy:replicas=2")
+    assert "built-in" not in header("envoy:replicas=2,app=server.app:app")
+    assert "built-in" not in header("envoy:urls=http://127.0.0.1:9")
+
+
 def test_it_shows_neither_header_values_nor_passwords(plain):
     result = plain.run(
         *("--collect-only", "--openenv-header", "Authorization: hunter2"),

@@ -74,6 +74,16 @@ def test_a_target_that_does_not_start_is_one_clean_error_with_its_log(inner):
     assert inner.runs == []
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_target_that_does_not_stop_is_told_at_the_end_and_takes_nothing_from_what_was_measured(inner, workers):
+    inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n")
+    result = inner.run_process("--openenv-target", "fake,left=the container is still there", workers)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    assert result.outlines.count("the container is still there") == 1
+    assert inner.manifest["status"] == "complete"
+
+
 def test_a_target_nobody_knows_is_a_clean_error_where_hooks_could_have_known_it(inner):
     inner.tests(TESTS)
     result = inner.run("--openenv-target", "marathon", "-k", "small")

@@ -218,7 +218,7 @@ def test_an_app_that_is_not_openenv_is_told_by_what_it_answers(root: Path, serve
 
 @pytest.mark.real
 def test_an_app_that_never_answers_is_given_up_at_the_deadline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.local.START_S", 2.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.application.START_S", 2.0)
     first, _ = refusal("local:apps:silent", root)
     assert "apps:silent at http://127.0.0.1:" in first
     assert "accepts the WebSocket at /ws but did not answer a reset within" in first
@@ -271,11 +271,11 @@ def test_uvicorn_that_is_not_installed_is_told_with_what_to_install(
 
 
 def test_a_kernel_that_queues_too_few_connections_is_noted() -> None:
-    from pytest_openenv_scale.targets.local import _backlog_notes  # pyright: ignore[reportPrivateUsage]
+    from pytest_openenv_scale.targets.application import backlog_notes
     from pytest_openenv_scale.targets.serving import largest_backlog
 
-    assert _backlog_notes(1) == ()
-    assert f"net.core.somaxconn={10**9}" in _backlog_notes(10**9)[0]
+    assert backlog_notes(1) == ()
+    assert f"net.core.somaxconn={10**9}" in backlog_notes(10**9)[0]
     assert largest_backlog() > 0
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -13,18 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pytest_run import environ
+from installed_wheel import ROOT, build_wheel, make_venv, run
 from server_process import running_server
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "pytest_openenv_scale"
-INSTALL_TIMEOUT_S = 600
-# There is no pip, or no index that answers; a requirement that does not exist is our mistake and no excuse.
-CANNOT_INSTALL = re.compile(
-    r"No module named pip|Retrying \(Retry|NewConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|ProxyError"
-)
 
 THREE_LINES = """\
 import pytest
@@ -33,44 +26,15 @@ def test_it_scales(scaling): scaling.run()
 """
 
 
-def pip(*arguments: object) -> None:
-    """Run pip; the test is skipped where it cannot reach a package index."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = run(command, ROOT.parent, INSTALL_TIMEOUT_S)
-    if done.returncode and CANNOT_INSTALL.search(done.stdout + done.stderr):
-        pytest.skip(f"pip cannot install anything here: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def run(command: list[str], folder: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    alone = {name: value for name, value in environ().items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=alone,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
-    (built,) = folder.glob("*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that holds the wheel and what it asks for, and nothing else."""
-    folder = tmp_path_factory.mktemp("bare") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
-    pip("--python", folder / "bin" / "python", "install", "--quiet", "--no-compile", wheel)
-    return folder / "bin"
+    return make_venv(tmp_path_factory.mktemp("bare") / "venv", wheel)
 
 
 def metadata(wheel: Path) -> Message:
@@ -87,6 +51,40 @@ def test_the_wheel_holds_the_package_its_types_and_its_license_and_no_tests(whee
     assert f"{PACKAGE}/py.typed" in names
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if re.search(r"(^|/)(tests|conftest\.py|__pycache__)(/|$)", name)]
+
+
+def deployed(wheel: Path) -> dict[str, bytes]:
+    """The files below deploy/ that a wheel holds."""
+    folder = f"{PACKAGE}/deploy/"
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            name.removeprefix(folder): archive.read(name)
+            for name in archive.namelist()
+            if name.startswith(folder) and not name.endswith("/")
+        }
+
+
+def test_the_wheel_holds_what_operators_edit_just_as_the_checkout_has_it(wheel: Path) -> None:
+    files = (path for path in (ROOT / "deploy").rglob("*") if path.is_file())
+    assert deployed(wheel) == {path.relative_to(ROOT / "deploy").as_posix(): path.read_bytes() for path in files}
+    assert {"local/run_docker.sh", "docker/Dockerfile", "envoy/envoy.yaml.j2"} <= deployed(wheel).keys()
+
+
+def test_a_wheel_that_is_built_from_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    builder = make_venv(tmp_path / "builder", "build", "hatchling")
+    made = run(
+        [str(builder / "python"), "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)], tmp_path
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    (source,) = tmp_path.glob("*.tar.gz")
+    assert deployed(build_wheel(tmp_path / "again", source)) == deployed(wheel)
+
+
+def test_the_files_are_found_where_only_the_wheel_is_installed(bare: Path, tmp_path: Path) -> None:
+    code = f"from {PACKAGE}.targets.deployed import deploy_file; print(deploy_file('local/run_uvicorn.sh'))"
+    found = Path(run([str(bare / "python"), "-c", code], tmp_path).stdout.strip())
+    assert found.is_relative_to(bare.parent)
+    assert os.access(found, os.X_OK)
 
 
 def test_the_wheel_says_what_it_is_and_asks_for_nothing_that_only_its_tests_need(wheel: Path) -> None:

@@ -185,6 +185,21 @@ def test_a_server_that_exited_by_itself_is_not_said_to_be_killed():
     assert only(failing(lost(), server_exit="exited with code 1")).remedy == "see the last lines of its log"
 
 
+def test_a_server_killed_for_lack_of_memory_gets_more_of_it():
+    ending = "exited with code 137: out of memory (its limit is memory=64m; write a larger memory=)"
+    refusal = only(failing(lost(), server_exit=ending))
+    assert (refusal.cause, refusal.text) == ("server_died", f"the server died: {ending}")
+    assert refusal.remedy.startswith("give it more memory (memory= of a docker target)")
+
+
+def test_a_worker_killed_for_lack_of_memory_in_a_container_that_lives_gets_more_of_it_too():
+    told = "openenv-scale: the container was out of memory once (its limit is memory=64m; write a larger memory=)"
+    refusal = only(failing(lost(32), lost_workers=(LostWorker(4711, "a", 32),), log_tail=f"one\n{told}"))
+    assert (refusal.cause, refusal.count) == ("worker_killed", 32)
+    assert "the container was out of memory once (its limit is memory=64m" in refusal.text
+    assert refusal.remedy.startswith("give it more memory")
+
+
 # --- statuses
 
 

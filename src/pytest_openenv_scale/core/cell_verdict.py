@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from . import format as text_of
 from .outcome import Breach, CellVerdict, Reason
 from .slo import DEFAULT_SUCCESS, Limit, Slo, format_value
+from .spread_verdict import idle_words, mishap_reasons
 from .summary import CellSummary, ErrorCount
 
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
@@ -88,6 +89,7 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Case
         hosts = slo.limit("hosts")
         if hosts is not None and summary.batch >= hosts.allowed:
             _judge_hosts(case, hosts)
+    case.reasons += mishap_reasons(summary, case.where)
     return case
 
 
@@ -200,15 +202,18 @@ def _bound(limit: Limit, allowed: float) -> str:
 
 def _judge_hosts(case: _Case, limit: Limit) -> None:
     summary = case.summary
-    seen = summary.hosts or 0
+    by_proxy = not summary.hosts_known and summary.proxy is not None
+    seen = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0
     if seen >= limit.allowed:
         return
-    if not summary.hosts_known:
+    if not summary.hosts_known and not by_proxy:
         text = f"{limit.text} cannot be judged at {case.where}: the environment does not tell its host"
         case.doubt("hosts", text)
     elif not case.client_troubled:
-        listed = ", ".join(summary.host_counts)
-        case.breach(limit, seen, f"hosts {seen} < {limit.allowed:.0f} at {case.where} (seen: {listed})")
+        counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
+        listed = ", ".join(host for host, count in counts.items() if count)
+        text = f"hosts {seen} < {limit.allowed:.0f} at {case.where} (seen: {listed}){idle_words(summary)}"
+        case.breach(limit, seen, text)
 
 
 def _holds(limit: Limit, observed: float) -> bool:

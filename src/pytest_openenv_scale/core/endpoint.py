@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
+from .spread import ProxyLook
+
 
 class TargetError(Exception):
     """A target could not be started, reached or used.
@@ -21,7 +23,8 @@ class ServerSample:
     """One look at a server's processes, summed over the process tree; None where it cannot be read.
 
     `at_s` is `time.monotonic()` in seconds and `cpu_seconds` counts from the start of the processes.
-    `descriptors` and `descriptor_limit` describe the one process closest to its limit.
+    `descriptors` and `descriptor_limit` describe the one process closest to its limit. `restarts` counts how
+    often a container was started again.
     """
 
     at_s: float
@@ -31,6 +34,7 @@ class ServerSample:
     threads: int | None = None
     descriptors: int | None = None
     descriptor_limit: int | None = None
+    restarts: int | None = None
 
 
 def _no_sample() -> ServerSample | None:
@@ -42,6 +46,10 @@ def _no_log(lines: int) -> str:
 
 
 def _no_exit() -> str | None:
+    return None
+
+
+def _no_proxy() -> ProxyLook | None:
     return None
 
 
@@ -68,6 +76,7 @@ class Endpoint:
     sampler: Callable[[], ServerSample | None] = field(default=_no_sample, repr=False)
     log_reader: Callable[[int], str] = field(default=_no_log, repr=False)
     exit_reader: Callable[[], str | None] = field(default=_no_exit, repr=False)
+    proxy_reader: Callable[[], ProxyLook | None] = field(default=_no_proxy, repr=False)
 
     def sample(self) -> ServerSample | None:
         """Read the server's CPU, memory, threads and descriptors now; None where that is impossible."""
@@ -80,6 +89,10 @@ class Endpoint:
     def exit_status(self) -> str | None:
         """Say how the server ended ("exited with code 1"), or None while it runs or where that is unknown."""
         return self.exit_reader()
+
+    def proxy(self) -> ProxyLook | None:
+        """Ask the proxy in front of several hosts how it has spread requests so far; None where there is none."""
+        return self.proxy_reader()
 
 
 class Target(Protocol):
@@ -99,5 +112,9 @@ class Target(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """Stop whatever was started; an attached server is left alone."""
+        """Stop whatever was started; an attached server is left alone.
+
+        Raises:
+            TargetError: something could not be stopped and may still run.
+        """
         ...

@@ -33,10 +33,13 @@ class Evidence:
 
     @property
     def workers(self) -> int | None:
-        """How many processes answer: as the endpoint says, else as many as told their pid; None if unknown."""
-        told = self.summary.limits.get("workers")
+        """How many processes answer: as the endpoint says, else as many as told their pid; None if unknown.
+
+        The endpoint tells `workers` of each of its `replicas`.
+        """
+        told, replicas = self.summary.limits.get("workers"), self.summary.limits.get("replicas", 1)
         if told is not None and str(told).isdecimal():
-            return int(told)
+            return int(told) * (int(replicas) if str(replicas).isdecimal() else 1)
         return self.summary.pids
 
     @property

@@ -313,11 +313,27 @@ def redact_url(url: str) -> str:
     return parts._replace(netloc=netloc, query=query, fragment="").geturl()
 
 
+def names_secret(name: str) -> bool:
+    """Say whether a setting of this name may hold a secret: API_KEY, token, password and the like."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def redact_target(spec: TargetSpec) -> str:
-    """Return the canonical text of a target without userinfo, query values or secrets in `env.NAME=`."""
-    argument = ",".join(redact_url(url) for url in spec.urls) if spec.name == "url" else spec.argument
+    """Return the canonical text of a target without userinfo, query values or secrets in `env.NAME=`.
+
+    What a provider is given is its own: there a secret may have any key.
+    """
+    argument = spec.argument and _USERINFO.sub(r"\1", spec.argument)
+    if spec.name == "url":
+        argument = ",".join(redact_url(url) for url in spec.urls)
     options = (
-        (key, "***" if key.startswith("env.") and _SECRET_NAME.search(key[4:]) else text) for key, text in spec.options
+        (
+            key,
+            "***"
+            if (key.startswith(("env.", "build.")) or spec.name == "provider") and names_secret(key)
+            else _USERINFO.sub(r"\1", text),
+        )
+        for key, text in spec.options
     )
     return str(TargetSpec(spec.name, argument, tuple(options)))
 

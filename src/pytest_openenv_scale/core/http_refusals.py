@@ -39,7 +39,8 @@ def by_proxy(evidence: Evidence) -> Refusal | None:
     """Envoy's circuit breakers: 503 or 504 from Envoy, or at exactly its default number of connections."""
     at_default = evidence.summary.peak_concurrency == ENVOY_DEFAULT
     is_envoy = evidence.summary.cell.target.startswith("envoy") or evidence.said(r"\benvoy\b|upstream")
-    if not at_default and not is_envoy:
+    counted = evidence.summary.proxy is not None  # Then its breakers are known to have refused nothing.
+    if counted or (not at_default and not is_envoy):
         return None
     claimed = evidence.claim(lambda error: error.code in ("503", "504"))
     if not claimed:

@@ -10,6 +10,7 @@ from typing import Any
 from .endpoint import ServerSample
 from .jsonable import Jsonable
 from .plan import Cell
+from .spread import ProxyFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class CellMeta(Jsonable):
 
     `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
     `server_exit` says how the server ended if it died; `log_tail` is kept only where something failed.
-    `client` holds the load generator's own figures (CPU, loop lag, descriptors). `notes` say what was unusual
-    without keeping the cell from being judged.
+    `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
+    front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
     """
 
     run_id: str
@@ -58,3 +59,4 @@ class CellMeta(Jsonable):
     server_exit: str | None = None
     log_tail: str | None = None
     notes: tuple[str, ...] = ()
+    proxy: ProxyFacts | None = None

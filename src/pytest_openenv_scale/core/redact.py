@@ -14,15 +14,16 @@ _SCHEME = r"([a-z][a-z0-9+.-]*://)"
 _USERINFO = re.compile(_SCHEME + r"[^\s/?#]*@", re.IGNORECASE)
 _ODD_PASSWORD = re.compile(_SCHEME + r"[^\s/?#@]*:(?!\d+(?:[/?#,]|$))[^\s@]*@", re.IGNORECASE)
 _QUERY_VALUE = re.compile(r"([?&][^=&\s#]+=)[^&\s#]*?(?=&|#|\s|$|,[A-Za-z_][\w.-]*=)")
-_ENVIRONMENT = re.compile(r"(\benv\.[A-Za-z_]\w*=)[^,\s]*")
+_ENVIRONMENT = re.compile(r"(\b(?:env|build)\.[A-Za-z_]\w*=)[^,\s]*")
+_PROVIDER_SECRET = re.compile(r"(,\s*[\w.]*(?:token|secret|passw|key|credential|auth)[\w.]*\s*=)[^,\s]*", re.IGNORECASE)
 
 
 def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return a command line fit to be stored and printed.
 
     Values of `--openenv-header` and of the ini setting `openenv_header` are dropped, whichever way they are
-    written; so are userinfo and query values in anything that looks like a URL, and the values of `env.NAME=`
-    in targets.
+    written; so are userinfo and query values in anything that looks like a URL, the values of `env.NAME=`
+    in targets, and what a provider gets as a key, token or password.
     """
     kept: list[str] = []
     before = ""
@@ -51,6 +52,8 @@ def _header(text: str) -> str:
 def redact_text(text: str) -> str:
     """Return text without userinfo and query values of the URLs in it and without values of `env.NAME=`."""
     text = _ENVIRONMENT.sub(rf"\1{_HIDDEN}", text)
+    if "provider:" in text:
+        text = _PROVIDER_SECRET.sub(rf"\1{_HIDDEN}", text)
     if "://" not in text:
         return text
     text = _ODD_PASSWORD.sub(r"\1", _USERINFO.sub(r"\1", text))

@@ -15,7 +15,10 @@ from .cell_verdict import error_words
 from .evidence import BROKEN_OFF, Evidence, total
 from .http_refusals import by_proxy, by_status
 from .outcome import Refusal
+from .spread_verdict import breaker, lost_host
 from .summary import CellSummary, ErrorCount
+
+_MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
 
 
 def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None) -> tuple[Refusal, ...]:
@@ -36,6 +39,8 @@ def _explain(evidence: Evidence) -> Iterator[Refusal]:
     rules: tuple[Callable[[Evidence], Refusal | None], ...] = (
         sessions_per_worker,
         connections_per_worker,
+        lost_host,
+        breaker,
         _server_died,
         _out_of_descriptors,
         _worker_killed,
@@ -59,12 +64,16 @@ def _server_died(evidence: Evidence) -> Refusal | None:
     if ending is None:
         return None
     lost = total(evidence.claim(_broken_off))
+    if not lost and evidence.summary.proxy is not None:
+        return None  # One of several hosts, and told as such.
     killed = "KILL" in ending or "137" in ending
     remedy = (
         "it was killed from outside or for lack of memory: see dmesg, give it more memory or fewer sessions"
         if killed
         else "see the last lines of its log"
     )
+    if "out of memory" in ending:
+        remedy = _MEMORY
     return Refusal("server_died", lost, evidence.batch, f"the server died: {ending}", remedy)
 
 
@@ -117,6 +126,9 @@ def _worker_killed(evidence: Evidence) -> Refusal | None:
         if logged or evidence.is_uvicorn
         else "look for a kill for lack of memory in dmesg, and for a supervisor's deadline in the server's log"
     )
+    short = evidence.log(r"the container was out of memory [^\n]*")
+    if short:
+        logged, remedy = short, _MEMORY
     said = f"; its log says {logged[0]!r}" if logged else ""
     return Refusal("worker_killed", total(claimed), evidence.batch, f"{who}{more}{said}", remedy)
 

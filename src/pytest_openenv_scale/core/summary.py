@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from .jsonable import Jsonable
 from .meta import CellMeta, Finding, ServerSamples
 from .plan import Cell
+from .spread import ProxyFacts
 
 PHASES = ("queue", "connect", "reset", "hold", "step", "total", "overhead")
 """The phases reports show; `total_unqueued` and `overhead_unqueued` leave out the client's own queue."""
@@ -64,6 +65,7 @@ class CellSummary(Jsonable):
     `effective_concurrency` Σ waited of successes ÷ wall, `peak_concurrency` the most sessions at one instant
     whose reset was answered. `step` counts every single step; the other phases count sessions.
     `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
+    `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted.
     """
 
     run_id: str
@@ -97,6 +99,8 @@ class CellSummary(Jsonable):
     cores: int | None = None
     hosts_available: int | None = None
     notes: tuple[str, ...] = ()
+    failed_hosts: Mapping[str, int] = field(default_factory=dict[str, int])
+    proxy: ProxyFacts | None = None
 
     @property
     def batch(self) -> int:
@@ -180,6 +184,8 @@ def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
         cores=meta.cores,
         hosts_available=meta.hosts,
         notes=meta.notes,
+        failed_hosts=_counts(bad["host_url"]),
+        proxy=meta.proxy,
     )
 
 

@@ -26,6 +26,7 @@ from .rundir import RunDirectory
 from .settings import Settings
 from .settle import Settling
 from .slo import Slo, select
+from .spread import between
 from .summary import CellSummary, summarise
 from .table import rows_to_table
 from .view import CurveView, SweepView, view_sweep
@@ -323,6 +324,7 @@ class _Measurement:
                 )
             )
 
+        proxy = self._endpoint.proxy()
         result = self._generator.run_cell(self._order(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
         self._settling.after(failed=failed, wait_s=cell.wait or 0.0)
@@ -347,6 +349,7 @@ class _Measurement:
             server=_condense(samples),
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
+            proxy=between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
         )
         table = self._as_table(result.rows, cell, repetition)
         self._run.write_cell(table, meta)

@@ -30,7 +30,12 @@ shares are fractions of 1, times are ISO 8601 in UTC, and null stands where ther
           repetitions  one per repetition: asked, successful, failed, client_limited, success_rate, wall_s,
                        phases (per phase count, min, mean, max, p50, p90, p95, p99), requests_per_second,
                        effective_concurrency, peak_concurrency, pids, sessions, hosts, host_counts, errors,
-                       lost_workers, findings, client, server, server_exit, log_tail, started_at
+                       lost_workers, findings, client, server, server_exit, log_tail, started_at, failed_hosts,
+                       proxy (null, or name, requests per host, overflows, troubles, mishaps, rss_bytes, cpu_seconds)
+    replicas        one per test, target, mode and wait that was measured with several numbers of replicas:
+      test, target, mode, wait, cores
+      rows          replicas, max_batch, max_batch_text, is_open, sessions_per_replica, requests_per_second,
+                    efficiency, capacity_efficiency
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ from pytest_openenv_scale.core.view import CurveView, SweepView
 from . import phrases
 from .columns import Row, rows_of
 from .overview import problems
+from .replicas import replicas_tables
 
 FORMAT = 1
 
@@ -73,6 +79,7 @@ def document(run: Run) -> dict[str, Any]:
         "environment": record["fingerprint"],
         "plan": record["plan"],
         "sweeps": [_sweep(view) for view in run.sweeps],
+        "replicas": encode(replicas_tables(run.sweeps)),
     }
 
 

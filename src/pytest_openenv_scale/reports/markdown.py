@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.manifest import SweepRecord
 from pytest_openenv_scale.core.run import Run
 from pytest_openenv_scale.core.view import CurveView, SweepView
 
-from . import phrases, protocols
+from . import phrases, protocols, replicas, spread
 from .columns import chosen, rows_of
 from .overview import TITLES, entries, problems, tally
 from .text import collapse, plain
@@ -31,7 +31,7 @@ def render(run: Run) -> str:
 
 
 def overview(run: Run) -> str:
-    """Return the head of the report: what the run is, what is wrong with it, and the table of verdicts."""
+    """Return the head of the report: what the run is, what is wrong with it, the verdicts, the comparisons."""
     record = run.record
     when = f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"
     if record.finished_at is not None:
@@ -47,7 +47,7 @@ def overview(run: Run) -> str:
     if found:
         heads = ["test", *TITLES, "verdict", "because"]
         lines += ["## Verdicts", "", *table(heads, found, right=("wait", "max batch", "per core")), ""]
-    return "\n".join([*lines, *_protocols(run.sweeps)])
+    return "\n".join([*lines, *_protocols(run.sweeps), *_replicas(run.sweeps)])
 
 
 def _protocols(sweeps: Iterable[SweepView]) -> list[str]:
@@ -80,9 +80,17 @@ def curve_section(record: SweepRecord, view: CurveView) -> str:
     said = [phrases.max_batch_sentence(verdict), phrases.first_broken(verdict), phrases.by_repetition(view)]
     said += [phrases.refusal(found) for found in verdict.refused]
     said += [reason.text for reason in phrases.remarks(verdict)]
-    said += [phrases.repetitions_note(rows), phrases.few_note(rows)]
+    said += [phrases.repetitions_note(rows), phrases.few_note(rows), spread.proxy_use_sentence(view)]
     lines += [*(f"- {text(sentence)}" for sentence in said if sentence), ""]
-    return "\n".join([*lines, *_failures(view), *_log(view), *_rerun(record, view)])
+    return "\n".join([*lines, *_hosts(view), *_failures(view), *_log(view), *_rerun(record, view)])
+
+
+def _hosts(view: CurveView) -> list[str]:
+    found = [[text(cell) for cell in row] for row in spread.spread_rows(view)]
+    if not found:
+        return []
+    numbers = ("batch", "repetition", "seen by the client", "sent by the proxy", "failed there")
+    return ["Sessions per host:", "", *table(spread.HEADS, found, right=numbers), ""]
 
 
 def _failures(view: CurveView) -> list[str]:
@@ -113,6 +121,16 @@ def _log(view: CurveView) -> list[str]:
 def _rerun(record: SweepRecord, view: CurveView) -> list[str]:
     command = phrases.rerun(record, view.curve)
     return ["Measure this curve again:", "", *block(plain(command), "sh"), ""] if command else []
+
+
+def _replicas(sweeps: Iterable[SweepView]) -> list[str]:
+    lines: list[str] = []
+    for found in replicas.replicas_tables(sweeps):
+        rows = [[text(cell) for cell in replicas.cells(row)] for row in found.rows]
+        lines += [f"### {text(replicas.heading(found))}", "", code(collapse(found.test)), ""]
+        lines += [*table(replicas.TITLES, rows, right=replicas.TITLES), ""]
+        lines += [*(f"- {text(remark)}" for remark in replicas.remarks(found)), ""]
+    return ["## Replicas", "", *lines] if lines else []
 
 
 def _targets(sweeps: Iterable[SweepView]) -> str:

@@ -14,6 +14,7 @@ from pytest_openenv_scale.core.view import CurveView, SweepView
 
 from . import phrases
 from .columns import Column, Row, chosen, rows_of, seconds
+from .spread import proxy_use_sentence, spread_sentences
 from .text import DEFAULT_WIDTH, Line, Page, collapse, cut
 
 _ROW_MARKUP: dict[str, dict[str, bool]] = {"✓": {}, "✗": {"red": True}, "?": {"yellow": True}}
@@ -88,6 +89,9 @@ def _block(page: Page, record: SweepRecord, view: CurveView, log: int, told: set
         _table(page, view, rows)
     notes = [note for note in (phrases.repetitions_note(rows), phrases.few_note(rows)) if note]
     page.say("; ".join(notes), light=True)
+    for sentence in spread_sentences(view):
+        page.say(sentence)
+    page.say(proxy_use_sentence(view) or "", light=True)
     page.say(phrases.max_batch_sentence(view.verdict), bold=True)
     page.say(phrases.first_broken(view.verdict) or "")
     for found in view.verdict.refused:

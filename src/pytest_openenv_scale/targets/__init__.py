@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_openenv_scale.core.endpoint import Target
@@ -15,10 +16,28 @@ __all__ = ["TargetContext", "open_target", "target_names"]
 Factory = Callable[[TargetSpec, TargetContext], Target]
 
 
+def _docker(spec: TargetSpec, context: TargetContext) -> Target:
+    from .docker import DockerTarget
+
+    return DockerTarget(spec, context)
+
+
+def _envoy(spec: TargetSpec, context: TargetContext) -> Target:
+    from .envoy import EnvoyTarget
+
+    return EnvoyTarget(spec, context)
+
+
 def _local(spec: TargetSpec, context: TargetContext) -> Target:
     from .local import LocalTarget
 
     return LocalTarget(spec, context)
+
+
+def _provider(spec: TargetSpec, context: TargetContext) -> Target:
+    from .provider import ProviderTarget
+
+    return ProviderTarget(spec, context)
 
 
 def _url(spec: TargetSpec, context: TargetContext) -> Target:
@@ -27,7 +46,13 @@ def _url(spec: TargetSpec, context: TargetContext) -> Target:
     return UrlTarget(spec, context)
 
 
-_FACTORIES: Mapping[str, Factory] = {"local": _local, "url": _url}
+_FACTORIES: Mapping[str, Factory] = {
+    "docker": _docker,
+    "envoy": _envoy,
+    "local": _local,
+    "provider": _provider,
+    "url": _url,
+}
 
 
 def target_names() -> tuple[str, ...]:
@@ -43,11 +68,14 @@ def open_target(
     headers: Mapping[str, str] | None = None,
     log_path: Path | None = None,
     modes: tuple[str, ...] = ("ws",),
+    run_id: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Target:
     """Return the target `spec` describes; nothing is started or reached before it is entered.
 
     `largest_batch` is the most sessions any cell asks for; `root` is where `openenv.yaml` is looked for;
-    a started server writes to `log_path`, or to an unnamed temporary file.
+    a started server writes to `log_path`, or to an unnamed temporary file. Containers and jobs are
+    labelled with `run_id`. `say` gets the lines to show while it opens.
 
     Raises:
         GrammarError: there is no such target, it has no such key, or a value cannot be used.
@@ -58,4 +86,5 @@ def open_target(
         hint = nearest(spec.name, target_names())
         near = hint if "did you mean" in hint else ""
         raise GrammarError(f"there is no target {spec.name!r}{near} (targets: {known})")
-    return factory(spec, TargetContext(root, largest_batch, headers or {}, log_path, modes))
+    context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
+    return factory(spec, context if say is None else replace(context, say=say))

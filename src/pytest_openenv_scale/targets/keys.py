@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, nearest, parse_count
+from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, nearest, parse_count, shown
 
 _VARIABLE = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -55,6 +55,22 @@ def one_of(*choices: str) -> Parser:
         return value
 
     return parse
+
+
+def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
+    """Return `name:key=value,…` as `name,key=value,…`, which says the same.
+
+    Raises:
+        GrammarError: the argument is not `key=value`, or the key is given twice.
+    """
+    if spec.argument is None:
+        return spec
+    key, equals, value = (part.strip() for part in spec.argument.partition("="))
+    if not equals or not value:
+        raise GrammarError(f"target {spec.name} takes key=value after its colon, got {shown(spec.argument)}")
+    if spec.option(key) is not None:
+        raise GrammarError(f"target key {key!r} is given twice; write it once")
+    return TargetSpec(spec.name, None, tuple(sorted([*spec.options, (key, value)])))
 
 
 def read_options(spec: TargetSpec, parsers: Mapping[str, Parser], *, env: bool = False) -> TargetOptions:

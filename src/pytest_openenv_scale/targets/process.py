@@ -32,6 +32,7 @@ class ServerProcess:
     The command dies with this process even when that is killed (see `tether`). `nofile` sets its soft
     limit of open descriptors; by default that is raised to the hard limit. Without `log_path` the log
     is an unnamed temporary file. `stop_s` is how many seconds the command gets to end after SIGTERM.
+    `orphaned_by` is the signal it gets where this process dies: SIGTERM for one that cleans up by itself.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ServerProcess:
         nofile: int | None = None,
         pass_fds: Sequence[int] = (),
         stop_s: float = 5.0,
+        orphaned_by: signal.Signals = signal.SIGKILL,
     ) -> None:
         self._command = command
         self._env = env
@@ -52,6 +54,7 @@ class ServerProcess:
         self._nofile = nofile
         self._pass_fds = pass_fds
         self._stop_s = stop_s
+        self._orphaned_by = orphaned_by
         self._popen: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
         self._log_start = 0
@@ -126,6 +129,7 @@ class ServerProcess:
 
     def _spawn(self) -> None:
         tied = [sys.executable, "-I", tether.__file__, "--parent", str(os.getpid())]
+        tied += ["--signal", str(int(self._orphaned_by))]
         if self._nofile is not None:
             tied += ["--nofile", str(self._nofile)]
         self._popen = subprocess.Popen(

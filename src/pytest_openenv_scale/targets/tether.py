@@ -1,9 +1,9 @@
 """Ties a process to the one that started it, then becomes the command it was given.
 
 Run by path (`python -I tether.py --parent PID --nofile N -- COMMAND…`) so that nothing runs between fork
-and exec in the parent, which may have threads. On Linux the kernel sends SIGKILL to the command when the
-thread that started it ends, however it ends (`PR_SET_PDEATHSIG` survives exec); elsewhere only an orderly
-end of the parent stops the command.
+and exec in the parent, which may have threads. On Linux the kernel sends SIGKILL (or another signal, with
+`--signal`) to the command when the thread that started it ends, however it ends (`PR_SET_PDEATHSIG` survives
+exec); elsewhere only an orderly end of the parent stops the command.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies; exit at once if it is already gone.
+def die_with(parent: int, by: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process the signal `by` when `parent` dies; exit at once if it is already gone.
 
     Linux only; a no-op elsewhere.
     """
     if not sys.platform.startswith("linux"):
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
@@ -47,8 +47,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--nofile", type=int)
+    parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     given = parser.parse_args(own)
-    die_with(given.parent)
+    die_with(given.parent, given.signal)
     limit_descriptors(given.nofile)
     try:
         os.execvp(command[0], command)

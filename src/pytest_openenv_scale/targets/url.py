@@ -51,7 +51,7 @@ class UrlTarget:
         startup_s = wait_until_ready(
             self._urls, self._headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self._context.modes
         )
-        server = _LocalServer(self._urls)
+        server = LocalServers(self._urls)
         return Endpoint(
             urls=self._urls,
             label=self._given.text("label") or _label(self._urls),
@@ -83,7 +83,7 @@ class UrlTarget:
         return limits
 
 
-class _LocalServer:
+class LocalServers:
     """The processes behind loopback URLs, as far as this user may see them; else nothing."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
@@ -93,9 +93,11 @@ class _LocalServer:
         self._sampler = ProcessSampler(pids) if pids else None
 
     def sample(self) -> ServerSample | None:
+        """Return what they use now, or None where that cannot be read."""
         return self._sampler.sample() if self._sampler else None
 
     def exit_status(self) -> str | None:
+        """Say that they ended, or None while one runs or where that is unknown."""
         return "ended" if self._sampler and not self._sampler.running() else None
 
 

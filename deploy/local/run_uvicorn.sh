@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Serves an OpenEnv application with uvicorn, set up for many sessions at once.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: run_uvicorn.sh [--help]
+
+Settings, from the environment:
+  APP                   module:app to serve (pytest_openenv_scale.server.app:app, the benchmark environment)
+  HOST                  address to listen on (127.0.0.1)
+  PORT                  port to listen on (8000)
+  WORKERS               worker processes (one per core for the benchmark environment, 1 for yours: its limit counts per worker)
+  MAX_CONCURRENT_ENVS   sessions per worker; read by the application (its own default)
+  BACKLOG               connections that may wait to be accepted (2048; the kernel allows net.core.somaxconn)
+  PYTHON                python that has uvicorn ≥ 0.37, websockets and the application (python3)
+
+An application of yours is imported from the current folder.
+TEXT
+}
+
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    usage
+    exit 0
+elif [[ $# -gt 0 ]]; then
+    echo "run_uvicorn.sh: takes no argument $1; see --help" >&2
+    exit 2
+fi
+
+workers=1
+if [[ -z ${APP:-} ]]; then
+    workers=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+fi
+export APP=${APP:-pytest_openenv_scale.server.app:app} HOST=${HOST:-127.0.0.1} PORT=${PORT:-8000}
+export WORKERS=${WORKERS:-$workers}
+
+ulimit -Sn "$(ulimit -Hn)"   # a session is a descriptor
+
+# 600 s: thousands of connections wait for their turn before they send a request.
+# 120 s: the supervisor kills a worker that is too busy to answer its ping within 5 s, and all its sessions.
+exec "${PYTHON:-python3}" -m uvicorn "$APP" \
+    --host "$HOST" --port "$PORT" --workers "$WORKERS" \
+    --backlog "${BACKLOG:-2048}" \
+    --ws websockets-sansio --ws-per-message-deflate false \
+    --timeout-keep-alive 600 \
+    --timeout-worker-healthcheck 120 \
+    --no-access-log

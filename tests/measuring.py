@@ -1,0 +1,64 @@
+"""A sweep measured outside pytest: an endpoint, a few settings, and the sweep that comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.grammar import Arrival, parse_target
+from pytest_openenv_scale.core.run import RunDirectory
+from pytest_openenv_scale.core.settings import Settings
+from pytest_openenv_scale.core.slo import Slo, make_limit
+from pytest_openenv_scale.core.sweep import Observer, Sweep, measure_sweep
+
+TEST = "test_scale.py::test_it"
+
+
+def settings_of(
+    batches: Sequence[int], *, wait: float = 0.0, steps: int = 1, arrival: str = "hold", timeout: float = 30.0
+) -> Settings:
+    return Settings(
+        targets=(parse_target("local"),),
+        batches=tuple(batches),
+        waits=(wait,),
+        reps=1,
+        modes=("ws",),
+        steps=steps,
+        arrival=Arrival(arrival),
+        timeout=timeout,
+        action=None,
+        reset=None,
+        until_done=False,
+        slo=(),
+        inconclusive="fail",
+        full_grid=False,
+        processes=None,
+        seed=0,
+        note=None,
+        results=None,
+        json=None,
+        report=(),
+        headers={},
+        sources={},
+        declared={},
+        given={},
+    )
+
+
+def measure(
+    endpoint: Endpoint, results: Path, *batches: int, observer: Observer | None = None, slo=None, **settings
+) -> Sweep:
+    """Measure one curve into a run of its own below `results`, or into the run that is there."""
+    with RunDirectory.create(results) as run:
+        run.begin()
+        sweep = measure_sweep(
+            endpoint=endpoint,
+            test=TEST,
+            settings=settings_of(batches, **settings),
+            slos=(Slo(tuple(make_limit(name, value) for name, value in (slo or {}).items())),),
+            run=run,
+            observer=observer or Observer(),
+        )
+        run.finish("complete")
+    return sweep

@@ -1,0 +1,505 @@
+"""`docker` with a real engine: built, run, measured, watched and removed; every failure one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docker_engine import (
+    BASE_IMAGE,
+    EngineUnavailableError,
+    docker,
+    engine_or_skip,
+    run_without_bridge,
+    server_wheels,
+)
+from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
+from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, read_stats
+from pytest_openenv_scale.targets.engine import Engine
+from pytest_openenv_scale.targets.image_build import build_image, build_of
+from pytest_openenv_scale.targets.images import BENCHMARK_TAG
+from pytest_run import PytestRun, command, environ, run_pytest, write_test
+
+pytestmark = pytest.mark.real
+
+SWEEP = """
+@pytest.mark.scaling(batches="{batches}", waits=[0.05])
+def test_it(scaling): scaling.run()
+"""
+
+HOLD = """
+import pathlib, time
+def test_hold(openenv_target):
+    pathlib.Path("up").touch()
+    time.sleep(60)
+"""
+
+APP = """
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+
+taken = []
+
+async def play(socket):
+    await socket.accept()
+    while (asked := (await socket.receive_json())["type"]) != "close":
+        if asked == "step":
+            taken.append(bytearray(300 << 20))
+        observed = {"observation": {}, "reward": None, "done": False}
+        await socket.send_json({"type": "observation", "data": observed})
+    await socket.close()
+
+app = Starlette(routes=[WebSocketRoute("/ws", play)])
+"""
+
+
+@pytest.fixture(scope="session")
+def engine() -> Generator[str]:
+    with engine_or_skip() as host, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", host)
+        yield host
+
+
+@pytest.fixture(scope="session")
+def wheels() -> Path:
+    try:
+        return server_wheels()
+    except EngineUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def first_run(engine: str, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> PytestRun:
+    """The packaged Dockerfile measured once; what it builds is there for the other tests."""
+    folder = tmp_path_factory.mktemp("packaged")
+    write_test(folder, SWEEP.format(batches="1,32"))
+    offline = f"wheels={wheels},build.BASE_IMAGE={BASE_IMAGE}"
+    target = f"docker,{offline},cpus=1,memory=256m,max_envs=20,nofile=4096,env.TOKEN=s3cret"
+    slo = ("--openenv-slo", "max_batch>=32")
+    return run_pytest(folder, "--openenv-target", target, *slo, TMPDIR=str(folder))
+
+
+@pytest.fixture
+def benchmark(first_run: PytestRun) -> str:
+    assert "Successfully built" in first_run.output, first_run.output
+    return BENCHMARK_TAG
+
+
+@pytest.fixture
+def folder(benchmark: str, tmp_path: Path) -> Callable[..., Path]:
+    """Write an environment's folder with a Dockerfile on the benchmark's image."""
+
+    def write(*lines: str, base: str = benchmark, **files: str) -> Path:
+        env = tmp_path / "my_env"
+        env.mkdir()
+        (env / "Dockerfile").write_text("\n".join([f"FROM {base}", *lines, ""]))
+        for name, text in files.items():
+            (env / f"{name}.py").write_text(text)
+        return env
+
+    return write
+
+
+def ours() -> set[str]:
+    """The containers of any run of this plugin."""
+    return set(docker("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}").split())
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 40.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def refusal(target: str, root: Path) -> tuple[str, str]:
+    """Return the first line of the error and the rest of it; no container may be left."""
+    before = ours()
+    with pytest.raises(TargetError) as caught, open_target(parse_target(target), root=root):
+        pytest.fail("the target started")
+    assert ours() == before
+    first, _, rest = str(caught.value).partition("\n")
+    return first, rest
+
+
+def server_samples(run: PytestRun) -> list[dict[str, Any]]:
+    report = json.loads((run.run_dir / "report.json").read_text())
+    return [cell["server"] for cell in find(report, "server")]
+
+
+def find(value: Any, key: str) -> list[dict[str, Any]]:
+    """Return every object of a JSON document that has `key`."""
+    if isinstance(value, list):
+        return [found for item in value for found in find(item, key)]
+    if not isinstance(value, dict):
+        return []
+    below = [found for item in value.values() for found in find(item, key)]
+    return [value, *below] if key in value else below
+
+
+# --- one container, end to end
+
+
+def test_the_packaged_dockerfile_is_built_in_sight_and_judged_by_what_its_container_holds(first_run: PytestRun) -> None:
+    output = first_run.output
+    assert first_run.code == 1, output
+    assert output.index("docker: building") < output.index("Step 1/") < output.index("Successfully tagged")
+    assert "local-docker" in output
+    refused = "CAPACITY_REACHED at 20 sessions = 1 worker × 20 → MAX_CONCURRENT_ENVS ≥ 32: max_envs=32 in the target"
+    assert refused in " ".join(output.split())
+    assert "s3cret" not in output
+    assert not ours()
+
+
+def test_limits_and_use_of_the_container_are_in_the_report(first_run: PytestRun) -> None:
+    said = (first_run.run_dir / "report.md").read_text()
+    assert "workers 1, max_envs 20, cpus 1, memory 256m, nofile 4096, network " in said
+    peaks = [server["peak"] for server in server_samples(first_run)]
+    assert peaks
+    for peak in peaks:
+        assert peak["cpu_seconds"] > 0
+        assert 0 < peak["rss_bytes"] <= 256 << 20
+        assert peak["threads"] >= 1
+        assert peak["restarts"] == 0
+
+
+def test_the_packaged_image_runs_as_nobody_special_and_its_health_check_needs_no_curl(
+    benchmark: str, tmp_path: Path
+) -> None:
+    (config,) = json.loads(docker("image", "inspect", "--format", "[{{json .Config}}]", benchmark))
+    assert config["User"] == "1000:1000"
+    base_size, size = (
+        int(docker("image", "inspect", "--format", "{{.Size}}", name)) for name in (BASE_IMAGE, benchmark)
+    )
+    assert size - base_size < 40 << 20
+    kind, *check = config["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    with open_target(parse_target(f"docker:{benchmark},network=host,workers=2"), root=tmp_path) as endpoint:
+        (container,) = ours()
+        docker("exec", container, *check)
+        assert endpoint.limits["workers"] == 2
+        assert endpoint.limits["network"] == "host"
+    assert not ours()
+
+
+def test_a_folder_is_built_and_its_environment_measured(folder: Callable[..., Path]) -> None:
+    root = folder("ENV MAX_CONCURRENT_ENVS=64").parent
+    write_test(root, SWEEP.format(batches="1,8"))
+    target = "docker:./my_env,label=mine,hardware=laptop"
+    run = run_pytest(root, "--openenv-target", target, "-m", "scaling", TMPDIR=str(root))
+    assert run.code == 0, run.output
+    assert "max batch ≥ 8" in run.output
+    assert run.rows().num_rows == 9
+    assert set(run.rows()["infrastructure"].to_pylist()) == {"mine"}
+    assert "max_envs 64" in (run.run_dir / "report.md").read_text()
+    assert not ours()
+
+
+# --- failures, each a line
+
+
+def test_an_image_that_is_not_there_is_told_with_what_to_do(engine: str, tmp_path: Path) -> None:
+    first, rest = refusal("docker:nobody/nothing:1,pull=never", tmp_path)
+    assert first == (
+        "target docker: the engine has no image 'nobody/nothing:1' and pull=never; "
+        "build it (docker build -t nobody/nothing:1 FOLDER), correct the name, or write pull=missing"
+    )
+    assert rest == ""
+
+
+def test_an_image_that_cannot_be_pulled_is_told_with_the_engines_reason(engine: str, tmp_path: Path) -> None:
+    first, rest = refusal("docker:registry.invalid/nothing:1", tmp_path)
+    assert first.startswith("target docker: the image 'registry.invalid/nothing:1' cannot be pulled: ")
+    assert "registry.invalid" in first.partition("pulled: ")[2]
+    assert "docker login where it is private" in first
+    assert rest == ""
+
+
+def test_an_older_image_is_not_used_where_the_newest_is_asked_for(engine: str, tmp_path: Path) -> None:
+    first, _ = refusal("docker:registry.invalid/old:1,pull=always", tmp_path)
+    assert "cannot be pulled" in first
+    docker("tag", BASE_IMAGE, "registry.invalid/old:1")
+    first, _ = refusal("docker:registry.invalid/old:1,pull=always", tmp_path)
+    docker("rmi", "registry.invalid/old:1")
+    assert first.endswith("the engine has an older one: write pull=missing to use it")
+
+
+def test_a_build_that_fails_shows_its_last_lines(folder: Callable[..., Path], tmp_path: Path) -> None:
+    env = folder("RUN echo this is the reason; exit 7")
+    first, rest = refusal("docker:./my_env", tmp_path)
+    assert first.startswith(f"target docker: building {env} failed: The command ")
+    assert first.endswith("returned a non-zero code: 7")
+    assert rest.startswith("the build ends:\n")
+    assert "\nthis is the reason\n" in rest
+
+
+def test_a_server_that_ends_at_its_start_is_told_with_its_code_and_log(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder("CMD echo no model found; exit 3")
+    first, rest = refusal("docker:./my_env", tmp_path)
+    assert first == "target docker:./my_env: the container exited with code 3 before it answered a session"
+    assert rest == "the container's log ends:\nno model found"
+
+
+def test_a_command_that_is_not_in_the_image_is_told_in_the_engines_words(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder('CMD ["no-such-server"]')
+    first, rest = refusal("docker:./my_env", tmp_path)
+    assert first.startswith("target docker: the container cannot start: ")
+    assert "no-such-server" in first
+    assert rest == ""
+
+
+def test_a_server_that_listens_elsewhere_is_told_how_to_say_so(
+    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder('CMD ["python", "-m", "pytest_openenv_scale.server", "--port", "8123"]')
+    with open_target(parse_target("docker:./my_env,port=8123"), root=tmp_path) as endpoint:
+        assert endpoint.exit_status() is None
+    monkeypatch.setattr("pytest_openenv_scale.targets.docker.START_S", 3.0)
+    first, _ = refusal("docker:./my_env", tmp_path)
+    assert re.search(r"it was told HOST=\S+ PORT=\d+: write port= if it listens elsewhere$", first)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("nofile=100000000", "the engine may not allow nofile=100000000 open files: "),
+        ("gpu=0", "the engine has no GPU to give for gpu=0: "),
+        ("cpus=4000", "the engine cannot make a container: Range of CPUs is from "),
+    ],
+)
+def test_a_limit_the_engine_cannot_keep_is_named_by_its_key(
+    benchmark: str, tmp_path: Path, key: str, says: str
+) -> None:
+    if key == "gpu=0" and Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU here")
+    first, rest = refusal(f"docker:{benchmark},{key}", tmp_path)
+    assert first.startswith(f"target docker: {says}")
+    assert rest == ""
+
+
+def test_a_server_killed_for_lack_of_memory_misses_with_its_limit_and_the_key_to_change(
+    folder: Callable[..., Path],
+) -> None:
+    root = folder("COPY app.py .", "CMD exec python -m hypercorn app:app -w 0 --bind $HOST:$PORT", app=APP).parent
+    write_test(root, SWEEP.format(batches="1"))
+    run = run_pytest(root, "--openenv-target", "docker:./my_env,memory=128m", "-m", "scaling", TMPDIR=str(root))
+    said = " ".join(run.output.split())
+    assert run.code == 1
+    assert (
+        "the server died: exited with code 137: out of memory (its limit is memory=128m; write a larger memory=)"
+        in said
+    )
+    assert "give it more memory (memory= of a docker target), fewer workers, or fewer sessions" in said
+    assert not ours()
+
+
+# --- watched
+
+
+@pytest.fixture
+def connected(engine: str) -> Generator[Engine]:
+    found = Engine.connect()
+    yield found
+    found.close()
+
+
+def test_the_engine_of_dockers_context_is_used_where_docker_host_is_unset(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_HOST")
+    docker("context", "create", "elsewhere", "--docker", f"host={engine}")
+    docker("context", "use", "elsewhere")
+    found = Engine.connect()
+    assert found.image_id(BASE_IMAGE) is not None
+    assert found.is_local
+    found.close()
+    monkeypatch.setenv("DOCKER_CONTEXT", "nowhere")
+    with pytest.raises(TargetError, match="there is no docker context 'nowhere'"):
+        Engine.connect()
+
+
+def test_what_a_container_uses_is_read_here_as_the_engine_reads_it(connected: Engine, benchmark: str) -> None:
+    with Container(connected, benchmark) as container:
+        before, after = container.sample(), None
+        told = read_stats(connected.client.api.stats(container.name, stream=False, one_shot=True), 0.0)
+        after = container.sample()
+        assert before is not None
+        assert told is not None
+        assert after is not None
+        assert before.cpu_seconds <= told.cpu_seconds <= after.cpu_seconds
+        assert told.rss_bytes > 0
+        assert before.rss_bytes > 0
+        docker("stop", "--time", "0", container.name)
+        assert container.sample() is None
+        assert container.exit_status() == "exited with code 137: killed by SIGKILL"
+
+
+def test_a_container_that_is_restarted_is_noticed(connected: Engine, benchmark: str) -> None:
+    with Container(connected, benchmark, ContainerOptions(network="host")) as container:
+        assert (container.restarts(), container.exit_status()) == (0, None)
+        docker("restart", "--time", "0", container.name)
+        assert container.restarts() == 1
+        ended = container.exit_status()
+    assert ended is not None
+    assert re.fullmatch(r"was restarted at \S+ UTC, which ended its sessions", ended)
+
+
+def test_a_process_killed_for_lack_of_memory_is_told_while_the_container_lives(
+    connected: Engine, folder: Callable[..., Path]
+) -> None:
+    env = folder("STOPSIGNAL SIGKILL", 'CMD python -c "x = bytearray(300 << 20)"; echo went on; sleep 60')
+    image = build_image(connected, build_of(str(env), env), lambda line: None)
+    with Container(connected, image, ContainerOptions(memory=64 << 20)) as container:
+        assert eventually(lambda: "went on" in container.log_tail())
+        assert container.exit_status() is None
+        assert container.log_tail().splitlines()[-1] == (
+            "openenv-scale: the container was out of memory once (its limit is memory=64m; write a larger memory=)"
+        )
+
+
+def test_an_engine_without_a_bridge_runs_the_container_on_the_machines_network(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCMD echo $HOST:$PORT\n")
+    said = run_without_bridge(f"""
+        import os, pathlib
+        from pytest_openenv_scale.targets.container import Container, ContainerOptions
+        from pytest_openenv_scale.targets.engine import Engine
+        from pytest_openenv_scale.targets.image_build import build_image, build_of
+
+        os.environ["DOCKER_HOST"] = host
+        engine = Engine.connect()
+        image = build_image(engine, build_of({str(tmp_path)!r}, pathlib.Path()), lambda line: None)
+        with Container(engine, image, ContainerOptions(address="127.0.0.3")) as container:
+            engine.client.api.wait(container.name)
+            print(container.network, container.exit_status())
+            print(container.url, "http://" + container.log_tail())
+        engine.close()
+    """)
+    network, urls = said.splitlines()
+    assert network == "host exited with code 0"
+    reached, told = urls.split()
+    assert reached == told
+    assert reached.startswith("http://127.0.0.3:")
+
+
+# --- removed, whatever happens
+
+
+@pytest.fixture
+def running() -> Generator[Callable[..., subprocess.Popen[str]]]:
+    """Start pytest in the background; it is killed at the end if it still runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(folder: Path, target: str) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        write_test(folder, HOLD)
+        with (folder / "output").open("w") as output:
+            process = subprocess.Popen(
+                command("--openenv-target", target),
+                cwd=folder,
+                env=environ(TMPDIR=str(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_while_it_measures_leaves_no_container(
+    benchmark: str, tmp_path: Path, running: Callable[..., Any], number: signal.Signals
+) -> None:
+    process = running(tmp_path, f"docker:{benchmark}")
+    assert eventually((tmp_path / "up").exists), (tmp_path / "output").read_text()
+    assert len(ours()) == 1
+    process.send_signal(number)
+    assert process.wait(30) == pytest.ExitCode.INTERRUPTED
+    assert not ours()
+
+
+def test_a_run_that_is_interrupted_while_its_container_starts_leaves_none(
+    folder: Callable[..., Path], tmp_path: Path, running: Callable[..., Any]
+) -> None:
+    env = folder("STOPSIGNAL SIGKILL", "CMD sleep 60")
+    process = running(tmp_path, f"docker:{env}")
+    assert eventually(lambda: len(ours()) == 1), (tmp_path / "output").read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == pytest.ExitCode.INTERRUPTED
+    assert not ours()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_while_it_builds_leaves_no_container(
+    folder: Callable[..., Path], tmp_path: Path, running: Callable[..., Any], number: signal.Signals
+) -> None:
+    env = folder("RUN sleep 60")
+    before = docker("ps", "--all", "--quiet")
+    process = running(tmp_path, f"docker:{env}")
+    assert eventually(lambda: docker("ps", "--quiet") != before), (tmp_path / "output").read_text()
+    process.send_signal(number)
+    process.wait(30)
+    # The engine notices by itself that nobody listens any more.
+    assert eventually(lambda: docker("ps", "--all", "--quiet") == before)
+
+
+def test_gc_removes_what_a_killed_run_left_and_nothing_of_a_living_one(
+    benchmark: str, tmp_path: Path, running: Callable[..., Any]
+) -> None:
+    killed, living = (running(tmp_path / name, f"docker:{benchmark}") for name in ("killed", "living"))
+    assert eventually(lambda: all((tmp_path / name / "up").exists() for name in ("killed", "living")))
+    assert len(ours()) == 2
+    killed.kill()
+    killed.wait()
+    assert len(ours()) == 2
+
+    collected = gc()
+    (left,) = ours()
+    assert re.fullmatch(rf"removed container \S+ of {benchmark} \(run \S+\)\n", collected)
+    assert docker("inspect", "--format", "{{.State.Running}}", left) == "true"
+    assert gc() == "nothing left behind\n"
+    assert docker("inspect", "--format", f'{{{{index .Config.Labels "{RUN_LABEL}"}}}}', left) not in collected
+
+    living.terminate()
+    assert living.wait(30) == pytest.ExitCode.INTERRUPTED
+    assert not ours()
+
+
+def gc() -> str:
+    asked = [sys.executable, "-m", "pytest_openenv_scale", "gc", "docker"]
+    done = subprocess.run(asked, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_endpoint_outlives_its_container_with_its_last_words(benchmark: str, tmp_path: Path) -> None:
+    endpoint: Endpoint
+    with open_target(parse_target(f"docker:{benchmark},workers=1"), root=tmp_path) as endpoint:
+        assert endpoint.exit_status() is None
+    assert "listening on http://" in endpoint.log_tail()
+    assert endpoint.sample() is None

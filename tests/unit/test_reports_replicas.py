@@ -1,0 +1,123 @@
+"""What replicas bring: a table of the run, when a target is repeated with other numbers of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cells import a_cell, a_summary
+from report_samples import a_run, a_sweep
+
+from pytest_openenv_scale.core.outcome import CellVerdict, Outcome
+from pytest_openenv_scale.core.view import SweepView
+from pytest_openenv_scale.reports import github, markdown
+from pytest_openenv_scale.reports import json as json_report
+from pytest_openenv_scale.reports.overview import run_lines
+from pytest_openenv_scale.reports.replicas import efficiency, replicas_lines, replicas_tables
+
+
+def sweep(
+    replicas: int, max_batch: int, rps: float, *, more: str = "", failed: bool = True, **record: Any
+) -> SweepView:
+    """A curve whose batch `max_batch` passes with a throughput; unless told otherwise one larger fails."""
+    batches = (max_batch, 2 * max_batch) if failed else (max_batch,)
+    target = f"envoy:replicas={replicas}{more}"
+    summaries = [
+        a_summary(batch, cell=a_cell(batch, target=target), requests_per_second=rps * (batch / max_batch))
+        for batch in batches
+    ]
+    cells = tuple(CellVerdict(batch, batch == max_batch) for batch in batches)
+    limits = {"replicas": replicas, "workers": 1}
+    return a_sweep(
+        *summaries,
+        cells=cells,
+        outcome=Outcome.MET,
+        max_batch=max_batch,
+        **{"target": target, "limits": limits, "infrastructure": f"envoy-local-replicas{replicas}", **record},
+    )
+
+
+def text_of(*sweeps: SweepView, width: int = 110) -> list[str]:
+    return [line.text for line in replicas_lines(sweeps, width=width)]
+
+
+def test_one_two_and_four_replicas_end_in_a_table() -> None:
+    assert text_of(sweep(1, 64, 60.0), sweep(4, 128, 150.0), sweep(2, 128, 114.0)) == [
+        "replicas · envoy · ws · wait 1 s · test_scale.py::test_holds_256_sessions",
+        "  replicas  sessions per replica  max batch   rps  efficiency",
+        "         1                    64         64  60.0     100.0 %",
+        "         2                    64        128   114      95.0 %",
+        "         4                    32        128   150      62.5 %",
+        "  efficiency is throughput per replica relative to 1 replica; all share the same 2 cores",
+    ]
+
+
+def test_efficiency_is_per_replica_relative_to_each_of_the_fewest() -> None:
+    assert efficiency(120.0, 2, 60.0) == 1.0
+    assert efficiency(120.0, 4, 60.0) == 0.5
+    assert efficiency(None, 4, 60.0) is None
+    assert efficiency(120.0, 4, None) is None
+    assert efficiency(120.0, 4, 0.0) is None
+
+
+def test_without_one_replica_the_fewest_are_the_unit() -> None:
+    (table,) = replicas_tables([sweep(2, 64, 100.0), sweep(4, 64, 100.0)])
+    assert [row.efficiency for row in table.rows] == [1.0, 0.5]
+    assert [row.capacity_efficiency for row in table.rows] == [1.0, 0.5]
+    assert any("relative to 2 replicas" in line for line in text_of(sweep(2, 64, 100.0), sweep(4, 64, 100.0)))
+
+
+def test_throughput_is_that_of_passing_batches_only() -> None:
+    (table,) = replicas_tables([sweep(1, 64, 60.0), sweep(2, 64, 60.0)])
+    assert [row.requests_per_second for row in table.rows] == [60.0, 60.0]
+
+
+def test_a_max_batch_that_nothing_bounded_is_marked_and_explained() -> None:
+    lines = text_of(sweep(1, 64, 60.0), sweep(2, 64, 60.0, failed=False))
+    assert "≥ 64" in lines[3]
+    assert "larger ones would tell more" in " ".join(lines)
+
+
+def test_a_curve_on_which_nothing_passes_has_no_figures() -> None:
+    (table,) = replicas_tables(
+        [sweep(1, 64, 60.0), a_sweep(target="envoy:replicas=2", limits={"replicas": 2}, batches=(64,))]
+    )
+    row = table.rows[1]
+    assert (row.max_batch, row.sessions_per_replica, row.efficiency) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "sweeps",
+    [
+        (),
+        (sweep(1, 64, 60.0),),
+        (sweep(1, 64, 60.0), sweep(2, 64, 60.0, more=",lb=least_request")),
+        (sweep(1, 64, 60.0), sweep(2, 64, 60.0, test="test_other.py::test_it")),
+        (a_sweep(a_summary(4), limits={}), a_sweep(a_summary(4), limits={})),
+    ],
+)
+def test_what_is_not_the_same_target_and_test_is_not_compared(sweeps: tuple[SweepView, ...]) -> None:
+    assert replicas_tables(sweeps) == []
+    assert replicas_lines(sweeps) == []
+
+
+def test_keys_that_do_not_change_what_is_measured_do_not_keep_targets_apart() -> None:
+    (table,) = replicas_tables([sweep(1, 8, 1.0, more=",label=one"), sweep(2, 8, 2.0, more=",label=two")])
+    assert table.target == "envoy"
+
+
+def test_cores_that_differ_are_not_said_to_be_shared() -> None:
+    lines = text_of(sweep(1, 64, 60.0, cores=2), sweep(2, 64, 60.0, cores=4))
+    assert not any("share the same" in line for line in lines)
+
+
+def test_every_report_of_a_run_has_the_table(tmp_path: Path) -> None:
+    run = a_run(tmp_path, sweep(1, 64, 60.0), sweep(2, 128, 114.0))
+    assert any("replicas · envoy · ws" in line.text for line in run_lines(run))
+    assert "| replicas | sessions per replica | max batch |  rps | efficiency |" in markdown.render(run)
+    assert "## Replicas" in github.render(run)
+    (table,) = json.loads(json_report.render(run))["replicas"]
+    assert [row["efficiency"] for row in table["rows"]] == [1.0, 0.95]
+    assert (table["target"], table["mode"], table["cores"]) == ("envoy", "ws", 2)

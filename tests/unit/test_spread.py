@@ -1,0 +1,294 @@
+"""A proxy's own count of a cell: what lies between two looks, and what the verdict and the reports say of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
+
+from pytest_openenv_scale.core.meta import CellMeta
+from pytest_openenv_scale.core.outcome import Outcome
+from pytest_openenv_scale.core.refusals import name_refusals
+from pytest_openenv_scale.core.spread import (
+    HostEvent,
+    HostLook,
+    HostTrouble,
+    Mishap,
+    ProxyFacts,
+    ProxyLook,
+    between,
+)
+from pytest_openenv_scale.core.summary import ErrorCount, summarise
+from pytest_openenv_scale.core.verdict import judge_curve
+from pytest_openenv_scale.core.view import CurveView
+from pytest_openenv_scale.reports.spread import proxy_use_sentence, spread_rows, spread_sentences
+
+A, B = "127.0.0.2:8000", "127.0.0.3:8000"
+
+
+def look(*hosts: HostLook, **fields: Any) -> ProxyLook:
+    return ProxyLook("Envoy (round_robin)", hosts, **fields)
+
+
+def event(host: str, kind: Any, seconds: float, text: str = "") -> HostEvent:
+    return HostEvent(host, kind, NOON + timedelta(seconds=seconds), text)
+
+
+def facts(requests: dict[str, int] | None = None, **fields: Any) -> ProxyFacts:
+    return ProxyFacts("Envoy (round_robin)", {A: 2, B: 2} if requests is None else requests, **fields)
+
+
+def counted(before: ProxyLook | None, after: ProxyLook | None, batch: int = 8) -> ProxyFacts | None:
+    return between(before, after, started_at=NOON, batch=batch)
+
+
+def judged(summary: Any, **slo: Any) -> Any:
+    return judge_curve(a_curve(summary.batch), [summary], an_slo(**slo), repetitions=1)
+
+
+def viewed(summary: Any, **slo: Any) -> CurveView:
+    return CurveView(a_curve(summary.batch), (summary,), judged(summary, **slo))
+
+
+def test_requests_are_the_difference_of_two_looks() -> None:
+    found = counted(look(HostLook(A, 100), HostLook(B, 7)), look(HostLook(A, 104), HostLook(B, 7)))
+    assert found is not None
+    assert found.requests == {A: 4, B: 0}
+    assert (found.hosts, found.idle) == (1, (B,))
+
+
+def test_a_proxy_that_was_not_seen_twice_tells_nothing() -> None:
+    assert counted(None, look()) is None
+    assert counted(look(), None) is None
+
+
+def test_a_host_that_is_new_or_whose_proxy_began_again_counts_from_zero() -> None:
+    found = counted(look(HostLook(A, 100)), look(HostLook(A, 3), HostLook(B, 5)))
+    assert found is not None
+    assert found.requests == {A: 0, B: 5}
+
+
+def test_only_overflows_of_this_cell_are_told() -> None:
+    before = look(overflows={"upstream_cx_overflow": 4, "upstream_rq_pending_overflow": 1})
+    after = look(overflows={"upstream_cx_overflow": 9, "upstream_rq_pending_overflow": 1})
+    found = counted(before, after)
+    assert found is not None
+    assert found.overflows == {"upstream_cx_overflow": 5}
+
+
+def test_a_host_left_out_is_in_trouble_only_if_there_were_sessions_for_every_host() -> None:
+    before = look(HostLook(A, 0), HostLook(B, 0, connect_failures=1))
+    after = look(HostLook(A, 1), HostLook(B, 0, connect_failures=4, log="last words"))
+    few, enough = counted(before, after, batch=1), counted(before, after, batch=2)
+    assert few is not None
+    assert enough is not None
+    assert few.troubles == ()
+    assert enough.troubles == (HostTrouble(B, "", 3, "last words"),)
+
+
+def test_the_proxys_own_use_is_memory_at_the_end_and_cpu_in_between() -> None:
+    found = counted(look(rss_bytes=5, cpu_seconds=1.0), look(rss_bytes=9, cpu_seconds=3.5))
+    assert found is not None
+    assert (found.rss_bytes, found.cpu_seconds) == (9, 2.5)
+
+
+def test_a_death_is_told_with_the_time_until_the_host_was_taken_out() -> None:
+    events = (
+        event(A, "out", -5.0, "before the cell"),
+        event(B, "died", 1.25, "killed by SIGKILL"),
+        event(B, "out", 2.0, "failed_active_health_check"),
+    )
+    found = counted(look(), look(events=events))
+    assert found is not None
+    assert found.mishaps == (Mishap(B, "died", 1.25, "killed by SIGKILL", 0.75),)
+
+
+def test_a_host_that_hangs_is_out_and_may_come_back() -> None:
+    found = counted(look(), look(events=(event(B, "out", 3.0, "active_hc_timeout"), event(B, "back", 4.0))))
+    assert found is not None
+    assert found.mishaps == (Mishap(B, "out", 3.0, "active_hc_timeout"), Mishap(B, "back", 4.0))
+
+
+def test_the_facts_survive_the_run_directory() -> None:
+    told = facts(
+        overflows={"upstream_cx_overflow": 1},
+        troubles=(HostTrouble(B, "failed", 2, "log"),),
+        mishaps=(Mishap(B, "died", 1.0, "killed by SIGKILL", None),),
+        rss_bytes=1,
+        cpu_seconds=0.5,
+    )
+    meta = a_meta(proxy=told)
+    assert CellMeta.from_json(meta.to_json()) == meta
+    assert summarise(a_table([a_row()], meta), meta).proxy == told
+
+
+def test_failed_sessions_are_counted_where_they_had_been_answered() -> None:
+    lost = {"type": "closed_early", "code": "1006", "phase": "step"}
+    rows = [a_row(host_url=A), a_failure(1, host_url=B, **lost), a_failure(2, host_url=None, **lost)]
+    assert summary_of(rows).failed_hosts == {B: 1}
+
+
+def test_too_few_hosts_say_of_each_that_got_nothing_what_is_wrong_there() -> None:
+    trouble = HostTrouble(B, "failed_active_health_check", 3, "first\nOSError: disk full\n")
+    summary = a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0}, troubles=(trouble,)))
+    verdict = judged(summary, hosts=2)
+    assert verdict.outcome is Outcome.MISSED
+    assert verdict.first_breach.text == (
+        f"hosts 1 < 2 at batch 4 (seen: {A}); {B} got nothing: Envoy says failed_active_health_check, "
+        "3 connections to it failed, its log ends 'OSError: disk full'"
+    )
+
+
+def test_a_host_left_out_although_healthy_is_told_as_such() -> None:
+    summary = a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0}, troubles=(HostTrouble(B, ""),)))
+    assert judged(summary, hosts=2).first_breach.text.endswith(f"{B} got nothing: it is healthy to Envoy")
+
+
+def test_hosts_that_sessions_do_not_tell_are_judged_by_the_proxys_count() -> None:
+    silent = a_summary(4, host_counts={}, hosts=None)
+    assert judged(silent, hosts=2).outcome is Outcome.INCONCLUSIVE
+    assert judged(replace(silent, proxy=facts()), hosts=2).outcome is Outcome.MET
+    missed = judged(replace(silent, proxy=facts({A: 4, B: 0})), hosts=2)
+    assert missed.outcome is Outcome.MISSED
+    assert f"hosts 1 < 2 at batch 4 (seen: {A})" in missed.first_breach.text
+
+
+def lost_sessions(count: int = 2, **fields: Any) -> Any:
+    errors = (ErrorCount("step", "closed_early", "1006", count, "closed without a close frame"),)
+    return a_summary(4, failed=count, errors=errors, failed_hosts={B: count}, **fields)
+
+
+def test_a_dead_host_is_named_with_the_sessions_it_took() -> None:
+    died = Mishap(B, "died", 1.2, "killed by SIGKILL", 0.4)
+    summary = lost_sessions(
+        proxy=facts(mishaps=(died,), troubles=(HostTrouble(B, "failed", 0, "the log"),)),
+        server_exit=f"replica {B} killed by SIGKILL",
+    )
+    (refusal,) = name_refusals([summary])
+    assert (refusal.cause, refusal.count) == ("host_lost", 2)
+    assert refusal.text == (
+        f"{B} died 1.2 s after the cell's start (killed by SIGKILL), and Envoy took it out 0.4 s later"
+    )
+    assert "dmesg" in refusal.remedy
+    reason = next(reason for reason in judged(summary).reasons if reason.kind == "hosts")
+    assert reason.text == f"{refusal.text}: its 2 sessions failed, and no other (at batch 4)"
+    assert reason.detail == "the log"
+
+
+def test_a_host_that_was_not_taken_out_in_time_is_told() -> None:
+    summary = lost_sessions(proxy=facts(mishaps=(Mishap(B, "died", 1.2, "exited with code 3"),)))
+    (refusal,) = name_refusals([summary])
+    assert "(exited with code 3), and Envoy had not taken it out at the end" in refusal.text
+    assert refusal.remedy == "see the last lines of its log"
+
+
+def test_a_host_that_was_short_of_memory_needs_more() -> None:
+    text = "exited with code 137: out of memory (its limit is memory=64m)"
+    summary = lost_sessions(proxy=facts(mishaps=(Mishap(B, "died", 1.2, text, 0.5),)))
+    assert name_refusals([summary])[0].remedy.startswith("give each replica more memory (memory= in the target)")
+
+
+def test_a_host_that_hung_is_named_and_failures_elsewhere_are_not_laid_on_it() -> None:
+    out = facts(mishaps=(Mishap(B, "out", 5.9, "active_hc_timeout"),))
+    summary = replace(lost_sessions(3, proxy=out), failed_hosts={B: 2, A: 1})
+    text = " ".join(reason.text for reason in judged(summary).reasons)
+    assert f"{B} stopped answering: Envoy took it out 5.9 s after the cell's start (active_hc_timeout)" in text
+    assert "2 of the 3 failed sessions were there" in text
+    elsewhere = replace(summary, failed_hosts={A: 3})
+    assert name_refusals([elsewhere])[0].cause != "host_lost"
+
+
+def test_failures_on_one_host_only_are_noted_without_a_mishap() -> None:
+    texts = [reason.text for reason in judged(lost_sessions(proxy=facts())).reasons]
+    assert f"all 2 failed sessions were on {B} (at batch 4)" in texts
+
+
+def test_what_a_breaker_refused_is_named_by_the_proxys_own_counters() -> None:
+    errors = (
+        ErrorCount("connect", "handshake_status", "503", 1, "HTTP 503 from envoy: reset reason: overflow"),
+        ErrorCount("connect", "timeout", None, 1, "no answer within 5 s"),
+    )
+    proxy = facts(overflows={"upstream_cx_overflow": 9})
+    summary = a_summary(4, failed=2, errors=errors, proxy=proxy)
+    (refusal,) = name_refusals([summary], needed=64)
+    assert (refusal.cause, refusal.count) == ("proxy", 2)
+    assert refusal.text == "Envoy's circuit breakers opened with 2 sessions open (upstream_cx_overflow 9)"
+    assert refusal.remedy.endswith("together, to 64 or more")
+    ours = replace(summary, cell=a_cell(4, target="envoy:replicas=2"))
+    assert (
+        name_refusals([ours], needed=64)[0].remedy == "leave out max_connections= in the target, or make it 64 or more"
+    )
+
+
+def test_a_503_is_not_laid_on_breakers_that_refused_nothing() -> None:
+    errors = (ErrorCount("connect", "handshake_status", "503", 2, "HTTP 503 from envoy: connection failure"),)
+    cell = a_cell(4, target="envoy:replicas=2")
+    assert name_refusals([a_summary(4, failed=2, errors=errors, cell=cell)])[0].cause == "proxy"
+    assert name_refusals([a_summary(4, failed=2, errors=errors, cell=cell, proxy=facts())])[0].cause == "http_503"
+
+
+def test_capacity_is_counted_over_the_workers_of_all_replicas() -> None:
+    summary = a_summary(64, failed=32, limits={"replicas": 2, "workers": 1, "max_envs": 16})
+    assert "CAPACITY_REACHED at 32 sessions = 2 workers × 16" in name_refusals([summary])[0].text
+
+
+def test_a_spread_both_sides_agree_on_is_told_once() -> None:
+    summary = a_summary(4, host_counts={A: 2, B: 2}, proxy=facts())
+    assert spread_sentences(viewed(summary)) == [
+        "spread at batch 4: 2 / 2 by the client's count and by Envoy (round_robin)'s"
+    ]
+
+
+def test_where_the_counts_differ_both_are_told() -> None:
+    refused = a_summary(4, host_counts={A: 2}, proxy=facts())
+    silent = a_summary(4, host_counts={}, proxy=facts())
+    renamed = a_summary(4, host_counts={"box-1:8000": 4}, proxy=facts())
+    assert spread_sentences(viewed(refused)) == [
+        "spread at batch 4: 2 / 0 seen by the client, 2 / 2 sent by Envoy (round_robin)"
+    ]
+    assert "not told to the client, 2 / 2 sent" in spread_sentences(viewed(silent))[0]
+    assert "4 seen by the client under names of their own, 2 / 2 sent" in spread_sentences(viewed(renamed))[0]
+
+
+def test_over_http_the_proxy_counts_requests() -> None:
+    summary = a_summary(4, cell=a_cell(4, mode="http"), host_counts={A: 2, B: 2}, proxy=facts({A: 5, B: 3}))
+    assert spread_sentences(viewed(summary)) == [
+        "spread at batch 4: 2 / 2 seen by the client, 5 / 3 requests sent by Envoy (round_robin)"
+    ]
+
+
+def test_what_the_proxy_used_is_told_of_the_largest_batch() -> None:
+    summary = a_summary(4, proxy=facts(rss_bytes=545_000_000, cpu_seconds=5.1))
+    assert proxy_use_sentence(viewed(summary)) == "Envoy itself used 5.10 s of CPU, 545 MB of memory at batch 4"
+    assert proxy_use_sentence(viewed(a_summary(4, proxy=facts()))) is None
+    assert proxy_use_sentence(viewed(a_summary(4))) is None
+
+
+def test_many_hosts_are_told_by_the_fewest_and_the_most() -> None:
+    many = {f"h{number}": 10 + number for number in range(8)}
+    summary = a_summary(108, host_counts=many, proxy=facts(many))
+    assert "10 to 17 on each of 8 hosts by the client's count" in spread_sentences(viewed(summary))[0]
+
+
+def test_of_several_repetitions_the_most_uneven_is_told() -> None:
+    even = a_summary(4, host_counts={A: 2, B: 2}, proxy=facts())
+    uneven = a_summary(4, repetition=2, host_counts={A: 3, B: 1}, proxy=facts({A: 3, B: 1}))
+    view = CurveView(a_curve(4), (even, uneven), judged(even))
+    assert spread_sentences(view) == ["spread at batch 4: 3 / 1 by the client's count and by Envoy (round_robin)'s"]
+
+
+def test_without_a_proxy_or_with_one_host_behind_it_nothing_is_told() -> None:
+    assert spread_sentences(viewed(a_summary(4))) == []
+    assert spread_sentences(viewed(a_summary(4, proxy=facts({A: 4})))) == []
+    assert list(spread_rows(viewed(a_summary(4)))) == []
+
+
+def test_the_table_has_every_host_of_every_cell() -> None:
+    trouble = HostTrouble(B, "failed_active_health_check")
+    summary = lost_sessions(host_counts={A: 2}, proxy=facts(troubles=(trouble,)))
+    assert list(spread_rows(viewed(summary))) == [
+        ["4", "1", A, "2", "2", "0", "healthy"],
+        ["4", "1", B, "2", "2", "2", "failed_active_health_check"],
+    ]

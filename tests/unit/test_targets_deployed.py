@@ -1,0 +1,30 @@
+"""What operators edit is what targets read: the files of deploy/, found from a checkout and from a wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.targets import deployed
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+
+
+def test_a_checkout_serves_its_own_files() -> None:
+    script = deployed.deploy_file("local/run_uvicorn.sh")
+    assert script == DEPLOY / "local" / "run_uvicorn.sh"
+    assert deployed.deploy_file("docker").is_dir()
+
+
+def test_an_installed_package_serves_the_copy_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "lib" / "site-packages" / "pytest_openenv_scale"
+    (installed / "deploy" / "local").mkdir(parents=True)
+    monkeypatch.setattr(deployed, "_PACKAGE", installed)
+    assert deployed.deploy_file("local") == installed / "deploy" / "local"
+
+
+def test_a_file_that_was_left_out_is_named() -> None:
+    with pytest.raises(TargetError, match=r"^deploy/local/run_cobol\.sh is missing from .*; install"):
+        deployed.deploy_file("local/run_cobol.sh")

