@@ -9,12 +9,13 @@ import pytest
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.targets import deployed
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def test_a_checkout_serves_its_own_files() -> None:
+def test_a_checkout_serves_its_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployed, "_PACKAGE", CHECKOUT / "src" / "pytest_openenv_scale")
     script = deployed.deploy_file("local/run_uvicorn.sh")
-    assert script == DEPLOY / "local" / "run_uvicorn.sh"
+    assert script == CHECKOUT / "deploy" / "local" / "run_uvicorn.sh"
     assert deployed.deploy_file("docker").is_dir()
 
 
