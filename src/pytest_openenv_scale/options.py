@@ -112,8 +112,9 @@ OPTIONS: tuple[Option, ...] = (
         "JSON",
         None,
         values.workload("action"),
-        'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl with one action per step, or '
-        "module:function called with (session, step); without it the server's /schema decides",
+        'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl with one per step (write '
+        "--openenv-action=@FILE.jsonl), or module:function called with (session, step); without it the "
+        "server's /schema decides",
     ),
     Option(
         "reset",

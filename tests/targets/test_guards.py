@@ -67,8 +67,10 @@ def why(verdict: CurveVerdict) -> str:
 
 def met_undisturbed(measure: Callable[[int], CurveVerdict]) -> None:
     """Demand a met verdict once in three: a machine shared with others may disturb a cell by itself."""
-    told = [verdict for number in range(3) if (verdict := measure(number)).outcome == "met"][:1]
-    assert told, why(measure(3))
+    verdicts: list[CurveVerdict] = []
+    while not verdicts or verdicts[-1].outcome != "met":
+        assert len(verdicts) < 3, why(verdicts[-1])
+        verdicts.append(measure(len(verdicts)))
 
 
 # A core that others keep busy
@@ -114,7 +116,7 @@ def judged(result: CellResult, asked) -> CurveVerdict:
 
 def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart):
     url, core = apart
-    asked = order(url, batch=200, steps=30, wait=0.0, arrival="burst", workload=WAITING)
+    asked = order(url, batch=200, steps=30, wait=0.0, arrival="burst", workload=WAITING, timeout=60)
     with LoadGenerator(1) as generator:
         generator.run_cell(order(url))
         (worker,) = workers(generator)
@@ -209,7 +211,8 @@ import asyncio, time
 
 def act(session, step):
     if session == 0 and {blocks}:
-        asyncio.get_running_loop().call_later(0.2, time.sleep, 0.3)
+        # Before the cell begins: the later, the surer it falls into the cell, which takes 0.5 s at least.
+        asyncio.get_running_loop().call_later(0.4, time.sleep, 0.3)
     return {{"wait_seconds": 0.5}}
 """
 

@@ -118,7 +118,7 @@ def test_a_note_is_told_and_changes_nothing():
 def test_a_note_never_stands_in_front_of_what_decides():
     cell = a_summary(8, notes=("slow to let go",), findings=LATE)
     verdict = judge(cell, success=1.0)
-    assert verdict.headline == "SLO inconclusive: a load process did not keep up: it used 95% of a core at batch 8"
+    assert verdict.headline == "SLO inconclusive: a load process did not keep up: it used 95% of a core (batch 8)"
     assert verdict.cells[0].reasons[0].kind == "client"
 
 

@@ -86,8 +86,8 @@ async def test_connect_reset_and_steps_are_measured_apart():
     row = await http_row(script, steps=2)
     assert row.connect_latency is not None
     assert row.reset_latency is not None
-    assert 0 < row.connect_latency < 0.05
-    assert 0.045 < row.reset_latency < 0.1
+    assert row.connect_latency > 0
+    assert row.reset_latency > 0.045
     assert [round(latency, 2) >= 0.1 for latency in row.step_latencies] == [True, True]
     assert row.step_latency == pytest.approx(sum(row.step_latencies))
     assert row.total_latency == pytest.approx(
@@ -279,10 +279,10 @@ async def test_a_step_gets_the_timeout_on_top_of_its_wait():
         await posted(peer)
         answer(peer, OBSERVATION)
         await posted(peer)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.6)
         answer(peer, OBSERVATION)
 
-    assert (await http_row(script, timeout=0.3, wait=0.3)).success
+    assert (await http_row(script, timeout=0.5, wait=1.0)).success
 
 
 async def test_a_header_that_would_leave_its_line_is_refused_before_anything_is_sent():

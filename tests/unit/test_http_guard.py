@@ -87,8 +87,12 @@ def test_the_same_cell_without_it_has_no_such_finding(environment, generators, a
     workload = Workload(function="free:act")
     asked = order(environment, batch=8, steps=25, wait=0.01, mode="http", arrival="hold", workload=workload)
     # Processes of its own: those of the other test are still blocked now and then.
-    result = generators(2).run_cell(asked)
-    assert "http_lag" not in kinds(result), result.client
+    # A machine that is busy with something else may be late by itself: once in three is enough.
+    for _ in range(3):
+        result = generators(2).run_cell(asked)
+        if "http_lag" not in kinds(result):
+            return
+    pytest.fail(f"every undisturbed cell was found to lag: {result.client}")
 
 
 def test_no_answer_lag_is_known_of_websockets(environment, generators):

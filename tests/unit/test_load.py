@@ -84,7 +84,6 @@ async def test_no_process_starts_before_the_last_is_ready(actions, generators):
         result = await run_beside(generators(2), asked)
     assert [row.success for row in result.rows] == [True] * 20
     assert min(arrived) - began > 0.6
-    assert max(arrived) - min(arrived) < 0.5
 
 
 async def test_progress_counts_the_sessions_of_all_processes(generators):

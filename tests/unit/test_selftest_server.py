@@ -270,7 +270,7 @@ def test_a_step_counts_from_when_it_reached_the_socket_not_from_when_it_was_read
         os.kill(server.pid, signal.SIGCONT)
         assert one.reply() if protocol == "ws" else answers(sock, 1)
     (overhead,) = server.truth().overheads_s
-    assert overhead >= 0.15
+    assert overhead > 0.14  # A little less than it slept: two clocks are compared, and one may be slewed.
 
 
 def test_a_step_nobody_waits_for_any_more_is_none(server):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from independent_servers import SERVERS, running
-from playing import play, play_row
+from playing import failure, play, play_row
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import PING, PONG, Peer, frame, observation, scripted
 
@@ -33,8 +33,8 @@ async def test_a_session_that_goes_well_has_every_phase_and_their_sum():
     assert row.reset_latency is not None
     assert row.queue_latency is not None
     assert row.step_latency is not None
-    assert 0.04 < row.reset_latency < 0.1
-    assert 0.09 < row.step_latency < 0.2
+    assert row.reset_latency > 0.04
+    assert row.step_latency > 0.09
     assert list(row.step_latencies) == [row.step_latency]
     assert row.steps_done == 1
     assert row.waited_seconds == pytest.approx(0.1)
@@ -44,7 +44,12 @@ async def test_a_session_that_goes_well_has_every_phase_and_their_sum():
     )
     assert row.start_s is not None
     assert row.closed_s is not None
-    assert 0 <= row.start_s < (row.connected_s or 0) < (row.reset_done_s or 0) < row.closed_s
+    assert row.connected_s is not None
+    assert row.reset_done_s is not None
+    assert 0 <= row.start_s < row.connected_s < row.reset_done_s < row.closed_s
+    # No phase has a part of another's time in it, however long a busy machine made them.
+    assert row.reset_latency <= row.reset_done_s - row.connected_s + 1e-6
+    assert row.step_latency <= row.closed_s - row.reset_done_s + 1e-6
     assert abs(row.started_at - time.time()) < 10
 
 
@@ -117,10 +122,12 @@ async def test_at_done_a_session_resets_and_goes_on_and_that_time_is_its_own():
     assert heard == ["reset", "step", "step", "reset", "step", "step"]
     assert row.steps_done == 4
     assert row.resets is not None
-    assert 0.045 < row.resets < 0.2
+    assert row.resets > 0.045
     assert row.reset_latency is not None
-    assert 0.045 < row.reset_latency < 0.2
-    assert max(row.step_latencies) < 0.045
+    assert row.reset_latency > 0.045
+    # What a step took of a reset would be counted twice.
+    parts = row.reset_latency + row.resets + sum(row.step_latencies)
+    assert parts <= (row.closed_s or 0) - (row.connected_s or 0) + 1e-6
     assert row.total_latency == pytest.approx(
         (row.queue_latency or 0) + (row.connect_latency or 0) + row.reset_latency + (row.step_latency or 0) + row.resets
     )
@@ -239,15 +246,17 @@ async def test_independent_servers_play_episodes_with_large_replies(name):
     assert all(latency >= 0.075 for row in rows for latency in row.step_latencies)
 
 
-async def test_an_answer_that_comes_before_its_question_took_no_time():
+async def test_an_answer_that_comes_before_its_question_is_none():
+    """Taken for one it would make the step a matter of no time at all."""
+
     async def script(peer: Peer) -> None:
         await peer.accept()
         await peer.asked()
         peer.say(observation(), observation())  # The second one in the same read, before the step is sent.
         await peer.asked()
-        await peer.asked()
         await peer.part()
 
     row = await play_row(script)
-    assert row.success
-    assert row.step_latencies == [0.0]
+    assert failure(row) == ("step", "protocol", None)
+    assert row.error_message == "an observation nobody asked for"
+    assert row.step_latencies == []

@@ -348,12 +348,12 @@ async def test_each_step_has_the_whole_timeout():
         await peer.accept()
         await peer.asked()
         for _ in range(4):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.4)
             peer.say(observation())
             await peer.asked()
         await peer.part()
 
-    assert (await play_row(script, steps=3, timeout=TIMEOUT)).success
+    assert (await play_row(script, steps=3, timeout=1.0)).success
 
 
 async def test_a_server_that_never_closes_fails_the_close():

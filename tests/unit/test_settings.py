@@ -155,6 +155,12 @@ def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
     ]
 
 
+def test_a_rerun_keeps_a_file_of_actions_in_one_word_since_pytest_reads_a_lone_one_as_arguments(settle, tmp_path):
+    (tmp_path / "two.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    given = f"--openenv-action=@{tmp_path}/two.jsonl"
+    assert shlex.split(rerun(settle(given), wait=None)) == [given]
+
+
 def test_a_rerun_of_a_curve_without_a_wait_names_none(settle):
     assert rerun(settle("--openenv-waits=1"), wait=None) == ""
 

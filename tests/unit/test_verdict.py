@@ -84,7 +84,7 @@ def test_a_failure_above_the_batch_asked_for_does_no_harm():
 def test_max_batch_counts_below_a_batch_in_doubt():
     verdict = judge(a_summary(32), a_summary(64, findings=BUSY), a_summary(128), slo=an_slo(max_batch=128))
     assert (verdict.outcome, verdict.max_batch, verdict.infeasible_min) == (INCONCLUSIVE, 32, None)
-    assert "a load process used 99% of a core at batch 64" in verdict.headline
+    assert "a load process used 99% of a core (batch 64)" in verdict.headline
 
 
 def test_a_doubt_above_the_batch_asked_for_does_no_harm():
@@ -340,7 +340,7 @@ def test_a_cell_none_of_whose_sessions_started_is_inconclusive():
 def test_a_held_batch_that_was_never_up_at_once_is_inconclusive():
     verdict = judge(a_summary(64, peak_concurrency=40), slo=an_slo(max_batch=64))
     assert verdict.outcome == INCONCLUSIVE
-    assert "only 40 of 64 sessions (0 failed) were open at once at batch 64" in verdict.headline
+    assert "only 40 of 64 sessions (0 failed) were open at once (batch 64)" in verdict.headline
 
 
 def test_a_held_batch_short_of_its_failures_alone_is_judged():

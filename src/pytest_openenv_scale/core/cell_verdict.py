@@ -79,7 +79,7 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Case
     case = _Case(summary, repetitions)
     _judge_server(case)
     for kind, text in _client_doubts(summary):
-        case.doubt(kind, f"{text} at {case.where}")
+        case.doubt(kind, f"{text} ({case.where})")
         case.client_troubled = True
     _judge_success(case, slo.limit("success") or Limit("success", DEFAULT_SUCCESS, "default"))
     if summary.successful:

@@ -16,6 +16,7 @@ from .messages import Observed, ServerError, Told, storable
 from .row import SessionRow
 
 _GOODBYE = Message(messages.request("close"))
+_UNASKED = "an observation nobody asked for"
 GRACE_S = 5.0
 """Longest a failed session waits for the server to finish closing, in seconds."""
 
@@ -199,12 +200,14 @@ class WebSocketSession:
             return
         if isinstance(answer, ServerError):
             self._give_up(*answer)
+        elif self._connection.said_at == inf:
+            self._give_up("protocol", None, _UNASKED)  # Else it would answer what is said next, in no time.
         elif self.phase == "step":
             self._stepped(answer, at)
         elif self.phase == "reset":
             self._was_reset(answer, at)
         else:
-            self._give_up("protocol", None, "an observation nobody asked for")
+            self._give_up("protocol", None, _UNASKED)
 
     def lost(self, loss: Loss, at: float) -> None:
         """The connection ended: as agreed, or by failure."""

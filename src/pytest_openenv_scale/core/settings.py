@@ -158,7 +158,10 @@ def rerun_options(settings: Settings, *, target: TargetSpec, mode: str, wait: fl
         words += ["--openenv-modes", mode]
     for name in RERUN_OPTIONS:
         for text in settings.given.get(name, ()):
-            words += [f"--openenv-{name}", text] if text else [f"--openenv-{name}"]
+            if text.startswith("@"):  # Alone, pytest would take it for a file of its own arguments.
+                words.append(f"--openenv-{name}={text}")
+            else:
+                words += [f"--openenv-{name}", text] if text else [f"--openenv-{name}"]
     return shlex.join(words)
 
 
