@@ -24,12 +24,22 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 BASE_IMAGE = "openenv-scale-test-python"
 START_S = 30.0
 _SKIPPED_MODULES = {"test", "tests", "site-packages", "dist-packages", "idlelib", "tkinter", "lib2to3"}
 _PROGRAMS = ("/bin/sh", "/usr/bin/env", "/bin/sleep", "/bin/cat", "/bin/ls", "/bin/mkdir", "/bin/cp", "/bin/rm")
+
+_own_engines: set[int] = set()
+
+
+def started_processes(*, recursive: bool = True) -> list[psutil.Process]:
+    """The processes below this one, but for engines: one may be up for other tests of the session."""
+    engines = [process for process in psutil.Process().children() if process.pid in _own_engines]
+    theirs = {process.pid for engine in engines for process in (engine, *engine.children(recursive=True))}
+    return [process for process in psutil.Process().children(recursive=recursive) if process.pid not in theirs]
 
 
 class EngineUnavailableError(Exception):
@@ -98,6 +108,7 @@ def own_engine(*options: str) -> Generator[str]:
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+    _own_engines.add(process.pid)
     try:
         deadline = time.monotonic() + START_S
         while _answering(host) is None:
@@ -115,6 +126,7 @@ def own_engine(*options: str) -> Generator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _own_engines.discard(process.pid)
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if (mounted := line.split()[1]).startswith(f"{folder}/"):
                 _quietly("umount", mounted)

@@ -34,6 +34,7 @@ def settings_of(
         inconclusive="fail",
         full_grid=False,
         processes=None,
+        http_connections="session",
         seed=0,
         note=None,
         results=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -18,8 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels
+from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
 from measuring import measure
+from pytest_openenv_scale.core import guard
 from pytest_openenv_scale.core.client import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import parse_target
@@ -37,6 +39,13 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(autouse=True)
+def no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about servers: a client that a busy machine slows down shall not leave them in doubt."""
+    for limit in ("LAG_S", "BUSY", "STARVED"):
+        monkeypatch.setattr(guard, limit, math.inf)
+
+
+@pytest.fixture(autouse=True)
 def envoy() -> str:
     """The Envoy these tests drive."""
     try:
@@ -50,16 +59,24 @@ def serve(text: str, root: Path, **given: Any) -> Any:
     return open_target(parse_target(f"{text},threads=1"), root=root, **given)
 
 
-def listening_at(address: str) -> int:
-    """The process that listens at an address of its own."""
-    return next(
-        found.pid
-        for found in psutil.net_connections("tcp")
-        if found.status == psutil.CONN_LISTEN and found.laddr.ip == address and found.pid
-    )
+def listener(address: str) -> Any:
+    """The socket one of our processes listens on, at an address that other runs on this machine may have too."""
+    ours = {process.pid for process in started_processes()}
+    return next(found for found in listening() if found.laddr.ip == address and found.pid in ours)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+def listening() -> list[Any]:
+    return [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+
+
+def kill_server(address: str) -> None:
+    """Kill what listens at an address; until nothing does, a handshake may still reach it and die with it."""
+    found = listener(address)
+    os.kill(found.pid, signal.SIGKILL)
+    assert eventually(lambda: found.laddr not in [other.laddr for other in listening()])
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() >= deadline:
@@ -76,7 +93,7 @@ def said(sweep: Sweep) -> str:
 @contextmanager
 def stoppable(address: str) -> Generator[Callable[[], None]]:
     """Give what stops the process that listens at an address; at the end it goes on, so that it can be ended."""
-    pid = listening_at(address)
+    pid = listener(address).pid
     yield lambda: os.kill(pid, signal.SIGSTOP)
     os.kill(pid, signal.SIGCONT)
 
@@ -111,7 +128,7 @@ class InMidStep(Observer):
 
 def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     with serve("envoy:replicas=3", tmp_path, largest_batch=9000) as endpoint:
-        sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=60.0, slo={"hosts": 3, "success": 1.0})
+        sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=120.0, slo={"hosts": 3, "success": 1.0})
     (cell,) = sweep.cells
     assert sweep.outcome is Outcome.MET, said(sweep)
     assert cell.peak_concurrency == 9000
@@ -122,7 +139,15 @@ def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     assert (cell.proxy.overflows, cell.proxy.mishaps, cell.proxy.troubles) == ({}, (), ())
     assert "spread at batch 9,000: " in said(sweep)
     assert "by the client's count and by Envoy (round_robin)'s" in said(sweep)
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
+
+
+def test_a_session_that_said_goodbye_is_over_and_not_kept_by_envoy(tmp_path: Path) -> None:
+    with serve("envoy:replicas=1", tmp_path, largest_batch=10) as endpoint:
+        sweep = measure(endpoint, tmp_path, 10, arrival="burst")
+    rows = sweep.table.to_pylist()
+    # Envoy's own default keeps each of them for a second.
+    assert min(row["closed_s"] - row["due_s"] - row["total_latency"] for row in rows) < 0.9
 
 
 def test_the_default_ceiling_of_1024_sessions_does_not_bind(tmp_path: Path) -> None:
@@ -133,7 +158,7 @@ def test_the_default_ceiling_of_1024_sessions_does_not_bind(tmp_path: Path) -> N
 
 def test_with_breakers_of_1024_that_is_where_it_ends_and_the_breaker_is_named(tmp_path: Path) -> None:
     with serve("envoy:replicas=1,max_connections=1024", tmp_path, largest_batch=1100) as endpoint:
-        sweep = measure(endpoint, tmp_path, 1100, wait=0.0, timeout=3.0)
+        sweep = measure(endpoint, tmp_path, 1100, wait=0.0, timeout=8.0)
     (cell,), (verdict,) = sweep.cells, sweep.verdicts
     assert cell.peak_concurrency == 1024
     (refusal,) = verdict.refused
@@ -160,7 +185,7 @@ def test_what_is_known_of_the_endpoint(tmp_path: Path) -> None:
     assert sample.processes == 2
     assert look is not None
     assert [host.host.partition(":")[0] for host in look.hosts] == ["127.0.0.2", "127.0.0.3"]
-    assert sum(host.requests for host in look.hosts) == 1  # The session that proved it ready.
+    assert sum(host.requests for host in look.hosts) >= 1  # The session that proved it ready.
     assert (look.rss_bytes or 0) > 10_000_000
     assert {line[:11] for line in log.splitlines()} == {"[127.0.0.2:", "[127.0.0.3:"}
 
@@ -168,7 +193,7 @@ def test_what_is_known_of_the_endpoint(tmp_path: Path) -> None:
 def test_several_envoys_share_the_port_where_one_has_not_descriptors_enough(tmp_path: Path) -> None:
     with serve("envoy:replicas=3,nofile=400", tmp_path, largest_batch=200) as endpoint:
         assert endpoint.limits["envoys"] == 4
-        assert sum("--config-yaml" in child.cmdline() for child in psutil.Process().children()) == 4
+        assert sum("--config-yaml" in child.cmdline() for child in started_processes(recursive=False)) == 4
         sweep = measure(endpoint, tmp_path, 200, wait=0.5, slo={"success": 1.0, "hosts": 3})
     (cell,) = sweep.cells
     assert sweep.outcome is Outcome.MET, said(sweep)
@@ -194,7 +219,7 @@ def test_a_server_of_somebody_else_that_dies_is_noticed_by_envoy(tmp_path: Path)
     with ExitStack() as stack:
         (first, where), (_, other) = [stack.enter_context(running_server("--host", f"127.0.0.{n}")) for n in (2, 3)]
         with serve(f"envoy:urls=http://{where}|http://{other}", tmp_path, largest_batch=40) as endpoint:
-            sweep = measure(endpoint, tmp_path, 20, wait=2.0, observer=InMidStep(first.kill))
+            sweep = measure(endpoint, tmp_path, 20, wait=4.0, observer=InMidStep(first.kill))
             assert endpoint.exit_status() is None
     (cell,), (verdict,) = sweep.cells, sweep.verdicts
     assert cell.failed_hosts == {where: 10}
@@ -207,10 +232,10 @@ def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) ->
     with serve("envoy:replicas=3", tmp_path, largest_batch=90) as endpoint:
 
         def kill_one() -> None:
-            os.kill(listening_at("127.0.0.3"), signal.SIGKILL)
+            kill_server("127.0.0.3")
             new.extend(hosts_of_new_sessions(endpoint, 30))
 
-        sweep = measure(endpoint, tmp_path, 60, wait=3.0, observer=InMidStep(kill_one))
+        sweep = measure(endpoint, tmp_path, 60, wait=5.0, observer=InMidStep(kill_one))
         assert (endpoint.exit_status() or "").startswith("replica 127.0.0.3:")
         log = endpoint.log_tail(20)
     (cell,), (verdict,) = sweep.cells, sweep.verdicts
@@ -241,7 +266,7 @@ def test_a_stopped_replica_is_missed_and_named(tmp_path: Path) -> None:
         serve("envoy:replicas=3", tmp_path, largest_batch=30) as endpoint,
         stoppable("127.0.0.4") as stop,
     ):
-        sweep = measure(endpoint, tmp_path, 30, wait=2.0, timeout=2.0, observer=InMidStep(stop))
+        sweep = measure(endpoint, tmp_path, 30, wait=4.0, timeout=5.0, observer=InMidStep(stop))
         assert endpoint.exit_status() is None
     (cell,) = sweep.cells
     (host,) = cell.failed_hosts
@@ -270,7 +295,7 @@ def test_a_host_that_gets_nothing_fails_hosts_with_what_is_wrong_there(tmp_path:
 
 def test_an_envoy_that_dies_is_named(tmp_path: Path) -> None:
     with serve("envoy:replicas=2", tmp_path) as endpoint:
-        (envoy,) = [child for child in psutil.Process().children() if "--config-yaml" in child.cmdline()]
+        (envoy,) = [child for child in started_processes(recursive=False) if "--config-yaml" in child.cmdline()]
         envoy.kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
         assert endpoint.exit_status() == "Envoy killed by SIGKILL"
@@ -292,13 +317,13 @@ app = Starlette(routes=[WebSocketRoute("/ws", play)])
 
 
 def test_a_replica_without_a_health_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.envoy_fleet._START_S", 2.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.envoy_fleet._START_S", 8.0)
     (tmp_path / "apps.py").write_text(NO_HEALTH)
     with pytest.raises(TargetError) as caught, serve("envoy:replicas=1,app=apps:app", tmp_path):
         pytest.fail("the target started")
     first = str(caught.value).splitlines()[0]
     assert first.startswith("target envoy: Envoy's health check GET /health did not succeed at 127.0.0.2:")
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
 
 
 def test_an_app_that_cannot_be_served_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
@@ -307,7 +332,7 @@ def test_an_app_that_cannot_be_served_is_one_line_and_leaves_nothing(tmp_path: P
     assert str(caught.value).startswith(
         "target envoy:replicas=2,app=nowhere:app,threads=1: nowhere:app does not import: there is no module 'nowhere'"
     )
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
 
 
 def test_replicas_may_be_containers_each_at_an_address_of_its_own(
@@ -354,7 +379,7 @@ def owner(tmp_path: Path) -> Generator[tuple[subprocess.Popen[str], list[psutil.
     from pytest_openenv_scale.targets import open_target
     with open_target(parse_target("envoy:replicas=2"), root=Path({str(tmp_path)!r})):
         print("up", flush=True)
-        time.sleep(60)
+        time.sleep(300)
     """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -374,5 +399,5 @@ def test_nothing_outlives_the_process_that_started_it(
     assert len(children) >= 3
     process.send_signal(number)
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []

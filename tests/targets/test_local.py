@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from docker_engine import started_processes
 from pytest_openenv_scale.core.client import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import parse_target
@@ -102,7 +103,7 @@ def refusal(text: str, root: Path, **given: Any) -> tuple[str, str]:
     """Return the first line of the error, and the rest of it."""
     with pytest.raises(TargetError) as caught, serve(text, root, **given):
         pytest.fail("the target started")
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
     first, _, rest = str(caught.value).partition("\n")
     assert "launch.py" not in rest
     assert "serving.py" not in rest
@@ -123,7 +124,7 @@ def play(endpoint: Endpoint) -> dict[str, Any]:
 @pytest.mark.parametrize("server", SERVERS)
 def test_without_openenv_yaml_the_built_in_environment_is_served_on_all_cores(tmp_path: Path, server: str) -> None:
     with serve(f"local,server={server}", tmp_path) as endpoint:
-        assert play(endpoint)["pid"] in {child.pid for child in psutil.Process().children(recursive=True)}
+        assert play(endpoint)["pid"] in {child.pid for child in started_processes()}
         sample = endpoint.sample()
         assert endpoint.exit_status() is None
     cores = len(os.sched_getaffinity(0))
@@ -134,7 +135,7 @@ def test_without_openenv_yaml_the_built_in_environment_is_served_on_all_cores(tm
     assert 0 < endpoint.startup_s < 60
     assert sample is not None
     assert (sample.processes or 0) >= cores
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
     assert endpoint.log_tail()
     assert endpoint.sample() is None
 
@@ -283,7 +284,7 @@ def test_a_kernel_that_queues_too_few_connections_is_noted() -> None:
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_server_killed_while_it_is_used_says_so(root: Path, server: str) -> None:
     with serve(f"local:apps:app,server={server}", root) as endpoint:
-        psutil.Process().children()[0].kill()
+        started_processes(recursive=False)[0].kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
         assert endpoint.exit_status() == "killed by SIGKILL"
 
@@ -291,7 +292,7 @@ def test_a_server_killed_while_it_is_used_says_so(root: Path, server: str) -> No
 @pytest.mark.real
 def test_a_worker_of_hypercorn_that_is_killed_takes_the_server_with_it_and_the_log_says_why(root: Path) -> None:
     with serve("local:apps:app,workers=2", root) as endpoint:
-        leader = psutil.Process().children()[0]
+        leader = started_processes(recursive=False)[0]
         worker = max(leader.children(), key=lambda child: child.memory_info().rss)
         worker.kill()
         assert eventually(lambda: endpoint.exit_status() is not None)

@@ -71,6 +71,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measure(programs: Path, folder: Path, target: str, **env: str) -> PytestRun:
     grid = ["--openenv-batches", "1,8", "--openenv-waits", "0.1", "--openenv-slo", "max_batch>=8"]
+    grid += ["--openenv-inconclusive", "warn"]
     suite = ["-p", "no:cacheprovider", "--rootdir", str(folder), "-m", "scaling"]
     suite += ["--pyargs", "pytest_openenv_scale.suite"]
     path = os.pathsep.join([str(programs), os.environ["PATH"]])

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from docker_engine import started_processes
 from pytest_openenv_scale.core.client import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import parse_target
@@ -95,7 +96,7 @@ from pytest_openenv_scale.core.grammar import parse_target
 from pytest_openenv_scale.targets import open_target
 with open_target(parse_target(sys.argv[1]), root=Path.cwd()):
     print("up", flush=True)
-    time.sleep(60)
+    time.sleep(300)
 """
 
 
@@ -119,13 +120,13 @@ def refusal(text: str, root: Path) -> tuple[str, str]:
     """Return the first line of the error, and the rest of it."""
     with pytest.raises(TargetError) as caught, serve(text, root):
         pytest.fail("the target started")
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
     first, _, rest = str(caught.value).partition("\n")
     assert "provider_host.py" not in rest
     return first, rest
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 30.0) -> bool:
+def eventually(holds: Callable[[], Any], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() >= deadline:
@@ -161,7 +162,7 @@ def test_a_provider_starts_waits_and_stops(root: Path) -> None:
         assert endpoint.exit_status() is None
         assert "noise of a provider" in endpoint.log_tail(1000)
     assert not runs(server)
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
     given = "[('MAX_CONCURRENT_ENVS', '7'), ('MODE', 'fast'), ('WORKERS', '2')] [('size', 3)]"
     assert events(root, "start") == [f"start {server} {given}"]
     assert events(root, "ready") == ["ready within 90"]
@@ -223,11 +224,11 @@ def test_a_provider_that_fails_to_stop_is_told_about(root: Path) -> None:
     with pytest.raises(TargetError) as caught, serve("provider:mine:StaysUp", root):
         pass
     assert str(caught.value) == left
-    assert not psutil.Process().children(recursive=True)
+    assert not started_processes()
 
     write_test(root, "@pytest.mark.scaling(batches='1', waits=[0.1])\ndef test_it(scaling): scaling.run()\n")
     for workers in ([], ["-n", "1"]):
-        told = run_pytest(root, "-m", "scaling", "--openenv-target", "provider:mine:StaysUp", *workers)
+        told = run_pytest(root, "--openenv-inconclusive", "warn", "--openenv-target", "provider:mine:StaysUp", *workers)
         assert told.code == 0, told.output
         assert "1 passed" in told.output
         assert told.output.count(left) == 1

@@ -149,7 +149,8 @@ def test_waits_nobody_reported_give_no_effective_concurrency():
 def test_processes_sessions_and_hosts_are_counted_where_they_are_told():
     rows = [a_row(0, pid=1, host_url="a"), a_row(1, pid=2, host_url="a"), a_row(2, pid=2, host_url="b")]
     summary = summary_of(rows)
-    assert (summary.pids, summary.sessions, summary.hosts) == (2, 3, 2)
+    # Processes of two hosts, or of two containers, may have the same number.
+    assert (summary.pids, summary.sessions, summary.hosts) == (3, 3, 2)
     assert summary.host_counts == {"a": 2, "b": 1}
     assert summary.hosts_known
 

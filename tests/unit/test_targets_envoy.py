@@ -121,6 +121,22 @@ def test_without_any_envoy_one_line_says_what_to_install(monkeypatch: pytest.Mon
     )
 
 
+def test_descriptors_for_next_to_no_sessions_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "envoy").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(TargetError) as caught,
+        open_target(parse_target("envoy:replicas=2,nofile=300"), root=tmp_path, largest_batch=5000),
+    ):
+        pytest.fail("the target started")
+    assert str(caught.value) == (
+        "target envoy: a batch of 5000 takes 253 Envoys of 300 open files each, and at most 32 are started; "
+        "write a larger nofile=, or raise ulimit -Hn"
+    )
+
+
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     import socket
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pytest_openenv_scale.core.settle import PATIENCE_S
 from pytest_openenv_scale.targets.envoy_config import (
+    CHECK_TIMEOUT_S,
     Backend,
     EnvoySettings,
     backlog_for,
@@ -39,6 +41,16 @@ def test_every_breaker_has_the_same_size_and_nothing_cuts_an_idle_session() -> N
     route = manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
     assert (manager["stream_idle_timeout"], route["timeout"]) == ("0s", "0s")
     assert manager["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+
+
+def test_a_session_that_said_goodbye_and_a_connection_without_requests_are_let_go_of() -> None:
+    config = yaml.safe_load(render(EnvoySettings(port=1, backends=BACKENDS)))
+    (listener,), (cluster,) = config["static_resources"]["listeners"], config["static_resources"]["clusters"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["delayed_close_timeout"] == "0s"
+    (upstream,) = cluster["typed_extension_protocol_options"].values()
+    idle_s = float(upstream["common_http_protocol_options"]["idle_timeout"].removesuffix("s"))
+    assert CHECK_TIMEOUT_S < idle_s < PATIENCE_S
 
 
 def test_everything_listens_on_loopback() -> None:

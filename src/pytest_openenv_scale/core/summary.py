@@ -168,7 +168,7 @@ def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
         requests_per_second=good.num_rows / wall if wall > 0 else None,
         effective_concurrency=waited / wall if waited is not None and wall > 0 else None,
         peak_concurrency=peak_concurrency(table["reset_done_s"], table["closed_s"]),
-        pids=_distinct(good["pid"]),
+        pids=_processes(good),
         sessions=_distinct(good["session_hash"]),
         hosts=len(hosts) or None,
         host_counts=hosts,
@@ -263,6 +263,12 @@ def _errors(bad: pa.Table) -> tuple[ErrorCount, ...]:
         for row in grouped.to_pylist()
     ]
     return tuple(sorted(counts, key=lambda error: -error.count))
+
+
+def _processes(good: pa.Table) -> int | None:
+    """Return how many processes answered; two containers may well number theirs alike."""
+    known = good.filter(pc.is_valid(good["pid"]))
+    return known.group_by(["pid", "host_url"], use_threads=False).aggregate([([], "count_all")]).num_rows or None
 
 
 def _lost_workers(table: pa.Table) -> tuple[LostWorker, ...]:

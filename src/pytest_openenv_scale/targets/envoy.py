@@ -25,6 +25,9 @@ from .ready import wait_until_ready
 _SESSION_S = 30.0
 """Seconds the first session through Envoy gets; every replica has answered one by then."""
 
+_MOST_ENVOYS = 32
+"""Each takes some 40 MB and a thread or more: beyond this, what is missing is descriptors."""
+
 
 class EnvoyTarget:
     """Starts replicas, or takes those given, and puts Envoy in front of them for as long as the context lasts.
@@ -54,12 +57,12 @@ class EnvoyTarget:
 
     def _start(self, life: ExitStack) -> Endpoint:
         asked, given = self._asked, self._asked.given
-        executable = find_envoy()  # Before anything else is started in vain.
+        executable, count = find_envoy(), self._envoys()  # Before anything else is started in vain.
         began = time.monotonic()
         headers = dict(self._context.headers)
         replicas = life.enter_context(self._replicas())
         late = replicas.wait(headers)
-        fleet = life.enter_context(self._fleet(executable, replicas))
+        fleet = life.enter_context(self._fleet(executable, count, replicas))
         fleet.wait()
         front = Front(replicas, fleet, asked.policy)
         life.callback(front.stop)
@@ -90,10 +93,19 @@ class EnvoyTarget:
             return ContainerReplicas(asked.image, self._context, count=asked.replicas, target=self.spec)
         return LocalReplicas(asked.server, self._context, count=asked.replicas, target=self.spec)
 
-    def _fleet(self, executable: str, replicas: Replicas) -> EnvoyFleet:
+    def _envoys(self) -> int:
+        largest = self._context.largest_batch
+        nofile = self._asked.given.count("nofile") or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        count = envoys_needed(largest, nofile)
+        if count > _MOST_ENVOYS:
+            raise TargetError(
+                f"target envoy: a batch of {largest} takes {count} Envoys of {nofile} open files each, and at most "
+                f"{_MOST_ENVOYS} are started; write a larger nofile=, or raise ulimit -Hn"
+            )
+        return count
+
+    def _fleet(self, executable: str, count: int, replicas: Replicas) -> EnvoyFleet:
         given, largest = self._asked.given, self._context.largest_batch
-        nofile = given.count("nofile")
-        count = envoys_needed(largest, nofile or resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         settings = EnvoySettings(
             port=given.count("port") or 0,
             backends=replicas.backends,
@@ -102,7 +114,7 @@ class EnvoyTarget:
             backlog=backlog_for(largest),
         )
         threads = given.count("threads") or threads_for(usable_cores(), count)
-        return EnvoyFleet(executable, settings, count=count, threads=threads, nofile=nofile)
+        return EnvoyFleet(executable, settings, count=count, threads=threads, nofile=given.count("nofile"))
 
     def _play_through(self, endpoint: Endpoint, front: Front) -> None:
         try:

@@ -146,18 +146,20 @@ class EnvoyFleet:
                 raise TargetError(self._with_log(f"target envoy: {self._why_not_ready()} after {_START_S:.0f} s"))
             time.sleep(_PAUSE_S)
 
-    def _unhealthy(self) -> list[HostState]:
+    def _unhealthy(self) -> bool:
         try:
-            return [host for host in self.hosts() if host.trouble]
+            return any(host.trouble for host in self.hosts())
         except AdminError:
-            return [HostState("every replica", 0, 0, "Envoy does not answer")]
+            return True
 
     def _why_not_ready(self) -> str:
-        ill = self._unhealthy()
+        try:
+            ill = [f"{host.host} ({host.trouble})" for host in self.hosts() if host.trouble]
+        except AdminError as error:
+            return f"Envoy was not ready, as {error},"
         if not ill:
             return "Envoy was not ready"
-        listed = "; ".join(f"{host.host} ({host.trouble})" for host in ill)
-        return f"Envoy's health check GET /health did not succeed at {listed}"
+        return f"Envoy's health check GET /health did not succeed at {'; '.join(ill)}"
 
     def _with_log(self, message: str) -> str:
         return self._running[0].process.with_log(message)

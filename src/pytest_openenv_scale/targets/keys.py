@@ -67,7 +67,10 @@ def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
         return spec
     key, equals, value = (part.strip() for part in spec.argument.partition("="))
     if not equals or not value:
-        raise GrammarError(f"target {spec.name} takes key=value after its colon, got {shown(spec.argument)}")
+        raise GrammarError(
+            f"target {spec.name} takes key=value after its colon, got {shown(spec.argument)}; "
+            f"write {spec.name}:KEY=VALUE"
+        )
     if spec.option(key) is not None:
         raise GrammarError(f"target key {key!r} is given twice; write it once")
     return TargetSpec(spec.name, None, tuple(sorted([*spec.options, (key, value)])))

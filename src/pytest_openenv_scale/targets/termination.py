@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_HANDLED = (signal.SIGINT, *_SIGNALS)
 _T = TypeVar("_T")
 
 
@@ -44,35 +45,23 @@ orderly = _Orderly()
 
 
 def uninterrupted(work: Callable[[], _T]) -> _T:
-    """Return what `work` returns; an interrupt of this thread is raised only once the work is over.
+    """Return what `work` returns; an interrupt is raised only once the work is over.
 
     What a request creates is thus always known to who asked for it.
     """
-    done: list[_T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="openenv-scale-request", daemon=True)
-    interrupt: BaseException | None = None
+    if threading.current_thread() is not threading.main_thread():
+        return work()  # Signals are none of its business.
+    handlers = {number: handler for number in _HANDLED if callable(handler := signal.getsignal(number))}
+    came: list[tuple[int, FrameType | None]] = []
     try:
-        thread.start()
-    except KeyboardInterrupt as error:
-        interrupt = error
-    while thread.is_alive():
-        try:
-            thread.join()
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
-    if failed:
-        raise failed[0]
-    return done[0]
+        for number in handlers:
+            signal.signal(number, lambda number, frame: came.append((number, frame)))
+        return work()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            handlers[number](number, frame)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
