@@ -34,9 +34,15 @@ class Settling:
         self._at_rest: int | None = None
         self._owed: float | None = None
 
-    def after(self, *, failed: bool, wait_s: float) -> None:
-        """A cell is over: whether some of its sessions failed, and how long their steps may still go on."""
+    def after(self, *, mode: str, failed: bool, wait_s: float) -> None:
+        """A cell is over: its mode, whether some of its sessions failed, how long their steps may still go on.
+
+        Over HTTP a server holds connections, no sessions, and may keep them as long as it likes (hypercorn does
+        until its keep-alive ends): what it holds by then is what it rests at.
+        """
         self._owed = wait_s if failed else None
+        if mode == "http":
+            self._at_rest = None
 
     def before(self) -> tuple[ServerSample | None, tuple[str, ...]]:
         """Wait; returns the last look at the server, and what was not as it should be when waiting ended."""

@@ -327,7 +327,7 @@ class _Measurement:
         proxy = self._endpoint.proxy()
         result = self._generator.run_cell(self._order(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
-        self._settling.after(failed=failed, wait_s=cell.wait or 0.0)
+        self._settling.after(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
         if sample := self._endpoint.sample():
