@@ -306,7 +306,7 @@ def test_a_server_killed_for_lack_of_memory_misses_with_its_limit_and_the_key_to
     assert (
         "the server died: exited with code 137: out of memory (its limit is memory=128m; write a larger memory=)"
         in said
-    )
+    ), run.output
     assert "give it more memory (memory= of a docker target), fewer workers, or fewer sessions" in said
     assert not ours()
 

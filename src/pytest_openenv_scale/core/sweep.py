@@ -271,9 +271,9 @@ class _Measurement:
         return self._generator.run_cell(order).rows[0]
 
     def measure(self) -> None:
-        """Measure the curves in order, until the server is gone."""
+        """Measure the curves in order, until the server is gone; one that is gone already is measured to be so."""
         for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
-            if self._endpoint.exit_status() is not None:
+            if self.summaries and self._endpoint.exit_status() is not None:
                 return
             self._observer.curve_started(curve)
             self._measure_curve(curve, slo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import time
@@ -119,6 +120,7 @@ class ProviderTarget:
         with theirs:
             process = ServerProcess(
                 [sys.executable, "-m", provider_host.__name__, "--fd", str(theirs.fileno())],
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # What it prints is in the log when somebody looks.
                 cwd=self._context.root,
                 log_path=self._context.log_path,
                 pass_fds=[theirs.fileno()],

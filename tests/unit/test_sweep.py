@@ -1,0 +1,24 @@
+"""A sweep as a whole: what it does about a server that is not there any more."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from measuring import measure
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.outcome import Outcome
+
+
+def nobody() -> str:
+    """A URL at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_server_that_died_before_the_first_cell_is_a_miss_that_says_how(tmp_path: Path) -> None:
+    endpoint = Endpoint((nobody(),), "x", "x", exit_reader=lambda: "exited with code 137", log_reader=lambda n: "Bye.")
+    sweep = measure(endpoint, tmp_path, 2, 4, 8)
+    assert sweep.outcome is Outcome.MISSED
+    assert [cell.batch for cell in sweep.cells] == [2]
+    assert sweep.verdicts[0].headline.startswith("SLO missed: the server died at batch 2: exited with code 137")
