@@ -100,7 +100,7 @@ def serving(folder: Path) -> list[psutil.Process]:
 def test_uv_provider_serves_a_project(programs: Path, project: Path, tmp_path: Path) -> None:
     os.symlink(project, tmp_path / "env")
     # What uv resolves comes from pip's wheels: uv is configured in other places than pip is.
-    offline = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(project / "wheels"), "UV_CACHE_DIR": str(tmp_path / "cache")}
+    offline = {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(project / "wheels"), "UV_CACHE_DIR": str(tmp_path / "cache")}
     offline |= {"UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
     target = f"{RUNTIME}:UVProvider,project_path={tmp_path / 'env'},env.WHERE=here,replicas=2"
     told = measure(programs, project, target, **offline)
