@@ -1,0 +1,40 @@
+"""Standard output and error of a command: coloured lines, and what is wrong in one line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.reports import Line
+
+PROGRAM = "openenv-scale"
+USAGE_ERROR = 2
+WIDTH = 120
+"""Columns where standard output is no terminal and COLUMNS is not set."""
+
+_STYLES = {"bold": "1", "light": "2", "red": "31", "green": "32", "yellow": "33"}
+
+
+def width() -> int:
+    """Return the columns of the terminal."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print lines with their markup, in colour on a terminal unless NO_COLOR is set, and an empty line."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for text, markup in lines:
+        codes = ";".join(_STYLES[name] for name, wanted in markup.items() if wanted)
+        print(f"\x1b[{codes}m{text}\x1b[0m" if coloured and codes else text)
+    print()
+
+
+def complain(command: str, problem: str) -> int:
+    """Say on standard error what is wrong, in one line, and return the exit code of a usage error."""
+    sys.stdout.flush()
+    print(f"{PROGRAM} {command}: {problem}", file=sys.stderr)
+    return USAGE_ERROR
