@@ -38,6 +38,12 @@ def _containers(dry_run: bool) -> list[str]:
     return docker_gc.collect(dry_run=dry_run)
 
 
+def _spaces(dry_run: bool) -> list[str]:
+    from .targets import spaces_gc
+
+    return spaces_gc.collect(dry_run=dry_run)
+
+
 def _folders(dry_run: bool) -> list[str]:
     """Remove the run directories of `--openenv-results none` that nobody writes any more."""
     found = [folder for folder in Path(tempfile.gettempdir()).glob("openenv-scale-*") if _is_abandoned(folder)]
@@ -57,7 +63,7 @@ def _is_abandoned(folder: Path) -> bool:
     return status.st_uid == os.getuid() and bool(locks) and settled and not any(map(is_held, locks))
 
 
-COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "folders": _folders}
+COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "spaces": _spaces, "folders": _folders}
 
 
 def collect(kinds: Sequence[str] = (), *, dry_run: bool = False) -> Collected:

@@ -13,11 +13,16 @@ FORBIDDEN = {
     "core": (
         "pytest",
         "_pytest",
-        *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "server", "selftest", "plugin")),
+        *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "hub", "server", "selftest", "plugin")),
     ),
     "selftest": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
-    "targets": ("pytest", "_pytest", f"{PACKAGE}.reports", f"{PACKAGE}.plugin"),
+    "targets": (
+        "pytest",
+        "_pytest",
+        *(f"{PACKAGE}.{layer}" for layer in ("reports", "plugin", "hub.card", "hub.push", "hub.pull")),
+    ),
     "reports": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
+    "hub": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "server": ("pytest", "_pytest", f"{PACKAGE}.reports", f"{PACKAGE}.targets", f"{PACKAGE}.plugin"),
 }
 STAGES = (

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Protocol
 
-from . import gc, report, self_test, serve
+from . import deploy, gc, pull, push, report, self_test, serve
 
 
 class Command(Protocol):
@@ -34,6 +34,9 @@ COMMANDS: Mapping[str, Command] = {
     "serve": serve,
     "self-test": self_test,
     "report": report,
+    "deploy": deploy,
+    "push": push,
+    "pull": pull,
     "gc": gc,
 }
 """The commands by name, in the order `--help` shows them."""

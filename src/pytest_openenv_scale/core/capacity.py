@@ -86,7 +86,8 @@ def connections_per_worker(evidence: Evidence) -> Refusal | None:
     """Uvicorn's `--limit-concurrency`: HTTP 503 where its log, its settings or its answers tell who speaks."""
     limit = evidence.summary.limits.get("limit_concurrency")
     told = evidence.log("exceeded concurrency limit") or evidence.said("exceeded concurrency limit")
-    if not told and limit is None and not evidence.is_uvicorn:
+    # A Space's proxy answers 503 too, whatever serves behind it.
+    if not told and limit is None and (evidence.is_space or not evidence.is_uvicorn):
         return None
     claimed = evidence.claim(lambda error: error.code == "503")
     if not claimed:

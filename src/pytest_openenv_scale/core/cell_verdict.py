@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from . import format as text_of
 from .outcome import Breach, CellVerdict, Reason
+from .platform_refusals import SPACE
 from .slo import DEFAULT_SUCCESS, Limit, Slo, format_value
 from .spread_verdict import idle_words, mishap_reasons
 from .summary import CellSummary, ErrorCount
@@ -98,7 +99,8 @@ def _judge_server(case: _Case) -> None:
     summary = case.summary
     if summary.server_exit is None:
         return
-    text = f"the server died at {case.where}: {summary.server_exit}"
+    ending = summary.server_exit
+    text = f"{ending} at {case.where}" if ending.startswith(SPACE) else f"the server died at {case.where}: {ending}"
     place = (summary.batch, summary.repetition)
     case.breaches.append(Breach(*place, "server", None, None, None, None, text))
     case.reasons.append(Reason("server_died", text, summary.log_tail))

@@ -43,6 +43,11 @@ class Evidence:
         return self.summary.pids
 
     @property
+    def is_space(self) -> bool:
+        """Whether the server is a Hugging Face Space, behind the platform's own proxy."""
+        return self.summary.cell.target.startswith("spaces")
+
+    @property
     def is_uvicorn(self) -> bool:
         """Whether the server is known to be uvicorn: by its settings, its log or its answers."""
         answers = any("uvicorn" in (error.message or "").lower() for error in self.summary.errors)

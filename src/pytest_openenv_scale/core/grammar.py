@@ -37,6 +37,7 @@ _SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE)
 _NEXT_URL = re.compile(r",\s*(?=(?:https?|wss?)://)", re.IGNORECASE)
 _NEXT_OPTION = re.compile(r",(?=\s*[A-Za-z_][A-Za-z0-9_.-]*\s*=)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FLAG = re.compile(r",\s*temporary\s*(?=,|$)")
 _USERINFO = re.compile(r"((?:https?|wss?)://)[^\s,?#]*@", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -239,7 +240,7 @@ class TargetSpec:
 
 
 def parse_target(value: object) -> TargetSpec:
-    """Parse `NAME[:ARGUMENT][,key=value…]` or `URL[,URL…][,key=value…]`.
+    """Parse `NAME[:ARGUMENT][,key=value…]` or `URL[,URL…][,key=value…]`; `,temporary` is short for `,temporary=yes`.
 
     A comma inside a URL belongs to it unless `key=` or a new scheme follows.
     """
@@ -248,6 +249,8 @@ def parse_target(value: object) -> TargetSpec:
     text = value.strip() if isinstance(value, str) else ""
     if not text or _CONTROL.search(text):
         raise GrammarError(f'a target must be one line of text, got {shown(value)}; write for example "local"')
+    if not _SCHEME.match(text):
+        text = _FLAG.sub(",temporary=yes", text)
     head, *pieces = _NEXT_OPTION.split(text)
     if _SCHEME.match(text):
         urls = ",".join(_check_url(url.strip()) for url in _NEXT_URL.split(head))

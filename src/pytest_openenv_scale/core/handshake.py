@@ -238,8 +238,16 @@ def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -
     if status in (301, 302, 303, 307, 308):
         words = f"redirects to {fields.get('location', 'nowhere')}"
     server = fields.get("server")
-    text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "") + (f": {words}" if words else "")
+    text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "")
+    text += retry_words(fields.get("retry-after")) + (f": {words}" if words else "")
     return Loss("handshake_status", str(status), text)
+
+
+def retry_words(retry_after: str | None) -> str:
+    """Return what a `Retry-After` field asks for, to be put behind a status; nothing where there is none."""
+    if not retry_after:
+        return ""
+    return f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
 
 
 def _unchunk(body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import Connection as AiohttpConnection
 
 from . import messages
-from .handshake import Place
+from .handshake import Place, retry_words
 from .http_guard import Lags
 from .loss import CLIENT_ERRNOS, loss_of
 from .session import Record
@@ -240,7 +240,7 @@ class HttpChannel:
         except OSError as error:
             kind = "client_limit" if error.errno in CLIENT_ERRNOS else "protocol"
             raise HttpFailure(kind, None, str(error)) from None
-        return _read(answer.status, answer.reason or "", answer.headers.get("location"), raw)
+        return _read(answer.status, answer.reason or "", answer.headers, raw)
 
     def given(self, connection: AiohttpConnection) -> None:
         """The request goes over this connection."""
@@ -287,14 +287,15 @@ def _traced() -> aiohttp.TraceConfig:
 _TRACE = _traced()
 
 
-def _read(status: int, reason: str, location: str | None, raw: bytes) -> dict[str, Any]:
+def _read(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> dict[str, Any]:
     if status != 200:
         words = " ".join(raw[:4000].decode(errors="replace").split())[:200]
         if status in (400, 422, 500):
             raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {words}")
-        if location:
-            words = f"redirects to {location}"
-        raise HttpFailure("handshake_status", str(status), f"HTTP {status} {reason}" + (f": {words}" if words else ""))
+        if "location" in fields:
+            words = f"redirects to {fields['location']}"
+        text = f"HTTP {status} {reason}{retry_words(fields.get('retry-after'))}"
+        raise HttpFailure("handshake_status", str(status), text + (f": {words}" if words else ""))
     try:
         body = messages.loads(raw)
     except (ValueError, RecursionError):

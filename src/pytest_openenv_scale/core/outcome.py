@@ -72,7 +72,8 @@ class Refusal(Jsonable):
     """What refused `count` sessions of the smallest `batch` where it did, and the setting to change.
 
     `cause` is one word for programs: capacity, one_session, limit_concurrency, descriptors, worker_killed,
-    server_died, host_lost, proxy, http_NNN, redirect, not_listening, environment or unnamed.
+    server_died, host_lost, proxy, platform_connections, platform_rate, platform_stage, http_unreachable, http_NNN,
+    redirect, not_listening, environment or unnamed.
     """
 
     cause: str

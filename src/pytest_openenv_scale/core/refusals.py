@@ -15,6 +15,7 @@ from .cell_verdict import error_words
 from .evidence import BROKEN_OFF, Evidence, total
 from .http_refusals import by_proxy, by_status
 from .outcome import Refusal
+from .platform_refusals import SPACE, by_space, space_stopped
 from .spread_verdict import breaker, lost_host
 from .summary import CellSummary, ErrorCount
 
@@ -41,14 +42,17 @@ def _explain(evidence: Evidence) -> Iterator[Refusal]:
         connections_per_worker,
         lost_host,
         breaker,
+        space_stopped,
         _server_died,
         _out_of_descriptors,
         _worker_killed,
-        by_proxy,
     )
     for rule in rules:
         if (refusal := rule(evidence)) is not None:
             yield refusal
+    yield from by_space(evidence)
+    if (refusal := by_proxy(evidence)) is not None:
+        yield refusal
     yield from by_status(evidence)
     for rule in (_not_listening, _environment, _unnamed):
         if (refusal := rule(evidence)) is not None:
@@ -61,7 +65,7 @@ def _broken_off(error: ErrorCount) -> bool:
 
 def _server_died(evidence: Evidence) -> Refusal | None:
     ending = evidence.summary.server_exit
-    if ending is None:
+    if ending is None or ending.startswith(SPACE):
         return None
     lost = total(evidence.claim(_broken_off))
     if not lost and evidence.summary.proxy is not None:

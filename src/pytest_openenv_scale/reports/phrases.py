@@ -60,7 +60,8 @@ def first_broken(verdict: CurveVerdict) -> str | None:
 def refusal(found: Refusal) -> str:
     """Return what refused sessions, and what to do about it."""
     remedy = f" → {found.remedy}" if found.remedy else ""
-    return f"the server refused {text_of.count_of(found.count, 'session')} at batch {found.batch}: {found.text}{remedy}"
+    who = "the platform" if found.cause.startswith("platform") else "the server"
+    return f"{who} refused {text_of.count_of(found.count, 'session')} at batch {found.batch}: {found.text}{remedy}"
 
 
 def repetitions_note(rows: Sequence[Row]) -> str | None:

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: how it is reached, and runs kept there as a dataset."""

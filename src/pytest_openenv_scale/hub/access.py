@@ -1,0 +1,142 @@
+"""How the Hub is reached: with `huggingface_hub` and its own token, every failure one line without a secret."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_openenv_scale.core.endpoint import TargetError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_HIDDEN = "***"
+_BEARER = re.compile(r"(bearer|basic)(\s+|%20|\+)[^\s'\",;]+", re.IGNORECASE)
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_WORDS = 300
+"""How much of what the Hub says is repeated, in characters."""
+
+
+class HubError(TargetError):
+    """Something on the Hub that cannot be done: one line saying what, why and what to do."""
+
+
+def connect() -> HfApi:
+    """Return the client of the Hub, which finds its token where `hf auth login` and HF_TOKEN put it.
+
+    Raises:
+        HubError: `huggingface_hub` is not installed.
+    """
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise HubError(
+            "needs the huggingface_hub package; install it with pip install 'pytest-openenv-scale[spaces]'"
+        ) from None
+    return HfApi(library_name="pytest-openenv-scale")
+
+
+def checked_repo_id(text: str, example: str) -> str:
+    """Return the name of a repository on the Hub, which is USER/NAME.
+
+    Raises:
+        HubError: it is none; `example` is what to write instead.
+    """
+    if not _REPO_ID.fullmatch(text) or "--" in text or ".." in text:
+        raise HubError(f"{scrubbed(text)!r} is no repository on the Hub; write USER/NAME, such as {example}")
+    return text
+
+
+@contextmanager
+def hub_calls(what: str) -> Generator[None]:
+    """Turn whatever the Hub or the way to it raises in the block into one line that begins with `what`.
+
+    Raises:
+        HubError: with that line; no token, header or echo of one is in it.
+    """
+    try:
+        yield
+    except HubError:
+        raise
+    except Exception as error:
+        # Not chained: a traceback of the original would show the request.
+        raise HubError(f"{what}: {explained(error)}") from None
+
+
+def explained(error: Exception) -> str:
+    """Say in one line why a request to the Hub failed and what to do; without secrets."""
+    # Where uploads or downloads run side by side, the reason is behind an error that names the file.
+    while not hasattr(error, "response") and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    response: Any = getattr(error, "response", None)
+    status: int | None = getattr(response, "status_code", None)
+    name = type(error).__name__
+    if name in ("ConnectError", "ConnectTimeout", "OfflineModeIsEnabled", "ReadTimeout", "ProxyError"):
+        return f"the Hub cannot be reached ({name}: {_first_line(str(error))}); check the network and HF_ENDPOINT"
+    if status is None:
+        return f"{name}: {_first_line(str(error))}"
+    said = _by_status(status, name)
+    if said is not None:
+        return said
+    return f"the Hub answered {status}: {_first_line(_message(error))}"
+
+
+def _by_status(status: int, name: str) -> str | None:
+    """Return what a status means; None where the Hub's own words are needed."""
+    if status == 401:
+        return "the Hub does not accept the token, or there is none (401); run hf auth login, or set HF_TOKEN"
+    if status == 403:
+        return "the token may not do this (403); use one with write access to the repository"
+    if status == 404:
+        return (
+            "the Hub knows no such revision (404)"
+            if name == "RevisionNotFoundError"
+            else "there is no such repository on the Hub, or the token may not see it (404); "
+            "check the name, or run hf auth login"
+        )
+    if status == 412:
+        return "somebody else changed the repository meanwhile (412); do it again"
+    if status == 429:
+        return "the Hub asks for fewer requests (429); wait some minutes and do it again"
+    # What a broken server says may be anything, also the request.
+    if status >= 500:
+        return f"the Hub failed ({status}); do it again later, status: https://status.huggingface.co"
+    return None
+
+
+def _message(error: Exception) -> str:
+    return str(getattr(error, "server_message", None) or error)
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in scrubbed(text).splitlines() if line.strip()]
+    return (lines[0] if lines else "no reason given")[:_WORDS]
+
+
+def scrubbed(text: str) -> str:
+    """Return text without the token in use and without anything that looks like one."""
+    token = current_token()
+    if token:
+        text = text.replace(token, _HIDDEN)
+    return _TOKEN.sub(_HIDDEN, _BEARER.sub(rf"\1 {_HIDDEN}", text))
+
+
+def current_token() -> str | None:
+    """Return the token `huggingface_hub` would use; None where there is none."""
+    try:
+        from huggingface_hub import get_token
+    except ImportError:
+        return None
+    return get_token()
+
+
+def quiet_unless_watched() -> None:
+    """Show the Hub's progress bars on a terminal only."""
+    if not sys.stderr.isatty():
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()

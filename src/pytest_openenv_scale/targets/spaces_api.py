@@ -1,0 +1,203 @@
+"""One Space on the Hub: what is asked of it and changed, every failure one line for people."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.hub.access import HubError, connect, current_token, explained, scrubbed
+
+_T = TypeVar("_T")
+_REQUEST_S = 60.0
+"""Seconds a request to the Hub may be silent; without it huggingface_hub waits for ever."""
+
+_LOG_S = 10.0
+PATIENCE_S = 60.0
+"""Seconds within which the Hub may fail in ways that pass."""
+
+_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 30.0
+_PASSING = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a Space is: `hardware` is what it runs on, `asked` what it is set to, `sleep_time` seconds (None: never)."""
+
+    stage: str
+    hardware: str | None
+    asked: str | None
+    sleep_time: int | None
+    replicas: int
+    error: str
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """What a Space is; `url` is None where nothing of it can be reached."""
+
+    url: str | None
+    sdk: str
+    private: bool
+    runtime: Runtime | None
+
+
+class HubTroubleError(TargetError):
+    """A request to the Hub failed; `status` is its HTTP status, where there was an answer."""
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class SpaceApi:
+    """Requests about one Space, with the token of `huggingface_hub`.
+
+    Raises:
+        TargetError: from every method: one line, without a token.
+    """
+
+    def __init__(self, api: Any, repo_id: str) -> None:
+        self.api = api  # An HfApi, whose types are partly unknown.
+        self.repo_id = repo_id
+
+    def info(self) -> SpaceInfo:
+        """Return what the Hub knows of the Space."""
+        found = self.ask("read the Space", lambda: self.api.space_info(self.repo_id, timeout=_REQUEST_S), PATIENCE_S)
+        subdomain = f"https://{found.subdomain}.hf.space" if found.subdomain else None
+        return SpaceInfo(
+            url=(found.host or subdomain or "").rstrip("/") or None,
+            sdk=found.sdk or "",
+            private=bool(found.private),
+            runtime=_runtime(found.runtime) if found.runtime else None,
+        )
+
+    def runtime(self, patience_s: float = PATIENCE_S) -> Runtime:
+        """Return its stage and hardware."""
+        return _runtime(self.ask("see its stage", lambda: self.api.get_space_runtime(self.repo_id), patience_s))
+
+    def variables(self) -> dict[str, str]:
+        """Return its variables, which only those who may change it can read here."""
+        found = self.ask("read its variables", lambda: self.api.get_space_variables(self.repo_id), PATIENCE_S)
+        return {name: variable.value for name, variable in found.items()}
+
+    def exists(self) -> bool:
+        """Say whether there is such a Space."""
+        return self.ask("look for the Space", lambda: self.api.repo_exists(self.repo_id, repo_type="space"))
+
+    def log(self, lines: int, *, build: bool = False) -> str:
+        """Return the end of its log, or of its build's; empty where the token may not read it."""
+        kept: deque[str] = deque(maxlen=lines)
+
+        def read() -> None:
+            try:
+                for piece in self.api.fetch_space_logs(self.repo_id, build=build):
+                    kept.extend(piece.splitlines())
+            except Exception:
+                return  # A log is extra: whoever asks has something to tell without it.
+
+        # In a thread: a stream that is kept open, but silent, would hold its reader.
+        reader = threading.Thread(target=read, name="openenv-scale-space-log", daemon=True)
+        reader.start()
+        reader.join(_LOG_S)
+        return scrubbed("\n".join(list(kept)))
+
+    def ask(self, what: str, work: Callable[[], _T], patience_s: float = 0.0) -> _T:
+        """Return what `work` returns; what may pass by itself is tried again for `patience_s` seconds.
+
+        Raises:
+            HubTroubleError: "target spaces: USER/NAME: cannot <what>: why".
+        """
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                with quiet():
+                    return work()
+            except Exception as error:
+                status, pause = _status(error), _retry_after(error)
+                passing = type(error).__name__ in _PASSING or status == 429 or (status or 0) >= 500
+                if not passing or time.monotonic() + pause > until:
+                    # Not chained: a traceback of the original would show the request.
+                    why = _words(error, status, pause)
+                    raise HubTroubleError(f"target spaces: {self.repo_id}: cannot {what}: {why}", status) from None
+            time.sleep(min(pause, _LONGEST_PAUSE_S))
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep what the client's libraries warn their authors of from a test run that makes errors of warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def connect_to_hub() -> Any:
+    """Return the client of the Hub, an `HfApi`.
+
+    Raises:
+        TargetError: `huggingface_hub` is missing or too old.
+    """
+    try:
+        api = connect()
+    except HubError as error:
+        raise TargetError(f"target spaces: {error}") from None
+    import huggingface_hub
+
+    version = huggingface_hub.__version__
+    if int(version.partition(".")[0]) < 2:
+        raise TargetError(
+            f"target spaces: huggingface_hub {version} is too old; "
+            "upgrade it with pip install 'pytest-openenv-scale[spaces]'"
+        )
+    session: Any = huggingface_hub.get_session()
+    if session.timeout.read is None:
+        session.timeout = _REQUEST_S
+    return api
+
+
+def _runtime(found: Any) -> Runtime:
+    raw: dict[str, Any] = found.raw
+    told: dict[str, Any] = raw.get("replicas") or {}
+    replicas = told.get("current")
+    return Runtime(
+        stage=str(found.stage),
+        hardware=found.hardware,
+        asked=found.requested_hardware,
+        sleep_time=found.sleep_time,
+        replicas=replicas if isinstance(replicas, int) and replicas > 0 else 1,
+        error=" ".join(str(raw.get("errorMessage") or "").split())[:200],
+    )
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _retry_after(error: Exception) -> float:
+    """Return the seconds the Hub asks to wait, or a short pause where it says nothing."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", {})
+    told = str(headers.get("retry-after", ""))
+    return float(told) if told.isdecimal() else _PAUSE_S
+
+
+def _words(error: Exception, status: int | None, pause: float) -> str:
+    if type(error).__name__ == "RepositoryNotFoundError":
+        if current_token() is None:
+            return "there is no such Space, or it is private; check the name, or run hf auth login (or set HF_TOKEN)"
+        return "there is no such Space, or the token may not see it; check the name, and hf auth whoami"
+    if status == 402:
+        said = " ".join(str(getattr(error, "server_message", "") or "payment required").split())
+        return (
+            f"the Hub asks for payment (402): {scrubbed(said)[:200]}; "
+            "see https://huggingface.co/settings/billing, or use hardware the account has"
+        )
+    if status == 429 and pause != _PAUSE_S:
+        return f"the Hub asks for fewer requests (429); try again in {pause:.0f} s"
+    return explained(error)

@@ -1,0 +1,169 @@
+"""The settings of a Space: changed for a run, and put back whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from pytest_openenv_scale.core.endpoint import TargetError
+
+from .spaces_api import PATIENCE_S, Runtime, SpaceApi
+from .spaces_journal import Entry, Settings, entries, new_entry
+from .spaces_spec import FREE, NEVER, SpaceSpec
+from .termination import uninterrupted
+
+OFF = ("PAUSED", "STOPPED")
+"""Stages of a Space that somebody with write access has to start again."""
+
+_SAFE_SLEEP_S = 3600
+"""Seconds after which hardware asked for a run sleeps, unless told otherwise: a killed run is not billed for ever."""
+
+
+def change(
+    space: SpaceApi,
+    spec: SpaceSpec,
+    runtime: Runtime,
+    life: ExitStack,
+    run_id: str | None,
+    say: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Give the Space what `spec` asks for and have `life` put back what was; starts one that is off.
+
+    Returns a note for each change; none where all is as asked already.
+
+    Raises:
+        TargetError: the Hub refuses, or another run has changed the same Space.
+    """
+    _claim(space, say)
+    has = space.variables() if spec.variables else {}
+    wanted = {name: text for name, text in spec.variables.items() if has.get(name) != text}
+    hardware = spec.hardware if spec.hardware != _hardware(runtime) else None
+    sleeps = _sleep_asked(spec, runtime, hardware)
+    off = runtime.stage in OFF
+    before = Settings(
+        hardware=_hardware(runtime) if hardware else None,
+        sleep_time=_sleep_time(runtime) if hardware or sleeps is not None else None,
+        variables={name: has.get(name) for name in wanted},
+        paused=off,
+    )
+    if not (wanted or hardware or sleeps is not None or off):
+        return ()
+    entry = new_entry(space.api.endpoint, space.repo_id, run_id, before=before)
+    life.callback(undo, space, entry, say)
+    entry.write()
+    for name, text in wanted.items():
+        _set_variable(space, name, text)
+    if hardware:
+        _set_hardware(space, hardware, sleeps)
+    elif sleeps is not None:
+        _set_sleep_time(space, sleeps)
+    if off:
+        say(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
+        space.ask("restart it", lambda: space.api.restart_space(space.repo_id))
+    return _notes(before, wanted, hardware, sleeps)
+
+
+def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
+    """Put the Space back as `entry` says it was; an interrupt waits until that is done.
+
+    Raises:
+        TargetError: the Hub refuses; `openenv-scale gc spaces` can do it later.
+    """
+    say(f"spaces: {entry.repo_id} gets back {', '.join(told(entry.before))}")
+
+    def work() -> None:
+        restore(space, entry.before)
+        entry.remove()
+
+    try:
+        uninterrupted(work)
+    except TargetError as error:
+        raise TargetError(
+            f"{error}; it still has the settings of this run: openenv-scale gc spaces puts them back"
+        ) from None
+
+
+def restore(space: SpaceApi, before: Settings) -> None:
+    """Give a Space back the settings it had; what is as it was already is left alone."""
+    has = space.variables() if before.variables else {}
+    for name, text in before.variables.items():
+        if has.get(name) != text:
+            _set_variable(space, name, text)
+    runtime = space.runtime()
+    if before.hardware and _hardware(runtime) != before.hardware:
+        _set_hardware(space, before.hardware, before.sleep_time)
+    elif before.sleep_time is not None and _sleep_time(runtime) != before.sleep_time:
+        _set_sleep_time(space, before.sleep_time)
+    if before.paused and runtime.stage not in OFF:
+        space.ask("pause it again", lambda: space.api.pause_space(space.repo_id), PATIENCE_S)
+
+
+def told(before: Settings) -> list[str]:
+    """Return in words what a Space gets back."""
+    words = [f"hardware {before.hardware}"] if before.hardware else []
+    if before.sleep_time is not None and before.hardware != FREE:
+        words.append("no sleep time" if before.sleep_time == NEVER else f"sleep time {before.sleep_time} s")
+    words += [f"{name} unset" if text is None else f"its {name}" for name, text in sorted(before.variables.items())]
+    return [*words, "its pause"] if before.paused else words
+
+
+def _claim(space: SpaceApi, say: Callable[[str], None]) -> None:
+    """See that nobody else changes the Space now; what a killed run left on it is undone first."""
+    for entry in entries():
+        if (entry.endpoint, entry.repo_id) != (space.api.endpoint, space.repo_id) or entry.temporary:
+            continue
+        if not entry.is_left:
+            raise TargetError(
+                f"target spaces: {space.repo_id}: another run on this machine has changed its settings; "
+                "wait until that has ended"
+            )
+        say(f"spaces: {space.repo_id} still has the settings of a killed run")
+        undo(space, entry, say)
+
+
+def _hardware(runtime: Runtime) -> str:
+    """Return what it is set to, which may not be what it runs on yet."""
+    return runtime.asked or runtime.hardware or FREE
+
+
+def _sleep_time(runtime: Runtime) -> int:
+    return NEVER if runtime.sleep_time is None else runtime.sleep_time
+
+
+def _sleep_asked(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int | None:
+    """Return the sleep time to set, or None where it stays as it is."""
+    if spec.sleep_time is None:
+        return _SAFE_SLEEP_S if hardware and hardware != FREE else None
+    if (hardware or _hardware(runtime)) == FREE:
+        raise TargetError(
+            f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=, or write hardware= too"
+        )
+    return spec.sleep_time if hardware or spec.sleep_time != _sleep_time(runtime) else None
+
+
+def _set_variable(space: SpaceApi, name: str, text: str | None) -> None:
+    if text is None:
+        space.ask(f"unset {name}", lambda: space.api.delete_space_variable(space.repo_id, name), PATIENCE_S)
+    else:
+        space.ask(f"set {name}", lambda: space.api.add_space_variable(space.repo_id, name, text), PATIENCE_S)
+
+
+def _set_hardware(space: SpaceApi, flavor: str, sleeps: int | None) -> None:
+    free = flavor == FREE
+    space.ask(
+        f"set its hardware to {flavor}",
+        lambda: space.api.request_space_hardware(space.repo_id, flavor, sleep_time=None if free else sleeps),
+        PATIENCE_S,
+    )
+
+
+def _set_sleep_time(space: SpaceApi, seconds: int) -> None:
+    space.ask("set its sleep time", lambda: space.api.set_space_sleep_time(space.repo_id, seconds), PATIENCE_S)
+
+
+def _notes(before: Settings, variables: dict[str, str], hardware: str | None, sleeps: int | None) -> tuple[str, ...]:
+    changes = [f"hardware {before.hardware} → {hardware}"] if hardware else []
+    changes += ["it never sleeps" if sleeps == NEVER else f"sleep time {sleeps} s"] if sleeps is not None else []
+    changes += [f"{name} {before.variables[name] or 'unset'} → {text}" for name, text in sorted(variables.items())]
+    changes += ["restarted from its pause"] if before.paused else []
+    return (f"changed on the Space for this run, and put back after it: {', '.join(changes)}",)

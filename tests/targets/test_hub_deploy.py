@@ -1,0 +1,157 @@
+"""Spaces made with the real huggingface_hub against a stand-in of the Hub, and built from the very files it got."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docker_engine import BASE_IMAGE, EngineUnavailableError, docker, engine_or_skip, server_wheels
+from hub import Hub, running_hub
+from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.deployed import deploy_file
+
+pytestmark = [
+    pytest.mark.real,
+    # huggingface_hub's own way to upload a file.
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
+]
+pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+
+SPACE = "alice/env"
+ECHO = Path(__file__).parents[2] / "example_envs" / "echo"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running_hub() as running:
+        running.patch(monkeypatch, tmp_path)
+        yield running
+
+
+def deploy(*arguments: object) -> int:
+    return main(["deploy", "spaces", SPACE, *map(str, arguments)])
+
+
+def files(hub: Hub) -> dict[str, bytes]:
+    return hub.repos["space", SPACE].files
+
+
+def changes(hub: Hub) -> list[str]:
+    """What was asked of the Space that changes it, in order."""
+    return [
+        one.path.rpartition("/")[2] for one in hub.asked() if one.method in ("POST", "DELETE") and SPACE in one.path
+    ]
+
+
+def test_a_space_is_created_with_what_it_is_told_and_its_files_come_last(
+    hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("--private", "--workers", 2, "--max-envs", 64, "--hardware", "cpu-upgrade") == 0
+    (asked,) = hub.asked("POST", "/api/repos/create")
+    assert asked.json() == {
+        "name": "env",
+        "organization": "alice",
+        "type": "space",
+        "sdk": "docker",
+        "visibility": "private",
+        "hardware": "cpu-upgrade",
+        "variables": [{"key": "WORKERS", "value": "2"}, {"key": "MAX_CONCURRENT_ENVS", "value": "64"}],
+    }
+    (wheel,) = (path for path in files(hub) if path.endswith(".whl"))
+    assert set(files(hub)) == {"README.md", "Dockerfile", "requirements.txt", "serve.sh", wheel}
+    created, measure = capsys.readouterr().out.splitlines()
+    assert created.startswith(f"created {hub.url}/spaces/{SPACE} from the benchmark environment: 5 files, ")
+    assert measure == f"it builds now; measure it: pytest -m scaling --openenv-target spaces:{SPACE}"
+
+
+def test_an_update_sets_what_differs_and_leaves_no_older_wheel(hub: Hub) -> None:
+    assert deploy("--workers", 2) == 0
+    files(hub)["package/pytest_openenv_scale-0.0.1-py3-none-any.whl"] = b"older"
+    files(hub)["notes.md"] = b"mine"
+    hub.requests.clear()
+    assert deploy("--workers", 2, "--max-envs", 9, "--hardware", "cpu-upgrade") == 0
+    assert [path for path in files(hub) if path.startswith("package/")] == [
+        path for path in files(hub) if path.endswith(".whl") and "-0.0.1-" not in path
+    ]
+    assert files(hub)["notes.md"] == b"mine"
+    assert [name for name in changes(hub) if name in ("variables", "hardware")] == ["variables", "hardware"]
+    assert hub.asked("POST", "/variables")[0].json()["key"] == "MAX_CONCURRENT_ENVS"
+
+
+def test_a_public_space_is_no_place_for_something_private(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy() == 0
+    before = dict(files(hub))
+    assert deploy("--private", "--folder", ECHO) == 2
+    assert "exists and is public, so nothing was deployed" in capsys.readouterr().err
+    assert files(hub) == before
+
+
+def test_a_space_of_another_kind_is_left_alone(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.add_space(SPACE, files={"app.py": b"gradio"}).sdk = "gradio"
+    assert deploy() == 2
+    assert "is a gradio Space, not a Docker one; give another name, or delete it first" in capsys.readouterr().err
+    assert files(hub) == {"app.py": b"gradio"}
+
+
+def test_the_script_deploys_with_the_hf_command_alone(hub: Hub, tmp_path: Path) -> None:
+    hf = Path(sys.executable).with_name("hf")
+    if not hf.exists():
+        pytest.skip("huggingface_hub has no hf command here")
+    folder = tmp_path / "space"
+    shutil.copytree(deploy_file("hf_spaces"), folder)
+    (folder / ".env").write_text("SECRET=1")
+    settings = {"SPACE": SPACE, "FOLDER": str(folder), "HF": str(hf), "PRIVATE": "1", "WORKERS": "3"}
+    done = subprocess.run(
+        ["bash", str(deploy_file("hf_spaces/deploy.sh"))],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **hub.environ(tmp_path), **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(files(hub)) == {path.name for path in deploy_file("hf_spaces").iterdir()}
+    assert files(hub)["Dockerfile"] == deploy_file("hf_spaces/Dockerfile").read_bytes()
+    assert hub.repos["space", SPACE].private
+    assert hub.asked("POST", "/variables")[0].json()["value"] == "3"
+
+
+# --- built
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[str]:
+    with engine_or_skip() as host, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", host)
+        yield host
+
+
+@pytest.mark.parametrize("source", [(), ("--folder", ECHO)], ids=["benchmark", "application"])
+def test_what_is_uploaded_builds_and_serves_sessions_as_user_1000(
+    hub: Hub, engine: str, tmp_path: Path, source: tuple[object, ...]
+) -> None:
+    assert deploy(*source) == 0
+    space = tmp_path / "built_space"
+    for path, content in files(hub).items():
+        (space / path).parent.mkdir(parents=True, exist_ok=True)
+        (space / path).write_bytes(content)
+    try:
+        # Instead of the package index, which a build here may not reach.
+        shutil.copytree(server_wheels(), space / "wheels")
+    except EngineUnavailableError as error:
+        pytest.skip(str(error))
+    target = parse_target(f"docker:{space},build.BASE_IMAGE={BASE_IMAGE},workers=1,max_envs=3")
+    with open_target(target, root=tmp_path) as endpoint:
+        assert endpoint.exit_status() is None
+        (container,) = docker("ps", "--quiet", "--filter", "label=openenv-scale.run").split()[:1] or ["none"]
+        assert json.loads(docker("inspect", "--format", "{{json .Config.User}}", container)) == "1000:1000"
+        assert "serve.sh" in docker("inspect", "--format", "{{json .Config.Cmd}}", container)

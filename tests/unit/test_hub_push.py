@@ -1,0 +1,131 @@
+"""What would be pushed: which files of a run, and what is refused before the Hub is asked."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from test_main import a_stored_run
+
+from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.core.locks import Held
+from pytest_openenv_scale.core.run import RunError, load_run
+from pytest_openenv_scale.hub.cells import SCHEMA, cells_parquet, cells_table
+from pytest_openenv_scale.hub.layout import run_files, runs_in
+from pytest_openenv_scale.hub.push import plan_push
+
+RUN_ID = "20261121T120000.000Z-3fa9"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return a_stored_run(tmp_path / "openenv-results")
+
+
+def test_a_run_is_pushed_without_locks_links_and_what_is_unfinished(run: Path) -> None:
+    (run / "figures").mkdir()
+    (run / "figures" / "a.png").write_bytes(b"\x89PNG")
+    (run / "sessions.parquet" / ".half.tmp").write_bytes(b"")
+    (run / "secret").symlink_to("/etc/passwd")
+    files = [file.as_posix() for file in run_files(run)]
+    assert files[:2] == ["figures/a.png", "manifest.json"]
+    assert [Path(file).suffix for file in files[2:]] == [".parquet", ".parquet"]
+
+
+def test_the_cells_are_a_row_per_batch_and_repetition(run: Path, tmp_path: Path) -> None:
+    cells_parquet(load_run(run), tmp_path / "cells.parquet")
+    rows = pq.read_table(tmp_path / "cells.parquet").to_pylist()
+    assert [(row["batch_size"], row["successful"], row["failed"], row["passed"]) for row in rows] == [
+        *((4, 4, 0, True), (8, 6, 2, False)),
+    ]
+    assert {row["run_id"] for row in rows} == {RUN_ID}
+    assert {row["max_batch"] for row in rows} == {4}
+    assert all(row["total_p99"] > 0 for row in rows)
+
+
+def test_a_run_that_measured_nothing_has_an_empty_table_of_the_same_columns(tmp_path: Path) -> None:
+    run = a_stored_run(tmp_path, finished=False)
+    for part in (run / "sessions.parquet").glob("*.parquet"):
+        part.unlink()
+    table = cells_table(load_run(run))
+    assert (table.num_rows, table.schema) == (0, SCHEMA)
+
+
+def test_an_interrupted_run_may_be_pushed_and_one_that_goes_on_may_not(tmp_path: Path) -> None:
+    run = a_stored_run(tmp_path, finished=False)
+    (planned,) = plan_push([run])
+    assert planned.run.status == "interrupted"
+    writer = Held(run / ".writer.lock")
+    with pytest.raises(RunError, match="is still going on; push it when it has ended"):
+        plan_push([run])
+    writer.release()
+
+
+def test_a_folder_of_another_name_would_come_back_as_another_run(run: Path) -> None:
+    with pytest.raises(RunError, match=f"holds the run {RUN_ID}; give the folder that name again"):
+        plan_push([run.rename(run.with_name("mine"))])
+
+
+def test_only_whole_runs_are_found_in_a_dataset() -> None:
+    whole = ["runs/a/manifest.json", "runs/a/sessions.parquet/x.parquet"]
+    strange = ["runs/b/report.md", "runs/../manifest.json", "runs/a/../../x", "runs/a/.git/config", "manifest.json"]
+    assert runs_in([*whole, *strange]) == {"a": ["manifest.json", "sessions.parquet/x.parquet"]}
+
+
+def test_a_dry_run_lists_files_shows_the_card_and_opens_no_network(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("the network was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert main(["push", RUN_ID, "alice/runs", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("would push to alice/runs:\n")
+    for file in run_files(run):
+        assert f"  runs/{RUN_ID}/{file}\n" in out
+    assert f"  2 rows  cells/{RUN_ID}.parquet\n" in out
+    assert "\n---\npretty_name: runs\n" in out
+    assert "### 2026-11-21" in out or "### 20" in out
+
+
+def test_a_dry_run_does_not_even_import_the_client(run: Path) -> None:
+    code = (
+        "import sys; from pytest_openenv_scale.__main__ import main; "
+        f"main(['push', {RUN_ID!r}, 'a/b', '--dry-run']); print('huggingface_hub' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing", "alice/runs"], "openenv-scale push: there is no run at nothing\n"),
+        (
+            [RUN_ID, "runs"],
+            "openenv-scale push: 'runs' is no repository on the Hub; write USER/NAME, such as alice/openenv-runs\n",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(run: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", *arguments]) == 2
+    assert capsys.readouterr() == ("", says)
+
+
+def test_a_missing_client_is_told_with_what_to_install(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for arguments in (["push", RUN_ID, "a/b"], ["pull", "a/b"], ["deploy", "spaces", "a/b"]):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == (
+            f"openenv-scale {arguments[0]}: needs the huggingface_hub package; "
+            "install it with pip install 'pytest-openenv-scale[spaces]'\n"
+        )

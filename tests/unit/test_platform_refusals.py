@@ -1,0 +1,113 @@
+"""What the platform of a Space did to clients, told apart from what the server did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cells import a_summary
+
+from pytest_openenv_scale.core.cell_verdict import judge_cell
+from pytest_openenv_scale.core.outcome import Refusal
+from pytest_openenv_scale.core.refusals import name_refusals
+from pytest_openenv_scale.core.slo import Slo
+from pytest_openenv_scale.core.summary import CellSummary, ErrorCount
+from pytest_openenv_scale.reports.phrases import refusal as sentence
+
+RESET = ErrorCount("connect", "connection_reset", "ECONNRESET", 24, "reset before the upgrade was answered")
+FULL = ErrorCount("reset", "capacity", "CAPACITY_REACHED", 8, "Server at capacity: 16/16 sessions active.")
+
+
+def status(code: str, message: str = "", count: int = 8) -> ErrorCount:
+    return ErrorCount("connect", "handshake_status", code, count, message or f"HTTP {code}")
+
+
+def on_a_space(*errors: ErrorCount, target: str = "spaces:alice/env", mode: str = "ws", **fields: Any) -> CellSummary:
+    failed = sum(error.count for error in errors)
+    summary = a_summary(64, failed=failed, errors=errors, **fields)
+    return replace(summary, cell=replace(summary.cell, target=target, mode=mode))
+
+
+def causes(*summaries: CellSummary) -> list[str]:
+    return [refusal.cause for refusal in name_refusals(summaries)]
+
+
+def only(summary: CellSummary) -> Refusal:
+    (refusal,) = name_refusals([summary])
+    return refusal
+
+
+def test_handshakes_turned_away_while_others_are_held_are_the_platforms() -> None:
+    found = only(on_a_space(RESET, peak_concurrency=40, limits={"workers": 2, "max_envs": 100}))
+    assert (found.cause, found.count) == ("platform_connections", 24)
+    assert "(connection reset) with 40 sessions open; the server, whose own limit is 200, did not say" in found.text
+    assert found.remedy.startswith("keep to 40 sessions on one Space")
+    assert sentence(found).startswith("the platform refused 24 sessions at batch 64: ")
+
+
+def test_a_limit_of_the_server_below_what_was_held_is_not_brought_up() -> None:
+    found = only(on_a_space(RESET, peak_concurrency=40, limits={"workers": 1, "max_envs": 40}))
+    assert "whose own limit" not in found.text
+
+
+@pytest.mark.parametrize("target", ["https://alice-env.hf.space", "local"])
+def test_the_same_failures_elsewhere_stay_without_a_name(target: str) -> None:
+    assert causes(on_a_space(RESET, target=target, peak_concurrency=40)) == ["unnamed"]
+
+
+def test_a_space_where_no_session_came_about_is_not_said_to_have_a_cap() -> None:
+    assert causes(on_a_space(RESET, peak_concurrency=0)) == ["unnamed"]
+
+
+def test_what_broke_off_later_is_not_a_cap() -> None:
+    lost = ErrorCount("step", "closed_early", "1006", 24, None)
+    assert causes(on_a_space(lost, peak_concurrency=40)) == ["unnamed"]
+
+
+def test_a_server_out_of_descriptors_keeps_the_blame() -> None:
+    log = "OSError: [Errno 24] Too many open files"
+    assert causes(on_a_space(RESET, peak_concurrency=40, log_tail=log)) == ["descriptors"]
+
+
+def test_the_servers_own_refusals_are_told_beside_the_platforms() -> None:
+    assert causes(on_a_space(FULL, RESET, peak_concurrency=16)) == ["capacity", "platform_connections"]
+
+
+def test_503_on_a_space_is_uvicorns_only_where_uvicorn_says_so() -> None:
+    silent = on_a_space(status("503"), peak_concurrency=40, log_tail="INFO: Uvicorn running on http://0.0.0.0:8000")
+    says = on_a_space(status("503"), peak_concurrency=40, log_tail="WARNING: Exceeded concurrency limit.")
+    assert causes(silent) == ["platform_connections"]
+    assert causes(says) == ["limit_concurrency"]
+
+
+def test_429_keeps_how_long_to_wait() -> None:
+    found = only(on_a_space(status("429", "HTTP 429 Too Many Requests (Retry-After: 30 s)"), peak_concurrency=8))
+    assert found.cause == "platform_rate"
+    assert "(Retry-After: 30 s), from the platform in front of the Space, with 8 sessions open" in found.text
+
+
+def test_http_endpoints_that_are_not_reachable_are_told_with_the_mode_that_is() -> None:
+    missing = replace(status("404"), phase="reset")
+    found = only(on_a_space(missing, mode="http", successful=0, peak_concurrency=0))
+    assert (found.cause, found.remedy) == (
+        "http_unreachable",
+        "measure it over its WebSocket: --openenv-modes ws",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "remedy"),
+    [
+        ("the Space went to sleep (stage SLEEPING)", "give it a longer sleep_time="),
+        ("the Space stopped with an error (stage RUNTIME_ERROR): OOM", "see the last lines of its log"),
+        ("the Space is being built (stage BUILDING)", "measure again once it runs"),
+    ],
+)
+def test_a_space_that_left_its_stage_is_not_a_server_that_died(ending: str, remedy: str) -> None:
+    summary = on_a_space(RESET, status("503"), peak_concurrency=40, server_exit=ending)
+    found = only(summary)
+    assert (found.cause, found.count, found.text) == ("platform_stage", 32, ending)
+    assert found.remedy.startswith(remedy)
+    verdict = judge_cell(64, [summary], Slo(()), 1)
+    assert [reason.text for reason in verdict.reasons if reason.kind == "server_died"] == [f"{ending} at batch 64"]

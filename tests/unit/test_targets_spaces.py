@@ -1,0 +1,525 @@
+"""`spaces:USER/NAME` against a stand-in of the Hub that the real huggingface_hub talks to, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_openenv_scale import gc
+from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.grammar import GrammarError, parse_target
+from pytest_openenv_scale.targets import open_target, spaces_api, spaces_journal, spaces_stage
+from pytest_openenv_scale.targets.spaces_spec import NEVER, VCPUS, parse_space
+
+pytest.importorskip("huggingface_hub", reason="needs the huggingface_hub package")
+
+from hub import TOKEN, Hub, HubError, hub
+
+__all__ = ["hub"]
+ENV = "alice/env"
+Opener = Callable[..., Any]
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def space(hub: Hub, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
+    """Open a target on the stand-in; `token=None` for somebody who is not logged in."""
+    monkeypatch.setattr(spaces_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(spaces_stage, "_FIRST_PAUSE_S", 0.02)
+
+    def opened(text: str = f"spaces:{ENV}", *, token: str | None = TOKEN, modes: tuple[str, ...] = ("ws",)) -> Any:
+        hub.patch(monkeypatch, tmp_path, token)
+        return open_target(parse_target(text), root=tmp_path, say=lines.append, modes=modes, run_id="run-1")
+
+    return opened
+
+
+def refusal(target: Any) -> str:
+    with pytest.raises(TargetError) as caught, target:
+        pytest.fail("the target opened")
+    assert TOKEN not in str(caught.value)
+    return str(caught.value)
+
+
+def changes(hub: Hub) -> list[tuple[str, Any]]:
+    """What was changed on the Hub, in order: the last part of the path and the body."""
+    return [(one.path.rpartition("/")[2], one.json()) for one in hub.requests if one.method != "GET"]
+
+
+# --- what is asked for
+
+
+def test_keys_become_settings_and_variables() -> None:
+    found = parse_space(
+        parse_target(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=5m,workers=4,max_envs=64,env.MODE=fast")
+    )
+    assert (found.repo_id, found.hardware, found.sleep_time) == (ENV, "cpu-upgrade", 300)
+    assert found.variables == {"MODE": "fast", "WORKERS": "4", "MAX_CONCURRENT_ENVS": "64"}
+
+
+def test_temporary_is_written_without_a_value_wherever_it_stands() -> None:
+    for text in ("spaces,temporary", f"spaces:{ENV},temporary", f"spaces:{ENV},temporary,hardware=t4-small"):
+        assert parse_space(parse_target(text)).temporary
+    assert str(parse_target("spaces,temporary")) == "spaces,temporary=yes"
+
+
+def test_a_url_may_still_hold_the_word_temporary() -> None:
+    assert parse_target("http://host/a,temporary").urls == ("http://host/a,temporary",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("spaces", "name the Space, spaces:USER/NAME"),
+        ("spaces:env", "names no Space; write spaces:USER/NAME"),
+        ("spaces:https://huggingface.co/spaces/a/b", "names no Space"),
+        (f"spaces:{ENV},sleep_time=soon", "write 300, 5m, 1h or never"),
+        (f"spaces:{ENV},hardware=cpu-basic,sleep_time=300", "fixed to 48 h"),
+        (f"spaces:{ENV},app=server.app:app", "add ,temporary"),
+        (f"spaces:{ENV},temporary=no", "leave it out for no"),
+        (f"spaces:{ENV},env.API_KEY=x", "make API_KEY one of its secrets"),
+        (f"spaces:{ENV},hardwear=cpu-basic", "did you mean 'hardware'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_the_hub_is_asked(text: str, words: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        open_target(parse_target(text), root=Path())
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_never_sleeping_is_a_sleep_time() -> None:
+    assert parse_space(parse_target(f"spaces:{ENV},sleep_time=never")).sleep_time == NEVER
+
+
+def test_a_missing_package_is_one_line_with_what_to_install(space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = space()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert refusal(target) == (
+        "target spaces: needs the huggingface_hub package; install it with pip install 'pytest-openenv-scale[spaces]'"
+    )
+
+
+def test_an_old_package_is_told_too(space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    target = space()
+    monkeypatch.setattr(huggingface_hub, "__version__", "1.4.2")
+    assert "huggingface_hub 1.4.2 is too old" in refusal(target)
+
+
+# --- attaching
+
+
+def test_a_running_space_is_attached_to_and_left_alone(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV).space
+    with space() as endpoint:
+        assert endpoint.urls == (there.front.url,)
+        assert (endpoint.label, endpoint.hardware, endpoint.cores, endpoint.hosts) == ("hf-spaces", "cpu-basic", 2, 1)
+        assert endpoint.exit_status() is None
+        assert "listening on" in endpoint.log_tail()
+    assert changes(hub) == []
+    assert endpoint.headers == {}
+    assert spaces_journal.entries() == []
+
+
+@pytest.mark.parametrize(("hardware", "cores"), [("cpu-upgrade", 8), ("t4-small", 4), ("quantum-x1", None)])
+def test_cores_follow_the_name_of_the_hardware_and_are_unknown_where_it_is(
+    hub: Hub, space: Opener, hardware: str, cores: int | None
+) -> None:
+    hub.add_space(ENV, hardware=hardware, requested=hardware)
+    with space() as endpoint:
+        assert (endpoint.hardware, endpoint.cores) == (hardware, cores)
+
+
+def test_replicas_count(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV, replicas=3)
+    with space() as endpoint:
+        assert (endpoint.hosts, endpoint.cores) == (3, 3 * VCPUS["cpu-basic"])
+
+
+def test_the_settings_of_the_space_are_known_limits(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV, variables={"WORKERS": "2", "MAX_CONCURRENT_ENVS": "16"})
+    with space() as endpoint:
+        assert endpoint.limits == {"workers": 2, "max_envs": 16}
+
+
+def test_somebody_elses_space_is_measured_without_a_token(hub: Hub, space: Opener) -> None:
+    hub.add_space("bob/env")
+    with space("spaces:bob/env", token=None) as endpoint:
+        assert endpoint.limits == {}
+        assert endpoint.log_tail() == ""
+
+
+def test_a_private_space_gets_the_token_and_nobody_else_does(hub: Hub, space: Opener) -> None:
+    private = hub.add_space(ENV, private=True).space
+    public = hub.add_space("bob/env").space
+    with space() as endpoint:
+        assert endpoint.headers == {"Authorization": f"Bearer {TOKEN}"}
+        assert TOKEN not in repr(endpoint)
+    with space("spaces:bob/env"):
+        pass
+    assert all(TOKEN.encode() in head for head in private.front.seen)
+    assert public.front.seen
+    assert not any(TOKEN.encode() in head for head in public.front.seen)
+
+
+def test_a_space_that_sleeps_is_woken_by_a_request(hub: Hub, space: Opener, lines: list[str]) -> None:
+    hub.add_space(ENV, stage="SLEEPING")
+    with space(token=None) as endpoint:
+        assert endpoint.startup_s > 0
+    assert [line.partition(" (after")[0] for line in lines] == [
+        "spaces: alice/env sleeps: waking it",
+        "spaces: alice/env starts",
+        "spaces: alice/env runs",
+    ]
+    assert changes(hub) == []
+
+
+def test_a_paused_space_is_restarted_and_paused_again(hub: Hub, space: Opener, lines: list[str]) -> None:
+    there = hub.add_space(ENV, stage="PAUSED").space
+    with space():
+        assert there.stage == "RUNNING"
+    assert there.stage == "PAUSED"
+    assert [name for name, _ in changes(hub)] == ["restart", "pause"]
+    assert lines[0] == "spaces: alice/env is paused: restarting it"
+
+
+def test_a_paused_space_of_somebody_else_stays_so(hub: Hub, space: Opener) -> None:
+    hub.add_space("bob/env", stage="PAUSED")
+    message = refusal(space("spaces:bob/env"))
+    assert message.startswith("target spaces: bob/env: cannot restart it: the token may not do this (403)")
+
+
+@pytest.mark.parametrize(
+    ("state", "first", "log"),
+    [
+        (
+            {"stage": "BUILDING", "ends": "BUILD_ERROR", "build_log": ["step 3\n", "no such file\n"]},
+            "alice/env could not be built (BUILD_ERROR)",
+            ["  step 3", "  no such file"],
+        ),
+        (
+            {"stage": "APP_STARTING", "ends": "RUNTIME_ERROR", "error_message": "Exit 1\n", "run_log": ["boom\n"]},
+            "alice/env stopped with an error (RUNTIME_ERROR): Exit 1",
+            ["  boom"],
+        ),
+        ({"stage": "BUILDING", "ends": "CONFIG_ERROR"}, "alice/env has a mistake in the YAML of its README", []),
+        ({"stage": "NO_APP_FILE"}, "alice/env has no files to build from (NO_APP_FILE); put a Dockerfile", []),
+    ],
+)
+def test_what_failed_is_told_with_the_end_of_its_log(
+    hub: Hub, space: Opener, state: dict[str, Any], first: str, log: list[str]
+) -> None:
+    hub.add_space(ENV, **state)
+    head, *rest = refusal(space()).splitlines()
+    assert head.startswith(f"target spaces: {first}")
+    assert rest == log
+
+
+def test_a_space_that_takes_too_long_is_given_up(hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spaces_stage, "START_S", 0.0)
+    hub.add_space(ENV, stage="BUILDING", build_log=["pulling\n"])
+    assert refusal(space()).splitlines() == [
+        "target spaces: alice/env starts still (APP_STARTING) after 0 minutes",
+    ]
+
+
+def test_what_runs_but_is_no_openenv_server_is_told_with_the_log(
+    hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_openenv_scale.targets.spaces.ATTACH_S", 0.3)
+    repo = hub.add_space(ENV, private=True, run_log=["serving a demo\n"])
+    repo.sdk = "gradio"
+    repo.space.rules.private = False
+    repo.space.front.backend = None  # Its proxy answers 503, as if nothing listened.
+    hub.failures.append(("/variables", HubError(403, "no")))
+    message = refusal(space(modes=("ws",)))
+    assert "alice/env runs, but http://127.0.0.1" in message
+    assert "it is a gradio Space, and OpenEnv environments are docker ones" in message
+    assert message.endswith("\n  serving a demo")
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(None, "or it is private; check the name, or run hf auth login"), (TOKEN, "or the token may not see it")],
+)
+def test_a_space_nobody_knows_is_told(space: Opener, token: str | None, words: str) -> None:
+    message = refusal(space(token=token))
+    assert message.startswith("target spaces: alice/env: cannot read the Space: there is no such Space, ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (HubError(429, "slow down", headers={"Retry-After": "42"}), "fewer requests (429); try again in 42 s"),
+        (HubError(502, f"upstream said {TOKEN}"), "the Hub failed (502)"),
+        (HubError(418, f"a teapot with {TOKEN}"), "the Hub answered 418: a teapot with ***"),
+    ],
+)
+def test_trouble_of_the_hub_is_one_line_without_the_token(hub: Hub, space: Opener, error: HubError, words: str) -> None:
+    hub.failures.append(("/api/spaces", error))
+    message = refusal(space())
+    assert words in message
+    assert "\n" not in message
+
+
+def test_what_passes_by_itself_is_waited_for(hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add_space(ENV)
+    target = space()
+    monkeypatch.setattr(spaces_api, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(spaces_api, "_PAUSE_S", 0.01)
+    hub.failures += [("/runtime", HubError(503, "busy")), ("/runtime", HubError(429, "slow down"))]
+    with target as endpoint:
+        assert endpoint.urls
+
+
+def test_a_space_that_leaves_its_stage_is_seen(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV).space
+    with space() as endpoint:
+        hub.failures.append(("/runtime", HubError(500, "hiccup")))
+        assert endpoint.exit_status() is None
+        there.halt("SLEEPING")
+        assert endpoint.exit_status() == "the Space went to sleep (stage SLEEPING)"
+        there.error_message = "OOM"
+        there.halt("RUNTIME_ERROR")
+        assert endpoint.exit_status() == "the Space stopped with an error (stage RUNTIME_ERROR): OOM"
+
+
+# --- settings
+
+
+def test_settings_are_set_measured_with_and_put_back(hub: Hub, space: Opener, lines: list[str]) -> None:
+    there = hub.add_space(ENV, variables={"WORKERS": "1", "MODE": "calm"}).space
+    with space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=600,workers=2,max_envs=8") as endpoint:
+        assert (there.hardware, there.sleep_time) == ("cpu-upgrade", 600)
+        assert there.variables == {"WORKERS": "2", "MAX_CONCURRENT_ENVS": "8", "MODE": "calm"}
+        assert (endpoint.hardware, endpoint.cores) == ("cpu-upgrade", 8)
+        assert endpoint.limits == {"workers": 2, "max_envs": 8}
+        assert "hardware cpu-basic → cpu-upgrade" in endpoint.notes[0]
+    assert changes(hub) == [
+        ("variables", {"key": "WORKERS", "value": "2"}),
+        ("variables", {"key": "MAX_CONCURRENT_ENVS", "value": "8"}),
+        ("hardware", {"flavor": "cpu-upgrade", "sleepTimeSeconds": 600}),
+        ("variables", {"key": "WORKERS", "value": "1"}),
+        ("variables", {"key": "MAX_CONCURRENT_ENVS"}),
+        ("hardware", {"flavor": "cpu-basic"}),
+    ]
+    assert (there.requested, there.variables) == ("cpu-basic", {"WORKERS": "1", "MODE": "calm"})
+    assert spaces_journal.entries() == []
+    assert lines[-1] == "spaces: alice/env gets back hardware cpu-basic, MAX_CONCURRENT_ENVS unset, its WORKERS"
+
+
+def test_hardware_that_was_only_asked_for_is_not_measured_on(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV).space
+    with space(f"spaces:{ENV},hardware=cpu-upgrade"):
+        assert there.stages == ["RUNNING", "BUILDING", "APP_STARTING", "RUNNING"]
+        assert there.hardware == "cpu-upgrade"
+
+
+def test_hardware_for_a_run_sleeps_by_itself_unless_told_otherwise(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV).space
+    with space(f"spaces:{ENV},hardware=cpu-upgrade"):
+        assert there.sleep_time == 3600
+    with space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=never"):
+        assert there.sleep_time is None
+
+
+def test_a_sleep_time_alone_is_changed_and_put_back(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", sleep_time=None).space
+    target = space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=300")
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(spaces_stage, "_SETTLE_S", 0.0)
+        with target:
+            assert there.sleep_time == 300
+    assert there.sleep_time is None
+    assert changes(hub) == [("sleeptime", {"seconds": 300}), ("sleeptime", {"seconds": -1})]
+
+
+def test_what_is_as_asked_already_is_left_alone(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", variables={"WORKERS": "2"})
+    with space(f"spaces:{ENV},hardware=cpu-upgrade,workers=2"):
+        pass
+    assert changes(hub) == []
+
+
+def test_the_sleep_time_of_free_hardware_is_refused(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV)
+    assert "the sleep time of cpu-basic is fixed to 48 h" in refusal(space(f"spaces:{ENV},sleep_time=300"))
+    assert changes(hub) == []
+
+
+def test_hardware_nobody_pays_for_is_told_and_the_rest_put_back(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV, pays=False).space
+    message = refusal(space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4"))
+    assert "cannot set its hardware to cpu-upgrade: the Hub asks for payment (402)" in message
+    assert there.variables == {}
+    assert spaces_journal.entries() == []
+
+
+def test_settings_of_somebody_else_cannot_be_changed(hub: Hub, space: Opener) -> None:
+    hub.add_space("bob/env")
+    message = refusal(space("spaces:bob/env,workers=2"))
+    assert message.startswith("target spaces: bob/env: cannot read its variables: the token may not do this (403)")
+    assert changes(hub) == []
+
+
+def test_settings_are_put_back_after_an_error_in_between(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV, ends="BUILD_ERROR").space
+    message = refusal(space(f"spaces:{ENV},hardware=cpu-upgrade"))
+    assert "could not be built" in message
+    assert there.requested == "cpu-basic"
+
+
+def test_what_cannot_be_put_back_is_told_and_stays_on_file(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV).space
+    target = space(f"spaces:{ENV},max_envs=4")
+    target.__enter__()
+    hub.failures.append(("DELETE /api/spaces/alice/env/variables", HubError(403, "no")))
+    with pytest.raises(TargetError, match="openenv-scale gc spaces puts them back"):
+        target.__exit__(None, None, None)
+    (entry,) = spaces_journal.entries()
+    assert (entry.repo_id, entry.before.variables) == (ENV, {"MAX_CONCURRENT_ENVS": None})
+    assert there.variables == {"MAX_CONCURRENT_ENVS": "4"}
+    assert TOKEN not in (spaces_journal.state_folder() / f"{entry.id}.json").read_text()
+
+
+def test_a_space_another_run_has_changed_is_refused(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV)
+    with space(f"spaces:{ENV},max_envs=4"):
+        assert "another run on this machine has changed its settings" in refusal(space(f"spaces:{ENV},max_envs=9"))
+
+
+# --- temporary Spaces
+
+
+def test_a_temporary_space_is_made_private_and_deleted(
+    hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with space("spaces,temporary,max_envs=8") as endpoint:
+        ((_, name),) = hub.repos
+        repo = hub.repos["space", name]
+        assert repo.private
+        assert repo.sdk == "docker"
+        assert "Dockerfile" in repo.files
+        assert endpoint.limits == {"workers": 2, "max_envs": 8}
+        assert endpoint.headers == {"Authorization": f"Bearer {TOKEN}"}
+        assert name.startswith("alice/openenv-scale-")
+    assert hub.repos == {}
+    assert spaces_journal.entries() == []
+    assert lines[0] == f"spaces: made {name} for this run, private, cpu-basic"
+    assert lines[-1] == f"spaces: deleted {name}"
+
+
+def test_a_space_that_is_there_is_never_made_temporary(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV)
+    assert "alice/env exists, and a temporary Space is deleted after the run" in refusal(
+        space(f"spaces:{ENV},temporary")
+    )
+    assert ("space", ENV) in hub.repos
+    assert changes(hub) == []
+
+
+def test_one_that_comes_up_meanwhile_is_not_taken_either(hub: Hub, space: Opener) -> None:
+    hub.failures.append(("POST /api/repos/create", HubError(409, "You already created this space repo")))
+    assert "alice/env exists" in refusal(space(f"spaces:{ENV},temporary"))
+    assert spaces_journal.entries() == []
+
+
+def test_a_temporary_space_that_fails_to_upload_is_deleted(hub: Hub, space: Opener) -> None:
+    hub.failures.append(("/commit/", HubError(403, "no")))
+    assert refusal(space("spaces,temporary")).startswith("target spaces: ")
+    assert hub.repos == {}
+
+
+def test_a_temporary_space_needs_a_token(hub: Hub, space: Opener) -> None:
+    assert "run hf auth login" in refusal(space("spaces,temporary", token=None))
+
+
+# --- what a kill leaves
+
+
+def left_by_a_dead_process(entry: spaces_journal.Entry) -> spaces_journal.Entry:
+    """Put an entry on file whose owner has ended."""
+    pid, _, machine = entry.owner.split(":")
+    left = replace(entry, owner=f"{pid}:of another time:{machine}")
+    left.write()
+    return left
+
+
+def test_gc_puts_settings_back_and_leaves_those_of_living_runs(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", variables={"MODE": "fast"}).space
+    busy = hub.add_space("alice/busy", variables={"MODE": "fast"}).space
+    space()
+    before = spaces_journal.Settings(hardware="cpu-basic", sleep_time=172800, variables={"MODE": None})
+    left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, "run-7", before=before))
+    living = spaces_journal.new_entry(hub.url, "alice/busy", "run-8", before=before)
+    living.write()
+    line = "changed settings of the Space alice/env: hardware cpu-basic, MODE unset (run run-7)"
+    assert gc.collect(["spaces"], dry_run=True).lines == (line,)
+    assert changes(hub) == []
+    assert gc.collect(["spaces"]).lines == (line,)
+    assert (there.requested, there.variables, busy.variables) == ("cpu-basic", {}, {"MODE": "fast"})
+    assert spaces_journal.entries() == [living]
+
+
+def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(hub: Hub, space: Opener) -> None:
+    space()
+    entries = [
+        left_by_a_dead_process(spaces_journal.new_entry(hub.url, f"alice/{name}", "run-7", temporary=True))
+        for name in ("ours", "later", "gone")
+    ]
+    hub.add_space("alice/ours", stage="PAUSED", variables={"OPENENV_SCALE_TEMPORARY": entries[0].id})
+    hub.add_space("alice/later", stage="PAUSED")
+    assert gc.collect(["spaces"]).lines == ("temporary Space alice/ours (run run-7)",)
+    assert set(hub.repos) == {("space", "alice/later")}
+    assert spaces_journal.entries() == []
+
+
+def test_gc_leaves_what_was_changed_on_another_hub(hub: Hub, space: Opener) -> None:
+    space()
+    left = left_by_a_dead_process(spaces_journal.new_entry("http://127.0.0.9:1", ENV, None, temporary=True))
+    assert gc.collect(["spaces"]).lines == ()
+    assert spaces_journal.entries() == [left]
+
+
+def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV)
+    space(token=None)
+    before = spaces_journal.Settings(variables={"WORKERS": None})
+    left = left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, None, before=before))
+    found = gc.collect(["spaces"])
+    assert found.lines == ()
+    assert "alice/env: cannot read its variables: " in found.unreached["spaces"]
+    assert spaces_journal.entries() == [left]
+
+
+def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, lines: list[str]) -> None:
+    there = hub.add_space(ENV, variables={"MODE": "fast"}).space
+    target = space(f"spaces:{ENV},env.MODE=slow")
+    before = spaces_journal.Settings(variables={"MODE": "calm"})
+    left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, "run-7", before=before))
+    with target:
+        assert there.variables == {"MODE": "slow"}
+    assert there.variables == {"MODE": "calm"}
+    assert lines[0] == "spaces: alice/env still has the settings of a killed run"
+
+
+def test_a_journal_that_cannot_be_read_is_passed_over(hub: Hub, space: Opener) -> None:
+    space()
+    folder = spaces_journal.state_folder()
+    folder.mkdir(parents=True)
+    (folder / "broken.json").write_text("{")
+    (folder / "other.json").write_text(json.dumps({"before": {}}))
+    assert spaces_journal.entries() == []
