@@ -40,6 +40,12 @@ def _provider(spec: TargetSpec, context: TargetContext) -> Target:
     return ProviderTarget(spec, context)
 
 
+def _slurm(spec: TargetSpec, context: TargetContext) -> Target:
+    from .slurm import SlurmTarget
+
+    return SlurmTarget(spec, context)
+
+
 def _url(spec: TargetSpec, context: TargetContext) -> Target:
     from .url import UrlTarget
 
@@ -51,6 +57,7 @@ _FACTORIES: Mapping[str, Factory] = {
     "envoy": _envoy,
     "local": _local,
     "provider": _provider,
+    "slurm": _slurm,
     "url": _url,
 }
 
