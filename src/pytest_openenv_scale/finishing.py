@@ -102,7 +102,7 @@ def summarise(invocation: Invocation, reporter: Any) -> None:
 def _show_curves(invocation: Invocation, reporter: Any) -> None:
     from .progress import encoding, page_width
     from .reports.overview import summary_lines
-    from .reports.replicas import replicas_lines
+    from .reports.replicas import scaling_lines
     from .reports.terminal import sweep_lines
 
     width = page_width(invocation.config)
@@ -116,7 +116,7 @@ def _show_curves(invocation: Invocation, reporter: Any) -> None:
         for line in summary_lines(views, width=width, encoding=encoding()):
             reporter.write_line(line.text, **line.markup)
         reporter.write_line("")
-    if repeated := replicas_lines(views, width=width, encoding=encoding()):
+    if repeated := scaling_lines(views, width=width, encoding=encoding()):
         for line in repeated:
             reporter.write_line(line.text, **line.markup)
         reporter.write_line("")

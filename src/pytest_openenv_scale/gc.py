@@ -63,7 +63,13 @@ def _is_abandoned(folder: Path) -> bool:
     return status.st_uid == os.getuid() and bool(locks) and settled and not any(map(is_held, locks))
 
 
-COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "spaces": _spaces, "folders": _folders}
+def _jobs(dry_run: bool) -> list[str]:
+    from .targets import slurm_gc
+
+    return slurm_gc.collect(dry_run=dry_run)
+
+
+COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "slurm": _jobs, "spaces": _spaces, "folders": _folders}
 
 
 def collect(kinds: Sequence[str] = (), *, dry_run: bool = False) -> Collected:

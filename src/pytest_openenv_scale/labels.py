@@ -38,7 +38,13 @@ def label_suffix(spec: TargetSpec, specs: Sequence[TargetSpec]) -> str:
 def _family(spec: TargetSpec) -> tuple[str | None, ...]:
     """Return what decides a target's label; targets of one family collide."""
     hosts = ",".join(urlsplit(url).netloc.rpartition("@")[2] for url in spec.urls)
-    return (spec.name, hosts, spec.option("server"), spec.option("label"))
+    return (spec.name, hosts, spec.option("server"), spec.option("label"), _several_nodes(spec))
+
+
+def _several_nodes(spec: TargetSpec) -> str | None:
+    """Tell slurm-single from slurm-multi, which are two labels; the nodes of an allocation are not known yet."""
+    nodes = spec.option("nodes") or (spec.argument or "").removeprefix("nodes=") or "1"
+    return str(nodes.strip() != "1") if spec.name == "slurm" else None
 
 
 def _difference(spec: TargetSpec, rivals: Sequence[TargetSpec]) -> str:

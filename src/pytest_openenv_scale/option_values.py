@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +61,7 @@ def url(value: Any, place: Place) -> tuple[TargetSpec, ...]:
     else:
         problem = f"OPENENV_URL in {shown(file)}"
         try:
-            spec = parse_target(read_variable(file, "OPENENV_URL", place.directory))
+            spec = _with_hosts(parse_target(read_variable(file, "OPENENV_URL", place.directory)), file, place.directory)
         except UnusableUrl:
             raise
         except GrammarError:
@@ -83,18 +83,31 @@ def read_variable(file: str, variable: str, directory: Path) -> str:
     """
     if not file or "\0" in file:
         raise UnusableUrl('env: names no file; write for example "env:.env"')
+    text = _variables(file, directory).get(variable)
+    if not text:
+        path = directory / Path(file).expanduser()
+        raise UnusableUrl(f"{shown(str(path))} does not set {variable}; write {variable}=URL into it")
+    return text
+
+
+def _with_hosts(spec: TargetSpec, file: str, directory: Path) -> TargetSpec:
+    """Add how many hosts are behind the URL, where the file tells: the scripts of deploy/slurm write NUM_WORKERS."""
+    told = _variables(file, directory).get("NUM_WORKERS", "")
+    if spec.name != "url" or spec.option("hosts") is not None or not re.fullmatch(r"[1-9]\d*", told):
+        return spec
+    return replace(spec, options=tuple(sorted([*spec.options, ("hosts", told)])))
+
+
+def _variables(file: str, directory: Path) -> dict[str, str]:
     path = directory / Path(file).expanduser()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UnusableUrl(f"cannot read {shown(str(path))}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise UnusableUrl(f"{shown(str(path))} is not UTF-8 text; write {variable}=URL into it") from None
+        raise UnusableUrl(f"{shown(str(path))} is not UTF-8 text; write OPENENV_URL=URL into it") from None
     matches = [match for line in lines if (match := _ASSIGNMENT.fullmatch(line.strip()))]
-    texts = [_unquoted(match[2]) for match in matches if match[1] == variable]
-    if not texts or not texts[-1]:
-        raise UnusableUrl(f"{shown(str(path))} does not set {variable}; write {variable}=URL into it")
-    return texts[-1]
+    return {match[1]: _unquoted(match[2]) for match in matches}
 
 
 def _unquoted(text: str) -> str:

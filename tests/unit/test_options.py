@@ -267,6 +267,21 @@ def test_a_file_without_a_url_is_refused(settle, pytester, content, problem):
     assert "hunter2" not in message
 
 
+@pytest.mark.parametrize(
+    ("lines", "target"),
+    [
+        ("OPENENV_URL=http://h:1\nNUM_WORKERS=3", "http://h:1,hosts=3"),
+        ('export OPENENV_URL="http://h:1,http://i:1"\nexport NUM_WORKERS="2"', "http://h:1,http://i:1,hosts=2"),
+        ("OPENENV_URL=http://h:1,hosts=2,cores=4\nNUM_WORKERS=3", "http://h:1,hosts=2,cores=4"),
+        ("OPENENV_URL=http://h:1\nNUM_WORKERS=", "http://h:1"),
+        ("OPENENV_URL=http://h:1\nNUM_WORKERS=many", "http://h:1"),
+    ],
+)
+def test_a_file_also_tells_how_many_hosts_are_behind_its_url(settle, pytester, lines, target):
+    pytester.path.joinpath("my.env").write_text(lines, encoding="utf-8")
+    assert settle("--openenv-url=env:my.env").targets == (parse_target(target),)
+
+
 def test_env_without_a_file_is_refused(settle):
     assert "env: names no file" in refused(settle, "--openenv-url=env:")
 

@@ -1,4 +1,4 @@
-"""What replicas bring: a table of the run, when a target is repeated with other numbers of them."""
+"""What replicas and nodes bring: a table of the run, when a target is repeated with other numbers of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_openenv_scale.core.view import SweepView
 from pytest_openenv_scale.reports import github, markdown
 from pytest_openenv_scale.reports import json as json_report
 from pytest_openenv_scale.reports.overview import run_lines
-from pytest_openenv_scale.reports.replicas import efficiency, replicas_lines, replicas_tables
+from pytest_openenv_scale.reports.replicas import efficiency, scaling_lines, scaling_tables
 
 
 def sweep(
@@ -40,17 +40,18 @@ def sweep(
 
 
 def text_of(*sweeps: SweepView, width: int = 110) -> list[str]:
-    return [line.text for line in replicas_lines(sweeps, width=width)]
+    return [line.text for line in scaling_lines(sweeps, width=width)]
 
 
 def test_one_two_and_four_replicas_end_in_a_table() -> None:
     assert text_of(sweep(1, 64, 60.0), sweep(4, 128, 150.0), sweep(2, 128, 114.0)) == [
         "replicas · envoy · ws · wait 1 s · test_scale.py::test_holds_256_sessions",
-        "  replicas  sessions per replica  max batch   rps  efficiency",
-        "         1                    64         64  60.0     100.0 %",
-        "         2                    64        128   114      95.0 %",
-        "         4                    32        128   150      62.5 %",
-        "  efficiency is throughput per replica relative to 1 replica; all share the same 2 cores",
+        "  replicas  sessions per replica  max batch   rps  scaling factor  efficiency",
+        "         1                    64         64  60.0          1.00 ×     100.0 %",
+        "         2                    64        128   114          1.90 ×      95.0 %",
+        "         4                    32        128   150          2.50 ×      62.5 %",
+        "  scaling factor is throughput relative to 1 replica, efficiency the same per replica; all share the same 2",
+        "    cores",
     ]
 
 
@@ -63,14 +64,14 @@ def test_efficiency_is_per_replica_relative_to_each_of_the_fewest() -> None:
 
 
 def test_without_one_replica_the_fewest_are_the_unit() -> None:
-    (table,) = replicas_tables([sweep(2, 64, 100.0), sweep(4, 64, 100.0)])
+    (table,) = scaling_tables([sweep(2, 64, 100.0), sweep(4, 64, 100.0)])
     assert [row.efficiency for row in table.rows] == [1.0, 0.5]
     assert [row.capacity_efficiency for row in table.rows] == [1.0, 0.5]
     assert any("relative to 2 replicas" in line for line in text_of(sweep(2, 64, 100.0), sweep(4, 64, 100.0)))
 
 
 def test_throughput_is_that_of_passing_batches_only() -> None:
-    (table,) = replicas_tables([sweep(1, 64, 60.0), sweep(2, 64, 60.0)])
+    (table,) = scaling_tables([sweep(1, 64, 60.0), sweep(2, 64, 60.0)])
     assert [row.requests_per_second for row in table.rows] == [60.0, 60.0]
 
 
@@ -81,11 +82,11 @@ def test_a_max_batch_that_nothing_bounded_is_marked_and_explained() -> None:
 
 
 def test_a_curve_on_which_nothing_passes_has_no_figures() -> None:
-    (table,) = replicas_tables(
+    (table,) = scaling_tables(
         [sweep(1, 64, 60.0), a_sweep(target="envoy:replicas=2", limits={"replicas": 2}, batches=(64,))]
     )
     row = table.rows[1]
-    assert (row.max_batch, row.sessions_per_replica, row.efficiency) == (None, None, None)
+    assert (row.max_batch, row.sessions_each, row.scaling_factor, row.efficiency) == (None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +100,58 @@ def test_a_curve_on_which_nothing_passes_has_no_figures() -> None:
     ],
 )
 def test_what_is_not_the_same_target_and_test_is_not_compared(sweeps: tuple[SweepView, ...]) -> None:
-    assert replicas_tables(sweeps) == []
-    assert replicas_lines(sweeps) == []
+    assert scaling_tables(sweeps) == []
+    assert scaling_lines(sweeps) == []
 
 
 def test_keys_that_do_not_change_what_is_measured_do_not_keep_targets_apart() -> None:
-    (table,) = replicas_tables([sweep(1, 8, 1.0, more=",label=one"), sweep(2, 8, 2.0, more=",label=two")])
+    (table,) = scaling_tables([sweep(1, 8, 1.0, more=",label=one"), sweep(2, 8, 2.0, more=",label=two")])
     assert table.target == "envoy"
+
+
+def on_nodes(nodes: int, max_batch: int, rps: float, target: str = "") -> SweepView:
+    return sweep(
+        nodes,
+        max_batch,
+        rps,
+        target=target or f"slurm:nodes={nodes}",
+        limits={"nodes": nodes, "workers": 2},
+        infrastructure="slurm-single" if nodes == 1 else "slurm-multi",
+        cores=2 * nodes,
+    )
+
+
+def test_one_node_and_several_are_one_table_with_what_each_node_brings() -> None:
+    assert text_of(on_nodes(1, 64, 60.0), on_nodes(3, 192, 162.0), on_nodes(2, 128, 114.0), width=120) == [
+        "nodes · slurm · ws · wait 1 s · test_scale.py::test_holds_256_sessions",
+        "  nodes  sessions per node  max batch   rps  scaling factor  efficiency",
+        "      1                 64         64  60.0          1.00 ×     100.0 %",
+        "      2                 64        128   114          1.90 ×      95.0 %",
+        "      3                 64        192   162          2.70 ×      90.0 %",
+        "  scaling factor is throughput relative to 1 node, efficiency the same per node",
+    ]
+
+
+def test_a_target_that_does_not_say_its_one_node_belongs_to_the_same_table() -> None:
+    (table,) = scaling_tables([on_nodes(1, 64, 60.0, target="slurm"), on_nodes(2, 96, 90.0)])
+    assert [(row.count, row.scaling_factor, row.capacity_factor) for row in table.rows] == [
+        (1, 1.0, 1.0),
+        (2, 1.5, 1.5),
+    ]
+
+
+def test_every_report_of_a_run_on_nodes_speaks_of_nodes(tmp_path: Path) -> None:
+    run = a_run(tmp_path, on_nodes(1, 64, 60.0), on_nodes(2, 128, 114.0))
+    assert any("nodes · slurm · ws" in line.text for line in run_lines(run))
+    assert "| nodes | sessions per node | max batch |  rps | scaling factor | efficiency |" in markdown.render(run)
+    assert "## Nodes" in github.render(run)
+    document = json.loads(json_report.render(run))
+    assert document["replicas"] == []
+    (table,) = document["nodes"]
+    assert [(row["nodes"], row["sessions_per_node"], row["scaling_factor"]) for row in table["rows"]] == [
+        (1, 64.0, 1.0),
+        (2, 64.0, 1.9),
+    ]
 
 
 def test_cores_that_differ_are_not_said_to_be_shared() -> None:
@@ -116,8 +162,12 @@ def test_cores_that_differ_are_not_said_to_be_shared() -> None:
 def test_every_report_of_a_run_has_the_table(tmp_path: Path) -> None:
     run = a_run(tmp_path, sweep(1, 64, 60.0), sweep(2, 128, 114.0))
     assert any("replicas · envoy · ws" in line.text for line in run_lines(run))
-    assert "| replicas | sessions per replica | max batch |  rps | efficiency |" in markdown.render(run)
+    assert "| replicas | sessions per replica | max batch |  rps | scaling factor | efficiency |" in markdown.render(
+        run
+    )
     assert "## Replicas" in github.render(run)
-    (table,) = json.loads(json_report.render(run))["replicas"]
+    document = json.loads(json_report.render(run))
+    assert document["nodes"] == []
+    (table,) = document["replicas"]
     assert [row["efficiency"] for row in table["rows"]] == [1.0, 0.95]
     assert (table["target"], table["mode"], table["cores"]) == ("envoy", "ws", 2)

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Protocol
 
-from . import deploy, gc, pull, push, report, self_test, serve
+from . import deploy, gc, pull, push, report, self_test, serve, show
 
 
 class Command(Protocol):
@@ -33,6 +33,7 @@ class Command(Protocol):
 COMMANDS: Mapping[str, Command] = {
     "serve": serve,
     "self-test": self_test,
+    "show": show,
     "report": report,
     "deploy": deploy,
     "push": push,

@@ -11,7 +11,9 @@ HELP = "remove what killed runs left behind"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help="only docker, spaces or folders (default: all)")
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help="only this: docker, slurm, spaces or folders (default: all)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed and leave it")
 
 

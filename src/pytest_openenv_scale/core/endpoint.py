@@ -60,7 +60,8 @@ class Endpoint:
     `urls` are http(s) or ws(s) base URLs over which sessions are spread round-robin. `limits` holds the
     settings the server was started with (for example `workers`, `max_envs`, `server`). `startup_s` is
     the time in seconds from the start of the server to its first answered session. `headers` are sent
-    with every request and never shown.
+    with every request and never shown. `default_limits` are limits of an SLO, by name, that hold for this
+    endpoint unless others are written, such as the number of hosts that have to share a batch.
     """
 
     urls: tuple[str, ...]
@@ -73,6 +74,7 @@ class Endpoint:
     hardware: str | None = None
     startup_s: float = 0.0
     notes: tuple[str, ...] = ()
+    default_limits: Mapping[str, float] = field(default_factory=dict[str, float])
     sampler: Callable[[], ServerSample | None] = field(default=_no_sample, repr=False)
     log_reader: Callable[[int], str] = field(default=_no_log, repr=False)
     exit_reader: Callable[[], str | None] = field(default=_no_exit, repr=False)

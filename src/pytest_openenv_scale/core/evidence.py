@@ -35,11 +35,12 @@ class Evidence:
     def workers(self) -> int | None:
         """How many processes answer: as the endpoint says, else as many as told their pid; None if unknown.
 
-        The endpoint tells `workers` of each of its `replicas`.
+        The endpoint tells `workers` of each of its `replicas` or `nodes`.
         """
-        told, replicas = self.summary.limits.get("workers"), self.summary.limits.get("replicas", 1)
+        limits = self.summary.limits
+        told, servers = limits.get("workers"), limits.get("replicas", limits.get("nodes", 1))
         if told is not None and str(told).isdecimal():
-            return int(told) * (int(replicas) if str(replicas).isdecimal() else 1)
+            return int(told) * (int(servers) if str(servers).isdecimal() else 1)
         return self.summary.pids
 
     @property

@@ -156,6 +156,11 @@ class Slo:
         """Return the limit of that name, or None where it is not set."""
         return next((limit for limit in self.limits if limit.name == name), None)
 
+    @property
+    def asked(self) -> tuple[Limit, ...]:
+        """The limits somebody wrote; those that hold by default for an endpoint only say when a cell passes."""
+        return tuple(limit for limit in self.limits if limit.source != "default")
+
     def selects(self, wait: float | None, mode: str) -> bool:
         """Say whether these limits apply to the curve of that wait (None: it has none) and mode."""
         if self.mode is not None and self.mode != mode:

@@ -25,7 +25,7 @@ from .row import SessionRow
 from .rundir import RunDirectory
 from .settings import Settings
 from .settle import Settling
-from .slo import Slo, select
+from .slo import Slo, make_limit, select
 from .spread import between
 from .summary import CellSummary, summarise
 from .table import rows_to_table
@@ -151,6 +151,7 @@ def measure_sweep(
         SweepError: nothing can be measured.
     """
     said = workload or find_workload(endpoint, settings)
+    slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
     curves = plan_curves(
         test=test,
         target=endpoint.target,

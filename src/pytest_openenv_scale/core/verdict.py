@@ -151,13 +151,14 @@ def _judge_limits(case: _Case) -> list[_Finding]:
         findings.append(_judge_max_batch(case, max_batch))
     if per_core is not None:
         findings.append(_judge_per_core(case, per_core))
-    if not case.slo.limits:
+    if not case.slo.asked:
         findings.append(_judge_default(case))
     elif max_batch is None and per_core is None:
         findings.append(_judge_every_cell(case))
     if (rps := case.slo.limit("rps")) is not None:
         findings.append(_judge_rate(case, rps))
-    if (hosts := case.slo.limit("hosts")) is not None and case.cells[-1].batch < hosts.allowed:
+    hosts = next((limit for limit in case.slo.asked if limit.name == "hosts"), None)
+    if hosts is not None and case.cells[-1].batch < hosts.allowed:
         text = f"{hosts.text} needs a batch of at least {hosts.allowed:.0f}, the largest measured is"
         findings.append(_Finding(Outcome.INCONCLUSIVE, f"{text} {case.cells[-1].batch}"))
     return findings

@@ -35,7 +35,8 @@ shares are fractions of 1, times are ISO 8601 in UTC, and null stands where ther
     replicas        one per test, target, mode and wait that was measured with several numbers of replicas:
       test, target, mode, wait, cores
       rows          replicas, max_batch, max_batch_text, is_open, sessions_per_replica, requests_per_second,
-                    efficiency, capacity_efficiency
+                    scaling_factor, efficiency, capacity_factor, capacity_efficiency
+    nodes           the same for numbers of nodes, with nodes and sessions_per_node in its rows
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from pytest_openenv_scale.core.view import CurveView, SweepView
 from . import phrases
 from .columns import Row, rows_of
 from .overview import problems
-from .replicas import replicas_tables
+from .replicas import AXES, scaling_tables
 
 FORMAT = 1
 
@@ -79,7 +80,7 @@ def document(run: Run) -> dict[str, Any]:
         "environment": record["fingerprint"],
         "plan": record["plan"],
         "sweeps": [_sweep(view) for view in run.sweeps],
-        "replicas": encode(replicas_tables(run.sweeps)),
+        **{axis: [table.to_document() for table in scaling_tables(run.sweeps, (axis,))] for axis in AXES},
     }
 
 

@@ -47,7 +47,8 @@ def overview(run: Run) -> str:
     if found:
         heads = ["test", *TITLES, "verdict", "because"]
         lines += ["## Verdicts", "", *table(heads, found, right=("wait", "max batch", "per core")), ""]
-    return "\n".join([*lines, *_protocols(run.sweeps), *_replicas(run.sweeps)])
+    scaling = [line for axis in replicas.AXES for line in _scaling(run.sweeps, axis)]
+    return "\n".join([*lines, *_protocols(run.sweeps), *scaling])
 
 
 def _protocols(sweeps: Iterable[SweepView]) -> list[str]:
@@ -123,14 +124,14 @@ def _rerun(record: SweepRecord, view: CurveView) -> list[str]:
     return ["Measure this curve again:", "", *block(plain(command), "sh"), ""] if command else []
 
 
-def _replicas(sweeps: Iterable[SweepView]) -> list[str]:
+def _scaling(sweeps: Iterable[SweepView], axis: replicas.Axis) -> list[str]:
     lines: list[str] = []
-    for found in replicas.replicas_tables(sweeps):
+    for found in replicas.scaling_tables(sweeps, (axis,)):
         rows = [[text(cell) for cell in replicas.cells(row)] for row in found.rows]
         lines += [f"### {text(replicas.heading(found))}", "", code(collapse(found.test)), ""]
-        lines += [*table(replicas.TITLES, rows, right=replicas.TITLES), ""]
+        lines += [*table(found.titles, rows, right=found.titles), ""]
         lines += [*(f"- {text(remark)}" for remark in replicas.remarks(found)), ""]
-    return ["## Replicas", "", *lines] if lines else []
+    return [f"## {axis.title()}", "", *lines] if lines else []
 
 
 def _targets(sweeps: Iterable[SweepView]) -> str:

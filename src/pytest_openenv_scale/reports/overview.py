@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.run import Run
 from pytest_openenv_scale.core.view import CurveView, SweepView
 
 from . import phrases, protocols
-from .replicas import replicas_lines
+from .replicas import scaling_lines
 from .terminal import sweep_lines
 from .text import DEFAULT_WIDTH, Line, Page, collapse, cut
 
@@ -132,7 +132,7 @@ def run_lines(run: Run, *, width: int = DEFAULT_WIDTH, encoding: str | None = No
     page.blank()
     page.extend(summary_lines(run.sweeps, width=width, encoding=encoding))
     page.blank()
-    page.extend(replicas_lines(run.sweeps, width=width, encoding=encoding))
+    page.extend(scaling_lines(run.sweeps, width=width, encoding=encoding))
     return page.lines
 
 

@@ -46,6 +46,12 @@ def _spaces(spec: TargetSpec, context: TargetContext) -> Target:
     return SpacesTarget(spec, context)
 
 
+def _slurm(spec: TargetSpec, context: TargetContext) -> Target:
+    from .slurm import SlurmTarget
+
+    return SlurmTarget(spec, context)
+
+
 def _url(spec: TargetSpec, context: TargetContext) -> Target:
     from .url import UrlTarget
 
@@ -58,6 +64,7 @@ _FACTORIES: Mapping[str, Factory] = {
     "local": _local,
     "provider": _provider,
     "spaces": _spaces,
+    "slurm": _slurm,
     "url": _url,
 }
 

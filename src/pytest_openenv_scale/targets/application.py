@@ -32,6 +32,9 @@ BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
 _LEAST_BACKLOG = 2048
 _WHOLE_LOG = 10_000
+_FIRST_DESCRIPTOR = 3
+"""What stands for the socket where none is open."""
+
 _WORKERS_S = 10.0
 """Seconds the other workers get once the first has answered a session."""
 
@@ -48,6 +51,16 @@ class Application:
     def built_in(self) -> bool:
         """Whether it is the benchmark environment of this package."""
         return self.name == BUILT_IN
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started: what is added to the environment, and the command that gets its open socket."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+    folder: Path
+    address: str
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,18 @@ class ServedApplication:
                 pass_fds=[listener.fileno()],
             )
             self._process.start()
+
+    def launch(self) -> Launch:
+        """Return how the server would be started, without starting it; values of `env.NAME=` are hidden.
+
+        Raises:
+            TargetError: there is an `openenv.yaml` that names no app.
+        """
+        self.port = self._wanted_port or 0
+        environ = {**self._make_environ(), **dict.fromkeys(self._options.env, "***")}
+        added = {name: text for name, text in environ.items() if text and os.environ.get(name) != text}
+        where = f"{bracketed(self._host)}:{self._wanted_port}" if self._wanted_port else f"a free port of {self._host}"
+        return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, where)
 
     def stop(self) -> None:
         """End the server and everything it started; may be repeated."""

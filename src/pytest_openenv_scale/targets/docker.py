@@ -74,7 +74,7 @@ class DockerTarget:
         self._given = keys.read_options(plain, _KEYS, env=True)
         self._context = context
         self.spec = redact_target(spec)
-        self._source = ImageSource(
+        self.source = ImageSource(
             spec.argument, context.root, self._given.text("pull") or PULL[0], arguments, self._given.text("wheels")
         )
         self._check()
@@ -94,7 +94,7 @@ class DockerTarget:
         self._life.close()
 
     def _check(self) -> None:
-        source, given = self._source, self._given
+        source, given = self.source, self._given
         if source.is_built and given.text("pull"):
             raise GrammarError("target docker: pull= is for images by name; a folder is always built")
         if not source.is_built and source.arguments:
@@ -108,9 +108,9 @@ class DockerTarget:
         # From here on: a build, too, is better interrupted than left to the engine.
         orderly.hold()
         life.callback(orderly.release)
-        image = obtain_image(engine, self._source, self._context.say)
+        image = obtain_image(engine, self.source, self._context.say)
         began = time.monotonic()
-        container = Container(engine, image, self._options(engine), log_path=self._context.log_path)
+        container = Container(engine, image, self.options(self._cores(engine)), log_path=self._context.log_path)
         life.enter_context(container)
         endpoint = Endpoint(
             urls=(container.url,),
@@ -128,13 +128,14 @@ class DockerTarget:
         self._await(endpoint, container)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
-    def _options(self, engine: Engine) -> ContainerOptions:
+    def options(self, cores: int | None = None) -> ContainerOptions:
+        """Return how the container is run on an engine of `cores` processors."""
         given = self._given
         environment: dict[str, str] = {}
         workers, max_envs = given.count("workers"), given.count("max_envs")
-        if workers is None and self._source.name is None:
+        if workers is None and self.source.name is None:
             # Inside, the server would see every processor of the machine, whatever it may use of them.
-            workers = self._cores(engine)
+            workers = cores
         if workers is not None:
             environment[_WORKERS] = str(workers)
         if max_envs is not None:

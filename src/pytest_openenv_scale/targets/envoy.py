@@ -14,7 +14,7 @@ from pytest_openenv_scale.server.settings import usable_cores
 
 from .application import backlog_notes
 from .context import TargetContext
-from .envoy_config import EnvoySettings, backlog_for, breaker_for, envoys_needed, threads_for
+from .envoy_config import Backend, EnvoySettings, backlog_for, breaker_for, envoys_needed, threads_for
 from .envoy_containers import ContainerReplicas
 from .envoy_fleet import EnvoyFleet, find_envoy
 from .envoy_front import Front
@@ -39,7 +39,7 @@ class EnvoyTarget:
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
         self._context = context
-        self._asked = EnvoySpec(spec)
+        self.asked = EnvoySpec(spec)
         self._life = ExitStack()
 
     def __enter__(self) -> Endpoint:
@@ -56,11 +56,11 @@ class EnvoyTarget:
         self._life.close()
 
     def _start(self, life: ExitStack) -> Endpoint:
-        asked, given = self._asked, self._asked.given
+        asked, given = self.asked, self.asked.given
         executable, count = find_envoy(), self._envoys()  # Before anything else is started in vain.
         began = time.monotonic()
         headers = dict(self._context.headers)
-        replicas = life.enter_context(self._replicas())
+        replicas = life.enter_context(self.replicas())
         late = replicas.wait(headers)
         fleet = life.enter_context(self._fleet(executable, count, replicas))
         fleet.wait()
@@ -85,8 +85,9 @@ class EnvoyTarget:
         self._play_through(endpoint, front)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
-    def _replicas(self) -> Replicas:
-        asked = self._asked
+    def replicas(self) -> Replicas:
+        """Return what stands behind Envoy, before it is started."""
+        asked = self.asked
         if asked.kind == "urls":
             return GivenReplicas(asked.urls, self._context)
         if asked.kind == "docker":
@@ -95,7 +96,7 @@ class EnvoyTarget:
 
     def _envoys(self) -> int:
         largest = self._context.largest_batch
-        nofile = self._asked.given.count("nofile") or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        nofile = self.asked.given.count("nofile") or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         count = envoys_needed(largest, nofile)
         if count > _MOST_ENVOYS:
             raise TargetError(
@@ -104,15 +105,19 @@ class EnvoyTarget:
             )
         return count
 
-    def _fleet(self, executable: str, count: int, replicas: Replicas) -> EnvoyFleet:
-        given, largest = self._asked.given, self._context.largest_batch
-        settings = EnvoySettings(
+    def settings(self, backends: tuple[Backend, ...]) -> EnvoySettings:
+        """Return what Envoy is configured with in front of these servers."""
+        given, largest = self.asked.given, self._context.largest_batch
+        return EnvoySettings(
             port=given.count("port") or 0,
-            backends=replicas.backends,
-            policy=self._asked.policy,
+            backends=backends,
+            policy=self.asked.policy,
             breaker=given.count("max_connections") or breaker_for(largest),
             backlog=backlog_for(largest),
         )
+
+    def _fleet(self, executable: str, count: int, replicas: Replicas) -> EnvoyFleet:
+        given, settings = self.asked.given, self.settings(replicas.backends)
         threads = given.count("threads") or threads_for(usable_cores(), count)
         return EnvoyFleet(executable, settings, count=count, threads=threads, nofile=given.count("nofile"))
 

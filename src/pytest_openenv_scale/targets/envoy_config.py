@@ -48,7 +48,8 @@ class Backend:
 class EnvoySettings:
     """What the template is filled with.
 
-    `breaker` is the size of all circuit breakers. The admin interface takes a free port where its is 0.
+    `breaker` is the size of all circuit breakers. The admin interface takes a free port where its is 0. At
+    `stats_port` what it tells can be read from elsewhere; 0 for not at all.
     """
 
     port: int
@@ -58,6 +59,7 @@ class EnvoySettings:
     backlog: int = _LEAST_BACKLOG
     address: str = "127.0.0.1"
     admin_port: int = 0
+    stats_port: int = 0
 
 
 def envoys_needed(largest_batch: int, nofile: int) -> int:
@@ -105,6 +107,7 @@ def render(settings: EnvoySettings) -> str:
         address=settings.address,
         port=settings.port,
         admin_port=settings.admin_port,
+        stats_port=settings.stats_port,
         backlog=settings.backlog,
         breaker=settings.breaker,
         lb_policy=settings.policy.upper(),

@@ -61,17 +61,21 @@ class ContainerReplicas:
             engine = Engine.connect("target envoy")
             life.callback(engine.close)
             self._engine_cores = engine.cores
-            given = self._options
-            source = ImageSource(given.image, self._context.root, given.pull)
-            image = obtain_image(engine, source, self._context.say)
+            image = obtain_image(engine, self.source, self._context.say)
             self._containers = [life.enter_context(self._container(engine, image, n)) for n in range(self._count)]
             self._backends = tuple(resolved(container.url) for container in self._containers)
             self._life = life.pop_all()
         return self
 
-    def _container(self, engine: Engine, image: str, number: int) -> Container:
+    @property
+    def source(self) -> ImageSource:
+        """The image of all of them."""
+        return ImageSource(self._options.image, self._context.root, self._options.pull)
+
+    def options(self, number: int) -> ContainerOptions:
+        """Return how container `number`, counted from 0, is run."""
         given = self._options
-        options = ContainerOptions(
+        return ContainerOptions(
             env=given.variables,
             address=replica_address(number),
             cpus=given.cpus,
@@ -79,7 +83,9 @@ class ContainerReplicas:
             nofile=given.nofile,
             run_id=self._context.run_id,
         )
-        return Container(engine, image, options, log_path=numbered(self._context.log_path, number))
+
+    def _container(self, engine: Engine, image: str, number: int) -> Container:
+        return Container(engine, image, self.options(number), log_path=numbered(self._context.log_path, number))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pytest_openenv_scale.core.spread import LOG_LINES, HostLook, ProxyLook
 
 from .envoy_admin import AdminError, HostState
 from .envoy_config import TAKEN_OUT_S
-from .envoy_fleet import EnvoyFleet
 from .envoy_replicas import Replicas
 from .envoy_watch import Watch
+
+
+class Fleet(Protocol):
+    """The Envoys in front of the replicas, wherever they run: what `EnvoyFleet` tells while it is measured."""
+
+    def each(self) -> tuple[tuple[HostState, ...], ...]:
+        """Return what each Envoy knows of the replicas."""
+        ...
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """Return what the Envoys know of the replicas, summed."""
+        ...
+
+    def overflows(self) -> dict[str, int]:
+        """Return how often circuit breakers refused, summed."""
+        ...
+
+    def usage(self) -> tuple[int | None, float | None]:
+        """Return resident memory in bytes and CPU seconds; None where they cannot be read."""
+        ...
+
+    def exit_status(self) -> str | None:
+        """Say which Envoy ended and how, or None while all run."""
+        ...
+
+    def log_tail(self, lines: int) -> str:
+        """Return the last lines of the Envoys' logs."""
+        ...
 
 
 class Front:
     """Replicas that serve and the Envoys in front of them, watched until `stop()`; `policy` is how they spread."""
 
-    def __init__(self, replicas: Replicas, fleet: EnvoyFleet, policy: str) -> None:
+    def __init__(self, replicas: Replicas, fleet: Fleet, policy: str) -> None:
         self._replicas = replicas
         self._fleet = fleet
         self._name = f"Envoy ({policy})"

@@ -106,6 +106,11 @@ class LocalReplicas:
         ]
         self._life = ExitStack()
 
+    @property
+    def servers(self) -> tuple[ServedApplication, ...]:
+        """Each server, by its number."""
+        return tuple(self._served)
+
     def __enter__(self) -> Self:
         with ExitStack() as life:
             port: int | None = None

@@ -71,8 +71,13 @@ class LocalTarget:
         """Stop the server and everything it started."""
         self._life.close()
 
-    def _start(self, life: ExitStack) -> Endpoint:
-        served = ServedApplication(
+    def application(self) -> ServedApplication:
+        """Return what is served, before it is started.
+
+        Raises:
+            TargetError: there is an `openenv.yaml` that names no app.
+        """
+        return ServedApplication(
             self._options,
             self._context,
             target=self.spec,
@@ -80,6 +85,9 @@ class LocalTarget:
             port=self._given.count("port"),
             log_path=self._context.log_path,
         )
+
+    def _start(self, life: ExitStack) -> Endpoint:
+        served = self.application()
         began = time.monotonic()
         life.enter_context(served)
         endpoint = Endpoint(

@@ -132,7 +132,7 @@ class ProviderTarget:
         ours.settimeout(_START_S)
         # A process that ended at once is told by what it does not say.
         with suppress(OSError):
-            talk.write(self._order().to_line())
+            talk.write(self.order().to_line())
             talk.flush()
         return process, self._first(talk, process)
 
@@ -152,7 +152,8 @@ class ProviderTarget:
         failed = event.get("failed") or f"its process {_end_of(process)} before it had started"
         raise TargetError(process.with_log(f"target provider: {failed}"))
 
-    def _order(self) -> Order:
+    def order(self) -> Order:
+        """Return what the provider's process is told to do."""
         root = self._context.root
         env = dict(self._given.env)
         max_envs = self._given.count("max_envs")

@@ -1,0 +1,173 @@
+"""The servers of a Slurm job, one per node: checked, watched, and told apart by the names of their nodes."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
+
+from .context import TargetContext
+from .envoy_config import Backend
+from .process import in_words
+from .ready import wait_until_ready
+from .sampling import ProcessSampler, listening_processes
+from .slurm_job import JobFolder, Serving, with_log
+from .slurm_nodes import Node, listed
+
+_ANSWER_S = 1.0
+"""Seconds a server gets to take a connection before it may be gone: a busy one takes its time."""
+
+
+class NodeServers:
+    """The servers on `nodes`, which `job` runs and whose logs are in `folder`; what `Replicas` asks for.
+
+    `limits` are the settings of each server, `cores` the CPUs of all of them together.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        port: int,
+        job: Serving,
+        folder: JobFolder,
+        context: TargetContext,
+        *,
+        limits: Mapping[str, str | int],
+        cores: int | None,
+        start_s: float,
+    ) -> None:
+        self._nodes = tuple(nodes)
+        self._port = port
+        self._job = job
+        self._folder = folder
+        self._context = context
+        self.limits = dict(limits)
+        self.cores = cores
+        self.notes: tuple[str, ...] = ()
+        self._start_s = start_s
+        self._sampler: ProcessSampler | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the servers to their job."""
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """See `Replicas`."""
+        return tuple(Backend(node.address, self._port) for node in self._nodes)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where each server is reached."""
+        return tuple(node.url(self._port) for node in self._nodes)
+
+    def node_of(self, host: str) -> str:
+        """Return the name of the node that a host such as "127.0.0.2:8000" is on."""
+        names = {backend.name: node.name for backend, node in zip(self.backends, self._nodes, strict=True)}
+        return names.get(host, host)
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """See `Replicas`: returns once a session was answered on every node.
+
+        Raises:
+            TargetError: names the node, says what is wrong there, and ends with its server's log.
+        """
+        until = time.monotonic() + self._start_s
+        # One after another, in this thread, where an interrupt ends the waiting: they start side by side anyway.
+        for number in range(len(self._nodes)):
+            self._await(number, headers, until)
+        self._sampler = self._local_sampler()
+        return ()
+
+    def _await(self, number: int, headers: Mapping[str, str], until: float) -> None:
+        node = self._nodes[number]
+        url, left_s = node.url(self._port), max(until - time.monotonic(), 1.0)
+        try:
+            wait_until_ready((url,), headers, left_s, self._gone, modes=self._context.modes)
+        except TargetError as error:
+            if not str(error).startswith(f"{url} "):
+                raise
+            said = str(error).removeprefix(f"{url} ")
+            raise TargetError(self._with_log(f"the server on {node.at(self._port)} {said}", number)) from None
+
+    def _gone(self) -> str | None:
+        """Say, with the log, why there is no use in waiting any longer: a server, or the job, has ended."""
+        for number, node in enumerate(self._nodes):
+            if status := self.exit_status(number):
+                how = status.removeprefix(f"on {node.name} ")
+                return self._with_log(f"the server on {node.at(self._port)} {how} before it answered a session", number)
+        ended = self._job.ended()
+        return with_log(f"target slurm: {ended} before it served", self._folder) if ended else None
+
+    def _with_log(self, problem: str, number: int) -> str:
+        log = self.log_tail(number, 10)
+        if not log.strip():
+            return with_log(f"target slurm: {problem}", self._folder)
+        return f"target slurm: {problem}\nthe log of {self._nodes[number].name} ends:\n{log}"
+
+    def exit_status(self, number: int) -> str | None:
+        """See `Replicas`: read from the file the scripts write when a node's server has ended."""
+        node = self._nodes[number].name
+        text = self._folder.tail(f"server-{node}.exit", 1).strip()
+        if not text.isdecimal():
+            return None
+        code = int(text)
+        # A shell says 128 + N of what was killed by signal N.
+        return f"on {node} {in_words(128 - code if 128 < code < 128 + 65 else code)}"
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """See `Replicas`."""
+        return self._folder.tail(f"server-{self._nodes[number].name}.log", lines)
+
+    def sample(self) -> ServerSample | None:
+        """See `Replicas`; None where the nodes are other machines."""
+        return self._sampler.sample() if self._sampler is not None else None
+
+    def _local_sampler(self) -> ProcessSampler | None:
+        pids = listening_processes(self._port) if all(_is_here(node.address) for node in self._nodes) else ()
+        return ProcessSampler(pids) if pids else None
+
+    def lost(self) -> str | None:
+        """Say how the servers ended, or None while one takes connections.
+
+        Slurm is asked only once none does: a controller has better things to do during a measurement.
+        """
+        refused = None
+        for node in self._nodes:
+            refused = refusal(node.address, self._port)
+            if refused is None:
+                return None
+        names = listed(self._nodes)
+        if ended := self._job.ended():
+            return f"{ended} on {names}"
+        if len(self._nodes) == 1 and (status := self.exit_status(0)):
+            return f"the server {status}"
+        return f"{names} {refused}, and job {self._job.id} still runs"
+
+
+def refusal(address: str, port: int) -> str | None:
+    """Say how a server turns connections away; None where it takes them, or takes long."""
+    try:
+        with socket.create_connection((address, port), _ANSWER_S):
+            return None
+    except TimeoutError:
+        return None
+    except OSError as error:
+        return f"takes no connections any more ({error.strerror or error})"
+
+
+def _is_here(address: str) -> bool:
+    if ipaddress.ip_address(address).is_loopback:
+        return True
+    return any(own.address == address for owns in psutil.net_if_addrs().values() for own in owns)

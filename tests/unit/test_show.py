@@ -1,0 +1,140 @@
+"""`openenv-scale show`: what a target would start, in text, without starting it and without secrets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.targets import target_names
+from pytest_openenv_scale.targets.application import ServedApplication, ServerOptions
+from pytest_openenv_scale.targets.context import TargetContext
+from pytest_openenv_scale.targets.deployed import deploy_file
+from pytest_openenv_scale.targets.describe import describe
+
+GOLDEN = Path(__file__).with_name("golden")
+SECRET = "hunter2"
+
+SPECS = {
+    "local": "local:server.app:app,workers=2,max_envs=5,port=8123,env.API_KEY=hunter2",
+    "docker": "docker:my-env:1,cpus=2,memory=1g,workers=3,nofile=5000,env.TOKEN=hunter2",
+    "docker_built": "docker,build.MIRROR=hunter2",
+    "envoy": "envoy:replicas=2,max_envs=5,lb=least_request,env.API_KEY=hunter2",
+    "envoy_image": "envoy:replicas=2,image=my-env:1,cpus=1",
+    "envoy_urls": "envoy:urls=http://127.0.0.1:8001|http://127.0.0.1:8002",
+    "provider": "provider:package.module:Class,api_key=hunter2,project_path=.,replicas=2,env.X=hunter2",
+    "slurm_single": "slurm:partition=cpu,time=30,cpus_per_task=8,env.TOKEN=hunter2",
+    "slurm_multi": "slurm:nodes=3,account=me,mem=16G,max_envs=100,extra=--exclusive",
+    "slurm_job": "slurm:job=77",
+    "url": "http://user:hunter2@one:8000,cores=8",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, with nothing of this machine's around it."""
+    (tmp_path / "repository").mkdir()
+    monkeypatch.chdir(tmp_path / "repository")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/CACHE")
+    for name in ("HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS", "PYTHONPATH", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "repository"
+
+
+def shown(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    code = main(["show", *arguments])
+    told = capsys.readouterr()
+    assert (code, told.err) == (0, "")
+    places = {str(root): "/ROOT", str(deploy_file("slurm").parent): "/DEPLOY", sys.executable: "/PYTHON"}
+    text = told.out
+    for place, name in places.items():
+        text = text.replace(place, name)
+    return text
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_is_shown_is_what_was_agreed_on(name: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(root, capsys, SPECS[name])
+    assert text == (GOLDEN / f"show_{name}.txt").read_text(encoding="utf-8")
+    assert SECRET not in text
+
+
+def test_every_target_can_be_shown(root: Path) -> None:
+    assert {parse_target(text).name for text in SPECS.values()} == {*target_names(), "url"}
+
+
+def test_backlogs_and_breakers_are_sized_to_the_batch_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "max_connections: 18064\n" in shown(root, capsys, "envoy:replicas=2", "--batch", "9000")
+    assert "--backlog 9000" in shown(root, capsys, "local", "--batch", "9000")
+
+
+def test_several_targets_are_shown_one_after_the_other(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = [line for line in shown(root, capsys, "local", "http://h:1").splitlines() if line.startswith("### ")]
+    assert heads == ["### local", "### http://h:1"]
+
+
+def test_the_app_of_an_environment_repository_is_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "openenv.yaml").write_text("app: server.app:app\n")
+    text = shown(root, capsys, "local")
+    assert "--app server.app:app" in text
+    assert f"PYTHONPATH=/ROOT{os.pathsep}" in text
+
+
+def test_a_server_is_shown_as_it_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = ServedApplication(ServerOptions(app="nowhere:app"), TargetContext(root), target="local")
+    launch = served.launch()
+    served.start()
+    try:
+        with open(f"/proc/{served.process.pid}/cmdline", "rb") as file:
+            started = file.read().decode().rstrip("\0").split("\0")
+    finally:
+        served.stop()
+    started = started[-len(launch.command) :]  # In front of it stands what ties its life to ours.
+    at = started.index("--fd") + 1
+    assert [*started[:at], *started[at + 1 :]] == [*launch.command[:at], *launch.command[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("nope", "there is no target 'nope'"),
+        ("local:worker=2", "target local: 'worker=2' is not module:app"),
+        ("local,worker=2", "target local has no key 'worker'; did you mean 'workers'?"),
+        ("docker:./missing", "there is no folder './missing'"),
+        ("envoy", "target envoy: how many servers?"),
+        ("slurm:nodez=2", "target slurm has no key 'nodez'; did you mean 'nodes'?"),
+        ("", "a target must be one line of text"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_and_exit_code_2(
+    spec: str, problem: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "local", spec]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("openenv-scale show: ")
+    assert problem in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_a_wrong_batch_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "local", "--batch", "0"]) == 2
+    assert "--batch must be a whole number" in capsys.readouterr().err
+
+
+def test_nothing_is_started_or_reached(root: Path) -> None:
+    environ = {**os.environ, "PATH": "/nothing", "DOCKER_HOST": "tcp://127.0.0.1:1"}
+    command = [sys.executable, "-m", "pytest_openenv_scale", "show", *SPECS.values()]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert SECRET not in done.stdout
+
+
+def test_a_description_is_text_with_a_title(root: Path) -> None:
+    (part,) = describe(parse_target("http://h:1"), TargetContext(root))
+    assert (part.title, part.text) == ("nothing is started; these are measured", "http://h:1")

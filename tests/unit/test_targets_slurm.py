@@ -1,0 +1,350 @@
+"""The text of Slurm targets, what their jobs are submitted with, and what is said of them; no Slurm is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.grammar import GrammarError, parse_target
+from pytest_openenv_scale.labels import label_suffix
+from pytest_openenv_scale.targets import open_target, slurm_command, slurm_gc, slurm_job, slurm_nodes, target_names
+from pytest_openenv_scale.targets.owner import owner_label
+from pytest_openenv_scale.targets.slurm_command import SlurmError, call, first_words
+from pytest_openenv_scale.targets.slurm_job import BatchJob, JobFolder
+from pytest_openenv_scale.targets.slurm_jobs import Job
+from pytest_openenv_scale.targets.slurm_nodes import Node, find_nodes, listed, parse_unusable
+from pytest_openenv_scale.targets.slurm_pending import is_hopeless, refusal_remedy, remedy, waiting_words
+from pytest_openenv_scale.targets.slurm_replicas import NodeServers
+from pytest_openenv_scale.targets.slurm_spec import JobNames, Ports, SlurmSpec, default_folder
+
+NAMES = JobNames("openenv-scale-run7", "openenv-scale-owner=1:2:3", Path("/shared/job-7"))
+PORTS = Ports(20001, 20002, 20003, 20004)
+
+
+def spec(text: str) -> SlurmSpec:
+    return SlurmSpec(parse_target(text))
+
+
+def request(text: str, root: Path, nodes: int = 1) -> Any:
+    return spec(text).request(root, NAMES, PORTS, largest_batch=100, nodes=nodes)
+
+
+def test_slurm_is_a_target_and_options_may_stand_after_the_colon(tmp_path: Path) -> None:
+    assert "slurm" in target_names()
+    assert open_target(parse_target("slurm:nodes=2,partition=a"), root=tmp_path).spec == "slurm:nodes=2,partition=a"
+    assert spec("slurm:nodes=2").nodes == spec("slurm,nodes=2").nodes == 2
+    assert spec("slurm").nodes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slurm:two", "takes key=value after its colon"),
+        ("slurm:nodes=0", "nodes"),
+        ("slurm:node=2", "has no key 'node'; did you mean 'nodes'"),
+        ("slurm:time=soon", "time as Slurm writes it"),
+        ("slurm:envoy=here", "has no choice 'here'"),
+        ("slurm:job=7,partition=gpu", "partition= is for a job that is submitted and does not go with job="),
+        ("slurm:nodes=2,envoy=client,envoy_port=80", "envoy_port= is for envoy=node"),
+        ("slurm:extra=exclusive", "options of sbatch, got 'exclusive'"),
+        ("slurm:extra=--nodes=4", "is set by the target itself"),
+        ("slurm:extra=-N4", "is set by the target itself"),
+        ("slurm:extra='--exclusive", "cannot be read"),
+        ("slurm:app=mine", "is not module:app"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_starts(text: str, said: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        spec(text)
+    assert said in str(caught.value)
+
+
+def test_keys_become_options_of_sbatch(tmp_path: Path) -> None:
+    text = (
+        "slurm:nodes=2,partition=cpu,account=me,qos=fast,constraint=ib,mem=4G,cpus_per_task=8,time=2:00:00,"
+        "extra='--exclusive --gres=gpu:1'"
+    )
+    assert request(text, tmp_path, 2).directives == (
+        "--job-name=openenv-scale-run7",
+        "--comment=openenv-scale-owner=1:2:3",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--time=2:00:00",
+        "--output=/shared/job-7/job.log",
+        f"--chdir={tmp_path}",
+        "--no-requeue",
+        "--no-kill",
+        "--partition=cpu",
+        "--account=me",
+        "--qos=fast",
+        "--constraint=ib",
+        "--mem=4G",
+        "--cpus-per-task=8",
+        "--exclusive",
+        "--gres=gpu:1",
+    )
+
+
+def test_a_job_always_has_a_time_limit_and_one_node_ends_with_its_server(tmp_path: Path) -> None:
+    directives = request("slurm", tmp_path).directives
+    assert "--time=60" in directives
+    assert "--no-kill" not in directives
+
+
+def test_folders_with_spaces_and_percent_signs_are_quoted_for_slurm(tmp_path: Path) -> None:
+    asked = spec("slurm").request(
+        tmp_path, replace(NAMES, folder=Path("/my 100%/job")), PORTS, largest_batch=1, nodes=1
+    )
+    assert "'--output=/my 100%%/job/job.log'" in asked.directives
+
+
+def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: Path) -> None:
+    (tmp_path / "openenv.yaml").write_text("app: server.app:app\n")
+    asked = request("slurm:nodes=2,workers=3,max_envs=50,env.TOKEN=secret", tmp_path, 2)
+    assert asked.envoy
+    assert asked.knobs == {
+        "OPENENV_APP": "server.app:app",
+        "OPENENV_PATH": f"{tmp_path}:{tmp_path.parent}",
+        "OPENENV_DIR": str(tmp_path),
+        "WORKERS": "3",
+        "MAX_CONCURRENT_ENVS": "50",
+        "PORT": "20001",
+        "BACKLOG": "2048",
+        "PYTHON": sys.executable,
+        "START_TIMEOUT": "180",
+        "CONNECTION": "/shared/job-7/openenv-connection.env",
+        "LOG_DIR": "/shared/job-7",
+        "ENVOY_PORT": "20002",
+        "ENVOY_ADMIN_PORT": "20003",
+        "ENVOY_STATS_PORT": "20004",
+        "ENVOY_BREAKER": "1024",
+        "ENVOY_BACKLOG": "2048",
+        "ENVOY_LB": "round_robin",
+    }
+    assert not request("slurm:nodes=2,envoy=client", tmp_path, 2).envoy
+    assert request("slurm:python=/opt/python", tmp_path).knobs["PYTHON"] == "/opt/python"
+
+
+def test_the_example_of_a_job_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "--job-name=openenv-scale-RUN_ID" in spec("slurm:nodes=3").example_request(tmp_path).directives
+
+
+def test_one_node_and_several_are_two_labels_that_do_not_collide() -> None:
+    one, two, four = (parse_target(f"slurm:nodes={count}") for count in (1, 2, 4))
+    assert [label_suffix(each, [one, two]) for each in (one, two)] == ["", ""]
+    assert [label_suffix(each, [one, two, four]) for each in (one, two, four)] == ["", "-nodes2", "-nodes4"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "hopeless", "helps"),
+    [
+        ("Resources", False, "pending_timeout="),
+        ("Priority", False, "pending_timeout="),
+        ("ReqNodeNotAvail, UnavailableNodes:node3", False, "sinfo --list-reasons"),
+        ("Nodes required for job are DOWN, DRAINED or reserved", False, "sinfo --list-reasons"),
+        ("PartitionNodeLimit", True, "fewer nodes="),
+        ("PartitionTimeLimit", True, "shorter time="),
+        ("PartitionDown", False, "another partition="),
+        ("BadConstraints", True, "constraint="),
+        ("InvalidAccount", True, "account="),
+        ("QOSMaxJobsPerUserLimit", False, "qos="),
+        ("AssocGrpCpuLimit", False, "limit is reached"),
+        ("JobHeldUser", True, "scontrol release"),
+        ("", False, "scontrol show job 7"),
+    ],
+)
+def test_each_reason_to_wait_has_a_remedy(reason: str, hopeless: bool, helps: str) -> None:
+    job = Job(7, "PENDING", reason)
+    assert is_hopeless(job) is hopeless
+    assert helps in remedy(job)
+    assert reason in waiting_words(job)
+
+
+def test_a_refusal_of_sbatch_is_one_line_with_what_to_write() -> None:
+    text = (
+        "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition"
+    )
+    assert first_words(text) == "invalid partition specified: x; Batch job submission failed: Invalid partition"
+    assert refusal_remedy(text) == ": write partition=NAME; sinfo lists them"
+    assert refusal_remedy("Requested time limit is invalid") != ""
+    assert refusal_remedy("Unable to contact slurm controller") == ""
+    assert first_words("") == "it failed and said nothing"
+
+
+def test_a_program_that_is_missing_or_fails_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SlurmError, match="there is no squeue-of-nobody on PATH; run this on a login node"):
+        call("squeue-of-nobody")
+    (tmp_path / "complains").write_text("#!/bin/sh\necho 'complains: error: it is late' >&2\nexit 1\n")
+    (tmp_path / "complains").chmod(0o755)
+    with pytest.raises(SlurmError, match=r"^target slurm: complains: it is late$"):
+        call("complains")
+    (tmp_path / "hangs").write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / "hangs").chmod(0o755)
+    monkeypatch.setattr(slurm_command, "_CALL_S", 0.1)
+    with pytest.raises(SlurmError, match="hangs did not answer within 0 s"):
+        call("hangs")
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]) -> list[Sequence[str]]:
+    """Answer in Slurm's stead, and keep what was asked."""
+    calls: list[Sequence[str]] = []
+
+    def asked(*command: str, **given: object) -> str:
+        calls.append(command)
+        return answer(*command)
+
+    for module in (slurm_job, slurm_nodes, slurm_gc):
+        monkeypatch.setattr(module, "call", asked)
+    return calls
+
+
+def batch(tmp_path: Path, lines: list[str]) -> BatchJob:
+    folder = JobFolder(tmp_path)
+    return BatchJob("#!/bin/sh\n", "name", folder, env={}, say=lines.append)
+
+
+def test_a_job_is_cancelled_however_its_submission_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*command: str) -> str:
+        if command[0] == "sbatch":
+            raise KeyboardInterrupt
+        return ""
+
+    calls = recorded(monkeypatch, answer)
+    with pytest.raises(KeyboardInterrupt), batch(tmp_path, []):
+        pass
+    assert ("scancel", "--name=name", "--quiet") in calls
+
+
+@pytest.mark.parametrize("printed", ["12", "12;cluster\n", "sbatch: a greeting of this site\n12\n"])
+def test_the_number_of_a_job_is_read_past_what_sites_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    calls = recorded(monkeypatch, lambda *command: printed if command[0] == "sbatch" else "")
+    with batch(tmp_path, []) as job:
+        assert job.id == 12
+    assert ("scancel", "--quiet", "12") in calls
+
+
+def test_a_job_that_cannot_be_cancelled_is_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(*command: str) -> str:
+        if command[0] == "scancel":
+            raise SlurmError("target slurm: scancel: Unable to contact slurm controller")
+        return "12"
+
+    recorded(monkeypatch, answer)
+    with pytest.raises(TargetError, match="may still run: scancel 12"), batch(tmp_path, []):
+        pass
+
+
+def test_a_pending_job_tells_each_new_reason_once_and_ends_at_one_that_does_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["", "Priority", "Priority", "Resources", "BadConstraints"])
+    recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
+    lines: list[str] = []
+    with batch(tmp_path, lines) as job:
+        monkeypatch.setattr(job._reader, "read", lambda number: Job(number, "PENDING", next(reasons)))
+        monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
+        with pytest.raises(TargetError, match="job 12 cannot start and is cancelled; Slurm says BadConstraints"):
+            job.wait_running(60)
+    assert [line.partition("is ")[2] for line in lines[:2]] == ["pending: Priority", "pending: Resources"]
+
+
+def test_a_job_that_ends_before_it_serves_shows_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
+    with JobFolder(tmp_path) as folder:
+        (folder.path / "job.log").write_text("serve_multi.sh: there is no envoy on PATH\nbye\n")
+        with BatchJob("", "name", folder, env={}, say=[].append) as job:
+            ended = Job(12, "FAILED", "NonZeroExitCode", exit_code=1)
+            monkeypatch.setattr(job._reader, "read", lambda number: ended)
+            with pytest.raises(TargetError) as caught:
+                job.wait_running(60)
+    assert str(caught.value) == (
+        "target slurm: job 12 ended as FAILED (NonZeroExitCode, exited with code 1) before it served: "
+        "there is no envoy on PATH\nthe job's output ends:\nserve_multi.sh: there is no envoy on PATH\nbye"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_for_logs_that_cannot_be_made_names_the_key(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TargetError, match="write dir=, a folder that the nodes see too"), JobFolder(tmp_path / "file"):
+        pass
+
+
+def test_addresses_are_slurms_own_and_names_only_where_they_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = (
+        "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.1 NodeHostName=n1 OS=Linux 6.1 #1 SMP @0 State=IDLE\n"
+        "NodeName=n2 NodeAddr=localhost NodeHostName=n2 State=IDLE Reason=a b [root@2026]\n"
+        "NodeName=n3 NodeAddr=2001:db8::3 State=IDLE\n"
+    )
+    recorded(monkeypatch, lambda *command: "n1\nn2\nn3\n" if "hostnames" in command else told)
+    assert find_nodes("n[1-3]") == (Node("n1", "10.0.0.1"), Node("n2", "127.0.0.1"), Node("n3", "2001:db8::3"))
+    assert Node("n3", "2001:db8::3").url(80) == "http://[2001:db8::3]:80"
+    recorded(monkeypatch, lambda *command: "n9" if "hostnames" in command else "NodeName=n9 NodeAddr=n9.invalid")
+    with pytest.raises(TargetError, match=r"node n9 has the address 'n9.invalid' .* does not resolve on this machine"):
+        find_nodes("n9")
+
+
+def test_nodes_that_are_out_are_listed_once_with_the_administrators_reason() -> None:
+    text = "n1|idle|none\nn2|drained|bad disk\nn2|drained|bad disk\nn3|down*|Not responding\nn4|mixed|none\nn5|idle*|\n"
+    assert parse_unusable(text) == ("n2 is drained: bad disk", "n3 is down: Not responding", "n5 is idle")
+    assert listed([Node(f"n{number}", "") for number in range(9)]) == "n0, n1, …, n8 (9 nodes)"
+
+
+class _Runs:
+    id = 7
+
+    def ended(self) -> str | None:
+        return None
+
+
+def servers(folder: JobFolder) -> NodeServers:
+    nodes = [Node("n1", "127.0.0.2"), Node("n2", "127.0.0.3")]
+    context: Any = None
+    return NodeServers(nodes, 8000, _Runs(), folder, context, limits={}, cores=2, start_s=1.0)
+
+
+def test_how_a_nodes_server_ended_is_read_from_what_the_scripts_left(tmp_path: Path) -> None:
+    with JobFolder(tmp_path) as folder:
+        (folder.path / "server-n2.exit").write_text("137\n")
+        (folder.path / "server-n1.log").write_text("one\ntwo\n")
+        found = servers(folder)
+        assert (found.exit_status(0), found.exit_status(1)) == (None, "on n2 killed by SIGKILL")
+        (folder.path / "server-n2.exit").write_text("3\n")
+        assert found.exit_status(1) == "on n2 exited with code 3"
+        assert found.log_tail(0, 1) == "two"
+        assert found.log_tail(1, 5) == ""
+        assert found.node_of("127.0.0.3:8000") == "n2"
+
+
+def test_gc_cancels_the_jobs_of_dead_owners_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    alive = owner_label()
+    pid, started, machine = alive.split(":")
+    dead = f"{pid}:{started}0:{machine}"
+    elsewhere = f"{pid}:{started}0:another"
+    for name, owner in (("job-a", alive), ("job-b", dead), ("job-c", elsewhere)):
+        (default_folder() / name).mkdir(parents=True)
+        (default_folder() / name / "owner").write_text(owner)
+    text = "".join(
+        f"{number}|openenv-scale-x|openenv-scale-owner={owner}\n"
+        for number, owner in ((1, alive), (2, dead), (3, elsewhere))
+    )
+    calls = recorded(monkeypatch, lambda *command: f"{text}4|mine|(null)\n5|a|b|c\n" if command[0] == "squeue" else "")
+    lines = ["Slurm job 2 (openenv-scale-x)", f"logs of a job {default_folder() / 'job-b'}"]
+    assert slurm_gc.collect(dry_run=True) == lines
+    assert [command for command in calls if command[0] == "scancel"] == []
+    assert slurm_gc.collect() == lines
+    assert [command for command in calls if command[0] == "scancel"] == [("scancel", "--quiet", "2")]
+    assert sorted(path.name for path in default_folder().iterdir()) == ["job-a", "job-c"]
