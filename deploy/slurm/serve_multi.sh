@@ -19,7 +19,7 @@ Settings, from the environment:
   WORKERS_PER_NODE      processes per server; WORKERS is the same (CPUS_PER_WORKER for the benchmark environment, 1 for an
                         application of yours: its limit of sessions counts per process)
   MAX_CONCURRENT_ENVS   sessions per process; read by the application (its own default)
-  CPUS_PER_WORKER       CPUs of each node's server (those of a task of the allocation)
+  CPUS_PER_WORKER       CPUs of each node's server (those of a task of the allocation, or all it has on a node)
   BACKLOG               connections that may wait to be accepted (2048; the kernel allows net.core.somaxconn)
   PYTHON                python that has the server and the application (python3); or
   VENV                  the virtual environment it is in
@@ -72,7 +72,9 @@ policy=${ENVOY_LB:-round_robin}
 folder=${OPENENV_DIR:-$PWD}
 [[ -d $folder ]] || fail "OPENENV_DIR=$folder: there is no such folder" 2
 
-cpus=${CPUS_PER_WORKER:-${SLURM_CPUS_PER_TASK:-}}
+# Slurm writes "4", "4(x3)" or "4(x2),8", and nothing of a task where nobody asked for a number of CPUs.
+on_node=${SLURM_JOB_CPUS_PER_NODE:-}
+cpus=${CPUS_PER_WORKER:-${SLURM_CPUS_PER_TASK:-${on_node%%[!0-9]*}}}
 app=${OPENENV_APP:-${APP:-}}
 workers=${WORKERS_PER_NODE:-${WORKERS:-}}
 if [[ -z $workers ]]; then

@@ -397,6 +397,19 @@ def test_a_node_that_dies_in_mid_cell_is_named_in_the_verdict(tmp_path: Path, en
     assert "on node2" in shown(sweep)
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_job_somebody_cancels_in_mid_cell_is_named(
+    cluster: SlurmCluster, tmp_path: Path, envoy: str, nodes: int
+) -> None:
+    with serve(f"slurm:nodes={nodes}", tmp_path) as endpoint:
+        assert endpoint.limits["workers"] == 1, "as many as Slurm gave CPUs on a node, not as many as the machine has"
+        (job,) = [line.split()[0] for line in cluster.jobs()]
+        sweep = measure(endpoint, tmp_path, 10, wait=3.0, observer=InMidStep(lambda: cluster.run("scancel", job)))
+    assert sweep.outcome is Outcome.MISSED
+    assert f"job {job} ended as CANCELLED" in shown(sweep), shown(sweep)
+    assert "still runs" not in shown(sweep)
+
+
 def test_what_sbatch_refuses_is_said_in_one_line_with_what_to_write(cluster: SlurmCluster, tmp_path: Path) -> None:
     said = refused("slurm:partition=nope", tmp_path)
     assert said.startswith("target slurm: sbatch: invalid partition specified: nope; ")

@@ -156,7 +156,7 @@ def test_every_knob_that_is_read_is_explained() -> None:
     text = deploy_file("slurm/serve_multi.sh").read_text()
     usage = text[text.index("usage: ") : text.index("TEXT\n}")]
     read = set(re.findall(r"\$\{([A-Z][A-Z_]+):?[-+]", text))
-    others = {"APP", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_JOB_NODELIST"}
+    others = {"APP", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_NODELIST"}
     assert {"OPENENV_APP", "CPUS_PER_WORKER", "ENVOY_PORT", "CONNECTION", "LOG_DIR"} <= read
     assert [knob for knob in sorted(read - others) if not re.search(rf"\b{knob}\b", usage)] == []
 
@@ -280,6 +280,12 @@ def test_a_node_without_any_address_is_named(fake: Path) -> None:
     assert last_complaint(done.stderr) == (
         "node node2 has no address: neither NodeAddr (scontrol show node node2) nor its name resolves"
     )
+
+
+@pytest.mark.parametrize(("has", "uses"), [("2", "2"), ("8(x2)", "8"), ("8,4(x3)", "8")])
+def test_where_nobody_asked_for_cpus_a_server_has_those_of_the_job_on_a_node(has: str, uses: str, fake: Path) -> None:
+    with serving(fake, ENVOY="none", SLURM_JOB_CPUS_PER_NODE=has):
+        assert f"--cpus-per-task={uses} " in (fake / "sruns").read_text()
 
 
 def test_alloc_asks_for_a_node_per_worker_and_leaves_the_number_of_processes_open(fake: Path) -> None:

@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.grammar import GrammarError, parse_target
 from pytest_openenv_scale.core.spread import HostEvent
 from pytest_openenv_scale.labels import label_suffix
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.envoy_admin import HostState
+from pytest_openenv_scale.targets.envoy_admin import AdminError, HostState
 from pytest_openenv_scale.targets.envoy_config import EnvoySettings
 from pytest_openenv_scale.targets.envoy_fleet import EnvoyFleet, find_envoy
 from pytest_openenv_scale.targets.envoy_replicas import numbered, replica_address, resolved, sum_samples
@@ -207,6 +207,17 @@ def test_a_watch_tells_who_died_and_when_the_last_envoy_took_it_out() -> None:
     assert kinds(watch.events())[1:] == [("127.0.0.1:2", "out", "failed")]
     scene.envoys = [("", ""), ("", "")]
     assert kinds(watch.events())[2:] == [("127.0.0.1:2", "back", "")]
+
+
+def test_a_watch_waits_for_nothing_once_envoy_itself_is_gone() -> None:
+    looks: list[int] = []
+
+    def each() -> list[list[HostState]]:
+        looks.append(1)
+        assert len(looks) == 1, "nobody is left to take a replica out"
+        raise AdminError("gone")
+
+    assert Watch(Scene.hosts, {}.get, each).events(settle_s=60) == ()
 
 
 def test_a_watch_waits_until_what_does_not_answer_is_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +14,21 @@ import pytest
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.core.grammar import GrammarError, parse_target
 from pytest_openenv_scale.labels import label_suffix
-from pytest_openenv_scale.targets import open_target, slurm_command, slurm_gc, slurm_job, slurm_nodes, target_names
+from pytest_openenv_scale.targets import (
+    open_target,
+    slurm_command,
+    slurm_envoy,
+    slurm_gc,
+    slurm_job,
+    slurm_nodes,
+    target_names,
+)
+from pytest_openenv_scale.targets.context import TargetContext
+from pytest_openenv_scale.targets.envoy_admin import HostState
 from pytest_openenv_scale.targets.owner import owner_label
+from pytest_openenv_scale.targets.slurm import SlurmTarget, how_it_ended
 from pytest_openenv_scale.targets.slurm_command import SlurmError, call, first_words
-from pytest_openenv_scale.targets.slurm_job import BatchJob, JobFolder
+from pytest_openenv_scale.targets.slurm_job import BatchJob, JobFolder, Serving
 from pytest_openenv_scale.targets.slurm_jobs import Job
 from pytest_openenv_scale.targets.slurm_nodes import Node, find_nodes, listed, parse_unusable
 from pytest_openenv_scale.targets.slurm_pending import is_hopeless, refusal_remedy, remedy, waiting_words
@@ -55,6 +67,8 @@ def test_slurm_is_a_target_and_options_may_stand_after_the_colon(tmp_path: Path)
         ("slurm:extra=exclusive", "options of sbatch, got 'exclusive'"),
         ("slurm:extra=--nodes=4", "is set by the target itself"),
         ("slurm:extra=-N4", "is set by the target itself"),
+        ("slurm:extra=--comment=x", "is set by the target itself"),
+        ("slurm:extra=-e/dev/null", "is set by the target itself"),
         ("slurm:extra='--exclusive", "cannot be read"),
         ("slurm:app=mine", "is not module:app"),
     ],
@@ -102,6 +116,7 @@ def test_folders_with_spaces_and_percent_signs_are_quoted_for_slurm(tmp_path: Pa
         tmp_path, replace(NAMES, folder=Path("/my 100%/job")), PORTS, largest_batch=1, nodes=1
     )
     assert "'--output=/my 100%%/job/job.log'" in asked.directives
+    assert "'--constraint=a b --wait'" in request("slurm:constraint=a b --wait", tmp_path).directives
 
 
 def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: Path) -> None:
@@ -305,14 +320,100 @@ def test_nodes_that_are_out_are_listed_once_with_the_administrators_reason() -> 
 class _Runs:
     id = 7
 
-    def ended(self) -> str | None:
+    def ended(self, *, now: bool = False) -> str | None:
         return None
 
 
-def servers(folder: JobFolder) -> NodeServers:
+class _Cancelled:
+    """A job of which only a new question tells that it is over."""
+
+    id = 7
+
+    def ended(self, *, now: bool = False) -> str | None:
+        return "job 7 ended as CANCELLED" if now else None
+
+
+def servers(folder: JobFolder, job: Serving | None = None, port: int = 8000) -> NodeServers:
     nodes = [Node("n1", "127.0.0.2"), Node("n2", "127.0.0.3")]
     context: Any = None
-    return NodeServers(nodes, 8000, _Runs(), folder, context, limits={}, cores=2, start_s=1.0)
+    return NodeServers(nodes, port, job or _Runs(), folder, context, limits={}, cores=2, start_s=1.0)
+
+
+def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(tmp_path: Path) -> None:
+    with JobFolder(tmp_path) as folder:
+        assert servers(folder, _Cancelled(), port=1).lost() == "job 7 ended as CANCELLED on n1, n2"
+
+
+def test_what_a_cancelled_job_took_along_is_not_blamed(tmp_path: Path) -> None:
+    class Front:
+        def exit_status(self) -> str | None:
+            return "Envoy on n1 takes no connections any more"
+
+    front: Any = Front()
+    with JobFolder(tmp_path) as folder:
+        assert how_it_ended(front, servers(folder, _Cancelled())) == "job 7 ended as CANCELLED on n1, n2"
+        assert how_it_ended(front, servers(folder)) == "Envoy on n1 takes no connections any more"
+
+
+def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
+    states = iter(["RUNNING", "COMPLETING", "COMPLETING", "CANCELLED"])
+    with batch(tmp_path, []) as job:
+        monkeypatch.setattr(job._reader, "read", lambda number: Job(number, next(states), nodes="n1"))
+        job.wait_running(60)
+        monkeypatch.setattr(job, "_asked_at", math.inf)
+        monkeypatch.setattr(slurm_job, "_PAUSE_S", 0.0)
+        assert job.ended() is None
+        assert job.ended(now=True) == "job 12 ended as CANCELLED"
+
+
+def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
+    answers: list[Job | Exception] = [SlurmError("away"), SlurmError("away"), Job(12, "RUNNING", nodes="n1")]
+
+    def read(number: int) -> Job:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
+    with batch(tmp_path, []) as job:
+        monkeypatch.setattr(job._reader, "read", read)
+        assert job.wait_running(60).is_running
+
+
+def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(tmp_path: Path) -> None:
+    context = TargetContext(tmp_path, 600)
+    with JobFolder(tmp_path) as folder:
+        told = folder.path / "openenv-connection.env"
+        target = SlurmTarget(parse_target("slurm:nodes=2"), context)
+        told.write_text('export ENVOY_NOFILE="1024"\n')
+        with pytest.raises(TargetError, match=r"Envoy on n1 may open 1,024 files, and a batch of 600 takes 1,456;"):
+            target._check_descriptors(Node("n1", "127.0.0.2"), folder)
+        told.write_text('export ENVOY_NOFILE="2048"\n')
+        target._check_descriptors(Node("n1", "127.0.0.2"), folder)
+
+
+def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fleet:
+        played = 0
+
+        def hosts(self) -> tuple[HostState, ...]:
+            return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
+
+    fleet: Any = Fleet()
+    monkeypatch.setattr(slurm_envoy, "wait_until_ready", lambda *given, **named: setattr(fleet, "played", 8) or 0.0)
+    with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
+        slurm_envoy.reach_every_host("http://e", servers(folder), fleet, {}, ("ws",), threads=1)
+    assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(
+        caught.value
+    )
+    assert "extra=--exclude=n2" in str(caught.value)
 
 
 def test_how_a_nodes_server_ended_is_read_from_what_the_scripts_left(tmp_path: Path) -> None:

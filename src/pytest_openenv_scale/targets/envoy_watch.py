@@ -53,10 +53,8 @@ class Watch:
     def events(self, settle_s: float = 0.0) -> tuple[HostEvent, ...]:
         """Return what happened so far; waits up to `settle_s` for Envoy to take out what does not answer."""
         until = time.monotonic() + settle_s
-        self.look()
-        while self._silent() and time.monotonic() < until:
+        while self.look() and self._silent() and time.monotonic() < until:
             time.sleep(_EVERY_S / 2)
-            self.look()
         with self._lock:
             return tuple(self._events)
 
@@ -64,8 +62,8 @@ class Watch:
         """Return the replicas that do not answer a health check of ours although Envoy still counts on them."""
         return [host for host in self._hosts if host not in self._out and not _answers(host)]
 
-    def look(self) -> None:
-        """Look once; one look at a time, so that none is compared with an earlier one that came in late."""
+    def look(self) -> bool:
+        """Look once and say whether Envoy answered; one look at a time, so that none is compared with a later one."""
         with self._lock:
             for number, host in enumerate(self._hosts):
                 status = self._exit_status(number) if host not in self._dead else None
@@ -75,8 +73,9 @@ class Watch:
             try:
                 states = self._each()
             except AdminError:
-                return
+                return False
             self._compare(_out_everywhere(states), datetime.now(UTC))
+            return True
 
     def _compare(self, out: dict[str, str], now: datetime) -> None:
         for host in sorted(out.keys() - self._out):

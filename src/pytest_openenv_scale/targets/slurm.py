@@ -75,7 +75,7 @@ class SlurmTarget:
         life.callback(orderly.release)
         call("sbatch", "--version")
         folder = life.enter_context(JobFolder(Path(self._asked.given.text("dir") or default_folder()).expanduser()))
-        attached = self._asked.job or _allocation_we_are_in()
+        attached = self._asked.attached
         served = self._attach(life, folder, attached) if attached else self._submit(life, folder)
         began = time.monotonic()
         self._context.say(f"slurm: job {served.serving.id} runs on {listed(served.nodes)}; waiting for its servers")
@@ -128,7 +128,7 @@ class SlurmTarget:
     def _servers(self, served: _Served, folder: JobFolder) -> NodeServers:
         given, nodes = self._asked.given, len(served.nodes)
         built_in = find_application(self._context.root, given.text("app")).built_in
-        cpus = given.count("cpus_per_task") or (1 if isinstance(served.serving, BatchJob) else served.cpus_per_node)
+        cpus = given.count("cpus_per_task") or served.cpus_per_node
         limits: dict[str, str | int] = {
             "nodes": nodes,
             "server": given.text("server") or "hypercorn",
@@ -189,7 +189,7 @@ class SlurmTarget:
             limits={**endpoint.limits, "lb": policy, "envoy": self._asked.envoy, "envoys": fleet.count},
             default_limits={"hosts": len(served.nodes)},
             log_reader=front.log_tail,
-            exit_reader=lambda: front.exit_status() or servers.lost(),
+            exit_reader=lambda: how_it_ended(front, servers),
             proxy_reader=front.look,
         )
 
@@ -258,9 +258,10 @@ class _Served:
         return max((self.job.cpus or 1) // len(self.nodes), 1)
 
 
-def _allocation_we_are_in() -> int | None:
-    number = os.environ.get("SLURM_JOB_ID", "")
-    return int(number) if number.isdecimal() else None
+def how_it_ended(front: Front, servers: NodeServers) -> str | None:
+    """Say how it ended, or None: a job that is cancelled takes servers and Envoy along, so it is named first."""
+    status = front.exit_status()
+    return servers.lost() if status is None else servers.job_end() or status
 
 
 def _hardware(served: _Served) -> str:

@@ -30,6 +30,14 @@ _ASK_S = 1.0
 """Seconds between two questions about a job that runs; one that waits is asked about ever more seldom."""
 
 _SELDOM_S = 10.0
+_ENDING_S = 5.0
+"""Seconds within which a job that is being ended mostly has ended; what ignores SIGTERM takes longer."""
+
+_PAUSE_S = 0.2
+
+_AWAY_S = 60.0
+"""Seconds Slurm may not answer while a job waits."""
+
 _CANCEL_S = 30.0
 """Seconds a cancelled job gets to be gone."""
 
@@ -47,8 +55,8 @@ class Serving(Protocol):
 
     id: int
 
-    def ended(self) -> str | None:
-        """Say how it ended, or None while it runs."""
+    def ended(self, *, now: bool = False) -> str | None:
+        """Say how it ended, or None while it runs; `now` where an answer that is a second old will not do."""
         ...
 
 
@@ -154,7 +162,7 @@ class BatchJob:
         """
         until, pause, said = time.monotonic() + pending_s, 0.2, ""
         while True:
-            job = self._look()
+            job = self._look_patiently(until)
             if job.is_over:
                 raise TargetError(self._with_log(f"target slurm: job {self.id} {job.end_words} before it served"))
             if not job.is_waiting and job.nodes:
@@ -175,15 +183,26 @@ class BatchJob:
         reason = job.reason or "no reason"
         return f"target slurm: job {self.id} {how} and is cancelled; Slurm says {reason}{nodes}: {remedy(job)}"
 
-    def ended(self) -> str | None:
-        """See `Serving`; Slurm is asked once a second at most."""
-        if self._last is None or (not self._last.is_over and time.monotonic() - self._asked_at >= _ASK_S):
+    def ended(self, *, now: bool = False) -> str | None:
+        """See `Serving`; Slurm is otherwise asked once a second at most."""
+        stale = now or time.monotonic() - self._asked_at >= _ASK_S
+        if self._last is None or (not self._last.is_over and stale):
             try:
-                self._look()
+                _look_past_completing(self._look) if now else self._look()
             except SlurmError:
                 return None  # A controller that is away for a moment says nothing about the job.
-        job = self._last
-        return f"job {self.id} {job.end_words}" if job is not None and job.is_over else None
+        return _end_words(self._last, now=now)
+
+    def _look_patiently(self, until: float) -> Job:
+        """Look; a controller that restarts does not cost a job its place in the queue."""
+        until = min(until, time.monotonic() + _AWAY_S)
+        while True:
+            try:
+                return self._look()
+            except SlurmError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_ASK_S)
 
     def _look(self) -> Job:
         self._asked_at = time.monotonic()
@@ -258,16 +277,30 @@ class AttachedScript:
     ) -> None:
         uninterrupted(self._process.stop)
 
-    def ended(self) -> str | None:
-        """See `Serving`."""
+    def ended(self, *, now: bool = False) -> str | None:
+        """See `Serving`; of the job itself only with `now`, or once the script is gone."""
         status = self._process.exit_status()
-        if status is None:
+        if status is None and not now:
             return None
         try:
-            job = self._reader.read(self.id)
+            job = _look_past_completing(lambda: self._reader.read(self.id))
         except SlurmError:
             job = None
-        return f"job {self.id} {job.end_words}" if job and job.is_over else f"the script in job {self.id} {status}"
+        return _end_words(job, now=now) or (f"the script in job {self.id} {status}" if status else None)
+
+
+def _look_past_completing(look: Callable[[], Job | None]) -> Job | None:
+    """Return the job, as what it ended where Slurm is only just ending it and soon says so."""
+    until = time.monotonic() + _ENDING_S
+    while (job := look()) is not None and job.is_completing and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
+    return job
+
+
+def _end_words(job: Job | None, *, now: bool) -> str | None:
+    if job is None or not (job.is_over or (now and job.is_completing)):
+        return None
+    return f"job {job.id} {job.end_words}"
 
 
 def running_job(job_id: int) -> Job:

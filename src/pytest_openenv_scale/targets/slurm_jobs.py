@@ -57,8 +57,15 @@ class Job:
         return self.state not in _ALIVE
 
     @property
+    def is_completing(self) -> bool:
+        """Whether Slurm is ending it; older versions say only afterwards as what."""
+        return self.state == "COMPLETING"
+
+    @property
     def end_words(self) -> str:
-        """How it ended: "ended as FAILED (NonZeroExitCode, exited with code 3)"."""
+        """How it ended: "ended as FAILED (NonZeroExitCode, exited with code 3)"; or that it is being ended."""
+        if self.is_completing:
+            return "is being ended by Slurm (COMPLETING)"
         details = [self.reason] if self.reason else []
         if self.exit_code:
             details.append(in_words(self.exit_code))

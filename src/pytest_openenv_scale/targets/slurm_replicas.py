@@ -24,6 +24,11 @@ from .slurm_nodes import Node, listed
 _ANSWER_S = 1.0
 """Seconds a server gets to take a connection before it may be gone: a busy one takes its time."""
 
+_TOLD_S = 3.0
+"""Seconds until the scripts, or Slurm, have told how what is gone has ended."""
+
+_PAUSE_S = 0.2
+
 
 class NodeServers:
     """The servers on `nodes`, which `job` runs and whose logs are in `folder`; what `Replicas` asks for.
@@ -139,21 +144,26 @@ class NodeServers:
         return ProcessSampler(pids) if pids else None
 
     def lost(self) -> str | None:
-        """Say how the servers ended, or None while one takes connections.
+        """Say how the servers ended, or None while one takes connections and the job runs.
 
-        Slurm is asked only once none does: a controller has better things to do during a measurement.
+        Slurm is asked only once one does not: a controller has better things to do during a measurement.
         """
-        refused = None
-        for node in self._nodes:
-            refused = refusal(node.address, self._port)
-            if refused is None:
-                return None
-        names = listed(self._nodes)
-        if ended := self._job.ended():
-            return f"{ended} on {names}"
-        if len(self._nodes) == 1 and (status := self.exit_status(0)):
-            return f"the server {status}"
-        return f"{names} {refused}, and job {self._job.id} still runs"
+        refusals = [refusal(node.address, self._port) for node in self._nodes]
+        if not any(refusals):
+            return None
+        until = time.monotonic() + _TOLD_S
+        while (ended := self.job_end()) is None and all(refusals) and time.monotonic() < until:
+            if len(self._nodes) == 1 and (status := self.exit_status(0)):
+                return f"the server {status}"
+            time.sleep(_PAUSE_S)
+        if ended or not all(refusals):
+            return ended
+        return f"{listed(self._nodes)} {refusals[-1]}, and job {self._job.id} still runs"
+
+    def job_end(self) -> str | None:
+        """Say how the job ended, by Slurm's word of this moment, and on which nodes; None while it runs."""
+        ended = self._job.ended(now=True)
+        return f"{ended} on {listed(self._nodes)}" if ended else None
 
 
 def refusal(address: str, port: int) -> str | None:

@@ -35,7 +35,9 @@ OWNER = "openenv-scale-owner="
 """What a job's comment begins with; the label of the process it belongs to follows."""
 
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")
-_RESERVED = re.compile(r"--(array|chdir|export|job-name|nodes|output|parsable|test-only|time|wait|wrap)\b|-[aDJNotW]")
+_RESERVED = re.compile(
+    r"--(array|chdir|comment|error|export|job-name|nodes|output|parsable|requeue|test-only|time|wait|wrap)\b|-[aDeJNotW]"
+)
 
 
 def _seconds(value: str, what: str) -> float:
@@ -134,6 +136,12 @@ class SlurmSpec:
         return tuple(key for key in _JOB_KEYS if self.given.values.get(key) is not None)
 
     @property
+    def attached(self) -> int | None:
+        """The job to serve in: that of `job=`, or the one this process runs in; None where one is submitted."""
+        inside = os.environ.get("SLURM_JOB_ID", "")
+        return self.job or (int(inside) if inside.isdecimal() else None)
+
+    @property
     def nodes(self) -> int | None:
         """The number of nodes asked for; None where it was not said."""
         return self.given.count("nodes")
@@ -189,8 +197,8 @@ class SlurmSpec:
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
             f"--time={given.text('time') or DEFAULT_TIME}",
-            shlex.quote(f"--output={str(names.folder).replace('%', '%%')}/job.log"),
-            shlex.quote(f"--chdir={root}"),
+            f"--output={str(names.folder).replace('%', '%%')}/job.log",
+            f"--chdir={root}",
             "--no-requeue",
         ]
         if nodes > 1:
@@ -198,7 +206,8 @@ class SlurmSpec:
         directives += [f"--{key}={value}" for key in _PLAIN_DIRECTIVES if (value := given.text(key))]
         if cpus := given.count("cpus_per_task"):
             directives.append(f"--cpus-per-task={cpus}")
-        return (*directives, *(given.values.get("extra") or ()))
+        # What holds a space, or an option's dashes after one, stays one option.
+        return tuple(map(shlex.quote, (*directives, *(given.values.get("extra") or ()))))
 
     def _knobs(self, root: Path, names: JobNames, ports: Ports, largest_batch: int, cpus: int | None) -> dict[str, str]:
         given = self.given
