@@ -20,15 +20,25 @@ Collector = Callable[[bool], list[str]]
 Raises `TargetError` where it cannot look, for want of an engine for example.
 """
 
+
+class PartlyCollectedError(TargetError):
+    """Some leftovers could be removed, whose `lines` are these, and others not: `problems` says which and why."""
+
+    def __init__(self, lines: Sequence[str], problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.lines, self.problems = tuple(lines), tuple(problems)
+
+
 _SETTLED_S = 60.0
 """Seconds a folder is left alone at first: a run that just begins has made it but not yet locked it."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found: a line for each leftover, and by kind why there was no looking for it."""
+    """What was found: a line for each leftover, why others stay, and by kind why there was no looking for it."""
 
     lines: tuple[str, ...]
+    problems: tuple[str, ...]
     unreached: Mapping[str, str]
 
 
@@ -75,10 +85,14 @@ COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "slurm": _jobs, "s
 def collect(kinds: Sequence[str] = (), *, dry_run: bool = False) -> Collected:
     """Remove leftovers of these kinds (none named: of every kind); what belongs to a living run stays."""
     lines: list[str] = []
+    problems: list[str] = []
     unreached: dict[str, str] = {}
     for kind in kinds or COLLECTORS:
         try:
             lines += COLLECTORS[kind](dry_run)
+        except PartlyCollectedError as error:
+            lines += error.lines
+            problems += error.problems
         except TargetError as error:
             unreached[kind] = str(error).partition("\n")[0].removeprefix(f"{kind}: ")
-    return Collected(tuple(lines), unreached)
+    return Collected(tuple(lines), tuple(problems), unreached)

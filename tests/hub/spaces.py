@@ -207,7 +207,8 @@ def delete(hub: Hub, asked: Asked) -> Answer:
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}", query={"expand"})
-def info(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
+@routes.on("GET", "/api/spaces/{owner}/{name}/revision/{revision:main}")
+def info(hub: Hub, asked: Asked, owner: str, name: str, revision: str = "main") -> Answer:
     repo = hub.repo(asked, "space", f"{owner}/{name}")
     space = space_of(repo)
     return json_answer(

@@ -190,6 +190,16 @@ def test_private_makes_a_private_dataset_and_refuses_a_public_one(
     assert stored(hub, "alice/open") == {}
 
 
+def test_the_latest_run_needs_no_id_and_a_missing_one_is_told(
+    hub: Hub, runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = ("--results", runs[0].parent)
+    assert push("latest", REPO, *results) == 0
+    assert f"pushed {max(run.name for run in runs)}\n" in capsys.readouterr().out
+    assert push("nothing", REPO, *results) == 2
+    assert f"there is no run at nothing, and none of that id in {runs[0].parent}" in capsys.readouterr().err
+
+
 # --- pull
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +52,15 @@ def changes(hub: Hub) -> list[str]:
     return [
         one.path.rpartition("/")[2] for one in hub.asked() if one.method in ("POST", "DELETE") and SPACE in one.path
     ]
+
+
+def test_deploying_the_same_again_changes_nothing_and_says_so(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy() == 0
+    head = hub.repos["space", SPACE].head
+    capsys.readouterr()
+    assert deploy() == 0
+    assert capsys.readouterr().out.startswith("unchanged: ")
+    assert hub.repos["space", SPACE].head == head
 
 
 def test_a_space_is_created_with_what_it_is_told_and_its_files_come_last(
@@ -123,6 +134,45 @@ def test_the_script_deploys_with_the_hf_command_alone(hub: Hub, tmp_path: Path) 
     assert files(hub)["Dockerfile"] == deploy_file("hf_spaces/Dockerfile").read_bytes()
     assert hub.repos["space", SPACE].private
     assert hub.asked("POST", "/variables")[0].json()["value"] == "3"
+
+
+APP = """
+from pytest_openenv_scale.server.app import create_app
+from my_env.settings import LIMIT
+
+application = create_app(LIMIT)
+"""
+
+
+def test_an_app_of_the_current_folder_is_served_as_its_container_would(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Docker: the files that were uploaded, laid out as the Dockerfile does, and its command."""
+    source = tmp_path / "my_env"
+    (source / "server").mkdir(parents=True)
+    (source / "server" / "main.py").write_text(APP)
+    (source / "settings.py").write_text("LIMIT = 2\n")
+    monkeypatch.chdir(source)
+    assert deploy("--app", "server.main:application") == 0
+    space = tmp_path / "srv"
+    for path, content in files(hub).items():
+        if path == "serve.sh" or path.startswith("app/"):
+            place = space / path.removeprefix("app/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+    (app,) = re.findall(r"^ARG APP=(\S+)$", files(hub)["Dockerfile"].decode(), re.MULTILINE)[:1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    settings = {"APP": app, "HOST": "127.0.0.1", "PORT": str(port), "PATH": path, "HOME": str(tmp_path)}
+    server = subprocess.Popen(["sh", str(space / "serve.sh")], env=settings, cwd=tmp_path)
+    try:
+        with open_target(parse_target(f"http://127.0.0.1:{port}"), root=tmp_path, modes=("ws",)) as endpoint:
+            assert endpoint.urls == (f"http://127.0.0.1:{port}",)
+        assert server.poll() is None
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 # --- built

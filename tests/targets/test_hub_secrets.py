@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hub import TOKEN, Hub, HubError, running_hub
+from pytest_openenv_scale.__main__ import main
 from pytest_run import environ, run_pytest, write_test
 
 pytestmark = pytest.mark.real
@@ -106,26 +107,55 @@ def test_userinfo_of_a_url_reaches_neither_the_manifest_nor_the_dataset(hub: Hub
     assert re.search(rb"http://127\.0\.0\.1:\d+", stored[f"runs/{run.name}/manifest.json"])
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
-@pytest.mark.parametrize(
-    ("where", "arguments"),
-    [
-        ("POST /api/repos/create", ["push", "{run}", "alice/runs"]),
-        ("POST /api/datasets/alice/there/commit/main", ["push", "{run}", "alice/there"]),
-        ("GET /api/datasets/alice/there", ["pull", "alice/there"]),
-        ("POST /api/repos/create", ["deploy", "spaces", "alice/env"]),
-    ],
-    ids=["push-create", "push-commit", "pull", "deploy"],
-)
-def test_a_hub_that_echoes_the_token_is_not_quoted(
-    hub: Hub, stored_run: Path, tmp_path: Path, status: int, where: str, arguments: list[str]
-) -> None:
+ASKED = {
+    "push-create": ("POST /api/repos/create", ["push", "{run}", "alice/runs"]),
+    "push-commit": ("POST /api/datasets/alice/there/commit/main", ["push", "{run}", "alice/there"]),
+    "pull": ("GET /api/datasets/alice/there", ["pull", "alice/there"]),
+    "deploy": ("POST /api/repos/create", ["deploy", "spaces", "alice/env"]),
+}
+
+
+def refuse(hub: Hub, where: str, status: int) -> None:
     hub.add_dataset("alice/there")
     hub.failures += [(where, HubError(status, ECHO))] * 9  # Some requests are tried again.
+
+
+@pytest.mark.parametrize(("where", "arguments"), ASKED.values(), ids=ASKED)
+def test_a_hub_that_echoes_the_token_is_not_quoted(
+    hub: Hub, stored_run: Path, tmp_path: Path, where: str, arguments: list[str]
+) -> None:
+    refuse(hub, where, 400)
     done = scale(tmp_path, hub, *(argument.format(run=stored_run) for argument in arguments))
     assert done.returncode == 2
     told = [line for line in done.stderr.splitlines() if line.startswith(f"openenv-scale {arguments[0]}: ")]
     assert len(told) == 1
+    assert found_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 500])
+@pytest.mark.parametrize(("where", "arguments"), ASKED.values(), ids=ASKED)
+def test_whatever_status_it_echoes_the_token_with(
+    hub: Hub,
+    stored_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    where: str,
+    arguments: list[str],
+) -> None:
+    """In this process, which has the libraries imported already; what they log is looked at too."""
+    caplog.set_level("INFO")
+    hub.patch(monkeypatch, tmp_path / ".home")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.chdir(tmp_path)
+    refuse(hub, where, status)
+    assert main([argument.format(run=stored_run) for argument in arguments]) == 2
+    told = capfd.readouterr()
+    clean(told.out + told.err + caplog.text)
+    assert told.err.count(f"openenv-scale {arguments[0]}: ") == 1
+    assert "Traceback" not in told.err
     assert found_in(tmp_path) == []
 
 

@@ -105,7 +105,7 @@ def test_settings_are_set_then_measured_then_put_back(hub: Hub, tmp_path: Path) 
     assert set(rows["infrastructure"].to_pylist()) == {"hf-spaces"}
     assert set(rows["hardware"].to_pylist()) == {"cpu-upgrade"}
     assert pc.all(rows["success"]).as_py()
-    assert changes(hub) == ["variables", "variables", "hardware", "variables", "variables", "hardware"]
+    assert changes(hub) == ["variables", "variables", "hardware", "hardware", "variables", "variables"]
     assert (space.requested, space.variables) == ("cpu-basic", {})
     assert gc(hub, tmp_path) == "nothing left behind\n"
 

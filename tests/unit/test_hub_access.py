@@ -60,6 +60,11 @@ def test_a_hub_that_is_not_reached_is_told_with_where_it_is_looked_for() -> None
     )
 
 
+def test_a_hub_that_must_not_be_asked_is_no_matter_of_the_network() -> None:
+    error = type("OfflineModeIsEnabled", (Exception,), {})("Cannot reach …: offline mode is enabled.")
+    assert explained(error) == "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
+
+
 @pytest.mark.parametrize(
     "echo",
     [

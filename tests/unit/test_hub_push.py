@@ -107,7 +107,11 @@ def test_a_dry_run_does_not_even_import_the_client(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing", "alice/runs"], "openenv-scale push: there is no run at nothing\n"),
+        (
+            ["nothing", "alice/runs"],
+            "openenv-scale push: there is no run at nothing, and none of that id in openenv-results; "
+            "give --results, or write latest\n",
+        ),
         (
             [RUN_ID, "runs"],
             "openenv-scale push: 'runs' is no repository on the Hub; write USER/NAME, such as alice/openenv-runs\n",

@@ -81,6 +81,21 @@ def test_503_on_a_space_is_uvicorns_only_where_uvicorn_says_so() -> None:
     assert causes(says) == ["limit_concurrency"]
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn-h11", "Python/3.12 aiohttp/3.13"])
+@pytest.mark.parametrize("code", ["429", "502", "503"])
+def test_an_answer_in_the_name_of_the_server_is_never_the_platforms(code: str, server: str) -> None:
+    found = only(on_a_space(status(code, f"HTTP {code} from {server}"), peak_concurrency=40))
+    assert not found.cause.startswith("platform")
+    assert sentence(found).startswith("the server refused 8 sessions")
+
+
+def test_a_server_that_died_in_its_space_is_not_the_platforms_doing() -> None:
+    ending = "the Space stopped with an error (stage RUNTIME_ERROR): OOM"
+    found = only(on_a_space(RESET, status("503"), peak_concurrency=40, server_exit=ending))
+    assert (found.cause, found.count, found.text) == ("server_died", 32, f"the server died: {ending}")
+    assert sentence(found).startswith("the server refused 32 sessions")
+
+
 def test_429_keeps_how_long_to_wait() -> None:
     found = only(on_a_space(status("429", "HTTP 429 Too Many Requests (Retry-After: 30 s)"), peak_concurrency=8))
     assert found.cause == "platform_rate"
@@ -100,7 +115,6 @@ def test_http_endpoints_that_are_not_reachable_are_told_with_the_mode_that_is() 
     ("ending", "remedy"),
     [
         ("the Space went to sleep (stage SLEEPING)", "give it a longer sleep_time="),
-        ("the Space stopped with an error (stage RUNTIME_ERROR): OOM", "see the last lines of its log"),
         ("the Space is being built (stage BUILDING)", "measure again once it runs"),
     ],
 )

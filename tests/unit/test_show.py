@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ SPECS = {
     "slurm_single": "slurm:partition=cpu,time=30,cpus_per_task=8,env.TOKEN=hunter2",
     "slurm_multi": "slurm:nodes=3,account=me,mem=16G,max_envs=100,extra=--exclusive",
     "slurm_job": "slurm:job=77",
+    "spaces": "spaces:alice/env",
+    "spaces_settings": "spaces:alice/env,hardware=cpu-upgrade,workers=4,max_envs=64,env.MODE=hunter2",
+    "spaces_temporary": "spaces,temporary,hardware=t4-small,sleep_time=5m",
+    "spaces_temporary_app": "spaces:alice/bench,temporary,app=server.app:app,env.MODE=hunter2",
     "url": "http://user:hunter2@one:8000,cores=8",
 }
 
@@ -41,7 +46,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "repository").mkdir()
     monkeypatch.chdir(tmp_path / "repository")
     monkeypatch.setenv("XDG_CACHE_HOME", "/CACHE")
-    for name in ("HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS", "PYTHONPATH", "PYTHONUNBUFFERED"):
+    for name in ("HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS", "PYTHONPATH", "PYTHONUNBUFFERED", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "repository"
 
@@ -54,7 +59,7 @@ def shown(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> st
     text = told.out
     for place, name in places.items():
         text = text.replace(place, name)
-    return text
+    return text.replace(f"-{version('pytest-openenv-scale')}-", "-VERSION-")
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -86,7 +91,9 @@ def test_the_app_of_an_environment_repository_is_shown(root: Path, capsys: pytes
 
 
 def test_a_server_is_shown_as_it_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = ServedApplication(ServerOptions(app="nowhere:app"), TargetContext(root), target="local")
+    # One that goes on, so that its command line is there to be read.
+    (root / "waits.py").write_text("import time\ntime.sleep(60)\n")
+    served = ServedApplication(ServerOptions(app="waits:app"), TargetContext(root), target="local")
     launch = served.launch()
     served.start()
     try:
@@ -125,6 +132,16 @@ def test_what_cannot_be_read_is_one_line_and_exit_code_2(
 def test_a_wrong_batch_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "local", "--batch", "0"]) == 2
     assert "--batch must be a whole number" in capsys.readouterr().err
+
+
+def test_inside_an_allocation_what_is_shown_is_not_submitted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    text = shown(root, capsys, "slurm")
+    assert "SLURM_JOB_ID=77 \\\nbash SCRIPT" in text
+    assert "## SCRIPT, for one node; nodes=N shows that for several" in text
+    assert "sbatch --parsable" not in text
 
 
 def test_nothing_is_started_or_reached(root: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from pytest_openenv_scale.targets.spaces_spec import NEVER, VCPUS, parse_space
 pytest.importorskip("huggingface_hub", reason="needs the huggingface_hub package")
 
 from hub import TOKEN, Hub, HubError, hub
+from hub import spaces as hub_spaces
+from server_process import running_server
 
 __all__ = ["hub"]
 ENV = "alice/env"
@@ -31,10 +33,30 @@ def lines() -> list[str]:
     return []
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    """One real server for every Space: what it is told by its variables is not looked at here."""
+    with running_server() as (_, place):
+        host, _, port = place.partition(":")
+        yield host, int(port)
+
+
+@pytest.fixture(autouse=True)
+def one_server(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shared:
+        def __init__(self, variables: dict[str, str]) -> None:
+            self.address, self.log = address, ["listening on"]
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(hub_spaces, "Server", Shared)
+
+
 @pytest.fixture
 def space(hub: Hub, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Open a target on the stand-in; `token=None` for somebody who is not logged in."""
-    monkeypatch.setattr(spaces_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(spaces_api, "FIRST_PATIENCE_S", 0.0)
     monkeypatch.setattr(spaces_stage, "_FIRST_PAUSE_S", 0.02)
 
     def opened(text: str = f"spaces:{ENV}", *, token: str | None = TOKEN, modes: tuple[str, ...] = ("ws",)) -> Any:
@@ -229,7 +251,7 @@ def test_what_failed_is_told_with_the_end_of_its_log(
 
 def test_a_space_that_takes_too_long_is_given_up(hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spaces_stage, "START_S", 0.0)
-    hub.add_space(ENV, stage="BUILDING", build_log=["pulling\n"])
+    hub.add_space(ENV, stage="BUILDING", build_log=["pulling\n"], run_log=[])
     assert refusal(space()).splitlines() == [
         "target spaces: alice/env starts still (APP_STARTING) after 0 minutes",
     ]
@@ -275,14 +297,20 @@ def test_trouble_of_the_hub_is_one_line_without_the_token(hub: Hub, space: Opene
     assert "\n" not in message
 
 
-def test_what_passes_by_itself_is_waited_for(hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_passes_by_itself_is_waited_for_and_said_once(
+    hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add_space(ENV)
     target = space()
-    monkeypatch.setattr(spaces_api, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(spaces_api, "FIRST_PATIENCE_S", 5.0)
     monkeypatch.setattr(spaces_api, "_PAUSE_S", 0.01)
     hub.failures += [("/runtime", HubError(503, "busy")), ("/runtime", HubError(429, "slow down"))]
     with target as endpoint:
         assert endpoint.urls
+    assert [line for line in lines if "cannot" in line] == [
+        "spaces: alice/env: cannot see its stage yet, trying for 60 s: the Hub failed (503); "
+        "do it again later, status: https://status.huggingface.co"
+    ]
 
 
 def test_a_space_that_leaves_its_stage_is_seen(hub: Hub, space: Opener) -> None:
@@ -312,13 +340,16 @@ def test_settings_are_set_measured_with_and_put_back(hub: Hub, space: Opener, li
         ("variables", {"key": "WORKERS", "value": "2"}),
         ("variables", {"key": "MAX_CONCURRENT_ENVS", "value": "8"}),
         ("hardware", {"flavor": "cpu-upgrade", "sleepTimeSeconds": 600}),
+        ("hardware", {"flavor": "cpu-basic"}),
         ("variables", {"key": "WORKERS", "value": "1"}),
         ("variables", {"key": "MAX_CONCURRENT_ENVS"}),
-        ("hardware", {"flavor": "cpu-basic"}),
     ]
     assert (there.requested, there.variables) == ("cpu-basic", {"WORKERS": "1", "MODE": "calm"})
     assert spaces_journal.entries() == []
-    assert lines[-1] == "spaces: alice/env gets back hardware cpu-basic, MAX_CONCURRENT_ENVS unset, its WORKERS"
+    assert lines[-2:] == [
+        "spaces: alice/env gets back hardware cpu-basic",
+        "spaces: alice/env gets back MAX_CONCURRENT_ENVS unset, its WORKERS",
+    ]
 
 
 def test_hardware_that_was_only_asked_for_is_not_measured_on(hub: Hub, space: Opener) -> None:
@@ -338,11 +369,9 @@ def test_hardware_for_a_run_sleeps_by_itself_unless_told_otherwise(hub: Hub, spa
 
 def test_a_sleep_time_alone_is_changed_and_put_back(hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", sleep_time=None).space
-    target = space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=300")
-    with pytest.MonkeyPatch.context() as quick:
-        quick.setattr(spaces_stage, "_SETTLE_S", 0.0)
-        with target:
-            assert there.sleep_time == 300
+    with space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=300") as endpoint:
+        assert there.sleep_time == 300
+        assert endpoint.startup_s < spaces_stage._SETTLE_S  # It does not restart for that.
     assert there.sleep_time is None
     assert changes(hub) == [("sleeptime", {"seconds": 300}), ("sleeptime", {"seconds": -1})]
 
@@ -368,8 +397,11 @@ def test_hardware_nobody_pays_for_is_told_and_the_rest_put_back(hub: Hub, space:
     assert spaces_journal.entries() == []
 
 
-def test_settings_of_somebody_else_cannot_be_changed(hub: Hub, space: Opener) -> None:
+def test_settings_of_somebody_else_cannot_be_changed(hub: Hub, space: Opener, lines: list[str]) -> None:
     hub.add_space("bob/env")
+    assert "cannot set its hardware to cpu-upgrade" in refusal(space("spaces:bob/env,hardware=cpu-upgrade"))
+    assert not [line for line in lines if "gets back" in line]  # Nothing was changed.
+    hub.requests.clear()
     message = refusal(space("spaces:bob/env,workers=2"))
     assert message.startswith("target spaces: bob/env: cannot read its variables: the token may not do this (403)")
     assert changes(hub) == []
@@ -387,12 +419,85 @@ def test_what_cannot_be_put_back_is_told_and_stays_on_file(hub: Hub, space: Open
     target = space(f"spaces:{ENV},max_envs=4")
     target.__enter__()
     hub.failures.append(("DELETE /api/spaces/alice/env/variables", HubError(403, "no")))
-    with pytest.raises(TargetError, match="openenv-scale gc spaces puts them back"):
+    with pytest.raises(
+        TargetError, match="did not get back MAX_CONCURRENT_ENVS unset; openenv-scale gc spaces"
+    ) as caught:
         target.__exit__(None, None, None)
+    assert str(caught.value).endswith(f"{hub.url}/spaces/alice/env/settings")
     (entry,) = spaces_journal.entries()
     assert (entry.repo_id, entry.before.variables) == (ENV, {"MAX_CONCURRENT_ENVS": None})
     assert there.variables == {"MAX_CONCURRENT_ENVS": "4"}
     assert TOKEN not in (spaces_journal.state_folder() / f"{entry.id}.json").read_text()
+
+
+def test_what_is_billed_is_put_back_though_something_else_is_refused(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV).space
+    target = space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4")
+    target.__enter__()
+    hub.failures.append(("DELETE /api/spaces/alice/env/variables", HubError(403, "no")))
+    with pytest.raises(TargetError, match="did not get back MAX_CONCURRENT_ENVS unset"):
+        target.__exit__(None, None, None)
+    assert (there.requested, there.variables) == ("cpu-basic", {"MAX_CONCURRENT_ENVS": "4"})
+
+
+def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
+    hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    there = hub.add_space(ENV).space
+    target = space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4")
+    target.__enter__()
+    monkeypatch.setattr(spaces_api.SpaceApi.runtime, "__defaults__", (0.0,))
+    with pytest.MonkeyPatch.context() as down:
+        gone = huggingface_hub.get_session().__class__
+        down.setattr(gone, "send", unreachable)
+        with pytest.raises(TargetError) as caught:
+            target.__exit__(None, None, None)
+    assert "so alice/env did not get back hardware cpu-basic, MAX_CONCURRENT_ENVS unset; " in str(caught.value)
+    assert there.requested == "cpu-upgrade"
+    (entry,) = spaces_journal.entries()
+    left_by_a_dead_process(entry)
+    assert len(gc.collect(["spaces"]).lines) == 1
+    assert (there.requested, there.variables) == ("cpu-basic", {})
+
+
+def unreachable(*arguments: object, **options: object) -> None:
+    import httpx
+
+    raise httpx.ConnectError("[Errno 111] Connection refused")
+
+
+def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = ["RUNNING", "RUNNING", "APP_STARTING", "RUNNING"]
+
+    class Slow(spaces_api.SpaceApi):
+        def runtime(self, patience_s: float = 0.0) -> spaces_api.Runtime:
+            return spaces_api.Runtime(stages.pop(0), "cpu-upgrade", "cpu-upgrade", 3600, 1, "")
+
+    monkeypatch.setattr(spaces_stage, "_FIRST_PAUSE_S", 0.0)
+    wanted = spaces_stage.Wanted("cpu-upgrade", restarted=True)
+    spaces_stage.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None)
+    assert stages == []
+
+
+def test_what_cannot_be_put_on_file_is_not_changed(
+    hub: Hub, space: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add_space(ENV)
+    target = space(f"spaces:{ENV},max_envs=4")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert "set XDG_STATE_HOME to a folder that can" in refusal(target)
+    assert changes(hub) == []
+
+
+def test_two_workers_of_one_run_are_told_from_two_runs(hub: Hub, space: Opener) -> None:
+    hub.add_space(ENV)
+    target = space(f"spaces:{ENV},max_envs=4")
+    other = spaces_journal.new_entry(hub.url, ENV, "run-1")
+    replace(other, owner=other.owner.replace(":", ":1", 1).rpartition(":")[0] + ":elsewhere").write()
+    assert "another pytest-xdist worker of this run has changed its settings" in refusal(target)
 
 
 def test_a_space_another_run_has_changed_is_refused(hub: Hub, space: Opener) -> None:
@@ -443,6 +548,11 @@ def test_a_temporary_space_that_fails_to_upload_is_deleted(hub: Hub, space: Open
     assert hub.repos == {}
 
 
+def test_a_temporary_space_is_not_made_of_what_is_not_there(hub: Hub, space: Opener) -> None:
+    assert "there is no folder" in refusal(space("spaces,temporary,folder=./nope"))
+    assert changes(hub) == []
+
+
 def test_a_temporary_space_needs_a_token(hub: Hub, space: Opener) -> None:
     assert "run hf auth login" in refusal(space("spaces,temporary", token=None))
 
@@ -490,7 +600,9 @@ def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(hub: Hub, 
 def test_gc_leaves_what_was_changed_on_another_hub(hub: Hub, space: Opener) -> None:
     space()
     left = left_by_a_dead_process(spaces_journal.new_entry("http://127.0.0.9:1", ENV, None, temporary=True))
-    assert gc.collect(["spaces"]).lines == ()
+    found = gc.collect(["spaces"])
+    assert found.lines == ()
+    assert found.problems == ("spaces: something is left on http://127.0.0.9:1; set HF_ENDPOINT to it",)
     assert spaces_journal.entries() == [left]
 
 
@@ -501,7 +613,8 @@ def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(hub: Hub, space: O
     left = left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, None, before=before))
     found = gc.collect(["spaces"])
     assert found.lines == ()
-    assert "alice/env: cannot read its variables: " in found.unreached["spaces"]
+    (problem,) = found.problems
+    assert problem.startswith("spaces: alice/env: cannot read its variables: ")
     assert spaces_journal.entries() == [left]
 
 
@@ -514,6 +627,16 @@ def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, 
         assert there.variables == {"MODE": "slow"}
     assert there.variables == {"MODE": "calm"}
     assert lines[0] == "spaces: alice/env still has the settings of a killed run"
+
+
+def test_hardware_a_killed_run_left_is_not_taken_for_the_spaces_own(hub: Hub, space: Opener) -> None:
+    there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", sleep_time=3600).space
+    target = space(f"spaces:{ENV},hardware=cpu-upgrade")
+    before = spaces_journal.Settings(hardware="cpu-basic", sleep_time=172800)
+    left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, "run-7", before=before))
+    with target as endpoint:
+        assert endpoint.hardware == there.requested == "cpu-upgrade"
+    assert there.requested == "cpu-basic"
 
 
 def test_a_journal_that_cannot_be_read_is_passed_over(hub: Hub, space: Opener) -> None:

@@ -62,6 +62,9 @@ def run(given: argparse.Namespace) -> int:
         return complain("deploy", str(error))
     from pytest_openenv_scale.core.format import size
 
+    if not done.changed:
+        print(f"unchanged: {done.url} has the files of {source.says} already")
+        return 0
     what = "created" if done.created else "updated"
     print(f"{what} {done.url} from {source.says}: {done.files} files, {size(done.size)}")
     print(f"it builds now; measure it: pytest -m scaling --openenv-target spaces:{repo_id}")

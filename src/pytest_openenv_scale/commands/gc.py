@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Remove what runs left behind that were killed (SIGKILL, a crash); what a living run uses is left alone.
 
-    Exit code 2 where a kind that is named cannot be looked for, else 0.
+    Exit code 2 where a leftover cannot be removed, or a kind that is named cannot be looked for, else 0.
     """
     from pytest_openenv_scale.core.grammar import nearest
     from pytest_openenv_scale.gc import COLLECTORS, collect
@@ -31,11 +31,13 @@ def run(given: argparse.Namespace) -> int:
     found = collect(given.kinds, dry_run=given.dry_run)
     for line in found.lines:
         print(f"{'would remove' if given.dry_run else 'removed'} {line}")
-    if not found.lines and not (given.kinds and found.unreached):
+    for problem in found.problems:
+        complain("gc", problem)
+    if not (found.lines or found.problems) and not (given.kinds and found.unreached):
         print("nothing left behind")
     for kind, why in found.unreached.items():
         if given.kinds:
             complain("gc", f"{kind}: {why}")
         else:
             print(f"{kind}: not looked for: {why}")
-    return USAGE_ERROR if given.kinds and found.unreached else 0
+    return USAGE_ERROR if found.problems or (given.kinds and found.unreached) else 0

@@ -16,6 +16,9 @@ SPACE = "the Space "
 _TURNED_AWAY = frozenset({"connection_reset", "closed_early", "refused"})
 _NO_SERVER = frozenset({"502", "503", "504"})
 _NOT_SERVED = frozenset({"403", "404", "405"})
+_FROM_SERVER = re.compile(r"\bfrom (uvicorn|hypercorn|granian|daphne|gunicorn|python/)", re.IGNORECASE)
+"""The Server header of what runs in a Space, which its proxy passes on: such an answer is not the platform's."""
+
 _REMEDIES = {
     "SLEEPING": "give it a longer sleep_time= (cpu-basic has a fixed one), and measure again",
     "PAUSED": "restart it, and measure again",
@@ -24,13 +27,15 @@ _REMEDIES = {
 
 
 def space_stopped(evidence: Evidence) -> Refusal | None:
-    """A Space that left its stage RUNNING while it was measured: asleep, paused, restarted, gone wrong."""
+    """A Space that left its stage RUNNING while it was measured: asleep, paused, restarted; or its server died."""
     ending = evidence.summary.server_exit
     if ending is None or not ending.startswith(SPACE):
         return None
     claimed = evidence.claim(lambda error: error.type in (*_TURNED_AWAY, "timeout") or _answered(error))
     stage = re.search(r"stage (\w+)", ending)
     remedy = _REMEDIES.get(stage[1] if stage else "", "measure again once it runs; nobody may change it meanwhile")
+    if stage and stage[1] == "RUNTIME_ERROR":
+        return Refusal("server_died", total(claimed), evidence.batch, f"the server died: {ending}", remedy)
     return Refusal("platform_stage", total(claimed), evidence.batch, ending, remedy)
 
 
@@ -45,7 +50,7 @@ def by_space(evidence: Evidence) -> Iterator[Refusal]:
 
 def _rate(evidence: Evidence) -> Refusal | None:
     """429: no OpenEnv server answers that."""
-    claimed = evidence.claim(lambda error: error.code == "429")
+    claimed = evidence.claim(lambda error: error.code == "429" and not _by_server(error))
     if not claimed:
         return None
     said = (claimed[0].message or "HTTP 429").strip()[:200]
@@ -60,14 +65,18 @@ def _rate(evidence: Evidence) -> Refusal | None:
 
 def _connections(evidence: Evidence) -> Refusal | None:
     """Handshakes turned away while others were held, by something that named no limit of the server's."""
-    if not evidence.summary.peak_concurrency:
+    if not evidence.summary.held:
         return None
     claimed = evidence.claim(
-        lambda error: error.phase == "connect" and (error.type in _TURNED_AWAY or error.code in _NO_SERVER)
+        lambda error: (
+            error.phase == "connect"
+            and (error.type in _TURNED_AWAY or error.code in _NO_SERVER)
+            and not _by_server(error)
+        )
     )
     if not claimed:
         return None
-    held = evidence.summary.peak_concurrency
+    held = evidence.summary.held
     how = ", ".join(sorted({_how(error) for error in claimed}))
     slots = _slots(evidence)
     more = f", whose own limit is {slots:,}," if slots is not None and slots > held else ""
@@ -101,12 +110,16 @@ def _answered(error: ErrorCount) -> bool:
     return error.code in _NO_SERVER or error.code in _NOT_SERVED
 
 
+def _by_server(error: ErrorCount) -> bool:
+    return _FROM_SERVER.search(error.message or "") is not None
+
+
 def _how(error: ErrorCount) -> str:
     return f"HTTP {error.code}" if error.type == "handshake_status" else str(error.type).replace("_", " ")
 
 
 def _open(evidence: Evidence) -> str:
-    return f"with {text_of.count_of(evidence.summary.peak_concurrency, 'session')} open"
+    return f"with {text_of.count_of(evidence.summary.held, 'session')} open"
 
 
 def _slots(evidence: Evidence) -> int | None:

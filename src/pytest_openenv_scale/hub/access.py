@@ -75,7 +75,9 @@ def explained(error: Exception) -> str:
     response: Any = getattr(error, "response", None)
     status: int | None = getattr(response, "status_code", None)
     name = type(error).__name__
-    if name in ("ConnectError", "ConnectTimeout", "OfflineModeIsEnabled", "ReadTimeout", "ProxyError"):
+    if name == "OfflineModeIsEnabled":
+        return "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
+    if name in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError"):
         return f"the Hub cannot be reached ({name}: {_first_line(str(error))}); check the network and HF_ENDPOINT"
     if status is None:
         return f"{name}: {_first_line(str(error))}"

@@ -145,14 +145,46 @@ def _slurm(spec: TargetSpec, context: TargetContext) -> list[Part]:
     asked = SlurmSpec(spec)
     request = asked.example_request(context.root, largest_batch=context.largest_batch)
     hidden = dict.fromkeys(asked.given.env, HIDDEN)
-    if asked.job is not None:
-        command = Part("command", _command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(asked.job), **hidden}))
+    title = "SCRIPT"
+    if asked.attached is not None:
+        command = Part("command", _command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(asked.attached), **hidden}))
+        title += "" if asked.nodes else ", for one node; nodes=N shows that for several"
         script = render_attached(request)
     else:
         command = Part("command", _command(["sbatch", "--parsable", "--export=ALL", "SCRIPT"], hidden))
         script = render(request)
     serves = Part("what the script hands over to, on every node", str(deploy_file(SERVES)))
-    return [command, Part("SCRIPT", script.rstrip()), serves]
+    return [command, Part(title, script.rstrip()), serves]
+
+
+def _spaces(spec: TargetSpec, context: TargetContext) -> list[Part]:
+    from .spaces import SpacesTarget
+    from .spaces_source import DOCKERFILE, space_files
+    from .spaces_spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, WORKERS
+    from .spaces_temporary import NewSpace
+
+    target = SpacesTarget(spec, context)
+    asked = target.asked
+    new = NewSpace.asked(asked)
+    variables = new.variables if asked.temporary else asked.variables
+    sleeps = asked.sleep_time or (SAFE_SLEEP_S if asked.hardware not in (None, FREE) else None)
+    lines = [f"hardware    {new.hardware}"] if asked.hardware or asked.temporary else []
+    lines += [] if sleeps is None else [f"sleep time  {'never' if sleeps == NEVER else f'{sleeps} s'}"]
+    lines += [
+        f"variable    {name}={text if name in (WORKERS, MAX_ENVS) else HIDDEN}" for name, text in variables.items()
+    ]
+    if not asked.temporary:
+        if not lines:
+            return [Part("nothing is set on the Space; it is measured as it is", str(asked.repo_id))]
+        text = "\n".join([f"Space       {asked.repo_id}", *lines])
+        return [Part("set on the Space where it differs, and put back afterwards", text)]
+    name = asked.repo_id or "USER/openenv-scale-…"
+    files = space_files(target.source(), name.partition("/")[2])
+    return [
+        Part("a private Space, made for the run and deleted after it", "\n".join([f"Space       {name}", *lines])),
+        Part(f"its files: {target.source().says}", "\n".join(sorted(files))),
+        Part(DOCKERFILE, files[DOCKERFILE].decode("utf-8", "replace").rstrip()),
+    ]
 
 
 def _url(spec: TargetSpec, context: TargetContext) -> list[Part]:
@@ -171,5 +203,6 @@ _DESCRIBE: Mapping[str, Callable[[TargetSpec, TargetContext], list[Part]]] = {
     "local": _local,
     "provider": _provider,
     "slurm": _slurm,
+    "spaces": _spaces,
     "url": _url,
 }

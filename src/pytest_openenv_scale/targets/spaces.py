@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
@@ -18,7 +17,8 @@ from .context import TargetContext
 from .diagnose import server_name
 from .ready import ATTACH_S, START_S, wait_until_ready
 from .spaces_api import SpaceApi, SpaceInfo, connect_to_hub, quiet
-from .spaces_settings import change
+from .spaces_settings import Changed, change
+from .spaces_source import SpaceSource
 from .spaces_spec import MAX_ENVS, VCPUS, WORKERS, parse_space
 from .spaces_stage import Wanted, gone, wait_until_running, with_log
 from .termination import orderly
@@ -36,7 +36,7 @@ class SpacesTarget:
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
-        self._asked = parse_space(spec)
+        self.asked = parse_space(spec)
         self._context = context
         self._life = ExitStack()
 
@@ -66,29 +66,31 @@ class SpacesTarget:
             raise TargetError(left)
 
     def _start(self, life: ExitStack) -> Endpoint:
-        asked, say = self._asked, self._context.say
+        asked, say = self.asked, self._context.say
         api = connect_to_hub()
         orderly.hold()
         life.callback(orderly.release)
         name = spaces_temporary.name_of(api, asked) if asked.temporary else asked.repo_id
-        space = SpaceApi(api, str(name))
+        space = SpaceApi(api, str(name), say)
         began = time.monotonic()
         if asked.temporary:
+            source = self.source()
+            source.check()
             spaces_temporary.create(space, asked, self._context.run_id, life, say)
-            self._deploy(space)
-            info, notes = space.info(), (f"{space.repo_id} is made for this run, and deleted after it",)
+            self._deploy(space, source)
+            info, changed = space.info(), Changed((f"{space.repo_id} is made for this run, and deleted after it",))
         else:
             info = space.info()
-            runtime = space.runtime()
-            notes = change(space, asked, runtime, life, self._context.run_id, say)
-        return self._attach(space, info, notes, began)
+            changed = change(space, asked, life, self._context.run_id, say)
+        return self._attach(space, info, changed, began)
 
-    def _deploy(self, space: SpaceApi) -> None:
-        from .spaces_deploy import SpaceSource, create_or_update
+    def source(self) -> SpaceSource:
+        """Return what a temporary Space is made of."""
+        return SpaceSource.parse(app=self.asked.app, folder=self.asked.folder, root=self._context.root)
 
-        asked, root = self._asked, self._context.root
-        folder = root / Path(asked.folder or ".").expanduser() if asked.folder or asked.app else None
-        source = SpaceSource(folder, asked.app)
+    def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
+        from .spaces_deploy import create_or_update
+
         self._context.say(f"spaces: uploading {source.says} to {space.repo_id}")
         try:
             with quiet():
@@ -96,13 +98,13 @@ class SpacesTarget:
         except (HubError, TargetError) as error:
             raise TargetError(f"target spaces: {error}") from None
 
-    def _attach(self, space: SpaceApi, info: SpaceInfo, notes: tuple[str, ...], began: float) -> Endpoint:
-        asked, url = self._asked, info.url
+    def _attach(self, space: SpaceApi, info: SpaceInfo, changed: Changed, began: float) -> Endpoint:
+        asked, url = self.asked, info.url
         if url is None:
             raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
         headers = {**_authorization(info), **self._context.headers}
         runs = info.runtime is not None and info.runtime.stage == "RUNNING"
-        wanted = Wanted(asked.hardware, restarted=bool(notes) and not asked.temporary)
+        wanted = Wanted(asked.hardware, moved=changed.moves, restarted=changed.restarts)
         runtime = wait_until_running(space, wanted, lambda: server_name(url, headers), self._context.say)
         facts = _Facts(space)
         endpoint = Endpoint(
@@ -114,11 +116,11 @@ class SpacesTarget:
             limits=_limits(facts.variables()),
             headers=headers,
             hardware=runtime.hardware,
-            notes=notes,
+            notes=changed.notes,
             log_reader=facts.log,
             exit_reader=facts.exit_status,
         )
-        started = bool(notes) or not runs
+        started = asked.temporary or changed.moves or changed.restarts or not runs
         answered_s = self._await(space, info, endpoint, started)
         return replace(endpoint, startup_s=time.monotonic() - began if started else answered_s)
 

@@ -22,6 +22,9 @@ _LOG_S = 10.0
 PATIENCE_S = 60.0
 """Seconds within which the Hub may fail in ways that pass."""
 
+FIRST_PATIENCE_S = 10.0
+"""The same for the first request of all: nothing is lost, and there may be no network at all."""
+
 _PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 30.0
 _PASSING = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError")
@@ -58,19 +61,22 @@ class HubTroubleError(TargetError):
 
 
 class SpaceApi:
-    """Requests about one Space, with the token of `huggingface_hub`.
+    """Requests about one Space, with the token of `huggingface_hub`; `say` is told where one has to be repeated.
 
     Raises:
         TargetError: from every method: one line, without a token.
     """
 
-    def __init__(self, api: Any, repo_id: str) -> None:
+    def __init__(self, api: Any, repo_id: str, say: Callable[[str], None] = lambda line: None) -> None:
         self.api = api  # An HfApi, whose types are partly unknown.
         self.repo_id = repo_id
+        self._say = say
 
     def info(self) -> SpaceInfo:
         """Return what the Hub knows of the Space."""
-        found = self.ask("read the Space", lambda: self.api.space_info(self.repo_id, timeout=_REQUEST_S), PATIENCE_S)
+        found = self.ask(
+            "read the Space", lambda: self.api.space_info(self.repo_id, timeout=_REQUEST_S), FIRST_PATIENCE_S
+        )
         subdomain = f"https://{found.subdomain}.hf.space" if found.subdomain else None
         return SpaceInfo(
             url=(found.host or subdomain or "").rstrip("/") or None,
@@ -90,7 +96,7 @@ class SpaceApi:
 
     def exists(self) -> bool:
         """Say whether there is such a Space."""
-        return self.ask("look for the Space", lambda: self.api.repo_exists(self.repo_id, repo_type="space"))
+        return self.ask("look for the Space", lambda: self.api.repo_exists(self.repo_id, repo_type="space"), PATIENCE_S)
 
     def log(self, lines: int, *, build: bool = False) -> str:
         """Return the end of its log, or of its build's; empty where the token may not read it."""
@@ -116,6 +122,7 @@ class SpaceApi:
             HubTroubleError: "target spaces: USER/NAME: cannot <what>: why".
         """
         until = time.monotonic() + patience_s
+        repeated = False
         while True:
             try:
                 with quiet():
@@ -123,10 +130,13 @@ class SpaceApi:
             except Exception as error:
                 status, pause = _status(error), _retry_after(error)
                 passing = type(error).__name__ in _PASSING or status == 429 or (status or 0) >= 500
+                why = _words(error, status, pause)
                 if not passing or time.monotonic() + pause > until:
                     # Not chained: a traceback of the original would show the request.
-                    why = _words(error, status, pause)
                     raise HubTroubleError(f"target spaces: {self.repo_id}: cannot {what}: {why}", status) from None
+            if not repeated:
+                self._say(f"spaces: {self.repo_id}: cannot {what} yet, trying for {patience_s:.0f} s: {why}")
+            repeated = True
             time.sleep(min(pause, _LONGEST_PAUSE_S))
 
 

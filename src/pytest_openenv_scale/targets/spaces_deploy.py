@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A Space after its deployment: its page, whether it was `created`, how many files it was made of, their bytes."""
+    """A Space after its deployment: its page, how many files it was made of and their bytes.
+
+    `created` says that it was not there before, `changed` that any of its files is another one now.
+    """
 
     url: str
     created: bool
+    changed: bool
     files: int
     size: int
 
@@ -61,8 +65,8 @@ def create_or_update(
         else:
             _check(api, repo_id, private=private)
             _tell(api, repo_id, hardware, variables or {})
-        _upload(api, repo_id, files)
-    return Deployed(f"{api.endpoint}/spaces/{repo_id}", created, len(files), size)
+        changed = _upload(api, repo_id, files)
+    return Deployed(f"{api.endpoint}/spaces/{repo_id}", created, changed, len(files), size)
 
 
 def _check(api: HfApi, repo_id: str, *, private: bool) -> None:
@@ -88,12 +92,14 @@ def _tell(api: HfApi, repo_id: str, hardware: str | None, variables: Mapping[str
             api.request_space_hardware(repo_id, hardware)  # pyright: ignore[reportArgumentType]
 
 
-def _upload(api: HfApi, repo_id: str, files: Mapping[str, bytes]) -> None:
+def _upload(api: HfApi, repo_id: str, files: Mapping[str, bytes]) -> bool:
+    """Commit what differs and say whether anything did."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     there = api.list_repo_files(repo_id, repo_type="space")
     stale = [path for path in there if path.startswith(OURS) and path not in files and "serve.sh" in files]
-    api.create_commit(
+    before = api.space_info(repo_id).sha
+    done = api.create_commit(
         repo_id,
         [
             *(CommitOperationAdd(path, content) for path, content in files.items()),
@@ -102,3 +108,4 @@ def _upload(api: HfApi, repo_id: str, files: Mapping[str, bytes]) -> None:
         commit_message="Deploy with openenv-scale",
         repo_type="space",
     )
+    return done.oid != before

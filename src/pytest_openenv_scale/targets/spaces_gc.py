@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.gc import PartlyCollectedError
 
 from .spaces_api import HubTroubleError, SpaceApi, connect_to_hub
 from .spaces_journal import Entry, entries
@@ -17,7 +20,8 @@ def collect(*, dry_run: bool = False) -> list[str]:
     another Hub than the one HF_ENDPOINT names.
 
     Raises:
-        TargetError: the Hub cannot be asked; the entries stay on file.
+        PartlyCollectedError: the Hub refused some of it, which stays on file.
+        TargetError: the Hub cannot be asked.
     """
     found = entries()
     left = [entry for entry in found if entry.is_left]
@@ -30,13 +34,15 @@ def collect(*, dry_run: bool = False) -> list[str]:
     problems: list[str] = []
     for entry in ours:
         try:
-            if dry_run or _put_right(SpaceApi(api, entry.repo_id), entry):
+            if dry_run or _put_right(SpaceApi(api, entry.repo_id, _tell), entry):
                 lines.append(_line(entry))
         except TargetError as error:
-            problems.append(str(error))
-    if problems and not lines:
-        raise TargetError("; ".join(problems).replace("target spaces: ", ""))
-    return [*lines, *problems]
+            problems.append(str(error).removeprefix("target "))
+    elsewhere = {entry.endpoint for entry in left} - {api.endpoint}
+    problems += [f"spaces: something is left on {hub}; set HF_ENDPOINT to it" for hub in sorted(elsewhere)]
+    if problems:
+        raise PartlyCollectedError(lines, problems)
+    return lines
 
 
 def _put_right(space: SpaceApi, entry: Entry) -> bool:
@@ -53,6 +59,11 @@ def _put_right(space: SpaceApi, entry: Entry) -> bool:
             done = False
     entry.remove()
     return done
+
+
+def _tell(line: str) -> None:
+    """Say on the terminal why it takes long; what is collected is what is returned."""
+    print(line, file=sys.stderr)
 
 
 def _line(entry: Entry) -> str:

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from pytest_openenv_scale.core.endpoint import TargetError
 
-from .spaces_api import PATIENCE_S, Runtime, SpaceApi
+from .owner import owner_label
+from .spaces_api import PATIENCE_S, HubTroubleError, Runtime, SpaceApi
 from .spaces_journal import Entry, Settings, entries, new_entry
-from .spaces_spec import FREE, NEVER, SpaceSpec
+from .spaces_spec import FREE, NEVER, SAFE_SLEEP_S, SpaceSpec
 from .termination import uninterrupted
 
 OFF = ("PAUSED", "STOPPED")
 """Stages of a Space that somebody with write access has to start again."""
 
-_SAFE_SLEEP_S = 3600
-"""Seconds after which hardware asked for a run sleeps, unless told otherwise: a killed run is not billed for ever."""
+
+@dataclass(frozen=True)
+class Changed:
+    """What was changed on a Space for a run.
+
+    `notes` tell it to people. It `restarts`, and `moves` where it will run on other hardware then.
+    """
+
+    notes: tuple[str, ...] = ()
+    moves: bool = False
+    restarts: bool = False
 
 
 def change(
     space: SpaceApi,
     spec: SpaceSpec,
-    runtime: Runtime,
     life: ExitStack,
     run_id: str | None,
     say: Callable[[str], None],
-) -> tuple[str, ...]:
+) -> Changed:
     """Give the Space what `spec` asks for and have `life` put back what was; starts one that is off.
-
-    Returns a note for each change; none where all is as asked already.
 
     Raises:
         TargetError: the Hub refuses, or another run has changed the same Space.
     """
-    _claim(space, say)
+    claimed = _claim(space, run_id, say)
+    runtime = space.runtime()
     has = space.variables() if spec.variables else {}
     wanted = {name: text for name, text in spec.variables.items() if has.get(name) != text}
     hardware = spec.hardware if spec.hardware != _hardware(runtime) else None
@@ -47,10 +56,16 @@ def change(
         paused=off,
     )
     if not (wanted or hardware or sleeps is not None or off):
-        return ()
+        return Changed(restarts=claimed)
     entry = new_entry(space.api.endpoint, space.repo_id, run_id, before=before)
+    try:
+        entry.write()
+    except OSError as error:
+        raise TargetError(
+            f"target spaces: what is changed on {space.repo_id} must be on file, and {error.filename} cannot be "
+            f"written: {error.strerror}; set XDG_STATE_HOME to a folder that can"
+        ) from None
     life.callback(undo, space, entry, say)
-    entry.write()
     for name, text in wanted.items():
         _set_variable(space, name, text)
     if hardware:
@@ -60,7 +75,9 @@ def change(
     if off:
         say(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
         space.ask("restart it", lambda: space.api.restart_space(space.repo_id))
-    return _notes(before, wanted, hardware, sleeps)
+    # Where it is back on hardware that still runs, that is no proof of anything.
+    moves = hardware is not None and runtime.hardware != hardware
+    return Changed(_notes(before, wanted, hardware, sleeps), moves, bool(wanted or hardware) or off or claimed)
 
 
 def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
@@ -69,32 +86,72 @@ def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
     Raises:
         TargetError: the Hub refuses; `openenv-scale gc spaces` can do it later.
     """
-    say(f"spaces: {entry.repo_id} gets back {', '.join(told(entry.before))}")
 
     def work() -> None:
-        restore(space, entry.before)
+        restore(space, entry.before, say)
         entry.remove()
 
     try:
         uninterrupted(work)
     except TargetError as error:
         raise TargetError(
-            f"{error}; it still has the settings of this run: openenv-scale gc spaces puts them back"
+            f"{error}; openenv-scale gc spaces does it later, or do it in the settings of the Space: "
+            f"{entry.endpoint}/spaces/{entry.repo_id}/settings"
         ) from None
 
 
-def restore(space: SpaceApi, before: Settings) -> None:
-    """Give a Space back the settings it had; what is as it was already is left alone."""
-    has = space.variables() if before.variables else {}
-    for name, text in before.variables.items():
-        if has.get(name) != text:
+def restore(space: SpaceApi, before: Settings, say: Callable[[str], None] = lambda line: None) -> None:
+    """Give a Space back the settings it had; what is as it was already is left alone.
+
+    Raises:
+        HubTroubleError: the Hub refused some of it, which the message names, or cannot be reached.
+    """
+    left: list[str] = []
+    trouble: HubTroubleError | None = None
+    for part in _parts(before):
+        # After an outage nothing more is tried; a refusal may be of this part alone.
+        if trouble is None or trouble.status is not None:
+            try:
+                _restore_part(space, part, say)
+                continue
+            except HubTroubleError as error:
+                trouble = trouble or error
+        left += told(part)
+    if trouble is not None:
+        raise HubTroubleError(f"{trouble}; so {space.repo_id} did not get back {', '.join(left)}", trouble.status)
+
+
+def _parts(before: Settings) -> Iterator[Settings]:
+    """Split settings into what is put back by itself; hardware, which may be billed, comes first."""
+    if before.hardware or before.sleep_time is not None:
+        yield Settings(hardware=before.hardware, sleep_time=before.sleep_time)
+    if before.variables:
+        yield Settings(variables=before.variables)
+    if before.paused:
+        yield Settings(paused=True)
+
+
+def _restore_part(space: SpaceApi, part: Settings, say: Callable[[str], None]) -> None:
+    def announce(differs: Settings) -> None:
+        say(f"spaces: {space.repo_id} gets back {', '.join(told(differs))}")
+
+    if part.variables:
+        has = space.variables()
+        differing = {name: text for name, text in part.variables.items() if has.get(name) != text}
+        if differing:
+            announce(Settings(variables=differing))
+        for name, text in differing.items():
             _set_variable(space, name, text)
+        return
     runtime = space.runtime()
-    if before.hardware and _hardware(runtime) != before.hardware:
-        _set_hardware(space, before.hardware, before.sleep_time)
-    elif before.sleep_time is not None and _sleep_time(runtime) != before.sleep_time:
-        _set_sleep_time(space, before.sleep_time)
-    if before.paused and runtime.stage not in OFF:
+    if part.hardware and _hardware(runtime) != part.hardware:
+        announce(part)
+        _set_hardware(space, part.hardware, part.sleep_time)
+    elif part.sleep_time is not None and _sleep_time(runtime) != part.sleep_time:
+        announce(Settings(sleep_time=part.sleep_time))
+        _set_sleep_time(space, part.sleep_time)
+    elif part.paused and runtime.stage not in OFF:
+        announce(part)
         space.ask("pause it again", lambda: space.api.pause_space(space.repo_id), PATIENCE_S)
 
 
@@ -107,11 +164,18 @@ def told(before: Settings) -> list[str]:
     return [*words, "its pause"] if before.paused else words
 
 
-def _claim(space: SpaceApi, say: Callable[[str], None]) -> None:
-    """See that nobody else changes the Space now; what a killed run left on it is undone first."""
+def _claim(space: SpaceApi, run_id: str | None, say: Callable[[str], None]) -> bool:
+    """See that nobody else changes the Space now; undo what a killed run left on it, and say whether one did."""
+    undone = False
     for entry in entries():
         if (entry.endpoint, entry.repo_id) != (space.api.endpoint, space.repo_id) or entry.temporary:
             continue
+        if not entry.is_left and entry.run_id == run_id and entry.owner != owner_label():
+            raise TargetError(
+                f"target spaces: {space.repo_id}: another pytest-xdist worker of this run has changed its settings; "
+                "a Space whose settings are changed is for one worker: run its tests with -n 0, or in one group of "
+                "--dist loadgroup"
+            )
         if not entry.is_left:
             raise TargetError(
                 f"target spaces: {space.repo_id}: another run on this machine has changed its settings; "
@@ -119,6 +183,8 @@ def _claim(space: SpaceApi, say: Callable[[str], None]) -> None:
             )
         say(f"spaces: {space.repo_id} still has the settings of a killed run")
         undo(space, entry, say)
+        undone = True
+    return undone
 
 
 def _hardware(runtime: Runtime) -> str:
@@ -133,7 +199,7 @@ def _sleep_time(runtime: Runtime) -> int:
 def _sleep_asked(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int | None:
     """Return the sleep time to set, or None where it stays as it is."""
     if spec.sleep_time is None:
-        return _SAFE_SLEEP_S if hardware and hardware != FREE else None
+        return SAFE_SLEEP_S if hardware and hardware != FREE else None
     if (hardware or _hardware(runtime)) == FREE:
         raise TargetError(
             f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=, or write hardware= too"

@@ -50,6 +50,15 @@ class SpaceSource:
         path = Path(folder).expanduser()
         return cls(path if path.is_absolute() or path.exists() else root / path, app)
 
+    def check(self) -> None:
+        """See that it can be served, before anything is made for it.
+
+        Raises:
+            TargetError: as of `space_files`.
+        """
+        if self.folder is not None:
+            space_files(self, "name")
+
     @property
     def says(self) -> str:
         """What it is, in a few words."""

@@ -18,8 +18,6 @@ VCPUS = {
     "cpu-upgrade": 8,
     "t4-small": 4,
     "t4-medium": 8,
-    "l4x1": 8,
-    "l4x4": 48,
     "l40sx1": 8,
     "l40sx4": 48,
     "l40sx8": 192,
@@ -36,6 +34,9 @@ _DURATION = re.compile(r"(\d+)\s*(s|m|h|)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 NEVER = -1
 """The sleep time of a Space that never sleeps, as the Hub's API writes it."""
+
+SAFE_SLEEP_S = 3600
+"""Seconds after which hardware asked for a run sleeps, unless told otherwise: a killed run is not billed for ever."""
 
 
 def sleep_time(value: str, what: str) -> int:

@@ -42,9 +42,10 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is waited for: `hardware` that runs (None: any), after a restart if it was told to (`restarted`)."""
+    """What is waited for: `hardware` that runs (None: any), and what the Space was told: other hardware, a restart."""
 
     hardware: str | None = None
+    moved: bool = False
     restarted: bool = False
 
 
@@ -57,7 +58,7 @@ def wait_until_running(
         TargetError: it failed to build or to start, with the end of its log, or takes longer than `START_S`.
     """
     began = time.monotonic()
-    pause, seen, changed = _FIRST_PAUSE_S, "", not wanted.restarted
+    pause, seen, changed = _FIRST_PAUSE_S, "", not (wanted.restarted or wanted.moved)
     asleep_since: float | None = None
     while True:
         runtime = space.runtime()
@@ -67,8 +68,8 @@ def wait_until_running(
             say(f"spaces: {space.repo_id} {stage_words(stage)}{_after(waited)}")
             pause, seen = _FIRST_PAUSE_S, stage
         ready = wanted.hardware is None or runtime.hardware == wanted.hardware
-        # New hardware that runs is proof of a restart.
-        if stage == "RUNNING" and ready and (changed or wanted.hardware is not None):
+        # Other hardware than before that runs is proof of a restart.
+        if stage == "RUNNING" and ready and (changed or wanted.moved):
             return runtime
         if changed and stage in (*_BUILD_FAILED, *_RUN_FAILED):
             raise TargetError(_failure(space, runtime))

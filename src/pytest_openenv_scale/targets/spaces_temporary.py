@@ -5,20 +5,41 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.hub.access import current_token
 
 from .spaces_api import PATIENCE_S, HubTroubleError, SpaceApi
 from .spaces_journal import Entry, new_entry
-from .spaces_spec import FREE, NEVER, VCPUS, WORKERS, SpaceSpec
+from .spaces_spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, WORKERS, SpaceSpec
 from .termination import uninterrupted
 
 MARK = "OPENENV_SCALE_TEMPORARY"
 """The variable that tells a Space made for a run from one of the same name that somebody made later."""
 
-_SAFE_SLEEP_S = 3600
+
+@dataclass(frozen=True)
+class NewSpace:
+    """What a temporary Space is set to; `sleep_time` is in seconds, `NEVER`, or None where the hardware fixes it."""
+
+    hardware: str
+    sleep_time: int | None
+    variables: dict[str, str]
+
+    @classmethod
+    def asked(cls, spec: SpaceSpec) -> Self:
+        """Return what `spec` asks for: hardware that goes to sleep by itself, and for our server a worker per core."""
+        hardware = spec.hardware or FREE
+        cores = None if spec.app or spec.folder else VCPUS.get(hardware)
+        sleeps = None if hardware == FREE else spec.sleep_time or SAFE_SLEEP_S
+        return cls(hardware, sleeps, {**({WORKERS: str(cores)} if cores else {}), **spec.variables})
+
+    @property
+    def sleeps(self) -> str:
+        """When it sleeps, in words; empty where it never does or the hardware fixes it."""
+        return "" if self.sleep_time in (None, NEVER) else f"sleeps after {self.sleep_time} s without a request"
 
 
 def name_of(api: Any, spec: SpaceSpec) -> str:
@@ -46,11 +67,8 @@ def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack
     if space.exists():
         raise TargetError(_taken(space))
     entry = new_entry(space.api.endpoint, space.repo_id, run_id, temporary=True)
-    hardware = spec.hardware or FREE
-    cores = VCPUS.get(hardware)
-    variables = {**({WORKERS: str(cores)} if cores else {}), **spec.variables, MARK: entry.id}
-    sleeps = None if hardware == FREE else spec.sleep_time or _SAFE_SLEEP_S
-    flavor = None if hardware == FREE else hardware
+    new = NewSpace.asked(spec)
+    variables = {**new.variables, MARK: entry.id}
 
     def make() -> None:
         entry.write()
@@ -62,8 +80,8 @@ def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack
                     repo_type="space",
                     private=True,
                     space_sdk="docker",
-                    space_hardware=flavor,
-                    space_sleep_time=sleeps,
+                    space_hardware=None if new.hardware == FREE else new.hardware,
+                    space_sleep_time=new.sleep_time,
                     space_variables=[{"key": name, "value": text} for name, text in variables.items()],
                 ),
             )
@@ -77,8 +95,8 @@ def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack
     # What a request makes is known to be there before an interrupt is raised.
     uninterrupted(make)
     life.callback(_delete_at_end, space, entry, say)
-    asleep = "" if sleeps in (None, NEVER) else f"; sleeps after {sleeps} s without a request"
-    say(f"spaces: made {space.repo_id} for this run, private, {hardware}{asleep}")
+    asleep = f"; {new.sleeps}" if new.sleeps else ""
+    say(f"spaces: made {space.repo_id} for this run, private, {new.hardware}{asleep}")
 
 
 def delete(space: SpaceApi, entry: Entry) -> bool:
