@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.grammar import Arrival, parse_target
@@ -16,7 +17,13 @@ TEST = "test_scale.py::test_it"
 
 
 def settings_of(
-    batches: Sequence[int], *, wait: float = 0.0, steps: int = 1, arrival: str = "hold", timeout: float = 30.0
+    batches: Sequence[int],
+    *,
+    wait: float = 0.0,
+    steps: int = 1,
+    arrival: str = "hold",
+    timeout: float = 30.0,
+    reset: Mapping[str, Any] | None = None,
 ) -> Settings:
     return Settings(
         targets=(parse_target("local"),),
@@ -28,7 +35,7 @@ def settings_of(
         arrival=Arrival(arrival),
         timeout=timeout,
         action=None,
-        reset=None,
+        reset=reset,
         until_done=False,
         slo=(),
         inconclusive="fail",

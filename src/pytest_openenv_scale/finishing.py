@@ -100,7 +100,9 @@ def summarise(invocation: Invocation, reporter: Any) -> None:
 
 
 def _show_curves(invocation: Invocation, reporter: Any) -> None:
+    from .core.comparison import join_comparisons
     from .progress import encoding, page_width
+    from .reports.comparison import comparison_lines
     from .reports.overview import summary_lines
     from .reports.replicas import scaling_lines
     from .reports.terminal import sweep_lines
@@ -114,6 +116,12 @@ def _show_curves(invocation: Invocation, reporter: Any) -> None:
         reporter.write_line("")
     if sum(len(view.curves) for view in views) > 1:
         for line in summary_lines(views, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    compared = join_comparisons(view.record.comparison for view in views if view.record.comparison is not None)
+    for found in compared:
+        reporter.section("OpenEnv scaling: compared with the baseline")
+        for line in comparison_lines(found, width=width, encoding=encoding()):
             reporter.write_line(line.text, **line.markup)
         reporter.write_line("")
     if repeated := scaling_lines(views, width=width, encoding=encoding()):

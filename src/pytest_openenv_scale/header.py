@@ -39,6 +39,10 @@ def header_lines(settings: Settings, root: Path) -> list[str]:
         others.append(_value(settings, "http_connections"))
     if settings.slo:
         others.append(f"limits {', '.join(f'{limit.text} ({limit.source})' for limit in settings.slo)}")
+    if settings.baseline is not None:
+        others.append(f"baseline {settings.baseline} ({settings.sources['baseline']})")
+    if settings.fail_on:
+        others.append(f"fail on {', '.join(map(str, settings.fail_on))} ({settings.sources['fail-on']})")
     if settings.headers:
         others.append(f"headers {', '.join(settings.headers)} (values hidden)")
     if others:

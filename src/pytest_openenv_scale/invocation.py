@@ -17,6 +17,7 @@ from .core.settings import Settings
 from .selection import DECLARATION, Selection, declare, select
 
 if TYPE_CHECKING:
+    from .baselines import Baseline
     from .core.run import RunDirectory
     from .core.view import SweepView
     from .progress import Progress
@@ -77,6 +78,7 @@ class Invocation:
         self._run: RunDirectory | None = None
         self._progress: Progress | None = None
         self._progress_made = False
+        self._baseline: Baseline | None = None
 
     @property
     def is_worker(self) -> bool:
@@ -97,6 +99,16 @@ class Invocation:
                 command=("pytest", *map(str, self.config.invocation_params.args)),
             )
         return self._place
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What sweeps are compared with; None where nothing is named."""
+        if self._baseline is None and self.settings.baseline is not None:
+            from .baselines import Baseline
+
+            sent = getattr(self.config, "workerinput", {}).get("openenv_scale_baseline")
+            self._baseline = Baseline(self.settings.baseline, self.settings, self.place.run_id, sent)
+        return self._baseline
 
     @property
     def progress(self) -> Progress | None:

@@ -21,7 +21,7 @@ class InconclusiveWarning(pytest.PytestWarning):
 def judge(item: pytest.Item, scaling: Scaling) -> None:
     """Fail a test whose SLO is not met, or that measured nothing."""
     if scaling.sweep is not None:
-        _judge_sweep(item, scaling.sweep, warn=scaling.settings.inconclusive == "warn")
+        _judge_sweep(item, scaling.sweep, scaling.no_baseline, warn=scaling.settings.inconclusive == "warn")
     elif scaling.began:
         text = "the sweep was begun but not finished, so there is no verdict"
         pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
@@ -30,19 +30,36 @@ def judge(item: pytest.Item, scaling: Scaling) -> None:
         pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
 
 
-def _judge_sweep(item: pytest.Item, sweep: Sweep, *, warn: bool) -> None:
+def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, warn: bool) -> None:
+    """Fail for a limit that is missed or a regression; what cannot be judged fails too, or is a warning."""
+    from .core.comparison import Judgement
     from .core.outcome import Outcome
     from .progress import encoding
     from .reports.terminal import failure_text
 
-    if sweep.outcome is Outcome.MET:
+    texts: list[str] = []
+    doubts: list[str] = []
+    if sweep.outcome is not Outcome.MET:
+        texts.append(failure_text(sweep.view, width=WIDTH, encoding=encoding()))
+        headlines = [verdict.headline for verdict in sweep.verdicts if verdict.outcome is not Outcome.MET]
+        doubts.append(headlines[0].removeprefix("SLO inconclusive: "))
+    compared = sweep.view.record.comparison
+    regressed = compared is not None and compared.outcome is Judgement.REGRESSED
+    if compared is not None and compared.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
+        from .reports.comparison import failure_lines, headline
+
+        first = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
+        texts.insert(first, failure_lines(compared, width=WIDTH, encoding=encoding()))
+        doubts.append(f"baseline: {headline(compared).removeprefix('inconclusive: ')}")
+    if no_baseline is not None:
+        doubts.append(f"no baseline to compare with: {no_baseline}")
+    if sweep.outcome is Outcome.MISSED or regressed:
+        pytest.fail("\n\n".join(texts), pytrace=False)
+    if not doubts:
         return
-    text = failure_text(sweep.view, width=WIDTH, encoding=encoding())
-    if sweep.outcome is Outcome.MISSED:
-        pytest.fail(text, pytrace=False)
-    headlines = [verdict.headline for verdict in sweep.verdicts if verdict.outcome is not Outcome.MET]
-    first = f"inconclusive: {headlines[0].removeprefix('SLO inconclusive: ')}"
+    first = f"inconclusive: {doubts[0]}"
     if warn:
-        item.warn(InconclusiveWarning(first))
+        item.warn(InconclusiveWarning("; ".join([first, *doubts[1:]])))
         return
-    pytest.fail(f"{first}\n\n{text}\n\n--openenv-inconclusive warn lets this pass", pytrace=False)
+    rest = [f"inconclusive: {doubt}" for doubt in doubts[1:]]
+    pytest.fail("\n\n".join([first, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)

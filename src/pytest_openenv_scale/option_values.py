@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from .core.baseline import Reference, parse_reference
+from .core.fail_on import FailOn, parse_fail_on
 from .core.grammar import (
     GrammarError,
     TargetSpec,
@@ -21,7 +23,7 @@ from .core.grammar import (
 from .core.settings import WORKLOAD_PARSERS, Source
 from .core.slo import Limit, parse_slo_expression
 
-REPORTS = ("md",)
+REPORTS = ("md", "html", "figures", "log")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
 
@@ -125,6 +127,16 @@ def limits(values: Any, place: Place) -> tuple[Limit, ...]:
     return tuple(found.values())
 
 
+def baseline(value: Any, place: Place) -> Reference:
+    """Parse the name of a stored run."""
+    return parse_reference(value, place.directory)
+
+
+def fail_on(values: Any, place: Place) -> tuple[FailOn, ...]:
+    """Parse the changes to fail on."""
+    return parse_fail_on(cast("list[str]", values))
+
+
 def headers(values: Any, place: Place) -> dict[str, str]:
     """Parse headers; `env:VARIABLE` as a value reads the environment, and is all that ini may hold."""
     found: dict[str, tuple[str, str]] = {}
@@ -204,6 +216,15 @@ def file(value: Any, place: Place) -> Path:
 
 def reports(value: Any, place: Place) -> tuple[str, ...]:
     """Parse the reports to render; "none" is empty."""
+    return parse_reports(value)
+
+
+def parse_reports(value: str | list[str]) -> tuple[str, ...]:
+    """Return the names of reports, each once; "none" alone is empty.
+
+    Raises:
+        GrammarError: there is no such report.
+    """
     items = [str(item).strip() for item in (value.split(",") if isinstance(value, str) else value)]
     if items == ["none"]:
         return ()

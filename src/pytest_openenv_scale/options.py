@@ -181,7 +181,23 @@ OPTIONS: tuple[Option, ...] = (
         "Write runs into this directory; the word none writes nothing",
     ),
     Option("json", "FILE", None, values.file, "Write the JSON report to this file as well"),
-    Option("report", "LIST", "md", values.reports, "Write these reports into the run's directory: md or none"),
+    Option("report", "LIST", "md", values.reports, "Write these reports of the run: md, html, figures, log; or none"),
+    Option(
+        "baseline",
+        "REF",
+        None,
+        values.baseline,
+        "Compare with this stored run: a path, a run id, latest, or a git commit, branch or tag",
+    ),
+    Option(
+        "fail-on",
+        "EXPR",
+        None,
+        values.fail_on,
+        "Fail a test whose figure got worse than the baseline's by more than this, for example max_batch:-10% or "
+        "total_p99:+200ms",
+        "repeated",
+    ),
 )
 
 _BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})

@@ -45,7 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker which run it takes part in."""
-    node.workerinput["openenv_scale"] = _invocation(node.config).place.to_worker()
+    invocation = _invocation(node.config)
+    node.workerinput["openenv_scale"] = invocation.place.to_worker()
+    if invocation.baseline is not None:
+        node.workerinput["openenv_scale_baseline"] = invocation.baseline.to_worker()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

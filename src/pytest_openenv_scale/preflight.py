@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from .baselines import check_baseline
 from .core.grammar import GrammarError, TargetSpec
 from .core.settings import Settings
 
@@ -25,6 +26,7 @@ def check(config: pytest.Config, settings: Settings) -> None:
         _check_writable(settings.results, _place(settings, "results"), "give a folder that can be written, or none")
     if settings.json is not None:
         _check_writable(settings.json, _place(settings, "json"), "give a file that can be written")
+    check_baseline(settings)
 
 
 def _place(settings: Settings, name: str) -> str:

@@ -53,12 +53,14 @@ class Scaling:
         open_run: Callable[[], RunDirectory],
         hooks: Any,
         progress: Callable[[], Progress | None],
+        compare: Callable[[Sweep], Sweep],
         on_measured: Callable[[Sweep], None],
     ) -> None:
         self._task = task
         self._open_run = open_run
         self._hooks = hooks
         self._progress = progress
+        self._compare = compare
         self._on_measured = on_measured
         self.began = False
         """Whether the test called `run()` or `run_async()`."""
@@ -66,6 +68,8 @@ class Scaling:
         """The result, once `run()` has returned."""
         self.opened_session = False
         """Whether the test asked for a session of its own."""
+        self.no_baseline: str | None = None
+        """Why the baseline that is named cannot be compared with."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -162,9 +166,15 @@ class Scaling:
     def _finish(self, measured: Sweep | str) -> Sweep:
         if isinstance(measured, str):
             self._fail(measured)
+        from .core.run import RunError
+
         self.sweep = measured
-        self._on_measured(measured)
-        return measured
+        try:
+            self.sweep = self._compare(measured)
+        except RunError as error:
+            self.no_baseline = str(error)
+        self._on_measured(self.sweep)
+        return self.sweep
 
     def _fail(self, text: str) -> NoReturn:
         pytest.fail(f"{self._task.test}: {text}", pytrace=False)
@@ -191,6 +201,13 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         rerun=rerun_command(item, test, declared.settings, targets[index]),
     )
 
+    def compare(sweep: Sweep) -> Sweep:
+        baseline = invocation.baseline
+        if baseline is None:
+            return sweep
+        tests = [each.partition("[")[0] for each in invocation.selection.tests] + list(invocation.selection.tests)
+        return baseline.compare(sweep, declared.settings, invocation.run_directory(), tests)
+
     def keep(sweep: Sweep) -> None:
         from .reports.junit import junit_properties
 
@@ -201,6 +218,7 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         open_run=invocation.run_directory,
         hooks=item.ihook,
         progress=lambda: invocation.progress,
+        compare=compare,
         on_measured=keep,
     )
     item.stash[SCALING] = scaling

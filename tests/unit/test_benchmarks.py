@@ -52,13 +52,20 @@ def test_every_program_says_what_it_answers(program):
     assert first in done.stdout
 
 
-@pytest.mark.parametrize("program", sorted({*PROGRAMS} - {"size.py"}))
+@pytest.mark.parametrize("program", sorted({*PROGRAMS} - {"size.py", "report_size.py"}))
 def test_a_missing_compiler_is_one_line_and_exit_code_2(program):
     done = run(program, CC="no-such-compiler")
     assert done.returncode == 2
     assert done.stderr == (
         f"{program}: there is no C compiler 'no-such-compiler': install gcc or clang, or name yours in CC\n"
     )
+
+
+def test_report_size_reports_a_run_of_many_parts_and_of_one(tmp_path):
+    found = figures(tmp_path, "report_size.py", "--rows", 3000, "--part", 700)
+    sizes = {name: (cost["rows"], cost["parts"]) for name, cost in found.items()}
+    assert sizes == {"many": (3000, 5), "one": (3000, 1)}
+    assert all(cost["wall_s"] > 0 and cost["peak_bytes"] > 2**20 for cost in found.values())
 
 
 def test_more_sessions_than_descriptors_are_refused_before_anything_runs():

@@ -83,6 +83,14 @@ def test_a_missing_engine_that_was_asked_for_by_name_is_a_failure(
     assert fakes.asked == [("docker", False)]
 
 
+def test_what_stays_is_told_beside_what_went_and_is_a_failure(
+    install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(spaces=gc.PartlyCollectedError(["Space a"], ["spaces: b: no rights"]))
+    assert main(["gc"]) == 2
+    assert capsys.readouterr() == ("removed Space a\n", "openenv-scale gc: spaces: b: no rights\n")
+
+
 def test_an_unknown_kind_is_refused_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gc", "dokcer"]) == 2
     assert "there is no kind 'dokcer'; did you mean 'docker'?" in capsys.readouterr().err

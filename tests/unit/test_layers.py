@@ -13,7 +13,7 @@ FORBIDDEN = {
     "core": (
         "pytest",
         "_pytest",
-        *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "hub", "server", "selftest", "plugin")),
+        *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "hub", "legacy", "server", "selftest", "plugin")),
     ),
     "selftest": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "targets": (
@@ -22,6 +22,7 @@ FORBIDDEN = {
         *(f"{PACKAGE}.{layer}" for layer in ("reports", "plugin", "hub.card", "hub.push", "hub.pull")),
     ),
     "reports": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
+    "legacy": ("pytest", "_pytest", *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "server", "plugin"))),
     "hub": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "server": ("pytest", "_pytest", f"{PACKAGE}.reports", f"{PACKAGE}.targets", f"{PACKAGE}.plugin"),
 }

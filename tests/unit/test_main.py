@@ -102,13 +102,57 @@ def test_a_run_judged_again_is_written_elsewhere(results, tmp_path):
     assert not (path / "report.json").exists()
 
 
-def test_several_runs_are_written_into_folders_of_their_own(results, tmp_path):
-    a_stored_run(results, "20251121T120000.000Z-0000")
-    a_stored_run(results)
+def test_several_runs_are_joined_into_one_study(results, tmp_path, capsys):
+    ids = [a_stored_run(results, name).name for name in ("20251121T120000.000Z-0000", "20261121T120000.000Z-3fa9")]
     assert main(["report", "--all", "--output", "again"]) == 0
-    assert sorted(path.parent.name for path in (tmp_path / "again").glob("*/report.md")) == [
-        *("20251121T120000.000Z-0000", "20261121T120000.000Z-3fa9")
-    ]
+    assert "study · 2 runs · 2 infrastructures · 2 curves: 2 missed" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["report.md"]
+    report = (tmp_path / "again" / "report.md").read_text()
+    assert all(f"| {run_id} |" in report for run_id in ids)
+
+
+def test_several_runs_without_an_output_are_rebuilt_each_in_its_place(results):
+    paths = [a_stored_run(results, name) for name in ("20251121T120000.000Z-0000", "20261121T120000.000Z-3fa9")]
+    assert main(["report", "--all"]) == 0
+    assert all((path / "report.md").exists() and (path / "report.json").exists() for path in paths)
+
+
+def test_a_study_goes_on_without_a_run_that_cannot_be_read(results, tmp_path, capsys):
+    first, second = (a_stored_run(results, name) for name in ("20251121T120000.000Z-0000", "20261121T120000.000Z-3fa9"))
+    (first / "manifest.json").write_text("{")
+    assert main(["report", "--all", "--output", "again"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert second.name in (tmp_path / "again" / "report.md").read_text()
+
+
+def test_a_limit_judges_every_run_of_a_study(results, capsys):
+    for name in ("20251121T120000.000Z-0000", "20261121T120000.000Z-3fa9"):
+        a_stored_run(results, name)
+    assert main(["report", "--all", "--output", "again", "--slo", "success>=50%"]) == 0
+    assert "2 curves: 2 met" in capsys.readouterr().out
+
+
+def test_formats_say_what_is_written(results):
+    path = a_stored_run(results)
+    assert main(["report", "--formats", "log"]) == 0
+    assert not (path / "report.md").exists()
+    assert path.name in (results / "EXPERIMENT_LOG.md").read_text()
+
+
+def test_a_report_that_was_asked_for_and_cannot_be_written_is_exit_code_2(results, capsys):
+    (a_stored_run(results) / "report.md").mkdir()
+    assert main(["report"]) == 0
+    assert main(["report", "--formats", "md,log"]) == 2
+    assert "the report cannot be written" in capsys.readouterr().err
+    assert (results / "EXPERIMENT_LOG.md").exists()
+
+
+def test_none_only_prints(results, capsys):
+    path = a_stored_run(results)
+    assert main(["report", "--formats", "none", "--output", "again"]) == 0
+    assert main(["report", "--slo", "success>=50%"]) == 0
+    assert not (path / "report.md").exists()
+    assert "local-uvicorn" in capsys.readouterr().out
 
 
 def test_of_a_limit_written_twice_the_last_one_counts(results, capsys):

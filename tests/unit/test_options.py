@@ -11,6 +11,7 @@ import pytest
 from configured import Resolve, resolver
 
 from pytest_openenv_scale.core.actions import ActionSource
+from pytest_openenv_scale.core.fail_on import FailOn
 from pytest_openenv_scale.core.grammar import Arrival, parse_target
 from pytest_openenv_scale.core.slo import Limit
 from pytest_openenv_scale.options import OPTIONS
@@ -68,8 +69,10 @@ CASES = [
     ("seed", "7", "seed", 7),
     ("note", "a note", "note", "a note"),
     ("results", "none", "results", None),
+    ("fail-on", "max_batch:-10%,rps:-5", "fail_on", (FailOn("max_batch", -0.1, True), FailOn("rps", -5.0, False))),
     ("report", "none", "report", ()),
     ("report", "md", "report", ("md",)),
+    ("report", "html,md,figures,log,md", "report", ("html", "md", "figures", "log")),
 ]
 
 
@@ -82,7 +85,7 @@ def test_the_command_line_is_read(settle, option, text, field, value):
 
 @pytest.mark.parametrize(("option", "text", "field", "value"), CASES)
 def test_ini_is_read(settle, option, text, field, value):
-    found = settle(ini=f"openenv_{option} = {text}")
+    found = settle(ini=f"openenv_{option.replace('-', '_')} = {text}")
     assert getattr(found, field) == value
     assert found.sources[option] == "ini"
 
@@ -148,9 +151,11 @@ WRONG = [
     ("slo", "p99<=2s", "'p99' is no limit anybody measures"),
     ("inconclusive", "maybe", "it must be fail or warn, got 'maybe'"),
     ("processes", "0", "processes must be a whole number ≥ 1, got '0'; write a number or \"auto\""),
+    ("baseline", " ", 'a baseline is a path, a run id, "latest" or a git commit'),
+    ("fail-on", "max_batch:+10%", "write max_batch:-10%"),
     ("seed", "-1", "the seed must be a whole number ≥ 0, got '-1'"),
     ("json", ".", "is a directory; write the name of a file"),
-    ("report", "pdf", "there is no report 'pdf'; write one of md, none"),
+    ("report", "pdf", "there is no report 'pdf'; write one of md, html, figures, log, none"),
     ("report", "md,none", "there is no report 'none'"),
     ("url", "localhost:8000", "'localhost:8000' is not a URL; write http://host:port or env:FILE"),
     ("url", "local", "'local' is not a URL"),
@@ -168,8 +173,9 @@ def test_a_wrong_option_ends_the_run_with_a_line_that_names_it(settle, option, t
 
 @pytest.mark.parametrize(("option", "text", "problem"), WRONG)
 def test_a_wrong_ini_key_ends_the_run_with_a_line_that_names_it_and_its_file(settle, option, text, problem):
-    message = refused(settle, ini=f"openenv_{option} = {text}")
-    assert message.startswith(f"openenv_{option} in tox.ini: ")
+    key = f"openenv_{option.replace('-', '_')}"
+    message = refused(settle, ini=f"{key} = {text}")
+    assert message.startswith(f"{key} in tox.ini: ")
     assert problem in message
 
 

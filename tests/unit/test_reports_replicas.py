@@ -143,8 +143,9 @@ def test_a_target_that_does_not_say_its_one_node_belongs_to_the_same_table() -> 
 def test_every_report_of_a_run_on_nodes_speaks_of_nodes(tmp_path: Path) -> None:
     run = a_run(tmp_path, on_nodes(1, 64, 60.0), on_nodes(2, 128, 114.0))
     assert any("nodes · slurm · ws" in line.text for line in run_lines(run))
-    assert "| nodes | sessions per node | max batch |  rps | scaling factor | efficiency |" in markdown.render(run)
-    assert "## Nodes" in github.render(run)
+    (row,) = [line.split("|")[4:7] for line in markdown.render(run).splitlines() if "×1.90" in line]
+    assert [cell.strip() for cell in row] == ["nodes", "2", "64"]
+    assert "## Scaling over replicas and nodes" in github.render(run)
     document = json.loads(json_report.render(run))
     assert document["replicas"] == []
     (table,) = document["nodes"]
@@ -162,10 +163,12 @@ def test_cores_that_differ_are_not_said_to_be_shared() -> None:
 def test_every_report_of_a_run_has_the_table(tmp_path: Path) -> None:
     run = a_run(tmp_path, sweep(1, 64, 60.0), sweep(2, 128, 114.0))
     assert any("replicas · envoy · ws" in line.text for line in run_lines(run))
-    assert "| replicas | sessions per replica | max batch |  rps | scaling factor | efficiency |" in markdown.render(
-        run
-    )
-    assert "## Replicas" in github.render(run)
+    report = markdown.render(run)
+    assert "| of       | number | sessions each | max batch | batch factor | batch efficiency |" in report
+    (row,) = [line.split("|")[4:-1] for line in report.splitlines() if "×1.90" in line]
+    cells = ["replicas", "2", "64", "128", "×2.00", "100.0 %", "114", "×1.90", "95.0 %"]
+    assert [cell.strip() for cell in row] == cells
+    assert "## Scaling over replicas and nodes" in github.render(run)
     document = json.loads(json_report.render(run))
     assert document["nodes"] == []
     (table,) = document["replicas"]

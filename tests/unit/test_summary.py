@@ -9,6 +9,7 @@ from cells import a_cell, a_failure, a_meta, a_row, a_table, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_openenv_scale.core.concurrency import peak_concurrency
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.meta import Finding, ServerSamples
 from pytest_openenv_scale.core.summary import (
@@ -16,7 +17,6 @@ from pytest_openenv_scale.core.summary import (
     CellSummary,
     ErrorCount,
     LostWorker,
-    peak_concurrency,
     phase_stats,
     summarise,
 )
@@ -61,6 +61,10 @@ def test_nulls_are_no_values():
     assert phase_stats(doubles([])) is None
 
 
+def peak_of(ups, downs):
+    return peak_concurrency(lambda: iter([pa.table({"reset_done_s": doubles(ups), "closed_s": doubles(downs)})]))
+
+
 spans = st.lists(st.tuples(st.none() | st.integers(0, 20), st.none() | st.integers(0, 20)), max_size=40)
 
 
@@ -70,11 +74,11 @@ def test_peak_concurrency_is_the_most_sessions_open_at_one_instant(sessions):
         return sum(up is not None and up <= instant and (down is None or instant < down) for up, down in sessions)
 
     ups, downs = ([pair[side] for pair in sessions] for side in (0, 1))
-    assert peak_concurrency(doubles(ups), doubles(downs)) == max(map(open_at, range(22)), default=0)
+    assert peak_of(ups, downs) == max(map(open_at, range(22)), default=0)
 
 
 def test_a_session_that_opens_as_another_closes_is_not_concurrent_with_it():
-    assert peak_concurrency(doubles([0.0, 1.0]), doubles([1.0, 2.0])) == 1
+    assert peak_of([0.0, 1.0], [1.0, 2.0]) == 1
 
 
 def test_counts_and_the_success_rate():

@@ -22,3 +22,18 @@ def test_a_server_that_died_before_the_first_cell_is_a_miss_that_says_how(tmp_pa
     assert sweep.outcome is Outcome.MISSED
     assert [cell.batch for cell in sweep.cells] == [2]
     assert sweep.verdicts[0].headline.startswith("SLO missed: the server died at batch 2: exited with code 137")
+
+
+def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None:
+    def kept(name: str, reset: dict[str, object] | None) -> object:
+        return measure(Endpoint((nobody(),), "x", "x"), tmp_path / name, 1, reset=reset).view.record.settings.get(
+            "reset"
+        )
+
+    first = kept("first", {"user": "hunter2", "level": 3})
+    assert isinstance(first, str)
+    assert first.startswith("data ")
+    assert "hunter2" not in first
+    assert kept("same", {"level": 3, "user": "hunter2"}) == first
+    assert kept("other", {"user": "hunter2", "level": 4}) != first
+    assert kept("none", None) is None

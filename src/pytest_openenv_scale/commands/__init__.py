@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Protocol
 
-from . import deploy, gc, pull, push, report, self_test, serve, show
+from . import compare, deploy, export, gc, history, import_, pull, push, report, self_test, serve, show
 
 
 class Command(Protocol):
@@ -35,6 +35,10 @@ COMMANDS: Mapping[str, Command] = {
     "self-test": self_test,
     "show": show,
     "report": report,
+    "compare": compare,
+    "history": history,
+    "export": export,
+    "import": import_,
     "deploy": deploy,
     "push": push,
     "pull": pull,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import complain
+from .runs import run_path
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.hub.push import PlannedRun, Pushed
@@ -17,7 +18,7 @@ HELP = "push stored runs to a dataset on the Hugging Face Hub"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory or id of a run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory or id of a run, or latest")
     parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME; made where it is missing")
     parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
     parser.add_argument("--dry-run", action="store_true", help="list the files and show the card; open no network")
@@ -37,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
 
     try:
         repo_id = checked_repo_id(given.repo, "alice/openenv-runs")
-        planned = plan_push([_run_path(name, given.results) for name in given.runs])
+        planned = plan_push([_known_path(name, given.results) for name in given.runs])
         if given.dry_run:
             _show(planned, repo_id)
             return 0
@@ -49,9 +50,13 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _run_path(name: str, results: Path) -> Path:
-    path = Path(name)
-    return path if path.exists() or not (results / name).is_dir() else results / name
+def _known_path(name: str, results: Path) -> Path:
+    from pytest_openenv_scale.core.run import RunError
+
+    path = run_path(name, results)
+    if not path.exists():
+        raise RunError(f"there is no run at {name}, and none of that id in {results}; give --results, or write latest")
+    return path
 
 
 def _show(planned: Sequence[PlannedRun], repo_id: str) -> None:

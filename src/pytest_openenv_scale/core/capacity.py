@@ -57,13 +57,15 @@ def _one_session(evidence: Evidence, refused: int) -> Refusal:
 def _capacity_words(evidence: Evidence, limit: int | None) -> tuple[str, str]:
     """Return what refused, with the arithmetic workers × limit, and the setting that would hold `needed`."""
     workers, needed = evidence.workers, evidence.needed
-    held = f"CAPACITY_REACHED at {text_of.count_of(evidence.summary.peak_concurrency, 'session')}"
+    held = f"CAPACITY_REACHED at {text_of.count_of(evidence.summary.held, 'session')}"
+    if evidence.summary.peak_concurrency is None:
+        held = f"CAPACITY_REACHED; {text_of.count_of(evidence.summary.successful, 'session')} got in"
     if limit is None or workers is None:
         known = "" if limit is None else f"; each worker holds {limit:,}"
         return f"{held}{known}", _setting(needed, "per worker (capacity is workers × limit)", evidence)
     slots = workers * limit
     counted = f"{text_of.count_of(workers, 'worker')} × {limit:,}"
-    equals = "=" if evidence.summary.peak_concurrency == slots else "of"
+    equals = "=" if evidence.summary.held == slots else "of"
     if workers == 1:
         return f"{held} {equals} {counted}", _setting(needed, "", evidence)
     if slots < needed:
@@ -85,8 +87,8 @@ def _setting(wanted: int, words: str, evidence: Evidence) -> str:
 def connections_per_worker(evidence: Evidence) -> Refusal | None:
     """Uvicorn's `--limit-concurrency`: HTTP 503 where its log, its settings or its answers tell who speaks."""
     limit = evidence.summary.limits.get("limit_concurrency")
-    told = evidence.log("exceeded concurrency limit") or evidence.said("exceeded concurrency limit")
-    # A Space's proxy answers 503 too, whatever serves behind it.
+    told = evidence.log("exceeded concurrency limit") or evidence.said("exceeded concurrency limit|from uvicorn")
+    # A Space's proxy answers 503 too, whatever serves behind it, but not in the server's name.
     if not told and limit is None and (evidence.is_space or not evidence.is_uvicorn):
         return None
     claimed = evidence.claim(lambda error: error.code == "503")

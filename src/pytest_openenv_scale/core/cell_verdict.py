@@ -114,9 +114,9 @@ def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
         few = text_of.count_of(summary.client_limited, "session")
         yield "client", f"{few} of {summary.asked:,} could not be started by the client{_why_limited(summary)}"
     kept = (error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit")
-    reached = summary.peak_concurrency + sum(kept) + summary.client_limited
+    reached = summary.held + sum(kept) + summary.client_limited
     if summary.cell.arrival == "hold" and reached < summary.asked and summary.successful:
-        peak = f"{summary.peak_concurrency:,} of {summary.asked:,} sessions ({summary.failed:,} failed)"
+        peak = f"{summary.held:,} of {summary.asked:,} sessions ({summary.failed:,} failed)"
         yield "hold", f"only {peak} were open at once"
 
 

@@ -109,14 +109,16 @@ def _result(view: CurveView, batch: int | None) -> ModeResult:
     cells = [] if batch is None else _succeeded(view)[batch]
     figures = {f"{phase}_{statistic}": _worst(cells, phase, statistic) for phase, statistic in FIGURES}
     success = min((cell.success_rate for cell in cells if cell.success_rate is not None), default=None)
-    return ModeResult(view.curve.mode, verdict.outcome.value, verdict.max_batch, _known(view), success, **figures)
+    known = known_max_batch(view)
+    return ModeResult(view.curve.mode, verdict.outcome.value, verdict.max_batch, known, success, **figures)
 
 
 def _worst(cells: Sequence[CellSummary], phase: str, statistic: str) -> float | None:
     return max((float(getattr(stats, statistic)) for cell in cells if (stats := cell.phase(phase))), default=None)
 
 
-def _known(view: CurveView) -> str:
+def known_max_batch(view: CurveView) -> str:
+    """Say how well the max batch of a curve is known: exact, open or inconclusive, as in `ModeResult`."""
     stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
     if stopper is not None:
         return "exact" if stopper.passed is False else "inconclusive"

@@ -37,7 +37,7 @@ _STATUSES = {
 
 def by_proxy(evidence: Evidence) -> Refusal | None:
     """Envoy's circuit breakers: 503 or 504 from Envoy, or at exactly its default number of connections."""
-    at_default = evidence.summary.peak_concurrency == ENVOY_DEFAULT
+    at_default = evidence.summary.held == ENVOY_DEFAULT
     is_envoy = evidence.summary.cell.target.startswith("envoy") or evidence.said(r"\benvoy\b|upstream")
     counted = evidence.summary.proxy is not None  # Then its breakers are known to have refused nothing.
     if counted or (not at_default and not is_envoy):
@@ -45,7 +45,7 @@ def by_proxy(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.code in ("503", "504"))
     if not claimed:
         return None
-    held = text_of.count_of(evidence.summary.peak_concurrency, "session")
+    held = text_of.count_of(evidence.summary.held, "session")
     default = ", the default of Envoy's circuit breakers" if at_default else ""
     codes = " and ".join(sorted({str(error.code) for error in claimed}))
     return Refusal(

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from .comparison import Comparison
 from .jsonable import Jsonable, JsonError
 from .outcome import Outcome
 from .plan import Curve
@@ -33,7 +34,8 @@ class SweepRecord(Jsonable):
 
     `target` is canonical and redacted. `slos` has one entry per curve, in the same order. `settings` are
     those that matter for reading the results, `rerun` is the command that repeats the sweep, `notes` are
-    said in reports and verdicts (such as the fall-back to the built-in environment). Durations are seconds.
+    said in reports and verdicts (such as the fall-back to the built-in environment). Durations are
+    seconds; a timeout is None where it is not known.
     """
 
     sweep_id: str
@@ -45,7 +47,7 @@ class SweepRecord(Jsonable):
     steps: int
     arrival: str
     reps: int
-    timeout_s: float
+    timeout_s: float | None
     hardware: str | None = None
     cores: int | None = None
     hosts: int | None = None
@@ -56,6 +58,7 @@ class SweepRecord(Jsonable):
     notes: tuple[str, ...] = ()
     status: Status = "running"
     outcome: Outcome | None = None
+    comparison: Comparison | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
 

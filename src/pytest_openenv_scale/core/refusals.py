@@ -144,7 +144,9 @@ def _not_listening(evidence: Evidence) -> Refusal | None:
     if evidence.summary.successful == 0:
         text, remedy = "nothing listens at the address", "start the server, or correct the URL and its port"
     else:
-        text = f"connections were refused while {evidence.summary.peak_concurrency:,} sessions were held"
+        text = "connections were refused, though others were served"
+        if evidence.summary.peak_concurrency is not None:
+            text = f"connections were refused while {evidence.summary.held:,} sessions were held"
         remedy = "see whether the server stopped or restarted in its log"
     return Refusal("not_listening", total(claimed), evidence.batch, text, remedy)
 

@@ -13,7 +13,7 @@ from .manifest import MANIFEST, Manifest, RunError, Status, SweepRecord, read_ma
 from .outcome import Outcome, overall
 from .redact import redact_command
 from .rundir import PARTS, WRITER_LOCK, RunDirectory, new_run_id
-from .summary import COLUMNS, CellSummary, summarise
+from .summary import COLUMNS, CellSummary, summarise, summarise_rows
 from .table import Part, PartError, read_parts, read_table
 from .view import CurveView, SweepView, view_sweep
 
@@ -33,6 +33,10 @@ __all__ = [
     "new_run_id",
     "redact_command",
 ]
+
+
+_AT_ONCE = 2**18
+"""The rows of a part of this size are read together, those of a larger one column by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,9 @@ def _summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
 
 
 def _summarise(part: Part) -> CellSummary:
-    return summarise(part.table(COLUMNS), part.meta)
+    if part.num_rows <= _AT_ONCE:
+        return summarise(part.read(*COLUMNS), part.meta)
+    return summarise_rows(part, part.meta)
 
 
 def latest_run(results: Path) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from . import locks
+from .comparison import Comparison
 from .manifest import FORMAT, MANIFEST, Manifest, RunError, Status, SweepRecord, Writer, read_manifest
 from .meta import CellMeta
 from .outcome import Outcome
@@ -126,7 +127,7 @@ class RunDirectory:
             fingerprint=fingerprint or {},
         )
         with locks.exclusive(self.path / _MANIFEST_LOCK):
-            self._store(manifest)
+            self.store(manifest)
 
     def measure_lock(self, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
         """Let one process on this machine measure at a time, of whichever run."""
@@ -158,6 +159,14 @@ class RunDirectory:
             return replace(sweep, status=status, outcome=outcome, finished_at=now)
 
         self._update(lambda manifest: replace(manifest, sweeps=tuple(map(end, manifest.sweeps))))
+
+    def keep_comparison(self, sweep_id: str, comparison: Comparison) -> None:
+        """Note how a sweep compares with a baseline, with its figures: the baseline may be gone when this is read."""
+
+        def add(sweep: SweepRecord) -> SweepRecord:
+            return replace(sweep, comparison=comparison) if sweep.sweep_id == sweep_id else sweep
+
+        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(add, manifest.sweeps))))
 
     def write_cell(self, table: pa.Table, meta: CellMeta) -> Path:
         """Seal one repetition of a cell and return its path.
@@ -192,10 +201,14 @@ class RunDirectory:
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> None:
         with locks.exclusive(self.path / _MANIFEST_LOCK):
-            self._store(change(read_manifest(self.path)))
+            self.store(change(read_manifest(self.path)))
 
-    def _store(self, manifest: Manifest) -> None:
-        """Replace the manifest at once."""
+    def store(self, manifest: Manifest) -> None:
+        """Replace the manifest at once.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         temporary = self.path / f".{MANIFEST}.tmp"
         try:
             with temporary.open("w", encoding="utf-8") as file:

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from .actions import ActionSource, parse_action, parse_reset
+from .baseline import Reference
+from .fail_on import FailOn
 from .grammar import (
     Arrival,
     TargetSpec,
@@ -105,6 +107,8 @@ class Settings:
     sources: Mapping[str, Source]
     declared: Mapping[str, tuple[Any, ...]] = field(repr=False)
     given: Mapping[str, tuple[str, ...]] = field(repr=False)
+    baseline: Reference | None = None
+    fail_on: tuple[FailOn, ...] = ()
 
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""

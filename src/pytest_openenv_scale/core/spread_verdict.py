@@ -117,7 +117,7 @@ def breaker(evidence: Evidence) -> Refusal | None:
         return None
     who = summary.proxy.name.partition(" ")[0]
     counted = ", ".join(f"{name} {count:,}" for name, count in summary.proxy.overflows.items())
-    held = text_of.count_of(summary.peak_concurrency, "session")
+    held = text_of.count_of(summary.held, "session")
     if summary.cell.target.startswith("envoy"):
         remedy = f"leave out max_connections= in the target, or make it {evidence.needed} or more"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -206,7 +207,11 @@ def measure_sweep(
 
 def _told(settings: Settings, workload: Workload) -> dict[str, Any]:
     """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
-    told = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    told: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    if settings.reset is not None:
+        # By a digest alone: it may hold what nobody else is to read, and only whether it is the same matters.
+        written = json.dumps(settings.reset, sort_keys=True, default=str)
+        told["reset"] = f"data {sha256(written.encode()).hexdigest()[:10]}"
     return {**told, "http_connections": settings.http_connections} if "http" in settings.modes else told
 
 

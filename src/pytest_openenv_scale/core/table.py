@@ -10,7 +10,8 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ SCHEMA = pa.schema(
 """One row per session. Times are seconds, null where there is nothing; `timestamp` is UTC."""
 
 
+BATCH_ROWS = 2**17
+"""So many rows of a large part are in memory at once; row groups hold a multiple of it."""
+
+_ROW_GROUP = 2**20
+
+
 class PartError(ValueError):
     """A part that cannot be read: one line naming the file and what is wrong with it."""
 
@@ -127,7 +134,7 @@ def write_part(directory: Path, table: pa.Table, meta: CellMeta) -> Path:
     temporary = directory / f".{meta.cell.id}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with temporary.open("xb") as file:
-            pq.write_table(described, file, compression="zstd", write_page_checksum=True)
+            pq.write_table(described, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         path = _seal(temporary, directory, f"{meta.cell.id}-r{meta.repetition}")
@@ -160,6 +167,7 @@ class Part:
 
     path: Path
     meta: CellMeta
+    num_rows: int
 
     def table(self, columns: Collection[str] | None = None) -> pa.Table:
         """Read the rows, all columns or some.
@@ -174,6 +182,43 @@ class Part:
             ).replace_schema_metadata(None)
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise _damaged(self.path, error) from None
+
+    def read(self, *columns: str) -> pa.Table:
+        """Read the rows of some columns at once, texts that repeat as dictionaries.
+
+        Raises:
+            PartError: the file is damaged.
+        """
+        with self._open(columns) as file:
+            # Parts are many and small: a thread costs more than it saves.
+            return file.read(columns=list(columns), use_threads=False).replace_schema_metadata(None)
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield the rows of some columns, `BATCH_ROWS` at a time, texts that repeat as dictionaries.
+
+        Raises:
+            PartError: the file is damaged.
+        """
+        with self._open(columns) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def _open(self, columns: Collection[str]) -> Generator[pq.ParquetFile]:
+        try:
+            with pq.ParquetFile(
+                self.path,
+                read_dictionary=[name for name in columns if name in _REPEATED],
+                page_checksum_verification=True,
+                pre_buffer=False,
+            ) as file:
+                yield file
+        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+            raise _damaged(self.path, error) from None
+
+
+_REPEATED = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
+"""Text columns that hold few different values: read as dictionaries, they need no memory per row."""
 
 
 def read_parts(directory: Path, on_problem: Callable[[str], None] | None = None) -> Iterator[Part]:
@@ -202,10 +247,11 @@ def read_part(path: Path) -> Part:
         PartError: the file is truncated, damaged or was not written by this project.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        described = pq.read_metadata(path)
+        metadata = described.metadata or {}
         if META_KEY not in metadata:
             raise PartError(f"{path.name}: holds no description of its cell; not a part of a run")
-        return Part(path, CellMeta.from_json(json.loads(metadata[META_KEY])))
+        return Part(path, CellMeta.from_json(json.loads(metadata[META_KEY])), described.num_rows)
     except JsonError as error:
         raise PartError(f"{path.name}: its description does not fit ({error})") from None
     except PartError:

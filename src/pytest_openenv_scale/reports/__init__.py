@@ -1,8 +1,7 @@
-"""What people and programs are told: every report is a function of a run or a sweep, and nothing else."""
+"""What people and programs are told: every report is a function of a run or of a study, and nothing else."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,44 +11,59 @@ from . import json, markdown
 from .github import append_step_summary
 from .junit import junit_properties
 from .overview import run_lines, summary_lines
+from .study import Study, join, study_of
+from .study_lines import study_lines
+from .study_markdown import study_markdown
 from .terminal import cell_line, curve_lines, failure_text, sweep_lines
 from .text import Line
+from .writing import replace_file
 
 __all__ = [
     "FORMATS",
     "Line",
+    "Study",
     "append_step_summary",
     "cell_line",
     "curve_lines",
     "failure_text",
+    "join",
     "junit_properties",
     "run_lines",
+    "study_lines",
     "summary_lines",
     "sweep_lines",
     "write_json",
     "write_reports",
 ]
 
-FORMATS: Mapping[str, tuple[str, Callable[[Run], str]]] = {"md": ("report.md", markdown.render)}
-"""The reports that can be asked for: the name of each file and what renders it."""
 
+def write_reports(
+    what: Run | Study, *, formats: tuple[str, ...] = ("md",), directory: Path | None = None
+) -> list[Path]:
+    """Write the formats asked for, of a run also `report.json`, each file complete or not there; return their paths.
 
-def write_reports(run: Run, *, formats: tuple[str, ...] = ("md",), directory: Path | None = None) -> list[Path]:
-    """Write `report.json` and the formats asked for, each file complete or not there; return their paths.
-
-    They go into `directory`, by default that of the run; a run that is not kept gets none there. Any run
-    can be reported, also one that was interrupted or is damaged.
+    They go into `directory`, by default that of the run; a run that is not kept gets none there. The log goes there
+    as well, by default beside the run, where it is one of all runs. One format that fails keeps no other from being
+    written. Any run can be reported, also one that was interrupted or is damaged.
 
     Raises:
-        RunError: a file cannot be written.
+        RunError: something cannot be written; several failures are told in one line.
     """
-    folder = directory or (run.path if run.record.kept else None)
+    run = what if isinstance(what, Run) else None
+    own = run.path if run and run.record.kept else None
+    folder = directory or own
     if folder is None:
         return []
-    paths = [write_json(run, folder / "report.json")]
+    logs = directory or folder.parent
+    paths = [write_json(run, folder / "report.json")] if run else []
+    failures: list[str] = []
     for name in formats:
-        file, render = FORMATS[name]
-        paths.append(_write(folder / file, render(run)))
+        try:
+            paths += FORMATS[name](what, folder, logs)
+        except RunError as error:
+            failures.append(str(error))
+    if failures:
+        raise RunError("; ".join(dict.fromkeys(failures)))
     return paths
 
 
@@ -59,21 +73,36 @@ def write_json(run: Run, path: Path) -> Path:
     Raises:
         RunError: the file cannot be written.
     """
-    return _write(path, json.render(run))
+    return replace_file(path, json.render(run))
 
 
-def _write(path: Path, content: str) -> Path:
-    """Replace a file at once and return its path; its directory is made where it is missing."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode("utf-8", "replace"))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise RunError(f"the report cannot be written: {path}: {error.filename} is a file, not a folder") from None
-    except OSError as error:
-        raise RunError(f"the report cannot be written: {path}: {error.strerror}") from None
-    return path
+def _markdown(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    content = markdown.render(what) if isinstance(what, Run) else study_markdown(what)
+    return [replace_file(folder / "report.md", content)]
+
+
+def _html(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .html import render
+
+    return [replace_file(folder / "report.html", render(what))]
+
+
+def _figures(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .figures import write_figures
+
+    return write_figures(study_of(what), folder / "figures")
+
+
+def _log(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .log import LOG, update_log
+
+    return [update_log(logs / LOG, study_of(what))]
+
+
+FORMATS: Mapping[str, Callable[[Run | Study, Path, Path], list[Path]]] = {
+    "md": _markdown,
+    "html": _html,
+    "figures": _figures,
+    "log": _log,
+}
+"""The reports that can be asked for and what writes each, given the folder and where the log is."""

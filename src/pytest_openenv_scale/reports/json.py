@@ -13,6 +13,14 @@ shares are fractions of 1, times are ISO 8601 in UTC, and null stands where ther
     sweeps          one per test and target:
       sweep_id, test, target, infrastructure, hardware, cores, hosts, limits, startup_s
       status, outcome, started_at, finished_at, steps, arrival, reps, timeout_s, settings, notes, rerun
+      comparison    null, or how this sweep compares with a baseline; `outcome` above is that of the SLO alone:
+        outcome        regressed, inconclusive, held or shown (nobody said what fails)
+        baseline, now  run_id, status, started_at, commit, branch, dirty
+        fail_on        the expressions it is judged by; reference is how the baseline was named
+        differences    of the machines: name, baseline, now; remarks are texts; others are tests not selected now
+        curves         test, infrastructure, mode, wait, state (compared, missing, new, different), remarks, renamed
+          changes        metric, batch, status, reason, fail_on, allowed, effect (Cliff's delta), baseline and now:
+            value, low, high, repetitions, count, known
       protocols     one per wait that was measured over both modes, empty where there is only one:
         wait, ratio (ws max ÷ http max), winner (ws, http, equal or null), notes (texts)
         batch          the largest at which sessions of both succeeded, if possible with neither inconclusive; or null
@@ -88,6 +96,8 @@ def _sweep(view: SweepView) -> dict[str, Any]:
     record = view.record.to_json()
     told = {name: value for name, value in record.items() if name not in ("curves", "slos", "outcome")}
     curves = [_curve(view.record, curve) for curve in view.curves]
+    if view.record.comparison is not None:
+        told["comparison"] = {"outcome": view.record.comparison.outcome.value, **told["comparison"]}
     return {**told, "outcome": view.outcome.value, "protocols": encode(compare_modes(view)), "curves": curves}
 
 

@@ -44,6 +44,20 @@ def is_open(verdict: CurveVerdict) -> bool:
     return verdict.max_batch == max(verdict.curve.batches)
 
 
+def scaling_note(verdict: CurveVerdict, batch: int, success: float | None) -> str:
+    """Return what became of a batch: "perfect scaling", "max reliable", "above capacity", "complete failure"."""
+    cell = verdict.cell(batch)
+    if cell is None or cell.passed is None:
+        return "inconclusive"
+    if not cell.passed:
+        return "complete failure" if success == 0 else "above capacity"
+    if batch > (verdict.max_batch or 0):
+        return "passes, though a smaller batch does not"
+    if batch == verdict.max_batch:
+        return "max reliable, the largest asked for" if is_open(verdict) else "max reliable"
+    return "perfect scaling" if success == 1 else "reliable"
+
+
 def max_batch_sentence(verdict: CurveVerdict) -> str:
     """Return the max batch, and per core where the cores are known."""
     per_core = verdict.max_batch_per_core

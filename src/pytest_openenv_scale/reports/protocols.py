@@ -41,13 +41,14 @@ def entries(sweeps: Iterable[SweepView]) -> list[Entry]:
 
 def _entry(view: SweepView, found: Comparison) -> Entry:
     wait = text_of.MISSING if found.wait is None else f"{format_number(found.wait)} s"
-    maxima = (_max_batch(found.ws), _max_batch(found.http))
+    maxima = (max_batch(found.ws), max_batch(found.http))
     cells = (collapse(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
     batch = None if found.batch is None else text_of.count(found.batch)
-    return Entry(collapse(view.test), cells, batch, _figures(found), tuple(map(collapse, found.notes)))
+    return Entry(collapse(view.test), cells, batch, figures(found), tuple(map(collapse, found.notes)))
 
 
-def _max_batch(result: ModeResult) -> str:
+def max_batch(result: ModeResult) -> str:
+    """Return the max batch of a mode with the sign of what is certain about it: "128", "≥ 128", "none", "unknown"."""
     if result.max_batch is None:
         return "unknown" if result.known == "inconclusive" else "none"
     return f"{'' if result.known == 'exact' else '≥ '}{text_of.count(result.max_batch)}"
@@ -61,7 +62,8 @@ def ratio(found: Comparison) -> str:
     return text_of.MISSING if found.ratio is None or known is None else f"{known}{found.ratio:.3g}"
 
 
-def _figures(found: Comparison) -> tuple[str, ...]:
+def figures(found: Comparison) -> tuple[str, ...]:
+    """Return what is compared at the largest common batch, "ws / http" each, in the order of `AT`."""
     shown: list[str] = []
     for _, field in AT:
         values = [getattr(result, field) for result in found.modes]

@@ -87,12 +87,12 @@ def scaling_tables(sweeps: Iterable[SweepView], axes: Sequence[Axis] = AXES) -> 
             if not isinstance(count, int):
                 continue
             for curve in view.curves:
-                key = (axis, view.test, _without_count(view.target, axis), curve.curve.mode, curve.curve.wait)
+                key = (axis, view.test, without_count(view.target, axis), curve.curve.mode, curve.curve.wait)
                 groups.setdefault(key, {})[count] = (view, curve)
     return [_table(*key, dict(sorted(found.items()))) for key, found in groups.items() if len(found) > 1]
 
 
-def _without_count(target: str, axis: Axis) -> str:
+def without_count(target: str, axis: Axis) -> str:
     """Return the target's text without what tells numbers of replicas or nodes apart."""
     try:
         spec = parse_target(target)

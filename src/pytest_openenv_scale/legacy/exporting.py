@@ -1,0 +1,154 @@
+"""A run as `raw.jsonl` and `summary.csv`, for what reads the older files.
+
+They have no place for the queue, held sessions, single steps and offsets; the repetition follows from the order, and
+the infrastructure from the folder's name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+
+from pytest_openenv_scale.core.rundir import PARTS
+from pytest_openenv_scale.core.summary import CellSummary, PhaseStats, phase_stats, summarise
+from pytest_openenv_scale.core.table import Part, read_parts
+
+from .files import RAW, SUMMARY, SUMMARY_COLUMNS, LegacyError
+from .importing import OLDER_PLACE, OLDER_SUMMARY
+
+_ROWS_AT_ONCE = 16_384
+
+
+def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
+    """Write the two files of a run into a directory and return their paths; existing ones are never replaced.
+
+    Cells follow in the order they were measured. A line of the summary that was imported is given back as it stood.
+
+    Raises:
+        LegacyError: the files are there already, cannot be written, or a part of the run is damaged.
+        RunError: there is no run at this path.
+    """
+    from pytest_openenv_scale.core.manifest import read_manifest
+
+    manifest = read_manifest(run)
+    raw, summary = directory / RAW, directory / SUMMARY
+    for path in (raw, summary):
+        if path.exists():
+            raise LegacyError(f"{path} is there already; name another folder with --output")
+    problems: list[str] = []
+    parts = sorted(read_parts(run / PARTS, problems.append), key=_place)
+    if problems:
+        raise LegacyError(f"a part of the run cannot be read: {problems[0]}")
+    kept: list[Mapping[str, str]] = list(manifest.plan.get("summary_lines_without_sessions", ()))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with raw.open("x", encoding="utf-8") as rows, summary.open("x", encoding="utf-8", newline="") as lines:
+            writer = csv.DictWriter(lines, SUMMARY_COLUMNS, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            for part in parts:
+                table = part.table()
+                rows.writelines(_raw_lines(table, imported=OLDER_PLACE in part.meta.client))
+                writer.writerow(_summary_line(part, table))
+            writer.writerows(kept)
+    except OSError as error:
+        raise LegacyError(f"{error.filename or directory} cannot be written: {error.strerror}") from None
+    return raw, summary
+
+
+def _place(part: Part) -> tuple[int, datetime, Path]:
+    """Say where a part belongs: where it stood when it was imported, else when it was measured."""
+    return part.meta.client.get(OLDER_PLACE, 0), part.meta.started_at, part.path
+
+
+def _raw_lines(table: pa.Table, *, imported: bool) -> Iterator[str]:
+    table = table if imported else table.sort_by("request_id")
+    for at in range(0, table.num_rows, _ROWS_AT_ONCE):
+        for row in table.slice(at, _ROWS_AT_ONCE).to_pylist():
+            yield json.dumps(_raw(row, imported=imported)) + "\n"
+
+
+def _raw(row: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
+    """Return a session as the older script wrote it: 0.0 where there is nothing."""
+    failed = not row["success"]
+    # The kind of an imported failure was read off its message, and is nothing the file said.
+    error = row["error_code"] if imported else row["error_code"] or row["error_type"] if failed else None
+    return {
+        "request_id": row["request_id"],
+        "mode": row["mode"],
+        "timestamp": _moment(row["timestamp"]),
+        "wait_requested": row["wait_requested"],
+        "batch_size": row["batch_size"],
+        "hardware": row["hardware"],
+        "connect_latency": row["connect_latency"] or 0.0,
+        "reset_latency": row["reset_latency"] or 0.0,
+        "step_latency": row["step_latency"] or 0.0,
+        "total_latency": (_lifetime(row) if failed else row["total_latency"]) or 0.0,
+        "waited_seconds": row["waited_seconds"] or 0.0,
+        "pid": row["pid"],
+        "session_hash": row["session_hash"],
+        "host_url": row["host_url"],
+        "success": row["success"],
+        "error_type": error,
+        "error_message": row["error_message"],
+    }
+
+
+def _lifetime(row: Mapping[str, Any]) -> float | None:
+    """Return how long a failed session lived, from the moment it was due."""
+    return None if row["closed_s"] is None else row["closed_s"] - row["due_s"]
+
+
+def _moment(value: datetime) -> str:
+    """Write a moment as the older script did: naive UTC with Z."""
+    return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
+
+
+def _summary_line(part: Part, table: pa.Table) -> Mapping[str, Any]:
+    kept = cast("Mapping[str, str] | None", part.meta.client.get(OLDER_SUMMARY))
+    if kept is not None:
+        return kept
+    found = summarise(table, part.meta)
+    good = table.filter(table["success"])
+    step = phase_stats(good["step_latency"])
+    return {
+        "mode": found.cell.mode,
+        "url": found.cell.target,
+        "num_requests": found.asked,
+        "batch_size": found.batch,
+        "wait_seconds": found.cell.wait,
+        "repetition": found.repetition,
+        "timestamp": _moment(found.started_at),
+        "hardware": found.hardware,
+        "successful": found.successful,
+        "failed": found.asked - found.successful,
+        "error_rate": (found.asked - found.successful) / found.asked,
+        "total_wall_time": found.wall_s,
+        **_statistics("connect", found.phase("connect"), ("p50", "p95", "p99")),
+        **_statistics("reset", found.phase("reset"), ("p50", "p95", "p99")),
+        **_statistics("step", step, ("p50", "p95", "p99")),
+        **_statistics("total", found.phase("total"), ("min", "max", "mean", "p50", "p90", "p95", "p99")),
+        "requests_per_second": found.requests_per_second,
+        "effective_concurrency": _effective(found),
+        "unique_pids": found.pids or 0,
+        "unique_sessions": found.sessions or 0,
+        "unique_hosts": found.hosts or 0,
+    }
+
+
+def _effective(found: CellSummary) -> float | None:
+    """Return N × wait ÷ wall, as the older files have it; ours sums what the successful sessions really waited."""
+    wait = found.cell.wait
+    return found.asked * wait / found.wall_s if wait is not None and found.wall_s > 0 else None
+
+
+def _statistics(phase: str, stats: PhaseStats | None, names: Iterable[str]) -> dict[str, float | None]:
+    return {
+        f"{phase}_{'avg' if name == 'mean' else name}": None if stats is None else getattr(stats, name)
+        for name in names
+    }

@@ -1,0 +1,435 @@
+"""`raw.jsonl` and `summary.csv` become runs, in the form every report reads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+from pytest_openenv_scale.core.format import count_of
+from pytest_openenv_scale.core.grammar import GrammarError, format_number, parse_target, redact_target
+from pytest_openenv_scale.core.manifest import FORMAT, Manifest, SweepRecord, Writer, read_manifest
+from pytest_openenv_scale.core.meta import CellMeta
+from pytest_openenv_scale.core.plan import Cell, Curve
+from pytest_openenv_scale.core.redact import redact_text
+from pytest_openenv_scale.core.row import SessionRow
+from pytest_openenv_scale.core.rundir import RunDirectory
+from pytest_openenv_scale.core.slo import Slo
+from pytest_openenv_scale.core.table import rows_to_table
+
+from .files import RAW, SUMMARY, LegacyError, RawRow, SummaryRow, kind_of, read_raw, read_summary
+from .rule import older_rule_notes
+
+OLDER_SUMMARY, OLDER_PLACE = "older_summary", "older_place"
+"""Where `CellMeta.client` keeps the line of `summary.csv`, column by column, as it stood there, and the part's place in
+`raw.jsonl`, counted in repetitions of cells."""
+
+ARRIVAL = "burst"
+"""How the older script started its sessions: all at once, each running through."""
+
+_DATE = re.compile(r"\d{4}-?\d\d-?\d\d.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Files that belong together; `infrastructure` is the label of what they measured."""
+
+    raw: Path
+    summary: Path | None
+    infrastructure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The runs that were made, those there were already, and what a reader should know, one line each."""
+
+    made: tuple[Path, ...]
+    present: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[Source]:
+    """Find the older results in files and folders, at any depth.
+
+    The infrastructure is that which is given, or is read off `…/<infrastructure>/<date>/raw.jsonl`.
+
+    Raises:
+        LegacyError: there are none, or the infrastructure cannot be told.
+    """
+    found: list[Source] = []
+    for path in paths:
+        if not path.exists():
+            raise LegacyError(f"{path} does not exist; give a {RAW} or a folder that holds one")
+        raws = sorted(path.rglob(RAW)) if path.is_dir() else [path.with_name(RAW) if path.name == SUMMARY else path]
+        if not raws or not raws[0].exists():
+            raise LegacyError(f"{path}: there is no {RAW} in it; without the sessions nothing can be judged")
+        for raw in raws:
+            summary = raw.with_name(SUMMARY)
+            label = infrastructure or _infrastructure(raw.resolve())
+            found.append(Source(raw, summary if summary.exists() else None, label))
+    unique = {source.raw.resolve(): source for source in found}
+    return list(unique.values())
+
+
+def _infrastructure(raw: Path) -> str:
+    if not _DATE.fullmatch(raw.parent.name):
+        raise LegacyError(
+            f"{raw}: where it was measured is not known, as its folder is not …/INFRASTRUCTURE/DATE/; "
+            "write --infrastructure NAME"
+        )
+    return raw.parent.parent.name
+
+
+def import_older(source: Source, results: Path, *, cores: int | None = None, note: str | None = None) -> Imported:
+    """Make a run of each run the files hold; `cores` are the server's, where known.
+
+    Importing the same files again changes nothing.
+
+    Raises:
+        LegacyError: the files cannot be used; then nothing is written.
+        RunError: the results folder cannot be written.
+    """
+    notes: list[str] = []
+    lines = read_summary(source.summary) if source.summary else []
+    if source.summary is None:
+        notes.append(
+            f"{source.raw}: there is no {SUMMARY} beside it, so wall times and rates are not known, and what was "
+            "appended to the file later counts as more repetitions"
+        )
+    staging = results / f".import-{secrets.token_hex(4)}"
+    made: list[Path] = []
+    present: list[Path] = []
+    try:
+        runs = list(_stage(source, lines, staging, cores, note, notes))
+        for run in runs:
+            final = results / run.name
+            if final.exists():
+                present.append(final)
+                notes += _not_applied(final, cores, note)
+            else:
+                run.replace(final)
+                made.append(final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Imported(tuple(made), tuple(present), tuple(notes))
+
+
+def _not_applied(path: Path, cores: int | None, note: str | None) -> Iterator[str]:
+    """Say what was asked for and is not what the run that is there already has."""
+    kept = read_manifest(path)
+    same_cores = all(sweep.cores == cores for sweep in kept.sweeps)
+    asked = [*(["--cores"] if cores and not same_cores else []), *(["--note"] if note and note != kept.note else [])]
+    if asked:
+        yield f"{path} is left as it is, without this {' and '.join(asked)}; delete it to import it anew"
+
+
+def _stage(
+    source: Source, lines: Sequence[SummaryRow], staging: Path, cores: int | None, note: str | None, notes: list[str]
+) -> Iterator[Path]:
+    """Write the runs of a source into a folder of their own, so that nothing half-made is ever seen as a run."""
+    digest = sha256(source.infrastructure.encode())
+    for path in (source.raw, source.summary):
+        digest.update(path.read_bytes() if path else b"")
+    matched = _Matching(lines)
+    fewer: dict[tuple[str, float | None, int], int] = {}
+    run: _Run | None = None
+    for block in _blocks(read_raw(source.raw, notes)):
+        line = matched.take(block)
+        if len(block.rows) < block.batch:
+            fewer[block.key] = fewer.get(block.key, 0) + 1
+        number = matched.run_of(line)
+        if run is None or number != run.number:
+            if run is not None:
+                yield run.finish(notes)
+            run = _Run(source, number, f"{digest.hexdigest()[:8]}", staging, cores, note, block.started_at)
+        run.add(block, line)
+    if run is None:
+        raise LegacyError(f"{source.raw}: it holds no sessions")
+    notes += [_fewer(source.raw, key, count) for key, count in fewer.items()]
+    left = matched.left
+    run.unmatched = left
+    notes += [
+        f"{source.summary}:{row.line}: its sessions are not in {source.raw.name}; "
+        "the line is kept with the run, but cannot be judged"
+        for row in left
+    ]
+    yield run.finish(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The sessions of one repetition of a cell, in the order of the file."""
+
+    rows: tuple[RawRow, ...]
+
+    @property
+    def batch(self) -> int:
+        return self.rows[0].batch_size or len(self.rows)
+
+    @property
+    def key(self) -> tuple[str, float | None, int]:
+        return self.rows[0].mode, self.rows[0].wait_requested, self.batch
+
+    @property
+    def started_at(self) -> datetime:
+        return min(row.at for row in self.rows)
+
+
+def _blocks(rows: Iterable[RawRow]) -> Iterator[_Block]:
+    """Cut a file into repetitions: a new one starts with another cell, or where a request id comes again."""
+    held: list[RawRow] = []
+    seen: set[int] = set()
+    for row in rows:
+        if held and (row.request_id in seen or _cell_of(row) != _cell_of(held[0])):
+            yield _Block(tuple(held))
+            held, seen = [], set()
+        held.append(row)
+        seen.add(row.request_id)
+    if held:
+        yield _Block(tuple(held))
+
+
+def _fewer(raw: Path, key: tuple[str, float | None, int], count: int) -> str:
+    mode, wait, batch = key
+    where = mode if wait is None else f"{mode}, wait {format_number(wait)} s"
+    what = count_of(count, "repetition")
+    return f"{raw}: {what} of batch {batch} ({where}) without all the sessions, so the batch cannot be judged"
+
+
+def _cell_of(row: RawRow) -> tuple[object, ...]:
+    return row.mode, row.wait_requested, row.batch_size, row.hardware
+
+
+class _Matching:
+    """Gives each block its line of the summary: the n-th of a cell belongs to the n-th line of that cell."""
+
+    def __init__(self, lines: Sequence[SummaryRow]) -> None:
+        self._left = list(lines)
+        self._runs: dict[int, int] = {}
+        seen: set[tuple[object, ...]] = set()
+        run = 0
+        for line in lines:
+            told = (*line.key, line.texts.get("hardware"), line.repetition)
+            if told in seen:
+                run += 1
+                seen.clear()
+            seen.add(told)
+            self._runs[line.line] = run
+        self._current = 0
+
+    def take(self, block: _Block) -> SummaryRow | None:
+        """Return the first line left of the block's cell, or None."""
+        for line in self._left:
+            hardware = line.texts.get("hardware"), block.rows[0].hardware
+            if line.key == block.key and (not all(hardware) or hardware[0] == hardware[1]):
+                self._left.remove(line)
+                return line
+        return None
+
+    def run_of(self, line: SummaryRow | None) -> int:
+        """Return the number of the run a line belongs to: a new one starts where a repetition comes again."""
+        if line is not None:
+            self._current = self._runs[line.line]
+        return self._current
+
+    @property
+    def left(self) -> list[SummaryRow]:
+        """The lines no block belongs to."""
+        return self._left
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run as it is put together."""
+
+    source: Source
+    number: int
+    digest: str
+    staging: Path
+    cores: int | None
+    note: str | None
+    first: datetime
+    last: datetime = field(init=False)
+    unmatched: list[SummaryRow] = field(default_factory=list[SummaryRow])
+    _directory: RunDirectory = field(init=False)
+    _parts: dict[tuple[str, str | None], list[CellMeta]] = field(
+        default_factory=dict[tuple[str, str | None], list[CellMeta]]
+    )
+
+    def __post_init__(self) -> None:
+        moment = f"{self.first:%Y%m%dT%H%M%S}.{self.first.microsecond // 1000:03d}Z"
+        self._directory = RunDirectory.create(self.staging, f"{moment}-{self.digest}{self.number or ''}")
+        self.last = self.first
+
+    def add(self, block: _Block, line: SummaryRow | None) -> None:
+        """Write the part of one repetition."""
+        hardware = block.rows[0].hardware
+        target = _target(line, self.source.infrastructure)
+        sweep = self._parts.setdefault((target, hardware), [])
+        mode, wait, batch = block.key
+        cell = Cell("imported", target, self.source.infrastructure, mode, wait, batch, 1, ARRIVAL)
+        meta = CellMeta(
+            run_id=self._directory.run_id,
+            sweep_id=_sweep_id(target, hardware),
+            cell=cell,
+            repetition=1 + sum(known.cell == cell for known in sweep),
+            wall_s=line.wall_s if line else 0.0,
+            started_at=block.started_at,
+            hardware=hardware,
+            cores=self.cores,
+            client={
+                OLDER_PLACE: sum(map(len, self._parts.values())),
+                **({OLDER_SUMMARY: dict(line.texts)} if line else {}),
+            },
+            notes=_differences(block, line),
+        )
+        rows = [_session(row, block.started_at) for row in block.rows]
+        table = rows_to_table(rows, cell=cell, run_id=meta.run_id, repetition=meta.repetition, hardware=hardware)
+        self._directory.write_cell(table, meta)
+        sweep.append(meta)
+        self.last = max(self.last, *(row.at for row in block.rows))
+
+    def finish(self, notes: list[str]) -> Path:
+        """Write the manifest and return the directory."""
+        path = self._directory.path
+        sweeps = tuple(self._sweep(target, hardware, parts) for (target, hardware), parts in self._parts.items())
+        plan = {
+            "imported": [str(path) for path in (self.source.raw, self.source.summary) if path],
+            **(
+                {"summary_lines_without_sessions": [dict(row.texts) for row in self.unmatched]}
+                if self.unmatched
+                else {}
+            ),
+        }
+        manifest = Manifest(
+            format=FORMAT,
+            run_id=self._directory.run_id,
+            status="complete",
+            started_at=self.first,
+            writer=Writer(os.getpid(), socket.gethostname()),
+            finished_at=self.last,
+            note=self.note,
+            plan=plan,
+            sweeps=sweeps,
+        )
+        self._directory.store(manifest)
+        told = older_rule_notes(path)
+        if told:
+            self._directory.store(_with_notes(manifest, told))
+        notes += [f"{self._directory.run_id}: {note}" for note in itertools.chain.from_iterable(told.values())]
+        return path
+
+    def _sweep(self, target: str, hardware: str | None, parts: Sequence[CellMeta]) -> SweepRecord:
+        curves: dict[str, Curve] = {}
+        for meta in parts:
+            curve = meta.cell.curve
+            known = curves.get(curve.id)
+            batches = {*curve.batches, *(known.batches if known else ())}
+            curves[curve.id] = Curve(
+                curve.test,
+                curve.target,
+                curve.infrastructure,
+                curve.mode,
+                curve.wait,
+                curve.steps,
+                curve.arrival,
+                tuple(sorted(batches)),
+            )
+        return SweepRecord(
+            sweep_id=_sweep_id(target, hardware),
+            test="imported",
+            target=target,
+            infrastructure=self.source.infrastructure,
+            curves=tuple(curves.values()),
+            slos=tuple(Slo() for _ in curves),
+            steps=1,
+            arrival=ARRIVAL,
+            reps=max(meta.repetition for meta in parts),
+            timeout_s=None,
+            hardware=hardware,
+            cores=self.cores,
+            status="complete",
+            started_at=min(meta.started_at for meta in parts),
+            finished_at=self.last,
+        )
+
+
+def _with_notes(manifest: Manifest, notes: dict[str, list[str]]) -> Manifest:
+    """Return the manifest with these notes added to its sweeps, by sweep id."""
+    sweeps = (replace(sweep, notes=(*sweep.notes, *notes.get(sweep.sweep_id, ()))) for sweep in manifest.sweeps)
+    return replace(manifest, sweeps=tuple(sweeps))
+
+
+def _sweep_id(target: str, hardware: str | None) -> str:
+    return sha256(f"imported\0{target}\0{hardware}".encode()).hexdigest()[:10]
+
+
+def _target(line: SummaryRow | None, infrastructure: str) -> str:
+    url = line.texts.get("url", "").strip() if line else ""
+    try:
+        return redact_target(parse_target(url)) if url else infrastructure
+    except GrammarError:
+        return redact_text(url)
+
+
+def _differences(block: _Block, line: SummaryRow | None) -> tuple[str, ...]:
+    """Say where the sessions and their line of the summary do not agree; the sessions are what counts."""
+    if line is None:
+        return ()
+    good = sum(row.success for row in block.rows)
+    told = line.texts.get("successful", "")
+    found: list[str] = []
+    if line.sessions != len(block.rows):
+        found.append(f"{SUMMARY} speaks of {line.sessions} sessions, {RAW} has {len(block.rows)}")
+    if told and told != str(good):
+        found.append(f"{SUMMARY} counts {told} successful sessions, {RAW} has {good}")
+    return tuple(found)
+
+
+def _session(row: RawRow, start: datetime) -> SessionRow:
+    """Return a session as a row; 0.0 in a phase that a failed session did not reach becomes null."""
+
+    def reached(value: float | None) -> float | None:
+        return value if row.success or value else None
+
+    connect = None if row.mode == "http" and not row.connect_latency else reached(row.connect_latency)
+    phase, kind = (None, None) if row.success else _failure(row)
+    return SessionRow(
+        request_id=row.request_id,
+        process=0,
+        started_at=row.at.timestamp(),
+        due_s=0.0,
+        closed_s=None if row.success else reached(row.total_latency),
+        connect_latency=connect,
+        reset_latency=reached(row.reset_latency),
+        step_latency=reached(row.step_latency),
+        step_latencies=() if reached(row.step_latency) is None else (row.step_latency or 0.0,),
+        total_latency=row.total_latency if row.success else None,
+        waited_seconds=reached(row.waited_seconds),
+        steps_done=1 if row.success else 0,
+        pid=row.pid,
+        session_hash=row.session_hash,
+        host_url=row.host_url,
+        success=row.success,
+        error_phase=phase,
+        error_type=kind,
+        error_code=row.error_type,
+        error_message=row.error_message,
+    )
+
+
+def _failure(row: RawRow) -> tuple[str, str | None]:
+    """Return the phase after the last one that has a time, and the kind of the failure."""
+    phases = (("connect", row.connect_latency), ("reset", row.reset_latency), ("step", row.step_latency))
+    if row.mode == "http":
+        phases = phases[1:]
+    phase = next((name for name, value in phases if not value), "close")
+    return phase, kind_of(row.error_type or "", row.error_message)

@@ -1,0 +1,194 @@
+"""The figures of a study as files and for HTML."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from pytest_openenv_scale.core.run import RunError
+from pytest_openenv_scale.reports.study import Study
+
+from . import bars, concurrency, heat, latency, nodes, overhead, scaling, throughput
+from .content import Content, Order, Picture
+from .rows import Rows
+from .svg import for_file, for_html
+
+KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
+"""Every figure there is, in the order reports show them."""
+
+_PROCESSES = 2
+"""Figures are drawn by so many processes at once; each takes a second to start."""
+
+
+class FiguresError(RunError):
+    """Figures cannot be drawn: one line saying why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure for HTML: an SVG that refers to nothing outside and shares no id with another."""
+
+    key: str
+    title: str
+    alt_text: str
+    svg: str
+
+
+def contents(study: Study) -> list[Content]:
+    """Return what every figure shows that has data, in the order of `KEYS`."""
+    rows = Rows.of(study)
+    found = [
+        scaling.content(study),
+        bars.max_batch(study),
+        bars.batch_per_core(study),
+        heat.content(study),
+        nodes.content(study),
+        latency.content(study),
+        overhead.content(study, rows),
+        concurrency.content(study, rows),
+        throughput.content(study),
+    ]
+    return [content for content in found if content is not None]
+
+
+def write_figures(study: Study, directory: Path) -> list[Path]:
+    """Write KEY.svg and KEY.png for every figure that has data and return the paths.
+
+    Figures of an earlier rendering that have no data now are removed.
+
+    Raises:
+        FiguresError: they cannot be drawn.
+        RunError: a file cannot be written.
+    """
+    drawn = _drawn(study)
+    written: list[Path] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for content, picture in drawn:
+            svg = for_file(picture.svg, content.alt_text)
+            written += [
+                _replace(directory / f"{content.key}.svg", svg.encode()),
+                _replace(directory / f"{content.key}.png", picture.png),
+            ]
+        for stale in {directory / f"{key}{kind}" for key in KEYS for kind in (".svg", ".png")} - set(written):
+            stale.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise RunError(f"figures cannot be written: {error.filename} is a file, not a folder") from None
+    except OSError as error:
+        raise RunError(f"figures cannot be written: {error.filename or directory}: {error.strerror}") from None
+    return written
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write a file at once, complete or not there."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def figure_svgs(study: Study) -> Mapping[str, Figure]:
+    """Return the figures that have data by key, in order, to stand in one HTML page.
+
+    Raises:
+        FiguresError: they cannot be drawn.
+    """
+    return {
+        content.key: Figure(
+            content.key, content.title, content.alt_text, for_html(picture.svg, content.key, content.alt_text)
+        )
+        for content, picture in _drawn(study)
+    }
+
+
+_last: tuple[Study, list[tuple[Content, Picture]]] | None = None
+"""The study drawn last: who asks for files and for HTML waits once."""
+
+
+def _drawn(study: Study) -> list[tuple[Content, Picture]]:
+    global _last
+    if _last is None or not _same(_last[0], study):
+        found = contents(study)
+        _last = study, list(zip(found, draw_all(found), strict=True))
+    return _last[1]
+
+
+def _same(one: Study, other: Study) -> bool:
+    """Say whether two studies are of the same runs, judged alike: what joins runs twice makes two of them."""
+    return len(one.runs) == len(other.runs) and all(a is b for a, b in zip(one.runs, other.runs, strict=True))
+
+
+def draw_all(found: Sequence[Content]) -> list[Picture]:
+    """Draw figures in processes of their own and return the pictures in the same order.
+
+    Raises:
+        FiguresError: a process fails or ends.
+    """
+    if not found:
+        return []
+    count = min(_PROCESSES, os.cpu_count() or 1, len(found))
+    processes: list[_Process] = []
+    # matplotlib keeps what it knows of fonts; not in the home of whoever runs tests, unless that was asked for.
+    caches = tempfile.TemporaryDirectory(prefix="openenv-figures-", ignore_cleanup_errors=True)
+    try:
+        processes += (_Process(caches.name) for _ in range(count))
+        for at, process in enumerate(processes):
+            process.begin(found[at::count])
+        pictures = {picture.key: picture for process in processes for picture in process.pictures()}
+    except OSError as error:
+        raise FiguresError(f"figures cannot be drawn: {error.strerror or error}") from None
+    finally:
+        for process in processes:
+            process.stop()
+        caches.cleanup()
+    return [pictures[content.key] for content in found]
+
+
+class _Process:
+    """One process that draws, and the parent's end of its pipe."""
+
+    def __init__(self, caches: str) -> None:
+        ours, theirs = Pipe()
+        self._pipe: Connection = ours
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+        self._popen = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", f"{__package__}.drawing", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"MPLCONFIGDIR": caches, **inherited, "MPLBACKEND": "agg"},
+        )
+        theirs.close()
+
+    def begin(self, found: Sequence[Content]) -> None:
+        """Say what is to be drawn."""
+        self._pipe.send(Order(tuple(sys.path), tuple(found)))
+
+    def pictures(self) -> list[Picture]:
+        """Wait for the pictures."""
+        try:
+            answer: list[Picture] | str = self._pipe.recv()
+        except EOFError:
+            code = self._popen.wait()
+            raise FiguresError(f"figures cannot be drawn: the process that draws ended with code {code}") from None
+        if isinstance(answer, str):
+            raise FiguresError(f"figures cannot be drawn: {answer}")
+        return answer
+
+    def stop(self) -> None:
+        """End the process, finished or not."""
+        self._pipe.close()
+        self._popen.kill()
+        self._popen.wait()

@@ -1,0 +1,79 @@
+"""Studies for tests of figures: everything a figure may have to show, and the least."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
+
+from pytest_openenv_scale.core.meta import Finding
+from pytest_openenv_scale.core.view import view_sweep
+from pytest_openenv_scale.reports.study import Study, join
+
+
+def every_kind() -> Study:
+    """Seven infrastructures over ws and http, with failing batches and open ends."""
+    return a_study(*EVERYTHING)
+
+
+def in_doubt() -> Study:
+    """Two infrastructures; batch 128 of the second was limited by the client, so that nothing is known beyond."""
+    first = sample("local-hypercorn", {8: (1.0, 0.02), 32: (1.0, 0.04), 128: (0.6, 0.3)}, reps=2)
+    second = sample("local-uvicorn", {8: (1.0, 0.01), 32: (1.0, 0.03), 128: (1.0, 0.08)}, target="local,server=uvicorn")
+    run = a_run_of(first, second)
+    sure, view = run.sweeps
+    finding = Finding("cpu", "a load process did not keep up")
+    summaries = [replace(cell, findings=(finding,)) if cell.batch == 128 else cell for cell in view.summaries]
+    return join([replace(run, sweeps=(sure, view_sweep(view.record, summaries)))])
+
+
+def one_point() -> Study:
+    return a_study(sample("local-uvicorn", {64: (1.0, 0.03)}))
+
+
+def replicas() -> Study:
+    """One, two and four replicas of one target; the last is open."""
+
+    def of(count: int, batches):
+        return sample(
+            f"envoy-local-replicas{count}", batches, target=f"envoy:replicas={count}", limits={"replicas": count}
+        )
+
+    return a_study(
+        of(1, {8: (1.0, 0.02), 64: (1.0, 0.05), 128: (0.5, 0.2)}),
+        of(2, {8: (1.0, 0.02), 64: (1.0, 0.25), 128: (0.6, 0.3)}),
+        of(4, {8: (1.0, 0.02), 64: (1.0, 0.03), 128: (1.0, 0.06), 256: (1.0, 0.3)}),
+    )
+
+
+def many_long_names() -> Study:
+    """Twelve infrastructures, half of them with names too long for a line, over batches from 1 to 16,384."""
+    return a_study(
+        *(
+            sample(
+                f"env-{at}.an-organisation-with-a-very-long-name.example/api/v{at}" if at % 2 else f"slurm-nodes{at}",
+                {1: (1.0, 0.01), 64: (1.0, 0.02 * (at + 1)), 1024: (1 - 0.03 * at, 0.1 * (at + 1)), 16384: (0.0, 0.0)},
+                target=f"local,workers={at + 1}",
+                cores=None if at == 3 else at + 1,
+            )
+            for at in range(12)
+        )
+    )
+
+
+def stored(folder: Path) -> Study:
+    """Two infrastructures over two waits, with a row per session on disk."""
+    curves = {
+        ("ws", wait): {1: (1.0, 0.004), 8: (1.0, 0.011), 32: (1.0, 0.03), 128: (0.75, 0.12)} for wait in (0.1, 1.0)
+    }
+    return join(
+        [
+            stored_run(
+                folder,
+                sample("local-hypercorn", curves=curves, reps=2),
+                sample("local-uvicorn", curves=curves, target="local,server=uvicorn"),
+                run_id="20261121T120000.000Z-00000000",
+            )
+        ]
+    )

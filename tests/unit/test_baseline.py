@@ -1,0 +1,127 @@
+"""Which stored run is meant: a path, a run id, latest, or a git commit, branch or tag."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from compare_samples import a_judged_sweep
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_samples import a_manifest
+
+from pytest_openenv_scale.core.baseline import find_run, parse_reference
+from pytest_openenv_scale.core.grammar import GrammarError
+from pytest_openenv_scale.core.manifest import RunError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def stored(results: Path, run_id: str, *, status="complete", commit: str | None = None, dirty=False) -> Path:
+    git = {"commit": commit, "branch": "main", "dirty": dirty} if commit else None
+    manifest = a_manifest(a_judged_sweep(8), run_id=run_id, status=status, fingerprint={"git": git})
+    path = results / run_id
+    path.mkdir(parents=True)
+    (path / "manifest.json").write_text(json.dumps(manifest.to_json()))
+    return path
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "openenv-results"
+
+
+def found(text: str, results: Path | None, **options) -> Path:
+    directory = results.parent if results else Path.cwd()
+    return find_run(parse_reference(text, directory), results, **options)
+
+
+def refused(text: str, results: Path | None) -> str:
+    with pytest.raises(RunError) as error:
+        found(text, results)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_path_is_a_run_wherever_it_lies(results, tmp_path):
+    path = stored(tmp_path / "elsewhere", "one")
+    assert found("elsewhere/one", results) == path
+    assert found(str(path), None) == path
+    assert found(f"{path}/manifest.json", results) == path
+
+
+def test_a_run_id_is_looked_for_in_the_results(results):
+    path = stored(results, "20260101T000000.000Z-0001", status="interrupted")
+    assert found(path.name, results) == path
+
+
+def test_latest_is_the_newest_complete_run_but_this_one(results):
+    older, newer = stored(results, "2026-1"), stored(results, "2026-2")
+    stored(results, "2026-3", status="interrupted")
+    (results / "2026-4").mkdir()
+    (results / "2026-4" / "manifest.json").write_text("damaged")
+    assert found("latest", results) == newer
+    assert found("latest", results, other_than=newer.name) == older
+
+
+def test_without_a_complete_run_there_is_no_latest(results):
+    assert refused("latest", results) == f"there is no complete run in {results} to compare with"
+
+
+def test_a_commit_is_named_by_its_first_digits_and_a_clean_checkout_comes_first(results):
+    clean = stored(results, "2026-1", commit=COMMIT)
+    stored(results, "2026-2", commit=COMMIT, dirty=True)
+    stored(results, "2026-3", commit="f" * 40)
+    assert found(COMMIT[:8], results) == clean
+    assert found(COMMIT, results) == clean
+    assert found("FFFFFFF", results).name == "2026-3"
+
+
+def test_a_commit_without_a_run_is_refused_and_those_with_one_are_named(results):
+    stored(results, "2026-1", commit=COMMIT)
+    assert refused("abcdef0", results) == (
+        f"there is no complete run of 'abcdef0' in {results}; there are runs of 0123456789"
+    )
+
+
+def test_a_name_that_is_nothing_says_what_may_be_written(results):
+    text = refused("no-such-thing", results)
+    assert text.startswith(f"there is no run 'no-such-thing' in {results}; write a path, a run id, latest, or a commit")
+
+
+def test_without_a_results_directory_only_a_path_will_do():
+    assert refused("latest", None).endswith("give the path of a run")
+
+
+def test_branches_and_tags_are_those_of_git(results, tmp_path):
+    def git(*words: str) -> str:
+        settings = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("commit", "--quiet", "--allow-empty", "-m", "one")
+    first = git("rev-parse", "HEAD")
+    git("tag", "-a", "v1", "-m", "v1")
+    git("commit", "--quiet", "--allow-empty", "-m", "two")
+    path = stored(results, "2026-1", commit=first)
+    assert found("v1", results) == path
+    assert found("HEAD~1", results) == path
+    assert f"there is no complete run of 'main' (commit {git('rev-parse', 'HEAD')[:10]})" in refused("main", results)
+    assert refused("--help", results).startswith("there is no run '--help'")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\0b", None, 7])
+def test_no_name_at_all_is_refused(text):
+    with pytest.raises(GrammarError, match="a baseline is a path, a run id"):
+        parse_reference(text, Path.cwd())
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
+def test_any_text_that_names_no_run_is_refused_in_one_line(tmp_path_factory, text):
+    with pytest.raises((GrammarError, RunError)) as error:
+        find_run(parse_reference(text, tmp_path_factory.getbasetemp() / "none"), None)
+    assert "\n" not in str(error.value)

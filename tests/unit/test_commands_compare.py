@@ -1,0 +1,186 @@
+"""`openenv-scale compare` and `history`, as a person or a CI job meets them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cells import a_cell, a_failure, a_meta, a_row, a_table
+from report_samples import a_sweep, measured
+
+from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.core.run import RunDirectory
+
+
+def a_stored_run(results: Path, run_id: str, *, slower=0.0, refused=0, test=None, waits=(1.0,)) -> Path:
+    """A run of batches 4 and 8 in 2 repetitions; `refused` of 8 sessions find the server full."""
+    directory = RunDirectory.create(results, run_id)
+    directory.begin(command=["pytest"])
+    cells = [replace(a_cell(batch, wait=wait), test=test or a_cell().test) for wait in waits for batch in (4, 8)]
+    curves = tuple(replace(cells[at * 2].curve, batches=(4, 8)) for at in range(len(waits)))
+    record = replace(a_sweep(measured(4)).record, reps=2, test=cells[0].test, target=cells[0].target)
+    directory.begin_sweep(replace(record, curves=curves, slos=record.slos * len(curves)))
+    for cell in cells:
+        for repetition in (1, 2):
+            meta = replace(a_meta(cell, repetition=repetition), run_id=run_id)
+            full = refused if cell.batch == 8 else 0
+            rows = [a_failure(n) if n < full else a_row(n, step=1.0 + slower + n / 1e4) for n in range(cell.batch)]
+            directory.write_cell(a_table(rows, meta), meta)
+    directory.finish_sweep("sweep", "complete")
+    directory.finish("complete")
+    directory.close()
+    return directory.path
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path / "openenv-results"
+
+
+def test_the_same_figures_again_exit_0(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2")
+    assert main(["compare", "run-1", "latest", "--fail-on", "max_batch:-10%,total_p99:+15%"]) == 0
+    out = capsys.readouterr().out
+    assert "✓ no regression: 1 curve within max_batch:-10%, total_p99:+15%" in out
+
+
+def test_a_regression_exits_1_and_names_the_effect(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", slower=0.5)
+    assert main(["compare", "run-1", "run-2", "--fail-on", "total_p99:+15%", "--fail-on", "max_batch:-1"]) == 1
+    out = capsys.readouterr().out
+    assert "δ +1.00 large" in out
+    assert "✗ regressed: total_p99 at batch 4" in out
+
+
+def test_sessions_that_were_held_and_are_refused_now_exit_1(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", refused=2)
+    assert main(["compare", "run-1", "run-2", "--fail-on", "max_batch:-10%"]) == 1
+    assert "regressed: max_batch ≥ 8 → 4, allowed 8" in capsys.readouterr().out
+
+
+def test_without_fail_on_nothing_is_judged(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", refused=2)
+    assert main(["compare", "run-1", "run-2"]) == 0
+    assert "nothing is judged without --fail-on" in capsys.readouterr().out
+
+
+def test_a_missing_curve_exits_3_unless_it_is_allowed(results, capsys):
+    a_stored_run(results, "run-1", waits=(1.0, 2.0))
+    a_stored_run(results, "run-2")
+    assert main(["compare", "run-1", "run-2"]) == 3
+    assert "1 curve of the baseline missing: test_scale.py::test_it" in capsys.readouterr().out
+    assert main(["compare", "run-1", "run-2", "--allow-missing"]) == 0
+
+
+def test_a_renamed_test_exits_3_and_is_guessed(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", test="test_scale.py::test_it_all")
+    assert main(["compare", "run-1", "run-2", "--fail-on", "max_batch:-10%"]) == 3
+    assert "did you rename it to test_scale.py::test_it_all?" in capsys.readouterr().out
+
+
+def test_json_says_everything(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", slower=0.5)
+    assert main(["compare", "run-1", "run-2", "--fail-on", "total_p99:+15%", "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["outcome"], found["fail_on"]) == (1, "regressed", ["total_p99:+15%"])
+    assert found["baseline"]["run_id"] == "run-1"
+    changes = {(each["metric"], each["batch"]): each for each in found["curves"][0]["changes"]}
+    change = changes["total_p99", 8]
+    assert (change["status"], change["effect"], change["fail_on"]) == ("regressed", 1.0, "total_p99:+15%")
+    assert change["baseline"]["value"] == pytest.approx(1.03069, abs=1e-4)
+    assert change["allowed"] == pytest.approx(change["baseline"]["value"] * 1.15)
+
+
+def test_markdown_begins_with_the_verdict(results, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2")
+    assert main(["compare", "run-1", "run-2", "--format", "md"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("### · OpenEnv scaling: compared: 1 curve, nothing changed")
+    assert "<details><summary>Every figure</summary>" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere", "run-1"], "there is no run 'nowhere' in openenv-results; write a path, a run id, latest"),
+        (["run-1", "run-1"], "A and B are the same run, "),
+        (["run-1", "latest", "--fail-on", "max_batch:+10%"], "max_batch: higher is better, so 'max_batch:+10%'"),
+        (["latest", "x", "--results", "empty"], "there is no complete run in empty to compare with"),
+    ],
+)
+def test_bad_input_exits_2_with_one_line(results, capsys, arguments, says):
+    a_stored_run(results, "run-1")
+    assert main(["compare", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith(f"openenv-scale compare: {says}")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("openenv-results", "openenv-results is no run: it has no manifest.json; it holds runs, name one, such as"),
+        ("openenv-results/run-1/report.json", "report.json is no run: a run is a folder with a manifest.json"),
+    ],
+)
+def test_a_path_that_is_no_run_says_what_it_is(results, capsys, name, says):
+    (a_stored_run(results, "run-1") / "report.json").touch()
+    assert main(["compare", "run-1", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+def test_history_shows_every_run_and_draws_them(results, tmp_path, capsys):
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", refused=2)
+    (results / "run-3").mkdir()
+    (results / "run-3" / "manifest.json").write_text("damaged")
+    assert main(["history"]) == 2
+    out, err = capsys.readouterr()
+    assert "local-uvicorn · ws · wait 1 s · max_batch · test_scale.py::test_it" in out
+    assert out.index("run-1") < out.index("run-2")
+    assert err.startswith("openenv-scale history: openenv-results/run-3/manifest.json is damaged")
+    pytest.importorskip("plotnine")
+    assert main(["history", "--output", "history.svg"]) == 2
+
+
+@pytest.mark.parametrize("name", ["history.svg", "history.png"])
+def test_history_draws_a_figure(results, tmp_path, capsys, name):
+    pytest.importorskip("plotnine")
+    a_stored_run(results, "run-1")
+    a_stored_run(results, "run-2", refused=2)
+    assert main(["history", "--output", f"figures/{name}"]) == 0
+    drawn = (tmp_path / "figures" / name).read_bytes()
+    assert drawn.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    assert f"written: figures/{name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--metric", "max_bach"], "there is no metric 'max_bach'; did you mean 'max_batch'?"),
+        (["--output", "history.pdf"], "--output: write FILE.svg or FILE.png, got 'history.pdf'"),
+        (["--last", "0"], "--last must be at least 1, got 0"),
+        (["--batch", "-4"], "--batch must be at least 1, got -4"),
+        (["--results", "empty"], "there is no run in empty"),
+        (["--test", "nothing"], "no curve is left to show; the tests of these runs are: test_scale.py::test_it"),
+        (["--infrastructure", "local-uvicor"], "no run measured an infrastructure 'local-uvicor'; did you mean"),
+    ],
+)
+def test_history_refuses_bad_input_in_one_line(results, capsys, arguments, says):
+    a_stored_run(results, "run-1")
+    assert main(["history", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"openenv-scale history: {says}")

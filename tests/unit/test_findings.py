@@ -1,0 +1,297 @@
+"""Findings: each figure of a sentence is a cell of a table, opposite truths give opposite sentences or none."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from cells import an_slo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from study_samples import Sample, a_run_of, a_study, sample
+
+from pytest_openenv_scale.core.meta import Finding as ClientFinding
+from pytest_openenv_scale.core.slo import Slo
+from pytest_openenv_scale.core.view import view_sweep
+from pytest_openenv_scale.reports.findings import findings
+from pytest_openenv_scale.reports.study import Study, join
+from pytest_openenv_scale.reports.study_tables import tables
+
+GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
+FEW = {1: GOOD, 8: GOOD, 32: BAD}
+MANY = {1: GOOD, 8: GOOD, 32: GOOD, 128: BAD}
+ALL = {1: GOOD, 8: GOOD, 32: GOOD, 128: GOOD}
+NUMBER = re.compile(r"(?:[≥≤] |×)?\d+(?:,\d{3})*(?:\.\d+)?(?: %| (?:ms|µs|s)\b)?")
+
+
+def said(*samples: Sample) -> list[str]:
+    return sentences(a_study(*samples))
+
+
+def sentences(study: Study) -> list[str]:
+    return [finding.text for finding in findings(study, tables(study))]
+
+
+def of_kind(kind: str, study: Study) -> list[str]:
+    return [finding.text for finding in findings(study, tables(study)) if finding.kind == kind]
+
+
+def figures(text: str, study: Study) -> list[str]:
+    """The numbers of a sentence with their units; those in names are none."""
+    targets = [row[0].text for table in tables(study) if table.key == "nodes" for row in table.rows]
+    tests = [curve.sweep.test.rpartition("::")[2] for curve in study.curves]
+    for name in sorted({*study.infrastructures, *targets, *tests}, key=len, reverse=True):
+        text = text.replace(name, "")
+    return NUMBER.findall(re.sub(r"\w+_p\d\d|p\d\d", "", text))
+
+
+def shown(study: Study) -> set[str]:
+    return {cell.text for table in tables(study) for row in table.rows for cell in row}
+
+
+def twice(found: Sample) -> Sample:
+    return replace(found, reps=2)
+
+
+def test_the_infrastructure_that_holds_the_most_is_named_with_the_next() -> None:
+    study = a_study(twice(sample("a", MANY, target="a")), twice(sample("b", FEW, target="b")))
+    assert of_kind("best", study) == ["Over ws at wait 1 s, a holds the most sessions at once: 32; next is b with 8."]
+
+
+def test_the_opposite_truth_gives_the_opposite_sentence() -> None:
+    study = a_study(twice(sample("a", FEW, target="a")), twice(sample("b", MANY, target="b")))
+    assert of_kind("best", study) == ["Over ws at wait 1 s, b holds the most sessions at once: 32; next is a with 8."]
+
+
+def test_equal_limits_have_no_best() -> None:
+    study = a_study(twice(sample("a", FEW, target="a")), twice(sample("b", FEW, target="b")))
+    assert of_kind("best", study) == ["Over ws at wait 1 s, a and b hold equally many sessions at once: 8."]
+
+
+def test_two_limits_that_were_not_reached_say_nothing_of_which_is_larger() -> None:
+    larger = {**ALL, 512: GOOD}
+    assert of_kind("best", a_study(sample("a", larger, target="a"), sample("b", ALL, target="b"))) == []
+
+
+def test_other_batches_in_between_say_nothing_of_which_limit_is_larger() -> None:
+    between = sample("a", {1: GOOD, 10: GOOD, 100: BAD}, target="a")
+    assert of_kind("best", a_study(between, sample("b", FEW, target="b"))) == []
+
+
+def test_what_was_not_asked_for_its_limit_is_named_as_not_known() -> None:
+    small = sample("c", {1: GOOD}, target="c")
+    (text,) = of_kind("best", a_study(sample("a", MANY, target="a"), sample("b", FEW, target="b"), small))
+    assert "a holds the most" in text
+    assert "not known of c" in text
+
+
+def test_one_repetition_is_said_to_have_no_known_spread() -> None:
+    one = a_study(sample("a", MANY, target="a"), sample("b", FEW, target="b"))
+    assert "one repetition: spread unknown" in of_kind("best", one)[0]
+
+
+def test_curves_under_other_limits_are_not_compared() -> None:
+    strict = replace(sample("b", FEW, target="b"), slo=an_slo(total_p99=1.3))
+    assert of_kind("best", a_study(sample("a", MANY, target="a"), strict)) == []
+
+
+def test_a_cell_the_client_spoilt_supports_no_sentence() -> None:
+    run = a_run_of(sample("a", MANY, target="a"), sample("b", FEW, target="b"))
+    doubt = ClientFinding("cpu", "the client's CPU was 98 % busy")
+    spoilt = tuple(
+        view_sweep(sweep.record, [replace(summary, findings=(doubt,), errors=()) for summary in sweep.summaries])
+        for sweep in run.sweeps
+    )
+    assert [
+        cell.passed for sweep in spoilt for curve in sweep.curves for cell in curve.verdict.cells if cell.passed
+    ] == []
+    assert of_kind("best", join([run])) != []
+    assert [text for text in sentences(join([replace(run, sweeps=spoilt)])) if "holds" in text] == []
+
+
+def test_the_faster_of_two_is_named_only_where_repetitions_do_not_overlap() -> None:
+    slow = {batch: (share, 10 * late) for batch, (share, late) in ALL.items()}
+    quick, late = twice(sample("a", ALL, target="a")), twice(sample("b", slow, target="b"))
+    assert of_kind("fastest", a_study(quick, late)) == [
+        "At batch 128 over ws at wait 1 s, a answers fastest: total p99 1.05 s, against 1.51 s on b."
+    ]
+    assert of_kind("fastest", a_study(quick, twice(sample("b", ALL, target="b")))) == []
+
+
+@pytest.mark.parametrize(
+    ("ws", "http", "text"),
+    [
+        (MANY, FEW, "On a at wait 1 s, WebSocket holds more sessions than HTTP: 32 against 8"),
+        (FEW, MANY, "On a at wait 1 s, HTTP holds more sessions than WebSocket: 32 against 8"),
+        (FEW, FEW, "On a at wait 1 s, WebSocket and HTTP hold equally many sessions: 8"),
+        (ALL, ALL, None),
+    ],
+)
+def test_the_protocol_that_holds_more_is_named(ws, http, text) -> None:
+    study = a_study(sample("a", curves={("ws", 1.0): ws, ("http", 1.0): http}, reps=2))
+    assert of_kind("protocols", study) == ([f"{text}."] if text else [])
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "text"),
+    [
+        (FEW, MANY, "The max batch of a over ws rises with the wait: from 8 at wait 0.1 s to 32 at wait 5 s."),
+        (MANY, FEW, "The max batch of a over ws falls with the wait: from 32 at wait 0.1 s to 8 at wait 5 s."),
+        (FEW, FEW, "The max batch of a over ws does not depend on the wait: 8 from wait 0.1 s to 5 s."),
+        (ALL, ALL, None),
+    ],
+)
+def test_the_effect_of_the_wait_is_said(short, long, text) -> None:
+    study = a_study(sample("a", curves={("ws", 0.1): short, ("ws", 5.0): long}, reps=2))
+    assert of_kind("wait", study) == ([text] if text else [])
+
+
+def test_the_cliff_is_said_with_how_it_fails() -> None:
+    study = a_study(twice(sample("a", MANY)))
+    assert of_kind("cliff", study) == [
+        "a holds 32 sessions over ws at wait 1 s; at batch 128 only 50.0 % of the sessions succeed"
+        ", most failures being capacity in reset."
+    ]
+
+
+def test_a_cliff_of_latency_is_told_as_one() -> None:
+    late = {1: GOOD, 8: (1.0, 3.0)}
+    study = a_study(replace(twice(sample("a", late)), slo=an_slo(total_p99=2.0)))
+    assert of_kind("cliff", study) == ["a holds 1 session over ws at wait 1 s; at batch 8 total_p99 is over the limit."]
+
+
+def test_no_cliff_is_said_where_all_passes() -> None:
+    assert said(sample("a", ALL)) == []
+
+
+def test_hosts_that_share_evenly_and_unevenly_are_told_apart() -> None:
+    even = a_run_of(sample("a", ALL, hosts=2))
+    assert of_kind("hosts", join([even])) == [
+        "At batch 128 over ws at wait 1 s, the 2 hosts of a share the sessions evenly: 64 each."
+    ]
+    assert of_kind("hosts", join([_spread(even, {"one": 120, "other": 8})])) == [
+        "At batch 128 over ws at wait 1 s, the 2 hosts of a share the sessions unevenly: 8 on one, 120 on another."
+    ]
+    assert of_kind("hosts", join([_spread(even, {"one": 128})])) == [
+        "At batch 128 over ws at wait 1 s, only 1 of the 2 hosts of a got sessions."
+    ]
+
+
+def _spread(run, counts):
+    """The run with its largest batch spread so."""
+    sweeps = tuple(
+        view_sweep(
+            sweep.record,
+            [
+                replace(summary, hosts=len(counts), host_counts=counts) if summary.batch == 128 else summary
+                for summary in sweep.summaries
+            ],
+        )
+        for sweep in run.sweeps
+    )
+    return replace(run, sweeps=sweeps)
+
+
+def test_few_sessions_per_core_are_said_and_many_are_not() -> None:
+    few, many = (twice(sample("a", MANY, cores=cores)) for cores in (96, 2))
+    assert of_kind("cores", a_study(few)) == [
+        "a holds fewer than ten sessions per core over ws at wait 1 s: 0.333 (32 on 96 cores)."
+    ]
+    assert of_kind("cores", a_study(many)) == []
+
+
+def test_a_limit_that_was_not_reached_says_nothing_of_cores() -> None:
+    assert of_kind("cores", a_study(sample("a", ALL, cores=96))) == []
+
+
+def replicas(count: int, batches) -> Sample:
+    return sample(f"e-{count}", batches, target=f"envoy:replicas={count}", limits={"replicas": count}, reps=2)
+
+
+def test_what_replicas_bring_is_said() -> None:
+    study = join([a_run_of(replicas(1, FEW), replicas(2, MANY))])
+    assert of_kind("nodes", study) == [
+        "2 replicas of envoy hold more than 1 over ws at wait 1 s: 32 sessions against 8, ×4.00,"
+        " an efficiency of 200.0 %."
+    ]
+    assert of_kind("nodes", join([a_run_of(replicas(1, FEW), replicas(2, ALL))])) == []
+    assert "hold less than 1" in of_kind("nodes", join([a_run_of(replicas(1, MANY), replicas(2, FEW))]))[0]
+    assert "hold no more than 1" in of_kind("nodes", join([a_run_of(replicas(1, FEW), replicas(2, FEW))]))[0]
+
+
+def test_every_figure_of_a_study_of_everything_is_a_cell() -> None:
+    study = a_study()
+    found = [(text, figure) for text in sentences(study) for figure in figures(text, study)]
+    assert len(found) > 30
+    assert [pair for pair in found if pair[1] not in shown(study)] == []
+
+
+def test_the_search_for_figures_finds_them() -> None:
+    study = a_study(sample("node-4"))
+    assert figures("node-4: ≥ 16,384 at 0.1 s, 63.7 % (p99 12 ms, ×1.50).", study) == [
+        *("≥ 16,384", "0.1 s", "63.7 %", "12 ms", "×1.50")
+    ]
+
+
+def test_an_empty_study_says_nothing() -> None:
+    assert sentences(join([])) == []
+
+
+batches = st.dictionaries(
+    st.sampled_from([1, 2, 8, 32, 100, 128]),
+    st.tuples(st.sampled_from([1.0, 0.96, 0.5, 0.0]), st.sampled_from([0.0, 0.01, 0.3, 4.0])),
+    min_size=1,
+).map(lambda found: dict(sorted(found.items())))
+samples = st.builds(
+    sample,
+    st.sampled_from(["a", "local-uvicorn", "node-4", "7"]),
+    target=st.sampled_from(["local", "envoy:replicas=2", "envoy:replicas=4", "http://127.0.0.1:8000"]),
+    test=st.sampled_from(["t.py::test_a", "t.py::test_2"]),
+    cores=st.sampled_from([None, 1, 2, 96]),
+    hosts=st.sampled_from([None, 1, 2, 3]),
+    limits=st.sampled_from([{}, {"replicas": 2}, {"replicas": 4}]),
+    reps=st.sampled_from([1, 2]),
+    slo=st.sampled_from([Slo(), an_slo(total_p99=1.3), an_slo(max_batch=8, overhead_p99=0.1)]),
+    curves=st.dictionaries(
+        st.tuples(st.sampled_from(["ws", "http"]), st.sampled_from([None, 0.1, 1.0])), batches, min_size=1
+    ),
+    error=st.sampled_from(
+        [
+            ("connect", "handshake_status", "503", "busy 17"),
+            ("step", "timeout", None, ""),
+            ("reset", "capacity", "X", ""),
+        ]
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(samples, min_size=1, max_size=4), st.booleans())
+def test_whatever_was_measured_every_figure_is_a_cell_and_nothing_is_said_twice(found, in_one_run) -> None:
+    study = join([a_run_of(*found)]) if in_one_run else a_study(*found)
+    texts = sentences(study)
+    cells = shown(study)
+    assert [(text, figure) for text in texts for figure in figures(text, study) if figure not in cells] == []
+    assert [text for text, times in Counter(texts).items() if times > 1] == []
+    subjects = Counter(
+        (finding.kind, finding.text.partition(":")[0].partition(", ")[0] if finding.kind in ("best", "fastest") else "")
+        for finding in findings(study, tables(study))
+        if finding.kind in ("best", "fastest")
+    )
+    assert [subject for subject, times in subjects.items() if times > 1] == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches, batches)
+def test_swapping_what_two_infrastructures_did_swaps_what_is_said(one, other) -> None:
+    first = a_study(sample("aaa", one, target="x"), sample("bbb", other, target="y"))
+    second = a_study(sample("aaa", other, target="x"), sample("bbb", one, target="y"))
+    names = {"aaa": "bbb", "bbb": "aaa"}
+
+    def claims(study: Study) -> list[str]:
+        return [text for text in sentences(study) if "equally" not in text]
+
+    swapped = [re.sub("aaa|bbb", lambda match: names[match[0]], text) for text in claims(first)]
+    assert sorted(swapped) == sorted(claims(second))

@@ -1,0 +1,220 @@
+# ruff: noqa: E501
+"""What people see of a comparison: the terminal, a pull request's comment, the message of a failing test."""
+
+from __future__ import annotations
+
+import pytest
+from compare_samples import a_judged_sweep, a_measured_run, a_pair
+
+from pytest_openenv_scale.core.compare import compare_runs, compare_sweep
+from pytest_openenv_scale.core.comparison import Comparison
+from pytest_openenv_scale.core.fail_on import parse_fail_on
+from pytest_openenv_scale.reports.comparison import (
+    MOST_CHARACTERS,
+    comparison_lines,
+    comparison_markdown,
+    failure_lines,
+    headline,
+    sections,
+)
+
+
+@pytest.fixture
+def regressed() -> Comparison:
+    then = {"latency": (0.10, 0.11, 0.12), "batches": (8, 32)}
+    now = {"latency": (0.2, 0.21, 0.2), "fails": (32,), "batches": (8, 32)}
+    baseline, newer = a_pair(now, then=then)
+    return compare_runs(baseline, newer, parse_fail_on("max_batch:-10%,total_p99:+15%"), reference="latest")
+
+
+@pytest.fixture
+def missing() -> Comparison:
+    then = a_measured_run(a_judged_sweep(8), a_judged_sweep(8, wait=2.0))
+    now = a_measured_run(a_judged_sweep(8), a_judged_sweep(8, test="test_scale.py::test_new"), day=1)
+    return compare_runs(then, now, parse_fail_on("max_batch:-10%"))
+
+
+def shown(found: Comparison, **options) -> str:
+    return "\n".join(line.text for line in comparison_lines(found, **{"width": 120, **options}))
+
+
+def test_the_terminal(regressed):
+    assert shown(regressed) == TERMINAL
+
+
+def test_a_terminal_that_knows_no_unicode_gets_ascii(regressed):
+    text = shown(regressed, encoding="ascii")
+    assert text.isascii()
+    assert "x regressed: max_batch >= 32 -> 8, allowed 29" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_row_is_wider_than_the_terminal_and_the_effect_goes_first(regressed, width):
+    lines = shown(regressed, width=width).splitlines()
+    assert width < 100 or any("effect" in line for line in lines)
+    assert width > 80 or not any("effect" in line for line in lines)
+    assert max(map(len, lines)) <= max(width, 85)
+
+
+def test_the_comment_of_a_pull_request(regressed):
+    assert comparison_markdown(regressed) == MARKDOWN
+
+
+def test_a_comment_is_never_longer_than_github_takes():
+    sweeps = [a_judged_sweep(*range(8, 68, 4), test=f"test_scale.py::test_{n}", latency=(0.1, 0.2)) for n in range(40)]
+    slow = [a_judged_sweep(*range(8, 68, 4), test=sweep.test, latency=(0.5, 0.6)) for sweep in sweeps]
+    found = compare_runs(a_measured_run(*sweeps), a_measured_run(*slow, day=1), parse_fail_on("total_p99:+15%"))
+    text = comparison_markdown(found)
+    assert MOST_CHARACTERS * 0.9 < len(text) <= MOST_CHARACTERS
+    assert text.startswith("### ✗ OpenEnv scaling: regressed: total_p99 at batch 8")
+    assert "more lines are left out: a comment holds no more." in text
+    assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_very_many_missing_curves_fit_into_a_comment_too():
+    sweeps = [a_judged_sweep(8, test=f"test_scale.py::test_{'long_' * 30}{n}") for n in range(600)]
+    text = comparison_markdown(compare_runs(a_measured_run(*sweeps), a_measured_run(sweeps[0], day=1)))
+    assert len(text) <= MOST_CHARACTERS
+    assert text.startswith("### ? OpenEnv scaling: inconclusive: 599 curves of the baseline missing")
+
+
+def test_what_a_person_wrote_is_no_markup():
+    sweep = a_judged_sweep(8, test="test_it.py::test_<b>[x|y]", label="a|b")
+    found = compare_runs(a_measured_run(sweep), a_measured_run(day=1))
+    assert "<b>" not in comparison_markdown(found).replace("\\<b>", "")
+
+
+def test_missing_and_new_curves_are_named_with_a_guess(missing):
+    text = shown(missing)
+    assert "missing: the baseline has it and the newer run does not" in text
+    assert "new: the baseline does not have it" in text
+    assert text.splitlines()[-1] == (
+        "? inconclusive: 1 curve of the baseline missing: test_scale.py::test_it · local-uvicorn · ws · wait 2 s"
+    )
+
+
+def test_a_renamed_test_is_asked_for():
+    then, now = a_measured_run(a_judged_sweep(8)), a_measured_run(a_judged_sweep(8, test="t.py::test_it"), day=1)
+    found = compare_runs(then, now)
+    assert "did you rename it to t.py::test_it?" in shown(found)
+    assert "did you rename it from test_scale.py::test_it?" in shown(found)
+    assert "did you rename it to t.py::test_it?" in headline(found)
+
+
+def test_a_test_fails_with_what_regressed_first(regressed):
+    assert failure_lines(regressed, width=100).splitlines()[:4] == [
+        "regressed: max_batch ≥ 32 → 8, allowed 29 (local-uvicorn · ws · wait 1 s), and 2 more figures",
+        "  local-uvicorn · ws · wait 1 s: max_batch: ≥ 32 → 8: allowed 29; beyond max_batch:-10% and outside",
+        "    the baseline's 32 to 32 over 3 repetitions",
+        "  local-uvicorn · ws · wait 1 s: total_p99 at batch 8: 110 ms (100–120 ms) → 200 ms (200–210 ms):",
+    ]
+
+
+def test_without_fail_on_it_says_that_nothing_is_judged():
+    found = compare_runs(*a_pair({"latency": (0.2,)}))
+    assert headline(found) == ("compared: 1 curve, 21 figures worse; nothing is judged without --fail-on")
+    assert "the baseline was measured once, so its spread is unknown" in shown(found)
+
+
+def test_machines_that_differ_are_said_above_everything():
+    sweep = a_judged_sweep(8)
+    then, now = ({"machine": {"cpu": cpu}} for cpu in ("Xeon", "EPYC"))
+    found = compare_runs(a_measured_run(sweep, fingerprint=then), a_measured_run(sweep, day=1, fingerprint=now))
+    assert shown(found).splitlines()[2] == "  ! the machines differ: cpu Xeon → EPYC"
+    assert "- **the machines differ: cpu Xeon → EPYC**" in comparison_markdown(found)
+
+
+def test_a_run_without_a_baseline_has_no_section():
+    assert sections([a_judged_sweep(8)]) == []
+
+
+def test_tests_of_the_baseline_that_were_not_selected_are_named():
+    others = [a_judged_sweep(8, test=f"test_scale.py::test_{n}") for n in range(7)]
+    sweep = a_judged_sweep(8)
+    found = compare_sweep(a_measured_run(sweep, *others), a_measured_run(sweep, day=1), sweep)
+    assert "in the baseline, but not part of this run: test_scale.py::test_0," in shown(found)
+    assert "and 2 more" in shown(found)
+
+
+TERMINAL = """\
+baseline 20261121T120000.000Z-0000 · 2026-11-21 12:00 UTC · 0123456789 + changes (main) · named latest
+now 20261122T120000.000Z-0001 · 2026-11-22 12:00 UTC · 0123456789 + changes (main)
+
+test_scale.py::test_it · local-uvicorn · ws · wait 1 s
+    metric        batch                baseline                     now  change        effect
+  ✗ max_batch         –                    ≥ 32                       8   −75 %             –
+      allowed 29; beyond max_batch:-10% and outside the baseline's 32 to 32 over 3 repetitions
+  ! total_p50         8     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ✗ total_p99         8     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+      allowed 126 ms; beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions
+  ! connect_p99       8     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! reset_p99         8     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! step_p99          8     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! overhead_p99      8     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! rps               8  72.7/s (66.7/s–80.0/s)  40.0/s (38.1/s–40.0/s)   −45 %  2.45 × range
+  ! success          32                 100.0 %                  50.0 %   −50 %             –
+  ! total_p50        32     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ✗ total_p99        32     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+      allowed 126 ms; beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions
+  ! connect_p99      32     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! reset_p99        32     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! step_p99         32     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! overhead_p99     32     110 ms (100–120 ms)     200 ms (200–210 ms)   +82 %   4.5 × range
+  ! rps              32     291/s (267/s–320/s)     160/s (152/s–160/s)   −45 %  2.45 × range
+  1 figure unchanged
+
+  a figure over repetitions is their median (their range); it counts as changed outside the baseline's range
+✗ regressed: max_batch ≥ 32 → 8, allowed 29 (local-uvicorn · ws · wait 1 s), and 2 more figures"""
+
+MARKDOWN = """\
+### ✗ OpenEnv scaling: regressed: max_batch ≥ 32 → 8, allowed 29 (local-uvicorn · ws · wait 1 s), and 2 more figures
+
+|             | curve                                                  | metric       | batch |               baseline |                    now | change |       effect | because                                                                                              |
+| ----------- | ------------------------------------------------------ | ------------ | ----: | ---------------------: | ---------------------: | -----: | -----------: | ---------------------------------------------------------------------------------------------------- |
+| ✗ regressed | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | max_batch    |     – |                   ≥ 32 |                      8 |  −75 % |            – | allowed 29; beyond max_batch:-10% and outside the baseline's 32 to 32 over 3 repetitions             |
+| ✗ regressed | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p99    |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range | allowed 126 ms; beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions |
+| ✗ regressed | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p99    |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range | allowed 126 ms; beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p50    |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | connect_p99  |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | reset_p99    |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | step_p99     |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | overhead_p99 |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | rps          |     8 | 72.7/s (66.7/s–80.0/s) | 40.0/s (38.1/s–40.0/s) |  −45 % | 2.45 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | success      |    32 |                100.0 % |                 50.0 % |  −50 % |            – |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p50    |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | connect_p99  |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | reset_p99    |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | step_p99     |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | overhead_p99 |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | rps          |    32 |    291/s (267/s–320/s) |    160/s (152/s–160/s) |  −45 % | 2.45 × range |                                                                                                      |
+
+a figure over repetitions is their median (their range); it counts as changed outside the baseline's range
+
+Baseline: 20261121T120000.000Z-0000 · 2026-11-21 12:00 UTC · 0123456789 + changes (main) · named latest
+
+Now: 20261122T120000.000Z-0001 · 2026-11-22 12:00 UTC · 0123456789 + changes (main)
+
+<details><summary>Every figure</summary>
+
+|             | curve                                                  | metric       | batch |               baseline |                    now | change |       effect | because                                                                                              |
+| ----------- | ------------------------------------------------------ | ------------ | ----: | ---------------------: | ---------------------: | -----: | -----------: | ---------------------------------------------------------------------------------------------------- |
+| ✗ regressed | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | max_batch    |     – |                   ≥ 32 |                      8 |  −75 % |            – | allowed 29; beyond max_batch:-10% and outside the baseline's 32 to 32 over 3 repetitions             |
+| · unchanged | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | success      |     8 |                100.0 % |                100.0 % |    0 % |            – |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p50    |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ✗ regressed | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p99    |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range | allowed 126 ms; beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | connect_p99  |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | reset_p99    |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | step_p99     |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | overhead_p99 |     8 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | rps          |     8 | 72.7/s (66.7/s–80.0/s) | 40.0/s (38.1/s–40.0/s) |  −45 % | 2.45 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | success      |    32 |                100.0 % |                 50.0 % |  −50 % |            – |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p50    |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ✗ regressed | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | total_p99    |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range | allowed 126 ms; beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | connect_p99  |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | reset_p99    |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | step_p99     |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | overhead_p99 |    32 |    110 ms (100–120 ms) |    200 ms (200–210 ms) |  +82 % |  4.5 × range |                                                                                                      |
+| ! worse     | test_scale.py::test_it · local-uvicorn · ws · wait 1 s | rps          |    32 |    291/s (267/s–320/s) |    160/s (152/s–160/s) |  −45 % | 2.45 × range |                                                                                                      |
+
+</details>
+"""

@@ -1,0 +1,168 @@
+"""The HTML report: self-contained, the answer first, nothing of what a server said taken for markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from html_pages import HOSTILE, empty_run, hostile_study, interrupted_run, large_study, parsed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_samples import a_run, doubtful_sweep, refused_sweep
+from study_samples import a_run_of, a_study, an_slo, sample
+
+from pytest_openenv_scale.reports import html
+from pytest_openenv_scale.reports.figures import Figure, FiguresError
+from pytest_openenv_scale.reports.html_page import headline
+from pytest_openenv_scale.reports.study import join, study_of
+
+GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
+ASKED = an_slo(max_batch=32)
+HOLDS, BREAKS, OPEN = {8: GOOD, 32: GOOD, 128: BAD}, {8: GOOD, 32: BAD}, {8: GOOD, 32: GOOD}
+
+
+def page(what) -> str:
+    return html.render(what, figures={})
+
+
+def of(name: str, batches, **fields):
+    return sample(name, batches, target=name, slo=fields.pop("slo", ASKED), **fields)
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        ([of("a", HOLDS)], "Met: max_batch ≥ 32, got 32"),
+        ([of("a", BREAKS)], "Missed: max_batch ≥ 32, got 8"),
+        ([of("a", HOLDS), of("b", HOLDS)], "All 2 curves meet what was asked"),
+        ([of("a", HOLDS), of("b", BREAKS)], "1 of 2 curves misses what was asked"),
+        ([of("a", BREAKS), of("b", BREAKS)], "All 2 curves miss what was asked"),
+        ([of("a", OPEN, slo=an_slo()), of("b", OPEN, slo=an_slo())], "2 curves measured, no limit asked for"),
+        ([of("a", {8: BAD}, slo=an_slo()), of("b", OPEN, slo=an_slo())], "1 of 2 curves does not hold any batch"),
+    ],
+)
+def test_the_headline_is_the_answer(samples, says) -> None:
+    study = a_study(*samples)
+    assert headline(study) == says
+    assert parsed(page(study)).text.index(says) >= 0
+
+
+def test_the_verdict_comes_before_findings_figures_curves_tables_and_circumstances() -> None:
+    shown = html.render(a_study(), figures={"k": Figure("k", "A figure", "alt", "<svg></svg>")})
+    order = ["headline", "verdicts", "findings", "figures", "curves", "tables", "targets", "environment", "again"]
+    places = [shown.index(f'id="{name}"') for name in order]
+    assert places == sorted(places)
+
+
+def test_what_misses_its_limits_stands_above_what_meets_them() -> None:
+    shown = page(a_study(of("aaa", HOLDS), of("zzz", BREAKS)))
+    verdicts = shown[shown.index('id="verdicts"') : shown.index('id="curves"')]
+    assert verdicts.index("zzz") < verdicts.index("aaa")
+
+
+def test_a_verdict_says_what_was_asked_what_came_out_and_why() -> None:
+    shown = parsed(page(a_run_of(of("a", BREAKS, reps=3)))).text
+    for words in ("max_batch ≥ 32", "✗", "missed", "got 8 in 3 of 3 repetitions"):
+        assert words in shown
+
+
+def test_nothing_that_others_wrote_becomes_markup() -> None:
+    parts = parsed(page(hostile_study()))
+    assert parts.all("script") == []
+    assert parts.all("img") == []
+    assert [name for _, attributes in parts.elements for name in attributes if name.startswith("on")] == []
+    assert parts.text.count("<script>document.title='taken'</script></svg></style>") > 10
+    assert "{{ 7*7 }}" in parts.text
+    assert "\x1b" not in parts.text
+
+
+def test_the_page_needs_nothing_else() -> None:
+    shown = page(large_study())
+    parts = parsed(shown)
+    (policy,) = [meta["content"] for meta in parts.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in (policy or "")
+    links = [attributes[name] for _, attributes in parts.elements for name in ("href", "src") if name in attributes]
+    assert {link for link in links if link and not link.startswith("#")} == {"data:,"}
+    assert re.findall(r"@import|url\(", shown) == []
+
+
+@pytest.mark.parametrize("study", [a_study(), large_study(), hostile_study(), join([interrupted_run()]), join([])])
+def test_every_link_leads_somewhere_and_no_id_stands_twice(study) -> None:
+    parts = parsed(page(study))
+    ids = [attributes["id"] for _, attributes in parts.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in parts.all("a")} - {"verdicts"} <= set(ids)
+
+
+def test_the_contents_name_every_curve() -> None:
+    study = large_study()
+    assert len(study.curves) == 40
+    contents = page(study).partition("<nav")[2].partition("</nav>")[0]
+    assert contents.count('href="#curve-') == 40
+
+
+def test_tables_have_captions_and_heads_that_say_what_they_head() -> None:
+    shown = page(a_study())
+    parts = parsed(shown)
+    assert len(parts.all("table")) == len(parts.all("caption")) > 10
+    assert {cell.get("scope") for cell in parts.all("th")} == {"col", "row"}
+
+
+def test_headings_skip_no_level() -> None:
+    levels = [int(tag[1]) for tag, _ in parsed(page(a_study())).elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_refusal_the_log_the_failures_and_the_command_of_a_curve_are_there(tmp_path) -> None:
+    shown = parsed(page(a_run(tmp_path, refused_sweep(), doubtful_sweep()))).text
+    assert "MAX_CONCURRENT_ENVS ≥ 128 per worker" in shown
+    assert "connection closed" in shown
+    assert "Server at capacity: 100/100 sessions" in shown
+    assert "--openenv-target local:app:app,server=uvicorn" in shown
+    assert "the client's CPU was 98 % busy at batch 64" in shown
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (interrupted_run(), "the run was interrupted"),
+        (empty_run(), "the run failed"),
+        (empty_run("running"), "the run is still going on"),
+        (replace(empty_run(), problems=("part-3.parquet: it is damaged",)), "part-3.parquet: it is damaged"),
+    ],
+)
+def test_a_run_that_is_not_whole_has_a_report_that_says_so(run, says) -> None:
+    assert says in parsed(page(run)).text
+
+
+def test_where_nothing_was_measured_the_answer_is_inconclusive() -> None:
+    assert headline(study_of(empty_run())) == "Nothing was measured"
+    assert 'class="answer inconclusive"' in page(empty_run())
+
+
+def test_figures_that_cannot_be_drawn_leave_a_report_that_says_so(monkeypatch) -> None:
+    def fail(study):
+        raise FiguresError("the figures cannot be drawn: no memory")
+
+    monkeypatch.setattr(html, "figure_svgs", fail)
+    shown = html.render(a_study(sample()))
+    assert "the figures cannot be drawn: no memory" in shown
+    assert 'id="figures"' not in shown
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(max_size=40))
+def test_any_note_is_shown_and_breaks_nothing(note) -> None:
+    plain = parsed(page(a_run_of(sample("a", OPEN), note="")))
+    noted = parsed(page(a_run_of(sample("a", OPEN), note=f"x{note}")))
+    extra = [tag for tag, _ in noted.elements]
+    extra.remove("blockquote")
+    assert extra == [tag for tag, _ in plain.elements]
+
+
+def test_the_hostile_text_is_what_the_tests_take_it_for() -> None:
+    assert parsed(HOSTILE).all("script")

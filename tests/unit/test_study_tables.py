@@ -1,0 +1,173 @@
+"""Every table of a study, sign by sign, in Markdown and on the terminal; and the numbers behind the texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cells import an_slo
+from report_samples import a_run
+from study_samples import (
+    DOCKER,
+    ENVOY_1,
+    ENVOY_2,
+    ENVOY_4,
+    SLURM_4,
+    SPACE_BASIC,
+    SPACE_UPGRADE,
+    UVICORN,
+    a_run_of,
+    a_study,
+    sample,
+)
+
+from pytest_openenv_scale.core.summary import ErrorCount
+from pytest_openenv_scale.reports import markdown, study_errors, study_lines
+from pytest_openenv_scale.reports.study import Study, join
+from pytest_openenv_scale.reports.study_markdown import study_markdown, study_section
+from pytest_openenv_scale.reports.study_table import MISSING, StudyTable
+from pytest_openenv_scale.reports.study_tables import tables
+
+GOLDEN = Path(__file__).parent / "golden"
+SAMPLES = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_4, ENVOY_1, ENVOY_2, ENVOY_4)
+
+
+def table(study: Study, key: str) -> StudyTable:
+    return next(found for found in tables(study) if found.key == key)
+
+
+def shown(study: Study, key: str) -> list[tuple[str, ...]]:
+    return [tuple(cell.text for cell in row) for row in table(study, key).rows]
+
+
+def test_every_table_in_markdown():
+    lines = [line for found in tables(a_study(*SAMPLES)) for line in study_section(found)]
+    assert "\n".join(lines) == (GOLDEN / "study_tables.md").read_text(encoding="utf-8")
+
+
+def test_a_study_on_the_terminal():
+    lines = study_lines(a_study(*SAMPLES), width=120)
+    assert "\n".join(line.text for line in lines) + "\n" == (GOLDEN / "study.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+@pytest.mark.parametrize("encoding", [None, "ascii"])
+def test_no_line_is_wider_than_the_terminal(width, encoding):
+    lines = [line.text for line in study_lines(a_study(*SAMPLES), width=width, encoding=encoding)]
+    assert max(map(len, lines)) <= width
+    assert encoding is None or all(line.isascii() for line in lines)
+
+
+def test_what_was_not_measured_is_a_dash_and_what_holds_nothing_is_none():
+    study = a_study(sample(batches={8: (0.5, 1.0)}), sample("local-docker", wait=5.0))
+    assert shown(study, "max-batch") == [("local-uvicorn", "ws", "none", "–"), ("local-docker", "ws", "–", "≥ 128")]
+    assert table(study, "max-batch").rows[0][2].number is None
+    assert table(study, "max-batch").rows[0][3] == MISSING
+    (nothing, _) = shown(study, "summary")
+    assert nothing == ("local-uvicorn", "ws", "1 s", "none", "2", "–", "–", "–", "800 ms", "–")
+    assert [row[0] for row in shown(study, "latency")] == ["local-docker"]
+
+
+def test_numbers_stand_behind_texts():
+    study = a_study(UVICORN)
+    found = table(study, "summary")
+    (row,) = found.select(mode="ws", wait="5 s")
+    assert found.value(row, "max batch").number == 2048
+    assert found.value(row, "batch per core").number == 256
+    assert found.value(row, "total p99").number == pytest.approx(5 + 1.13 * 1.04)
+    assert found.value(row, "memory per session").number == pytest.approx(60_000)
+    ((_, _, ws, http, ratio, *_),) = table(study, "protocols").rows
+    assert (ws.number, http.number, ratio.number) == (2048, 128, 16)
+
+
+@pytest.mark.parametrize(
+    ("batches", "behaviour"),
+    [
+        ({8: (1.0, 0.1), 16: (1.0, 0.1)}, ["perfect scaling", "max reliable, the largest asked for"]),
+        ({8: (0.97, 0.1), 16: (0.96, 0.1), 32: (0.5, 1.0)}, ["reliable", "max reliable", "above capacity"]),
+        ({8: (1.0, 0.1), 16: (0.0, 0.0)}, ["max reliable", "complete failure"]),
+        ({8: (0.5, 0.1), 16: (1.0, 0.1)}, ["above capacity", "passes, though a smaller batch does not"]),
+    ],
+)
+def test_what_became_of_each_batch(batches, behaviour):
+    batches = {batch * 100: found for batch, found in batches.items()}
+    assert [row[-1] for row in shown(a_study(sample(batches=batches)), "scaling")] == behaviour
+
+
+def test_a_batch_too_slow_is_above_capacity_though_all_of_it_succeeds():
+    study = a_study(sample(batches={8: (1.0, 0.1), 16: (1.0, 3.0)}, slo=an_slo(total_p99=2.0)))
+    assert [row[-1] for row in shown(study, "scaling")] == ["max reliable", "above capacity"]
+
+
+def test_a_batch_nobody_can_judge_is_inconclusive():
+    run = a_run_of(sample(batches={8: (1.0, 0.1)}))
+    (view,) = run.sweeps
+    (curve,) = view.curves
+    (cell,) = curve.verdict.cells
+    doubtful = replace(curve, verdict=replace(curve.verdict, cells=(replace(cell, passed=None),), max_batch=None))
+    study = join([replace(run, sweeps=(replace(view, curves=(doubtful,)),))])
+    assert shown(study, "scaling")[0][-1] == "inconclusive"
+    assert shown(study, "summary")[0][3] == "unknown"
+
+
+def test_errors_are_added_up_over_batches_and_repetitions():
+    study = a_study(sample(batches={100: (0.9, 0.1), 200: (0.5, 1.0)}, reps=2))
+    (row,) = shown(study, "errors")
+    assert row[2:8] == ("reset", "capacity", "CAPACITY_REACHED", "220", "100.0 %", "100 to 200")
+
+
+def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch):
+    monkeypatch.setattr(study_errors, "_MOST", 2)
+    run = a_run_of(sample(batches={10: (0.1, 0.1)}))
+    (view,) = run.sweeps
+    (curve,) = view.curves
+    ways = tuple(
+        ErrorCount("step", "environment", code, count) for code, count in (("A", 1), ("B", 5), ("C", 2), ("D", 1))
+    )
+    summary = replace(curve.summaries[0], errors=ways)
+    study = join([replace(run, sweeps=(replace(view, curves=(replace(curve, summaries=(summary,)),)),))])
+    assert [row[4] for row in shown(study, "errors")] == ["B", "C"]
+    assert table(study, "errors").notes[0] == "local-uvicorn, ws: 2 sessions failed in 2 more ways"
+
+
+def test_what_a_server_says_is_no_markup():
+    hostile = ("reset", "environment", "<b>|`x`", "[link](x) | \x1b[31m <script>alert(1)</script>\n# head")
+    report = study_markdown(a_study(sample(batches={10: (0.5, 0.1)}, error=hostile), sample("local-docker")))
+    (line,) = [line for line in report.splitlines() if "alert" in line]
+    assert "\\<script>" in line
+    assert "\x1b" not in report
+    assert line.count(" | ") == 8
+
+
+def test_a_study_without_anything_measured_says_so_and_has_no_tables():
+    run = a_run_of(sample(curves={("ws", 1.0): {}}))
+    assert "nothing was measured" in study_markdown(join([run]))
+    assert not table(join([run]), "latency").rows
+    assert all(not found.rows for found in tables(join([])))
+
+
+def test_no_table_of_a_run_stands_there_twice(tmp_path):
+    report = markdown.render(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
+    heads = [line for line in report.splitlines() if line.startswith("## ")]
+    assert len(set(heads)) == len(heads)
+    assert [head for head in heads if "·" not in head] == [
+        "## Verdicts",
+        *(["## Findings"] if "## Findings" in heads else []),
+        "## Max batch by infrastructure, mode and wait",
+        "## Results",
+        "## Protocol comparison",
+        "## Latency at max batch",
+        "## Errors by phase and kind",
+        "## Targets",
+        "## Plan and workload",
+        "## Environment",
+        "## Again",
+    ]
+
+
+def test_the_table_of_one_curve_is_that_of_its_section(tmp_path):
+    report = markdown.render(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
+    assert "## Results" in report
+    assert "## Latency at max batch" not in report
+    assert "| ✗ above capacity: success 50.0 % < 95 % |" in report
