@@ -102,8 +102,7 @@ def _listed(configs: object) -> list[dict[str, Any]]:
 
 def _intro(configs: Collection[str]) -> list[str]:
     lines = [
-        "Runs of [pytest-openenv-scale](https://pypi.org/project/pytest-openenv-scale): how many sessions "
-        "OpenEnv environment servers hold at once.",
+        "Runs of pytest-openenv-scale: how many sessions OpenEnv environment servers hold at once.",
         "",
     ]
     if configs:

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -20,13 +20,14 @@ from pytest_openenv_scale.core.manifest import FORMAT, Manifest, SweepRecord, Wr
 from pytest_openenv_scale.core.meta import CellMeta
 from pytest_openenv_scale.core.plan import Cell, Curve
 from pytest_openenv_scale.core.redact import redact_text
-from pytest_openenv_scale.core.row import SessionRow
 from pytest_openenv_scale.core.rundir import RunDirectory
 from pytest_openenv_scale.core.slo import Slo
 from pytest_openenv_scale.core.table import rows_to_table
 
-from .files import RAW, SUMMARY, LegacyError, RawRow, SummaryRow, kind_of, read_raw, read_summary
+from .blocks import Block, Matching, blocks, differences
+from .files import RAW, SUMMARY, LegacyError, SummaryRow, read_raw, read_summary
 from .rule import older_rule_notes
+from .sessions import session_row
 
 OLDER_SUMMARY, OLDER_PLACE = "older_summary", "older_place"
 """Where `CellMeta.client` keeps the line of `summary.csv`, column by column, as it stood there, and the part's place in
@@ -138,10 +139,10 @@ def _stage(
     digest = sha256(source.infrastructure.encode())
     for path in (source.raw, source.summary):
         digest.update(path.read_bytes() if path else b"")
-    matched = _Matching(lines)
+    matched = Matching(lines)
     fewer: dict[tuple[str, float | None, int], int] = {}
     run: _Run | None = None
-    for block in _blocks(read_raw(source.raw, notes)):
+    for block in blocks(read_raw(source.raw, notes)):
         line = matched.take(block)
         if len(block.rows) < block.batch:
             fewer[block.key] = fewer.get(block.key, 0) + 1
@@ -164,86 +165,11 @@ def _stage(
     yield run.finish(notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """The sessions of one repetition of a cell, in the order of the file."""
-
-    rows: tuple[RawRow, ...]
-
-    @property
-    def batch(self) -> int:
-        return self.rows[0].batch_size or len(self.rows)
-
-    @property
-    def key(self) -> tuple[str, float | None, int]:
-        return self.rows[0].mode, self.rows[0].wait_requested, self.batch
-
-    @property
-    def started_at(self) -> datetime:
-        return min(row.at for row in self.rows)
-
-
-def _blocks(rows: Iterable[RawRow]) -> Iterator[_Block]:
-    """Cut a file into repetitions: a new one starts with another cell, or where a request id comes again."""
-    held: list[RawRow] = []
-    seen: set[int] = set()
-    for row in rows:
-        if held and (row.request_id in seen or _cell_of(row) != _cell_of(held[0])):
-            yield _Block(tuple(held))
-            held, seen = [], set()
-        held.append(row)
-        seen.add(row.request_id)
-    if held:
-        yield _Block(tuple(held))
-
-
 def _fewer(raw: Path, key: tuple[str, float | None, int], count: int) -> str:
     mode, wait, batch = key
     where = mode if wait is None else f"{mode}, wait {format_number(wait)} s"
     what = count_of(count, "repetition")
     return f"{raw}: {what} of batch {batch} ({where}) without all the sessions, so the batch cannot be judged"
-
-
-def _cell_of(row: RawRow) -> tuple[object, ...]:
-    return row.mode, row.wait_requested, row.batch_size, row.hardware
-
-
-class _Matching:
-    """Gives each block its line of the summary: the n-th of a cell belongs to the n-th line of that cell."""
-
-    def __init__(self, lines: Sequence[SummaryRow]) -> None:
-        self._left = list(lines)
-        self._runs: dict[int, int] = {}
-        seen: set[tuple[object, ...]] = set()
-        run = 0
-        for line in lines:
-            told = (*line.key, line.texts.get("hardware"), line.repetition)
-            if told in seen:
-                run += 1
-                seen.clear()
-            seen.add(told)
-            self._runs[line.line] = run
-        self._current = 0
-
-    def take(self, block: _Block) -> SummaryRow | None:
-        """Return the first line left of the block's cell, or None."""
-        for line in self._left:
-            hardware = line.texts.get("hardware"), block.rows[0].hardware
-            if line.key == block.key and (not all(hardware) or hardware[0] == hardware[1]):
-                self._left.remove(line)
-                return line
-        return None
-
-    def run_of(self, line: SummaryRow | None) -> int:
-        """Return the number of the run a line belongs to: a new one starts where a repetition comes again."""
-        if line is not None:
-            self._current = self._runs[line.line]
-        return self._current
-
-    @property
-    def left(self) -> list[SummaryRow]:
-        """The lines no block belongs to."""
-        return self._left
 
 
 @dataclass(slots=True)
@@ -269,7 +195,7 @@ class _Run:
         self._directory = RunDirectory.create(self.staging, f"{moment}-{self.digest}{self.number or ''}")
         self.last = self.first
 
-    def add(self, block: _Block, line: SummaryRow | None) -> None:
+    def add(self, block: Block, line: SummaryRow | None) -> None:
         """Write the part of one repetition."""
         hardware = block.rows[0].hardware
         target = _target(line, self.source.infrastructure)
@@ -289,9 +215,9 @@ class _Run:
                 OLDER_PLACE: sum(map(len, self._parts.values())),
                 **({OLDER_SUMMARY: dict(line.texts)} if line else {}),
             },
-            notes=_differences(block, line),
+            notes=differences(block, line),
         )
-        rows = [_session(row, block.started_at) for row in block.rows]
+        rows = [session_row(row) for row in block.rows]
         table = rows_to_table(rows, cell=cell, run_id=meta.run_id, repetition=meta.repetition, hardware=hardware)
         self._directory.write_cell(table, meta)
         sweep.append(meta)
@@ -378,58 +304,3 @@ def _target(line: SummaryRow | None, infrastructure: str) -> str:
         return redact_target(parse_target(url)) if url else infrastructure
     except GrammarError:
         return redact_text(url)
-
-
-def _differences(block: _Block, line: SummaryRow | None) -> tuple[str, ...]:
-    """Say where the sessions and their line of the summary do not agree; the sessions are what counts."""
-    if line is None:
-        return ()
-    good = sum(row.success for row in block.rows)
-    told = line.texts.get("successful", "")
-    found: list[str] = []
-    if line.sessions != len(block.rows):
-        found.append(f"{SUMMARY} speaks of {line.sessions} sessions, {RAW} has {len(block.rows)}")
-    if told and told != str(good):
-        found.append(f"{SUMMARY} counts {told} successful sessions, {RAW} has {good}")
-    return tuple(found)
-
-
-def _session(row: RawRow, start: datetime) -> SessionRow:
-    """Return a session as a row; 0.0 in a phase that a failed session did not reach becomes null."""
-
-    def reached(value: float | None) -> float | None:
-        return value if row.success or value else None
-
-    connect = None if row.mode == "http" and not row.connect_latency else reached(row.connect_latency)
-    phase, kind = (None, None) if row.success else _failure(row)
-    return SessionRow(
-        request_id=row.request_id,
-        process=0,
-        started_at=row.at.timestamp(),
-        due_s=0.0,
-        closed_s=None if row.success else reached(row.total_latency),
-        connect_latency=connect,
-        reset_latency=reached(row.reset_latency),
-        step_latency=reached(row.step_latency),
-        step_latencies=() if reached(row.step_latency) is None else (row.step_latency or 0.0,),
-        total_latency=row.total_latency if row.success else None,
-        waited_seconds=reached(row.waited_seconds),
-        steps_done=1 if row.success else 0,
-        pid=row.pid,
-        session_hash=row.session_hash,
-        host_url=row.host_url,
-        success=row.success,
-        error_phase=phase,
-        error_type=kind,
-        error_code=row.error_type,
-        error_message=row.error_message,
-    )
-
-
-def _failure(row: RawRow) -> tuple[str, str | None]:
-    """Return the phase after the last one that has a time, and the kind of the failure."""
-    phases = (("connect", row.connect_latency), ("reset", row.reset_latency), ("step", row.step_latency))
-    if row.mode == "http":
-        phases = phases[1:]
-    phase = next((name for name, value in phases if not value), "close")
-    return phase, kind_of(row.error_type or "", row.error_message)
