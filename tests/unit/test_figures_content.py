@@ -191,6 +191,10 @@ class TestNodes:
         rows = {(row["measure"], row["replicas"]) for row in rows_of(nodes.content(every_kind()), "points")}
         assert {("throughput", count) for count in (1, 2, 4)} <= rows
 
+    def test_cores_are_said_of_the_target_that_shares_them(self):
+        assert "All replicas of envoy share 2 cores." in nodes.content(replicas()).notes
+        assert not any("share" in note and "core" in note for note in nodes.content(every_kind()).notes)
+
     def test_a_study_that_repeats_no_target_has_no_such_figure(self):
         assert nodes.content(one_point()) is None
 

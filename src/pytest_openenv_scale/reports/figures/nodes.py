@@ -28,10 +28,12 @@ def content(study: Study) -> c.Content | None:
     notes = ["- - -  ideal: twice as many bring twice as much.   Per cent: efficiency, the share of the ideal reached."]
     if any(row[4] for row in rows):
         notes.append("▶ and ≥: the largest batch asked for passes there, so that it may hold more.")
-    if (shared := {table.cores for table in tables} - {None}) and any(table.cores for table in tables):
-        notes.append(
-            f"All replicas of a target share {text_of.count_of(max(core for core in shared if core), 'core')}."
-        )
+    shared = (
+        f"All {table.axis} of {collapse(table.target)} share {text_of.count_of(table.cores, 'core')}."
+        for table in tables
+        if table.cores is not None
+    )
+    notes += dict.fromkeys(shared)
     said = [f"{row[0]} {row[1]} with {row[2]}: {row[5]}" for row in rows]
     return c.Content(
         key=KEY,
