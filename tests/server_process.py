@@ -71,6 +71,8 @@ class Client:
 
 
 @asynccontextmanager
-async def session(address: str, path: str = "ws") -> AsyncIterator[Client]:
-    async with connect(f"ws://{address}/{path}", close_timeout=2, compression=None, proxy=None) as connection:
+async def session(address: str, path: str = "ws", *, close_timeout: float = 2) -> AsyncIterator[Client]:
+    async with connect(
+        f"ws://{address}/{path}", close_timeout=close_timeout, compression=None, proxy=None
+    ) as connection:
         yield Client(connection)

@@ -181,6 +181,37 @@ async def test_a_header_that_would_leave_its_line_is_refused(opening):
             pass
 
 
+async def test_a_header_that_the_server_repeats_is_not_shown():
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(error("DENIED", "alice-has-a-token is not for this"))
+        await peer.asked()
+        await peer.part()
+
+    headers = {"Authorization": "Bearer alice-has-a-token"}
+    async with scripted(script) as server, open_session(server.url, headers=headers) as session:
+        with pytest.raises(SessionFailed) as caught:
+            await session.reset()
+    assert str(caught.value) == "reset failed: environment DENIED (*** is not for this)"
+    assert caught.value.message == "*** is not for this"
+
+
+async def test_a_header_that_a_server_repeats_over_http_is_not_shown():
+    said = "alice-has-a-token is not for this"
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode())
+        await peer.gone()
+
+    headers = {"Authorization": "Bearer alice-has-a-token"}
+    async with scripted(script) as server, open_http_session(server.url, headers=headers) as session:
+        with pytest.raises(SessionFailed, match=r"\*\*\* is not for this") as caught:
+            await session.reset()
+    assert "alice" not in str(caught.value)
+
+
 async def test_an_answer_that_comes_too_late_is_never_taken_for_the_next_one():
     async def script(peer: Peer) -> None:
         await peer.accept()

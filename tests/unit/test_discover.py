@@ -110,3 +110,49 @@ async def test_a_server_that_stays_silent_is_not_waited_for_long(monkeypatch):
         began = asyncio.get_running_loop().time()
         assert await asyncio.to_thread(action_schema, server.url, {}) is None
         assert asyncio.get_running_loop().time() - began < 2
+
+
+LATE = json.dumps({"action": ACTION}).encode()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        b"",
+    ],
+    ids=["body of known length", "body of unknown length", "header", "status line"],
+)
+async def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for_long(monkeypatch, head):
+    monkeypatch.setattr(discover, "_TIMEOUT_S", 0.5)
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(head)
+        while not peer.writer.is_closing():
+            peer.send(b" ")
+            await asyncio.sleep(0.05)
+
+    async with scripted(script) as server:
+        assert await asyncio.wait_for(asyncio.to_thread(action_schema, server.url, {}), 5) is None
+
+
+async def test_a_schema_of_more_bytes_than_are_read_is_none(monkeypatch):
+    monkeypatch.setattr(discover, "_MAX_BYTES", len(LATE))
+    assert (await ask(ok(LATE)))[0] == ACTION
+    assert (await ask(ok(LATE + b" ")))[0] is None
+
+
+async def test_a_schema_that_comes_in_pieces_is_whole():
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for byte in LATE:
+            peer.send(b"1\r\n%c\r\n" % byte)
+            await asyncio.sleep(0)
+        peer.send(b"0\r\n\r\n")
+
+    async with scripted(script) as server:
+        assert await asyncio.to_thread(action_schema, server.url, {}) == ACTION

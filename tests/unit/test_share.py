@@ -12,7 +12,7 @@ import pytest
 from playing import failure, order, play, play_share
 from pytest_openenv_scale.core import share
 from pytest_openenv_scale.core.workload import Workload
-from scripted_server import CAPACITY, Peer, good, message, observation, scripted
+from scripted_server import CAPACITY, Peer, error, good, message, observation, scripted
 
 
 async def test_a_hold_steps_only_when_every_session_is_reset():
@@ -243,3 +243,20 @@ async def test_each_session_resets_with_its_own_seed_the_same_in_every_repetitio
             for process in range(processes):
                 await play_share(asked, process, processes)
         assert sorted(seeds) == [100, 101, 102, 103, 104]
+
+
+async def test_a_header_that_the_server_repeats_is_in_no_row():
+    async def script(peer: Peer) -> None:
+        head = (await peer.accept()).decode()
+        token = next(line for line in head.split("\r\n") if line.startswith("Authorization: ")).partition(": ")[2]
+        await peer.asked()
+        peer.say(observation(host_url=f"http://{token.removeprefix('Bearer ')}/", session_hash=token))
+        await peer.asked()
+        peer.say(error(f"NOT {token}", f"who is {token}?"))
+        await peer.part()
+
+    async with scripted(script) as server:
+        (row,) = (await play_share(order(server.url, headers={"Authorization": "Bearer hunter2-hunter2"})))[0].rows
+    assert (row.error_code, row.error_message) == ("NOT ***", "who is ***?")
+    assert (row.host_url, row.session_hash) == ("http://***/", "***")
+    assert row.pid is None

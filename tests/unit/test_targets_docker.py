@@ -24,12 +24,10 @@ from pytest_openenv_scale.targets.container import (
     RUN_LABEL,
     Container,
     ContainerOptions,
-    exit_words,
-    format_memory,
-    read_stats,
 )
 from pytest_openenv_scale.targets.docker import cpus, memory
 from pytest_openenv_scale.targets.engine import Engine, split_tag
+from pytest_openenv_scale.targets.engine_answers import exit_words, format_memory, read_stats
 from pytest_openenv_scale.targets.image_build import Build, build_image, build_of
 from pytest_openenv_scale.targets.images import is_path
 from pytest_openenv_scale.targets.own_wheel import write_own_wheel

@@ -130,6 +130,13 @@ def test_a_session_that_fails_after_the_handshake_is_told_by_how_it_failed(
     assert says in fails(monkeypatch)
 
 
+def test_a_header_that_the_server_repeats_is_not_shown(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions([SessionFailed("reset", "environment", "DENIED", "Bearer hunter2-hunter2 is not for this")])
+    monkeypatch.setattr(ready, "diagnose", lambda *given: None)
+    with pytest.raises(TargetError, match=r"fails to reset: DENIED: \*\*\* is not for this$"):
+        wait_until_ready(["http://h"], {"Authorization": "Bearer hunter2-hunter2"}, 0.1)
+
+
 async def test_it_may_be_waited_for_while_an_event_loop_runs_in_this_thread(sessions: Script) -> None:
     sessions([None])
     wait_until_ready(["http://a"], {}, 5)

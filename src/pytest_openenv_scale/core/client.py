@@ -16,19 +16,26 @@ from .http import HttpChannel, HttpFailure
 from .loss import Loss
 from .messages import Reply
 from .poller import Poller
+from .secrets import Secrets
 
 
 class SessionFailed(Exception):
     """A session could not go on; the fields are those of a row.
 
     `phase` is connect, reset, step, state or close, `type` a row's `error_type`; `code` and `message` are
-    the server's own where it gave any.
+    the server's own where it gave any, without the values of the headers that were sent.
     """
 
     def __init__(self, phase: str, type: str, code: str | None, message: str | None) -> None:
         words = " ".join(part for part in (type, code, f"({message})" if message else "") if part)
         super().__init__(f"{phase} failed: {words}")
         self.phase, self.type, self.code, self.message = phase, type, code, message
+
+    @classmethod
+    def without(cls, secrets: Secrets, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
+        """Return the failure with every secret hidden that the server's words repeat."""
+        hidden = (None if word is None else secrets.hide(word) for word in (code, message))
+        return cls(phase, type, *hidden)
 
 
 class ClientSession:
@@ -37,8 +44,9 @@ class ClientSession:
     A session whose answer did not come in time is over: a late answer could be taken for the next one.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, secrets: Secrets) -> None:
         self._timeout = timeout_s
+        self._secrets = secrets
         self._connection: Connection
         self._answer: asyncio.Future[bytes | None] | None = None
         self._unread: list[bytes] = []
@@ -87,16 +95,19 @@ class ClientSession:
         if text is None:
             assert self._loss is not None
             kind = "closed_early" if self._loss.kind == "closed" else self._loss.kind
-            raise SessionFailed(phase, kind, self._loss.code, self._loss.message)
+            raise self._failed(phase, kind, self._loss.code, self._loss.message)
         try:
             kind, data = messages.read(text)
         except messages.MessageError as error:
-            raise SessionFailed(phase, "protocol", None, str(error)) from None
+            raise self._failed(phase, "protocol", None, str(error)) from None
         if kind == "error":
-            raise SessionFailed(phase, *messages.as_error(data))
+            raise self._failed(phase, *messages.as_error(data))
         if kind != expected:
-            raise SessionFailed(phase, "protocol", None, f"a reply of type {kind!r} instead of {expected!r}")
+            raise self._failed(phase, "protocol", None, f"a reply of type {kind!r} instead of {expected!r}")
         return data
+
+    def _failed(self, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
+        return SessionFailed.without(self._secrets, phase, type, code, message)
 
     async def _next(self, phase: str) -> bytes | None:
         """Return the next message, or None when the connection is over."""
@@ -111,7 +122,7 @@ class ClientSession:
         except TimeoutError:
             self._connection.abort()
             self._loss = Loss("timeout", None, f"no answer within {self._timeout:g} s")
-            raise SessionFailed(phase, "timeout", None, self._loss.message) from None
+            raise self._failed(phase, "timeout", None, self._loss.message) from None
         finally:
             self._answer = None
 
@@ -145,14 +156,14 @@ class ClientSession:
         connection.start()
         if await self._next("connect") is None:
             assert self._loss is not None
-            raise SessionFailed("connect", self._loss.kind, self._loss.code, self._loss.message)
+            raise self._failed("connect", self._loss.kind, self._loss.code, self._loss.message)
 
 
 class HttpClientSession:
     """One session over HTTP; each request stands alone, as HTTP cannot hold an episode."""
 
-    def __init__(self, channel: HttpChannel, timeout_s: float) -> None:
-        self._channel, self._timeout = channel, timeout_s
+    def __init__(self, channel: HttpChannel, timeout_s: float, secrets: Secrets) -> None:
+        self._channel, self._timeout, self._secrets = channel, timeout_s, secrets
 
     async def reset(self, **data: Any) -> Reply:
         """`POST /reset`; raises `SessionFailed`."""
@@ -171,7 +182,7 @@ class HttpClientSession:
             return messages.as_reply(await self._channel.post(path, body, self._timeout))
         except HttpFailure as failure:
             at = "connect" if self._channel.connected_at is None else phase
-            raise SessionFailed(at, failure.kind, failure.code, failure.message) from None
+            raise SessionFailed.without(self._secrets, at, failure.kind, failure.code, failure.message) from None
 
 
 @asynccontextmanager
@@ -190,7 +201,7 @@ async def open_session(
         route = await loop.run_in_executor(None, prepare_route, url, headers)
     except RouteError as error:
         raise SessionFailed("connect", "refused", None, str(error)) from None
-    session = ClientSession(timeout_s)
+    session = ClientSession(timeout_s, Secrets.of(headers or {}))
     with Poller(loop) as poller:
         connection = Connection(poller, Clock(), route, session)
         try:
@@ -214,7 +225,7 @@ async def open_http_session(
         check_headers(headers or {})
     except RouteError as error:
         raise SessionFailed("connect", "refused", None, str(error)) from None
-    session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s)
+    session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s, Secrets.of(headers or {}))
     try:
         yield session
     finally:

@@ -28,6 +28,7 @@ _SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
 _IP_BIND_ADDRESS_NO_PORT = 24 if os.uname().sysname == "Linux" else None
 _STAMP = Struct("qq").unpack
 _STAMP_SPACE = socket.CMSG_SPACE(16)
+_NO_LINGER = Struct("ii").pack(1, 0)
 _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
 
 _CLOSING = frames.close_message(1000)
@@ -87,6 +88,7 @@ class Connection:
         "_close_sent",
         "_fd",
         "_key",
+        "_muted",
         "_outgoing",
         "_owner",
         "_poller",
@@ -117,6 +119,7 @@ class Connection:
         self._close_received: tuple[int, str] | None = None
         self._read_size = _READ_SIZE
         self._key: bytes = b""
+        self._muted = False
         self._unsaid: Message | None = None
         self.said_at = inf
         """When the last message was handed over by `say`, just before the system call; infinity before that."""
@@ -196,6 +199,31 @@ class Connection:
         if self._sock is not None:
             self._release()
 
+    def reset(self) -> None:
+        """Drop the socket at once with a TCP reset, as a process that is killed may, without a report."""
+        if self._sock is not None:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._release()
+
+    def mute(self) -> None:
+        """Read nothing any more: to the server, the client has gone silent, even towards pings.
+
+        What is sent goes out as far as the kernel takes it; nothing is reported any more.
+        """
+        if self._sock is not None and not self._muted:
+            self._muted = True
+            self._poller.unregister(self._fd)
+
+    @property
+    def backed_up(self) -> bool:
+        """Whether something that was sent still waits for room in the kernel's buffers."""
+        return bool(self._outgoing)
+
+    @property
+    def close_received(self) -> tuple[int, str] | None:
+        """Code and reason of the server's close frame; the connection lasts until the server ends it."""
+        return self._close_received
+
     def _write(self, data: bytes) -> None:
         if self._outgoing:
             self._outgoing += data
@@ -211,7 +239,8 @@ class Connection:
             return
         if sent < len(data):
             self._outgoing = data[sent:]
-            self._poller.modify(self._fd, READ | WRITE)
+            if not self._muted:
+                self._poller.modify(self._fd, READ | WRITE)
 
     def _flush(self) -> None:
         data, self._outgoing = self._outgoing, b""
@@ -351,6 +380,6 @@ class Connection:
     def _release(self) -> None:
         sock, self._sock, self._unsaid = self._sock, None, None
         if sock is not None:
-            if self._fd >= 0:
+            if self._fd >= 0 and not self._muted:
                 self._poller.release(self._fd)
             sock.close()

@@ -41,7 +41,7 @@ class Message:
 
     __slots__ = ("_excess", "_frame", "_repeat", "_size")
 
-    def __init__(self, payload: bytes, opcode: int = TEXT) -> None:
+    def __init__(self, payload: bytes, opcode: int = TEXT, *, final: bool = True) -> None:
         length = len(payload)
         if length < 126:
             size = bytes((0x80 | length,))
@@ -49,7 +49,7 @@ class Message:
             size = b"\xfe" + length.to_bytes(2, "big")
         else:
             size = b"\xff" + length.to_bytes(8, "big")
-        header = bytes((0x80 | opcode,)) + size
+        header = bytes((0x80 | opcode if final else opcode,)) + size
         words = (length + 3) // 4
         self._frame = int.from_bytes(header + bytes(4) + payload, "little")
         self._repeat = int.from_bytes(bytes(len(header)) + b"\x01\x00\x00\x00" * (1 + words), "little")

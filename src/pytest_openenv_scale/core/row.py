@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .secrets import Secrets
+
 
 class SessionRow(NamedTuple):
     """One session as its client saw it; seconds as floats, None where a phase was not reached.
@@ -42,3 +44,11 @@ class SessionRow(NamedTuple):
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+
+    def without(self, secrets: Secrets) -> SessionRow:
+        """Return the row with no secret in any text that the server wrote."""
+        texts = {name: getattr(self, name) for name in _WRITTEN_BY_SERVERS}
+        return self._replace(**{name: secrets.hide(text) for name, text in texts.items() if text is not None})
+
+
+_WRITTEN_BY_SERVERS = ("session_hash", "host_url", "error_code", "error_message")

@@ -22,6 +22,7 @@ from .handshake import Route, prepare_route
 from .limits import peak_rss_bytes, starved_s
 from .orders import Prepare, Progress, Rows, Up
 from .poller import Poller
+from .secrets import Secrets
 from .session import GRACE_S, Record, Script, WebSocketSession
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ class Share:
         self._lags.append(max(0.0, ended - self._next_pulse))
         lags = sorted(self._clock.lags)
         rows = [record.row(self._began, self._wall, self._order.process) for record in self._records]
+        secrets = Secrets.of(self._order.order.headers)
+        if secrets.words:
+            rows = [row.without(secrets) for row in rows]
         return Rows(
             rows,
             ended - self._began,

@@ -52,7 +52,8 @@ async def _on_hypercorn(application: Starlette, fd: int, lifeline: int, backlog:
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.keep_alive_max_requests = sys.maxsize
     config.graceful_timeout = GRACE_S / 2
-    config.websocket_max_message_size = MAX_MESSAGE
+    # Above our own limit: hypercorn says 1009 to what is longer, but then never ends the connection and its slot.
+    config.websocket_max_message_size = 16 * MAX_MESSAGE
     stopping = asyncio.Event()
     stop = _stopper(application.state.sessions, stopping.set, lifeline)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)

@@ -14,9 +14,10 @@ from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target
 
 from . import keys
-from .container import Container, ContainerOptions, Network, format_memory
+from .container import Container, ContainerOptions, Network
 from .context import TargetContext
 from .engine import Engine
+from .engine_answers import format_memory
 from .images import PULL, ImageSource, obtain_image
 from .ready import START_S, wait_until_ready
 from .termination import orderly

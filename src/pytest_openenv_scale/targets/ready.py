@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.core.grammar import redact_url
+from pytest_openenv_scale.core.secrets import Secrets
 
 from .diagnose import Diagnosis, diagnose
 
@@ -80,7 +81,7 @@ def _wait_for_one(
         if reason := still_alive():
             raise TargetError(reason)
         if not problem.passing or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
-            raise TargetError(f"{redact_url(url)} {problem.text}")
+            raise TargetError(f"{redact_url(url)} {Secrets.of(headers).hide(problem.text)}")
         time.sleep(_PAUSE_S)
 
 
