@@ -1,4 +1,7 @@
-"""For all tests: pytester, and the rule that what is real may be missing here but not in CI."""
+"""For all tests: pytester, and the rule that what is real may be missing here but not in CI.
+
+Read by whoever runs pytest in a checkout, the ready-made suite too: it needs no more than pytest itself.
+"""
 
 from __future__ import annotations
 

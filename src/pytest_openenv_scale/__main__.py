@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
 from .commands import COMMANDS
-from .commands.console import PROGRAM, USAGE_ERROR
+from .commands.console import PROGRAM, USAGE_ERROR, stop_printing
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has seen enough; nothing must be written to it any more, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_printing()
         return 0
     except KeyboardInterrupt:
         return 130

@@ -39,6 +39,7 @@ def finish(invocation: Invocation, status: Status) -> bool:
         return False
     for view in run.sweeps:
         invocation.views.setdefault((view.test, view.target), view)
+    invocation.checks = run.checks
     if invocation.place.kept:
         invocation.written.append(f"run {run.path} ({run.status})")
     _write_reports(end, invocation, run)
@@ -109,6 +110,15 @@ def _show_curves(invocation: Invocation, reporter: Any) -> None:
 
     width = page_width(invocation.config)
     views = list(invocation.views.values())
+    if invocation.checks:
+        from .reports.checks import check_lines
+
+        reporter.section("OpenEnv checks")
+        for line in check_lines(invocation.checks, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    if not views:
+        return
     reporter.section("OpenEnv scaling")
     for view in views:
         for line in sweep_lines(view, width=width, encoding=encoding()):

@@ -18,6 +18,8 @@ from .selection import DECLARATION, Selection, declare, select
 
 if TYPE_CHECKING:
     from .baselines import Baseline
+    from .checks.subject import Subject
+    from .core.check import CheckRecord
     from .core.run import RunDirectory
     from .core.view import SweepView
     from .progress import Progress
@@ -74,6 +76,10 @@ class Invocation:
         self.problems: list[str] = []
         """What could not be written or stopped, for the end of the run to say."""
         sent = getattr(config, "workerinput", {}).get("openenv_scale")
+        self.subjects: dict[str, Subject] = {}
+        """What checks know of each target, by its canonical specification."""
+        self.checks: tuple[CheckRecord, ...] = ()
+        """What checks found, once the run has ended."""
         self._place = RunPlace.from_worker(sent) if sent else None
         self._run: RunDirectory | None = None
         self._progress: Progress | None = None
@@ -135,7 +141,7 @@ class Invocation:
             declared = declare(item, self.settings)
             if declared is not None:
                 item.stash[DECLARATION] = declared
-        self.selection = select(items)
+        self.selection = select(items, self.settings)
 
     def run_directory(self) -> RunDirectory:
         """Return the run directory; the first process that asks makes and begins it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,20 @@ __all__ = ["MarkError", "ScalingMark", "Slo", "check_selects", "marker_lines", "
 __all__ += ["slo", "slo_marks"]
 
 Number = int | float | str
+
+SUITE_MARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "isolation": "sessions never see each other's state",
+        "capacity": "past its limit a server says so, and slots come back",
+        "responsiveness": "a step does not stop the other sessions",
+        "churn": "sessions that come and go, well or badly, leave nothing behind",
+        "protocol": "what no client should send gets an error or a documented close",
+        "determinism": "the same seed and actions give the same observations, alone and among others",
+        "endurance": "nothing drifts while sessions go on (--openenv-soak)",
+        "fairness": "no session starves",
+    }
+)
+"""The marks of the ready-made suite besides `scaling`, one per subject, with what its tests show."""
 
 
 class MarkError(ValueError):
@@ -99,6 +114,7 @@ def marker_lines() -> tuple[str, ...]:
         sentence = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
         arguments = ", ".join(inspect.signature(function).parameters)
         lines.append(f"{name}({arguments}): {sentence[:1].lower()}{sentence[1:]}")
+    lines += [f"{name}: {sentence}." for name, sentence in SUITE_MARKS.items()]
     return tuple(lines)
 
 

@@ -17,6 +17,7 @@ from .core.grammar import (
     nearest,
     parse_count,
     parse_header,
+    parse_seconds,
     parse_target,
     shown,
 )
@@ -232,3 +233,8 @@ def parse_reports(value: str | list[str]) -> tuple[str, ...]:
         if item not in REPORTS:
             raise GrammarError(f"there is no report {shown(item)}{nearest(item, (*REPORTS, 'none'))}")
     return tuple(dict.fromkeys(items))
+
+
+def soak(value: Any, place: Place) -> float:
+    """Parse how long the endurance test lasts, in seconds; 0 leaves it out."""
+    return parse_seconds(value, what="the soak")

@@ -183,6 +183,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("json", "FILE", None, values.file, "Write the JSON report to this file as well"),
     Option("report", "LIST", "md", values.reports, "Write these reports of the run: md, html, figures, log; or none"),
     Option(
+        "soak",
+        "TIME",
+        "20s",
+        values.soak,
+        "Let the endurance test of the suite last so long; 0 skips it",
+    ),
+    Option(
         "baseline",
         "REF",
         None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 if TYPE_CHECKING:
+    from .checking import Checking
     from .core.endpoint import Endpoint
     from .invocation import Invocation
     from .runner import Scaling
@@ -118,6 +119,14 @@ def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling
     return make_scaling(_invocation(request.config), cast(Any, request).node, openenv_target)
 
 
+@pytest.fixture
+def openenv_check(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Checking:
+    """Ask a check of the target, `openenv_check(check)`, and judge the test by its result: the suite is written so."""
+    from .checking import make_checking
+
+    return make_checking(_invocation(request.config), cast(Any, request).node, openenv_target)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Judge the SLO once the test function is over; a failure of its own comes first."""
@@ -186,7 +195,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show every curve and where the run is."""
     invocation = _invocation(config)
-    if (invocation.views or invocation.problems) and config.get_verbosity() > -2:
+    if (invocation.views or invocation.checks or invocation.problems) and config.get_verbosity() > -2:
         from .finishing import summarise
 
         summarise(invocation, terminalreporter)

@@ -13,13 +13,16 @@ from .core.settings import Settings, rerun_options
 
 
 def test_name(item: pytest.Item, target_id: str | None) -> str:
-    """Return the node id of a test without the part that names the target, so that runs compare."""
+    """Return the node id of a test without the part that names the target, so that runs compare.
+
+    That of a file outside the root directory, named as such, begins with `::`: it gets the file's name, which it has
+    where its folder or package is named.
+    """
+    test = item.nodeid if item.nodeid.partition("::")[0] else f"{item.path.name}{item.nodeid}"
     if target_id is None:
-        return item.nodeid
+        return test
     alone, last = f"[{target_id}]", f"-{target_id}]"
-    if item.nodeid.endswith(last):
-        return f"{item.nodeid.removesuffix(last)}]"
-    return item.nodeid.removesuffix(alone)
+    return f"{test.removesuffix(last)}]" if test.endswith(last) else test.removesuffix(alone)
 
 
 def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:
@@ -39,7 +42,7 @@ def _place(item: pytest.Function, test: str) -> list[str]:
     """Return how to name a test from the directory pytest was started in: by its file, or by its module."""
     path, colons, name = test.partition("::")
     file = item.config.rootpath / path
-    if item.config.option.pyargs and not file.exists():
+    if item.config.option.pyargs and not file.is_file():
         module: str = cast(Any, item.module).__name__
         return ["--pyargs", f"{module}{colons}{name}"]
-    return [f"{os.path.relpath(file, item.config.invocation_params.dir)}{colons}{name}"]
+    return [f"{os.path.relpath(item.path, item.config.invocation_params.dir)}{colons}{name}"]

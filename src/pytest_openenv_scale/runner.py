@@ -87,7 +87,7 @@ class Scaling:
         The test fails if nothing can be measured, if `run()` was called before, or if it is called while
         an event loop runs in this thread (which it would stop: use `run_async`).
         """
-        if _loop_runs():
+        if loop_runs():
             self._fail("scaling.run() would block the event loop of an async test; write await scaling.run_async()")
         self._begin()
         return self._finish(self._measure(threading.Event()))
@@ -225,7 +225,8 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
     return scaling
 
 
-def _loop_runs() -> bool:
+def loop_runs() -> bool:
+    """Whether an event loop runs in this thread, which a measurement would stop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

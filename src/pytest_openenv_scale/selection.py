@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FIXTURE = "scaling"
 
+CHECK_FIXTURE = "openenv_check"
+
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
@@ -52,20 +54,24 @@ def declare(item: pytest.Item, settings: Settings) -> Declaration | None:
         return Declaration(settings, problem=str(error))
 
 
-def select(items: Iterable[pytest.Item]) -> Selection:
-    """Sum up what the selected tests ask of a target, from their declarations."""
+def select(items: Iterable[pytest.Item], settings: Settings) -> Selection:
+    """Sum up what the selected tests ask of a target: the cells they declare, and the sessions that checks open."""
+    items = list(items)
+    checks = [item.nodeid for item in items if CHECK_FIXTURE in getattr(item, "fixturenames", ())]
     found = {
         item.nodeid: item.stash[DECLARATION]
         for item in items
         if DECLARATION in item.stash and FIXTURE in getattr(item, "fixturenames", ())
     }
     sound = {test: declared for test, declared in found.items() if declared.problem is None}
-    if not sound:
+    if not sound and not checks:
         return Selection()
+    largest = [largest_batch(each.settings.batches, each.slos) for each in sound.values()]
+    modes = [mode for each in sound.values() for mode in each.settings.modes]
     return Selection(
-        largest_batch=max(largest_batch(each.settings.batches, each.slos) for each in sound.values()),
-        modes=tuple(dict.fromkeys(mode for each in sound.values() for mode in each.settings.modes)),
-        tests=tuple(sound),
+        largest_batch=max([*largest, settings.batches[-1]] if checks else largest),
+        modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
+        tests=tuple(item.nodeid for item in items if item.nodeid in sound or item.nodeid in checks),
     )
 
 

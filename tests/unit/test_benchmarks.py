@@ -52,7 +52,7 @@ def test_every_program_says_what_it_answers(program):
     assert first in done.stdout
 
 
-@pytest.mark.parametrize("program", sorted({*PROGRAMS} - {"size.py", "report_size.py"}))
+@pytest.mark.parametrize("program", sorted({*PROGRAMS} - {"size.py", "report_size.py", "endurance_power.py"}))
 def test_a_missing_compiler_is_one_line_and_exit_code_2(program):
     done = run(program, CC="no-such-compiler")
     assert done.returncode == 2
@@ -213,3 +213,14 @@ def test_profile_engine_sees_the_engine(compiler):
     assert done.returncode == 0, done.stderr
     assert "the server saw 30 sessions" in done.stdout
     assert "share.py" in done.stdout
+
+
+def test_endurance_power_is_sure_of_a_steep_rise_and_of_a_flat_line(tmp_path):
+    done = run("endurance_power.py", "--soaks", 20, "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    kinds = {
+        (kind["rise"], kind["scatter"], kind["outliers"]): kind
+        for kind in json.loads((tmp_path / "figures.json").read_text())["kinds"]
+    }
+    assert (kinds[4.0, 0.02, 0.0]["missed"], kinds[0.0, 0.02, 0.1]["met"]) == (20, 20)
+    assert "400%       2%         0%  100.0%          0.0%    0.0%" in done.stdout

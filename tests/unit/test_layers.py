@@ -13,7 +13,18 @@ FORBIDDEN = {
     "core": (
         "pytest",
         "_pytest",
-        *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "hub", "legacy", "server", "selftest", "plugin")),
+        *(
+            f"{PACKAGE}.{layer}"
+            for layer in ("targets", "checks", "reports", "hub", "legacy", "server", "selftest", "plugin")
+        ),
+    ),
+    "checks": (
+        "pytest",
+        "_pytest",
+        *(
+            f"{PACKAGE}.{layer}"
+            for layer in ("reports", "hub", "legacy", "server", "selftest", "suite", "plugin", "checking")
+        ),
     ),
     "selftest": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "targets": (
@@ -21,7 +32,14 @@ FORBIDDEN = {
         "_pytest",
         *(f"{PACKAGE}.{layer}" for layer in ("reports", "plugin", "hub.card", "hub.push", "hub.pull")),
     ),
-    "reports": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
+    "reports": (
+        "pytest",
+        "_pytest",
+        f"{PACKAGE}.checks",
+        f"{PACKAGE}.targets",
+        f"{PACKAGE}.server",
+        f"{PACKAGE}.plugin",
+    ),
     "legacy": ("pytest", "_pytest", *(f"{PACKAGE}.{layer}" for layer in ("targets", "reports", "server", "plugin"))),
     "hub": ("pytest", "_pytest", f"{PACKAGE}.targets", f"{PACKAGE}.server", f"{PACKAGE}.plugin"),
     "server": ("pytest", "_pytest", f"{PACKAGE}.reports", f"{PACKAGE}.targets", f"{PACKAGE}.plugin"),

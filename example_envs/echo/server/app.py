@@ -81,6 +81,9 @@ async def converse(websocket: WebSocket) -> None:
             await websocket.send_json(error("INVALID_JSON", f"Invalid JSON: {wrong}"))
         except RequestError as wrong:
             await websocket.send_json(error(wrong.code, str(wrong)))
+        except (KeyError, TypeError, RecursionError):
+            # A binary frame, which has no text, or brackets without end.
+            return await websocket.send_json(error("SESSION_ERROR", "A request is a JSON object, as text"))
 
 
 open_sessions: set[WebSocket] = set()

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Protocol
 
-from . import compare, deploy, export, gc, history, import_, pull, push, report, self_test, serve, show
+from . import check, compare, deploy, export, gc, history, import_, pull, push, report, self_test, serve, show
 
 
 class Command(Protocol):
@@ -32,6 +32,7 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     "serve": serve,
+    "check": check,
     "self-test": self_test,
     "show": show,
     "report": report,

@@ -25,12 +25,22 @@ def width() -> int:
 
 
 def show(lines: Sequence[Line]) -> None:
-    """Print lines with their markup, in colour on a terminal unless NO_COLOR is set, and an empty line."""
+    """Print lines as `print_lines` does, and an empty line."""
+    print_lines(lines)
+    print()
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print lines with their markup, in colour on a terminal unless NO_COLOR is set."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for text, markup in lines:
         codes = ";".join(_STYLES[name] for name, wanted in markup.items() if wanted)
         print(f"\x1b[{codes}m{text}\x1b[0m" if coloured and codes else text)
-    print()
+
+
+def stop_printing() -> None:
+    """The reader has seen enough: write nothing to it any more, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(command: str, problem: str) -> int:

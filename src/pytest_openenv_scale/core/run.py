@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .check import CheckRecord, overall_with_checks, read_checks
 from .fingerprint import fingerprint
 from .locks import is_held
 from .manifest import MANIFEST, Manifest, RunError, Status, SweepRecord, read_manifest, run_paths
@@ -47,6 +48,7 @@ class Run:
     record: Manifest
     sweeps: tuple[SweepView, ...]
     problems: tuple[str, ...] = ()
+    checks: tuple[CheckRecord, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -65,8 +67,9 @@ class Run:
 
     @property
     def outcome(self) -> Outcome:
-        """Missed if any sweep is, met if all are, else inconclusive."""
-        return overall(sweep.outcome for sweep in self.sweeps)
+        """Missed if any sweep or check is, met if all are, else inconclusive; checks that were skipped do not count."""
+        sweeps = overall(sweep.outcome for sweep in self.sweeps) if self.sweeps else None
+        return overall_with_checks(sweeps, self.checks)
 
     def table(self) -> pa.Table:
         """Read the rows of all parts that can be read."""
@@ -92,7 +95,8 @@ def load_run(path: Path) -> Run:
         view_sweep(sweep, [summary for summary in summaries if summary.sweep_id == sweep.sweep_id])
         for sweep in manifest.sweeps
     )
-    return Run(path, manifest, sweeps, tuple(problems))
+    checks = read_checks(path, problems)
+    return Run(path, manifest, sweeps, tuple(problems), checks)
 
 
 def _interrupted(manifest: Manifest) -> Manifest:

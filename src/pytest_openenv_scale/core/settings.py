@@ -76,7 +76,7 @@ class ScalingMark:
 class Settings:
     """Everything a sweep is asked to do; `sources` tells where each value came from, by option name.
 
-    `waits` and `timeout` are seconds, `processes` None means automatic, `results` and `json` None mean
+    `waits`, `timeout` and `soak` are seconds, `processes` None means automatic, `results` and `json` None mean
     nothing is written there. `slo` holds the limits of command line and ini alike, each with its source.
     `declared` keeps the axes as they stand without the command line, `given` what the command line said
     (without secrets), for the command that reruns a curve. `headers` are never shown.
@@ -109,6 +109,7 @@ class Settings:
     given: Mapping[str, tuple[str, ...]] = field(repr=False)
     baseline: Reference | None = None
     fail_on: tuple[FailOn, ...] = ()
+    soak: float = 20.0
 
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""
@@ -144,7 +145,7 @@ class Settings:
 
 RERUN_OPTIONS: Sequence[str] = (
     *("batches", "reps", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
-    *("inconclusive", "full-grid", "http-connections", "processes", "seed"),
+    *("inconclusive", "full-grid", "http-connections", "processes", "seed", "soak"),
 )
 """The options a rerun repeats from the command line, besides those that pick the curve."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.core import format as text_of
+from pytest_openenv_scale.core.check import overall_with_checks
 from pytest_openenv_scale.core.grammar import format_number
 from pytest_openenv_scale.core.outcome import Outcome, overall
 from pytest_openenv_scale.core.run import Run
@@ -16,6 +17,7 @@ from .circumstances import TextTable
 from .columns import chosen, rows_of
 from .figures.palette import Look
 from .findings import TOPICS, Finding
+from .html_checks import CheckSection, check_sections, checks_headline
 from .overview import problems
 from .study import Study, StudyCurve
 from .study_tables import StudyTable
@@ -88,6 +90,7 @@ class Page:
     runs: tuple[RunFacts, ...]
     period: str
     looks: Mapping[str, Look]
+    checks: tuple[CheckSection, ...] = ()
 
     @property
     def mark(self) -> str:
@@ -101,9 +104,12 @@ def page_of(study: Study, tables: Sequence[StudyTable], findings: Sequence[Findi
     worst_first = [Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET]
     tests = _by_test(study, sections, worst_first)
     outcomes = [section.verdict.outcome for section in sections]
+    checks = check_sections(study.runs)
     return Page(
-        headline=headline(study),
-        outcome=overall(outcomes),
+        headline=_headline(study, checks),
+        outcome=overall_with_checks(
+            overall(outcomes) if outcomes else None, (check for run in study.runs for check in run.checks)
+        ),
         counts=tuple(
             (phrases.MARKS[outcome], outcome, outcomes.count(outcome)) for outcome in worst_first if outcome in outcomes
         ),
@@ -122,7 +128,15 @@ def page_of(study: Study, tables: Sequence[StudyTable], findings: Sequence[Findi
         workloads=circumstances.workloads(study.sweeps),
         runs=tuple(map(_run_facts, study.runs)),
         looks=looks,
+        checks=checks,
     )
+
+
+def _headline(study: Study, checks: Sequence[CheckSection]) -> str:
+    """Return the answer in one line, of curves and of checks where there are any."""
+    parts = [headline(study)] if study.curves or not checks else []
+    text = "; ".join([*parts, *([checks_headline(checks)] if checks else [])])
+    return text[:1].upper() + text[1:]
 
 
 def _by_test(

@@ -5,7 +5,7 @@ shares are fractions of 1, times are ISO 8601 in UTC, and null stands where ther
 
     format          1
     run_id, status  status is running, complete, failed or interrupted
-    outcome         met, missed or inconclusive: that of all sweeps
+    outcome         met, missed or inconclusive: that of all sweeps and checks
     started_at, finished_at, note, command (a list), kept
     problems        texts: what keeps the run from being whole
     environment     fingerprint: machine, os, python, packages, git
@@ -40,6 +40,9 @@ shares are fractions of 1, times are ISO 8601 in UTC, and null stands where ther
                        effective_concurrency, peak_concurrency, pids, sessions, hosts, host_counts, errors,
                        lost_workers, findings, client, server, server_exit, log_tail, started_at, failed_hosts,
                        proxy (null, or name, requests per host, overflows, troubles, mishaps, rss_bytes, cpu_seconds)
+    checks          one per check of the suite: test, target, infrastructure, subject, started_at, took_s, rerun, and
+      result        outcome (met, missed, inconclusive, skipped), headline, remedy, details, figures (by name, units
+                    in the names), series, transcripts (a list of title and said: at_s, by, text)
     replicas        one per test, target, mode and wait that was measured with several numbers of replicas:
       test, target, mode, wait, cores
       rows          replicas, max_batch, max_batch_text, is_open, sessions_per_replica, requests_per_second,
@@ -88,6 +91,7 @@ def document(run: Run) -> dict[str, Any]:
         "environment": record["fingerprint"],
         "plan": record["plan"],
         "sweeps": [_sweep(view) for view in run.sweeps],
+        "checks": [check.to_json() for check in run.checks],
         **{axis: [table.to_document() for table in scaling_tables(run.sweeps, (axis,))] for axis in AXES},
     }
 

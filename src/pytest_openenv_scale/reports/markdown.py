@@ -10,10 +10,11 @@ from pytest_openenv_scale.core.run import Run
 from pytest_openenv_scale.core.view import CurveView
 
 from . import circumstances, comparison, phrases
+from .checks import checks_section
 from .circumstances import TextTable
 from .columns import Row, chosen, rows_of
 from .markdown_text import block, code, table, text
-from .overview import TITLES, entries, problems, tally
+from .overview import TITLES, entries, problems, run_tally
 from .study import study_of
 from .study_markdown import findings_section, study_section
 from .study_tables import tables
@@ -24,7 +25,11 @@ _LOG_LINES = 20
 
 def render(run: Run) -> str:
     """Return the report of a run, whole or not; everything in it comes from the run directory."""
-    sections = [overview(run), *(curve_section(view.record, curve) for view in run.sweeps for curve in view.curves)]
+    sections = [
+        overview(run),
+        checks_section(run.checks),
+        *(curve_section(view.record, curve) for view in run.sweeps for curve in view.curves),
+    ]
     circumstantial = (
         ("## Targets", circumstances.targets(run.sweeps)),
         ("## Plan and workload", circumstances.workloads(run.sweeps)),
@@ -41,7 +46,7 @@ def overview(run: Run) -> str:
     when = f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"
     if record.finished_at is not None:
         when += f", took {text_of.seconds((record.finished_at - record.started_at).total_seconds())}"
-    lines = ["# OpenEnv scaling", "", f"Run {code(run.run_id)} · {run.status} · {when} · {tally(run.sweeps)}", ""]
+    lines = ["# OpenEnv scaling", "", f"Run {code(run.run_id)} · {run.status} · {when} · {run_tally(run)}", ""]
     lines += [f"> {text(record.note)}", ""] if record.note else []
     lines += [f"- **{text(problem)}**" for problem in problems(run)]
     lines += [""] if problems(run) else []

@@ -12,6 +12,7 @@ from pytest_openenv_scale.core.run import Run
 from pytest_openenv_scale.core.view import CurveView, SweepView
 
 from . import phrases, protocols
+from .checks import check_lines, check_tally
 from .replicas import scaling_lines
 from .terminal import sweep_lines
 from .text import DEFAULT_WIDTH, Line, Page, collapse, cut
@@ -61,6 +62,12 @@ def tally(sweeps: Iterable[SweepView]) -> str:
     outcomes = [curve.verdict.outcome for view in sweeps for curve in view.curves]
     counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes]
     return f"{text_of.count_of(len(outcomes), 'curve')}{': ' if counts else ''}{', '.join(counts)}"
+
+
+def run_tally(run: Run) -> str:
+    """Return how curves and checks of a run came out: "1 curve: 1 met · 12 checks: 11 met, 1 missed"."""
+    parts = [tally(run.sweeps)] if run.sweeps or not run.checks else []
+    return " · ".join([*parts, *([check_tally(run.checks)] if run.checks else [])])
 
 
 def summary_lines(
@@ -121,11 +128,14 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
 def run_lines(run: Run, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
     """Return a whole run: what it is and what is wrong with it, every curve, and the table at the end."""
     page = Page(width, encoding)
-    page.say(f"run {run.run_id} · {run.status} · {tally(run.sweeps)}", indent=0, bold=True)
+    page.say(f"run {run.run_id} · {run.status} · {run_tally(run)}", indent=0, bold=True)
     if run.record.note:
         page.say(f"note: {run.record.note}")
     for problem in problems(run):
         page.say(f"! {problem}", yellow=True)
+    if run.checks:
+        page.blank()
+        page.extend(check_lines(run.checks, width=width, encoding=encoding))
     for view in run.sweeps:
         page.blank()
         page.extend(sweep_lines(view, width=width, encoding=encoding))
@@ -143,7 +153,7 @@ def problems(run: Run) -> list[str]:
         "interrupted": ["the run was interrupted; what it measured until then is shown"],
         "failed": ["the run failed; what it measured until then is shown"],
     }.get(run.status, [])
-    if not run.sweeps:
+    if not run.sweeps and not run.checks:
         found = [*found, "the run holds no sweep: nothing was measured"]
     cut_short = [view for view in run.sweeps if view.record.status in ("interrupted", "failed")]
     if run.status == "complete":

@@ -1,0 +1,73 @@
+"""What the endurance check says of made-up soaks: how often one that rises is missed, unsure or met, and a flat one.
+
+A soak is 24 windows of a server at 20 ms, four fifths of them judged. Its windows scatter around their line by a share
+of it, correlated from one to the next, and some stand out, 1.5 to 4 times as slow, as on a machine that stalls.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import product
+
+from harness.program import options, positive, print_table, start, write_json
+
+WINDOWS, LENGTH_S, LEVEL_S = 24, 20.0, 0.020
+CORRELATION = 0.5
+RISES = (0.0, 0.5, 1.0, 2.0, 4.0)
+SCATTERS = (0.02, 0.1, 0.2)
+OUTLIERS = (0.0, 0.1, 0.2)
+
+
+def main() -> None:
+    """Draw the soaks, have them judged, print the shares."""
+    parser = options(__doc__ or "")
+    parser.add_argument("--soaks", type=positive, default=1000, help="of each kind (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of what is drawn (default: %(default)s)")
+    asked = parser.parse_args()
+    draw = random.Random(asked.seed)
+    found = {
+        kind: Counter(verdict(soak(draw, *kind)) for _ in range(asked.soaks))
+        for kind in product(RISES, SCATTERS, OUTLIERS)
+    }
+    outcomes = ("missed", "inconclusive", "met")
+    print(f"{asked.soaks:,} soaks of each kind, seed {asked.seed}, correlation of neighbours {CORRELATION}")
+    print_table(
+        ["rise", "scatter", "stand out", *outcomes, ""],
+        [
+            [*(f"{share:.0%}" for share in kind), *(f"{counts[outcome] / asked.soaks:.1%}" for outcome in outcomes), ""]
+            for kind, counts in found.items()
+        ],
+    )
+    kinds = [
+        {"rise": rise, "scatter": scatter, "outliers": outliers, **found[rise, scatter, outliers]}
+        for rise, scatter, outliers in found
+    ]
+    write_json(asked.json, {"soaks": asked.soaks, "seed": asked.seed, "correlation": CORRELATION, "kinds": kinds})
+
+
+def soak(draw: random.Random, rise: float, scatter: float, outliers: float) -> list[float]:
+    """Return the p50 of every window, in seconds."""
+    latencies: list[float] = []
+    deviation = draw.gauss(0, 1)
+    for window in range(WINDOWS):
+        deviation = CORRELATION * deviation + (1 - CORRELATION**2) ** 0.5 * draw.gauss(0, 1)
+        latency = LEVEL_S * (1 + rise * window / (WINDOWS - 1)) * max(0.1, 1 + scatter * deviation)
+        latencies.append(latency * (draw.uniform(1.5, 4) if draw.random() < outliers else 1))
+    return latencies
+
+
+def verdict(latencies: list[float]) -> str:
+    """Return what the check says of a soak whose windows had these medians and nothing else to tell."""
+    from pytest_openenv_scale.checks.endurance import judge
+    from pytest_openenv_scale.checks.soak import Soak, Window
+
+    windows = [
+        Window(LENGTH_S * (number + 1) / WINDOWS, 400, 0, latency, latency, 0.1, None, None)
+        for number, latency in enumerate(latencies)
+    ]
+    return judge(Soak(8, LENGTH_S, windows)).outcome.value
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,122 @@
+"""What a server uses as sessions come and go: memory, threads and descriptors, and whether they come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from pytest_openenv_scale.core import format as text_of
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+
+from .drift import drift
+
+LEAK_BYTES, LEAK_LEAST_BYTES = 20_000, 8_000_000
+"""Memory leaks where it grows by both: so many bytes per session, and so many over all of them. Sound Python servers
+creep by 1 to 4 kB per session and jump by a few MB."""
+
+SPARE, SPARE_SHARE = 8, 0.02
+"""Threads or descriptors leak where they grow by more than both: so many, and this share of the sessions."""
+
+_SETTLED_S, _SETTLED_LOOKS, _LOOK_S = 2.0, 3, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One resource that sessions left behind: its name, how much in all and per session, and whether it is a leak."""
+
+    name: str
+    before: int
+    after: int
+    per_session: float | None
+    leaked: bool
+
+    def __str__(self) -> str:
+        """Say it in a few words: "threads 2 → 2", "memory +0.4 kB per session"."""
+        if self.name != "memory":
+            return f"{self.name} {self.before:,} → {self.after:,}"
+        if self.per_session is None:
+            return f"memory {text_of.size(self.before)} → {text_of.size(self.after)}"
+        return f"memory {'−' if self.per_session < 0 else '+'}{text_of.size(round(abs(self.per_session)))} per session"
+
+
+@dataclass
+class Usage:
+    """Looks at a server while sessions come and go; `sessions` counts those that had ended before each look.
+
+    A look is summed over the processes of the server, but for descriptors: there the process with most of them counts.
+    """
+
+    endpoint: Endpoint
+    sessions: list[int] = field(default_factory=list[int])
+    looks: list[ServerSample | None] = field(default_factory=list[ServerSample | None])
+
+    async def look(self, sessions: int) -> ServerSample | None:
+        """Take a look after so many sessions."""
+        # Not on the loop: some servers are asked through an engine that takes its time.
+        sample = await asyncio.to_thread(self.endpoint.sample)
+        self.sessions.append(sessions)
+        self.looks.append(sample)
+        return sample
+
+    def too_few(self, name: str) -> bool:
+        """Whether there were looks at a resource, but too few of them to tell how it grows."""
+        return bool(self.looks) and drift(self.sessions, self.series(name)) is None
+
+    def series(self, name: str) -> tuple[int | None, ...]:
+        """Return what each look showed of memory (in bytes), threads or descriptors."""
+        return tuple(None if look is None else _read(look, name) for look in self.looks)
+
+    def kept(self, name: str, before: ServerSample | None, after: ServerSample | None, sessions: int) -> Kept | None:
+        """Judge what `sessions` sessions left behind of a resource; None where it is not readable."""
+        first, last = (None if sample is None else _read(sample, name) for sample in (before, after))
+        if first is None or last is None:
+            return None
+        grown = drift(self.sessions, self.series(name))
+        per_session = None if grown is None else grown.slope
+        if name == "memory":
+            least = max(LEAK_LEAST_BYTES, LEAK_BYTES * sessions)
+            leaked = grown is not None and grown.steady and grown.slope * sessions > least
+        else:
+            spare = allowed(sessions)
+            goes_on = grown is None or (grown.steady and grown.slope * sessions > spare)
+            leaked = last - first > spare and goes_on
+        return Kept(name, first, last, per_session, leaked)
+
+
+def allowed(sessions: int) -> float:
+    """Return by how many threads or descriptors a server may grow over so many sessions: pools fill up late.
+
+    A handful of sessions must leave fewer than half of a thread each.
+    """
+    return max(min(SPARE, sessions / 2), SPARE_SHARE * sessions)
+
+
+async def settled(endpoint: Endpoint) -> ServerSample | None:
+    """Return a look at a server whose threads and descriptors have stopped changing, or the last after two seconds."""
+    usage, end = Usage(endpoint), time.perf_counter() + _SETTLED_S
+    while (sample := await usage.look(0)) is not None and time.perf_counter() < end:
+        last = usage.looks[-_SETTLED_LOOKS:]
+        if len(last) == _SETTLED_LOOKS and len({(look.threads, look.descriptors) for look in last if look}) == 1:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return sample
+
+
+async def come_back(
+    endpoint: Endpoint, before: ServerSample | None, sessions: int, within_s: float
+) -> ServerSample | None:
+    """Return a look at a server as soon as it has given back threads and descriptors, the last after `within_s`."""
+    end = time.perf_counter() + within_s
+    while (sample := await settled(endpoint)) is not None and before is not None:
+        back = all(
+            now is None or then is None or now - then <= min(allowed(sessions), SPARE / 2)
+            for now, then in ((_read(sample, name), _read(before, name)) for name in ("threads", "descriptors"))
+        )
+        if back or time.perf_counter() > end:
+            break
+    return sample
+
+
+def _read(sample: ServerSample, name: str) -> int | None:
+    return {"memory": sample.rss_bytes, "threads": sample.threads, "descriptors": sample.descriptors}[name]

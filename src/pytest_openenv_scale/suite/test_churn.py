@@ -1,0 +1,17 @@
+"""Sessions that come and go, well or badly, leave nothing behind."""
+
+import pytest
+
+from pytest_openenv_scale.checking import Checking
+from pytest_openenv_scale.checks import churn, quiet
+from pytest_openenv_scale.checks.run import Check
+
+pytestmark = pytest.mark.churn
+
+_CHECKS = [churn.short, churn.dropped, quiet.silent, quiet.not_reading]
+
+
+@pytest.mark.parametrize("check", _CHECKS, ids=["short", "dropped", "silent", "not_reading"])
+def test_churn(openenv_check: Checking, check: Check) -> None:
+    """Afterwards slots, threads, descriptors and memory are back, and a lone session is as fast as before."""
+    openenv_check(check)

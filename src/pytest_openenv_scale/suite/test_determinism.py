@@ -1,0 +1,15 @@
+"""The same seed and the same actions give the same observations, alone and among others."""
+
+import pytest
+
+from pytest_openenv_scale.checking import Checking
+from pytest_openenv_scale.checks.determinism import determinism
+from pytest_openenv_scale.checks.run import Check
+
+pytestmark = pytest.mark.determinism
+
+
+@pytest.mark.parametrize("check", [pytest.param(determinism, id="among_others")])
+def test_determinism(openenv_check: Checking, check: Check) -> None:
+    """What a seed gives does not depend on who else plays."""
+    openenv_check(check)

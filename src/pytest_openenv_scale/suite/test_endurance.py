@@ -1,0 +1,15 @@
+"""Nothing drifts while sessions play on and on."""
+
+import pytest
+
+from pytest_openenv_scale.checking import Checking
+from pytest_openenv_scale.checks import endurance
+from pytest_openenv_scale.checks.run import Check
+
+pytestmark = pytest.mark.endurance
+
+
+@pytest.mark.parametrize("check", [endurance.soaked], ids=["soak"])
+def test_endurance(openenv_check: Checking, check: Check) -> None:
+    """Latency, memory, threads, descriptors and errors stay as they are for `--openenv-soak`."""
+    openenv_check(check)

@@ -1,0 +1,15 @@
+"""No session starves among others."""
+
+import pytest
+
+from pytest_openenv_scale.checking import Checking
+from pytest_openenv_scale.checks import fairness
+from pytest_openenv_scale.checks.run import Check
+
+pytestmark = pytest.mark.fairness
+
+
+@pytest.mark.parametrize("check", [fairness.shares], ids=["shares"])
+def test_fairness(openenv_check: Checking, check: Check) -> None:
+    """Sessions that step as fast as they are answered get about as much as each other."""
+    openenv_check(check)

@@ -1,0 +1,298 @@
+"""A check is a test: its result fails, skips or warns, is kept with the run and stands in every report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.plugin.conftest import ROOT
+
+from server_process import running_server
+
+CHECKS = """
+from pytest_openenv_scale.checks.lone import lone
+from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+
+
+def outcome(name, **more):
+    async def check(subject):
+        alone = await subject.learn(lone)
+        return CheckResult(
+            CheckOutcome(name), f"it is {name}", figures={"step_s": alone.step_s, "most": subject.most}, **more
+        )
+    return check
+"""
+
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+addopts = -p no:hypothesispytest -p no:anyio --strict-markers
+"""
+
+
+@pytest.fixture(scope="module")
+def url():
+    with running_server() as (_, address):
+        yield f"http://{address}"
+
+
+@pytest.fixture
+def asked(inner, url):
+    """Runs `openenv_check(BODY)` in a test of its own against a real server."""
+
+    def run(body: str, *arguments: str, name: str = "test_it"):
+        inner.ini(INI)
+        inner.tests(f"{CHECKS}\n\n@pytest.mark.capacity\ndef {name}(openenv_check):\n    openenv_check({body})\n")
+        return inner.run("--openenv-url", url, *arguments)
+
+    return run
+
+
+def kept(inner) -> dict:
+    """The one check of the one run, as it is stored."""
+    (run,) = inner.runs
+    (path,) = (run / "checks").glob("*.json")
+    return json.loads(path.read_text())
+
+
+def test_a_check_that_is_met_passes_and_is_kept_with_what_it_measured(inner, asked, url):
+    asked("outcome('met')").assert_outcomes(passed=1)
+    record = kept(inner)
+    assert record["test"] == "test_it.py::test_it"
+    assert record["subject"] == "capacity"
+    assert record["target"] == url
+    assert record["took_s"] > 0
+    assert record["rerun"] == f"pytest test_it.py::test_it --openenv-url {url}"
+    assert record["result"]["headline"] == "it is met"
+    assert record["result"]["figures"]["most"] == 128
+    assert 0 < record["result"]["figures"]["step_s"] < 60
+
+
+def test_the_terminal_shows_every_check_under_its_server(asked):
+    result = asked("outcome('met')")
+    result.stdout.fnmatch_lines(["*OpenEnv checks*", "127.0.0.1* · 1 check: 1 met", "  ✓ it: it is met", "run *"])
+    result.stdout.no_fnmatch_line("*OpenEnv scaling*")
+
+
+def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inner, asked):
+    from pytest_openenv_scale.core.check import Said, Transcript
+
+    heard = repr((Transcript("the session that saw it", (Said(0.5, "server", '{"type":"error"}'),)),))
+    result = asked(
+        f"outcome('missed', remedy='write less', details=('more of it',), transcripts={heard})".replace(
+            "Transcript(", "__import__('pytest_openenv_scale.core.check').core.check.Transcript("
+        ).replace("Said(", "__import__('pytest_openenv_scale.core.check').core.check.Said("),
+        "--openenv-batches",
+        "1,4",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "✗ 127.0.0.1*: it is missed",
+            "  more of it",
+            "  what to do: write less",
+            "  the session that saw it:",
+            '    0.500 s ← {"type":"error"}',
+            "  evidence: *checks*test-it-*.json",
+            "  rerun: pytest test_it.py::test_it *--openenv-batches 1,4*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert kept(inner)["result"]["figures"]["most"] == 4
+
+
+def test_a_capability_that_is_not_there_skips_with_the_reason(inner, asked):
+    result = asked("outcome('skipped')", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED *it is skipped"])
+    assert kept(inner)["result"]["outcome"] == "skipped"
+
+
+def test_what_cannot_be_told_fails_unless_a_warning_is_enough(asked):
+    result = asked("outcome('inconclusive')")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["? 127.0.0.1*: it is inconclusive", "  --openenv-inconclusive warn lets this pass"])
+
+
+def test_with_warn_it_passes_and_is_counted(asked):
+    result = asked("outcome('inconclusive')", "--openenv-inconclusive", "warn", "-W", "default")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*InconclusiveWarning: inconclusive: it is inconclusive"])
+
+
+def test_every_report_of_the_run_tells_of_the_check(inner, asked):
+    asked("outcome('missed', remedy='write less')", "--openenv-report", "md,html,log")
+    (run,) = (inner.path / "openenv-results").glob("2*")
+    page = (run / "report.md").read_text()
+    assert "## Checks" in page
+    assert "| `it`  | 127.0.0.1" in page
+    assert "What to do: write less" in page
+    told = json.loads((run / "report.json").read_text())
+    assert told["outcome"] == "missed"
+    assert told["problems"] == []
+    assert [check["result"]["headline"] for check in told["checks"]] == ["it is missed"]
+    html = (run / "report.html").read_text()
+    assert "1 of 1 checks missed" in html
+    assert "it is missed" in html
+    assert run.name in (run.parent / "EXPERIMENT_LOG.md").read_text()
+
+
+def test_curves_and_checks_share_a_run_and_its_outcome(inner, asked, url):
+    asked("outcome('missed')")
+    inner.tests(
+        "@pytest.mark.scaling(batches=[2], waits=[0.01])\ndef test_curve(scaling):\n    scaling.run()\n", "test_curve"
+    )
+    result = inner.run("--openenv-url", url, "--openenv-results", "both")
+    result.assert_outcomes(failed=1, passed=1)
+    (run,) = (inner.path / "both").iterdir()
+    told = json.loads((run / "report.json").read_text())
+    assert told["outcome"] == "missed"
+    assert [sweep["outcome"] for sweep in told["sweeps"]] == ["met"]
+    assert "· 1 curve: 1 met · 1 check: 1 missed" in (run / "report.md").read_text()
+
+
+def test_junit_has_the_verdict_and_the_figures(inner, asked):
+    asked("outcome('met')", "--junitxml", "junit.xml")
+    text = (inner.path / "junit.xml").read_text()
+    assert '<property name="openenv_verdict" value="met"' in text
+    assert '<property name="openenv_most" value="128"' in text
+
+
+def test_nothing_is_written_where_nothing_is_to_be_kept(inner, asked):
+    result = asked("outcome('missed')", "--openenv-results", "none")
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*evidence:*")
+    assert inner.runs == []
+
+
+def test_a_server_that_cannot_be_played_on_is_no_verdict_on_the_check(inner, asked):
+    result = asked("outcome('met')", "--openenv-action", '{"no_such_field": 1}')
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["? *a session on its own does not play: step 1: VALIDATION_ERROR*", "*--openenv-action*"]
+    )
+    assert kept(inner)["result"]["transcripts"][0]["title"] == "a session on its own"
+
+
+def test_a_server_that_speaks_http_only_skips_checks_where_http_is_asked_for(inner, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    inner.pytester.makepyfile(
+        apps="""
+        from defects.http import http_routes
+        from defects.server import Server
+        from starlette.applications import Starlette
+
+        app = Starlette(routes=http_routes(Server(4)))
+        """
+    )
+    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    inner.tests(f"{CHECKS}\n\n@pytest.mark.capacity\ndef test_it(openenv_check):\n    openenv_check(outcome('met'))\n")
+    result = inner.run("--openenv-target", "local:apps:app,server=uvicorn", "--openenv-modes", "http", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*the server has no /ws (HTTP 40*"])
+
+
+def test_the_check_of_the_documentation_can_be_written_so(inner, url):
+    text = (ROOT / "docs" / "suite.md").read_text()
+    inner.pytester.makepyfile(test_example=text.partition("```python\n")[2].partition("```")[0])
+    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = --strict-markers\n")
+    result = inner.run("--openenv-url", url)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["  ✓ first_reply: the first observation has * characters"])
+
+
+def test_workers_of_xdist_keep_their_checks_in_one_run(inner, url):
+    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    body = "\n\n".join(
+        f"@pytest.mark.churn\ndef test_{name}(openenv_check):\n    openenv_check(outcome('{name}'))\n"
+        for name in ("met", "skipped")
+    )
+    inner.tests(f"{CHECKS}\n\n{body}")
+    result = inner.run_process("-n2", "--openenv-url", url)
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["* · 2 checks: 1 met, 1 skipped"])
+    (run,) = inner.runs
+    assert len(list((run / "checks").glob("*.json"))) == 2
+
+
+def test_a_test_without_a_mark_of_the_suite_names_no_page_of_it(inner, asked, url):
+    asked("outcome('missed')").stdout.fnmatch_lines(["  what it means: docs/suite/capacity.md"])
+    inner.tests(f"{CHECKS}\n\ndef test_it(openenv_check):\n    openenv_check(outcome('missed'))\n")
+    result = inner.run("--openenv-url", url)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["✗ 127.0.0.1*: it is missed"])
+    result.stdout.no_fnmatch_line("*what it means*")
+
+
+FIT = "write figures as finite numbers, text, true, false or None, and words as text"
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        ("async def odd(subject):\n    pass", "the check odd returned None; return a CheckResult from every path"),
+        ("async def odd(subject):\n    return True", "the check odd returned bool; return a CheckResult from*"),
+        (
+            "def odd(subject):\n    return CheckResult(CheckOutcome.MET, 'x')",
+            "the check odd is not async; write async def odd(subject)",
+        ),
+        (
+            "async def odd(subject):\n    return CheckResult(CheckOutcome.MET, 'x', figures={'a': float('nan')})",
+            f"the result of the check odd cannot be kept: nan is not a JSON number; {FIT}",
+        ),
+        (
+            "async def odd(subject):\n    return CheckResult(CheckOutcome.MET, 'x', figures={'a': {1}})",
+            f"the result of the check odd cannot be kept: set has no JSON form; {FIT}",
+        ),
+        (
+            "async def odd(subject):\n    return CheckResult(CheckOutcome.MET, None)",
+            f"the result of the check odd cannot be kept: CheckResult.headline: expected a str, got None; {FIT}",
+        ),
+        (
+            "async def odd(subject):\n    return CheckResult('met', 'x')",
+            "the result of the check odd cannot be kept: its outcome is 'met', not a CheckOutcome; *",
+        ),
+    ],
+)
+def test_a_result_that_cannot_be_kept_fails_with_one_line_and_leaves_no_record(inner, url, check, words):
+    inner.ini(INI)
+    inner.tests(f"{CHECKS}\n\n{check}\n\n\ndef test_it(openenv_check):\n    openenv_check(odd)\n")
+    result = inner.run("--openenv-url", url)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"test_it.py::test_it: {words}"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*cannot be read*")
+    assert [path for run in inner.runs for path in (run / "checks").glob("*")] == []
+
+
+def test_words_of_a_server_that_no_file_takes_are_shown_and_kept_as_far_as_they_go(inner, url):
+    check = "async def odd(subject):\n    return CheckResult(CheckOutcome.MISSED, 'it said \\ud800')"
+    inner.ini(INI)
+    inner.tests(f"{CHECKS}\n\n{check}\n\n\ndef test_it(openenv_check):\n    openenv_check(odd)\n")
+    result = inner.run("--openenv-url", url, "--openenv-report", "md,html", "--junitxml", "junit.xml")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*it said [?]", "*1 failed*"])
+    assert kept(inner)["result"]["headline"] == "it said ?"
+
+
+def test_an_async_test_is_told_to_be_none(inner, url):
+    inner.ini(INI)
+    inner.tests(f"{CHECKS}\n\nasync def test_it(openenv_check):\n    openenv_check(outcome('met'))\n")
+    result = inner.run("-o", "asyncio_mode=auto", "--openenv-url", url)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["test_it.py::test_it: openenv_check() would block the event loop of an async test; write the test with def"]
+    )
+
+
+def test_a_second_check_in_a_test_is_refused_and_the_first_one_stays(inner, url):
+    body = "    openenv_check(outcome('met'))\n    openenv_check(outcome('missed'))\n"
+    inner.ini(INI)
+    inner.tests(f"{CHECKS}\n\ndef test_it(openenv_check):\n{body}")
+    result = inner.run("--openenv-url", url)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["test_it.py::test_it: openenv_check() was called twice; a test asks one check, so write a second test"]
+    )
+    assert kept(inner)["result"]["outcome"] == "met"

@@ -1,0 +1,67 @@
+"""Sessions that step beside others: a server that takes one after the other is slow, and not silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from checking_subjects import subject
+from pytest_openenv_scale.checks import subject as subject_module
+from pytest_openenv_scale.checks.bystanders import pace
+from pytest_openenv_scale.checks.seats import fill
+from pytest_openenv_scale.checks.soak import soak
+from pytest_openenv_scale.checks.subject import Subject
+from scripted_server import Peer, observation, scripted
+
+STEP_S = 0.15
+
+
+@pytest.fixture(autouse=True)
+def hardly_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject_module, "_PATIENCE_S", 2 * STEP_S)
+    monkeypatch.setattr(subject_module, "_PATIENCE_FACTOR", 2.0)
+
+
+def one_after_another(*, done: bool = False) -> Callable[[Peer], Awaitable[None]]:
+    """A server with one lock for the steps of all sessions, and for resets that follow the end of an episode."""
+    lock = asyncio.Lock()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        fresh = True
+        while (message := await peer.asked())["type"] != "close":
+            if message["type"] == "step" or (message["type"] == "reset" and not fresh):
+                async with lock:
+                    await asyncio.sleep(STEP_S)
+            fresh = False
+            peer.say(observation(done=done and message["type"] == "step"))
+        await peer.part()
+
+    return script
+
+
+def slow(url: str) -> Subject:
+    return subject(url, timeout_s=20.0, most=10, soak_s=1.0, slowest_lone_s=STEP_S)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["steps", "steps and resets"])
+async def test_sessions_that_are_served_in_turn_are_waited_for(done: bool) -> None:
+    async with scripted(one_after_another(done=done)) as server, slow(server.url).client() as client:
+        asked = slow(server.url)
+        held = await fill(client, asked, [{}] * 6)
+        found = await pace(asked, held, 0.0)
+    assert found.stopped == ()
+    assert found.steps == 18
+    assert not any(session.silent for session in held)
+    assert found.slowest_s is not None
+    assert found.slowest_s > asked.patience_s
+
+
+async def test_a_soak_waits_for_sessions_that_are_served_in_turn() -> None:
+    async with scripted(one_after_another()) as server:
+        found = await soak(slow(server.url))
+    assert found.sessions == 5
+    assert [str(lost.answer) for lost in found.lost] == []
+    assert found.steps >= 5

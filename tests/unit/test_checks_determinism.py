@@ -1,0 +1,264 @@
+"""What a seed decides has to be the same among others; what it does not decide is nobody's fault here."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from checking_subjects import subject
+from defects.running import in_thread
+from pytest_openenv_scale.checks import confirm
+from pytest_openenv_scale.checks import determinism as module
+from pytest_openenv_scale.checks.determinism import determinism, seeded
+from pytest_openenv_scale.checks.run import run_check
+from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.core.workload import Workload
+from toy_environment import RefusedError, Toy, serving
+
+MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPPED
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(confirm, "AGAIN_S", 2.0)
+
+
+def asked_of(url: str, **changes: Any) -> Subject:
+    return subject(url, **{"workload": Workload(({},), waits=False), "wait_s": None, "timeout_s": 10.0, **changes})
+
+
+async def found(make: Any, *, limit: int = 100, **changes: Any) -> CheckResult:
+    async with serving(make, limit) as url:
+        return await determinism(asked_of(url, **changes))
+
+
+class Dice(Toy):
+    """Throws of a die of its own, deep in the observation."""
+
+    def begin(self, data: dict[str, Any]) -> None:
+        super().begin(data)
+        self.random = random.Random(data.get("seed"))
+
+    def throw(self) -> int:
+        return self.random.randint(1, 6)
+
+    def see(self) -> dict[str, Any]:
+        return {"table": {"throws": [{"dice": self.throw()}, {"dice": 7}]}, "steps": self.count}
+
+    def done(self) -> bool:
+        return self.count >= 8
+
+
+class Shared(Dice):
+    """Throws of a die that all sessions share."""
+
+    die = random.Random()
+
+    def begin(self, data: dict[str, Any]) -> None:
+        super().begin(data)
+        Shared.die.seed(data.get("seed"))
+
+    def throw(self) -> int:
+        return Shared.die.randint(1, 1000)
+
+
+async def test_a_die_of_its_own_is_the_same_among_others() -> None:
+    result = await found(Dice)
+    assert result.outcome is MET, result
+    assert "decided by the seed: observation.table.throws[].dice" in result.details
+    assert result.figures["sessions"] == 8
+    assert result.figures["episodes"] == 24
+
+
+async def test_a_die_that_all_share_is_shown_with_field_step_and_both_conversations() -> None:
+    result = await found(Shared)
+    assert result.outcome is MISSED, result
+    assert "seed 1, observation.table.throws[0].dice after" in result.headline
+    assert "expected" in result.headline
+    assert "seen" in result.headline
+    among, alone = result.transcripts
+    assert (among.title, alone.title) == ("seed 1 among 7 others", "seed 1 alone")
+    assert "random.Random(seed)" in (result.remedy or "")
+
+
+async def test_an_environment_without_seed_is_skipped() -> None:
+    result = await found(Toy)
+    assert result.outcome is SKIPPED
+    assert result.headline == "seeds 1 to 4 give the same observations: the environment takes no seed"
+
+
+async def test_numbers_of_no_order_are_skipped_and_named() -> None:
+    class Noise(Toy):
+        def see(self) -> dict[str, Any]:
+            return {"noise": random.random()}
+
+    result = await found(Noise)
+    assert result.outcome is SKIPPED
+    assert "but for what differs with the same seed too (observation.noise)" in result.headline
+
+
+async def test_ids_beside_what_the_seed_decides_are_left_out() -> None:
+    class Named(Dice):
+        def see(self) -> dict[str, Any]:
+            return {**super().see(), "id": random.random()}
+
+    result = await found(Named)
+    assert result.outcome is MET, result
+    assert any("differs with the same seed on its own: observation.id" in line for line in result.details)
+
+
+async def test_the_worker_that_answers_is_not_decided_by_the_seed() -> None:
+    """Alone, seeds may come to different workers, and each to the same one twice."""
+    workers = itertools.chain([1, 2, 1, 2, 1, 2, 1], itertools.cycle([1, 1, 2]))
+
+    class Worked(Dice):
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            self.pid = next(workers) if "seed" in data else 0
+
+        def see(self) -> dict[str, Any]:
+            return {**super().see(), "pid": self.pid}
+
+    async with serving(Worked) as url:
+        asked = asked_of(url)
+        known = await asked.learn(seeded)
+        result = await determinism(asked)
+    assert "observation.pid" in known.decided | known.volatile
+    assert result.outcome is MET, result
+
+
+async def test_a_server_of_one_session_is_skipped() -> None:
+    result = await found(Dice, limit=1)
+    assert result.outcome is SKIPPED
+    assert "one session at a time" in result.headline
+
+
+async def test_a_seed_that_is_refused_is_a_capability_that_is_not_there() -> None:
+    class Refusing(Dice):
+        def begin(self, data: dict[str, Any]) -> None:
+            if "seed" in data:
+                raise RefusedError("no seeds here")
+            super().begin(data)
+
+    result = await found(Refusing)
+    assert result.outcome is SKIPPED
+    assert "EXECUTION_ERROR (no seeds here)" in result.headline
+
+
+async def late(late_kind: type[Any]) -> CheckResult:
+    """The result where the server changes once the lone sessions were played."""
+    async with serving(late_kind) as url:
+        asked = asked_of(url)
+        await asked.learn(seeded)
+        late_kind.late = True
+        return await determinism(asked)
+
+
+async def test_what_turns_out_to_differ_alone_too_is_not_missed() -> None:
+    class Changing(Dice):
+        late = False
+
+        def throw(self) -> int:
+            return random.randint(10, 10**6) if self.late else super().throw()
+
+    result = await late(Changing)
+    assert result.outcome is SKIPPED, result
+    assert "differs with the same seed too" in result.headline
+
+
+async def test_one_field_that_differs_alone_too_leaves_the_others_judged() -> None:
+    class Half(Dice):
+        late = False
+
+        def see(self) -> dict[str, Any]:
+            mood = random.random() if self.late else self.count
+            return {"coin": self.throw(), "luck": self.random.random() + (mood if self.late else 0)}
+
+    result = await late(Half)
+    assert result.outcome is MET, result
+    assert "observation.luck" not in result.headline
+
+
+async def test_a_single_difference_is_too_little_to_say_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "PLAYS", 3)
+    sessions = itertools.count()
+
+    class Once(Dice):
+        late = False
+
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            self.odd = self.late and "seed" in data and next(sessions) == 2
+
+        def throw(self) -> int:
+            return super().throw() + 10 * self.odd
+
+    result = await late(Once)
+    assert result.outcome is CheckOutcome.INCONCLUSIVE, result
+    assert "1 of 24 episodes" in result.headline
+    assert any("too few to say" in line for line in result.details)
+
+
+async def test_reward_and_done_are_judged_too() -> None:
+    live: list[int] = []
+
+    class Short(Dice):
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            if "seed" in data:
+                live.append(id(self))
+
+        def end(self) -> None:
+            live[:] = [one for one in live if one != id(self)]
+
+        def done(self) -> bool:
+            return self.count >= (2 if len(live) > 2 else 5)
+
+    result = await found(Short)
+    assert result.outcome is MISSED
+    assert "done after step 2: expected false, seen true" in result.headline
+
+
+async def test_large_observations_are_compared_whole_and_quoted_in_part() -> None:
+    class Picture(Shared):
+        def see(self) -> dict[str, Any]:
+            return {"pixels": [[self.throw() for _ in range(60)] for _ in range(60)]}
+
+    result = await found(Picture)
+    assert result.outcome is MISSED
+    assert "observation.pixels after" in result.headline
+    assert "in all)" in result.headline
+    assert len(result.headline) < 450
+
+
+async def test_sessions_that_are_not_answered_count_as_far_as_they_went() -> None:
+    class Tired(Dice):
+        made = itertools.count()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tired = next(Tired.made) in (17, 18)
+
+        def take(self, action: dict[str, Any]) -> None:
+            if self.tired and self.count:
+                raise ConnectionError
+            super().take(action)
+
+    result = await found(Tired, timeout_s=1.0)
+    assert result.outcome is MET, result
+    assert any("2 episodes ended early" in line for line in result.details)
+
+
+@pytest.mark.parametrize(
+    ("defect", "outcome"),
+    [("none", MET), ("global_random", MISSED), ("no_seed", SKIPPED), ("unfair_lock", MET), ("no_state", MET)],
+)
+def test_over_a_real_server(defect: str, outcome: CheckOutcome) -> None:
+    with in_thread(defect) as address:
+        result = run_check(asked_of(f"http://{address}"), determinism)
+    assert result.outcome is outcome, result

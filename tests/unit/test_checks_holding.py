@@ -1,0 +1,299 @@
+"""Sessions held at once, what refused the rest, and slots that come back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from checking_subjects import subject
+from defects.running import in_thread
+from pytest_openenv_scale.checks import holding
+from pytest_openenv_scale.checks import subject as subjects
+from pytest_openenv_scale.checks.answer import Answer
+from pytest_openenv_scale.checks.fitting import fits, second_session, slots_back
+from pytest_openenv_scale.checks.holding import Failure, Held, Return, hold
+from pytest_openenv_scale.core.check import CheckOutcome
+from pytest_openenv_scale.core.endpoint import Endpoint
+from scripted_server import observation, scripted
+
+MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
+SERVER = Endpoint(("http://127.0.0.1:1",), "here", "http://127.0.0.1:1")
+FULL = Answer(
+    "error", {"max_sessions": 4, "active_sessions": 4}, "CAPACITY_REACHED", "Server at capacity: 4/4 sessions"
+)
+
+ALL_IN = Held(
+    asked=4,
+    held=4,
+    untried=0,
+    failures=(),
+    beyond=Answer("observation"),
+    limit=None,
+    full=False,
+    opened_s=0.05,
+    patience_s=15.0,
+    cut_short=False,
+    connect_s=(0.002,) * 4,
+    reset_s=(0.001,) * 4,
+    step_s=(0.001,) * 4,
+    pids=None,
+    closed=Return(4, 4, 0.01),
+    dropped=None,
+    shown=None,
+)
+
+
+def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", **changes) -> Held:
+    """So many sessions held of those that were asked for; the others got this answer."""
+    failures = (Failure(phase, answer),) * (asked - held)
+    limit = answer.data.get("max_sessions")
+    base = replace(ALL_IN, asked=asked, held=held, failures=failures, beyond=None, limit=limit, step_s=(0.001,) * held)
+    return replace(base, **changes)
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """Waits for slots end soon."""
+    monkeypatch.setattr(holding, "BACK_S", 0.5)
+    monkeypatch.setattr(holding, "LATE_S", 0.5)
+
+
+# Sessions held at once
+
+
+async def test_all_that_fit_are_held_and_step_at_once():
+    with in_thread(limit=16) as address:
+        found = await hold(subject(f"http://{address}"), 6)
+    assert (found.asked, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
+    assert found.beyond is not None
+    assert found.beyond.good
+    assert [len(values) for values in (found.connect_s, found.reset_s, found.step_s)] == [6, 6, 6]
+    assert (found.closed.given_up, found.closed.back, found.dropped) == (6, 6, None)
+
+
+async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room():
+    with in_thread(limit=4) as address:
+        found = await hold(subject(f"http://{address}"), 6)
+    assert (found.held, len(found.refused), found.limit, found.full, found.others) == (4, 2, 4, True, 0)
+    assert found.refused[0].answer.code == "CAPACITY_REACHED"
+    assert (found.closed.back, found.dropped.back) == (4, 1)
+    assert found.shown.title == "a session that was not let in"
+
+
+async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
+    with in_thread(limit=4) as address:
+        found = await hold(subject(f"http://{address}"), 4)
+    assert (found.held, found.failures, found.beyond.code, found.full) == (4, (), "CAPACITY_REACHED", True)
+    assert found.dropped.back == 1
+
+
+async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
+    with in_thread("leaked_slots", 4) as address:
+        found = await hold(subject(f"http://{address}"), 4)
+    assert (found.closed, found.dropped.back) == (Return(3, 3, found.closed.took_s), 0)
+    result = slots_back(found)
+    assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
+    assert "no slot came back" in result.headline
+    assert "dropped without goodbye" in result.headline
+
+
+async def test_slots_that_closed_sessions_keep_are_missed(hurried):
+    with in_thread("leaked_slots_on_close", 8) as address:
+        result = slots_back(await hold(subject(f"http://{address}"), 8))
+    assert result.outcome is MISSED
+    assert "after all were closed" in result.headline
+
+
+@asynccontextmanager
+async def someone_else(address: str):
+    """Another client's session on the server."""
+    async with subject(f"http://{address}").client() as client:
+        session = await client.start()
+        assert session.first.kind == "observation"
+        yield session
+
+
+async def test_a_slot_on_its_way_back_is_waited_for():
+    with in_thread(limit=4) as address:
+        async with someone_else(address) as other:
+            held = asyncio.create_task(hold(subject(f"http://{address}"), 4))
+            await asyncio.sleep(0.3)
+            assert not held.done()
+            other.drop()
+            found = await held
+    assert (found.held, found.failures) == (4, ())
+
+
+async def test_slots_that_others_hold_are_told_apart(hurried):
+    with in_thread(limit=4) as address:
+        async with someone_else(address):
+            found = await hold(subject(f"http://{address}"), 4)
+    assert (found.held, found.others, found.full, found.dropped) == (3, 1, False, None)
+    result = fits(found, SERVER)
+    assert result.outcome is MISSED
+    assert result.headline.startswith("3 of 4 sessions fit: CAPACITY_REACHED")
+    assert "the server counts 4 as active, 1 more than are held here: other clients'" in result.details[0]
+    assert result.remedy.startswith("end the other clients")
+
+
+async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them():
+    with in_thread("queues_past_limit", 4) as address:
+        found = await hold(subject(f"http://{address}", timeout_s=1.0), 4 + holding.AT_ONCE + 10)
+    assert (found.held, found.limit) == (4, None)
+    assert {failure.answer.kind for failure in found.refused} == {"silence"}
+    assert found.untried > 0
+    assert (found.patience_s, found.cut_short) == (1.0, True)
+    assert len(found.refused) + found.untried == holding.AT_ONCE + 10
+    result = fits(found, SERVER)
+    assert "the next ones are neither let in nor refused (no answer within 1 s)" in result.headline
+    assert f"{found.untried} were not tried, as the server had gone silent" in result.details
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A quarter of a second for an answer, and longer for a server that is slow alone."""
+    monkeypatch.setattr(subjects, "_PATIENCE_S", 0.25)
+
+
+def one_after_another(slow: str):
+    """A server that takes 25 ms for every reset or every step, one at a time."""
+    lock = asyncio.Lock()
+
+    async def script(peer):
+        await peer.accept()
+        while (kind := (await peer.asked())["type"]) != "close":
+            if kind == slow:
+                async with lock:
+                    await asyncio.sleep(0.025)
+            peer.say(observation())
+        await peer.part()
+
+    return script
+
+
+@pytest.mark.parametrize("slow", ["reset", "step"])
+async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
+    async with scripted(one_after_another(slow)) as server:
+        asked = subject(server.url, timeout_s=20.0, slowest_lone_s=0.05)
+        found = await hold(asked, 24)
+    assert max(found.reset_s + found.step_s) > asked.patience_s
+    assert (found.held, found.failures, len(found.step_s), found.closed.back) == (24, (), 24, 24)
+    assert fits(found, SERVER).outcome is MET
+
+
+async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hurried):
+    monkeypatch.setattr(subjects, "_PATIENCE_S", 0.8)
+    with in_thread("queues_past_limit", 4) as address:
+        found = await hold(subject(f"http://{address}", timeout_s=20.0), 6)
+    assert (found.held, {failure.answer.kind for failure in found.refused}) == (4, {"silence"})
+    assert (found.patience_s, found.cut_short) == (0.8, False)
+
+
+# What is said of it
+
+
+def test_what_fits_is_told_with_its_latencies():
+    result = fits(ALL_IN, SERVER)
+    assert (result.outcome, result.headline) == (
+        MET,
+        "4 sessions fit: opened in 50 ms, all stepping at once; "
+        "p50 / p99: connect 2.0 / 2.0 ms, reset 1.0 / 1.0 ms, step 1.0 / 1.0 ms",
+    )
+    assert fits(replace(ALL_IN, full=True), SERVER).headline.startswith("4 sessions fit, and no more: ")
+    assert fits(replace(ALL_IN, asked=1, held=1), SERVER).headline.startswith("1 session fits: ")
+
+
+@pytest.mark.parametrize(
+    ("found", "text", "remedy"),
+    [
+        (refused(4, 6, pids=1), "4 of 6 sessions fit: CAPACITY_REACHED at 4 sessions = 1 worker × 4", "ENVS ≥ 6;"),
+        (refused(8, 12, pids=2), "8 of 12 sessions fit: CAPACITY_REACHED at 8 sessions = 2 workers × 4", "≥ 6 per"),
+        (refused(4, 6), "CAPACITY_REACHED at 4 sessions; each worker holds 4", "≥ 6 per worker"),
+        (refused(4, 6, Answer("lost", code="503"), "connect"), "HTTP 503", ""),
+        (refused(4, 6, Answer("lost", code="ECONNREFUSED"), "connect"), "connections were refused", "its log"),
+        (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "could not be made", "the server's log"),
+        (refused(4, 6, Answer("closed", code="1000")), "2 sessions failed with no limit named: 2 closed early", "log"),
+        (replace(ALL_IN, step_s=(0.1,) * 3, failures=(Failure("step", Answer("silence")),)), "3 of 4", "more workers"),
+    ],
+)
+def test_the_limit_that_refused_is_named_with_what_to_change(found, text, remedy):
+    result = fits(found, SERVER)
+    assert result.outcome is MISSED
+    assert text in result.headline
+    assert remedy in result.remedy
+    assert "p50 / p99" in result.details[0]
+
+
+SILENT = Answer("silence", message="no answer within 15 s")
+
+
+def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit():
+    quick, late = refused(24, 48, SILENT), refused(24, 48, SILENT, reset_s=(0.6, 7.8, 14.4))
+    assert "neither let in nor refused" in fits(quick, SERVER).headline
+    result = fits(late, SERVER)
+    assert "neither let in nor refused" not in result.headline
+    assert "raise the limit" not in result.remedy
+    assert "more workers or cores" in result.remedy
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_a_longer_timeout_is_advised_only_where_one_would_have_waited_longer(cut_short):
+    steps = replace(ALL_IN, step_s=(0.1,) * 3, failures=(Failure("step", SILENT),), cut_short=cut_short)
+    result = fits(steps, SERVER)
+    assert "more workers or cores" in result.remedy
+    assert ("timeout" in result.remedy) is cut_short
+
+
+def test_what_this_machine_cannot_open_is_nobodys_fault():
+    short = refused(4, 6, Answer("lost", code="EMFILE", message="Too many open files"), "connect")
+    result = fits(short, SERVER)
+    assert result.outcome is INCONCLUSIVE
+    assert result.headline.startswith("this machine opened only 4 of 6 sessions: ")
+    assert "ulimit -n" in result.remedy
+
+
+ONE = Answer("error", {"max_sessions": 1}, "CAPACITY_REACHED", "Server at capacity: 1/1 sessions active")
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome", "text"),
+    [
+        (ALL_IN, MET, "accepted"),
+        (replace(ALL_IN, asked=1, held=1), MET, "accepted"),
+        (replace(ALL_IN, asked=1, held=1, beyond=ONE), MISSED, "the second session is refused: CAPACITY_REACHED"),
+        (refused(1, 4, ONE), MISSED, "the second session is refused: CAPACITY_REACHED"),
+        (refused(0, 4), INCONCLUSIVE, "no session is let in any more: CAPACITY_REACHED"),
+    ],
+)
+def test_a_second_session(found, outcome, text):
+    result = second_session(found)
+    assert (result.outcome, text in result.headline) == (outcome, True)
+
+
+def test_a_server_of_one_session_is_configuration_with_the_line_to_change():
+    result = fits(refused(1, 64, ONE), SERVER)
+    assert "configured for one session" in result.headline
+    assert "create_app(..., max_concurrent_envs=64)" in result.remedy
+
+
+def test_slots_without_a_session_are_no_question():
+    assert slots_back(refused(0, 4, closed=None)).outcome is SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (ALL_IN, "4 sessions closed and as many new ones in after 10 ms (its limit was not reached)"),
+        (replace(ALL_IN, limit=4, full=True), "4 sessions closed and as many new ones in after 10 ms"),
+        (refused(4, 6, Answer("silence")), "4 sessions closed and as many new ones in after 10 ms"),
+        (
+            replace(ALL_IN, limit=4, full=True, dropped=Return(1, 1, 0.002)),
+            "4 sessions closed and as many new ones in after 10 ms; one dropped without goodbye made room after 2.0 ms",
+        ),
+    ],
+)
+def test_slots_that_came_back_are_told_with_the_time_they_took(found, told):
+    assert (slots_back(found).outcome, slots_back(found).headline) == (MET, told)

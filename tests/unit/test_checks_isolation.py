@@ -1,0 +1,513 @@
+"""Leaks are found on whatever shows them, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import re
+import secrets
+from typing import Any
+
+import pytest
+
+from checking_subjects import subject
+from defects.running import in_thread
+from pytest_openenv_scale.checks import alone as alone_module
+from pytest_openenv_scale.checks import isolation as isolation_module
+from pytest_openenv_scale.checks.alone import alone
+from pytest_openenv_scale.checks.freshness import sequential
+from pytest_openenv_scale.checks.isolation import interleaved, under_load
+from pytest_openenv_scale.checks.resets import reset_twice
+from pytest_openenv_scale.checks.run import Check, run_check
+from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.core.workload import Workload
+from scripted_server import Peer, observation, scripted
+from toy_environment import ACTION, RefusedError, Toy, serving
+
+MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPPED
+PARALLEL, ALL = [interleaved, under_load], [interleaved, under_load, sequential, reset_twice]
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alone_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(isolation_module, "_BUSY_S", 0.1)
+    monkeypatch.setattr(isolation_module, "_SLOWEST_S", 0.02)
+
+
+def asked_of(url: str, **changes: Any) -> Subject:
+    given = {"workload": Workload(({},), source="/schema"), "wait_s": None, "schema": {"action": ACTION}}
+    return subject(url, **{**given, "timeout_s": 10.0, **changes})
+
+
+async def found(make: Any, check: Check, *, limit: int = 100, **changes: Any) -> CheckResult:
+    async with serving(make, limit) as url:
+        return await check(asked_of(url, **changes))
+
+
+class NoState(Toy):
+    def state(self) -> None:
+        return None
+
+
+class Blind(NoState):
+    """Repeats nothing."""
+
+    def see(self) -> dict[str, Any]:
+        return {"steps": self.count}
+
+
+@pytest.mark.parametrize("check", ALL)
+async def test_sessions_that_are_apart_meet_it_and_the_signals_are_named(check: Check) -> None:
+    result = await found(Toy, check)
+    assert result.outcome is MET, result
+    seen_by = "seen by: observation.steps, state.episode_id, state.step_count, token in observation.text"
+    assert result.details[0] == seen_by
+
+
+@pytest.mark.parametrize("check", ALL)
+async def test_a_server_without_state_is_judged_by_its_observations(check: Check) -> None:
+    result = await found(NoState, check)
+    assert result.outcome is MET, result
+    assert result.details[0] == "seen by: observation.steps, token in observation.text"
+
+
+@pytest.mark.parametrize("check", PARALLEL)
+async def test_one_object_for_all_sessions_is_shown_with_both_conversations(check: Check) -> None:
+    shared = Toy()
+    result = await found(lambda: shared, check)
+    assert result.outcome is MISSED
+    assert "saw session" in result.headline
+    assert "create_app" in (result.remedy or "")
+    seer, owner = result.transcripts
+    assert "which saw it" in seer.title
+    assert "whose it is" in owner.title
+    leaked = next(word for word in result.headline.split('"') if word.startswith("oes"))
+    assert any(leaked in said.text and said.by == "server" for said in seer.said)
+    assert any(leaked in said.text and said.by == "client" for said in owner.said)
+
+
+async def test_a_token_in_a_nested_field_is_enough() -> None:
+    log: list[str] = []
+
+    class Log(NoState):
+        def see(self) -> dict[str, Any]:
+            log.append(self.text)
+            return {"board": {"lines": [{"said": line.upper()} for line in log[-3:]]}}
+
+    result = await found(Log, interleaved)
+    assert result.outcome is MISSED
+    assert "observation.board.lines[" in result.headline
+
+
+async def test_a_foreign_seed_is_known_again() -> None:
+    class Last:
+        seed = 0
+
+    class Seedy(NoState):
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            Last.seed = data.get("seed", 0)
+
+        def see(self) -> dict[str, Any]:
+            return {"seed": Last.seed}
+
+    result = await found(Seedy, interleaved)
+    assert result.outcome is MISSED
+    assert "saw session" in result.headline
+    assert "observation.seed" in result.headline
+
+
+async def test_one_number_that_happens_to_be_a_seed_is_no_leak() -> None:
+    seeds: list[int] = []
+    drawn: list[Toy] = []
+
+    class Numbers(NoState):
+        """One session among others draws a number that is another one's seed, and shows it until the episode ends."""
+
+        number = 7
+
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            seeds.append(data.get("seed", 0))
+
+        def take(self, action: dict[str, Any]) -> None:
+            super().take(action)
+            if len(seeds) > 30 and not drawn:
+                drawn.append(self)
+                self.number = next(seed for seed in reversed(seeds[:-1]) if seed)
+
+        def see(self) -> dict[str, Any]:
+            return {"number": self.number, "text": self.text}
+
+    result = await found(Numbers, interleaved)
+    assert drawn
+    assert result.outcome is MET, result
+
+
+async def test_a_shared_count_in_observations_is_confirmed_by_sessions_alone() -> None:
+    class Shared(Blind):
+        total = 0
+
+        def begin(self, data: dict[str, Any]) -> None:
+            Shared.total = 0
+
+        def take(self, action: dict[str, Any]) -> None:
+            Shared.total += 1
+
+        def see(self) -> dict[str, Any]:
+            return {"steps": Shared.total}
+
+    result = await found(Shared, interleaved)
+    assert result.outcome is MISSED, result
+    assert "observation.steps after" in result.headline
+    assert any("more sessions on their own never saw it" in line for line in result.details)
+
+
+async def test_step_counts_of_a_shared_state_are_enough_without_identities() -> None:
+    class Record(Blind):
+        count = 0
+
+        def begin(self, data: dict[str, Any]) -> None:
+            Record.count = 0
+            self.episode_id = None
+
+        def take(self, action: dict[str, Any]) -> None:
+            Record.count += 1
+
+        def see(self) -> dict[str, Any]:
+            return {}
+
+        def state(self) -> Any:
+            return {"step_count": Record.count}
+
+    result = await found(Record, interleaved)
+    assert result.outcome is MISSED
+    assert "state.step_count after" in result.headline
+    assert not any("on their own" in line for line in result.details)
+
+
+@pytest.mark.parametrize("check", ALL)
+async def test_observations_of_no_order_tell_nothing_and_are_skipped(check: Check) -> None:
+    class Noise(NoState):
+        def see(self) -> dict[str, Any]:
+            return {"value": random.random(), "kind": "noise", "board": [[random.random()] * 3] * 3}
+
+    result = await found(Noise, check)
+    assert result.outcome is SKIPPED
+    assert "tells one session from another" in result.headline
+
+
+@pytest.mark.parametrize("check", [*PARALLEL, sequential])
+async def test_times_that_only_show_under_load_are_no_leak(check: Check) -> None:
+    live: list[Toy] = []
+    most = 0
+
+    class Slow(NoState):
+        def __init__(self) -> None:
+            nonlocal most
+            super().__init__()
+            live.append(self)
+            most = max(most, len(live))
+
+        def see(self) -> dict[str, Any]:
+            late = 0.07 * (len(live) > 3)
+            said = f"step {self.count} took {late:.1f} s"
+            return {"steps": self.count, "elapsed": self.count / 2 + late, "said": said, "text": self.text}
+
+        def end(self) -> None:
+            live.remove(self)
+
+    result = await found(Slow, check)
+    assert result.outcome is MET, result
+    assert not any("left out" in line for line in result.details)
+    assert most > 3
+
+
+async def test_what_differs_alone_too_once_one_looks_longer_is_left_out() -> None:
+    class Rare(NoState):
+        late = 0
+
+        def see(self) -> dict[str, Any]:
+            return {"mood": f"mood {self.count + Rare.late}", "text": self.text}
+
+    async with serving(Rare) as url:
+        asked = asked_of(url)
+        await asked.learn(alone)
+        Rare.late = 1
+        result = await interleaved(asked)
+    assert result.outcome is MET, result
+    assert any(
+        line.startswith("observation.mood: differs between sessions on their own too") for line in result.details
+    )
+
+
+@pytest.mark.parametrize(("shared", "outcome"), [(False, MET), (True, MISSED)])
+async def test_a_name_the_server_gives_each_session_is_not_for_two_of_them(shared: bool, outcome: CheckOutcome) -> None:
+    live: list[Any] = []
+
+    class Named(NoState):
+        def __init__(self) -> None:
+            # One object for two sessions, but only where two are there at once.
+            self.name = live[-1].name if shared and live else secrets.token_hex(8) + "a"
+            live.append(self)
+            super().__init__()
+
+        def see(self) -> dict[str, Any]:
+            return {"name": self.name}
+
+        def end(self) -> None:
+            live.remove(self)
+
+    result = await found(Named, interleaved)
+    assert result.outcome is outcome, result
+    assert ("both showed observation.name" in result.headline) == shared
+
+
+async def test_a_server_that_makes_its_own_episode_ids_is_no_leak() -> None:
+    class Own(Toy):
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin({})
+            self.episode_id = secrets.token_hex(8)
+
+    for check in ALL:
+        result = await found(Own, check)
+        assert result.outcome is MET, result
+
+
+async def test_an_episode_id_of_the_servers_own_that_comes_again_is_a_leak() -> None:
+    last: list[str] = []
+
+    class Again(NoState):
+        def __init__(self) -> None:
+            self.name = last[-1] if last else "none"
+            self.count = 0
+
+        def begin(self, data: dict[str, Any]) -> None:
+            self.name, self.count, self.text = secrets.token_hex(8), 0, ""
+            last.append(self.name)
+
+        def state(self) -> Any:
+            return {"episode_id": self.name}
+
+    result = await found(Again, sequential)
+    assert result.outcome is MISSED
+    assert "state before its reset" in result.headline
+    assert len(result.transcripts) == 2
+
+
+async def test_a_session_that_goes_on_with_the_last_ones_episode_is_found() -> None:
+    class Pooled(Blind):
+        last = 0
+        named = False
+
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            self.named = "episode_id" in data
+            self.count = 0 if self.named else Pooled.last
+
+        def take(self, action: dict[str, Any]) -> None:
+            super().take(action)
+            Pooled.last = self.count if self.named else Pooled.last
+
+    result = await found(Pooled, sequential)
+    assert result.outcome is MISSED, result
+    assert "the last episode stopped there" in result.headline
+
+
+async def test_numbers_that_go_on_from_session_to_session_are_found() -> None:
+    class Total(Blind):
+        total = 0
+
+        def take(self, action: dict[str, Any]) -> None:
+            Total.total += 1
+
+        def see(self) -> dict[str, Any]:
+            return {"total": Total.total, "echo": 1}
+
+        def state(self) -> Any:
+            return {"step_count": self.count, "episode_id": self.episode_id}
+
+    result = await found(Total, sequential)
+    assert result.outcome is MISSED
+    assert re.search(r"observation\.total goes on counting from session to session: (\d+) → \1,", result.headline)
+
+
+class _Unchanged(Toy):
+    left = "text"
+
+    def begin(self, data: dict[str, Any]) -> None:
+        old = dict(vars(self))
+        super().begin(data)
+        if old and "episode_id" in data:
+            setattr(self, self.left, old[self.left])
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        ("text", "observation.text is still the last episode's"),
+        ("count", "state.step_count is 1, expected 0"),
+        ("episode_id", "state.episode_id is still the last episode's"),
+    ],
+)
+async def test_what_a_reset_leaves_behind_is_named(left: str, words: str) -> None:
+    class Left(_Unchanged):
+        pass
+
+    Left.left = left
+    began: list[int] = []
+
+    class First(Left):
+        def begin(self, data: dict[str, Any]) -> None:
+            if id(self) in began or "episode_id" not in data:
+                Left.begin(self, data)
+            else:
+                Toy.begin(self, data)
+                began.append(id(self))
+
+    kept: list[Toy] = []
+
+    def make() -> Toy:
+        kept.append(First())
+        return kept[-1]
+
+    result = await found(make, reset_twice)
+    assert result.outcome is MISSED, result
+    assert words in " ".join([result.headline, *result.details])
+    assert "step_count=0" in (result.remedy or "")
+
+
+async def test_done_that_stays_true_after_a_reset_is_found() -> None:
+    class Done(Toy):
+        over = False
+
+        def take(self, action: dict[str, Any]) -> None:
+            super().take(action)
+            self.over = self.over or self.count >= 1
+
+        def done(self) -> bool:
+            return self.over
+
+    result = await found(Done, reset_twice)
+    assert result.outcome is MISSED
+    assert "done is still true" in result.headline
+
+
+async def test_a_server_of_one_session_skips_what_needs_two() -> None:
+    for check in PARALLEL:
+        result = await found(Toy, check, limit=1)
+        assert result.outcome is SKIPPED
+        assert "max_concurrent_envs" in result.headline
+    for check in (sequential, reset_twice):
+        assert (await found(Toy, check, limit=1)).outcome is MET
+
+
+async def test_a_session_without_an_answer_is_no_leak() -> None:
+    class Mute(Toy):
+        made = itertools.count()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mute = next(Mute.made) == 16
+
+        def take(self, action: dict[str, Any]) -> None:
+            if self.mute:
+                raise ConnectionError
+            super().take(action)
+
+    result = await found(Mute, interleaved, timeout_s=1.0)
+    assert result.outcome is MET, result
+    assert any("ended early, which is no leak" in line for line in result.details)
+
+
+async def test_the_action_a_person_wrote_is_not_changed() -> None:
+    heard: list[dict[str, Any]] = []
+
+    class Hearing(Toy):
+        def take(self, action: dict[str, Any]) -> None:
+            heard.append(action)
+            super().take(action)
+
+    result = await found(Hearing, interleaved, workload=Workload(({"text": "hello"},), source="the action given"))
+    assert result.outcome is MET
+    assert {action["text"] for action in heard} == {"hello"}
+
+
+async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
+    class Strict(Toy):
+        def take(self, action: dict[str, Any]) -> None:
+            if action.get("text"):
+                raise RefusedError("no text")
+            super().take(action)
+
+    async with serving(Strict) as url:
+        asked = asked_of(url)
+        result = await interleaved(asked)
+        known = await asked.learn(alone)
+    assert result.outcome is MET, result
+    assert known is not None
+    assert known.texts == ()
+    assert known.seeded
+
+
+@pytest.mark.parametrize(
+    ("defect", "outcomes"),
+    [
+        ("none", [MET, MET, MET]),
+        ("shared_record", [MISSED, MISSED, MET]),
+        ("sequential_state", [MET, MISSED, MET]),
+        ("global_random", [MET, MET, MET]),
+    ],
+)
+def test_over_a_real_server(defect: str, outcomes: list[CheckOutcome]) -> None:
+    with in_thread(defect) as address:
+        asked = asked_of(f"http://{address}")
+        results = [run_check(asked, check) for check in (interleaved, sequential, reset_twice)]
+    assert [result.outcome for result in results] == outcomes, results
+
+
+@pytest.mark.parametrize(("at", "heard_last"), [(0, "reset"), (2, "step")])
+async def test_a_server_that_falls_silent_alone_is_asked_no_more(at: int, heard_last: str) -> None:
+    """The first session that names its seed gets so many steps answered."""
+    heard: list[list[str]] = []
+
+    async def script(peer: Peer) -> None:
+        heard.append([])
+        seeded, steps = False, 0
+        await peer.accept()
+        while (message := await peer.asked())["type"] != "close":
+            heard[-1].append(message["type"])
+            seeded = seeded or "seed" in message.get("data", {})
+            steps += message["type"] == "step"
+            if not (seeded and steps >= at):
+                peer.say({"type": "state", "data": {}} if message["type"] == "state" else observation(steps=steps))
+        await peer.part()
+
+    async with scripted(script) as server:
+        asked = asked_of(server.url, timeout_s=0.3)
+        assert await asked.learn(alone) is None
+    assert len(heard) == 2, "the lone session, and one more"
+    assert heard[-1][-1] == heard_last
+
+
+async def test_all_of_it_is_bounded_where_a_server_stops_answering() -> None:
+    class Stuck(Toy):
+        made = itertools.count()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stuck = next(Stuck.made) > 14
+
+        def done(self) -> bool:
+            return False
+
+        def state(self) -> Any:
+            if self.stuck and self.count:
+                raise ConnectionError
+            return super().state()
+
+    result = await asyncio.wait_for(found(Stuck, interleaved, timeout_s=1.0), 20)
+    assert result.outcome is MET, result

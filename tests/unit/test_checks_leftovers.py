@@ -1,0 +1,41 @@
+"""What goes on where the last episode stopped has to do so after episodes of every length."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_openenv_scale.checks.alone import Alone
+from pytest_openenv_scale.checks.leftovers import Leftovers
+from pytest_openenv_scale.checks.tokens import Identities
+
+KNOWN = Alone(
+    identities=Identities(),
+    plays=(),
+    expected=tuple({"observation.steps": step} for step in range(7)),
+    tells=frozenset({"observation.steps"}),
+    ids=frozenset(),
+    has_state=False,
+    counts_steps=False,
+    seeded=True,
+    texts=(),
+    wait_s=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "lengths", "leaks"),
+    [((1, 2), {1, 2, 3}, 0), ((1, 2, 3), {1, 2, 3}, 1), ((1, 2), {1, 2}, 1), ((1,), {1, 2}, 0)],
+)
+def test_after_each_length_of_up_to_three(seen: tuple[int, ...], lengths: set[int], leaks: int) -> None:
+    left = Leftovers(KNOWN)
+    for before in seen:
+        left.look({"observation.steps": 1 + before}, 1, before, "a session", ())
+    assert len(left.found(lengths)) == leaks
+
+
+def test_what_showed_anything_else_even_once_is_none() -> None:
+    left = Leftovers(KNOWN)
+    for before in (1, 2, 3):
+        left.look({"observation.steps": 1 + before}, 1, before, "a session", ())
+    left.look({"observation.steps": 40}, 1, 2, "a session", ())
+    assert left.found({1, 2, 3}) == []

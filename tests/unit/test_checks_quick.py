@@ -1,0 +1,125 @@
+"""The largest reply of a session, and the one answer that all questions of `openenv-scale check` add up to."""
+
+from __future__ import annotations
+
+import pytest
+
+from checking_subjects import subject
+from defects.running import in_thread
+from pytest_openenv_scale.checks import quick
+from pytest_openenv_scale.checks.quick import Finding, Question, ask, questions, verdict
+from pytest_openenv_scale.checks.replies import DEFAULT_LIMIT_BYTES, largest_reply, played
+from pytest_openenv_scale.checks.run import DIED
+from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.core.workload import Workload
+
+MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
+
+# The largest reply
+
+
+async def test_the_largest_reply_is_found():
+    with in_thread() as address:
+        asked = subject(f"http://{address}", workload=Workload(({"text": "x" * 5000},)))
+        found = await asked.learn(played)
+        result = await largest_reply(asked)
+    assert 5000 < found.largest_bytes < 5300
+    assert (result.outcome, found.largest[:5]) == (MET, "step ")
+    assert result.figures["largest_reply_bytes"] == found.largest_bytes
+
+
+async def test_a_reply_above_1_mib_is_a_note_that_says_whose_limit_it_is():
+    with in_thread() as address:
+        asked = subject(f"http://{address}", workload=Workload(({"text": "x" * DEFAULT_LIMIT_BYTES},)))
+        result = await largest_reply(asked)
+    assert result.outcome is MISSED
+    assert "ends the session there (1009)" in result.headline
+    assert "max_size" in result.remedy
+
+
+# All questions together
+
+
+def asked(**results: CheckResult) -> list[Finding]:
+    """Findings of the questions of four sessions: met, unless given."""
+    met = CheckResult(MET, "fine")
+    return [Finding(question, results.get(question.name, met), 0.1) for question in questions(4)]
+
+
+def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None) -> CheckResult:
+    return CheckResult(outcome, headline, remedy)
+
+
+@pytest.mark.parametrize(
+    ("results", "outcome", "text"),
+    [
+        ({}, MET, "4 sessions fit"),
+        (
+            {"capacity": bad(MISSED, "2 of 4 sessions fit: FULL", "LIMIT ≥ 4 (each); or so")},
+            MISSED,
+            "2 of 4 sessions fit: FULL → LIMIT ≥ 4",
+        ),
+        ({"isolation": bad(MISSED)}, MISSED, "4 sessions fit, but sessions are not isolated"),
+        ({"health": bad(MISSED), "parallel": bad(MISSED)}, MISSED, "4 sessions fit, but a step blocks the others"),
+        (
+            {"capacity": bad(MISSED, "2 of 4 fit"), "slots": bad(MISSED)},
+            MISSED,
+            "2 of 4 fit; and slots do not come back",
+        ),
+        ({"health": bad(INCONCLUSIVE)}, INCONCLUSIVE, "4 sessions fit; not known: health"),
+        (
+            {"health": bad(INCONCLUSIVE), "slots": bad(MISSED)},
+            MISSED,
+            "4 sessions fit, but slots do not come back; not known: health",
+        ),
+        ({"parallel": bad(SKIPPED)}, MET, "4 sessions fit"),
+        (
+            {"isolation": bad(MISSED, f"{DIED}: it was killed"), "freshness": bad(MISSED, f"{DIED}: again")},
+            MISSED,
+            "4 sessions fit, but the server died",
+        ),
+        ({"validate": bad(MISSED), "replies": bad(MISSED)}, MET, "4 sessions fit"),
+        ({"validate": bad(INCONCLUSIVE)}, MET, "4 sessions fit"),
+    ],
+)
+def test_the_answer_adds_up_what_decides(results, outcome, text):
+    found = verdict(asked(**results), 4)
+    assert (found.outcome, found.text) == (outcome, text)
+
+
+def test_a_second_session_decides_nothing_where_one_is_asked_for():
+    second = {sessions: next(found for found in questions(sessions) if found.name == "second") for sessions in (1, 2)}
+    assert (second[1].decides, second[2].decides) == (False, True)
+
+
+def test_a_server_on_which_no_session_plays_is_asked_nothing_else():
+    with in_thread() as address:
+        asked = subject(f"http://{address}", workload=Workload(({"unheard": 1},)))
+        found = list(ask(asked, questions(4)))
+    assert [finding.question.name for finding in found] == ["reachable"]
+    assert found[0].result.outcome is INCONCLUSIVE
+    assert verdict(found, 4).outcome is INCONCLUSIVE
+    assert verdict(found, 4).text.startswith("it cannot be told whether they fit: a session on its own does not play")
+
+
+def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
+    async def check(subject):
+        return CheckResult(MISSED, "lost")
+
+    asked = [Question("reachable", "", quick.reachable), Question("slots", "", check, "lost")]
+    asked += [Question("isolation", "", check, "shared", plays=True), Question("replies", "", check)]
+    with in_thread() as address:
+        found = list(ask(subject(f"http://{address}"), tuple(asked)))
+    assert [finding.result.outcome for finding in found] == [MET, MISSED, SKIPPED, MISSED]
+    assert found[2].result.headline.startswith("not asked")
+    playing = {question.name for question in questions(4) if question.plays}
+    assert playing == {"isolation", "freshness", "health", "parallel"}
+
+
+async def test_reachable_tells_what_each_part_took_and_which_action_was_played():
+    with in_thread() as address:
+        result = await quick.reachable(subject(f"http://{address}"))
+    assert result.outcome is MET
+    assert result.headline.startswith("/ws answers: connect ")
+    assert result.headline.endswith('the action is {"wait_seconds":0.0} (default)')
+    assert set(result.figures) == {"connect_s", "reset_s", "step_s", "close_s"}

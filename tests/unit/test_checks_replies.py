@@ -1,0 +1,71 @@
+"""The session that is played first: which answers count as replies, and how patient its slowest makes later checks."""
+
+from __future__ import annotations
+
+import asyncio
+
+from checking_subjects import subject
+from pytest_openenv_scale.checks import replies
+from pytest_openenv_scale.checks.replies import largest_reply, played
+from scripted_server import observation, scripted
+
+
+def answering(*, steps: int, state_s: float | None, step_s: float = 0.0):
+    """A server whose episode ends after so many steps; it takes so long for a state, or never answers one."""
+
+    async def script(peer):
+        await peer.accept()
+        taken = 0
+        while (kind := (await peer.asked())["type"]) != "close":
+            if kind == "state":
+                if state_s is None:
+                    continue
+                await asyncio.sleep(state_s)
+                peer.say({"type": "state", "data": {"step_count": 0}})
+                continue
+            if kind == "step":
+                await asyncio.sleep(step_s)
+                taken += 1
+            peer.say(observation(done=taken == steps))
+        await peer.part()
+
+    return script
+
+
+async def test_only_answers_that_came_are_counted():
+    async with scripted(answering(steps=1, state_s=None)) as server:
+        asked = subject(server.url, timeout_s=0.3)
+        found, result = await asked.learn(played), await largest_reply(asked)
+    assert (found.replies, len(found.steps)) == (2, 1)
+    assert result.headline.startswith("largest of 2 replies: ")
+    assert result.figures["replies"] == 2
+
+
+async def test_an_answered_state_is_a_reply():
+    async with scripted(answering(steps=3, state_s=0.0)) as server:
+        assert (await played(subject(server.url))).replies == 5
+
+
+async def test_a_connection_that_ends_is_no_reply():
+    async def script(peer):
+        await peer.accept()
+        assert (await peer.asked())["type"] == "reset"
+        await peer.part()
+
+    async with scripted(script) as server:
+        found = await played(subject(server.url))
+    assert (found.replies, found.largest_bytes) == (0, 0)
+
+
+async def test_waiting_for_a_state_takes_no_time_from_the_steps(monkeypatch):
+    monkeypatch.setattr(replies, "_PLAY_S", 0.5)
+    async with scripted(answering(steps=3, state_s=None)) as server:
+        found = await played(subject(server.url, timeout_s=0.7))
+    assert len(found.steps) == 3
+
+
+async def test_the_slowest_answer_tells_later_checks_how_patient_to_be():
+    async with scripted(answering(steps=2, state_s=0.0, step_s=0.1)) as server:
+        asked = subject(server.url)
+        await played(asked)
+    assert asked.slowest_lone_s >= 0.1

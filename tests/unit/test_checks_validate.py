@@ -1,0 +1,229 @@
+"""What `openenv validate --url` would say, of servers that get one thing of it wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from checking_subjects import subject
+from pytest_openenv_scale.checks import validate as asking
+from pytest_openenv_scale.checks.validate import ask_criteria, validate
+from pytest_openenv_scale.core.check import CheckOutcome
+from scripted_server import refused_port
+from server_process import running_server
+
+GOOD: dict[str, Any] = {
+    "/openapi.json": {"info": {"version": "1.0.0"}, "paths": {"/reset": {}, "/step": {}, "/state": {}, "/ws": {}}},
+    "/health": {"status": "healthy"},
+    "/metadata": {"name": "echo", "description": "says it again"},
+    "/schema": {"action": {}, "observation": {}, "state": {}},
+    "/mcp": {"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": None},
+}
+NAMES = (
+    "openapi_version_available",
+    "health_endpoint",
+    "metadata_endpoint",
+    "schema_endpoint",
+    "mcp_endpoint",
+    "mode_endpoint_consistency",
+)
+
+
+@asynccontextmanager
+async def answering(**changes: Any) -> AsyncIterator[tuple[str, list[web.Request]]]:
+    """A server that answers as `GOOD` says, but for the paths named; a handler answers by itself."""
+    answers = {**GOOD, **{f"/{name}": value for name, value in changes.items()}}
+    heard: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        heard.append(request)
+        found = answers.get(request.path)
+        if callable(found):
+            return await found(request)
+        if found is None or request.method != ("POST" if request.path == "/mcp" else "GET"):
+            raise web.HTTPNotFound
+        return web.Response(text=found) if isinstance(found, str) else web.json_response(found)
+
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}", heard  # type: ignore[union-attr]
+    finally:
+        await runner.cleanup()
+
+
+async def failing(url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What fails, and what came instead."""
+    found = await ask_criteria(url, headers or {})
+    assert tuple(criterion.name for criterion in found) == NAMES
+    return {criterion.name: criterion.got for criterion in found if not criterion.passed}
+
+
+async def test_a_server_that_serves_everything_passes_all_six():
+    async with answering() as (url, heard):
+        result = await validate(subject(url))
+    assert result.outcome is CheckOutcome.MET
+    assert result.headline == "openenv validate --url: 6 of 6 criteria pass"
+    assert sorted(f"{request.method} {request.path}" for request in heard) == [
+        "GET /health",
+        "GET /metadata",
+        "GET /openapi.json",
+        "GET /schema",
+        "POST /mcp",
+    ]
+
+
+async def test_the_benchmark_environment_passes_all_six():
+    with running_server() as (_, address):
+        assert await failing(f"ws://{address}/") == {}
+
+
+async def test_the_right_body_with_another_status_does_not_pass():
+    def unavailable(body: Any) -> Any:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.json_response(body, status=503)
+
+        return answer
+
+    async with answering(**{path[1:]: unavailable(body) for path, body in GOOD.items()}) as (url, _):
+        got = await failing(url)
+    assert set(got) == set(NAMES)
+    assert got["health_endpoint"] == "HTTP 503"
+
+
+OPENAPI = GOOD["/openapi.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "name", "got"),
+    [
+        ("health", {"status": "ok"}, "health_endpoint", "other fields"),
+        ("health", None, "health_endpoint", "HTTP 404"),
+        ("health", "healthy", "health_endpoint", "no JSON object"),
+        ("health", ["healthy"], "health_endpoint", "no JSON object"),
+        ("metadata", {"name": "echo"}, "metadata_endpoint", "other fields"),
+        ("metadata", {"name": "echo", "description": None}, "metadata_endpoint", "other fields"),
+        ("schema", {"action": {}, "observation": {}}, "schema_endpoint", "other fields"),
+        ("schema", {"action": {}, "observation": {}, "state": []}, "schema_endpoint", "other fields"),
+        ("mcp", {"jsonrpc": "1.0"}, "mcp_endpoint", "other fields"),
+        ("mcp", None, "mcp_endpoint", "HTTP 404"),
+    ],
+)
+async def test_one_thing_that_is_wrong_fails_one_criterion(path, answer, name, got):
+    async with answering(**{path: answer}) as (url, _):
+        assert await failing(url) == {name: got}
+
+
+@pytest.mark.parametrize(
+    ("paths", "got"),
+    [
+        ({"/reset": {}, "/step": {}}, "only /reset and /step"),
+        ({"/state": {}, "/ws": {}}, "only /state"),
+        ({}, "no paths"),
+        (["/reset", "/step", "/state"], "no paths"),
+    ],
+)
+async def test_endpoints_of_a_simulation_are_all_there_or_none(paths, got):
+    async with answering(**{"openapi.json": {**OPENAPI, "paths": paths}}) as (url, _):
+        assert await failing(url) == {"mode_endpoint_consistency": got}
+
+
+async def test_a_server_without_reset_step_and_state_is_in_production_mode():
+    async with answering(**{"openapi.json": {**OPENAPI, "paths": {"/mcp": {}}}}) as (url, _):
+        assert await failing(url) == {}
+
+
+@pytest.mark.parametrize("info", [None, "1.0.0", {"title": "echo"}, {"version": 1}])
+async def test_without_a_version_the_paths_do_not_count_either(info):
+    async with answering(**{"openapi.json": {**OPENAPI, "info": info}}) as (url, _):
+        assert set(await failing(url)) == {"openapi_version_available", "mode_endpoint_consistency"}
+
+
+async def test_what_fails_is_named_and_told():
+    async with answering(mcp=None, metadata={}) as (url, _):
+        result = await validate(subject(url))
+    assert result.outcome is CheckOutcome.MISSED
+    assert result.headline == "openenv validate --url: 4 of 6 criteria pass; not metadata_endpoint, mcp_endpoint"
+    assert result.details == (
+        "metadata_endpoint: GET /metadata with name and description; got other fields",
+        "mcp_endpoint: POST /mcp answering JSON-RPC 2.0; got HTTP 404",
+    )
+    assert result.figures == {"criteria": 6, "criteria_passed": 4}
+
+
+async def test_where_nothing_listens_every_criterion_fails():
+    with refused_port() as port:
+        got = await failing(f"http://127.0.0.1:{port}")
+    assert set(got) == set(NAMES)
+    assert got["health_endpoint"] == "no answer (ClientConnectorError)"
+
+
+async def test_a_path_prefix_and_the_headers_of_the_sessions_are_used():
+    async with answering() as (url, heard):
+        assert len(await failing(f"{url}/env/", {"Authorization": "Bearer s3cret"})) == 6
+    assert {request.headers["Authorization"] for request in heard} == {"Bearer s3cret"}
+    assert {request.path.rpartition("/")[0] for request in heard} == {"/env"}
+
+
+async def test_a_redirect_within_the_server_is_followed_as_it_was_asked():
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect("/mcp/")
+
+    async def there(request: web.Request) -> web.StreamResponse:
+        assert (request.method, await request.json()) == ("POST", {})
+        return web.json_response(GOOD["/mcp"])
+
+    async with answering(mcp=elsewhere, **{"mcp/": there}) as (url, _):
+        assert await failing(url) == {}
+
+
+async def test_headers_are_not_carried_to_another_server():
+    async with answering() as (other, overheard):
+
+        async def elsewhere(request: web.Request) -> web.StreamResponse:
+            raise web.HTTPFound(f"{other}/health")
+
+        async with answering(health=elsewhere) as (url, _):
+            got = await failing(url, {"Authorization": "Bearer s3cret"})
+    assert got == {"health_endpoint": "HTTP 302 to another server"}
+    assert overheard == []
+
+
+async def test_redirects_without_end_are_given_up():
+    async def again(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(request.path)
+
+    async with answering(health=again) as (url, _):
+        assert await failing(url) == {"health_endpoint": "one redirect after the other"}
+
+
+async def test_silence_is_waited_for_as_long_as_openenv_waits(monkeypatch):
+    assert asking._ANSWER_S == 5.0
+    monkeypatch.setattr(asking, "_ANSWER_S", 0.5)
+
+    async def never(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with answering(metadata=never) as (url, _):
+        assert await failing(url) == {"metadata_endpoint": "no answer within 0.5 s"}
+
+
+async def test_a_body_without_end_is_not_read_to_its_end():
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+
+    async with answering(schema=endless) as (url, _):
+        assert await failing(url) == {"schema_endpoint": "no JSON object"}

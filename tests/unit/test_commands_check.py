@@ -1,0 +1,310 @@
+"""`openenv-scale check`, as a person or a training script meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from defects.running import in_thread
+from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.checks import quick
+from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.reports.check_screen import progress_line
+from scripted_server import refused_port
+from server_process import running_server
+
+SLOW = ("interleaved", "sequential", "health", "parallel")
+"""Checks of the suite, which have tests of their own."""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setattr("pytest_openenv_scale.targets.url.ATTACH_RETRY_S", 0.1)
+    return tmp_path
+
+
+@pytest.fixture
+def answering(monkeypatch):
+    """Answer the questions of the suite at once: they are met, unless told otherwise."""
+
+    def answer(name: str, outcome: CheckOutcome, headline: str = "so it was", remedy: str | None = None) -> None:
+        async def check(subject):
+            return CheckResult(outcome, headline, remedy)
+
+        monkeypatch.setattr(quick, name, check)
+
+    for name in SLOW:
+        answer(name, CheckOutcome.MET)
+    return answer
+
+
+def check(capsys, *arguments: str) -> tuple[int, list[str], str]:
+    """Exit code, lines of standard output, standard error."""
+    code = main(["check", *arguments])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err
+
+
+def signs(lines: list[str]) -> dict[str, str]:
+    """The sign of each question by its name."""
+    return {line.split()[1]: line.split()[0] for line in lines[1:-1] if line[2:3] in "✓✗?–!" and line[2:3].strip()}
+
+
+def test_a_sound_server_passes_every_question_and_exits_0(capsys):
+    with in_thread(limit=16) as address:
+        code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
+    assert (code, err) == (0, "")
+    assert lines[0] == f"http://{address} · 8 sessions"
+    asked = "reachable second capacity slots isolation freshness health parallel replies validate"
+    assert signs(lines) == dict.fromkeys(asked.split(), "✓")
+    assert lines[-1].startswith("✓ 8 sessions fit (")
+    assert len(lines) <= 24
+
+
+def test_sessions_that_do_not_fit_exit_1_with_the_limit_and_the_setting(answering, capsys):
+    with in_thread(limit=4) as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "6")
+    assert code == 1
+    assert signs(lines)["capacity"] == "✗"
+    assert lines[-2].startswith("✗ 4 of 6 sessions fit: CAPACITY_REACHED at 4 sessions; each worker holds 4 → MAX_")
+    said = " ".join(" ".join(lines).split())
+    assert "where the app does not read it, create_app(..., max_concurrent_envs=6)" in said
+
+
+def test_a_server_of_one_session_exits_1_with_the_line_to_change(answering, capsys):
+    with in_thread("one_session") as address:
+        code, lines, _ = check(capsys, f"http://{address}")
+    assert code == 1
+    assert (signs(lines)["second"], signs(lines)["capacity"], signs(lines)["slots"]) == ("✗", "✗", "✓")
+    assert "1 of 64 sessions fit" in lines[-2]
+    assert "create_app(..., max_concurrent_envs=64)" in lines[-1]
+
+
+def test_one_session_is_enough_for_who_asks_for_one(answering, capsys):
+    with in_thread("one_session") as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "1")
+    assert code == 0
+    assert signs(lines)["second"] == "!"
+    assert lines[-1].startswith("✓ 1 session fits (")
+
+
+def test_a_question_that_is_missed_exits_1_with_what_to_do(answering, capsys):
+    answering("interleaved", CheckOutcome.MISSED, "session 1 saw session 2", "one each")
+    with in_thread() as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "2")
+    assert code == 1
+    at = next(number for number, line in enumerate(lines) if "isolation" in line)
+    assert lines[at : at + 2] == ["  ✗ isolation  session 1 saw session 2", "               → one each"]
+    assert lines[-1].startswith("✗ 2 sessions fit, but sessions are not isolated (")
+
+
+def test_a_question_that_cannot_be_told_exits_3(answering, capsys):
+    answering("health", CheckOutcome.INCONCLUSIVE)
+    with in_thread() as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "2")
+    assert (code, signs(lines)["health"]) == (3, "?")
+    assert lines[-1].startswith("? 2 sessions fit; not known: health (")
+
+
+def test_what_was_advised_before_is_not_repeated(answering, capsys):
+    answering("health", CheckOutcome.MISSED, "slow", "free the loop")
+    answering("parallel", CheckOutcome.MISSED, "in a row", "free the loop")
+    with in_thread() as address:
+        _, lines, _ = check(capsys, f"http://{address}", "--sessions", "2")
+    assert "\n".join(lines).count("→ free the loop") == 1
+
+
+def test_notes_decide_nothing(answering, capsys):
+    answering("validate", CheckOutcome.MISSED, "5 of 6")
+    action = json.dumps({"text": "x" * 1_100_000})
+    Path("large.jsonl").write_text(action)
+    with in_thread() as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "2", "--action", "@large.jsonl")
+    assert (code, signs(lines)["validate"], signs(lines)["replies"]) == (0, "!", "!")
+
+
+def test_sessions_are_spread_over_several_urls(answering, capsys):
+    with in_thread(limit=4) as one, in_thread(limit=4) as other:
+        code, lines, _ = check(capsys, f"http://{one},http://{other}", "--sessions", "8")
+    assert code == 0, lines
+
+
+def test_the_url_may_be_in_a_file(answering, capsys):
+    with in_thread() as address:
+        Path("server.env").write_text(f"OPENENV_URL=ws://{address}\n")
+        code, lines, _ = check(capsys, "env:server.env", "--sessions", "2")
+    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions")
+
+
+def test_a_function_of_the_current_folder_makes_the_actions(answering, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("my_moves.py").write_text("def move(session, step):\n    return {'text': f'{session}/{step}'}\n")
+    with in_thread() as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "2", "--action", "my_moves:move")
+    assert code == 0
+    assert 'the action is {"text":"0/0"} (my_moves:move)' in " ".join(" ".join(lines[1:3]).split())
+
+
+def test_an_action_the_environment_rejects_exits_3_and_names_the_option_of_this_command(capsys):
+    with in_thread() as address:
+        code, lines, err = check(capsys, f"http://{address}", "--action", '{"unheard": 1}')
+    assert (code, err) == (3, "")
+    said = " ".join(" ".join(lines).split())
+    assert "? reachable a session on its own does not play: step 1: VALIDATION_ERROR" in said
+    assert "→ write an action the environment takes with --action" in said
+    assert "--openenv" not in said
+    assert lines[-1].startswith("? it cannot be told whether they fit") or lines[-2].startswith("? it cannot be told")
+
+
+def test_everything_is_in_the_json_file(answering, capsys):
+    with in_thread(limit=2) as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "3", "--json", "found.json")
+    found = json.loads(Path("found.json").read_text())
+    assert (found["format"], found["target"], found["sessions"]) == (1, f"http://{address}", 3)
+    assert (found["outcome"], found["exit_code"]) == ("missed", code)
+    assert found["answer"].startswith("2 of 3 sessions fit: CAPACITY_REACHED")
+    questions = {question["name"]: question for question in found["questions"]}
+    assert list(questions) == list(signs(lines))
+    capacity = questions["capacity"]
+    assert (capacity["outcome"], capacity["decides"], capacity["figures"]["held"]) == ("missed", True, 2)
+    said = [line["text"] for line in capacity["transcripts"][0]["said"]]
+    assert [text for text in said if "CAPACITY_REACHED" in text]
+    assert questions["validate"]["decides"] is False
+
+
+def test_words_that_no_file_takes_are_in_the_json_file_all_the_same(answering, capsys):
+    answering("sequential", CheckOutcome.INCONCLUSIVE, "what \ud800?")
+    with in_thread() as address:
+        code, _, err = check(capsys, f"http://{address}", "--sessions", "2", "--json", "found.json")
+    assert (code, err) == (3, "")
+    assert "what ??" in Path("found.json").read_text()
+
+
+def test_the_exit_code_is_true_also_where_nobody_reads_on(elsewhere):
+    with in_thread(limit=2) as address:
+        command = f"{sys.executable} -m pytest_openenv_scale check http://{address} --sessions 3 --json x | head -n 1"
+        command += "; echo ${PIPESTATUS[0]}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"http://{address} · 3 sessions", "1"]
+    assert json.loads(Path("x").read_text())["exit_code"] == 1
+
+
+def test_header_values_are_never_shown(answering, capsys, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cret-of-the-day")
+    arguments = ("--header", "Authorization: env:TOKEN", "--header", "X-Key: t0p", "--json", "found.json")
+    with in_thread(limit=1) as address:
+        code, lines, err = check(capsys, f"http://user:hunter2@{address}", "--sessions", "2", *arguments)
+    shown = "\n".join(lines) + err + Path("found.json").read_text()
+    assert code == 1
+    assert not [secret for secret in ("s3cret", "t0p", "hunter2") if secret in shown]
+
+
+def test_where_nothing_listens_it_exits_2_with_one_line(capsys):
+    with refused_port() as port:
+        code, lines, err = check(capsys, f"http://127.0.0.1:{port}", "--header", "Authorization: s3cret")
+    expected = f"http://127.0.0.1:{port} refused the connection: nothing listens on 127.0.0.1:{port}"
+    assert (code, lines, err) == (2, [], f"openenv-scale check: {expected}\n")
+
+
+def test_a_web_server_that_is_no_openenv_exits_2(capsys):
+    with running_server() as (_, address):
+        code, lines, err = check(capsys, f"http://{address}/elsewhere")
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert "does not speak OpenEnv: the WebSocket handshake at /ws was answered" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["127.0.0.1"], "'127.0.0.1' is not a URL; write http://host:port or env:FILE"),
+        (["env:none.env"], "cannot read"),
+        (["http://h?x=1"], "a target's URL ends with its path; give a token with --header"),
+        (["http://h", "--sessions", "0"], "--sessions must be a whole number ≥ 1, got '0'"),
+        (["http://h", "--sessions", "many"], "--sessions must be a whole number"),
+        (["http://h", "--timeout", "0"], "--timeout must be > 0"),
+        (["http://h", "--seed", "x"], "--seed: "),
+        (["http://h", "--action", "{"], "--action: an action must be JSON"),
+        (["http://h", "--action", "@none.jsonl"], "--action: cannot read action file"),
+        (["http://h", "--reset", "[]"], "--reset: reset data must be a JSON object"),
+        (["http://h", "--header", "s3cret"], "--header: "),
+        (["http://h", "--header", "A: env:UNSET_HERE"], "--header: header 'A' reads $UNSET_HERE, which is not set"),
+        (["http://h", "--json", "."], "--json: . is a directory; name a file"),
+        (["http://h", "--json", "none/found.json"], "--json: none/found.json cannot be written"),
+    ],
+)
+def test_bad_input_exits_2_before_anything_is_asked(arguments, said, capsys):
+    code, lines, err = check(capsys, *arguments)
+    assert (code, lines) == (2, [])
+    assert err.startswith("openenv-scale check: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert "s3cret" not in err
+
+
+def test_an_action_whose_module_does_not_import_exits_2(capsys):
+    with in_thread() as address:
+        code, _, err = check(capsys, f"http://{address}", "--action", "no_such_module:move")
+    assert code == 2
+    assert "action no_such_module:move: no_such_module does not import" in err
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_the_screen_is_one_screen_of_the_terminals_width_also_where_much_is_wrong(
+    columns, answering, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with in_thread("one_session") as address:
+        _, lines, _ = check(capsys, f"http://{address}")
+    assert max(map(len, lines)) <= columns
+    assert len(lines) <= 24
+
+
+def test_a_terminal_that_speaks_ascii_only_gets_ascii(elsewhere):
+    with in_thread("one_session") as address:
+        command = [sys.executable, "-m", "pytest_openenv_scale", "check", f"http://{address}", "--sessions", "2"]
+        environ = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "90"}
+        done = subprocess.run(command, capture_output=True, env=environ, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+    said = done.stdout.decode("ascii")
+    assert "\n  x capacity " in said
+    assert "-> in the app's file write create_app(..., max_concurrent_envs=2)" in said
+
+
+def test_progress_is_one_line_that_fits():
+    assert progress_line("opening 64 sessions", width=80) == "  opening 64 sessions …"
+    assert len(progress_line("x" * 200, width=80)) < 80
+    assert progress_line("opening", encoding="ascii").isascii()
+
+
+class Terminal(io.StringIO):
+    """What a terminal is sent, standard output and error together."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_what_is_being_asked_is_shown_and_wiped_away(answering, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with in_thread() as address:
+        assert main(["check", f"http://{address}", "--sessions", "2"]) == 0
+    sent = terminal.getvalue()
+    wiped = "\r\x1b[K"
+    shown = re.findall(r"\x1b\[K  (.*?) …", sent)
+    assert shown[:2] == ["waiting for a first session", "playing one session"]
+    assert "opening 2 sessions" in shown
+    assert not re.search(rf"…(?!{re.escape(wiped)})", sent)
+    assert "\x1b[1;32m✓ 2 sessions fit" in sent

@@ -1,0 +1,201 @@
+"""The benchmark environment is told what a real OpenEnv server was told, and has to answer alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from server_process import Client, running_server, session
+from wire_cases import NEWEST, Conversation, Exchange, Settling, capacity, conversations, exchanges, schema_outline
+
+ANSWER_S = 20
+"""How long one answer may take on a busy machine, in seconds."""
+RECORDED = conversations(NEWEST, "benchmark")
+OF_THE_PROBE = {
+    "reset_raises_then_usable": "its reset raises",
+    "step_raises_then_usable": "its step raises",
+    "step_validator_valueerror": "its action has a validator",
+    "step_constraint": "its action has a minimum",
+    "step_done_then_step": "its episodes end",
+    "step_2MiB_reply": "its replies grow",
+    "factory_fails": "its constructor raises",
+    "frame_of_17_megabytes": "its server's limit is 16 MiB, ours 1 MiB",
+}
+"""What only the probe environment could be asked, and why."""
+OUR_OWN = {("/metadata", "description")}
+"""What our environment says over HTTP in words of its own."""
+PROBED = [found for found in conversations(NEWEST, "probe") if found.name not in OF_THE_PROBE]
+FULL = capacity(NEWEST, "benchmark")
+
+
+@pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
+def server(request):
+    with running_server("--server", request.param) as (_, address):
+        yield address
+
+
+@pytest.fixture(params=["hypercorn", "uvicorn"])
+def small_server(request):
+    with running_server("--server", request.param, "--max-envs", FULL.held) as (_, address):
+        yield address
+
+
+async def receive(client: Client) -> Any:
+    async with asyncio.timeout(ANSWER_S):
+        return await client.receive()
+
+
+async def replayed(address: str, conversation: Conversation) -> tuple[Any, ...]:
+    """Say what was said; what our server answered, and its close where the recorded one closed."""
+    settle, heard = Settling(), []
+    async with session(address, conversation.path) as client:
+        heard += [await receive(client) for _ in conversation.greeting]
+        for turn in conversation.turns:
+            await client.connection.send(turn.frame)
+            if turn.answer is not None:
+                heard.append(await receive(client))
+        if conversation.closed is not None:
+            with pytest.raises(ConnectionClosed):
+                await receive(client)
+            heard.append((client.connection.close_code, client.connection.close_reason))
+        else:
+            await asyncio.wait_for(await client.connection.ping(), ANSWER_S)
+    return tuple(settle(said) for said in heard)
+
+
+@pytest.mark.parametrize("conversation", RECORDED, ids=str)
+async def test_a_conversation_goes_as_it_went_with_the_same_environment_on_openenv(server, conversation):
+    assert await replayed(server, conversation) == conversation.heard
+
+
+# What an environment of another kind was told
+
+
+def outline(said: Any) -> Any:
+    """What is the protocol's own in an answer: type, code, where and how a message was wrong."""
+    if not isinstance(said, dict):
+        return said
+    data = said.get("data", said)
+    failure = data.get("error", {})
+    problems = sorted((found["type"], found["loc"]) for found in data.get("errors", ()))
+    return said.get("type"), data.get("code"), failure.get("code"), problems, sorted(data.get("result", ()))
+
+
+def in_our_words(conversation: Conversation) -> Conversation:
+    """The same conversation with our environment's action for the probe's."""
+    words = json.dumps([turn.said for turn in conversation.turns]).replace(
+        '"op": "noop", "value": 1', '"wait_seconds": 0'
+    )
+    turns = tuple(
+        type(turn)(said, turn.answer) for turn, said in zip(conversation.turns, json.loads(words), strict=True)
+    )
+    return Conversation(**{**vars(conversation), "turns": turns})
+
+
+@pytest.mark.parametrize("conversation", PROBED, ids=str)
+async def test_what_is_the_protocols_own_is_answered_as_by_another_environment(server, conversation):
+    heard = await replayed(server, in_our_words(conversation))
+    assert [outline(said) for said in heard] == [outline(said) for said in conversation.heard]
+
+
+def test_both_environments_were_told_the_same_but_for_what_only_one_can_do():
+    assert {found.name for found in PROBED} == {found.name for found in RECORDED}
+    assert {found.name for found in conversations(NEWEST, "probe")} == {found.name for found in PROBED} | set(
+        OF_THE_PROBE
+    )
+
+
+async def test_a_frame_too_long_is_closed_with_the_recorded_code():
+    """Under uvicorn; hypercorn says the same, but leaves the socket of so long a frame to the client to end."""
+    conversation = next(found for found in conversations(NEWEST, "probe") if found.name == "frame_of_17_megabytes")
+    assert conversation.closed is not None
+
+    async def ask(client: Client) -> None:
+        await client.connection.send(conversation.turns[0].frame)
+        await receive(client)
+
+    with running_server("--server", "uvicorn") as (_, address):
+        async with session(address) as client:
+            with pytest.raises(ConnectionClosed) as closed:
+                await ask(client)
+        # The rest of the frame is not read: a reset may overtake the close.
+        assert closed.value.rcvd is None or closed.value.rcvd.code == conversation.closed[0]
+        assert closed.value.sent is None or closed.value.sent.code == conversation.closed[0]
+        async with session(address) as client:
+            assert (await client.ask({"type": "reset"}))["type"] == "observation"
+
+
+# HTTP
+
+
+async def answered(http: aiohttp.ClientSession, address: str, exchange: Exchange, settle: Settling) -> tuple[int, Any]:
+    body = exchange.body
+    for word, original in settle.originals.items():
+        body = body and body.replace(word, original)
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    url = f"http://{address}{exchange.path}"
+    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    async with http.request(exchange.method, url, data=body, headers=headers, timeout=timeout) as reply:
+        assert reply.content_type == "application/json"
+        said = await reply.json()
+    return reply.status, settle(schema_outline(said) if exchange.path == "/schema" else said)
+
+
+async def test_http_is_answered_as_by_the_same_environment_on_openenv(server):
+    settle, asked = Settling(), exchanges(NEWEST, "benchmark")
+    async with aiohttp.ClientSession() as http:
+        told = [(exchange, await answered(http, server, exchange, settle)) for exchange in asked]
+    assert len(told) == 27
+    differing = {(exchange.path, key) for exchange, said in told for key in differences(exchange, *said)}
+    assert differing == OUR_OWN
+
+
+def differences(exchange: Exchange, status: int, answer: Any) -> set[str]:
+    """The fields of an answer that are not as recorded."""
+    if (status, answer) == (exchange.status, exchange.answer):
+        return set()
+    if status != exchange.status or not isinstance(answer, dict) or answer.keys() != exchange.answer.keys():
+        return {"all of it"}
+    return {key for key in answer if answer[key] != exchange.answer[key]}
+
+
+# A full server
+
+
+async def test_a_full_server_refuses_as_recorded_and_answers_http_as_recorded(small_server):
+    async with session(small_server) as one, session(small_server) as other:
+        for holder in (one, other):
+            await holder.ask({"type": "reset"})
+        for refused in (FULL.ws, FULL.mcp):
+            assert await replayed(small_server, refused) == refused.heard
+        settle = Settling()
+        async with aiohttp.ClientSession() as http:
+            for exchange in FULL.http:
+                said = await answered(http, small_server, exchange, settle)
+                assert said == (exchange.status, exchange.answer)
+        await other.send({"type": "close"})
+        assert await other.closed() == 1000
+        async with session(small_server) as next_one:
+            assert (await next_one.ask({"type": "reset"}))["type"] == "observation"
+
+
+async def test_every_eager_client_of_a_full_server_can_read_why(small_server):
+    """As recorded: 20 clients that send their reset at once; whether they could or not, the reason is there."""
+
+    async def eager() -> Any:
+        async with session(small_server) as client:
+            try:
+                await client.send({"type": "reset"})
+            except ConnectionClosed:
+                pass
+            return await receive(client)
+
+    async with session(small_server) as one, session(small_server) as other:
+        for holder in (one, other):
+            await holder.ask({"type": "reset"})
+        assert [await eager() for _ in range(FULL.eager_sent + FULL.eager_failed)] == [FULL.ws.greeting[0]] * 20
