@@ -13,7 +13,7 @@ from pytest_run import environ, run_pytest, write_test
 pytestmark = pytest.mark.real
 
 BODY = """
-@pytest.mark.scaling(batches="4,16,64", waits=[0.05], reps=3)
+@pytest.mark.scaling(batches="4,16,64", waits=[0.5], reps=3)
 def test_scale(scaling):
     scaling.run()
 """
@@ -48,18 +48,17 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environ(), capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A project whose server was measured once: the baseline."""
-    folder = tmp_path_factory.mktemp("project")
-    write_test(folder, BODY)
-    (folder / "served.py").write_text(SERVED)
-    run = measure(folder)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project whose server was measured once: the baseline, and a new one for a test that is asked again."""
+    write_test(tmp_path, BODY)
+    (tmp_path / "served.py").write_text(SERVED)
+    run = measure(tmp_path)
     assert run.code == 0, run.output
-    return folder
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def baseline(folder: Path) -> str:
     return run_ids(folder)[0]
 

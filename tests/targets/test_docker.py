@@ -26,8 +26,9 @@ from docker_engine import (
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import parse_target
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, read_stats
+from pytest_openenv_scale.targets.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
 from pytest_openenv_scale.targets.engine import Engine
+from pytest_openenv_scale.targets.engine_answers import read_stats
 from pytest_openenv_scale.targets.image_build import build_image, build_of
 from pytest_openenv_scale.targets.images import BENCHMARK_TAG
 from pytest_run import PytestRun, command, environ, run_pytest, write_test

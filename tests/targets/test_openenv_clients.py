@@ -11,7 +11,7 @@ import pytest
 from openenv_venvs import openenv_python_or_skip
 from server_process import running_server
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
 
 # Runs in the package's own environment. 0.2.0 has no GenericEnvClient: there EnvClient gets the same three methods.
 EPISODE = """

@@ -73,16 +73,17 @@ def nothing_left() -> Iterator[None]:
 @pytest.mark.parametrize("mode", ["ws", "http"])
 @pytest.mark.parametrize("arrival", ["hold", "burst"])
 def test_latency_planted_in_the_client_is_shown_as_invented(planted, mode, arrival, nothing_left):
-    figures = {}
-    for name, asked in (("plain", Asked(wait_s=0.05)), ("planted", Asked(wait_s=0.05, workload=planted))):
-        with LoadGenerator(1) as generator:
-            # The first sessions of a process pay for what it never did before.
-            measure(generator, asked, mode, arrival, 4)
-            runs = [measure(generator, asked, mode, arrival, 4) for _ in range(3)]
-        assert [run.failed for run in runs] == [0, 0, 0]
-        figures[name] = sorted(run.invented_p50_s for run in runs)[1]
-    assert figures["planted"] >= 0.75 * PLANTED_S
-    assert figures["planted"] > figures["plain"]
+    with LoadGenerator(1) as plain, LoadGenerator(1) as slower:
+        asked = {plain: Asked(wait_s=0.05), slower: Asked(wait_s=0.05, workload=planted)}
+        # The first sessions of a process pay for what it never did before.
+        for generator in asked:
+            measure(generator, asked[generator], mode, arrival, 4)
+        # In turns, and the best of each: what else the machine does only adds, what was planted is always there.
+        turns = [(generator, measure(generator, asked[generator], mode, arrival, 4)) for generator in [*asked] * 5]
+    assert [run.failed for _, run in turns] == [0] * 10
+    least = {generator: min(run.invented_p50_s for by, run in turns if by is generator) for generator in asked}
+    assert least[slower] >= 0.75 * PLANTED_S
+    assert least[slower] > least[plain]
 
 
 def test_a_client_with_planted_latency_resolves_nothing(planted, nothing_left):

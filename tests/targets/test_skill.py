@@ -18,9 +18,12 @@ from installed_wheel import ROOT, build_wheel, make_venv
 from pytest_run import environ
 from slurm_cluster import slurm_or_skip
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
 
 TIMEOUT_S = 300.0
+# What a block left in the background would keep its output open for ever where a command before its `kill` fails.
+_ENDED_WITH_IT = "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n"
+_MAY_BE_UNSURE = re.compile(r"^openenv-scale (?:check|compare) .*$", re.MULTILINE)
 _BLOCK = re.compile(r"^(?P<level>##+) (?P<title>[^\n]+)$|^```sh\n(?P<commands>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -78,6 +81,7 @@ def test_the_document_has_a_block_for_every_step() -> None:
 
 
 def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path: Path) -> None:
+    """None fails. That a machine which stalls leaves a verdict open, by a warning or by exit code 3, is no failure."""
     bin_, wheels = programs
     work = tmp_path / "work"
     work.mkdir()
@@ -86,6 +90,7 @@ def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path:
         "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
         "PIP_FIND_LINKS": str(wheels),
         "XDG_STATE_HOME": f"{tmp_path}/state",
+        "PYTEST_ADDOPTS": "--openenv-inconclusive=warn",
     }
     for block in blocks():
         with component(block.section, tmp_path) as (variables, otherwise):
@@ -93,8 +98,9 @@ def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path:
             for written, said in otherwise.items():
                 assert written in commands
                 commands = commands.replace(written, said)
+            script = _ENDED_WITH_IT + _MAY_BE_UNSURE.sub(r"\g<0> || (($? == 3))", commands)
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", commands],
+                ["bash", "-euo", "pipefail", "-c", script],
                 cwd=work,
                 env={**alone, **variables},
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -51,7 +53,9 @@ def test_the_wheel_holds_the_package_its_types_and_its_license_and_no_tests(whee
     assert f"{PACKAGE}/py.typed" in names
     assert {f"{PACKAGE}/reports/templates/{name}" for name in ("report.html.j2", "report.css")} <= set(names)
     assert f"{info}/licenses/LICENSE" in names
-    assert not [name for name in names if re.search(r"(^|/)(tests|conftest\.py|__pycache__)(/|$)", name)]
+    assert not [name for name in names if re.search(r"(^|/)(tests|__pycache__)(/|$)", name)]
+    # The suite's own is part of the suite; the project's is not.
+    assert [name for name in names if name.endswith("conftest.py")] == [f"{PACKAGE}/suite/conftest.py"]
 
 
 def deployed(wheel: Path) -> dict[str, bytes]:
@@ -112,6 +116,22 @@ def test_the_main_job_runs_where_nothing_but_the_wheel_is_installed(bare: Path, 
 
     imported = run([str(bare / "python"), "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)"], tmp_path)
     assert Path(imported.stdout.strip()).is_relative_to(bare.parent), imported.stderr
+
+
+def test_the_first_command_of_the_readme_needs_nothing_but_what_it_installs(wheel: Path, tmp_path: Path) -> None:
+    first = re.search(
+        r"^    python3 -m venv .* && \.venv/bin/(pytest .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert first is not None
+    # What pytest reads of a checkout when it runs there.
+    for name in ("conftest.py", "pyproject.toml", "tox.ini"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    inside = make_venv(tmp_path / ".venv", wheel)
+    program, *arguments = shlex.split(first[1])
+    tested = run([str(inside / program), *arguments], tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "SLO met" in tested.stdout
 
 
 def test_the_suite_judges_a_url_with_no_test_file_at_all(bare: Path, tmp_path: Path) -> None:

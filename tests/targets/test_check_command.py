@@ -1,0 +1,189 @@
+"""`openenv-scale check` against real servers: OpenEnv's own, over TLS, over HTTP only, and one that never answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from checking_subjects import subject
+from defects.running import in_process
+from openenv_servers import SERVERS, openenv_server
+from openenv_venvs import openenv_python_or_skip
+from pytest_openenv_scale.checks.validate import ask_criteria
+from server_process import running_server
+
+pytestmark = pytest.mark.real
+
+TLS = Path(__file__).resolve().parents[1] / "tls"
+BY_ID = {server.id: server for server in SERVERS}
+ENVIRON = {**os.environ, "COLUMNS": "110"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pytest_openenv_scale", "check", *arguments]
+
+
+def check(*arguments: str, **environ: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error, both with single spaces."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, env={**ENVIRON, **environ}, timeout=240, check=False
+    )
+    return done.returncode, " ".join(done.stdout.split()), " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["openenv-0.10-echo-sync-1w", "openenv-0.10-benchmark-async-1w"])
+def test_sixty_four_sessions_on_openenv(name, tmp_path):
+    file = tmp_path / "found.json"
+    with openenv_server(replace(BY_ID[name], max_envs=64), tmp_path) as server:
+        code, out, err = check(server.url, "--sessions", "64", "--json", str(file))
+    assert (code, err) == (0, ""), out
+    outcomes = {question["name"]: question["outcome"] for question in json.loads(file.read_text())["questions"]}
+    assert set(outcomes.values()) == {"met"}, out
+    assert "64 sessions fit, and no more: " in out
+    assert "one dropped without goodbye made room after" in out
+
+
+def test_past_the_limit_of_several_workers_the_arithmetic_is_told(tmp_path):
+    server = replace(BY_ID["openenv-0.10-benchmark-sync-2w"], max_envs=8)
+    with openenv_server(server, tmp_path) as running:
+        code, out, err = check(running.url, "--sessions", "40")
+    assert (code, err) == (1, "")
+    assert "16 of 40 sessions fit: CAPACITY_REACHED at 16 sessions = 2 workers × 8" in out
+    assert "MAX_CONCURRENT_ENVS ≥ 20 per worker" in out
+
+
+@pytest.mark.parametrize("name", ["openenv-0.10-seeded-sync-1w", "core-0.2.0-echo-sync-1w", "core-0.3.0-echo-async-1w"])
+def test_what_openenv_validate_says_is_foretold(name, tmp_path):
+    """Of old servers too, which fail some of it; asked with the validator of openenv 0.10."""
+    python = openenv_python_or_skip("openenv==0.10.0")
+    script = (
+        "import json, sys; from openenv.cli._validation import validate_running_environment as ask;"
+        "print(json.dumps({one['id']: one['passed'] for one in ask(sys.argv[1])['criteria']}))"
+    )
+    with openenv_server(BY_ID[name], tmp_path) as server:
+        done = subprocess.run(
+            [python, "-c", script, server.url], capture_output=True, text=True, timeout=240, check=True
+        )
+        ours = asyncio.run(ask_criteria(server.url, {}))
+    assert {one.name: one.passed for one in ours} == json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_server_with_http_only_exits_2(tmp_path):
+    with http_only(tmp_path) as url:
+        code, out, err = check(url)
+    assert (code, out) == (2, "")
+    assert "has no WebSocket sessions: the WebSocket handshake at /ws was answered" in err
+    assert "while POST /reset works" in err
+
+
+@contextmanager
+def http_only(folder: Path) -> Iterator[str]:
+    """What OpenEnv was before 0.2.0: /reset and /step over HTTP."""
+    folder.joinpath("old_app.py").write_text(
+        "from starlette.applications import Starlette\n"
+        "from starlette.responses import JSONResponse\n"
+        "from starlette.routing import Route\n"
+        "async def reset(request):\n"
+        "    return JSONResponse({'observation': {}, 'reward': None, 'done': False})\n"
+        "app = Starlette(routes=[Route('/reset', reset, methods=['POST'])])\n"
+    )
+    with uvicorn("old_app:app", folder) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def uvicorn(app: str, folder: Path, *options: str) -> Iterator[int]:
+    arguments = [app, "--app-dir", str(folder), "--port", "0", "--ws", "websockets-sansio", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "MAX_CONCURRENT_ENVS": "8"},
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "running on" in line:
+                yield int(line.split("127.0.0.1:")[1].split()[0])
+                break
+        else:
+            pytest.fail("uvicorn did not start")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_https_and_wss_with_an_authority_of_ones_own():
+    options = ("--ssl-certfile", str(TLS / "server.pem"), "--ssl-keyfile", str(TLS / "server.pem"))
+    with uvicorn("defects.app:app", TLS.parent, *options) as port:
+        trusted = {"SSL_CERT_FILE": str(TLS / "authority.pem")}
+        for scheme in ("https", "wss"):
+            code, out, err = check(f"{scheme}://localhost:{port}", "--sessions", "8", **trusted)
+            assert (code, err) == (0, ""), out
+            assert "✓ validate openenv validate --url: 6 of 6 criteria pass" in out
+        code, out, err = check(f"https://localhost:{port}", "--sessions", "8")
+        assert (code, out) == (2, "")
+        assert "has a certificate that is not trusted" in err
+        code, out, err = check(f"http://localhost:{port}", "--sessions", "8")
+        assert (code, out) == (2, "")
+        assert "write https://" in err
+
+
+@pytest.mark.parametrize(
+    ("defect", "said"),
+    [
+        ("shared_state", "16 sessions fit, but sessions are not isolated and a session shows the last one's episode"),
+        ("sequential_state", "16 sessions fit, but a session shows the last one's episode"),
+        ("blocking_step", "16 sessions fit, but a step blocks the others"),
+        ("leaked_slots", "16 sessions fit, but slots do not come back"),
+        ("leaked_slots_on_close", "16 sessions fit, but slots do not come back"),
+    ],
+)
+def test_a_defect_exits_1_and_is_named_alone(defect, said):
+    with in_process(defect, 16) as (_, address):
+        code, out, err = check(f"http://{address}", "--sessions", "16")
+    assert (code, err) == (1, "")
+    assert f"✗ {said} (" in out
+
+
+def test_a_server_built_in_with_two_workers():
+    with running_server("--workers", 2, "--max-envs", 8) as (_, address):
+        code, out, _ = check(f"http://{address}", "--sessions", "64")
+    assert code == 1
+    assert "16 of 64 sessions fit: CAPACITY_REACHED at 16 sessions = 2 workers × 8" in out
+
+
+def test_ctrl_c_exits_130_and_leaves_no_session_open():
+    with in_process("queues_past_limit", 4) as (_, address):
+        process = subprocess.Popen(
+            command(f"http://{address}", "--sessions", "8"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRON,
+        )
+        assert process.stdout is not None
+        # It is now opening sessions, four of which are never answered.
+        while "reachable" not in (line := process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (130, "")
+        assert asyncio.run(_opened(address, 4)) == 4
+
+
+async def _opened(address: str, wanted: int) -> int:
+    """How many sessions get in within two seconds each."""
+    async with subject(f"http://{address}").client() as client:
+        return sum(session.first.good for session in await client.start_many([{}] * wanted))

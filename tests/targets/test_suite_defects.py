@@ -1,0 +1,76 @@
+"""The suite can fail: a server with a planted defect fails the tests of that subject and passes all others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from suite_run import run_suite
+
+pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
+
+TESTS = Path(__file__).parents[1]
+
+SUBJECTS = {
+    *("scaling", "isolation", "capacity", "responsiveness", "churn"),
+    *("protocol", "determinism", "endurance", "fairness"),
+}
+
+DEFECTS: dict[str, set[str]] = {
+    # What a session observes changes with what its neighbours do, so determinism sees it as well.
+    "shared_state": {"isolation", "determinism"},
+    "shared_record": {"isolation"},
+    "sequential_state": {"isolation"},
+    "global_random": {"determinism"},
+    # A slot that a dropped session keeps is missed where slots are freed one by one, and where hundreds are dropped.
+    "leaked_slots": {"capacity", "churn"},
+    # That every fourth session keeps its slot leaves none for the tests that come later.
+    "slowly_leaked_slots": {"churn"},
+    "deadlock_past_limit": {"capacity"},
+    "queues_past_limit": {"capacity"},
+    "silent_hang": {"protocol"},
+    "crash_on_bad_json": {"protocol"},
+    "crash_session_on_bad_json": {"protocol"},
+    "wrong_code": {"protocol"},
+    "memory_per_step": {"endurance"},
+    "memory_per_session": {"churn"},
+    "thread_per_session": {"churn"},
+    "descriptor_per_session": {"churn"},
+    "slower_with_time": {"endurance"},
+    "unfair_lock": {"fairness"},
+    "blocking_step": {"responsiveness"},
+}
+
+
+def target(defect: str, *more: str, slots: int = 12) -> str:
+    keys = ("server=uvicorn", f"env.DEFECT={defect}", f"env.MAX_CONCURRENT_ENVS={slots}", *more)
+    return ",".join(("local:defects.app:app", *keys))
+
+
+def python_path() -> str:
+    return os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+
+
+def test_a_sound_server_passes_every_test(tmp_path):
+    run = run_suite(tmp_path, "--openenv-target", target("none"), PYTHONPATH=python_path())
+    assert run.subjects("met") == SUBJECTS, run.told
+    assert set(run.outcomes.values()) == {"met"}, run.told
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_defect_fails_its_tests_and_passes_all_others(defect, tmp_path):
+    # A process that ends on bad JSON is one of two, so that there is a server left for the other questions.
+    asked = target(defect, "workers=2", slots=6) if defect == "crash_on_bad_json" else target(defect)
+    run = run_suite(tmp_path, "--openenv-target", asked, PYTHONPATH=python_path())
+    assert run.subjects("missed") == DEFECTS[defect], run.told
+    assert run.subjects("inconclusive") <= DEFECTS[defect], run.told
+    assert run.subjects("met") >= SUBJECTS - DEFECTS[defect], run.told
+    assert run.subjects("skipped") == set(), run.told
+
+
+def test_what_is_no_defect_fails_nothing(tmp_path):
+    run = run_suite(tmp_path, "--openenv-target", target("no_seed"), PYTHONPATH=python_path())
+    assert run.subjects("skipped") == {"determinism"}, run.told
+    assert run.subjects("met") == SUBJECTS - {"determinism"}, run.told
