@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openenv_venvs import openenv_python_or_skip
+from openenv_venvs import PACKAGES, openenv_python_or_skip
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.targets.process import ServerProcess
 from pytest_openenv_scale.targets.ready import wait_until_ready
@@ -53,7 +53,7 @@ class RunningServer:
     log_path: Path
 
 
-_0_10, _0_3, _0_2_3, _0_2_0 = "openenv==0.10.0", "openenv-core==0.3.0", "openenv-core==0.2.3", "openenv-core==0.2.0"
+_0_10, _0_3, _0_2_3, _0_2_0 = PACKAGES
 
 SERVERS = (
     OpenEnvServer("openenv-0.10-echo-sync-1w", _0_10, "echo:app"),

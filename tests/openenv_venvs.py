@@ -1,6 +1,7 @@
 """Virtual environments that hold the real OpenEnv packages, one each because they install the same modules.
 
-They are made once, in a folder outside the repository (OPENENV_SCALE_VENVS, else the user's cache), and kept.
+They are made once, in a folder outside the repository (OPENENV_SCALE_VENVS, else the user's cache), and kept: on first
+use, or all of them at once by `python tests/openenv_venvs.py`, so that no installation runs between two measurements.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+OPENENV_0_10 = "openenv==0.10.0"
+PACKAGES = (OPENENV_0_10, "openenv-core==0.3.0", "openenv-core==0.2.3", "openenv-core==0.2.0")
 
 # Each of these takes about a minute and half a gigabyte; a slow index takes longer, a dead one must not hang.
 INSTALL_TIMEOUT_S = 900
@@ -103,3 +108,20 @@ def _run(command: list[str], failure: str) -> str:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
         raise OpenEnvUnavailableError(f"{failure}: exit code {done.returncode}\n{said}")
     return done.stdout
+
+
+def make_all() -> None:
+    """Make the environment of every package, two at a time; one that cannot be made is told, and its tests will say."""
+
+    def make(spec: str) -> None:
+        try:
+            print(f"{spec}: {openenv_python(spec)}", flush=True)
+        except OpenEnvUnavailableError as error:
+            print(f"{spec}: {error}", file=sys.stderr, flush=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(make, PACKAGES))
+
+
+if __name__ == "__main__":
+    make_all()

@@ -18,7 +18,7 @@ import pytest
 from checking_subjects import subject
 from defects.running import in_process
 from openenv_servers import SERVERS, openenv_server
-from openenv_venvs import openenv_python_or_skip
+from openenv_venvs import OPENENV_0_10, openenv_python_or_skip
 from pytest_openenv_scale.checks.validate import ask_criteria
 from server_process import running_server
 
@@ -65,7 +65,7 @@ def test_past_the_limit_of_several_workers_the_arithmetic_is_told(tmp_path):
 @pytest.mark.parametrize("name", ["openenv-0.10-seeded-sync-1w", "core-0.2.0-echo-sync-1w", "core-0.3.0-echo-async-1w"])
 def test_what_openenv_validate_says_is_foretold(name, tmp_path):
     """Of old servers too, which fail some of it; asked with the validator of openenv 0.10."""
-    python = openenv_python_or_skip("openenv==0.10.0")
+    python = openenv_python_or_skip(OPENENV_0_10)
     script = (
         "import json, sys; from openenv.cli._validation import validate_running_environment as ask;"
         "print(json.dumps({one['id']: one['passed'] for one in ask(sys.argv[1])['criteria']}))"

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from openenv_venvs import openenv_python_or_skip
+from openenv_venvs import OPENENV_0_10, PACKAGES, openenv_python_or_skip
 from server_process import running_server
 
 pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
@@ -65,10 +65,7 @@ def url(request):
         yield f"http://{address}"
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["openenv==0.10.0", "openenv-core==0.3.0", "openenv-core==0.2.3", "openenv-core==0.2.0"],
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_openenvs_own_client_plays_an_episode(package, url):
     python = openenv_python_or_skip(package)
     for _ in range(2):
@@ -84,7 +81,7 @@ def test_openenvs_own_client_plays_an_episode(package, url):
 
 
 def test_openenv_validate_passes_every_check(url):
-    python = openenv_python_or_skip("openenv==0.10.0")
+    python = openenv_python_or_skip(OPENENV_0_10)
     done = run(python, "-m", "openenv.cli", "validate", "--url", url, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)

@@ -13,7 +13,7 @@ import pytest
 
 from docker_engine import BASE_IMAGE, docker, engine_or_skip, server_wheels
 from installed_wheel import build_wheel, install, make_venv, pip, run
-from openenv_venvs import openenv_python_or_skip
+from openenv_venvs import OPENENV_0_10, openenv_python_or_skip
 from pytest_openenv_scale.targets.engine import Engine
 from pytest_openenv_scale.targets.images import ImageSource, obtain_image
 from pytest_run import PytestRun
@@ -54,7 +54,7 @@ app = Starlette(routes=[Route("/health", health), WebSocketRoute("/ws", play)])
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Programs of an environment on top of the one that holds openenv: the wheel, what it asks for, and uv."""
-    openenv = openenv_python_or_skip("openenv==0.10.0")
+    openenv = openenv_python_or_skip(OPENENV_0_10)
     folder = tmp_path_factory.mktemp("with-openenv")
     found = subprocess.run(
         [str(openenv), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
