@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,13 +17,18 @@ def test_name(item: pytest.Item, target_id: str | None) -> str:
     """Return the node id of a test without the part that names the target, so that runs compare.
 
     That of a file outside the root directory, named as such, begins with `::`: it gets the file's name, which it has
-    where its folder or package is named.
+    where its folder or package is named. So does that of an installed package, wherever its environment lies.
     """
-    test = item.nodeid if item.nodeid.partition("::")[0] else f"{item.path.name}{item.nodeid}"
+    path, colons, name = item.nodeid.partition("::")
+    test = f"{path if path and not _is_installed(item.path) else item.path.name}{colons}{name}"
     if target_id is None:
         return test
     alone, last = f"[{target_id}]", f"-{target_id}]"
     return f"{test.removesuffix(last)}]" if test.endswith(last) else test.removesuffix(alone)
+
+
+def _is_installed(path: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:

@@ -190,3 +190,20 @@ def test_the_rerun_command_finds_the_test_from_another_folder_and_in_an_installe
     inner.run(*shlex.split(said.removeprefix("rerun: "))[1:]).assert_outcomes(failed=1)
     names = [json.loads((run / "report.json").read_text())["sweeps"][0]["test"] for run in inner.runs[-2:]]
     assert names == ["test_scaling.py::test_scaling"] * 2
+
+
+def test_a_test_of_an_installed_package_has_the_same_name_wherever_its_environment_lies(inner, monkeypatch):
+    installed = inner.path / ".venv" / "lib" / "site-packages"
+    (installed / "ready_made").mkdir(parents=True)
+    (installed / "ready_made" / "__init__.py").touch()
+    (installed / "ready_made" / "test_it.py").write_text(
+        "import pytest\n\n\n@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\n"
+        "def test_scale(scaling):\n    scaling.run()\n"
+    )
+    monkeypatch.syspath_prepend(installed)
+    first = inner.run("--pyargs", "ready_made", "--openenv-target", "fake,capacity=1")
+    (said,) = {line.strip() for line in first.outlines if "rerun: pytest" in line}
+    assert said.startswith("rerun: pytest --pyargs ready_made.test_it::test_scale ")
+    inner.run(*shlex.split(said.removeprefix("rerun: "))[1:]).assert_outcomes(failed=1)
+    names = [json.loads((run / "report.json").read_text())["sweeps"][0]["test"] for run in inner.runs[-2:]]
+    assert names == ["test_it.py::test_scale"] * 2

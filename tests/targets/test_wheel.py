@@ -132,6 +132,8 @@ def test_the_first_command_of_the_readme_needs_nothing_but_what_it_installs(whee
     tested = run([str(inside / program), *arguments], tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "SLO met" in tested.stdout
+    # Not by where the environment lies.
+    assert "  test_scaling.py::test_scaling\n" in tested.stdout
 
 
 def test_the_suite_judges_a_url_with_no_test_file_at_all(bare: Path, tmp_path: Path) -> None:
