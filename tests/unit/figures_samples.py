@@ -62,6 +62,20 @@ def many_long_names() -> Study:
     )
 
 
+def fine_grid() -> Study:
+    """Two infrastructures over two waits at sixteen batches: more than a tile has room for its text in one line."""
+    batches = {2**at: (1.0 if at < 12 else 0.7, 0.002 * 1.7**at) for at in range(15)} | {24_576: (0.0, 0.0)}
+    curves = {("ws", wait): batches for wait in (0.1, 1.0)}
+    first = sample("local-hypercorn", curves=curves)
+    return a_study(first, sample("local-uvicorn", curves=curves, target="local,server=uvicorn"))
+
+
+def dense_grid() -> Study:
+    """One infrastructure at twenty-six batches: more than a tile has room for any figure."""
+    batches = {100 * at: (1.0 if at < 20 else 0.5, 0.002 * at) for at in range(1, 27)}
+    return a_study(sample("local-hypercorn", batches))
+
+
 def stored(folder: Path) -> Study:
     """Two infrastructures over two waits, with a row per session on disk."""
     curves = {

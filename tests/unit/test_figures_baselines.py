@@ -39,6 +39,11 @@ PICTURES: dict[str, tuple[Callable[[Path], Study], str]] = {
     **{f"doubt-{key}": (lambda _: figures_samples.in_doubt(), key) for key in ("scaling", "max_batch", "p99")},
     **{f"point-{key}": (lambda _: figures_samples.one_point(), key) for key in ("scaling", "throughput")},
     **{f"many-{key}": (lambda _: figures_samples.many_long_names(), key) for key in ("scaling", "max_batch")},
+    **{
+        f"fine-{key}": (lambda _: figures_samples.fine_grid(), key)
+        for key in ("scaling", "p99", "latency", "throughput")
+    },
+    "dense-p99": (lambda _: figures_samples.dense_grid(), "p99"),
     "replicas-nodes": (lambda _: figures_samples.replicas(), "nodes"),
     "stored-overhead": (figures_samples.stored, "overhead"),
     "stored-concurrency": (figures_samples.stored, "concurrency"),

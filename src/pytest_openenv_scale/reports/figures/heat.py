@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log10
+from math import ceil, log10
 from typing import Any
 
 from pytest_openenv_scale.core import format as text_of
@@ -12,6 +12,9 @@ from . import content as c
 from .palette import heat
 
 KEY = "p99"
+_SIGNS = {c.PASSES: "", c.FAILS: "✕", c.DOUBTFUL: "?"}
+_ONE_LINE_IN, _LABEL_IN, _FIGURE_IN = 0.6, 0.4, 0.35
+"""Inches a tile needs for a figure with its sign in one line, for the label of its batch, and for a figure at all."""
 _TILES = ("infrastructure", "panel", "batch", "p99", "state", "shade", "text")
 
 
@@ -25,14 +28,13 @@ def content(study: Study) -> c.Content | None:
         return None
     low, high = (log10(max(value, 1e-4)) for value in (min(known), max(known)))
     span = max(high - low, 1.0)
-    marks = {c.PASSES: "", c.FAILS: " ✕", c.DOUBTFUL: " ?"}
     rows: list[tuple[Any, ...]] = []
     for curve, point, value in measured:
         state = c.state_of(point)
         shade = None if value is None else heat((log10(max(value, 1e-4)) - low) / span)
         text = "none" if value is None else text_of.seconds(value)
         place = curve.infrastructure, c.panel_of(curve), point.batch
-        rows.append((*place, value, state, shade, text + marks[state]))
+        rows.append((*place, value, state, shade, f"{text} {_SIGNS[state]}".rstrip()))
     curves = [curve for curve in study.curves if curve.points]
     names, panels = c.infrastructures_of(study, curves), c.panels_of(curves)
     states = {row[4] for row in rows}
@@ -84,9 +86,11 @@ def draw(shown: c.Content) -> Any:
         palette.INK if shade is None else "#fdfdfd" if palette.is_dark(shade) else "#101010"
         for shade in shown.frames["tiles"]["shade"]
     ]
-    narrow = stack.panel_width / len(batches) < 0.6
+    room = stack.panel_width / len(batches)
+    narrow, labelled = room < _ONE_LINE_IN, batches[:: ceil(_LABEL_IN / room)]
     if narrow:
-        tiles["text"] = tiles["text"].str.replace(" ([✕?])", r"\n\1", regex=True)
+        texts = zip(tiles["text"], tiles["state"], strict=True)
+        tiles["text"] = [_in_little_room(text, _SIGNS[state], room) for text, state in texts]
     return (
         p9.ggplot(tiles, p9.aes("x", "y"))
         + p9.geom_tile(p9.aes(fill="fill"), width=0.94, height=0.88)
@@ -94,8 +98,8 @@ def draw(shown: c.Content) -> Any:
         + p9.scale_fill_identity()
         + p9.scale_colour_identity()
         + p9.scale_x_continuous(
-            breaks=list(range(len(batches))),
-            labels=[c.batch_text(batch) for batch in batches],
+            breaks=[batches.index(batch) for batch in labelled],
+            labels=[c.batch_text(batch) for batch in labelled],
             limits=(-0.55, max(len(batches), 3) - 0.45),
             expand=(0, 0),
         )
@@ -103,4 +107,12 @@ def draw(shown: c.Content) -> Any:
         + labels(shown, x="batch (sessions asked for at once)", y="")
         + the_theme(*stack.size(shown, 0.42), grid="", legend="none")
         + p9.theme(axis_line_x=p9.element_blank())
+        + (p9.theme(axis_text_x=p9.element_text(size=7)) if narrow else p9.theme())
     )
+
+
+def _in_little_room(text: str, sign: str, room: float) -> str:
+    """Return what a tile of so many inches says: the sign below the figure, or the sign alone."""
+    if room < _FIGURE_IN:
+        return sign
+    return f"{text.removesuffix(f' {sign}')}\n{sign}" if sign else text
