@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 from .environment import Action, Environment
 from .server import Server, Session
@@ -21,7 +21,7 @@ class SharedState(Server):
 
 
 class _SharedRecordEnvironment(Environment):
-    record: dict[str, Any] = {"episode_id": None, "step_count": 0}  # noqa: RUF012
+    record: ClassVar[dict[str, Any]] = {"episode_id": None, "step_count": 0}
 
     def reset(self, seed: Any = None, episode_id: Any = None) -> dict[str, Any]:
         told = super().reset(seed, episode_id)

@@ -53,10 +53,9 @@ async def answering(**changes: Any) -> AsyncIterator[tuple[str, list[web.Request
     app.router.add_route("*", "/{any:.*}", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}", heard  # type: ignore[union-attr]
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", heard
     finally:
         await runner.cleanup()
 
