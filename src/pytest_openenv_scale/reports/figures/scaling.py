@@ -96,7 +96,7 @@ def draw(shown: c.Content) -> Any:
     beside = side_by_side(names, list(points["batch"]))
     for table in (points, ends):
         table["x"] = table["batch"] * table["infrastructure"].astype(str).map(beside).astype(float)
-    limits["text"] = [f"{limit * 100:.4g} % asked for" for limit in limits["limit"]]
+    limits["text"] = [f"{limit * 100:.4g} % needed" for limit in limits["limit"]]
     first, last = points["batch"].min(), points["batch"].max()
     limits["x"] = first
     span = max(last / first, 2.0) ** 0.045
