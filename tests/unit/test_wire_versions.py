@@ -1,136 +1,30 @@
-"""What older OpenEnv versions answered otherwise than the newest: a table, and the proof that it is the whole of it."""
+"""The recordings of real servers: comparable, and different between versions in what is listed and in nothing else."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
-from wire_cases import (
-    NEWEST,
-    VERSIONS,
-    Conversation,
-    Exchange,
-    Settling,
-    capacity,
-    conversations,
-    environments,
-    every_conversation,
-    exchanges,
-)
-
-# 1. Before 0.4.2 observations have no `metadata`, neither in them nor beside them.
-WITHOUT_METADATA = VERSIONS[: VERSIONS.index("0.4.2")]
-METADATA_CHARACTERS = len('"metadata": {}, ')
-
-# 2. What was said back in these conversations, all of it.
-NO_MCP = {"type": "error", "data": {"message": "Unknown message type: mcp", "code": "UNKNOWN_TYPE"}}
-NO_TOOLS = {"code": -32603, "message": "Environment does not support MCP"}
-NO_CREATE = {"code": -32601, "message": "Method not found: openenv/session/create"}
-NO_METHOD = {"code": -32601, "message": "Method not found: "}
-CLOSED = (1000, "")
-A_PLAIN_RESET = "the answer to a plain reset, and no close"
+import wire_cases
+import wire_versions
+from wire_cases import Settling
 
 
-def rpc(request_id: int | None, error: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "mcp", "data": {"jsonrpc": "2.0", "id": request_id, "error": error}}
+def test_versions_differ_in_what_is_listed_and_in_nothing_else():
+    assert wire_versions.differences() == []
 
 
-HEARD: dict[str, dict[tuple[str, ...], Any]] = {
-    "mcp_in_ws_tools_list": {("0.2.0",): (NO_MCP, CLOSED), ("0.2.1",): (rpc(1, NO_TOOLS), CLOSED)},
-    "mcp_in_ws_bad": {("0.2.0",): (NO_MCP, CLOSED), ("0.2.1",): (rpc(None, NO_METHOD), CLOSED)},
-    "mcp_in_ws_session_create": {("0.2.0",): (NO_MCP, CLOSED), ("0.2.1",): (rpc(1, NO_CREATE), CLOSED)},
-    "mcp_socket": {("0.2.0", "0.2.1"): (403,)},
-    "full_mcp": {("0.2.0", "0.2.1"): (403,)},
-    # The query was not read.
-    "ws_unknown_session_id": {("0.2.0", "0.2.1", "0.2.3", "0.3.0", "0.4.2"): A_PLAIN_RESET},
-}
-
-# 3. The status of these HTTP requests; with 404 and 405 comes `{"detail": …}`. None: it was not made.
-STATUS: dict[str, dict[tuple[str, ...], int | None]] = {
-    "GET /list_environments": {("0.2.0", "0.2.1", "0.2.3", "0.3.0"): 404},
-    "GET /mcp": {("0.2.0", "0.2.1"): 404},
-    "POST /mcp": {("0.2.0", "0.2.1"): 404},
-    "POST /mcp openenv/session/close": {("0.2.0", "0.2.1"): None},
-}
-# 4. `/schema` describes the answer to a reset since later.
-WITHOUT_RESET_SCHEMA = ("0.2.0", "0.2.1", "0.2.3", "0.3.0")
-
-# 5. What was recorded with a few versions only.
-RECORDED_WITH = {"factory_fails": ("0.2.0", "0.3.0"), "frame_of_17_megabytes": ("0.2.0", "0.3.0")}
-
-OLDER = [(version, environment) for version in VERSIONS[:-1] for environment in environments(version)]
+def test_a_line_of_the_table_too_many_or_too_few_is_noticed(monkeypatch):
+    listed = {name: versions for name, versions in wire_versions.HEARD.items() if name != "mcp_socket"}
+    monkeypatch.setattr(wire_versions, "HEARD", listed | {"happy": {("0.2.0",): (403,)}})
+    monkeypatch.setattr(wire_versions, "STATUS", {"GET /mcp": {("0.3.0",): 404}})
+    lines = wire_versions.differences()
+    assert any(line.startswith("0.2.1 probe: mcp_socket: answered (403,)") for line in lines)
+    assert any(line.startswith("0.2.0 probe: happy: answered ") for line in lines)
+    assert any(line.startswith("0.2.0 benchmark: POST /mcp: answered (404,") for line in lines)
+    assert any(line.startswith("0.3.0 benchmark: GET /mcp: answered ") for line in lines)
 
 
-def listed(table: dict[str, dict[tuple[str, ...], Any]], name: str, version: str) -> list[Any]:
-    """What the table says of this one in this version: nothing, or one value."""
-    return [value for versions, value in table.get(name, {}).items() if version in versions]
-
-
-def as_of(version: str, value: Any) -> Any:
-    """What the newest version said, without what this one did not have yet."""
-    if version not in WITHOUT_METADATA:
-        return value
-    if isinstance(value, list | tuple):
-        return type(value)(as_of(version, item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    if "$characters" in value:
-        return {"$characters": value["$characters"] - METADATA_CHARACTERS}
-    return {key: as_of(version, item) for key, item in value.items() if key != "metadata"}
-
-
-def by_name(version: str, environment: str) -> dict[str, Conversation]:
-    full = capacity(version, environment)
-    return {found.name: found for found in (*conversations(version, environment), full.ws, full.mcp)}
-
-
-def expected(version: str, environment: str, name: str) -> tuple[Any, ...]:
-    """What this version must have answered if the tables are right."""
-    newest = by_name(NEWEST, environment)
-    for heard in listed(HEARD, name, version):
-        return as_of(version, newest["reset_without_data"].heard[:1]) if heard == A_PLAIN_RESET else heard
-    return as_of(version, newest[name].heard)
-
-
-@pytest.mark.parametrize(("version", "environment"), OLDER)
-def test_an_older_version_answered_as_the_newest_but_for_what_is_listed(version, environment):
-    found = by_name(version, environment)
-    unlisted = {name for name, one in found.items() if one.heard != expected(version, environment, name)}
-    assert unlisted == set()
-
-
-@pytest.mark.parametrize(("version", "environment"), OLDER)
-def test_whatever_is_listed_did_differ(version, environment):
-    found, newest = by_name(version, environment), by_name(NEWEST, environment)
-    same = {name for name in HEARD if found[name].heard == as_of(version, newest[name].heard)}
-    assert same == {name for name in HEARD if not listed(HEARD, name, version)}
-
-
-@pytest.mark.parametrize(("version", "environment"), OLDER)
-def test_every_version_was_told_the_same(version, environment):
-    found, newest = by_name(version, environment), by_name(NEWEST, environment)
-    missing = {name for name, versions in RECORDED_WITH.items() if version not in versions}
-    assert newest.keys() - found.keys() == (missing if environment == "probe" else set())
-    assert found.keys() <= newest.keys()
-    for name, one in found.items():
-        assert [turn.said for turn in one.turns] == said_in(newest[name], one), name
-
-
-def said_in(newest: Conversation, older: Conversation) -> list[Any]:
-    """What the newest was told; a version that greets with a close or refuses the handshake was told nothing."""
-    if older.status != 101:
-        return []
-    return [turn.said for turn in newest.turns] or [{"type": "reset", "data": {}}] * len(older.turns)
-
-
-# The recordings themselves
-
-
-@pytest.mark.parametrize("conversation", every_conversation(), ids=str)
-def test_a_recording_holds_nothing_that_differs_between_equal_runs(conversation):
-    settle = Settling()
-    assert tuple(settle(said) for said in conversation.heard) == conversation.heard
+def test_a_recording_that_was_not_settled_is_noticed(monkeypatch):
+    monkeypatch.setattr(wire_cases, "_IDENTITIES", ("text",))
+    assert any(line.endswith(": holds what differs between equal runs") for line in wire_versions.differences())
 
 
 def test_settling_keeps_apart_what_was_apart():
@@ -141,45 +35,3 @@ def test_settling_keeps_apart_what_was_apart():
     assert settle({"message": "Invalid JSON: Expecting value"}) == {"message": "Invalid JSON: …"}
     assert settle({"message": "'text'"}) == {"message": "…"}
     assert settle({"message": "Unknown session_id: x"}) == {"message": "Unknown session_id: x"}
-
-
-# HTTP
-
-
-def name_of(exchange: Exchange) -> str:
-    closing = " openenv/session/close" if "openenv/session/close" in (exchange.body or "") else ""
-    return f"{exchange.method} {exchange.path}{closing}"
-
-
-def http_answers(version: str, environment: str) -> dict[tuple[Any, ...], tuple[Exchange, tuple[Any, ...]]]:
-    """Status and answer of each request, also those to a full server."""
-    asked = [*exchanges(version, environment), *((found, "full") for found in capacity(version, environment).http)]
-    rows = [found if isinstance(found, tuple) else (found, "") for found in asked]
-    return {(one.method, one.path, one.body, when): (one, (one.status, one.answer)) for one, when in rows}
-
-
-def http_expected(version: str, exchange: Exchange) -> tuple[Any, ...] | None:
-    """What this version must have answered to this request of the newest one; None where it was not made."""
-    for status in listed(STATUS, name_of(exchange), version):
-        return None if status is None else (status, {"detail": "Not Found"})
-    answer = as_of(version, exchange.answer)
-    if exchange.path == "/schema" and version in WITHOUT_RESET_SCHEMA:
-        answer = {part: schema for part, schema in answer.items() if part != "reset_observation"}
-    return exchange.status, answer
-
-
-@pytest.mark.parametrize(("version", "environment"), OLDER)
-def test_an_older_version_answered_http_as_the_newest_but_for_what_is_listed(version, environment):
-    newest, found = http_answers(NEWEST, environment), http_answers(version, environment)
-    told = {key: http_expected(version, exchange) for key, (exchange, _) in newest.items()}
-    assert {key for key, (_, answer) in found.items() if answer != told[key]} == set()
-    assert newest.keys() - found.keys() == {key for key, answer in told.items() if answer is None}
-
-
-@pytest.mark.parametrize("version", [version for version in VERSIONS[:-1] if "benchmark" in environments(version)])
-def test_whatever_is_listed_of_http_did_differ(version):
-    newest, found = http_answers(NEWEST, "benchmark"), http_answers(version, "benchmark")
-    same = {name_of(exchange) for key, (exchange, answer) in newest.items() if key in found and found[key][1] == answer}
-    assert not {name for name in STATUS if listed(STATUS, name, version)} & same
-    if version in WITHOUT_RESET_SCHEMA:
-        assert "GET /schema" not in same
