@@ -17,15 +17,14 @@ import psutil
 import pytest
 from websockets.exceptions import WebSocketException
 
+from defects import client as clients
 from defects import promises as p
 from defects.client import Client, opened, several
 from defects.planted import DEFECTS
 from defects.planted_slots import SlowlyLeakedSlots
 from defects.running import TESTS, in_process, in_thread
 
-pytestmark = pytest.mark.real
-
-LIMIT = 16
+LIMIT = 8
 RESOURCES = {"memory_per_step", "memory_per_session", "thread_per_session", "descriptor_per_session"}
 
 BREAKS: dict[str, set[p.Promise]] = {
@@ -77,10 +76,18 @@ async def broken(defect: str, tried: list[p.Promise]) -> set[p.Promise]:
         return {promise for promise in tried if not await kept(promise, address)}
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a promise is expected to be broken, what comes late need not be waited for."""
+    monkeypatch.setattr(clients, "ANSWER_S", 0.5)
+    monkeypatch.setattr(clients, "FREE_S", 0.5)
+
+
 def test_what_each_defect_breaks_is_written_down() -> None:
     assert set(BREAKS) | {"one_session"} == set(DEFECTS)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("defect", [defect for defect in BREAKS if BREAKS[defect]])
 async def test_a_defect_breaks_its_promise(defect: str) -> None:
     for promise in BREAKS[defect]:
@@ -232,9 +239,11 @@ async def test_step_before_reset_and_a_reset_without_data_are_answered() -> None
             assert await client.close() == 1000
 
 
-async def test_a_slow_leak_takes_a_slot_after_hundreds_of_sessions() -> None:
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_leak_takes_a_slot_after_so_many_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SlowlyLeakedSlots, "every", 20)
     with in_thread("slowly_leaked_slots", 1) as address:
-        for _ in range(SlowlyLeakedSlots.every):
+        for _ in range(20):
             assert await p.gets_in(address)
         assert not await p.gets_in(address)
 
@@ -268,6 +277,7 @@ async def test_the_sound_server_is_sound_under_hypercorn_too() -> None:
         assert [promise for promise in p.PROMISES if not await kept(promise, address)] == []
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("defect", ["leaked_slots", "crash_on_bad_json", "silent_hang", "queues_past_limit"])
 async def test_defects_that_hang_on_the_server_show_under_hypercorn_too(defect: str) -> None:
     for promise in BREAKS[defect]:
