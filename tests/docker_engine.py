@@ -27,6 +27,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from environments import download_wheels
+
 BASE_IMAGE = "openenv-scale-test-python"
 START_S = 30.0
 _SKIPPED_MODULES = {"test", "tests", "site-packages", "dist-packages", "idlelib", "tkinter", "lib2to3"}
@@ -257,10 +259,7 @@ def _write(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def server_wheels() -> Path:
-    """Return a folder with wheels of what the benchmark environment needs, made once and kept in the user's cache.
-
-    Raises EngineUnavailableError where pip cannot get them.
-    """
+    """Return a folder with wheels of what the benchmark environment needs, made once and kept in the user's cache."""
     requirements = Path(__file__).parents[1] / "deploy" / "docker" / "requirements.txt"
     key = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -269,17 +268,8 @@ def server_wheels() -> Path:
     with folder.with_name(f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            partial = Path(tempfile.mkdtemp(dir=folder.parent))
-            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-            done = subprocess.run(
-                [*pip, "--wheel-dir", str(partial), "--requirement", str(requirements)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=600,
-            )
-            if done.returncode:
-                shutil.rmtree(partial)
-                raise EngineUnavailableError(f"pip cannot get the server's wheels: {done.stderr.strip()[-300:]}")
+            partial = folder.with_name(f"{key}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            download_wheels(partial, "--requirement", str(requirements))
             partial.rename(folder)
     return folder

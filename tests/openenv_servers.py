@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openenv_venvs import PACKAGES, openenv_python_or_skip
+from openenv_venvs import PACKAGES, openenv_python
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_openenv_scale.targets.process import ServerProcess
 from pytest_openenv_scale.targets.ready import wait_until_ready
@@ -76,7 +76,7 @@ def openenv_server(server: OpenEnvServer, folder: Path, *, start_s: float = STAR
 
     Skips the test where the package cannot be installed. Raises TargetError with the log's end where it does not start.
     """
-    python = openenv_python_or_skip(server.package)
+    python = openenv_python(server.package)
     log_path = folder / f"{server.id}.log"
     # SIGTERM should this process be killed, so that a supervisor takes its workers with it.
     process = ServerProcess(

@@ -17,7 +17,7 @@ import psutil
 import pyarrow.compute as pc
 import pytest
 
-from openenv_venvs import OPENENV_0_10, openenv_python_or_skip
+from openenv_venvs import OPENENV_0_10, openenv_python
 from pytest_run import command, environ, run_pytest, write_test
 from server_process import SRC, server_environ
 
@@ -85,7 +85,7 @@ def test_a_server_out_of_descriptors_is_named_with_ulimit(tmp_path: Path) -> Non
 
 
 def test_a_real_openenv_server_under_uvicorn_is_measured(tmp_path: Path) -> None:
-    python = openenv_python_or_skip(OPENENV_0_10)
+    python = openenv_python(OPENENV_0_10)
     (tmp_path / "served.py").write_text(
         "from openenv.core.env_server import Action, Environment, Observation, State, create_app\n"
         "class Hello(Environment):\n"

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from docker_engine import BASE_IMAGE, docker, engine_or_skip, server_wheels
-from installed_wheel import build_wheel, install, make_venv, pip, run
-from openenv_venvs import OPENENV_0_10, openenv_python_or_skip
+from environments import download_wheels, install, make_environment
+from installed_wheel import build_wheel, run
+from openenv_venvs import OPENENV_0_10, openenv_python
 from pytest_openenv_scale.targets.engine import Engine
 from pytest_openenv_scale.targets.images import ImageSource, obtain_image
 from pytest_run import PytestRun
@@ -54,7 +55,7 @@ app = Starlette(routes=[Route("/health", health), WebSocketRoute("/ws", play)])
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Programs of an environment on top of the one that holds openenv: the wheel, what it asks for, and uv."""
-    openenv = openenv_python_or_skip(OPENENV_0_10)
+    openenv = openenv_python(OPENENV_0_10)
     folder = tmp_path_factory.mktemp("with-openenv")
     found = subprocess.run(
         [str(openenv), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
@@ -62,7 +63,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         check=True,
     )
-    made = make_venv(folder / "venv")
+    made = make_environment(folder / "venv")
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     (packages / "openenv.pth").write_text(found.stdout)
     install(made, build_wheel(folder), "uv")
@@ -87,7 +88,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "server").mkdir()
     (folder / "server" / "__init__.py").touch()
     (folder / "server" / "app.py").write_text(APP)
-    pip("wheel", "--quiet", "--wheel-dir", folder / "wheels", "uvicorn>=0.35", "websockets>=15", "starlette>=0.40")
+    download_wheels(folder / "wheels", "uvicorn>=0.35", "websockets>=15", "starlette>=0.40")
     return folder
 
 

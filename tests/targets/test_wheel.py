@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from installed_wheel import ROOT, build_wheel, make_venv, run
+from environments import make_environment
+from installed_wheel import ROOT, build_wheel, run
 from server_process import running_server
 
 pytestmark = pytest.mark.real
@@ -36,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that holds the wheel and what it asks for, and nothing else."""
-    return make_venv(tmp_path_factory.mktemp("bare") / "venv", wheel)
+    return make_environment(tmp_path_factory.mktemp("bare") / "venv", wheel)
 
 
 def metadata(wheel: Path) -> Message:
@@ -76,7 +77,7 @@ def test_the_wheel_holds_what_operators_edit_just_as_the_checkout_has_it(wheel: 
 
 
 def test_a_wheel_that_is_built_from_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
-    builder = make_venv(tmp_path / "builder", "build", "hatchling")
+    builder = make_environment(tmp_path / "builder", "build", "hatchling")
     made = run(
         [str(builder / "python"), "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)], tmp_path
     )
@@ -127,7 +128,7 @@ def test_the_first_command_of_the_readme_needs_nothing_but_what_it_installs(whee
     for name in ("conftest.py", "pyproject.toml", "tox.ini"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    inside = make_venv(tmp_path / ".venv", wheel)
+    inside = make_environment(tmp_path / ".venv", wheel)
     program, *arguments = shlex.split(first[1])
     tested = run([str(inside / program), *arguments], tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
