@@ -13,17 +13,17 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+_REAL = ("real", "stand_in", "alone", "matrix")
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 
-# Before any other plugin sees the report: those that ask failed tests again would ask for the component again.
-@pytest.hookimpl(wrapper=True, trylast=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip for want of a real component into a failure under CI=true."""
     report = yield
-    return report if item.get_closest_marker("real") is None else _strict(report)
+    return _strict(report) if any(map(item.get_closest_marker, _REAL)) else report
 
 
 @pytest.hookimpl(wrapper=True)

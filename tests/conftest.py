@@ -1,44 +1,35 @@
-"""What becomes of a real test that a busy client kept from a verdict every time it was asked (`[again]` in tox.ini)."""
+"""What all tests share: where they put temporary files, what an interrupt does, and who stands guard."""
 
 from __future__ import annotations
 
-import re
+import os
+import shutil
+import signal
+import tempfile
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
-LEFT_OPEN_AT_MOST = 3
-"""Of one process: with more, the machine is no place to test on or the client has become too slow, and they fail."""
-
-_left_open = pytest.StashKey[list[str]]()
+from inner import unguarded
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Skip it, and say why: it has neither passed nor failed."""
-    report = yield
-    left_open = item.config.stash.setdefault(_left_open, [])
-    if report.failed and _asked_for_the_last_time(item) and (said := _said(item, call)):
-        left_open.append(item.nodeid)
-        if len(left_open) <= LEFT_OPEN_AT_MOST:
-            path, line, _ = item.location
-            report.outcome = "skipped"
-            report.longrepr = (path, (line or 0) + 1, f"Skipped: left open each time it was asked: {said}")
-    return report
+@pytest.fixture
+def no_guard(request: pytest.FixtureRequest) -> Generator[None]:
+    """For tests of servers that measure in this process: a client that is slowed down leaves nothing in doubt."""
+    with unguarded.lifted():
+        yield
 
 
-def _asked_for_the_last_time(item: pytest.Item) -> bool:
-    """Whether tests are asked again at all, and this one no more."""
-    reruns: int | None = item.config.getoption("reruns", None)
-    asked: int = getattr(item, "execution_count", 0)
-    return bool(reruns) and asked > reruns
-
-
-def _said(item: pytest.Item, call: pytest.CallInfo[None]) -> str | None:
-    """Return what the guard said of the client in the failure of a test; None where it failed otherwise."""
-    patterns: list[str] = item.config.getoption("only_rerun", None) or []
-    text = "" if call.excinfo is None else str(call.excinfo.value)
-    found = (re.search(f"(?:{pattern}).{{,200}}", text) for pattern in patterns)
-    return next((match[0] for match in found if match), None)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes of xdist measure side by side, and tests be interrupted wherever they run."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        # The lock under which only one of a user's processes measures at a time lies among temporary files.
+        folder = tempfile.mkdtemp(prefix=f"oe-{worker}-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        # Daemons that the tests start, munge's for one, refuse a folder that others cannot pass.
+        Path(folder).chmod(0o711)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+    # What a shell starts in the background ignores interrupts, and so would all that is started here.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

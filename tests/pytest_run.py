@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+INNER = str(Path(__file__).with_name("inner"))
 QUIET_CONFIG = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 
 
@@ -39,9 +40,11 @@ def command(*arguments: str) -> list[str]:
 
 
 def environ(**extra: str) -> dict[str, str]:
-    dropped = ("CI", "GITHUB_STEP_SUMMARY", "MAX_CONCURRENT_ENVS", "WORKERS", "HOST", "PORT", "PYTEST_ADDOPTS")
+    """The environment of a user's shell; pytest in it leaves out the guard (`inner.unguarded`)."""
+    dropped = ("CI", "GITHUB_STEP_SUMMARY", "MAX_CONCURRENT_ENVS", "WORKERS", "HOST", "PORT")
     kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PYTEST_")}
-    return {**kept, "COLUMNS": "120", **extra}
+    environ = {**kept, "COLUMNS": "120", "PYTEST_ADDOPTS": "-p unguarded", **extra}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (environ.get("PYTHONPATH"), INNER)))}
 
 
 def write_test(folder: Path, body: str, name: str = "test_it.py") -> None:

@@ -160,7 +160,8 @@ def slurm(nodes: int = 3) -> Generator[SlurmCluster]:
             f"a Slurm can only be started by root with slurm-wlm and munge (missing: {', '.join(missing) or 'root'})"
         )
     folder = Path(tempfile.mkdtemp(prefix="oe-slurm-"))
-    addresses = tuple(f"127.0.0.{number + 2}" for number in range(nodes))
+    # Every process has addresses of its own, so that servers may have the same port on the nodes of each.
+    addresses = tuple(f"127.0.{1 + os.getpid() % 254}.{number + 2}" for number in range(nodes))
     environ = {"SLURM_CONF": f"{folder}/slurm.conf"}
     cluster = SlurmCluster(folder, addresses, environ)
     with ExitStack() as life:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_run import environ, run_pytest, write_test
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.alone
 
 BODY = """
 @pytest.mark.scaling(batches="4,16,64", waits=[0.5], reps=3)

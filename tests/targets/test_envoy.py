@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import signal
 import subprocess
@@ -21,7 +20,6 @@ import pytest
 
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
 from measuring import measure
-from pytest_openenv_scale.core import guard
 from pytest_openenv_scale.core.client import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
 from pytest_openenv_scale.core.grammar import parse_target
@@ -35,14 +33,7 @@ from pytest_openenv_scale.targets.envoy_fleet import find_envoy
 from pytest_openenv_scale.targets.images import ImageSource, obtain_image
 from server_process import running_server
 
-pytestmark = pytest.mark.real
-
-
-@pytest.fixture(autouse=True)
-def no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about servers: a client that a busy machine slows down shall not leave them in doubt."""
-    for limit in ("LAG_S", "BUSY", "STARVED"):
-        monkeypatch.setattr(guard, limit, math.inf)
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_guard")]
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +117,7 @@ class InMidStep(Observer):
             self._act()
 
 
+@pytest.mark.matrix
 def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     with serve("envoy:replicas=3", tmp_path, largest_batch=9000) as endpoint:
         sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=120.0, slo={"hosts": 3, "success": 1.0})

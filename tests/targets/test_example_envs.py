@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from openenv_venvs import OPENENV_0_10, openenv_python_or_skip
+from openenv_venvs import OPENENV_0_10, openenv_python
 from pytest_run import PytestRun, environ
 
 pytestmark = pytest.mark.real
@@ -68,7 +68,7 @@ def python_with_openenv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment gets both site-packages: openenv's first, so that its versions are the ones its installation chose,
     then ours with the project in it, editable or not: `addsitedir` reads the `.pth` files of both, as Python does.
     """
-    openenv = openenv_python_or_skip(OPENENV_0_10)
+    openenv = openenv_python(OPENENV_0_10)
     folder = tmp_path_factory.mktemp("openenv-and-plugin") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
     python = folder / "bin" / "python"
@@ -96,7 +96,7 @@ def run_pytest_in(repository: Path, python: Path, *options: str) -> PytestRun:
 
 
 def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in environ(NO_COLOR="1").items() if name not in ("PYTHONPATH", "FORCE_COLOR")}
+    kept = {name: value for name, value in environ(NO_COLOR="1").items() if name != "FORCE_COLOR"}
     return subprocess.run(
         [str(python), *arguments],
         cwd=cwd,
@@ -141,7 +141,7 @@ def test_a_scaling_test_is_five_lines(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_openenv_validate_accepts_an_examples_manifest(name: str, tmp_path: Path) -> None:
-    openenv = openenv_python_or_skip(OPENENV_0_10)
+    openenv = openenv_python(OPENENV_0_10)
     repository = clone(name, tmp_path)
     done = run(openenv, "-m", "openenv.cli", "validate", "--level", "static", "--json", cwd=repository)
     report = json.loads(done.stdout)
@@ -156,7 +156,7 @@ def test_echo_is_green_on_starlette_alone(tmp_path: Path) -> None:
 
 
 def test_echo_is_an_openenv_server_to_openenvs_own_client(tmp_path: Path) -> None:
-    openenv = openenv_python_or_skip(OPENENV_0_10)
+    openenv = openenv_python(OPENENV_0_10)
     with hypercorn(clone("echo", tmp_path), "server.app:app") as url:
         done = run(openenv, "-c", GENERIC_EPISODE, url, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

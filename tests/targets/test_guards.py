@@ -25,7 +25,7 @@ from pytest_openenv_scale.core.verdict import judge_curve
 from pytest_run import PytestRun, command, environ, write_test
 from server_process import running_server
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.alone
 
 ALL_SUCCEED = Slo((make_limit("success", 1.0, "test"),))
 
@@ -47,7 +47,7 @@ def measured(
     done = subprocess.run(
         [*before, *command(*options)],
         cwd=folder,
-        env=environ(),
+        env=environ(PYTEST_ADDOPTS=""),
         capture_output=True,
         text=True,
         timeout=120,

@@ -16,7 +16,7 @@ from pytest_openenv_scale.__main__ import main
 from pytest_run import run_pytest, write_test
 
 pytestmark = [
-    pytest.mark.real,
+    pytest.mark.stand_in,
     # huggingface_hub's own way to upload a file.
     pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
 ]

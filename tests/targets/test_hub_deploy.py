@@ -22,7 +22,7 @@ from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.deployed import deploy_file
 
 pytestmark = [
-    pytest.mark.real,
+    pytest.mark.stand_in,
     # huggingface_hub's own way to upload a file.
     pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
 ]

@@ -15,7 +15,7 @@ from hub import TOKEN, Hub, HubError, running_hub
 from pytest_openenv_scale.__main__ import main
 from pytest_run import environ, run_pytest, write_test
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.stand_in
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 
 HEADER = "planted-header-value-9d1c"

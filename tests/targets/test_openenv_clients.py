@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from openenv_venvs import OPENENV_0_10, PACKAGES, openenv_python_or_skip
+from openenv_venvs import OPENENV_0_10, PACKAGES, newest_and_oldest, openenv_python
 from server_process import running_server
 
-pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
+pytestmark = pytest.mark.real
 
 # Runs in the package's own environment. 0.2.0 has no GenericEnvClient: there EnvClient gets the same three methods.
 EPISODE = """
@@ -65,9 +65,9 @@ def url(request):
         yield f"http://{address}"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", newest_and_oldest(PACKAGES))
 def test_openenvs_own_client_plays_an_episode(package, url):
-    python = openenv_python_or_skip(package)
+    python = openenv_python(package)
     for _ in range(2):
         done = run(python, "-c", EPISODE, url)
         assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_openenvs_own_client_plays_an_episode(package, url):
 
 
 def test_openenv_validate_passes_every_check(url):
-    python = openenv_python_or_skip(OPENENV_0_10)
+    python = openenv_python(OPENENV_0_10)
     done = run(python, "-m", "openenv.cli", "validate", "--url", url, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)

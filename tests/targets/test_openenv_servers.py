@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from openenv_servers import SERVERS, OpenEnvServer, RunningServer, openenv_server
+from openenv_venvs import newest_and_oldest
 from pytest_openenv_scale.core.client import ClientSession, SessionFailed, open_session
 from pytest_openenv_scale.core.endpoint import TargetError
 from pytest_run import run_pytest, write_test
@@ -35,7 +36,7 @@ QUICKEST = next(server for server in SERVERS if server.package == "openenv-core=
 """0.2.0 is up in a second, where later ones take seven: for what is about starting and stopping."""
 
 
-@pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.id)
+@pytest.fixture(scope="module", params=newest_and_oldest(SERVERS, lambda server: server.package))
 def server(request: pytest.FixtureRequest) -> OpenEnvServer:
     return request.param
 

@@ -19,7 +19,7 @@ from pytest_openenv_scale.selftest.climb import self_test
 from pytest_openenv_scale.selftest.figures import Asked
 from pytest_openenv_scale.selftest.measure import measure
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.alone
 
 PLANTED_S = 0.020
 

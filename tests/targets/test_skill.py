@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels
+from environments import make_environment
 from hub import TOKEN, running_hub
-from installed_wheel import ROOT, build_wheel, make_venv
+from installed_wheel import ROOT, build_wheel
 from pytest_run import environ
 from slurm_cluster import slurm_or_skip
 
-pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
+pytestmark = pytest.mark.real
 
 TIMEOUT_S = 300.0
 # What a block left in the background would keep its output open for ever where a command before its `kill` fails.
@@ -51,7 +52,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The programs of an environment that holds the wheel, and the folder of that wheel."""
     folder = tmp_path_factory.mktemp("skill")
     wheel = build_wheel(folder / "wheels")
-    return make_venv(
+    return make_environment(
         folder / "venv", f"pytest-openenv-scale[docker,envoy,spaces,uvicorn] @ {wheel.as_uri()}", "pip"
     ), wheel.parent
 
@@ -85,12 +86,10 @@ def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path:
     bin_, wheels = programs
     work = tmp_path / "work"
     work.mkdir()
-    alone = {name: value for name, value in environ().items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    alone |= {
+    alone = environ() | {
         "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
         "PIP_FIND_LINKS": str(wheels),
         "XDG_STATE_HOME": f"{tmp_path}/state",
-        "PYTEST_ADDOPTS": "--openenv-inconclusive=warn",
     }
     for block in blocks():
         with component(block.section, tmp_path) as (variables, otherwise):

@@ -142,11 +142,11 @@ def test_a_job_of_one_node_serves_until_it_is_cancelled(cluster: SlurmCluster, t
     until(connection.exists, log)
     told = read_connection(connection)
     assert told is not None
-    assert told["OPENENV_URL"] == told["WORKER_URLS"] == f"http://127.0.0.2:{port}"
+    assert told["OPENENV_URL"] == told["WORKER_URLS"] == f"http://{cluster.addresses[0]}:{port}"
     assert (told["ENVOY_NODE"], told["WORKER_NODES"], told["NUM_WORKERS"], told["JOB_ID"]) == ("", "node1", "1", job)
     tested = measure(tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert f"127.0.0.2:{port} · ws" in tested.stdout
+    assert f"{cluster.addresses[0]}:{port} · ws" in tested.stdout
     cluster.run("scancel", job)
     until(lambda: not connection.exists(), log)
 
@@ -157,7 +157,7 @@ def test_a_job_of_three_nodes_serves_through_envoy_from_its_first_node(cluster: 
     until((tmp_path / "openenv-connection.env").exists, tmp_path / f"openenv-{job}.log")
     told = read_connection(tmp_path / "openenv-connection.env")
     assert told is not None
-    assert (told["OPENENV_URL"], told["ENVOY_NODE"]) == (f"http://127.0.0.2:{port}", "node1")
+    assert (told["OPENENV_URL"], told["ENVOY_NODE"]) == (f"http://{cluster.addresses[0]}:{port}", "node1")
     assert (told["WORKER_NODES"], told["NUM_WORKERS"]) == ("node1 node2 node3", "3")
     shell = subprocess.run(
         ["bash", "-c", "source openenv-connection.env; echo $OPENENV_URL $WORKER_NODES"],
@@ -166,7 +166,7 @@ def test_a_job_of_three_nodes_serves_through_envoy_from_its_first_node(cluster: 
         text=True,
         check=True,
     )
-    assert shell.stdout.split() == [f"http://127.0.0.2:{port}", "node1", "node2", "node3"]
+    assert shell.stdout.split() == [f"http://{cluster.addresses[0]}:{port}", "node1", "node2", "node3"]
     tested = measure(tmp_path, limits=", hosts=3")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "1 passed" in tested.stdout
@@ -198,7 +198,7 @@ def test_several_servers_without_envoy_are_spread_over_by_the_client(cluster: Sl
     until((tmp_path / "openenv-connection.env").exists, tmp_path / f"openenv-{job}.log")
     told = read_connection(tmp_path / "openenv-connection.env")
     assert told is not None
-    assert told["OPENENV_URL"] == f"http://127.0.0.2:{port},http://127.0.0.3:{port}"
+    assert told["OPENENV_URL"] == f"http://{cluster.addresses[0]}:{port},http://{cluster.addresses[1]}:{port}"
     tested = measure(tmp_path, limits=", hosts=2")
     assert tested.returncode == 0, tested.stdout + tested.stderr
 

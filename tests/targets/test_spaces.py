@@ -19,7 +19,7 @@ from hub.space_host import Rules
 from pytest_run import PytestRun, command, environ, run_pytest, write_test
 
 pytest.importorskip("huggingface_hub", reason="needs the huggingface_hub package")
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.stand_in
 __all__ = ["hub"]
 ENV = "alice/env"
 TEST = """

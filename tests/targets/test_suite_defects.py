@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from suite_run import run_suite
 
-pytestmark = [pytest.mark.real, pytest.mark.side_by_side]
+pytestmark = pytest.mark.alone
 
 TESTS = Path(__file__).parents[1]
 
@@ -49,28 +48,33 @@ def target(defect: str, *more: str, slots: int = 12) -> str:
     return ",".join(("local:defects.app:app", *keys))
 
 
-def python_path() -> str:
-    return os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-
-
 def test_a_sound_server_passes_every_test(tmp_path):
-    run = run_suite(tmp_path, "--openenv-target", target("none"), PYTHONPATH=python_path())
+    run = run_suite(tmp_path, "--openenv-target", target("none"), PYTHONPATH=str(TESTS))
     assert run.subjects("met") == SUBJECTS, run.told
     assert set(run.outcomes.values()) == {"met"}, run.told
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_defect_fails_its_own_subject(defect, tmp_path):
+    own = " or ".join(sorted(DEFECTS[defect]))
+    run = run_suite(tmp_path, "-m", own, "--openenv-target", target(defect), PYTHONPATH=str(TESTS))
+    assert run.subjects("missed") == DEFECTS[defect], run.told
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_fails_its_tests_and_passes_all_others(defect, tmp_path):
     # A process that ends on bad JSON is one of two, so that there is a server left for the other questions.
     asked = target(defect, "workers=2", slots=6) if defect == "crash_on_bad_json" else target(defect)
-    run = run_suite(tmp_path, "--openenv-target", asked, PYTHONPATH=python_path())
+    run = run_suite(tmp_path, "--openenv-target", asked, PYTHONPATH=str(TESTS))
     assert run.subjects("missed") == DEFECTS[defect], run.told
     assert run.subjects("inconclusive") <= DEFECTS[defect], run.told
     assert run.subjects("met") >= SUBJECTS - DEFECTS[defect], run.told
     assert run.subjects("skipped") == set(), run.told
 
 
+@pytest.mark.matrix
 def test_what_is_no_defect_fails_nothing(tmp_path):
-    run = run_suite(tmp_path, "--openenv-target", target("no_seed"), PYTHONPATH=python_path())
+    run = run_suite(tmp_path, "--openenv-target", target("no_seed"), PYTHONPATH=str(TESTS))
     assert run.subjects("skipped") == {"determinism"}, run.told
     assert run.subjects("met") == SUBJECTS - {"determinism"}, run.told
