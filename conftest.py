@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from importlib.util import find_spec
 from typing import TypeVar
 
 import pytest
@@ -15,6 +16,13 @@ pytest_plugins = ["pytester"]
 
 _REAL = ("real", "stand_in", "alone", "matrix")
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Know the keys of pyproject.toml that are pytest-asyncio's where it is not installed."""
+    if find_spec("pytest_asyncio") is None:
+        for name in ("asyncio_mode", "asyncio_default_fixture_loop_scope"):
+            parser.addini(name, "Read by pytest-asyncio.")
 
 
 @pytest.hookimpl(wrapper=True)

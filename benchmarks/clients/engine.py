@@ -40,12 +40,12 @@ def main() -> None:
         result = generator.run_cell(order, on_progress)
         peak = resident_kib(load_process(), peak=True)
     table = record(result, cell)
-    latencies = pc.list_flatten(table["step_latencies"]).to_numpy()
+    latencies = pc.list_flatten(table["step_latencies"]).to_pylist()
     tell(
         ok=pc.sum(table["success"]).as_py(),
         held_kib=max(held, default=None),
         peak_kib=peak,
-        **step_over(latencies.tolist(), cell.wait or 0.0),
+        **step_over(latencies, cell.wait or 0.0),
     )
 
 

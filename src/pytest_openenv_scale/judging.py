@@ -30,6 +30,17 @@ def judge(item: pytest.Item, scaling: Scaling) -> None:
         pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
 
 
+def not_awaited(item: pytest.Item, outcome: BaseException) -> str | None:
+    """Return what to do about an async test that no plugin runs; pytest says less, and before 8.4 only skips it."""
+    if not str(outcome).startswith("async def function"):
+        return None
+    from .core.extras import missing
+
+    install = missing("pytest_asyncio")
+    mark = "write @pytest.mark.asyncio above it, or asyncio_mode = auto into the ini file"
+    return f"{item.nodeid}: no plugin runs this async test: {f'{install}, then {mark}' if install else mark}"
+
+
 def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, warn: bool) -> None:
     """Fail for a limit that is missed or a regression; what cannot be judged fails too, or is a warning."""
     from .core.comparison import Judgement

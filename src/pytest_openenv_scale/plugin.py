@@ -132,7 +132,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     """Judge the SLO once the test function is over; a failure of its own comes first."""
     from .selection import SCALING
 
-    result = yield
+    try:
+        result = yield
+    except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
+        if "openenv_target" in pyfuncitem.fixturenames:
+            from .judging import not_awaited
+
+            if problem := not_awaited(pyfuncitem, outcome):
+                raise pytest.fail.Exception(problem, pytrace=False) from None
+        raise
     runner = pyfuncitem.stash.get(SCALING, None)
     if runner is not None:
         from .judging import judge

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from .baselines import check_baseline
+from .core.extras import cannot_draw
 from .core.grammar import GrammarError, TargetSpec
 from .core.settings import Settings
 
 
 def check(config: pytest.Config, settings: Settings) -> None:
-    """Refuse targets that do not exist and places that cannot be written.
+    """Refuse targets that do not exist, places that cannot be written and figures that cannot be drawn.
 
     Raises:
         pytest.UsageError: naming the option or ini key.
@@ -26,6 +27,8 @@ def check(config: pytest.Config, settings: Settings) -> None:
         _check_writable(settings.results, _place(settings, "results"), "give a folder that can be written, or none")
     if settings.json is not None:
         _check_writable(settings.json, _place(settings, "json"), "give a file that can be written")
+    if "figures" in settings.report and (problem := cannot_draw()):
+        raise pytest.UsageError(f"{_place(settings, 'report')}: {problem}")
     check_baseline(settings)
 
 

@@ -62,3 +62,32 @@ def test_what_cannot_be_measured_fails_an_async_test_with_one_line(inner):
     result = inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,nowait=1")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["test_it.py::test_scale: mark slo(wait=1) selects no curve*"])
+
+
+NOBODY = "test_it.py::test_scale: no plugin runs this async test: "
+PLUGIN = "write @pytest.mark.asyncio above it, or asyncio_mode = auto into the ini file"
+
+
+def test_an_async_test_that_is_not_marked_for_the_plugin_there_is_says_what_to_write(inner):
+    inner.tests(f"{SCALE}async def test_scale(scaling):\n    await scaling.run_async()\n")
+    result = inner.run()
+    result.assert_outcomes(failed=1)
+    assert f"{NOBODY}{PLUGIN}" in result.outlines
+
+
+# Before pytest 8.4 such a test was skipped, and a gate passed that had measured nothing.
+@pytest.mark.parametrize("pytest_does", ["fails", "skips"])
+@pytest.mark.parametrize("fixture", ["scaling", "openenv_check"])
+def test_an_async_test_without_a_plugin_says_which_extra_to_install(inner, monkeypatch, pytest_does, fixture):
+    monkeypatch.setattr("pytest_openenv_scale.core.extras.find_spec", lambda module: None)
+    inner.ini("[pytest]\naddopts = -p tests.plugin.fakes -p no:asyncio\nopenenv_target = fake\n")
+    inner.tests(f"{SCALE if fixture == 'scaling' else ''}async def test_scale({fixture}):\n    pass\n")
+    if pytest_does == "skips":
+        inner.pytester.makeconftest(
+            "import pytest\n\ndef pytest_pyfunc_call(pyfuncitem):\n"
+            "    pytest.skip('async def function and no async plugin installed (see warnings)')\n"
+        )
+    result = inner.run()
+    result.assert_outcomes(failed=1)
+    assert f"{NOBODY}pip install 'pytest-openenv-scale[asyncio]', then {PLUGIN}" in result.outlines
+    assert not [line for line in result.outlines if "Traceback" in line or "another exception" in line]

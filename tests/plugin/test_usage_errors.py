@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 PLAIN = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:hypothesispytest\n"
@@ -48,6 +50,20 @@ def test_a_wrong_option_ends_a_run_under_xdist_too(inner):
     assert [line for line in result.errlines if line.strip()] == [
         "ERROR: --openenv-batches: batches must be whole numbers ≥ 1, got '0'; write for example \"1,8,32..512\""
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [(["--openenv-report", "html,figures"], "--openenv-report"), (["-o", "openenv_report=figures"], "openenv_report")],
+)
+def test_figures_without_their_extra_end_the_run_before_anything_is_measured(swept, monkeypatch, arguments, place):
+    monkeypatch.setitem(sys.modules, "plotnine", None)
+    result = swept.run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in result.errlines if line.strip()] == [
+        f"ERROR: {place}: figures need plotnine: pip install 'pytest-openenv-scale[figures]'"
+    ]
+    assert (swept.events, swept.runs) == ([], [])
 
 
 def test_a_results_folder_nobody_may_write_to_is_refused(inner, monkeypatch):

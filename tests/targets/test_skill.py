@@ -53,7 +53,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("skill")
     wheel = build_wheel(folder / "wheels")
     return make_environment(
-        folder / "venv", f"pytest-openenv-scale[docker,envoy,spaces,uvicorn] @ {wheel.as_uri()}", "pip"
+        folder / "venv", f"pytest-openenv-scale[docker,envoy,figures,spaces,uvicorn] @ {wheel.as_uri()}", "pip"
     ), wheel.parent
 
 

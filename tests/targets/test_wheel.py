@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from email.message import Message
 from email.parser import Parser
+from html import unescape
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -99,6 +100,43 @@ def test_the_wheel_says_what_it_is_and_asks_for_nothing_that_only_its_tests_need
     assert (told["Name"], told["License-Expression"]) == ("pytest-openenv-scale", "BSD-3-Clause")
     assert {"pytest", "aiohttp", "pyarrow", "starlette", "hypercorn"} <= required
     assert not required & {"hypothesis", "pytest-xdist", "ruff", "pyright"}
+
+
+BROUGHT_BY_EXTRAS = ("plotnine", "matplotlib", "pandas", "scipy", "statsmodels", "numpy", "pytest_asyncio")
+NEEDS_FIGURES = "figures need plotnine: pip install 'pytest-openenv-scale[figures]'"
+
+
+def test_without_extras_nothing_is_installed_that_draws_or_acts_on_other_tests(bare: Path, tmp_path: Path) -> None:
+    code = f"from importlib.util import find_spec; print([name for name in {BROUGHT_BY_EXTRAS} if find_spec(name)])"
+    assert run([str(bare / "python"), "-c", code], tmp_path).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("ini", ["", 'filterwarnings = ["error"]\n'], ids=["as it is", "warnings as errors"])
+def test_a_repository_is_left_as_it_was_and_can_measure(bare: Path, tmp_path: Path, ini: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\n{ini}")
+    (tmp_path / "test_it.py").write_text(f"{THREE_LINES}\ndef test_other(): pass\n")
+    plain = run([str(bare / "pytest"), "-m", "not scaling"], tmp_path)
+    assert plain.returncode == 0, plain.stdout + plain.stderr
+    assert "1 passed, 1 deselected in" in plain.stdout
+    assert "warning" not in plain.stdout.lower()
+    assert plain.stderr == ""
+
+    with running_server() as (_, address):
+        measure = [str(bare / "pytest"), "-m", "scaling", "--openenv-url", f"http://{address}", "--openenv-report"]
+        refused = run([*measure, "figures"], tmp_path)
+        assert (refused.returncode, refused.stderr) == (4, f"ERROR: --openenv-report: {NEEDS_FIGURES}\n\n")
+        assert not (tmp_path / "openenv-results").exists()
+        measured = run([*measure, "html"], tmp_path)
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    assert "max batch ≥ 4" in measured.stdout
+    assert "warning" not in measured.stdout.lower()
+    (run_dir,) = (tmp_path / "openenv-results").iterdir()
+    assert NEEDS_FIGURES in unescape((run_dir / "report.html").read_text())
+
+    for command in (["report", "--formats", "figures"], ["history", "--output", "history.svg"]):
+        said = run([str(bare / "openenv-scale"), *command], tmp_path)
+        assert (said.returncode, said.stdout) == (2, "")
+        assert re.fullmatch(rf"openenv-scale {command[0]}: --\w+: {re.escape(NEEDS_FIGURES)}\n", said.stderr)
 
 
 def test_the_main_job_runs_where_nothing_but_the_wheel_is_installed(bare: Path, tmp_path: Path) -> None:

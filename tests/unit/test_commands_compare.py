@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,13 +153,22 @@ def test_history_shows_every_run_and_draws_them(results, tmp_path, capsys):
     assert "local-uvicorn · ws · wait 1 s · max_batch · test_scale.py::test_it" in out
     assert out.index("run-1") < out.index("run-2")
     assert err.startswith("openenv-scale history: openenv-results/run-3/manifest.json is damaged")
-    pytest.importorskip("plotnine")
     assert main(["history", "--output", "history.svg"]) == 2
+
+
+def test_a_figure_of_the_history_without_its_extra_is_refused_before_a_run_is_read(results, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "plotnine", None)
+    a_stored_run(results, "run-1")
+    assert main(["history", "--output", "history.svg"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "openenv-scale history: --output: figures need plotnine: pip install 'pytest-openenv-scale[figures]'\n",
+    )
+    assert main(["history"]) == 0
 
 
 @pytest.mark.parametrize("name", ["history.svg", "history.png"])
 def test_history_draws_a_figure(results, tmp_path, capsys, name):
-    pytest.importorskip("plotnine")
     a_stored_run(results, "run-1")
     a_stored_run(results, "run-2", refused=2)
     assert main(["history", "--output", f"figures/{name}"]) == 0

@@ -147,6 +147,19 @@ def test_a_report_that_was_asked_for_and_cannot_be_written_is_exit_code_2(result
     assert (results / "EXPERIMENT_LOG.md").exists()
 
 
+def test_figures_without_their_extra_are_refused_before_a_run_is_read(results, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "plotnine", None)
+    path = a_stored_run(results)
+    assert main(["report", "--formats", "md,figures"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "openenv-scale report: --formats: figures need plotnine: pip install 'pytest-openenv-scale[figures]'\n",
+    )
+    assert not (path / "report.md").exists()
+    assert main(["report", "--formats", "html"]) == 0
+    assert (path / "report.html").exists()
+
+
 def test_none_only_prints(results, capsys):
     path = a_stored_run(results)
     assert main(["report", "--formats", "none", "--output", "again"]) == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
+from html import unescape
 from itertools import pairwise
 
 import pytest
@@ -25,6 +27,11 @@ HOLDS, BREAKS, OPEN = {8: GOOD, 32: GOOD, 128: BAD}, {8: GOOD, 32: BAD}, {8: GOO
 
 def page(what) -> str:
     return html.render(what, figures={})
+
+
+def figures_section(shown: str) -> str:
+    (section,) = re.findall(r'<section aria-labelledby="figures">(.*?)</section>', shown, re.DOTALL)
+    return unescape(section)
 
 
 def of(name: str, batches, **fields):
@@ -150,8 +157,15 @@ def test_figures_that_cannot_be_drawn_leave_a_report_that_says_so(monkeypatch) -
 
     monkeypatch.setattr(html, "figure_svgs", fail)
     shown = html.render(a_study(sample()))
-    assert "the figures cannot be drawn: no memory" in shown
-    assert 'id="figures"' not in shown
+    assert "the figures cannot be drawn: no memory" in figures_section(shown)
+
+
+def test_without_what_draws_a_report_says_in_place_of_the_pictures_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotnine", None)
+    assert 'id="figures"' not in html.render(empty_run())
+    monkeypatch.setattr("pytest_openenv_scale.reports.figures.write.contents", lambda _: pytest.fail("rows were read"))
+    section = figures_section(html.render(a_study(sample())))
+    assert "figures need plotnine: pip install 'pytest-openenv-scale[figures]'" in section
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import sys
 from pathlib import Path
+
+import pytest
 
 from measuring import measure
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -37,3 +41,12 @@ def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None
     assert kept("same", {"level": 3, "user": "hunter2"}) == first
     assert kept("other", {"user": "hunter2", "level": 4}) != first
     assert kept("none", None) is None
+
+
+def test_rows_for_pandas_without_it_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = measure(Endpoint((nobody(),), "x", "x"), tmp_path, 1)
+    assert len(sweep.to_pandas()) == 1
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    says = "to_pandas() needs pandas: pip install 'pytest-openenv-scale[figures]'"
+    with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(says)}$"):
+        sweep.to_pandas()

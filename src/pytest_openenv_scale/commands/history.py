@@ -31,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Show a figure of every curve over the runs, the oldest first; the exit code does not tell a verdict."""
+    from pytest_openenv_scale.core.extras import cannot_draw
     from pytest_openenv_scale.core.fail_on import METRICS
     from pytest_openenv_scale.core.grammar import nearest, shown
     from pytest_openenv_scale.core.history import histories
@@ -45,6 +46,8 @@ def run(given: argparse.Namespace) -> int:
         return complain("history", f"--batch must be at least 1, got {given.batch}")
     if given.output is not None and given.output.suffix not in _FIGURES:
         return complain("history", f"--output: write FILE.svg or FILE.png, got {shown(str(given.output))}")
+    if given.output is not None and (problem := cannot_draw()):
+        return complain("history", f"--output: {problem}")
     problems: list[str] = []
     try:
         found = histories(_runs(given, problems), given.metric, batch=given.batch)

@@ -44,6 +44,7 @@ def run(given: argparse.Namespace) -> int:
     Each run's reports are written into its own directory. With --output they go there, and several runs are
     joined into one report of a study.
     """
+    from pytest_openenv_scale.core.extras import cannot_draw
     from pytest_openenv_scale.core.grammar import GrammarError
     from pytest_openenv_scale.core.run import RunError
     from pytest_openenv_scale.core.slo import Slo, merge, parse_slo_expression
@@ -53,6 +54,8 @@ def run(given: argparse.Namespace) -> int:
         # The last expression wins where a limit is named twice.
         limits = merge(*(Slo((parse_slo_expression(text),)) for text in reversed(given.slo)))
         formats = parse_reports(given.formats or "md")
+        if "figures" in formats and (problem := cannot_draw()):
+            raise RunError(f"--formats: {problem}")
         paths = _run_paths(given)
         if limits.limits and given.formats and given.output is None:
             raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")

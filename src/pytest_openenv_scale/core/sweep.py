@@ -15,6 +15,7 @@ from . import load
 from .cell_verdict import judge_cell
 from .discover import action_schema
 from .endpoint import Endpoint, ServerSample
+from .extras import missing
 from .grammar import shown
 from .load import LoadError, LoadGenerator
 from .manifest import SweepRecord
@@ -129,7 +130,14 @@ class Sweep:
         return found[0].max_batch
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the rows as a pandas DataFrame (pandas must be installed)."""
+        """Return the rows as a pandas DataFrame.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed, which the extra `figures` brings.
+        """
+        __tracebackhide__ = True
+        if install := missing("pandas"):
+            raise ModuleNotFoundError(f"to_pandas() needs pandas: {install}", name="pandas")
         return self.table.to_pandas()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def render(what: Run | Study, *, figures: Mapping[str, Figure] | None = None) -> str:
     """Return the report of a run or a study as one HTML page without scripts and outside references.
 
-    `figures` are those of the study, by default drawn here; where that fails the page says so and has none.
+    `figures` are those of the study, by default drawn here; where that fails the page says so in their place.
     """
     study = study_of(what)
     shown = tables(study)
@@ -34,15 +33,15 @@ def render(what: Run | Study, *, figures: Mapping[str, Figure] | None = None) ->
     try:
         return _fill(page, figure_svgs(study))
     except FiguresError as error:
-        return _fill(replace(page, problems=(*page.problems, str(error))), {})
+        return _fill(page, {}, no_figures=str(error))
 
 
-def _fill(page: Page, figures: Mapping[str, Figure]) -> str:
+def _fill(page: Page, figures: Mapping[str, Figure], no_figures: str | None = None) -> str:
     from markupsafe import Markup
 
     # A figure is the one thing that is markup already: what it says is escaped where it is drawn.
     drawn = [(figure, Markup(figure.svg)) for figure in figures.values()]
-    return _environment().get_template("report.html.j2").render(page=page, figures=drawn)
+    return _environment().get_template("report.html.j2").render(page=page, figures=drawn, no_figures=no_figures)
 
 
 @cache

@@ -13,6 +13,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from pytest_openenv_scale.core.extras import cannot_draw
 from pytest_openenv_scale.core.run import RunError
 from pytest_openenv_scale.reports.study import Study
 
@@ -119,6 +120,9 @@ _last: tuple[Study, list[tuple[Content, Picture]]] | None = None
 def _drawn(study: Study) -> list[tuple[Content, Picture]]:
     global _last
     if _last is None or not _same(_last[0], study):
+        # Said before rows are read for figures that nobody can draw.
+        if study.curves and (problem := cannot_draw()):
+            raise FiguresError(problem)
         found = contents(study)
         _last = study, list(zip(found, draw_all(found), strict=True))
     return _last[1]
