@@ -39,9 +39,8 @@ def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, ini):
 @pytest.fixture
 def added(inner) -> Callable[..., set[str]]:
     """Return what a run of one test imports, in one of its processes, that it does not without the plugin."""
-    inner.ini(
-        "[pytest]\naddopts = -p no:hypothesispytest -p no:anyio -p no:asyncio --strict-markers\nmarkers = scaling\n"
-    )
+    others = " ".join(f"-p no:{name}" for name in ("anyio", "asyncio", "hypothesispytest", "rerunfailures"))
+    inner.ini(f"[pytest]\naddopts = {others} --strict-markers\nmarkers = scaling\n")
     inner.tests("@pytest.mark.parametrize('number', [1])\ndef test_light(number):\n    pass\n")
     inner.pytester.makeconftest(WRITES_MODULES)
 
@@ -56,7 +55,7 @@ def added(inner) -> Callable[..., set[str]]:
 
 @pytest.mark.parametrize("arguments", [(), ("-v",), ("-m", "not scaling")])
 def test_a_run_that_uses_none_of_this_imports_the_plugin_and_nothing_else(added, arguments):
-    assert added("main", *arguments) == LIGHT
+    assert added("main", "-p", "no:xdist", *arguments) == LIGHT
 
 
 def test_nor_does_an_xdist_worker(added):
