@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Timer
@@ -27,13 +27,21 @@ class Ended:
     wall_s: float
 
 
-def run_pinned(command: Sequence[str], core: int) -> Ended:
-    """Run a program to its end on one core; what it started ends with it, at the latest after ten minutes."""
+def run_pinned(command: Sequence[str], core: int, environment: Mapping[str, str] | None = None) -> Ended:
+    """Run a program to its end on one core; what it started ends with it, at the latest after ten minutes.
+
+    `environment` stands in for this process's.
+    """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
         began = time.perf_counter()
         with pinned_to(core):
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=complaints, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=complaints,
+                env=environment,
+                start_new_session=True,
             )
         patience = Timer(PATIENCE_S, _end, [process.pid])
         patience.daemon = True

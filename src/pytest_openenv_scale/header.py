@@ -6,22 +6,10 @@ import re
 from pathlib import Path
 from typing import cast
 
-import pytest
-
 from .core.grammar import TargetSpec, format_number, redact_target
 from .core.settings import AXES, Settings
 
 _MANIFEST = "openenv.yaml"
-
-
-def is_asked_for(config: pytest.Config, settings: Settings) -> bool:
-    """Say whether the command line asks for scaling tests, or an ini file that they are not deselected from."""
-    marks: str = config.option.markexpr
-    deselected = "not scaling" in marks
-    if "scaling" in marks and not deselected:
-        return True
-    sources = set(settings.sources.values())
-    return "command line" in sources or ("ini" in sources and not deselected)
 
 
 def header_lines(settings: Settings, root: Path) -> list[str]:

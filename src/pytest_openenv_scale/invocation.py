@@ -1,4 +1,7 @@
-"""What one pytest invocation shares: its settings, its run directory and what was measured so far."""
+"""What one pytest invocation shares: its settings, its run directory and what was measured so far.
+
+Every pytest run makes an `Invocation`; what only a measurement needs is imported and made when it is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,25 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .core.grammar import redact_target
-from .core.settings import Settings
-from .selection import DECLARATION, Selection, declare, select
+from .options import DEFAULT_RESULTS, sources
+from .stash import DECLARATION
 
 if TYPE_CHECKING:
     from .baselines import Baseline
     from .checks.subject import Subject
     from .core.check import CheckRecord
     from .core.run import RunDirectory
+    from .core.settings import Settings
     from .core.view import SweepView
+    from .place import RunPlace
     from .progress import Progress
+    from .selection import Selection
 
 _JOIN_S = 10.0
 """Longest the process that makes the run directory may take until the others find its manifest, in seconds."""
@@ -32,55 +37,35 @@ _POLL_S = 0.02
 PROBLEMS = "openenv_scale_problems"
 """Where an xdist worker puts what the end of the run says."""
 
+_MARKS = frozenset({"scaling", "slo"})
+_FIXTURES = frozenset({"scaling", "openenv_check"})
 
-@dataclass(frozen=True, slots=True)
-class RunPlace:
-    """Where the run of this invocation goes, the same in every process of it; made when it is first needed."""
 
-    results: Path
-    run_id: str
-    kept: bool
-    command: tuple[str, ...]
-
-    @property
-    def path(self) -> Path:
-        """The directory of the run."""
-        return self.results / self.run_id
-
-    def to_worker(self) -> dict[str, Any]:
-        """Return the place as plain values that travel to an xdist worker."""
-        return {
-            "results": str(self.results),
-            "run_id": self.run_id,
-            "kept": self.kept,
-            "command": list(self.command),
-        }
-
-    @classmethod
-    def from_worker(cls, sent: Mapping[str, Any]) -> RunPlace:
-        """Read what `to_worker` sent."""
-        return cls(Path(sent["results"]), sent["run_id"], sent["kept"], tuple(sent["command"]))
+def concerns(item: pytest.Item) -> bool:
+    """Whether a test has to do with this plugin at all: a mark or a fixture says so."""
+    fixtures: Iterable[str] = getattr(item, "fixturenames", ())
+    return not _FIXTURES.isdisjoint(fixtures) or any(mark.name in _MARKS for mark in item.iter_markers())
 
 
 class Invocation:
     """The state of one pytest invocation, in one of its processes."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.settings = settings
-        self.selection = Selection()
+        self.sources = sources(config)
+        """Where anything is written: "command line", "ini", both or neither."""
         self.views: dict[tuple[str, str], SweepView] = {}
         self.worker_crashed = False
         self.written: list[str] = []
         """Where the results are, for the end of the run to say."""
         self.problems: list[str] = []
         """What could not be written or stopped, for the end of the run to say."""
-        sent = getattr(config, "workerinput", {}).get("openenv_scale")
         self.subjects: dict[str, Subject] = {}
         """What checks know of each target, by its canonical specification."""
         self.checks: tuple[CheckRecord, ...] = ()
         """What checks found, once the run has ended."""
-        self._place = RunPlace.from_worker(sent) if sent else None
+        self._place: RunPlace | None = None
+        self._selection: Selection | None = None
         self._run: RunDirectory | None = None
         self._progress: Progress | None = None
         self._progress_made = False
@@ -91,13 +76,54 @@ class Invocation:
         """Whether this process is an xdist worker."""
         return hasattr(self.config, "workerinput")
 
+    @cached_property
+    def settings(self) -> Settings:
+        """What is asked for.
+
+        Raises:
+            pytest.UsageError: it is wrong, or contradicts itself; without `sources` it cannot be.
+        """
+        from .resolving import resolve
+
+        return resolve(self.config)
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether the command line asks for scaling tests, or an ini file that they are not deselected from."""
+        marks: str = self.config.option.markexpr
+        deselected = "not scaling" in marks
+        if "scaling" in marks and not deselected:
+            return True
+        return "command line" in self.sources or ("ini" in self.sources and not deselected)
+
+    @property
+    def selection(self) -> Selection:
+        """What the selected tests ask of a target together."""
+        if self._selection is None:
+            from .selection import Selection
+
+            self._selection = Selection()
+        return self._selection
+
+    @property
+    def measures(self) -> bool:
+        """Whether a selected test measures or asks a check."""
+        return self._selection is not None and bool(self._selection.tests)
+
     @property
     def place(self) -> RunPlace:
         """Where the run goes; for `--openenv-results none` a folder that the end of the run removes."""
-        if self._place is None:
-            from .core.rundir import new_run_id
+        sent = getattr(self.config, "workerinput", {}).get("openenv_scale")
+        if self._place is None and sent:
+            from .place import RunPlace
 
-            results = self.settings.results
+            self._place = RunPlace.from_worker(sent)
+        if self._place is None:
+            from .core.run_id import new_run_id
+            from .place import RunPlace
+
+            # A controller of xdist workers asks, whatever they run: the default is known without all the settings.
+            results = self.settings.results if self.sources else self.config.rootpath / DEFAULT_RESULTS
             self._place = RunPlace(
                 results=results or Path(tempfile.mkdtemp(prefix="openenv-scale-")),
                 run_id=new_run_id(),
@@ -109,7 +135,7 @@ class Invocation:
     @property
     def baseline(self) -> Baseline | None:
         """What sweeps are compared with; None where nothing is named."""
-        if self._baseline is None and self.settings.baseline is not None:
+        if self._baseline is None and self.sources and self.settings.baseline is not None:
             from .baselines import Baseline
 
             sent = getattr(self.config, "workerinput", {}).get("openenv_scale_baseline")
@@ -136,12 +162,16 @@ class Invocation:
 
     def collected(self, items: Iterable[pytest.Item]) -> None:
         """Read the marks of the selected tests, so that servers are sized before one starts."""
-        items = list(items)
+        items = [item for item in items if concerns(item)]
+        if not items:
+            return
+        from .selection import declare, select
+
         for item in items:
             declared = declare(item, self.settings)
             if declared is not None:
                 item.stash[DECLARATION] = declared
-        self.selection = select(items, self.settings)
+        self._selection = select(items, self.settings)
 
     def run_directory(self) -> RunDirectory:
         """Return the run directory; the first process that asks makes and begins it.
@@ -190,14 +220,13 @@ class Invocation:
         return run
 
     def _plan(self) -> dict[str, Any]:
+        from .core.grammar import redact_target
+
         return {
             "tests": list(self.selection.tests),
             "targets": [redact_target(spec) for spec in self.settings.targets],
             "largest_batch": self.selection.largest_batch,
         }
-
-
-INVOCATION = pytest.StashKey[Invocation]()
 
 
 def _join(path: Path) -> RunDirectory:

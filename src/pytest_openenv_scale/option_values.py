@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from .core.baseline import Reference, parse_reference
@@ -21,7 +22,7 @@ from .core.grammar import (
     parse_target,
     shown,
 )
-from .core.settings import WORKLOAD_PARSERS, Source
+from .core.settings import HTTP_CONNECTIONS, WORKLOAD_PARSERS, Source
 from .core.slo import Limit, parse_slo_expression
 
 REPORTS = ("md", "html", "figures", "log")
@@ -238,3 +239,28 @@ def parse_reports(value: str | list[str]) -> tuple[str, ...]:
 def soak(value: Any, place: Place) -> float:
     """Parse how long the endurance test lasts, in seconds; 0 leaves it out."""
     return parse_seconds(value, what="the soak")
+
+
+PARSERS: Mapping[str, Parser] = MappingProxyType(
+    {
+        **{name: workload(name) for name in WORKLOAD_PARSERS},
+        "target": targets,
+        "url": url,
+        "until-done": flag,
+        "slo": limits,
+        "inconclusive": choice("fail", "warn"),
+        "full-grid": flag,
+        "http-connections": choice(*HTTP_CONNECTIONS),
+        "processes": processes,
+        "seed": seed,
+        "header": headers,
+        "note": text,
+        "results": directory,
+        "json": file,
+        "report": reports,
+        "soak": soak,
+        "baseline": baseline,
+        "fail-on": fail_on,
+    }
+)
+"""How each option is read, by its name in the table."""

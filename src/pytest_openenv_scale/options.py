@@ -1,42 +1,35 @@
-"""The one table of options and their ini twins, and the frozen settings they resolve to.
+"""The one table of options and their ini twins, and what is written for them; what it means, `resolving` tells.
 
-Precedence is command line, mark, ini, default. A wrong value ends the run before anything starts, with one
-line that names the option or the ini key.
+Every pytest run pays for this module, so it imports nothing and makes no value that only a measurement needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from . import option_values as values
-from .core.grammar import GrammarError, parse_target, redact_target
-from .core.settings import AXES, HTTP_CONNECTIONS, RERUN_OPTIONS, ScalingMark, Settings, Source, rerun_options
-from .option_values import Parser, Place
-
-__all__ = ["OPTIONS", "Option", "ScalingMark", "Settings", "register", "rerun_options", "resolve"]
+DEFAULT_RESULTS = "openenv-results"
+"""Where runs go where nobody says otherwise, below pytest's root directory."""
 
 _INI_TYPES: Mapping[str, Literal["string", "linelist", "bool"]] = MappingProxyType(
     {"once": "string", "repeated": "linelist", "flag": "bool"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One row of the table: `--openenv-NAME` on the command line and `openenv_NAME` in ini.
 
     `default` is written as a person would; None means there is none. `kind` says whether it is written
-    once, repeatedly, or as a flag without a value.
+    once, repeatedly, or as a flag without a value. A named tuple takes a fifth of the time of a frozen dataclass
+    to define.
     """
 
     name: str
     metavar: str | None
     default: str | None
-    parse: Parser
     help: str
     kind: Literal["once", "repeated", "flag"] = "once"
 
@@ -63,7 +56,6 @@ OPTIONS: tuple[Option, ...] = (
         "target",
         "SPEC",
         "local",
-        values.targets,
         "Measure this server, NAME[:ARGUMENT][,key=value...] or a URL, for example local,server=uvicorn",
         "repeated",
     ),
@@ -71,7 +63,6 @@ OPTIONS: tuple[Option, ...] = (
         "url",
         "URL",
         None,
-        values.url,
         "Measure a server that runs already; sessions are spread over URLs joined by commas, and env:FILE "
         "reads OPENENV_URL from a file",
     ),
@@ -79,24 +70,21 @@ OPTIONS: tuple[Option, ...] = (
         "batches",
         "LIST",
         "1,8,32,128",
-        values.workload("batches"),
         "Ask for so many sessions at once; 8..512 doubles from 8 up to 512",
     ),
     Option(
         "waits",
         "LIST",
         "0.1,1.0",
-        values.workload("waits"),
         "Ask the environment to spend so many seconds in each step",
     ),
-    Option("reps", "N", "1", values.workload("reps"), "Measure each batch so many times"),
-    Option("modes", "LIST", "ws", values.workload("modes"), "Speak these protocols: ws, http or ws,http"),
-    Option("steps", "N", "1", values.workload("steps"), "Take so many steps in each session"),
+    Option("reps", "N", "1", "Measure each batch so many times"),
+    Option("modes", "LIST", "ws", "Speak these protocols: ws, http or ws,http"),
+    Option("steps", "N", "1", "Take so many steps in each session"),
     Option(
         "arrival",
         "HOW",
         "hold",
-        values.workload("arrival"),
         "Start a batch so: hold (all sessions are up before any steps), burst (all at once) or rate=R "
         "(R sessions per second at random times)",
     ),
@@ -104,14 +92,12 @@ OPTIONS: tuple[Option, ...] = (
         "timeout",
         "TIME",
         "120s",
-        values.workload("timeout"),
         "Give each phase of a session so long; a step gets it on top of its wait",
     ),
     Option(
         "action",
         "JSON",
         None,
-        values.workload("action"),
         'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl with one per step (write '
         "--openenv-action=@FILE.jsonl), or module:function called with (session, step); without it the "
         "server's /schema decides",
@@ -120,14 +106,12 @@ OPTIONS: tuple[Option, ...] = (
         "reset",
         "JSON",
         None,
-        values.workload("reset"),
         'Send this JSON object with every reset; "$seed" in it stands for --openenv-seed plus the session\'s number',
     ),
     Option(
         "until-done",
         None,
         None,
-        values.flag,
         "End a session when its episode is done instead of resetting it and going on",
         "flag",
     ),
@@ -135,7 +119,6 @@ OPTIONS: tuple[Option, ...] = (
         "slo",
         "LIMIT",
         None,
-        values.limits,
         "Set a limit or override that of a mark, for example max_batch>=512 or total_p99<=2s",
         "repeated",
     ),
@@ -143,14 +126,12 @@ OPTIONS: tuple[Option, ...] = (
         "inconclusive",
         "WHAT",
         "fail",
-        values.choice("fail", "warn"),
         "Let a test whose limits could not be measured fail, or pass with a warning: fail or warn",
     ),
     Option(
         "full-grid",
         None,
         None,
-        values.flag,
         "Measure every batch instead of stopping a curve after two failing batches in a row",
         "flag",
     ),
@@ -158,56 +139,48 @@ OPTIONS: tuple[Option, ...] = (
         "http-connections",
         "HOW",
         "session",
-        values.choice(*HTTP_CONNECTIONS),
         "Connect in http mode so: session (each keeps one over its requests), request (a fresh one for every request) "
         "or shared (idle ones are taken from a pool)",
     ),
-    Option("processes", "N", "auto", values.processes, "Generate load with so many processes"),
-    Option("seed", "N", "0", values.seed, "Seed everything random with this number"),
+    Option("processes", "N", "auto", "Generate load with so many processes"),
+    Option("seed", "N", "0", "Seed everything random with this number"),
     Option(
         "header",
         "HEADER",
         None,
-        values.headers,
         "Send 'Name: value' or 'Name: env:VARIABLE' (the only form in ini) with every request; never stored or shown",
         "repeated",
     ),
-    Option("note", "TEXT", None, values.text, "Keep this text with the run"),
+    Option("note", "TEXT", None, "Keep this text with the run"),
     Option(
         "results",
         "DIR",
-        "openenv-results",
-        values.directory,
+        DEFAULT_RESULTS,
         "Write runs into this directory; the word none writes nothing",
     ),
-    Option("json", "FILE", None, values.file, "Write the JSON report to this file as well"),
-    Option("report", "LIST", "md", values.reports, "Write these reports of the run: md, html, figures, log; or none"),
+    Option("json", "FILE", None, "Write the JSON report to this file as well"),
+    Option("report", "LIST", "md", "Write these reports of the run: md, html, figures, log; or none"),
     Option(
         "soak",
         "TIME",
         "20s",
-        values.soak,
         "Let the endurance test of the suite last so long; 0 skips it",
     ),
     Option(
         "baseline",
         "REF",
         None,
-        values.baseline,
         "Compare with this stored run: a path, a run id, latest, or a git commit, branch or tag",
     ),
     Option(
         "fail-on",
         "EXPR",
         None,
-        values.fail_on,
         "Fail a test whose figure got worse than the baseline's by more than this, for example max_batch:-10% or "
         "total_p99:+200ms",
         "repeated",
     ),
 )
-
-_BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})
 
 
 def register(parser: pytest.Parser) -> None:
@@ -223,99 +196,39 @@ def register(parser: pytest.Parser) -> None:
         parser.addini(option.ini, f"Same as {option.flag}.", type=_INI_TYPES[option.kind], default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """What one source says, by option name, and where an option stands in it."""
-
-    values: Mapping[str, Any]
-    place: Callable[[Option], Place]
-
-    def read(self, name: str) -> Any:
-        option = _BY_NAME[name]
-        place = self.place(option)
-        try:
-            return option.parse(self.values[name], place)
-        except GrammarError as error:
-            raise pytest.UsageError(f"{place.label}: {error}") from None
+def on_command_line(config: pytest.Config) -> dict[str, Any]:
+    """Return what the command line says, by option name, as it is written."""
+    read = {option.name: config.getoption(option.ini) for option in OPTIONS}
+    return {name: value for name, value in read.items() if value is not None}
 
 
-def resolve(config: pytest.Config) -> Settings:
-    """Read command line, ini and defaults into settings.
+def in_ini(config: pytest.Config) -> dict[str, Any]:
+    """Return what the ini file and `-o` say, by option name, as it is written.
 
     Raises:
-        pytest.UsageError: a value is wrong, or two options contradict each other; one line naming where.
+        pytest.UsageError: a value has another type than pytest was told; one line naming where.
     """
-    layers = (_command_line(config), _ini(config), _defaults(config))
-    for layer in layers:
-        if "url" in layer.values and "target" in layer.values:
-            one, other = (layer.place(_BY_NAME[name]).label for name in ("url", "target"))
-            raise pytest.UsageError(f"{one} and {other} both name servers; write only one of them")
-    found: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
-    for option in OPTIONS:
-        nearest = next((layer for layer in layers if option.name in layer.values), None)
-        sources[option.name] = nearest.place(option).source if nearest else "default"
-        if nearest and option.name not in ("target", "url", "slo", "header"):
-            found[option.ini.removeprefix("openenv_")] = nearest.read(option.name)
-    servers = next(layer for layer in layers if "url" in layer.values or "target" in layer.values)
-    named = "url" if "url" in servers.values else "target"
-    sources["target"] = sources[named]
-    del sources["url"]
-    optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json"))
-    return Settings(
-        **{**optional, **found},
-        targets=servers.read(named),
-        slo=tuple(limit for layer in layers if "slo" in layer.values for limit in layer.read("slo")),
-        headers=values.join_headers([layer.read("header") for layer in layers if "header" in layer.values]),
-        sources=sources,
-        declared={axis: next(layer for layer in layers[1:] if axis in layer.values).read(axis) for axis in AXES},
-        given=_given(layers[0].values),
-    ).with_fitting_steps()
-
-
-def _command_line(config: pytest.Config) -> _Layer:
-    directory = config.invocation_params.dir
-    read = {option.name: config.getoption(option.ini) for option in OPTIONS}
-    return _Layer(
-        {name: value for name, value in read.items() if value is not None},
-        lambda option: Place("command line", option.flag, directory),
-    )
-
-
-def _ini(config: pytest.Config) -> _Layer:
-    directory = config.inipath.parent if config.inipath else config.rootpath
-    overridden = {text.partition("=")[0].strip() for text in config.getoption("override_ini") or ()}
-
-    def place(option: Option) -> Place:
-        file = config.inipath.name if config.inipath else "ini"
-        label = f"-o {option.ini}" if option.ini in overridden else f"{option.ini} in {file}"
-        return Place("ini", label, directory)
-
     read: dict[str, Any] = {}
     for option in OPTIONS:
         try:
             read[option.name] = config.getini(option.ini)
         except (ValueError, TypeError) as error:
-            raise pytest.UsageError(f"{place(option).label}: {error}") from None
-    return _Layer({name: value for name, value in read.items() if value is not None}, place)
+            raise pytest.UsageError(f"{ini_label(config, option)}: {error}") from None
+    return {name: value for name, value in read.items() if value is not None}
 
 
-def _defaults(config: pytest.Config) -> _Layer:
-    read = {option.name: False if option.kind == "flag" else option.default for option in OPTIONS}
-    return _Layer(
-        {name: value for name, value in read.items() if value is not None},
-        lambda option: Place("default", f"the default of {option.flag}", config.rootpath),
-    )
+def sources(config: pytest.Config) -> frozenset[str]:
+    """Return where anything is written: "command line", "ini", both or neither.
+
+    Raises:
+        pytest.UsageError: an ini value has another type than pytest was told.
+    """
+    written = {"command line": on_command_line(config), "ini": in_ini(config)}
+    return frozenset(source for source, values in written.items() if values)
 
 
-def _given(command_line: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Keep what a rerun repeats, as it was written but without secrets; a flag is an empty text."""
-    texts: dict[str, tuple[str, ...]] = {}
-    for name in RERUN_OPTIONS:
-        if name in command_line:
-            said: str | bool | list[str] = command_line[name]
-            texts[name] = tuple(said) if isinstance(said, list) else (said if isinstance(said, str) else "",)
-    if "url" in command_line:
-        url: str = command_line["url"].strip()
-        texts["url"] = (url if url.startswith("env:") else redact_target(parse_target(url)),)
-    return texts
+def ini_label(config: pytest.Config, option: Option) -> str:
+    """Return the name of an ini key in errors, with its file, or with `-o` where that sets it."""
+    overridden = {text.partition("=")[0].strip() for text in config.getoption("override_ini") or ()}
+    file = config.inipath.name if config.inipath else "ini"
+    return f"-o {option.ini}" if option.ini in overridden else f"{option.ini} in {file}"

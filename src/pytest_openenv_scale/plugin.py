@@ -1,4 +1,8 @@
-"""The pytest plugin, in the order of its life; every hook calls inward, and only when it is needed."""
+"""The pytest plugin, in the order of its life; every hook calls inward.
+
+What is imported up here is in every pytest run, so it is little and imports little: a test holds that. The rest of the
+package is imported where it is needed, by runs that give an option or an ini key of ours or have a test of ours.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,38 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from . import hookspec
+from .invocation import PROBLEMS, Invocation
+from .marks import marker_lines
+from .options import register
+from .stash import DECLARATION, INVOCATION, SCALING
+
 if TYPE_CHECKING:
     from .checking import Checking
     from .core.endpoint import Endpoint
-    from .invocation import Invocation
     from .runner import Scaling
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the extension points."""
-    from . import hookspec
-
     pluginmanager.add_hookspecs(hookspec)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options and their ini twins."""
-    from .options import register
-
     register(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, and refuse wrong options before anything starts."""
-    from .invocation import INVOCATION, Invocation
-    from .marks import marker_lines
-    from .options import resolve
-    from .preflight import check
-
     for line in marker_lines():
         config.addinivalue_line("markers", line)
-    settings = resolve(config)
-    check(config, settings)
-    invocation = config.stash[INVOCATION] = Invocation(config, settings)
+    invocation = Invocation(config)
+    if invocation.sources:
+        from .preflight import check
+
+        check(config, invocation.settings)
+    config.stash[INVOCATION] = invocation
     config.pluginmanager.register(_Gathering(invocation), "openenv_scale_gathering")
 
 
@@ -54,30 +57,33 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what will be measured, where the command line or the ini file asks for it."""
-    from .header import header_lines, is_asked_for
+    invocation = _invocation(config)
+    if not invocation.is_asked_for:
+        return []
+    from .header import header_lines
 
-    settings = _invocation(config).settings
-    return header_lines(settings, config.rootpath) if is_asked_for(config, settings) else []
+    return header_lines(invocation.settings, config.rootpath)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what will be measured where only marked tests ask for it."""
-    from .header import header_lines, is_asked_for
-
     invocation = _invocation(config)
-    said = config.get_verbosity() < 0 or is_asked_for(config, invocation.settings)
-    if said or not invocation.selection.tests:
+    if not invocation.measures or invocation.is_asked_for or config.get_verbosity() < 0:
         return []
+    from .header import header_lines
+
     return header_lines(invocation.settings, config.rootpath)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that uses a target once per target, where there are several."""
-    from .labels import target_ids
-
+    if "openenv_target" not in metafunc.fixturenames:
+        return
     targets = _invocation(metafunc.config).settings.targets
-    if len(targets) > 1 and "openenv_target" in metafunc.fixturenames:
+    if len(targets) > 1:
+        from .labels import target_ids
+
         metafunc.parametrize(
             "openenv_target", range(len(targets)), ids=target_ids(targets), indirect=True, scope="session"
         )
@@ -91,8 +97,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a test whose marks are wrong, and that test only."""
-    from .selection import DECLARATION
-
     declared = item.stash.get(DECLARATION, None)
     if declared is not None and declared.problem is not None:
         pytest.fail(f"{item.nodeid}: {declared.problem}", pytrace=False)
@@ -130,8 +134,6 @@ def openenv_check(request: pytest.FixtureRequest, openenv_target: Endpoint) -> C
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Judge the SLO once the test function is over; a failure of its own comes first."""
-    from .selection import SCALING
-
     try:
         result = yield
     except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
@@ -154,8 +156,6 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let the result of a sweep travel on the report, from an xdist worker too."""
-    from .selection import SCALING
-
     report = yield
     runner = item.stash.get(SCALING, None)
     if call.when == "call" and runner is not None and runner.sweep is not None:
@@ -178,8 +178,6 @@ class _Gathering:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object | None) -> None:
     """Take what an xdist worker has to say; where it crashed, the run is not complete."""
-    from .invocation import PROBLEMS
-
     invocation = _invocation(node.config)
     invocation.problems += getattr(node, "workeroutput", {}).get(PROBLEMS, ())
     if error is not None:
@@ -211,13 +209,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Let go of the run directory."""
-    from .invocation import INVOCATION
-
     if INVOCATION in config.stash:
         config.stash[INVOCATION].close()
 
 
 def _invocation(config: pytest.Config) -> Invocation:
-    from .invocation import INVOCATION
-
     return config.stash[INVOCATION]

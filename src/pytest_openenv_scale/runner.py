@@ -15,9 +15,10 @@ from .core.endpoint import Endpoint
 from .core.settings import Settings
 from .core.slo import Slo
 from .labels import target_ids
-from .marks import MarkError, check_selects
+from .marked import check_selects
+from .marks import MarkError
 from .rerun import rerun_command, test_name
-from .selection import DECLARATION, SCALING
+from .stash import DECLARATION, SCALING
 
 if TYPE_CHECKING:
     from .core.client import ClientSession

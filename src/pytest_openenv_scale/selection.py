@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
 from .core.plan import largest_batch
 from .core.settings import Settings
 from .core.slo import Slo
-from .marks import MarkError, check_selects, scaling_mark, slo_marks
-
-if TYPE_CHECKING:
-    from .runner import Scaling
+from .marked import check_selects, scaling_mark, slo_marks
+from .marks import MarkError
+from .stash import DECLARATION
 
 FIXTURE = "scaling"
 
@@ -39,17 +37,10 @@ class Selection:
     tests: tuple[str, ...] = ()
 
 
-DECLARATION = pytest.StashKey[Declaration]()
-SCALING: pytest.StashKey[Scaling] = pytest.StashKey()
-
-
 def declare(item: pytest.Item, settings: Settings) -> Declaration | None:
     """Read the marks of a test; None where it has nothing to do with this plugin."""
-    fixture = FIXTURE in getattr(item, "fixturenames", ())
-    if not fixture and not _is_marked(item):
-        return None
     try:
-        return _read(item, settings, fixture=fixture)
+        return _read(item, settings, fixture=FIXTURE in getattr(item, "fixturenames", ()))
     except MarkError as error:
         return Declaration(settings, problem=str(error))
 
@@ -73,10 +64,6 @@ def select(items: Iterable[pytest.Item], settings: Settings) -> Selection:
         modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
         tests=tuple(item.nodeid for item in items if item.nodeid in sound or item.nodeid in checks),
     )
-
-
-def _is_marked(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) is not None for name in ("scaling", "slo"))
 
 
 def _read(item: pytest.Item, settings: Settings, *, fixture: bool) -> Declaration | None:

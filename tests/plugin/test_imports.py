@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import pytest_openenv_scale
 
+PACKAGE = "pytest_openenv_scale"
+LIGHT = {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("hookspec", "invocation", "marks", "options", "plugin", "stash"))}
+CONTROLLER = LIGHT | {f"{PACKAGE}.{name}" for name in ("core", "core.run_id", "place")}
+"""What a process that starts xdist workers needs besides: it names the run they may take part in."""
+
+WRITES_MODULES = """
+import sys
+from pathlib import Path
+
+def pytest_unconfigure(config):
+    role = "worker" if hasattr(config, "workerinput") else "main"
+    Path(f"{role}.modules").write_text(" ".join(sys.modules))
+"""
 HEAVY = ("aiohttp", "pyarrow", "pandas", "plotnine", "psutil", "starlette", "hypercorn", "uvicorn", "uvloop", "yaml")
 
 
@@ -22,16 +36,34 @@ def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, ini):
     inner.run_process("-m", "not scaling", "-p", "no:hypothesispytest").assert_outcomes(passed=1, deselected=1)
 
 
-def test_nor_does_the_controller_of_xdist_workers(inner):
-    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:hypothesispytest\n")
-    inner.tests("def test_light():\n    pass\n")
-    inner.pytester.makeconftest(
-        "import sys\nfrom pathlib import Path\n\ndef pytest_unconfigure(config):\n"
-        "    if not hasattr(config, 'workerinput'):\n"
-        f"        Path('heavy').write_text(' '.join(name for name in {HEAVY} if name in sys.modules))\n"
+@pytest.fixture
+def added(inner) -> Callable[..., set[str]]:
+    """Return what a run of one test imports, in one of its processes, that it does not without the plugin."""
+    others = " ".join(f"-p no:{name}" for name in ("anyio", "asyncio", "hypothesispytest", "rerunfailures"))
+    inner.ini(f"[pytest]\naddopts = {others} --strict-markers\nmarkers = scaling\n")
+    inner.tests("@pytest.mark.parametrize('number', [1])\ndef test_light(number):\n    pass\n")
+    inner.pytester.makeconftest(WRITES_MODULES)
+
+    def modules(role: str, *arguments: str) -> set[str]:
+        inner.run_process(*arguments).assert_outcomes(passed=1)
+        return set((inner.path / f"{role}.modules").read_text().split())
+
+    return lambda role, *arguments: (
+        modules(role, *arguments) - modules(role, *arguments, "-p", f"no:{PACKAGE.removeprefix('pytest_')}")
     )
-    inner.run_process("-n1").assert_outcomes(passed=1)
-    assert (inner.path / "heavy").read_text() == ""
+
+
+@pytest.mark.parametrize("arguments", [(), ("-v",), ("-m", "not scaling")])
+def test_a_run_that_uses_none_of_this_imports_the_plugin_and_nothing_else(added, arguments):
+    assert added("main", "-p", "no:xdist", *arguments) == LIGHT
+
+
+def test_nor_does_an_xdist_worker(added):
+    assert added("worker", "-n1") == LIGHT
+
+
+def test_and_what_starts_it_imports_what_names_a_run(added):
+    assert added("main", "-n1") == CONTROLLER
 
 
 def test_importing_the_package_imports_none_of_its_parts(inner):

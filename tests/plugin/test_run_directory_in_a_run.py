@@ -207,3 +207,19 @@ def test_a_test_of_an_installed_package_has_the_same_name_wherever_its_environme
     inner.run(*shlex.split(said.removeprefix("rerun: "))[1:]).assert_outcomes(failed=1)
     names = [json.loads((run / "report.json").read_text())["sweeps"][0]["test"] for run in inner.runs[-2:]]
     assert names == ["test_it.py::test_scale"] * 2
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_run_that_only_marks_ask_for_is_one_run_in_the_default_folder(inner, workers):
+    inner.ini("[pytest]\naddopts = -p tests.plugin.fakes -p no:hypothesispytest -p no:anyio -p no:asyncio\n")
+    inner.pytester.makeconftest(
+        "from tests.plugin.fakes import FakeTarget\n\n"
+        "def pytest_openenv_scale_target(spec, largest_batch):\n    return FakeTarget(spec, largest_batch)\n"
+    )
+    inner.tests("@pytest.mark.scaling(batches=[1, 2], waits=0.01)\ndef test_scale(scaling):\n    scaling.run()\n")
+    result = inner.run_process(workers)
+    result.assert_outcomes(passed=1)
+    (run,) = inner.runs
+    result.stdout.fnmatch_lines([f"run {run} (complete)"])
+    assert inner.events[0] == "start local largest=2"
+    assert [sweep["test"] for sweep in inner.manifest["sweeps"]] == ["test_it.py::test_scale"]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from pytest_openenv_scale.core.settings import Settings
-from pytest_openenv_scale.options import register, resolve
+from pytest_openenv_scale.options import register
+from pytest_openenv_scale.resolving import resolve
 
 Resolve = Callable[..., Settings]
 

@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAMS = sorted(path.name for path in BENCHMARKS.glob("*.py"))
+NEED_NO_COMPILER = {"size.py", "report_size.py", "endurance_power.py", "startup_cost.py"}
 CLIENTS = {"c-floor", "ours", "aiohttp"}  # k6 is a guest: it joins where somebody installed it.
 
 
@@ -52,7 +53,7 @@ def test_every_program_says_what_it_answers(program):
     assert first in done.stdout
 
 
-@pytest.mark.parametrize("program", sorted({*PROGRAMS} - {"size.py", "report_size.py", "endurance_power.py"}))
+@pytest.mark.parametrize("program", sorted({*PROGRAMS} - NEED_NO_COMPILER))
 def test_a_missing_compiler_is_one_line_and_exit_code_2(program):
     done = run(program, CC="no-such-compiler")
     assert done.returncode == 2
@@ -66,6 +67,16 @@ def test_report_size_reports_a_run_of_many_parts_and_of_one(tmp_path):
     sizes = {name: (cost["rows"], cost["parts"]) for name, cost in found.items()}
     assert sizes == {"many": (3000, 5), "one": (3000, 1)}
     assert all(cost["wall_s"] > 0 and cost["peak_bytes"] > 2**20 for cost in found.values())
+
+
+def test_startup_cost_compares_runs_with_and_without_the_plugin(tmp_path):
+    found = figures(tmp_path, "startup_cost.py", "--runs", 1)
+    (pair,) = found["runs"]
+    assert {side: sorted(told) for side, told in pair.items()} == {
+        "with": ["CPU ms", "wall ms"],
+        "without": ["CPU ms", "wall ms"],
+    }
+    assert "pytest_openenv_scale.options" in found["imports"]
 
 
 def test_more_sessions_than_descriptors_are_refused_before_anything_runs():

@@ -9,17 +9,10 @@ import pytest
 
 from pytest_openenv_scale.core.actions import ActionSource
 from pytest_openenv_scale.core.grammar import Arrival
+from pytest_openenv_scale.core.settings import ScalingMark
 from pytest_openenv_scale.core.slo import LIMITS, Limit, Slo
-from pytest_openenv_scale.marks import (
-    MarkError,
-    ScalingMark,
-    check_selects,
-    marker_lines,
-    scaling,
-    scaling_mark,
-    slo,
-    slo_marks,
-)
+from pytest_openenv_scale.marked import check_selects, scaling_mark, slo_marks
+from pytest_openenv_scale.marks import MarkError, marker_lines, scaling, slo
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pytest_openenv_scale.core.actions import ActionSource
 from pytest_openenv_scale.core.fail_on import FailOn
 from pytest_openenv_scale.core.grammar import Arrival, parse_target
 from pytest_openenv_scale.core.slo import Limit
+from pytest_openenv_scale.option_values import PARSERS
 from pytest_openenv_scale.options import OPTIONS
 
 
@@ -74,6 +75,10 @@ CASES = [
     ("report", "md", "report", ("md",)),
     ("report", "html,md,figures,log,md", "report", ("html", "md", "figures", "log")),
 ]
+
+
+def test_every_option_is_read_in_some_way():
+    assert set(PARSERS) == {option.name for option in OPTIONS}
 
 
 @pytest.mark.parametrize(("option", "text", "field", "value"), CASES)

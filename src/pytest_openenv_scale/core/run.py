@@ -13,7 +13,8 @@ from .locks import is_held
 from .manifest import MANIFEST, Manifest, RunError, Status, SweepRecord, read_manifest, run_paths
 from .outcome import Outcome, overall
 from .redact import redact_command
-from .rundir import PARTS, WRITER_LOCK, RunDirectory, new_run_id
+from .run_id import new_run_id
+from .rundir import PARTS, WRITER_LOCK, RunDirectory
 from .summary import COLUMNS, CellSummary, summarise, summarise_rows
 from .table import Part, PartError, read_parts, read_table
 from .view import CurveView, SweepView, view_sweep

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import socket
 import tempfile
@@ -21,6 +20,7 @@ from .manifest import FORMAT, MANIFEST, Manifest, RunError, Status, SweepRecord,
 from .meta import CellMeta
 from .outcome import Outcome
 from .redact import redact_command
+from .run_id import new_run_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 PARTS = "sessions.parquet"
 WRITER_LOCK = ".writer.lock"
 _MANIFEST_LOCK = ".manifest.lock"
-
-
-def new_run_id() -> str:
-    """Return an id for a run that sorts by time and is unique: "20261121T101530.042Z-3fa9"."""
-    now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
 
 
 class RunDirectory:
