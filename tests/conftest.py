@@ -8,8 +8,10 @@ import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from inner import unguarded
 
@@ -19,6 +21,24 @@ def no_guard(request: pytest.FixtureRequest) -> Generator[None]:
     """For tests of servers that measure in this process: a client that is slowed down leaves nothing in doubt."""
     with unguarded.lifted():
         yield
+
+
+ONE_BY_ONE = {"test_check_command.py", "test_main_job.py", "test_spaces.py", "test_suite_defects.py"}
+"""Files whose tests share nothing that takes long to start: each test goes to whichever process is free."""
+
+
+class _ByFile(LoadScopeScheduling):
+    """Keeps the tests of a file together, so that what they share is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return nodeid if Path(path).name in ONE_BY_ONE else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Share out real tests so; None leaves it to `--dist`."""
+    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
