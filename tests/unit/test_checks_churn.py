@@ -19,6 +19,8 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from scripted_house import House
 from scripted_server import scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED = CheckOutcome.MET, CheckOutcome.MISSED
 
 ALL = pytest.mark.parametrize("check", [churn.short, churn.dropped, quiet.silent, quiet.not_reading])

@@ -19,6 +19,8 @@ from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.workload import Workload
 from toy_environment import RefusedError, Toy, serving
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPPED
 
 

@@ -19,6 +19,8 @@ from pytest_openenv_scale.core.check import CheckOutcome
 from pytest_openenv_scale.core.endpoint import Endpoint
 from scripted_server import observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
 SERVER = Endpoint(("http://127.0.0.1:1",), "here", "http://127.0.0.1:1")
 FULL = Answer(

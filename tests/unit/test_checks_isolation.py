@@ -26,6 +26,8 @@ from pytest_openenv_scale.core.workload import Workload
 from scripted_server import Peer, observation, scripted
 from toy_environment import ACTION, RefusedError, Toy, serving
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPPED
 PARALLEL, ALL = [interleaved, under_load], [interleaved, under_load, sequential, reset_twice]
 

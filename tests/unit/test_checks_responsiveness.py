@@ -22,6 +22,8 @@ from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import Peer, accepted, error, observation, refused_port, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 @contextmanager
 def served(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 4) -> Iterator[Subject]:
