@@ -1,15 +1,15 @@
 """Time that passes twenty times as fast while the event loop has nothing to do: for servers that run in that loop.
 
 A silence of two seconds then takes a tenth of one, and all who measure it see two seconds. Whatever happens takes the
-time it takes: only waiting is shortened, so that no busy machine shortens anybody's patience. Where a test started a
-thread (a server, say) time is real, as what happens there is not seen here. A server in a process is not seen either:
-tests with one do without this.
+time it takes: only waiting is shortened, so that no busy machine shortens a patience. While a thread or a process
+runs that the test started (a server, say), time is real, as what happens there is not seen here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import subprocess
 import threading
 import time
 from typing import Any
@@ -22,19 +22,24 @@ FACTOR = 20.0
 
 
 class _Time:
-    """How far the clocks of this process are ahead, in seconds, and whether others than the event loop are at work."""
+    """How far the clocks of this process are ahead, in seconds, and whether time is real at the moment."""
 
     def __init__(self) -> None:
         self.skipped_s = 0.0
         self.calls = 0
         """Calls that the loop's own threads have not answered yet."""
+        self.processes: list[subprocess.Popen[Any]] = []
         self._others = set(threading.enumerate())
 
     @property
     def real(self) -> bool:
-        """Whether somebody is at work elsewhere."""
-        started = set(threading.enumerate()) - self._others
-        return self.calls > 0 or any(not thread.name.startswith("asyncio_") for thread in started)
+        """Whether somebody beside the event loop is at work."""
+        threads = set(threading.enumerate()) - self._others
+        return (
+            self.calls > 0
+            or any(not thread.name.startswith("asyncio_") for thread in threads)
+            or any(process.returncode is None for process in self.processes)
+        )
 
 
 def pass_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +64,17 @@ def pass_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
         future.add_done_callback(lambda _: setattr(here, "calls", here.calls - 1))
         return future
 
+    class Process(subprocess.Popen[Any]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            here.processes.append(self)
+
     def ahead() -> float:
         return perf_counter() + here.skipped_s
 
     monkeypatch.setattr(selectors.DefaultSelector, "select", select_for_less)
     monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", counted)
+    monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + here.skipped_s)
     monkeypatch.setattr(time, "perf_counter", ahead)
     monkeypatch.setattr(connection, "perf_counter", ahead)

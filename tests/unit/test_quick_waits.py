@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -51,12 +53,33 @@ async def test_silence_is_what_comes_after_it():
         assert session.first.kind == "silence"
 
 
-async def test_what_runs_in_a_thread_is_waited_for_in_real_time():
-    really_began = real_s()
+async def test_a_call_in_another_thread_is_waited_for_in_real_time():
+    # In a twentieth of three seconds it would not be done.
     async with asyncio.timeout(3):
         await asyncio.to_thread(time.sleep, 0.2)
-    thread = threading.Thread(target=time.sleep, args=(0.5,))
-    thread.start()
-    await asyncio.sleep(0.1)
-    assert real_s() - really_began >= 0.3
-    thread.join()
+
+
+async def test_while_a_thread_or_a_process_runs_time_is_real():
+    for start in (_thread, _process):
+        end, really_began = start(), real_s()
+        await asyncio.sleep(0.1)
+        assert real_s() - really_began >= 0.1
+        end()
+    await asyncio.sleep(2.0)
+    assert real_s() - really_began < 2.0
+
+
+def _thread() -> Callable[[], object]:
+    ended = threading.Event()
+    threading.Thread(target=ended.wait, daemon=True).start()
+    return ended.set
+
+
+def _process() -> Callable[[], object]:
+    process = subprocess.Popen(["sleep", "60"])
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+
+    return end
