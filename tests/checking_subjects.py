@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
+import uvicorn
+
+from defects.app import create_app
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.workload import Workload
@@ -19,3 +26,32 @@ def subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any)
         "soak_s": 2.0,
     }
     return Subject(Endpoint((url,), "here", url, **(endpoint or {})), **{**given, **changes})
+
+
+class _Server(uvicorn.Server):
+    """Signals are pytest's."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+
+@contextlib.asynccontextmanager
+async def served(defect: str = "none", limit: int = 16) -> AsyncIterator[str]:
+    """The server with a defect under uvicorn, in the loop of the test, where waits can pass quickly; its base URL."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        server = _Server(
+            uvicorn.Config(
+                create_app(defect, limit),
+                ws="websockets-sansio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving

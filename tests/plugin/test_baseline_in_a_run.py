@@ -97,7 +97,7 @@ def test_the_report_keeps_the_comparison_and_needs_the_baseline_no_more(swept, c
 def test_workers_compare_with_the_run_the_controller_chose(swept):
     swept.run().assert_outcomes(passed=1)
     # One worker: the newer run is there before it looks for a baseline, and a second one only takes longer.
-    result = swept.run_process("-n1", *GATE, "--openenv-target", "fake,capacity=1")
+    result = swept.run("-n1", *GATE, "--openenv-target", "fake,capacity=1")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"baseline {swept.runs[0].name}*", "✗ regressed: max_batch ≥ 2 → 1, allowed 2 *"])
     assert [sweep["comparison"]["outcome"] for sweep in report(swept)["sweeps"]] == ["regressed"]

@@ -209,7 +209,7 @@ def test_workers_of_xdist_keep_their_checks_in_one_run(inner, url):
         for name in ("met", "skipped")
     )
     inner.tests(f"{CHECKS}\n\n{body}")
-    result = inner.run_process("-n2", "--openenv-url", url)
+    result = inner.run("-n2", "--openenv-url", url)
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["* · 2 checks: 1 met, 1 skipped"])
     (run,) = inner.runs

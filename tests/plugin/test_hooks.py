@@ -66,5 +66,5 @@ def test_results_travel_on_the_test_report(swept):
         "    if hasattr(report, 'openenv_scale'):\n"
         "        Path(report.when).write_text(report.openenv_scale['outcome'])\n"
     )
-    swept.run_process("-n1").assert_outcomes(passed=1)
+    swept.run("-n1").assert_outcomes(passed=1)
     assert (swept.path / "call").read_text() == "met"

@@ -36,7 +36,7 @@ def test_xdist_workers_share_one_run_silently_and_the_controller_reports_it(inne
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(inner.path / "summary.md"))
     (inner.path / "summary.md").write_text("before\n")
     inner.tests(TWO)
-    result = inner.run_process("-n2", "-v")
+    result = inner.run("-n2", "-v")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.OK
     manifest = inner.manifest
@@ -62,7 +62,7 @@ def test_without_results_nothing_is_left_and_the_json_report_is_still_written(sw
 def test_without_results_a_missed_slo_under_xdist_is_reported_all_the_same(inner):
     inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
     arguments = ("--openenv-results", "none", "--openenv-json", "report.json")
-    result = inner.run_process("-n1", *arguments, "--openenv-target", "fake,capacity=1")
+    result = inner.run("-n1", *arguments, "--openenv-target", "fake,capacity=1")
     result.assert_outcomes(failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     report = json.loads((inner.path / "report.json").read_text())
@@ -109,7 +109,7 @@ def test_a_crash_of_a_worker_leaves_an_interrupted_run(inner):
         "@pytest.mark.scaling\ndef test_scale(scaling, crash):\n    scaling.run()\n    crash()\n\n"
         "@pytest.mark.scaling\ndef test_more(scaling):\n    scaling.run()\n"
     )
-    result = inner.run_process("-n1")
+    result = inner.run("-n1")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     manifest = inner.manifest
     assert manifest["status"] == "interrupted"

@@ -45,7 +45,7 @@ def test_a_wrong_option_ends_the_run_with_one_line(inner, arguments, problem):
 
 def test_a_wrong_option_ends_a_run_under_xdist_too(inner):
     inner.tests("def test_other():\n    pass\n")
-    result = inner.run_process("-n2", "--openenv-batches", "0")
+    result = inner.run("-n2", "--openenv-batches", "0")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert [line for line in result.errlines if line.strip()] == [
         "ERROR: --openenv-batches: batches must be whole numbers ≥ 1, got '0'; write for example \"1,8,32..512\""

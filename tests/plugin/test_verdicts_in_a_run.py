@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from pytest_openenv_scale.core import sweep
+
 HOLDS_TWO = "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n"
 
 
@@ -105,14 +107,13 @@ def test_the_sweep_that_run_returns_holds_curves_cells_rows_and_max_batch(inner)
     inner.run().assert_outcomes(passed=1)
 
 
-def test_nothing_that_can_be_measured_fails_with_one_line(inner):
+def test_nothing_that_can_be_measured_fails_with_one_line(inner, monkeypatch):
+    def refuse(*args):
+        raise sweep.SweepError("action nowhere:act: nowhere does not import")
+
+    monkeypatch.setattr(sweep, "find_workload", refuse)
     inner.tests("@pytest.mark.scaling(action='nowhere:act')\ndef test_scale(scaling):\n    scaling.run()\n")
-    (inner.path / "conftest.py").write_text(
-        "import pytest_openenv_scale.core.sweep as sweep\n\n"
-        "def refuse(*args):\n    raise sweep.SweepError('action nowhere:act: nowhere does not import')\n\n"
-        "sweep.find_workload = refuse\n"
-    )
-    result = inner.run_process()
+    result = inner.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["test_it.py::test_scale: action nowhere:act: nowhere does not import"])
     result.stdout.no_fnmatch_line("*Traceback*")

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
+
+from quick_waits import pass_quickly
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture
+def quick_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let waits of event loops pass twenty times as fast; see `quick_waits.py` for whom this is."""
+    pass_quickly(monkeypatch)

@@ -15,6 +15,8 @@ from pytest_openenv_scale.checks.soak import soak
 from pytest_openenv_scale.checks.subject import Subject
 from scripted_server import Peer, observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 STEP_S = 0.15
 
 

@@ -15,6 +15,8 @@ from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from scripted_house import House
 from scripted_server import CLOSE, Peer, error, frame, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED, INCONCLUSIVE, SKIPPED = (
     CheckOutcome.MET,
     CheckOutcome.MISSED,

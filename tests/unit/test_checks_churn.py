@@ -19,6 +19,8 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from scripted_house import House
 from scripted_server import scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED = CheckOutcome.MET, CheckOutcome.MISSED
 
 ALL = pytest.mark.parametrize("check", [churn.short, churn.dropped, quiet.silent, quiet.not_reading])
@@ -352,7 +354,7 @@ async def test_silent_clients_that_the_server_dropped_are_counted(monkeypatch):
 
 
 async def test_not_reading_stops_where_the_server_takes_no_more(monkeypatch):
-    monkeypatch.setattr(quiet, "_NOT_READING_S", 1.0)
+    monkeypatch.setattr(quiet, "_NOT_READING_S", 0.3)
     monkeypatch.setattr(quiet, "_WORK_S", 1.0)
     monkeypatch.setattr(quiet, "_MOST_BYTES", 600)
     result = await ask(quiet.not_reading, House(4))

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
-from defects.running import in_thread
+from checking_subjects import served, subject
 from pytest_openenv_scale.checks import confirm
 from pytest_openenv_scale.checks import determinism as module
 from pytest_openenv_scale.checks.determinism import determinism, seeded
-from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.workload import Workload
 from toy_environment import RefusedError, Toy, serving
+
+pytestmark = pytest.mark.usefixtures("quick_waits")
 
 MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPPED
 
@@ -227,7 +227,7 @@ async def test_reward_and_done_are_judged_too() -> None:
 async def test_large_observations_are_compared_whole_and_quoted_in_part() -> None:
     class Picture(Shared):
         def see(self) -> dict[str, Any]:
-            return {"pixels": [[self.throw() for _ in range(60)] for _ in range(60)]}
+            return {"pixels": [[self.throw() for _ in range(20)] for _ in range(20)]}
 
     result = await found(Picture)
     assert result.outcome is MISSED
@@ -258,7 +258,7 @@ async def test_sessions_that_are_not_answered_count_as_far_as_they_went() -> Non
     ("defect", "outcome"),
     [("none", MET), ("global_random", MISSED), ("no_seed", SKIPPED), ("unfair_lock", MET), ("no_state", MET)],
 )
-def test_over_a_real_server(defect: str, outcome: CheckOutcome) -> None:
-    with in_thread(defect) as address:
-        result = run_check(asked_of(f"http://{address}"), determinism)
+async def test_over_a_real_server(defect: str, outcome: CheckOutcome) -> None:
+    async with served(defect) as url:
+        result = await determinism(asked_of(url))
     assert result.outcome is outcome, result

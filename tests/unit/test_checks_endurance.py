@@ -20,6 +20,8 @@ from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcrip
 from pytest_openenv_scale.core.endpoint import ServerSample
 from scripted_server import Peer, error, observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MIB = 1024**2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import served, subject
 from defects.running import in_process
 from pytest_openenv_scale.checks import fairness
 from pytest_openenv_scale.checks.answer import Answer
@@ -39,8 +39,9 @@ def test_a_session_that_others_pass_again_and_again_starves(monkeypatch: pytest.
     assert result.transcripts
 
 
-def test_a_server_of_one_session_has_nobody_to_be_unfair_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = asked("one_session", monkeypatch)
+async def test_a_server_of_one_session_has_nobody_to_be_unfair_to() -> None:
+    async with served("one_session") as url:
+        result = await fairness.shares(subject(url))
     assert result.outcome is CheckOutcome.SKIPPED
     assert "max_concurrent_envs" in f"{result.headline} {result.remedy}"
 
@@ -59,6 +60,7 @@ async def test_sessions_that_cannot_play_on_leave_nobody_to_compare() -> None:
     assert "EXECUTION_ERROR (no more boards)" in result.headline
 
 
+@pytest.mark.usefixtures("quick_waits")
 async def test_slots_that_are_gone_leave_nobody_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(peer: Peer) -> None:
         await peer.accept()
@@ -72,7 +74,7 @@ async def test_slots_that_are_gone_leave_nobody_to_compare(monkeypatch: pytest.M
             peer.say(observation())
         await peer.part()
 
-    monkeypatch.setattr("pytest_openenv_scale.checks.seats.fill.__kwdefaults__", {"within_s": 0.2})
+    monkeypatch.setattr("pytest_openenv_scale.checks.seats.fill.__kwdefaults__", {"within_s": 1.0})
     async with scripted(script) as server:
         result = await fairness.shares(subject(server.url, most=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from checking_subjects import subject
-from defects.running import in_thread
+from checking_subjects import served, subject
 from pytest_openenv_scale.checks import holding
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.answer import Answer
@@ -18,6 +17,8 @@ from pytest_openenv_scale.checks.holding import Failure, Held, Return, hold
 from pytest_openenv_scale.core.check import CheckOutcome
 from pytest_openenv_scale.core.endpoint import Endpoint
 from scripted_server import observation, scripted
+
+pytestmark = pytest.mark.usefixtures("quick_waits")
 
 MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
 SERVER = Endpoint(("http://127.0.0.1:1",), "here", "http://127.0.0.1:1")
@@ -65,8 +66,8 @@ def hurried(monkeypatch):
 
 
 async def test_all_that_fit_are_held_and_step_at_once():
-    with in_thread(limit=16) as address:
-        found = await hold(subject(f"http://{address}"), 6)
+    async with served(limit=16) as url:
+        found = await hold(subject(url), 6)
     assert (found.asked, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
     assert found.beyond is not None
     assert found.beyond.good
@@ -75,8 +76,8 @@ async def test_all_that_fit_are_held_and_step_at_once():
 
 
 async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room():
-    with in_thread(limit=4) as address:
-        found = await hold(subject(f"http://{address}"), 6)
+    async with served(limit=4) as url:
+        found = await hold(subject(url), 6)
     assert (found.held, len(found.refused), found.limit, found.full, found.others) == (4, 2, 4, True, 0)
     assert found.refused[0].answer.code == "CAPACITY_REACHED"
     assert (found.closed.back, found.dropped.back) == (4, 1)
@@ -84,15 +85,15 @@ async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_roo
 
 
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
-    with in_thread(limit=4) as address:
-        found = await hold(subject(f"http://{address}"), 4)
+    async with served(limit=4) as url:
+        found = await hold(subject(url), 4)
     assert (found.held, found.failures, found.beyond.code, found.full) == (4, (), "CAPACITY_REACHED", True)
     assert found.dropped.back == 1
 
 
 async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
-    with in_thread("leaked_slots", 4) as address:
-        found = await hold(subject(f"http://{address}"), 4)
+    async with served("leaked_slots", 4) as url:
+        found = await hold(subject(url), 4)
     assert (found.closed, found.dropped.back) == (Return(3, 3, found.closed.took_s), 0)
     result = slots_back(found)
     assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
@@ -101,36 +102,34 @@ async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
 
 
 async def test_slots_that_closed_sessions_keep_are_missed(hurried):
-    with in_thread("leaked_slots_on_close", 8) as address:
-        result = slots_back(await hold(subject(f"http://{address}"), 8))
+    async with served("leaked_slots_on_close", 8) as url:
+        result = slots_back(await hold(subject(url), 8))
     assert result.outcome is MISSED
     assert "after all were closed" in result.headline
 
 
 @asynccontextmanager
-async def someone_else(address: str):
+async def someone_else(url: str):
     """Another client's session on the server."""
-    async with subject(f"http://{address}").client() as client:
+    async with subject(url).client() as client:
         session = await client.start()
         assert session.first.kind == "observation"
         yield session
 
 
 async def test_a_slot_on_its_way_back_is_waited_for():
-    with in_thread(limit=4) as address:
-        async with someone_else(address) as other:
-            held = asyncio.create_task(hold(subject(f"http://{address}"), 4))
-            await asyncio.sleep(0.3)
-            assert not held.done()
-            other.drop()
-            found = await held
+    async with served(limit=4) as url, someone_else(url) as other:
+        held = asyncio.create_task(hold(subject(url), 4))
+        await asyncio.sleep(0.3)
+        assert not held.done()
+        other.drop()
+        found = await held
     assert (found.held, found.failures) == (4, ())
 
 
 async def test_slots_that_others_hold_are_told_apart(hurried):
-    with in_thread(limit=4) as address:
-        async with someone_else(address):
-            found = await hold(subject(f"http://{address}"), 4)
+    async with served(limit=4) as url, someone_else(url):
+        found = await hold(subject(url), 4)
     assert (found.held, found.others, found.full, found.dropped) == (3, 1, False, None)
     result = fits(found, SERVER)
     assert result.outcome is MISSED
@@ -140,8 +139,8 @@ async def test_slots_that_others_hold_are_told_apart(hurried):
 
 
 async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them():
-    with in_thread("queues_past_limit", 4) as address:
-        found = await hold(subject(f"http://{address}", timeout_s=1.0), 4 + holding.AT_ONCE + 10)
+    async with served("queues_past_limit", 4) as url:
+        found = await hold(subject(url, timeout_s=1.0), 4 + holding.AT_ONCE + 10)
     assert (found.held, found.limit) == (4, None)
     assert {failure.answer.kind for failure in found.refused} == {"silence"}
     assert found.untried > 0
@@ -186,8 +185,8 @@ async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
 
 async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hurried):
     monkeypatch.setattr(subjects, "_PATIENCE_S", 0.8)
-    with in_thread("queues_past_limit", 4) as address:
-        found = await hold(subject(f"http://{address}", timeout_s=20.0), 6)
+    async with served("queues_past_limit", 4) as url:
+        found = await hold(subject(url, timeout_s=20.0), 6)
     assert (found.held, {failure.answer.kind for failure in found.refused}) == (4, {"silence"})
     assert (found.patience_s, found.cut_short) == (0.8, False)
 

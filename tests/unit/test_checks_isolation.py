@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
-from defects.running import in_thread
+from checking_subjects import served, subject
 from pytest_openenv_scale.checks import alone as alone_module
 from pytest_openenv_scale.checks import isolation as isolation_module
 from pytest_openenv_scale.checks.alone import alone
 from pytest_openenv_scale.checks.freshness import sequential
 from pytest_openenv_scale.checks.isolation import interleaved, under_load
 from pytest_openenv_scale.checks.resets import reset_twice
-from pytest_openenv_scale.checks.run import Check, run_check
+from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import Peer, observation, scripted
 from toy_environment import ACTION, RefusedError, Toy, serving
+
+pytestmark = pytest.mark.usefixtures("quick_waits")
 
 MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPPED
 PARALLEL, ALL = [interleaved, under_load], [interleaved, under_load, sequential, reset_twice]
@@ -462,10 +463,10 @@ async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
         ("global_random", [MET, MET, MET]),
     ],
 )
-def test_over_a_real_server(defect: str, outcomes: list[CheckOutcome]) -> None:
-    with in_thread(defect) as address:
-        asked = asked_of(f"http://{address}")
-        results = [run_check(asked, check) for check in (interleaved, sequential, reset_twice)]
+async def test_over_a_real_server(defect: str, outcomes: list[CheckOutcome]) -> None:
+    async with served(defect) as url:
+        asked = asked_of(url)
+        results = [await check(asked) for check in (interleaved, sequential, reset_twice)]
     assert [result.outcome for result in results] == outcomes, results
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import served, subject
 from defects.running import in_process, in_thread
 from pytest_openenv_scale.checks import plays, protocol
 from pytest_openenv_scale.checks.run import run_check
@@ -111,8 +111,10 @@ def asked(defect: str, *case_ids: str, limit: int = 4, **changes: Any) -> list[C
         return [run_check(asked_of, protocol.CHECKS[case_id]) for case_id in case_ids]
 
 
-def test_silence_is_missed_and_shown() -> None:
-    (result,) = asked("silent_hang", "unknown-type", timeout_s=0.7)
+@pytest.mark.usefixtures("quick_waits")
+async def test_silence_is_missed_and_shown() -> None:
+    async with served("silent_hang", 4) as url:
+        result = await protocol.CHECKS["unknown-type"](subject(url, timeout_s=0.7))
     assert result.outcome is CheckOutcome.MISSED
     expected = "no answer within 0.7 s where OpenEnv says UNKNOWN_TYPE and the session goes on"
     assert result.headline == f"a message of unknown type: {expected}"

@@ -16,6 +16,8 @@ from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.frames import Message
 from scripted_server import CAPACITY, CLOSE, Peer, error, frame, observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 Strange = Callable[[Peer, str], list[Any] | None]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import served, subject
 from defects.running import in_thread
 from pytest_openenv_scale.checks import quick
 from pytest_openenv_scale.checks.quick import Finding, Question, ask, questions, verdict
@@ -13,14 +13,16 @@ from pytest_openenv_scale.checks.run import DIED
 from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.workload import Workload
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
 
 # The largest reply
 
 
 async def test_the_largest_reply_is_found():
-    with in_thread() as address:
-        asked = subject(f"http://{address}", workload=Workload(({"text": "x" * 5000},)))
+    async with served() as url:
+        asked = subject(url, workload=Workload(({"text": "x" * 5000},)))
         found = await asked.learn(played)
         result = await largest_reply(asked)
     assert 5000 < found.largest_bytes < 5300
@@ -29,8 +31,8 @@ async def test_the_largest_reply_is_found():
 
 
 async def test_a_reply_above_1_mib_is_a_note_that_says_whose_limit_it_is():
-    with in_thread() as address:
-        asked = subject(f"http://{address}", workload=Workload(({"text": "x" * DEFAULT_LIMIT_BYTES},)))
+    async with served() as url:
+        asked = subject(url, workload=Workload(({"text": "x" * DEFAULT_LIMIT_BYTES},)))
         result = await largest_reply(asked)
     assert result.outcome is MISSED
     assert "ends the session there (1009)" in result.headline
@@ -117,8 +119,8 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
 
 
 async def test_reachable_tells_what_each_part_took_and_which_action_was_played():
-    with in_thread() as address:
-        result = await quick.reachable(subject(f"http://{address}"))
+    async with served() as url:
+        result = await quick.reachable(subject(url))
     assert result.outcome is MET
     assert result.headline.startswith("/ws answers: connect ")
     assert result.headline.endswith('the action is {"wait_seconds":0.0} (default)')

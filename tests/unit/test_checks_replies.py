@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from checking_subjects import subject
 from pytest_openenv_scale.checks import replies
 from pytest_openenv_scale.checks.replies import largest_reply, played
 from scripted_server import observation, scripted
+
+pytestmark = pytest.mark.usefixtures("quick_waits")
 
 
 def answering(*, steps: int, state_s: float | None, step_s: float = 0.0):

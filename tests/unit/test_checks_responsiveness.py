@@ -22,10 +22,14 @@ from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import Peer, accepted, error, observation, refused_port, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 @contextmanager
 def served(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 4) -> Iterator[Subject]:
     monkeypatch.setattr(stepping, "WAIT_S", 0.2)
+    monkeypatch.setattr(stepping, "_ALONE_S", 0.1)
+    monkeypatch.setattr(stepping, "ROUNDS", 2)
     with in_thread(defect, limit) as address:
         yield subject(f"http://{address}", timeout_s=10.0)
 
@@ -226,8 +230,8 @@ async def test_an_answer_that_comes_a_byte_now_and_then_is_given_up_in_time() ->
         peer.send(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         while not peer.writer.is_closing():
             peer.send(b" ")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     async with scripted(script) as server:
-        answer = await asyncio.wait_for(asyncio.to_thread(ask_health, server.url, {}, 0.5), 5)
-    assert answer.latency_s >= 0.5
+        answer = await asyncio.wait_for(asyncio.to_thread(ask_health, server.url, {}, 0.2), 5)
+    assert answer.latency_s >= 0.2

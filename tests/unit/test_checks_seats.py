@@ -17,6 +17,8 @@ from pytest_openenv_scale.checks.session import RawSession
 from scripted_house import House, told
 from scripted_server import Peer, error, observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 class Door(House):
     """A house whose resets take so many seconds, and that turns away whom `turns_away` names by their number."""

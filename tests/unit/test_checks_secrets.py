@@ -17,6 +17,8 @@ from pytest_openenv_scale.core.secrets import Secrets
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import CLOSE, Peer, error, frame, observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 TOKEN = "hf_s3cr3t/AbCdEf=="
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "X-Key": 'quoted "s3cr3t"', "X-Short": "s3cr3t"}
 

@@ -10,6 +10,8 @@ from checking_subjects import subject
 from pytest_openenv_scale.checks.client import close_all
 from scripted_server import BINARY, CAPACITY, PING, PONG, error, frame, observation, refused_port, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 async def test_answers_are_values_with_the_time_they_took():
     async def script(peer):

@@ -17,6 +17,8 @@ from pytest_openenv_scale.core.check import CheckOutcome
 from scripted_server import refused_port
 from server_process import running_server
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 GOOD: dict[str, Any] = {
     "/openapi.json": {"info": {"version": "1.0.0"}, "paths": {"/reset": {}, "/step": {}, "/state": {}, "/ws": {}}},
     "/health": {"status": "healthy"},

@@ -14,6 +14,8 @@ from pytest_openenv_scale.core.client import SessionFailed, open_http_session, o
 from scripted_server import CAPACITY, CLOSE, Peer, error, frame, message, observation, refused_port, scripted
 from server_process import running_server
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 @pytest.fixture(scope="module")
 def environment():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from defects.running import in_thread
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.checks import quick
+from pytest_openenv_scale.checks import alone, quick
 from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
 from pytest_openenv_scale.reports.check_screen import progress_line
 from scripted_server import refused_port
@@ -59,7 +58,9 @@ def signs(lines: list[str]) -> dict[str, str]:
     return {line.split()[1]: line.split()[0] for line in lines[1:-1] if line[2:3] in "✓✗?–!" and line[2:3].strip()}
 
 
-def test_a_sound_server_passes_every_question_and_exits_0(capsys):
+def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
+    # Its environment knows no clock that counts whole seconds.
+    monkeypatch.setattr(alone, "_PAUSE_S", 0.05)
     with in_thread(limit=16) as address:
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
@@ -190,13 +191,14 @@ def test_words_that_no_file_takes_are_in_the_json_file_all_the_same(answering, c
 
 
 def test_the_exit_code_is_true_also_where_nobody_reads_on(elsewhere):
-    with in_thread(limit=2) as address:
-        command = f"{sys.executable} -m pytest_openenv_scale check http://{address} --sessions 3 --json x | head -n 1"
+    # What plays no session is asked nothing that takes long.
+    action = """--action '{"unheard": 1}'"""
+    with in_thread() as address:
+        command = f"{sys.executable} -m pytest_openenv_scale check http://{address} {action} --json x | true"
         command += "; echo ${PIPESTATUS[0]}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [f"http://{address} · 3 sessions", "1"]
-    assert json.loads(Path("x").read_text())["exit_code"] == 1
+    assert (done.stdout, done.stderr) == ("3\n", "")
+    assert json.loads(Path("x").read_text())["exit_code"] == 3
 
 
 def test_header_values_are_never_shown(answering, capsys, monkeypatch):
@@ -269,13 +271,14 @@ def test_the_screen_is_one_screen_of_the_terminals_width_also_where_much_is_wron
     assert len(lines) <= 24
 
 
-def test_a_terminal_that_speaks_ascii_only_gets_ascii(elsewhere):
-    with in_thread("one_session") as address:
-        command = [sys.executable, "-m", "pytest_openenv_scale", "check", f"http://{address}", "--sessions", "2"]
-        environ = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "90"}
-        done = subprocess.run(command, capture_output=True, env=environ, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (1, b"")
-    said = done.stdout.decode("ascii")
+def test_a_terminal_that_speaks_ascii_only_gets_ascii(answering, capfdbinary, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    with in_thread("one_session") as address, open(1, "w", encoding="ascii", closefd=False) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["check", f"http://{address}", "--sessions", "2"]) == 1
+    out, err = capfdbinary.readouterr()
+    assert err == b""
+    said = out.decode("ascii")
     assert "\n  x capacity " in said
     assert "-> in the app's file write create_app(..., max_concurrent_envs=2)" in said
 

@@ -35,6 +35,8 @@ from scripted_server import (
     scripted,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 class Recorder:
     """An owner that remembers what it is told."""

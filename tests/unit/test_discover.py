@@ -126,14 +126,14 @@ LATE = json.dumps({"action": ACTION}).encode()
     ids=["body of known length", "body of unknown length", "header", "status line"],
 )
 async def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for_long(monkeypatch, head):
-    monkeypatch.setattr(discover, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(discover, "_TIMEOUT_S", 0.2)
 
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.send(head)
         while not peer.writer.is_closing():
             peer.send(b" ")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     async with scripted(script) as server:
         assert await asyncio.wait_for(asyncio.to_thread(action_schema, server.url, {}), 5) is None

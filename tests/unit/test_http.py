@@ -15,6 +15,8 @@ from pytest_openenv_scale.core.http import http_url
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import Peer, refused_port, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 OBSERVATION = {"observation": {"pid": 7, "waited_seconds": 0.25}, "reward": None, "done": False}
 
 

@@ -17,6 +17,8 @@ from pytest_openenv_scale.core.session import Record
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import Peer, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells only on Linux")
 
 

@@ -23,6 +23,8 @@ from scripted_server import (
     scripted,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 TIMEOUT = 0.3
 SLACK = 1.0
 """How late a deadline may be noticed on a busy machine, in seconds."""

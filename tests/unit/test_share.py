@@ -14,6 +14,8 @@ from pytest_openenv_scale.core import share
 from pytest_openenv_scale.core.workload import Workload
 from scripted_server import CAPACITY, Peer, error, good, message, observation, scripted
 
+pytestmark = pytest.mark.usefixtures("quick_waits")
+
 
 async def test_a_hold_steps_only_when_every_session_is_reset():
     resets = steps = 0

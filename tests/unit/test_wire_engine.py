@@ -86,6 +86,7 @@ async def test_a_session_of_the_load_engine_goes_on_as_the_recorded_answers_say(
     assert {name: getattr(row, name) for name in told(conversation)} == told(conversation)
 
 
+@pytest.mark.usefixtures("quick_waits")
 async def test_sessions_of_the_load_engine_give_up_where_recorded_servers_fell_silent():
     assert {found.name for found in QUIET} == {"ws_unknown_session_id"}
     for conversation in QUIET[:2]:
