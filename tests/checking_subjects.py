@@ -31,7 +31,7 @@ def subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any)
 class _Server(uvicorn.Server):
     """Signals are pytest's."""
 
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
 
