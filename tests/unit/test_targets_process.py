@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.targets.process import ServerProcess, in_words
+from pytest_openenv_scale.core.last_words import in_words
+from pytest_openenv_scale.targets.process import ServerProcess
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent death signals are Linux's")
 

@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any
 
 from . import orders
+from .own_process import standard_library_first
 from .share import Share
 
 
@@ -64,7 +65,7 @@ class Worker:
     def _take(self, order: object) -> None:
         match order:
             case orders.Environment(path=path):
-                sys.path[:] = path
+                sys.path[:] = standard_library_first(path)
             case orders.Prepare():
                 self._spawn(self._cell(order))
             case orders.Go(at=at, wall=wall) if self._share is not None:
