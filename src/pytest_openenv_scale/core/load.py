@@ -29,8 +29,8 @@ from .secrets import Secrets
 
 _SILENCE_S = 60.0
 _START_S = 60.0
-_END_S = 2.0
-"""Seconds a process gets to end once its pipe is closed."""
+_STOP_S, _END_S = 2.0, 30.0
+"""Seconds a process gets to end once we have closed its pipe, and once it has closed it itself."""
 
 
 class LoadError(Exception):
@@ -91,13 +91,13 @@ class _Process:
     def stop(self) -> None:
         """End the process where it has not ended, and show what it wrote to standard error; may be repeated."""
         self.pipe.close()
-        self._wait()
+        self._wait(_STOP_S)
         if said := self._errors.close():
             print(self._hidden(said), end="", file=sys.stderr)
 
     def ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
-        how = in_words(self.popen.returncode) if self._wait() else "fell silent"
+        how = in_words(self.popen.returncode) if self._wait(_END_S) else "fell silent"
         return self._ending(how)
 
     def silenced(self) -> _Ending:
@@ -106,10 +106,10 @@ class _Process:
         self.popen.wait()
         return self._ending("stopped answering")
 
-    def _wait(self) -> bool:
-        """Say whether the process ended by itself."""
+    def _wait(self, patience_s: float) -> bool:
+        """Say whether the process ended by itself in so many seconds; else it is ended."""
         try:
-            self.popen.wait(_END_S)
+            self.popen.wait(patience_s)
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()

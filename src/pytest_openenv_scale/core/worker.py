@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import signal
 import sys
 from collections.abc import Coroutine
@@ -18,15 +17,9 @@ from threading import Thread
 from typing import Any
 
 from . import orders
+from .descriptors import raise_descriptor_limit
 from .own_process import standard_library_first
 from .share import Share
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of descriptors to the hard one; returns it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 class Worker:
