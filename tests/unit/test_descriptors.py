@@ -7,6 +7,7 @@ import resource
 import pytest
 
 from pytest_openenv_scale.core.descriptors import descriptor_limit, raise_descriptor_limit
+from pytest_openenv_scale.targets import tether
 
 
 class Limits:
@@ -40,3 +41,9 @@ def test_it_is_raised_as_far_as_the_system_lets_it_and_foreseen_without_doing_so
     assert limits.soft == 256
     assert raise_descriptor_limit() == reached
     assert limits.soft == reached
+
+
+def test_a_server_that_is_started_gets_what_the_system_lets_it_have(monkeypatch):
+    limits = Limits(monkeypatch, soft=256, hard=resource.RLIM_INFINITY, most=61_440)
+    tether.limit_descriptors(None)
+    assert limits.soft == 10_240
