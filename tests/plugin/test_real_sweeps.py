@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
+from tests.pytest_run import environ
 from tests.server_process import running_server
+from tests.shadows import write_shadows
 
 from pytest_openenv_scale.targets import url
 
@@ -80,3 +84,35 @@ def test_a_url_where_nothing_listens_is_one_clean_error_without_its_password(rea
     result.stdout.no_fnmatch_line("*Traceback*")
     assert SECRET not in result.stdout.str() + (real.path / "junit.xml").read_text()
     assert real.runs == []
+
+
+SWEEP = """
+@pytest.mark.scaling(batches=[1, 4], waits=[0.0], modes=['ws', 'http'])
+def test_a(scaling):
+    scaling.run()
+"""
+
+
+@pytest.mark.parametrize("target", ["local,workers=1", "local:app:app,workers=2,server=uvicorn"])
+def test_a_repository_full_of_namesakes_of_the_standard_library_is_measured(real, target):
+    """Files that only processes of ours could stumble upon: pytest itself does not look into the folder."""
+    real.tests(SWEEP)
+    real.pytester.makepyfile(app="from pytest_openenv_scale.server.app import app")
+    write_shadows(real.path)
+    run = [sys.executable, "-P", "-m", "pytest", "--import-mode=importlib", "--openenv-target", target]
+    done = subprocess.run(run, cwd=real.path, env=environ(), capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_why_a_load_process_ended_stands_in_the_verdict(real):
+    real.pytester.makeconftest(
+        "import sys\nfrom pytest_openenv_scale.core import load\n"
+        "load.command = lambda *_: [sys.executable, '-c', 'raise RuntimeError(\"my own queue.py\")']\n"
+    )
+    real.tests(SWEEP)
+    result = real.run_process("--openenv-target", "local,workers=1")
+    result.assert_outcomes(failed=1)
+    said = " ".join(result.stdout.str().split())
+    why = "exited with code 1: RuntimeError: my own queue.py"
+    assert "load process 1 of 1 exited with code 1 and took 1 session with it: RuntimeError: my own queue.py" in said
+    assert f"4 sessions of 4 could not be started by the client (load process {why})" in said

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from independent_servers import AUTHORITY, SERVERS, running, server_tls
+from pytest_openenv_scale.core import connection as core_connection
 from pytest_openenv_scale.core.connection import Clock, Connection
 from pytest_openenv_scale.core.frames import Message
 from pytest_openenv_scale.core.handshake import prepare_route
@@ -237,6 +238,19 @@ async def test_a_large_message_is_sent_whole_to_a_server_that_reads_slowly():
         connection.send(Message(b"next"))
         await recorder.end()
     assert heard == [(TEXT, payload), (TEXT, b"next")]
+
+
+async def test_a_socket_is_non_blocking_also_where_the_system_has_no_such_kind(monkeypatch):
+    monkeypatch.setattr(core_connection, "_NON_BLOCKING", 0)
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.part()
+
+    async with scripted(script) as server, opened(server.url) as (connection, _):
+        assert connection._sock is not None
+        assert connection._sock.gettimeout() == 0.0
+        assert not os.get_blocking(connection._sock.fileno())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernel arrival times are Linux's")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import select
+import selectors
 import socket
+import threading
 
 import pytest
 import uvloop
@@ -14,13 +16,20 @@ from hypothesis import strategies as st
 from pytest_openenv_scale.core.poller import READ, WRITE, Poller, PortableSelector
 
 epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="this platform has no epoll")
-SELECTORS = [pytest.param("epoll", marks=epoll), "portable"]
+SELECTORS = [pytest.param("epoll", marks=epoll), "portable", "poll"]
 HANG_UP = 0x18
 """EPOLLERR and EPOLLHUP, which no interest mask asks for."""
 
 
 def selector(kind: str):
-    return select.epoll() if kind == "epoll" else PortableSelector()
+    """What a poller works with; "poll" is what a platform has that has neither epoll nor kqueue."""
+    if kind == "epoll":
+        return select.epoll()
+    portable = PortableSelector()
+    if kind == "poll":
+        portable.close()
+        portable._selector = selectors.PollSelector()
+    return portable
 
 
 @pytest.fixture
@@ -128,7 +137,9 @@ def test_a_forgotten_socket_is_silent_and_may_come_back(loop, pair, kind):
     assert heard == [READ]
 
 
-@pytest.mark.parametrize("kind", SELECTORS)
+@pytest.mark.parametrize(
+    "kind", SELECTORS[:2]
+)  # With `poll` the loop hands out the sockets, and has rounds of its own.
 def test_timers_have_their_turn_while_more_sockets_are_ready_than_a_round_takes(loop, kind, monkeypatch):
     monkeypatch.setattr(Poller, "ROUND", 4)
     pairs = [socket.socketpair() for _ in range(40)]
@@ -257,3 +268,15 @@ def test_both_selectors_report_a_hang_up_as_readable():
         one.unregister(ours.fileno())
         one.close()
         ours.close()
+
+
+@pytest.mark.parametrize("kind", SELECTORS)
+def test_a_negative_timeout_waits_for_as_long_as_it_takes(pair, kind):
+    ours, theirs = pair
+    one = selector(kind)
+    one.register(ours.fileno(), READ)
+    late = threading.Timer(0.2, theirs.send, (b"x",))
+    late.start()
+    assert one.poll(-1, 10) == [(ours.fileno(), READ)]
+    late.join()
+    one.close()

@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.targets.process import ServerProcess, in_words
+from pytest_openenv_scale.core.last_words import in_words
+from pytest_openenv_scale.targets import serving
+from pytest_openenv_scale.targets.process import ServerProcess
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent death signals are Linux's")
 
@@ -219,3 +221,10 @@ def test_a_sample_covers_the_process_tree_and_the_process_nearest_to_its_descrip
     assert (sample.descriptors or 0) >= 40
     assert sample.descriptor_limit == 64
     assert process.sample() is None
+
+
+def test_where_the_end_of_a_child_cannot_be_looked_at_hypercorn_keeps_its_own_signals(monkeypatch) -> None:
+    monkeypatch.delattr(os, "waitid", raising=False)
+    before = signal.getsignal(signal.SIGCHLD)
+    assert serving._notice_killed_workers() == []
+    assert signal.getsignal(signal.SIGCHLD) is before

@@ -154,12 +154,14 @@ def _subject(asked: _Asked, endpoint: Endpoint) -> Subject:
     from pytest_openenv_scale.checks.quick import MOST
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.core.discover import server_schema
+    from pytest_openenv_scale.core.own_process import standard_library_first
     from pytest_openenv_scale.core.workload import make_workload
 
     schema = server_schema(endpoint.urls[0], endpoint.headers)
     of_action: Any = (schema or {}).get("action")
     if asked.action is not None and asked.action.kind == "callable":
-        sys.path.insert(0, str(Path.cwd()))  # As `python -m` does: a script's own folder comes first otherwise.
+        # The folder is where a user's modules are; a script's own would be on the path in its place.
+        sys.path[:] = standard_library_first([str(Path.cwd()), *sys.path])
     taken = cast("dict[str, Any]", of_action) if isinstance(of_action, dict) else None
     workload = make_workload(taken, asked.action, asked.reset)
     workload.maker(None)

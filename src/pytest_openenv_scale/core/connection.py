@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from array import array
+from contextlib import suppress
 from math import inf
 from struct import Struct
 from time import perf_counter
@@ -24,6 +25,8 @@ from .loss import Loss, clean_close, loss_of
 from .poller import READ, WRITE, Poller
 from .tls import TlsStream, tls_words
 
+# What only Linux has is looked for once, here.
+_NON_BLOCKING: int = getattr(socket, "SOCK_NONBLOCK", 0)
 _SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
 _IP_BIND_ADDRESS_NO_PORT = 24 if os.uname().sysname == "Linux" else None
 _STAMP = Struct("qq").unpack
@@ -130,7 +133,9 @@ class Connection:
         """Open the socket and send the upgrade request; an error is reported through `lost`."""
         route = self._route
         try:
-            sock = self._sock = socket.socket(route.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = self._sock = socket.socket(route.family, socket.SOCK_STREAM | _NON_BLOCKING)
+            if not _NON_BLOCKING:
+                sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if _SO_TIMESTAMPNS is not None:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -202,7 +207,8 @@ class Connection:
     def reset(self) -> None:
         """Drop the socket at once with a TCP reset, as a process that is killed may, without a report."""
         if self._sock is not None:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            with suppress(OSError):  # macOS refuses where the other side has gone: nothing is left to be reset.
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._release()
 
     def mute(self) -> None:
@@ -235,8 +241,10 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._send_error = error
-            return
+            if error.errno != errno.ENOTCONN or self._reader is not None:
+                self._send_error = error
+                return
+            sent = 0  # Still connecting: Linux says that it would block.
         if sent < len(data):
             self._outgoing = data[sent:]
             if not self._muted:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .descriptors import descriptor_limit
 from .grammar import parse_arrival
-from .limits import SPARE_DESCRIPTORS, Ports, descriptor_limit, plan_ports, usable_cores
+from .limits import SPARE_DESCRIPTORS, Ports, plan_ports, usable_cores
 from .meta import Finding
 from .orders import LoadOrder
 

@@ -32,12 +32,6 @@ finds a free port without a search."""
 _LISTEN, _TIME_WAIT = "0A", "06"
 
 
-def descriptor_limit() -> int:
-    """Return how many descriptors a load process may open: it raises its soft limit to the hard one."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
-
-
 def usable_cores() -> int:
     """Return how many cores this process, and the load processes it starts, may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

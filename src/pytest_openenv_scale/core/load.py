@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
+from .format import count_of
 from .grammar import parse_arrival
 from .guard import ClientStats, Needs, after, before, choose_processes
 from .http_guard import http_findings
+from .last_words import ErrorOutput, in_words
 from .limits import loopback_source
 from .meta import Finding
 from .orders import Environment, Go, LoadOrder, Prepare, Progress, Ready, Refused, Release, Rows, Up
+from .own_process import command
+from .redact import redact_text
 from .row import SessionRow
+from .secrets import Secrets
 
 _SILENCE_S = 60.0
 _START_S = 60.0
+_STOP_S, _END_S = 2.0, 30.0
+"""Seconds a process gets to end once we have closed its pipe, and once it has closed it itself."""
 
 
 class LoadError(Exception):
@@ -42,6 +49,14 @@ class CellProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a load process ended, and ": " with the last it wrote to standard error, which says why; or nothing."""
+
+    how: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class CellResult:
     """The rows of a cell, one for every session asked for, and what is known of the client that made them."""
 
@@ -53,33 +68,60 @@ class CellResult:
 
 
 class _Process:
-    """One load process and the parent's end of its pipe."""
+    """One load process, the parent's end of its pipe, and what it writes to standard error."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.secrets = Secrets()
+        self._errors = ErrorOutput()
         ours, theirs = Pipe()
         self.pipe: Connection = ours
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pytest_openenv_scale.core.worker", str(theirs.fileno())],
+            command("pytest_openenv_scale.core.worker", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=self._errors.file,
             start_new_session=True,
         )
         theirs.close()
-        self.pipe.send(Environment(sys.path))
+        with suppress(OSError):  # One that has ended already is noticed when it gets its first cell.
+            self.pipe.send(Environment(sys.path))
 
     def stop(self) -> None:
+        """End the process where it has not ended, and show what it wrote to standard error; may be repeated."""
         self.pipe.close()
+        self._wait(_STOP_S)
+        if said := self._errors.close():
+            print(self._hidden(said), end="", file=sys.stderr)
+
+    def ending(self) -> _Ending:
+        """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
+        how = in_words(self.popen.returncode) if self._wait(_END_S) else "fell silent"
+        return self._ending(how)
+
+    def silenced(self) -> _Ending:
+        """End a process that does not answer."""
+        self.popen.kill()
+        self.popen.wait()
+        return self._ending("stopped answering")
+
+    def _wait(self, patience_s: float) -> bool:
+        """Say whether the process ended by itself in so many seconds; else it is ended."""
         try:
-            self.popen.wait(2)
+            self.popen.wait(patience_s)
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
+            return False
+        return True
 
-    def ending(self) -> str:
-        code = self.popen.wait()
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+    def _ending(self, how: str) -> _Ending:
+        reason = self._errors.reason()
+        return _Ending(how, f": {self._hidden(reason)}" if reason else "")
+
+    def _hidden(self, text: str) -> str:
+        return self.secrets.hide(redact_text(text))
 
 
 class LoadGenerator:
@@ -132,15 +174,21 @@ class LoadGenerator:
         for process in self._processes[:count]:
             sources = tuple(loopback_source(number) for number in range(self._sources, self._sources + each))
             self._sources += each
+            process.secrets = Secrets.of(order.headers)
             orders[process] = Prepare(order, process.number, count, sources)
         return orders
 
     def _start(self, count: int) -> None:
-        self._processes = [process for process in self._processes if process.popen.poll() is None]
+        for process in [process for process in self._processes if process.popen.poll() is not None]:
+            self._processes.remove(process)
+            process.stop()
         for number, process in enumerate(self._processes):
             process.number = number
         while len(self._processes) < count:
             self._processes.append(_Process(len(self._processes)))
+
+
+_LOST = _Ending("lost it", "")
 
 
 class _CellRun:
@@ -158,7 +206,7 @@ class _CellRun:
         self._orders = orders
         self._on_progress = on_progress
         self._rows: dict[_Process, Rows] = {}
-        self._dead: dict[_Process, str] = {}
+        self._dead: dict[_Process, _Ending] = {}
         self._up: set[_Process] = set()
         self._progress: dict[_Process, Progress] = {}
         self._heard: dict[_Process, float] = {}
@@ -179,10 +227,10 @@ class _CellRun:
         findings += tuple(
             Finding(
                 "process_died",
-                f"load process {process.number + 1} of {len(self._orders)} {how} and took"
-                f" {len(self._orders[process].sessions)} sessions with it",
+                f"load process {process.number + 1} of {len(self._orders)} {ending.how} and took"
+                f" {count_of(len(self._orders[process].sessions), 'session')} with it{ending.why}",
             )
-            for process, how in self._dead.items()
+            for process, ending in self._dead.items()
         )
         wall = max((rows.wall_s for rows in self._rows.values()), default=0.0)
         return CellResult(result, wall, started_at, stats, findings + after(stats) + http_findings(stats))
@@ -234,9 +282,7 @@ class _CellRun:
                 self._dead[process] = process.ending()
         for process in waiting:
             if now - self._heard[process] >= patience_s:
-                process.popen.kill()
-                process.popen.wait()
-                self._dead[process] = "stopped answering"
+                self._dead[process] = process.silenced()
         return heard
 
     def _send(self, process: _Process, order: object) -> None:
@@ -269,7 +315,8 @@ class _CellRun:
         known = {row.request_id for row in rows}
         for process, order in self._orders.items():
             lacking = " and ".join(finding.kind for finding in self._needs.findings)
-            why = f"not started: too few {lacking}" if lacking else f"load process {self._dead.get(process, 'lost it')}"
+            ending = self._dead.get(process, _LOST)
+            why = f"not started: too few {lacking}" if lacking else f"load process {ending.how}{ending.why}"
             rows += [
                 SessionRow(
                     number,

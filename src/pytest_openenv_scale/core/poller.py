@@ -30,13 +30,17 @@ class _Selector(Protocol):
 
 
 class PortableSelector:
-    """The interface of `select.epoll` where there is none, on whatever the platform offers."""
+    """The interface of `select.epoll` where there is none, on whatever the platform offers: kqueue on macOS."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when a registered socket is ready."""
+        """Return the descriptor that becomes readable when a registered socket is ready.
+
+        Raises:
+            AttributeError: the platform has no such descriptor, only `poll`.
+        """
         return self._selector.fileno()  # type: ignore[attr-defined]  # epoll and kqueue selectors have one
 
     def register(self, fd: int, mask: int) -> None:
@@ -52,8 +56,8 @@ class PortableSelector:
         self._selector.unregister(fd)
 
     def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
-        """Return up to `maxevents` pairs of ready descriptor and mask; `timeout` in seconds."""
-        ready = self._selector.select(timeout)
+        """Return up to `maxevents` pairs of ready descriptor and mask; `timeout` in seconds, negative is for ever."""
+        ready = self._selector.select(None if timeout < 0 else timeout)
         return [
             (
                 key.fd,
@@ -71,8 +75,40 @@ class PortableSelector:
         return (selectors.EVENT_READ if mask & READ else 0) | (selectors.EVENT_WRITE if mask & WRITE else 0)
 
 
-def _selector() -> _Selector:
+def new_selector() -> _Selector:
+    """Return the best this platform has."""
     return select.epoll() if hasattr(select, "epoll") else PortableSelector()
+
+
+class _OnLoop:
+    """Every socket on the event loop itself, where the platform has no descriptor that stands for many."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Callable[[int, int], None]) -> None:
+        self._loop = loop
+        self._ready = ready
+        self._known: set[int] = set()
+
+    def register(self, fd: int, mask: int) -> None:
+        self._known.add(fd)
+        self.modify(fd, mask)
+
+    def modify(self, fd: int, mask: int) -> None:
+        if mask & READ:
+            self._loop.add_reader(fd, self._ready, fd, READ)
+        else:
+            self._loop.remove_reader(fd)
+        if mask & WRITE:
+            self._loop.add_writer(fd, self._ready, fd, WRITE)
+        else:
+            self._loop.remove_writer(fd)
+
+    def unregister(self, fd: int) -> None:
+        self._known.discard(fd)
+        self.modify(fd, 0)
+
+    def close(self) -> None:
+        for fd in list(self._known):
+            self.unregister(fd)
 
 
 class Poller:
@@ -86,15 +122,22 @@ class Poller:
     """Ready sockets handled before timers and other callbacks of the loop get their turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, selector: _Selector | None = None) -> None:
-        self._selector = selector or _selector()
-        self._poll = self._selector.poll
-        self._portable = isinstance(self._selector, PortableSelector)
+        ready = selector or new_selector()
+        self._poll = ready.poll
         self._handlers: dict[int, Handler] = {}
         self._later: list[Callable[[], None]] = []
         self._in_round = False
         self._loop = loop
-        self._number = self._selector.fileno()
-        loop.add_reader(self._number, self._drain)
+        self._selector: _Selector | _OnLoop = ready
+        self._number: int | None = None
+        try:
+            self._number = ready.fileno()
+        except AttributeError:
+            ready.close()
+            self._selector = _OnLoop(loop, self._one)
+        else:
+            loop.add_reader(self._number, self._drain)
+        self._portable = isinstance(self._selector, PortableSelector | _OnLoop)
 
     def register(self, fd: int, mask: int, handler: Handler) -> None:
         """Watch a descriptor; `handler(mask)` is called whenever it is ready."""
@@ -137,6 +180,12 @@ class Poller:
             self._in_round = False
             self._work_off()
 
+    def _one(self, fd: int, mask: int) -> None:
+        """Handle one socket that the loop found ready."""
+        handler = self._handlers.get(fd)
+        if handler is not None:
+            handler(mask)
+
     def _work_off(self) -> None:
         later, self._later = self._later, []
         for work in later:
@@ -144,7 +193,8 @@ class Poller:
 
     def close(self) -> None:
         """Detach from the loop and close the polling descriptor; registered sockets stay open."""
-        self._loop.remove_reader(self._number)
+        if self._number is not None:
+            self._loop.remove_reader(self._number)
         self._selector.close()
 
     def __enter__(self) -> Self:

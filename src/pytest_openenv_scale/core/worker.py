@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import signal
 import sys
 from collections.abc import Coroutine
@@ -18,14 +17,9 @@ from threading import Thread
 from typing import Any
 
 from . import orders
+from .descriptors import raise_descriptor_limit
+from .own_process import standard_library_first
 from .share import Share
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of descriptors to the hard one; returns it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 class Worker:
@@ -64,7 +58,7 @@ class Worker:
     def _take(self, order: object) -> None:
         match order:
             case orders.Environment(path=path):
-                sys.path[:] = path
+                sys.path[:] = standard_library_first(path)
             case orders.Prepare():
                 self._spawn(self._cell(order))
             case orders.Go(at=at, wall=wall) if self._share is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from .actions import ActionSource
+from .own_process import import_named
 
 _WAIT, _SEED = "$wait", "$seed"
 _DEPTH = 12
@@ -88,7 +88,7 @@ def import_callable(reference: str) -> Callable[[int, int], Any]:
     """
     module_name, _, path = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = import_named(module_name)
     except Exception as error:
         raise WorkloadError(
             f"action {reference}: {module_name} does not import ({type(error).__name__}: {error})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import psutil
 
-from ..core.limits import SPARE_DESCRIPTORS, descriptor_limit, ports_there
+from ..core.descriptors import descriptor_limit
+from ..core.limits import SPARE_DESCRIPTORS, ports_there
 from .null_process import SelfTestError
 
 _SPARE_PORTS = 64

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any, Self
+
+from pytest_openenv_scale.core.own_process import command
 
 _STOP_S = 5.0
 
@@ -34,7 +35,7 @@ class NullServerProcess:
 
     def __enter__(self) -> Self:
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.null_server"],
+            command(f"{__package__}.null_server"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

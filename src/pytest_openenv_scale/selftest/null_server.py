@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import resource
-import select
 import socket
 import sys
 import time
@@ -26,8 +25,9 @@ from typing import Any, cast
 
 import msgspec
 
+from ..core.descriptors import raise_descriptor_limit
 from ..core.frames import CLOSE, PING, PONG, TEXT, FrameError
-from ..core.poller import READ, PortableSelector
+from ..core.poller import READ, new_selector
 from .server_frames import ClientFrames, server_frame
 from .server_http import RequestError, http_answer, read_request, upgrade_answer
 
@@ -78,7 +78,7 @@ class NullServer:
         self.overheads = array("d")
         self.sessions = self.open = self.peak = 0
         self._listener = listener
-        self._selector = select.epoll() if hasattr(select, "epoll") else PortableSelector()
+        self._selector = new_selector()
         self._peers: dict[int, Peer] = {}
         self._timers: list[tuple[float, int, Peer, float, float]] = []
         self._numbers = itertools.count(1)
@@ -335,8 +335,7 @@ def _tell(value: object) -> None:
 
 def main() -> int:
     """Serve until standard input closes; returns the exit code."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     listener = listening_socket()
     server = NullServer(listener)
     _tell({"port": listener.getsockname()[1]})

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from pytest_openenv_scale.core.own_process import command
+
 from .listening import listening_sockets
 from .settings import ServerSettings, SettingError, bracketed, settings_from
 
@@ -181,14 +183,13 @@ class _Supervisor:
             "lifeline": self._lifeline,
             "backlog": self._backlog,
         }
-        command = [sys.executable, "-P", "-m", f"{__package__}.worker"]
-        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         # Ctrl-C reaches the whole terminal group; blocked here it stays blocked in the worker, which this
         # process ends in its own time. Here it is delivered as soon as the mask is lifted.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return subprocess.Popen(
-                command,
+                command(f"{__package__}.worker", *arguments),
                 env={**os.environ, **self._settings.environ()},
                 pass_fds=(sock.fileno(), self._lifeline),
                 stdin=subprocess.DEVNULL,

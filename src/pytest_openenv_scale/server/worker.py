@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from starlette.applications import Starlette
+
+from pytest_openenv_scale.core.descriptors import raise_descriptor_limit
 
 from .app import app
 from .sessions import Sessions
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lifeline", type=int, required=True)
     parser.add_argument("--backlog", type=int, required=True)
     options = parser.parse_args(argv)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     _collect_less_often()
     serve = _on_hypercorn if options.server == "hypercorn" else _on_uvicorn
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -121,16 +122,6 @@ def _collect_less_often() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            # macOS says "infinity" and means less; the limit that stands is the operator's.
-            pass
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from .openenv_yaml import MANIFEST, app_of, is_app_name
 from .process import ServerProcess
 from .ready import START_S, wait_until_ready
 from .sampling import listening_processes
-from .serving import Serving, bind, largest_backlog, workers_up
+from .serving import PATH_VARIABLE, Serving, bind, largest_backlog, workers_up
 
 BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
@@ -41,7 +41,7 @@ _WORKERS_S = 10.0
 
 @dataclass(frozen=True)
 class Application:
-    """What is served: `paths` go in front of PYTHONPATH."""
+    """What is served: the application is imported with `paths` in front of PYTHONPATH."""
 
     name: str
     paths: tuple[Path, ...]
@@ -228,14 +228,19 @@ class ServedApplication:
 
     def _make_environ(self) -> dict[str, str]:
         environ = dict(os.environ)
-        paths = [str(path) for path in self.application.paths]
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, environ.get("PYTHONPATH", "")]))
+        paths = self.application.paths
+        if paths:
+            given = self._options.env.get("PYTHONPATH", environ.get("PYTHONPATH", "")).split(os.pathsep)
+            folders = {path.resolve() for path in paths}
+            others = [entry for entry in given if (self._context.root / entry).resolve() not in folders]
+            environ["PYTHONPATH"] = os.pathsep.join(others)
+            environ[PATH_VARIABLE] = os.pathsep.join([*map(str, paths), *others])
         environ["PYTHONUNBUFFERED"] = "1"
         if self.application.built_in:
             environ |= {"HOST": self._host, "PORT": str(self.port), "WORKERS": str(self._serving.workers)}
         if self._options.max_envs is not None:
             environ[_MAX_ENVS] = str(self._options.max_envs)
-        return {**environ, **self._options.env}
+        return {**environ, **{name: text for name, text in self._options.env.items() if name != "PYTHONPATH"}}
 
     def _still_alive(self) -> str | None:
         said = [line for line in self.process.log_tail(_WHOLE_LOG).splitlines() if line.startswith(SAYS)]

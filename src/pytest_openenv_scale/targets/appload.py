@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pytest_openenv_scale.core import own_process
+
 SAYS = "openenv-scale: "
 """How a line of ours begins in a server's log."""
 
@@ -42,7 +44,7 @@ def load_app(name: str) -> Any:
 
 def _import(name: str, module_name: str) -> Any:
     try:
-        return importlib.import_module(module_name)
+        return own_process.import_named(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(f"{missing}."):
@@ -121,7 +123,7 @@ def _told(error: BaseException) -> str:
 def _details(error: BaseException) -> str:
     """Format the traceback without the frames of this module and of the import machinery."""
     trace = error.__traceback__
-    hidden = (__file__, importlib.__file__)
+    hidden = (__file__, own_process.__file__, importlib.__file__)
     while trace is not None and (
         trace.tb_frame.f_code.co_filename in hidden or trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")
     ):

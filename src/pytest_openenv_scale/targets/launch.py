@@ -6,12 +6,14 @@ import argparse
 import socket
 import sys
 
+from pytest_openenv_scale.core import own_process
+
 from .serving import SERVERS, Serving, serve
 
 
 def command(serving: Serving, descriptor: int) -> list[str]:
     """Return the command that serves on the inherited socket `descriptor`."""
-    arguments = [sys.executable, "-m", __name__, "--app", serving.app, "--fd", str(descriptor)]
+    arguments = own_process.command(__name__, "--app", serving.app, "--fd", str(descriptor))
     arguments += [
         "--server",
         serving.server,

@@ -17,11 +17,11 @@ from typing import BinaryIO, Self
 import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
+from pytest_openenv_scale.core.last_words import in_words, read_tail
 
 from . import tether
 from .sampling import ProcessSampler
 
-_TAIL_BYTES = 64 * 1024
 _FOLLOW_S = 1.0
 """Seconds the rest of a process group gets to follow its leader by itself before it is killed."""
 
@@ -154,8 +154,7 @@ class ServerProcess:
     def _read_tail(self) -> bytes:
         if self._log is None:
             return self._last_words
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), _TAIL_BYTES, max(self._log_start, size - _TAIL_BYTES))
+        return read_tail(self._log.fileno(), self._log_start)
 
     def _close_log(self) -> None:
         if self._log is not None:
@@ -212,16 +211,6 @@ def _peek(popen: subprocess.Popen[bytes]) -> int | None:
     if ended is None:
         return None
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-
-
-def in_words(returncode: int) -> str:
-    """Say what a return code of `subprocess` means."""
-    if returncode >= 0:
-        return f"exited with code {returncode}"
-    try:
-        return f"killed by {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"killed by signal {-returncode}"
 
 
 def _in_lasting_thread(spawn: Callable[[], None], *, until: threading.Event) -> None:

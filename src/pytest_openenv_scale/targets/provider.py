@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, TargetError
 from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target
+from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.server.settings import usable_cores
 
 from . import keys, provider_host
@@ -119,7 +119,7 @@ class ProviderTarget:
         talk = life.enter_context(life.enter_context(ours).makefile("rw", encoding="utf-8"))
         with theirs:
             process = ServerProcess(
-                [sys.executable, "-m", provider_host.__name__, "--fd", str(theirs.fileno())],
+                command(provider_host.__name__, "--fd", str(theirs.fileno())),
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},  # What it prints is in the log when somebody looks.
                 cwd=self._context.root,
                 log_path=self._context.log_path,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 from pytest_openenv_scale.core.grammar import names_secret
+from pytest_openenv_scale.core.own_process import import_named, standard_library_first
 
 from .provider_calls import Asked, Calls, ProviderError, plan_calls, takes_base_url
 
@@ -193,7 +193,7 @@ def load_class(name: str) -> type:
     """
     module_name, _, attribute = name.partition(":")
     try:
-        found: object = importlib.import_module(module_name)
+        found: object = import_named(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == "openenv":
@@ -228,7 +228,7 @@ def main(arguments: list[str]) -> None:
     channel.set_inheritable(False)
     with channel, channel.makefile("rw", encoding="utf-8") as talk:
         order = Order.from_line(talk.readline())
-        sys.path[:0] = order.paths
+        sys.path[:] = standard_library_first([*order.paths, *sys.path])
         _Host(order, talk, signals, secret_values(order.asked)).run()
     if os.getppid() != parent:
         # Nobody is left to end what outlived its own parent, such as a server whose launcher was killed.

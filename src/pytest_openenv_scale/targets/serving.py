@@ -15,11 +15,17 @@ from logging import LogRecord
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_openenv_scale.core.own_process import standard_library_first
+
 from . import tether
 from .appload import SAYS, AppError, load_app
 
 SERVERS = ("hypercorn", "uvicorn")
 _APP_VARIABLE = "OPENENV_SCALE_APP"
+PATH_VARIABLE = "OPENENV_SCALE_PYTHONPATH"
+"""What PYTHONPATH becomes when the application is loaded. At the start of a process Python looks there before it looks
+into its own library, and what runs until the application is loaded is none of the user's."""
+
 _FAILED = 3
 """The exit code of a worker whose application cannot be served; uvicorn's supervisor gives up on it too."""
 
@@ -90,6 +96,11 @@ def load() -> Any:
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         tether.die_with(parent.pid)
+    folders = os.environ.pop(PATH_VARIABLE, "")
+    if folders:
+        os.environ["PYTHONPATH"] = folders
+        sys.path[:0] = folders.split(os.pathsep)
+    sys.path[:] = standard_library_first(sys.path)  # Also where hypercorn has put the working directory in front.
     try:
         return load_app(os.environ[_APP_VARIABLE])
     except AppError as error:

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.last_words import in_words
 
 from .envoy_admin import Admin, AdminError, HostState
 from .envoy_fleet import EnvoyFleet
 from .envoy_front import Fleet
-from .process import in_words
 from .ready import wait_until_ready
 from .slurm_job import JobFolder, Serving, with_log
 from .slurm_nodes import Node

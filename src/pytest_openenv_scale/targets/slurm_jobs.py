@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from .process import in_words
+from pytest_openenv_scale.core.last_words import in_words
+
 from .slurm_command import SlurmError, call
 
 _LARGE = 4 * 1024**2

@@ -12,10 +12,10 @@ from typing import Self
 import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
+from pytest_openenv_scale.core.last_words import in_words
 
 from .context import TargetContext
 from .envoy_config import Backend
-from .process import in_words
 from .ready import wait_until_ready
 from .sampling import ProcessSampler, listening_processes
 from .slurm_job import JobFolder, Serving, with_log

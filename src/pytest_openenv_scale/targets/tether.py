@@ -16,6 +16,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_LESS = (1 << 18, 1 << 16, 10_240)
+"""What is tried where the hard limit cannot be had: macOS says "infinity" and means less."""
 
 
 def die_with(parent: int, by: int = signal.SIGKILL) -> None:
@@ -31,14 +33,15 @@ def die_with(parent: int, by: int = signal.SIGKILL) -> None:
 
 
 def limit_descriptors(soft: int | None) -> None:
-    """Set the soft limit of open descriptors to `soft`, or to the hard limit where it is None."""
+    """Set the soft limit of open descriptors to `soft`, or to the hard limit, or near it, where it is None."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    wanted = hard if soft is None else soft
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError) as error:
-        if soft is not None:
-            sys.exit(f"openenv-scale: nofile={soft} cannot be set: {error} (hard limit {hard})")
+    for wanted in (hard, *_LESS) if soft is None else (soft,):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+        except (OSError, ValueError) as error:
+            if soft is not None:
+                sys.exit(f"openenv-scale: nofile={soft} cannot be set: {error} (hard limit {hard})")
 
 
 def main(arguments: list[str]) -> None:

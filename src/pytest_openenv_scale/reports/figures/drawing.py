@@ -56,7 +56,8 @@ def main() -> None:
     """Draw what the parent sends; the last message is the pictures, or the text of what went wrong."""
     pipe = Connection(int(sys.argv[1]))
     order: Order = pipe.recv()
-    sys.path[:] = order.path
+    # Only to be found: nothing here is a user's, whose folders may hold files of the same names.
+    sys.path += [entry for entry in order.path if entry not in sys.path]
     # What is drawn is small; looking for garbage in it takes a tenth of the time.
     gc.disable()
     warnings.simplefilter("ignore")

@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pytest_openenv_scale.core.extras import cannot_draw
+from pytest_openenv_scale.core.last_words import ErrorOutput, in_words
+from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.run import RunError
 from pytest_openenv_scale.reports.study import Study
 
@@ -165,13 +167,14 @@ class _Process:
     def __init__(self, caches: str) -> None:
         ours, theirs = Pipe()
         self._pipe: Connection = ours
+        self._errors = ErrorOutput()
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
         self._popen = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", f"{__package__}.drawing", str(theirs.fileno())],
+            command(f"{__package__}.drawing", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors.file,
             env={"MPLCONFIGDIR": caches, **inherited, "MPLBACKEND": "agg"},
         )
         theirs.close()
@@ -185,8 +188,9 @@ class _Process:
         try:
             answer: list[Picture] | str = self._pipe.recv()
         except EOFError:
-            code = self._popen.wait()
-            raise FiguresError(f"figures cannot be drawn: the process that draws ended with code {code}") from None
+            how = in_words(self._popen.wait())
+            why = f": {reason}" if (reason := self._errors.reason()) else ""
+            raise FiguresError(f"figures cannot be drawn: the process that draws {how}{why}") from None
         if isinstance(answer, str):
             raise FiguresError(f"figures cannot be drawn: {answer}")
         return answer
@@ -196,3 +200,4 @@ class _Process:
         self._pipe.close()
         self._popen.kill()
         self._popen.wait()
+        self._errors.close()
