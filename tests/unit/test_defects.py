@@ -175,7 +175,7 @@ async def test_a_session_that_gets_slower_holds_no_other_up() -> None:
                         await client.step()
                         latencies.append(time.monotonic() - asked)
             # The fastest of each: what other processes do to single steps is not the server's.
-            assert min(took[old]) >= 0.02
+            assert min(took[old]) >= 0.015
             # A second older is 20 ms slower; with one clock for all they would be alike.
             assert min(took[young]) + 0.01 < min(took[old])
 
