@@ -37,6 +37,12 @@ def url():
         yield f"http://{address}"
 
 
+@pytest.fixture(autouse=True)
+def _no_look_at_processes(monkeypatch):
+    """Nothing here asks what the server uses: looking for its process reads every socket of this machine."""
+    monkeypatch.setattr("pytest_openenv_scale.targets.url.listening_processes", lambda port: ())
+
+
 @pytest.fixture
 def asked(inner, url):
     """Runs `openenv_check(BODY)` in a test of its own against a real server."""
@@ -203,7 +209,7 @@ def test_the_check_of_the_documentation_can_be_written_so(inner, url):
 
 
 def test_workers_of_xdist_keep_their_checks_in_one_run(inner, url):
-    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    inner.ini(INI)
     body = "\n\n".join(
         f"@pytest.mark.churn\ndef test_{name}(openenv_check):\n    openenv_check(outcome('{name}'))\n"
         for name in ("met", "skipped")

@@ -28,6 +28,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setattr("pytest_openenv_scale.targets.url.ATTACH_RETRY_S", 0.1)
+    # Nothing here asks what the server uses: looking for its process reads every socket of this machine.
+    monkeypatch.setattr("pytest_openenv_scale.targets.url.listening_processes", lambda port: ())
     return tmp_path
 
 
