@@ -77,7 +77,9 @@ def test_importing_the_package_imports_none_of_its_parts(inner):
 
 def test_the_public_names_are_these():
     assert sorted(pytest_openenv_scale.__all__) == [
-        *("Cell", "Curve", "Endpoint", "Run", "Settings", "Sweep", "Target", "Verdict", "Workload", "scaling", "slo")
+        *("Cell", "CellSummary", "CheckOutcome", "CheckResult", "Curve", "Endpoint", "Run", "Settings", "Subject"),
+        *("Sweep", "Target", "TargetError", "TargetSpec", "Verdict", "Workload", "deploy_file", "scaling"),
+        *("self_test", "single_session", "slo"),
     ]
 
 
