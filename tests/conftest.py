@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from inner import unguarded
 
@@ -23,22 +22,15 @@ def no_guard(request: pytest.FixtureRequest) -> Generator[None]:
         yield
 
 
-ONE_BY_ONE = {"test_check_command.py", "test_main_job.py", "test_spaces.py", "test_suite_defects.py"}
-"""Files whose tests share nothing that takes long to start: each test goes to whichever process is free."""
-
-
-class _ByFile(LoadScopeScheduling):
-    """Keeps the tests of a file together, so that what they share is started once."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return nodeid if Path(path).name in ONE_BY_ONE else path
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """Share out real tests so; None leaves it to `--dist`."""
-    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Share out real tests; None leaves it to `--dist`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    # Not at the top: whoever runs pytest in a checkout reads this file, with nothing but pytest installed.
+    from sharing_out import ByFile
+
+    return ByFile(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
