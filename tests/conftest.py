@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from inner import unguarded
 
 
 @pytest.fixture
-def no_guard(request: pytest.FixtureRequest) -> Generator[None]:
+def no_guard() -> Generator[None]:
     """For tests of servers that measure in this process: a client that is slowed down leaves nothing in doubt."""
     with unguarded.lifted():
         yield
@@ -45,3 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # What a shell starts in the background ignores interrupts, and so would all that is started here.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: garbage is not looked for among thousands of tests."""
+    gc.freeze()

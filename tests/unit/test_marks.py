@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+from collections.abc import Iterator
 from textwrap import dedent
 
 import pytest
@@ -13,6 +15,14 @@ from pytest_openenv_scale.core.settings import ScalingMark
 from pytest_openenv_scale.core.slo import LIMITS, Limit, Slo
 from pytest_openenv_scale.marked import check_selects, scaling_mark, slo_marks
 from pytest_openenv_scale.marks import MarkError, marker_lines, scaling, slo
+
+
+@pytest.fixture(autouse=True)
+def _little_to_look_through() -> Iterator[None]:
+    """A pytest that ends looks for garbage five times: not in all that this process has loaded before."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
