@@ -6,7 +6,10 @@ from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling
 
-ONE_BY_ONE = {"test_check_command.py", "test_main_job.py", "test_spaces.py", "test_suite_defects.py"}
+ONE_BY_ONE = {
+    *("test_check_command.py", "test_main_job.py", "test_spaces.py"),
+    *("test_suite_defects.py", "test_suite_on_openenv.py"),
+}
 """Files whose tests share nothing that takes long to start: each test goes to whichever process is free."""
 
 

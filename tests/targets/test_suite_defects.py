@@ -75,7 +75,6 @@ def test_a_planted_defect_fails_its_own_subject(defect, tmp_path):
     assert run.subjects("missed") <= DEFECTS[defect], run.told
 
 
-@pytest.mark.alone
 @pytest.mark.matrix
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_fails_its_tests_and_passes_all_others(defect, tmp_path):
@@ -88,7 +87,6 @@ def test_a_planted_defect_fails_its_tests_and_passes_all_others(defect, tmp_path
     assert run.subjects("skipped") == set(), run.told
 
 
-@pytest.mark.alone
 @pytest.mark.matrix
 def test_what_is_no_defect_fails_nothing(tmp_path):
     run = run_suite(tmp_path, "--openenv-target", target("no_seed"), PYTHONPATH=str(TESTS))

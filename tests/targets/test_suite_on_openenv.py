@@ -9,7 +9,7 @@ import pytest
 from openenv_servers import SERVERS, openenv_server
 from suite_run import run_suite
 
-pytestmark = [pytest.mark.real, pytest.mark.alone]
+pytestmark = pytest.mark.real
 
 ROOM = 6
 """Sessions per worker, so that every server is taken past its limit."""
@@ -24,7 +24,7 @@ MATRIX = [server for server in SERVERS if "0.10" in server.id or "async" in serv
 @pytest.mark.parametrize(
     "server",
     [
-        pytest.param(server, id=server.id, marks=() if server.id == PER_COMMIT else pytest.mark.matrix)
+        pytest.param(server, id=server.id, marks=pytest.mark.alone if server.id == PER_COMMIT else pytest.mark.matrix)
         for server in MATRIX
     ],
 )
