@@ -1,4 +1,4 @@
-"""What becomes of a real test that a busy client kept from a verdict every time it was asked (`[again]` in tox.ini)."""
+"""What becomes of a real test that a busy client left open whenever it was asked (`[again]` in tox.ini); the garbage."""
 
 from __future__ import annotations
 
