@@ -1,4 +1,4 @@
-"""What all tests share: where they put temporary files, what an interrupt does, and who stands guard."""
+"""What all tests share: where temporary files lie, what an interrupt does, who stands guard, what is no garbage."""
 
 from __future__ import annotations
 
