@@ -1,7 +1,8 @@
-"""What becomes of a real test that a busy client kept from a verdict every time it was asked (`[again]` in tox.ini)."""
+"""Real tests that a busy client left open whenever they were asked (`[again]` in tox.ini), and garbage collection."""
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Generator
 
@@ -42,3 +43,8 @@ def _said(item: pytest.Item, call: pytest.CallInfo[None]) -> str | None:
     text = "" if call.excinfo is None else str(call.excinfo.value)
     found = (re.search(f"(?:{pattern}).{{,200}}", text) for pattern in patterns)
     return next((match[0] for match in found if match), None)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: garbage is not looked for among thousands of tests."""
+    gc.freeze()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+from collections.abc import Iterator
 from textwrap import dedent
 
 import pytest
@@ -20,6 +22,14 @@ from pytest_openenv_scale.marks import (
     slo,
     slo_marks,
 )
+
+
+@pytest.fixture(autouse=True)
+def _little_to_look_through() -> Iterator[None]:
+    """A pytest that ends looks for garbage five times: not in all that this process has loaded before."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
