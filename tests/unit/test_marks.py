@@ -25,6 +25,14 @@ def _little_to_look_through() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.fixture(autouse=True)
+def _little_to_look_through() -> Iterator[None]:
+    """A pytest that ends looks for garbage five times: not in all that this process has loaded before."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def collect(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """Return the tests of a module, by name."""
