@@ -1,13 +1,16 @@
-"""One figure then and now becomes a change with a status and a reason; what cannot be said is inconclusive."""
+"""The figures two runs are compared by, and what becomes of each: a change with a status and a reason."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 
-from . import format as text_of
-from .compare_figures import Capacity
-from .comparison import Change, Figure, Status
-from .fail_on import METRICS, FailOn, higher_is_better
+from pytest_openenv_scale.config.limits import METRICS, FailOn, higher_is_better
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.comparison import Change, Figure, Status
+from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve, known_max_batch
 
 NOTICEABLE = 0.05
 """A change by less than this share of the baseline is shown as none, unless `--fail-on` says otherwise."""
@@ -149,3 +152,75 @@ def judge_capacity(metric: str, baseline: Capacity, now: Capacity, fail_on: Sequ
 
 def _capacity_shift(metric: str, then: float, now: float) -> str:
     return percent_change(now / then) if then else f"{figure_value(metric, then)} → {figure_value(metric, now)}"
+
+
+CAPACITY = ("max_batch", "batch_per_core")
+"""Metrics of a curve as a whole; all others are figures of a batch."""
+
+SHOWN = (
+    *("max_batch", "success", "rps", "total_p50", "total_p99"),
+    *("overhead_p99", "connect_p99", "reset_p99", "step_p99"),
+)
+"""What is compared where nobody names a metric, and besides those that are named."""
+
+
+def cell_figure(view: CurveView, metric: str, batch: int) -> Figure | None:
+    """Return a figure of one batch, the median of its repetitions; None where the batch was not measured."""
+    cells = [summary for summary in view.summaries if summary.batch == batch]
+    if not cells:
+        return None
+    values = [value for cell in cells if (value := _value(cell, metric)) is not None]
+    counts = [stats.count for cell in cells if (stats := cell.phase(METRICS[metric].phase or ""))]
+    if not values:
+        return Figure(None, None, None, len(cells))
+    return Figure(median(values), min(values), max(values), len(values), min(counts, default=None))
+
+
+def _value(cell: CellSummary, metric: str) -> float | None:
+    kind = METRICS[metric]
+    if kind.phase and kind.statistic:
+        stats = cell.phase(kind.phase)
+        return getattr(stats, kind.statistic) if stats else None
+    return cell.success_rate if metric == "success" else cell.requests_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much a curve holds, in sessions or sessions per core.
+
+    `figure.value` passed for certain. `fails_at` is the least that definitely failed, `asked` the most that
+    was asked for.
+    """
+
+    figure: Figure
+    fails_at: float | None
+    asked: float
+
+    @property
+    def held(self) -> float:
+        """What passed for certain."""
+        return self.figure.value or 0.0
+
+    def per(self, cores: int) -> Capacity:
+        """Return the same per core."""
+        figure = self.figure
+        low, high = (None if value is None else value / cores for value in (figure.low, figure.high))
+        scaled = replace(figure, value=self.held / cores, low=low, high=high)
+        return Capacity(scaled, None if self.fails_at is None else self.fails_at / cores, self.asked / cores)
+
+
+def capacity(view: CurveView) -> Capacity:
+    """Return the max batch of a curve, 0 where not even its smallest passes, and its range over repetitions."""
+    verdict = view.verdict
+    numbers = sorted({summary.repetition for summary in view.summaries})
+    each = [float(_alone(view, number) or 0) for number in numbers]
+    held = float(verdict.max_batch or 0)
+    figure = Figure(held, min(each, default=held), max(each, default=held), len(numbers), known=known_max_batch(view))
+    fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
+    return Capacity(figure, fails_at, float(max(view.curve.batches)))
+
+
+def _alone(view: CurveView, repetition: int) -> int | None:
+    """Return the max batch as it would be if only this repetition had been measured."""
+    alone = [summary for summary in view.summaries if summary.repetition == repetition]
+    return judge_curve(view.curve, alone, view.verdict.slo, repetitions=1).max_batch

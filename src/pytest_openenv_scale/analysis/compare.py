@@ -1,31 +1,32 @@
-"""A baseline run and a newer one become the changes between them. Pure, but for the rows an effect size is made of."""
+"""A baseline run and a newer one become the changes between them, with effect sizes from their rows."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from . import format as text_of
-from .compare_curves import (
+from pytest_openenv_scale.config.limits import METRICS, FailOn
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.results.comparison import Change, Comparison, CurveComparison, Figure, Side, State, Status
+from pytest_openenv_scale.results.run_directory import PARTS
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, judge_curve
+
+from .changes import CAPACITY, SHOWN, Capacity, capacity, cell_figure, judge_capacity, judge_figure
+from .pairing import (
     Pair,
     Place,
     guess_renamed,
     limit_differences,
+    machine_differences,
     pair_curves,
     same_sweep,
     server_differences,
     workload_differences,
 )
-from .compare_figures import CAPACITY, SHOWN, Capacity, capacity, cell_figure
-from .compare_judge import judge_capacity, judge_figure
-from .compare_machines import machine_differences
-from .comparison import Change, Comparison, CurveComparison, Figure, Side, State, Status
-from .effect import CellRows, effect_of
-from .fail_on import METRICS, FailOn
 from .run import Run
-from .verdict import judge_curve
-from .view import CurveView, SweepView
 
 
 def compare_runs(
@@ -267,3 +268,78 @@ def _with_effect(change: Change, baseline: Run, now: Run, then: Place, today: Pl
 def _cell_rows(run: Run, place: Place, batch: int) -> CellRows:
     cell = next(cell for cell in place.curve.curve.cells if cell.batch == batch)
     return CellRows(run.path, place.sweep.record.sweep_id, cell.id)
+
+
+MOST_VALUES = 10_000
+"""More values than this are thinned to every n-th of them in order, which moves delta by less than 0.001."""
+
+_COLUMNS = {
+    "connect": "connect_latency",
+    "reset": "reset_latency",
+    "step": "step_latency",
+    "total": "total_latency",
+    "overhead": "total_latency",  # In one cell it is the total less a constant, so that the order is the same.
+}
+
+_SIZES = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
+
+
+def cliffs_delta(baseline: Sequence[float], now: Sequence[float]) -> float | None:
+    """Return P(now > baseline) − P(now < baseline) over all pairs, from −1 to 1; None where a side is empty.
+
+    Cliff, N. (1993): Dominance statistics: ordinal analyses to answer ordinal questions. Psychological
+    Bulletin 114(3), 494–509.
+    """
+    if not baseline or not now:
+        return None
+    then = sorted(baseline)
+    above = sum(bisect_left(then, value) - (len(then) - bisect_right(then, value)) for value in now)
+    return above / (len(then) * len(now))
+
+
+def effect_size(delta: float) -> str:
+    """Return a word for a delta: negligible, small, medium or large.
+
+    Limits of Romano, J. et al. (2006): Appropriate statistics for ordinal level data. Annual meeting of the
+    Florida Association of Institutional Research.
+    """
+    return next((word for limit, word in _SIZES if abs(delta) < limit), "large")
+
+
+@dataclass(frozen=True, slots=True)
+class CellRows:
+    """Where the rows of one cell are: the run's directory, the sweep and the cell."""
+
+    run: Path
+    sweep_id: str
+    cell_id: str
+
+    def latencies(self, phase: str) -> list[float]:
+        """Return one latency in seconds per successful session of all repetitions; empty where none can be read."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from pytest_openenv_scale.results.parts import PartError, read_part
+
+        column = _COLUMNS[phase]
+        found: list[pa.Table] = []
+        for path in sorted((self.run / PARTS).glob(f"{self.cell_id}-r*.parquet")):
+            try:
+                part = read_part(path)
+                if part.meta.sweep_id == self.sweep_id:
+                    rows = part.table((column, "success"))
+                    found.append(pa.table({column: pc.drop_null(rows.filter(rows["success"])[column])}))
+            except PartError:
+                continue
+        if not found:
+            return []
+        values = pa.concat_tables(found)
+        if values.num_rows > MOST_VALUES:
+            every = -(-values.num_rows // MOST_VALUES)
+            values = values.sort_by(column).take(pa.array(range(every // 2, values.num_rows, every)))
+        return values[column].to_pylist()
+
+
+def effect_of(baseline: CellRows, now: CellRows, phase: str) -> float | None:
+    """Return Cliff's delta of a latency in one cell; None where the rows of a side are gone."""
+    return cliffs_delta(baseline.latencies(phase), now.latencies(phase))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_openenv_scale.results.comparison import Side
+from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
+
+from .changes import CAPACITY, capacity, cell_figure
 from .compare import side_of
-from .compare_curves import steady_target
-from .compare_figures import CAPACITY, capacity, cell_figure
-from .compare_machines import machine_differences
-from .comparison import Side
-from .outcome import Outcome
+from .pairing import machine_differences, steady_target
 from .run import Run
-from .view import CurveView, SweepView
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which curve of one run is which of another; what is missing, new or renamed, and whether they measured the same."""
+"""Which curve of one run is which of another, and what differs between the machines they were measured on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, cast
 
-from . import format as text_of
-from .grammar import shown
-from .manifest import SweepRecord
-from .view import CurveView, SweepView
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.results.comparison import Difference
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 _LOOPBACK_PORT = re.compile(r"\b(localhost|127(?:\.\d{1,3}){3}|\[::1\]):\d+")
 _OWN_PLACE = re.compile(r",(?:port|host)=[^,]*")
@@ -172,3 +173,55 @@ def limit_differences(baseline: CurveView, now: CurveView) -> str | None:
 
 def _cell_limits(view: CurveView) -> Sequence[str]:
     return sorted(limit.text for limit in view.verdict.slo.limits if limit.kind.scope == "cell")
+
+
+_MEMORY_TOLERANCE = 0.05
+"""What the kernel keeps for itself differs by about this share from one boot or virtual machine to the next."""
+
+_FIGURES = {
+    "cpu": ("machine", "cpu"),
+    "architecture": ("machine", "architecture"),
+    "cores": ("machine", "cores"),
+    "usable cores": ("machine", "usable_cores"),
+    "memory": ("machine", "memory_bytes"),
+    "system": ("os", "system"),
+    "kernel": ("os", "release"),
+    "python": ("python", "version"),
+    "interpreter": ("python", "implementation"),
+}
+
+
+def machine_differences(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Compare two fingerprints; host names, load, paths and commits are no difference between machines.
+
+    What one of them does not tell is left out, but for packages: one that was not installed is a difference.
+    """
+    found: list[Difference] = []
+    for name, (group, key) in _FIGURES.items():
+        then, today = _group(baseline, group).get(key), _group(now, group).get(key)
+        if then is not None and today is not None and not _same(key, then, today):
+            found.append(Difference(name, _value_text(key, then), _value_text(key, today)))
+    then, today = _group(baseline, "packages"), _group(now, "packages")
+    if then and today:
+        names = [name for name in {**then, **today} if then.get(name) != today.get(name)]
+        found += [
+            Difference(name, _value_text(name, then.get(name)), _value_text(name, today.get(name))) for name in names
+        ]
+    return tuple(found)
+
+
+def _group(fingerprint: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = fingerprint.get(name)
+    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+
+
+def _same(key: str, then: Any, now: Any) -> bool:
+    if key == "memory_bytes" and isinstance(then, int) and isinstance(now, int):
+        return abs(now - then) <= _MEMORY_TOLERANCE * max(then, now)
+    return then == now
+
+
+def _value_text(key: str, value: object) -> str:
+    if value is None:
+        return "not installed"
+    return text_of.size(value) if key == "memory_bytes" and isinstance(value, int) else f"{value}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import format as text_of
-from .jsonable import Jsonable
-from .summary import CellSummary
-from .view import CurveView, SweepView
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, known_max_batch
 
 FOOTNOTE = (
     "HTTP gives every request an environment of its own: it cannot hold an episode, so its sessions are only a"
@@ -115,14 +115,6 @@ def _result(view: CurveView, batch: int | None) -> ModeResult:
 
 def _worst(cells: Sequence[CellSummary], phase: str, statistic: str) -> float | None:
     return max((float(getattr(stats, statistic)) for cell in cells if (stats := cell.phase(phase))), default=None)
-
-
-def known_max_batch(view: CurveView) -> str:
-    """Say how well the max batch of a curve is known: exact, open or inconclusive, as in `ModeResult`."""
-    stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
-    if stopper is not None:
-        return "exact" if stopper.passed is False else "inconclusive"
-    return "open" if view.verdict.max_batch == max(view.curve.batches) else "inconclusive"
 
 
 def _winner(ws: ModeResult, http: ModeResult) -> str | None:

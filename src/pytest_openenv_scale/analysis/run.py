@@ -7,35 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .check import CheckRecord, overall_with_checks, read_checks
-from .fingerprint import fingerprint
-from .locks import is_held
-from .manifest import MANIFEST, Manifest, RunError, Status, SweepRecord, read_manifest, run_paths
-from .outcome import Outcome, overall
-from .redact import redact_command
-from .run_id import new_run_id
-from .rundir import PARTS, WRITER_LOCK, RunDirectory
-from .summary import COLUMNS, CellSummary, summarise, summarise_rows
-from .table import Part, PartError, read_parts, read_table
-from .view import CurveView, SweepView, view_sweep
+from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise, summarise_rows
+from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest
+from pytest_openenv_scale.results.outcome import CheckRecord, Outcome, overall, overall_with_checks, read_checks
+from pytest_openenv_scale.results.parts import Part, PartError, read_parts, read_table
+from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
+from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "CurveView",
-    "Run",
-    "RunDirectory",
-    "RunError",
-    "SweepRecord",
-    "SweepView",
-    "fingerprint",
-    "latest_run",
-    "load_run",
-    "new_run_id",
-    "redact_command",
-]
-
+__all__ = ["Run", "load_run"]
 
 _AT_ONCE = 2**18
 """The rows of a part of this size are read together, those of a larger one column by column."""
@@ -121,15 +104,3 @@ def _summarise(part: Part) -> CellSummary:
     if part.num_rows <= _AT_ONCE:
         return summarise(part.read(*COLUMNS), part.meta)
     return summarise_rows(part, part.meta)
-
-
-def latest_run(results: Path) -> Path:
-    """Return the directory of the newest run below `results`.
-
-    Raises:
-        RunError: there is none.
-    """
-    runs = run_paths(results)
-    if not runs:
-        raise RunError(f"there is no run in {results}")
-    return runs[-1]

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .answer import Answer
-from .client import RawClient, close_all
-from .lone import PAUSE_S, let_in, lone
-from .session import RawSession
-from .subject import Subject
+from .background import PAUSE_S, let_in, lone
+from .session import Answer, RawSession
+from .subject import RawClient, Subject, close_all
 
 _AT_ONCE, _PAUSE_SHARE = 16, 0.05
 """New sessions at a time; the pause of one that has waited for long, as a share of how long."""

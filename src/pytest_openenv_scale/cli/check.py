@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .console import complain, print_lines, stop_printing, width
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.checks.quick import Finding, Verdict
+    from pytest_openenv_scale.checks.preflight.questions import Finding, Verdict
     from pytest_openenv_scale.checks.subject import Subject
-    from pytest_openenv_scale.core.actions import ActionSource
+    from pytest_openenv_scale.config.workload import ActionSource
     from pytest_openenv_scale.core.endpoint import Endpoint
-    from pytest_openenv_scale.reports import Line
+    from pytest_openenv_scale.reporting import Line
     from pytest_openenv_scale.targets.url import UrlTarget
 
 T = TypeVar("T")
@@ -69,10 +69,9 @@ def run(given: argparse.Namespace) -> int:
     block the others. Exit code 0 where they fit, 1 where they do not or one of these is missed, 2 where the server
     cannot be reached or the input is wrong, 3 where something that decides could not be told.
     """
-    from pytest_openenv_scale.core.endpoint import TargetError
-    from pytest_openenv_scale.core.grammar import GrammarError
-    from pytest_openenv_scale.core.workload import WorkloadError
-    from pytest_openenv_scale.reports.check_screen import localised
+    from pytest_openenv_scale.config.workload import WorkloadError
+    from pytest_openenv_scale.core.errors import GrammarError, TargetError
+    from pytest_openenv_scale.reporting.text.checks import localised
 
     progress = _Progress()
     try:
@@ -106,10 +105,10 @@ def _read(given: argparse.Namespace) -> _Asked:
     Raises:
         GrammarError: a value cannot be used; one line that names the option.
     """
-    from pytest_openenv_scale import option_values as values
-    from pytest_openenv_scale.core.actions import parse_action, parse_reset
-    from pytest_openenv_scale.core.grammar import parse_count, parse_seconds
-    from pytest_openenv_scale.targets.context import TargetContext
+    from pytest_openenv_scale.config import values
+    from pytest_openenv_scale.config.workload import parse_action, parse_reset
+    from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
+    from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
 
     here = values.Place("command line", "the command line", Path.cwd())
@@ -127,7 +126,7 @@ def _read(given: argparse.Namespace) -> _Asked:
 
 
 def _option(name: str, parse: Callable[[], T]) -> T:
-    from pytest_openenv_scale.core.grammar import GrammarError
+    from pytest_openenv_scale.core.errors import GrammarError
 
     try:
         return parse()
@@ -136,7 +135,7 @@ def _option(name: str, parse: Callable[[], T]) -> T:
 
 
 def _writable(path: Path) -> Path:
-    from pytest_openenv_scale.core.grammar import GrammarError
+    from pytest_openenv_scale.core.errors import GrammarError
 
     if path.is_dir():
         raise GrammarError(f"--json: {path} is a directory; name a file")
@@ -151,11 +150,11 @@ def _subject(asked: _Asked, endpoint: Endpoint) -> Subject:
     Raises:
         WorkloadError: no action can be made of what `/schema` says, or the callable does not import.
     """
-    from pytest_openenv_scale.checks.quick import MOST
+    from pytest_openenv_scale.checks.preflight.questions import MOST
     from pytest_openenv_scale.checks.subject import Subject
-    from pytest_openenv_scale.core.discover import server_schema
+    from pytest_openenv_scale.client.http import server_schema
+    from pytest_openenv_scale.config.workload import make_workload
     from pytest_openenv_scale.core.own_process import standard_library_first
-    from pytest_openenv_scale.core.workload import make_workload
 
     schema = server_schema(endpoint.urls[0], endpoint.headers)
     of_action: Any = (schema or {}).get("action")
@@ -179,9 +178,9 @@ def _subject(asked: _Asked, endpoint: Endpoint) -> Subject:
 
 def _check(asked: _Asked, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
     """Ask, print while asking, and return the exit code."""
-    from pytest_openenv_scale.checks.quick import ask, questions, verdict
-    from pytest_openenv_scale.core import format as text_of
-    from pytest_openenv_scale.reports.check_screen import answer_lines, heading, question_lines
+    from pytest_openenv_scale.checks.preflight.questions import ask, questions, verdict
+    from pytest_openenv_scale.core import formatting as text_of
+    from pytest_openenv_scale.reporting.text.checks import answer_lines, heading, question_lines
 
     columns, encoding = width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
@@ -243,7 +242,7 @@ def _document(
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    from pytest_openenv_scale.core.grammar import GrammarError
+    from pytest_openenv_scale.core.errors import GrammarError
 
     try:
         path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -259,7 +258,7 @@ class _Progress:
 
     def say(self, text: str) -> None:
         """Show this instead of what was shown."""
-        from pytest_openenv_scale.reports.check_screen import progress_line
+        from pytest_openenv_scale.reporting.text.checks import progress_line
 
         if sys.stderr.isatty():
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Standard output and error of a command: coloured lines, and what is wrong in one line."""
+"""Standard output and error of a command: coloured lines, what is wrong in one line, and which run is meant."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.reports import Line
+    from pytest_openenv_scale.reporting import Line
 
 PROGRAM = "openenv-scale"
 USAGE_ERROR = 2
@@ -48,3 +49,21 @@ def complain(command: str, problem: str) -> int:
     sys.stdout.flush()
     print(f"{PROGRAM} {command}: {problem}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def run_path(name: str, results: Path) -> Path:
+    """Return where the run is that somebody calls by its folder, its id below `results`, or latest.
+
+    Whether there is a run is for its reader to say.
+
+    Raises:
+        RunError: the latest is asked for and there is none.
+    """
+    from pytest_openenv_scale.results.manifest import latest_run
+
+    path = Path(name)
+    if path.exists():
+        return path
+    if (results / name).is_dir():
+        return results / name
+    return latest_run(results) if name == "latest" else path

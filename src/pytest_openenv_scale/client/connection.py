@@ -20,10 +20,8 @@ from typing import Protocol
 
 from . import frames
 from .frames import FrameError, FrameReader, Message
-from .handshake import Route, has_head, new_key, read_answer
-from .loss import Loss, clean_close, loss_of
+from .handshake import Loss, Route, TlsStream, clean_close, has_head, loss_of, new_key, read_answer, tls_words
 from .poller import READ, WRITE, Poller
-from .tls import TlsStream, tls_words
 
 # What only Linux has is looked for once, here.
 _NON_BLOCKING: int = getattr(socket, "SOCK_NONBLOCK", 0)

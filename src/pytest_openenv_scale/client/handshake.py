@@ -1,7 +1,8 @@
-"""The opening handshake of a WebSocket client (RFC 6455, section 4): the request, and what the answer means."""
+"""How a WebSocket client gets in, TLS and the opening handshake (RFC 6455, section 4), and why a connection ended."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -9,12 +10,12 @@ import ssl
 from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
 from urllib.parse import SplitResult, quote, urlsplit
 
-from .grammar import redact_url
-from .loss import Loss
+from pytest_openenv_scale.core.target_spec import redact_url
 
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64
@@ -268,3 +269,123 @@ def _what_is_wrong(fields: Mapping[str, str], key: bytes) -> str | None:
     if "sec-websocket-extensions" in fields:
         return f"extension that was not offered: {fields['sec-websocket-extensions']}"
     return None
+
+
+CLIENT_ERRNOS = frozenset(
+    (
+        *(errno.EMFILE, errno.ENFILE),
+        *(errno.EADDRNOTAVAIL, errno.EADDRINUSE),
+        *(errno.ENOBUFS, errno.ENOMEM),
+        *(errno.EACCES, errno.EPERM),
+        *(errno.ENETDOWN, errno.EAFNOSUPPORT),
+    )
+)
+"""Errors of this machine, not of the server: no descriptors, no ports, no memory, not allowed, no network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a connection ended: `kind` is a row's `error_type`, or `closed` after a clean close handshake."""
+
+    kind: str
+    code: str | None = None
+    message: str | None = None
+
+
+@lru_cache(maxsize=16)
+def clean_close(code: int, reason: str) -> Loss:
+    """Return the loss of a connection whose close handshake was completed; nearly every session ends alike."""
+    return Loss("closed", str(code), reason or None)
+
+
+def loss_of(error: OSError, *, established: bool = False) -> Loss:
+    """Put an error of the socket into the words of a row."""
+    code = errno.errorcode.get(error.errno or 0, str(error.errno))
+    text = error.strerror or str(error)
+    if error.errno in CLIENT_ERRNOS:
+        return Loss("client_limit", code, text)
+    if error.errno == errno.ECONNREFUSED:
+        return Loss("refused", code, text)
+    if error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return Loss("timeout" if error.errno == errno.ETIMEDOUT else "refused", code, text)
+    if error.errno in (errno.ECONNRESET, errno.EPIPE):
+        return Loss("connection_reset", code, text if established else "reset before the upgrade was answered")
+    return Loss("protocol", code, text)
+
+
+_READ = 1024 * 1024
+
+
+class NotTlsError(ssl.SSLError):
+    """The server answered in plain HTTP."""
+
+
+class TlsStream:
+    """TLS over bytes: the socket stays ours, so that arrival times and non-blocking reads do too."""
+
+    __slots__ = ("_incoming", "_outgoing", "_pending", "_ready", "_ssl", "ended")
+
+    def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._ready = False
+        self._pending = b""
+        self.ended = False
+        """Whether the server has said that it will send nothing more."""
+        self._shake()
+
+    def encrypt(self, data: bytes) -> None:
+        """Take bytes to send: they wait for the TLS handshake, and are dropped once the server has ended."""
+        if self.ended:
+            return
+        if self._ready:
+            self._ssl.write(data)
+        else:
+            self._pending += data
+
+    def outgoing(self) -> bytes:
+        """Return what must be written to the socket now."""
+        return self._outgoing.read()
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Take what was read from the socket and return what it says.
+
+        Raises:
+            ssl.SSLError: the handshake failed or the stream is damaged.
+        """
+        if not self._ready and data.startswith(b"HTTP/"):
+            raise NotTlsError
+        self._incoming.write(data)
+        if not self._ready:
+            self._shake()
+            if not self._ready:
+                return b""
+        parts: list[bytes] = []
+        try:
+            while part := self._ssl.read(_READ):
+                parts.append(part)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        return b"".join(parts)
+
+    def _shake(self) -> None:
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        self._ready = True
+        if self._pending:
+            self._ssl.write(self._pending)
+            self._pending = b""
+
+
+def tls_words(error: ssl.SSLError) -> str:
+    """Say in a few words what went wrong."""
+    if isinstance(error, NotTlsError):
+        return "the server speaks plain HTTP where TLS was asked: write http:// or ws://"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS certificate not accepted: {error.verify_message}"
+    return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"

@@ -1,4 +1,4 @@
-"""One session over HTTP: POST /reset, POST /step, each answered before the next is sent, on aiohttp."""
+"""One session over HTTP, on aiohttp, and `GET /schema`: what a server says its actions look like."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -19,11 +22,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import Connection as AiohttpConnection
 
-from . import messages
-from .handshake import Place, retry_words
-from .http_guard import Lags
-from .loss import CLIENT_ERRNOS, loss_of
-from .session import Record
+from pytest_openenv_scale.core import text as core_text
+
+from .handshake import CLIENT_ERRNOS, Place, loss_of, retry_words
 
 
 class HttpFailure(Exception):
@@ -297,7 +298,7 @@ def _read(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> di
         text = f"HTTP {status} {reason}{retry_words(fields.get('retry-after'))}"
         raise HttpFailure("handshake_status", str(status), text + (f": {words}" if words else ""))
     try:
-        body = messages.loads(raw)
+        body = core_text.loads(raw)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -307,60 +308,70 @@ def _read(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> di
     return cast("dict[str, Any]", body)
 
 
-class HttpSession:
-    """Drives one HTTP session; `reset()` and `step()` note times and failures in the record.
+_TIMEOUT_S = 10.0
+_MAX_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 65_536
 
-    Each `POST /step` stands alone: HTTP cannot hold an episode, so a `done` is not followed by a reset. The
-    client's own share of connect, reset and step times goes to `lags`.
+
+@contextmanager
+def http_answer(url: str, path: str, headers: Mapping[str, str], within_s: float) -> Generator[HTTPResponse]:
+    """Ask `GET path` of the server at a base URL on a new connection; within `within_s` seconds of it all is cut off.
+
+    As the sessions: straight to the server, whatever proxy the environment names, and no redirect is followed, so
+    that headers meant for one server are not carried to another.
+
+    Raises:
+        OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
     """
-
-    def __init__(self, record: Record, channel: HttpChannel, lags: Lags) -> None:
-        self.record = record
-        self._channel = channel
-        self._lags = lags
-
-    async def reset(self, body: bytes, timeout_s: float) -> bool:
-        """Connect and reset; returns whether that worked."""
-        record = self.record
-        record.start = time.perf_counter()
+    parts = urlsplit(http_url(url))
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=within_s)
+    end = time.monotonic() + within_s
+    try:
+        connection.connect()
+        # The timeout of a socket begins anew with each read: a byte now and then would keep us waiting for ever.
+        cut = Timer(max(0.0, end - time.monotonic()), _cut, (connection.sock,))
+        cut.daemon = True
+        cut.start()
         try:
-            data = await self._channel.post("/reset", body, timeout_s)
-        except HttpFailure as failure:
-            last = self._note_connection()
-            there = last.reused or last.connected_at is not None
-            record.fail("reset" if there else "connect", failure.kind, failure.code, failure.message)
-            return False
-        last = self._note_connection()
-        record.reset_done = last.answered_at
-        record.reset_latency = last.answer_s
-        self._lags.connect.append(last.connect_lag_s)
-        self._lags.reset.append(last.answer_lag_s)
-        told = messages.as_observed(data).told
-        if told is not None:
-            record.identify(told)
-        return True
+            connection.request("GET", f"{parts.path}{path}", headers={"Connection": "close", **headers})
+            with connection.getresponse() as answer:
+                yield answer
+        finally:
+            cut.cancel()
+    finally:
+        connection.close()
 
-    async def step(self, body: bytes, timeout_s: float) -> messages.Observed | None:
-        """Take one step; None after a failure. A connection that has to be made for it is part of its time."""
-        try:
-            data = await self._channel.post("/step", body, timeout_s)
-        except HttpFailure as failure:
-            self.record.fail("step", failure.kind, failure.code, failure.message)
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        # Not the TLS socket's own: that one may not be called while another thread reads.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
+    end = time.monotonic() + _TIMEOUT_S
+    try:
+        with http_answer(url, "/schema", headers, _TIMEOUT_S) as answer:
+            raw = _read_body(answer, end) if 200 <= answer.status < 300 else None
+        body = None if raw is None else json.loads(raw)
+    except (HTTPException, OSError, ValueError, RecursionError):
+        return None
+    return cast("Mapping[str, Any]", body) if isinstance(body, dict) else None
+
+
+def _read_body(answer: HTTPResponse, end: float) -> bytes | None:
+    """Return the body of an answer; None if it has too many bytes or is not over at `end`, on the monotonic clock."""
+    body = bytearray()
+    while some := answer.read1(_READ_BYTES):
+        body += some
+        if len(body) > _MAX_BYTES or time.monotonic() >= end:
             return None
-        last = self._channel.last
-        self.record.steps.append((last.connect_s or 0.0) + last.answer_s)
-        self._lags.step.append(None if last.answer_lag_s is None else last.answer_lag_s + (last.connect_lag_s or 0.0))
-        answer = messages.as_observed(data)
-        if answer.told is not None:
-            self.record.stepped(answer.told)
-        return answer
+    return bytes(body)
 
-    async def close(self) -> None:
-        """Close the connection and note the end."""
-        await self._channel.close()
-        self.record.closed = time.perf_counter()
 
-    def _note_connection(self) -> Timing:
-        last = self._channel.last
-        self.record.connected, self.record.connect_latency = last.connected_at, last.connect_s
-        return last
+def action_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return the JSON schema of the actions of the server at a base URL; None where it publishes none."""
+    action = (server_schema(url, headers) or {}).get("action")
+    return cast("Mapping[str, Any]", action) if isinstance(action, dict) else None

@@ -8,19 +8,9 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
+from pytest_openenv_scale.core.text import loads, storable
+
 _MAX_INT64, _MAX_WAITED_S = 2**63 - 1, 1e9
-
-
-def loads(text: str | bytes) -> Any:
-    """Parse JSON text; also the NaN and Infinity that Python servers write.
-
-    Raises:
-        ValueError: the text is not JSON.
-    """
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return json.loads(text)
 
 
 class MessageError(ValueError):
@@ -112,11 +102,6 @@ def as_observed(data: Mapping[str, Any]) -> Observed:
         storable(host) if isinstance(host, str) else None,
     )
     return Observed(told, done)
-
-
-def storable(text: str) -> str:
-    """Return text that UTF-8 can hold: JSON may spell half a surrogate pair, which no file takes."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def read(text: str | bytes) -> tuple[str, dict[str, Any]]:

@@ -8,15 +8,15 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pytest_openenv_scale.core.text import Secrets
+
 from . import messages
 from .connection import Clock, Connection
 from .frames import Message
-from .handshake import RouteError, check_headers, prepare_route
+from .handshake import Loss, RouteError, check_headers, prepare_route
 from .http import HttpChannel, HttpFailure
-from .loss import Loss
 from .messages import Reply
 from .poller import Poller
-from .secrets import Secrets
 
 
 class SessionFailed(Exception):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 
-from .grammar import format_number
-from .slo import Slo
+from pytest_openenv_scale.core.parsing import format_number
+
+from .limits import Slo
 
 FAILURES_THAT_STOP = 2
 """A curve ends after this many failing batches in a row."""

@@ -9,12 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .actions import ActionSource, parse_action, parse_reset
-from .baseline import Reference
-from .fail_on import FailOn
-from .grammar import (
+from pytest_openenv_scale.core.parsing import (
     Arrival,
-    TargetSpec,
     format_number,
     parse_arrival,
     parse_batches,
@@ -22,9 +18,11 @@ from .grammar import (
     parse_modes,
     parse_seconds,
     parse_waits,
-    redact_target,
 )
-from .slo import Limit, Slo
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+
+from .limits import FailOn, Limit, Reference, Slo
+from .workload import ActionSource, parse_action, parse_reset
 
 Source = Literal["command line", "mark", "ini", "default"]
 

@@ -10,20 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from .core.baseline import Reference, parse_reference
-from .core.fail_on import FailOn, parse_fail_on
-from .core.grammar import (
-    GrammarError,
-    TargetSpec,
-    nearest,
-    parse_count,
-    parse_header,
-    parse_seconds,
-    parse_target,
-    shown,
-)
-from .core.settings import HTTP_CONNECTIONS, WORKLOAD_PARSERS, Source
-from .core.slo import Limit, parse_slo_expression
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import nearest, parse_count, parse_header, parse_seconds, shown
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
+
+from .limits import FailOn, Limit, Reference, parse_fail_on, parse_reference, parse_slo_expression
+from .settings import HTTP_CONNECTIONS, WORKLOAD_PARSERS, Source
 
 REPORTS = ("md", "html", "figures", "log")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from .slo import Unit
-
+Unit = Literal["sessions", "fraction", "seconds", "factor", "per second", "hosts", "sessions per core"]
 MISSING = "–"
 
 _DIVISORS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
@@ -125,3 +125,18 @@ def _told_apart(value: float, allowed: float) -> str:
     shown = (f"{value / _DIVISORS[unit]:.{digits}f}" for digits in range(2, 12))
     limit = allowed / _DIVISORS[unit]
     return next((f"{text} {unit}" for text in shown if float(text) != round(limit, 11)), usual)
+
+
+def format_value(unit: Unit, value: float) -> str:
+    """Return a number with its unit: 95 %, 2.5 s, 250 ms, 64 (sessions and factors bare), 31.2/s."""
+    match unit:
+        case "fraction":
+            return f"{value * 100:.4g} %"
+        case "seconds":
+            return f"{value:.4g} s" if value >= 1 else f"{value * 1000:.4g} ms"
+        case "per second":
+            return f"{value:.4g}/s"
+        case "sessions" | "hosts":
+            return f"{value:.0f}"
+        case _:
+            return f"{value:.4g}"

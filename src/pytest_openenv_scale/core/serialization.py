@@ -1,15 +1,10 @@
-"""Frozen dataclasses to JSON and back, by their annotations.
-
-Every value a run stores goes through here, so that what was measured and what a report reads later are
-equal. Decoding is strict about types and forgiving about keys: unknown ones are ignored (a newer writer),
-missing ones take the field's default.
-"""
+"""Frozen dataclasses to JSON and back, by their annotations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -143,3 +138,14 @@ def _decode_plain(hint: Any, value: Any, where: str) -> Any:
 
 def _refuse(where: str, wanted: str, value: object) -> Any:
     raise JsonError(f"{where}: expected {wanted}, got {repr(value)[:60]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Jsonable):
+    """Something about the client that makes a cell inconclusive.
+
+    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
+    """
+
+    kind: str
+    message: str

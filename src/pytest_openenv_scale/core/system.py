@@ -1,9 +1,11 @@
-"""How many descriptors a process may open."""
+"""What this machine and this installation offer: cores, addresses, descriptors, and what an extra brings."""
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import suppress
+from importlib.util import find_spec
 
 _OPEN_MAX = 10_240
 """What macOS lets any process have."""
@@ -32,3 +34,27 @@ def raise_descriptor_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             return limit
     return soft
+
+
+_EXTRAS = {"plotnine": "figures", "pandas": "figures", "pytest_asyncio": "asyncio"}
+
+
+def missing(module: str) -> str | None:
+    """Return the command that installs a module's extra; None where the module is there. Nothing is imported."""
+    return None if find_spec(module) else f"pip install 'pytest-openenv-scale[{_EXTRAS[module]}]'"
+
+
+def cannot_draw() -> str | None:
+    """Return why no figure can be drawn here and what to install, in one line; None where they can be."""
+    install = missing("plotnine")
+    return install and f"figures need plotnine: {install}"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process, and the load processes it starts, may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host

@@ -12,8 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .endpoint import Endpoint, ServerSample
-from .row import SessionRow
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.results.row import SessionRow
 
 PATIENCE_S = 5.0
 """Longest to wait between two cells, in seconds; the wait of a step comes on top."""

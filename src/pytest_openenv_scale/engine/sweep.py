@@ -11,28 +11,28 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import load
-from .cell_verdict import judge_cell
-from .discover import action_schema
-from .endpoint import Endpoint, ServerSample
-from .extras import missing
-from .grammar import shown
-from .load import LoadError, LoadGenerator
-from .manifest import SweepRecord
-from .meta import CellMeta, ServerSamples
-from .orders import LoadOrder
-from .outcome import CurveVerdict, Outcome
-from .plan import Cell, Curve, plan_curves, should_stop
-from .row import SessionRow
-from .rundir import RunDirectory
-from .settings import Settings
+from pytest_openenv_scale.client.http import action_schema
+from pytest_openenv_scale.config.limits import Slo, make_limit, select
+from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
+from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.config.workload import Workload, WorkloadError, make_workload
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, between
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.system import missing
+from pytest_openenv_scale.load import runner
+from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome
+from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.verdict.cell import judge_cell
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, view_sweep
+
 from .settle import Settling
-from .slo import Slo, make_limit, select
-from .spread import between
-from .summary import CellSummary, summarise
-from .table import rows_to_table
-from .view import CurveView, SweepView, view_sweep
-from .workload import Workload, WorkloadError, make_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -323,7 +323,7 @@ class _Measurement:
         first, notes = self._settling.before()
         samples = [first] if first else []
 
-        def on_progress(progress: load.CellProgress) -> None:
+        def on_progress(progress: runner.CellProgress) -> None:
             if seen := self._endpoint.sample():
                 samples.append(seen)
             self._observer.cell_progress(

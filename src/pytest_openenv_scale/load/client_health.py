@@ -1,19 +1,16 @@
-"""The guard: what on the client's side keeps a cell from speaking for the server, each with its figure and a remedy.
-
-`before()` compares what a cell needs with what there is, so that nothing is started that cannot work;
-`after()` judges whether the load processes kept up.
-"""
+"""What on the client's side keeps a cell from speaking for the server, each with its figure and a remedy."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .descriptors import descriptor_limit
-from .grammar import parse_arrival
-from .limits import SPARE_DESCRIPTORS, Ports, plan_ports, usable_cores
-from .meta import Finding
-from .orders import LoadOrder
+from pytest_openenv_scale.core.parsing import parse_arrival
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
+
+from .client_resources import SPARE_DESCRIPTORS, Ports, plan_ports
+from .ipc import LoadOrder
 
 PER_PROCESS = 8192
 """Sessions beyond which `auto` adds a load process where there is a core for it."""
@@ -140,4 +137,51 @@ def _too_busy(stats: ClientStats) -> str:
     return (
         f"a load process did not keep up: it used {stats.cpu_share:.0%} of a core and waited for one"
         f" {stats.starved_share:.0%} of the time (allowed: {BUSY:.0%} together, {STARVED:.0%} waiting): {remedy}"
+    )
+
+
+RESOLVED_P50_S = 0.005
+"""What the client may add to half of the HTTP latencies, in seconds."""
+
+RESOLVED_P99_S = 0.040
+"""What the client may add to 99 of 100 HTTP latencies, in seconds."""
+
+
+FEWEST = 20
+"""Samples from which half of them say something about the client, and not about one hiccup."""
+
+
+@dataclass(slots=True)
+class Lags:
+    """How late connections, resets and steps were seen, in seconds; None where the kernel did not tell."""
+
+    connect: list[float | None] = field(default_factory=list[float | None])
+    reset: list[float | None] = field(default_factory=list[float | None])
+    step: list[float | None] = field(default_factory=list[float | None])
+
+    def worst(self) -> tuple[float | None, float | None]:
+        """Return p50 and p99 of the phase in which they are largest; None where too little is known."""
+        known = [sorted(lag for lag in lags if lag is not None) for lags in (self.connect, self.reset, self.step)]
+        return (
+            max((_percentile(lags, 0.5) for lags in known if len(lags) >= FEWEST), default=None),
+            max((_percentile(lags, 0.99) for lags in known if lags), default=None),
+        )
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[math.ceil(len(ordered) * share) - 1]
+
+
+def http_findings(client: ClientStats) -> tuple[Finding, ...]:
+    """Judge whether the client resolved what it measured over HTTP; nothing where nothing is known (ws mode)."""
+    p50, p99 = client.answer_lag_p50_s or 0.0, client.answer_lag_p99_s or 0.0
+    if p50 <= RESOLVED_P50_S and p99 <= RESOLVED_P99_S:
+        return ()
+    return (
+        Finding(
+            "http_lag",
+            "HTTP answers were seen late (use more load processes with --openenv-processes, a smaller batch, or mode"
+            f" ws): p50 {p50 * 1000:.0f} ms, allowed {RESOLVED_P50_S * 1000:.0f} ms, and p99 {p99 * 1000:.0f} ms,"
+            f" allowed {RESOLVED_P99_S * 1000:.0f} ms",
+        ),
     )

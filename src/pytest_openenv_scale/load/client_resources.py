@@ -7,7 +7,6 @@ short are the hosts resolved and the kernel's table of connections read.
 from __future__ import annotations
 
 import math
-import os
 import resource
 import socket
 import struct
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .handshake import RouteError, find_place
+from pytest_openenv_scale.client.handshake import RouteError, find_place
 
 SPARE_DESCRIPTORS = 64
 """Descriptors a load process needs besides its sessions'."""
@@ -30,11 +29,6 @@ _FILL = 0.5
 """How much of one source's ports a cell may take on loopback, where another source costs nothing: the kernel then
 finds a free port without a search."""
 _LISTEN, _TIME_WAIT = "0A", "06"
-
-
-def usable_cores() -> int:
-    """Return how many cores this process, and the load processes it starts, may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def starved_s() -> float:

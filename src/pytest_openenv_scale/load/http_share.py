@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from .handshake import check_headers, find_place
-from .http import HttpChannel, HttpPool, HttpSession, as_body
-from .http_guard import Lags
-from .orders import Prepare, Progress
+from pytest_openenv_scale.client import messages
+from pytest_openenv_scale.client.handshake import check_headers, find_place
+from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, as_body
+
+from .client_health import Lags
+from .ipc import Prepare, Progress
 from .session import Record
 
 T = TypeVar("T")
@@ -131,3 +133,62 @@ class HttpShare:
         if self._held:
             self._held.popleft().set_result(None)
             asyncio.get_running_loop().call_soon(self._release_one)
+
+
+class HttpSession:
+    """Drives one HTTP session; `reset()` and `step()` note times and failures in the record.
+
+    Each `POST /step` stands alone: HTTP cannot hold an episode, so a `done` is not followed by a reset. The
+    client's own share of connect, reset and step times goes to `lags`.
+    """
+
+    def __init__(self, record: Record, channel: HttpChannel, lags: Lags) -> None:
+        self.record = record
+        self._channel = channel
+        self._lags = lags
+
+    async def reset(self, body: bytes, timeout_s: float) -> bool:
+        """Connect and reset; returns whether that worked."""
+        record = self.record
+        record.start = time.perf_counter()
+        try:
+            data = await self._channel.post("/reset", body, timeout_s)
+        except HttpFailure as failure:
+            last = self._note_connection()
+            there = last.reused or last.connected_at is not None
+            record.fail("reset" if there else "connect", failure.kind, failure.code, failure.message)
+            return False
+        last = self._note_connection()
+        record.reset_done = last.answered_at
+        record.reset_latency = last.answer_s
+        self._lags.connect.append(last.connect_lag_s)
+        self._lags.reset.append(last.answer_lag_s)
+        told = messages.as_observed(data).told
+        if told is not None:
+            record.identify(told)
+        return True
+
+    async def step(self, body: bytes, timeout_s: float) -> messages.Observed | None:
+        """Take one step; None after a failure. A connection that has to be made for it is part of its time."""
+        try:
+            data = await self._channel.post("/step", body, timeout_s)
+        except HttpFailure as failure:
+            self.record.fail("step", failure.kind, failure.code, failure.message)
+            return None
+        last = self._channel.last
+        self.record.steps.append((last.connect_s or 0.0) + last.answer_s)
+        self._lags.step.append(None if last.answer_lag_s is None else last.answer_lag_s + (last.connect_lag_s or 0.0))
+        answer = messages.as_observed(data)
+        if answer.told is not None:
+            self.record.stepped(answer.told)
+        return answer
+
+    async def close(self) -> None:
+        """Close the connection and note the end."""
+        await self._channel.close()
+        self.record.closed = time.perf_counter()
+
+    def _note_connection(self) -> Timing:
+        last = self._channel.last
+        self.record.connected, self.record.connect_latency = last.connected_at, last.connect_s
+        return last

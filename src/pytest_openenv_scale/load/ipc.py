@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .plan import Cell
-from .row import SessionRow
-from .workload import Workload
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.results.row import SessionRow
 
 
 @dataclass(frozen=True, slots=True)

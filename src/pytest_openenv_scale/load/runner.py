@@ -14,18 +14,17 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from .format import count_of
-from .grammar import parse_arrival
-from .guard import ClientStats, Needs, after, before, choose_processes
-from .http_guard import http_findings
-from .last_words import ErrorOutput, in_words
-from .limits import loopback_source
-from .meta import Finding
-from .orders import Environment, Go, LoadOrder, Prepare, Progress, Ready, Refused, Release, Rows, Up
-from .own_process import command
-from .redact import redact_text
-from .row import SessionRow
-from .secrets import Secrets
+from pytest_openenv_scale.core.files import ErrorOutput, in_words
+from pytest_openenv_scale.core.formatting import count_of
+from pytest_openenv_scale.core.own_process import command
+from pytest_openenv_scale.core.parsing import parse_arrival
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.text import Secrets, redact_text
+from pytest_openenv_scale.results.row import SessionRow
+
+from .client_health import ClientStats, Needs, after, before, choose_processes, http_findings
+from .client_resources import loopback_source
+from .ipc import Environment, Go, LoadOrder, Prepare, Progress, Ready, Refused, Release, Rows, Up
 
 _SILENCE_S = 60.0
 _START_S = 60.0
@@ -77,7 +76,7 @@ class _Process:
         ours, theirs = Pipe()
         self.pipe: Connection = ours
         self.popen = subprocess.Popen(
-            command("pytest_openenv_scale.core.worker", str(theirs.fileno())),
+            command("pytest_openenv_scale.load.worker", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

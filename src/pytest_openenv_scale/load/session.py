@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from . import messages
-from .connection import Connection
-from .frames import Message
-from .loss import Loss
-from .messages import Observed, ServerError, Told, storable
-from .row import SessionRow
+from pytest_openenv_scale.client import messages
+from pytest_openenv_scale.client.connection import Connection
+from pytest_openenv_scale.client.frames import Message
+from pytest_openenv_scale.client.handshake import Loss
+from pytest_openenv_scale.client.messages import Observed, ServerError, Told
+from pytest_openenv_scale.core.text import storable
+from pytest_openenv_scale.results.row import SessionRow
 
 _GOODBYE = Message(messages.request("close"))
 _UNASKED = "an observation nobody asked for"

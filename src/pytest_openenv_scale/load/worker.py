@@ -1,6 +1,6 @@
 """A load-generating process: takes orders over a pipe, runs its share of each cell, returns the rows.
 
-Started as `python -m pytest_openenv_scale.core.worker FD`. It holds nothing but sessions, so that neither
+Started as `python -m pytest_openenv_scale.load.worker FD`. It holds nothing but sessions, so that neither
 the test runner's work nor its garbage collection comes between a session and the server.
 """
 
@@ -16,10 +16,11 @@ from multiprocessing.connection import Connection as Pipe
 from threading import Thread
 from typing import Any
 
-from . import orders
-from .descriptors import raise_descriptor_limit
-from .own_process import standard_library_first
-from .share import Share
+from pytest_openenv_scale.core.own_process import standard_library_first
+from pytest_openenv_scale.core.system import raise_descriptor_limit
+
+from . import ipc
+from .worker_share import Share
 
 
 class Worker:
@@ -57,13 +58,13 @@ class Worker:
 
     def _take(self, order: object) -> None:
         match order:
-            case orders.Environment(path=path):
+            case ipc.Environment(path=path):
                 sys.path[:] = standard_library_first(path)
-            case orders.Prepare():
+            case ipc.Prepare():
                 self._spawn(self._cell(order))
-            case orders.Go(at=at, wall=wall) if self._share is not None:
+            case ipc.Go(at=at, wall=wall) if self._share is not None:
                 self._share.go(at, wall)
-            case orders.Release() if self._share is not None:
+            case ipc.Release() if self._share is not None:
                 self._share.release()
             case _:
                 pass
@@ -73,18 +74,18 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _cell(self, order: orders.Prepare) -> None:
+    async def _cell(self, order: ipc.Prepare) -> None:
         try:
             share = self._share = Share(order, self._pipe.send)
             share.prepare()
         except Exception as error:
-            self._pipe.send(orders.Refused(str(error) or type(error).__name__))
+            self._pipe.send(ipc.Refused(str(error) or type(error).__name__))
             return
         gc.collect()
         gc.freeze()
         gc.disable()
         try:
-            self._pipe.send(orders.Ready())
+            self._pipe.send(ipc.Ready())
             self._pipe.send(await share.run())
         except OSError:
             self._stopped.set()

@@ -14,15 +14,16 @@ from itertools import accumulate, islice
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from . import messages
-from .connection import Clock, Connection
-from .frames import Message
-from .grammar import parse_arrival
-from .handshake import Route, prepare_route
-from .limits import peak_rss_bytes, starved_s
-from .orders import Prepare, Progress, Rows, Up
-from .poller import Poller
-from .secrets import Secrets
+from pytest_openenv_scale.client import messages
+from pytest_openenv_scale.client.connection import Clock, Connection
+from pytest_openenv_scale.client.frames import Message
+from pytest_openenv_scale.client.handshake import Route, prepare_route
+from pytest_openenv_scale.client.poller import Poller
+from pytest_openenv_scale.core.parsing import parse_arrival
+from pytest_openenv_scale.core.text import Secrets
+
+from .client_resources import peak_rss_bytes, starved_s
+from .ipc import Prepare, Progress, Rows, Up
 from .session import GRACE_S, Record, Script, WebSocketSession
 
 if TYPE_CHECKING:

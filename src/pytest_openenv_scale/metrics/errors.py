@@ -1,18 +1,15 @@
-"""How many sessions came out how: counted batch by batch, so that memory holds kinds of outcome and not rows."""
+"""The rows of one repetition of a cell, batch by batch, and how many of its sessions came out how."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .jsonable import Jsonable
-
-if TYPE_CHECKING:
-    from .summary import Rows
+from pytest_openenv_scale.core.serialization import Jsonable
 
 MOST_LISTED = 1_000
 """So many ways of failing and lost workers are listed of a cell; servers can make up any number."""
@@ -219,3 +216,22 @@ def _with_ending(texts: Texts, share: pa.Array) -> Iterator[pa.ChunkedArray]:
 
 def _last(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.utf8_slice_codeunits(texts, -1)
+
+
+class Rows(Protocol):
+    """The rows of one repetition of a cell, as often as they are asked for: a table's, or a part's from disk."""
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield some columns, a limited number of rows at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """The rows of a table in memory."""
+
+    table: pa.Table
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield some columns at once: they are in memory anyway."""
+        yield self.table.select(list(columns)).combine_chunks()

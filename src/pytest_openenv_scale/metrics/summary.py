@@ -6,31 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .concurrency import peak_concurrency
-from .counting import ErrorCount, LostWorker, count_rows, distinct
-from .jsonable import Jsonable
-from .meta import CellMeta, Finding, ServerSamples
-from .plan import Cell
-from .spread import ProxyFacts
-from .statistics import PhaseStats, phase_stats, stats_of, together
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.endpoint import ProxyFacts
+from pytest_openenv_scale.core.serialization import Finding, Jsonable
+from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
 
-__all__ = [
-    "COLUMNS",
-    "PHASES",
-    "CellSummary",
-    "ErrorCount",
-    "LostWorker",
-    "PhaseStats",
-    "Rows",
-    "phase_stats",
-    "summarise",
-    "summarise_rows",
-]
+from .errors import ErrorCount, LostWorker, Rows, TableRows, count_rows, distinct
+from .percentiles import PhaseStats, peak_concurrency, stats_of, together
+
+__all__ = ["COLUMNS", "PHASES", "CellSummary", "summarise", "summarise_rows"]
 
 PHASES = ("queue", "connect", "reset", "hold", "step", "total", "overhead")
 """The phases reports show; `total_unqueued` and `overhead_unqueued` leave out the client's own queue."""
@@ -127,25 +116,6 @@ COLUMNS = (
     "error_message",
 )
 """The columns `summarise` reads."""
-
-
-class Rows(Protocol):
-    """The rows of one repetition of a cell, as often as they are asked for: a table's, or a part's from disk."""
-
-    def batches(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield some columns, a limited number of rows at a time."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TableRows:
-    """The rows of a table in memory."""
-
-    table: pa.Table
-
-    def batches(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield some columns at once: they are in memory anyway."""
-        yield self.table.select(list(columns)).combine_chunks()
 
 
 def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from . import hookspec
-from .invocation import PROBLEMS, Invocation
-from .marks import marker_lines
+from .invocation import INVOCATION, PROBLEMS, Invocation
+from .marks import DECLARATION, marker_lines
 from .options import register
-from .stash import DECLARATION, INVOCATION, SCALING
 
 if TYPE_CHECKING:
-    from .checking import Checking
-    from .core.endpoint import Endpoint
-    from .runner import Scaling
+    from pytest_openenv_scale.core.endpoint import Endpoint
+
+    from .check import Checking
+    from .scaling_fixture import Scaling
+
+SCALING: pytest.StashKey[Scaling] = pytest.StashKey()
+"""On a test: what its fixture measures with."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -39,9 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     invocation = Invocation(config)
     if invocation.sources:
-        from .preflight import check
+        from .settings import check_settings
 
-        check(config, invocation.settings)
+        check_settings(config, invocation.settings)
     config.stash[INVOCATION] = invocation
     config.pluginmanager.register(_Gathering(invocation), "openenv_scale_gathering")
 
@@ -60,7 +63,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     invocation = _invocation(config)
     if not invocation.is_asked_for:
         return []
-    from .header import header_lines
+    from .settings import header_lines
 
     return header_lines(invocation.settings, config.rootpath)
 
@@ -70,7 +73,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     invocation = _invocation(config)
     if not invocation.measures or invocation.is_asked_for or config.get_verbosity() < 0:
         return []
-    from .header import header_lines
+    from .settings import header_lines
 
     return header_lines(invocation.settings, config.rootpath)
 
@@ -82,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     targets = _invocation(metafunc.config).settings.targets
     if len(targets) > 1:
-        from .labels import target_ids
+        from .target import target_ids
 
         metafunc.parametrize(
             "openenv_target", range(len(targets)), ids=target_ids(targets), indirect=True, scope="session"
@@ -105,7 +108,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def openenv_target(request: pytest.FixtureRequest) -> Generator[Endpoint]:
     """The server to measure: started or attached to once, sized to the largest selected cell."""
-    from .opening import opened
+    from .target import opened
 
     invocation = _invocation(request.config)
     targets = invocation.settings.targets
@@ -118,15 +121,18 @@ def openenv_target(request: pytest.FixtureRequest) -> Generator[Endpoint]:
 @pytest.fixture
 def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling:
     """Measure how many sessions the target holds: `scaling.run()`, judged when the test is over."""
-    from .runner import make_scaling
+    from .scaling_fixture import make_scaling
 
-    return make_scaling(_invocation(request.config), cast(Any, request).node, openenv_target)
+    item: pytest.Function = cast(Any, request).node
+    made = make_scaling(_invocation(request.config), item, openenv_target)
+    item.stash[SCALING] = made
+    return made
 
 
 @pytest.fixture
 def openenv_check(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Checking:
     """Ask a check of the target, `openenv_check(check)`, and judge the test by its result: the suite is written so."""
-    from .checking import make_checking
+    from .check import make_checking
 
     return make_checking(_invocation(request.config), cast(Any, request).node, openenv_target)
 
@@ -138,14 +144,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         result = yield
     except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
         if "openenv_target" in pyfuncitem.fixturenames:
-            from .judging import not_awaited
+            from .finish import not_awaited
 
             if problem := not_awaited(pyfuncitem, outcome):
                 raise pytest.fail.Exception(problem, pytrace=False) from None
         raise
     runner = pyfuncitem.stash.get(SCALING, None)
     if runner is not None:
-        from .judging import judge
+        from .finish import judge
 
         judge(pyfuncitem, runner)
     return result
@@ -190,7 +196,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
     result = yield
     invocation = _invocation(session.config)
     if invocation.measured() and not invocation.is_worker:
-        from .finishing import end_status, finish
+        from .finish import end_status, finish
 
         written = finish(invocation, end_status(session, exitstatus, worker_crashed=invocation.worker_crashed))
         if not written and session.exitstatus == pytest.ExitCode.OK:
@@ -202,7 +208,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Show every curve and where the run is."""
     invocation = _invocation(config)
     if (invocation.views or invocation.checks or invocation.problems) and config.get_verbosity() > -2:
-        from .finishing import summarise
+        from .finish import summarise
 
         summarise(invocation, terminalreporter)
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 
-from .core.check import CheckOutcome, CheckRecord, CheckResult, write_check
-from .core.endpoint import Endpoint
-from .judging import WIDTH, InconclusiveWarning
-from .labels import target_ids
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, write_check
+
+from .collection import rerun_command, test_name
+from .finish import WIDTH, InconclusiveWarning
 from .marks import SUITE_MARKS
-from .rerun import rerun_command, test_name
+from .target import target_ids
 
 if TYPE_CHECKING:
-    from .checks.run import Check
-    from .checks.subject import Subject
+    from pytest_openenv_scale.checks.run import Check
+    from pytest_openenv_scale.checks.subject import Subject
+
     from .invocation import Invocation
 
 
@@ -41,9 +43,10 @@ class Checking:
 
     def __call__(self, check: Check) -> CheckResult:
         """Ask one check and judge the test by it; at most one per test, and not where an event loop runs."""
-        from .checks.run import run_check
-        from .core.run import RunError
-        from .runner import loop_runs
+        from pytest_openenv_scale.checks.run import run_check
+        from pytest_openenv_scale.core.errors import RunError
+
+        from .scaling_fixture import loop_runs
 
         if loop_runs():
             self._fail("openenv_check() would block the event loop of an async test; write the test with def")
@@ -106,8 +109,10 @@ class Checking:
         )
 
     def _judge(self, record: CheckRecord, kept: str | None) -> None:
+        from pytest_openenv_scale.reporting.content.overview import properties
+        from pytest_openenv_scale.reporting.text.checks import failure_text
+
         from .progress import encoding
-        from .reports.checks import failure_text, properties
 
         self.item.user_properties.extend(properties(record))
         result = record.result
@@ -157,9 +162,9 @@ def _subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) 
     """Return the server as checks see it, or one line that says why no session can be played."""
     from dataclasses import replace
 
-    from .checks.subject import Subject, say_nothing
-    from .core.discover import server_schema
-    from .core.sweep import SweepError, find_workload
+    from pytest_openenv_scale.checks.subject import Subject, say_nothing
+    from pytest_openenv_scale.client.http import server_schema
+    from pytest_openenv_scale.engine.sweep import SweepError, find_workload
 
     settings = invocation.settings
     hook: Any = item.ihook

@@ -1,17 +1,24 @@
-"""What the marks on a test ask for together, and whether that can be measured."""
+"""What one test asks for, and what is wrong with it; its name in the run, and the command that measures it again."""
 
 from __future__ import annotations
 
 import inspect
+import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from .core.grammar import format_number, nearest
-from .core.settings import ScalingMark
-from .core.slo import Limit, Slo
-from .marks import SIGNATURES, MarkError, make_scaling, make_slo
+from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.config.plan import largest_batch
+from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
+from pytest_openenv_scale.core.parsing import format_number, nearest
+from pytest_openenv_scale.core.target_spec import TargetSpec
+
+from .marks import DECLARATION, SIGNATURES, Declaration, MarkError, make_scaling, make_slo
 
 
 def scaling_mark(item: pytest.Item) -> ScalingMark | None:
@@ -158,3 +165,119 @@ def _arguments(mark: pytest.Mark) -> Mapping[str, Any]:
         if name not in known:
             raise MarkError(f"mark {mark.name} has no argument {name!r}{nearest(name, known)}")
     return mark.kwargs
+
+
+def test_name(item: pytest.Item, target_id: str | None) -> str:
+    """Return the node id of a test without the part that names the target, so that runs compare.
+
+    That of a file outside the root directory, named as such, begins with `::`: it gets the file's name, which it has
+    where its folder or package is named. So does that of an installed package, wherever its environment lies.
+    """
+    path, colons, name = item.nodeid.partition("::")
+    test = f"{path if path and not _is_installed(item.path) else item.path.name}{colons}{name}"
+    if target_id is None:
+        return test
+    alone, last = f"[{target_id}]", f"-{target_id}]"
+    return f"{test.removesuffix(last)}]" if test.endswith(last) else test.removesuffix(alone)
+
+
+def _is_installed(path: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:
+    """Return the command that repeats the sweep of one test on one target, quoted for a shell, no secrets."""
+    config = item.config
+    words = ["pytest", *_test_arguments(item, test)]
+    if config.option.markexpr:
+        words += ["-m", config.option.markexpr]
+    options = rerun_options(settings, target=target, mode=",".join(settings.modes), wait=None)
+    words += shlex.split(options)
+    if settings.sources["waits"] == "command line":
+        words += ["--openenv-waits", ",".join(map(format_number, settings.waits))]
+    return shlex.join(words)
+
+
+def _test_arguments(item: pytest.Function, test: str) -> list[str]:
+    """Return how to name a test from the directory pytest was started in: by its file, or by its module."""
+    path, colons, name = test.partition("::")
+    file = item.config.rootpath / path
+    if item.config.option.pyargs and not file.is_file():
+        module: str = cast(Any, item.module).__name__
+        return ["--pyargs", f"{module}{colons}{name}"]
+    return [f"{os.path.relpath(item.path, item.config.invocation_params.dir)}{colons}{name}"]
+
+
+FIXTURE = "scaling"
+
+CHECK_FIXTURE = "openenv_check"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the selected tests ask of a target together; `tests` are the node ids of those that measure."""
+
+    largest_batch: int = 1
+    modes: tuple[str, ...] = ("ws",)
+    tests: tuple[str, ...] = ()
+
+
+def declare(item: pytest.Item, settings: Settings) -> Declaration | None:
+    """Read the marks of a test; None where it has nothing to do with this plugin."""
+    try:
+        return _read(item, settings, fixture=FIXTURE in getattr(item, "fixturenames", ()))
+    except MarkError as error:
+        return Declaration(settings, problem=str(error))
+
+
+def select(items: Iterable[pytest.Item], settings: Settings) -> Selection:
+    """Sum up what the selected tests ask of a target: the cells they declare, and the sessions that checks open."""
+    items = list(items)
+    checks = [item.nodeid for item in items if CHECK_FIXTURE in getattr(item, "fixturenames", ())]
+    found = {
+        item.nodeid: item.stash[DECLARATION]
+        for item in items
+        if DECLARATION in item.stash and FIXTURE in getattr(item, "fixturenames", ())
+    }
+    sound = {test: declared for test, declared in found.items() if declared.problem is None}
+    if not sound and not checks:
+        return Selection()
+    largest = [largest_batch(each.settings.batches, each.slos) for each in sound.values()]
+    modes = [mode for each in sound.values() for mode in each.settings.modes]
+    return Selection(
+        largest_batch=max([*largest, settings.batches[-1]] if checks else largest),
+        modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
+        tests=tuple(item.nodeid for item in items if item.nodeid in sound or item.nodeid in checks),
+    )
+
+
+def _read(item: pytest.Item, settings: Settings, *, fixture: bool) -> Declaration | None:
+    mark, marked_slos = scaling_mark(item), slo_marks(item)
+    arguments = [name for name, given in (("scaling", mark and mark.written()), ("slo", marked_slos)) if given]
+    if not fixture and not arguments:
+        return None
+    if not isinstance(item, pytest.Function) or _is_unittest(item):
+        raise MarkError(
+            f"mark {arguments[0] if arguments else 'scaling'}: it is for test functions and methods of plain "
+            "classes; write def test_…(scaling): scaling.run()"
+        )
+    if not fixture:
+        raise MarkError(
+            f"mark {arguments[0]} has arguments, but the test does not use the fixture scaling; "
+            f"write def {item.originalname}(scaling): scaling.run()"
+        )
+    if mark is None:
+        raise MarkError(
+            "the fixture scaling needs the mark: write @pytest.mark.scaling above the test "
+            "(without it, -m scaling skips this test)"
+        )
+    own = settings.with_mark(mark)
+    slos = own.slos(marked_slos)
+    check_selects(slos, own.axis("modes"), own.axis("waits"), own.axis("batches"))
+    return Declaration(own, slos)
+
+
+def _is_unittest(item: pytest.Function) -> bool:
+    import unittest
+
+    return item.cls is not None and issubclass(item.cls, unittest.TestCase)

@@ -1,7 +1,4 @@
-"""The end of a pytest invocation: how the run ended, its reports, and what the terminal shows of it.
-
-Nothing here raises: what goes wrong at the end is told, and must not hide what was measured.
-"""
+"""How it ends: the verdict on a test, and after the last one the run's reports and what the terminal shows of it."""
 
 from __future__ import annotations
 
@@ -13,9 +10,12 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .core.manifest import Status
-    from .core.run import Run
+    from pytest_openenv_scale.analysis.run import Run
+    from pytest_openenv_scale.engine.sweep import Sweep
+    from pytest_openenv_scale.results.manifest import Status
+
     from .invocation import Invocation
+    from .scaling_fixture import Scaling
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class _End:
         try:
             return act()
         except Exception as error:
-            from .core.run import RunError
+            from pytest_openenv_scale.core.errors import RunError
 
             said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             self.well = False
@@ -66,7 +66,8 @@ class _End:
 
 
 def _end_run(path: Path, status: Status) -> Run:
-    from .core.run import RunDirectory, load_run
+    from pytest_openenv_scale.analysis.run import load_run
+    from pytest_openenv_scale.results.run_directory import RunDirectory
 
     ends = {sweep.status for sweep in load_run(path).record.sweeps}
     if status == "complete" and not ends <= {"complete"}:
@@ -76,7 +77,7 @@ def _end_run(path: Path, status: Status) -> Run:
 
 
 def _write_reports(end: _End, invocation: Invocation, run: Run) -> None:
-    from .reports import append_step_summary, write_json, write_reports
+    from pytest_openenv_scale.reporting import append_step_summary, write_json, write_reports
 
     settings, hooks = invocation.settings, invocation.config.hook
     if invocation.place.kept:
@@ -101,17 +102,17 @@ def summarise(invocation: Invocation, reporter: Any) -> None:
 
 
 def _show_curves(invocation: Invocation, reporter: Any) -> None:
-    from .core.comparison import join_comparisons
+    from pytest_openenv_scale.reporting.text.comparison import comparison_lines
+    from pytest_openenv_scale.reporting.text.overview import scaling_lines, summary_lines
+    from pytest_openenv_scale.reporting.text.sweep import sweep_lines
+    from pytest_openenv_scale.results.comparison import join_comparisons
+
     from .progress import encoding, page_width
-    from .reports.comparison import comparison_lines
-    from .reports.overview import summary_lines
-    from .reports.replicas import scaling_lines
-    from .reports.terminal import sweep_lines
 
     width = page_width(invocation.config)
     views = list(invocation.views.values())
     if invocation.checks:
-        from .reports.checks import check_lines
+        from pytest_openenv_scale.reporting.text.checks import check_lines
 
         reporter.section("OpenEnv checks")
         for line in check_lines(invocation.checks, width=width, encoding=encoding()):
@@ -138,3 +139,71 @@ def _show_curves(invocation: Invocation, reporter: Any) -> None:
         for line in repeated:
             reporter.write_line(line.text, **line.markup)
         reporter.write_line("")
+
+
+WIDTH = 100
+"""Columns of the text of a failing test, which is read in logs as often as in terminals."""
+
+
+class InconclusiveWarning(pytest.PytestWarning):
+    """An SLO could not be judged, and `--openenv-inconclusive warn` lets the test pass."""
+
+
+def judge(item: pytest.Item, scaling: Scaling) -> None:
+    """Fail a test whose SLO is not met, or that measured nothing."""
+    if scaling.sweep is not None:
+        _judge_sweep(item, scaling.sweep, scaling.no_baseline, warn=scaling.settings.inconclusive == "warn")
+    elif scaling.began:
+        text = "the sweep was begun but not finished, so there is no verdict"
+        pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
+    elif not scaling.opened_session:
+        text = "the test is marked scaling but never calls scaling.run(); call it, or await scaling.run_async()"
+        pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
+
+
+def not_awaited(item: pytest.Item, outcome: BaseException) -> str | None:
+    """Return what to do about an async test that no plugin runs; pytest says less, and before 8.4 only skips it."""
+    if not str(outcome).startswith("async def function"):
+        return None
+    from pytest_openenv_scale.core.system import missing
+
+    install = missing("pytest_asyncio")
+    mark = "write @pytest.mark.asyncio above it, or asyncio_mode = auto into the ini file"
+    return f"{item.nodeid}: no plugin runs this async test: {f'{install}, then {mark}' if install else mark}"
+
+
+def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, warn: bool) -> None:
+    """Fail for a limit that is missed or a regression; what cannot be judged fails too, or is a warning."""
+    from pytest_openenv_scale.reporting.text.sweep import failure_text
+    from pytest_openenv_scale.results.comparison import Judgement
+    from pytest_openenv_scale.results.outcome import Outcome
+
+    from .progress import encoding
+
+    texts: list[str] = []
+    doubts: list[str] = []
+    if sweep.outcome is not Outcome.MET:
+        texts.append(failure_text(sweep.view, width=WIDTH, encoding=encoding()))
+        headlines = [verdict.headline for verdict in sweep.verdicts if verdict.outcome is not Outcome.MET]
+        doubts.append(headlines[0].removeprefix("SLO inconclusive: "))
+    compared = sweep.view.record.comparison
+    regressed = compared is not None and compared.outcome is Judgement.REGRESSED
+    if compared is not None and compared.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
+        from pytest_openenv_scale.reporting.content.comparison import headline
+        from pytest_openenv_scale.reporting.text.comparison import failure_lines
+
+        first = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
+        texts.insert(first, failure_lines(compared, width=WIDTH, encoding=encoding()))
+        doubts.append(f"baseline: {headline(compared).removeprefix('inconclusive: ')}")
+    if no_baseline is not None:
+        doubts.append(f"no baseline to compare with: {no_baseline}")
+    if sweep.outcome is Outcome.MISSED or regressed:
+        pytest.fail("\n\n".join(texts), pytrace=False)
+    if not doubts:
+        return
+    first = f"inconclusive: {doubts[0]}"
+    if warn:
+        item.warn(InconclusiveWarning("; ".join([first, *doubts[1:]])))
+        return
+    rest = [f"inconclusive: {doubt}" for doubt in doubts[1:]]
+    pytest.fail("\n\n".join([first, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .core.endpoint import Endpoint, Target
-    from .core.grammar import TargetSpec
-    from .core.plan import Cell
-    from .core.run import Run
-    from .core.settings import Settings
-    from .core.summary import CellSummary
-    from .core.workload import Workload
+    from pytest_openenv_scale.analysis.run import Run
+    from pytest_openenv_scale.config.plan import Cell
+    from pytest_openenv_scale.config.settings import Settings
+    from pytest_openenv_scale.config.workload import Workload
+    from pytest_openenv_scale.core.endpoint import Endpoint, Target
+    from pytest_openenv_scale.core.target_spec import TargetSpec
+    from pytest_openenv_scale.metrics.summary import CellSummary
 
 
 @pytest.hookspec(firstresult=True)

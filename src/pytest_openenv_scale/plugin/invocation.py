@@ -9,25 +9,26 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .marks import DECLARATION
 from .options import DEFAULT_RESULTS, sources
-from .stash import DECLARATION
 
 if TYPE_CHECKING:
-    from .baselines import Baseline
-    from .checks.subject import Subject
-    from .core.check import CheckRecord
-    from .core.run import RunDirectory
-    from .core.settings import Settings
-    from .core.view import SweepView
-    from .place import RunPlace
+    from pytest_openenv_scale.checks.subject import Subject
+    from pytest_openenv_scale.config.settings import Settings
+    from pytest_openenv_scale.results.outcome import CheckRecord
+    from pytest_openenv_scale.results.run_directory import RunDirectory
+    from pytest_openenv_scale.verdict.sweep import SweepView
+
+    from .collection import Selection
     from .progress import Progress
-    from .selection import Selection
+    from .settings import Baseline
 
 _JOIN_S = 10.0
 """Longest the process that makes the run directory may take until the others find its manifest, in seconds."""
@@ -83,7 +84,7 @@ class Invocation:
         Raises:
             pytest.UsageError: it is wrong, or contradicts itself; without `sources` it cannot be.
         """
-        from .resolving import resolve
+        from .settings import resolve
 
         return resolve(self.config)
 
@@ -100,7 +101,7 @@ class Invocation:
     def selection(self) -> Selection:
         """What the selected tests ask of a target together."""
         if self._selection is None:
-            from .selection import Selection
+            from .collection import Selection
 
             self._selection = Selection()
         return self._selection
@@ -115,12 +116,9 @@ class Invocation:
         """Where the run goes; for `--openenv-results none` a folder that the end of the run removes."""
         sent = getattr(self.config, "workerinput", {}).get("openenv_scale")
         if self._place is None and sent:
-            from .place import RunPlace
-
             self._place = RunPlace.from_worker(sent)
         if self._place is None:
-            from .core.run_id import new_run_id
-            from .place import RunPlace
+            from pytest_openenv_scale.results.run_id import new_run_id
 
             # A controller of xdist workers asks, whatever they run: the default is known without all the settings.
             results = self.settings.results if self.sources else self.config.rootpath / DEFAULT_RESULTS
@@ -136,7 +134,7 @@ class Invocation:
     def baseline(self) -> Baseline | None:
         """What sweeps are compared with; None where nothing is named."""
         if self._baseline is None and self.sources and self.settings.baseline is not None:
-            from .baselines import Baseline
+            from .settings import Baseline
 
             sent = getattr(self.config, "workerinput", {}).get("openenv_scale_baseline")
             self._baseline = Baseline(self.settings.baseline, self.settings, self.place.run_id, sent)
@@ -165,7 +163,7 @@ class Invocation:
         items = [item for item in items if concerns(item)]
         if not items:
             return
-        from .selection import declare, select
+        from .collection import declare, select
 
         for item in items:
             declared = declare(item, self.settings)
@@ -193,7 +191,7 @@ class Invocation:
 
     def add_sent(self, sent: Mapping[str, Any]) -> None:
         """Keep the result of a sweep that arrived on a test report."""
-        from .core.view import SweepView
+        from pytest_openenv_scale.verdict.sweep import SweepView
 
         self.add(SweepView.from_json(sent))
 
@@ -205,7 +203,9 @@ class Invocation:
             shutil.rmtree(self._place.results, ignore_errors=True)
 
     def _make_or_join(self) -> RunDirectory:
-        from .core.run import RunDirectory, RunError, fingerprint
+        from pytest_openenv_scale.core.errors import RunError
+        from pytest_openenv_scale.results.environment import fingerprint
+        from pytest_openenv_scale.results.run_directory import RunDirectory
 
         place = self.place
         seen = fingerprint(self.config.rootpath)
@@ -220,7 +220,7 @@ class Invocation:
         return run
 
     def _plan(self) -> dict[str, Any]:
-        from .core.grammar import redact_target
+        from pytest_openenv_scale.core.target_spec import redact_target
 
         return {
             "tests": list(self.selection.tests),
@@ -231,7 +231,8 @@ class Invocation:
 
 def _join(path: Path) -> RunDirectory:
     """Take part in a run that another process is just beginning."""
-    from .core.run import RunDirectory, RunError
+    from pytest_openenv_scale.core.errors import RunError
+    from pytest_openenv_scale.results.run_directory import RunDirectory
 
     deadline = time.monotonic() + _JOIN_S
     while True:
@@ -241,3 +242,36 @@ def _join(path: Path) -> RunDirectory:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where the run of this invocation goes, the same in every process of it; made when it is first needed."""
+
+    results: Path
+    run_id: str
+    kept: bool
+    command: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The directory of the run."""
+        return self.results / self.run_id
+
+    def to_worker(self) -> dict[str, Any]:
+        """Return the place as plain values that travel to an xdist worker."""
+        return {
+            "results": str(self.results),
+            "run_id": self.run_id,
+            "kept": self.kept,
+            "command": list(self.command),
+        }
+
+    @classmethod
+    def from_worker(cls, sent: Mapping[str, Any]) -> RunPlace:
+        """Read what `to_worker` sent."""
+        return cls(Path(sent["results"]), sent["run_id"], sent["kept"], tuple(sent["command"]))
+
+
+INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
+"""On the configuration: what the whole invocation shares."""

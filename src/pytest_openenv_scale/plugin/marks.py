@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
-    from .core.settings import ScalingMark
-    from .core.slo import Slo
+    from pytest_openenv_scale.config.limits import Slo
+    from pytest_openenv_scale.config.settings import ScalingMark, Settings
+
+DECLARATION: pytest.StashKey[Declaration] = pytest.StashKey()
+"""On a test: what its marks ask for."""
 
 Number = int | float | str
 
@@ -123,8 +129,8 @@ def make_scaling(arguments: Mapping[str, Any], directory: Path) -> ScalingMark:
     Raises:
         MarkError: a value is wrong.
     """
-    from .core.grammar import GrammarError
-    from .core.settings import WORKLOAD_PARSERS, ScalingMark
+    from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark
+    from pytest_openenv_scale.core.errors import GrammarError
 
     try:
         return ScalingMark(
@@ -140,8 +146,9 @@ def make_slo(arguments: Mapping[str, Any]) -> Slo:
     Raises:
         MarkError: a value is wrong, or there is no limit.
     """
-    from .core.grammar import GrammarError, parse_mode, parse_seconds
-    from .core.slo import Slo, make_limit
+    from pytest_openenv_scale.config.limits import Slo, make_limit
+    from pytest_openenv_scale.core.errors import GrammarError
+    from pytest_openenv_scale.core.parsing import parse_mode, parse_seconds
 
     written = {name: value for name, value in arguments.items() if value is not None}
     try:
@@ -153,3 +160,12 @@ def make_slo(arguments: Mapping[str, Any]) -> Slo:
     if not limits:
         raise MarkError("mark slo: it sets no limit; write for example slo(max_batch=64)")
     return Slo(limits, wait, mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What one test asks for; `problem` is one line where that cannot be done."""
+
+    settings: Settings
+    slos: tuple[Slo, ...] = ()
+    problem: str | None = None

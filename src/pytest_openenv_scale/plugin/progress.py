@@ -1,23 +1,24 @@
-"""Live lines while a sweep goes on: on a terminal one that is rewritten, else one per finished cell."""
+"""Who hears of a sweep as it goes on: hooks, and live lines, on a terminal one that is rewritten."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from .core.grammar import format_number
-from .core.plan import Cell, Curve
-from .core.summary import CellSummary
-from .core.sweep import CellProgress, Observer
-from .core.view import CurveView
-from .reports import phrases
-from .reports.terminal import cell_line
-from .reports.text import Line, Page
+from pytest_openenv_scale.config.plan import Cell, Curve
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.engine.sweep import CellProgress, Observer
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.text.page import Line, Page
+from pytest_openenv_scale.reporting.text.sweep import cell_line
+from pytest_openenv_scale.verdict.sweep import CurveView
 
 LOG_WIDTH = 120
 """Columns written where standard output is no terminal and COLUMNS says nothing."""
@@ -51,8 +52,8 @@ class Progress(Observer):
     def curve_done(self, view: CurveView) -> None:
         """End the rewritten line with what the curve came to."""
         if self._rewrites:
-            said = phrases.max_batch_sentence(view.verdict)
-            colour = phrases.COLOURS[view.verdict.outcome]
+            said = wording.max_batch_sentence(view.verdict)
+            colour = wording.COLOURS[view.verdict.outcome]
             self._write(self._fit(f"{_name(view.curve)} · {said}", **{colour: True}))
             self.end()
 
@@ -144,3 +145,44 @@ def _how_far(progress: CellProgress) -> str:
         f"{_name(cell.curve)} · batch {cell.batch}{repetition} · "
         f"{progress.open} open, {progress.done} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
     )
+
+
+class Cancelled(BaseException):
+    """The test that waited for the sweep was cancelled."""
+
+
+class Relay(Observer):
+    """Passes what happens on to the live lines (if there are any) and the hooks."""
+
+    def __init__(self, progress: Observer | None, hooks: Any, cancelled: threading.Event) -> None:
+        self._progress = progress or Observer()
+        self._hooks = hooks
+        self._cancelled = cancelled
+
+    def curve_started(self, curve: Curve) -> None:
+        """A curve begins."""
+        self._stop_if_cancelled()
+        self._progress.curve_started(curve)
+
+    def cell_progress(self, progress: CellProgress) -> None:
+        """A cell goes on; ends the sweep if it was cancelled."""
+        self._stop_if_cancelled()
+        self._progress.cell_progress(progress)
+
+    def cell_done(self, cell: Cell, summary: CellSummary) -> None:
+        """One repetition of a cell is measured and stored."""
+        self._progress.cell_done(cell, summary)
+        self._hooks.pytest_openenv_scale_cell_done(cell=cell, summary=summary)
+        self._stop_if_cancelled()
+
+    def curve_done(self, view: CurveView) -> None:
+        """A curve is judged."""
+        self._progress.curve_done(view)
+
+    def note(self, text: str) -> None:
+        """Something a person should know once."""
+        self._progress.note(text)
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from .core.endpoint import Endpoint
-from .core.settings import Settings
-from .core.slo import Slo
-from .labels import target_ids
-from .marked import check_selects
-from .marks import MarkError
-from .rerun import rerun_command, test_name
-from .stash import DECLARATION, SCALING
+from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.core.endpoint import Endpoint
+
+from .collection import check_selects, rerun_command, test_name
+from .marks import DECLARATION, MarkError
+from .target import target_ids
 
 if TYPE_CHECKING:
-    from .core.client import ClientSession
-    from .core.run import RunDirectory
-    from .core.sweep import Sweep
-    from .core.workload import Workload
+    from pytest_openenv_scale.client.session import ClientSession
+    from pytest_openenv_scale.config.workload import Workload
+    from pytest_openenv_scale.engine.sweep import Sweep
+    from pytest_openenv_scale.results.run_directory import RunDirectory
+
     from .invocation import Invocation
     from .progress import Progress
 
@@ -115,7 +115,7 @@ class Scaling:
         `await s.reset(seed=1)`, `await s.step({...})` and `await s.state()` return replies; each is bounded
         by `--openenv-timeout` seconds and raises `SessionFailed`, as opening does.
         """
-        from .core.client import open_session
+        from pytest_openenv_scale.client.session import open_session
 
         self.opened_session = True
         endpoint = self._task.endpoint
@@ -128,9 +128,10 @@ class Scaling:
 
     def _measure(self, cancelled: threading.Event) -> Sweep | str:
         """Return the sweep, or one line that says why nothing can be measured."""
-        from .core.run import RunError
-        from .core.sweep import SweepError, measure_sweep
-        from .relay import Relay
+        from pytest_openenv_scale.core.errors import RunError
+        from pytest_openenv_scale.engine.sweep import SweepError, measure_sweep
+
+        from .progress import Relay
 
         task, progress = self._task, self._progress()
         try:
@@ -155,7 +156,7 @@ class Scaling:
 
     def _workload(self) -> Workload:
         """Decide what sessions say: an action that is written, a hook, or the server's schema."""
-        from .core.sweep import find_workload
+        from pytest_openenv_scale.engine.sweep import find_workload
 
         settings = self._task.settings
         if settings.action is None:
@@ -167,7 +168,7 @@ class Scaling:
     def _finish(self, measured: Sweep | str) -> Sweep:
         if isinstance(measured, str):
             self._fail(measured)
-        from .core.run import RunError
+        from pytest_openenv_scale.core.errors import RunError
 
         self.sweep = measured
         try:
@@ -210,11 +211,11 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         return baseline.compare(sweep, declared.settings, invocation.run_directory(), tests)
 
     def keep(sweep: Sweep) -> None:
-        from .reports.junit import junit_properties
+        from pytest_openenv_scale.reporting.json import junit_properties
 
         item.user_properties.extend(junit_properties(sweep.view))
 
-    scaling = Scaling(
+    return Scaling(
         task,
         open_run=invocation.run_directory,
         hooks=item.ihook,
@@ -222,8 +223,6 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         compare=compare,
         on_measured=keep,
     )
-    item.stash[SCALING] = scaling
-    return scaling
 
 
 def loop_runs() -> bool:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pytest_openenv_scale.core.run import Run, RunError
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import Study, join, study_of
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import replace_file
 
-from . import json, markdown
-from .github import append_step_summary
-from .junit import junit_properties
-from .overview import run_lines, summary_lines
-from .study import Study, join, study_of
-from .study_lines import study_lines
-from .study_markdown import study_markdown
-from .terminal import cell_line, curve_lines, failure_text, sweep_lines
-from .text import Line
-from .writing import replace_file
+from . import json
+from .json import junit_properties
+from .markdown import run as markdown_run
+from .markdown.run import append_step_summary, study_markdown
+from .text.overview import run_lines, study_lines, summary_lines
+from .text.page import Line
+from .text.sweep import cell_line, curve_lines, failure_text, sweep_lines
 
 __all__ = [
     "FORMATS",
@@ -77,7 +77,7 @@ def write_json(run: Run, path: Path) -> Path:
 
 
 def _markdown(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
-    content = markdown.render(what) if isinstance(what, Run) else study_markdown(what)
+    content = markdown_run.render(what) if isinstance(what, Run) else study_markdown(what)
     return [replace_file(folder / "report.md", content)]
 
 
@@ -94,7 +94,7 @@ def _figures(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
 
 
 def _log(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
-    from .log import LOG, update_log
+    from .markdown.experiment_log import LOG, update_log
 
     return [update_log(logs / LOG, study_of(what))]
 

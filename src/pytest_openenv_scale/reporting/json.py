@@ -1,71 +1,24 @@
-"""`report.json`: the figures and verdicts of a run for programs.
-
-Strict JSON (no NaN), UTF-8, of `"format": 1`; keys are only ever added within a format. Seconds are floats,
-shares are fractions of 1, times are ISO 8601 in UTC, and null stands where there is nothing.
-
-    format          1
-    run_id, status  status is running, complete, failed or interrupted
-    outcome         met, missed or inconclusive: that of all sweeps and checks
-    started_at, finished_at, note, command (a list), kept
-    problems        texts: what keeps the run from being whole
-    environment     fingerprint: machine, os, python, packages, git
-    plan            what was asked of the whole run
-    sweeps          one per test and target:
-      sweep_id, test, target, infrastructure, hardware, cores, hosts, limits, startup_s
-      status, outcome, started_at, finished_at, steps, arrival, reps, timeout_s, settings, notes, rerun
-      comparison    null, or how this sweep compares with a baseline; `outcome` above is that of the SLO alone:
-        outcome        regressed, inconclusive, held or shown (nobody said what fails)
-        baseline, now  run_id, status, started_at, commit, branch, dirty
-        fail_on        the expressions it is judged by; reference is how the baseline was named
-        differences    of the machines: name, baseline, now; remarks are texts; others are tests not selected now
-        curves         test, infrastructure, mode, wait, state (compared, missing, new, different), remarks, renamed
-          changes        metric, batch, status, reason, fail_on, allowed, effect (Cliff's delta), baseline and now:
-            value, low, high, repetitions, count, known
-      protocols     one per wait that was measured over both modes, empty where there is only one:
-        wait, ratio (ws max ÷ http max), winner (ws, http, equal or null), notes (texts)
-        batch          the largest at which sessions of both succeeded, if possible with neither inconclusive; or null
-        ws, http       outcome, max_batch, known (exact, open or inconclusive), and at that batch, the worst of
-                       its repetitions: success, reset_p50, step_p50, step_p99, total_p99
-      curves        one per mode and wait:
-        curve_id, mode, wait, batches (those planned), slo (a list of name, allowed, unit, direction, source)
-        outcome, headline, max_batch, max_batch_per_core, feasible_max, infeasible_min, stop_reason
-        first_breach   null, or batch, repetition, limit, phase, statistic, observed, allowed, text
-        refused        a list of cause, count, batch, text, remedy
-        reasons        a list of kind, text, detail; the first is the headline
-        rerun          the command that measures this curve again
-        cells          one per batch that was measured:
-          cell_id, batch, passed (null: inconclusive), breaches, reasons
-          repetitions  one per repetition: asked, successful, failed, client_limited, success_rate, wall_s,
-                       phases (per phase count, min, mean, max, p50, p90, p95, p99), requests_per_second,
-                       effective_concurrency, peak_concurrency, pids, sessions, hosts, host_counts, errors,
-                       lost_workers, findings, client, server, server_exit, log_tail, started_at, failed_hosts,
-                       proxy (null, or name, requests per host, overflows, troubles, mishaps, rss_bytes, cpu_seconds)
-    checks          one per check of the suite: test, target, infrastructure, subject, started_at, took_s, rerun, and
-      result        outcome (met, missed, inconclusive, skipped), headline, remedy, details, figures (by name, units
-                    in the names), series, transcripts (a list of title and said: at_s, by, text)
-    replicas        one per test, target, mode and wait that was measured with several numbers of replicas:
-      test, target, mode, wait, cores
-      rows          replicas, max_batch, max_batch_text, is_open, sessions_per_replica, requests_per_second,
-                    scaling_factor, efficiency, capacity_factor, capacity_efficiency
-    nodes           the same for numbers of nodes, with nodes and sessions_per_node in its rows
-"""
+"""What programs read: `report.json`, and the properties of a test in a JUnit file."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from pytest_openenv_scale.core.compare_modes import compare_modes
-from pytest_openenv_scale.core.jsonable import encode
-from pytest_openenv_scale.core.manifest import SweepRecord
-from pytest_openenv_scale.core.run import Run
-from pytest_openenv_scale.core.slo import Limit
-from pytest_openenv_scale.core.view import CurveView, SweepView
+from pytest_openenv_scale.analysis.protocols import compare_modes
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.config.limits import Limit
+from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.serialization import encode
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from . import phrases
-from .columns import Row, rows_of
-from .overview import problems
-from .replicas import AXES, scaling_tables
+from .content import replicas, wording
+from .content.overview import problems
+from .content.replicas import AXES, scaling_tables
+from .content.wording import Row, rows_of
 
 FORMAT = 1
 
@@ -123,7 +76,7 @@ def _curve(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "first_breach": encode(verdict.first_breach),
         "refused": encode(verdict.refused),
         "reasons": encode(verdict.reasons),
-        "rerun": phrases.rerun(record, view.curve),
+        "rerun": wording.rerun(record, view.curve),
         "cells": [_cell(row) for row in rows_of(view)],
     }
 
@@ -146,3 +99,52 @@ def _cell(row: Row) -> dict[str, Any]:
             for summary in row.repetitions
         ],
     }
+
+
+def junit_properties(view: SweepView) -> list[tuple[str, object]]:
+    """Return names and values for `user_properties`; those of a curve name it, as in "openenv_max_batch[ws,wait=1]".
+
+    `openenv_success` (a fraction) is that of the largest batch measured, `openenv_total_p99` (seconds) that of
+    max batch, each the worst of the repetitions; what is not known is left out. Where ws and http were measured,
+    `openenv_protocol_winner[wait=1]` and `openenv_protocol_ratio[wait=1]` compare them: ws max ÷ http max, as "4",
+    "≥ 4", or "–" where it is not known.
+    """
+    found: list[tuple[str, object]] = [
+        ("openenv_verdict", view.outcome.value),
+        ("openenv_target", collapse(view.target)),
+        ("openenv_infrastructure", collapse(view.infrastructure)),
+    ]
+    for curve in view.curves:
+        name = _name(curve.curve)
+        found += [(f"openenv_{key}[{name}]", value) for key, value in _figures(curve) if value is not None]
+    for compared in compare_modes(view):
+        name = "" if compared.wait is None else f"[wait={format_number(compared.wait)}]"
+        found.append((f"openenv_protocol_winner{name}", compared.winner or "unknown"))
+        found.append((f"openenv_protocol_ratio{name}", replicas.ratio(compared)))
+    return found
+
+
+def _name(curve: Curve) -> str:
+    return curve.mode if curve.wait is None else f"{curve.mode},wait={format_number(curve.wait)}"
+
+
+def _figures(view: CurveView) -> list[tuple[str, object]]:
+    rows = rows_of(view)
+    verdict = view.verdict
+    best = next((row for row in rows if row.batch == verdict.max_batch), None)
+    return [
+        ("max_batch", "none" if verdict.max_batch is None else verdict.max_batch),
+        ("max_batch_per_core", verdict.max_batch_per_core),
+        ("success", _success(rows[-1]) if rows else None),
+        ("total_p99", _total_p99(best) if best else None),
+        ("reason", collapse(verdict.headline)),
+    ]
+
+
+def _success(row: Row) -> float | None:
+    return min((cell.success_rate for cell in row.repetitions if cell.success_rate is not None), default=None)
+
+
+def _total_p99(row: Row) -> float | None:
+    worst = max((stats.p99 for cell in row.repetitions if (stats := cell.phase("total"))), default=None)
+    return None if worst is None else round(worst, 6)

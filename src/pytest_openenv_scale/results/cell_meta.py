@@ -7,21 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .endpoint import ServerSample
-from .jsonable import Jsonable
-from .plan import Cell
-from .spread import ProxyFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Finding(Jsonable):
-    """Something about the client that makes a cell inconclusive.
-
-    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
-    """
-
-    kind: str
-    message: str
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.endpoint import ProxyFacts, ServerSample
+from pytest_openenv_scale.core.serialization import Finding, Jsonable
 
 
 @dataclass(frozen=True, slots=True)

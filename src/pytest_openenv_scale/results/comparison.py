@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from .jsonable import Jsonable
+from pytest_openenv_scale.core.serialization import Jsonable
 
 
 class Judgement(StrEnum):

@@ -1,19 +1,24 @@
-"""The manifest of a run: what was asked, of whom, by which code; kept up to date while the run goes on."""
+"""The manifest of a run: what was asked, of whom, by which code; and which stored run is meant by a name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_openenv_scale.config.limits import Reference, Slo
+from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.serialization import Jsonable, JsonError
+
 from .comparison import Comparison
-from .jsonable import Jsonable, JsonError
 from .outcome import Outcome
-from .plan import Curve
-from .slo import Slo
 
 Status = Literal["running", "complete", "failed", "interrupted"]
 
@@ -22,10 +27,6 @@ MANIFEST = "manifest.json"
 
 FORMAT = 1
 """The version of the run directory's layout; a reader refuses a larger one."""
-
-
-class RunError(Exception):
-    """A run directory that cannot be written, read or found: one line saying which, why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +142,122 @@ def run_paths(results: Path) -> list[Path]:
         return sorted(path.parent for path in results.glob(f"*/{MANIFEST}"))
     except OSError:
         return []
+
+
+LATEST = "latest"
+_HEX = re.compile(r"[0-9a-f]{7,64}")
+_GIT_TIMEOUT_S = 5.0
+
+
+def find_run(reference: Reference, results: Path | None, *, other_than: str | None = None) -> Path:
+    """Return the directory of the run that is meant; `other_than` is a run id that is not.
+
+    A path comes first, then a run id in `results`, then the word latest (the newest complete run), then a
+    commit: its first digits, or what git calls by that name here. Of several complete runs of a commit the
+    newest counts, one of an unchanged checkout first.
+
+    Raises:
+        RunError: there is no such run; one line.
+    """
+    if (path := _as_path(reference)) is not None:
+        return path
+    if results is None:
+        _say_what_lies_there(reference)
+        text = f"there is no run at {shown(reference.text)}"
+        raise RunError(f"{text}, and no results directory to look in; give the path of a run")
+    if "/" not in reference.text and (path := _as_path(Reference(reference.text, results))) is not None:
+        return path
+    runs = [(path, manifest) for path, manifest in _complete(results) if manifest.run_id != other_than]
+    if reference.text == LATEST:
+        if not runs:
+            raise RunError(f"there is no complete run in {results} to compare with")
+        return runs[0][0]
+    return _of_commit(reference, results, runs)
+
+
+def _as_path(reference: Reference) -> Path | None:
+    """Return the run that lies there, or None; what the system does not take for a path is none."""
+    try:
+        path = reference.directory / Path(reference.text).expanduser()
+        path = path.parent if path.name == MANIFEST else path
+        return path if (path / MANIFEST).is_file() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _say_what_lies_there(reference: Reference) -> None:
+    """Refuse a path at which something else than a run lies.
+
+    Raises:
+        RunError: it names the runs in a folder of them.
+    """
+    path = reference.directory / reference.text
+    try:
+        there = path.exists()
+    except (OSError, ValueError):
+        return
+    if there:
+        read_manifest(path)
+
+
+def _complete(results: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Yield the complete runs that can be read and measured something, the newest first."""
+    for path in reversed(run_paths(results)):
+        try:
+            manifest = read_manifest(path)
+        except RunError:
+            continue
+        if manifest.status == "complete" and manifest.sweeps:
+            yield path, manifest
+
+
+def _of_commit(reference: Reference, results: Path, runs: list[tuple[Path, Manifest]]) -> Path:
+    name = reference.text
+    resolved = _resolve(name, reference.directory)
+    wanted = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
+    if wanted is None:
+        _say_what_lies_there(reference)
+        what = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
+        raise RunError(f"there is no run {shown(name)} in {results}; write {what}")
+    found = [(path, manifest) for path, manifest in runs if (_git(manifest).get("commit") or "").startswith(wanted)]
+    if not found:
+        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git(run).get("commit"))))
+        known = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
+        called = f"{shown(name)} (commit {wanted[:10]})" if resolved and not resolved.startswith(name) else shown(name)
+        raise RunError(f"there is no complete run of {called} in {results}{known}")
+    clean = [path for path, manifest in found if not _git(manifest).get("dirty")]
+    return clean[0] if clean else found[0][0]
+
+
+def _git(manifest: Manifest) -> dict[str, Any]:
+    return manifest.fingerprint.get("git") or {}
+
+
+def _resolve(name: str, folder: Path) -> str | None:
+    """Return the commit that git knows by this name in a folder; None where it knows none, or there is no git."""
+    if name.startswith("-"):
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def latest_run(results: Path) -> Path:
+    """Return the directory of the newest run below `results`.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = run_paths(results)
+    if not runs:
+        raise RunError(f"there is no run in {results}")
+    return runs[-1]

@@ -19,9 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .jsonable import JsonError
-from .meta import CellMeta
-from .plan import Cell
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.serialization import JsonError
+
+from .cell_meta import CellMeta
 from .row import SessionRow
 
 META_KEY = b"openenv_scale"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .secrets import Secrets
+from pytest_openenv_scale.core.text import Secrets
 
 
 class SessionRow(NamedTuple):

@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from . import locks
+from pytest_openenv_scale.core import files
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.text import redact_command
+
+from .cell_meta import CellMeta
 from .comparison import Comparison
-from .manifest import FORMAT, MANIFEST, Manifest, RunError, Status, SweepRecord, Writer, read_manifest
-from .meta import CellMeta
+from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest
 from .outcome import Outcome
-from .redact import redact_command
 from .run_id import new_run_id
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class RunDirectory:
         self.run_id = path.name
         self._kept = kept
         self._removes = removes
-        self._writer: locks.Held | None = None
+        self._writer: files.Held | None = None
 
     @classmethod
     def create(cls, results: Path, run_id: str | None = None) -> Self:
@@ -107,7 +109,7 @@ class RunDirectory:
 
         The command line is redacted here.
         """
-        self._writer = locks.Held(self.path / WRITER_LOCK)
+        self._writer = files.Held(self.path / WRITER_LOCK)
         manifest = Manifest(
             format=FORMAT,
             run_id=self.run_id,
@@ -120,12 +122,12 @@ class RunDirectory:
             plan=plan or {},
             fingerprint=fingerprint or {},
         )
-        with locks.exclusive(self.path / _MANIFEST_LOCK):
+        with files.exclusive(self.path / _MANIFEST_LOCK):
             self.store(manifest)
 
     def measure_lock(self, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
         """Let one process on this machine measure at a time, of whichever run."""
-        return locks.measure_lock(on_wait)
+        return files.measure_lock(on_wait)
 
     def begin_sweep(self, record: SweepRecord) -> SweepRecord:
         """Add a sweep to the manifest and return it with the id it got.
@@ -168,7 +170,7 @@ class RunDirectory:
         Raises:
             RunError: the part cannot be written.
         """
-        from .table import write_part
+        from .parts import write_part
 
         try:
             return write_part(self.parts, table, meta)
@@ -194,7 +196,7 @@ class RunDirectory:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> None:
-        with locks.exclusive(self.path / _MANIFEST_LOCK):
+        with files.exclusive(self.path / _MANIFEST_LOCK):
             self.store(change(read_manifest(self.path)))
 
     def store(self, manifest: Manifest) -> None:

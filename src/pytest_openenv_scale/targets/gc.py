@@ -10,24 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core.endpoint import TargetError
-from .core.locks import is_held
-from .core.rundir import WRITER_LOCK
+from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
+from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.results.run_directory import WRITER_LOCK
 
 Collector = Callable[[bool], list[str]]
 """Removes the leftovers of one kind whose run is gone, or with True only looks for them; one line for each.
 
 Raises `TargetError` where it cannot look, for want of an engine for example.
 """
-
-
-class PartlyCollectedError(TargetError):
-    """Some leftovers could be removed, whose `lines` are these, and others not: `problems` says which and why."""
-
-    def __init__(self, lines: Sequence[str], problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.lines, self.problems = tuple(lines), tuple(problems)
-
 
 _SETTLED_S = 60.0
 """Seconds a folder is left alone at first: a run that just begins has made it but not yet locked it."""
@@ -43,15 +34,15 @@ class Collected:
 
 
 def _containers(dry_run: bool) -> list[str]:
-    from .targets import docker_gc
+    from .docker import target
 
-    return docker_gc.collect(dry_run=dry_run)
+    return target.collect_containers(dry_run=dry_run)
 
 
 def _spaces(dry_run: bool) -> list[str]:
-    from .targets import spaces_gc
+    from .spaces import temporary
 
-    return spaces_gc.collect(dry_run=dry_run)
+    return temporary.collect_spaces(dry_run=dry_run)
 
 
 def _folders(dry_run: bool) -> list[str]:
@@ -74,9 +65,9 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _jobs(dry_run: bool) -> list[str]:
-    from .targets import slurm_gc
+    from .slurm import job
 
-    return slurm_gc.collect(dry_run=dry_run)
+    return job.collect_jobs(dry_run=dry_run)
 
 
 COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "slurm": _jobs, "spaces": _spaces, "folders": _folders}

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from . import format as text_of
-from .outcome import Breach, CellVerdict, Reason
-from .platform_refusals import SPACE
-from .slo import DEFAULT_SUCCESS, Limit, Slo, format_value
-from .spread_verdict import idle_words, mishap_reasons
-from .summary import CellSummary, ErrorCount
+from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, Limit, Slo
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.endpoint import SPACE
+from pytest_openenv_scale.core.formatting import format_value
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
+
+from .evidence import failures, idle_words, mishap_reasons
 
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
 """Failures the server answered for: a busy client does not cause them."""
@@ -144,22 +146,6 @@ def _judge_success(case: _Case, limit: Limit) -> None:
     allowed = format_value("fraction", limit.allowed)
     text = f"success {text_of.percent(rate)} < {allowed} at {case.where} ({failures(summary)})"
     case.breach(limit, rate, text)
-
-
-def failures(summary: CellSummary) -> str:
-    """Return the failures of a repetition in words: "56 of 256 failed: 56 capacity in reset"."""
-    judged = summary.successful + summary.failed
-    kinds = [error for error in summary.errors if error.type != "client_limit"]
-    listed = ", ".join(error_words(error) for error in kinds[:4])
-    more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
-    return f"{summary.failed:,} of {judged:,} failed" + (f": {listed}{more}" if listed else "")
-
-
-def error_words(error: ErrorCount) -> str:
-    """Return one kind of failure with its count: "12 handshake status 503 in connect"."""
-    kind = (error.type or "failure").replace("_", " ")
-    code = f" {error.code}" if error.code and error.type != "capacity" else ""
-    return f"{error.count:,} {kind}{code}" + (f" in {error.phase}" if error.phase else "")
 
 
 def _judge_latency(case: _Case, limit: Limit) -> None:

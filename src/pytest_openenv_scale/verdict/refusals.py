@@ -1,23 +1,18 @@
-"""Which limit refused the sessions: evidence from rows, log and samples becomes a cause and a remedy.
-
-Every rule looks for evidence of one cause and claims the failures it explains; what no rule claims is
-told as it is, without a cause. Sessions the client itself could not start are nobody's refusal.
-"""
+"""Which limit refused the sessions: evidence from rows, log and samples becomes a cause and a remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from . import format as text_of
-from .capacity import connections_per_worker, sessions_per_worker
-from .cell_verdict import error_words
-from .evidence import BROKEN_OFF, Evidence, total
-from .http_refusals import by_proxy, by_status
-from .outcome import Refusal
-from .platform_refusals import SPACE, by_space, space_stopped
-from .spread_verdict import breaker, lost_host
-from .summary import CellSummary, ErrorCount
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.endpoint import SPACE
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import Refusal
+
+from .evidence import BROKEN_OFF, Evidence, breaker, error_words, lost_host, total
+from .refusal_rules import by_proxy, by_space, by_status, connections_per_worker, sessions_per_worker, space_stopped
 
 _MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
 

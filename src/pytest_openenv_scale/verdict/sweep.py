@@ -1,33 +1,22 @@
-"""Summaries and an SLO become a verdict with reasons; what cannot be said is inconclusive, never a pass.
-
-A repetition of a cell passes, definitely fails or is in doubt. A batch fails if one of its repetitions
-does; max batch is where the batches that pass, counted from the smallest, end.
-"""
+"""Summaries and limits become verdicts with reasons, never a pass where nobody can say: curve by curve, the sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import format as text_of
-from .cell_verdict import judge_cell
-from .outcome import Breach, CellVerdict, CurveVerdict, Outcome, Reason, Refusal, overall
-from .plan import Curve, should_stop
-from .refusals import name_refusals
-from .slo import Limit, Slo
-from .summary import CellSummary
+from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.config.plan import Curve, should_stop
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, Reason, overall
 
-__all__ = [
-    "Breach",
-    "CellVerdict",
-    "CurveVerdict",
-    "Outcome",
-    "Reason",
-    "Refusal",
-    "judge_curve",
-    "name_refusals",
-    "overall",
-]
+from .cell import judge_cell
+from .refusals import name_refusals
+
+__all__ = ["judge_curve"]
 
 
 def judge_curve(
@@ -304,3 +293,69 @@ def _first_breaches(cells: Sequence[CellVerdict]) -> list[str]:
     if first is None:
         return []
     return list({breach.limit: breach.text for breach in reversed(first.breaches)}.values())[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class CurveView(Jsonable):
+    """A curve, what was measured on it (by batch, then repetition) and the verdict."""
+
+    curve: Curve
+    summaries: tuple[CellSummary, ...]
+    verdict: CurveVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class SweepView(Jsonable):
+    """All curves of one test on one target, judged."""
+
+    record: SweepRecord
+    curves: tuple[CurveView, ...]
+    outcome: Outcome
+
+    @property
+    def test(self) -> str:
+        """The node id of the test."""
+        return self.record.test
+
+    @property
+    def target(self) -> str:
+        """The canonical target, without secrets."""
+        return self.record.target
+
+    @property
+    def infrastructure(self) -> str:
+        """The label of the target."""
+        return self.record.infrastructure
+
+    @property
+    def summaries(self) -> tuple[CellSummary, ...]:
+        """The summaries of all curves."""
+        return tuple(summary for curve in self.curves for summary in curve.summaries)
+
+
+def view_sweep(record: SweepRecord, summaries: Sequence[CellSummary]) -> SweepView:
+    """Judge every curve of a sweep by what was measured on it so far."""
+    curves = tuple(_view_curve(record, curve, index, summaries) for index, curve in enumerate(record.curves))
+    return SweepView(record, curves, overall(view.verdict.outcome for view in curves))
+
+
+def _view_curve(record: SweepRecord, curve: Curve, index: int, summaries: Sequence[CellSummary]) -> CurveView:
+    measured = [summary for summary in summaries if summary.cell.curve.id == curve.id]
+    ordered = tuple(sorted(measured, key=lambda summary: (summary.batch, summary.repetition)))
+    verdict = judge_curve(
+        curve,
+        ordered,
+        record.slos[index],
+        cores=record.cores,
+        repetitions=record.reps,
+        notes=record.notes,
+    )
+    return CurveView(curve, ordered, verdict)
+
+
+def known_max_batch(view: CurveView) -> str:
+    """Say how well the max batch of a curve is known: exact, open or inconclusive, as in `ModeResult`."""
+    stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
+    if stopper is not None:
+        return "exact" if stopper.passed is False else "inconclusive"
+    return "open" if view.verdict.max_batch == max(view.curve.batches) else "inconclusive"

@@ -8,18 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
-from pytest_openenv_scale.core.format import count_of
+from pytest_openenv_scale.checks.background import lone
+from pytest_openenv_scale.checks.capacity_probe import fill, one_session, together
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.core.formatting import count_of
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .answer import Answer
-from .client import close_all
-from .confirm import only_among_others
-from .episode import episode, open_alone
-from .lone import lone
-from .seats import fill, one_session, together
-from .session import RawSession
-from .subject import Subject
-from .trajectory import Difference, Fields, compare, fields_of, listed, pattern, volatile
+from .observations import (
+    Difference,
+    Fields,
+    compare,
+    episode,
+    fields_of,
+    listed,
+    only_among_others,
+    open_alone,
+    pattern,
+    volatile,
+)
 
 _TOGETHER, _ROUNDS = 16, 3
 _SEEDS, _REPEATS = 4, 3

@@ -8,13 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.core.check import Transcript
-
-from .answer import Answer
-from .client import RawClient, close_all
-from .seats import fill
-from .session import RawSession
-from .subject import Subject
+from pytest_openenv_scale.checks.capacity_probe import fill
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
+from pytest_openenv_scale.results.outcome import Transcript
 
 AT_ONCE = 32
 """New sessions at a time."""

@@ -1,18 +1,25 @@
-"""What held sessions tell: whether a second fits, whether all that were asked for do, whether slots come back."""
+"""What held sessions tell: whether they fit, whether slots come back, and what refused those that do not."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.checks.session import Answer
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core import formatting as text_of
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.statistics import phase_stats
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.metrics.percentiles import phase_stats
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Refusal
+from pytest_openenv_scale.verdict.refusals import name_refusals
 
-from .holding import BACK_S, Held, Return
-from .refusing import refusals
+from .hold import BACK_S, Failure, Held, Return
 
 _LATE_SHARE = 0.5
 """A reset that took this share of the patience was late: those that got no answer may just have been behind it."""
@@ -147,3 +154,75 @@ def _figures(found: Held) -> Figures:
 def _p50_p99(values: Sequence[float]) -> tuple[float | None, float | None]:
     stats = phase_stats(pa.array(values, pa.float64()))
     return (stats.p50, stats.p99) if stats else (None, None)
+
+
+_LOG_LINES = 200
+_BUSY = "see the server's log; one that is busy answers late: more workers or cores"
+"""The remedy for silence that a longer timeout would not have ended: no answer was waited for as long as that."""
+
+_BY_ERRNO = {
+    "ECONNREFUSED": "refused",
+    "EHOSTUNREACH": "refused",
+    "ENETUNREACH": "refused",
+    "ECONNRESET": "connection_reset",
+    "EPIPE": "connection_reset",
+    "ETIMEDOUT": "timeout",
+}
+
+
+def refusals(endpoint: Endpoint, found: Held) -> tuple[Refusal, ...]:
+    """Name what kept sessions from being held, the remedy sized to those that were asked for."""
+    failures = [failure for failure in found.failures if not failure.by_client]
+    stepped = len(found.step_s)
+    summary = CellSummary(
+        run_id="",
+        sweep_id="",
+        cell=Cell("check", endpoint.target, endpoint.label, "ws", None, found.asked, 1, "hold"),
+        repetition=1,
+        asked=found.asked,
+        successful=stepped,
+        failed=len(failures),
+        client_limited=len(found.failures) - len(failures),
+        success_rate=stepped / (stepped + len(failures)) if stepped or failures else None,
+        wall_s=found.opened_s,
+        started_at=datetime.now(UTC),
+        phases={},
+        requests_per_second=None,
+        effective_concurrency=None,
+        peak_concurrency=found.held,
+        pids=found.pids,
+        errors=_counted(failures),
+        server_exit=endpoint.exit_status(),
+        log_tail=endpoint.log_tail(_LOG_LINES),
+        limits=endpoint.limits,
+    )
+    causes = name_refusals([summary], needed=found.asked)
+    if found.cut_short or all(failure.answer.kind != "silence" for failure in failures):
+        return causes
+    return tuple(replace(cause, remedy=_BUSY) if cause.cause == "unnamed" else cause for cause in causes)
+
+
+def _counted(failures: Sequence[Failure]) -> tuple[ErrorCount, ...]:
+    ways = Counter((failure.phase, _type(failure.answer), failure.answer.code) for failure in failures)
+    first = {
+        (failure.phase, _type(failure.answer), failure.answer.code): failure.answer.message
+        for failure in reversed(failures)
+    }
+    return tuple(ErrorCount(*way, count, first[way]) for way, count in ways.most_common())
+
+
+def _type(answer: Answer) -> str:
+    """Return the `error_type` a row has for this answer."""
+    match answer.kind:
+        case "error":
+            return "capacity" if answer.code == "CAPACITY_REACHED" else "environment"
+        case "silence":
+            return "timeout"
+        case "closed":
+            return "closed_early"
+        case "lost" if (answer.code or "").isdecimal():
+            return "handshake_status"
+        case "lost":
+            return _BY_ERRNO.get(answer.code or "", "protocol" if answer.code else "closed_early")
+        case _:
+            return "protocol"

@@ -10,11 +10,10 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.http import http_url
-from pytest_openenv_scale.core.messages import loads
-
-from .subject import Subject
+from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.client.http import http_url
+from pytest_openenv_scale.core.text import loads
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 _ANSWER_S = 5.0
 """How long `openenv validate` waits for an answer, in seconds."""

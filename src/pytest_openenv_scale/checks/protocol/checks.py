@@ -11,19 +11,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.checks.background import Lone, lone, quick
+from pytest_openenv_scale.checks.run import Check
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import RawClient, Subject
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .answer import Answer
-from .bystanders import quick
-from .client import RawClient
-from .lone import Lone, lone
-from .misfit import LackError
-from .plays import UNORDERED, play
-from .run import Check
-from .session import RawSession
-from .standard import ANY_ERROR, CASES, VERSIONS, Case
-from .subject import Subject
+from .cases import ANY_ERROR, CASES, VERSIONS, Case, LackError
+from .play import UNORDERED, play
 
 _PATIENCE_S, _PATIENCE_FACTOR = 5.0, 5.0
 """An answer to a single wrong message takes no work: shorter than other checks wait, as there are many cases."""

@@ -9,14 +9,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from . import misfit
-from .answer import Answer, silence
-from .bystanders import quick
-from .lone import Lone
-from .misfit import LackError, Schema
-from .session import RawSession
-from .standard import Case
-from .subject import Subject
+from pytest_openenv_scale.checks.background import Lone, quick
+from pytest_openenv_scale.checks.session import Answer, RawSession, silence
+from pytest_openenv_scale.checks.subject import Subject
+
+from . import cases as protocol_cases
+from .cases import Case, LackError, Schema
 
 UNORDERED = "unordered"
 """The kind of an answer that is not the one of the message it should follow."""
@@ -64,7 +62,7 @@ async def _invalid_action(session: RawSession, subject: Subject, alone: Lone) ->
     schema, action = _schema(subject), quick(subject, 0, 0)
     made: list[Mapping[str, Any]] = []
     lacks: list[str] = []
-    for make in (misfit.wrong_type, misfit.out_of_range):
+    for make in (protocol_cases.wrong_type, protocol_cases.out_of_range):
         try:
             made.append(make(schema, action))
         except LackError as lack:
@@ -80,7 +78,7 @@ async def _invalid_action(session: RawSession, subject: Subject, alone: Lone) ->
 
 
 async def _long_text(characters: int, session: RawSession, subject: Subject, alone: Lone) -> Answer:
-    session.send({"type": "step", "data": misfit.long_text(_schema(subject), quick(subject, 0, 0), characters)})
+    session.send({"type": "step", "data": protocol_cases.long_text(_schema(subject), quick(subject, 0, 0), characters)})
     deadline = time.perf_counter() + subject.patience_s
     while (answer := await session.next(patience_s=_LOOK_S)).kind == "silence":
         closed = session.goodbye
@@ -176,9 +174,9 @@ async def _close_frame(session: RawSession, subject: Subject, alone: Lone) -> An
 
 PLAYS: Mapping[str, Play] = {
     "state-with-data": _state_with_data,
-    "unknown-action-field": partial(_misfit, misfit.unknown_field),
+    "unknown-action-field": partial(_misfit, protocol_cases.unknown_field),
     "invalid-action": _invalid_action,
-    "wrapped-action": partial(_misfit, misfit.wrapped),
+    "wrapped-action": partial(_misfit, protocol_cases.wrapped),
     "text-1-mib": partial(_long_text, _MIB),
     "text-17-mb": partial(_long_text, _17_MB),
     "step-before-reset": _step,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
-from pytest_openenv_scale.core.guard import BUSY
+from pytest_openenv_scale.checks.resources import Drift, drift
+from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.load.client_health import BUSY
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .drift import Drift, drift
 from .soak import Soak, Window, soak
-from .subject import Subject
 
 WARM_UP = 0.2
 """The share of a soak that is left out of every slope: caches, pools and allocators find their size in it."""

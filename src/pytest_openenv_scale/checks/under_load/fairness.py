@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
-
-from .answer import Answer
-from .bystanders import quick
-from .client import close_all
-from .seats import fill, one_session, together
-from .session import RawSession
-from .subject import Subject
+from pytest_openenv_scale.checks.background import quick
+from pytest_openenv_scale.checks.capacity_probe import fill, one_session, together
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 SESSIONS = 16
 """How many sessions play at once, where so many fit."""

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.checks.background import quick
+from pytest_openenv_scale.checks.capacity_probe import FREE_S, crowd_in, fill, free_s, seats
+from pytest_openenv_scale.checks.resources import Usage, come_back, settled
+from pytest_openenv_scale.checks.session import RawSession
+from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.core import formatting as text_of
 from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .bystanders import quick
-from .client import close_all
-from .house import GIVE_BACK, none_free
-from .resources import Usage, come_back, settled
-from .seats import FREE_S, crowd_in, fill, free_s, seats
-from .session import RawSession
-from .subject import Subject
+from .full_server import GIVE_BACK, none_free
 
 RESOURCES = ("memory", "threads", "descriptors")
 

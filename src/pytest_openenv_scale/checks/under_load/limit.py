@@ -8,18 +8,14 @@ import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.checks.background import Pace, lone, pace
+from pytest_openenv_scale.checks.capacity_probe import FREE_S, Seats, seats
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .answer import Answer
-from .bystanders import Pace, pace
-from .client import RawClient, close_all
-from .freeing import MID_STEP_S, Way, closing, dropping, free_and_take
-from .house import ONE, arithmetic, in_full_house, limit_advice
-from .lone import lone
-from .seats import FREE_S, Seats, seats
-from .session import RawSession
-from .subject import Subject
+from .full_server import MID_STEP_S, ONE, Way, arithmetic, closing, dropping, free_and_take, in_full_house, limit_advice
 
 _KNOCKS = 8
 """Sessions too many whose refusal is looked at."""

@@ -11,16 +11,13 @@ from typing import Any
 
 import psutil
 
-from pytest_openenv_scale.core.check import Transcript
+from pytest_openenv_scale.checks.background import lone
+from pytest_openenv_scale.checks.capacity_probe import fill, together
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.limits import starved_s
-
-from .answer import Answer
-from .client import close_all
-from .lone import lone
-from .seats import fill, together
-from .session import RawSession
-from .subject import Subject
+from pytest_openenv_scale.load.client_resources import starved_s
+from pytest_openenv_scale.results.outcome import Transcript
 
 LONGEST_WAIT_S = 0.02
 """The wait of a step, at most: shorter ones make for more steps."""

@@ -1,7 +1,4 @@
-"""What more servers bring: one row per number of replicas, or of nodes, of the same target, from the run alone.
-
-A run that repeats a target with `replicas=1`, `2`, `4`, or with `nodes=`, ends in this table, per test, mode and wait.
-"""
+"""What a run compares within itself: WebSocket with HTTP, and one server with several, from the run alone."""
 
 from __future__ import annotations
 
@@ -9,19 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, format_number, parse_target
-from pytest_openenv_scale.core.jsonable import Jsonable, encode
-from pytest_openenv_scale.core.view import CurveView, SweepView
+from pytest_openenv_scale.analysis.protocols import FIGURES, Comparison, ModeResult, compare_modes
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.serialization import Jsonable, encode
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from . import phrases
-from .text import DEFAULT_WIDTH, Line, Page, collapse
+from . import wording
+from .wording import seconds
 
 Axis = Literal["replicas", "nodes"]
 """What there are several of: servers behind one proxy, or nodes of a cluster with a server each."""
 
 AXES: tuple[Axis, ...] = ("replicas", "nodes")
-_GAP = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ def _row(count: int, curve: CurveView, rate_each: float | None, batch_each: floa
     return ScalingRow(
         count=count,
         max_batch=verdict.max_batch,
-        max_batch_text=phrases.max_batch(verdict),
-        is_open=phrases.is_open(verdict),
+        max_batch_text=wording.max_batch(verdict),
+        is_open=wording.is_open(verdict),
         sessions_each=_each(verdict.max_batch, count),
         requests_per_second=rate,
         scaling_factor=factor(rate, fewest, rate_each),
@@ -199,22 +199,57 @@ def remarks(table: ScalingTable) -> list[str]:
     return said
 
 
-def scaling_lines(
-    sweeps: Iterable[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
-) -> list[Line]:
-    """Return the tables of a run as lines of text; nothing where no target was repeated."""
-    page = Page(width, encoding)
-    for table in scaling_tables(sweeps):
-        page.blank()
-        page.say(f"{table.axis} · {heading(table)} · {collapse(table.test)}", indent=0, bold=True)
-        texts = [[page.fit(text) for text in row] for row in (table.titles, *(cells(row) for row in table.rows))]
-        widths = [max(len(row[at]) for row in texts) for at in range(len(texts[0]))]
-        page.verbatim(_aligned(texts[0], widths), bold=True)
-        for row in texts[1:]:
-            page.verbatim(_aligned(row, widths))
-        page.say("; ".join(remarks(table)), light=True)
-    return page.lines
+PROTOCOL_TITLE = "protocol comparison"
+PROTOCOL_HEADS = ("target", "wait", "ws max", "http max", "ratio", "winner")
+PROTOCOL_RIGHT = ("wait", "ws max", "http max", "ratio")
+AT = (("ok", "success"), *((f"{phase} {statistic}", f"{phase}_{statistic}") for phase, statistic in FIGURES))
+"""What is compared at the largest common batch: its name, and the field it is in."""
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP + _GAP.join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+@dataclass(frozen=True, slots=True)
+class ProtocolEntry:
+    """One comparison in words: `cells` follow `HEADS`; `figures` are "ws / http" at `batch` and follow `AT`."""
+
+    test: str
+    cells: tuple[str, ...]
+    batch: str | None
+    figures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
+    """Return an entry per comparison of these sweeps; nothing where they have only one mode."""
+    return [_protocol_entry(view, found) for view in sweeps for found in compare_modes(view)]
+
+
+def _protocol_entry(view: SweepView, found: Comparison) -> ProtocolEntry:
+    wait = text_of.MISSING if found.wait is None else f"{format_number(found.wait)} s"
+    maxima = (max_batch(found.ws), max_batch(found.http))
+    cells = (collapse(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
+    batch = None if found.batch is None else text_of.count(found.batch)
+    return ProtocolEntry(collapse(view.test), cells, batch, figures(found), tuple(map(collapse, found.notes)))
+
+
+def max_batch(result: ModeResult) -> str:
+    """Return the max batch of a mode with the sign of what is certain about it: "128", "≥ 128", "none", "unknown"."""
+    if result.max_batch is None:
+        return "unknown" if result.known == "inconclusive" else "none"
+    return f"{'' if result.known == 'exact' else '≥ '}{text_of.count(result.max_batch)}"
+
+
+def ratio(found: Comparison) -> str:
+    """Return ws max ÷ http max, with the sign of what is certain about it; "–" where nothing is."""
+    sign = {("exact", "exact"): "", ("open", "exact"): "≥ ", ("inconclusive", "exact"): "≥ "}
+    sign |= {("exact", "open"): "≤ ", ("exact", "inconclusive"): "≤ "}
+    known = sign.get((found.ws.known, found.http.known))
+    return text_of.MISSING if found.ratio is None or known is None else f"{known}{found.ratio:.3g}"
+
+
+def figures(found: Comparison) -> tuple[str, ...]:
+    """Return what is compared at the largest common batch, "ws / http" each, in the order of `AT`."""
+    shown: list[str] = []
+    for _, field in AT:
+        values = [getattr(result, field) for result in found.modes]
+        of_success = f"{' / '.join(map(text_of.percent_number, values))} %"
+        shown.append(of_success if field == "success" else seconds([values])[0])
+    return tuple(shown)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.compare_modes import FOOTNOTE
-from pytest_openenv_scale.core.grammar import format_number
+from pytest_openenv_scale.analysis.protocols import FOOTNOTE
+from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.formatting import count_of
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import Outcome
 
-from . import phrases, protocols, replicas
+from . import replicas, wording
 from .overview import tally
-from .study import Study, StudyCurve
-from .study_errors import errors
-from .study_hosts import hosts
-from .study_table import (
+from .tables import (
     MISSING,
     PLACE,
     StudyTable,
@@ -29,9 +32,8 @@ from .study_table import (
     size,
     wait_text,
 )
-from .text import collapse
 
-__all__ = ["StudyTable", "Value", "tables"]
+__all__ = ["tables"]
 
 _OPEN = "≥: the largest batch asked for passes; a larger one may too"
 
@@ -96,7 +98,7 @@ def max_batch(study: Study) -> StudyTable:
 
 
 def _max_batch(curve: StudyCurve | None) -> Value:
-    return MISSING if curve is None else Value(phrases.max_batch(curve.verdict), curve.verdict.max_batch)
+    return MISSING if curve is None else Value(wording.max_batch(curve.verdict), curve.verdict.max_batch)
 
 
 def summary(study: Study) -> StudyTable:
@@ -128,18 +130,18 @@ def comparison(study: Study) -> StudyTable:
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
     for name, found in study.comparisons():
-        maxima = [Value(protocols.max_batch(result), result.max_batch) for result in found.modes]
-        decided = Value(protocols.ratio(found), found.ratio), Value(found.winner or "unknown")
-        figures = map(Value, protocols.figures(found))
+        maxima = [Value(replicas.max_batch(result), result.max_batch) for result in found.modes]
+        decided = Value(replicas.ratio(found), found.ratio), Value(found.winner or "unknown")
+        figures = map(Value, replicas.figures(found))
         rows.append(
             (Value(name), Value(wait_text(found.wait), found.wait), *maxima, *decided, count(found.batch), *figures)
         )
         notes += [collapse(f"{name}, wait {wait_text(found.wait)}: {note}") for note in found.notes]
-    numbers = ("ws max", "http max", "ratio", "at batch", *(f"{figure} ws / http" for figure, _ in protocols.AT))
+    numbers = ("ws max", "http max", "ratio", "at batch", *(f"{figure} ws / http" for figure, _ in replicas.AT))
     heads = ("infrastructure", "wait", *numbers[:3], "winner", *numbers[3:])
     right = frozenset({"wait", *numbers})
     return StudyTable(
-        "protocols", protocols.TITLE.capitalize(), heads, tuple(rows), right, (*notes, FOOTNOTE) if rows else ()
+        "protocols", replicas.PROTOCOL_TITLE.capitalize(), heads, tuple(rows), right, (*notes, FOOTNOTE) if rows else ()
     )
 
 
@@ -169,7 +171,7 @@ def scaling(study: Study) -> StudyTable:
             percent(point.success),
             seconds(point.latency("total")),
             rate(point.requests_per_second),
-            Value(phrases.scaling_note(curve.verdict, point.batch, point.success)),
+            Value(wording.scaling_note(curve.verdict, point.batch, point.success)),
         )
         for curve, point in found
     ]
@@ -218,3 +220,111 @@ def _table(
     """Return a table with a row per curve or batch: which curve, then numbers, then texts."""
     heads = (*PLACE, *numbers, *texts)
     return StudyTable(key, title, heads, tuple(rows), frozenset({"wait", *numbers}), tuple(notes) if rows else ())
+
+
+_MOST = 12
+"""So many ways of failing are listed of an infrastructure and mode; servers can make up any number."""
+
+_MESSAGE = 120
+
+
+@dataclass
+class _Way:
+    """One way of failing: how many sessions, at which batches, and the first message."""
+
+    sessions: int
+    smallest: int
+    largest: int
+    message: str
+
+
+def errors(study: Study) -> StudyTable:
+    """Return the failures of a study by infrastructure, mode, phase and kind, the most frequent first."""
+    rows: list[tuple[Value, ...]] = []
+    notes: list[str] = []
+    for name in study.infrastructures:
+        for mode in dict.fromkeys(curve.mode for curve in study.of(name)):
+            curves = study.of(name, mode)
+            ways = _ways(summary for curve in curves for summary in curve.curve.summaries)
+            failed = sum(way.sessions for way in ways.values())
+            listed = sorted(ways.items(), key=lambda item: -item[1].sessions)
+            rows += [
+                (
+                    Value(name),
+                    Value(mode),
+                    *(Value(collapse(part or text_of.MISSING)) for part in kind),
+                    count(way.sessions),
+                    percent(way.sessions / failed),
+                    Value(_batches(way), way.smallest),
+                    Value(collapse(way.message)[:_MESSAGE] or text_of.MISSING),
+                )
+                for kind, way in listed[:_MOST]
+            ]
+            if left := listed[_MOST:]:
+                others = sum(way.sessions for _, way in left)
+                ways_left = text_of.count_of(len(left), "more way")
+                notes.append(f"{name}, {mode}: {text_of.count_of(others, 'session')} failed in {ways_left}")
+    heads = ("infrastructure", "mode", "phase", "kind", "code", "sessions", "share", "batches", "first message")
+    right = frozenset({"sessions", "share", "batches"})
+    if rows:
+        notes.append("over all batches and repetitions; share is of the failures of an infrastructure and mode")
+    return StudyTable("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes))
+
+
+def _ways(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _Way]:
+    found: dict[tuple[str | None, str | None, str | None], _Way] = {}
+    for summary in summaries:
+        for error in summary.errors:
+            kind = (error.phase, error.type, error.code)
+            way = found.setdefault(kind, _Way(0, summary.batch, summary.batch, error.message or ""))
+            way.sessions += error.count
+            way.smallest = min(way.smallest, summary.batch)
+            way.largest = max(way.largest, summary.batch)
+    return found
+
+
+def _batches(way: _Way) -> str:
+    smallest, largest = text_of.count(way.smallest), text_of.count(way.largest)
+    return smallest if smallest == largest else f"{smallest} to {largest}"
+
+
+HEADS = (*PLACE, "batch", "hosts", "hosts used", "fewest", "most")
+
+
+def hosts(study: Study) -> StudyTable:
+    """Return, for each batch on several hosts, the sessions of the host with the fewest and of that with the most."""
+    rows = [row for curve in study.curves for point in curve.points if (row := _row(curve, point)) is not None]
+    notes = ("sessions that succeeded, by host, in the least even repetition",) if rows else ()
+    return StudyTable("hosts", "Sessions per host", HEADS, tuple(rows), frozenset({"wait", *HEADS[3:]}), notes)
+
+
+def _row(curve: StudyCurve, point: Point) -> tuple[Value, ...] | None:
+    told = [summary for summary in point.repetitions if summary.hosts_known and _available(summary) > 1]
+    if not told:
+        return None
+    worst = max(told, key=lambda summary: max(_counts(summary)) - min(_counts(summary)))
+    counts = _counts(worst)
+    used = len(worst.host_counts)
+    return (
+        *place(curve),
+        *map(count, (point.batch, _available(worst), used, min(counts), max(counts))),
+    )
+
+
+def _available(summary: CellSummary) -> int:
+    return max(summary.hosts_available or 0, len(summary.host_counts))
+
+
+def _counts(summary: CellSummary) -> list[int]:
+    """Return the sessions of each host, of those that got none too."""
+    seen = list(summary.host_counts.values())
+    return [*seen, *([0] * (_available(summary) - len(seen)))]
+
+
+def study_facts(study: Study) -> str:
+    """Return what a study is made of: "2 runs · 3 infrastructures · 5 curves: 4 met, 1 missed"."""
+    outcomes = [curve.verdict.outcome for curve in study.curves]
+    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes)
+    facts = [count_of(len(study.runs), "run"), count_of(len(study.infrastructures), "infrastructure")]
+    facts.append(f"{count_of(len(outcomes), 'curve')}{': ' if counts else ''}{counts}")
+    return " · ".join(facts)

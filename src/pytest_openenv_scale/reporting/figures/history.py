@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_openenv_scale.core.comparison import Side
-from pytest_openenv_scale.core.fail_on import METRICS
-from pytest_openenv_scale.core.grammar import format_number
-from pytest_openenv_scale.core.history import CurveHistory, Point
+from pytest_openenv_scale.analysis.history import CurveHistory, Point
+from pytest_openenv_scale.config.limits import METRICS
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.results.comparison import Side
 
-from . import palette
+from . import content as c
 from .content import Content, frame
 
 CERTAIN, OPEN, DOUBTFUL, CUT_SHORT = "certain", "at least", "inconclusive", "not a whole run"
@@ -114,7 +114,7 @@ def _drawing(content: Content) -> tuple[Any, float]:
         + p9.geom_point(
             data=points[points["state"] == DOUBTFUL],
             shape="o",
-            fill=palette.SURFACE,
+            fill=c.SURFACE,
             size=3,
             stroke=0.8,
             show_legend=False,
@@ -129,5 +129,5 @@ def _drawing(content: Content) -> tuple[Any, float]:
     for scale in infrastructure_scales(names, "colour"):
         drawing += scale
     if len(moved):
-        drawing += p9.geom_vline(p9.aes(xintercept="at"), data=moved, linetype="dashed", colour=palette.MUTED, size=0.6)
+        drawing += p9.geom_vline(p9.aes(xintercept="at"), data=moved, linetype="dashed", colour=c.MUTED, size=0.6)
     return drawing, height

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
-from pytest_openenv_scale.core.rundir import PARTS
-from pytest_openenv_scale.core.table import Part, PartError, read_parts
-from pytest_openenv_scale.reports.study import Study, StudyCurve
+from pytest_openenv_scale.analysis.study import Study, StudyCurve
+from pytest_openenv_scale.results.parts import Part, PartError, read_parts
+from pytest_openenv_scale.results.run_directory import PARTS
 
 if TYPE_CHECKING:
     import pyarrow as pa

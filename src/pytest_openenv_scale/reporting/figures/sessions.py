@@ -1,26 +1,27 @@
-"""Sessions over the time of a cell: how many were asked for, open and stepping."""
+"""Figures of single sessions: how overhead is distributed, and how many were open over time."""
 
 from __future__ import annotations
 
+from math import ceil, floor, log10
 from typing import Any
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.reports.study import Point, Study, StudyCurve
+from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
+from pytest_openenv_scale.core import formatting as text_of
 
 from . import content as c
 from .bars import nice
-from .rows import Rows, concurrency
+from .rows import Rows, concurrency, overhead_distribution
 
-KEY = "concurrency"
+CONCURRENCY_KEY = "concurrency"
 ASKED, OPEN, STEPPING = "asked for", "open", "stepping"
 PANELS = 12
 """So many cells are shown; of more, those with the longest wait of each infrastructure and mode."""
 
-_LINES = ("panel", "measure", "seconds", "sessions")
+_CONCURRENCY_LINES = ("panel", "measure", "seconds", "sessions")
 _PEAKS = ("panel", "peak", "text")
 
 
-def content(study: Study, rows: Rows) -> c.Content | None:
+def concurrency_content(study: Study, rows: Rows) -> c.Content | None:
     """Return the lines of the cell of max batch and of the smallest one that does not pass; None without rows."""
     cells = [(curve, point) for curve in study.curves for point in _cells(curve)]
     if len(cells) > PANELS:
@@ -62,13 +63,13 @@ def content(study: Study, rows: Rows) -> c.Content | None:
     if left_out:
         notes.append(f"{text_of.count_of(left_out, 'more cell')} not shown: shorter waits, or without rows.")
     return c.Content(
-        key=KEY,
+        key=CONCURRENCY_KEY,
         title="Sessions over time: asked for, open and stepping",
         subtitle=peaks[0][0].replace("\n", " · ") if len(peaks) == 1 else "",
         alt_text="Sessions over time. "
         + "; ".join(f"{panel.replace(chr(10), ' ')}: {text}" for panel, _, text in peaks)
         + ".",
-        frames={"lines": c.frame(_LINES, lines), "peaks": c.frame(_PEAKS, peaks)},
+        frames={"lines": c.frame(_CONCURRENCY_LINES, lines), "peaks": c.frame(_PEAKS, peaks)},
         facts={"panels": [peak[0] for peak in peaks]},
         notes=tuple(notes),
     )
@@ -93,11 +94,10 @@ def _corners(values: list[int]) -> list[int]:
     ]
 
 
-def draw(shown: c.Content) -> Any:
+def draw_concurrency(shown: c.Content) -> Any:
     """Draw it with plotnine."""
     import plotnine as p9
 
-    from . import palette
     from .theme import Grid, data, labels, seconds_ticks, the_theme
 
     names = {
@@ -112,7 +112,11 @@ def draw(shown: c.Content) -> Any:
     top = lines.groupby("panel", observed=True)["sessions"].max()
     peaks = data(frames["peaks"], panel=order)
     peaks["top"] = [float(top[panel]) * 1.03 for panel in peaks["panel"]]
-    colours = {ASKED: palette.MUTED, OPEN: palette.PHASES["connect"], STEPPING: palette.PHASES["reset"]}
+    colours = {
+        ASKED: c.MUTED,
+        OPEN: c.PHASES["connect"],
+        STEPPING: c.PHASES["reset"],
+    }
     grid = Grid(len(order), [ASKED], height=1.55, scales="free", strip=0.48)
     return (
         p9.ggplot(lines, p9.aes("seconds", "sessions", colour="measure"))
@@ -121,7 +125,7 @@ def draw(shown: c.Content) -> Any:
         + p9.geom_text(
             p9.aes(x=0, y="top", label="text"),
             peaks,
-            colour=palette.MUTED,
+            colour=c.MUTED,
             size=8,
             ha="left",
             va="bottom",
@@ -157,3 +161,92 @@ def _areas(lines: Any) -> Any:
         base = line.iloc[[-1, 0]].assign(sessions=0)
         found.append(pd.concat([corners, base]))
     return pd.concat(found)
+
+
+OVERHEAD_KEY = "overhead"
+_OVERHEAD_LINES = ("infrastructure", "panel", "batch", "seconds", "share")
+
+
+def overhead_content(study: Study, rows: Rows) -> c.Content | None:
+    """Return the distribution of every batch over all of its repetitions; None where there are no rows."""
+    lines: list[tuple[Any, ...]] = []
+    found: list[tuple[StudyCurve, int, int]] = []
+    for curve in study.curves:
+        for point in curve.points:
+            count, seconds, shares = overhead_distribution(rows.of_cell(curve, point.batch))
+            if count:
+                found.append((curve, point.batch, count))
+                place = curve.infrastructure, c.panel_of(curve), point.batch
+                # From the foot of the first step on.
+                lines.append((*place, seconds[0], 0.0))
+                lines += [(*place, at, share) for at, share in zip(seconds, shares, strict=True)]
+    if not lines:
+        return None
+    curves = [curve for curve, _, _ in found]
+    names, panels = c.infrastructures_of(study, curves), c.panels_of(curves)
+    low, high = min(line[3] for line in lines), max(line[3] for line in lines)
+    return c.Content(
+        key=OVERHEAD_KEY,
+        title="How many sessions had at most which overhead",
+        subtitle=c.subtitle_of(panels, names[0] if len(names) == 1 else ""),
+        alt_text=(
+            f"Distribution of overhead at each batch of {c.several(names)}, from {text_of.seconds(low)}"
+            f" to {text_of.seconds(high)}."
+        ),
+        frames={"lines": c.frame(_OVERHEAD_LINES, lines)},
+        facts={"infrastructures": names, "panels": panels, "batches": sorted({batch for _, batch, _ in found})},
+        notes=(
+            "Overhead: total latency less the waits asked for, of successful sessions, all repetitions together."
+            " Further left is faster; where a line crosses the dashed one, 99 % are done.",
+        ),
+    )
+
+
+def draw_overhead(shown: c.Content) -> Any:
+    """Draw it with plotnine."""
+    import plotnine as p9
+
+    from .theme import WIDTH, data, labels, note_height, ordered, seconds_ticks, the_theme
+
+    names, panels, batches = (shown.facts[key] for key in ("infrastructures", "panels", "batches"))
+    wrapped = {name: c.wrapped(name, 18) for name in names}
+    texts = [c.batch_text(batch) for batch in batches]
+    lines = data(shown.frames["lines"], panel=panels)
+    lines["row"] = lines["infrastructure"].map(wrapped)
+    lines["shade"] = lines["batch"].map(c.batch_text)
+    lines = ordered(ordered(lines, "row", list(wrapped.values())), "shade", texts)
+    ticks = _ticks(lines["seconds"].min(), lines["seconds"].max(), 6 if len(panels) <= 2 else 3)
+    split: Any = []
+    if len(names) > 1:
+        split = p9.facet_grid("row", "panel")
+    elif len(panels) > 1:
+        split = p9.facet_wrap("panel", ncol=2)
+    rows = len(names) if len(names) > 1 else -(-len(panels) // 2)
+    height = rows * (1.35 if len(names) > 2 else 2.3)
+    return (
+        p9.ggplot(lines, p9.aes("seconds", "share", colour="shade"))
+        + p9.geom_hline(yintercept=0.99, linetype="dashed", colour=c.MUTED, size=0.45)
+        + p9.geom_step(p9.aes(group="shade"), size=0.8)
+        + p9.scale_colour_manual(dict(zip(texts, c.shades(len(texts)), strict=True)), name="batch")
+        + p9.scale_x_log10(breaks=ticks, minor_breaks=[], labels=seconds_ticks(ticks))
+        + p9.scale_y_continuous(breaks=[0, 0.5, 1], labels=["0 %", "50 %", "100 %"], limits=(0, 1.02))
+        + p9.guides(colour=p9.guide_legend(nrow=1 if len(texts) <= 12 else 2))
+        + split
+        + labels(shown, x="overhead", y="successful sessions")
+        + the_theme(WIDTH, note_height(shown) + 1.2 + height + (0.3 if len(panels) > 1 else 0))
+        + p9.theme(
+            legend_title=p9.element_text(size=9, color=c.INK),
+            strip_text_y=p9.element_text(size=9, weight="bold", ha="center", color=c.INK),
+        )
+    )
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+    """Return round durations between two, no more than `most` where decades alone do."""
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        found = [factor * 10.0**decade for decade in decades for factor in factors]
+        inside = [tick for tick in found if low * 0.98 <= tick <= high * 1.02]
+        if len(inside) <= most:
+            return inside
+    return inside[:: -(-len(inside) // most)]

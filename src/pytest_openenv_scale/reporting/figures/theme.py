@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 import plotnine as p9
 
-from . import palette
-from .content import DOUBTFUL, FAILS, Columns, Content, batch_breaks, batch_text, wrapped
+from . import content as c
+from .content import DOUBTFUL, FAILS, Columns, Content, batch_breaks, batch_text, frame, wrapped
 
 WIDTH = 9.0
 """Inches; text sizes are chosen for it."""
@@ -17,15 +18,15 @@ WIDTH = 9.0
 
 def the_theme(width: float, height: float, *, grid: str = "xy", legend: str = "bottom") -> p9.theme:
     """Return the theme of a figure of this size in inches; `grid` names the axes with lines across the panel."""
-    blank, line = p9.element_blank(), p9.element_line(color=palette.GRID, size=0.6)
-    paper = p9.element_rect(fill=palette.GROUND, color="none")
+    blank, line = p9.element_blank(), p9.element_line(color=c.GRID, size=0.6)
+    paper = p9.element_rect(fill=c.GROUND, color="none")
     return p9.theme_minimal(base_size=10, base_family="DejaVu Sans") + p9.theme(
         figure_size=(width, height),
         dpi=100,
-        text=p9.element_text(color=palette.INK),
+        text=p9.element_text(color=c.INK),
         plot_title=p9.element_text(size=13.5, weight="bold", ha="left", margin={"b": 10, "unit": "pt"}),
-        plot_subtitle=p9.element_text(size=10, color=palette.MUTED, ha="left", margin={"b": 6, "unit": "pt"}),
-        plot_caption=p9.element_text(size=8.5, color=palette.MUTED, ha="left", linespacing=1.35),
+        plot_subtitle=p9.element_text(size=10, color=c.MUTED, ha="left", margin={"b": 6, "unit": "pt"}),
+        plot_caption=p9.element_text(size=8.5, color=c.MUTED, ha="left", linespacing=1.35),
         plot_title_position="plot",
         plot_caption_position="plot",
         plot_margin=0.015,
@@ -36,17 +37,22 @@ def the_theme(width: float, height: float, *, grid: str = "xy", legend: str = "b
         panel_grid_major_x=line if "x" in grid else blank,
         panel_grid_major_y=line if "y" in grid else blank,
         panel_spacing=0.025,
-        axis_title=p9.element_text(size=10, color=palette.INK),
-        axis_text=p9.element_text(size=9, color=palette.INK),
+        axis_title=p9.element_text(size=10, color=c.INK),
+        axis_text=p9.element_text(size=9, color=c.INK),
         axis_ticks=blank,
-        axis_line_x=p9.element_line(color=palette.MUTED, size=0.7) if "x" not in grid else blank,
+        axis_line_x=p9.element_line(color=c.MUTED, size=0.7) if "x" not in grid else blank,
         strip_text=p9.element_text(
-            size=9.5, weight="bold", color=palette.INK, ha="left", ma="left", margin={"t": 9, "b": 5, "unit": "pt"}
+            size=9.5,
+            weight="bold",
+            color=c.INK,
+            ha="left",
+            ma="left",
+            margin={"t": 9, "b": 5, "unit": "pt"},
         ),
         strip_background=blank,
         legend_position=legend,
         legend_title=blank,
-        legend_text=p9.element_text(size=9, color=palette.INK, ha="left", ma="left"),
+        legend_text=p9.element_text(size=9, color=c.INK, ha="left", ma="left"),
         legend_key=blank,
         legend_background=blank,
         legend_box_spacing=0.02,
@@ -92,7 +98,7 @@ def ordered(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataF
 
 def infrastructure_scales(names: Sequence[str], *aesthetics: str) -> list[Any]:
     """Return the scales that draw each infrastructure in its own way, for some of: colour, fill, shape, linetype."""
-    look, shown = palette.looks(names), [wrapped(name, 30) for name in names]
+    look, shown = c.looks(names), [wrapped(name, 30) for name in names]
     kinds: dict[str, tuple[Any, str]] = {
         "colour": (p9.scale_colour_manual, "colour"),
         "fill": (p9.scale_fill_manual, "colour"),
@@ -125,10 +131,10 @@ def state_layers(points: pd.DataFrame, x: str, y: str, *, size: float = 2.9) -> 
     where = p9.aes(x, y, shape="infrastructure")
     layers: list[Any] = [p9.geom_point(where, sure, size=size, stroke=0.3)]
     if len(doubt):
-        hollow = {"fill": palette.SURFACE, "size": 0.93 * size, "stroke": 0.9}
+        hollow = {"fill": c.SURFACE, "size": 0.93 * size, "stroke": 0.9}
         layers.append(p9.geom_point(where, doubt, show_legend=not len(sure), **hollow))
     if len(failing):
-        cross = {"shape": "x", "size": 0.58 * size, "stroke": 0.8, "colour": palette.INK}
+        cross = {"shape": "x", "size": 0.58 * size, "stroke": 0.8, "colour": c.INK}
         layers.append(p9.geom_point(p9.aes(x, y), failing, show_legend=False, **cross))
     return layers
 
@@ -194,3 +200,84 @@ def legend_columns(names: Sequence[str]) -> int:
     """Return how many of these names stand side by side below a figure."""
     longest = max(len(line) for name in names for line in wrapped(name, 30).split("\n"))
     return max(min(int((WIDTH - 0.3) / (0.082 * longest + 0.6)), len(names)), 1)
+
+
+HEADING = 0.85
+"""The height of a heading in rows."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where each (panel, infrastructure) stands: `places` and `headings` count rows downwards from 0."""
+
+    places: dict[tuple[str, str], float]
+    headings: dict[str, float]
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[str, str]], panels: Sequence[str], names: Sequence[str]) -> Stack:
+        """Lay out what was measured; one panel alone has no heading, as the subtitle names it."""
+        there = set(found)
+        places: dict[tuple[str, str], float] = {}
+        headings: dict[str, float] = {}
+        at = 0.0
+        for panel in panels:
+            if len(panels) > 1:
+                at -= 0.15 if headings else -0.05
+                headings[panel] = at
+                at -= HEADING
+            for name in names:
+                if (panel, name) in there:
+                    places[panel, name] = at
+                    at -= 1.0
+        return cls(places, headings)
+
+    @property
+    def rows(self) -> float:
+        """The height of it all, in rows."""
+        return self.top - self.bottom
+
+    @property
+    def top(self) -> float:
+        """Where the axis ends above."""
+        return max([*self.headings.values(), *self.places.values()]) + 0.55
+
+    @property
+    def bottom(self) -> float:
+        """Where the axis ends below."""
+        return min(self.places.values()) - 0.55
+
+    def column(self, table: Any) -> list[float]:
+        """Return the place of every row of a frame with the columns panel and infrastructure."""
+        pairs = zip(table["panel"].astype(str), table["infrastructure"].astype(str), strict=True)
+        return [self.places[pair] for pair in pairs]
+
+    def layers(self, x: float) -> list[Any]:
+        """Return the axis with its names, and the headings from `x` on."""
+        import plotnine as p9
+
+        from .content import INK
+
+        axis = p9.scale_y_continuous(
+            breaks=list(self.places.values()),
+            labels=[wrapped(name, 26) for _, name in self.places],
+            limits=(self.bottom, self.top),
+            expand=(0, 0),
+        )
+        if not self.headings:
+            return [axis]
+        table = data(frame(("x", "y", "text"), [(x, y, panel) for panel, y in self.headings.items()]))
+        style: dict[str, Any] = {"size": 9.5, "fontweight": "bold", "ha": "left", "colour": INK}
+        return [axis, p9.geom_text(p9.aes("x", "y", label="text"), table, inherit_aes=False, **style)]
+
+    def size(self, shown: Content, row: float, legend: float = 0.0) -> tuple[float, float]:
+        """Return width and height of the figure in inches, for rows of this height or what their names need."""
+
+        lines = max(wrapped(name, 26).count("\n") + 1 for _, name in self.places)
+        return WIDTH, note_height(shown) + 0.95 + self.rows * max(row, 0.16 * lines + 0.1) + legend
+
+    @property
+    def panel_width(self) -> float:
+        """The width left of the names, in inches."""
+
+        longest = max(len(line) for _, name in self.places for line in wrapped(name, 26).split("\n"))
+        return WIDTH - 0.35 - 0.078 * longest

@@ -42,12 +42,18 @@ def draw(content: Content, dpi: int = PNG_DPI) -> Picture:
 
 
 def _plot(content: Content) -> Any:
-    from . import bars, concurrency, heat, latency, nodes, overhead, scaling, throughput
+    from . import bars, lines, sessions
 
     makers = {
-        "max_batch": bars.draw,
-        "batch_per_core": bars.draw,
-        **{module.KEY: module.draw for module in (scaling, heat, nodes, latency, overhead, concurrency, throughput)},
+        "max_batch": bars.draw_bars,
+        "batch_per_core": bars.draw_bars,
+        bars.HEAT_KEY: bars.draw_heat,
+        bars.LATENCY_KEY: bars.draw_latency,
+        lines.SCALING_KEY: lines.draw_scaling,
+        lines.THROUGHPUT_KEY: lines.draw_throughput,
+        lines.NODES_KEY: lines.draw_nodes,
+        sessions.OVERHEAD_KEY: sessions.draw_overhead,
+        sessions.CONCURRENCY_KEY: sessions.draw_concurrency,
     }
     return makers[content.key](content)
 

@@ -1,28 +1,29 @@
-"""The figures of a study as files and for HTML."""
+"""The figures of a study as files and for HTML, drawn by processes of their own."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pytest_openenv_scale.core.extras import cannot_draw
-from pytest_openenv_scale.core.last_words import ErrorOutput, in_words
+from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import ErrorOutput, in_words
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.core.run import RunError
-from pytest_openenv_scale.reports.study import Study
+from pytest_openenv_scale.core.system import cannot_draw
 
-from . import bars, concurrency, heat, latency, nodes, overhead, scaling, throughput
+from . import bars, content, lines, sessions
 from .content import Content, Order, Picture
 from .rows import Rows
-from .svg import for_file, for_html
 
 KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
 """Every figure there is, in the order reports show them."""
@@ -49,15 +50,15 @@ def contents(study: Study) -> list[Content]:
     """Return what every figure shows that has data, in the order of `KEYS`."""
     rows = Rows.of(study)
     found = [
-        scaling.content(study),
+        lines.scaling_content(study),
         bars.max_batch(study),
         bars.batch_per_core(study),
-        heat.content(study),
-        nodes.content(study),
-        latency.content(study),
-        overhead.content(study, rows),
-        concurrency.content(study, rows),
-        throughput.content(study),
+        bars.heat_content(study),
+        lines.nodes_content(study),
+        bars.latency_content(study),
+        sessions.overhead_content(study, rows),
+        sessions.concurrency_content(study, rows),
+        lines.throughput_content(study),
     ]
     return [content for content in found if content is not None]
 
@@ -170,7 +171,7 @@ class _Process:
         self._errors = ErrorOutput()
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
         self._popen = subprocess.Popen(
-            command(f"{__package__}.drawing", str(theirs.fileno())),
+            command(f"{__package__}.worker", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -201,3 +202,58 @@ class _Process:
         self._popen.kill()
         self._popen.wait()
         self._errors.close()
+
+
+_PROLOG = re.compile(r"^.*?(?=<svg )", re.DOTALL)
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_STYLE = re.compile(r"\s*<defs>\s*<style[^>]*>.*?</style>\s*</defs>", re.DOTALL)
+_OPENING = re.compile(r'<svg [^>]*viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
+_FONT = re.compile(r"(font-family: |font: [^;\"]*?(?=')|px )('DejaVu Sans'[^;\"]*)")
+_ID = re.compile(r'(\bid="|xlink:href="#|url\(#)([\w.\-]+)')
+_NUMBERS = re.compile(r'(?<= )(?:d|x|y|transform)="[^"]*"')
+_DIGITS = re.compile(r"(\.\d\d)\d+")
+_GROUND = re.compile(rf"fill: {content.GROUND}(?![0-9a-f])")
+
+_FAMILY = "'DejaVu Sans', Verdana, sans-serif"
+_LINES = "stroke-linejoin: round; stroke-linecap: butt"
+
+
+def for_file(svg: str, alt_text: str) -> str:
+    """Return an SVG that stands alone: on paper, without a date or anything outside."""
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{_bare(svg, alt_text, "figure-", _FAMILY)}'
+
+
+def for_html(svg: str, key: str, alt_text: str) -> str:
+    """Return an SVG for a page: no ground of its own, text and lines in the colour of the text around it.
+
+    The page may set `--figure-surface` (what hollow markers stand on) and `--figure-font`.
+    """
+    family = f"var(--figure-font, {_FAMILY})"
+    page = _bare(svg, alt_text, f"figure-{key}-", family)
+    page = _GROUND.sub("fill: none", page)
+    page = page.replace(f"stroke: {content.GROUND}", "stroke: none")
+    page = page.replace(content.SURFACE, "var(--figure-surface, Canvas)")
+    page = page.replace(f"fill: {content.MUTED}", "fill: currentColor; fill-opacity: 0.78")
+    page = page.replace(f"stroke: {content.GRID}", "stroke: currentColor; stroke-opacity: 0.14")
+    page = page.replace(f"fill: {content.GRID}", "fill: currentColor; fill-opacity: 0.14")
+    return page.replace(content.MUTED, "currentColor").replace(content.INK, "currentColor")
+
+
+def _bare(svg: str, alt_text: str, prefix: str, family: str) -> str:
+    """Return the drawing itself: what it shows in words, ids of its own, a width that follows the page's."""
+    bare = _STYLE.sub("", _METADATA.sub("", _PROLOG.sub("", svg, count=1)), count=1)
+    bare = _ID.sub(rf"\g<1>{prefix}\g<2>", bare)
+    bare = _FONT.sub(lambda found: found[1] + family, bare)
+    # A hundredth of a point is finer than any screen or paper.
+    bare = _NUMBERS.sub(lambda found: _DIGITS.sub(r"\1", found[0]), bare)
+    label = f"{prefix}title"
+
+    def opening(found: re.Match[str]) -> str:
+        width, height = found[1], found[2]
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" xml:space="preserve"'
+            f' viewBox="0 0 {width} {height}" width="100%" style="max-width: {float(width) * 4 / 3:.0f}px; {_LINES}"'
+            f' role="img" aria-labelledby="{label}">\n <title id="{label}">{escape(alt_text)}</title>'
+        )
+
+    return _OPENING.sub(opening, bare, count=1)

@@ -1,11 +1,11 @@
-"""The signs of Markdown: tables, code and text in which nothing is taken for markup."""
+"""Reports as Markdown, and its signs: tables, code and text in which nothing is taken for markup."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-from .text import collapse
+from pytest_openenv_scale.core.text import collapse
 
 _BACKTICKS = re.compile(r"`+")
 _SIGNS = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)")

@@ -13,20 +13,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.locks import exclusive
-from pytest_openenv_scale.core.run import Run, RunError
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import Study, study_of
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import exclusive, replace_file
+from pytest_openenv_scale.core.text import plain
+from pytest_openenv_scale.reporting.content import tables as content_tables
+from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content.findings import findings
+from pytest_openenv_scale.reporting.content.overview import problems, tally
+from pytest_openenv_scale.reporting.content.study_tables import scaling, summary, tables
+from pytest_openenv_scale.reporting.content.tables import StudyTable
 
-from . import circumstances, phrases
+from . import block, code, table, text
 from .comparison import comparison_entry
-from .findings import findings
-from .markdown_text import block, code, table, text
-from .overview import problems, tally
-from .study import Study, study_of
-from .study_table import StudyTable
-from .study_tables import scaling, summary, tables
-from .text import plain
-from .writing import replace_file
 
 LOG = "EXPERIMENT_LOG.md"
 """The name of the file; it stands in the results directory, above its runs."""
@@ -153,13 +154,13 @@ def _table(rows: Iterable[str]) -> str:
 
 def _row(run: Run, folder: Path) -> str:
     study = study_of(run)
-    best = "; ".join(dict.fromkeys(f"{curve.mode} {phrases.max_batch(curve.verdict)}" for curve in study.curves))
+    best = "; ".join(dict.fromkeys(f"{curve.mode} {wording.max_batch(curve.verdict)}" for curve in study.curves))
     cells = (
         code(run.run_id, in_table=True),
         f"{run.record.started_at:%Y-%m-%d %H:%M}",
         text(", ".join(study.infrastructures) or text_of.MISSING),
         text(best or text_of.MISSING),
-        text(f"{phrases.MARKS[run.outcome]} {run.outcome}" if run.sweeps else text_of.MISSING),
+        text(f"{wording.MARKS[run.outcome]} {run.outcome}" if run.sweeps else text_of.MISSING),
         text(run.status),
         text(run.record.note or text_of.MISSING),
     )
@@ -178,7 +179,7 @@ def _generated(run: Run, folder: Path) -> str:
     lines += [f"- **{text(problem)}**" for problem in problems(run)]
     links = _links(run, folder)
     lines += [f"- Links: {', '.join(links)}"] if links else []
-    targets, plan = circumstances.targets(run.sweeps), circumstances.workloads(run.sweeps)
+    targets, plan = content_tables.targets(run.sweeps), content_tables.workloads(run.sweeps)
     lines += ["", *_section("Infrastructure", targets), *_section("Configuration", plan)]
     if record.command:
         lines += ["### Command", "", *block(plain(shlex.join(record.command)), "sh"), ""]
@@ -209,7 +210,7 @@ def _url(path: Path, folder: Path) -> str:
     return f"<{relative}>" if re.search(r"[\s()]", relative) else relative
 
 
-def _section(title: str, found: circumstances.TextTable) -> list[str]:
+def _section(title: str, found: content_tables.TextTable) -> list[str]:
     if not found:
         return []
     rows = [

@@ -1,22 +1,16 @@
-"""What people are told of checks: a line each, the whole of one that failed, and a section of the report."""
+"""Checks on a terminal: a line each, the whole of one that failed, and the screen of `openenv-scale check`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.check import CheckOutcome, CheckRecord, Transcript
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.text import collapse, cut, plain
+from pytest_openenv_scale.reporting.content.overview import MARKS, check_name, check_tally, conversation
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
-from .markdown_text import block, code, table, text
-from .text import DEFAULT_WIDTH, Line, Page, collapse, plain
-
-MARKS = {
-    CheckOutcome.MET: "✓",
-    CheckOutcome.MISSED: "✗",
-    CheckOutcome.INCONCLUSIVE: "?",
-    CheckOutcome.SKIPPED: "–",
-}
-"""The sign of each outcome."""
+from .page import DEFAULT_WIDTH, Line, Page
 
 COLOURS = {
     CheckOutcome.MET: {"green": True},
@@ -27,13 +21,6 @@ COLOURS = {
 """The colour of each outcome on a terminal."""
 
 _DETAILS, _SAID = 12, 12
-
-
-def check_tally(checks: Sequence[CheckRecord]) -> str:
-    """Return how the checks came out: "12 checks: 10 met, 1 missed, 1 skipped"."""
-    outcomes = [check.result.outcome for check in checks]
-    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in CheckOutcome if outcome in outcomes]
-    return f"{text_of.count_of(len(outcomes), 'check')}: {', '.join(counts)}"
 
 
 def check_lines(
@@ -86,68 +73,73 @@ def _conversation(page: Page, transcript: Transcript) -> None:
         page.say(line, indent=4, hang=11)
 
 
-def check_name(check: CheckRecord) -> str:
-    """Return the test without its file: "test_isolation[interleaved]"."""
-    return collapse(check.test.rpartition("::")[2].removeprefix("test_"))
+NOTE = "!"
+"""The sign of what was missed and decides nothing."""
+
+_NAME = 11
+_MOST_DETAILS = 1
+_OPTION = re.compile(r"--openenv-(action|reset|header|timeout|seed)\b")
 
 
-def properties(check: CheckRecord) -> list[tuple[str, object]]:
-    """Return what JUnit is told of a check: `openenv_verdict`, `openenv_reason` and its figures by name."""
-    result = check.result
-    found: list[tuple[str, object]] = [
-        ("openenv_verdict", result.outcome.value),
-        ("openenv_target", collapse(check.target)),
-        ("openenv_infrastructure", collapse(check.infrastructure)),
-        ("openenv_reason", collapse(result.headline)),
-    ]
-    return [*found, *((f"openenv_{name}", value) for name, value in result.figures.items() if value is not None)]
+def localised(text: str) -> str:
+    """Return a sentence of the suite with the options of pytest named as this command names them, or as pytest's."""
+    return _OPTION.sub(r"--\1", text).replace("measure with --openenv", "measure with pytest --openenv")
 
 
-def checks_section(checks: Sequence[CheckRecord]) -> str:
-    """Return the section of `report.md` on checks: a table of all, and the whole of those that were not met."""
-    if not checks:
-        return ""
-    rows = [
-        [
-            code(check_name(check), in_table=True),
-            text(check.infrastructure),
-            f"**{MARKS[check.result.outcome]} {check.result.outcome}**",
-            text(check.result.headline),
-        ]
-        for check in checks
-    ]
-    lines = ["## Checks", "", text(check_tally(checks)), ""]
-    lines += [*table(["check", "target", "verdict", "because"], rows), ""]
-    for check in checks:
-        if check.result.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
-            lines += _whole(check)
-    return "\n".join(lines)
+def heading(target: str, sessions: int, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
+    """Return the first line: which server is to hold how many sessions."""
+    page = Page(width, encoding)
+    page.say(f"{target} · {text_of.count_of(sessions, 'session')}", indent=0, bold=True)
+    return page.lines
 
 
-def _whole(check: CheckRecord) -> list[str]:
-    result = check.result
-    lines = [f"### {text(check_name(check))} on {text(check.infrastructure)}", ""]
-    lines += [f"**{MARKS[result.outcome]} {text(result.headline)}**", ""]
-    lines += [f"- {text(detail)}" for detail in result.details]
-    lines += [f"- What to do: {text(result.remedy)}"] if result.remedy else []
-    lines += [""] if result.details or result.remedy else []
-    if result.figures:
-        rows = [[code(name, in_table=True), text(figure_text(value))] for name, value in result.figures.items()]
-        lines += [*table(["figure", "value"], rows, right=("value",)), ""]
-    for transcript in result.transcripts:
-        lines += [f"{text(transcript.title)}:", "", *block(plain("\n".join(conversation(transcript)))), ""]
-    if check.rerun:
-        lines += ["Ask again:", "", *block(plain(check.rerun), "sh"), ""]
-    return lines
+def question_lines(
+    name: str,
+    result: CheckResult,
+    *,
+    decides: bool = True,
+    advised: Container[str] = (),
+    width: int = DEFAULT_WIDTH,
+    encoding: str | None = None,
+) -> list[Line]:
+    """Return a question's lines: its sign, its name, what was found and, unless it is met, why and what to do.
+
+    What to do is left out where it was `advised` before.
+    """
+    noted = not decides and result.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE)
+    sign = NOTE if noted else MARKS[result.outcome]
+    markup = {"yellow": True} if noted else COLOURS[result.outcome]
+    said = [result.headline]
+    if result.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
+        said += result.details[:_MOST_DETAILS]
+        said += [f"→ {result.remedy}"] if result.remedy and result.remedy not in advised else []
+    page = Page(width, encoding)
+    for number, sentence in enumerate(said):
+        start = f"  {page.fit(sign)} {name:<{_NAME}}" if number == 0 else ""
+        _hanging(page, start, localised(sentence), markup)
+    return page.lines
 
 
-def conversation(transcript: Transcript) -> list[str]:
-    """Return what a session said (→) and heard (←), a message per line, with seconds since the check began."""
-    return [f"{line.at_s:8.3f} s {'→' if line.by == 'client' else '←'} {line.text}" for line in transcript.said]
+def answer_lines(
+    outcome: CheckOutcome, text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None
+) -> list[Line]:
+    """Return the last lines: the answer for a trainer."""
+    page = Page(width, encoding)
+    page.say(f"{MARKS[outcome]} {localised(text)}", indent=0, hang=2, bold=True, **COLOURS[outcome])
+    return page.lines
 
 
-def figure_text(value: float | int | str | bool | None) -> str:
-    """Return a figure of a check as tables show it."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return text_of.MISSING if value is None else str(value)
+def progress_line(text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> str:
+    """Return what is being asked, as one line that is rewritten."""
+    page = Page(width, encoding)
+    return cut(page.fit(f"  {collapse(text)} …"), page.width - 1)
+
+
+def _hanging(page: Page, start: str, text: str, markup: dict[str, bool]) -> None:
+    """Add a sentence beside the column of names."""
+    column = _NAME + 4
+    beside = Page(page.width, None)
+    beside.say(page.fit(text), indent=column, hang=0)
+    for number, line in enumerate(beside.lines):
+        text = f"{start}{line.text[column:]}" if number == 0 and start else line.text
+        page.lines.append(Line(text, markup))

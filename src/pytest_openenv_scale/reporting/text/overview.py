@@ -1,73 +1,38 @@
-"""A run at a glance: one table of max batch and verdict per test, target, mode and wait."""
+"""A run, or a study of several, at a glance on a terminal: one table per thing that is compared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.grammar import format_number
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.run import Run
-from pytest_openenv_scale.core.view import CurveView, SweepView
+from pytest_openenv_scale.analysis.protocols import FOOTNOTE
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content.overview import TITLES, Entry, entries, problems, run_tally
+from pytest_openenv_scale.reporting.content.replicas import (
+    AT,
+    PROTOCOL_HEADS,
+    PROTOCOL_RIGHT,
+    PROTOCOL_TITLE,
+    cells,
+    heading,
+    protocol_entries,
+    remarks,
+    scaling_tables,
+)
+from pytest_openenv_scale.reporting.content.study_tables import comparison, max_batch, nodes, study_facts, summary
+from pytest_openenv_scale.reporting.content.tables import StudyTable, wait_text
+from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.verdict.sweep import SweepView
 
-from . import phrases, protocols
-from .checks import check_lines, check_tally
-from .replicas import scaling_lines
-from .terminal import sweep_lines
-from .text import DEFAULT_WIDTH, Line, Page, collapse, cut
+from .checks import check_lines
+from .page import DEFAULT_WIDTH, Line, Page
+from .sweep import sweep_lines
 
-TITLES = ("target", "mode", "wait", "max batch", "per core")
-_RIGHT = ("wait", "max batch", "per core")
 _GAP = "  "
 _SHORTEST_NAME = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One curve of the table: `cells` follow `TITLES`, `reason` says why the outcome is what it is."""
-
-    test: str
-    cells: tuple[str, ...]
-    outcome: Outcome
-    reason: str
-
-    @property
-    def verdict(self) -> str:
-        """The outcome with its mark: "✗ missed"."""
-        return f"{phrases.MARKS[self.outcome]} {self.outcome}"
-
-
-def entries(sweeps: Iterable[SweepView]) -> list[Entry]:
-    """Return an entry per curve of these sweeps, in the order they were measured."""
-    return [_entry(view, curve) for view in sweeps for curve in view.curves]
-
-
-def _entry(view: SweepView, curve: CurveView) -> Entry:
-    verdict = curve.verdict
-    wait = curve.curve.wait
-    cells = (
-        collapse(view.infrastructure),
-        curve.curve.mode,
-        text_of.MISSING if wait is None else f"{format_number(wait)} s",
-        phrases.max_batch(verdict),
-        text_of.number(verdict.max_batch_per_core),
-    )
-    reason = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
-    return Entry(collapse(view.test), cells, verdict.outcome, reason)
-
-
-def tally(sweeps: Iterable[SweepView]) -> str:
-    """Return how the curves came out: "3 curves: 1 met, 1 missed, 1 inconclusive"."""
-    outcomes = [curve.verdict.outcome for view in sweeps for curve in view.curves]
-    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes]
-    return f"{text_of.count_of(len(outcomes), 'curve')}{': ' if counts else ''}{', '.join(counts)}"
-
-
-def run_tally(run: Run) -> str:
-    """Return how curves and checks of a run came out: "1 curve: 1 met · 12 checks: 11 met, 1 missed"."""
-    parts = [tally(run.sweeps)] if run.sweeps or not run.checks else []
-    return " · ".join([*parts, *([check_tally(run.checks)] if run.checks else [])])
+_RIGHT = ("wait", "max batch", "per core")
 
 
 def summary_lines(
@@ -92,7 +57,7 @@ def summary_lines(
             test = entry.test
             page.verbatim(_GAP + cut(page.fit(test), page.width - len(_GAP), left=True))
         _row(page, entry, f"{_aligned(row, widths)}{_GAP}{page.fit(entry.verdict)}")
-    protocols.add_lines(page, sweeps)
+    add_protocol_lines(page, sweeps)
     return page.lines
 
 
@@ -107,7 +72,7 @@ def _widths(texts: Sequence[Sequence[str]], room: int) -> list[int]:
 
 
 def _row(page: Page, entry: Entry, line: str) -> None:
-    colour = {phrases.COLOURS[entry.outcome]: True}
+    colour = {wording.COLOURS[entry.outcome]: True}
     reason = page.fit(entry.reason)
     if len(line) + 2 + len(reason) <= page.width:
         page.verbatim(f"{line}: {reason}", **colour)
@@ -146,20 +111,119 @@ def run_lines(run: Run, *, width: int = DEFAULT_WIDTH, encoding: str | None = No
     return page.lines
 
 
-def problems(run: Run) -> list[str]:
-    """Return what keeps a run from being whole: its status, sweeps that ended early, parts that are damaged."""
-    found = {
-        "running": ["the run is still going on; this is what it measured so far"],
-        "interrupted": ["the run was interrupted; what it measured until then is shown"],
-        "failed": ["the run failed; what it measured until then is shown"],
-    }.get(run.status, [])
-    if not run.sweeps and not run.checks:
-        found = [*found, "the run holds no sweep: nothing was measured"]
-    cut_short = [view for view in run.sweeps if view.record.status in ("interrupted", "failed")]
-    if run.status == "complete":
-        found += [f"{view.test} on {view.infrastructure}: the sweep {_ending(view)}" for view in cut_short]
-    return [*found, *run.problems]
+_SHORTEST_STUDY_NAME = 40
+"""Names that end alike are told apart by their ends: a column goes before a name is cut below this."""
 
 
-def _ending(view: SweepView) -> str:
-    return "was interrupted" if view.record.status == "interrupted" else "failed"
+def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
+    """Return a study as lines of text; of tables wider than `width` the columns at the right are left out."""
+    page = Page(width, encoding)
+    page.say(f"study · {study_facts(study)}", indent=0, bold=True)
+    for run in study.runs:
+        for problem in problems(run):
+            page.say(f"! {run.run_id}: {problem}", yellow=True)
+    page.blank()
+    for curve in study.curves:
+        outcome = curve.verdict.outcome
+        headline = collapse(curve.verdict.headline).removeprefix(f"SLO {outcome}: ")
+        facts = f"{curve.infrastructure} · {curve.mode} · wait {wait_text(curve.wait)}"
+        page.say(
+            f"{wording.MARKS[outcome]} {outcome} · {facts}: {headline}", hang=4, **{wording.COLOURS[outcome]: True}
+        )
+    for found in (max_batch(study), summary(study), comparison(study), nodes(study)):
+        _add_study_table(page, found)
+    return page.lines
+
+
+def _add_study_table(page: Page, found: StudyTable) -> None:
+    if not found.rows:
+        return
+    page.blank()
+    page.say(found.title, bold=True)
+    texts = [
+        [page.fit(text) for text in row] for row in (found.heads, *([cell.text for cell in row] for row in found.rows))
+    ]
+    widths = _study_widths(texts, page.width)
+    for at, row in enumerate(texts):
+        page.verbatim(_study_row(row, widths, found), bold=at == 0)
+    for note in found.notes:
+        page.say(note, light=True)
+
+
+def _study_widths(texts: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the widths of the columns that fit; the name of the first is cut where that is enough."""
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    while (over := sum(widths) + len(_GAP) * len(widths) - width) > max(widths[0] - _SHORTEST_STUDY_NAME, 0) and widths[
+        2:
+    ]:
+        widths.pop()
+    widths[0] -= max(over, 0)
+    return widths
+
+
+def _study_row(row: Sequence[str], widths: Sequence[int], found: StudyTable) -> str:
+    cells = [
+        f"{cut(text, width):{'>' if head in found.right else '<'}{width}}"
+        for head, text, width in zip(found.heads, row, widths, strict=False)
+    ]
+    return _GAP + _GAP.join(cells)
+
+
+def scaling_lines(
+    sweeps: Iterable[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
+) -> list[Line]:
+    """Return the tables of a run as lines of text; nothing where no target was repeated."""
+    page = Page(width, encoding)
+    for table in scaling_tables(sweeps):
+        page.blank()
+        page.say(f"{table.axis} · {heading(table)} · {collapse(table.test)}", indent=0, bold=True)
+        texts = [[page.fit(text) for text in row] for row in (table.titles, *(cells(row) for row in table.rows))]
+        widths = [max(len(row[at]) for row in texts) for at in range(len(texts[0]))]
+        page.verbatim(_scaling_row(texts[0], widths), bold=True)
+        for row in texts[1:]:
+            page.verbatim(_scaling_row(row, widths))
+        page.say("; ".join(remarks(table)), light=True)
+    return page.lines
+
+
+def _scaling_row(row: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP + _GAP.join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+
+
+def add_protocol_lines(page: Page, sweeps: Iterable[SweepView]) -> None:
+    """Add the comparison to a page; nothing where there is only one mode."""
+    found = protocol_entries(sweeps)
+    if not found:
+        return
+    page.blank()
+    page.say(PROTOCOL_TITLE, bold=True)
+    heads, *rows = _protocol_rows(page, [PROTOCOL_HEADS, *(entry.cells for entry in found)])
+    page.verbatim(heads, bold=True)
+    test = ""
+    for entry, row in zip(found, rows, strict=True):
+        if entry.test != test:
+            test = entry.test
+            page.verbatim(_GAP + cut(page.fit(test), page.width - len(_GAP), left=True))
+        page.verbatim(row)
+        if entry.batch is not None:
+            figures = ", ".join(f"{name} {figure}" for (name, _), figure in zip(AT, entry.figures, strict=True))
+            page.say(f"ws / http at batch {entry.batch}: {figures}", indent=8)
+        for note in entry.notes:
+            page.say(note, indent=8)
+    page.say(FOOTNOTE, light=True)
+
+
+def _protocol_rows(page: Page, rows: list[tuple[str, ...]]) -> list[str]:
+    """Return rows as lines, the heads first; where there is no room, names are cut."""
+    texts = [[page.fit(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    over = sum(widths) + len(_GAP) * (len(widths) + 1) - page.width
+    widths[0] = max(widths[0] - max(over, 0), _SHORTEST_NAME)
+    return [
+        _GAP * 2
+        + _GAP.join(
+            f"{cut(cell, width):{'>' if head in PROTOCOL_RIGHT else '<'}{width}}"
+            for head, cell, width in zip(PROTOCOL_HEADS, row, widths, strict=True)
+        )
+        for row in texts
+    ]

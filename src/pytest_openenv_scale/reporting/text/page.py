@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from pytest_openenv_scale.core.text import collapse
+
 DEFAULT_WIDTH = 110
 MIN_WIDTH = 60
 
@@ -35,8 +37,6 @@ _ASCII = str.maketrans(
 _SPECIAL = "".join(map(chr, _ASCII))
 _CALL = re.compile(r"\(\.\.\., ")  # A line to copy stays in one piece.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Line(NamedTuple):
@@ -53,23 +53,6 @@ def speaks_unicode(encoding: str | None) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def plain(text: str) -> str:
-    """Return text a server or a person wrote without terminal escapes and control characters."""
-    return _CONTROL.sub("?", _ESCAPE.sub("", text).expandtabs(4).replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def collapse(text: str) -> str:
-    """Return `plain` text with every run of white space, line ends included, as one space."""
-    return " ".join(plain(text).split())
-
-
-def cut(text: str, width: int, *, left: bool = False) -> str:
-    """Shorten text to a width, at its end or, where its end tells more, at its start."""
-    if len(text) <= width:
-        return text
-    return f"..{text[len(text) - width + 2 :]}" if left else f"{text[: width - 2]}.."
 
 
 class Page:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_openenv_scale.core import format as text_of
-from pytest_openenv_scale.core.cell_verdict import error_words
-from pytest_openenv_scale.core.grammar import format_number
-from pytest_openenv_scale.core.manifest import SweepRecord
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.summary import CellSummary
-from pytest_openenv_scale.core.view import CurveView, SweepView
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content.tables import proxy_use_sentence, spread_sentences
+from pytest_openenv_scale.reporting.content.wording import Column, Row, chosen, rows_of, seconds
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.verdict.evidence import error_words
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from . import phrases
-from .columns import Column, Row, chosen, rows_of, seconds
-from .spread import proxy_use_sentence, spread_sentences
-from .text import DEFAULT_WIDTH, Line, Page, collapse, cut
+from .page import DEFAULT_WIDTH, Line, Page
 
 _ROW_MARKUP: dict[str, dict[str, bool]] = {"✓": {}, "✗": {"red": True}, "?": {"yellow": True}}
 
@@ -87,21 +88,21 @@ def _block(page: Page, record: SweepRecord, view: CurveView, log: int, told: set
     _heading(page, record, view)
     if rows:
         _table(page, view, rows)
-    notes = [note for note in (phrases.repetitions_note(rows), phrases.few_note(rows)) if note]
+    notes = [note for note in (wording.repetitions_note(rows), wording.few_note(rows)) if note]
     page.say("; ".join(notes), light=True)
     for sentence in spread_sentences(view):
         page.say(sentence)
     page.say(proxy_use_sentence(view) or "", light=True)
-    page.say(phrases.max_batch_sentence(view.verdict), bold=True)
-    page.say(phrases.first_broken(view.verdict) or "")
+    page.say(wording.max_batch_sentence(view.verdict), bold=True)
+    page.say(wording.first_broken(view.verdict) or "")
     for found in view.verdict.refused:
-        page.say(phrases.refusal(found))
+        page.say(wording.refusal(found))
     _verdict(page, view)
     _evidence(page, record, view, log, told)
 
 
 def _heading(page: Page, record: SweepRecord, view: CurveView) -> None:
-    facts, test = page.fit(phrases.curve_facts(record, view.curve)), page.fit(collapse(record.test))
+    facts, test = page.fit(wording.curve_facts(record, view.curve)), page.fit(collapse(record.test))
     gap = page.width - len(facts) - len(test)
     if gap >= 2:
         page.verbatim(f"{facts}{' ' * gap}{test}", bold=True)
@@ -149,8 +150,8 @@ def _fitting(page: Page, columns: list[Column], rows: Sequence[Row]) -> tuple[li
 
 def _verdict(page: Page, view: CurveView) -> None:
     outcome = view.verdict.outcome
-    page.say(f"{phrases.MARKS[outcome]} {view.verdict.headline}", bold=True, **{phrases.COLOURS[outcome]: True})
-    for reason in phrases.remarks(view.verdict):
+    page.say(f"{wording.MARKS[outcome]} {view.verdict.headline}", bold=True, **{wording.COLOURS[outcome]: True})
+    for reason in wording.remarks(view.verdict):
         page.say(reason.text, indent=4)
 
 
@@ -158,27 +159,27 @@ def _evidence(page: Page, record: SweepRecord, view: CurveView, log: int, told: 
     """Add the end of the server's log, unless it was `told` already, and the command that measures again."""
     if view.verdict.outcome is Outcome.MET:
         return
-    tail = phrases.log_of(view.summaries, log)
+    tail = wording.log_of(view.summaries, log)
     if tail and "\n".join(tail) not in told:
         told.add("\n".join(tail))
         page.say(f"server log, last {text_of.count_of(len(tail), 'line')}:")
         for line in tail:
             page.verbatim(f"    {line}", light=True)
-    command = phrases.rerun(record, view.curve)
+    command = wording.rerun(record, view.curve)
     if command:
         page.verbatim(f"  rerun: {command}")
 
 
 def _failure(page: Page, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
     page.say(view.verdict.headline, indent=0)
-    page.say(phrases.curve_facts(record, view.curve))
-    page.say(phrases.max_batch_sentence(view.verdict))
-    page.say(phrases.first_broken(view.verdict) or "")
-    page.say(phrases.by_repetition(view) or "")
-    for reason in phrases.remarks(view.verdict):
+    page.say(wording.curve_facts(record, view.curve))
+    page.say(wording.max_batch_sentence(view.verdict))
+    page.say(wording.first_broken(view.verdict) or "")
+    page.say(wording.by_repetition(view) or "")
+    for reason in wording.remarks(view.verdict):
         page.say(reason.text)
     for found in view.verdict.refused:
-        page.say(phrases.refusal(found))
+        page.say(wording.refusal(found))
     for error in _errors_of(view):
         page.say(f"failed: {error}")
     _evidence(page, record, view, log, told)
@@ -190,4 +191,4 @@ def _errors_of(view: CurveView) -> list[str]:
         return []
     batch = view.verdict.infeasible_min
     cells = [summary for summary in view.summaries if summary.errors and batch in (None, summary.batch)]
-    return [phrases.error_sentence(error) for error in cells[0].errors[:3]] if cells else []
+    return [wording.error_sentence(error) for error in cells[0].errors[:3]] if cells else []

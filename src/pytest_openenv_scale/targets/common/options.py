@@ -1,14 +1,20 @@
-"""The `key=value` part of a target specification: which keys there are, and their values."""
+"""What a target is given: its context, and the `key=value` part of its specification."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, nearest, parse_count, shown
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import nearest, parse_count, shown
+from pytest_openenv_scale.core.target_spec import TargetSpec
 
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
+_LEAST_MEMORY = 6 * 1024**2
 _VARIABLE = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)")
 
 Parser = Callable[[str, str], Any]
@@ -97,3 +103,57 @@ def read_options(spec: TargetSpec, parsers: Mapping[str, Parser], *, env: bool =
             listed = "" if hint.startswith("; write one of") else f" (keys: {', '.join(known)})"
             raise GrammarError(f"{name} has no key {key!r}{hint}{listed}")
     return TargetOptions(values, variables)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class TargetContext:
+    """The run a target is opened for.
+
+    `largest_batch` is the most sessions any cell will ask for (backlogs are sized to it), `root` the
+    directory whose `openenv.yaml` counts, `log_path` where a started server's output goes (None: an
+    unnamed temporary file), `modes` the protocols that will be spoken. `headers` are sent with every
+    request and never shown. `run_id` names the run on what is started outside this process (None: none).
+    `say` shows a line of what goes on while a target opens, such as a build's output.
+    """
+
+    root: Path
+    largest_batch: int = 1
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    log_path: Path | None = None
+    modes: tuple[str, ...] = ("ws",)
+    run_id: str | None = None
+    say: Callable[[str], None] = field(default=_say_nothing, repr=False)
+
+
+def cpus(value: str, what: str) -> float:
+    """Parse a number of processors, of which half ones may be given too."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 4096:
+        raise GrammarError(f"{what} must be a number of processors of at least 0.01, got {value!r}; write 2 or 0.5")
+    return number
+
+
+def memory(value: str, what: str) -> int:
+    """Parse bytes as docker writes them: "512m", "2g"."""
+    found = _MEMORY.fullmatch(value)
+    number = float(found[1]) * 1024 ** "kmgt".index(found[2].lower()) * 1024 if found and found[2] else 0
+    number = float(found[1]) if found and not found[2] else number
+    if number < _LEAST_MEMORY:
+        raise GrammarError(f"{what} must be at least 6m, the least an engine allows, got {value!r}; write 512m or 2g")
+    return int(number)
+
+
+def format_memory(memory: int) -> str:
+    """Return bytes as docker writes them: "512m", "2g"."""
+    for power, unit in ((3, "g"), (2, "m"), (1, "k")):
+        whole = memory / 1024**power
+        if whole >= 1 and math.isclose(whole, round(whole, 2)):
+            return f"{round(whole, 2):g}{unit}"
+    return str(memory)

@@ -1,6 +1,6 @@
 """Ties a process to the one that started it, then becomes the command it was given.
 
-Run by path (`python -I tether.py --parent PID --nofile N -- COMMAND…`) so that nothing runs between fork
+Run by path (`python -I parent_death.py --parent PID --nofile N -- COMMAND…`) so that nothing runs between fork
 and exec in the parent, which may have threads. On Linux the kernel sends SIGKILL (or another signal, with
 `--signal`) to the command when the thread that started it ends, however it ends (`PR_SET_PDEATHSIG` survives
 exec); elsewhere only an orderly end of the parent stops the command.

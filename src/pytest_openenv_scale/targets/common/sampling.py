@@ -1,14 +1,20 @@
-"""What a server's processes use: CPU, memory, threads and descriptors of a process tree."""
+"""What a server uses: its process tree, the processes behind a URL, a container's control group."""
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
+
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 class ProcessSampler:
@@ -119,3 +125,94 @@ def _is_zombie(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return True
+
+
+_ROOT = Path("/sys/fs/cgroup")
+_CONTROLLERS = ("cpuacct", "memory", "pids")
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """The folders of one group by controller: three in version 1, three times the same in version 2."""
+
+    cpuacct: Path
+    memory: Path
+    pids: Path
+    unified: bool
+
+    def sample(self, at_s: float) -> ServerSample | None:
+        """Return CPU seconds, memory without the cache the kernel would give back, and tasks; None once it is gone."""
+        try:
+            if self.unified:
+                cpu_seconds = _table(self.cpuacct / "cpu.stat")["usage_usec"] / 1e6
+                used, cache = "memory.current", "inactive_file"
+            else:
+                cpu_seconds = _number(self.cpuacct / "cpuacct.usage") / 1e9
+                used, cache = "memory.usage_in_bytes", "total_inactive_file"
+            memory = _number(self.memory / used) - _table(self.memory / "memory.stat").get(cache, 0)
+            tasks = _number(self.pids / "pids.current")
+        except (OSError, ValueError, KeyError):
+            return None
+        return ServerSample(at_s=at_s, cpu_seconds=cpu_seconds, rss_bytes=max(memory, 0), threads=tasks)
+
+
+def control_group(pid: int, identity: str, *, root: Path = _ROOT, proc: Path = Path("/proc")) -> ControlGroup | None:
+    """Return the group of process `pid`, or None where it is not that of container `identity` or cannot be read.
+
+    An engine in a virtual machine gives numbers that are somebody else's here.
+    """
+    try:
+        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    found: dict[str, Path] = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if identity in path:
+            for name in controllers.split(","):
+                found[name] = root / name / path.lstrip("/")
+    if "" in found and not any(name in found for name in _CONTROLLERS):
+        folder = root / found[""].relative_to(root)
+        return ControlGroup(folder, folder, folder, unified=True) if folder.is_dir() else None
+    if not all(name in found and found[name].is_dir() for name in _CONTROLLERS):
+        return None
+    return ControlGroup(found["cpuacct"], found["memory"], found["pids"], unified=False)
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _table(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+class LocalServers:
+    """The processes behind loopback URLs, as far as this user may see them; else nothing."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        parts = [urlsplit(url) for url in urls]
+        ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
+        pids = [pid for port in ports for pid in listening_processes(port)]
+        self._sampler = ProcessSampler(pids) if pids else None
+
+    def sample(self) -> ServerSample | None:
+        """Return what they use now, or None where that cannot be read."""
+        return self._sampler.sample() if self._sampler else None
+
+    def exit_status(self) -> str | None:
+        """Say that they ended, or None while one runs or where that is unknown."""
+        return "ended" if self._sampler and not self._sampler.running() else None
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _DEFAULT_PORTS[parts.scheme]

@@ -16,10 +16,11 @@ from typing import BinaryIO, Self
 
 import psutil
 
-from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
-from pytest_openenv_scale.core.last_words import in_words, read_tail
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.files import in_words, read_tail
 
-from . import tether
+from . import parent_death
 from .sampling import ProcessSampler
 
 _FOLLOW_S = 1.0
@@ -29,7 +30,7 @@ _FOLLOW_S = 1.0
 class ServerProcess:
     """A command in a session of its own, its output in one log, ended together with whatever it started.
 
-    The command dies with this process even when that is killed (see `tether`). `nofile` sets its soft
+    The command dies with this process even when that is killed (see `parent_death`). `nofile` sets its soft
     limit of open descriptors; by default that is raised to the hard limit. Without `log_path` the log
     is an unnamed temporary file. `stop_s` is how many seconds the command gets to end after SIGTERM.
     `orphaned_by` is the signal it gets where this process dies: SIGTERM for one that cleans up by itself.
@@ -128,7 +129,7 @@ class ServerProcess:
             self._close_log()
 
     def _spawn(self) -> None:
-        tied = [sys.executable, "-I", tether.__file__, "--parent", str(os.getpid())]
+        tied = [sys.executable, "-I", parent_death.__file__, "--parent", str(os.getpid())]
         tied += ["--signal", str(int(self._orphaned_by))]
         if self._nofile is not None:
             tied += ["--nofile", str(self._nofile)]

@@ -14,14 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.leftovers import orderly, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
 
-from .cgroup import ControlGroup, control_group
-from .engine import Engine, explained, is_not_found
-from .engine_answers import exit_words, memory_words, read_stats
-from .owner import owner_label
-from .sampling import ProcessSampler
-from .termination import orderly, uninterrupted
+from .engine import Engine, exit_words, explained, is_not_found, memory_words, read_stats
 
 RUN_LABEL = "openenv-scale.run"
 OWNER_LABEL = "openenv-scale.owner"

@@ -1,68 +1,44 @@
-"""`docker[:IMAGE|:PATH]`: an environment in a container, on the engine that DOCKER_HOST or docker's context names."""
+"""`docker[:IMAGE|:PATH]`: an environment in a container; and the containers of killed runs are removed."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.targets.common import options as common_options
+from pytest_openenv_scale.targets.common.leftovers import is_alive, orderly
+from pytest_openenv_scale.targets.common.options import TargetContext, cpus, format_memory, memory
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
 
-from . import keys
-from .container import Container, ContainerOptions, Network
-from .context import TargetContext
-from .engine import Engine
-from .engine_answers import format_memory
-from .images import PULL, ImageSource, obtain_image
-from .ready import START_S, wait_until_ready
-from .termination import orderly
+from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, Network
+from .engine import Engine, is_not_found
+from .image import PULL, ImageSource, obtain_image
 
 _WORKERS, _MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
-_LEAST_MEMORY = 6 * 1024**2
 _BUILD_ARGUMENT = re.compile(r"build\.([A-Za-z_][A-Za-z0-9_]*)")
-
-
-def cpus(value: str, what: str) -> float:
-    """Parse a number of processors, of which half ones may be given too."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0.01 <= number <= 4096:
-        raise GrammarError(f"{what} must be a number of processors of at least 0.01, got {value!r}; write 2 or 0.5")
-    return number
-
-
-def memory(value: str, what: str) -> int:
-    """Parse bytes as docker writes them: "512m", "2g"."""
-    found = _MEMORY.fullmatch(value)
-    number = float(found[1]) * 1024 ** "kmgt".index(found[2].lower()) * 1024 if found and found[2] else 0
-    number = float(found[1]) if found and not found[2] else number
-    if number < _LEAST_MEMORY:
-        raise GrammarError(f"{what} must be at least 6m, the least an engine allows, got {value!r}; write 512m or 2g")
-    return int(number)
-
-
 _KEYS = {
-    "workers": keys.count,
-    "max_envs": keys.count,
-    "port": keys.port,
+    "workers": common_options.count,
+    "max_envs": common_options.count,
+    "port": common_options.port,
     "cpus": cpus,
     "memory": memory,
-    "pull": keys.one_of(*PULL),
-    "nofile": keys.count,
-    "network": keys.one_of("auto", "host", "publish"),
-    "gpu": keys.text,
-    "wheels": keys.text,
-    "label": keys.text,
-    "cores": keys.count,
-    "hardware": keys.text,
+    "pull": common_options.one_of(*PULL),
+    "nofile": common_options.count,
+    "network": common_options.one_of("auto", "host", "publish"),
+    "gpu": common_options.text,
+    "wheels": common_options.text,
+    "label": common_options.text,
+    "cores": common_options.count,
+    "hardware": common_options.text,
 }
 
 
@@ -72,7 +48,7 @@ class DockerTarget:
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         arguments = {found[1]: text for key, text in spec.options if (found := _BUILD_ARGUMENT.fullmatch(key))}
         plain = replace(spec, options=tuple(pair for pair in spec.options if not _BUILD_ARGUMENT.fullmatch(pair[0])))
-        self._given = keys.read_options(plain, _KEYS, env=True)
+        self._given = common_options.read_options(plain, _KEYS, env=True)
         self._context = context
         self.spec = redact_target(spec)
         self.source = ImageSource(
@@ -185,3 +161,45 @@ class DockerTarget:
                 elsewhere = f"it was told {told}: write port= if it listens elsewhere"
                 message = f"target {self.spec}: the container at {message}; {elsewhere}"
             raise TargetError(container.with_log(message)) from None
+
+
+def collect_containers(*, dry_run: bool = False) -> list[str]:
+    """Remove the containers whose run is gone and return a line for each; `dry_run` only looks.
+
+    What belongs to a process that may still run, here or on another machine, stays.
+
+    Raises:
+        TargetError: no engine answers, or it refuses.
+    """
+    engine = Engine.connect("docker")
+    with contextlib.closing(engine):
+        containers: list[Any] = engine.asked(
+            engine.client.containers.list,
+            "list its containers",
+            all=True,
+            ignore_removed=True,
+            filters={"label": OWNER_LABEL},
+        )
+        left = [container for container in containers if not is_alive(container.labels.get(OWNER_LABEL, ""))]
+        return [_line(container) for container in left if dry_run or _remove(engine, container)]
+
+
+def _remove(engine: Engine, container: Any) -> bool:
+    """Remove one; False where it is gone already."""
+
+    def remove() -> bool:
+        try:
+            container.remove(force=True, v=True)
+        except Exception as error:
+            if is_not_found(error):
+                return False
+            raise
+        return True
+
+    return bool(engine.asked(remove, f"remove the container {container.name}"))
+
+
+def _line(container: Any) -> str:
+    run = container.labels.get(RUN_LABEL) or "unknown"
+    image = container.attrs.get("Config", {}).get("Image", "")
+    return f"container {container.name} of {image} (run {run})"

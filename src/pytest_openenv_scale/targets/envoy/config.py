@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .deployed import deploy_file
+from pytest_openenv_scale.targets.common.files import deploy_file
 
 Policy = Literal["round_robin", "least_request"]
 TEMPLATE = "envoy/envoy.yaml.j2"

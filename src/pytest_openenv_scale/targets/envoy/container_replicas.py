@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
+from pytest_openenv_scale.targets.docker.engine import Engine
+from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 
-from .container import Container, ContainerOptions
-from .context import TargetContext
-from .engine import Engine
-from .envoy_config import Backend
-from .envoy_replicas import numbered, replica_address, resolved, sum_samples
-from .images import ImageSource, obtain_image
-from .ready import START_S, wait_until_ready
+from .config import Backend
+from .replicas import numbered, replica_address, resolved, sum_samples
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
-from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
-from pytest_openenv_scale.server.settings import usable_cores
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
+from pytest_openenv_scale.targets.common.sampling import LocalServers
+from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
 
-from .application import ServedApplication, ServerOptions
-from .context import TargetContext
-from .diagnose import server_name
-from .envoy_config import Backend
-from .ready import ATTACH_RETRY_S, ATTACH_S, wait_until_ready
-from .url import LocalServers
+from .config import Backend
 
 _FIRST_ADDRESS = ipaddress.IPv4Address("127.0.0.2")
 

@@ -15,18 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.grammar import GrammarError
-from pytest_openenv_scale.server.settings import bracketed, usable_cores
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.system import bracketed, usable_cores
+from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, is_app_name
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.sampling import listening_processes
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from .appload import SAYS
-from .context import TargetContext
 from .launch import command
-from .openenv_yaml import MANIFEST, app_of, is_app_name
-from .process import ServerProcess
-from .ready import START_S, wait_until_ready
-from .sampling import listening_processes
-from .serving import PATH_VARIABLE, Serving, bind, largest_backlog, workers_up
+from .serving import PATH_VARIABLE, SAYS, Serving, bind, largest_backlog, workers_up
 
 BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"

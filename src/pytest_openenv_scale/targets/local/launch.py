@@ -29,7 +29,7 @@ def command(serving: Serving, descriptor: int) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Serve as the arguments say and return the exit code."""
-    parser = argparse.ArgumentParser(prog="pytest_openenv_scale.targets.launch")
+    parser = argparse.ArgumentParser(prog="pytest_openenv_scale.targets.local.launch")
     parser.add_argument("--app", required=True)
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--server", choices=SERVERS, required=True)

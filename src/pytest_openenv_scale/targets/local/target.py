@@ -9,26 +9,27 @@ from types import TracebackType
 from typing import Any
 
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target
-from pytest_openenv_scale.server.settings import usable_cores
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.options import TargetContext
 
-from . import keys
 from .application import ServedApplication, ServerOptions, backlog_notes, check_options
-from .context import TargetContext
 from .serving import SERVERS
 
 _KEYS = {
-    "app": keys.text,
-    "server": keys.one_of(*SERVERS),
-    "workers": keys.count,
-    "max_envs": keys.count,
-    "port": keys.port,
-    "host": keys.text,
-    "label": keys.text,
-    "cores": keys.count,
-    "hardware": keys.text,
-    "nofile": keys.count,
-    "limit_concurrency": keys.count,
+    "app": options.text,
+    "server": options.one_of(*SERVERS),
+    "workers": options.count,
+    "max_envs": options.count,
+    "port": options.port,
+    "host": options.text,
+    "label": options.text,
+    "cores": options.count,
+    "hardware": options.text,
+    "nofile": options.count,
+    "limit_concurrency": options.count,
 }
 
 
@@ -41,7 +42,7 @@ class LocalTarget:
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
-        self._given = keys.read_options(spec, _KEYS, env=True)
+        self._given = options.read_options(spec, _KEYS, env=True)
         self._context = context
         self._life = ExitStack()
         if self._given.text("app") and spec.argument:

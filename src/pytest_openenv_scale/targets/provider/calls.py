@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_openenv_scale.core.grammar import nearest
+from pytest_openenv_scale.core.parsing import nearest
 
 _START = ("start_container", "start")
 _STOP = ("stop_container", "stop")

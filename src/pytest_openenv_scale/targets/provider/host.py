@@ -19,10 +19,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
-from pytest_openenv_scale.core.grammar import names_secret
 from pytest_openenv_scale.core.own_process import import_named, standard_library_first
+from pytest_openenv_scale.core.target_spec import names_secret
 
-from .provider_calls import Asked, Calls, ProviderError, plan_calls, takes_base_url
+from .calls import Asked, Calls, ProviderError, plan_calls, takes_base_url
 
 ENDS = signal.SIGTERM
 """What ends the process: it stops the provider then."""
@@ -219,7 +219,7 @@ def secret_values(asked: Asked) -> frozenset[str]:
 
 def main(arguments: list[str]) -> None:
     """Run one order until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="pytest_openenv_scale.targets.provider_host")
+    parser = argparse.ArgumentParser(prog="pytest_openenv_scale.targets.provider.host")
     parser.add_argument("--fd", type=int, required=True)
     signals = _Signals()
     signals.listen()

@@ -13,27 +13,29 @@ from typing import Any, TextIO
 
 import psutil
 
-from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, TargetError
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.server.settings import usable_cores
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.sampling import ProcessSampler
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from . import keys, provider_host
-from .context import TargetContext
-from .openenv_yaml import MANIFEST, is_app_name
-from .process import ServerProcess
-from .provider_calls import Asked
-from .provider_host import Order
-from .ready import START_S, wait_until_ready
-from .sampling import ProcessSampler
+from . import host
+from .calls import Asked
+from .host import Order
 
 _KEYS = {
-    "label": keys.text,
-    "cores": keys.count,
-    "hardware": keys.text,
-    "replicas": keys.count,
-    "workers": keys.count,
-    "max_envs": keys.count,
+    "label": options.text,
+    "cores": options.count,
+    "hardware": options.text,
+    "replicas": options.count,
+    "workers": options.count,
+    "max_envs": options.count,
 }
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
 _START_S = 900.0
@@ -63,7 +65,7 @@ class ProviderTarget:
             )
         self._class = spec.argument
         ours = tuple((key, text) for key, text in spec.options if key in _KEYS or key.startswith("env."))
-        self._given = keys.read_options(replace(spec, options=ours), _KEYS, env=True)
+        self._given = options.read_options(replace(spec, options=ours), _KEYS, env=True)
         self._arguments = {key: text for key, text in spec.options if (key, text) not in ours}
         self._life = ExitStack()
 
@@ -119,13 +121,13 @@ class ProviderTarget:
         talk = life.enter_context(life.enter_context(ours).makefile("rw", encoding="utf-8"))
         with theirs:
             process = ServerProcess(
-                command(provider_host.__name__, "--fd", str(theirs.fileno())),
+                command(host.__name__, "--fd", str(theirs.fileno())),
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},  # What it prints is in the log when somebody looks.
                 cwd=self._context.root,
                 log_path=self._context.log_path,
                 pass_fds=[theirs.fileno()],
                 stop_s=_STOP_S * (self._given.count("replicas") or 1),
-                orphaned_by=provider_host.ENDS,
+                orphaned_by=host.ENDS,
             )
             process.start()
         life.callback(_stop, process, talk)

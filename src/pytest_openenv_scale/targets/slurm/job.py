@@ -1,4 +1,4 @@
-"""The life of what serves on Slurm: a job of our own, or a script in an allocation; ended on every way out."""
+"""The life of what serves on Slurm: a job of our own or a script in an allocation; ended on every way out, or later."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.leftovers import is_alive, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from .owner import owner_label
-from .process import ServerProcess
-from .slurm_command import SlurmError, call
-from .slurm_jobs import Job, JobReader
-from .slurm_nodes import unusable_nodes
-from .slurm_pending import is_hopeless, refusal_remedy, remedy, waiting_words
-from .slurm_scripts import last_complaint
-from .termination import uninterrupted
+from .job_info import Job, JobReader, SlurmError, call, is_hopeless, refusal_remedy, remedy, waiting_words
+from .nodes import unusable_nodes
+from .spec import OWNER, default_folder, last_complaint
 
 OWNER_FILE = "owner"
 LOG_FILE = "job.log"
@@ -324,3 +321,50 @@ def with_log(message: str, folder: JobFolder) -> str:
     complaint, log = folder.complaint(), folder.tail(LOG_FILE, 20)
     said = f"{message}: {complaint}" if complaint else message
     return f"{said}\nthe job's output ends:\n{log}" if log.strip() else said
+
+
+def collect_jobs(*, dry_run: bool = False) -> list[str]:
+    """Cancel the jobs whose run is gone and return a line for each leftover; `dry_run` only looks.
+
+    What belongs to a process that may still run, here or on another machine, stays.
+
+    Raises:
+        TargetError: there is no Slurm here, or it does not answer.
+    """
+    folders = _abandoned_folders()
+    jobs = [
+        (number, name)
+        for number, name, owner in parse_jobs(
+            call("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%k")
+        )
+        if not is_alive(owner)
+    ]
+    if not dry_run:
+        for number, _ in jobs:
+            call("scancel", "--quiet", number)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    return [f"Slurm job {number} ({name})" for number, name in jobs] + [f"logs of a job {path}" for path in folders]
+
+
+def parse_jobs(text: str) -> list[tuple[str, str, str]]:
+    """Read `squeue --format=%i|%j|%k`: number, name and owner of each job that one of our runs submitted."""
+    found: list[tuple[str, str, str]] = []
+    for line in text.splitlines():
+        number, _, rest = line.strip().partition("|")
+        name, _, comment = rest.rpartition("|")
+        if comment.startswith(OWNER):
+            found.append((number, name, comment.removeprefix(OWNER).strip()))
+    return found
+
+
+def _abandoned_folders() -> list[Path]:
+    folders = [owner.parent for owner in default_folder().glob(f"job-*/{OWNER_FILE}")]
+    return sorted(folder for folder in folders if not is_alive(_read(folder / OWNER_FILE)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

@@ -1,17 +1,18 @@
-"""What Slurm tells of a job: its state and why, its nodes, how it ended; from JSON or from text."""
+"""Slurm's own programs, and what they tell of a job: its state, why it waits, its nodes, how it ended."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from pytest_openenv_scale.core.last_words import in_words
-
-from .slurm_command import SlurmError, call
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.files import in_words
 
 _LARGE = 4 * 1024**2
 """Characters beyond which `squeue --json` is not asked again: older ones list every job of the cluster each time."""
@@ -211,3 +212,120 @@ def _moment(text: str) -> datetime | None:
         return datetime.fromisoformat(text)
     except ValueError:
         return None
+
+
+_CALL_S = 60.0
+"""Seconds a program of Slurm's gets: a busy controller lets it wait."""
+
+_PREFIX = re.compile(r"^(?:\w+: )?(?:error|fatal): ")
+_SHOWN = 3
+
+
+class SlurmError(TargetError):
+    """A program of Slurm's is missing or failed; one line, in its own words."""
+
+
+def call(*command: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run a program of Slurm's and return what it prints; `env` is added to the environment.
+
+    It runs in a session of its own: a Ctrl-C at the terminal is for us to handle, not for it.
+
+    Raises:
+        SlurmError: it is not there, failed, or did not answer within a minute.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin or "",
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_CALL_S,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise SlurmError(
+            f"target slurm: there is no {command[0]} on PATH; run this on a login node of the cluster, "
+            "or load its Slurm module first"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"target slurm: {command[0]} did not answer within {_CALL_S:.0f} s") from None
+    except OSError as error:
+        raise SlurmError(f"target slurm: {command[0]} cannot be run: {error.strerror}") from None
+    if done.returncode:
+        raise SlurmError(f"target slurm: {command[0]}: {first_words(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def first_words(text: str) -> str:
+    """Return what a program of Slurm's said as one line, without its own name on each."""
+    lines = [_PREFIX.sub("", line.strip()) for line in text.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(lines[:_SHOWN])) or "it failed and said nothing"
+
+
+_HOPELESS = (
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "BadConstraints",
+    "AccountNotAllowed",
+    "AccountingPolicy",
+    "InvalidAccount",
+    "InvalidQOS",
+    "QOSNotAllowed",
+    "JobHeldAdmin",
+    "JobHeldUser",
+    "DependencyNeverSatisfied",
+)
+_REMEDIES = (
+    ("PartitionNodeLimit", "the partition has not as many nodes to give: write fewer nodes=, or another partition="),
+    ("PartitionTimeLimit", "the partition allows less time: write a shorter time="),
+    ("BadConstraints", "no node meets it: see sinfo --Node --long, and change constraint=, mem= or cpus_per_task="),
+    ("Account", "write another account="),
+    ("InvalidAccount", "write another account="),
+    ("QOS", "write another qos=, or wait until its limit has room"),
+    ("Assoc", "your account's limit is reached: wait until its other jobs are over"),
+    ("JobHeld", "somebody holds it: scontrol release"),
+    ("ReqNodeNotAvail", "nodes are drained, down or reserved: see sinfo --list-reasons, and write fewer nodes="),
+    ("Nodes required", "nodes are drained, down or reserved: see sinfo --list-reasons, and write fewer nodes="),
+    ("Partition", "the partition takes no jobs now: see sinfo, and write another partition="),
+    ("Reservation", "nodes are reserved: see scontrol show reservation"),
+    ("Resources", "the cluster is busy: wait longer (pending_timeout=), or ask for less"),
+    ("Priority", "other jobs come first: wait longer (pending_timeout=), or ask for less"),
+)
+
+
+_REFUSALS = (
+    ("partition", "write partition=NAME; sinfo lists them"),
+    ("account", "write account=NAME; sacctmgr show associations user=$USER lists yours"),
+    ("qos", "write another qos=; sacctmgr show qos lists them"),
+    ("time limit", "write a shorter time=; sinfo --format='%P %l' shows each partition's longest"),
+    ("memory", "write a smaller mem="),
+    ("feature", "write another constraint=; sinfo --format='%N %f' shows what nodes offer"),
+    ("More processors", "write fewer nodes= or cpus_per_task=, or another partition=; sinfo shows what there is"),
+    ("node", "write fewer nodes= or cpus_per_task=, or another partition=; sinfo shows what there is"),
+)
+
+
+def refusal_remedy(said: str) -> str:
+    """Return what helps where sbatch refuses a job, "" where nothing is known."""
+    found = (text for word, text in _REFUSALS if word.lower() in said.lower())
+    return "".join(f": {text}" for text in [next(found, "")] if text)
+
+
+def is_hopeless(job: Job) -> bool:
+    """Say whether a pending job will not start without somebody changing something."""
+    return any(job.reason.startswith(word) for word in _HOPELESS)
+
+
+def remedy(job: Job) -> str:
+    """Return what helps a job that is pending, by Slurm's reason."""
+    found = (text for word, text in _REMEDIES if job.reason.startswith(word))
+    return next(found, f"see scontrol show job {job.id}, and wait longer with pending_timeout=")
+
+
+def waiting_words(job: Job) -> str:
+    """Return the live line of a job that waits: "pending: Resources (expected to start at 14:02)"."""
+    start = f" (expected to start at {job.starts_at:%H:%M})" if job.starts_at else ""
+    return f"pending: {job.reason or 'not looked at yet'}{start}"

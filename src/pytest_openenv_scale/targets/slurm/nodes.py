@@ -7,11 +7,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.server.settings import bracketed
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import bracketed
 
-from .slurm_command import SlurmError, call
-from .slurm_jobs import parse_fields
+from .job_info import SlurmError, call, parse_fields
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The text of a Slurm target: its keys, which go together, and the job they ask for."""
+"""The text of a Slurm target: its keys, the job they ask for, and the scripts of deploy/slurm that run it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, parse_seconds
-
-from . import keys
-from .application import ServerOptions, check_options
-from .envoy_config import Policy, backlog_for, breaker_for
-from .openenv_yaml import MANIFEST, app_of
-from .serving import SERVERS
-from .slurm_scripts import SlurmRequest
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import parse_seconds
+from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.targets.common import options as common_options
+from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, deploy_file
+from pytest_openenv_scale.targets.envoy.config import Policy, backlog_for, breaker_for
+from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
+from pytest_openenv_scale.targets.local.serving import SERVERS
 
 EnvoyPlace = Literal["node", "client"]
 
@@ -63,27 +63,27 @@ def _extra(value: str, what: str) -> tuple[str, ...]:
     return tuple(options)
 
 
-_SERVING_KEYS: Mapping[str, keys.Parser] = {
-    "nodes": keys.count,
-    "app": keys.text,
-    "server": keys.one_of(*SERVERS),
-    "workers": keys.count,
-    "max_envs": keys.count,
-    "port": keys.port,
-    "python": keys.text,
-    "envoy": keys.one_of("node", "client"),
-    "envoy_port": keys.port,
-    "lb": keys.one_of("round_robin", "least_request"),
+_SERVING_KEYS: Mapping[str, common_options.Parser] = {
+    "nodes": common_options.count,
+    "app": common_options.text,
+    "server": common_options.one_of(*SERVERS),
+    "workers": common_options.count,
+    "max_envs": common_options.count,
+    "port": common_options.port,
+    "python": common_options.text,
+    "envoy": common_options.one_of("node", "client"),
+    "envoy_port": common_options.port,
+    "lb": common_options.one_of("round_robin", "least_request"),
     "start_timeout": _seconds,
-    "dir": keys.text,
-    "label": keys.text,
-    "hardware": keys.text,
-    "cores": keys.count,
+    "dir": common_options.text,
+    "label": common_options.text,
+    "hardware": common_options.text,
+    "cores": common_options.count,
 }
 _PLAIN_DIRECTIVES = ("partition", "account", "qos", "constraint", "mem")
-_JOB_KEYS: Mapping[str, keys.Parser] = {
-    **dict.fromkeys(_PLAIN_DIRECTIVES, keys.text),
-    "cpus_per_task": keys.count,
+_JOB_KEYS: Mapping[str, common_options.Parser] = {
+    **dict.fromkeys(_PLAIN_DIRECTIVES, common_options.text),
+    "cpus_per_task": common_options.count,
     "time": _time,
     "extra": _extra,
     "pending_timeout": _seconds,
@@ -117,9 +117,9 @@ class SlurmSpec:
     """
 
     def __init__(self, spec: TargetSpec) -> None:
-        asked = keys.with_argument_as_option(spec)
-        parsers = {**_SERVING_KEYS, **_JOB_KEYS, "job": keys.count}
-        self.given = keys.read_options(asked, parsers, env=True)
+        asked = common_options.with_argument_as_option(spec)
+        parsers = {**_SERVING_KEYS, **_JOB_KEYS, "job": common_options.count}
+        self.given = common_options.read_options(asked, parsers, env=True)
         self.job = self.given.count("job")
         if self.job is not None and self.job_keys:
             raise GrammarError(
@@ -244,3 +244,77 @@ def default_folder() -> Path:
     """Return the folder jobs' logs go below: in the user's cache, as home folders are what nodes most likely share."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "openenv-scale" / "slurm"
+
+
+SINGLE, MULTI = "slurm/serve_single.sbatch", "slurm/serve_multi.sbatch"
+SERVES = "slurm/serve_multi.sh"
+"""What both hand over to."""
+
+_SETTINGS_GO_AFTER = "set -euo pipefail"
+_COMPLAINT = re.compile(r"^serve_(?:multi\.sh|(?:single|multi)\.sbatch): (.+)$", re.MULTILINE)
+_SETTING = re.compile(r'export ([A-Z_]+)="?(.*?)"?')
+
+
+@dataclass(frozen=True)
+class SlurmRequest:
+    """What a job is submitted with.
+
+    Each of `directives` is an option of sbatch ("--nodes=2"); `knobs` are the variables that `serve_multi.sh --help`
+    lists, without secrets, as Slurm keeps what is submitted. Without `envoy`, clients get the addresses of all servers.
+    """
+
+    nodes: int = 1
+    directives: tuple[str, ...] = ()
+    knobs: Mapping[str, str] = field(default_factory=dict[str, str])
+    envoy: bool = True
+
+
+def render(request: SlurmRequest) -> str:
+    """Return the script to submit: that of deploy/slurm for as many nodes, with these directives and settings.
+
+    Raises:
+        TargetError: the scripts are not installed.
+    """
+    return _filled(request, request.directives)
+
+
+def render_attached(request: SlurmRequest) -> str:
+    """Return the same for bash to run on this machine, in the allocation that SLURM_JOB_ID names.
+
+    Raises:
+        TargetError: the scripts are not installed.
+    """
+    return _filled(request, ())
+
+
+def script_name(request: SlurmRequest) -> str:
+    """Return which file below deploy/ a request is made of."""
+    return SINGLE if request.nodes == 1 else MULTI
+
+
+def _filled(request: SlurmRequest, directives: tuple[str, ...]) -> str:
+    # Slurm runs a copy of a script, which has to find the one it hands over to.
+    knobs = {**request.knobs, "OPENENV_SCRIPTS": str(deploy_file(SERVES).parent)}
+    if not request.envoy:
+        knobs["ENVOY"] = "none"
+    shebang, *lines = deploy_file(script_name(request)).read_text(encoding="utf-8").splitlines()
+    # What is said to somebody who edits the file goes with the directives it explains.
+    start = lines.index(_SETTINGS_GO_AFTER)
+    head = [shebang, *(f"#SBATCH {directive}" for directive in directives), _SETTINGS_GO_AFTER, ""]
+    settings = [f"export {name}={shlex.quote(knobs[name])}" for name in sorted(knobs)]
+    return "\n".join([*head, *settings, *lines[start + 1 :], ""])
+
+
+def read_connection(path: Path) -> dict[str, str] | None:
+    """Return the variables of a connection file, or None while there is none: it appears when all are healthy."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return {found[1]: found[2] for line in lines if (found := _SETTING.fullmatch(line))}
+
+
+def last_complaint(output: str) -> str | None:
+    """Return the last thing a job said was wrong, in its output, or None."""
+    found = _COMPLAINT.findall(output)
+    return found[-1] if found else None

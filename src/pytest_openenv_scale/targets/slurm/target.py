@@ -10,24 +10,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import TargetSpec, redact_target
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.targets.common.leftovers import orderly, owner_label
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.envoy.config import (
+    EnvoySettings,
+    backlog_for,
+    breaker_for,
+    envoys_needed,
+    threads_for,
+)
+from pytest_openenv_scale.targets.envoy.fleet import EnvoyFleet, find_envoy
+from pytest_openenv_scale.targets.envoy.front import Front
+from pytest_openenv_scale.targets.local.application import backlog_notes, find_application
 
-from .application import backlog_notes, find_application
-from .context import TargetContext
-from .envoy_config import EnvoySettings, backlog_for, breaker_for, envoys_needed, threads_for
-from .envoy_fleet import EnvoyFleet, find_envoy
-from .envoy_front import Front
-from .owner import owner_label
-from .slurm_command import call
-from .slurm_envoy import NodeEnvoy, OnNodes, reach_every_host
-from .slurm_job import AttachedScript, BatchJob, JobFolder, Serving, running_job
-from .slurm_jobs import Job
-from .slurm_nodes import Node, find_nodes, listed
-from .slurm_replicas import NodeServers
-from .slurm_scripts import read_connection, render, render_attached
-from .slurm_spec import OWNER, JobNames, Ports, SlurmSpec, default_folder
-from .termination import orderly
+from .job import AttachedScript, BatchJob, JobFolder, Serving, running_job
+from .job_info import Job, call
+from .nodes import Node, find_nodes, listed
+from .servers import NodeEnvoy, NodeServers, OnNodes, reach_every_host
+from .spec import OWNER, JobNames, Ports, SlurmSpec, default_folder, read_connection, render, render_attached
 
 _PORTS = range(20000, 32000)
 """Where ports are drawn from: below those the kernel gives to clients. Jobs that share a node must not meet."""
@@ -210,7 +213,7 @@ class SlurmTarget:
         return fleet
 
     def _threads(self, envoys: int) -> int:
-        from pytest_openenv_scale.server.settings import usable_cores
+        from pytest_openenv_scale.core.system import usable_cores
 
         return threads_for(usable_cores(), envoys)
 

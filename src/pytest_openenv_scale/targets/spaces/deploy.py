@@ -1,4 +1,4 @@
-"""What a Space is made of: the benchmark environment, a folder's application, or a folder with a Dockerfile."""
+"""What a Space is made of, and how it is made or brought up to date from that."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import yaml
 
-from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.formatting import size as size_text
+from pytest_openenv_scale.hub.access import HubError, hub_calls
+from pytest_openenv_scale.targets.common.files import app_of, deploy_file, is_app_name, write_own_wheel
 
-from .deployed import deploy_file
-from .openenv_yaml import app_of, is_app_name
-from .own_wheel import write_own_wheel
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 README, DOCKERFILE, REQUIREMENTS = "README.md", "Dockerfile", "requirements.txt"
 OURS = ("app/", "package/")
@@ -170,3 +172,99 @@ def _card(readme: bytes, name: str, port: int, *, force_port: bool = False) -> b
     body = text[matched.end() :] if matched else text
     shown = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
     return f"---\n{shown}---\n{body if body.startswith(chr(10)) else f'{chr(10)}{body}'}".encode()
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A Space after its deployment: its page, how many files it was made of and their bytes.
+
+    `created` says that it was not there before, `changed` that any of its files is another one now.
+    """
+
+    url: str
+    created: bool
+    changed: bool
+    files: int
+    size: int
+
+
+def create_or_update(
+    api: HfApi,
+    repo_id: str,
+    source: SpaceSource,
+    *,
+    private: bool = False,
+    hardware: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Deployed:
+    """Make a Space of these files, or bring one up to date; it builds by itself afterwards.
+
+    Files of an earlier deployment go from app/ and package/; other files of a Space that is there stay.
+    `hardware` and `variables` that are not given stay as they are. `say` is told what is uploaded.
+
+    Raises:
+        TargetError: the source cannot be served, the Hub refused, or the Space that is there is no Docker Space,
+            or public though `private` is asked for.
+    """
+    files = space_files(source, repo_id.partition("/")[2])
+    size = sum(map(len, files.values()))
+    say(f"spaces: uploading {source.says} to {repo_id}: {len(files)} files, {size_text(size)}")
+    with hub_calls(f"deploying to {repo_id}"):
+        created = not api.repo_exists(repo_id, repo_type="space")
+        if created:
+            api.create_repo(
+                repo_id,
+                repo_type="space",
+                space_sdk="docker",
+                private=private,
+                space_hardware=hardware,  # pyright: ignore[reportArgumentType]
+                space_variables=[{"key": name, "value": value} for name, value in (variables or {}).items()] or None,
+            )
+        else:
+            _check(api, repo_id, private=private)
+            _tell(api, repo_id, hardware, variables or {})
+        changed = _upload(api, repo_id, files)
+    return Deployed(f"{api.endpoint}/spaces/{repo_id}", created, changed, len(files), size)
+
+
+def _check(api: HfApi, repo_id: str, *, private: bool) -> None:
+    info = api.space_info(repo_id)
+    if info.sdk not in (None, "docker"):
+        raise HubError(f"{repo_id} is a {info.sdk} Space, not a Docker one; give another name, or delete it first")
+    if private and info.private is False:
+        raise HubError(
+            f"{repo_id} exists and is public, so nothing was deployed; "
+            "make it private in its settings, or leave out --private"
+        )
+
+
+def _tell(api: HfApi, repo_id: str, hardware: str | None, variables: Mapping[str, str]) -> None:
+    """Set what differs only: each change restarts the Space."""
+    known = api.get_space_variables(repo_id) if variables else {}
+    for name, value in variables.items():
+        if name not in known or known[name].value != value:
+            api.add_space_variable(repo_id, name, value)
+    if hardware is not None:
+        runtime = api.get_space_runtime(repo_id)
+        if hardware not in (runtime.requested_hardware, runtime.hardware if not runtime.requested_hardware else None):
+            api.request_space_hardware(repo_id, hardware)  # pyright: ignore[reportArgumentType]
+
+
+def _upload(api: HfApi, repo_id: str, files: Mapping[str, bytes]) -> bool:
+    """Commit what differs and say whether anything did."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    there = api.list_repo_files(repo_id, repo_type="space")
+    stale = [path for path in there if path.startswith(OURS) and path not in files and "serve.sh" in files]
+    before = api.space_info(repo_id).sha
+    done = api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationAdd(path, content) for path, content in files.items()),
+            *(CommitOperationDelete(path) for path in stale),
+        ],
+        commit_message="Deploy with openenv-scale",
+        repo_type="space",
+    )
+    return done.oid != before

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, names_secret, shown
-
-from . import keys
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
+from pytest_openenv_scale.targets.common import options
 
 WORKERS, MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
 FREE = "cpu-basic"
@@ -57,15 +58,15 @@ def yes(value: str, what: str) -> bool:
 
 
 _KEYS = {
-    "hardware": keys.text,
+    "hardware": options.text,
     "sleep_time": sleep_time,
-    "workers": keys.count,
-    "max_envs": keys.count,
+    "workers": options.count,
+    "max_envs": options.count,
     "temporary": yes,
-    "app": keys.text,
-    "folder": keys.text,
-    "label": keys.text,
-    "cores": keys.count,
+    "app": options.text,
+    "folder": options.text,
+    "label": options.text,
+    "cores": options.count,
 }
 
 
@@ -98,7 +99,7 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
     Raises:
         GrammarError: it names no Space, a key is unknown, or keys do not go together.
     """
-    given = keys.read_options(spec, _KEYS, env=True)
+    given = options.read_options(spec, _KEYS, env=True)
     temporary = "temporary" in given.values
     if spec.argument is None and not temporary:
         raise GrammarError("target spaces: name the Space, spaces:USER/NAME; or write spaces,temporary for one of ours")
@@ -123,7 +124,7 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
     )
 
 
-def _variables(given: keys.TargetOptions) -> dict[str, str]:
+def _variables(given: options.TargetOptions) -> dict[str, str]:
     for name in given.env:
         if names_secret(name):
             raise GrammarError(

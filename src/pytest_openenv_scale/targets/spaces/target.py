@@ -8,20 +8,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import TargetSpec, redact_target
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.hub.access import HubError, current_token, scrubbed
+from pytest_openenv_scale.targets.common.leftovers import orderly
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
 
-from . import spaces_temporary
-from .context import TargetContext
-from .diagnose import server_name
-from .ready import ATTACH_S, START_S, wait_until_ready
-from .spaces_api import SpaceApi, SpaceInfo, connect_to_hub, quiet
-from .spaces_settings import Changed, change
-from .spaces_source import SpaceSource
-from .spaces_spec import MAX_ENVS, VCPUS, WORKERS, parse_space
-from .spaces_stage import Wanted, gone, wait_until_running, with_log
-from .termination import orderly
+from . import temporary
+from .api import SpaceApi, SpaceInfo, Wanted, connect_to_hub, gone, quiet, wait_until_running, with_log
+from .deploy import SpaceSource
+from .settings import Changed, change
+from .spec import MAX_ENVS, VCPUS, WORKERS, parse_space
 
 _LABEL = "hf-spaces"
 _LOG_LINES = 10
@@ -70,13 +69,13 @@ class SpacesTarget:
         api = connect_to_hub()
         orderly.hold()
         life.callback(orderly.release)
-        name = spaces_temporary.name_of(api, asked) if asked.temporary else asked.repo_id
+        name = temporary.name_of(api, asked) if asked.temporary else asked.repo_id
         space = SpaceApi(api, str(name), say)
         began = time.monotonic()
         if asked.temporary:
             source = self.source()
             source.check()
-            spaces_temporary.create(space, asked, self._context.run_id, life, say)
+            temporary.create(space, asked, self._context.run_id, life, say)
             self._deploy(space, source)
             info, changed = space.info(), Changed((f"{space.repo_id} is made for this run, and deleted after it",))
         else:
@@ -89,7 +88,7 @@ class SpacesTarget:
         return SpaceSource.parse(app=self.asked.app, folder=self.asked.folder, root=self._context.root)
 
     def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
-        from .spaces_deploy import create_or_update
+        from .deploy import create_or_update
 
         self._context.say(f"spaces: uploading {source.says} to {space.repo_id}")
         try:
