@@ -59,8 +59,8 @@ def soak(draw: random.Random, rise: float, scatter: float, outliers: float) -> l
 
 def verdict(latencies: list[float]) -> str:
     """Return what the check says of a soak whose windows had these medians and nothing else to tell."""
-    from pytest_openenv_scale.checks.endurance import judge
-    from pytest_openenv_scale.checks.soak import Soak, Window
+    from pytest_openenv_scale.checks.under_load.endurance import judge
+    from pytest_openenv_scale.checks.under_load.soak import Soak, Window
 
     windows = [
         Window(LENGTH_S * (number + 1) / WINDOWS, 400, 0, latency, latency, 0.1, None, None)

@@ -18,10 +18,10 @@ from harness.build import built_programs
 from harness.machine import choose_cores, describe_cores, describe_machine, make_room
 from harness.program import add_wait, options, positive, start
 from harness.server import NullServer
-from pytest_openenv_scale.core.orders import LoadOrder, Prepare, Up
-from pytest_openenv_scale.core.plan import Cell
-from pytest_openenv_scale.core.share import Share
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load.ipc import LoadOrder, Prepare, Up
+from pytest_openenv_scale.load.worker_share import Share
 
 
 def main() -> None:

@@ -108,11 +108,11 @@ def write_run(results: Path, rows: int, part: int) -> None:
     """Write a run of made-up sessions in parts of `part` rows, ten repetitions of each batch."""
     import pyarrow as pa
 
-    from pytest_openenv_scale.core.manifest import SweepRecord
-    from pytest_openenv_scale.core.meta import CellMeta
-    from pytest_openenv_scale.core.plan import Curve
-    from pytest_openenv_scale.core.run import RunDirectory
-    from pytest_openenv_scale.core.slo import Slo
+    from pytest_openenv_scale.config.limits import Slo
+    from pytest_openenv_scale.config.plan import Curve
+    from pytest_openenv_scale.results.cell_meta import CellMeta
+    from pytest_openenv_scale.results.manifest import SweepRecord
+    from pytest_openenv_scale.results.run_directory import RunDirectory
 
     parts = -(-rows // part)
     repetitions = min(REPETITIONS, parts)
@@ -153,7 +153,7 @@ def made_up(count: int, first: int, *, seed: int) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from pytest_openenv_scale.core.table import SCHEMA
+    from pytest_openenv_scale.results.parts import SCHEMA
 
     draws = [pc.random(count, initializer=(seed * 4 + at) % 2**31) for at in range(4)]
     good = pc.greater(draws[0], 0.03)

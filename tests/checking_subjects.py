@@ -12,8 +12,8 @@ import uvicorn
 
 from defects.app import create_app
 from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.workload import Workload
 
 
 def subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any) -> Subject:

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_openenv_scale.core.load import CellProgress, CellResult, LoadGenerator, LoadOrder
+from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.runner import CellProgress, CellResult, LoadGenerator
 from server_process import running_server
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_openenv_scale.config.limits import Slo, make_limit
+from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.grammar import Arrival, parse_target
-from pytest_openenv_scale.core.run import RunDirectory
-from pytest_openenv_scale.core.settings import Settings
-from pytest_openenv_scale.core.slo import Slo, make_limit
-from pytest_openenv_scale.core.sweep import Observer, Sweep, measure_sweep
+from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.engine.sweep import Observer, Sweep, measure_sweep
+from pytest_openenv_scale.results.run_directory import RunDirectory
 
 TEST = "test_scale.py::test_it"
 

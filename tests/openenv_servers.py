@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openenv_venvs import PACKAGES, openenv_python
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.targets.process import ServerProcess
-from pytest_openenv_scale.targets.ready import wait_until_ready
-from pytest_openenv_scale.targets.serving import workers_up
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.readiness import wait_until_ready
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
+from pytest_openenv_scale.targets.local.serving import workers_up
 
 APPS = Path(__file__).resolve().parent / "openenv_apps"
 

@@ -7,12 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pytest_openenv_scale.core.load import LoadOrder
-from pytest_openenv_scale.core.orders import Prepare, Progress, Rows, Up
-from pytest_openenv_scale.core.plan import Cell
-from pytest_openenv_scale.core.row import SessionRow
-from pytest_openenv_scale.core.share import Share
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load.ipc import LoadOrder, Prepare, Progress, Rows, Up
+from pytest_openenv_scale.load.worker_share import Share
+from pytest_openenv_scale.results.row import SessionRow
 from scripted_server import Peer, scripted
 
 WAITING = Workload(({"wait_seconds": "$wait"},))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.core import connection
+from pytest_openenv_scale.client import connection
 
 FACTOR = 20.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.core.client import SessionFailed
+from pytest_openenv_scale.client.session import SessionFailed
 from scripted_server import CLOSE, Peer, frame, message
 from wire_cases import Conversation
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from figures import resident_kib, step_over, tell
 
-from pytest_openenv_scale.core.load import CellProgress, CellResult, LoadGenerator
-from pytest_openenv_scale.core.meta import CellMeta
-from pytest_openenv_scale.core.orders import LoadOrder
-from pytest_openenv_scale.core.plan import Cell
-from pytest_openenv_scale.core.table import rows_to_table, write_part
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.runner import CellProgress, CellResult, LoadGenerator
+from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.parts import rows_to_table, write_part
 
 TIMEOUT_S = 60.0
 

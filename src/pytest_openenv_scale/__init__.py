@@ -6,21 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .checks.lone import lone as single_session
+    from .analysis.run import Run
+    from .checks.background import lone as single_session
     from .checks.subject import Subject
-    from .core.check import CheckOutcome, CheckResult
-    from .core.endpoint import Endpoint, Target, TargetError
-    from .core.grammar import TargetSpec
-    from .core.outcome import CurveVerdict as Verdict
-    from .core.plan import Cell, Curve
-    from .core.run import Run
-    from .core.settings import Settings
-    from .core.summary import CellSummary
-    from .core.sweep import Sweep
-    from .core.workload import Workload
-    from .marks import scaling, slo
+    from .config.plan import Cell, Curve
+    from .config.settings import Settings
+    from .config.workload import Workload
+    from .core.endpoint import Endpoint, Target
+    from .core.errors import TargetError
+    from .core.target_spec import TargetSpec
+    from .engine.sweep import Sweep
+    from .metrics.summary import CellSummary
+    from .plugin.marks import scaling, slo
+    from .results.outcome import CheckOutcome, CheckResult
+    from .results.outcome import CurveVerdict as Verdict
     from .selftest.climb import self_test
-    from .targets.deployed import deploy_file
+    from .targets.common.files import deploy_file
 
 __all__ = [
     "Cell",
@@ -46,26 +47,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cell": ("core.plan", "Cell"),
-    "CellSummary": ("core.summary", "CellSummary"),
-    "CheckOutcome": ("core.check", "CheckOutcome"),
-    "CheckResult": ("core.check", "CheckResult"),
-    "Curve": ("core.plan", "Curve"),
+    "Cell": ("config.plan", "Cell"),
+    "CellSummary": ("metrics.summary", "CellSummary"),
+    "CheckOutcome": ("results.outcome", "CheckOutcome"),
+    "CheckResult": ("results.outcome", "CheckResult"),
+    "Curve": ("config.plan", "Curve"),
     "Endpoint": ("core.endpoint", "Endpoint"),
-    "Run": ("core.run", "Run"),
-    "Settings": ("core.settings", "Settings"),
+    "Run": ("analysis.run", "Run"),
+    "Settings": ("config.settings", "Settings"),
     "Subject": ("checks.subject", "Subject"),
-    "Sweep": ("core.sweep", "Sweep"),
+    "Sweep": ("engine.sweep", "Sweep"),
     "Target": ("core.endpoint", "Target"),
-    "TargetError": ("core.endpoint", "TargetError"),
-    "TargetSpec": ("core.grammar", "TargetSpec"),
-    "Verdict": ("core.outcome", "CurveVerdict"),
-    "Workload": ("core.workload", "Workload"),
-    "deploy_file": ("targets.deployed", "deploy_file"),
-    "scaling": ("marks", "scaling"),
+    "TargetError": ("core.errors", "TargetError"),
+    "TargetSpec": ("core.target_spec", "TargetSpec"),
+    "Verdict": ("results.outcome", "CurveVerdict"),
+    "Workload": ("config.workload", "Workload"),
+    "deploy_file": ("targets.common.files", "deploy_file"),
+    "scaling": ("plugin.marks", "scaling"),
     "self_test": ("selftest.climb", "self_test"),
-    "single_session": ("checks.lone", "lone"),
-    "slo": ("marks", "slo"),
+    "single_session": ("checks.background", "lone"),
+    "slo": ("plugin.marks", "slo"),
 }
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from .commands import COMMANDS
-from .commands.console import PROGRAM, USAGE_ERROR, stop_printing
+from .cli import COMMANDS
+from .cli.console import PROGRAM, USAGE_ERROR, stop_printing
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version('pytest-openenv-scale')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, command in COMMANDS.items():
-        own = commands.add_parser(name, help=command.HELP, description=command.run.__doc__)
+        own = commands.add_parser(name, help=command.help, description=command.run.__doc__)
         command.add(own)
         own.set_defaults(run=command.run)
     return parser

@@ -13,10 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
-LIMITS = {
-    "pytest_openenv_scale.core.guard": ("LAG_S", "BUSY", "STARVED"),
-    "pytest_openenv_scale.core.http_guard": ("RESOLVED_P50_S", "RESOLVED_P99_S"),
-}
+LIMITS = {"pytest_openenv_scale.load.client_health": ("LAG_S", "BUSY", "STARVED", "RESOLVED_P50_S", "RESOLVED_P99_S")}
 
 
 @contextmanager

@@ -11,16 +11,12 @@ from pathlib import Path
 import pytest
 from tests.plugin import fakes
 
-import pytest_openenv_scale.finishing
-import pytest_openenv_scale.judging
-import pytest_openenv_scale.progress
-import pytest_openenv_scale.relay
-import pytest_openenv_scale.reports.github
-import pytest_openenv_scale.reports.json
-import pytest_openenv_scale.reports.junit
-import pytest_openenv_scale.reports.markdown
-import pytest_openenv_scale.reports.overview
-import pytest_openenv_scale.targets.local
+import pytest_openenv_scale.plugin.finish
+import pytest_openenv_scale.plugin.progress
+import pytest_openenv_scale.reporting.json
+import pytest_openenv_scale.reporting.markdown.run
+import pytest_openenv_scale.reporting.text.overview
+import pytest_openenv_scale.targets.local.target
 import pytest_openenv_scale.targets.url  # noqa: F401
 
 ROOT = Path(__file__).parents[2]

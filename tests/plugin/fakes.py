@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from tests.unit.cells import a_failure, a_row
 
-import pytest_openenv_scale.core.sweep as sweep_module
+import pytest_openenv_scale.engine.sweep as sweep_module
 from pytest_openenv_scale import Endpoint
-from pytest_openenv_scale.core import load
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.meta import Finding
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.load import runner
 
 _targets: dict[str, FakeTarget] = {}
 
@@ -72,7 +72,7 @@ class FakeGenerator:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def run_cell(self, order, on_progress=None) -> load.CellResult:
+    def run_cell(self, order, on_progress=None) -> runner.CellResult:
         options = _targets[order.urls[0]].options
         if order.repetition:
             self._take_time(float(options.get("seconds", 0)), order.cell.batch, on_progress)
@@ -84,14 +84,14 @@ class FakeGenerator:
             for number in range(order.cell.batch)
         ]
         findings = (Finding("cpu", "the load process was at 99 % CPU"),) if "finding" in options else ()
-        return load.CellResult(rows, 1.0, datetime(2026, 11, 21, tzinfo=UTC), load.ClientStats(), findings)
+        return runner.CellResult(rows, 1.0, datetime(2026, 11, 21, tzinfo=UTC), runner.ClientStats(), findings)
 
     def _take_time(self, seconds: float, batch: int, on_progress) -> None:
         ends = time.monotonic() + seconds
         while seconds and time.monotonic() < ends:
             time.sleep(0.02)
             if on_progress is not None:
-                on_progress(load.CellProgress(batch, batch, 0, 0, seconds))
+                on_progress(runner.CellProgress(batch, batch, 0, 0, seconds))
 
 
 def _schema(url: str, headers: object) -> dict[str, object]:

@@ -79,7 +79,7 @@ def test_an_async_test_that_is_not_marked_for_the_plugin_there_is_says_what_to_w
 @pytest.mark.parametrize("pytest_does", ["fails", "skips"])
 @pytest.mark.parametrize("fixture", ["scaling", "openenv_check"])
 def test_an_async_test_without_a_plugin_says_which_extra_to_install(inner, monkeypatch, pytest_does, fixture):
-    monkeypatch.setattr("pytest_openenv_scale.core.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("pytest_openenv_scale.core.system.find_spec", lambda module: None)
     inner.ini("[pytest]\naddopts = -p tests.plugin.fakes -p no:asyncio\nopenenv_target = fake\n")
     inner.tests(f"{SCALE if fixture == 'scaling' else ''}async def test_scale({fixture}):\n    pass\n")
     if pytest_does == "skips":

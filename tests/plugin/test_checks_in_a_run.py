@@ -10,8 +10,8 @@ from tests.plugin.conftest import ROOT
 from server_process import running_server
 
 CHECKS = """
-from pytest_openenv_scale.checks.lone import lone
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.checks.background import lone
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 
 def outcome(name, **more):
@@ -40,7 +40,7 @@ def url():
 @pytest.fixture(autouse=True)
 def _no_look_at_processes(monkeypatch):
     """Nothing here asks what the server uses: looking for its process reads every socket of this machine."""
-    monkeypatch.setattr("pytest_openenv_scale.targets.url.listening_processes", lambda port: ())
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.sampling.listening_processes", lambda port: ())
 
 
 @pytest.fixture
@@ -82,13 +82,13 @@ def test_the_terminal_shows_every_check_under_its_server(asked):
 
 
 def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inner, asked):
-    from pytest_openenv_scale.core.check import Said, Transcript
+    from pytest_openenv_scale.results.outcome import Said, Transcript
 
     heard = repr((Transcript("the session that saw it", (Said(0.5, "server", '{"type":"error"}'),)),))
     result = asked(
         f"outcome('missed', remedy='write less', details=('more of it',), transcripts={heard})".replace(
-            "Transcript(", "__import__('pytest_openenv_scale.core.check').core.check.Transcript("
-        ).replace("Said(", "__import__('pytest_openenv_scale.core.check').core.check.Said("),
+            "Transcript(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Transcript("
+        ).replace("Said(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Said("),
         "--openenv-batches",
         "1,4",
     )

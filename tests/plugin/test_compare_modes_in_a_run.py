@@ -9,8 +9,8 @@ import pytest
 from tests.plugin import fakes
 from tests.plugin.conftest import INI
 
-from pytest_openenv_scale.core.run import load_run
-from pytest_openenv_scale.reports import run_lines, write_reports
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.reporting import run_lines, write_reports
 
 BOTH = ("--openenv-modes", "ws,http")
 TITLE = "protocol comparison"

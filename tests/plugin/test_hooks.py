@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from pytest_openenv_scale import hookspec
+from pytest_openenv_scale.plugin import hookspec
 
 
 def example(name: str) -> str:

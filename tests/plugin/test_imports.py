@@ -11,8 +11,9 @@ import pytest
 import pytest_openenv_scale
 
 PACKAGE = "pytest_openenv_scale"
-LIGHT = {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("hookspec", "invocation", "marks", "options", "plugin", "stash"))}
-CONTROLLER = LIGHT | {f"{PACKAGE}.{name}" for name in ("core", "core.run_id", "place")}
+PLUGIN = f"{PACKAGE}.plugin"
+LIGHT = {PACKAGE, PLUGIN, *(f"{PLUGIN}.{name}" for name in ("hookspec", "invocation", "marks", "options"))}
+CONTROLLER = LIGHT | {f"{PACKAGE}.{name}" for name in ("results", "results.run_id")}
 """What a process that starts xdist workers needs besides: it names the run they may take part in."""
 
 WRITES_MODULES = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_openenv_scale.core.grammar import parse_target
-from pytest_openenv_scale.labels import label_suffix, target_ids
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.plugin.target import label_suffix, target_ids
 
 CASES = [
     (["local"], [""]),

@@ -106,8 +106,8 @@ def test_a_repository_full_of_namesakes_of_the_standard_library_is_measured(real
 
 def test_why_a_load_process_ended_stands_in_the_verdict(real):
     real.pytester.makeconftest(
-        "import sys\nfrom pytest_openenv_scale.core import load\n"
-        "load.command = lambda *_: [sys.executable, '-c', 'raise RuntimeError(\"my own queue.py\")']\n"
+        "import sys\nfrom pytest_openenv_scale.load import runner\n"
+        "runner.command = lambda *_: [sys.executable, '-c', 'raise RuntimeError(\"my own queue.py\")']\n"
     )
     real.tests(SWEEP)
     result = real.run_process("--openenv-target", "local,workers=1")

@@ -67,7 +67,7 @@ def test_figures_without_their_extra_end_the_run_before_anything_is_measured(swe
 
 
 def test_a_results_folder_nobody_may_write_to_is_refused(inner, monkeypatch):
-    import pytest_openenv_scale.preflight as preflight
+    import pytest_openenv_scale.plugin.settings as preflight
 
     inner.tests("def test_other():\n    pass\n")
     (inner.path / "locked").mkdir()

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from pytest_openenv_scale.core import sweep
+from pytest_openenv_scale.engine import sweep
 
 HOLDS_TWO = "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n"
 

@@ -19,7 +19,7 @@ from checking_subjects import subject
 from defects.running import in_process
 from openenv_servers import SERVERS, openenv_server
 from openenv_venvs import OPENENV_0_10, openenv_python
-from pytest_openenv_scale.checks.validate import ask_criteria
+from pytest_openenv_scale.checks.preflight.openenv_validate import ask_criteria
 from server_process import running_server
 
 pytestmark = pytest.mark.real

@@ -23,14 +23,13 @@ from docker_engine import (
     run_without_bridge,
     server_wheels,
 )
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
-from pytest_openenv_scale.targets.engine import Engine
-from pytest_openenv_scale.targets.engine_answers import read_stats
-from pytest_openenv_scale.targets.image_build import build_image, build_of
-from pytest_openenv_scale.targets.images import BENCHMARK_TAG
+from pytest_openenv_scale.targets.docker.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
+from pytest_openenv_scale.targets.docker.engine import Engine, read_stats
+from pytest_openenv_scale.targets.docker.image import BENCHMARK_TAG, build_image, build_of
 from pytest_run import PytestRun, command, environ, run_pytest, write_test
 
 pytestmark = pytest.mark.real
@@ -273,7 +272,7 @@ def test_a_server_that_listens_elsewhere_is_told_how_to_say_so(
     folder('CMD ["python", "-m", "pytest_openenv_scale.server", "--port", "8123"]')
     with open_target(parse_target("docker:./my_env,port=8123"), root=tmp_path) as endpoint:
         assert endpoint.exit_status() is None
-    monkeypatch.setattr("pytest_openenv_scale.targets.docker.START_S", 3.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.docker.target.START_S", 3.0)
     first, _ = refusal("docker:./my_env", tmp_path)
     assert re.search(r"it was told HOST=\S+ PORT=\d+: write port= if it listens elsewhere$", first)
 
@@ -381,9 +380,9 @@ def test_an_engine_without_a_bridge_runs_the_container_on_the_machines_network(t
     (tmp_path / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCMD echo $HOST:$PORT\n")
     said = run_without_bridge(f"""
         import os, pathlib
-        from pytest_openenv_scale.targets.container import Container, ContainerOptions
-        from pytest_openenv_scale.targets.engine import Engine
-        from pytest_openenv_scale.targets.image_build import build_image, build_of
+        from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
+        from pytest_openenv_scale.targets.docker.engine import Engine
+        from pytest_openenv_scale.targets.docker.image import build_image, build_of
 
         os.environ["DOCKER_HOST"] = host
         engine = Engine.connect()

@@ -20,17 +20,18 @@ import pytest
 
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
 from measuring import measure
-from pytest_openenv_scale.core.client import open_session
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import parse_target
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.sweep import CellProgress, Observer, Sweep
-from pytest_openenv_scale.reports import sweep_lines
+from pytest_openenv_scale.client.session import open_session
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
+from pytest_openenv_scale.reporting import sweep_lines
+from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.engine import Engine
-from pytest_openenv_scale.targets.envoy_config import Backend, EnvoySettings, render
-from pytest_openenv_scale.targets.envoy_fleet import find_envoy
-from pytest_openenv_scale.targets.images import ImageSource, obtain_image
+from pytest_openenv_scale.targets.docker.engine import Engine
+from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
+from pytest_openenv_scale.targets.envoy.config import Backend, EnvoySettings, render
+from pytest_openenv_scale.targets.envoy.fleet import find_envoy
 from server_process import running_server
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_guard")]
@@ -310,7 +311,7 @@ app = Starlette(routes=[WebSocketRoute("/ws", play)])
 
 
 def test_a_replica_without_a_health_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.envoy_fleet._START_S", 8.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.envoy.fleet._START_S", 8.0)
     (tmp_path / "apps.py").write_text(NO_HEALTH)
     with pytest.raises(TargetError) as caught, serve("envoy:replicas=1,app=apps:app", tmp_path):
         pytest.fail("the target started")
@@ -368,7 +369,7 @@ def owner(tmp_path: Path) -> Generator[tuple[subprocess.Popen[str], list[psutil.
     code = f"""
     import time
     from pathlib import Path
-    from pytest_openenv_scale.core.grammar import parse_target
+    from pytest_openenv_scale.core.target_spec import parse_target
     from pytest_openenv_scale.targets import open_target
     with open_target(parse_target("envoy:replicas=2"), root=Path({str(tmp_path)!r})):
         print("up", flush=True)

@@ -14,14 +14,14 @@ import pytest
 
 from load_processes import workers
 from playing import WAITING, order
-from pytest_openenv_scale.core.load import CellResult, LoadGenerator
-from pytest_openenv_scale.core.meta import CellMeta
-from pytest_openenv_scale.core.outcome import CurveVerdict
-from pytest_openenv_scale.core.run import load_run
-from pytest_openenv_scale.core.slo import Slo, make_limit
-from pytest_openenv_scale.core.summary import summarise
-from pytest_openenv_scale.core.table import rows_to_table
-from pytest_openenv_scale.core.verdict import judge_curve
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.config.limits import Slo, make_limit
+from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
+from pytest_openenv_scale.metrics.summary import summarise
+from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.outcome import CurveVerdict
+from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.verdict.sweep import judge_curve
 from pytest_run import PytestRun, command, environ, write_test
 from server_process import running_server
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from html_pages import empty_run, hostile_study, interrupted_run, large_study  # noqa: E402
 from study_samples import a_study, sample, stored_run  # noqa: E402
 
-from pytest_openenv_scale.reports import html, write_reports  # noqa: E402
+from pytest_openenv_scale.reporting import html, write_reports  # noqa: E402
 
 pytestmark = pytest.mark.real
 

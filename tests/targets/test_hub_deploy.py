@@ -17,9 +17,9 @@ import pytest
 from docker_engine import BASE_IMAGE, EngineUnavailableError, docker, engine_or_skip, server_wheels
 from hub import Hub, running_hub
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.deployed import deploy_file
+from pytest_openenv_scale.targets.common.files import deploy_file
 
 pytestmark = [
     pytest.mark.stand_in,

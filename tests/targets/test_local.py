@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from docker_engine import started_processes
-from pytest_openenv_scale.core.client import open_session
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.client.session import open_session
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
 
 SERVERS = ("hypercorn", "uvicorn")
@@ -219,7 +220,7 @@ def test_an_app_that_is_not_openenv_is_told_by_what_it_answers(root: Path, serve
 
 @pytest.mark.real
 def test_an_app_that_never_answers_is_given_up_at_the_deadline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.application.START_S", 2.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.local.application.START_S", 2.0)
     first, _ = refusal("local:apps:silent", root)
     assert "apps:silent at http://127.0.0.1:" in first
     assert "accepts the WebSocket at /ws but did not answer a reset within" in first
@@ -272,8 +273,8 @@ def test_uvicorn_that_is_not_installed_is_told_with_what_to_install(
 
 
 def test_a_kernel_that_queues_too_few_connections_is_noted() -> None:
-    from pytest_openenv_scale.targets.application import backlog_notes
-    from pytest_openenv_scale.targets.serving import largest_backlog
+    from pytest_openenv_scale.targets.local.application import backlog_notes
+    from pytest_openenv_scale.targets.local.serving import largest_backlog
 
     assert backlog_notes(1) == ()
     assert f"net.core.somaxconn={10**9}" in backlog_notes(10**9)[0]
@@ -309,7 +310,7 @@ def owner(root: Path) -> Generator[Callable[[str], tuple[subprocess.Popen[str], 
         code = f"""
         import time
         from pathlib import Path
-        from pytest_openenv_scale.core.grammar import parse_target
+        from pytest_openenv_scale.core.target_spec import parse_target
         from pytest_openenv_scale.targets import open_target
         with open_target(parse_target({spec!r}), root=Path({str(root)!r})):
             print("up", flush=True)

@@ -15,8 +15,8 @@ from docker_engine import BASE_IMAGE, docker, engine_or_skip, server_wheels
 from environments import download_wheels, install, make_environment
 from installed_wheel import build_wheel, run
 from openenv_venvs import OPENENV_0_10, openenv_python
-from pytest_openenv_scale.targets.engine import Engine
-from pytest_openenv_scale.targets.images import ImageSource, obtain_image
+from pytest_openenv_scale.targets.docker.engine import Engine
+from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 from pytest_run import PytestRun
 
 pytestmark = pytest.mark.real

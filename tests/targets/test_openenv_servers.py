@@ -18,8 +18,8 @@ import pytest
 
 from openenv_servers import SERVERS, OpenEnvServer, RunningServer, openenv_server
 from openenv_venvs import newest_and_oldest
-from pytest_openenv_scale.core.client import ClientSession, SessionFailed, open_session
-from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.client.session import ClientSession, SessionFailed, open_session
+from pytest_openenv_scale.core.errors import TargetError
 from pytest_run import run_pytest, write_test
 
 pytestmark = pytest.mark.real

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from docker_engine import started_processes
-from pytest_openenv_scale.core.client import open_session
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.client.session import open_session
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
 from pytest_run import run_pytest, write_test
 
@@ -92,7 +93,7 @@ class Slow(Served):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
 with open_target(parse_target(sys.argv[1]), root=Path.cwd()):
     print("up", flush=True)

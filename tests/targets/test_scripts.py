@@ -17,11 +17,10 @@ import psutil
 import pytest
 
 from docker_engine import BASE_IMAGE, docker, engine_or_skip, server_wheels
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.deployed import deploy_file
-from pytest_openenv_scale.targets.own_wheel import write_own_wheel
+from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
 from server_process import server_environ
 
 pytestmark = pytest.mark.real

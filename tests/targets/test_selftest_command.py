@@ -12,12 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_openenv_scale.core.limits import usable_cores
-from pytest_openenv_scale.core.load import LoadError, LoadGenerator
-from pytest_openenv_scale.core.workload import Workload
-from pytest_openenv_scale.selftest.climb import self_test
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
+from pytest_openenv_scale.selftest.climb import measure, self_test
 from pytest_openenv_scale.selftest.figures import Asked
-from pytest_openenv_scale.selftest.measure import measure
 
 pytestmark = pytest.mark.alone
 
@@ -28,7 +27,7 @@ import asyncio
 
 import aiohttp
 
-from pytest_openenv_scale.core.session import WebSocketSession
+from pytest_openenv_scale.load.session import WebSocketSession
 
 received, read = WebSocketSession.received, aiohttp.ClientResponse.read
 

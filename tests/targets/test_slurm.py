@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from measuring import measure
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.grammar import parse_target
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.sweep import CellProgress, Observer, Sweep
-from pytest_openenv_scale.reports import sweep_lines
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
+from pytest_openenv_scale.reporting import sweep_lines
+from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.envoy_fleet import find_envoy
+from pytest_openenv_scale.targets.envoy.fleet import find_envoy
 from pytest_run import command, environ, run_pytest, write_test
 from slurm_cluster import SlurmCluster, slurm_or_skip
 

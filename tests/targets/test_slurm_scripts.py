@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_openenv_scale.targets.deployed import deploy_file
-from pytest_openenv_scale.targets.slurm_scripts import last_complaint, read_connection
+from pytest_openenv_scale.targets.common.files import deploy_file
+from pytest_openenv_scale.targets.slurm.spec import last_complaint, read_connection
 from server_process import server_environ
 from slurm_cluster import SlurmCluster, slurm_or_skip
 

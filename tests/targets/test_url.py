@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.core.client import open_session
-from pytest_openenv_scale.core.endpoint import Endpoint, TargetError
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.client.session import open_session
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.launch import command
-from pytest_openenv_scale.targets.process import ServerProcess
-from pytest_openenv_scale.targets.sampling import listening_processes
-from pytest_openenv_scale.targets.serving import Serving, bind, workers_up
+from pytest_openenv_scale.targets.common.sampling import listening_processes
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
+from pytest_openenv_scale.targets.local.launch import command
+from pytest_openenv_scale.targets.local.serving import Serving, bind, workers_up
 
 APPS = """
 import json

@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
-from pytest_openenv_scale.core.meta import CellMeta
-from pytest_openenv_scale.core.plan import Cell, Curve
-from pytest_openenv_scale.core.row import SessionRow
-from pytest_openenv_scale.core.slo import Slo, make_limit
-from pytest_openenv_scale.core.summary import CellSummary, ErrorCount, PhaseStats, summarise
-from pytest_openenv_scale.core.table import rows_to_table
+from pytest_openenv_scale.config.limits import Slo, make_limit
+from pytest_openenv_scale.config.plan import Cell, Curve
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.metrics.percentiles import PhaseStats
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.row import SessionRow
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

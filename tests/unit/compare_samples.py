@@ -9,9 +9,9 @@ from pathlib import Path
 from cells import NOON, a_cell, a_curve, a_summary, an_slo, stats
 from report_samples import a_manifest, a_sweep, measured
 
-from pytest_openenv_scale.core.meta import Finding
-from pytest_openenv_scale.core.run import Run
-from pytest_openenv_scale.core.view import SweepView, view_sweep
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 TEST = "test_scale.py::test_it"
 PHASES = ("connect", "reset", "step", "total", "overhead", "total_unqueued", "overhead_unqueued")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_openenv_scale.core.settings import Settings
-from pytest_openenv_scale.options import register
-from pytest_openenv_scale.resolving import resolve
+from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.plugin.options import register
+from pytest_openenv_scale.plugin.settings import resolve
 
 Resolve = Callable[..., Settings]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
 
-from pytest_openenv_scale.core.meta import Finding
-from pytest_openenv_scale.core.view import view_sweep
-from pytest_openenv_scale.reports.study import Study, join
+from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.verdict.sweep import view_sweep
 
 
 def every_kind() -> Study:

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 from study_samples import a_run_of, a_study, an_slo, sample
 
-from pytest_openenv_scale.core.run import Run
-from pytest_openenv_scale.core.view import view_sweep
-from pytest_openenv_scale.reports.study import Study, join
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.verdict.sweep import view_sweep
 
 HOSTILE = "<script>document.title='taken'</script></svg></style><img src=x onerror=alert(1)>\"'&amp;{{ 7*7 }}\x1b[31m"
 """What a server, a test or a person could write to get into the page."""

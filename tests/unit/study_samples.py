@@ -16,17 +16,20 @@ from typing import Any
 from cells import NOON, a_summary, an_slo
 from report_samples import a_manifest, latency
 
+from pytest_openenv_scale.analysis.run import Run, load_run
+from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.manifest import SweepRecord
-from pytest_openenv_scale.core.meta import CellMeta, ServerSamples
-from pytest_openenv_scale.core.plan import Cell, Curve
-from pytest_openenv_scale.core.row import SessionRow
-from pytest_openenv_scale.core.run import Run, RunDirectory, load_run
-from pytest_openenv_scale.core.slo import Slo
-from pytest_openenv_scale.core.summary import CellSummary, ErrorCount, PhaseStats
-from pytest_openenv_scale.core.table import rows_to_table
-from pytest_openenv_scale.core.view import SweepView, view_sweep
-from pytest_openenv_scale.reports.study import Study, join
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.metrics.percentiles import PhaseStats
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 Batches = Mapping[int, tuple[float, float]]
 """What a curve measured: batch → share of sessions that succeeded, overhead p99 in seconds."""

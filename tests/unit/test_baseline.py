@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import a_manifest
 
-from pytest_openenv_scale.core.baseline import find_run, parse_reference
-from pytest_openenv_scale.core.grammar import GrammarError
-from pytest_openenv_scale.core.manifest import RunError
+from pytest_openenv_scale.config.limits import parse_reference
+from pytest_openenv_scale.core.errors import GrammarError, RunError
+from pytest_openenv_scale.results.manifest import find_run
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

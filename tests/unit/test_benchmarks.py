@@ -76,7 +76,7 @@ def test_startup_cost_compares_runs_with_and_without_the_plugin(tmp_path):
         "with": ["CPU ms", "wall ms"],
         "without": ["CPU ms", "wall ms"],
     }
-    assert "pytest_openenv_scale.options" in found["imports"]
+    assert "pytest_openenv_scale.plugin.options" in found["imports"]
 
 
 def test_more_sessions_than_descriptors_are_refused_before_anything_runs():

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.check import (
+from pytest_openenv_scale.results.outcome import (
     CheckOutcome,
     CheckRecord,
     CheckResult,
+    Outcome,
     Said,
     Transcript,
     overall_with_checks,
     read_checks,
     write_check,
 )
-from pytest_openenv_scale.core.outcome import Outcome
 
 STARTED = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

@@ -9,10 +9,10 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks import subject as subject_module
-from pytest_openenv_scale.checks.bystanders import pace
-from pytest_openenv_scale.checks.seats import fill
-from pytest_openenv_scale.checks.soak import soak
+from pytest_openenv_scale.checks.background import pace
+from pytest_openenv_scale.checks.capacity_probe import fill
 from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.checks.under_load.soak import soak
 from scripted_server import Peer, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")

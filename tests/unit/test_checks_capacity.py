@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks import capacity, freeing, house, seats
-from pytest_openenv_scale.checks.answer import Answer
-from pytest_openenv_scale.checks.bystanders import Pace
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.checks import capacity_probe
+from pytest_openenv_scale.checks.background import Pace
+from pytest_openenv_scale.checks.session import Answer
+from pytest_openenv_scale.checks.under_load import full_server
+from pytest_openenv_scale.checks.under_load import limit as under_load_limit
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_house import House
 from scripted_server import CLOSE, Peer, error, frame, scripted
 
@@ -29,10 +31,10 @@ MET, MISSED, INCONCLUSIVE, SKIPPED = (
 def _short_times(monkeypatch):
     """What is watched for seconds on real servers is watched for moments here."""
     for name, value in {"_BEFORE_S": 0.02, "_DURING_S": 0.2, "_AFTER_S": 0.02, "_KNOCK_PAUSE_S": 0.01}.items():
-        monkeypatch.setattr(capacity, name, value)
-    monkeypatch.setattr(capacity, "FREE_S", 0.5)
-    monkeypatch.setattr(capacity, "_SHORT_FREE_S", 0.2)
-    monkeypatch.setattr(capacity, "MID_STEP_S", 0.1)
+        monkeypatch.setattr(under_load_limit, name, value)
+    monkeypatch.setattr(under_load_limit, "FREE_S", 0.5)
+    monkeypatch.setattr(under_load_limit, "_SHORT_FREE_S", 0.2)
+    monkeypatch.setattr(under_load_limit, "MID_STEP_S", 0.1)
 
 
 async def ask(check: Any, server: House, **changes: Any) -> CheckResult:
@@ -44,7 +46,7 @@ async def ask(check: Any, server: House, **changes: Any) -> CheckResult:
 
 
 async def test_a_refusal_at_once_that_says_why_is_met_with_its_time():
-    result = await ask(capacity.refusal, House(4))
+    result = await ask(under_load_limit.refusal, House(4))
     assert result.outcome is MET
     assert result.headline.startswith("the 5th session was refused in ")
     assert "CAPACITY_REACHED" in result.headline
@@ -53,16 +55,16 @@ async def test_a_refusal_at_once_that_says_why_is_met_with_its_time():
 
 
 async def test_a_limit_of_one_is_configuration_with_the_line_to_change():
-    result = await ask(capacity.refusal, House(1))
+    result = await ask(under_load_limit.refusal, House(1))
     assert result.outcome is MET
     assert "one session at a time (max_concurrent_envs=1)" in result.headline
     assert "create_app(..., max_concurrent_envs=N)" in str(result.remedy)
 
 
 async def test_workers_times_limit_is_told_where_it_is_known():
-    result = await ask(capacity.refusal, House(4), endpoint={"limits": {"workers": 2, "max_envs": 2}})
+    result = await ask(under_load_limit.refusal, House(4), endpoint={"limits": {"workers": 2, "max_envs": 2}})
     assert "4 = 2 workers × 2" in result.headline
-    assert "each worker holds 2" in (await ask(capacity.refusal, House(4))).headline
+    assert "each worker holds 2" in (await ask(under_load_limit.refusal, House(4))).headline
 
 
 async def _cut(peer: Peer) -> None:
@@ -93,7 +95,7 @@ async def _other_code(peer: Peer) -> None:
     ("refuse", "seen"), [(_cut, "closed with 1000"), (_reset, "ECONNRESET"), (_other_code, "division by zero")]
 )
 async def test_a_refusal_that_does_not_say_why_is_missed_with_what_a_client_sees(refuse, seen):
-    result = await ask(capacity.refusal, House(4, refuse))
+    result = await ask(under_load_limit.refusal, House(4, refuse))
     assert result.outcome is MISSED
     assert "not told that the server is full" in result.headline
     assert seen in result.headline
@@ -102,12 +104,12 @@ async def test_a_refusal_that_does_not_say_why_is_missed_with_what_a_client_sees
 
 
 async def test_a_close_frame_with_a_reason_is_a_clear_refusal():
-    assert (await ask(capacity.refusal, House(4, _with_words))).outcome is MET
+    assert (await ask(under_load_limit.refusal, House(4, _with_words))).outcome is MET
 
 
 @pytest.mark.parametrize(("status", "clear"), [("429", True), ("503", True), ("403", True), ("500", False)])
 def test_the_status_of_a_refused_handshake_says_whether_the_server_is_full(status, clear):
-    assert capacity._clear(Answer("lost", code=status)) is clear
+    assert under_load_limit._clear(Answer("lost", code=status)) is clear
 
 
 async def test_one_unclear_refusal_among_clear_ones_is_told_but_forgiven():
@@ -119,30 +121,32 @@ async def test_one_unclear_refusal_among_clear_ones_is_told_but_forgiven():
         count += 1
         await (_cut(peer) if count == 35 else House().refuse(peer))
 
-    result = await ask(capacity.refusal, House(4, sometimes))
+    result = await ask(under_load_limit.refusal, House(4, sometimes))
     assert result.outcome is MET
     assert any("1 of 8 were answered: closed with 1000" in detail for detail in result.details)
 
 
 async def test_silence_is_missed_in_so_many_seconds():
-    result = await ask(capacity.refusal, House(2, _silent), timeout_s=0.3)
+    result = await ask(under_load_limit.refusal, House(2, _silent), timeout_s=0.3)
     assert result.outcome is MISSED
     assert result.headline == "the 3rd session was neither let in nor refused within 0.3 s"
 
 
 async def test_a_late_refusal_is_missed(monkeypatch):
-    monkeypatch.setattr(capacity, "_PROMPT_S", 0.05)
+    monkeypatch.setattr(under_load_limit, "_PROMPT_S", 0.05)
 
     async def late(peer: Peer) -> None:
         await asyncio.sleep(0.15)
         await House().refuse(peer)
 
-    result = await ask(capacity.refusal, House(4, late))
+    result = await ask(under_load_limit.refusal, House(4, late))
     assert result.outcome is MISSED
     assert "refused only after" in result.headline
 
 
-@pytest.mark.parametrize("check", [capacity.refusal, capacity.others_go_on, capacity.freed_slot])
+@pytest.mark.parametrize(
+    "check", [under_load_limit.refusal, under_load_limit.others_go_on, under_load_limit.freed_slot]
+)
 async def test_a_limit_beyond_the_batches_is_skipped_with_the_option_that_asks_for_more(check):
     result = await ask(check, House(100), endpoint={"limits": {"workers": 2, "max_envs": 50}})
     assert result.outcome is SKIPPED
@@ -156,20 +160,22 @@ async def test_a_limit_beyond_what_this_machine_can_open_is_skipped_with_what_to
     async def none_more(client, asked, most, inside=()):
         return list(inside), []
 
-    monkeypatch.setattr(seats, "crowd", none_more)
-    result = await ask(capacity.refusal, House(100))
+    monkeypatch.setattr(capacity_probe, "crowd", none_more)
+    result = await ask(under_load_limit.refusal, House(100))
     assert result.outcome is SKIPPED
     assert result.headline == (
         "no limit was reached with the 1 session this machine could open; raise `ulimit -n` where pytest runs"
     )
 
 
-@pytest.mark.parametrize("check", [capacity.refusal, capacity.others_go_on, capacity.freed_slot])
+@pytest.mark.parametrize(
+    "check", [under_load_limit.refusal, under_load_limit.others_go_on, under_load_limit.freed_slot]
+)
 async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(check):
     server = House(2)
     async with scripted(server) as running:
         asked = subject(running.url, timeout_s=0.3)
-        await asked.learn(seats.seats)
+        await asked.learn(capacity_probe.seats)
         server.inside = 2
         result = await check(asked)
     assert result.outcome is MISSED
@@ -177,12 +183,14 @@ async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(c
     assert (result.figures["slots_before"], result.figures["slots_after"]) == (2, 0)
 
 
-@pytest.mark.parametrize("check", [capacity.refusal, capacity.others_go_on, capacity.freed_slot])
+@pytest.mark.parametrize(
+    "check", [under_load_limit.refusal, under_load_limit.others_go_on, under_load_limit.freed_slot]
+)
 async def test_slots_that_are_taken_at_the_start_are_told(check):
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(seats.seats)
+        await asked.learn(capacity_probe.seats)
         server.inside = 1
         result = await check(asked)
     assert result.outcome is MET, result
@@ -190,12 +198,14 @@ async def test_slots_that_are_taken_at_the_start_are_told(check):
     assert not any("at the start" in detail for detail in (await ask(check, House(4))).details)
 
 
-@pytest.mark.parametrize("check", [capacity.refusal, capacity.others_go_on, capacity.freed_slot])
+@pytest.mark.parametrize(
+    "check", [under_load_limit.refusal, under_load_limit.others_go_on, under_load_limit.freed_slot]
+)
 async def test_slots_that_come_back_a_little_late_are_waited_for(check):
     server = House(1)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(seats.seats)
+        await asked.learn(capacity_probe.seats)
         server.inside = 1
         asyncio.get_running_loop().call_later(0.2, setattr, server, "inside", 0)
         assert (await check(asked)).outcome is MET
@@ -205,7 +215,7 @@ async def test_slots_that_come_back_a_little_late_are_waited_for(check):
 
 
 async def test_sessions_that_go_on_beside_those_who_knock_are_met():
-    result = await ask(capacity.others_go_on, House(4))
+    result = await ask(under_load_limit.others_go_on, House(4))
     assert result.outcome is MET
     assert result.headline.startswith("4 sessions went on while others knocked ")
     assert result.figures["knocks"] > 4
@@ -217,7 +227,7 @@ async def test_sessions_that_stand_still_while_others_knock_are_missed():
         await peer.gone()
 
     server = House(3, wait, stands=lambda found: found.outside > 0)
-    result = await ask(capacity.others_go_on, server, timeout_s=0.4)
+    result = await ask(under_load_limit.others_go_on, server, timeout_s=0.4)
     assert result.outcome is MISSED
     assert result.headline == ("3 of 3 sessions got no step done while others knocked in vain: no answer within 0.4 s")
     assert [shown.title for shown in result.transcripts][1] == "one that knocked"
@@ -226,9 +236,9 @@ async def test_sessions_that_stand_still_while_others_knock_are_missed():
 async def test_sessions_that_become_much_slower_while_others_knock_are_missed():
     before, during = Pace(9, 0.01, 0.02, (), ()), Pace(9, 0.31, 0.4, (), ())
     async with subject("http://127.0.0.1:9").client() as client:
-        knockers = capacity._Knockers(client, subject("http://127.0.0.1:9"))
-        missed = capacity._judge_others(2, before, during, before, knockers)
-        forgiven = capacity._judge_others(2, before, Pace(9, 0.29, 0.4, (), ()), before, knockers)
+        knockers = under_load_limit._Knockers(client, subject("http://127.0.0.1:9"))
+        missed = under_load_limit._judge_others(2, before, during, before, knockers)
+        forgiven = under_load_limit._judge_others(2, before, Pace(9, 0.29, 0.4, (), ()), before, knockers)
     assert missed.outcome is MISSED
     assert missed.headline == ("a step took 10 ms before and 310 ms while others knocked in vain (2 sessions inside)")
     assert forgiven.outcome is MET
@@ -238,7 +248,7 @@ async def test_sessions_that_become_much_slower_while_others_knock_are_missed():
 
 
 async def test_a_freed_slot_is_met_with_the_time_of_every_way_to_leave():
-    result = await ask(capacity.freed_slot, House(3))
+    result = await ask(under_load_limit.freed_slot, House(3))
     assert result.outcome is MET
     ways = ("closed_s", "dropped_s", "reset_s", "dropped_in_step_s", "reset_in_step_s")
     assert all(0 < result.figures[way] < 1 for way in ways)
@@ -247,7 +257,7 @@ async def test_a_freed_slot_is_met_with_the_time_of_every_way_to_leave():
 
 
 async def test_slots_kept_after_a_drop_are_missed_and_the_clean_close_is_not_blamed():
-    result = await ask(capacity.freed_slot, House(6, keeps=lambda number, politely: not politely))
+    result = await ask(under_load_limit.freed_slot, House(6, keeps=lambda number, politely: not politely))
     assert result.outcome is MISSED
     assert result.headline == (
         "a slot was not usable again within 0.5 s after a socket closed without goodbye, a TCP reset, "
@@ -259,7 +269,7 @@ async def test_slots_kept_after_a_drop_are_missed_and_the_clean_close_is_not_bla
 
 
 async def test_ways_for_which_no_slot_is_left_are_named():
-    result = await ask(capacity.freed_slot, House(1, keeps=lambda number, politely: not politely))
+    result = await ask(under_load_limit.freed_slot, House(1, keeps=lambda number, politely: not politely))
     assert result.outcome is MISSED
     assert "not tried, as no slot was left: a TCP reset" in result.details
 
@@ -286,7 +296,7 @@ async def test_a_worker_with_room_left_is_found_though_another_turns_many_away()
             await super().__call__(peer)
 
     async with scripted(Uneven(4)) as running:
-        assert (await seats.seats(subject(running.url))).held == 4
+        assert (await capacity_probe.seats(subject(running.url))).held == 4
 
 
 async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
@@ -301,17 +311,17 @@ async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
             await super().__call__(peer)
 
     async with scripted(Queue(100)) as running:
-        found = await seats.seats(subject(running.url, timeout_s=0.4, most=8))
+        found = await capacity_probe.seats(subject(running.url, timeout_s=0.4, most=8))
     assert found.held == 8
 
 
 def test_ordinals_are_english():
-    assert [capacity._ordinal(number) for number in (1, 2, 3, 4, 11, 12, 13, 21, 102, 1113)] == [
+    assert [under_load_limit._ordinal(number) for number in (1, 2, 3, 4, 11, 12, 13, 21, 102, 1113)] == [
         *("1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "1,113th")
     ]
 
 
 def test_every_way_to_leave_has_a_figure_of_its_own():
-    ways = [freeing.closing(), *freeing.dropping(0.1)]
+    ways = [full_server.closing(), *full_server.dropping(0.1)]
     assert len({way.figure for way in ways}) == len(ways) == 5
-    assert house.ONE.endswith("(max_concurrent_envs=1)")
+    assert full_server.ONE.endswith("(max_concurrent_envs=1)")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks import aftermath, churn, quiet, resources, seats
-from pytest_openenv_scale.checks.bystanders import Pace
-from pytest_openenv_scale.checks.lone import lone
+from pytest_openenv_scale.checks import capacity_probe, resources
+from pytest_openenv_scale.checks.background import Pace, lone
 from pytest_openenv_scale.checks.resources import Usage
 from pytest_openenv_scale.checks.session import RawSession
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.checks.under_load import churn, leaks
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_house import House
 from scripted_server import scripted
 
@@ -23,28 +23,28 @@ pytestmark = pytest.mark.usefixtures("quick_waits")
 
 MET, MISSED = CheckOutcome.MET, CheckOutcome.MISSED
 
-ALL = pytest.mark.parametrize("check", [churn.short, churn.dropped, quiet.silent, quiet.not_reading])
+ALL = pytest.mark.parametrize("check", [churn.short, churn.dropped, churn.silent, churn.not_reading])
 ROUNDS = pytest.mark.parametrize("check", [churn.short, churn.dropped])
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Fewer sessions, shorter waits."""
-    for module in (aftermath, seats):
+    for module in (leaks, capacity_probe):
         monkeypatch.setattr(module, "FREE_S", 0.2)
     for module, name, value in (
         (churn, "_SHORT", 96),
         (churn, "_DROPPED", 64),
         (churn, "_MID_STEP_S", 0.01),
-        (quiet, "_BEFORE_S", 0.02),
-        (quiet, "_SILENT_S", 0.05),
-        (quiet, "_NOT_READING_S", 0.06),
-        (quiet, "_WORK_S", 0.05),
+        (churn, "_BEFORE_S", 0.02),
+        (churn, "_SILENT_S", 0.05),
+        (churn, "_NOT_READING_S", 0.06),
+        (churn, "_WORK_S", 0.05),
         (resources, "_LOOK_S", 0.002),
-        (seats, "PAUSE_S", 0.005),
-        (aftermath, "_QUIET_S", 0.0),
-        (aftermath, "_WARM", 4),
-        (aftermath, "_LONE", 2),
+        (capacity_probe, "PAUSE_S", 0.005),
+        (leaks, "_QUIET_S", 0.0),
+        (leaks, "_WARM", 4),
+        (leaks, "_LONE", 2),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -194,14 +194,14 @@ async def test_too_few_looks_to_judge_memory_are_told(check, monkeypatch):
     monkeypatch.setattr(Serial, "lock", asyncio.Lock())
     said = "too few sessions to tell whether memory grows"
     assert said in (await ask(check, Serial(4, leaves_bytes=160_000))).details
-    assert said not in (await ask(quiet.silent, House(4))).details
+    assert said not in (await ask(churn.silent, House(4))).details
 
 
 async def test_slots_lost_before_the_short_ones_count_too():
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(seats.seats)
+        await asked.learn(capacity_probe.seats)
         server.inside = 1
         result = await churn.short(asked)
     assert result.outcome is MISSED
@@ -213,14 +213,14 @@ async def test_a_server_with_no_slot_left_is_missed_by_what_it_held_before(check
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(seats.seats)
+        await asked.learn(capacity_probe.seats)
         server.inside = 4
         result = await check(asked)
     assert result.outcome is MISSED
     assert result.headline.startswith("none of 4 slots is free any more, though no session is open")
 
 
-@pytest.mark.parametrize("check", [churn.dropped, quiet.silent, quiet.not_reading])
+@pytest.mark.parametrize("check", [churn.dropped, churn.silent, churn.not_reading])
 async def test_slots_that_dropped_sessions_keep_are_missed(check):
     result = await ask(check, House(8, keeps=lambda number, politely: not politely))
     assert result.outcome is MISSED
@@ -249,8 +249,8 @@ async def test_short_sessions_that_fail_are_missed_and_shown():
 
 
 async def test_a_lone_session_that_became_slower_is_missed(monkeypatch):
-    monkeypatch.setattr(aftermath, "_LONE", 1)
-    monkeypatch.setattr(aftermath, "_SLOWER_S", 0.02)
+    monkeypatch.setattr(leaks, "_LONE", 1)
+    monkeypatch.setattr(leaks, "_SLOWER_S", 0.02)
     result = await ask(churn.short, House(8, slower_s=0.001), timeout_s=5.0)
     assert result.outcome is MISSED
     assert "a lone session's step is slower: " in result.headline
@@ -258,10 +258,10 @@ async def test_a_lone_session_that_became_slower_is_missed(monkeypatch):
 
 def while_mute(monkeypatch, does, afterwards=lambda: None):
     """Do something to the server as soon as clients are mute, and something else when the others were watched."""
-    original = quiet.pace
+    original = churn.pace
 
     async def pace(asked, sessions, for_s):
-        mute = for_s != quiet._BEFORE_S
+        mute = for_s != churn._BEFORE_S
         if mute:
             does()
         found = await original(asked, sessions, for_s)
@@ -269,10 +269,10 @@ def while_mute(monkeypatch, does, afterwards=lambda: None):
             afterwards()
         return found
 
-    monkeypatch.setattr(quiet, "pace", pace)
+    monkeypatch.setattr(churn, "pace", pace)
 
 
-@pytest.mark.parametrize("check", [quiet.silent, quiet.not_reading])
+@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
 async def test_sessions_beside_mute_ones_that_stand_still_are_missed(check, monkeypatch):
     server, sound = House(8), House.stands
     while_mute(
@@ -283,7 +283,7 @@ async def test_sessions_beside_mute_ones_that_stand_still_are_missed(check, monk
     assert "4 of 4 sessions beside them got no step done: no answer within 0.3 s" in result.headline
 
 
-@pytest.mark.parametrize("check", [quiet.silent, quiet.not_reading])
+@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
 async def test_sessions_beside_mute_ones_that_become_much_slower_are_missed(check, monkeypatch):
     server = House(4)
     server.ended = 100
@@ -296,25 +296,25 @@ async def test_sessions_beside_mute_ones_that_become_much_slower_are_missed(chec
 async def test_a_server_that_answers_no_step_afterwards_is_missed(monkeypatch):
     server = House(4)
     while_mute(monkeypatch, lambda: None, lambda: setattr(server, "stands", lambda house: True))
-    result = await ask(quiet.silent, server, timeout_s=0.2)
+    result = await ask(churn.silent, server, timeout_s=0.2)
     assert result.outcome is MISSED
     assert result.headline.endswith("a session on its own gets no step done any more")
 
 
 def calm_is_disturbed(monkeypatch, server, stands):
     """Let steps stand as told before anybody is mute."""
-    original, sound = quiet.pace, server.stands
+    original, sound = churn.pace, server.stands
 
     async def pace(asked, sessions, for_s):
-        server.stands = stands if for_s == quiet._BEFORE_S else sound
+        server.stands = stands if for_s == churn._BEFORE_S else sound
         found = await original(asked, sessions, for_s)
         server.stands = sound
         return found
 
-    monkeypatch.setattr(quiet, "pace", pace)
+    monkeypatch.setattr(churn, "pace", pace)
 
 
-@pytest.mark.parametrize("check", [quiet.silent, quiet.not_reading])
+@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
 async def test_sessions_that_stopped_before_anybody_was_mute_are_told_and_not_blamed_on_it(check, monkeypatch):
     server, stood = House(8), iter([True])
     calm_is_disturbed(monkeypatch, server, lambda house: next(stood, False))
@@ -326,7 +326,7 @@ async def test_sessions_that_stopped_before_anybody_was_mute_are_told_and_not_bl
     assert result.transcripts
 
 
-@pytest.mark.parametrize("check", [quiet.silent, quiet.not_reading])
+@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
 async def test_where_no_session_steps_before_anybody_is_mute_nothing_is_known(check, monkeypatch):
     server = House(8)
     calm_is_disturbed(monkeypatch, server, lambda house: True)
@@ -337,27 +337,27 @@ async def test_where_no_session_steps_before_anybody_is_mute_nothing_is_known(ch
 
 
 def test_as_many_steps_are_sent_as_the_server_does_meanwhile_and_one_each_at_least(monkeypatch):
-    monkeypatch.setattr(quiet, "_WORK_S", 3.0)
+    monkeypatch.setattr(churn, "_WORK_S", 3.0)
 
     def steps(step_s, clients):
-        return quiet._steps(aftermath.Before(16, None, step_s), Pace(0, None, None, (), ()), clients)
+        return churn._steps(leaks.Before(16, None, step_s), Pace(0, None, None, (), ()), clients)
 
     assert [steps(step_s, 4) for step_s in (0.0, 1e-3, 0.1, 0.5, 2.0, 60.0)] == [2500, 750, 7, 1, 1, 1]
     assert steps(2.0, 12) == 1
 
 
 async def test_silent_clients_that_the_server_dropped_are_counted(monkeypatch):
-    assert (await ask(quiet.silent, House(4))).figures["dropped_by_server"] == 0
+    assert (await ask(churn.silent, House(4))).figures["dropped_by_server"] == 0
     server = House(4)
     while_mute(monkeypatch, lambda: setattr(server, "inside", server.inside - 2))
-    assert (await ask(quiet.silent, server)).figures["dropped_by_server"] == 2
+    assert (await ask(churn.silent, server)).figures["dropped_by_server"] == 2
 
 
 async def test_not_reading_stops_where_the_server_takes_no_more(monkeypatch):
-    monkeypatch.setattr(quiet, "_NOT_READING_S", 0.3)
-    monkeypatch.setattr(quiet, "_WORK_S", 1.0)
-    monkeypatch.setattr(quiet, "_MOST_BYTES", 600)
-    result = await ask(quiet.not_reading, House(4))
+    monkeypatch.setattr(churn, "_NOT_READING_S", 0.3)
+    monkeypatch.setattr(churn, "_WORK_S", 1.0)
+    monkeypatch.setattr(churn, "_MOST_BYTES", 600)
+    result = await ask(churn.not_reading, House(4))
     assert result.outcome is MET
     # Two clients, twenty steps of about 45 bytes at a time.
     assert result.figures["steps_sent"] == 40
@@ -398,12 +398,12 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
     house = Pooled(8, stands=stands)
     async with scripted(house) as server:
         asked = subject(server.url, endpoint={"sampler": house.sample})
-        await asked.learn(seats.seats)
+        await asked.learn(capacity_probe.seats)
         most = 0
         opened = len(server.peers)
-        start = await aftermath.before(asked)
+        start = await leaks.before(asked)
         opened = len(server.peers) - opened
-    assert isinstance(start, aftermath.Before)
+    assert isinstance(start, leaks.Before)
     assert start.sample is not None
     # The sessions on their own, which come last, have four steps at once at most.
     assert start.sample.threads >= 2 + 8

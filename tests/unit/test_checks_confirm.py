@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_openenv_scale.checks import confirm
-from pytest_openenv_scale.checks.confirm import only_among_others
-from pytest_openenv_scale.checks.trajectory import chance
-from pytest_openenv_scale.core.check import CheckOutcome
+from pytest_openenv_scale.checks.isolation import observations
+from pytest_openenv_scale.checks.isolation.observations import chance, only_among_others
+from pytest_openenv_scale.results.outcome import CheckOutcome
 
 HALF = set(range(8))
 """The episodes in which something was seen, of sixteen."""
@@ -27,8 +26,8 @@ async def test_what_none_alone_sees_is_the_others_doing_once_chance_is_out() -> 
 
 
 async def test_names_take_all_the_plays_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await only_among_others({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (MISSED, confirm.PLAYS)
-    monkeypatch.setattr(confirm, "AGAIN_S", 0.0)
+    assert await only_among_others({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (MISSED, observations.PLAYS)
+    monkeypatch.setattr(observations, "AGAIN_S", 0.0)
     assert await only_among_others({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (INCONCLUSIVE, 1)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from checking_subjects import served, subject
-from pytest_openenv_scale.checks import confirm
-from pytest_openenv_scale.checks import determinism as module
-from pytest_openenv_scale.checks.determinism import determinism, seeded
+from pytest_openenv_scale.checks.isolation import determinism as module
+from pytest_openenv_scale.checks.isolation import observations
+from pytest_openenv_scale.checks.isolation.determinism import determinism, seeded
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from toy_environment import RefusedError, Toy, serving
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -25,7 +25,7 @@ MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPP
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(confirm, "AGAIN_S", 2.0)
+    monkeypatch.setattr(observations, "AGAIN_S", 2.0)
 
 
 def asked_of(url: str, **changes: Any) -> Subject:
@@ -185,7 +185,7 @@ async def test_one_field_that_differs_alone_too_leaves_the_others_judged() -> No
 
 
 async def test_a_single_difference_is_too_little_to_say_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confirm, "PLAYS", 3)
+    monkeypatch.setattr(observations, "PLAYS", 3)
     sessions = itertools.count()
 
     class Once(Dice):

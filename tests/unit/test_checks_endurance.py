@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from checking_subjects import subject
 from defects.running import in_process
-from pytest_openenv_scale.checks import endurance
-from pytest_openenv_scale.checks.answer import Answer
 from pytest_openenv_scale.checks.run import run_check
-from pytest_openenv_scale.checks.soak import Lost, Soak, Window
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.checks.session import Answer
+from pytest_openenv_scale.checks.under_load import endurance
+from pytest_openenv_scale.checks.under_load.soak import Lost, Soak, Window
 from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 from scripted_server import Peer, error, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")

@@ -9,12 +9,11 @@ import pytest
 
 from checking_subjects import served, subject
 from defects.running import in_process
-from pytest_openenv_scale.checks import fairness
-from pytest_openenv_scale.checks.answer import Answer
-from pytest_openenv_scale.checks.fairness import Player, Round
 from pytest_openenv_scale.checks.run import run_check
-from pytest_openenv_scale.checks.session import RawSession
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.under_load import fairness
+from pytest_openenv_scale.checks.under_load.fairness import Player, Round
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import CAPACITY, Peer, error, observation, scripted
 
 
@@ -74,7 +73,7 @@ async def test_slots_that_are_gone_leave_nobody_to_compare(monkeypatch: pytest.M
             peer.say(observation())
         await peer.part()
 
-    monkeypatch.setattr("pytest_openenv_scale.checks.seats.fill.__kwdefaults__", {"within_s": 1.0})
+    monkeypatch.setattr("pytest_openenv_scale.checks.capacity_probe.fill.__kwdefaults__", {"within_s": 1.0})
     async with scripted(script) as server:
         result = await fairness.shares(subject(server.url, most=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE

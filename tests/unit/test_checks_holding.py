@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from checking_subjects import served, subject
-from pytest_openenv_scale.checks import holding
 from pytest_openenv_scale.checks import subject as subjects
-from pytest_openenv_scale.checks.answer import Answer
-from pytest_openenv_scale.checks.fitting import fits, second_session, slots_back
-from pytest_openenv_scale.checks.holding import Failure, Held, Return, hold
-from pytest_openenv_scale.core.check import CheckOutcome
+from pytest_openenv_scale.checks.preflight import hold as preflight_hold
+from pytest_openenv_scale.checks.preflight.hold import Failure, Held, Return, hold
+from pytest_openenv_scale.checks.preflight.judge import fits, second_session, slots_back
+from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.results.outcome import CheckOutcome
 from scripted_server import observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -58,8 +58,8 @@ def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", 
 @pytest.fixture
 def hurried(monkeypatch):
     """Waits for slots end soon."""
-    monkeypatch.setattr(holding, "BACK_S", 0.5)
-    monkeypatch.setattr(holding, "LATE_S", 0.5)
+    monkeypatch.setattr(preflight_hold, "BACK_S", 0.5)
+    monkeypatch.setattr(preflight_hold, "LATE_S", 0.5)
 
 
 # Sessions held at once
@@ -140,12 +140,12 @@ async def test_slots_that_others_hold_are_told_apart(hurried):
 
 async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them():
     async with served("queues_past_limit", 4) as url:
-        found = await hold(subject(url, timeout_s=1.0), 4 + holding.AT_ONCE + 10)
+        found = await hold(subject(url, timeout_s=1.0), 4 + preflight_hold.AT_ONCE + 10)
     assert (found.held, found.limit) == (4, None)
     assert {failure.answer.kind for failure in found.refused} == {"silence"}
     assert found.untried > 0
     assert (found.patience_s, found.cut_short) == (1.0, True)
-    assert len(found.refused) + found.untried == holding.AT_ONCE + 10
+    assert len(found.refused) + found.untried == preflight_hold.AT_ONCE + 10
     result = fits(found, SERVER)
     assert "the next ones are neither let in nor refused (no answer within 1 s)" in result.headline
     assert f"{found.untried} were not tried, as the server had gone silent" in result.details

@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 
 from checking_subjects import served, subject
-from pytest_openenv_scale.checks import alone as alone_module
-from pytest_openenv_scale.checks import isolation as isolation_module
-from pytest_openenv_scale.checks.alone import alone
-from pytest_openenv_scale.checks.freshness import sequential
-from pytest_openenv_scale.checks.isolation import interleaved, under_load
-from pytest_openenv_scale.checks.resets import reset_twice
+from pytest_openenv_scale.checks.isolation import concurrent as isolation_module
+from pytest_openenv_scale.checks.isolation import reference as alone_module
+from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
+from pytest_openenv_scale.checks.isolation.reference import alone
+from pytest_openenv_scale.checks.isolation.sequential import reset_twice, sequential
 from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import Peer, observation, scripted
 from toy_environment import ACTION, RefusedError, Toy, serving
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_openenv_scale.checks.alone import Alone
-from pytest_openenv_scale.checks.leftovers import Leftovers
-from pytest_openenv_scale.checks.tokens import Identities
+from pytest_openenv_scale.checks.isolation.observations import Identities
+from pytest_openenv_scale.checks.isolation.reference import Alone, Leftovers
 
 KNOWN = Alone(
     identities=Identities(),

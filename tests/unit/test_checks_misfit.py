@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.checks import misfit
+from pytest_openenv_scale.checks.protocol import cases as protocol_cases
 
 SCHEMA: dict[str, Any] = {
     "$defs": {"Count": {"type": "integer", "exclusiveMinimum": 0}, "Mode": {"enum": ["a", "b"], "type": "string"}},
@@ -34,38 +34,42 @@ def _fields(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("schema", [SCHEMA, {"$ref": "#/$defs/Act", "$defs": {**SCHEMA["$defs"], "Act": SCHEMA}}])
 def test_an_action_is_made_wrong_in_one_place(schema) -> None:
-    assert misfit.unknown_field(schema, ACTION) == {"mode": "a", "no_such_field": 1}
-    assert misfit.wrapped(schema, ACTION) == {"action": {"mode": "a"}}
-    assert misfit.wrong_type(schema, ACTION) == {"mode": {"not": "a plain value"}}
-    assert misfit.out_of_range(schema, ACTION) == {"mode": "a", "count": -1}
-    assert misfit.long_text(schema, ACTION, 3) == {"mode": "a", "text": "xxx"}
+    assert protocol_cases.unknown_field(schema, ACTION) == {"mode": "a", "no_such_field": 1}
+    assert protocol_cases.wrapped(schema, ACTION) == {"action": {"mode": "a"}}
+    assert protocol_cases.wrong_type(schema, ACTION) == {"mode": {"not": "a plain value"}}
+    assert protocol_cases.out_of_range(schema, ACTION) == {"mode": "a", "count": -1}
+    assert protocol_cases.long_text(schema, ACTION, 3) == {"mode": "a", "text": "xxx"}
 
 
 def test_a_field_that_is_taken_is_not_an_unknown_one() -> None:
     schema = {**_fields(no_such_field={"type": "integer"}), "additionalProperties": False}
-    assert misfit.unknown_field(schema, {}) == {"no_such_field_": 1}
+    assert protocol_cases.unknown_field(schema, {}) == {"no_such_field_": 1}
 
 
 def test_other_places_are_found_where_the_usual_ones_are_missing() -> None:
-    assert misfit.wrong_type(_fields(metadata={"type": "object"}), {}) == {"metadata": ["not an object"]}
-    assert misfit.out_of_range(_fields(n={"type": "number", "maximum": 5}), {}) == {"n": 6}
-    assert misfit.long_text(_fields(mode={"type": "string", "maxLength": 9}), {}, 3) == {"no_such_field": "xxx"}
-    assert misfit.long_text(None, {}, 3) == {"no_such_field": "xxx"}
+    assert protocol_cases.wrong_type(_fields(metadata={"type": "object"}), {}) == {"metadata": ["not an object"]}
+    assert protocol_cases.out_of_range(_fields(n={"type": "number", "maximum": 5}), {}) == {"n": 6}
+    assert protocol_cases.long_text(_fields(mode={"type": "string", "maxLength": 9}), {}, 3) == {"no_such_field": "xxx"}
+    assert protocol_cases.long_text(None, {}, 3) == {"no_such_field": "xxx"}
 
 
 @pytest.mark.parametrize(
     ("make", "schema", "words"),
     [
-        (misfit.unknown_field, None, "publishes no /schema"),
-        (misfit.unknown_field, {"anyOf": [SCHEMA]}, "does not say which fields"),
-        (misfit.unknown_field, _with(additionalProperties=True), "allows actions further fields"),
-        (misfit.wrapped, _fields(action={"type": "string"}), "a field named action"),
-        (misfit.wrapped, _fields(text={"type": "string"}), "requires none"),
-        (misfit.wrong_type, _fields(anything={}, either={"anyOf": [{}, {"type": "null"}]}), "of a plain type"),
-        (misfit.out_of_range, _fields(n={"type": "number"}, text={"type": "string", "minimum": 3}), "a minimum"),
-        (misfit.out_of_range, _fields(n={"type": "number", "maximum": 1e300}), "a minimum"),
+        (protocol_cases.unknown_field, None, "publishes no /schema"),
+        (protocol_cases.unknown_field, {"anyOf": [SCHEMA]}, "does not say which fields"),
+        (protocol_cases.unknown_field, _with(additionalProperties=True), "allows actions further fields"),
+        (protocol_cases.wrapped, _fields(action={"type": "string"}), "a field named action"),
+        (protocol_cases.wrapped, _fields(text={"type": "string"}), "requires none"),
+        (protocol_cases.wrong_type, _fields(anything={}, either={"anyOf": [{}, {"type": "null"}]}), "of a plain type"),
+        (
+            protocol_cases.out_of_range,
+            _fields(n={"type": "number"}, text={"type": "string", "minimum": 3}),
+            "a minimum",
+        ),
+        (protocol_cases.out_of_range, _fields(n={"type": "number", "maximum": 1e300}), "a minimum"),
     ],
 )
 def test_what_a_schema_leaves_open_is_lacking(make, schema, words) -> None:
-    with pytest.raises(misfit.LackError, match=words):
+    with pytest.raises(protocol_cases.LackError, match=words):
         make(schema, {})

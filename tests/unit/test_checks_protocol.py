@@ -10,12 +10,13 @@ import pytest
 
 from checking_subjects import served, subject
 from defects.running import in_process, in_thread
-from pytest_openenv_scale.checks import plays, protocol
+from pytest_openenv_scale.checks.protocol import checks as protocol_checks
+from pytest_openenv_scale.checks.protocol import play
+from pytest_openenv_scale.checks.protocol.cases import CASES
 from pytest_openenv_scale.checks.run import run_check
-from pytest_openenv_scale.checks.standard import CASES
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.discover import server_schema
+from pytest_openenv_scale.client.http import server_schema
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from wire_cases import VERSIONS, conversations, environments, every_conversation
 
 BY_ID = {case.id: case for case in CASES}
@@ -76,8 +77,8 @@ def _meaning(sent: str | bytes) -> Any:
 
 
 def test_every_case_has_a_name_of_its_own_and_a_way_to_be_played() -> None:
-    assert len(BY_ID) == len(CASES) == len(protocol.CHECKS)
-    assert set(plays.PLAYS) == {case.id for case in CASES if case.sent is None}
+    assert len(BY_ID) == len(CASES) == len(protocol_checks.CHECKS)
+    assert set(play.PLAYS) == {case.id for case in CASES if case.sent is None}
 
 
 # A sound server, and servers with one defect each
@@ -96,7 +97,7 @@ def known(address: str) -> Subject:
 
 @pytest.mark.parametrize("case_id", BY_ID)
 def test_a_sound_server_meets_every_case(sound: Subject, case_id: str) -> None:
-    result = run_check(sound, protocol.CHECKS[case_id])
+    result = run_check(sound, protocol_checks.CHECKS[case_id])
     assert result.outcome is CheckOutcome.MET, result
     assert result.figures["new_session_works"] is True
     if BY_ID[case_id].goes_on:
@@ -108,13 +109,13 @@ def asked(defect: str, *case_ids: str, limit: int = 4, **changes: Any) -> list[C
         asked_of = known(address)
         for name, value in changes.items():
             setattr(asked_of, name, value)
-        return [run_check(asked_of, protocol.CHECKS[case_id]) for case_id in case_ids]
+        return [run_check(asked_of, protocol_checks.CHECKS[case_id]) for case_id in case_ids]
 
 
 @pytest.mark.usefixtures("quick_waits")
 async def test_silence_is_missed_and_shown() -> None:
     async with served("silent_hang", 4) as url:
-        result = await protocol.CHECKS["unknown-type"](subject(url, timeout_s=0.7))
+        result = await protocol_checks.CHECKS["unknown-type"](subject(url, timeout_s=0.7))
     assert result.outcome is CheckOutcome.MISSED
     expected = "no answer within 0.7 s where OpenEnv says UNKNOWN_TYPE and the session goes on"
     assert result.headline == f"a message of unknown type: {expected}"
@@ -140,8 +141,8 @@ def test_a_session_that_is_cut_without_a_word_is_missed_and_a_new_one_still_work
 
 def test_a_server_that_dies_of_a_case_has_no_new_session() -> None:
     with in_process("crash_on_bad_json") as (_, address):
-        result = run_check(known(address), protocol.CHECKS["bad-json"])
-        after = run_check(known(address), protocol.CHECKS["bad-json"])
+        result = run_check(known(address), protocol_checks.CHECKS["bad-json"])
+        after = run_check(known(address), protocol_checks.CHECKS["bad-json"])
     assert result.outcome is CheckOutcome.MISSED
     assert any("a new session does not work" in detail for detail in result.details)
     assert after.outcome is CheckOutcome.INCONCLUSIVE

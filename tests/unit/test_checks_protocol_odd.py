@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks import protocol
-from pytest_openenv_scale.core import frames
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.frames import Message
+from pytest_openenv_scale.checks.protocol import checks as protocol_checks
+from pytest_openenv_scale.client import frames
+from pytest_openenv_scale.client.frames import Message
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import CAPACITY, CLOSE, Peer, error, frame, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -69,7 +69,7 @@ def session_1(script: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer], Awa
 
 async def check(case_id: str, strange: Strange, **changes: Any) -> CheckResult:
     async with scripted(lambda peer: speak(peer, strange)) as server:
-        return await protocol.CHECKS[case_id](subject(server.url, **changes))
+        return await protocol_checks.CHECKS[case_id](subject(server.url, **changes))
 
 
 async def test_a_session_that_ends_after_the_right_answer_is_missed() -> None:
@@ -122,7 +122,7 @@ async def test_a_server_whose_other_sessions_are_disturbed_is_missed() -> None:
         await (session_1(cut)(peer) if peer.number == 1 else speak(peer, strange))
 
     async with scripted(script) as server:
-        result = await protocol.CHECKS["text-1-mib"](subject(server.url))
+        result = await protocol_checks.CHECKS["text-1-mib"](subject(server.url))
     assert result.outcome is CheckOutcome.MISSED
     assert result.headline == "an action with 1 MiB of text: a session beside it got EXECUTION_ERROR for its next step"
     assert [shown.title for shown in result.transcripts] == [
@@ -138,7 +138,7 @@ async def test_a_close_frame_counts_where_the_socket_stays_open() -> None:
             pass
 
     async with scripted(session_1(script)) as server:
-        result = await protocol.CHECKS["text-17-mb"](subject(server.url, timeout_s=10.0))
+        result = await protocol_checks.CHECKS["text-17-mb"](subject(server.url, timeout_s=10.0))
     assert result.outcome is CheckOutcome.MET
     assert result.figures["answer"] == "closed 1009"
 
@@ -148,7 +148,7 @@ async def test_what_is_not_taken_within_the_time_is_in_doubt() -> None:
         await asyncio.Event().wait()
 
     async with scripted(session_1(script)) as server:
-        result = await protocol.CHECKS["text-17-mb"](subject(server.url, timeout_s=1.0))
+        result = await protocol_checks.CHECKS["text-17-mb"](subject(server.url, timeout_s=1.0))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "only a part of it was taken" in result.headline
 
@@ -183,7 +183,7 @@ async def test_messages_taken_in_another_order_than_sent_are_missed() -> None:
         await speak(peer, strange)
 
     async with scripted(script) as server:
-        result = await protocol.CHECKS["unawaited"](subject(server.url))
+        result = await protocol_checks.CHECKS["unawaited"](subject(server.url))
     assert result.outcome is CheckOutcome.MISSED
     assert "step_count 2 after 1 steps" in result.headline
 
@@ -217,7 +217,7 @@ async def test_a_platform_that_limits_the_rate_is_asked_again() -> None:
             await speak(peer, lambda _, said: [error("INVALID_JSON", "no")] if "{not" in said else None)
 
     async with scripted(script) as server:
-        result = await protocol.CHECKS["bad-json"](subject(server.url))
+        result = await protocol_checks.CHECKS["bad-json"](subject(server.url))
     assert result.outcome is CheckOutcome.MET, result
     assert result.figures["new_session_works"] is True
 
@@ -242,7 +242,7 @@ async def test_a_new_session_that_does_not_work_is_missed() -> None:
 
 
 async def test_a_server_that_is_full_afterwards_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(protocol_checks, "_PATIENCE_S", 0.1)
     result = await check("bad-json", lambda peer, said: [CAPACITY, 1000] if peer.number > 1 else None)
     assert result.outcome is CheckOutcome.MET
     assert result.headline.endswith("a new session is refused with CAPACITY_REACHED")
@@ -303,6 +303,6 @@ async def test_a_reset_in_fragments_goes_out_as_fragments_with_pings_between() -
         await peer.part()
 
     async with scripted(session_1(script)) as server:
-        result = await protocol.CHECKS["fragments"](subject(server.url))
+        result = await protocol_checks.CHECKS["fragments"](subject(server.url))
     assert result.outcome is CheckOutcome.MET, result
     assert heard == [0x01, 0x89, 0x00, 0x89, 0x80]

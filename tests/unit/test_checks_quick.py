@@ -6,12 +6,20 @@ import pytest
 
 from checking_subjects import served, subject
 from defects.running import in_thread
-from pytest_openenv_scale.checks import quick
-from pytest_openenv_scale.checks.quick import Finding, Question, ask, questions, verdict
-from pytest_openenv_scale.checks.replies import DEFAULT_LIMIT_BYTES, largest_reply, played
+from pytest_openenv_scale.checks.preflight import questions as preflight_questions
+from pytest_openenv_scale.checks.preflight.questions import (
+    DEFAULT_LIMIT_BYTES,
+    Finding,
+    Question,
+    ask,
+    largest_reply,
+    played,
+    questions,
+    verdict,
+)
 from pytest_openenv_scale.checks.run import DIED
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
 
@@ -108,7 +116,7 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
     async def check(subject):
         return CheckResult(MISSED, "lost")
 
-    asked = [Question("reachable", "", quick.reachable), Question("slots", "", check, "lost")]
+    asked = [Question("reachable", "", preflight_questions.reachable), Question("slots", "", check, "lost")]
     asked += [Question("isolation", "", check, "shared", plays=True), Question("replies", "", check)]
     with in_thread() as address:
         found = list(ask(subject(f"http://{address}"), tuple(asked)))
@@ -120,7 +128,7 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
 
 async def test_reachable_tells_what_each_part_took_and_which_action_was_played():
     async with served() as url:
-        result = await quick.reachable(subject(url))
+        result = await preflight_questions.reachable(subject(url))
     assert result.outcome is MET
     assert result.headline.startswith("/ws answers: connect ")
     assert result.headline.endswith('the action is {"wait_seconds":0.0} (default)')

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks import replies
-from pytest_openenv_scale.checks.replies import largest_reply, played
+from pytest_openenv_scale.checks.preflight import questions
+from pytest_openenv_scale.checks.preflight.questions import largest_reply, played
 from scripted_server import observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -62,7 +62,7 @@ async def test_a_connection_that_ends_is_no_reply():
 
 
 async def test_waiting_for_a_state_takes_no_time_from_the_steps(monkeypatch):
-    monkeypatch.setattr(replies, "_PLAY_S", 0.5)
+    monkeypatch.setattr(questions, "_PLAY_S", 0.5)
     async with scripted(answering(steps=3, state_s=None)) as server:
         found = await played(subject(server.url, timeout_s=0.7))
     assert len(found.steps) == 3

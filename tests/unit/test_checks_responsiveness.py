@@ -12,14 +12,13 @@ import pytest
 
 from checking_subjects import subject
 from defects.running import in_thread
-from pytest_openenv_scale.checks import responsiveness, stepping
-from pytest_openenv_scale.checks.http_probe import ask_health, asking
+from pytest_openenv_scale.checks.capacity_probe import Seats, seats
 from pytest_openenv_scale.checks.run import run_check
-from pytest_openenv_scale.checks.seats import Seats, seats
-from pytest_openenv_scale.checks.stepping import Round, Stepping
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.checks.under_load import responsiveness
+from pytest_openenv_scale.checks.under_load.responsiveness import Round, Stepping, ask_health, asking
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import Peer, accepted, error, observation, refused_port, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -27,9 +26,9 @@ pytestmark = pytest.mark.usefixtures("quick_waits")
 
 @contextmanager
 def served(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 4) -> Iterator[Subject]:
-    monkeypatch.setattr(stepping, "WAIT_S", 0.2)
-    monkeypatch.setattr(stepping, "_ALONE_S", 0.1)
-    monkeypatch.setattr(stepping, "ROUNDS", 2)
+    monkeypatch.setattr(responsiveness, "WAIT_S", 0.2)
+    monkeypatch.setattr(responsiveness, "_ALONE_S", 0.1)
+    monkeypatch.setattr(responsiveness, "ROUNDS", 2)
     with in_thread(defect, limit) as address:
         yield subject(f"http://{address}", timeout_s=10.0)
 
@@ -104,7 +103,7 @@ async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
 def asked(check: Any, *rounds: Round, waited: bool = False, idle_s: float | None = 0.002) -> CheckResult:
     known = subject("http://127.0.0.1:9")
     sessions = len(rounds[0].together_s)
-    known._known = {seats: Seats(sessions), stepping.stepping: Stepping(rounds, sessions, waited, idle_s)}
+    known._known = {seats: Seats(sessions), responsiveness.stepping: Stepping(rounds, sessions, waited, idle_s)}
     return asyncio.run(check(known))
 
 
@@ -189,7 +188,7 @@ async def test_a_server_without_http_is_asked_for_it_once() -> None:
         peer.writer.close()
 
     async with scripted(script) as server:
-        assert await stepping._idle(subject(server.url)) is None
+        assert await responsiveness._idle(subject(server.url)) is None
     assert len(asked_for) == 1
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks import protocol
-from pytest_openenv_scale.checks.answer import Answer, without
+from pytest_openenv_scale.checks.protocol import checks as protocol_checks
+from pytest_openenv_scale.checks.session import Answer, without
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.core.jsonable import encode
-from pytest_openenv_scale.core.secrets import Secrets
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.serialization import encode
+from pytest_openenv_scale.core.text import Secrets
 from scripted_server import CLOSE, Peer, error, frame, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -133,7 +133,7 @@ async def test_nothing_of_it_is_in_the_result_of_a_check() -> None:
     async with scripted(script) as server:
         asked = given(server.url)
         asked.workload = Workload(({},))
-        result = await protocol.CHECKS["unknown-type"](asked)
+        result = await protocol_checks.CHECKS["unknown-type"](asked)
     assert "WHO_ARE_YOU" in result.headline
     assert any("***" in detail for detail in result.details)
     assert TOKEN not in json.dumps(result.to_json())

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks.client import close_all
+from pytest_openenv_scale.checks.subject import close_all
 from scripted_server import BINARY, CAPACITY, PING, PONG, error, frame, observation, refused_port, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")

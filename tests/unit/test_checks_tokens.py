@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_openenv_scale.checks.tokens import Identities
+from pytest_openenv_scale.checks.isolation.observations import Identities
 
 
 def test_a_foreign_seed_counts_from_the_second_time_on() -> None:

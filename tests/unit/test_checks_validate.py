@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from checking_subjects import subject
-from pytest_openenv_scale.checks import validate as asking
-from pytest_openenv_scale.checks.validate import ask_criteria, validate
-from pytest_openenv_scale.core.check import CheckOutcome
+from pytest_openenv_scale.checks.preflight import openenv_validate as asking
+from pytest_openenv_scale.checks.preflight.openenv_validate import ask_criteria, validate
+from pytest_openenv_scale.results.outcome import CheckOutcome
 from scripted_server import refused_port
 from server_process import running_server
 

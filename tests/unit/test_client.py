@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from independent_servers import SERVERS, running
-from pytest_openenv_scale.core.client import SessionFailed, open_http_session, open_session
+from pytest_openenv_scale.client.session import SessionFailed, open_http_session, open_session
 from scripted_server import CAPACITY, CLOSE, Peer, error, frame, message, observation, refused_port, scripted
 from server_process import running_server
 

@@ -13,9 +13,10 @@ import pytest
 
 from defects.running import in_thread
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.checks import alone, quick
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
-from pytest_openenv_scale.reports.check_screen import progress_line
+from pytest_openenv_scale.checks.isolation import reference
+from pytest_openenv_scale.checks.preflight import questions as preflight_questions
+from pytest_openenv_scale.reporting.text.checks import progress_line
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import refused_port
 from server_process import running_server
 
@@ -29,7 +30,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setattr("pytest_openenv_scale.targets.url.ATTACH_RETRY_S", 0.1)
     # Nothing here asks what the server uses: looking for its process reads every socket of this machine.
-    monkeypatch.setattr("pytest_openenv_scale.targets.url.listening_processes", lambda port: ())
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.sampling.listening_processes", lambda port: ())
     return tmp_path
 
 
@@ -41,7 +42,7 @@ def answering(monkeypatch):
         async def check(subject):
             return CheckResult(outcome, headline, remedy)
 
-        monkeypatch.setattr(quick, name, check)
+        monkeypatch.setattr(preflight_questions, name, check)
 
     for name in SLOW:
         answer(name, CheckOutcome.MET)
@@ -62,7 +63,7 @@ def signs(lines: list[str]) -> dict[str, str]:
 
 def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
     # Its environment knows no clock that counts whole seconds.
-    monkeypatch.setattr(alone, "_PAUSE_S", 0.05)
+    monkeypatch.setattr(reference, "_PAUSE_S", 0.05)
     with in_thread(limit=16) as address:
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")

@@ -12,7 +12,7 @@ from cells import a_cell, a_failure, a_meta, a_row, a_table
 from report_samples import a_sweep, measured
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.run import RunDirectory
+from pytest_openenv_scale.results.run_directory import RunDirectory
 
 
 def a_stored_run(results: Path, run_id: str, *, slower=0.0, refused=0, test=None, waits=(1.0,)) -> Path:

@@ -10,10 +10,10 @@ from compare_samples import a_judged_sweep, a_measured_run, a_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.compare import compare_runs, compare_sweep
-from pytest_openenv_scale.core.comparison import Change, Comparison, Judgement, Status, join_comparisons
-from pytest_openenv_scale.core.fail_on import parse_fail_on
-from pytest_openenv_scale.core.manifest import SweepRecord
+from pytest_openenv_scale.analysis.compare import compare_runs, compare_sweep
+from pytest_openenv_scale.config.limits import parse_fail_on
+from pytest_openenv_scale.results.comparison import Change, Comparison, Judgement, Status, join_comparisons
+from pytest_openenv_scale.results.manifest import SweepRecord
 
 THREE = (0.10, 0.11, 0.12)
 

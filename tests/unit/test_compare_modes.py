@@ -10,15 +10,15 @@ import pytest
 from cells import a_cell, a_summary, an_slo
 from report_samples import a_run, a_sweep, latency, measured
 
-from pytest_openenv_scale.core.compare_modes import FOOTNOTE, Comparison, compare_modes
-from pytest_openenv_scale.core.meta import Finding
-from pytest_openenv_scale.core.summary import CellSummary
-from pytest_openenv_scale.core.view import SweepView, view_sweep
-from pytest_openenv_scale.reports import github, markdown
-from pytest_openenv_scale.reports import json as json_report
-from pytest_openenv_scale.reports.junit import junit_properties
-from pytest_openenv_scale.reports.overview import run_lines, summary_lines
-from pytest_openenv_scale.reports.protocols import ratio
+from pytest_openenv_scale.analysis.protocols import FOOTNOTE, Comparison, compare_modes
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting import json as json_report
+from pytest_openenv_scale.reporting.content.replicas import ratio
+from pytest_openenv_scale.reporting.json import junit_properties
+from pytest_openenv_scale.reporting.markdown import run as markdown_run
+from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines
+from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 PLACE = Path("openenv-results/run")
 LATE = (Finding("http_lag", "HTTP answers were seen late, p50 12 ms and p99 80 ms"),)
@@ -149,7 +149,7 @@ def test_one_mode_alone_is_compared_with_nothing(mode):
     view = a_view(passing(32, mode))
     run = a_run(PLACE, view)
     assert compare_modes(view) == ()
-    shown = "\n".join(line.text for line in run_lines(run)) + markdown.render(run) + github.render(run)
+    shown = "\n".join(line.text for line in run_lines(run)) + markdown_run.render(run) + markdown_run.step_summary(run)
     assert "comparison" not in shown
     assert json_report.document(run)["sweeps"][0]["protocols"] == []
     assert [name for name, _ in junit_properties(view) if "protocol" in name] == []
@@ -193,7 +193,7 @@ def test_a_whole_run_ends_with_it():
     assert "\n".join(TABLE) in text
 
 
-@pytest.mark.parametrize("render", [markdown.render, github.render])
+@pytest.mark.parametrize("render", [markdown_run.render, markdown_run.step_summary])
 def test_markdown_and_the_github_summary_show_it_after_the_verdicts(render):
     text = render(a_run(PLACE, a_view(*HTTP_DOUBTFUL)))
     head, _, rest = text.partition("## Protocol comparison\n")

@@ -15,12 +15,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from independent_servers import AUTHORITY, SERVERS, running, server_tls
-from pytest_openenv_scale.core import connection as core_connection
-from pytest_openenv_scale.core.connection import Clock, Connection
-from pytest_openenv_scale.core.frames import Message
-from pytest_openenv_scale.core.handshake import prepare_route
-from pytest_openenv_scale.core.loss import Loss
-from pytest_openenv_scale.core.poller import Poller
+from pytest_openenv_scale.client import connection as core_connection
+from pytest_openenv_scale.client.connection import Clock, Connection
+from pytest_openenv_scale.client.frames import Message
+from pytest_openenv_scale.client.handshake import Loss, prepare_route
+from pytest_openenv_scale.client.poller import Poller
 from scripted_server import (
     BINARY,
     CLOSE,

@@ -2,9 +2,9 @@
 
 from cells import a_curve, a_summary, an_slo
 
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.slo import Slo, make_limit, merge
-from pytest_openenv_scale.core.verdict import judge_curve
+from pytest_openenv_scale.config.limits import Slo, make_limit, merge
+from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.verdict.sweep import judge_curve
 
 DEFAULT = Slo((make_limit("hosts", 3, "default"),))
 

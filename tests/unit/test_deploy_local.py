@@ -18,10 +18,10 @@ import pytest
 import uvicorn
 from hypercorn.config import Config
 
-from pytest_openenv_scale.server.settings import usable_cores
-from pytest_openenv_scale.targets import serving
-from pytest_openenv_scale.targets.deployed import deploy_file
-from pytest_openenv_scale.targets.serving import Serving
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.targets.common.files import deploy_file
+from pytest_openenv_scale.targets.local import serving
+from pytest_openenv_scale.targets.local.serving import Serving
 
 SCRIPTS = ("run_docker.sh", "run_hypercorn.sh", "run_uvicorn.sh")
 RECORDER = f"""#!{sys.executable}

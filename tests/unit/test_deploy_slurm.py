@@ -16,15 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.targets.deployed import deploy_file
-from pytest_openenv_scale.targets.envoy_config import Backend, EnvoySettings, render
-from pytest_openenv_scale.targets.slurm_scripts import (
-    SlurmRequest,
-    last_complaint,
-    read_connection,
-    render_attached,
-)
-from pytest_openenv_scale.targets.slurm_scripts import render as render_script
+from pytest_openenv_scale.targets.common.files import deploy_file
+from pytest_openenv_scale.targets.envoy.config import Backend, EnvoySettings, render
+from pytest_openenv_scale.targets.slurm.spec import SlurmRequest, last_complaint, read_connection, render_attached
+from pytest_openenv_scale.targets.slurm.spec import render as render_script
 
 SCRIPTS = ("alloc.sh", "serve_multi.sh", "serve_multi.sbatch", "serve_single.sbatch")
 GOLDEN = Path(__file__).with_name("golden")

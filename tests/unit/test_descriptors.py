@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from pytest_openenv_scale.core.descriptors import descriptor_limit, raise_descriptor_limit
-from pytest_openenv_scale.targets import tether
+from pytest_openenv_scale.core.system import descriptor_limit, raise_descriptor_limit
+from pytest_openenv_scale.targets.common import parent_death
 
 
 class Limits:
@@ -45,5 +45,5 @@ def test_it_is_raised_as_far_as_the_system_lets_it_and_foreseen_without_doing_so
 
 def test_a_server_that_is_started_gets_what_the_system_lets_it_have(monkeypatch):
     limits = Limits(monkeypatch, soft=256, hard=resource.RLIM_INFINITY, most=61_440)
-    tether.limit_descriptors(None)
+    parent_death.limit_descriptors(None)
     assert limits.soft == 10_240

@@ -10,10 +10,10 @@ from cells import a_cell, a_failure, a_meta, a_row, a_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import effect
-from pytest_openenv_scale.core.effect import CellRows, cliffs_delta, effect_of, effect_size
-from pytest_openenv_scale.core.rundir import PARTS
-from pytest_openenv_scale.core.table import write_part
+from pytest_openenv_scale.analysis import compare
+from pytest_openenv_scale.analysis.compare import CellRows, cliffs_delta, effect_of, effect_size
+from pytest_openenv_scale.results.parts import write_part
+from pytest_openenv_scale.results.run_directory import PARTS
 
 LATENCIES = st.lists(st.floats(0, 100), min_size=1, max_size=30)
 
@@ -74,6 +74,6 @@ def test_rows_that_are_gone_or_of_another_sweep_leave_it_unknown(tmp_path):
 def test_very_many_rows_are_thinned_in_order(tmp_path, monkeypatch):
     fast, slow = a_stored_cell(tmp_path / "a", step=1.0), a_stored_cell(tmp_path / "b", step=1.01)
     whole = effect_of(fast, slow, "total")
-    monkeypatch.setattr(effect, "MOST_VALUES", 20)
+    monkeypatch.setattr(compare, "MOST_VALUES", 20)
     assert len(fast.latencies("total")) == 20
     assert effect_of(fast, slow, "total") == pytest.approx(whole, abs=0.05)

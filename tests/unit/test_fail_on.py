@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.fail_on import METRICS, FailOn, higher_is_better, parse_fail_on
-from pytest_openenv_scale.core.grammar import GrammarError
+from pytest_openenv_scale.config.limits import METRICS, FailOn, higher_is_better, parse_fail_on
+from pytest_openenv_scale.core.errors import GrammarError
 
 
 @pytest.mark.parametrize(

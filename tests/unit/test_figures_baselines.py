@@ -18,9 +18,9 @@ from pathlib import Path
 import figures_samples
 import pytest
 
-from pytest_openenv_scale.reports.figures.content import Content
-from pytest_openenv_scale.reports.figures.write import contents
-from pytest_openenv_scale.reports.study import Study
+from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.reporting.figures.content import Content
+from pytest_openenv_scale.reporting.figures.write import contents
 
 pytestmark = pytest.mark.figures
 
@@ -59,7 +59,7 @@ def _pinned_versions() -> None:
 
 
 def picture(content: Content) -> bytes:
-    from pytest_openenv_scale.reports.figures.drawing import draw
+    from pytest_openenv_scale.reporting.figures.worker import draw
 
     return draw(content, DPI).png
 
@@ -95,7 +95,7 @@ def test_a_figure_looks_as_it_did_when_it_was_looked_at(name, tmp_path):
 
 
 def test_every_figure_has_a_baseline_and_every_baseline_a_figure():
-    from pytest_openenv_scale.reports.figures.write import KEYS
+    from pytest_openenv_scale.reporting.figures.write import KEYS
 
     assert {key for _, key in PICTURES.values()} == set(KEYS)
     assert {path.stem for path in BASELINES.glob("*.png")} == set(PICTURES)
@@ -125,7 +125,7 @@ def test_a_visible_change_is_found(name, frame, column, change, tmp_path):
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path):
-    from pytest_openenv_scale.reports.figures.drawing import draw
+    from pytest_openenv_scale.reporting.figures.worker import draw
 
     content = content_of("point-scaling", tmp_path)
     assert draw(content) == draw(content)

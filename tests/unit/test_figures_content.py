@@ -6,10 +6,10 @@ import pytest
 from figures_samples import every_kind, in_doubt, one_point, replicas, stored
 from study_samples import a_study, sample
 
-from pytest_openenv_scale.core.format import seconds
-from pytest_openenv_scale.reports.figures import bars, heat, latency, nodes, scaling, throughput
-from pytest_openenv_scale.reports.figures.content import Content, batch_breaks, wrapped
-from pytest_openenv_scale.reports.figures.write import KEYS, contents
+from pytest_openenv_scale.core.formatting import seconds
+from pytest_openenv_scale.reporting.figures import bars, lines
+from pytest_openenv_scale.reporting.figures.content import Content, batch_breaks, wrapped
+from pytest_openenv_scale.reporting.figures.write import KEYS, contents
 
 
 def rows_of(content: Content | None, frame: str) -> list[dict]:
@@ -26,21 +26,21 @@ def one(content: Content | None, frame: str, **wanted) -> dict:
 class TestScaling:
     def test_a_point_is_the_worst_repetition_and_knows_the_range(self):
         study = a_study(sample("local-uvicorn", {8: (1.0, 0.01), 32: (0.5, 0.1)}, reps=2))
-        point = one(scaling.content(study), "points", batch=32)
+        point = one(lines.scaling_content(study), "points", batch=32)
         assert (point["success"], point["least"], point["most"], point["state"]) == (0.5, 0.5, 0.5, "fails")
 
     def test_the_line_to_stay_above_is_that_of_the_slo_or_95_percent(self):
         from cells import an_slo
 
         strict = sample("local-uvicorn", slo=an_slo(success=0.99))
-        limits = rows_of(scaling.content(a_study(strict, sample("local-docker", mode="http"))), "limits")
+        limits = rows_of(lines.scaling_content(a_study(strict, sample("local-docker", mode="http"))), "limits")
         assert {(limit["panel"], limit["limit"]) for limit in limits} == {
             ("ws · wait 1 s", 0.99),
             ("http · wait 1 s", 0.95),
         }
 
     def test_a_curve_whose_largest_batch_passes_ends_in_an_arrow(self):
-        ends = rows_of(scaling.content(every_kind()), "open")
+        ends = rows_of(lines.scaling_content(every_kind()), "open")
         assert {(end["infrastructure"], end["batch"]) for end in ends} == {
             ("hf-spaces (cpu-upgrade)", 32),
             ("slurm-multi-nodes4", 16384),
@@ -49,14 +49,14 @@ class TestScaling:
     def test_a_batch_in_doubt_is_neither_pass_nor_fail(self):
         states = {
             row["batch"]: row["state"]
-            for row in rows_of(scaling.content(in_doubt()), "points")
+            for row in rows_of(lines.scaling_content(in_doubt()), "points")
             if row["infrastructure"] == "local-uvicorn"
         }
         assert states == {8: "passes", 32: "passes", 128: "inconclusive"}
 
     def test_markers_of_one_batch_never_reach_the_next_batch(self):
         names = [f"name{at}" for at in range(12)]
-        factors = scaling.side_by_side(names, [1, 2, 16384])
+        factors = lines.side_by_side(names, [1, 2, 16384])
         assert list(factors) == names
         assert max(factors.values()) / min(factors.values()) < 2
         assert sorted(factors.values()) == list(factors.values())
@@ -108,13 +108,13 @@ class TestBars:
 class TestHeat:
     def test_a_tile_is_the_p99_beyond_the_wait_of_the_slowest_repetition(self):
         tile = one(
-            heat.content(every_kind()), "tiles", infrastructure="local-uvicorn", panel="ws · wait 1 s", batch=512
+            bars.heat_content(every_kind()), "tiles", infrastructure="local-uvicorn", panel="ws · wait 1 s", batch=512
         )
         assert tile["p99"] == pytest.approx(0.33 * 1.04)
         assert tile["text"] == seconds(0.33 * 1.04)
 
     def test_what_failed_is_marked_and_what_never_succeeded_has_no_colour(self):
-        tiles = heat.content(every_kind())
+        tiles = bars.heat_content(every_kind())
         assert (
             one(tiles, "tiles", infrastructure="hf-spaces (cpu-basic)", batch=256, panel="ws · wait 1 s")["text"]
             == "3.41 s ✕"
@@ -124,19 +124,19 @@ class TestHeat:
 
     def test_slower_is_further_along_the_colours_in_every_panel(self):
         tiles = sorted(
-            (row for row in rows_of(heat.content(every_kind()), "tiles") if row["p99"]), key=lambda row: row["p99"]
+            (row for row in rows_of(bars.heat_content(every_kind()), "tiles") if row["p99"]), key=lambda row: row["p99"]
         )
         reds = [int(tile["shade"][3:5], 16) for tile in tiles]
         assert reds == sorted(reds, reverse=True)
         assert reds[0] > reds[-1]
 
     def test_without_a_success_there_is_no_figure(self):
-        assert heat.content(a_study(sample(batches={8: (0.0, 0.0)}))) is None
+        assert bars.heat_content(a_study(sample(batches={8: (0.0, 0.0)}))) is None
 
 
 class TestLatency:
     def test_phases_add_up_to_the_mean_overhead_at_max_batch(self):
-        found = latency.content(every_kind())
+        found = bars.latency_content(every_kind())
         for row in rows_of(found, "rows"):
             parts = [
                 part
@@ -147,39 +147,41 @@ class TestLatency:
             assert [part["start"] for part in parts[1:]] == [part["end"] for part in parts[:-1]]
 
     def test_http_has_no_connect_where_none_was_measured(self):
-        parts = rows_of(latency.content(a_study(sample(mode="http"))), "parts")
+        parts = rows_of(bars.latency_content(a_study(sample(mode="http"))), "parts")
         assert [part["phase"] for part in parts] == ["queue", "reset", "step"]
 
     def test_where_no_batch_passes_the_largest_with_successes_is_shown_and_marked(self):
         study = a_study(sample(batches={8: (0.5, 0.1), 32: (0.25, 0.4), 128: (0.0, 0.0)}))
-        row = one(latency.content(study), "rows")
+        row = one(bars.latency_content(study), "rows")
         assert row["batch"] == 32
         assert row["text"].startswith("batch 32 ✕: ")
 
     def test_without_a_wait_it_is_all_of_the_latency(self):
-        assert rows_of(latency.content(a_study(sample(wait=None))), "rows")
+        assert rows_of(bars.latency_content(a_study(sample(wait=None))), "rows")
 
 
 class TestThroughput:
     def test_efficiency_is_effective_concurrency_by_batch(self):
         study = every_kind()
         point = study.curve("local-docker", "ws", 1.0).points[1]
-        found = one(throughput.content(study), "points", infrastructure="local-docker", batch=512, measure="efficiency")
+        found = one(
+            lines.throughput_content(study), "points", infrastructure="local-docker", batch=512, measure="efficiency"
+        )
         assert found["value"] == pytest.approx(point.effective_concurrency / 512)
 
     def test_the_ideal_is_every_session_done_in_its_waits(self):
-        ideal = one(throughput.content(every_kind()), "ideal", panel="ws · wait 5 s", batch=2048)
+        ideal = one(lines.throughput_content(every_kind()), "ideal", panel="ws · wait 5 s", batch=2048)
         assert ideal["value"] == pytest.approx(2048 / 5)
 
     def test_without_waits_there_is_throughput_but_no_efficiency(self):
-        found = throughput.content(a_study(sample(wait=None)))
+        found = lines.throughput_content(a_study(sample(wait=None)))
         assert {row["measure"] for row in rows_of(found, "points")} == {"sessions per second"}
         assert found.facts["measures"] == ["sessions per second"]
 
 
 class TestNodes:
     def test_factors_are_relative_to_the_fewest(self):
-        rows = {(row["measure"], row["replicas"]): row for row in rows_of(nodes.content(replicas()), "points")}
+        rows = {(row["measure"], row["replicas"]): row for row in rows_of(lines.nodes_content(replicas()), "points")}
         assert rows["max batch", 1]["factor"] == 1
         assert rows["max batch", 2]["factor"] == 1
         assert rows["max batch", 4]["factor"] == 4
@@ -188,15 +190,15 @@ class TestNodes:
         assert rows["max batch", 2]["text"] == "64 (50.0 %)"
 
     def test_nodes_are_counted_as_replicas_are(self):
-        rows = {(row["measure"], row["replicas"]) for row in rows_of(nodes.content(every_kind()), "points")}
+        rows = {(row["measure"], row["replicas"]) for row in rows_of(lines.nodes_content(every_kind()), "points")}
         assert {("throughput", count) for count in (1, 2, 4)} <= rows
 
     def test_cores_are_said_of_the_target_that_shares_them(self):
-        assert "All replicas of envoy share 2 cores." in nodes.content(replicas()).notes
-        assert not any("share" in note and "core" in note for note in nodes.content(every_kind()).notes)
+        assert "All replicas of envoy share 2 cores." in lines.nodes_content(replicas()).notes
+        assert not any("share" in note and "core" in note for note in lines.nodes_content(every_kind()).notes)
 
     def test_a_study_that_repeats_no_target_has_no_such_figure(self):
-        assert nodes.content(one_point()) is None
+        assert lines.nodes_content(one_point()) is None
 
 
 def test_figures_come_in_one_order_and_only_where_there_is_data(tmp_path):

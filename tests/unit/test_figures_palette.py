@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from pytest_openenv_scale.reports.figures import palette
-from pytest_openenv_scale.reports.study_labels import FAMILIES
+from pytest_openenv_scale.analysis.study import FAMILIES
+from pytest_openenv_scale.reporting.figures import content
 
 BLINDNESS = {
     "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -45,7 +45,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("how", BLINDNESS.values(), ids=BLINDNESS)
 def test_no_two_known_infrastructures_look_alike(how):
-    for one, other in combinations(palette.looks(FAMILIES).values(), 2):
+    for one, other in combinations(content.looks(FAMILIES).values(), 2):
         first, second = seen(one.colour, how), seen(other.colour, how)
         assert sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5 > 15
         assert one.shape != other.shape
@@ -53,40 +53,40 @@ def test_no_two_known_infrastructures_look_alike(how):
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#121212"])
 def test_every_colour_can_be_seen_on_light_and_on_dark(ground):
-    for look in palette.looks(FAMILIES).values():
+    for look in content.looks(FAMILIES).values():
         assert contrast(look.colour, ground) > 2.2
 
 
 def test_a_known_infrastructure_looks_the_same_in_every_report():
-    alone = palette.looks(["slurm-single"])["slurm-single"]
-    assert palette.looks(["example.org", "local-uvicorn", "slurm-single"])["slurm-single"] == alone
+    alone = content.looks(["slurm-single"])["slurm-single"]
+    assert content.looks(["example.org", "local-uvicorn", "slurm-single"])["slurm-single"] == alone
 
 
 def test_others_take_what_no_known_one_has():
-    found = palette.looks(["local-uvicorn", "b.example", "a.example"])
+    found = content.looks(["local-uvicorn", "b.example", "a.example"])
     assert len(set(found.values())) == 3
     assert list(found) == ["local-uvicorn", "b.example", "a.example"]
 
 
 def test_the_first_variant_of_a_known_one_looks_like_it():
-    spaces = palette.looks(["hf-spaces"])["hf-spaces"]
-    found = palette.looks(["hf-spaces (cpu-basic)", "hf-spaces (cpu-upgrade)"])
+    spaces = content.looks(["hf-spaces"])["hf-spaces"]
+    found = content.looks(["hf-spaces (cpu-basic)", "hf-spaces (cpu-upgrade)"])
     assert found["hf-spaces (cpu-basic)"] == spaces
     assert found["hf-spaces (cpu-upgrade)"] != spaces
 
 
 def test_as_many_as_anyone_will_read_are_told_apart_by_colour_and_marker():
-    found = palette.looks([f"host{at}.example" for at in range(30)])
+    found = content.looks([f"host{at}.example" for at in range(30)])
     assert len({(look.colour, look.shape) for look in found.values()}) == 30
 
 
 def test_shades_run_from_the_smallest_batch_to_the_largest():
-    assert palette.shades(2) == [palette.BATCHES[0], palette.BATCHES[-1]]
-    assert len(set(palette.shades(15))) == 15
-    assert len(palette.shades(1)) == 1
+    assert content.shades(2) == [content.BATCHES[0], content.BATCHES[-1]]
+    assert len(set(content.shades(15))) == 15
+    assert len(content.shades(1)) == 1
 
 
 def test_text_on_a_tile_can_be_read():
     for at in range(11):
-        colour = palette.heat(at / 10)
-        assert contrast(colour, "#fdfdfd" if palette.is_dark(colour) else "#101010") >= 4.5
+        colour = content.heat(at / 10)
+        assert contrast(colour, "#fdfdfd" if content.is_dark(colour) else "#101010") >= 4.5

@@ -11,10 +11,11 @@ from dataclasses import replace
 import pytest
 from study_samples import a_study, sample
 
-from pytest_openenv_scale.core.run import RunError
-from pytest_openenv_scale.reports.figures import FiguresError, figure_svgs, palette, write, write_figures
-from pytest_openenv_scale.reports.figures.content import Content, Picture
-from pytest_openenv_scale.reports.study import join
+from pytest_openenv_scale.analysis.study import join
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.reporting.figures import FiguresError, figure_svgs, write, write_figures
+from pytest_openenv_scale.reporting.figures import content as figures_content
+from pytest_openenv_scale.reporting.figures.content import Content, Picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -98,7 +99,14 @@ def test_on_a_page_text_and_lines_have_the_colour_of_the_page(study):
         assert "currentColor" in figure.svg
         # matplotlib names a colour also for lines it does not draw.
         drawn = figure.svg.replace("stroke: #000000; stroke-opacity: 0;", "")
-        fixed = (palette.INK, palette.MUTED, palette.GRID, palette.SURFACE, palette.GROUND, "#000000")
+        fixed = (
+            figures_content.INK,
+            figures_content.MUTED,
+            figures_content.GRID,
+            figures_content.SURFACE,
+            figures_content.GROUND,
+            "#000000",
+        )
         assert [colour for colour in fixed if colour in drawn] == []
         texts = list(ET.fromstring(figure.svg).iter(f"{SVG}text"))
         assert texts
@@ -158,8 +166,8 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, monkeypa
 def test_the_process_of_the_caller_never_imports_what_draws(tmp_path):
     code = (
         "import sys\n"
-        "import pytest_openenv_scale.reports.figures as figures\n"
-        "from pytest_openenv_scale.reports.figures.write import contents\n"
+        "import pytest_openenv_scale.reporting.figures as figures\n"
+        "from pytest_openenv_scale.reporting.figures.write import contents\n"
         "from figures_samples import every_kind\n"
         "assert contents(every_kind())\n"
         "assert not {'plotnine', 'matplotlib', 'mizani'} & set(sys.modules)\n"

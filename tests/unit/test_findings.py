@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_samples import Sample, a_run_of, a_study, sample
 
-from pytest_openenv_scale.core.meta import Finding as ClientFinding
-from pytest_openenv_scale.core.slo import Slo
-from pytest_openenv_scale.core.view import view_sweep
-from pytest_openenv_scale.reports.findings import findings
-from pytest_openenv_scale.reports.study import Study, join
-from pytest_openenv_scale.reports.study_tables import tables
+from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.core.serialization import Finding as ClientFinding
+from pytest_openenv_scale.reporting.content.findings import findings
+from pytest_openenv_scale.reporting.content.study_tables import tables
+from pytest_openenv_scale.verdict.sweep import view_sweep
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
 FEW = {1: GOOD, 8: GOOD, 32: BAD}

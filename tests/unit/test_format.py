@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import format as text_of
+from pytest_openenv_scale.core import formatting as text_of
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import frames
-from pytest_openenv_scale.core.frames import FrameError, FrameReader, Message, close_message, read_close
+from pytest_openenv_scale.client import frames
+from pytest_openenv_scale.client.frames import FrameError, FrameReader, Message, close_message, read_close
 from scripted_server import frame, unmasked
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = (

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale import gc
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.locks import Held
-from pytest_openenv_scale.core.rundir import WRITER_LOCK
+from pytest_openenv_scale.core import errors
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.files import Held
+from pytest_openenv_scale.results.run_directory import WRITER_LOCK
+from pytest_openenv_scale.targets import gc
 
 
 class Fakes:
@@ -86,7 +87,7 @@ def test_a_missing_engine_that_was_asked_for_by_name_is_a_failure(
 def test_what_stays_is_told_beside_what_went_and_is_a_failure(
     install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install(spaces=gc.PartlyCollectedError(["Space a"], ["spaces: b: no rights"]))
+    install(spaces=errors.PartlyCollectedError(["Space a"], ["spaces: b: no rights"]))
     assert main(["gc"]) == 2
     assert capsys.readouterr() == ("removed Space a\n", "openenv-scale gc: spaces: b: no rights\n")
 

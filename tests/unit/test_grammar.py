@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import grammar
-from pytest_openenv_scale.core.grammar import (
+from pytest_openenv_scale.core import parsing
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import (
     Arrival,
-    GrammarError,
     format_number,
     nearest,
     parse_arrival,
@@ -51,7 +51,7 @@ from pytest_openenv_scale.core.grammar import (
         ({4, 2}, (2, 4)),
         (range(1, 4), (1, 2, 3)),
         (iter([3]), (3,)),
-        (str(grammar.MAX_BATCH), (grammar.MAX_BATCH,)),
+        (str(parsing.MAX_BATCH), (parsing.MAX_BATCH,)),
     ],
 )
 def test_batches_are_sorted_without_duplicates_and_ranges_double(value, batches):
@@ -93,12 +93,12 @@ def test_endless_lists_are_refused(value):
         parse_batches(value)
 
 
-@given(st.sets(st.integers(1, grammar.MAX_BATCH), min_size=1, max_size=50))
+@given(st.sets(st.integers(1, parsing.MAX_BATCH), min_size=1, max_size=50))
 def test_batches_written_out_read_back(batches):
     assert parse_batches(",".join(map(str, sorted(batches)))) == tuple(sorted(batches))
 
 
-@given(st.integers(1, grammar.MAX_BATCH), st.integers(1, grammar.MAX_BATCH))
+@given(st.integers(1, parsing.MAX_BATCH), st.integers(1, parsing.MAX_BATCH))
 def test_a_range_doubles_and_holds_both_ends(one, other):
     first, last = sorted((one, other))
     found = parse_batches(f"{first}..{last}")
@@ -165,7 +165,7 @@ def test_a_duration_of_more_than_a_week_is_refused():
         parse_seconds("169h")
 
 
-@given(st.floats(0, grammar.MAX_SECONDS, allow_nan=False))
+@given(st.floats(0, parsing.MAX_SECONDS, allow_nan=False))
 def test_a_duration_written_out_reads_back(seconds):
     assert parse_seconds(f"{format_number(seconds)}s") == seconds
 
@@ -350,7 +350,7 @@ def test_a_wrong_arrival_is_refused(value, text):
         parse_arrival(value)
 
 
-@given(st.floats(1e-9, grammar.MAX_RATE))
+@given(st.floats(1e-9, parsing.MAX_RATE))
 def test_an_arrival_written_out_reads_back(rate):
     assert parse_arrival(str(Arrival("rate", rate))) == Arrival("rate", rate)
 

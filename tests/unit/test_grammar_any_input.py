@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.actions import parse_action, parse_reset
-from pytest_openenv_scale.core.grammar import (
-    GrammarError,
+from pytest_openenv_scale.config.workload import parse_action, parse_reset
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import (
     parse_arrival,
     parse_batches,
     parse_count,
@@ -19,9 +19,9 @@ from pytest_openenv_scale.core.grammar import (
     parse_modes,
     parse_number,
     parse_seconds,
-    parse_target,
     parse_waits,
 )
+from pytest_openenv_scale.core.target_spec import parse_target
 
 ANYTHING = st.one_of(
     st.none(),

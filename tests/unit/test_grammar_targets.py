@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.grammar import (
-    GrammarError,
-    TargetSpec,
-    parse_header,
-    parse_json,
-    parse_target,
-    redact_target,
-    redact_url,
-)
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import parse_header, parse_json
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
 
 # Targets
 

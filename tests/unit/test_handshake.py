@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import handshake
-from pytest_openenv_scale.core.grammar import GrammarError, parse_header
-from pytest_openenv_scale.core.handshake import RouteError, new_key, prepare_route, read_answer
-from pytest_openenv_scale.core.loss import Loss
+from pytest_openenv_scale.client import handshake
+from pytest_openenv_scale.client.handshake import Loss, RouteError, new_key, prepare_route, read_answer
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import parse_header
 from scripted_server import accepted
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from compare_samples import a_judged_sweep, a_measured_run
 
-from pytest_openenv_scale.core.history import histories
-from pytest_openenv_scale.reports.history import history_lines, sparkline
+from pytest_openenv_scale.analysis.history import histories
+from pytest_openenv_scale.reporting.text.comparison import history_lines, sparkline
 
 
 def machine(cpu: str) -> dict:

@@ -10,9 +10,9 @@ import pytest
 
 from independent_servers import server_tls
 from playing import failure, order, play, play_row, play_share
-from pytest_openenv_scale.core.handshake import RouteError
-from pytest_openenv_scale.core.http import http_url
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.client.handshake import RouteError
+from pytest_openenv_scale.client.http import http_url
+from pytest_openenv_scale.config.workload import Workload
 from scripted_server import Peer, refused_port, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")

@@ -10,11 +10,12 @@ import pytest
 from test_http import OBSERVATION, answer, good, posted
 
 from playing import failure, order, play, play_share
-from pytest_openenv_scale.core import share
-from pytest_openenv_scale.core.http import HttpSession, Timing, since_last_data
-from pytest_openenv_scale.core.http_guard import Lags
-from pytest_openenv_scale.core.session import Record
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.client.http import Timing, since_last_data
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load import worker_share
+from pytest_openenv_scale.load.client_health import Lags
+from pytest_openenv_scale.load.http_share import HttpSession
+from pytest_openenv_scale.load.session import Record
 from scripted_server import Peer, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -65,7 +66,7 @@ async def test_a_kept_connection_is_not_announced_as_the_last():
 
 
 async def test_a_session_that_takes_an_idle_connection_has_no_connect_time(monkeypatch):
-    monkeypatch.setattr(share, "WINDOW", 1)
+    monkeypatch.setattr(worker_share, "WINDOW", 1)
     rows, _ = await play_over("shared", good, batch=2, arrival="hold")
     first, second = sorted(rows.rows)
     assert (first.success, second.success) == (True, True)
@@ -77,7 +78,7 @@ async def test_a_session_that_takes_an_idle_connection_has_no_connect_time(monke
 
 
 async def test_a_shared_connection_that_fails_fails_the_reset_and_not_the_connect(monkeypatch):
-    monkeypatch.setattr(share, "WINDOW", 1)
+    monkeypatch.setattr(worker_share, "WINDOW", 1)
 
     async def script(peer: Peer) -> None:
         await posted(peer)

@@ -9,9 +9,8 @@ import pytest
 
 from load_processes import actions, environment, generators, kinds
 from playing import order
-from pytest_openenv_scale.core.guard import ClientStats
-from pytest_openenv_scale.core.http_guard import FEWEST, Lags, http_findings
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load.client_health import FEWEST, ClientStats, Lags, http_findings
 
 __all__ = ["actions", "environment", "generators"]  # fixtures
 

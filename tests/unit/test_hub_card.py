@@ -12,9 +12,9 @@ import yaml
 from cells import NOON
 from report_samples import a_run
 
-from pytest_openenv_scale.core.run import Run
+from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.hub.access import HubError
-from pytest_openenv_scale.hub.card import BEGIN, END, RunSection, updated_card
+from pytest_openenv_scale.hub.dataset import BEGIN, END, RunSection, updated_card
 
 BOTH = ("cells", "sessions")
 FILES = ("manifest.json", "report.md", "figures/a.svg", "figures/a.png", "figures/b.svg", "figures/notes.txt")

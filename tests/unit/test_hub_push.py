@@ -12,11 +12,11 @@ import pytest
 from test_main import a_stored_run
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.locks import Held
-from pytest_openenv_scale.core.run import RunError, load_run
-from pytest_openenv_scale.hub.cells import SCHEMA, cells_parquet, cells_table
-from pytest_openenv_scale.hub.layout import run_files, runs_in
-from pytest_openenv_scale.hub.push import plan_push
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import Held
+from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table, run_files, runs_in
+from pytest_openenv_scale.hub.transfer import plan_push
 
 RUN_ID = "20261121T120000.000Z-3fa9"
 

@@ -14,9 +14,9 @@ import yaml
 from test_deploy_local import recorded
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.targets.deployed import deploy_file
-from pytest_openenv_scale.targets.spaces_source import SpaceSource, space_files
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.files import deploy_file
+from pytest_openenv_scale.targets.spaces.deploy import SpaceSource, space_files
 
 DEPENDENCIES = '[project]\nname = "mine"\ndependencies = ["starlette>=0.40", "numpy"]\n'
 RECORDER = f"""#!{sys.executable}

@@ -11,11 +11,11 @@ from cells import a_curve, a_meta, a_summary, an_slo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.jsonable import Jsonable, JsonError
-from pytest_openenv_scale.core.meta import CellMeta
-from pytest_openenv_scale.core.outcome import CurveVerdict
-from pytest_openenv_scale.core.summary import CellSummary
-from pytest_openenv_scale.core.verdict import judge_curve
+from pytest_openenv_scale.core.serialization import Jsonable, JsonError
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.outcome import CurveVerdict
+from pytest_openenv_scale.verdict.sweep import judge_curve
 
 
 class Colour(StrEnum):

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from study_samples import sample, stored_run
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.run import Run, load_run
+from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.legacy.exporting import export_older
 from pytest_openenv_scale.legacy.files import SUMMARY_COLUMNS, kind_of
-from pytest_openenv_scale.legacy.importing import Source, import_older
-from pytest_openenv_scale.legacy.rule import older_max_batch
+from pytest_openenv_scale.legacy.importing import Source, import_older, older_max_batch
 
 
 def imported(folder: Path, results: Path, **kwargs: Any) -> list[Run]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from playing import order, play
-from pytest_openenv_scale.core import guard, limits
-from pytest_openenv_scale.core.orders import Prepare
+from pytest_openenv_scale.core import system
+from pytest_openenv_scale.load import client_health, client_resources
+from pytest_openenv_scale.load.ipc import Prepare
 from scripted_server import Peer, good, scripted
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -23,7 +24,7 @@ TCP_HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when r
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A made-up /proc; called with paths and their contents."""
-    monkeypatch.setattr(limits, "_PROC", tmp_path)
+    monkeypatch.setattr(client_resources, "_PROC", tmp_path)
 
     def put(**files: str) -> None:
         for name, text in files.items():
@@ -42,7 +43,7 @@ def connection(local: str, remote: str, state: str = "01") -> str:
 
     def place(text: str) -> str:
         host, _, port = text.rpartition(":")
-        return f"{limits._kernel_address(host)}:{int(port):04X}"
+        return f"{client_resources._kernel_address(host)}:{int(port):04X}"
 
     return f"   0: {place(local)} {place(remote)} {state} 00000000:00000000 00:00000000 00000000  0 0 1\n"
 
@@ -51,7 +52,7 @@ def connection(local: str, remote: str, state: str = "01") -> str:
 
 
 def test_the_default_range_is_28232_ports(proc):
-    assert limits.ports_there() == 28_232
+    assert client_resources.ports_there() == 28_232
 
 
 @pytest.mark.parametrize(
@@ -60,24 +61,24 @@ def test_the_default_range_is_28232_ports(proc):
 )
 def test_reserved_ports_are_not_there(proc, reserved, there):
     proc(reserved=f"{reserved}\n")
-    assert limits.ports_there() == there
+    assert client_resources.ports_there() == there
 
 
 def test_where_the_range_cannot_be_read_nothing_is_claimed(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "_PROC", tmp_path)
-    plan = limits.plan_ports(["http://10.0.0.1:80"], 100_000, several_sources=True)
+    monkeypatch.setattr(client_resources, "_PROC", tmp_path)
+    plan = client_resources.plan_ports(["http://10.0.0.1:80"], 100_000, several_sources=True)
     assert (plan.there, plan.sources, plan.lack) == (None, 0, None)
 
 
 def test_the_kernel_is_read_as_it_is_here():
-    assert limits.ports_there() in range(1, 65536)
+    assert client_resources.ports_there() in range(1, 65536)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        destination = limits.Destination("127.0.0.1", port, 1)
+        destination = client_resources.Destination("127.0.0.1", port, 1)
         assert destination.held() == 0
         with socket.create_connection(("127.0.0.1", port)):
             assert destination.held() == 1
-            assert limits.ports_in_use() >= 2
+            assert client_resources.ports_in_use() >= 2
 
 
 def test_over_ipv6_too():
@@ -86,29 +87,29 @@ def test_over_ipv6_too():
     except OSError:
         pytest.skip("no IPv6 here")
     with server, socket.create_connection(server.getsockname()[:2]):
-        assert limits.Destination("::1", server.getsockname()[1], 1).held() == 1
+        assert client_resources.Destination("::1", server.getsockname()[1], 1).held() == 1
 
 
 def test_a_cell_that_fits_needs_no_more_than_a_look_at_two_files(proc, monkeypatch):
-    monkeypatch.setattr(limits, "find_place", None)
-    plan = limits.plan_ports(["http://name.invalid"], 14_000, several_sources=True)
-    assert plan == limits.Ports(14_000, 28_232)
+    monkeypatch.setattr(client_resources, "find_place", None)
+    plan = client_resources.plan_ports(["http://name.invalid"], 14_000, several_sources=True)
+    assert plan == client_resources.Ports(14_000, 28_232)
 
 
 @pytest.mark.parametrize(("connections", "sources"), [(14_112, 0), (16_384, 2), (28_232, 2), (32_768, 3), (75_000, 6)])
 def test_on_loopback_sources_are_taken_as_they_are_needed(proc, connections, sources):
-    plan = limits.plan_ports(["http://127.0.0.1:8000"], connections, several_sources=True)
+    plan = client_resources.plan_ports(["http://127.0.0.1:8000"], connections, several_sources=True)
     assert (plan.sources, plan.lack) == (sources, None)
 
 
 def test_ports_that_earlier_cells_left_in_time_wait_are_avoided_by_a_fresh_source(proc):
     proc(sockstat="sockets: used 9\nTCP: inuse 4 orphan 0 tw 28000 alloc 4 mem 1\n")
-    assert limits.plan_ports(["http://127.0.0.1:8000"], 100, several_sources=True).sources == 1
+    assert client_resources.plan_ports(["http://127.0.0.1:8000"], 100, several_sources=True).sources == 1
 
 
 def test_away_from_loopback_too_few_ports_are_told_with_their_figures_and_a_remedy_that_suffices(proc):
     proc(tcp=TCP_HEAD)
-    plan = limits.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True)
+    plan = client_resources.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True)
     assert plan.sources == 0
     assert plan.lack is not None
     assert plan.lack.startswith(
@@ -116,8 +117,8 @@ def test_away_from_loopback_too_few_ports_are_told_with_their_figures_and_a_reme
         " (net.ipv4.ip_local_port_range 32768 60999): widen the range"
     )
     proc(range="1024 65535")
-    assert limits.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True).lack is None
-    more = limits.plan_ports(["http://10.0.0.1:8000"], 70_000, several_sources=True).lack
+    assert client_resources.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True).lack is None
+    more = client_resources.plan_ports(["http://10.0.0.1:8000"], 70_000, several_sources=True).lack
     assert more is not None
     assert "widen" not in more
     assert "spread the sessions over URLs" in more
@@ -125,9 +126,9 @@ def test_away_from_loopback_too_few_ports_are_told_with_their_figures_and_a_reme
 
 def test_several_urls_share_the_load_unless_they_lead_to_the_same_place(proc):
     proc(tcp=TCP_HEAD)
-    apart = limits.plan_ports(["http://10.0.0.1:1", "http://10.0.0.1:2"], 40_001, several_sources=True)
+    apart = client_resources.plan_ports(["http://10.0.0.1:1", "http://10.0.0.1:2"], 40_001, several_sources=True)
     assert (apart.needed, apart.lack) == (20_001, None)
-    together = limits.plan_ports(["http://10.0.0.1:1/a", "http://10.0.0.1:1/b"], 40_001, several_sources=True)
+    together = client_resources.plan_ports(["http://10.0.0.1:1/a", "http://10.0.0.1:1/b"], 40_001, several_sources=True)
     assert together.needed == 40_001
     assert together.lack is not None
 
@@ -144,7 +145,7 @@ def test_ports_held_by_earlier_connections_count_unless_the_kernel_gives_them_ou
         sockstat="TCP: inuse 1 orphan 0 tw 80\n",
         tcp=TCP_HEAD + line * 40 + other * 40 + connection("0.0.0.0:80", "0.0.0.0:0", "0A"),
     )
-    lack = limits.plan_ports(["http://10.0.0.1:80"], 70, several_sources=True).lack
+    lack = client_resources.plan_ports(["http://10.0.0.1:80"], 70, several_sources=True).lack
     assert (lack is not None) is lacks
     if lack is not None:
         assert "100 towards it" in lack
@@ -154,7 +155,7 @@ def test_ports_held_by_earlier_connections_count_unless_the_kernel_gives_them_ou
 
 def test_ipv6_loopback_has_one_address_and_is_told_what_to_write_instead(proc):
     proc(tcp6=TCP_HEAD, range="40000 40099")
-    lack = limits.plan_ports(["http://[::1]:8000"], 200, several_sources=True).lack
+    lack = client_resources.plan_ports(["http://[::1]:8000"], 200, several_sources=True).lack
     assert lack is not None
     assert "to [::1]:8000" in lack
     assert "write 127.0.0.1 instead of [::1]" in lack
@@ -162,11 +163,11 @@ def test_ipv6_loopback_has_one_address_and_is_told_what_to_write_instead(proc):
 
 def test_a_client_that_cannot_choose_its_address_is_told_so_on_loopback_too(proc):
     proc(tcp=TCP_HEAD, range="40000 40099")
-    assert limits.plan_ports(["http://127.0.0.1:8000"], 200, several_sources=False).lack is not None
+    assert client_resources.plan_ports(["http://127.0.0.1:8000"], 200, several_sources=False).lack is not None
 
 
 def test_a_host_that_does_not_resolve_is_left_to_the_load_processes(proc):
-    plan = limits.plan_ports(["http://nowhere.invalid"], 40_000, several_sources=True)
+    plan = client_resources.plan_ports(["http://nowhere.invalid"], 40_000, several_sources=True)
     assert (plan.sources, plan.lack) == (0, None)
 
 
@@ -174,7 +175,7 @@ def test_a_host_that_does_not_resolve_is_left_to_the_load_processes(proc):
 
 
 def test_sources_are_loopback_addresses_of_their_own():
-    sources = [limits.loopback_source(number) for number in range(70_000)]
+    sources = [client_resources.loopback_source(number) for number in range(70_000)]
     assert len(set(sources)) == 70_000
     assert sources[0] == "127.0.1.1"
     assert {source.split(".")[0] for source in sources} == {"127"}
@@ -216,14 +217,14 @@ async def test_the_sessions_of_a_share_come_from_its_sources_in_turn(monkeypatch
 
 def test_sessions_that_follow_each_other_are_not_refused_beforehand(proc):
     proc(tcp=TCP_HEAD, range="40000 40099")
-    held = guard.before(order("http://10.0.0.1:80", batch=200, arrival="hold"), 1)
+    held = client_health.before(order("http://10.0.0.1:80", batch=200, arrival="hold"), 1)
     assert [finding.kind for finding in held.findings] == ["ports"]
-    assert guard.before(order("http://10.0.0.1:80", batch=200, arrival="rate=10"), 1).findings == ()
+    assert client_health.before(order("http://10.0.0.1:80", batch=200, arrival="rate=10"), 1).findings == ()
 
 
 def test_a_limit_too_low_for_any_session_is_not_answered_with_more_processes(monkeypatch):
-    monkeypatch.setattr(guard, "descriptor_limit", lambda: 64)
-    (finding,) = guard.before(order("http://10.0.0.1:80", batch=10), 1).findings
+    monkeypatch.setattr(client_health, "descriptor_limit", lambda: 64)
+    (finding,) = client_health.before(order("http://10.0.0.1:80", batch=10), 1).findings
     assert (
         finding.message == "10 sessions need 74 descriptors in one load process, and the limit is 64: raise ulimit -Hn"
     )
@@ -232,8 +233,8 @@ def test_a_limit_too_low_for_any_session_is_not_answered_with_more_processes(mon
 # After a cell
 
 
-def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> guard.ClientStats:
-    return guard.ClientStats(
+def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> client_health.ClientStats:
+    return client_health.ClientStats(
         processes=processes,
         cpu_s=(cpu,),
         cpu_share=cpu / wall,
@@ -260,7 +261,7 @@ def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> guard.Cli
     ],
 )
 def test_a_client_that_was_never_free_or_kept_from_its_core_or_stood_still_is_found(client, kinds):
-    assert [finding.kind for finding in guard.after(client)] == kinds
+    assert [finding.kind for finding in client_health.after(client)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -272,8 +273,8 @@ def test_a_client_that_was_never_free_or_kept_from_its_core_or_stood_still_is_fo
     ],
 )
 def test_the_remedy_is_one_that_helps(monkeypatch, client, cores, remedy):
-    monkeypatch.setattr(guard, "usable_cores", lambda: cores)
-    (finding,) = guard.after(client)
+    monkeypatch.setattr(client_health, "usable_cores", lambda: cores)
+    (finding,) = client_health.after(client)
     assert finding.message.endswith(remedy)
 
 
@@ -281,19 +282,19 @@ def test_the_cores_are_those_this_process_may_use():
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        assert limits.usable_cores() == 1
+        assert system.usable_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert limits.usable_cores() == len(allowed)
+    assert system.usable_cores() == len(allowed)
 
 
 def test_the_kernel_counts_how_long_a_process_waited_for_a_core():
-    assert limits.starved_s() > 0
+    assert client_resources.starved_s() > 0
 
 
 def test_the_peak_of_memory_is_this_process_own_not_its_parents():
     ballast = bytearray(256 << 20)
     ballast[::4096] = bytes(len(ballast) // 4096)
-    code = "from pytest_openenv_scale.core.limits import peak_rss_bytes; print(peak_rss_bytes())"
+    code = "from pytest_openenv_scale.load.client_resources import peak_rss_bytes; print(peak_rss_bytes())"
     child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    assert limits.peak_rss_bytes() > len(ballast) > child > 1 << 20
+    assert client_resources.peak_rss_bytes() > len(ballast) > child > 1 << 20

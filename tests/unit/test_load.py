@@ -11,8 +11,8 @@ import pytest
 from independent_servers import AUTHORITY, server_tls
 from load_processes import actions, environment, generators, kinds, run_beside, workers
 from playing import order
-from pytest_openenv_scale.core.load import CellProgress, LoadError, LoadGenerator
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load.runner import CellProgress, LoadError, LoadGenerator
 from scripted_server import Peer, good, observation, scripted
 
 __all__ = ["actions", "environment", "generators"]  # fixtures

@@ -19,10 +19,10 @@ import pytest
 
 from load_processes import actions, environment, generators, kinds, run_beside, workers
 from playing import failure, order
-from pytest_openenv_scale.core import guard, load, orders
-from pytest_openenv_scale.core.load import CellProgress, CellResult, LoadGenerator
-from pytest_openenv_scale.core.share import Share
-from pytest_openenv_scale.core.worker import Worker
+from pytest_openenv_scale.load import client_health, ipc, runner
+from pytest_openenv_scale.load.runner import CellProgress, CellResult, LoadGenerator
+from pytest_openenv_scale.load.worker import Worker
+from pytest_openenv_scale.load.worker_share import Share
 from scripted_server import Peer, observation, scripted
 from server_process import SRC
 
@@ -79,7 +79,7 @@ async def test_a_load_process_that_is_killed_takes_only_its_own_sessions_with_it
 
 
 async def test_a_load_process_that_stands_still_does_not_keep_a_hold_waiting_for_ever(generators, monkeypatch):
-    monkeypatch.setattr(load, "_SILENCE_S", 1.5)
+    monkeypatch.setattr(runner, "_SILENCE_S", 1.5)
     began = time.monotonic()
     result = await at_reset(generators(2), 10, lambda: workers(generators(2))[0].suspend(), arrival="hold")
     assert time.monotonic() - began < 15
@@ -106,10 +106,10 @@ async def test_a_process_that_fails_in_a_cell_ends_instead_of_falling_silent(mon
     monkeypatch.setattr(Share, "run", fail)
     ours, theirs = Pipe()
     with ours, theirs:
-        ours.send(orders.Prepare(order("http://127.0.0.1:9"), 0, 1))
+        ours.send(ipc.Prepare(order("http://127.0.0.1:9"), 0, 1))
         with pytest.raises(ZeroDivisionError, match="a bug"):
             await asyncio.wait_for(Worker(theirs).run(), 5)
-        assert isinstance(ours.recv(), orders.Ready)
+        assert isinstance(ours.recv(), ipc.Ready)
 
 
 # Nothing stays behind
@@ -143,7 +143,7 @@ PARENT = """
     sys.path.insert(0, {tests!r})
     import psutil
     from playing import order
-    from pytest_openenv_scale.core.load import LoadGenerator
+    from pytest_openenv_scale.load.runner import LoadGenerator
 
     def tell(progress):
         if progress.open == 10:
@@ -187,7 +187,7 @@ NARROW = """
     sys.path.insert(0, {tests!r})
     resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
     from playing import order
-    from pytest_openenv_scale.core.load import LoadGenerator
+    from pytest_openenv_scale.load.runner import LoadGenerator
 
     with LoadGenerator({processes!r}) as generator:
         result = generator.run_cell(order({url!r}, batch=200, arrival="hold"))
@@ -229,14 +229,14 @@ def test_left_to_itself_the_client_takes_as_many_processes_as_the_descriptors_as
 
 
 def test_processes_are_added_for_descriptors_and_for_cores_there_are_to_spare(monkeypatch):
-    monkeypatch.setattr(guard, "descriptor_limit", lambda: 20_000)
+    monkeypatch.setattr(client_health, "descriptor_limit", lambda: 20_000)
     for cores, batch, processes in [(2, 1, 1), (2, 8192, 1), (2, 16_384, 1), (8, 16_384, 2), (8, 32_768, 4)]:
-        monkeypatch.setattr(guard, "usable_cores", lambda cores=cores: cores)
-        assert guard.choose_processes(batch) == processes
-    monkeypatch.setattr(guard, "usable_cores", lambda: 2)
-    assert guard.choose_processes(32_768) == 2
-    monkeypatch.setattr(guard, "descriptor_limit", lambda: 1_064)
-    assert guard.choose_processes(4_001) == 5
+        monkeypatch.setattr(client_health, "usable_cores", lambda cores=cores: cores)
+        assert client_health.choose_processes(batch) == processes
+    monkeypatch.setattr(client_health, "usable_cores", lambda: 2)
+    assert client_health.choose_processes(32_768) == 2
+    monkeypatch.setattr(client_health, "descriptor_limit", lambda: 1_064)
+    assert client_health.choose_processes(4_001) == 5
 
 
 async def test_a_load_process_that_was_kept_from_its_core_is_found_by_its_lag(generators):
@@ -262,8 +262,8 @@ async def test_a_load_process_that_was_left_alone_is_not(generators):
 
 
 def test_a_cell_tells_what_its_load_processes_used_of_their_cores(environment, generators, monkeypatch):
-    monkeypatch.setattr(guard, "BUSY", 1e-6)
-    monkeypatch.setattr(guard, "LAG_S", 1e-6)
+    monkeypatch.setattr(client_health, "BUSY", 1e-6)
+    monkeypatch.setattr(client_health, "LAG_S", 1e-6)
     result = generators(1).run_cell(order(environment, batch=10, steps=20))
     (busy,) = [finding for finding in result.findings if finding.kind == "cpu"]
     assert f"used {result.client.cpu_share:.0%} of a core" in busy.message

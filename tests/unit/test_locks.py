@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.core.locks import Held, is_held, measure_lock
-from pytest_openenv_scale.core.manifest import RunError
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import Held, is_held, measure_lock
 
 HOLDS = """
 import sys
-from pytest_openenv_scale.core.locks import Held, measure_lock
+from pytest_openenv_scale.core.files import Held, measure_lock
 held = Held(__import__("pathlib").Path(sys.argv[1]))
 with measure_lock():
     print("held", flush=True)

@@ -9,12 +9,12 @@ from textwrap import dedent
 
 import pytest
 
-from pytest_openenv_scale.core.actions import ActionSource
-from pytest_openenv_scale.core.grammar import Arrival
-from pytest_openenv_scale.core.settings import ScalingMark
-from pytest_openenv_scale.core.slo import LIMITS, Limit, Slo
-from pytest_openenv_scale.marked import check_selects, scaling_mark, slo_marks
-from pytest_openenv_scale.marks import MarkError, marker_lines, scaling, slo
+from pytest_openenv_scale.config.limits import LIMITS, Limit, Slo
+from pytest_openenv_scale.config.settings import ScalingMark
+from pytest_openenv_scale.config.workload import ActionSource
+from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.plugin.collection import check_selects, scaling_mark, slo_marks
+from pytest_openenv_scale.plugin.marks import MarkError, marker_lines, scaling, slo
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import messages
-from pytest_openenv_scale.core.messages import (
+from pytest_openenv_scale.client.messages import (
     MessageError,
     Observed,
     Reply,
@@ -22,6 +21,7 @@ from pytest_openenv_scale.core.messages import (
     read_answer,
     request,
 )
+from pytest_openenv_scale.core import text as core_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -118,7 +118,7 @@ def test_any_data_of_an_error_can_be_read(data):
 def test_nothing_of_a_session_is_lost_between_the_two_ends():
     kind, data = read(request("step", {"text": "ä\u2028\n", "n": 1.5}).decode())
     assert (kind, data) == ("step", {"text": "ä\u2028\n", "n": 1.5})
-    assert messages.loads("1") == 1
+    assert core_text.loads("1") == 1
 
 
 # What a load session reads

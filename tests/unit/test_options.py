@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from configured import Resolve, resolver
 
-from pytest_openenv_scale.core.actions import ActionSource
-from pytest_openenv_scale.core.fail_on import FailOn
-from pytest_openenv_scale.core.grammar import Arrival, parse_target
-from pytest_openenv_scale.core.slo import Limit
-from pytest_openenv_scale.option_values import PARSERS
-from pytest_openenv_scale.options import OPTIONS
+from pytest_openenv_scale.config.limits import FailOn, Limit
+from pytest_openenv_scale.config.values import PARSERS
+from pytest_openenv_scale.config.workload import ActionSource
+from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.plugin.options import OPTIONS
 
 
 @pytest.fixture

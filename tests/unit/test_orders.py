@@ -7,7 +7,7 @@ import pickle
 import pytest
 from cells import a_failure, a_row
 
-from pytest_openenv_scale.core.orders import Rows
+from pytest_openenv_scale.load.ipc import Rows
 
 
 @pytest.mark.parametrize("rows", [[], [a_row(1)], [a_row(1), a_failure(2), a_row(3, pid=None, host_url=None)]])

@@ -12,13 +12,13 @@ import pytest
 
 from load_processes import actions, environment, generators
 from playing import order
-from pytest_openenv_scale.core import load
-from pytest_openenv_scale.core.last_words import reason_in
-from pytest_openenv_scale.core.load import CellResult, LoadGenerator
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.files import reason_in
 from pytest_openenv_scale.core.own_process import command, import_named, standard_library_first
-from pytest_openenv_scale.core.workload import Workload
-from pytest_openenv_scale.targets.application import ServedApplication, ServerOptions
-from pytest_openenv_scale.targets.context import TargetContext
+from pytest_openenv_scale.load import runner
+from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
 from shadows import NAMES, write_shadows
 
 __all__ = ["actions", "environment", "generators"]  # fixtures
@@ -102,10 +102,10 @@ def test_what_a_user_names_is_the_user_s_also_under_a_name_of_the_library(tmp_pa
 FAILS_AT_START = "raise RuntimeError('my own queue.py\\nwas imported')"
 FAILS_IN_A_CELL = """
 import asyncio
-from pytest_openenv_scale.core import share, worker
+from pytest_openenv_scale.load import worker, worker_share
 async def fail(self):
     raise ZeroDivisionError("a bug with Bearer hunter2-swordfish")
-share.Share.run = fail
+worker_share.Share.run = fail
 worker.main()
 """
 DIES = "import os, sys; print('out of luck', file=sys.stderr, flush=True); os.kill(os.getpid(), {})"
@@ -117,7 +117,7 @@ def ended(monkeypatch, environment) -> Callable[..., CellResult]:
     """Run a cell in a load process that runs this code instead."""
 
     def run(code: str, **details) -> CellResult:
-        monkeypatch.setattr(load, "command", lambda module, fd: [sys.executable, "-c", code, fd])
+        monkeypatch.setattr(runner, "command", lambda module, fd: [sys.executable, "-c", code, fd])
         with LoadGenerator(1) as generator:
             return generator.run_cell(order(environment, batch=2, **details))
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.plan import Cell, Curve, grid, largest_batch, plan_curves, should_stop
-from pytest_openenv_scale.core.slo import Limit, Slo
+from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.config.plan import Cell, Curve, grid, largest_batch, plan_curves, should_stop
 
 
 def a_curve(**changes) -> Curve:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from cells import a_summary
 
-from pytest_openenv_scale.core.cell_verdict import judge_cell
-from pytest_openenv_scale.core.outcome import Refusal
-from pytest_openenv_scale.core.refusals import name_refusals
-from pytest_openenv_scale.core.slo import Slo
-from pytest_openenv_scale.core.summary import CellSummary, ErrorCount
-from pytest_openenv_scale.reports.phrases import refusal as sentence
+from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content.wording import refusal as sentence
+from pytest_openenv_scale.results.outcome import Refusal
+from pytest_openenv_scale.verdict.cell import judge_cell
+from pytest_openenv_scale.verdict.refusals import name_refusals
 
 RESET = ErrorCount("connect", "connection_reset", "ECONNRESET", 24, "reset before the upgrade was answered")
 FULL = ErrorCount("reset", "capacity", "CAPACITY_REACHED", 8, "Server at capacity: 16/16 sessions active.")

@@ -13,7 +13,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.poller import READ, WRITE, Poller, PortableSelector
+from pytest_openenv_scale.client.poller import READ, WRITE, Poller, PortableSelector
 
 epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="this platform has no epoll")
 SELECTORS = [pytest.param("epoll", marks=epoll), "portable", "poll"]

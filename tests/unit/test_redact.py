@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.redact import redact_command
+from pytest_openenv_scale.core.text import redact_command
 
 SECRET = "s3cr3t"
 

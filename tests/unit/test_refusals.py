@@ -4,9 +4,9 @@ import pytest
 from cells import a_cell, a_failure, a_row, a_summary, summary_of
 
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.meta import ServerSamples
-from pytest_openenv_scale.core.refusals import name_refusals
-from pytest_openenv_scale.core.summary import ErrorCount, LostWorker
+from pytest_openenv_scale.metrics.errors import ErrorCount, LostWorker
+from pytest_openenv_scale.results.cell_meta import ServerSamples
+from pytest_openenv_scale.verdict.refusals import name_refusals
 
 
 def full(active, limit, count):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import a_sweep, doubtful_sweep, measured, refused_sweep
 
-from pytest_openenv_scale.core.outcome import Breach, CellVerdict, Reason
-from pytest_openenv_scale.reports.columns import COLUMNS, Row, breach_words, chosen, rows_of, seconds, spread
+from pytest_openenv_scale.reporting.content.wording import COLUMNS, Row, breach_words, chosen, rows_of, seconds, spread
+from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
 SHOWN = ["batch", "success", "open", "connect", "reset", "step", "total", "spread", "overhead", "rps", "hosts"]
 

@@ -6,17 +6,12 @@ from __future__ import annotations
 import pytest
 from compare_samples import a_judged_sweep, a_measured_run, a_pair
 
-from pytest_openenv_scale.core.compare import compare_runs, compare_sweep
-from pytest_openenv_scale.core.comparison import Comparison
-from pytest_openenv_scale.core.fail_on import parse_fail_on
-from pytest_openenv_scale.reports.comparison import (
-    MOST_CHARACTERS,
-    comparison_lines,
-    comparison_markdown,
-    failure_lines,
-    headline,
-    sections,
-)
+from pytest_openenv_scale.analysis.compare import compare_runs, compare_sweep
+from pytest_openenv_scale.config.limits import parse_fail_on
+from pytest_openenv_scale.reporting.content.comparison import headline
+from pytest_openenv_scale.reporting.markdown.comparison import comparison_markdown, sections
+from pytest_openenv_scale.reporting.text.comparison import MOST_CHARACTERS, comparison_lines, failure_lines
+from pytest_openenv_scale.results.comparison import Comparison
 
 
 @pytest.fixture

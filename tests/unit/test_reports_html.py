@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from report_samples import a_run, doubtful_sweep, refused_sweep
 from study_samples import a_run_of, a_study, an_slo, sample
 
-from pytest_openenv_scale.reports import html
-from pytest_openenv_scale.reports.figures import Figure, FiguresError
-from pytest_openenv_scale.reports.html_page import headline
-from pytest_openenv_scale.reports.study import join, study_of
+from pytest_openenv_scale.analysis.study import join, study_of
+from pytest_openenv_scale.reporting import html
+from pytest_openenv_scale.reporting.figures import Figure, FiguresError
+from pytest_openenv_scale.reporting.html import headline
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
 ASKED = an_slo(max_batch=32)
@@ -163,7 +163,9 @@ def test_figures_that_cannot_be_drawn_leave_a_report_that_says_so(monkeypatch) -
 def test_without_what_draws_a_report_says_in_place_of_the_pictures_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "plotnine", None)
     assert 'id="figures"' not in html.render(empty_run())
-    monkeypatch.setattr("pytest_openenv_scale.reports.figures.write.contents", lambda _: pytest.fail("rows were read"))
+    monkeypatch.setattr(
+        "pytest_openenv_scale.reporting.figures.write.contents", lambda _: pytest.fail("rows were read")
+    )
     section = figures_section(html.render(a_study(sample())))
     assert "figures need plotnine: pip install 'pytest-openenv-scale[figures]'" in section
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from report_samples import a_run, doubtful_sweep, refused_sweep
 
-from pytest_openenv_scale.core.run import RunError
-from pytest_openenv_scale.reports import junit_properties, write_json, write_reports
-from pytest_openenv_scale.reports.json import document, render
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.reporting import junit_properties, write_json, write_reports
+from pytest_openenv_scale.reporting.json import document, render
 
 
 def refuse(constant):

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_samples import DOCKER, SPACE_BASIC, UVICORN, a_run_of, a_study
 
-from pytest_openenv_scale.core.compare import compare_sweep
-from pytest_openenv_scale.core.fail_on import parse_fail_on
-from pytest_openenv_scale.core.run import Run, RunError
-from pytest_openenv_scale.reports.log import update_log, updated
-from pytest_openenv_scale.reports.study import join
+from pytest_openenv_scale.analysis.compare import compare_sweep
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import join
+from pytest_openenv_scale.config.limits import parse_fail_on
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.reporting.markdown.experiment_log import update_log, updated
 
 HERE = Path("results")
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import TEST, a_sweep, doubtful_sweep, measured, refused_sweep
 
-from pytest_openenv_scale.core.outcome import Breach, CellVerdict, Outcome, Reason
-from pytest_openenv_scale.core.summary import ErrorCount
-from pytest_openenv_scale.core.view import SweepView
-from pytest_openenv_scale.reports import cell_line, curve_lines, failure_text, summary_lines, sweep_lines
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.reporting import cell_line, curve_lines, failure_text, summary_lines, sweep_lines
+from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Outcome, Reason
+from pytest_openenv_scale.verdict.sweep import SweepView
 
 MISSED = r"""
 local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores                           test_scale.py::test_holds_256_sessions

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.reports.text import Page, collapse, cut, plain, speaks_unicode
+from pytest_openenv_scale.core.text import collapse, cut, plain
+from pytest_openenv_scale.reporting.text.page import Page, speaks_unicode
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_table, an_slo
 
-from pytest_openenv_scale.core.fingerprint import fingerprint
-from pytest_openenv_scale.core.manifest import read_manifest
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.run import RunDirectory, RunError, SweepRecord, latest_run, load_run, new_run_id
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.results.environment import fingerprint
+from pytest_openenv_scale.results.manifest import SweepRecord, latest_run, read_manifest
+from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.results.run_id import new_run_id
 
 
 def a_record(*batches, slo=None, **fields) -> SweepRecord:
@@ -141,7 +144,7 @@ import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from test_run import a_record, measure
-from pytest_openenv_scale.core.run import RunDirectory
+from pytest_openenv_scale.results.run_directory import RunDirectory
 run = RunDirectory.create(Path({results!r}))
 run.begin()
 record = run.begin_sweep(a_record(1, 2, 3))

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_openenv_scale.core.jsonable import decode
-from pytest_openenv_scale.selftest import ceiling, climb, measure
-from pytest_openenv_scale.selftest.climb import Climb, batches_up_to, self_test
+from pytest_openenv_scale.core.serialization import decode
+from pytest_openenv_scale.selftest import climb
+from pytest_openenv_scale.selftest.climb import Climb, SelfTestError, batches_up_to, self_test
+from pytest_openenv_scale.selftest.command import opening, rung_line, sentence
 from pytest_openenv_scale.selftest.figures import Asked, Ladder, Rung, SelfTest, ladder, median_rung
-from pytest_openenv_scale.selftest.null_process import SelfTestError
-from pytest_openenv_scale.selftest.show import opening, rung_line, sentence
 
 
 def a_rung(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> Rung:
@@ -175,29 +174,29 @@ def test_what_was_found_survives_json():
     ("values", "share", "found"), [((), 0.5, None), ((3.0,), 0.99, 3.0), ((1.0, 2.0), 0.5, 1.5), (range(101), 0.99, 99)]
 )
 def test_percentiles_are_exact_between_neighbours(values, share, found):
-    assert measure.percentile(tuple(values), share) == found
+    assert climb.percentile(tuple(values), share) == found
 
 
 # What the machine allows
 
 
 def test_descriptors_and_ports_bound_the_ladder_and_are_named(monkeypatch):
-    monkeypatch.setattr(ceiling, "descriptor_limit", lambda: 1000)
-    monkeypatch.setattr(ceiling, "ports_there", lambda: 28_232)
-    assert ceiling.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
-    assert ceiling.ceiling("ws", 900) == (900, None)
-    monkeypatch.setattr(ceiling, "ports_there", lambda: 500)
-    assert ceiling.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
-    monkeypatch.setattr(ceiling, "descriptor_limit", lambda: 64)
+    monkeypatch.setattr(climb, "descriptor_limit", lambda: 1000)
+    monkeypatch.setattr(climb, "ports_there", lambda: 28_232)
+    assert climb.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
+    assert climb.ceiling("ws", 900) == (900, None)
+    monkeypatch.setattr(climb, "ports_there", lambda: 500)
+    assert climb.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
+    monkeypatch.setattr(climb, "descriptor_limit", lambda: 64)
     with pytest.raises(SelfTestError, match="no room for a single session: the limit is 64 descriptors"):
-        ceiling.ceiling("ws", 16_384)
+        climb.ceiling("ws", 16_384)
 
 
 def test_memory_bounds_the_ladder_http_first(monkeypatch):
-    monkeypatch.setattr(ceiling, "descriptor_limit", lambda: 10**6)
-    monkeypatch.setattr(ceiling, "ports_there", lambda: None)
-    monkeypatch.setattr(ceiling.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
-    (ws, why), (http, _) = ceiling.ceiling("ws", 10**6), ceiling.ceiling("http", 10**6)
+    monkeypatch.setattr(climb, "descriptor_limit", lambda: 10**6)
+    monkeypatch.setattr(climb, "ports_there", lambda: None)
+    monkeypatch.setattr(climb.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
+    (ws, why), (http, _) = climb.ceiling("ws", 10**6), climb.ceiling("http", 10**6)
     assert http < ws < 10**6
     assert why == "1.0 GB of memory are free"
 

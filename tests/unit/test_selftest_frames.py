@@ -8,15 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
-from pytest_openenv_scale.core.handshake import new_key, read_answer
-from pytest_openenv_scale.selftest.server_frames import MAX_MESSAGE, ClientFrames, server_frame, unmasked
-from pytest_openenv_scale.selftest.server_http import (
+from pytest_openenv_scale.client.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
+from pytest_openenv_scale.client.handshake import new_key, read_answer
+from pytest_openenv_scale.selftest.null_server_wire import (
     MAX_BODY,
     MAX_HEAD,
+    MAX_MESSAGE,
+    ClientFrames,
     RequestError,
     http_answer,
     read_request,
+    server_frame,
+    unmasked,
     upgrade_answer,
 )
 

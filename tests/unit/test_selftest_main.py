@@ -8,9 +8,9 @@ import pytest
 from test_selftest_climb import a_rung
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.load import LoadError
-from pytest_openenv_scale.selftest import ceiling, climb
-from pytest_openenv_scale.selftest.null_process import SelfTestError
+from pytest_openenv_scale.load.runner import LoadError
+from pytest_openenv_scale.selftest import climb
+from pytest_openenv_scale.selftest.climb import SelfTestError
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_what_cannot_be_measured_is_one_line(measured, capsys, error):
 
 
 def test_a_machine_without_room_is_one_line_before_anything_is_said(measured, monkeypatch, capsys):
-    monkeypatch.setattr(ceiling, "descriptor_limit", lambda: 40)
+    monkeypatch.setattr(climb, "descriptor_limit", lambda: 40)
     assert main(["self-test"]) == 2
     assert capsys.readouterr() == (
         "",

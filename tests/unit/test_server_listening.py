@@ -6,14 +6,14 @@ import socket
 
 import pytest
 
-from pytest_openenv_scale.server import listening
+from pytest_openenv_scale.server import serve
 
 
 @pytest.mark.parametrize("spreads", [True, False])
 def test_every_worker_has_a_socket_of_the_same_address(monkeypatch: pytest.MonkeyPatch, *, spreads: bool) -> None:
     if not spreads:
-        monkeypatch.setattr(listening, "_SPREADS", None)
-    sockets = listening.listening_sockets("127.0.0.1", 0, 3, 16)
+        monkeypatch.setattr(serve, "_SPREADS", None)
+    sockets = serve.listening_sockets("127.0.0.1", 0, 3, 16)
     address = sockets[0].getsockname()
     assert [sock.getsockname() for sock in sockets] == [address] * 3
     assert len({sock.fileno() for sock in sockets}) == 3

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.server.app import create_app
-from pytest_openenv_scale.server.settings import ServerSettings, SettingError, settings_from, usable_cores
+from pytest_openenv_scale.server.settings import ServerSettings, SettingError, settings_from
 from server_process import server_environ
 
 

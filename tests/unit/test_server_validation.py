@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.server.validation import (
-    encode,
-    extra_problems,
-    message_problems,
-    parse_wait,
-    reset_problems,
-)
+from pytest_openenv_scale.server.schemas import encode, extra_problems, message_problems, parse_wait, reset_problems
 
 TOO_LONG, NOT_A_NUMBER = "less_than_equal", "float_type"
 

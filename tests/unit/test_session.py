@@ -9,7 +9,7 @@ import pytest
 
 from independent_servers import SERVERS, running
 from playing import failure, play, play_row
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
 from scripted_server import PING, PONG, Peer, frame, observation, scripted
 
 

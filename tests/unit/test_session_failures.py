@@ -32,7 +32,7 @@ SLACK = 1.0
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch):
-    monkeypatch.setattr("pytest_openenv_scale.core.session.GRACE_S", 0.5)
+    monkeypatch.setattr("pytest_openenv_scale.load.session.GRACE_S", 0.5)
 
 
 # Errors the server names

@@ -7,11 +7,12 @@ import shlex
 import pytest
 from configured import Resolve, resolver
 
-from pytest_openenv_scale.core.actions import ActionSource
-from pytest_openenv_scale.core.grammar import Arrival, parse_target
-from pytest_openenv_scale.core.settings import WORKLOAD_PARSERS, ScalingMark, rerun_options
-from pytest_openenv_scale.core.slo import Limit, Slo, select
-from pytest_openenv_scale.marks import scaling
+from pytest_openenv_scale.config.limits import Limit, Slo, select
+from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark, rerun_options
+from pytest_openenv_scale.config.workload import ActionSource
+from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.plugin.marks import scaling
 
 LINES = ActionSource("lines", ({"a": 1}, {"a": 2}, {"a": 3}))
 

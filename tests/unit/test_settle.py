@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_openenv_scale.core import settle
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
-from pytest_openenv_scale.core.row import SessionRow
-from pytest_openenv_scale.core.settle import Settling
+from pytest_openenv_scale.engine import settle
+from pytest_openenv_scale.engine.settle import Settling
+from pytest_openenv_scale.results.row import SessionRow
 
 
 class Server:

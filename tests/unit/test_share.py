@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from playing import failure, order, play, play_share
-from pytest_openenv_scale.core import share
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.load import worker_share
 from scripted_server import CAPACITY, Peer, error, good, message, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -48,7 +48,7 @@ async def test_a_hold_steps_only_when_every_session_is_reset():
 
 
 async def test_a_hold_may_last_longer_than_any_answer(monkeypatch):
-    monkeypatch.setattr(share, "WINDOW", 1)
+    monkeypatch.setattr(worker_share, "WINDOW", 1)
 
     async def script(peer: Peer) -> None:
         await asyncio.sleep(0.15)
@@ -81,7 +81,7 @@ async def test_a_hold_does_not_wait_for_sessions_that_failed():
 @pytest.mark.parametrize("arrival", ["burst", "hold", "rate=2000"])
 async def test_silent_servers_do_not_keep_the_rest_of_the_batch_out(monkeypatch, arrival):
     """More sessions than handshakes in flight, none of them answered: each has its row, in rounds of the window."""
-    monkeypatch.setattr(share, "WINDOW", 8)
+    monkeypatch.setattr(worker_share, "WINDOW", 8)
 
     async with scripted(Peer.gone) as server:
         rows = await play(server.url, batch=20, timeout=0.15, arrival=arrival)
@@ -89,7 +89,7 @@ async def test_silent_servers_do_not_keep_the_rest_of_the_batch_out(monkeypatch,
 
 
 async def test_no_more_handshakes_are_in_flight_than_the_window_allows(monkeypatch):
-    monkeypatch.setattr(share, "WINDOW", 5)
+    monkeypatch.setattr(worker_share, "WINDOW", 5)
     flying = most = 0
 
     async def script(peer: Peer) -> None:
@@ -127,10 +127,10 @@ async def test_every_session_asked_for_has_one_row_also_over_several_processes()
 def test_aiohttp_is_loaded_before_the_cell_begins_and_only_where_it_is_needed(mode, needed):
     code = f"""
 import asyncio, sys
-from pytest_openenv_scale.core import worker
-from pytest_openenv_scale.core.orders import LoadOrder, Prepare
-from pytest_openenv_scale.core.plan import Cell
-from pytest_openenv_scale.core.workload import Workload
+from pytest_openenv_scale.load import worker
+from pytest_openenv_scale.load.ipc import LoadOrder, Prepare
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.workload import Workload
 
 async def main():
     cell = Cell("t", "x", "x", {mode!r}, 0.0, 1, 1, "burst")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core.grammar import parse_target
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import target_names
-from pytest_openenv_scale.targets.application import ServedApplication, ServerOptions
-from pytest_openenv_scale.targets.context import TargetContext
-from pytest_openenv_scale.targets.deployed import deploy_file
+from pytest_openenv_scale.targets.common.files import deploy_file
+from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.describe import describe
+from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
 
 GOLDEN = Path(__file__).with_name("golden")
 SECRET = "hunter2"

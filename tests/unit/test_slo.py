@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.grammar import GrammarError
-from pytest_openenv_scale.core.slo import (
+from pytest_openenv_scale.config.limits import (
     LIMITS,
     PHASES,
     STATISTICS,
     Limit,
     Slo,
-    format_value,
     make_limit,
     merge,
     parse_slo_expression,
     select,
 )
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.formatting import format_value
 
 CURVE_LIMITS = {"max_batch", "rps", "batch_per_core"}
 

@@ -8,22 +8,14 @@ from typing import Any
 
 from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
 
-from pytest_openenv_scale.core.meta import CellMeta
-from pytest_openenv_scale.core.outcome import Outcome
-from pytest_openenv_scale.core.refusals import name_refusals
-from pytest_openenv_scale.core.spread import (
-    HostEvent,
-    HostLook,
-    HostTrouble,
-    Mishap,
-    ProxyFacts,
-    ProxyLook,
-    between,
-)
-from pytest_openenv_scale.core.summary import ErrorCount, summarise
-from pytest_openenv_scale.core.verdict import judge_curve
-from pytest_openenv_scale.core.view import CurveView
-from pytest_openenv_scale.reports.spread import proxy_use_sentence, spread_rows, spread_sentences
+from pytest_openenv_scale.core.endpoint import HostEvent, HostLook, HostTrouble, Mishap, ProxyFacts, ProxyLook, between
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.metrics.summary import summarise
+from pytest_openenv_scale.reporting.content.tables import proxy_use_sentence, spread_rows, spread_sentences
+from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.verdict.refusals import name_refusals
+from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 
 A, B = "127.0.0.2:8000", "127.0.0.3:8000"
 

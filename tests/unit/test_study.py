@@ -10,7 +10,7 @@ from cells import NOON
 from report_samples import a_run
 from study_samples import EVERYTHING, HEALTHY, a_run_of, a_study, a_view, sample
 
-from pytest_openenv_scale.reports.study import join, study_of
+from pytest_openenv_scale.analysis.study import join, study_of
 
 
 def test_known_infrastructures_stand_in_one_order_whatever_the_order_of_their_runs():

@@ -22,12 +22,14 @@ from study_samples import (
     sample,
 )
 
-from pytest_openenv_scale.core.summary import ErrorCount
-from pytest_openenv_scale.reports import markdown, study_errors, study_lines
-from pytest_openenv_scale.reports.study import Study, join
-from pytest_openenv_scale.reports.study_markdown import study_markdown, study_section
-from pytest_openenv_scale.reports.study_table import MISSING, StudyTable
-from pytest_openenv_scale.reports.study_tables import tables
+from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.reporting import study_lines
+from pytest_openenv_scale.reporting.content import study_tables
+from pytest_openenv_scale.reporting.content.study_tables import tables
+from pytest_openenv_scale.reporting.content.tables import MISSING, StudyTable
+from pytest_openenv_scale.reporting.markdown import run as markdown_run
+from pytest_openenv_scale.reporting.markdown.run import study_markdown, study_section
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_4, ENVOY_1, ENVOY_2, ENVOY_4)
@@ -118,7 +120,7 @@ def test_errors_are_added_up_over_batches_and_repetitions():
 
 
 def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch):
-    monkeypatch.setattr(study_errors, "_MOST", 2)
+    monkeypatch.setattr(study_tables, "_MOST", 2)
     run = a_run_of(sample(batches={10: (0.1, 0.1)}))
     (view,) = run.sweeps
     (curve,) = view.curves
@@ -148,7 +150,7 @@ def test_a_study_without_anything_measured_says_so_and_has_no_tables():
 
 
 def test_no_table_of_a_run_stands_there_twice(tmp_path):
-    report = markdown.render(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
+    report = markdown_run.render(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
     heads = [line for line in report.splitlines() if line.startswith("## ")]
     assert len(set(heads)) == len(heads)
     assert [head for head in heads if "·" not in head] == [
@@ -167,7 +169,7 @@ def test_no_table_of_a_run_stands_there_twice(tmp_path):
 
 
 def test_the_table_of_one_curve_is_that_of_its_section(tmp_path):
-    report = markdown.render(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
+    report = markdown_run.render(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
     assert "## Results" in report
     assert "## Latency at max batch" not in report
     assert "| ✗ above capacity: success 50.0 % < 95 % |" in report

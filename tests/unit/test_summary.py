@@ -8,17 +8,12 @@ from cells import a_cell, a_failure, a_meta, a_row, a_table, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.concurrency import peak_concurrency
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.meta import Finding, ServerSamples
-from pytest_openenv_scale.core.summary import (
-    COLUMNS,
-    CellSummary,
-    ErrorCount,
-    LostWorker,
-    phase_stats,
-    summarise,
-)
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.metrics.errors import ErrorCount, LostWorker
+from pytest_openenv_scale.metrics.percentiles import peak_concurrency, phase_stats
+from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise
+from pytest_openenv_scale.results.cell_meta import ServerSamples
 
 SECONDS = st.floats(0, 1e4, allow_nan=False)
 

@@ -11,10 +11,11 @@ from cells import a_cell, a_failure, a_meta, a_row, a_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import concurrency, counting, statistics
-from pytest_openenv_scale.core.run import RunDirectory, load_run
-from pytest_openenv_scale.core.summary import COLUMNS, summarise, summarise_rows
-from pytest_openenv_scale.core.table import BATCH_ROWS, PartError, read_part, write_part
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.metrics import errors, percentiles
+from pytest_openenv_scale.metrics.summary import COLUMNS, summarise, summarise_rows
+from pytest_openenv_scale.results.parts import BATCH_ROWS, PartError, read_part, write_part
+from pytest_openenv_scale.results.run_directory import RunDirectory
 
 SECONDS = st.floats(0, 1e4, allow_nan=False) | st.integers(0, 3).map(float)
 SESSIONS = st.lists(
@@ -54,9 +55,9 @@ class Pieces:
 def hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every column count as too large, so that tests of a few rows take the path of millions."""
     for module, name, most in (
-        (statistics.stats_of, "most_held", 5),
-        (concurrency.peak_concurrency, "most_sorted", 6),
-        (counting.distinct, "most_held", 4),
+        (percentiles.stats_of, "most_held", 5),
+        (percentiles.peak_concurrency, "most_sorted", 6),
+        (errors.distinct, "most_held", 4),
     ):
         monkeypatch.setitem(module.__kwdefaults__, name, most)
 
@@ -85,8 +86,8 @@ def test_rows_read_in_pieces_have_the_summary_of_the_whole(sessions, size, littl
 def test_percentiles_of_a_column_that_is_never_held_are_exact(pieces, most_held):
     values = [value for piece in pieces for value in piece]
     columns = [pa.chunked_array([pa.array(piece, pa.float64())]) for piece in pieces]
-    found = statistics.stats_of(lambda: iter(columns), most_held=most_held)
-    exact = statistics.phase_stats(pa.array(values, pa.float64()))
+    found = percentiles.stats_of(lambda: iter(columns), most_held=most_held)
+    exact = percentiles.phase_stats(pa.array(values, pa.float64()))
     if exact is None or found is None:
         assert found is exact
         return
@@ -111,7 +112,7 @@ def test_the_peak_is_the_same_however_time_is_cut(sessions, most_sorted, size):
             kind = pa.float64()
             yield pa.table({"reset_done_s": pa.array(ups, kind), "closed_s": pa.array(downs, kind)})
 
-    found = concurrency.peak_concurrency(spans, most_sorted=most_sorted)
+    found = percentiles.peak_concurrency(spans, most_sorted=most_sorted)
     assert found == max(map(open_at, range(22)), default=0)
 
 
@@ -144,18 +145,18 @@ def test_a_part_that_is_damaged_inside_says_so_while_it_is_read(tmp_path):
 
 
 def test_ways_of_failing_a_server_makes_up_are_listed_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(counting, "MOST_LISTED", 3)
+    monkeypatch.setattr(errors, "MOST_LISTED", 3)
     rows = [a_failure(n, code=f"E{n}", message=f"no {n}") for n in range(10)]
     meta = a_meta(a_cell(10))
     summary = summarise(a_table(rows, meta), meta)
     assert [(error.code, error.count) for error in summary.errors] == [
-        *((counting.OTHERS, 7), ("E0", 1), ("E1", 1), ("E2", 1))
+        *((errors.OTHERS, 7), ("E0", 1), ("E1", 1), ("E2", 1))
     ]
     assert summary.failed == 10
 
 
 def test_lost_workers_are_listed_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(counting, "MOST_LISTED", 3)
+    monkeypatch.setattr(errors, "MOST_LISTED", 3)
     rows = [a_failure(n, type="connection_reset", pid=n // 2) for n in range(20)]
     meta = a_meta(a_cell(20))
     assert [worker.pid for worker in summarise(a_table(rows, meta), meta).lost_workers] == [0, 1, 2]

@@ -11,7 +11,7 @@ import pytest
 
 from measuring import measure
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.outcome import Outcome
+from pytest_openenv_scale.results.outcome import Outcome
 
 
 def nobody() -> str:

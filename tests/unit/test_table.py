@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from cells import NOON, a_cell, a_failure, a_meta, a_row, a_table
 
-from pytest_openenv_scale.core.row import SessionRow
-from pytest_openenv_scale.core.table import (
+from pytest_openenv_scale.results.parts import (
     SCHEMA,
     PartError,
     read_part,
@@ -23,6 +22,7 @@ from pytest_openenv_scale.core.table import (
     rows_to_table,
     write_part,
 )
+from pytest_openenv_scale.results.row import SessionRow
 
 COLUMNS_OF_THE_CONTRACT = """
 run_id test target cell_id infrastructure hardware mode batch_size wait_requested steps repetition arrival
@@ -196,7 +196,7 @@ import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from cells import a_cell, a_meta, a_row, a_table
-from pytest_openenv_scale.core.table import write_part
+from pytest_openenv_scale.results.parts import write_part
 table = a_table([a_row(number) for number in range(20_000)])
 for repetition in range(1, 1000):
     write_part(Path({directory!r}), table, a_meta(repetition=repetition))

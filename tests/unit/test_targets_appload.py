@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.targets.appload import AppError, load_app
+from pytest_openenv_scale.targets.local.serving import AppError, load_app
 
 MODULE = """
 class Object:

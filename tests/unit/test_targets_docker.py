@@ -15,24 +15,17 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.grammar import GrammarError, parse_target, redact_target
-from pytest_openenv_scale.targets import docker_gc, open_target
-from pytest_openenv_scale.targets.cgroup import control_group
-from pytest_openenv_scale.targets.container import (
-    OWNER_LABEL,
-    RUN_LABEL,
-    Container,
-    ContainerOptions,
-)
-from pytest_openenv_scale.targets.docker import cpus, memory
-from pytest_openenv_scale.targets.engine import Engine, split_tag
-from pytest_openenv_scale.targets.engine_answers import exit_words, format_memory, read_stats
-from pytest_openenv_scale.targets.image_build import Build, build_image, build_of
-from pytest_openenv_scale.targets.images import is_path
-from pytest_openenv_scale.targets.own_wheel import write_own_wheel
-from pytest_openenv_scale.targets.owner import owner_label
-from pytest_openenv_scale.targets.termination import uninterrupted
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import parse_target, redact_target
+from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.common.files import write_own_wheel
+from pytest_openenv_scale.targets.common.leftovers import owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.options import cpus, format_memory, memory
+from pytest_openenv_scale.targets.common.sampling import control_group
+from pytest_openenv_scale.targets.docker import target
+from pytest_openenv_scale.targets.docker.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
+from pytest_openenv_scale.targets.docker.engine import Engine, exit_words, read_stats, split_tag
+from pytest_openenv_scale.targets.docker.image import Build, build_image, build_of, is_path
 
 RUNNING = {"Running": True, "StartedAt": "2026-01-01T00:00:00.1Z", "Pid": 0}
 pytest.importorskip("docker", reason="needs the docker package")
@@ -585,24 +578,28 @@ def test_only_containers_whose_owner_is_gone_are_collected(monkeypatch: pytest.M
     living = started(engine, run_id="living").name
     orphan = started(engine, run_id="dead").name
     gone = subprocess.Popen(
-        [sys.executable, "-c", "from pytest_openenv_scale.targets.owner import owner_label as o; print(o())"],
+        [
+            sys.executable,
+            "-c",
+            "from pytest_openenv_scale.targets.common.leftovers import owner_label as o; print(o())",
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
     engine.there[orphan].labels[OWNER_LABEL] = gone.communicate()[0].strip()
     monkeypatch.setattr(Engine, "connect", classmethod(lambda cls, what: cls(engine, what)))
     expected = [f"container {orphan} of env (run dead)"]
-    assert docker_gc.collect(dry_run=True) == expected
+    assert target.collect_containers(dry_run=True) == expected
     assert len(engine.there) == 2
-    assert docker_gc.collect() == expected
+    assert target.collect_containers() == expected
     assert list(engine.there) == [living]
-    assert docker_gc.collect() == []
+    assert target.collect_containers() == []
 
 
 def test_what_a_request_makes_is_known_before_an_interrupt_is_raised() -> None:
     code = """
         import os, signal, threading
-        from pytest_openenv_scale.targets.termination import uninterrupted
+        from pytest_openenv_scale.targets.common.leftovers import uninterrupted
         made = []
         def work():
             os.kill(os.getpid(), signal.SIGINT)

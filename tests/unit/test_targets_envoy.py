@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.core.endpoint import ServerSample, TargetError
-from pytest_openenv_scale.core.grammar import GrammarError, parse_target
-from pytest_openenv_scale.core.spread import HostEvent
-from pytest_openenv_scale.labels import label_suffix
+from pytest_openenv_scale.core.endpoint import HostEvent, ServerSample
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.envoy_admin import AdminError, HostState
-from pytest_openenv_scale.targets.envoy_config import EnvoySettings
-from pytest_openenv_scale.targets.envoy_fleet import EnvoyFleet, find_envoy
-from pytest_openenv_scale.targets.envoy_replicas import numbered, replica_address, resolved, sum_samples
-from pytest_openenv_scale.targets.envoy_spec import EnvoySpec
-from pytest_openenv_scale.targets.envoy_watch import Watch
+from pytest_openenv_scale.targets.envoy.config import EnvoySettings
+from pytest_openenv_scale.targets.envoy.fleet import AdminError, EnvoyFleet, HostState, find_envoy
+from pytest_openenv_scale.targets.envoy.front import Watch
+from pytest_openenv_scale.targets.envoy.replicas import numbered, replica_address, resolved, sum_samples
+from pytest_openenv_scale.targets.envoy.target import EnvoySpec
 
 
 def asked(text: str) -> EnvoySpec:

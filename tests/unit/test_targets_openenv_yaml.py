@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.targets.openenv_yaml import app_of, is_app_name
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.files import app_of, is_app_name
 
 
 def test_without_the_file_there_is_no_app(tmp_path: Path) -> None:

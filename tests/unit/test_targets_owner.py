@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
-from pytest_openenv_scale.targets.owner import is_alive, owner_label
+from pytest_openenv_scale.targets.common.leftovers import is_alive, owner_label
 
-LABEL = "from pytest_openenv_scale.targets.owner import owner_label; print(owner_label(), flush=True); input()"
+LABEL = (
+    "from pytest_openenv_scale.targets.common.leftovers import owner_label; print(owner_label(), flush=True); input()"
+)
 
 
 def test_a_running_process_owns_what_it_labelled() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.last_words import in_words
-from pytest_openenv_scale.targets import serving
-from pytest_openenv_scale.targets.process import ServerProcess
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.files import in_words
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
+from pytest_openenv_scale.targets.local import serving
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent death signals are Linux's")
 
@@ -154,7 +154,7 @@ def test_an_interrupt_while_stopping_still_leaves_nothing() -> None:
 def test_a_process_dies_with_a_pytest_that_is_killed(number: signal.Signals) -> None:
     code = """
     import sys, time
-    from pytest_openenv_scale.targets.process import ServerProcess
+    from pytest_openenv_scale.targets.common.supervisor import ServerProcess
     process = ServerProcess([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"])
     process.start()
     while not process.log_tail():

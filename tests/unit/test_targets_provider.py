@@ -8,11 +8,12 @@ from typing import Any, Optional
 
 import pytest
 
-from pytest_openenv_scale.core.grammar import GrammarError, parse_target, redact_target
-from pytest_openenv_scale.core.redact import redact_command
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.target_spec import parse_target, redact_target
+from pytest_openenv_scale.core.text import redact_command
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.provider_calls import Asked, Calls, ProviderError, plan_calls
-from pytest_openenv_scale.targets.provider_host import load_class, secret_values
+from pytest_openenv_scale.targets.provider.calls import Asked, Calls, ProviderError, plan_calls
+from pytest_openenv_scale.targets.provider.host import load_class, secret_values
 
 
 class Process:

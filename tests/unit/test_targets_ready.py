@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from pytest_openenv_scale.core.client import SessionFailed
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.targets import ready
-from pytest_openenv_scale.targets.diagnose import Diagnosis
-from pytest_openenv_scale.targets.ready import wait_until_ready
+from pytest_openenv_scale.client.session import SessionFailed
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common import readiness
+from pytest_openenv_scale.targets.common.readiness import Diagnosis, wait_until_ready
 
 Script = Callable[[Iterable[SessionFailed | None]], list[tuple[str, str]]]
 REFUSED = SessionFailed("connect", "refused", "ECONNREFUSED", "Connection refused")
@@ -34,16 +33,16 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Script:
             if outcome is not None:
                 raise outcome
 
-        monkeypatch.setattr(ready, "_play_session", play)
-        monkeypatch.setattr(ready, "_PAUSE_S", 0.01)
-        monkeypatch.setattr(ready, "diagnose", lambda *given: None)
+        monkeypatch.setattr(readiness, "_play_session", play)
+        monkeypatch.setattr(readiness, "_PAUSE_S", 0.01)
+        monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
         return played
 
     return script
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, diagnosis: Diagnosis | None = None, deadline_s: float = 0.1) -> str:
-    monkeypatch.setattr(ready, "diagnose", lambda *given: diagnosis)
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: diagnosis)
     with pytest.raises(TargetError) as caught:
         wait_until_ready(["http://u:p@h/x"], {}, deadline_s)
     assert "u:p" not in str(caught.value)
@@ -70,7 +69,7 @@ def test_the_session_is_an_http_one_only_where_nothing_else_will_be_spoken(
 
 def test_what_may_pass_is_tried_until_it_has_passed(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     played = sessions([REFUSED, REFUSED, None])
-    monkeypatch.setattr(ready, "diagnose", lambda *given: Diagnosis("refused", passing=True))
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", passing=True))
     wait_until_ready(["http://a"], {}, 5)
     assert len(played) == 3
 
@@ -89,7 +88,7 @@ def test_what_does_not_pass_fails_at_the_deadline(sessions: Script, monkeypatch:
 
 def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions([REFUSED])
-    monkeypatch.setattr(ready, "diagnose", lambda *given: Diagnosis("refused", passing=True))
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", passing=True))
     began = time.monotonic()
     with pytest.raises(TargetError):
         wait_until_ready(["http://a"], {}, 60, retry_s=0.1)
@@ -132,7 +131,7 @@ def test_a_session_that_fails_after_the_handshake_is_told_by_how_it_failed(
 
 def test_a_header_that_the_server_repeats_is_not_shown(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions([SessionFailed("reset", "environment", "DENIED", "Bearer hunter2-hunter2 is not for this")])
-    monkeypatch.setattr(ready, "diagnose", lambda *given: None)
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
     with pytest.raises(TargetError, match=r"fails to reset: DENIED: \*\*\* is not for this$"):
         wait_until_ready(["http://h"], {"Authorization": "Bearer hunter2-hunter2"}, 0.1)
 
@@ -153,7 +152,7 @@ def test_an_interrupt_ends_the_wait_and_the_session(monkeypatch: pytest.MonkeyPa
         finally:
             cancelled.set()
 
-    monkeypatch.setattr(ready, "_play_session", play)
+    monkeypatch.setattr(readiness, "_play_session", play)
     interrupter = threading.Thread(target=lambda: playing.wait() and os.kill(os.getpid(), signal.SIGINT))
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):

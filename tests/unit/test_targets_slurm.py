@@ -11,29 +11,32 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.grammar import GrammarError, parse_target
-from pytest_openenv_scale.labels import label_suffix
-from pytest_openenv_scale.targets import (
-    open_target,
-    slurm_command,
-    slurm_envoy,
-    slurm_gc,
-    slurm_job,
-    slurm_nodes,
-    target_names,
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.plugin.target import label_suffix
+from pytest_openenv_scale.targets import open_target, target_names
+from pytest_openenv_scale.targets.common.leftovers import owner_label
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.envoy.fleet import HostState
+from pytest_openenv_scale.targets.slurm import job as slurm_job
+from pytest_openenv_scale.targets.slurm import job_info
+from pytest_openenv_scale.targets.slurm import nodes as slurm_nodes
+from pytest_openenv_scale.targets.slurm import servers as slurm_servers
+from pytest_openenv_scale.targets.slurm.job import BatchJob, JobFolder, Serving
+from pytest_openenv_scale.targets.slurm.job_info import (
+    Job,
+    SlurmError,
+    call,
+    first_words,
+    is_hopeless,
+    refusal_remedy,
+    remedy,
+    waiting_words,
 )
-from pytest_openenv_scale.targets.context import TargetContext
-from pytest_openenv_scale.targets.envoy_admin import HostState
-from pytest_openenv_scale.targets.owner import owner_label
-from pytest_openenv_scale.targets.slurm import SlurmTarget, how_it_ended
-from pytest_openenv_scale.targets.slurm_command import SlurmError, call, first_words
-from pytest_openenv_scale.targets.slurm_job import BatchJob, JobFolder, Serving
-from pytest_openenv_scale.targets.slurm_jobs import Job
-from pytest_openenv_scale.targets.slurm_nodes import Node, find_nodes, listed, parse_unusable
-from pytest_openenv_scale.targets.slurm_pending import is_hopeless, refusal_remedy, remedy, waiting_words
-from pytest_openenv_scale.targets.slurm_replicas import NodeServers
-from pytest_openenv_scale.targets.slurm_spec import JobNames, Ports, SlurmSpec, default_folder
+from pytest_openenv_scale.targets.slurm.nodes import Node, find_nodes, listed, parse_unusable
+from pytest_openenv_scale.targets.slurm.servers import NodeServers
+from pytest_openenv_scale.targets.slurm.spec import JobNames, Ports, SlurmSpec, default_folder
+from pytest_openenv_scale.targets.slurm.target import SlurmTarget, how_it_ended
 
 NAMES = JobNames("openenv-scale-run7", "openenv-scale-owner=1:2:3", Path("/shared/job-7"))
 PORTS = Ports(20001, 20002, 20003, 20004)
@@ -203,7 +206,7 @@ def test_a_program_that_is_missing_or_fails_is_one_clear_line(tmp_path: Path, mo
         call("complains")
     (tmp_path / "hangs").write_text("#!/bin/sh\nexec sleep 30\n")
     (tmp_path / "hangs").chmod(0o755)
-    monkeypatch.setattr(slurm_command, "_CALL_S", 0.1)
+    monkeypatch.setattr(job_info, "_CALL_S", 0.1)
     with pytest.raises(SlurmError, match="hangs did not answer within 0 s"):
         call("hangs")
 
@@ -216,7 +219,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]) -> lis
         calls.append(command)
         return answer(*command)
 
-    for module in (slurm_job, slurm_nodes, slurm_gc):
+    for module in (slurm_job, slurm_nodes, slurm_job):
         monkeypatch.setattr(module, "call", asked)
     return calls
 
@@ -407,9 +410,9 @@ def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch
             return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
 
     fleet: Any = Fleet()
-    monkeypatch.setattr(slurm_envoy, "wait_until_ready", lambda *given, **named: setattr(fleet, "played", 8) or 0.0)
+    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(fleet, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
-        slurm_envoy.reach_every_host("http://e", servers(folder), fleet, {}, ("ws",), threads=1)
+        slurm_servers.reach_every_host("http://e", servers(folder), fleet, {}, ("ws",), threads=1)
     assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(
         caught.value
     )
@@ -444,8 +447,8 @@ def test_gc_cancels_the_jobs_of_dead_owners_only(tmp_path: Path, monkeypatch: py
     )
     calls = recorded(monkeypatch, lambda *command: f"{text}4|mine|(null)\n5|a|b|c\n" if command[0] == "squeue" else "")
     lines = ["Slurm job 2 (openenv-scale-x)", f"logs of a job {default_folder() / 'job-b'}"]
-    assert slurm_gc.collect(dry_run=True) == lines
+    assert slurm_job.collect_jobs(dry_run=True) == lines
     assert [command for command in calls if command[0] == "scancel"] == []
-    assert slurm_gc.collect() == lines
+    assert slurm_job.collect_jobs() == lines
     assert [command for command in calls if command[0] == "scancel"] == [("scancel", "--quiet", "2")]
     assert sorted(path.name for path in default_folder().iterdir()) == ["job-a", "job-c"]

@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.targets import slurm_jobs
-from pytest_openenv_scale.targets.slurm_command import SlurmError
-from pytest_openenv_scale.targets.slurm_gc import parse_jobs
-from pytest_openenv_scale.targets.slurm_jobs import Job, JobReader, parse_fields, parse_json, parse_record
-from pytest_openenv_scale.targets.slurm_nodes import parse_addresses, parse_unusable
+from pytest_openenv_scale.targets.slurm import job_info
+from pytest_openenv_scale.targets.slurm.job import parse_jobs
+from pytest_openenv_scale.targets.slurm.job_info import (
+    Job,
+    JobReader,
+    SlurmError,
+    parse_fields,
+    parse_json,
+    parse_record,
+)
+from pytest_openenv_scale.targets.slurm.nodes import parse_addresses, parse_unusable
 
 OLD = {
     "job_id": 7,
@@ -150,7 +156,7 @@ class Slurm:
 @pytest.mark.parametrize("speaks_json", [True, False])
 def test_a_job_is_found_with_json_and_without(monkeypatch: pytest.MonkeyPatch, speaks_json: bool) -> None:
     slurm = Slurm(speaks_json=speaks_json)
-    monkeypatch.setattr(slurm_jobs, "call", slurm)
+    monkeypatch.setattr(job_info, "call", slurm)
     reader = JobReader()
     jobs = [reader.read(7), reader.read(7)]
     assert [job and (job.id, job.nodes) for job in jobs] == [(7, "node[1-2]")] * 2
@@ -160,13 +166,13 @@ def test_a_job_is_found_with_json_and_without(monkeypatch: pytest.MonkeyPatch, s
 
 def test_a_job_slurm_knows_nothing_of_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for speaks_json in (True, False):
-        monkeypatch.setattr(slurm_jobs, "call", Slurm(speaks_json=speaks_json, finds=False))
+        monkeypatch.setattr(job_info, "call", Slurm(speaks_json=speaks_json, finds=False))
         assert JobReader().read(7) is None
 
 
 def test_a_squeue_that_lists_a_whole_large_cluster_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = Slurm(speaks_json=True, large=True)
-    monkeypatch.setattr(slurm_jobs, "call", slurm)
+    monkeypatch.setattr(job_info, "call", slurm)
     reader = JobReader()
     assert [reader.read(7) is not None for _ in range(2)] == [True, True]
     assert slurm.calls == ["squeue", "scontrol"]

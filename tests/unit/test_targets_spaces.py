@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale import gc
-from pytest_openenv_scale.core.endpoint import TargetError
-from pytest_openenv_scale.core.grammar import GrammarError, parse_target
-from pytest_openenv_scale.targets import open_target, spaces_api, spaces_journal, spaces_stage
-from pytest_openenv_scale.targets.spaces_spec import NEVER, VCPUS, parse_space
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.targets import gc, open_target
+from pytest_openenv_scale.targets.spaces import api, settings
+from pytest_openenv_scale.targets.spaces.spec import NEVER, VCPUS, parse_space
 
 pytest.importorskip("huggingface_hub", reason="needs the huggingface_hub package")
 
@@ -56,8 +56,8 @@ def one_server(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def space(hub: Hub, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Open a target on the stand-in; `token=None` for somebody who is not logged in."""
-    monkeypatch.setattr(spaces_api, "FIRST_PATIENCE_S", 0.0)
-    monkeypatch.setattr(spaces_stage, "_FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(api, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.02)
 
     def opened(text: str = f"spaces:{ENV}", *, token: str | None = TOKEN, modes: tuple[str, ...] = ("ws",)) -> Any:
         hub.patch(monkeypatch, tmp_path, token)
@@ -152,7 +152,7 @@ def test_a_running_space_is_attached_to_and_left_alone(hub: Hub, space: Opener) 
         assert "listening on" in endpoint.log_tail()
     assert changes(hub) == []
     assert endpoint.headers == {}
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []
 
 
 @pytest.mark.parametrize(("hardware", "cores"), [("cpu-upgrade", 8), ("t4-small", 4), ("quantum-x1", None)])
@@ -250,7 +250,7 @@ def test_what_failed_is_told_with_the_end_of_its_log(
 
 
 def test_a_space_that_takes_too_long_is_given_up(hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spaces_stage, "START_S", 0.0)
+    monkeypatch.setattr(api, "START_S", 0.0)
     hub.add_space(ENV, stage="BUILDING", build_log=["pulling\n"], run_log=[])
     assert refusal(space()).splitlines() == [
         "target spaces: alice/env starts still (APP_STARTING) after 0 minutes",
@@ -260,7 +260,7 @@ def test_a_space_that_takes_too_long_is_given_up(hub: Hub, space: Opener, monkey
 def test_what_runs_but_is_no_openenv_server_is_told_with_the_log(
     hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.spaces.ATTACH_S", 0.3)
+    monkeypatch.setattr("pytest_openenv_scale.targets.spaces.target.ATTACH_S", 0.3)
     repo = hub.add_space(ENV, private=True, run_log=["serving a demo\n"])
     repo.sdk = "gradio"
     repo.space.rules.private = False
@@ -302,8 +302,8 @@ def test_what_passes_by_itself_is_waited_for_and_said_once(
 ) -> None:
     hub.add_space(ENV)
     target = space()
-    monkeypatch.setattr(spaces_api, "FIRST_PATIENCE_S", 5.0)
-    monkeypatch.setattr(spaces_api, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(api, "FIRST_PATIENCE_S", 5.0)
+    monkeypatch.setattr(api, "_PAUSE_S", 0.01)
     hub.failures += [("/runtime", HubError(503, "busy")), ("/runtime", HubError(429, "slow down"))]
     with target as endpoint:
         assert endpoint.urls
@@ -345,7 +345,7 @@ def test_settings_are_set_measured_with_and_put_back(hub: Hub, space: Opener, li
         ("variables", {"key": "MAX_CONCURRENT_ENVS"}),
     ]
     assert (there.requested, there.variables) == ("cpu-basic", {"WORKERS": "1", "MODE": "calm"})
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []
     assert lines[-2:] == [
         "spaces: alice/env gets back hardware cpu-basic",
         "spaces: alice/env gets back MAX_CONCURRENT_ENVS unset, its WORKERS",
@@ -371,7 +371,7 @@ def test_a_sleep_time_alone_is_changed_and_put_back(hub: Hub, space: Opener) -> 
     there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", sleep_time=None).space
     with space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=300") as endpoint:
         assert there.sleep_time == 300
-        assert endpoint.startup_s < spaces_stage._SETTLE_S  # It does not restart for that.
+        assert endpoint.startup_s < api._SETTLE_S  # It does not restart for that.
     assert there.sleep_time is None
     assert changes(hub) == [("sleeptime", {"seconds": 300}), ("sleeptime", {"seconds": -1})]
 
@@ -394,7 +394,7 @@ def test_hardware_nobody_pays_for_is_told_and_the_rest_put_back(hub: Hub, space:
     message = refusal(space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4"))
     assert "cannot set its hardware to cpu-upgrade: the Hub asks for payment (402)" in message
     assert there.variables == {}
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []
 
 
 def test_settings_of_somebody_else_cannot_be_changed(hub: Hub, space: Opener, lines: list[str]) -> None:
@@ -424,10 +424,10 @@ def test_what_cannot_be_put_back_is_told_and_stays_on_file(hub: Hub, space: Open
     ) as caught:
         target.__exit__(None, None, None)
     assert str(caught.value).endswith(f"{hub.url}/spaces/alice/env/settings")
-    (entry,) = spaces_journal.entries()
+    (entry,) = settings.entries()
     assert (entry.repo_id, entry.before.variables) == (ENV, {"MAX_CONCURRENT_ENVS": None})
     assert there.variables == {"MAX_CONCURRENT_ENVS": "4"}
-    assert TOKEN not in (spaces_journal.state_folder() / f"{entry.id}.json").read_text()
+    assert TOKEN not in (settings.state_folder() / f"{entry.id}.json").read_text()
 
 
 def test_what_is_billed_is_put_back_though_something_else_is_refused(hub: Hub, space: Opener) -> None:
@@ -448,7 +448,7 @@ def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
     there = hub.add_space(ENV).space
     target = space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4")
     target.__enter__()
-    monkeypatch.setattr(spaces_api.SpaceApi.runtime, "__defaults__", (0.0,))
+    monkeypatch.setattr(api.SpaceApi.runtime, "__defaults__", (0.0,))
     with pytest.MonkeyPatch.context() as down:
         gone = huggingface_hub.get_session().__class__
         down.setattr(gone, "send", unreachable)
@@ -456,7 +456,7 @@ def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
             target.__exit__(None, None, None)
     assert "so alice/env did not get back hardware cpu-basic, MAX_CONCURRENT_ENVS unset; " in str(caught.value)
     assert there.requested == "cpu-upgrade"
-    (entry,) = spaces_journal.entries()
+    (entry,) = settings.entries()
     left_by_a_dead_process(entry)
     assert len(gc.collect(["spaces"]).lines) == 1
     assert (there.requested, there.variables) == ("cpu-basic", {})
@@ -471,13 +471,13 @@ def unreachable(*arguments: object, **options: object) -> None:
 def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     stages = ["RUNNING", "RUNNING", "APP_STARTING", "RUNNING"]
 
-    class Slow(spaces_api.SpaceApi):
-        def runtime(self, patience_s: float = 0.0) -> spaces_api.Runtime:
-            return spaces_api.Runtime(stages.pop(0), "cpu-upgrade", "cpu-upgrade", 3600, 1, "")
+    class Slow(api.SpaceApi):
+        def runtime(self, patience_s: float = 0.0) -> api.Runtime:
+            return api.Runtime(stages.pop(0), "cpu-upgrade", "cpu-upgrade", 3600, 1, "")
 
-    monkeypatch.setattr(spaces_stage, "_FIRST_PAUSE_S", 0.0)
-    wanted = spaces_stage.Wanted("cpu-upgrade", restarted=True)
-    spaces_stage.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None)
+    monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.0)
+    wanted = api.Wanted("cpu-upgrade", restarted=True)
+    api.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None)
     assert stages == []
 
 
@@ -495,7 +495,7 @@ def test_what_cannot_be_put_on_file_is_not_changed(
 def test_two_workers_of_one_run_are_told_from_two_runs(hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     target = space(f"spaces:{ENV},max_envs=4")
-    other = spaces_journal.new_entry(hub.url, ENV, "run-1")
+    other = settings.new_entry(hub.url, ENV, "run-1")
     replace(other, owner=other.owner.replace(":", ":1", 1).rpartition(":")[0] + ":elsewhere").write()
     assert "another pytest-xdist worker of this run has changed its settings" in refusal(target)
 
@@ -522,7 +522,7 @@ def test_a_temporary_space_is_made_private_and_deleted(
         assert endpoint.headers == {"Authorization": f"Bearer {TOKEN}"}
         assert name.startswith("alice/openenv-scale-")
     assert hub.repos == {}
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []
     assert lines[0] == f"spaces: made {name} for this run, private, cpu-basic"
     assert lines[-1] == f"spaces: deleted {name}"
 
@@ -539,7 +539,7 @@ def test_a_space_that_is_there_is_never_made_temporary(hub: Hub, space: Opener) 
 def test_one_that_comes_up_meanwhile_is_not_taken_either(hub: Hub, space: Opener) -> None:
     hub.failures.append(("POST /api/repos/create", HubError(409, "You already created this space repo")))
     assert "alice/env exists" in refusal(space(f"spaces:{ENV},temporary"))
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []
 
 
 def test_a_temporary_space_that_fails_to_upload_is_deleted(hub: Hub, space: Opener) -> None:
@@ -560,7 +560,7 @@ def test_a_temporary_space_needs_a_token(hub: Hub, space: Opener) -> None:
 # --- what a kill leaves
 
 
-def left_by_a_dead_process(entry: spaces_journal.Entry) -> spaces_journal.Entry:
+def left_by_a_dead_process(entry: settings.Entry) -> settings.Entry:
     """Put an entry on file whose owner has ended."""
     pid, _, machine = entry.owner.split(":")
     left = replace(entry, owner=f"{pid}:of another time:{machine}")
@@ -572,57 +572,57 @@ def test_gc_puts_settings_back_and_leaves_those_of_living_runs(hub: Hub, space: 
     there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", variables={"MODE": "fast"}).space
     busy = hub.add_space("alice/busy", variables={"MODE": "fast"}).space
     space()
-    before = spaces_journal.Settings(hardware="cpu-basic", sleep_time=172800, variables={"MODE": None})
-    left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, "run-7", before=before))
-    living = spaces_journal.new_entry(hub.url, "alice/busy", "run-8", before=before)
+    before = settings.Settings(hardware="cpu-basic", sleep_time=172800, variables={"MODE": None})
+    left_by_a_dead_process(settings.new_entry(hub.url, ENV, "run-7", before=before))
+    living = settings.new_entry(hub.url, "alice/busy", "run-8", before=before)
     living.write()
     line = "changed settings of the Space alice/env: hardware cpu-basic, MODE unset (run run-7)"
     assert gc.collect(["spaces"], dry_run=True).lines == (line,)
     assert changes(hub) == []
     assert gc.collect(["spaces"]).lines == (line,)
     assert (there.requested, there.variables, busy.variables) == ("cpu-basic", {}, {"MODE": "fast"})
-    assert spaces_journal.entries() == [living]
+    assert settings.entries() == [living]
 
 
 def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(hub: Hub, space: Opener) -> None:
     space()
     entries = [
-        left_by_a_dead_process(spaces_journal.new_entry(hub.url, f"alice/{name}", "run-7", temporary=True))
+        left_by_a_dead_process(settings.new_entry(hub.url, f"alice/{name}", "run-7", temporary=True))
         for name in ("ours", "later", "gone")
     ]
     hub.add_space("alice/ours", stage="PAUSED", variables={"OPENENV_SCALE_TEMPORARY": entries[0].id})
     hub.add_space("alice/later", stage="PAUSED")
     assert gc.collect(["spaces"]).lines == ("temporary Space alice/ours (run run-7)",)
     assert set(hub.repos) == {("space", "alice/later")}
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []
 
 
 def test_gc_leaves_what_was_changed_on_another_hub(hub: Hub, space: Opener) -> None:
     space()
-    left = left_by_a_dead_process(spaces_journal.new_entry("http://127.0.0.9:1", ENV, None, temporary=True))
+    left = left_by_a_dead_process(settings.new_entry("http://127.0.0.9:1", ENV, None, temporary=True))
     found = gc.collect(["spaces"])
     assert found.lines == ()
     assert found.problems == ("spaces: something is left on http://127.0.0.9:1; set HF_ENDPOINT to it",)
-    assert spaces_journal.entries() == [left]
+    assert settings.entries() == [left]
 
 
 def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     space(token=None)
-    before = spaces_journal.Settings(variables={"WORKERS": None})
-    left = left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, None, before=before))
+    before = settings.Settings(variables={"WORKERS": None})
+    left = left_by_a_dead_process(settings.new_entry(hub.url, ENV, None, before=before))
     found = gc.collect(["spaces"])
     assert found.lines == ()
     (problem,) = found.problems
     assert problem.startswith("spaces: alice/env: cannot read its variables: ")
-    assert spaces_journal.entries() == [left]
+    assert settings.entries() == [left]
 
 
 def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, lines: list[str]) -> None:
     there = hub.add_space(ENV, variables={"MODE": "fast"}).space
     target = space(f"spaces:{ENV},env.MODE=slow")
-    before = spaces_journal.Settings(variables={"MODE": "calm"})
-    left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, "run-7", before=before))
+    before = settings.Settings(variables={"MODE": "calm"})
+    left_by_a_dead_process(settings.new_entry(hub.url, ENV, "run-7", before=before))
     with target:
         assert there.variables == {"MODE": "slow"}
     assert there.variables == {"MODE": "calm"}
@@ -632,8 +632,8 @@ def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, 
 def test_hardware_a_killed_run_left_is_not_taken_for_the_spaces_own(hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", sleep_time=3600).space
     target = space(f"spaces:{ENV},hardware=cpu-upgrade")
-    before = spaces_journal.Settings(hardware="cpu-basic", sleep_time=172800)
-    left_by_a_dead_process(spaces_journal.new_entry(hub.url, ENV, "run-7", before=before))
+    before = settings.Settings(hardware="cpu-basic", sleep_time=172800)
+    left_by_a_dead_process(settings.new_entry(hub.url, ENV, "run-7", before=before))
     with target as endpoint:
         assert endpoint.hardware == there.requested == "cpu-upgrade"
     assert there.requested == "cpu-basic"
@@ -641,8 +641,8 @@ def test_hardware_a_killed_run_left_is_not_taken_for_the_spaces_own(hub: Hub, sp
 
 def test_a_journal_that_cannot_be_read_is_passed_over(hub: Hub, space: Opener) -> None:
     space()
-    folder = spaces_journal.state_folder()
+    folder = settings.state_folder()
     folder.mkdir(parents=True)
     (folder / "broken.json").write_text("{")
     (folder / "other.json").write_text(json.dumps({"before": {}}))
-    assert spaces_journal.entries() == []
+    assert settings.entries() == []

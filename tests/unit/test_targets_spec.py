@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.core.endpoint import Target
-from pytest_openenv_scale.core.grammar import GrammarError, parse_target
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target, target_names
 from pytest_openenv_scale.targets.url import UrlTarget
 

@@ -7,11 +7,11 @@ from cells import a_cell, a_curve, a_summary, an_slo, stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.meta import Finding
-from pytest_openenv_scale.core.outcome import Outcome, overall
-from pytest_openenv_scale.core.slo import Limit, Slo
-from pytest_openenv_scale.core.summary import ErrorCount
-from pytest_openenv_scale.core.verdict import judge_curve
+from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.metrics.errors import ErrorCount
+from pytest_openenv_scale.results.outcome import Outcome, overall
+from pytest_openenv_scale.verdict.sweep import judge_curve
 
 MET, MISSED, INCONCLUSIVE = Outcome.MET, Outcome.MISSED, Outcome.INCONCLUSIVE
 NO_SLO = Slo()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.core.client import ClientSession, HttpClientSession, open_http_session, open_session
+from pytest_openenv_scale.client.session import ClientSession, HttpClientSession, open_http_session, open_session
 from scripted_server import Peer, scripted
 from wire_cases import VERSIONS, Exchange, Turn, capacity, environments, every_conversation, exchanges
 from wire_replay import failing, fields, kind_of, sayable, server_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from playing import failure, play, play_one
-from pytest_openenv_scale.core.client import SessionFailed, open_session
+from pytest_openenv_scale.client.session import SessionFailed, open_session
 from scripted_server import CLOSE, Peer, message, scripted
 from wire_cases import VERSIONS, Conversation, capacity, environments, every_conversation
 from wire_replay import failing, fields, goodbye, kind_of, server_of

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.actions import ActionSource
-from pytest_openenv_scale.core.workload import Workload, WorkloadError, import_callable, make_workload, minimal_value
+from pytest_openenv_scale.config.workload import (
+    ActionSource,
+    Workload,
+    WorkloadError,
+    import_callable,
+    make_workload,
+    minimal_value,
+)
 
 PROBE = {  # the action schema of a pydantic model with defaults, as openenv publishes it
     "additionalProperties": False,

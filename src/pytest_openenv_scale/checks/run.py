@@ -7,13 +7,13 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from pytest_openenv_scale.core.check import CheckOutcome, CheckResult
+from pytest_openenv_scale.client.handshake import RouteError
+from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.handshake import RouteError
-from pytest_openenv_scale.core.messages import storable
-from pytest_openenv_scale.core.workload import WorkloadError
+from pytest_openenv_scale.core.text import storable
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .lone import lone
+from .background import lone
 from .subject import Subject
 
 Check = Callable[[Subject], Awaitable[CheckResult]]

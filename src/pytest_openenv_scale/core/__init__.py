@@ -1,1 +1,1 @@
-"""Measuring and judging, without pytest: every stage takes values or a run directory."""
+"""Values and helpers that know nothing of the rest: parsing, formatting, redaction, locks, files, errors."""

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_openenv_scale.core.endpoint import TargetError
+from pytest_openenv_scale.core.errors import TargetError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from pytest_openenv_scale.core.rundir import PARTS
-from pytest_openenv_scale.core.summary import CellSummary, PhaseStats, phase_stats, summarise
-from pytest_openenv_scale.core.table import Part, read_parts
+from pytest_openenv_scale.metrics.percentiles import PhaseStats, phase_stats
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.results.parts import Part, read_parts
+from pytest_openenv_scale.results.run_directory import PARTS
 
 from .files import RAW, SUMMARY, SUMMARY_COLUMNS, LegacyError
 from .importing import OLDER_PLACE, OLDER_SUMMARY
@@ -34,7 +35,7 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
         LegacyError: the files are there already, cannot be written, or a part of the run is damaged.
         RunError: there is no run at this path.
     """
-    from pytest_openenv_scale.core.manifest import read_manifest
+    from pytest_openenv_scale.results.manifest import read_manifest
 
     manifest = read_manifest(run)
     raw, summary = directory / RAW, directory / SUMMARY

@@ -1,10 +1,10 @@
-"""What the older files hold: their columns, one line of each read and checked, and the error names they use."""
+"""What the older files hold: their columns, each line checked, and their sessions as rows and repetitions of cells."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from pytest_openenv_scale.core.redact import redact_text
+from pytest_openenv_scale.core.text import redact_text
+from pytest_openenv_scale.results.row import SessionRow
 
 RAW, SUMMARY = "raw.jsonl", "summary.csv"
 
@@ -253,3 +254,136 @@ def kind_of(name: str, message: str | None) -> str | None:
         if sign == name or sign in (message or ""):
             return kind
     return name if name in _OWN_TYPES else _CLASSES.get(name.rpartition(".")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The sessions of one repetition of a cell, in the order of the file."""
+
+    rows: tuple[RawRow, ...]
+
+    @property
+    def batch(self) -> int:
+        """How many sessions were asked for."""
+        return self.rows[0].batch_size or len(self.rows)
+
+    @property
+    def key(self) -> tuple[str, float | None, int]:
+        """What names its cell in a file: mode, wait and batch."""
+        return self.rows[0].mode, self.rows[0].wait_requested, self.batch
+
+    @property
+    def started_at(self) -> datetime:
+        """The earliest moment of its sessions, UTC."""
+        return min(row.at for row in self.rows)
+
+
+def blocks(rows: Iterable[RawRow]) -> Iterator[Block]:
+    """Cut a file into repetitions: a new one starts with another cell, or where a request id comes again."""
+    held: list[RawRow] = []
+    seen: set[int] = set()
+    for row in rows:
+        if held and (row.request_id in seen or _cell_of(row) != _cell_of(held[0])):
+            yield Block(tuple(held))
+            held, seen = [], set()
+        held.append(row)
+        seen.add(row.request_id)
+    if held:
+        yield Block(tuple(held))
+
+
+def _cell_of(row: RawRow) -> tuple[object, ...]:
+    return row.mode, row.wait_requested, row.batch_size, row.hardware
+
+
+class Matching:
+    """Gives each block its line of the summary: the n-th of a cell belongs to the n-th line of that cell."""
+
+    def __init__(self, lines: Sequence[SummaryRow]) -> None:
+        self._left = list(lines)
+        self._runs: dict[int, int] = {}
+        seen: set[tuple[object, ...]] = set()
+        run = 0
+        for line in lines:
+            told = (*line.key, line.texts.get("hardware"), line.repetition)
+            if told in seen:
+                run += 1
+                seen.clear()
+            seen.add(told)
+            self._runs[line.line] = run
+        self._current = 0
+
+    def take(self, block: Block) -> SummaryRow | None:
+        """Return the first line left of the block's cell, or None."""
+        for line in self._left:
+            hardware = line.texts.get("hardware"), block.rows[0].hardware
+            if line.key == block.key and (not all(hardware) or hardware[0] == hardware[1]):
+                self._left.remove(line)
+                return line
+        return None
+
+    def run_of(self, line: SummaryRow | None) -> int:
+        """Return the number of the run a line belongs to: a new one starts where a repetition comes again."""
+        if line is not None:
+            self._current = self._runs[line.line]
+        return self._current
+
+    @property
+    def left(self) -> list[SummaryRow]:
+        """The lines no block belongs to."""
+        return self._left
+
+
+def differences(block: Block, line: SummaryRow | None) -> tuple[str, ...]:
+    """Say where the sessions and their line of the summary do not agree; the sessions are what counts."""
+    if line is None:
+        return ()
+    good = sum(row.success for row in block.rows)
+    told = line.texts.get("successful", "")
+    found: list[str] = []
+    if line.sessions != len(block.rows):
+        found.append(f"{SUMMARY} speaks of {line.sessions} sessions, {RAW} has {len(block.rows)}")
+    if told and told != str(good):
+        found.append(f"{SUMMARY} counts {told} successful sessions, {RAW} has {good}")
+    return tuple(found)
+
+
+def session_row(row: RawRow) -> SessionRow:
+    """Return a session as a row; 0.0 in a phase that a failed session did not reach becomes null."""
+
+    def reached(value: float | None) -> float | None:
+        return value if row.success or value else None
+
+    connect = None if row.mode == "http" and not row.connect_latency else reached(row.connect_latency)
+    phase, kind = (None, None) if row.success else _failure(row)
+    return SessionRow(
+        request_id=row.request_id,
+        process=0,
+        started_at=row.at.timestamp(),
+        due_s=0.0,
+        closed_s=None if row.success else reached(row.total_latency),
+        connect_latency=connect,
+        reset_latency=reached(row.reset_latency),
+        step_latency=reached(row.step_latency),
+        step_latencies=() if reached(row.step_latency) is None else (row.step_latency or 0.0,),
+        total_latency=row.total_latency if row.success else None,
+        waited_seconds=reached(row.waited_seconds),
+        steps_done=1 if row.success else 0,
+        pid=row.pid,
+        session_hash=row.session_hash,
+        host_url=row.host_url,
+        success=row.success,
+        error_phase=phase,
+        error_type=kind,
+        error_code=row.error_type,
+        error_message=row.error_message,
+    )
+
+
+def _failure(row: RawRow) -> tuple[str, str | None]:
+    """Return the phase after the last one that has a time, and the kind of the failure."""
+    phases = (("connect", row.connect_latency), ("reset", row.reset_latency), ("step", row.step_latency))
+    if row.mode == "http":
+        phases = phases[1:]
+    phase = next((name for name, value in phases if not value), "close")
+    return phase, kind_of(row.error_type or "", row.error_message)

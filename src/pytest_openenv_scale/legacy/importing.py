@@ -13,21 +13,35 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 
-from pytest_openenv_scale.core.format import count_of
-from pytest_openenv_scale.core.grammar import GrammarError, format_number, parse_target, redact_target
-from pytest_openenv_scale.core.manifest import FORMAT, Manifest, SweepRecord, Writer, read_manifest
-from pytest_openenv_scale.core.meta import CellMeta
-from pytest_openenv_scale.core.plan import Cell, Curve
-from pytest_openenv_scale.core.redact import redact_text
-from pytest_openenv_scale.core.rundir import RunDirectory
-from pytest_openenv_scale.core.slo import Slo
-from pytest_openenv_scale.core.table import rows_to_table
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, Slo
+from pytest_openenv_scale.config.plan import Cell, Curve
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.formatting import count_of
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.target_spec import parse_target, redact_target
+from pytest_openenv_scale.core.text import redact_text
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.manifest import FORMAT, Manifest, SweepRecord, Writer, read_manifest
+from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.run_directory import RunDirectory
 
-from .blocks import Block, Matching, blocks, differences
-from .files import RAW, SUMMARY, LegacyError, SummaryRow, read_raw, read_summary
-from .rule import older_rule_notes
-from .sessions import session_row
+from .files import (
+    RAW,
+    SUMMARY,
+    Block,
+    LegacyError,
+    Matching,
+    SummaryRow,
+    blocks,
+    differences,
+    read_raw,
+    read_summary,
+    session_row,
+)
 
 OLDER_SUMMARY, OLDER_PLACE = "older_summary", "older_place"
 """Where `CellMeta.client` keeps the line of `summary.csv`, column by column, as it stood there, and the part's place in
@@ -304,3 +318,30 @@ def _target(line: SummaryRow | None, infrastructure: str) -> str:
         return redact_target(parse_target(url)) if url else infrastructure
     except GrammarError:
         return redact_text(url)
+
+
+def older_max_batch(summaries: Sequence[CellSummary]) -> int | None:
+    """Return the largest batch whose success rate, averaged over repetitions, reached 0.95.
+
+    Smaller batches that failed were not looked at.
+    """
+    rates: dict[int, list[float]] = {}
+    for summary in summaries:
+        rates.setdefault(summary.batch, []).append(summary.successful / summary.asked)
+    return max((batch for batch, found in rates.items() if fmean(found) >= DEFAULT_SUCCESS), default=None)
+
+
+def older_rule_notes(path: Path) -> dict[str, list[str]]:
+    """Return a note for each curve of a run on which the older rule gives another max batch, by sweep id."""
+    notes: dict[str, list[str]] = {}
+    for sweep in load_run(path).sweeps:
+        for view in sweep.curves:
+            older, ours = older_max_batch(view.summaries), view.verdict.max_batch
+            if older != ours:
+                wait = "" if view.curve.wait is None else f", wait {format_number(view.curve.wait)} s"
+                text = (
+                    f"{view.curve.mode}{wait}: the older rule (success averaged over repetitions, smaller batches not "
+                    f"looked at) gave max batch {older or 'none'}, the rule of this report gives {ours or 'none'}"
+                )
+                notes.setdefault(sweep.record.sweep_id, []).append(text)
+    return notes

@@ -1,17 +1,25 @@
-"""The ladder: batches that double until this client no longer resolves one, or the top or the time is reached."""
+"""A self-test: batches that double against a null server, until this client or this machine resolves no more."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import Any, Self
 
-from ..core.limits import usable_cores
-from ..core.load import LoadGenerator
-from .ceiling import ceiling
+import psutil
+
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.own_process import command
+from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
+from pytest_openenv_scale.load.client_resources import SPARE_DESCRIPTORS, ports_there
+from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
+
 from .figures import ARRIVALS, SMALLEST_BATCH, Asked, End, Ladder, Rung, SelfTest, ladder, median_rung
-from .measure import measure
 
 _REPEATS = 3
 _GROWTH = 2.0
@@ -105,3 +113,182 @@ class Climb:
         if self._on_rung is not None:
             self._on_rung(rung)
         return rung.resolved
+
+
+_SPARE_PORTS = 64
+_BYTES = {"ws": 48 * 1024, "http": 192 * 1024}
+"""Memory of one session: the client's, the server's and the kernel's part of it, rounded up generously."""
+
+
+def ceiling(mode: str, wanted: int) -> tuple[int, str | None]:
+    """Return the largest batch up to `wanted` that can be tried, and why it is smaller, where it is.
+
+    Raises:
+        SelfTestError: there is not room for a single session.
+    """
+    limits = [(wanted, None), _descriptors(), _memory(mode)]
+    ports = ports_there()
+    if ports is not None:
+        # The client connects from one address to one port: each session takes a port of its own.
+        limits.append((ports - _SPARE_PORTS, f"there are {ports:,} local ports (net.ipv4.ip_local_port_range)"))
+    top, reason = min(limits, key=lambda limit: limit[0])
+    if top < 1:
+        raise SelfTestError(f"there is no room for a single session: {reason}")
+    return top, reason
+
+
+def _descriptors() -> tuple[int, str]:
+    """The server is one process; load processes left to `auto` are as many as descriptors ask for."""
+    limit = descriptor_limit()
+    return limit - SPARE_DESCRIPTORS, f"the limit is {limit:,} descriptors per process (ulimit -n)"
+
+
+def _memory(mode: str) -> tuple[int, str]:
+    free = psutil.virtual_memory().available
+    return free // 2 // _BYTES[mode], f"{free / 1e9:.1f} GB of memory are free"
+
+
+_TIMEOUT_S = 30.0
+
+
+def measure(generator: LoadGenerator, asked: Asked, mode: str, arrival: str, batch: int) -> Rung:
+    """Run one batch against a server of its own: nothing an earlier one left behind is met again.
+
+    Raises:
+        LoadError: a load process refused the order: the workload cannot be used.
+        SelfTestError: the null server cannot be started, or ended by itself.
+    """
+    cell = Cell("self-test", "null", "null", mode, asked.wait_s, batch, 1, arrival)
+    with NullServerProcess() as server:
+        order = LoadOrder(cell, 1, (server.url,), {}, asked.workload, _TIMEOUT_S)
+        result = generator.run_cell(order)
+        truth = server.truth().overheads_s
+    steps, failures = _outcome(result, asked.wait_s)
+    known, told = (_p50_p99(truth), _p50_p99(steps))
+    invented = tuple(
+        None if ours is None or theirs is None else ours - theirs for ours, theirs in zip(told, known, strict=True)
+    )
+    return Rung(
+        mode,
+        arrival,
+        batch,
+        result.client.processes,
+        *known,
+        *told,
+        *invented,
+        cpu_s=sum(result.client.cpu_s) / batch,
+        failed=len(failures),
+        problem=_problem(failures, result, batch),
+    )
+
+
+def _outcome(result: CellResult, wait_s: float) -> tuple[list[float], list[str]]:
+    """Return the successful sessions' step latencies beyond the wait, sorted, and what the others died of."""
+    steps = sorted(row.step_latency - wait_s for row in result.rows if row.success and row.step_latency is not None)
+    failures = [f"{row.error_phase}: {row.error_message or row.error_type}" for row in result.rows if not row.success]
+    return steps, failures
+
+
+def _problem(failures: Sequence[str], result: CellResult, batch: int) -> str | None:
+    if failures:
+        return f"{len(failures):,} of {batch:,} sessions failed ({failures[0]})"
+    return result.findings[0].message if result.findings else None
+
+
+def _p50_p99(values: Sequence[float]) -> tuple[float | None, float | None]:
+    return percentile(values, 0.50), percentile(values, 0.99)
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return a percentile of sorted values, linear between neighbours; None where there is no value."""
+    if not values:
+        return None
+    place = share * (len(values) - 1)
+    below = int(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (values[above] - values[below]) * (place - below)
+
+
+_STOP_S = 5.0
+
+
+class SelfTestError(Exception):
+    """Nothing can be measured here; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What the server saw: its sessions, its CPU seconds, and each step's seconds beyond its wait, sorted."""
+
+    sessions: int
+    peak_open: int
+    cpu_s: float
+    overheads_s: tuple[float, ...]
+
+
+class NullServerProcess:
+    """A null server for one measurement; a context manager. It ends when this process ends, however that ends."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._popen: subprocess.Popen[str]
+
+    def __enter__(self) -> Self:
+        self._popen = subprocess.Popen(
+            command(f"{__package__}.null_server"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            self.url = f"http://127.0.0.1:{self._read_line()['port']}"
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        return self._popen.pid
+
+    def truth(self) -> Truth:
+        """End the server and return what it saw.
+
+        Raises:
+            SelfTestError: it ended before it was asked to.
+        """
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.close()
+        except BrokenPipeError:
+            pass
+        told = self._read_line()
+        return Truth(told["sessions"], told["peak_open"], told["cpu_s"], tuple(sorted(told["overheads_s"])))
+
+    def _read_line(self) -> dict[str, Any]:
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
+        line = self._popen.stdout.readline()
+        if not line:
+            last_words = "".join(f": {line}" for line in self._popen.stderr.read().strip().splitlines()[-1:])
+            raise SelfTestError(f"the null server ended by itself, with code {self._popen.wait()}{last_words}")
+        return json.loads(line)
+
+    def _end(self) -> None:
+        for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+        try:
+            self._popen.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
-from ..core.jsonable import Jsonable
-from ..core.workload import Workload
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.serialization import Jsonable
 
 P50_LIMIT_S, P99_LIMIT_S = 0.005, 0.040
 """Most latency this client may invent, in the middle and at the 99th percentile, where it resolves a batch."""

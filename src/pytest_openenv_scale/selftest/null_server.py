@@ -25,11 +25,11 @@ from typing import Any, cast
 
 import msgspec
 
-from ..core.descriptors import raise_descriptor_limit
-from ..core.frames import CLOSE, PING, PONG, TEXT, FrameError
-from ..core.poller import READ, new_selector
-from .server_frames import ClientFrames, server_frame
-from .server_http import RequestError, http_answer, read_request, upgrade_answer
+from pytest_openenv_scale.client.frames import CLOSE, PING, PONG, TEXT, FrameError
+from pytest_openenv_scale.client.poller import READ, new_selector
+from pytest_openenv_scale.core.system import raise_descriptor_limit
+
+from .null_server_wire import ClientFrames, RequestError, http_answer, read_request, server_frame, upgrade_answer
 
 MAX_WAIT_S = 3600.0
 """Longest wait a step may ask for, in seconds."""

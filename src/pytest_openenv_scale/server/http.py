@@ -11,13 +11,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from . import mcp
-from .schemas import ENVIRONMENT_NAME, METADATA, SCHEMAS, docs_page, openapi
+from . import ws
+from .schemas import (
+    ENVIRONMENT_NAME,
+    METADATA,
+    SCHEMAS,
+    Json,
+    Problem,
+    docs_page,
+    encode,
+    in_body,
+    openapi,
+    parse_wait,
+    problem,
+    reset_problems,
+)
 from .sessions import Sessions
-from .validation import Json, Problem, encode, in_body, parse_wait, problem, reset_problems
-from .waiting import ClientGoneError, Event, wait_watching
-from .websocket import MAX_MESSAGE
-from .ws import UNPARSABLE
+from .ws import MAX_MESSAGE, UNPARSABLE, ClientGoneError, Event, wait_watching
 
 # nginx's status for a client that closed its request: nobody is there to read it.
 CLIENT_CLOSED_REQUEST = 499
@@ -59,8 +69,8 @@ def http_routes(sessions: Sessions) -> list[Route]:
         try:
             parsed: Any = json.loads(await _body(request))
         except UNPARSABLE:
-            return _json(encode(mcp.rpc_error(mcp.PARSE_ERROR, "Parse error")))
-        return _json(encode(mcp.answer(parsed, sessions)))
+            return _json(encode(ws.rpc_error(ws.PARSE_ERROR, "Parse error")))
+        return _json(encode(ws.answer(parsed, sessions)))
 
     return [
         Route("/reset", _refusing(reset), methods=["POST"]),

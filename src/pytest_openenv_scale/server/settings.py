@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pytest_openenv_scale.core.system import bracketed, usable_cores
 
 HOST, PORT, WORKERS, MAX_CONCURRENT_ENVS = "HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS"
 
@@ -57,18 +58,6 @@ def settings_from(environ: Mapping[str, str]) -> ServerSettings:
         workers=_whole_number(environ, WORKERS, usable_cores(), 1, 1024),
         max_envs=_whole_number(environ, MAX_CONCURRENT_ENVS, 0, 0, 10**9) or None,
     )
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def bracketed(host: str) -> str:
-    """The host as it stands in a URL: IPv6 addresses in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 def _whole_number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

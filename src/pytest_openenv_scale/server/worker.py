@@ -14,11 +14,11 @@ from typing import Any, cast
 
 from starlette.applications import Starlette
 
-from pytest_openenv_scale.core.descriptors import raise_descriptor_limit
+from pytest_openenv_scale.core.system import raise_descriptor_limit
 
 from .app import app
 from .sessions import Sessions
-from .websocket import MAX_MESSAGE
+from .ws import MAX_MESSAGE
 
 # A loaded server may take long between accepting a connection and reading its first request.
 KEEP_ALIVE_S = 120

@@ -1,19 +1,18 @@
-"""The WebSocket endpoints, raw ASGI both: `/ws` speaks OpenEnv sessions, `/mcp` bare JSON-RPC."""
+"""The WebSocket endpoints as raw ASGI: `/ws` speaks OpenEnv sessions, `/mcp` bare JSON-RPC."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import Any, cast
 from urllib.parse import parse_qs
 
-from . import mcp
-from .environment import Environment
-from .sessions import CapacityReachedError, Sessions
-from .validation import Json, Problem, encode, message_problems, parse_wait
-from .waiting import ClientGoneError, Event, Receive
-from .websocket import GOING_AWAY, NORMAL, Send, Socket, UnreadableError
+from .schemas import Json, Problem, encode, message_problems, parse_wait
+from .sessions import CapacityReachedError, Environment, Sessions, UnknownSessionError
 
 # What the parser raises: bad syntax, a number of more than 4,300 digits, too deep a nesting.
 UNPARSABLE = (ValueError, RecursionError)
@@ -123,7 +122,7 @@ class SessionEndpoint(_Endpoint):
         elif kind == "mcp":
             problems = message_problems(message, data="required")
             if not problems:
-                reply = mcp.answer(message["data"], self.sessions, in_session=environment.session_id)
+                reply = answer(message["data"], self.sessions, in_session=environment.session_id)
                 return encode({"type": "mcp", "data": reply})
         else:
             return error_message("UNKNOWN_TYPE", f"Unknown message type: {kind}")
@@ -144,18 +143,18 @@ class McpEndpoint(_Endpoint):
             try:
                 request: Any = json.loads(text)
             except UNPARSABLE as error:
-                reply = mcp.rpc_error(mcp.PARSE_ERROR, f"Parse error: {error}")
+                reply = rpc_error(PARSE_ERROR, f"Parse error: {error}")
             else:
-                reply = mcp.answer(request, self.sessions, in_session=environment.session_id)
+                reply = answer(request, self.sessions, in_session=environment.session_id)
             await socket.write(encode(reply))
 
     def refused(self, full: CapacityReachedError) -> str:
         """A server error with the numbers."""
-        return encode(mcp.refusal(full))
+        return encode(refusal(full))
 
     def broken(self, message: str) -> str:
         """An internal error."""
-        return encode(mcp.rpc_error(mcp.INTERNAL_ERROR, message))
+        return encode(rpc_error(INTERNAL_ERROR, message))
 
 
 def error_message(code: str, message: str, **details: int | list[Problem]) -> str:
@@ -165,3 +164,194 @@ def error_message(code: str, message: str, **details: int | list[Problem]) -> st
 
 def _observation_message(observation: str) -> str:
     return f'{{"type":"observation","data":{observation}}}'
+
+
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
+INTERNAL_ERROR, SERVER_ERROR = -32603, -32000
+
+
+def rpc_error(code: int, message: str, request_id: object = None, data: Json | None = None) -> Json:
+    """A JSON-RPC error reply."""
+    error = {"code": code, "message": message, "data": data}
+    return {"jsonrpc": "2.0", "id": request_id, "error": error}
+
+
+def refusal(full: CapacityReachedError, request_id: object = None) -> Json:
+    """The reply to a session that does not fit."""
+    data = {"active_sessions": full.active, "max_sessions": full.limit}
+    return rpc_error(SERVER_ERROR, str(full), request_id, data)
+
+
+def answer(request: object, sessions: Sessions, *, in_session: str | None = None) -> Json:
+    """The reply to one parsed request; `in_session` is the id of the WebSocket's session it came through."""
+    wrong = _what_is_wrong(request)
+    if wrong:
+        return rpc_error(INVALID_REQUEST, f"Invalid request: {wrong}")
+    call = cast(Json, request)
+    request_id, method, params = call.get("id"), call["method"], call.get("params", {})
+    if not isinstance(params, dict):
+        return rpc_error(INVALID_PARAMS, "Params must be an object", request_id)
+    if method in ("tools/list", "tools/call"):
+        return rpc_error(INTERNAL_ERROR, "Environment does not support MCP", request_id)
+    if method == "openenv/session/create":
+        return _create(request_id, sessions, in_session)
+    if method == "openenv/session/close":
+        return _close(request_id, cast(Json, params).get("session_id"), sessions, in_session)
+    return rpc_error(METHOD_NOT_FOUND, f"Method not found: {method}", request_id)
+
+
+def _create(request_id: object, sessions: Sessions, in_session: str | None) -> Json:
+    try:
+        session_id = in_session or sessions.create()
+    except CapacityReachedError as full:
+        return refusal(full, request_id)
+    return _result(request_id, {"session_id": session_id})
+
+
+def _close(request_id: object, session_id: object, sessions: Sessions, in_session: str | None) -> Json:
+    if not isinstance(session_id, str) or not session_id:
+        return rpc_error(INVALID_PARAMS, "Invalid params - 'session_id' is required", request_id)
+    if session_id == in_session:
+        message = "Cannot close active WebSocket-managed session via MCP method"
+        return rpc_error(INVALID_REQUEST, message, request_id)
+    try:
+        closed = sessions.close(session_id)
+    except UnknownSessionError as error:
+        return rpc_error(INVALID_PARAMS, str(error), request_id)
+    result: Json = {"session_id": session_id, "closed": closed}
+    return _result(request_id, result if closed else {**result, "closing": True})
+
+
+def _result(request_id: object, result: Json) -> Json:
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}
+
+
+def _what_is_wrong(request: object) -> str:
+    if not isinstance(request, dict):
+        return f"expected an object, not {type(request).__name__}"
+    call = cast(dict[str, Any], request)
+    wrong: list[str] = []
+    if call.get("jsonrpc") != "2.0":
+        wrong.append("jsonrpc: must be '2.0'")
+    if not isinstance(call.get("method"), str):
+        wrong.append("method: a string is required")
+    if not isinstance(call.get("id"), (str, int, type(None))):
+        wrong.append("id: must be a string or an integer")
+    wrong += [f"{name}: not permitted" for name in call if name not in ("jsonrpc", "id", "method", "params")]
+    return "; ".join(wrong)
+
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+
+# uvloop counts whole milliseconds and rounds to the nearest: half of one more makes it round up.
+_ROUND_UP = 0.0005
+
+
+class ClientGoneError(Exception):
+    """The client dropped its connection."""
+
+
+async def wait_watching(seconds: float, receive: Receive, on_event: Callable[[Event], bool]) -> float:
+    """Wait and return the seconds really waited, never fewer than asked for.
+
+    Meanwhile events are received and handed to `on_event`, until it answers False (it can hold no more). The
+    wait itself is a deadline on `receive`, so a waiting session costs one timer and no further task. Whatever
+    `on_event` raises ends the wait.
+    """
+    begun = monotonic()
+    wanted = True
+    while (left := begun + seconds - monotonic()) > 0:
+        try:
+            async with asyncio.timeout(left + _ROUND_UP):
+                while wanted:
+                    wanted = on_event(await receive())
+                await asyncio.sleep(left + 1)
+        except TimeoutError:
+            continue
+    return monotonic() - begun
+
+
+MAX_MESSAGE = 1 << 20
+# Messages kept while a step waits; a client that is further ahead is read again after the step.
+MAX_AHEAD = 16
+
+NORMAL, GOING_AWAY, TOO_BIG = 1000, 1001, 1009
+# How long a client may take to answer a close frame before its connection is dropped.
+CLOSE_TIMEOUT_S = 5.0
+
+Send = Callable[[Event], Awaitable[None]]
+
+
+class UnreadableError(Exception):
+    """A frame no session can go on after: its text, and the code of the close that follows."""
+
+    def __init__(self, message: str, close_code: int = NORMAL) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class Socket:
+    """One accepted WebSocket. Reading from or writing to a client that left raises ClientGoneError."""
+
+    __slots__ = ("_ahead", "_receive", "_send")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._ahead: deque[Event] = deque()
+
+    async def accept(self) -> None:
+        """Answer the handshake."""
+        await self._receive()
+        await self._emit({"type": "websocket.accept"})
+
+    async def read(self) -> str:
+        """The next message. Raises UnreadableError for a binary frame and for one that is too long."""
+        event = self._ahead.popleft() if self._ahead else await self._receive()
+        if event["type"] == "websocket.disconnect":
+            raise ClientGoneError
+        text = event.get("text")
+        if text is None:
+            # The words of an OpenEnv server, which looks for the key 'text'.
+            raise UnreadableError("'text'")
+        if len(text) > MAX_MESSAGE:
+            raise UnreadableError(f"message of {len(text)} characters exceeds {MAX_MESSAGE}", TOO_BIG)
+        return text
+
+    async def write(self, text: str) -> None:
+        """Send one message."""
+        await self._emit({"type": "websocket.send", "text": text})
+
+    async def wait(self, seconds: float) -> float:
+        """Wait that long, keeping what arrives; the seconds really waited."""
+        return await wait_watching(seconds, self._receive, self._keep)
+
+    async def close(self, last_words: str | None = None, code: int = NORMAL) -> None:
+        """Send a last message if there is one, close, and let the client finish reading it.
+
+        Closing a connection with unread data resets it, and a client that is still sending would lose the
+        last message, the only place that says why: what it sends is read and dropped until it closes too.
+        """
+        try:
+            if last_words is not None:
+                await self.write(last_words)
+            await self._emit({"type": "websocket.close", "code": code})
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while (await self._receive())["type"] != "websocket.disconnect":
+                    pass
+        except (ClientGoneError, TimeoutError, RuntimeError):
+            # RuntimeError: the ASGI server closed the socket itself (a protocol error, its own shutdown).
+            pass
+
+    def _keep(self, event: Event) -> bool:
+        if event["type"] == "websocket.disconnect":
+            raise ClientGoneError
+        self._ahead.append(event)
+        return len(self._ahead) < MAX_AHEAD
+
+    async def _emit(self, event: Event) -> None:
+        try:
+            await self._send(event)
+        except OSError as error:
+            raise ClientGoneError from error

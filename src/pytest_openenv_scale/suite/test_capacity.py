@@ -2,13 +2,13 @@
 
 import pytest
 
-from pytest_openenv_scale.checking import Checking
-from pytest_openenv_scale.checks import capacity
 from pytest_openenv_scale.checks.run import Check
+from pytest_openenv_scale.checks.under_load import limit as under_load_limit
+from pytest_openenv_scale.plugin.check import Checking
 
 pytestmark = pytest.mark.capacity
 
-_CHECKS = [capacity.refusal, capacity.others_go_on, capacity.freed_slot]
+_CHECKS = [under_load_limit.refusal, under_load_limit.others_go_on, under_load_limit.freed_slot]
 
 
 @pytest.mark.parametrize("check", _CHECKS, ids=["refusal", "others_go_on", "freed_slot"])

@@ -2,13 +2,13 @@
 
 import pytest
 
-from pytest_openenv_scale.checking import Checking
-from pytest_openenv_scale.checks import churn, quiet
 from pytest_openenv_scale.checks.run import Check
+from pytest_openenv_scale.checks.under_load import churn
+from pytest_openenv_scale.plugin.check import Checking
 
 pytestmark = pytest.mark.churn
 
-_CHECKS = [churn.short, churn.dropped, quiet.silent, quiet.not_reading]
+_CHECKS = [churn.short, churn.dropped, churn.silent, churn.not_reading]
 
 
 @pytest.mark.parametrize("check", _CHECKS, ids=["short", "dropped", "silent", "not_reading"])

@@ -2,11 +2,10 @@
 
 import pytest
 
-from pytest_openenv_scale.checking import Checking
-from pytest_openenv_scale.checks.freshness import sequential
-from pytest_openenv_scale.checks.isolation import interleaved, under_load
-from pytest_openenv_scale.checks.resets import reset_twice
+from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
+from pytest_openenv_scale.checks.isolation.sequential import reset_twice, sequential
 from pytest_openenv_scale.checks.run import Check
+from pytest_openenv_scale.plugin.check import Checking
 
 pytestmark = pytest.mark.isolation
 

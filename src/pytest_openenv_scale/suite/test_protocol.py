@@ -2,14 +2,14 @@
 
 import pytest
 
-from pytest_openenv_scale.checking import Checking
-from pytest_openenv_scale.checks import protocol
+from pytest_openenv_scale.checks.protocol import checks as protocol_checks
 from pytest_openenv_scale.checks.run import Check
+from pytest_openenv_scale.plugin.check import Checking
 
 pytestmark = pytest.mark.protocol
 
 
-@pytest.mark.parametrize("check", protocol.CHECKS.values(), ids=protocol.CHECKS)
+@pytest.mark.parametrize("check", protocol_checks.CHECKS.values(), ids=protocol_checks.CHECKS)
 def test_protocol(openenv_check: Checking, check: Check) -> None:
     """The answer is OpenEnv's, the session goes on where OpenEnv's does, and a new one works."""
     openenv_check(check)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pytest_openenv_scale.checking import Checking
-from pytest_openenv_scale.checks import responsiveness
 from pytest_openenv_scale.checks.run import Check
+from pytest_openenv_scale.checks.under_load import responsiveness
+from pytest_openenv_scale.plugin.check import Checking
 
 pytestmark = pytest.mark.responsiveness
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_openenv_scale.runner import Scaling
+from pytest_openenv_scale.plugin.scaling_fixture import Scaling
 
 
 @pytest.mark.scaling

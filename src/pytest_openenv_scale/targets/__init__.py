@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_openenv_scale.core.endpoint import Target
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, nearest
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import nearest
+from pytest_openenv_scale.core.target_spec import TargetSpec
 
-from .context import TargetContext
+from .common.options import TargetContext
 
 __all__ = ["TargetContext", "open_target", "target_names"]
 
@@ -17,37 +19,37 @@ Factory = Callable[[TargetSpec, TargetContext], Target]
 
 
 def _docker(spec: TargetSpec, context: TargetContext) -> Target:
-    from .docker import DockerTarget
+    from .docker.target import DockerTarget
 
     return DockerTarget(spec, context)
 
 
 def _envoy(spec: TargetSpec, context: TargetContext) -> Target:
-    from .envoy import EnvoyTarget
+    from .envoy.target import EnvoyTarget
 
     return EnvoyTarget(spec, context)
 
 
 def _local(spec: TargetSpec, context: TargetContext) -> Target:
-    from .local import LocalTarget
+    from .local.target import LocalTarget
 
     return LocalTarget(spec, context)
 
 
 def _provider(spec: TargetSpec, context: TargetContext) -> Target:
-    from .provider import ProviderTarget
+    from .provider.target import ProviderTarget
 
     return ProviderTarget(spec, context)
 
 
 def _spaces(spec: TargetSpec, context: TargetContext) -> Target:
-    from .spaces import SpacesTarget
+    from .spaces.target import SpacesTarget
 
     return SpacesTarget(spec, context)
 
 
 def _slurm(spec: TargetSpec, context: TargetContext) -> Target:
-    from .slurm import SlurmTarget
+    from .slurm.target import SlurmTarget
 
     return SlurmTarget(spec, context)
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, names_secret, redact_url
-from pytest_openenv_scale.core.redact import redact_text
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret, redact_url
+from pytest_openenv_scale.core.text import redact_text
 
-from .context import TargetContext
+from .common.options import TargetContext
 
 if TYPE_CHECKING:
-    from .application import ServedApplication
-    from .container import ContainerOptions
-    from .images import ImageSource
+    from .docker.container import ContainerOptions
+    from .docker.image import ImageSource
+    from .local.application import ServedApplication
 
 HIDDEN = "***"
 _FREE = "# Port 0 stands for a free one, chosen when it starts."
@@ -45,7 +46,7 @@ def describe(spec: TargetSpec, context: TargetContext) -> tuple[Part, ...]:
 
 
 def _local(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    from .local import LocalTarget
+    from .local.target import LocalTarget
 
     return _launched(LocalTarget(spec, context).application())
 
@@ -57,16 +58,15 @@ def _launched(served: ServedApplication, which: str = "server") -> list[Part]:
 
 
 def _docker(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    from .docker import DockerTarget
+    from .docker.target import DockerTarget
 
     target = DockerTarget(spec, context)
     return [_image(target.source), Part("container", _docker_run(target.source, target.options()))]
 
 
 def _image(source: ImageSource) -> Part:
-    from .deployed import deploy_file
-    from .image_build import build_of
-    from .images import BENCHMARK_TAG
+    from .common.files import deploy_file
+    from .docker.image import BENCHMARK_TAG, build_of
 
     arguments = [part for name in source.arguments for part in ("--build-arg", f"{name}={HIDDEN}")]
     if source.name is None:
@@ -83,7 +83,7 @@ def _image(source: ImageSource) -> Part:
 
 def _docker_run(source: ImageSource, options: ContainerOptions) -> str:
     """Return the command that does the same as what the engine is told through its API."""
-    from .images import BENCHMARK_TAG
+    from .docker.image import BENCHMARK_TAG
 
     words = ["docker", "run", "--detach", "--label", "openenv-scale.run=RUN_ID"]
     if options.network == "host":
@@ -104,10 +104,10 @@ def _docker_run(source: ImageSource, options: ContainerOptions) -> str:
 
 
 def _envoy(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    from .envoy import EnvoyTarget
-    from .envoy_config import Backend, render
-    from .envoy_containers import ContainerReplicas
-    from .envoy_replicas import LocalReplicas, replica_address, resolved
+    from .envoy.config import Backend, render
+    from .envoy.container_replicas import ContainerReplicas
+    from .envoy.replicas import LocalReplicas, replica_address, resolved
+    from .envoy.target import EnvoyTarget
 
     target = EnvoyTarget(spec, context)
     replicas, numbers = target.replicas(), range(target.asked.replicas)
@@ -124,7 +124,7 @@ def _envoy(spec: TargetSpec, context: TargetContext) -> list[Part]:
 
 
 def _provider(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    from .provider import ProviderTarget
+    from .provider.target import ProviderTarget
 
     order = ProviderTarget(spec, context).order()
     asked = order.asked
@@ -138,9 +138,8 @@ def _provider(spec: TargetSpec, context: TargetContext) -> list[Part]:
 
 
 def _slurm(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    from .deployed import deploy_file
-    from .slurm_scripts import SERVES, render, render_attached
-    from .slurm_spec import SlurmSpec
+    from .common.files import deploy_file
+    from .slurm.spec import SERVES, SlurmSpec, render, render_attached
 
     asked = SlurmSpec(spec)
     request = asked.example_request(context.root, largest_batch=context.largest_batch)
@@ -158,10 +157,10 @@ def _slurm(spec: TargetSpec, context: TargetContext) -> list[Part]:
 
 
 def _spaces(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    from .spaces import SpacesTarget
-    from .spaces_source import DOCKERFILE, space_files
-    from .spaces_spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, WORKERS
-    from .spaces_temporary import NewSpace
+    from .spaces.deploy import DOCKERFILE, space_files
+    from .spaces.spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, WORKERS
+    from .spaces.target import SpacesTarget
+    from .spaces.temporary import NewSpace
 
     target = SpacesTarget(spec, context)
     asked = target.asked

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Mapping
 from types import TracebackType
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
-from pytest_openenv_scale.core.grammar import GrammarError, TargetSpec, redact_target, redact_url
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target, redact_url
 
-from . import keys
-from .context import TargetContext
-from .diagnose import server_name
-from .ready import ATTACH_RETRY_S, ATTACH_S, wait_until_ready
-from .sampling import ProcessSampler, listening_processes
+from .common import options
+from .common.options import TargetContext
+from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
+from .common.sampling import LocalServers
 
 _KEYS = {
-    "label": keys.text,
-    "cores": keys.count,
-    "hosts": keys.count,
-    "hardware": keys.text,
-    "workers": keys.count,
-    "max_envs": keys.count,
+    "label": options.text,
+    "cores": options.count,
+    "hosts": options.count,
+    "hardware": options.text,
+    "workers": options.count,
+    "max_envs": options.count,
 }
-_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 class UrlTarget:
@@ -39,7 +37,7 @@ class UrlTarget:
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
-        self._given = keys.read_options(spec, _KEYS)
+        self._given = options.read_options(spec, _KEYS)
         self._context = context
         for url in spec.urls:
             _refuse_query(url)
@@ -83,24 +81,6 @@ class UrlTarget:
         return limits
 
 
-class LocalServers:
-    """The processes behind loopback URLs, as far as this user may see them; else nothing."""
-
-    def __init__(self, urls: tuple[str, ...]) -> None:
-        parts = [urlsplit(url) for url in urls]
-        ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
-        pids = [pid for port in ports for pid in listening_processes(port)]
-        self._sampler = ProcessSampler(pids) if pids else None
-
-    def sample(self) -> ServerSample | None:
-        """Return what they use now, or None where that cannot be read."""
-        return self._sampler.sample() if self._sampler else None
-
-    def exit_status(self) -> str | None:
-        """Say that they ended, or None while one runs or where that is unknown."""
-        return "ended" if self._sampler and not self._sampler.running() else None
-
-
 def _refuse_query(url: str) -> None:
     parts = urlsplit(url)
     if parts.query or parts.fragment:
@@ -128,15 +108,3 @@ def _authorization(urls: tuple[str, ...], headers: Mapping[str, str]) -> dict[st
 def _label(urls: tuple[str, ...]) -> str:
     hosts = list(dict.fromkeys(urlsplit(url).netloc for url in urls))
     return hosts[0] if len(hosts) == 1 else f"{hosts[0]}+{len(hosts) - 1}"
-
-
-def _is_loopback(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or _DEFAULT_PORTS[parts.scheme]

@@ -1,0 +1,1 @@
+"""Judged runs, several of them, and what differs. May import config, core, metrics, results, verdict."""

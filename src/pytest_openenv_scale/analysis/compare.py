@@ -1,0 +1,345 @@
+"""A baseline run and a newer one become the changes between them, with effect sizes from their rows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_openenv_scale.config.limits import METRICS, FailOn
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.results.comparison import Change, Comparison, CurveComparison, Figure, Side, State, Status
+from pytest_openenv_scale.results.run_directory import PARTS
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, judge_curve
+
+from .changes import CAPACITY, SHOWN, Capacity, capacity, cell_figure, judge_capacity, judge_figure
+from .pairing import (
+    Pair,
+    Place,
+    guess_renamed,
+    limit_differences,
+    machine_differences,
+    pair_curves,
+    same_sweep,
+    server_differences,
+    workload_differences,
+)
+from .run import Run
+
+
+def compare_runs(
+    baseline: Run,
+    now: Run,
+    fail_on: Sequence[FailOn] = (),
+    *,
+    reference: str | None = None,
+    allow_missing: bool = False,
+) -> Comparison:
+    """Compare every curve of two runs; `reference` is how the baseline was named."""
+    pairs = pair_curves(baseline.sweeps, now.sweeps)
+    names = [sorted({sweep.test for sweep in run.sweeps}) for run in (baseline, now)]
+    compared = _compare(baseline, now, pairs, fail_on, *names, fewer_batches=allow_missing)
+    going_on = [
+        f"{name} is still going on: this is what it measured so far"
+        for name, run in (("the baseline", baseline), ("the newer run", now))
+        if run.status == "running"
+    ]
+    remarks = (*compared.remarks, *going_on)
+    return replace(compared, reference=reference, allow_missing=allow_missing, remarks=remarks)
+
+
+def compare_sweep(
+    baseline: Run,
+    now: Run,
+    sweep: SweepView,
+    fail_on: Sequence[FailOn] = (),
+    *,
+    reference: str | None = None,
+    tests: Collection[str] = (),
+    narrowed: Collection[str] = (),
+) -> Comparison:
+    """Compare one sweep of `now` with the same test on the same target in the baseline.
+
+    A curve the baseline lacks leaves this inconclusive. A curve only the baseline has is missing, unless the
+    command line narrowed an axis (`narrowed` has "waits", "modes" or "batches"): then it was not asked for. `tests` are
+    those that belong to the newer run, so that none of them is taken for one that was renamed.
+    """
+    pairs = pair_curves(baseline.sweeps, [sweep])
+    paired = {pair.baseline.sweep.target for pair in pairs if pair.baseline and pair.now}
+    pairs = [
+        pair
+        for pair in pairs
+        if pair.now or (same_sweep(pair.place.sweep, sweep) and (not paired or pair.place.sweep.target in paired))
+    ]
+    asked = {(pair.place.curve.curve.mode, pair.place.curve.curve.wait) for pair in pairs if pair.now}
+    modes, waits = {mode for mode, _ in asked}, {wait for _, wait in asked}
+    pairs = [
+        pair
+        for pair in pairs
+        if pair.now
+        or not (
+            ("modes" in narrowed and pair.place.curve.curve.mode not in modes)
+            or ("waits" in narrowed and pair.place.curve.curve.wait not in waits)
+        )
+    ]
+    then, here = sorted({view.test for view in baseline.sweeps}), {sweep.test, *tests}
+    others = tuple(test for test in then if here.isdisjoint((test, test.partition("[")[0])))
+    found = _compare(baseline, now, pairs, fail_on, then, sorted(here), fewer_batches="batches" in narrowed)
+    return replace(found, reference=reference, new_is_in_doubt=True, others=others)
+
+
+def _compare(
+    baseline: Run,
+    now: Run,
+    pairs: Sequence[Pair],
+    fail_on: Sequence[FailOn],
+    then_tests: Sequence[str],
+    now_tests: Sequence[str],
+    *,
+    fewer_batches: bool,
+) -> Comparison:
+    curves = tuple(
+        _compare_pair(baseline, now, pair.baseline, pair.now, fail_on, fewer_batches=fewer_batches)
+        if pair.baseline and pair.now
+        else _lonely(pair, baseline, now, then_tests, now_tests)
+        for pair in pairs
+    )
+    return Comparison(
+        baseline=side_of(baseline),
+        now=side_of(now),
+        fail_on=tuple(one.text for one in fail_on),
+        curves=curves,
+        differences=machine_differences(baseline.record.fingerprint, now.record.fingerprint),
+        remarks=tuple(_run_remarks(baseline, now)),
+    )
+
+
+def side_of(run: Run) -> Side:
+    """Return what a comparison says of one of its runs."""
+    git: dict[str, Any] = run.record.fingerprint.get("git") or {}
+    commit, branch, dirty = git.get("commit"), git.get("branch"), git.get("dirty")
+    return Side(run.run_id, run.status, run.record.started_at, commit, branch, dirty)
+
+
+def _run_remarks(baseline: Run, now: Run) -> Iterator[str]:
+    for name, run in (("the baseline", baseline), ("the newer run", now)):
+        if run.status in ("interrupted", "failed"):
+            yield f"{name} {'was interrupted' if run.status == 'interrupted' else 'failed'}: it holds less than planned"
+        yield from (f"{name}: {problem}" for problem in run.problems)
+
+
+def _lonely(
+    pair: Pair, baseline: Run, now: Run, then_tests: Sequence[str], now_tests: Sequence[str]
+) -> CurveComparison:
+    """Return a curve that only one of the runs has, with a guess at what became of it."""
+    place = pair.place
+    state: State = "missing" if pair.now is None else "new"
+    here, there = (then_tests, now_tests) if state == "missing" else (now_tests, then_tests)
+    others = (now if state == "missing" else baseline).sweeps
+    elsewhere = sorted({sweep.infrastructure for sweep in others if sweep.test == place.test})
+    remarks: list[str] = []
+    if elsewhere and place.sweep.infrastructure not in elsewhere:
+        side = "newer run" if state == "missing" else "baseline"
+        text = f"the {side} has this test on {', '.join(elsewhere)}"
+        remarks.append(f"{text}; to compare different servers give both targets the same label=")
+    renamed = guess_renamed(place.test, here, there)
+    return _named(place.sweep, place.curve, state, remarks=tuple(remarks), renamed=renamed)
+
+
+def _named(sweep: SweepView, view: CurveView, state: State, **fields: object) -> CurveComparison:
+    curve = view.curve
+    blank = CurveComparison(sweep.test, sweep.infrastructure, curve.mode, curve.wait, state)
+    return replace(blank, **fields)  # pyright: ignore[reportArgumentType]
+
+
+def _compare_pair(
+    baseline: Run, now: Run, then: Place, today: Place, fail_on: Sequence[FailOn], *, fewer_batches: bool
+) -> CurveComparison:
+    """Compare two curves; unless `fewer_batches` are fine, one the newer run did not ask for is in doubt."""
+    different = workload_differences(then, today)
+    if different:
+        remarks = tuple(f"not comparable: {text}" for text in different)
+        return _named(today.sweep, today.curve, "different", remarks=remarks)
+    remarks = [f"the server differs: {text}" for text in server_differences(then, today)]
+    old, new = then.curve, today.curve
+    if (limits := limit_differences(old, new)) is not None:
+        remarks.append(f"the limits of a cell differ ({limits}): both are judged by those of the newer run")
+        old = _judged_like(old, new, then.sweep)
+    changes = [*_capacities(then.sweep, old, today.sweep, new, fail_on)]
+    batches = [batch for batch in _judged_batches(old) if batch in new.curve.batches]
+    left_out = [batch for batch in _judged_batches(old) if batch not in new.curve.batches]
+    if left_out:
+        remarks.append(f"batch {text_of.several(left_out)} of the baseline was not asked for now")
+    changes += [change for batch in batches for change in _at_batch(old, new, batch, fail_on)]
+    if not batches or (left_out and not fewer_batches):
+        changes += [_not_asked_for(one, left_out, batches) for one in fail_on if one.metric not in CAPACITY]
+    reps = (then.sweep.record.reps, today.sweep.record.reps)
+    if reps[0] != reps[1]:
+        remarks.append(f"repetitions differ ({reps[0]} → {reps[1]}): what must hold in more of them is lower by itself")
+    with_effects = tuple(_with_effect(change, baseline, now, then, today) for change in changes)
+    return _named(today.sweep, today.curve, "compared", changes=with_effects, remarks=tuple(remarks))
+
+
+def _judged_like(old: CurveView, new: CurveView, sweep: SweepView) -> CurveView:
+    """Return a curve judged by the limits of another."""
+    record = sweep.record
+    slo = new.verdict.slo
+    verdict = judge_curve(old.curve, old.summaries, slo, cores=record.cores, repetitions=record.reps)
+    return replace(old, verdict=verdict)
+
+
+def _capacities(
+    then: SweepView, old: CurveView, today: SweepView, new: CurveView, fail_on: Sequence[FailOn]
+) -> Iterator[Change]:
+    before, after = capacity(old), capacity(new)
+    yield judge_capacity("max_batch", before, after, _of("max_batch", fail_on))
+    asked = _of("batch_per_core", fail_on)
+    cores = then.record.cores, today.record.cores
+    if cores[0] and cores[1] and (asked or cores[0] != cores[1]):
+        yield judge_capacity("batch_per_core", before.per(cores[0]), after.per(cores[1]), asked)
+    elif asked:
+        yield _unknown_cores(before, after, asked[0])
+
+
+def _unknown_cores(before: Capacity, after: Capacity, asked: FailOn) -> Change:
+    nothing = [Figure(None, None, None, side.figure.repetitions) for side in (before, after)]
+    why = "the server's cores are not known; write cores=N in the target"
+    return Change("batch_per_core", None, nothing[0], nothing[1], Status.INCONCLUSIVE, why, asked.text)
+
+
+def _of(metric: str, fail_on: Sequence[FailOn]) -> list[FailOn]:
+    return [one for one in fail_on if one.metric == metric]
+
+
+def _judged_batches(view: CurveView) -> list[int]:
+    """Return the batches below the one that definitely failed: what a server cannot hold has no latency to keep."""
+    limit = view.verdict.infeasible_min
+    return [cell.batch for cell in view.verdict.cells if limit is None or cell.batch < limit]
+
+
+def _at_batch(old: CurveView, new: CurveView, batch: int, fail_on: Sequence[FailOn]) -> Iterator[Change]:
+    asked = {one.metric for one in fail_on}
+    doubt = _doubt("the baseline", old, batch) or _doubt("the newer run", new, batch)
+    success = cell_figure(new, "success", batch)
+    none_succeeded = success is None or not success.value
+    for metric in METRICS:
+        if metric in CAPACITY or (metric not in SHOWN and metric not in asked):
+            continue
+        then, today = cell_figure(old, metric, batch), cell_figure(new, metric, batch)
+        if then is None or (then.value is None and metric not in asked):
+            continue
+        blank = Figure(None, None, None, 0)
+        today = today or blank
+        unknown = None if today.value is not None or none_succeeded else "the newer run has no such figure"
+        yield judge_figure(metric, batch, then, today, _of(metric, fail_on), doubt=doubt or unknown)
+
+
+def _doubt(side: str, view: CurveView, batch: int) -> str | None:
+    """Say why a batch of one side cannot be relied on; None where it can."""
+    cell = view.verdict.cell(batch)
+    if cell is None:
+        return f"{side} did not measure batch {batch}"
+    if cell.passed is not None:
+        return None
+    why = cell.reasons[0].text if cell.reasons else f"batch {batch} could not be judged"
+    return f"{side} is inconclusive: {why}"
+
+
+def _not_asked_for(one: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:
+    nothing = Figure(None, None, None, 0)
+    if batches:
+        why = f"batch {text_of.several(list(left_out))} of the baseline was not asked for now"
+    else:
+        why = "no batch that the baseline held was asked for now" if left_out else "the baseline held no batch"
+    return Change(one.metric, None, nothing, nothing, Status.INCONCLUSIVE, why, one.text)
+
+
+def _with_effect(change: Change, baseline: Run, now: Run, then: Place, today: Place) -> Change:
+    """Add Cliff's delta to a latency that changed, where the rows are there."""
+    phase = METRICS[change.metric].phase
+    if phase is None or change.batch is None or change.status in (Status.UNCHANGED, Status.INCONCLUSIVE):
+        return change
+    rows = _cell_rows(baseline, then, change.batch), _cell_rows(now, today, change.batch)
+    return replace(change, effect=effect_of(rows[0], rows[1], phase))
+
+
+def _cell_rows(run: Run, place: Place, batch: int) -> CellRows:
+    cell = next(cell for cell in place.curve.curve.cells if cell.batch == batch)
+    return CellRows(run.path, place.sweep.record.sweep_id, cell.id)
+
+
+MOST_VALUES = 10_000
+"""More values than this are thinned to every n-th of them in order, which moves delta by less than 0.001."""
+
+_COLUMNS = {
+    "connect": "connect_latency",
+    "reset": "reset_latency",
+    "step": "step_latency",
+    "total": "total_latency",
+    "overhead": "total_latency",  # In one cell it is the total less a constant, so that the order is the same.
+}
+
+_SIZES = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
+
+
+def cliffs_delta(baseline: Sequence[float], now: Sequence[float]) -> float | None:
+    """Return P(now > baseline) − P(now < baseline) over all pairs, from −1 to 1; None where a side is empty.
+
+    Cliff, N. (1993): Dominance statistics: ordinal analyses to answer ordinal questions. Psychological
+    Bulletin 114(3), 494–509.
+    """
+    if not baseline or not now:
+        return None
+    then = sorted(baseline)
+    above = sum(bisect_left(then, value) - (len(then) - bisect_right(then, value)) for value in now)
+    return above / (len(then) * len(now))
+
+
+def effect_size(delta: float) -> str:
+    """Return a word for a delta: negligible, small, medium or large.
+
+    Limits of Romano, J. et al. (2006): Appropriate statistics for ordinal level data. Annual meeting of the
+    Florida Association of Institutional Research.
+    """
+    return next((word for limit, word in _SIZES if abs(delta) < limit), "large")
+
+
+@dataclass(frozen=True, slots=True)
+class CellRows:
+    """Where the rows of one cell are: the run's directory, the sweep and the cell."""
+
+    run: Path
+    sweep_id: str
+    cell_id: str
+
+    def latencies(self, phase: str) -> list[float]:
+        """Return one latency in seconds per successful session of all repetitions; empty where none can be read."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from pytest_openenv_scale.results.parts import PartError, read_part
+
+        column = _COLUMNS[phase]
+        found: list[pa.Table] = []
+        for path in sorted((self.run / PARTS).glob(f"{self.cell_id}-r*.parquet")):
+            try:
+                part = read_part(path)
+                if part.meta.sweep_id == self.sweep_id:
+                    rows = part.table((column, "success"))
+                    found.append(pa.table({column: pc.drop_null(rows.filter(rows["success"])[column])}))
+            except PartError:
+                continue
+        if not found:
+            return []
+        values = pa.concat_tables(found)
+        if values.num_rows > MOST_VALUES:
+            every = -(-values.num_rows // MOST_VALUES)
+            values = values.sort_by(column).take(pa.array(range(every // 2, values.num_rows, every)))
+        return values[column].to_pylist()
+
+
+def effect_of(baseline: CellRows, now: CellRows, phase: str) -> float | None:
+    """Return Cliff's delta of a latency in one cell; None where the rows of a side are gone."""
+    return cliffs_delta(baseline.latencies(phase), now.latencies(phase))

@@ -1,0 +1,139 @@
+"""The protocol comparison: what a server holds over WebSocket and over HTTP, side by side, per target and wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, known_max_batch
+
+FOOTNOTE = (
+    "HTTP gives every request an environment of its own: it cannot hold an episode, so its sessions are only a"
+    " reset and steps that know nothing of each other"
+)
+
+FIGURES = (("reset", "p50"), ("step", "p50"), ("step", "p99"), ("total", "p99"))
+"""Phase and statistic of the latencies that are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModeResult(Jsonable):
+    """What one mode reached.
+
+    `known` says how well `max_batch` is: `exact` where the next batch definitely failed, `open` where the largest
+    batch asked for passes, `inconclusive` where the next one could not be judged. Latencies (seconds) and
+    `success` (a fraction) are those at the batch of the comparison, the worst of its repetitions; null where
+    none is common.
+    """
+
+    mode: str
+    outcome: str
+    max_batch: int | None
+    known: str
+    success: float | None = None
+    reset_p50: float | None = None
+    step_p50: float | None = None
+    step_p99: float | None = None
+    total_p99: float | None = None
+
+    @property
+    def least(self) -> int:
+        """The batch that passed for certain."""
+        return self.max_batch or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Jsonable):
+    """Both modes at one wait (seconds; None where waits mean nothing).
+
+    `ratio` is ws max ÷ http max, null where one of them has none. `winner` is ws, http, equal, or null where what
+    was measured does not tell: a mode wins only over one whose max batch is exact. `batch` is the largest at which
+    sessions of both succeeded, one that is inconclusive in neither if there is any. `notes` say why a figure is
+    not the last word.
+    """
+
+    wait: float | None
+    ws: ModeResult
+    http: ModeResult
+    ratio: float | None
+    winner: str | None
+    batch: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def modes(self) -> tuple[ModeResult, ModeResult]:
+        """Both results, ws first."""
+        return self.ws, self.http
+
+
+def compare_modes(view: SweepView) -> tuple[Comparison, ...]:
+    """Compare the modes of a sweep; nothing where it has only one, or where one of them was not measured."""
+    found = {(curve.curve.mode, curve.curve.wait): curve for curve in view.curves if curve.summaries}
+    return tuple(
+        _compare(curve, found["http", wait])
+        for (mode, wait), curve in found.items()
+        if mode == "ws" and ("http", wait) in found
+    )
+
+
+def _compare(ws: CurveView, http: CurveView) -> Comparison:
+    common = set(_succeeded(ws)) & set(_succeeded(http))
+    certain = {batch for batch in common if not _doubtful(ws, batch) and not _doubtful(http, batch)}
+    batch = max(certain or common, default=None)
+    results = _result(ws, batch), _result(http, batch)
+    first, second = results
+    ratio = first.max_batch / second.max_batch if first.max_batch and second.max_batch else None
+    notes = tuple(note for result, curve in zip(results, (ws, http), strict=True) if (note := _note(result, curve)))
+    return Comparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch, notes)
+
+
+def _succeeded(view: CurveView) -> dict[int, list[CellSummary]]:
+    """Return the repetitions of every batch in which sessions succeeded."""
+    found: dict[int, list[CellSummary]] = {}
+    for summary in view.summaries:
+        if summary.successful:
+            found.setdefault(summary.batch, []).append(summary)
+    return found
+
+
+def _doubtful(view: CurveView, batch: int) -> bool:
+    cell = view.verdict.cell(batch)
+    return cell is None or cell.passed is None
+
+
+def _result(view: CurveView, batch: int | None) -> ModeResult:
+    verdict = view.verdict
+    cells = [] if batch is None else _succeeded(view)[batch]
+    figures = {f"{phase}_{statistic}": _worst(cells, phase, statistic) for phase, statistic in FIGURES}
+    success = min((cell.success_rate for cell in cells if cell.success_rate is not None), default=None)
+    known = known_max_batch(view)
+    return ModeResult(view.curve.mode, verdict.outcome.value, verdict.max_batch, known, success, **figures)
+
+
+def _worst(cells: Sequence[CellSummary], phase: str, statistic: str) -> float | None:
+    return max((float(getattr(stats, statistic)) for cell in cells if (stats := cell.phase(phase))), default=None)
+
+
+def _winner(ws: ModeResult, http: ModeResult) -> str | None:
+    if ws.known == http.known == "exact" and ws.least == http.least:
+        return "equal" if ws.least else None
+    for one, other in ((ws, http), (http, ws)):
+        if other.known == "exact" and one.least > other.least:
+            return one.mode
+    return None
+
+
+def _note(result: ModeResult, view: CurveView) -> str | None:
+    """Say why the max batch of a mode is not its limit; None where it is."""
+    if result.known == "exact":
+        return None
+    if result.known == "open":
+        return f"{result.mode}: the largest batch asked for passes; it may hold more"
+    stopper = next((cell for cell in view.verdict.cells if cell.passed is None), None)
+    if stopper is None:
+        return f"{result.mode}: inconclusive, larger batches were not measured"
+    why = stopper.reasons[0].text if stopper.reasons else "it could not be judged"
+    return f"{result.mode}: inconclusive from batch {text_of.count(stopper.batch)} on: {why}"

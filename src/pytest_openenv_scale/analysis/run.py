@@ -1,0 +1,106 @@
+"""A run as it is read: from its directory alone, by the functions that judged it when it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise, summarise_rows
+from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest
+from pytest_openenv_scale.results.outcome import CheckRecord, Outcome, overall, overall_with_checks, read_checks
+from pytest_openenv_scale.results.parts import Part, PartError, read_parts, read_table
+from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
+from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Run", "load_run"]
+
+_AT_ONCE = 2**18
+"""The rows of a part of this size are read together, those of a larger one column by column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything known of a run; `problems` names, one per line, the parts that could not be read."""
+
+    path: Path
+    record: Manifest
+    sweeps: tuple[SweepView, ...]
+    problems: tuple[str, ...] = ()
+    checks: tuple[CheckRecord, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run, which sorts by time."""
+        return self.record.run_id
+
+    @property
+    def status(self) -> Status:
+        """Running, complete, failed or interrupted (also one whose process is gone)."""
+        return self.record.status
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest as JSON, with the status as of now."""
+        return self.record.to_json()
+
+    @property
+    def outcome(self) -> Outcome:
+        """Missed if any sweep or check is, met if all are, else inconclusive; checks that were skipped do not count."""
+        sweeps = overall(sweep.outcome for sweep in self.sweeps) if self.sweeps else None
+        return overall_with_checks(sweeps, self.checks)
+
+    def table(self) -> pa.Table:
+        """Read the rows of all parts that can be read."""
+        return read_table(self.path / PARTS)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run and judge it again from its rows; damaged parts are named in `Run.problems`.
+
+    Raises:
+        RunError: there is no run at this path, or its manifest cannot be read.
+    """
+    path = path.parent if path.name == MANIFEST and path.is_file() else path
+    manifest = read_manifest(path)
+    if manifest.status == "running" and not is_held(path / WRITER_LOCK):
+        manifest = _interrupted(manifest)
+    problems: list[str] = []
+    summaries = _summaries(path / PARTS, problems)
+    known = {sweep.sweep_id for sweep in manifest.sweeps}
+    unknown = sorted({summary.sweep_id for summary in summaries} - known)
+    problems += [f"the manifest has no sweep {sweep_id}, though there are parts of it" for sweep_id in unknown]
+    sweeps = tuple(
+        view_sweep(sweep, [summary for summary in summaries if summary.sweep_id == sweep.sweep_id])
+        for sweep in manifest.sweeps
+    )
+    checks = read_checks(path, problems)
+    return Run(path, manifest, sweeps, tuple(problems), checks)
+
+
+def _interrupted(manifest: Manifest) -> Manifest:
+    """Return the manifest of a run whose process is gone."""
+    sweeps = (replace(sweep, status="interrupted") if sweep.status == "running" else sweep for sweep in manifest.sweeps)
+    return replace(manifest, status="interrupted", sweeps=tuple(sweeps))
+
+
+def _summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
+    """Summarise every part that can be read; the others are told as problems."""
+    found: list[CellSummary] = []
+    for part in read_parts(parts, problems.append):
+        try:
+            found.append(_summarise(part))
+        except PartError as error:
+            problems.append(str(error))
+    return found
+
+
+def _summarise(part: Part) -> CellSummary:
+    if part.num_rows <= _AT_ONCE:
+        return summarise(part.read(*COLUMNS), part.meta)
+    return summarise_rows(part, part.meta)

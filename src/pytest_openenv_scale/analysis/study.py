@@ -1,0 +1,368 @@
+"""A study: one run or several, read together, each curve under a name for what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
+
+from .protocols import Comparison, compare_modes
+from .run import Run
+
+__all__ = ["FAMILIES", "Point", "Study", "StudyCurve", "join", "study_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One batch of a curve over its repetitions; every figure is the worst of them, None where there is none."""
+
+    batch: int
+    repetitions: tuple[CellSummary, ...]
+    verdict: CellVerdict | None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the batch passed in every repetition; None where that cannot be said."""
+        return self.verdict.passed if self.verdict else None
+
+    @property
+    def success(self) -> float | None:
+        """The lowest share of sessions that succeeded, as a fraction."""
+        return _least(summary.success_rate for summary in self.repetitions)
+
+    @property
+    def requests_per_second(self) -> float | None:
+        """The lowest throughput: successful sessions per second."""
+        return _least(summary.requests_per_second for summary in self.repetitions)
+
+    @property
+    def effective_concurrency(self) -> float | None:
+        """The lowest effective concurrency: seconds waited by successful sessions per second of the cell."""
+        return _least(summary.effective_concurrency for summary in self.repetitions)
+
+    @property
+    def peak_concurrency(self) -> int | None:
+        """The fewest sessions that were open at once at the best moment of a repetition."""
+        return _least_count(summary.peak_concurrency for summary in self.repetitions)
+
+    @property
+    def samples(self) -> int:
+        """How many successful sessions the smallest repetition had: what a percentile of it rests on."""
+        return min((summary.successful for summary in self.repetitions), default=0)
+
+    @property
+    def rss_bytes(self) -> int | None:
+        """The most memory the server's processes held, in bytes."""
+        peaks = [summary.server.peak for summary in self.repetitions]
+        return max((peak.rss_bytes for peak in peaks if peak and peak.rss_bytes is not None), default=None)
+
+    def latency(self, phase: str, statistic: str = "p99") -> float | None:
+        """Return a statistic of a phase in seconds, the highest of the repetitions."""
+        found = [summary.phase(phase) for summary in self.repetitions]
+        return max((float(getattr(stats, statistic)) for stats in found if stats), default=None)
+
+
+def _least_count(values: Iterable[int | None]) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCurve:
+    """One curve and where it comes from.
+
+    `infrastructure` names what was measured: within a study no two curves share infrastructure, mode and wait.
+    """
+
+    run: Run
+    sweep: SweepView
+    curve: CurveView
+    infrastructure: str
+
+    @property
+    def mode(self) -> str:
+        """The protocol: ws or http."""
+        return self.curve.curve.mode
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds asked for in each step; None where waits mean nothing."""
+        return self.curve.curve.wait
+
+    @property
+    def cores(self) -> int | None:
+        """The server's cores."""
+        return self.sweep.record.cores
+
+    @property
+    def hardware(self) -> str | None:
+        """The server's hardware as its target names it."""
+        return self.sweep.record.hardware
+
+    @property
+    def startup_s(self) -> float | None:
+        """Seconds from the start of the server to its first answered session."""
+        return self.sweep.record.startup_s
+
+    @property
+    def verdict(self) -> CurveVerdict:
+        """The verdict on the curve, max batch included."""
+        return self.curve.verdict
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """What was measured, a point per batch, the smallest first."""
+        measured: dict[int, list[CellSummary]] = {}
+        for summary in self.curve.summaries:
+            measured.setdefault(summary.batch, []).append(summary)
+        return tuple(Point(batch, tuple(measured[batch]), self.verdict.cell(batch)) for batch in sorted(measured))
+
+    def point(self, batch: int | None) -> Point | None:
+        """Return the point of one batch; None where it was not measured."""
+        return next((point for point in self.points if point.batch == batch), None)
+
+    @property
+    def best(self) -> Point | None:
+        """The point of the max batch; None where there is no max batch."""
+        return self.point(self.verdict.max_batch)
+
+    @property
+    def memory_per_session(self) -> float | None:
+        """Bytes the server's processes grew by from their smallest, anywhere in the sweep, per session at max batch."""
+        before = [summary.server.first for summary in self.sweep.summaries]
+        smallest = min((first.rss_bytes for first in before if first and first.rss_bytes is not None), default=None)
+        best = self.best
+        if best is None or best.rss_bytes is None or smallest is None or not best.peak_concurrency:
+            return None
+        grown = best.rss_bytes - smallest
+        return grown / best.peak_concurrency if grown > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Runs in the order they were made and all of their curves, by infrastructure, mode and wait."""
+
+    runs: tuple[Run, ...]
+    curves: tuple[StudyCurve, ...]
+
+    @property
+    def infrastructures(self) -> tuple[str, ...]:
+        """What was measured, in the order reports show it."""
+        return tuple(dict.fromkeys(curve.infrastructure for curve in self.curves))
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The protocols that were measured, ws first."""
+        found = {curve.mode for curve in self.curves}
+        return tuple(sorted(found, key=lambda mode: (mode != "ws", mode)))
+
+    @property
+    def waits(self) -> tuple[float | None, ...]:
+        """The waits that were measured in seconds, ascending; None, for no wait at all, comes first."""
+        return tuple(sorted({curve.wait for curve in self.curves}, key=_wait_key))
+
+    @property
+    def sweeps(self) -> tuple[SweepView, ...]:
+        """The sweeps of all runs."""
+        return tuple(view for run in self.runs for view in run.sweeps)
+
+    def of(self, infrastructure: str, mode: str | None = None) -> tuple[StudyCurve, ...]:
+        """Return the curves of one infrastructure, all or those of one mode, by wait."""
+        found = (curve for curve in self.curves if curve.infrastructure == infrastructure)
+        return tuple(curve for curve in found if mode in (None, curve.mode))
+
+    def curve(self, infrastructure: str, mode: str, wait: float | None) -> StudyCurve | None:
+        """Return a curve; None where it was not measured."""
+        return next((curve for curve in self.of(infrastructure, mode) if curve.wait == wait), None)
+
+    def comparisons(self) -> tuple[tuple[str, Comparison], ...]:
+        """Return every comparison of ws and http with the infrastructure it is of."""
+        found: list[tuple[str, Comparison]] = []
+        for name in self.infrastructures:
+            curves = self.of(name)
+            together = replace(curves[0].sweep, curves=tuple(curve.curve for curve in curves))
+            found += [(name, comparison) for comparison in compare_modes(together)]
+        return tuple(found)
+
+
+def study_of(what: Run | Study) -> Study:
+    """Return a study as it is, and a run as a study of one."""
+    return what if isinstance(what, Study) else join([what])
+
+
+def join(runs: Sequence[Run]) -> Study:
+    """Read runs together; a run that is given twice counts once.
+
+    What carries one label but differs in hardware, cores or options of its target gets that appended; so does
+    what was measured by several tests, or in several runs, at the same mode and wait: "hf-spaces (cpu-basic)".
+    """
+    once = {run.run_id: run for run in sorted(runs, key=lambda run: (run.record.started_at, run.run_id))}
+    sweeps = named([(run, sweep) for run in once.values() for sweep in run.sweeps])
+    order = {label: at for at, label in enumerate(dict.fromkeys(label for label, _, _ in sweeps))}
+    curves = [StudyCurve(run, sweep, curve, label) for label, run, sweep in sweeps for curve in sweep.curves]
+    curves.sort(key=lambda curve: (order[curve.infrastructure], curve.mode != "ws", curve.mode, _wait_key(curve.wait)))
+    return Study(tuple(once.values()), tuple(curves))
+
+
+def _wait_key(wait: float | None) -> float:
+    return -1.0 if wait is None else wait
+
+
+FAMILIES = (
+    "local-hypercorn",
+    "local-uvicorn",
+    "local-docker",
+    "envoy-local",
+    "hf-spaces",
+    "slurm-single",
+    "slurm-multi",
+)
+"""The labels targets have by themselves, in the order reports show them; others follow as they were measured."""
+
+Words = tuple[str, ...]
+"""What is appended to a label, an empty text where an attribute does not tell anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One sweep and the run it is of."""
+
+    run: Run
+    sweep: SweepView
+
+    @property
+    def label(self) -> str:
+        """The label its run gave it."""
+        return collapse(self.sweep.infrastructure)
+
+    @property
+    def thing(self) -> tuple[Any, ...]:
+        """What was measured: two sweeps of equal things measured the same."""
+        record = self.sweep.record
+        return record.hardware, record.cores, record.target
+
+    @property
+    def places(self) -> frozenset[tuple[str, float | None]]:
+        """Where in a table its curves stand."""
+        return frozenset((curve.curve.mode, curve.curve.wait) for curve in self.sweep.curves)
+
+
+def named(sweeps: Sequence[tuple[Run, SweepView]]) -> list[tuple[str, Run, SweepView]]:
+    """Return sweeps with their names; what is of one name stands together, known infrastructures first."""
+    sources = [Source(run, sweep) for run, sweep in sweeps]
+    found = [pair for label, group in _by_label(sources).items() for pair in _named(label, group)]
+    labels = list(dict.fromkeys(label for label, _ in found))
+    order = sorted(labels, key=lambda label: _key(label, labels))
+    found.sort(key=lambda pair: order.index(pair[0]))
+    return [(label, source.run, source.sweep) for label, source in found]
+
+
+def _key(label: str, labels: list[str]) -> tuple[int, list[tuple[int, str]]]:
+    """Sort known infrastructures first, each with its variants in the order a person would put them."""
+    family = next((at for at, name in enumerate(FAMILIES) if re.match(rf"{name}(?![a-z])", label)), None)
+    if family is None:
+        return len(FAMILIES) + labels.index(label), []
+    parts = re.split(r"(\d+)", label)
+    return family, [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+
+
+def _by_label(sources: Sequence[Source]) -> dict[str, list[Source]]:
+    """Group sweeps by label; what had a longer one in a run with more targets takes that one everywhere."""
+    found: dict[str, list[Source]] = {}
+    labels: dict[tuple[Any, ...], set[str]] = {}
+    for source in sources:
+        labels.setdefault(source.thing, set()).add(source.label)
+    for source in sources:
+        longer = [label for label in labels[source.thing] if label.startswith(f"{source.label}-")]
+        found.setdefault(max((source.label, *longer), key=len), []).append(source)
+    return found
+
+
+def _named(label: str, sources: Sequence[Source]) -> list[tuple[str, Source]]:
+    """Give sweeps of one label what tells them apart."""
+    things = list(dict.fromkeys(source.thing for source in sources))
+    differences = _things_apart(things, [next(found for found in sources if found.thing == thing) for thing in things])
+    named: list[tuple[str, Source]] = []
+    for thing, difference in zip(things, differences, strict=True):
+        group = [source for source in sources if source.thing == thing]
+        for source, further in zip(group, _sweeps_apart(group), strict=True):
+            words = ", ".join(word for word in (*difference, *further) if word)
+            named.append((f"{label} ({words})" if words else label, source))
+    return named
+
+
+def _things_apart(things: Sequence[tuple[Any, ...]], examples: Sequence[Source]) -> list[Words]:
+    """Return the fewest words that tell different things of one label apart."""
+    records = [example.sweep.record for example in examples]
+    words = [
+        [record.hardware or "" for record in records],
+        _target_differences([record.target for record in records]),
+        ["" if record.cores is None else text_of.count_of(record.cores, "core") for record in records],
+    ]
+    return _fewest(words, lambda found: len(set(found)) == len(things))
+
+
+def _sweeps_apart(sources: Sequence[Source]) -> list[Words]:
+    """Return what tells sweeps of one thing apart that would stand in the same place of a table."""
+
+    def unique(names: Sequence[Words]) -> bool:
+        places = [(name, place) for name, source in zip(names, sources, strict=True) for place in source.places]
+        return len(set(places)) == len(places)
+
+    return _fewest(
+        [_tests([source.sweep.test for source in sources]), _runs([source.run for source in sources])], unique
+    )
+
+
+def _fewest(words: Sequence[Sequence[str]], unique: Callable[[Sequence[Words]], bool]) -> list[Words]:
+    """Return for each thing the words of the smallest choice of attributes that makes them unique, else numbers."""
+    count = len(words[0])
+    for size in range(len(words) + 1):
+        for chosen in combinations(words, size):
+            found = [tuple(column[at] for column in chosen) for at in range(count)]
+            if unique(found):
+                return found
+    return [(*(column[at] for column in words), f"{at + 1}") for at in range(count)]
+
+
+def _target_differences(targets: Sequence[str]) -> list[str]:
+    """Return the options in which targets differ, or the whole target where it is not written as one."""
+    try:
+        specs = [parse_target(target) for target in targets]
+    except GrammarError:
+        return [collapse(target) for target in targets]
+    shown = [{"": ",".join(spec.urls) or spec.argument or spec.name, **dict(spec.options)} for spec in specs]
+    keys = {key: None for options in shown for key in options}
+    differing = [key for key in keys if len({options.get(key) for options in shown}) > 1]
+    return [
+        collapse(", ".join(f"{key} {options[key]}".strip() for key in differing if key in options)) for options in shown
+    ]
+
+
+def _tests(tests: Sequence[str]) -> list[str]:
+    """Return tests by the name of their function, or in full where that is the same."""
+    short = [collapse(test.rpartition("::")[2].partition("[")[0]) for test in tests]
+    return short if len(set(short)) == len(set(tests)) else [collapse(test) for test in tests]
+
+
+def _runs(runs: Sequence[Run]) -> list[str]:
+    """Return runs by the day they were made, more exactly where that is the same, or by id."""
+    several = len({run.run_id for run in runs})
+    for shape in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"):
+        found = [f"{run.record.started_at:{shape}}" for run in runs]
+        if len(set(found)) == several:
+            return found
+    return [run.run_id for run in runs]

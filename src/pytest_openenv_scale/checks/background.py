@@ -1,0 +1,173 @@
+"""Sessions a check compares with: one that has the server to itself, and those that step on beside others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+from pytest_openenv_scale.results.outcome import Transcript
+
+from .session import Answer, RawSession
+from .subject import RawClient, Subject
+
+PAUSE_S = 0.05
+"""Pause before one who was refused asks again, in seconds."""
+
+_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Lone:
+    """A lone session: reset, three steps, the state after each, close.
+
+    There are fewer steps where the episode ends before, or where one is not answered with an observation. `state` is
+    the answer to `state` after the reset; `states` are those after the steps, none where the first was no state.
+    `closed` is how the connection ended, silence where it was dropped.
+    `counts_steps` tells whether the state's `step_count` went 0, 1, 2, 3. Latencies are seconds.
+    """
+
+    reset: Answer
+    steps: tuple[Answer, ...]
+    state: Answer
+    states: tuple[Answer, ...]
+    closed: Answer
+    transcript: Transcript
+
+    @property
+    def plays(self) -> bool:
+        """Whether the reset and every step were answered with an observation."""
+        return self.reset.kind == "observation" and all(step.kind == "observation" for step in self.steps)
+
+    @property
+    def trouble(self) -> str:
+        """Say what went wrong with the first question that did."""
+        asked = [("reset", self.reset), *((f"step {number}", step) for number, step in enumerate(self.steps, 1))]
+        return next((f"{name}: {answer}" for name, answer in asked if answer.kind != "observation"), "nothing")
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the server answers `state`."""
+        return self.state.kind == "state"
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether `step_count` is the number of steps of the episode, as OpenEnv's schema has it."""
+        counts = [answer.data.get("step_count") for answer in (self.state, *self.states)]
+        return counts == list(range(len(self.steps) + 1))
+
+    @property
+    def step_s(self) -> float:
+        """The median latency of a step, in seconds."""
+        return median([step.latency_s or 0.0 for step in self.steps])
+
+
+async def lone(subject: Subject) -> Lone:
+    """Play one session alone; ask with `subject.learn(lone)`, so that it is played once."""
+    episode = f"check-{uuid4().hex[:12]}"
+    async with subject.client(subject.timeout_s) as client:
+        session = await let_in(client, subject, {**subject.reset_data(subject.seed), "episode_id": episode})
+        answers = [session.first]
+        state = Answer("silence")
+        states: list[Answer] = []
+        if session.first.kind == "observation":
+            state = await session.state(patience_s=subject.patience_s)
+            for number in range(_STEPS):
+                answers.append(await session.step(subject.action(0, number)))
+                if answers[-1].kind != "observation":
+                    break
+                if state.kind == "state":
+                    states.append(await session.state(patience_s=subject.patience_s))
+                if answers[-1].done:
+                    break
+        reset, *steps = answers
+        closed = Answer("silence")
+        if answers[-1].good:
+            # Checks wait for slots to come back, which an environment with a slow close() gives back as slowly.
+            closed = await session.close(patience_s=subject.patience_s)
+            answers.append(closed)
+        subject.slowest_lone_s = max(subject.slowest_lone_s, *(answer.latency_s or 0.0 for answer in answers))
+        transcript = session.transcript("a session on its own")
+        return Lone(reset, tuple(steps), state, tuple(states), closed, transcript)
+
+
+async def let_in(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
+    """Open a session; where it is put off, ask again for `subject.patience_s` seconds.
+
+    Slots may still come back: those of sessions that others, or earlier checks, have just ended.
+    """
+    deadline = time.perf_counter() + subject.patience_s
+    while (session := await client.start(reset)).first.put_off and time.perf_counter() < deadline:
+        session.drop()
+        await asyncio.sleep(PAUSE_S)
+    return session
+
+
+SLOWER, SLOWER_S = 5.0, 0.25
+"""A step counts as much slower than before from this factor and so many seconds on."""
+
+_LEAST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How sessions stepped for a while: `steps` answered, `step_s` their median and `slowest_s` their longest latency.
+
+    Latencies are seconds, None where no step was answered. `stopped` are the sessions that were lost or stuck: what
+    they got instead of an observation, and their transcript; `going` are the others.
+    """
+
+    steps: int
+    step_s: float | None
+    slowest_s: float | None
+    stopped: tuple[tuple[Answer, Transcript], ...]
+    going: tuple[RawSession, ...]
+
+    def much_slower_than(self, before: Pace) -> bool:
+        """Whether the median step takes five times as long and a quarter of a second more."""
+        if self.step_s is None or before.step_s is None:
+            return False
+        return self.step_s > SLOWER * before.step_s + SLOWER_S
+
+
+async def pace(subject: Subject, sessions: Sequence[RawSession], for_s: float) -> Pace:
+    """Let sessions step, each as soon as all are answered, for so many seconds and three rounds at least.
+
+    Where there is none the time passes all the same.
+    """
+    going: list[RawSession] = list(sessions)
+    stopped: list[tuple[Answer, Transcript]] = []
+    latencies: list[float] = []
+    if not going:
+        await asyncio.sleep(for_s)
+    end, rounds = time.perf_counter() + for_s, 0
+    while going and (rounds < _LEAST or time.perf_counter() < end):
+        patience_s = subject.patience_among(len(going))
+        answers = await asyncio.gather(
+            *(one.step(quick(subject, one.number, rounds), patience_s=patience_s) for one in going)
+        )
+        rounds += 1
+        played = list(zip(going, answers, strict=True))
+        going = [session for session, answer in played if answer.kind == "observation"]
+        latencies += [answer.latency_s or 0.0 for _, answer in played if answer.kind == "observation"]
+        for session, answer in played:
+            if answer.kind != "observation":
+                stopped.append((answer, session.transcript(f"session {session.number}: {answer}")))
+        over = [session for session, answer in played if answer.done]
+        await asyncio.gather(*(session.reset(session.reset_data, patience_s=patience_s) for session in over))
+    slowest = max(latencies, default=None)
+    return Pace(len(latencies), median(latencies) if latencies else None, slowest, tuple(stopped), tuple(going))
+
+
+def quick(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
+    """Return the action of a step that waits for nothing, as far as the environment lets that be asked."""
+    return waiting(subject, session, step, 0.0)
+
+
+def waiting(subject: Subject, session: int, step: int, wait_s: float) -> Mapping[str, Any]:
+    """Return the action of a step that takes so many seconds, as far as the environment takes a wait."""
+    return subject.action(session, step, wait_s=wait_s)

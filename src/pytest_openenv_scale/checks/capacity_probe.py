@@ -1,0 +1,179 @@
+"""How many sessions the server holds at once, learned from its refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
+
+from .background import PAUSE_S, let_in, lone
+from .session import Answer, RawSession
+from .subject import RawClient, Subject, close_all
+
+_AT_ONCE, _PAUSE_SHARE = 16, 0.05
+"""New sessions at a time; the pause of one that has waited for long, as a share of how long."""
+
+_IN_A_ROW, _IN_A_ROW_UNEVEN = 16, 96
+"""Refusals in a row after which the server counts as full: more where its own words leave room in some worker."""
+
+FREE_S = 15.0
+"""Longest a server may take to give slots back that are free, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """How many sessions fit: `held` were open at once when the next one was not let in, or when `most` was reached.
+
+    `refusal` is what the next one got, None where none was refused; `limit` is what the server's refusal says of itself
+    (it is per worker). `refused` shows that session.
+    """
+
+    held: int
+    refusal: Answer | None = None
+    limit: int | None = None
+    refused: Transcript | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the limit was reached."""
+        return self.refusal is not None
+
+
+async def seats(subject: Subject) -> Seats:
+    """Open sessions until the server lets no more in or `subject.most` are open; ask with `subject.learn(seats)`."""
+    await subject.learn(lone)
+    async with subject.client() as client:
+        held, turned_away = await crowd_in(client, subject, subject.most)
+        await close_all(held)
+    return _seats(len(held), turned_away)
+
+
+async def crowd_in(client: RawClient, subject: Subject, most: int) -> tuple[list[RawSession], list[RawSession]]:
+    """Open sessions as `crowd` does on a server that should be empty.
+
+    The first one waits for a slot: a server whose slots come back late is not full.
+    """
+    first = await let_in(client, subject, subject.reset_data(subject.seed))
+    if first.first.kind == "observation":
+        return await crowd(client, subject, most, (first,))
+    first.drop()
+    return await crowd(client, subject, most)
+
+
+async def crowd(
+    client: RawClient, subject: Subject, most: int, inside: Sequence[RawSession] = ()
+) -> tuple[list[RawSession], list[RawSession]]:
+    """Open sessions until `most` are, or the server lets no more in; return those, and the last ones turned away.
+
+    Those `inside` are open already. Connections split unevenly over workers, and each has its own limit: one refusal
+    does not mean that all are full. A burst that gets no answer is followed by one session at a time, so that a slow
+    server is not taken for a full one. Where this machine can open no more, none counts as turned away.
+    """
+    held: list[RawSession] = list(inside)
+    turned_away: list[RawSession] = []
+    at_once = _AT_ONCE
+    while len(held) < most and not _full(len(held), turned_away):
+        wanted = min(at_once, most - len(held), max(1, len(held)))
+        started = await client.start_many([subject.reset_data(subject.seed)] * wanted)
+        held += [session for session in started if session.first.kind == "observation"]
+        refused = [session for session in started if session.first.kind != "observation"]
+        turned_away = [*turned_away, *refused] if len(refused) == wanted else refused
+        for session in refused:
+            session.drop()
+        if any(session.first.by_client for session in refused):
+            return held, []
+        if any(session.first.kind == "silence" for session in refused):
+            if wanted == 1:
+                break
+            at_once = 1
+    return held, turned_away
+
+
+def _full(held: int, turned_away: list[RawSession]) -> bool:
+    if len(turned_away) < _IN_A_ROW:
+        return False
+    limits = {_whole(session.first.data.get("max_sessions")) for session in turned_away}
+    uneven = any(limit and held % limit for limit in limits)
+    return not uneven or len(turned_away) >= _IN_A_ROW_UNEVEN
+
+
+def _seats(held: int, turned_away: list[RawSession]) -> Seats:
+    if not turned_away:
+        return Seats(held)
+    # The clearest reason counts: beside refusals that say why there may be connections that were merely cut.
+    told = next((session for session in turned_away if session.first.full), turned_away[0])
+    data = told.first.data
+    return Seats(
+        held,
+        told.first,
+        _whole(data.get("max_sessions")),
+        told.transcript("the session that was not let in"),
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+async def fill(
+    client: RawClient, subject: Subject, resets: list[Mapping[str, Any]], *, within_s: float = FREE_S
+) -> list[RawSession]:
+    """Open a session per reset and return those that got in, in the order of the resets.
+
+    Slots of earlier sessions may come back a little later than these were closed, and workers may be full unevenly:
+    each that found no room asks again, for `within_s` seconds after it was first turned away.
+    """
+    window = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(reset: Mapping[str, Any]) -> RawSession | None:
+        first_at = None
+        while True:
+            async with window:
+                began = time.perf_counter()
+                session = await client.start(reset)
+            answer = session.first
+            if answer.kind == "observation":
+                return session
+            session.drop()
+            if answer.kind in ("error", "unreadable") and not answer.full:
+                return None
+            if first_at is None:
+                # One that got no answer at all has waited already.
+                first_at = began if answer.kind == "silence" else time.perf_counter()
+            if (waited_s := time.perf_counter() - first_at) >= within_s:
+                return None
+            await asyncio.sleep(max(PAUSE_S, waited_s * _PAUSE_SHARE))
+
+    opened = await asyncio.gather(*map(one, resets))
+    return [session for session in opened if session is not None]
+
+
+def free_s(subject: Subject, sessions: int = 1) -> float:
+    """Return how long slots may take to come back once their clients have left, in seconds.
+
+    `FREE_S`, and what so many sessions may still have to end, one after another on a server that works so: a step that
+    runs, an environment's close(). That is as long as a lone session's slowest answer for each, `subject.timeout_s` at
+    most.
+    """
+    return FREE_S + min(subject.timeout_s, sessions * subject.slowest_lone_s)
+
+
+async def together(subject: Subject, wanted: int) -> int:
+    """Return how many sessions a check may hold at once: as many as wanted, allowed and known to fit."""
+    return max(1, min(wanted, subject.most, (await subject.learn(seats)).held))
+
+
+async def one_session(subject: Subject) -> CheckResult | None:
+    """Return the result of a check that needs two sessions at once where the server holds one; else None."""
+    found = await subject.learn(seats)
+    if found.held > 1 or not found.known:
+        return None
+    return CheckResult(
+        CheckOutcome.SKIPPED,
+        "the server holds one session at a time (max_concurrent_envs=1)",
+        remedy="in the app's file write create_app(..., max_concurrent_envs=N)",
+    )

@@ -1,0 +1,1 @@
+"""Whether what one session does shows in another, or in the next."""

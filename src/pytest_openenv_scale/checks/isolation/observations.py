@@ -1,0 +1,314 @@
+"""What a session sees in one episode, what only it has said, and how two episodes differ."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from math import comb
+from typing import Any, cast
+from uuid import uuid4
+
+from pytest_openenv_scale.checks.capacity_probe import fill
+from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.subject import RawClient, Subject
+from pytest_openenv_scale.results.outcome import CheckOutcome
+
+Fields = Mapping[str, Any]
+"""The fields of one answer by path: `observation.board[0].colour`, `reward`, `state.step_count`."""
+
+ABSENT = "<no such field>"
+"""What a field shows that is not there."""
+
+_QUOTED = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where two sessions saw different things: `step` 0 is the reset."""
+
+    step: int
+    path: str
+    expected: Any
+    seen: Any
+
+    def __str__(self) -> str:
+        """Say it in one line, long values cut."""
+        return f"{self.path} {after(self.step)}: expected {quoted(self.expected)}, seen {quoted(self.seen)}"
+
+
+def after(step: int) -> str:
+    """Return "after the reset" or "after step 3"."""
+    return f"after step {step}" if step else "after the reset"
+
+
+def quoted(value: Any) -> str:
+    """Return a value as JSON, cut to 120 characters."""
+    text = value if value == ABSENT else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text)} in all)"
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def fields_of(answer: Answer, state: Answer | None = None, read: Callable[[Any], Any] = _as_it_is) -> Fields:
+    """Return the fields of an answer and of the state asked after it; `read` is applied to each text and number.
+
+    Lists of numbers, however nested, count as one field: an image is one thing to see.
+    """
+    found: dict[str, Any] = {}
+    _collect(answer.data, "", read, found)
+    if state is not None:
+        _collect(state.data, "state", read, found)
+    return found
+
+
+def _collect(value: Any, path: str, read: Callable[[Any], Any], found: dict[str, Any]) -> None:
+    if isinstance(value, dict) and value:
+        for name, item in cast("dict[str, Any]", value).items():
+            _collect(item, f"{path}.{read(name)}" if path else str(read(name)), read, found)
+    elif isinstance(value, list) and value and not _numbers(cast("list[Any]", value)):
+        for index, item in enumerate(cast("list[Any]", value)):
+            _collect(item, f"{path}[{index}]", read, found)
+    else:
+        value = cast("Any", value)
+        found[path] = read(value) if isinstance(value, str) or type(value) is int else value
+
+
+def _numbers(items: list[Any]) -> bool:
+    return all(
+        isinstance(item, int | float) or (isinstance(item, list) and _numbers(cast("list[Any]", item)))
+        for item in items
+    )
+
+
+def pattern(path: str) -> str:
+    """Return a path without the places in lists: what is volatile in one place is so in all."""
+    return re.sub(r"\[\d+\]", "[]", path)
+
+
+def differences(expected: Fields, seen: Fields, step: int) -> Iterator[Difference]:
+    """Yield each field that is not the same, in the order of the answers."""
+    for path in {**expected, **seen}:
+        if expected.get(path, ABSENT) != (value := seen.get(path, ABSENT)):
+            yield Difference(step, path, expected.get(path, ABSENT), value)
+
+
+def compare(expected: Sequence[Fields], seen: Sequence[Fields]) -> list[Difference]:
+    """Return how two episodes differ, as far as both go."""
+    both = zip(expected, seen, strict=False)
+    return [found for step, (one, other) in enumerate(both) for found in differences(one, other, step)]
+
+
+def volatile(plays: Sequence[Sequence[Fields]]) -> frozenset[str]:
+    """Return the patterns of the fields that are not the same in all these episodes."""
+    return frozenset(pattern(found.path) for play in plays[1:] for found in compare(plays[0], play))
+
+
+def chance(differing: int, crowd: int, alone: int) -> float:
+    """Return how probable it is that all of the `differing` episodes fall among the `crowd` by mere chance.
+
+    One side of Fisher's exact test for `differing` of `crowd` episodes among others, none of `alone` episodes alone.
+    """
+    return comb(crowd, differing) / comb(crowd + alone, differing)
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Return "a, b, c and 4 more"."""
+    known = sorted(names)
+    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
+
+
+PLAYS, AGAIN_S = 40, 10.0
+"""How often sessions play alone again, at most, and after how many seconds no further one begins."""
+
+_CHANCE = 0.001
+"""How improbable it has to be that what was seen fell among others by mere chance."""
+
+
+async def only_among_others(
+    suspects: dict[str, set[int]],
+    among: int,
+    alone: int,
+    again: Callable[[int], Awaitable[Set[str] | None]],
+    *,
+    rare: Set[str] = frozenset(),
+) -> tuple[CheckOutcome, int]:
+    """Play alone again until it is clear whether what was seen among others is seen alone; and how often that was.
+
+    `suspects` are fields, with the episodes in which they were seen, of `among` ones among others; `alone` never saw
+    them. `again` plays once more, is given how often it has, and returns the fields it saw, None where nothing was
+    answered; those are taken out of `suspects`. Met where none is left, missed where chance explains none. What is
+    `rare` alone as well takes all the plays there is time for.
+    """
+    began, replayed = time.perf_counter(), 0
+    while replayed < PLAYS and (replayed == 0 or time.perf_counter() - began < AGAIN_S):
+        seen = await again(replayed)
+        if seen is None:
+            break
+        replayed += 1
+        for path in seen & suspects.keys():
+            del suspects[path]
+        if not suspects:
+            return CheckOutcome.MET, replayed
+        differing = len(set[int]().union(*suspects.values()))
+        if not rare & suspects.keys() and chance(differing, among, alone + replayed) < _CHANCE:
+            return CheckOutcome.MISSED, replayed
+    if replayed >= PLAYS and rare & suspects.keys():
+        return CheckOutcome.MISSED, replayed
+    return CheckOutcome.INCONCLUSIVE, replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a session was answered: to the reset (`step` 0) or a step, and to `state` after it (None: not asked)."""
+
+    step: int
+    answer: Answer
+    state: Answer | None
+
+
+async def open_alone(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
+    """Open a session on a server nobody else uses; `first` is an observation, or why it is none.
+
+    A server whose slots come back late is asked again; one that does not take what the reset says is not.
+    """
+    session = await client.start(reset)
+    if session.first.kind == "observation" or not (session.first.full or session.first.over):
+        return session
+    session.drop()
+    return next(iter(await fill(client, subject, [reset])), session)
+
+
+async def episode(
+    session: RawSession,
+    first: Answer,
+    action: Callable[[int], Mapping[str, Any]],
+    steps: int,
+    *,
+    ask_state: bool = True,
+    pause_s: float = 0.0,
+    pause_at: int | None = None,
+) -> AsyncGenerator[Look, None]:
+    """Yield what a session sees, from the answer `first` to its reset on, until it is done or took so many steps.
+
+    An answer that is no observation ends it too. Each step, or only the one numbered `pause_at`, waits `pause_s`
+    seconds before it is taken.
+    """
+    answer = first
+    for taken in range(steps + 1):
+        if taken:
+            if pause_s and pause_at in (None, taken):
+                await asyncio.sleep(pause_s)
+            answer = await session.step(action(taken - 1))
+        if answer.kind != "observation":
+            return
+        state = await session.state() if ask_state else None
+        if state is not None and state.kind != "state":
+            return
+        yield Look(taken, answer, state)
+        if answer.done:
+            return
+
+
+_SEEDS = range(100_000_000, 2**31)
+"""Seeds that environments write by chance only where they draw numbers of that size, and that every generator takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What one episode says of itself: the `episode_id` and `seed` of its reset, the `token` in its actions."""
+
+    number: int
+    episode_id: str
+    token: str
+    seed: int
+
+
+@dataclass
+class Identities:
+    """Gives out identities and knows them again in what a server answers."""
+
+    _mark: str = field(default_factory=lambda: f"oes{uuid4().hex[:10]}")
+    _seeds: dict[int, int] = field(default_factory=dict[int, int])
+    _seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    """Which identity saw whose seed, by their numbers."""
+
+    def new(self) -> Identity:
+        """Return an identity nobody had before."""
+        number = len(self._seeds)
+        # Not from the plan's seed: a server that is asked a second time must not have heard of any of them.
+        seed = random.choice(_SEEDS)
+        while seed in self._seeds:
+            seed = random.choice(_SEEDS)
+        self._seeds[seed] = number
+        return Identity(number, f"{self._mark}-{number:06d}-e", f"{self._mark}-{number:06d}-t", seed)
+
+    def holds(self, value: object, number: int) -> bool:
+        """Say whether a text or a number is, or contains, what the identity with this number said."""
+        if isinstance(value, str):
+            return f"{self._mark}-{number:06d}-" in value.lower()
+        return type(value) is int and self._seeds.get(value) == number
+
+    def read_text(self, text: str, me: Identity, foreign: set[int]) -> str:
+        """Return the text with its own identity named as such; whose others it holds is added to `foreign`."""
+        if self._mark not in text.lower():
+            return text
+
+        def name(found: re.Match[str]) -> str:
+            number = int(found[1])
+            kind = "episode_id" if found[2].lower() == "e" else "token"
+            if number == me.number:
+                return f"<its own {kind}>"
+            foreign.add(number)
+            return found[0]
+
+        return re.sub(rf"{self._mark}-(\d{{6}})-([et])", name, text, flags=re.IGNORECASE)
+
+    def read_number(self, value: int, me: Identity, foreign: set[int]) -> int | str:
+        """Return the number, or a name for its own seed; whose seed else it is, is added to `foreign`.
+
+        The first time it is not: of ten thousand numbers that an environment draws, one is the seed of one of a
+        thousand episodes in one run of two hundred. A server that mixes sessions up does it again.
+        """
+        number = self._seeds.get(value)
+        if number is None:
+            return value
+        if number == me.number:
+            return "<its own seed>"
+        self._seen.add((me.number, number))
+        if len(self._seen) > 1:
+            foreign.add(number)
+        return value
+
+
+def token_fields(schema: Mapping[str, Any] | None, made: bool, length: int) -> tuple[str, ...]:
+    """Return the fields of an action that may hold any text of so many characters, by its JSON schema.
+
+    `made` tells whether the action was made from the schema: what a person wrote is not changed.
+    """
+    if schema is None or not made:
+        return ()
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return ()
+    known = cast("Mapping[str, Any]", properties)
+    return tuple(
+        name
+        for name, about in known.items()
+        if isinstance(about, dict) and _free(cast("dict[str, Any]", about), length)
+    )
+
+
+def _free(about: Mapping[str, Any], length: int) -> bool:
+    if about.get("type") != "string" or any(about.get(key) for key in ("enum", "pattern", "format", "examples")):
+        return False
+    if "const" in about or about.get("default"):
+        return False
+    least, most = about.get("minLength") or 0, about.get("maxLength")
+    return least <= length and (most is None or length <= most)

@@ -1,0 +1,1 @@
+"""`openenv-scale check`: a few questions in seconds, before a sweep."""

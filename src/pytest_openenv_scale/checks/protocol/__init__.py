@@ -1,0 +1,1 @@
+"""Messages no client should send, and how a server answers them."""

@@ -1,0 +1,313 @@
+"""What a client should not send, or rarely does, and what OpenEnv answers: the table of the protocol's cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+VERSIONS = "0.2.0 to 0.10.0"
+"""The versions whose answers the table holds."""
+
+ANY_ERROR = "any error"
+"""An error frame, whatever its code."""
+
+CUT = "lost"
+"""The connection is gone without a close frame."""
+
+_AS_OPENENV = (
+    "serve the environment with openenv's create_app, which answers this by itself; a server of your own sends "
+    '{"type": "error", "data": {"code": …, "message": …}} and reads on'
+)
+_FIELDS = (
+    "declare the action's fields with their types and limits in its Action class, and let validators raise nothing of "
+    "their own: openenv then answers VALIDATION_ERROR and the session goes on"
+)
+_EPISODE = (
+    "let __init__ leave the environment as a reset does, and let reset() begin a new episode at any time; what step() "
+    "or reset() raises is answered with EXECUTION_ERROR, and the session goes on"
+)
+_SOCKET = "look at what stands between client and server (proxy, ASGI server): WebSocket frames (RFC 6455) do not pass"
+
+_BUG = "A client with a bug is told what is wrong with its message; without an answer it waits until its timeout"
+_TYPO = "A client of another version, or a misspelt one, is told so, instead of waiting or training on something else"
+_POLICY = "What a model writes is not always a valid action: one such step must not cost the episode, or the trainer"
+_HOSTILE = "Whoever reaches the port can send this; the sessions of everybody else must not notice"
+_LOOP = "Loops of trainers are not all alike: this order of messages happens, and must not cost the session"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing a client does.
+
+    `what` says it in a few words, `means` what the answer is worth to a trainer. `openenv` is what OpenEnv answers: the
+    code of an error frame, the type of another message, or "closed" and a close code; `also` are answers that do as
+    well. `goes_on` tells whether the session must take a reset and a step after it. `first` cases are a session's first
+    words, all others follow a reset; during `crowd` cases another session is open, which must not notice.
+    """
+
+    id: str
+    what: str
+    openenv: str
+    means: str
+    sent: str | bytes | None = None
+    also: tuple[str, ...] = ()
+    goes_on: bool = True
+    first: bool = False
+    crowd: bool = False
+    remedy: str = _AS_OPENENV
+
+
+def _no_object(name: str, what: str, sent: str) -> Case:
+    return Case(f"json-{name}", f"JSON that is {what}", "SESSION_ERROR", _BUG, sent, goes_on=False)
+
+
+def _episode(name: str, what: str, openenv: str = "observation", *, first: bool = False) -> Case:
+    return Case(name, what, openenv, _LOOP, also=("EXECUTION_ERROR",), first=first, remedy=_EPISODE)
+
+
+def _action(name: str, what: str) -> Case:
+    return Case(name, what, "VALIDATION_ERROR", _POLICY, remedy=_FIELDS)
+
+
+def _enormous(name: str, what: str, openenv: str) -> Case:
+    return Case(
+        name,
+        what,
+        openenv,
+        _HOSTILE,
+        also=("observation", ANY_ERROR, "closed 1009", "closed 1000", "closed 1011", CUT),
+        goes_on=False,
+        crowd=True,
+        remedy="limit the size of messages where the server is started (uvicorn: --ws-max-size), "
+        "and the length of texts in the Action class (max_length)",
+    )
+
+
+CASES = (
+    # Messages that are none
+    Case("bad-json", "invalid JSON", "INVALID_JSON", _BUG, "{not json"),
+    Case("empty-text", "an empty text", "INVALID_JSON", _BUG, ""),
+    Case("unknown-type", "a message of unknown type", "UNKNOWN_TYPE", _TYPO, '{"type":"frobnicate"}'),
+    Case("no-type", "a message without type", "UNKNOWN_TYPE", _TYPO, '{"data":{}}'),
+    _no_object("array", "an array", "[1, 2]"),
+    _no_object("text", "a text", '"hello"'),
+    _no_object("null", "null", "null"),
+    _no_object("number", "a number", "42"),
+    Case(
+        "deep-json",
+        "JSON 100,000 levels deep",
+        "SESSION_ERROR",
+        _HOSTILE,
+        '{"type":"reset","data":{"deep":' + "[" * 100_000 + "]" * 100_000 + "}}",
+        also=("INVALID_JSON", "VALIDATION_ERROR", "observation"),
+        goes_on=False,
+    ),
+    Case(
+        "binary-frame",
+        "a binary frame",
+        "SESSION_ERROR",
+        _BUG,
+        b'{"type":"reset","data":{}}',
+        also=("observation", "closed 1003"),
+        goes_on=False,
+    ),
+    # Messages with a field too many, too few or wrong
+    Case("step-without-data", "a step without data", "VALIDATION_ERROR", _BUG, '{"type":"step"}'),
+    # A server may also read over what is too much; it then does as it is asked.
+    Case("state-with-data", "a state message with data", "VALIDATION_ERROR", _TYPO, also=("state",)),
+    Case(
+        "close-with-data",
+        "a close message with data",
+        "VALIDATION_ERROR",
+        _TYPO,
+        '{"type":"close","data":{}}',
+        also=("closed 1000",),
+    ),
+    Case(
+        "extra-field",
+        "a reset with a further field",
+        "VALIDATION_ERROR",
+        _TYPO,
+        '{"type":"reset","data":{},"id":5}',
+        also=("observation",),
+    ),
+    Case("reset-data-list", "reset data that are a list", "VALIDATION_ERROR", _TYPO, '{"type":"reset","data":[1]}'),
+    Case("reset-data-text", "reset data that are a text", "VALIDATION_ERROR", _TYPO, '{"type":"reset","data":"seed"}'),
+    # Actions the environment does not take
+    _action("unknown-action-field", "an action with an unknown field"),
+    _action("invalid-action", "an action with a value of the wrong type or out of range"),
+    _action("wrapped-action", "an action wrapped in {action: …}, as over HTTP"),
+    _enormous("text-1-mib", "an action with 1 MiB of text", "observation"),
+    _enormous("text-17-mb", "an action with 17 MB of text", "closed 1009"),
+    # The right message at another time
+    _episode("step-before-reset", "a step before the first reset", first=True),
+    _episode("state-before-reset", "state before the first reset", "state", first=True),
+    _episode("step-after-done", "a step after the episode has ended"),
+    Case("reset-twice", "a reset in the middle of an episode", "observation", _LOOP, remedy=_EPISODE),
+    Case("unawaited", "messages sent without waiting for answers", "state", _LOOP),
+    # The socket
+    Case("fragments", "a reset in three fragments with pings in between", "observation", _LOOP, remedy=_SOCKET),
+    Case(
+        "goodbye",
+        "a close message",
+        "closed 1000",
+        "Without a close the server holds the session's slot for longer than the client needs it",
+        '{"type":"close"}',
+        goes_on=False,
+    ),
+    Case(
+        "close-frame",
+        "a close frame without a close message",
+        "closed 1000",
+        "Clients that end with their process say no more than this; their slots are needed by the next",
+        goes_on=False,
+        remedy=_SOCKET,
+    ),
+)
+"""Every case, in the order the suite asks them."""
+
+Schema = Mapping[str, Any]
+
+_SCALARS = frozenset(("string", "number", "integer", "boolean", "null"))
+_FREE = "no_such_field"
+
+
+class LackError(Exception):
+    """The server lacks what a case needs; the text says what, from the server's own answers."""
+
+
+def unknown_field(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the action with a field more.
+
+    Raises:
+        LackError: the schema is not known, or allows further fields.
+    """
+    if not _is_closed(_object(schema)):
+        raise LackError("its /schema allows actions further fields (no additionalProperties: false)")
+    return {**action, _free_name(schema): 1}
+
+
+def wrapped(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the action inside an object, as `POST /step` takes it and `/ws` does not.
+
+    Raises:
+        LackError: the schema is not known, has a field `action`, or allows an object without any of its fields.
+    """
+    found = _object(schema)
+    if "action" in _fields(found):
+        raise LackError("its actions have a field named action")
+    if not _is_closed(found) and not found.get("required"):
+        raise LackError("its /schema allows actions further fields and requires none")
+    return {"action": dict(action)}
+
+
+def wrong_type(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the action with an object where the schema has a plain value, or a list where it has an object.
+
+    Raises:
+        LackError: the schema is not known, or has no field whose type says enough.
+    """
+    found = _object(schema)
+    for name, field in _fields(found).items():
+        kinds = _kinds(field, found)
+        if kinds and kinds <= _SCALARS:
+            return {**action, name: {"not": "a plain value"}}
+    for name, field in _fields(found).items():
+        if _kinds(field, found) == {"object"}:
+            return {**action, name: ["not an object"]}
+    raise LackError("its /schema has no action field of a plain type")
+
+
+def out_of_range(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the action with a number below its minimum or, where none has one, above its maximum.
+
+    Raises:
+        LackError: the schema is not known, or no number of it has a bound.
+    """
+    found = _object(schema)
+    for bound, beyond in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
+        for name, field in _fields(found).items():
+            limit = next((part[bound] for part in _alternatives(field, found) if bound in part), None)
+            # Numbers so large that one more is none are no bounds to step over.
+            if isinstance(limit, int | float) and limit + beyond != limit and _is_number(field, found):
+                return {**action, name: limit + beyond}
+    raise LackError("its /schema has no action field with a minimum or a maximum")
+
+
+def long_text(schema: Schema | None, action: Mapping[str, Any], characters: int) -> dict[str, Any]:
+    """Return the action with that much text in a field that takes any; where none does, in a field it has not."""
+    text = "x" * characters
+    try:
+        found = _object(schema)
+    except LackError:
+        return {**action, _FREE: text}
+    for name, field in _fields(found).items():
+        parts = list(_alternatives(field, found))
+        if any(part.get("type") == "string" and not part.keys() & {"enum", "const", "maxLength"} for part in parts):
+            return {**action, name: text}
+    return {**action, _free_name(schema): text}
+
+
+def _object(schema: Schema | None) -> Schema:
+    """Return the schema of an action that is one object."""
+    if schema is None:
+        raise LackError("it publishes no /schema of its actions")
+    found = _resolved(schema, schema)
+    if not isinstance(found.get("properties"), Mapping):
+        raise LackError("its /schema does not say which fields an action has")
+    # References inside are looked up from the top, wherever the object itself stands.
+    return {**schema, **found}
+
+
+def _fields(found: Schema) -> Mapping[str, Schema]:
+    fields = cast("Mapping[str, Any]", found["properties"])
+    return {name: cast("Schema", field) for name, field in fields.items() if isinstance(field, Mapping)}
+
+
+def _is_closed(found: Schema) -> bool:
+    return found.get("additionalProperties") is False
+
+
+def _free_name(schema: Schema | None) -> str:
+    name, taken = _FREE, _fields(_object(schema))
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _is_number(field: Schema, root: Schema) -> bool:
+    return bool(_kinds(field, root) & {"number", "integer"})
+
+
+def _kinds(field: Schema, root: Schema) -> set[str]:
+    """Return the JSON types a field may have; empty where the schema leaves it open."""
+    kinds: set[str] = set()
+    for part in _alternatives(field, root):
+        kind = part.get("type")
+        named = cast("list[str]", kind) if isinstance(kind, list) else [kind]
+        if not all(isinstance(name, str) for name in named):
+            return set()
+        kinds |= set(cast("list[str]", named))
+    return kinds
+
+
+def _alternatives(field: Schema, root: Schema) -> Iterator[Schema]:
+    """Yield the schemas of which a field has to fit one."""
+    field = _resolved(field, root)
+    choices = field.get("anyOf") or field.get("oneOf")
+    if not isinstance(choices, list):
+        yield field
+        return
+    for choice in cast("list[Any]", choices):
+        yield _resolved(choice, root) if isinstance(choice, Mapping) else {}
+
+
+def _resolved(schema: Any, root: Schema) -> Schema:
+    """Follow a reference within the schema, once; `{}` where it leads nowhere."""
+    if "$ref" not in schema:
+        return cast("Schema", schema)
+    found: Any = root
+    for part in str(schema["$ref"]).removeprefix("#/").split("/"):
+        found = cast("Schema", found).get(part) if isinstance(found, Mapping) else None
+    return cast("Schema", found) if isinstance(found, Mapping) else {}

@@ -1,0 +1,69 @@
+"""Standard output and error of a command: coloured lines, what is wrong in one line, and which run is meant."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.reporting import Line
+
+PROGRAM = "openenv-scale"
+USAGE_ERROR = 2
+WIDTH = 120
+"""Columns where standard output is no terminal and COLUMNS is not set."""
+
+_STYLES = {"bold": "1", "light": "2", "red": "31", "green": "32", "yellow": "33"}
+
+
+def width() -> int:
+    """Return the columns of the terminal."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print lines as `print_lines` does, and an empty line."""
+    print_lines(lines)
+    print()
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print lines with their markup, in colour on a terminal unless NO_COLOR is set."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for text, markup in lines:
+        codes = ";".join(_STYLES[name] for name, wanted in markup.items() if wanted)
+        print(f"\x1b[{codes}m{text}\x1b[0m" if coloured and codes else text)
+
+
+def stop_printing() -> None:
+    """The reader has seen enough: write nothing to it any more, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(command: str, problem: str) -> int:
+    """Say on standard error what is wrong, in one line, and return the exit code of a usage error."""
+    sys.stdout.flush()
+    print(f"{PROGRAM} {command}: {problem}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def run_path(name: str, results: Path) -> Path:
+    """Return where the run is that somebody calls by its folder, its id below `results`, or latest.
+
+    Whether there is a run is for its reader to say.
+
+    Raises:
+        RunError: the latest is asked for and there is none.
+    """
+    from pytest_openenv_scale.results.manifest import latest_run
+
+    path = Path(name)
+    if path.exists():
+        return path
+    if (results / name).is_dir():
+        return results / name
+    return latest_run(results) if name == "latest" else path

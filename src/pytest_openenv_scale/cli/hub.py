@@ -1,0 +1,196 @@
+"""`openenv-scale push`, `pull` and `deploy`: what goes to the Hugging Face Hub, and comes back from it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import USAGE_ERROR, complain, run_path
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.hub.transfer import PlannedRun, Pushed
+    from pytest_openenv_scale.targets.spaces.deploy import SpaceSource
+
+DEPLOY_HELP = "create or update a Hugging Face Space"
+
+
+def add_deploy(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    places = parser.add_subparsers(title="places", metavar="PLACE", required=True)
+    spaces = places.add_parser("spaces", help="a Hugging Face Space", description=run_deploy.__doc__)
+    spaces.add_argument("repo", metavar="REPO_ID", help="the Space, USER/NAME; made where it is missing")
+    what = spaces.add_mutually_exclusive_group()
+    what.add_argument("--app", metavar="MODULE:ATTR", help="serve this application of the current folder")
+    what.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="an environment's folder: its Dockerfile, else its openenv.yaml's app",
+    )
+    spaces.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
+    spaces.add_argument("--hardware", metavar="NAME", help="such as cpu-upgrade (default: what it has; new: cpu-basic)")
+    spaces.add_argument("--workers", metavar="N", help="worker processes (WORKERS)")
+    spaces.add_argument("--max-envs", metavar="N", help="sessions per worker (MAX_CONCURRENT_ENVS)")
+    spaces.add_argument("--dry-run", action="store_true", help="list the files; open no network")
+
+
+def run_deploy(given: argparse.Namespace) -> int:
+    """Create or update a Space from the benchmark environment, an application of the current folder, or a folder.
+
+    The token is the one of `hf auth login` or HF_TOKEN. Hidden files, results and caches of a folder are left out.
+    """
+    from pytest_openenv_scale.core.errors import GrammarError, TargetError
+    from pytest_openenv_scale.core.parsing import parse_count
+    from pytest_openenv_scale.hub.access import checked_repo_id, connect, quiet_unless_watched
+    from pytest_openenv_scale.targets.spaces.deploy import SpaceSource, create_or_update
+
+    try:
+        repo_id = checked_repo_id(given.repo, "alice/my-env")
+        asked = {"WORKERS": (given.workers, "--workers"), "MAX_CONCURRENT_ENVS": (given.max_envs, "--max-envs")}
+        variables = {name: str(parse_count(n, what=what)) for name, (n, what) in asked.items() if n is not None}
+        source = SpaceSource.parse(app=given.app, folder=given.folder, root=Path.cwd())
+        if given.dry_run:
+            _show_source(source, repo_id, variables)
+            return 0
+        api = connect()
+        quiet_unless_watched()
+        done = create_or_update(
+            api, repo_id, source, private=given.private, hardware=given.hardware, variables=variables
+        )
+    except (GrammarError, TargetError) as error:
+        return complain("deploy", str(error))
+    from pytest_openenv_scale.core.formatting import size
+
+    if not done.changed:
+        print(f"unchanged: {done.url} has the files of {source.says} already")
+        return 0
+    what = "created" if done.created else "updated"
+    print(f"{what} {done.url} from {source.says}: {done.files} files, {size(done.size)}")
+    print(f"it builds now; measure it: pytest -m scaling --openenv-target spaces:{repo_id}")
+    return 0
+
+
+def _show_source(source: SpaceSource, repo_id: str, variables: Mapping[str, str]) -> None:
+    from pytest_openenv_scale.core.formatting import size
+    from pytest_openenv_scale.targets.spaces.deploy import README, space_files
+
+    files = space_files(source, repo_id.partition("/")[2])
+    print(f"would deploy {source.says} to {repo_id}:")
+    for path, content in sorted(files.items()):
+        print(f"  {size(len(content)):>8}  {path}")
+    for name, value in variables.items():
+        print(f"  {name}={value}")
+    print(f"\n{files[README].decode().rstrip()}")
+
+
+PULL_HELP = "pull runs back from a dataset on the Hugging Face Hub"
+
+
+def add_pull(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME")
+    parser.add_argument(
+        "--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where the runs go"
+    )
+
+
+def run_pull(given: argparse.Namespace) -> int:
+    """Pull every run of a dataset into the results directory, where it reports and compares as if measured here.
+
+    A run that is here already stays as it is; one of the same id that was measured otherwise is told, and
+    the exit code is 2.
+    """
+    from pytest_openenv_scale.hub.access import HubError, checked_repo_id, connect, quiet_unless_watched
+    from pytest_openenv_scale.hub.transfer import pull
+
+    try:
+        repo_id = checked_repo_id(given.repo, "alice/openenv-runs")
+        api = connect()
+        quiet_unless_watched()
+        pulled = pull(api, repo_id, given.results)
+    except HubError as error:
+        return complain("pull", str(error))
+    for path in pulled.new:
+        print(f"pulled {path}")
+    for path in pulled.already:
+        print(f"already here: {path}")
+    for path in pulled.kept:
+        complain("pull", f"{path} is another run of that id and stays; move it away, or give another --results")
+    return USAGE_ERROR if pulled.kept else 0
+
+
+PUSH_HELP = "push stored runs to a dataset on the Hugging Face Hub"
+
+
+def add_push(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory or id of a run, or latest")
+    parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME; made where it is missing")
+    parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
+    parser.add_argument("--dry-run", action="store_true", help="list the files and show the card; open no network")
+    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
+
+
+def run_push(given: argparse.Namespace) -> int:
+    """Push runs, whole or interrupted, with a card that tells their verdicts and makes the dataset viewer work.
+
+    Several pushes into one dataset add runs. Text of your own on the card, outside its markers, is kept. The
+    token is the one of `hf auth login` or HF_TOKEN. Everything in the run directories becomes part of the
+    dataset: host name, command line, the logs that were kept.
+    """
+    from pytest_openenv_scale.core.errors import RunError
+    from pytest_openenv_scale.hub.access import HubError, checked_repo_id, connect, quiet_unless_watched
+    from pytest_openenv_scale.hub.transfer import plan_push, push
+
+    try:
+        repo_id = checked_repo_id(given.repo, "alice/openenv-runs")
+        planned = plan_push([_known_path(name, given.results) for name in given.runs])
+        if given.dry_run:
+            _show_plan(planned, repo_id)
+            return 0
+        api = connect()
+        quiet_unless_watched()
+        _tell(push(api, repo_id, planned, private=given.private), repo_id)
+    except (RunError, HubError) as error:
+        return complain("push", str(error))
+    return 0
+
+
+def _known_path(name: str, results: Path) -> Path:
+    from pytest_openenv_scale.core.errors import RunError
+
+    path = run_path(name, results)
+    if not path.exists():
+        raise RunError(f"there is no run at {name}, and none of that id in {results}; give --results, or write latest")
+    return path
+
+
+def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:
+    from pytest_openenv_scale.core import formatting as text_of
+    from pytest_openenv_scale.hub.dataset import CARD, cells_path, cells_table, updated_card
+    from pytest_openenv_scale.hub.transfer import configs_of
+
+    print(f"would push to {repo_id}:")
+    total = 0
+    for one in planned:
+        for path, source in one.sources.items():
+            size = source.stat().st_size
+            total += size
+            print(f"  {text_of.size(size):>8}  {path}")
+        if rows := cells_table(one.run).num_rows:
+            print(f"  {text_of.count_of(rows, 'row'):>8}  {cells_path(one.run.run_id)}")
+    print(f"  {text_of.size(total)} in all, and {CARD}, here as of a new dataset:\n")
+    print(updated_card(None, repo_id, [one.section for one in planned], configs_of((), planned)))
+
+
+def _tell(pushed: Pushed, repo_id: str) -> None:
+    for what, run_ids in (
+        ("pushed", pushed.added),
+        ("pushed the reports of", pushed.updated),
+        ("already there:", pushed.unchanged),
+    ):
+        for run_id in run_ids:
+            print(f"{what} {run_id}")
+    print(f"{'new dataset' if pushed.created else 'dataset'} {pushed.url}")
+    print(f"back again: openenv-scale pull {repo_id}")

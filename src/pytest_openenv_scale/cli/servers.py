@@ -1,0 +1,134 @@
+"""`openenv-scale serve`, `show`, `gc` and `self-test`: servers started, shown, removed, or replaced by a null one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .console import USAGE_ERROR, complain
+
+SHOW_HELP = "show what a target would start, and start nothing"
+_LARGEST_BATCH = 128
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="a target, as --openenv-target takes it")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=_LARGEST_BATCH,
+        metavar="N",
+        help=f"the largest batch, to which backlogs and breakers are sized (default: {_LARGEST_BATCH})",
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where openenv.yaml is (default: the current folder)")
+
+
+def run_show(given: argparse.Namespace) -> int:
+    """Print the commands, scripts and configurations a target would start, without secrets; nothing is started.
+
+    Exit code 2 where a target cannot be read, or what it names is not there.
+    """
+    from pytest_openenv_scale.core.errors import GrammarError, TargetError
+    from pytest_openenv_scale.core.parsing import parse_count
+    from pytest_openenv_scale.core.target_spec import parse_target, redact_target
+    from pytest_openenv_scale.core.text import redact_text
+    from pytest_openenv_scale.targets.common.options import TargetContext
+    from pytest_openenv_scale.targets.describe import describe
+
+    root = (given.root or Path.cwd()).resolve()
+    try:
+        context = TargetContext(root, parse_count(given.batch, what="--batch"))
+        shown = [(spec, describe(spec, context)) for spec in map(parse_target, given.specs)]
+    except (GrammarError, TargetError) as error:
+        return complain("show", str(error))
+    for spec, parts in shown:
+        print(f"### {redact_text(redact_target(spec))}")
+        for part in parts:
+            print(f"\n## {part.title}\n\n{part.text}")
+        print()
+    return 0
+
+
+GC_HELP = "remove what killed runs left behind"
+
+
+def add_gc(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help="only this: docker, slurm, spaces or folders (default: all)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed and leave it")
+
+
+def run_gc(given: argparse.Namespace) -> int:
+    """Remove what runs left behind that were killed (SIGKILL, a crash); what a living run uses is left alone.
+
+    Exit code 2 where a leftover cannot be removed, or a kind that is named cannot be looked for, else 0.
+    """
+    from pytest_openenv_scale.core.parsing import nearest
+    from pytest_openenv_scale.targets.gc import COLLECTORS, collect
+
+    for kind in given.kinds:
+        if kind not in COLLECTORS:
+            return complain("gc", f"there is no kind {kind!r}{nearest(kind, COLLECTORS)}")
+    found = collect(given.kinds, dry_run=given.dry_run)
+    for line in found.lines:
+        print(f"{'would remove' if given.dry_run else 'removed'} {line}")
+    for problem in found.problems:
+        complain("gc", problem)
+    if not (found.lines or found.problems) and not (given.kinds and found.unreached):
+        print("nothing left behind")
+    for kind, why in found.unreached.items():
+        if given.kinds:
+            complain("gc", f"{kind}: {why}")
+        else:
+            print(f"{kind}: not looked for: {why}")
+    return USAGE_ERROR if found.problems or (given.kinds and found.unreached) else 0
+
+
+SELF_TEST_HELP = "measure what this client resolves here"
+
+
+def add_self_test(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--modes", default="ws,http", metavar="LIST", help="ws, http or both (default: ws,http)")
+    parser.add_argument("--max-batch", default="16384", metavar="N", help="largest batch to try (default: 16384)")
+    parser.add_argument("--wait", default="1s", metavar="TIME", help="what each step takes (default: 1s)")
+    parser.add_argument("--processes", default="auto", metavar="N", help="load processes (default: auto)")
+    parser.add_argument("--time", default="120s", metavar="TIME", help="end after about so long (default: 120s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to this file as well")
+
+
+def run_self_test(given: argparse.Namespace) -> int:
+    """Find the batch up to which this client adds at most 5 ms (p50) and 40 ms (p99) to a server's latency here."""
+    from pytest_openenv_scale.core.errors import GrammarError
+    from pytest_openenv_scale.load.runner import LoadError
+    from pytest_openenv_scale.selftest.climb import SelfTestError
+    from pytest_openenv_scale.selftest.command import asked_for, run_self_test
+
+    try:
+        return run_self_test(asked_for(given), given.json)
+    except (GrammarError, LoadError, SelfTestError) as error:
+        return complain("self-test", str(error))
+
+
+SERVE_HELP = "serve the benchmark environment"
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--host", help="address to listen on (HOST, else 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, else 8000)")
+    parser.add_argument("--workers", type=int, help="worker processes (WORKERS, else one per core)")
+    parser.add_argument(
+        "--max-envs", type=int, help="sessions per worker, 0 for no limit (MAX_CONCURRENT_ENVS, else no limit)"
+    )
+    parser.add_argument("--server", default="hypercorn", help="hypercorn or uvicorn (default: hypercorn)")
+
+
+def run_serve(given: argparse.Namespace) -> int:
+    """Serve the benchmark environment until it is stopped; what is not given is read from the environment."""
+    from pytest_openenv_scale.server.serve import serve
+
+    return serve(given.host, given.port, given.workers, given.max_envs, given.server)

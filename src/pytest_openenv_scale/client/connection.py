@@ -1,0 +1,391 @@
+"""One WebSocket connection of a client on a non-blocking socket: connect, TLS, upgrade, messages, close.
+
+Arrival times are the kernel's where it gives them (`SO_TIMESTAMPNS`): what a reply waits in this process
+before it is read is then no part of its latency.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import time
+from array import array
+from contextlib import suppress
+from math import inf
+from struct import Struct
+from time import perf_counter
+from typing import Protocol
+
+from . import frames
+from .frames import FrameError, FrameReader, Message
+from .handshake import Loss, Route, TlsStream, clean_close, has_head, loss_of, new_key, read_answer, tls_words
+from .poller import READ, WRITE, Poller
+
+# What only Linux has is looked for once, here.
+_NON_BLOCKING: int = getattr(socket, "SOCK_NONBLOCK", 0)
+_SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
+_IP_BIND_ADDRESS_NO_PORT = 24 if os.uname().sysname == "Linux" else None
+_STAMP = Struct("qq").unpack
+_STAMP_SPACE = socket.CMSG_SPACE(16)
+_NO_LINGER = Struct("ii").pack(1, 0)
+_READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
+
+_CLOSING = frames.close_message(1000)
+_GOODBYES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")}
+"""The close frames nearly every server sends, with what they say."""
+
+
+class Clock:
+    """Converts kernel arrival times (wall clock) to `time.perf_counter()`.
+
+    `refresh()` is called regularly, so that a clock being slewed costs microseconds, not the truth. `lags`
+    collects, for each read, how long its bytes had waited for this process, in seconds.
+    """
+
+    __slots__ = ("lags", "offset")
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        self.lags = array("d")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Measure the distance between the two clocks; the tightest of three readings counts."""
+        readings: list[tuple[float, float]] = []
+        for _ in range(3):
+            before = time.perf_counter()
+            wall = time.time()
+            after = time.perf_counter()
+            readings.append((after - before, wall - (before + after) / 2))
+        self.offset = min(readings)[1]
+
+
+class Owner(Protocol):
+    """What a connection reports to; every time is a `time.perf_counter()` in seconds."""
+
+    def opened(self, at: float) -> None:
+        """The upgrade was accepted."""
+        ...
+
+    def received(self, text: bytes, at: float) -> None:
+        """A whole text message arrived; valid UTF-8."""
+        ...
+
+    def lost(self, loss: Loss, at: float) -> None:
+        """The connection is over and its socket closed; nothing follows."""
+        ...
+
+
+class Connection:
+    """A WebSocket client connection that calls its owner back; nothing here blocks or raises."""
+
+    __slots__ = (
+        "_between",
+        "_buffer",
+        "_clock",
+        "_close_received",
+        "_close_sent",
+        "_fd",
+        "_key",
+        "_muted",
+        "_outgoing",
+        "_owner",
+        "_poller",
+        "_read_size",
+        "_reader",
+        "_route",
+        "_send_error",
+        "_sock",
+        "_tls",
+        "_unsaid",
+        "said_at",
+    )
+
+    def __init__(self, poller: Poller, clock: Clock, route: Route, owner: Owner) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._route = route
+        self._owner = owner
+        self._sock: socket.socket | None = None
+        self._fd = -1
+        self._tls: TlsStream | None = None
+        self._outgoing: bytes = b""
+        self._send_error: OSError | None = None
+        self._buffer: bytes = b""
+        self._reader: FrameReader | None = None
+        self._between = False  # Upgraded, in plain text, no frame half read, no close received.
+        self._close_sent = False
+        self._close_received: tuple[int, str] | None = None
+        self._read_size = _READ_SIZE
+        self._key: bytes = b""
+        self._muted = False
+        self._unsaid: Message | None = None
+        self.said_at = inf
+        """When the last message was handed over by `say`, just before the system call; infinity before that."""
+
+    # Starting
+
+    def start(self) -> None:
+        """Open the socket and send the upgrade request; an error is reported through `lost`."""
+        route = self._route
+        try:
+            sock = self._sock = socket.socket(route.family, socket.SOCK_STREAM | _NON_BLOCKING)
+            if not _NON_BLOCKING:
+                sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if _SO_TIMESTAMPNS is not None:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            if route.source is not None:
+                if _IP_BIND_ADDRESS_NO_PORT is not None:
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((route.source, 0))
+            status = sock.connect_ex(route.address)
+        except OSError as error:
+            self._finish(loss_of(error))
+            return
+        if status not in (0, errno.EINPROGRESS):
+            self._finish(loss_of(OSError(status, os.strerror(status))))
+            return
+        self._fd = sock.fileno()
+        self._key = new_key()
+        request = route.head + self._key + b"\r\n\r\n"
+        self._poller.register(self._fd, READ, self._ready)
+        if route.tls is not None:
+            self._tls = TlsStream(route.tls, route.server_name)
+            self._tls.encrypt(request)
+            request = self._tls.outgoing()
+        self._write(request)
+
+    # Sending
+
+    def say(self, message: Message) -> None:
+        """Send one message when all replies that are there have been read; `said_at` tells when that was."""
+        if self._unsaid is not None:
+            self._say()
+        self._unsaid = message
+        self.said_at = inf
+        self._poller.after_round(self._say)
+
+    def _say(self) -> None:
+        message, self._unsaid = self._unsaid, None
+        if message is not None:
+            self.said_at = self._put(message)
+
+    def send(self, message: Message) -> float:
+        """Send one message now; returns the moment it was handed over, just before the system call.
+
+        A failure is not reported here: what the server said before it closed is read first.
+        """
+        if self._unsaid is not None:
+            self._say()
+        return self._put(message)
+
+    def _put(self, message: Message) -> float:
+        data = message.masked()
+        if self._tls is not None:
+            self._tls.encrypt(data)
+            data = self._tls.outgoing()
+        now = perf_counter()
+        self._write(data)
+        return now
+
+    def close(self) -> None:
+        """Start the close handshake; the server's answer, or its absence, is reported through `lost`."""
+        if not self._close_sent:
+            self._close_sent = True
+            self.send(_CLOSING)
+
+    def abort(self) -> None:
+        """Drop the socket at once, without a word and without a report."""
+        if self._sock is not None:
+            self._release()
+
+    def reset(self) -> None:
+        """Drop the socket at once with a TCP reset, as a process that is killed may, without a report."""
+        if self._sock is not None:
+            with suppress(OSError):  # macOS refuses where the other side has gone: nothing is left to be reset.
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._release()
+
+    def mute(self) -> None:
+        """Read nothing any more: to the server, the client has gone silent, even towards pings.
+
+        What is sent goes out as far as the kernel takes it; nothing is reported any more.
+        """
+        if self._sock is not None and not self._muted:
+            self._muted = True
+            self._poller.unregister(self._fd)
+
+    @property
+    def backed_up(self) -> bool:
+        """Whether something that was sent still waits for room in the kernel's buffers."""
+        return bool(self._outgoing)
+
+    @property
+    def close_received(self) -> tuple[int, str] | None:
+        """Code and reason of the server's close frame; the connection lasts until the server ends it."""
+        return self._close_received
+
+    def _write(self, data: bytes) -> None:
+        if self._outgoing:
+            self._outgoing += data
+            return
+        if self._sock is None or self._send_error is not None:
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            if error.errno != errno.ENOTCONN or self._reader is not None:
+                self._send_error = error
+                return
+            sent = 0  # Still connecting: Linux says that it would block.
+        if sent < len(data):
+            self._outgoing = data[sent:]
+            if not self._muted:
+                self._poller.modify(self._fd, READ | WRITE)
+
+    def _flush(self) -> None:
+        data, self._outgoing = self._outgoing, b""
+        self._write(data)
+        if not self._outgoing:
+            self._poller.modify(self._fd, READ)
+
+    # Receiving
+
+    def _ready(self, mask: int) -> None:
+        if mask & WRITE and self._outgoing:
+            self._flush()
+            if mask == WRITE:
+                return
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            data, stamps, _, _ = sock.recvmsg(self._read_size, _STAMP_SPACE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._ended(self._send_error or error)
+            return
+        at = now = perf_counter()
+        if stamps:
+            clock = self._clock
+            seconds, nanoseconds = _STAMP(stamps[0][2])
+            at = seconds + nanoseconds * 1e-9 - clock.offset
+            if at > now:
+                at = now
+            clock.lags.append(now - at)
+        if not data:
+            self._ended(self._send_error)
+            return
+        try:
+            if self._between and (text := frames.whole_text(data)) is not None:
+                self._owner.received(text, at)
+            else:
+                self._arrived(data, at)
+        except FrameError as error:
+            if self._close_received is None:  # What follows a close frame is ignored.
+                self._fail(Loss("protocol", str(error.code), str(error)), error.code)
+        except ssl.SSLError as error:
+            self._finish(Loss("protocol", "tls", tls_words(error)), at)
+
+    def _arrived(self, data: bytes, at: float) -> None:
+        """Take bytes that are anything but one whole text message."""
+        if len(data) == self._read_size:
+            self._read_size = _LARGE_READ
+        if self._tls is not None:
+            self._secure(self._tls, data, at)
+        elif self._reader is None:
+            self._handshake(data, at)
+        elif self._between and data in _GOODBYES:
+            self._between = False
+            self._closed_by_server(*_GOODBYES[data])
+        else:
+            self._messages(self._reader, data, at)
+            self._between = self._reader.idle and self._close_received is None
+
+    def _secure(self, tls: TlsStream, data: bytes, at: float) -> None:
+        plain = tls.decrypt(data)
+        if pending := tls.outgoing():
+            self._write(pending)
+        if plain and self._reader is None:
+            self._handshake(plain, at)
+        elif plain and self._reader is not None:
+            self._messages(self._reader, plain, at)
+        if tls.ended and self._sock is not None:
+            # Many servers wait for an answer to their last record before they let go of the socket.
+            self._ended(None)
+
+    def _messages(self, reader: FrameReader, data: bytes, at: float) -> None:
+        for opcode, payload in reader.feed(data):
+            if opcode == frames.TEXT:
+                if self._close_received is None:
+                    self._owner.received(payload, at)
+            elif opcode == frames.PING:
+                if not self._close_sent:
+                    self.send(Message(payload, frames.PONG))
+            elif opcode == frames.CLOSE:
+                self._closed_by_server(*frames.read_close(payload))
+            elif opcode == frames.BINARY:
+                raise FrameError(1003, "binary message where OpenEnv speaks text")
+            if self._sock is None:
+                return
+        if reader.broken is not None and self._close_received is None:
+            raise reader.broken
+
+    def _closed_by_server(self, code: int, reason: str) -> None:
+        """The server's half of the close handshake: answer it with its own code."""
+        self._close_received = (code, reason)
+        if not self._close_sent:
+            self._close_sent = True
+            self.send(_CLOSING if code == 1000 else frames.close_message(None if code == 1005 else code))
+
+    def _handshake(self, data: bytes, at: float, *, ended: bool = False) -> None:
+        self._buffer += data
+        answer = read_answer(self._buffer, self._key, ended=ended)
+        if answer is None:
+            return
+        if isinstance(answer, Loss):
+            self._finish(answer, at)
+            return
+        self._buffer = b""
+        self._reader = FrameReader()
+        self._between = self._tls is None and not answer
+        self._owner.opened(at)
+        if answer and self._sock is not None:
+            self._messages(self._reader, answer, at)
+
+    # Ending
+
+    def _fail(self, loss: Loss, code: int) -> None:
+        """End a connection over the server's fault, telling it the close code on the way out."""
+        if self._reader is not None and not self._close_sent:
+            self._close_sent = True
+            self.send(frames.close_message(code))
+        self._finish(loss)
+
+    def _ended(self, error: OSError | None) -> None:
+        """The socket is at its end: say how, the server's last words first."""
+        if self._close_received is not None:
+            self._finish(clean_close(*self._close_received))
+        elif error is not None and error.errno != errno.EPIPE and not has_head(self._buffer):
+            self._finish(loss_of(error, established=self._reader is not None or bool(self._buffer)))
+        elif self._reader is None:
+            self._handshake(b"", time.perf_counter(), ended=True)
+        else:
+            self._finish(Loss("closed_early", "1006", "closed without a close frame"))
+
+    def _finish(self, loss: Loss, at: float | None = None) -> None:
+        self._release()
+        self._owner.lost(loss, time.perf_counter() if at is None else at)
+
+    def _release(self) -> None:
+        sock, self._sock, self._unsaid = self._sock, None, None
+        if sock is not None:
+            if self._fd >= 0 and not self._muted:
+                self._poller.release(self._fd)
+            sock.close()

@@ -1,0 +1,391 @@
+"""How a WebSocket client gets in, TLS and the opening handshake (RFC 6455, section 4), and why a connection ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import ssl
+from binascii import b2a_base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha1
+from http import HTTPStatus
+from urllib.parse import SplitResult, quote, urlsplit
+
+from pytest_openenv_scale.core.target_spec import redact_url
+
+_ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64
+_PROBE_S = 2.0
+_PATH = "/%:@!$&'()*+,;=~-._"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
+_TLS_RECORD = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Everything the sessions of a batch share about one URL, prepared once."""
+
+    family: int
+    address: tuple[object, ...]
+    head: bytes = field(repr=False)
+    tls: ssl.SSLContext | None
+    server_name: str | None
+    source: str | None = None
+
+
+class RouteError(Exception):
+    """A URL or a header cannot be used; one line, without userinfo and without the header's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a base URL leads: its parts, whether to speak TLS, and the address its host resolves to."""
+
+    parts: SplitResult
+    host: str
+    port: int
+    secure: bool
+    family: int
+    address: tuple[object, ...]
+
+
+def find_place(url: str) -> Place:
+    """Resolve the host of an http(s) or ws(s) URL; blocks while it asks the resolver.
+
+    A host with addresses of both families ("localhost" is one) is tried in the resolver's order: a server
+    often listens on one of them only.
+
+    Raises:
+        RouteError: the URL is malformed or its host does not resolve.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise RouteError(f"not a URL: {redact_url(url)!r} ({error})") from None
+    secure = parts.scheme in ("https", "wss")
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+        raise RouteError(f"not an http(s) or ws(s) URL: {redact_url(url)!r}")
+    port = port or (443 if secure else 80)
+    try:
+        host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
+    family, address = found[0][0], found[0][4]
+    if len({item[0] for item in found}) > 1:
+        family, address = next((item[0], item[4]) for item in (*filter(_listens, found), found[0]))
+    return Place(parts, host, port, secure, family, address)
+
+
+def _listens(found: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
+    with socket.socket(found[0], socket.SOCK_STREAM) as sock:
+        sock.settimeout(_PROBE_S)
+        try:
+            return sock.connect_ex(found[4]) == 0
+        except OSError:
+            return False
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that would break out of their line.
+
+    Raises:
+        RouteError: a name is no token, or a value has line breaks or other control characters.
+    """
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise RouteError(f"a header cannot be named {name[:40]!r}: letters, digits and dashes only")
+        if _CONTROL.search(value):
+            raise RouteError(f"the value of header {name!r} must be one line of text without control characters")
+
+
+def prepare_route(
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    source: str | None = None,
+) -> Route:
+    """Resolve a base URL and prepare the upgrade request for its `/ws`; blocks while it asks the resolver.
+
+    `source` is the local address to connect from; None leaves that to the system.
+
+    Raises:
+        RouteError: the URL is malformed, its host does not resolve, or a header cannot be sent.
+    """
+    check_headers(headers or {})
+    place = find_place(url)
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    path = quote(place.parts.path.rstrip("/"), safe=_PATH)
+    lines = [
+        f"GET {path if path.endswith('/ws') else path + '/ws'} HTTP/1.1",
+        f"Host: {host}{'' if place.port == (443 if place.secure else 80) else f':{place.port}'}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        "Sec-WebSocket-Key: ",
+    ]
+    context = (tls or ssl.create_default_context()) if place.secure else None
+    name = place.host if place.secure else None
+    return Route(place.family, place.address, "\r\n".join(lines).encode(), context, name, source)
+
+
+def new_key() -> bytes:
+    """Return a fresh Sec-WebSocket-Key."""
+    return b2a_base64(os.urandom(16), newline=False)
+
+
+def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss | None:
+    """Read the server's answer to an upgrade request sent with `key`.
+
+    Returns the bytes that follow an acceptance, why the server refused, or None while more must come;
+    `ended` says that nothing more will.
+    """
+    if _is_known_acceptance(data, key):
+        return b""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data)) or len(data) > _MAX_HEAD:
+            return _not_http(data)
+        return Loss("closed_early", None, "closed before the upgrade was answered") if ended else None
+    head = _parse_head(data[:end])
+    if head is None:
+        return _not_http(data)
+    status, reason, fields = head
+    rest = data[end + 4 :]
+    if status != HTTPStatus.SWITCHING_PROTOCOLS:
+        return _refusal(status, reason, fields, rest) if ended or _is_whole(status, fields, rest) else None
+    wrong = _what_is_wrong(fields, key)
+    if wrong is not None:
+        return Loss("protocol", "handshake", wrong)
+    _remember_acceptance(data[: end + 4], key)
+    return rest
+
+
+_accepted: set[tuple[bytes, bytes]] = set()
+"""Heads that were read in full and accepted, cut in two where their digest stood."""
+
+
+def _is_known_acceptance(data: bytes, key: bytes) -> bool:
+    """Tell whether this is, digest apart, byte for byte a head that was accepted before.
+
+    The answers of a server differ in little else than the digest; reading each anew would cost a load
+    generator more than the digest itself.
+    """
+    before, found, after = data.partition(_digest(key))
+    return bool(found) and (before, after) in _accepted
+
+
+def _remember_acceptance(head: bytes, key: bytes) -> None:
+    before, _, after = head.partition(_digest(key))
+    if len(_accepted) >= _MAX_ACCEPTED:
+        _accepted.clear()
+    _accepted.add((before, after))
+
+
+def _digest(key: bytes) -> bytes:
+    return b2a_base64(sha1(key + _ACCEPT_SALT).digest(), newline=False)
+
+
+def has_head(data: bytes) -> bool:
+    """Tell whether a whole response head is there, so that its status can be named."""
+    return b"\r\n\r\n" in data
+
+
+def _not_http(data: bytes) -> Loss:
+    if _TLS_RECORD.match(data):
+        return Loss("protocol", "handshake", "the server speaks TLS where ws was asked: write https:// or wss://")
+    return Loss("protocol", "handshake", f"the answer to the upgrade is not HTTP: {data[:40]!r}")
+
+
+def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]] | None:
+    """Return status, reason and lower-cased fields of a response head; None where it is not HTTP/1.x."""
+    first, *rest = head.decode("latin-1").split("\r\n")
+    version, _, line = first.partition(" ")
+    status, _, reason = line.partition(" ")
+    if not version.startswith("HTTP/1.") or len(status) != 3 or not status.isdecimal():
+        return None
+    fields: dict[str, str] = {}
+    for row in rest:
+        name, _, value = row.partition(":")
+        fields[name.strip().lower()] = value.strip()
+    return int(status), reason, fields
+
+
+def _is_whole(status: int, fields: Mapping[str, str], body: bytes) -> bool:
+    """Tell whether as much of a refusal's body is there as will be read: it often holds the reason."""
+    length = fields.get("content-length", "")
+    if status in (204, 304) or len(body) >= _MAX_BODY:
+        return True
+    if length.isdecimal():
+        return len(body) >= int(length)
+    if "chunked" in fields.get("transfer-encoding", "").lower():
+        return body.endswith(b"0\r\n\r\n")
+    return "close" not in fields.get("connection", "").lower()
+
+
+def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
+    if "chunked" in fields.get("transfer-encoding", "").lower():
+        body = _unchunk(body)
+    words = " ".join(body.decode("utf-8", "replace").split())[:200]
+    if status in (301, 302, 303, 307, 308):
+        words = f"redirects to {fields.get('location', 'nowhere')}"
+    server = fields.get("server")
+    text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "")
+    text += retry_words(fields.get("retry-after")) + (f": {words}" if words else "")
+    return Loss("handshake_status", str(status), text)
+
+
+def retry_words(retry_after: str | None) -> str:
+    """Return what a `Retry-After` field asks for, to be put behind a status; nothing where there is none."""
+    if not retry_after:
+        return ""
+    return f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
+
+
+def _unchunk(body: bytes) -> bytes:
+    """Join the chunks of a body, as far as they are there."""
+    parts: list[bytes] = []
+    at = 0
+    while (head := _CHUNK.match(body, at)) and (size := int(head[1], 16)):
+        parts.append(body[head.end() : head.end() + size])
+        at = head.end() + size + 2
+    return b"".join(parts)
+
+
+def _what_is_wrong(fields: Mapping[str, str], key: bytes) -> str | None:
+    if fields.get("sec-websocket-accept") != _digest(key).decode():
+        return "status 101 with a wrong Sec-WebSocket-Accept"
+    if fields.get("upgrade", "").lower() != "websocket" or "upgrade" not in fields.get("connection", "").lower():
+        return "status 101 without Upgrade: websocket and Connection: Upgrade"
+    if "sec-websocket-extensions" in fields:
+        return f"extension that was not offered: {fields['sec-websocket-extensions']}"
+    return None
+
+
+CLIENT_ERRNOS = frozenset(
+    (
+        *(errno.EMFILE, errno.ENFILE),
+        *(errno.EADDRNOTAVAIL, errno.EADDRINUSE),
+        *(errno.ENOBUFS, errno.ENOMEM),
+        *(errno.EACCES, errno.EPERM),
+        *(errno.ENETDOWN, errno.EAFNOSUPPORT),
+    )
+)
+"""Errors of this machine, not of the server: no descriptors, no ports, no memory, not allowed, no network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a connection ended: `kind` is a row's `error_type`, or `closed` after a clean close handshake."""
+
+    kind: str
+    code: str | None = None
+    message: str | None = None
+
+
+@lru_cache(maxsize=16)
+def clean_close(code: int, reason: str) -> Loss:
+    """Return the loss of a connection whose close handshake was completed; nearly every session ends alike."""
+    return Loss("closed", str(code), reason or None)
+
+
+def loss_of(error: OSError, *, established: bool = False) -> Loss:
+    """Put an error of the socket into the words of a row."""
+    code = errno.errorcode.get(error.errno or 0, str(error.errno))
+    text = error.strerror or str(error)
+    if error.errno in CLIENT_ERRNOS:
+        return Loss("client_limit", code, text)
+    if error.errno == errno.ECONNREFUSED:
+        return Loss("refused", code, text)
+    if error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return Loss("timeout" if error.errno == errno.ETIMEDOUT else "refused", code, text)
+    if error.errno in (errno.ECONNRESET, errno.EPIPE):
+        return Loss("connection_reset", code, text if established else "reset before the upgrade was answered")
+    return Loss("protocol", code, text)
+
+
+_READ = 1024 * 1024
+
+
+class NotTlsError(ssl.SSLError):
+    """The server answered in plain HTTP."""
+
+
+class TlsStream:
+    """TLS over bytes: the socket stays ours, so that arrival times and non-blocking reads do too."""
+
+    __slots__ = ("_incoming", "_outgoing", "_pending", "_ready", "_ssl", "ended")
+
+    def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._ready = False
+        self._pending = b""
+        self.ended = False
+        """Whether the server has said that it will send nothing more."""
+        self._shake()
+
+    def encrypt(self, data: bytes) -> None:
+        """Take bytes to send: they wait for the TLS handshake, and are dropped once the server has ended."""
+        if self.ended:
+            return
+        if self._ready:
+            self._ssl.write(data)
+        else:
+            self._pending += data
+
+    def outgoing(self) -> bytes:
+        """Return what must be written to the socket now."""
+        return self._outgoing.read()
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Take what was read from the socket and return what it says.
+
+        Raises:
+            ssl.SSLError: the handshake failed or the stream is damaged.
+        """
+        if not self._ready and data.startswith(b"HTTP/"):
+            raise NotTlsError
+        self._incoming.write(data)
+        if not self._ready:
+            self._shake()
+            if not self._ready:
+                return b""
+        parts: list[bytes] = []
+        try:
+            while part := self._ssl.read(_READ):
+                parts.append(part)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        return b"".join(parts)
+
+    def _shake(self) -> None:
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        self._ready = True
+        if self._pending:
+            self._ssl.write(self._pending)
+            self._pending = b""
+
+
+def tls_words(error: ssl.SSLError) -> str:
+    """Say in a few words what went wrong."""
+    if isinstance(error, NotTlsError):
+        return "the server speaks plain HTTP where TLS was asked: write http:// or ws://"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS certificate not accepted: {error.verify_message}"
+    return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"

@@ -1,0 +1,377 @@
+"""One session over HTTP, on aiohttp, and `GET /schema`: what a server says its actions look like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from threading import Timer
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection as AiohttpConnection
+
+from pytest_openenv_scale.core import text as core_text
+
+from .handshake import CLIENT_ERRNOS, Place, loss_of, retry_words
+
+
+class HttpFailure(Exception):
+    """A request failed; the fields are a row's `error_type`, `error_code` and `error_message`."""
+
+    def __init__(self, kind: str, code: str | None, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.code, self.message = kind, code, message
+
+
+def http_url(url: str) -> str:
+    """Return a base URL with the scheme HTTP requests need, without a trailing slash."""
+    parts = urlsplit(url)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
+def as_body(value: Mapping[str, Any]) -> bytes:
+    """Encode the body of a request."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class HttpPool:
+    """How the sessions of a process connect; closed when they are over.
+
+    `connections` is `session` (one of its own for each session, kept over its requests), `request` (a fresh one
+    for every request) or `shared` (idle ones are taken from a common pool). Hosts in `places` are not resolved
+    again.
+    """
+
+    def __init__(self, headers: Mapping[str, str], connections: str = "session", places: Sequence[Place] = ()) -> None:
+        self._connections = connections
+        last = {"Connection": "close"} if connections == "request" else {}
+        self._headers = {"Content-Type": "application/json", **last, **headers}
+        self._resolver = _Resolver(places) if places else None
+        self._cookies = aiohttp.DummyCookieJar()
+        self._shared = self._open() if connections == "shared" else None
+
+    def session(self) -> tuple[aiohttp.ClientSession, bool]:
+        """Return an aiohttp session for one session's requests, and whether that session is to close it."""
+        return (self._open(), True) if self._shared is None else (self._shared, False)
+
+    async def close(self) -> None:
+        """Close the connections that sessions shared."""
+        if self._shared is not None:
+            await self._shared.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        # An idle connection is the server's to close: aiohttp would after 15 s, in the middle of a hold.
+        connector = (
+            aiohttp.TCPConnector(limit=0, resolver=self._resolver, force_close=True)
+            if self._connections == "request"
+            else aiohttp.TCPConnector(limit=0, resolver=self._resolver, keepalive_timeout=_KEPT_S)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            cookie_jar=self._cookies,
+            timeout=_NO_TIMEOUT,
+            trace_configs=[_TRACE],
+            request_class=_Request,
+        )
+
+
+_KEPT_S = 86_400.0
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+
+
+class _Resolver(AbstractResolver):
+    """Knows the addresses found before the cell, so that no session's connecting contains a look-up."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = {place.host: place for place in places}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        place = self._places.get(host)
+        if place is None:
+            raise OSError(None, f"{host} was not looked up before the cell")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(place.address[0]),
+                port=port,
+                family=place.family,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_LAST_DATA_RECEIVED = struct.Struct("52xI")
+"""`tcpi_last_data_recv` of Linux' `struct tcp_info`, in milliseconds, as fine as the kernel's clock tick."""
+
+
+def since_last_data(transport: asyncio.Transport) -> float | None:
+    """Return how long ago this machine received the last data of a connection, in seconds; None where unknown.
+
+    Of a new connection, how long ago it was established.
+    """
+    sock = transport.get_extra_info("socket")
+    if _TCP_INFO is None or sock is None:
+        return None
+    try:
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.size)
+    except OSError:
+        return None
+    return _LAST_DATA_RECEIVED.unpack(info)[0] / 1000 if len(info) == _LAST_DATA_RECEIVED.size else None
+
+
+_CHANNEL: ContextVar[HttpChannel] = ContextVar("channel")
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that tells its channel which connection it was given."""
+
+    async def send(self, conn: AiohttpConnection) -> aiohttp.ClientResponse:
+        _CHANNEL.get().given(conn)
+        return await super().send(conn)
+
+
+@dataclass(slots=True)
+class Timing:
+    """What is known of one request; times are `time.perf_counter()` in seconds, None what did not happen.
+
+    `connect_s` is how long it took to make a connection for it. `connect_lag_s` and `answer_lag_s` are how long
+    the connection, and then the whole answer, were there before this process saw them: the client's own share
+    of those times.
+    """
+
+    connecting_at: float | None = None
+    connected_at: float | None = None
+    reused: bool = False
+    sent_at: float | None = None
+    answered_at: float | None = None
+    connect_lag_s: float | None = None
+    answer_lag_s: float | None = None
+
+    @property
+    def connect_s(self) -> float | None:
+        """How long it took to make a connection for this request; None where it needed none."""
+        if self.connecting_at is None or self.connected_at is None:
+            return None
+        return self.connected_at - self.connecting_at
+
+    @property
+    def answer_s(self) -> float:
+        """How long the answer took, from the moment the request was written."""
+        if self.answered_at is None or self.sent_at is None:
+            return 0.0
+        return self.answered_at - self.sent_at
+
+
+class HttpChannel:
+    """One client's way to the HTTP endpoints of a server.
+
+    `connected_at` is when a first connection was established, None before and where an idle one was taken;
+    `last` is what is known of the last request.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None, pool: HttpPool | None = None) -> None:
+        self.connected_at: float | None = None
+        self.last = Timing()
+        self._base = http_url(url)
+        self._session, self._owned = (pool or HttpPool(headers or {})).session()
+        self._transport: asyncio.Transport | None = None
+
+    async def close(self) -> None:
+        """Close the connection, unless others use it."""
+        if self._owned:
+            await self._session.close()
+
+    async def post(self, path: str, body: Mapping[str, Any] | bytes, timeout_s: float) -> dict[str, Any]:
+        """Send a JSON body and return the JSON object answered.
+
+        Raises:
+            HttpFailure: no answer in time, a status other than 200, or an answer that is no JSON object.
+        """
+        data = body if isinstance(body, bytes) else as_body(body)
+        url = self._base + path
+        last = self.last = Timing()
+        _CHANNEL.set(self)
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._session.post(url, data=data, allow_redirects=False, trace_request_ctx=last) as answer:
+                    raw = await answer.read()
+                    last.answered_at = time.perf_counter()
+                    self._look()
+        except TimeoutError:
+            raise HttpFailure("timeout", None, f"no answer within {timeout_s:g} s") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise HttpFailure("protocol", "tls", f"TLS certificate not accepted: {error.certificate_error}") from None
+        except aiohttp.ClientSSLError as error:
+            raise HttpFailure("protocol", "tls", f"TLS failed: {error}") from None
+        except aiohttp.ClientConnectorDNSError as error:
+            raise HttpFailure("refused", None, f"the host does not resolve ({error.os_error})") from None
+        except aiohttp.ClientOSError as error:
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+            loss = loss_of(cause, established=self.connected_at is not None)
+            raise HttpFailure(loss.kind, loss.code, loss.message or str(error)) from None
+        except aiohttp.ServerDisconnectedError:
+            raise HttpFailure("closed_early", None, "the server closed the connection without an answer") from None
+        except aiohttp.ClientPayloadError as error:
+            raise HttpFailure("closed_early", None, f"the answer broke off ({error})") from None
+        except aiohttp.ClientConnectionResetError:
+            raise HttpFailure("connection_reset", "ECONNRESET", "the server closed the connection") from None
+        except aiohttp.ClientError as error:
+            raise HttpFailure("protocol", None, f"{type(error).__name__}: {error}") from None
+        except OSError as error:
+            kind = "client_limit" if error.errno in CLIENT_ERRNOS else "protocol"
+            raise HttpFailure(kind, None, str(error)) from None
+        return _read(answer.status, answer.reason or "", answer.headers, raw)
+
+    def given(self, connection: AiohttpConnection) -> None:
+        """The request goes over this connection."""
+        last, self._transport = self.last, connection.transport
+        if last.connected_at is not None and self._transport is not None:
+            last.connect_lag_s = since_last_data(self._transport)
+            if self.connected_at is None:
+                self.connected_at = last.connected_at
+        # The last moment to look at a connection that will not be kept.
+        connection.add_callback(self._look)
+
+    def _look(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self.last.answer_lag_s = since_last_data(self._transport)
+
+
+async def _on_connecting(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.connecting_at = time.perf_counter()
+
+
+async def _on_connected(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.connected_at = time.perf_counter()
+
+
+async def _on_reused(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+async def _on_sending(session: object, context: SimpleNamespace, params: object) -> None:
+    last: Timing = context.trace_request_ctx
+    if last.sent_at is None:
+        last.sent_at = time.perf_counter()
+
+
+def _traced() -> aiohttp.TraceConfig:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(_on_connecting)
+    trace.on_connection_create_end.append(_on_connected)
+    trace.on_connection_reuseconn.append(_on_reused)
+    trace.on_request_chunk_sent.append(_on_sending)
+    return trace
+
+
+_TRACE = _traced()
+
+
+def _read(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> dict[str, Any]:
+    if status != 200:
+        words = " ".join(raw[:4000].decode(errors="replace").split())[:200]
+        if status in (400, 422, 500):
+            raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {words}")
+        if "location" in fields:
+            words = f"redirects to {fields['location']}"
+        text = f"HTTP {status} {reason}{retry_words(fields.get('retry-after'))}"
+        raise HttpFailure("handshake_status", str(status), text + (f": {words}" if words else ""))
+    try:
+        body = core_text.loads(raw)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise HttpFailure(
+            "protocol", None, f"an answer that is not a JSON object: {raw[:80].decode(errors='replace')!r}"
+        )
+    return cast("dict[str, Any]", body)
+
+
+_TIMEOUT_S = 10.0
+_MAX_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 65_536
+
+
+@contextmanager
+def http_answer(url: str, path: str, headers: Mapping[str, str], within_s: float) -> Generator[HTTPResponse]:
+    """Ask `GET path` of the server at a base URL on a new connection; within `within_s` seconds of it all is cut off.
+
+    As the sessions: straight to the server, whatever proxy the environment names, and no redirect is followed, so
+    that headers meant for one server are not carried to another.
+
+    Raises:
+        OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
+    """
+    parts = urlsplit(http_url(url))
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=within_s)
+    end = time.monotonic() + within_s
+    try:
+        connection.connect()
+        # The timeout of a socket begins anew with each read: a byte now and then would keep us waiting for ever.
+        cut = Timer(max(0.0, end - time.monotonic()), _cut, (connection.sock,))
+        cut.daemon = True
+        cut.start()
+        try:
+            connection.request("GET", f"{parts.path}{path}", headers={"Connection": "close", **headers})
+            with connection.getresponse() as answer:
+                yield answer
+        finally:
+            cut.cancel()
+    finally:
+        connection.close()
+
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        # Not the TLS socket's own: that one may not be called while another thread reads.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
+    end = time.monotonic() + _TIMEOUT_S
+    try:
+        with http_answer(url, "/schema", headers, _TIMEOUT_S) as answer:
+            raw = _read_body(answer, end) if 200 <= answer.status < 300 else None
+        body = None if raw is None else json.loads(raw)
+    except (HTTPException, OSError, ValueError, RecursionError):
+        return None
+    return cast("Mapping[str, Any]", body) if isinstance(body, dict) else None
+
+
+def _read_body(answer: HTTPResponse, end: float) -> bytes | None:
+    """Return the body of an answer; None if it has too many bytes or is not over at `end`, on the monotonic clock."""
+    body = bytearray()
+    while some := answer.read1(_READ_BYTES):
+        body += some
+        if len(body) > _MAX_BYTES or time.monotonic() >= end:
+            return None
+    return bytes(body)
+
+
+def action_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return the JSON schema of the actions of the server at a base URL; None where it publishes none."""
+    action = (server_schema(url, headers) or {}).get("action")
+    return cast("Mapping[str, Any]", action) if isinstance(action, dict) else None

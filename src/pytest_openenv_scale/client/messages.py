@@ -1,0 +1,148 @@
+"""The OpenEnv messages of a session: requests as JSON, replies read into what a client needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, cast
+
+import msgspec
+
+from pytest_openenv_scale.core.text import loads, storable
+
+_MAX_INT64, _MAX_WAITED_S = 2**63 - 1, 1e9
+
+
+class MessageError(ValueError):
+    """A reply is not an OpenEnv message; the text says what it is instead."""
+
+
+class Told(msgspec.Struct, gc=False):
+    """What the benchmark environment tells of itself in an observation; None elsewhere."""
+
+    waited_seconds: Annotated[float, msgspec.Meta(ge=0, le=_MAX_WAITED_S)] | None = None
+    pid: Annotated[int, msgspec.Meta(ge=0, le=_MAX_INT64)] | None = None
+    session_hash: str | None = None
+    host_url: str | None = None
+
+
+class Observed(msgspec.Struct, gc=False):
+    """What a load session needs of an observation; the rest of the reply is checked and skipped."""
+
+    told: Told | None = msgspec.field(default=None, name="observation")
+    done: bool | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    type: str
+    data: Observed
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class Reply(NamedTuple):
+    """An observation: its fields, the reward, whether the episode is over, and the whole `data` it came in."""
+
+    observation: dict[str, Any]
+    reward: Any
+    done: bool
+    data: dict[str, Any]
+
+
+class ServerError(NamedTuple):
+    """An `error` message: `kind` is a row's `error_type`, `code` and `message` are the server's own."""
+
+    kind: str
+    code: str | None
+    message: str
+
+
+def request(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
+    """Encode a message; `state` and `close` take no data."""
+    message = {"type": kind} if data is None else {"type": kind, "data": data}
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read_answer(text: bytes) -> Observed | ServerError:
+    """Read the answer to a reset or a step, at a fraction of what reading the whole of it costs.
+
+    Raises:
+        MessageError: the text is neither an observation nor an error.
+    """
+    try:
+        answer = _decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return _read_carefully(text)
+    return answer.data if answer.type == "observation" else _read_carefully(text)
+
+
+def _read_carefully(text: bytes) -> Observed | ServerError:
+    kind, data = read(text)
+    if kind == "error":
+        return as_error(data)
+    if kind != "observation":
+        raise MessageError(f"a reply of type {kind!r} instead of an observation")
+    return as_observed(data)
+
+
+def as_observed(data: Mapping[str, Any]) -> Observed:
+    """Take from an observation what can be used; fields of another kind than the benchmark environment's are not."""
+    observation = data.get("observation")
+    done = data["done"] if type(data.get("done")) is bool else None
+    if type(observation) is not dict:
+        return Observed(None, done)
+    fields = cast("dict[str, Any]", observation)
+    waited, pid = fields.get("waited_seconds"), fields.get("pid")
+    session, host = fields.get("session_hash"), fields.get("host_url")
+    told = Told(
+        float(waited) if isinstance(waited, int | float) and 0 <= waited <= _MAX_WAITED_S else None,
+        pid if type(pid) is int and 0 <= pid <= _MAX_INT64 else None,
+        storable(session) if isinstance(session, str) else None,
+        storable(host) if isinstance(host, str) else None,
+    )
+    return Observed(told, done)
+
+
+def read(text: str | bytes) -> tuple[str, dict[str, Any]]:
+    """Return type and data of a reply.
+
+    Raises:
+        MessageError: the text is no JSON object with a `type`.
+    """
+    try:
+        message = loads(text)
+    except (ValueError, RecursionError):
+        raise MessageError(f"a reply that is not JSON: {_beginning(text)}") from None
+    try:
+        kind, data = message["type"], message["data"]
+    except (LookupError, TypeError):
+        kind = data = None
+    if type(kind) is not str or type(data) is not dict:
+        raise MessageError(f"a reply that is not an OpenEnv message: {_beginning(text)}")
+    return kind, cast("dict[str, Any]", data)
+
+
+def _beginning(text: str | bytes) -> str:
+    return repr(text[:80] if isinstance(text, str) else text[:400].decode(errors="replace")[:80])
+
+
+def as_reply(data: dict[str, Any]) -> Reply:
+    """Read the data of an `observation` message, or the body of an HTTP answer."""
+    observation = data.get("observation")
+    fields = cast("dict[str, Any]", observation) if isinstance(observation, dict) else {}
+    return Reply(fields, data.get("reward"), data.get("done") is True, data)
+
+
+def as_error(data: dict[str, Any]) -> ServerError:
+    """Read the data of an `error` message, the figures of a full server included."""
+    code = data.get("code")
+    message = str(data.get("message", ""))
+    errors = data.get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        first = cast("dict[str, Any]", errors[0])
+        location = first.get("loc")
+        place = ".".join(map(str, cast("list[object]", location))) if isinstance(location, list) else ""
+        message += f" ({place}: {first.get('msg')})" if place else f" ({first.get('msg')})"
+    kind = "capacity" if code == "CAPACITY_REACHED" else "environment"
+    return ServerError(kind, None if code is None else str(code), message[:500])

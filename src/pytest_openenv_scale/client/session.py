@@ -1,0 +1,232 @@
+"""A session to drive by hand, in tests of one's own: `await s.reset(seed=1)`, `await s.step({...})`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pytest_openenv_scale.core.text import Secrets
+
+from . import messages
+from .connection import Clock, Connection
+from .frames import Message
+from .handshake import Loss, RouteError, check_headers, prepare_route
+from .http import HttpChannel, HttpFailure
+from .messages import Reply
+from .poller import Poller
+
+
+class SessionFailed(Exception):
+    """A session could not go on; the fields are those of a row.
+
+    `phase` is connect, reset, step, state or close, `type` a row's `error_type`; `code` and `message` are
+    the server's own where it gave any, without the values of the headers that were sent.
+    """
+
+    def __init__(self, phase: str, type: str, code: str | None, message: str | None) -> None:
+        words = " ".join(part for part in (type, code, f"({message})" if message else "") if part)
+        super().__init__(f"{phase} failed: {words}")
+        self.phase, self.type, self.code, self.message = phase, type, code, message
+
+    @classmethod
+    def without(cls, secrets: Secrets, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
+        """Return the failure with every secret hidden that the server's words repeat."""
+        hidden = (None if word is None else secrets.hide(word) for word in (code, message))
+        return cls(phase, type, *hidden)
+
+
+class ClientSession:
+    """One open session over a WebSocket; made by `open_session`.
+
+    A session whose answer did not come in time is over: a late answer could be taken for the next one.
+    """
+
+    def __init__(self, timeout_s: float, secrets: Secrets) -> None:
+        self._timeout = timeout_s
+        self._secrets = secrets
+        self._connection: Connection
+        self._answer: asyncio.Future[bytes | None] | None = None
+        self._unread: list[bytes] = []
+        self._loss: Loss | None = None
+        self.latency_s: float | None = None
+        """How long the last answer took, in seconds."""
+        self._sent = 0.0
+
+    async def reset(self, **data: Any) -> Reply:
+        """Start an episode; keyword arguments (for example `seed`) become the reset data.
+
+        Raises:
+            SessionFailed: the server answered with an error, not at all, or closed the session.
+        """
+        return messages.as_reply(await self._ask("reset", messages.request("reset", data), "observation"))
+
+    async def step(self, action: Mapping[str, Any]) -> Reply:
+        """Take one step with this action.
+
+        Raises:
+            SessionFailed: the server answered with an error, not at all, or closed the session.
+        """
+        return messages.as_reply(await self._ask("step", messages.request("step", action), "observation"))
+
+    async def state(self) -> dict[str, Any]:
+        """Return the state of the episode.
+
+        Raises:
+            SessionFailed: the server answered with an error, not at all, or closed the session.
+        """
+        return await self._ask("state", messages.request("state"), "state")
+
+    async def close(self) -> None:
+        """Say goodbye and wait until the server has closed the connection; does nothing the second time."""
+        if self._loss is None:
+            self._connection.send(Message(messages.request("close")))
+            while await self._next("close") is not None:
+                pass
+
+    async def _ask(self, phase: str, request: bytes, expected: str) -> dict[str, Any]:
+        if self._answer is not None:
+            raise RuntimeError("one request at a time: this session still waits for an answer")
+        if self._loss is None:
+            self._sent = self._connection.send(Message(request))
+        text = await self._next(phase)
+        if text is None:
+            assert self._loss is not None
+            kind = "closed_early" if self._loss.kind == "closed" else self._loss.kind
+            raise self._failed(phase, kind, self._loss.code, self._loss.message)
+        try:
+            kind, data = messages.read(text)
+        except messages.MessageError as error:
+            raise self._failed(phase, "protocol", None, str(error)) from None
+        if kind == "error":
+            raise self._failed(phase, *messages.as_error(data))
+        if kind != expected:
+            raise self._failed(phase, "protocol", None, f"a reply of type {kind!r} instead of {expected!r}")
+        return data
+
+    def _failed(self, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
+        return SessionFailed.without(self._secrets, phase, type, code, message)
+
+    async def _next(self, phase: str) -> bytes | None:
+        """Return the next message, or None when the connection is over."""
+        if self._unread:
+            return self._unread.pop(0)
+        if self._loss is not None:
+            return None
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._answer
+        except TimeoutError:
+            self._connection.abort()
+            self._loss = Loss("timeout", None, f"no answer within {self._timeout:g} s")
+            raise self._failed(phase, "timeout", None, self._loss.message) from None
+        finally:
+            self._answer = None
+
+    # Called by the connection
+
+    def opened(self, at: float) -> None:
+        """The handshake is done."""
+        self._resolve(b"")
+
+    def received(self, text: bytes, at: float) -> None:
+        """A message arrived."""
+        self.latency_s = max(0.0, at - self._sent)
+        if self._answer is None or self._answer.done():
+            self._unread.append(text)
+        else:
+            self._resolve(text)
+
+    def lost(self, loss: Loss, at: float) -> None:
+        """The connection is over."""
+        self._loss = loss
+        self._resolve(None)
+
+    def _resolve(self, text: bytes | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(text)
+
+    async def connect(self, connection: Connection) -> None:
+        """Start the connection and wait for its handshake."""
+        self._connection = connection
+        self._sent = time.perf_counter()
+        connection.start()
+        if await self._next("connect") is None:
+            assert self._loss is not None
+            raise self._failed("connect", self._loss.kind, self._loss.code, self._loss.message)
+
+
+class HttpClientSession:
+    """One session over HTTP; each request stands alone, as HTTP cannot hold an episode."""
+
+    def __init__(self, channel: HttpChannel, timeout_s: float, secrets: Secrets) -> None:
+        self._channel, self._timeout, self._secrets = channel, timeout_s, secrets
+
+    async def reset(self, **data: Any) -> Reply:
+        """`POST /reset`; raises `SessionFailed`."""
+        return await self._post("reset", "/reset", data)
+
+    async def step(self, action: Mapping[str, Any]) -> Reply:
+        """`POST /step` with this action; raises `SessionFailed`."""
+        return await self._post("step", "/step", {"action": action})
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def _post(self, phase: str, path: str, body: Mapping[str, Any]) -> Reply:
+        try:
+            return messages.as_reply(await self._channel.post(path, body, self._timeout))
+        except HttpFailure as failure:
+            at = "connect" if self._channel.connected_at is None else phase
+            raise SessionFailed.without(self._secrets, at, failure.kind, failure.code, failure.message) from None
+
+
+@asynccontextmanager
+async def open_session(
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0
+) -> AsyncGenerator[ClientSession]:
+    """Open a WebSocket session on the server at a base URL; it is closed at the end of the block.
+
+    `timeout_s` bounds each answer, in seconds.
+
+    Raises:
+        SessionFailed: the URL cannot be used, or the server cannot be reached or refuses the handshake.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        route = await loop.run_in_executor(None, prepare_route, url, headers)
+    except RouteError as error:
+        raise SessionFailed("connect", "refused", None, str(error)) from None
+    session = ClientSession(timeout_s, Secrets.of(headers or {}))
+    with Poller(loop) as poller:
+        connection = Connection(poller, Clock(), route, session)
+        try:
+            await session.connect(connection)
+            yield session
+            await session.close()
+        finally:
+            connection.abort()
+
+
+@asynccontextmanager
+async def open_http_session(
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0
+) -> AsyncGenerator[HttpClientSession]:
+    """Open a session over `POST /reset` and `POST /step`; `timeout_s` bounds each answer, in seconds.
+
+    Raises:
+        SessionFailed: a header cannot be sent.
+    """
+    try:
+        check_headers(headers or {})
+    except RouteError as error:
+        raise SessionFailed("connect", "refused", None, str(error)) from None
+    session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s, Secrets.of(headers or {}))
+    try:
+        yield session
+    finally:
+        await session.close()

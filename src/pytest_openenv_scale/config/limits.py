@@ -1,0 +1,343 @@
+"""Limits: what a curve must meet (`slo`), and which change against which baseline is too much (`--fail-on`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.formatting import Unit, format_value
+from pytest_openenv_scale.core.parsing import (
+    MAX_BATCH,
+    MAX_SECONDS,
+    format_number,
+    nearest,
+    parse_count,
+    parse_fraction,
+    parse_number,
+    parse_seconds,
+    shown,
+)
+
+DEFAULT_SUCCESS = 0.95
+"""The success rate (fraction) that defines max batch where no `success` limit is written."""
+
+PHASES = ("total", "connect", "reset", "step", "overhead")
+STATISTICS = ("p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitKind:
+    """One row of the table of limits.
+
+    `direction` says which side of the allowed value is good. A limit of scope "cell" is part of what makes
+    a cell pass; one of scope "curve" is judged on the curve as a whole. `phase` and `statistic` name the
+    measured number a latency limit bounds. `parse` turns what was written into a number in `unit`.
+    """
+
+    name: str
+    unit: Unit
+    direction: Literal[">=", "<="]
+    scope: Literal["cell", "curve"]
+    phase: str | None
+    statistic: str | None
+    parse: Callable[[object], float]
+
+    @property
+    def example(self) -> str:
+        """An expression that sets this limit, for error messages."""
+        return f"{self.name}{self.direction}{_EXAMPLES[self.unit]}"
+
+
+_EXAMPLES: Mapping[Unit, str] = {
+    "sessions": "64",
+    "fraction": "0.95",
+    "seconds": "2s",
+    "factor": "2",
+    "per second": "50",
+    "hosts": "2",
+    "sessions per core": "16",
+}
+
+
+def _share_above_zero(value: object, what: str) -> float:
+    share = parse_fraction(value, what=what)
+    if share == 0:
+        raise GrammarError(f'{what} must be above 0, got {shown(value)}; write 0.95 or "95%"')
+    return share
+
+
+def _lower(name: str, unit: Unit, scope: Literal["cell", "curve"], parse: Callable[..., float]) -> LimitKind:
+    return LimitKind(name, unit, ">=", scope, None, None, partial(parse, what=name))
+
+
+def _latency(phase: str, statistic: str) -> LimitKind:
+    name = f"{phase}_{statistic}"
+    parse = partial(parse_seconds, positive=True, what=name)
+    return LimitKind(name, "seconds", "<=", "cell", phase, statistic, parse)
+
+
+_KINDS = (
+    _lower("max_batch", "sessions", "curve", partial(parse_count, maximum=MAX_BATCH)),
+    _lower("success", "fraction", "cell", _share_above_zero),
+    *(_latency(phase, statistic) for phase in PHASES for statistic in STATISTICS),
+    LimitKind("latency_factor", "factor", "<=", "cell", "total", "p99", partial(parse_number, what="latency_factor")),
+    _lower("rps", "per second", "curve", parse_number),
+    _lower("batch_per_core", "sessions per core", "curve", parse_number),
+    _lower("hosts", "hosts", "cell", partial(parse_count, maximum=MAX_BATCH)),
+)
+
+LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _KINDS})
+"""Every limit that can be asked for, by name; in `http` mode `connect` is the TCP and TLS connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit: `allowed` is in the unit of its kind; `source` is "mark", "command line" or "ini"."""
+
+    name: str
+    allowed: float
+    source: str = "mark"
+
+    @property
+    def kind(self) -> LimitKind:
+        """The row of `LIMITS` this limit belongs to."""
+        return LIMITS[self.name]
+
+    def holds(self, observed: float) -> bool:
+        """Say whether an observed value (in the unit of the limit) is on the good side; equal is good."""
+        return observed >= self.allowed if self.kind.direction == ">=" else observed <= self.allowed
+
+    @property
+    def text(self) -> str:
+        """The limit for people: "max_batch ≥ 256", "total_p99 ≤ 2.5 s", "success ≥ 95 %"."""
+        sign = "≥" if self.kind.direction == ">=" else "≤"
+        return f"{self.name} {sign} {format_value(self.kind.unit, self.allowed)}"
+
+    @property
+    def expression(self) -> str:
+        """The limit as `--openenv-slo` reads it back: "total_p99<=2.5s"."""
+        unit = "s" if self.kind.unit == "seconds" else ""
+        return f"{self.name}{self.kind.direction}{format_number(self.allowed)}{unit}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """A set of limits, for every curve or for those of one `wait` (seconds) or `mode`."""
+
+    limits: tuple[Limit, ...] = ()
+    wait: float | None = None
+    mode: str | None = None
+
+    def limit(self, name: str) -> Limit | None:
+        """Return the limit of that name, or None where it is not set."""
+        return next((limit for limit in self.limits if limit.name == name), None)
+
+    @property
+    def asked(self) -> tuple[Limit, ...]:
+        """The limits somebody wrote; those that hold by default for an endpoint only say when a cell passes."""
+        return tuple(limit for limit in self.limits if limit.source != "default")
+
+    def selects(self, wait: float | None, mode: str) -> bool:
+        """Say whether these limits apply to the curve of that wait (None: it has none) and mode."""
+        if self.mode is not None and self.mode != mode:
+            return False
+        return self.wait is None or (wait is not None and math.isclose(self.wait, wait, rel_tol=1e-9))
+
+
+def make_limit(name: str, value: object, source: str = "mark") -> Limit:
+    """Check one limit by name and value.
+
+    Raises:
+        GrammarError: nobody measures a limit of that name, or the value is out of range.
+    """
+    kind = LIMITS.get(name)
+    if kind is None:
+        raise GrammarError(f"{shown(name)} is no limit anybody measures{nearest(name, LIMITS)}")
+    return Limit(name, kind.parse(value), source)
+
+
+_EXPRESSION = re.compile(r"([^\s<>=≤≥:!]+)\s*([<>=≤≥:!]+)\s*(.*)", re.DOTALL)
+
+
+def parse_slo_expression(text: object, source: str = "command line") -> Limit:
+    """Parse one limit: "max_batch>=512", "success>=95%", "total_p99<=2s".
+
+    Raises:
+        GrammarError: not NAME>=VALUE or NAME<=VALUE, an unknown limit, or an operator that does not fit it.
+    """
+    match = _EXPRESSION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise GrammarError(f'a limit is written like "total_p99<=2s" or "max_batch>=64", got {shown(text)}')
+    name, operator, value = match.groups()
+    kind = LIMITS.get(name)
+    if kind is None:
+        return make_limit(name, value)
+    if {"≥": ">=", "≤": "<="}.get(operator, operator) != kind.direction:
+        bound = "a lower" if kind.direction == ">=" else "an upper"
+        raise GrammarError(f"{name} is {bound} limit, got {shown(operator)}; write for example {kind.example}")
+    return make_limit(name, value, source)
+
+
+def merge(*slos: Slo) -> Slo:
+    """Combine limits given nearest first: the nearest wins per limit; order is that of `LIMITS`."""
+    found: dict[str, Limit] = {}
+    for slo in slos:
+        for limit in slo.limits:
+            found.setdefault(limit.name, limit)
+    return Slo(tuple(found[name] for name in LIMITS if name in found))
+
+
+def select(slos: Iterable[Slo], wait: float | None, mode: str) -> Slo:
+    """Return the limits of one curve: those that select it, merged, nearest first."""
+    return merge(*(slo for slo in slos if slo.selects(wait, mode)))
+
+
+NOT_COMPARED = frozenset({"hosts", "latency_factor"})
+"""Limits that are no measured figure of their own."""
+
+METRICS = {name: kind for name, kind in LIMITS.items() if name not in NOT_COMPARED}
+"""What two runs are compared by; `direction` of a kind says which way is better."""
+
+_CHANGE = re.compile(r"([^\s:+\-−]+)\s*:\s*([+\-−]?)\s*(\S.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class FailOn:
+    """A change that is too much: `change` is a fraction of the baseline (`relative`) or in the metric's unit.
+
+    Its sign is that of a change for the worse: below 0 where more is better, above 0 where less is.
+    """
+
+    metric: str
+    change: float
+    relative: bool
+
+    @property
+    def kind(self) -> LimitKind:
+        """The unit and the direction of the metric."""
+        return METRICS[self.metric]
+
+    @property
+    def text(self) -> str:
+        """The expression that reads back as this value: "max_batch:-10%", "total_p99:+200ms"."""
+        sign = "-" if higher_is_better(self.metric) else "+"
+        size = abs(self.change)
+        if self.relative:
+            return f"{self.metric}:{sign}{size * 100:.10g}%"
+        if self.kind.unit != "seconds":
+            return f"{self.metric}:{sign}{format_number(size)}"
+        return f"{self.metric}:{sign}{f'{size * 1000:.10g}ms' if size < 1 else f'{format_number(size)}s'}"
+
+    def allowed(self, baseline: float) -> float:
+        """Return the worst value that is still allowed, in the metric's unit; it may be reached, not passed."""
+        return baseline + (abs(baseline) * self.change if self.relative else self.change)
+
+    def is_broken(self, baseline: float, now: float) -> bool:
+        """Say whether a value is worse than this change allows."""
+        allowed = self.allowed(baseline)
+        if math.isclose(now, allowed, rel_tol=1e-9, abs_tol=1e-12):
+            return False
+        return now < allowed if higher_is_better(self.metric) else now > allowed
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def higher_is_better(metric: str) -> bool:
+    """Say which way a metric of `METRICS` is better."""
+    return METRICS[metric].direction == ">="
+
+
+def parse_fail_on(expressions: str | Iterable[str]) -> tuple[FailOn, ...]:
+    """Parse expressions, several joined by commas: "max_batch:-10%,total_p99:+200ms".
+
+    A percentage is one of the baseline's value; a plain number is in the metric's unit, a time needs its unit.
+    A metric may have one of each, and then fails on either; of two alike the last counts.
+
+    Raises:
+        GrammarError: an unknown metric, a direction that is no worsening, or a change that nothing can exceed.
+    """
+    texts = [expressions] if isinstance(expressions, str) else expressions
+    found: dict[tuple[str, bool], FailOn] = {}
+    for text in (piece for line in texts for piece in line.split(",")):
+        one = _parse_one(text.strip())
+        found[one.metric, one.relative] = one
+    return tuple(found.values())
+
+
+def _parse_one(text: str) -> FailOn:
+    match = _CHANGE.fullmatch(text)
+    if match is None:
+        example = 'a change that fails is written like "max_batch:-10%" or "total_p99:+15%"'
+        raise GrammarError(f"{example}, got {shown(text)}")
+    name, sign, amount = match.groups()
+    if name in NOT_COMPARED:
+        instead = "total_p99" if name == "latency_factor" else "max_batch"
+        raise GrammarError(f"{name} is a limit and not a figure that is compared; write for example {instead}")
+    if name not in METRICS:
+        raise GrammarError(f"{shown(name)} is nothing that is compared{nearest(name, METRICS)}")
+    worse = "-" if higher_is_better(name) else "+"
+    if sign.replace("−", "-") != worse:
+        better = "higher" if worse == "-" else "lower"
+        raise GrammarError(
+            f"{name}: {better} is better, so {shown(text)} is no regression; write {name}:{worse}{amount}"
+        )
+    size, relative = _amount(name, amount)
+    if relative and worse == "-" and size >= 1:
+        raise GrammarError(f"{shown(text)} can never be exceeded: nothing falls below 0; write less than 100%")
+    return FailOn(name, -size if worse == "-" else size, relative)
+
+
+def _amount(name: str, text: str) -> tuple[float, bool]:
+    """Return the size of a change, and whether it is a fraction of the baseline."""
+    if text.endswith("%"):
+        percent = text[:-1].strip()
+        return (0.0 if _is_zero(percent) else parse_number(percent, what=f"the percentage of {name}") / 100), True
+    if _is_zero(text):
+        return 0.0, False
+    if METRICS[name].unit != "seconds":
+        return parse_number(text, what=f"the change of {name}"), False
+    seconds = parse_seconds(text, what=f"the change of {name}")
+    if re.fullmatch(r"[0-9.eE+]+", text):
+        # "total_p99:+15" is meant as a percentage as often as not, and 15 s would let everything pass.
+        raise GrammarError(f"the change of {name} needs a unit, got {shown(text)}; write {text}% or {text}s")
+    return min(seconds, MAX_SECONDS), False
+
+
+def _is_zero(text: str) -> bool:
+    try:
+        return float(text) == 0
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A run as it was named, and the directory a path in it is relative to."""
+
+    text: str
+    directory: Path
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_reference(text: object, directory: Path) -> Reference:
+    """Check that a run is named at all.
+
+    Raises:
+        GrammarError: it is empty, or no line of text.
+    """
+    if not isinstance(text, str) or not text.strip() or "\0" in text or "\n" in text:
+        raise GrammarError(f'a baseline is a path, a run id, "latest" or a git commit, got {shown(text)}')
+    return Reference(text.strip(), directory)

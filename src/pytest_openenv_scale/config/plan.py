@@ -1,0 +1,113 @@
+"""What will be measured, in which order, under which names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from hashlib import sha256
+
+from pytest_openenv_scale.core.parsing import format_number
+
+from .limits import Slo
+
+FAILURES_THAT_STOP = 2
+"""A curve ends after this many failing batches in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point: `batch` sessions at once, each spending `wait` seconds per step (None: no wait axis)."""
+
+    test: str
+    target: str
+    infrastructure: str
+    mode: str
+    wait: float | None
+    batch: int
+    steps: int
+    arrival: str
+
+    @property
+    def curve(self) -> Curve:
+        """The curve this cell lies on, holding only this cell."""
+        shared = {name: getattr(self, name) for name in _SHARED}
+        return Curve(batches=(self.batch,), **shared)
+
+    @property
+    def id(self) -> str:
+        """A short name, safe in file systems, the same in every run: "3f2a9c41d0-ws-w1-b256"."""
+        return f"{self.curve.id}-b{self.batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The cells of one test and target that differ in batch only; `batches` ascend."""
+
+    test: str
+    target: str
+    infrastructure: str
+    mode: str
+    wait: float | None
+    steps: int
+    arrival: str
+    batches: tuple[int, ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells in the order they are measured: the smallest batch first."""
+        shared = {name: getattr(self, name) for name in _SHARED}
+        return tuple(Cell(batch=batch, **shared) for batch in self.batches)
+
+    @property
+    def id(self) -> str:
+        """A short name, safe in file systems, the same in every run: "3f2a9c41d0-ws-w1"."""
+        identity = json.dumps([getattr(self, name) for name in _SHARED])
+        wait = "" if self.wait is None else f"-w{format_number(self.wait)}"
+        return f"{sha256(identity.encode()).hexdigest()[:10]}-{self.mode}{wait}"
+
+
+_SHARED = tuple(field.name for field in fields(Curve) if field.name != "batches")
+
+
+def grid(batches: Iterable[int], slo: Slo) -> tuple[int, ...]:
+    """Return the batches of a curve, ascending: those asked for and the one a `max_batch` limit names."""
+    limit = slo.limit("max_batch")
+    return tuple(sorted({*batches, *(() if limit is None else (int(limit.allowed),))}))
+
+
+def plan_curves(
+    *,
+    test: str,
+    target: str,
+    infrastructure: str,
+    modes: Sequence[str],
+    waits: Sequence[float],
+    batches: Sequence[int],
+    steps: int,
+    arrival: str,
+    slo_for: Callable[[str, float | None], Slo],
+    wait_axis: bool = True,
+) -> tuple[Curve, ...]:
+    """Lay out the curves of one test on one target: modes in the order given, then waits ascending.
+
+    Without a wait axis (the environment cannot be asked to wait) there is one curve per mode, its wait None.
+    `slo_for(mode, wait)` gives a curve's limits; the N of `max_batch` joins that curve's batches.
+    """
+    axis: Sequence[float | None] = sorted(set(waits)) if wait_axis else [None]
+    return tuple(
+        Curve(test, target, infrastructure, mode, wait, steps, arrival, grid(batches, slo_for(mode, wait)))
+        for mode in dict.fromkeys(modes)
+        for wait in axis
+    )
+
+
+def largest_batch(batches: Iterable[int], slos: Iterable[Slo]) -> int:
+    """Return the most sessions any cell can ask for, known before a server is started."""
+    return max(batch for slo in (Slo(), *slos) for batch in grid(list(batches), slo))
+
+
+def should_stop(passed: Sequence[bool | None]) -> bool:
+    """Say whether a curve ends here: its last two batches failed (None, inconclusive, is no failure)."""
+    last = passed[-FAILURES_THAT_STOP:]
+    return len(last) == FAILURES_THAT_STOP and all(outcome is False for outcome in last)

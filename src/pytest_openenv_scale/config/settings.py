@@ -1,0 +1,180 @@
+"""What a sweep is asked to do: settings with the source of each value, and how a mark outranks them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pytest_openenv_scale.core.parsing import (
+    Arrival,
+    format_number,
+    parse_arrival,
+    parse_batches,
+    parse_count,
+    parse_modes,
+    parse_seconds,
+    parse_waits,
+)
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+
+from .limits import FailOn, Limit, Reference, Slo
+from .workload import ActionSource, parse_action, parse_reset
+
+Source = Literal["command line", "mark", "ini", "default"]
+
+AXES = ("batches", "waits", "modes")
+"""The settings that span the grid; a command line may narrow them without making a mark wrong."""
+
+DEFAULT_STEPS = 1
+
+HTTP_CONNECTIONS = ("session", "request", "shared")
+"""How sessions connect in http mode: one connection each, one per request, or idle ones from a pool."""
+
+WORKLOAD_PARSERS: Mapping[str, Callable[[object, Path], Any]] = MappingProxyType(
+    {
+        "batches": lambda value, directory: parse_batches(value),
+        "waits": lambda value, directory: parse_waits(value),
+        "reps": lambda value, directory: parse_count(value, maximum=1_000, what="reps"),
+        "modes": lambda value, directory: parse_modes(value),
+        "steps": lambda value, directory: parse_count(value, maximum=1_000_000, what="steps"),
+        "arrival": lambda value, directory: parse_arrival(value),
+        "timeout": lambda value, directory: parse_seconds(value, positive=True, what="timeout"),
+        "action": parse_action,
+        "reset": lambda value, directory: parse_reset(value),
+    }
+)
+"""How a value is read that both options and the `scaling` mark take; paths are relative to `directory`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingMark:
+    """The arguments of a `scaling` mark, checked; None where nothing is written. `timeout` is in seconds."""
+
+    batches: tuple[int, ...] | None = None
+    waits: tuple[float, ...] | None = None
+    reps: int | None = None
+    modes: tuple[str, ...] | None = None
+    steps: int | None = None
+    arrival: Arrival | None = None
+    timeout: float | None = None
+    action: ActionSource | None = None
+    reset: Mapping[str, Any] | None = None
+
+    def written(self) -> dict[str, Any]:
+        """Return the arguments that were written, by name."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a sweep is asked to do; `sources` tells where each value came from, by option name.
+
+    `waits`, `timeout` and `soak` are seconds, `processes` None means automatic, `results` and `json` None mean
+    nothing is written there. `slo` holds the limits of command line and ini alike, each with its source.
+    `declared` keeps the axes as they stand without the command line, `given` what the command line said
+    (without secrets), for the command that reruns a curve. `headers` are never shown.
+    """
+
+    targets: tuple[TargetSpec, ...]
+    batches: tuple[int, ...]
+    waits: tuple[float, ...]
+    reps: int
+    modes: tuple[str, ...]
+    steps: int
+    arrival: Arrival
+    timeout: float
+    action: ActionSource | None
+    reset: Mapping[str, Any] | None
+    until_done: bool
+    slo: tuple[Limit, ...]
+    inconclusive: Literal["fail", "warn"]
+    full_grid: bool
+    http_connections: str
+    processes: int | None
+    seed: int
+    note: str | None
+    results: Path | None
+    json: Path | None
+    report: tuple[str, ...]
+    headers: Mapping[str, str] = field(repr=False)
+    sources: Mapping[str, Source]
+    declared: Mapping[str, tuple[Any, ...]] = field(repr=False)
+    given: Mapping[str, tuple[str, ...]] = field(repr=False)
+    baseline: Reference | None = None
+    fail_on: tuple[FailOn, ...] = ()
+    soak: float = 20.0
+
+    def with_mark(self, mark: ScalingMark | None) -> Settings:
+        """Return the settings of one test: what its mark writes outranks ini and default only."""
+        written = mark.written() if mark else {}
+        applied = {name: value for name, value in written.items() if self.sources[name] != "command line"}
+        return replace(
+            self,
+            **applied,
+            sources={name: "mark" if name in applied else source for name, source in self.sources.items()},
+            declared={**self.declared, **{name: written[name] for name in AXES if name in written}},
+        ).with_fitting_steps()
+
+    def with_fitting_steps(self) -> Settings:
+        """Return settings that take one step per line of an action file where nobody wrote `steps`."""
+        if self.sources["steps"] != "default":
+            return self
+        lines = self.action is not None and self.action.kind == "lines"
+        return replace(self, steps=len(self.action.value) if self.action and lines else DEFAULT_STEPS)
+
+    def axis(self, name: str) -> tuple[Any, ...]:
+        """Return every value of an axis that is in force or was declared before the command line narrowed it.
+
+        A limit that selects one of these selects a curve, even if this command line does not measure it.
+        """
+        return tuple(dict.fromkeys((*getattr(self, name), *self.declared.get(name, ()))))
+
+    def slos(self, marks: Iterable[Slo] = ()) -> tuple[Slo, ...]:
+        """Return all limits, nearest first: command line, then the marks, then ini."""
+        first = Slo(tuple(limit for limit in self.slo if limit.source == "command line"))
+        last = Slo(tuple(limit for limit in self.slo if limit.source != "command line"))
+        return tuple(slo for slo in (first, *marks, last) if slo.limits)
+
+
+RERUN_OPTIONS: Sequence[str] = (
+    *("batches", "reps", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
+    *("inconclusive", "full-grid", "http-connections", "processes", "seed", "soak"),
+)
+"""The options a rerun repeats from the command line, besides those that pick the curve."""
+
+
+def rerun_options(settings: Settings, *, target: TargetSpec, mode: str, wait: float | None) -> str:
+    """Return the options that make a command line measure one curve again, quoted for a shell.
+
+    Holds what this command line gave, narrowed to the curve, and no secret: headers, passwords in URLs
+    and secrets in target keys are left out. Empty where the test alone measures that curve.
+    """
+    words = _rerun_target(settings, target)
+    if wait is not None and _narrows(settings, "waits"):
+        words += ["--openenv-waits", format_number(wait)]
+    if _narrows(settings, "modes"):
+        words += ["--openenv-modes", mode]
+    for name in RERUN_OPTIONS:
+        for text in settings.given.get(name, ()):
+            if text.startswith("@"):  # Alone, pytest would take it for a file of its own arguments.
+                words.append(f"--openenv-{name}={text}")
+            else:
+                words += [f"--openenv-{name}", text] if text else [f"--openenv-{name}"]
+    return shlex.join(words)
+
+
+def _rerun_target(settings: Settings, target: TargetSpec) -> list[str]:
+    if "url" in settings.given:
+        return ["--openenv-url", settings.given["url"][0]]
+    if settings.sources["target"] == "command line" or len(settings.targets) > 1:
+        return ["--openenv-target", redact_target(target)]
+    return []
+
+
+def _narrows(settings: Settings, axis: str) -> bool:
+    return settings.sources[axis] == "command line" or len(getattr(settings, axis)) > 1

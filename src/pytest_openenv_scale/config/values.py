@@ -1,0 +1,258 @@
+"""How the text of an option or ini key becomes a value; each raises `GrammarError` and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import nearest, parse_count, parse_header, parse_seconds, shown
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
+
+from .limits import FailOn, Limit, Reference, parse_fail_on, parse_reference, parse_slo_expression
+from .settings import HTTP_CONNECTIONS, WORKLOAD_PARSERS, Source
+
+REPORTS = ("md", "html", "figures", "log")
+_ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value is written: its source, its name in errors, and the directory paths are relative to."""
+
+    source: Source
+    label: str
+    directory: Path
+
+
+Parser = Callable[[Any, Place], Any]
+
+
+def workload(name: str) -> Parser:
+    """Return the parser of a value that the `scaling` mark takes as well."""
+    parse = WORKLOAD_PARSERS[name]
+    return lambda value, place: parse(value, place.directory)
+
+
+def targets(values: Any, place: Place) -> tuple[TargetSpec, ...]:
+    """Parse target specifications, each kept once."""
+    texts: list[str] = [values] if isinstance(values, str) else values
+    if not texts:
+        raise GrammarError('no target is named; write for example "local"')
+    return tuple(dict.fromkeys(parse_target(text) for text in texts))
+
+
+def url(value: Any, place: Place) -> tuple[TargetSpec, ...]:
+    """Parse URLs joined by commas, or `env:FILE`, into one target."""
+    text = value.strip() if isinstance(value, str) else ""
+    file = text.removeprefix("env:").strip() if text.startswith("env:") else None
+    if file is None:
+        spec = parse_target(text) if "://" in text else None
+        problem = shown(value)
+    else:
+        problem = f"OPENENV_URL in {shown(file)}"
+        try:
+            spec = _with_hosts(parse_target(read_variable(file, "OPENENV_URL", place.directory)), file, place.directory)
+        except UnusableUrl:
+            raise
+        except GrammarError:
+            spec = None
+    if spec is None or spec.name != "url":
+        raise GrammarError(f"{problem} is not a URL; write http://host:port or env:FILE")
+    return (spec,)
+
+
+class UnusableUrl(GrammarError):
+    """A file that should hold a URL cannot be read or lacks it."""
+
+
+def read_variable(file: str, variable: str, directory: Path) -> str:
+    """Return a variable of a file of `NAME=value` lines; the last one counts, quotes and comments are dropped.
+
+    Raises:
+        UnusableUrl: the file cannot be read or does not set the variable.
+    """
+    if not file or "\0" in file:
+        raise UnusableUrl('env: names no file; write for example "env:.env"')
+    text = _variables(file, directory).get(variable)
+    if not text:
+        path = directory / Path(file).expanduser()
+        raise UnusableUrl(f"{shown(str(path))} does not set {variable}; write {variable}=URL into it")
+    return text
+
+
+def _with_hosts(spec: TargetSpec, file: str, directory: Path) -> TargetSpec:
+    """Add how many hosts are behind the URL, where the file tells: the scripts of deploy/slurm write NUM_WORKERS."""
+    told = _variables(file, directory).get("NUM_WORKERS", "")
+    if spec.name != "url" or spec.option("hosts") is not None or not re.fullmatch(r"[1-9]\d*", told):
+        return spec
+    return replace(spec, options=tuple(sorted([*spec.options, ("hosts", told)])))
+
+
+def _variables(file: str, directory: Path) -> dict[str, str]:
+    path = directory / Path(file).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UnusableUrl(f"cannot read {shown(str(path))}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UnusableUrl(f"{shown(str(path))} is not UTF-8 text; write OPENENV_URL=URL into it") from None
+    matches = [match for line in lines if (match := _ASSIGNMENT.fullmatch(line.strip()))]
+    return {match[1]: _unquoted(match[2]) for match in matches}
+
+
+def _unquoted(text: str) -> str:
+    quoted = re.fullmatch(r"""(["'])(.*?)\1\s*(?:#.*)?""", text)
+    return quoted[2] if quoted else re.split(r"\s#", text, maxsplit=1)[0].strip()
+
+
+def limits(values: Any, place: Place) -> tuple[Limit, ...]:
+    """Parse limits, several joined by commas; of two with one name the last counts."""
+    found: dict[str, Limit] = {}
+    for text in cast("list[str]", values):
+        for expression in text.split(","):
+            limit = parse_slo_expression(expression, place.source)
+            found[limit.name] = limit
+    return tuple(found.values())
+
+
+def baseline(value: Any, place: Place) -> Reference:
+    """Parse the name of a stored run."""
+    return parse_reference(value, place.directory)
+
+
+def fail_on(values: Any, place: Place) -> tuple[FailOn, ...]:
+    """Parse the changes to fail on."""
+    return parse_fail_on(cast("list[str]", values))
+
+
+def headers(values: Any, place: Place) -> dict[str, str]:
+    """Parse headers; `env:VARIABLE` as a value reads the environment, and is all that ini may hold."""
+    found: dict[str, tuple[str, str]] = {}
+    for text in cast("list[str]", values):
+        name, content = parse_header(text)
+        variable = content.removeprefix("env:").strip() if content.startswith("env:") else None
+        if variable is None and place.source == "ini":
+            raise GrammarError(f'header {name!r} must not hold its value here; write "{name}: env:VARIABLE"')
+        if variable is not None:
+            if not os.environ.get(variable):
+                raise GrammarError(f"header {name!r} reads ${variable}, which is not set; set it or drop the header")
+            name, content = parse_header(f"{name}: {os.environ[variable]}")
+        found[name.lower()] = name, content
+    return dict(found.values())
+
+
+def join_headers(nearest_first: list[Mapping[str, str]]) -> dict[str, str]:
+    """Combine headers of several sources; names are compared without case and the nearest wins."""
+    found: dict[str, tuple[str, str]] = {}
+    for source in nearest_first:
+        for name, content in source.items():
+            found.setdefault(name.lower(), (name, content))
+    return dict(found.values())
+
+
+def choice(*choices: str) -> Parser:
+    """Return a parser that accepts exactly `choices`."""
+
+    def parse(value: Any, place: Place) -> str:
+        if value not in choices:
+            raise GrammarError(f"it must be {' or '.join(choices)}, got {shown(value)}")
+        return value
+
+    return parse
+
+
+def flag(value: Any, place: Place) -> bool:
+    """Accept what pytest has read as true or false."""
+    return bool(value)
+
+
+def processes(value: Any, place: Place) -> int | None:
+    """Parse a number of processes; "auto" is None."""
+    if value == "auto":
+        return None
+    try:
+        return parse_count(value, maximum=256, what="processes")
+    except GrammarError as error:
+        raise GrammarError(f'{error}; write a number or "auto"') from None
+
+
+def seed(value: Any, place: Place) -> int:
+    """Parse a seed."""
+    return parse_count(value, minimum=0, maximum=10**18 - 1, what="the seed")
+
+
+def text(value: Any, place: Place) -> str:
+    """Parse text that is not empty."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise GrammarError(f"it must be text that is not empty, got {shown(value)}")
+    return value.strip()
+
+
+def directory(value: Any, place: Place) -> Path | None:
+    """Parse a directory; "none" is None."""
+    name = text(value, place)
+    return None if name == "none" else place.directory / Path(name).expanduser()
+
+
+def file(value: Any, place: Place) -> Path:
+    """Parse the name of a file to write."""
+    path = place.directory / Path(text(value, place)).expanduser()
+    if path.is_dir():
+        raise GrammarError(f"{shown(str(path))} is a directory; write the name of a file")
+    return path
+
+
+def reports(value: Any, place: Place) -> tuple[str, ...]:
+    """Parse the reports to render; "none" is empty."""
+    return parse_reports(value)
+
+
+def parse_reports(value: str | list[str]) -> tuple[str, ...]:
+    """Return the names of reports, each once; "none" alone is empty.
+
+    Raises:
+        GrammarError: there is no such report.
+    """
+    items = [str(item).strip() for item in (value.split(",") if isinstance(value, str) else value)]
+    if items == ["none"]:
+        return ()
+    for item in items:
+        if item not in REPORTS:
+            raise GrammarError(f"there is no report {shown(item)}{nearest(item, (*REPORTS, 'none'))}")
+    return tuple(dict.fromkeys(items))
+
+
+def soak(value: Any, place: Place) -> float:
+    """Parse how long the endurance test lasts, in seconds; 0 leaves it out."""
+    return parse_seconds(value, what="the soak")
+
+
+PARSERS: Mapping[str, Parser] = MappingProxyType(
+    {
+        **{name: workload(name) for name in WORKLOAD_PARSERS},
+        "target": targets,
+        "url": url,
+        "until-done": flag,
+        "slo": limits,
+        "inconclusive": choice("fail", "warn"),
+        "full-grid": flag,
+        "http-connections": choice(*HTTP_CONNECTIONS),
+        "processes": processes,
+        "seed": seed,
+        "header": headers,
+        "note": text,
+        "results": directory,
+        "json": file,
+        "report": reports,
+        "soak": soak,
+        "baseline": baseline,
+        "fail-on": fail_on,
+    }
+)
+"""How each option is read, by its name in the table."""

@@ -1,0 +1,316 @@
+"""What a session says: actions and reset data as a person writes them, and from where each session takes its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.own_process import import_named
+from pytest_openenv_scale.core.parsing import parse_json, shown
+
+_WAIT, _SEED = "$wait", "$seed"
+_DEPTH = 12
+
+
+class WorkloadError(ValueError):
+    """No action can be made, or a callable cannot be imported or fails; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the sessions of a sweep say.
+
+    `actions` holds one action for every step, or one per step (the last is repeated beyond its end);
+    `function` is "module:function", called with `(session, step)`, both counted from 0. The string
+    "$wait" in an action stands for the cell's wait in seconds; `waits` tells whether the wait means
+    anything. "$seed" in the reset data stands for a seed of the session's own. `source` says where the
+    actions come from.
+    """
+
+    actions: tuple[Mapping[str, Any], ...] = ()
+    function: str | None = None
+    reset: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    waits: bool = True
+    source: str = "default"
+
+    @property
+    def seeded(self) -> bool:
+        """Whether each session resets with a seed of its own."""
+        return _mentions(self.reset, _SEED)
+
+    def reset_data(self, seed: int) -> Mapping[str, Any]:
+        """Return the reset data of the session with this seed."""
+        return cast("Mapping[str, Any]", _fill(self.reset, _SEED, seed))
+
+    def maker(self, wait: float | None) -> Callable[[int, int], Mapping[str, Any]]:
+        """Return `(session, step) -> action` for a cell.
+
+        Raises:
+            WorkloadError: the callable cannot be imported; calling the result raises it too, if the
+                callable fails or returns no mapping, or one that JSON cannot hold.
+        """
+        if self.function is None:
+            filled = [_fill_wait(action, wait) for action in self.actions]
+            return lambda session, step: filled[min(step, len(filled) - 1)]
+        function = import_callable(self.function)
+
+        def make(session: int, step: int) -> Mapping[str, Any]:
+            try:
+                action = function(session, step)
+            except Exception as error:
+                raise WorkloadError(
+                    f"{self.function}({session}, {step}) raised {type(error).__name__}: {error}"
+                ) from error
+            if not isinstance(action, Mapping):
+                raise WorkloadError(
+                    f"{self.function}({session}, {step}) returned {type(action).__name__}; return the action as a dict"
+                )
+            filled = cast("Mapping[str, Any]", _fill_wait(action, wait))
+            try:
+                json.dumps(filled, allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise WorkloadError(
+                    f"{self.function}({session}, {step}) returned what JSON cannot hold: {error}"
+                ) from None
+            return filled
+
+        return make
+
+
+def import_callable(reference: str) -> Callable[[int, int], Any]:
+    """Import "module:function".
+
+    Raises:
+        WorkloadError: the module does not import, or has no such callable.
+    """
+    module_name, _, path = reference.partition(":")
+    try:
+        found: Any = import_named(module_name)
+    except Exception as error:
+        raise WorkloadError(
+            f"action {reference}: {module_name} does not import ({type(error).__name__}: {error})"
+        ) from None
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        raise WorkloadError(f"action {reference}: {module_name} has no function {path}")
+    return found
+
+
+def make_workload(
+    schema: Mapping[str, Any] | None, action: ActionSource | None, reset: Mapping[str, Any] | None
+) -> Workload:
+    """Decide what sessions say from what a person wrote, else from the action schema of `/schema`.
+
+    `schema` is the JSON schema of the action, None where the server has no `/schema`.
+
+    Raises:
+        WorkloadError: no action was given and none can be made from the schema.
+    """
+    data = dict(reset or {})
+    if action is not None:
+        if action.kind == "callable":
+            return Workload(function=action.value, reset=data, source=action.value)
+        actions = action.value if action.kind == "lines" else (action.value,)
+        return Workload(tuple(actions), None, data, _mentions(actions, _WAIT), "the action given")
+    if schema is None:
+        return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
+    properties = schema.get("properties")
+    minimal = minimal_value(schema)
+    if not isinstance(minimal, dict):
+        raise WorkloadError("no action can be made from /schema (it is not an object); write one with --openenv-action")
+    made = cast("dict[str, Any]", minimal)
+    waits = isinstance(properties, Mapping) and "wait_seconds" in properties
+    if waits:
+        made["wait_seconds"] = _WAIT
+    return Workload((made,), None, data, waits, "/schema")
+
+
+def minimal_value(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
+    """Return the smallest value a JSON schema admits: required fields only, defaults and examples first.
+
+    Raises:
+        WorkloadError: the schema nests too deeply or a reference in it leads nowhere.
+    """
+    root = schema if root is None else root
+    if depth > _DEPTH:
+        raise WorkloadError("no action can be made from /schema (it nests too deeply); write one with --openenv-action")
+    if "$ref" in schema:
+        return minimal_value(_resolve(str(schema["$ref"]), root), root, depth + 1)
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    for key in ("examples", "enum"):
+        if schema.get(key):
+            return schema[key][0]
+    if schema.get("allOf"):
+        merged: dict[str, Any] = {}
+        for part in schema["allOf"]:
+            value = minimal_value(part, root, depth + 1)
+            if isinstance(value, dict):
+                merged.update(cast("dict[str, Any]", value))
+            elif len(schema["allOf"]) == 1:
+                return value
+        return merged
+    for key in ("anyOf", "oneOf"):
+        if schema.get(key):
+            return minimal_value(schema[key][0], root, depth + 1)
+    return _of_type(schema, root, depth)
+
+
+def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = cast("list[str]", kind)[0] if kind else None
+    if kind == "object" or "properties" in schema:
+        properties = cast("Mapping[str, Mapping[str, Any]]", schema.get("properties") or {})
+        return {name: minimal_value(properties.get(name, {}), root, depth + 1) for name in schema.get("required") or ()}
+    if kind in ("number", "integer"):
+        return _number(schema, whole=kind == "integer")
+    if kind == "string":
+        return _string(schema)
+    if kind == "boolean":
+        return False
+    if kind == "array":
+        items = cast("Mapping[str, Any]", schema.get("items") or {})
+        return [minimal_value(items, root, depth + 1) for _ in range(min(int(schema.get("minItems") or 0), 64))]
+    return None if kind == "null" else {}
+
+
+def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
+    low, above = _bound(schema, "minimum"), _bound(schema, "exclusiveMinimum")
+    high, below = _bound(schema, "maximum"), _bound(schema, "exclusiveMaximum")
+    least = max((bound for bound in (low, above) if bound is not None), default=None)
+    most = min((bound for bound in (high, below) if bound is not None), default=None)
+    value = 0.0
+    if least is not None and (value < least or value == above):
+        value = least if least != above else least + 1 if most is None or whole else (least + most) / 2
+    if most is not None and (value > most or value == below):
+        value = most if most != below else most - 1 if least is None or whole else (least + most) / 2
+    return math.ceil(value) if whole else value
+
+
+def _bound(schema: Mapping[str, Any], name: str) -> float | None:
+    value = schema.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _string(schema: Mapping[str, Any]) -> str:
+    least = int(schema.get("minLength") or 0)
+    most = schema.get("maxLength")
+    text = "hello" if most is None or most >= 5 else "x" * most
+    return text.ljust(least, "x")
+
+
+def _resolve(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Any = root
+    for part in filter(None, reference.removeprefix("#").split("/")):
+        name = part.replace("~1", "/").replace("~0", "~")
+        found = cast("Mapping[str, Any]", found).get(name) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        raise WorkloadError(
+            f"no action can be made from /schema ({reference} leads nowhere); write one with --openenv-action"
+        )
+    return cast("Mapping[str, Any]", found)
+
+
+def _fill_wait(action: Any, wait: float | None) -> Any:
+    return _fill(action, _WAIT, 0.0 if wait is None else wait)
+
+
+def _fill(value: Any, name: str, meaning: Any) -> Any:
+    """Return the value with `meaning` wherever the text `name` stands alone."""
+    if value == name:
+        return meaning
+    if isinstance(value, Mapping):
+        return {key: _fill(item, name, meaning) for key, item in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_fill(item, name, meaning) for item in cast("list[Any]", value)]
+    return value
+
+
+def _mentions(value: Any, name: str) -> bool:
+    if isinstance(value, Mapping):
+        return any(_mentions(item, name) for item in cast("Mapping[str, Any]", value).values())
+    if isinstance(value, list | tuple):
+        return any(_mentions(item, name) for item in cast("list[Any]", value))
+    return value == name
+
+
+MAX_ACTION_BYTES = 16 * 1024 * 1024
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSource:
+    """Where actions come from.
+
+    By `kind`, `value` is one action for every step ("json", an object), one action per step ("lines", a
+    tuple of objects), or the text "module:function" of what load processes import and call with
+    `(session, step)` ("callable"). The string "$wait" inside an action stands for the cell's wait.
+    """
+
+    kind: Literal["json", "lines", "callable"]
+    value: Any
+
+
+def parse_action(value: object, directory: Path = Path()) -> ActionSource:
+    """Parse an action: a JSON object or a mapping, "@file.jsonl" below `directory`, or "module:function".
+
+    Raises:
+        GrammarError: none of these, or the file cannot be read or has a line that is not a JSON object.
+    """
+    if isinstance(value, ActionSource):
+        return value
+    text = value.strip() if isinstance(value, str) else None
+    if text is not None and text.startswith("@"):
+        return ActionSource("lines", _read_lines(text[1:].strip(), directory))
+    if text is not None and _REFERENCE.fullmatch(text):
+        return ActionSource("callable", text)
+    if callable(value):
+        raise GrammarError(
+            f'a function is named "module:function" so that load processes import it, got {shown(value)}'
+        )
+    if text is not None and not text.startswith("{"):
+        raise GrammarError(f'an action is a JSON object, "@file.jsonl" or "module:function", got {shown(value)}')
+    return ActionSource("json", _object(value, "an action"))
+
+
+def parse_reset(value: object) -> dict[str, Any]:
+    """Parse the data of a reset: a JSON object or a mapping, for example {"seed": 1}."""
+    return _object(value, "reset data")
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    found = parse_json(value, what)
+    if not isinstance(found, dict):
+        raise GrammarError(f"{what} must be a JSON object, got {shown(value)}; write for example '{{\"seed\": 1}}'")
+    return cast("dict[str, Any]", found)
+
+
+def _read_lines(name: str, directory: Path) -> tuple[dict[str, Any], ...]:
+    if not name or "\0" in name:
+        raise GrammarError('an action file has no name; write for example "@actions.jsonl"')
+    path = directory / name
+    try:
+        if path.stat().st_size > MAX_ACTION_BYTES:
+            raise GrammarError(f"action file {shown(name)} is larger than {MAX_ACTION_BYTES >> 20} MiB; shorten it")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise GrammarError(f"cannot read action file {shown(str(path))}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise GrammarError(f"action file {shown(name)} is not UTF-8 text; write one JSON object per line") from None
+    actions = tuple(
+        _object(line, f"line {number} of action file {shown(name)}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    )
+    if not actions:
+        raise GrammarError(f"action file {shown(name)} is empty; write one JSON object per line, one line per step")
+    return actions

@@ -1,0 +1,29 @@
+"""The errors that more than one package raises or reports; each message is one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TargetError(Exception):
+    """A target could not be started, reached or used.
+
+    The first line of the message says what was wrong and what to write or do instead; the tail of the
+    server's log may follow on further lines.
+    """
+
+
+class GrammarError(ValueError):
+    """A value that does not parse: one line saying what was wrong and what to write instead."""
+
+
+class RunError(Exception):
+    """A run directory that cannot be written, read or found: one line saying which, why and what to do."""
+
+
+class PartlyCollectedError(TargetError):
+    """Some leftovers could be removed, whose `lines` are these, and others not: `problems` says which and why."""
+
+    def __init__(self, lines: Sequence[str], problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.lines, self.problems = tuple(lines), tuple(problems)

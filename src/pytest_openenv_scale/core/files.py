@@ -1,0 +1,171 @@
+"""Files of several processes: replaced at once, locked as long as their holder lives, and what a process said last."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import RunError
+
+_holder: list[int] = []
+"""The thread of this process that measures, if one does."""
+
+
+@contextmanager
+def exclusive(path: Path) -> Generator[None]:
+    """Hold the lock of a file while the block runs, waiting for whoever has it."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Held:
+    """A lock kept for a lifetime: whoever asks `is_held` can tell whether its holder still lives."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Give the lock up; doing so twice is harmless."""
+        self._file.close()
+
+
+def is_held(path: Path) -> bool:
+    """Say whether a living process holds the lock of a file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@contextmanager
+def measure_lock(on_wait: Callable[[str], None] | None = None) -> Generator[None]:
+    """Let one process of this user on this machine measure at a time; others wait for it.
+
+    `on_wait` is told, once, who is waited for.
+
+    Raises:
+        RunError: this thread measures already (it would wait for itself), or the lock cannot be made.
+    """
+    if threading.get_ident() in _holder:
+        raise RunError("a sweep is running already in this process; wait for it before starting the next")
+    path = Path(tempfile.gettempdir()) / f"openenv-scale-{os.getuid()}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise RunError(f"measurements cannot be kept apart: {path}: {error.strerror}; set TMPDIR") from None
+    with os.fdopen(descriptor, "r+b", buffering=0):
+        _wait_for(descriptor, on_wait)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        _holder.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            _holder.remove(threading.get_ident())
+
+
+def _wait_for(descriptor: int, on_wait: Callable[[str], None] | None) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if on_wait is not None:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
+            on_wait(f"waiting for another measurement on this machine (process {holder or 'unknown'})")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+_TAIL_BYTES = 64 * 1024
+_LONGEST = 300
+_TRACEBACK = "Traceback (most recent call last):"
+_IGNORED = "Exception ignored"
+
+
+def in_words(returncode: int) -> str:
+    """Say what a return code of `subprocess` means."""
+    if returncode >= 0:
+        return f"exited with code {returncode}"
+    try:
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"killed by signal {-returncode}"
+
+
+def read_tail(descriptor: int, since: int = 0) -> bytes:
+    """Return the last 64 KiB of an open file, nothing of it from before the position `since`."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, _TAIL_BYTES, max(since, size - _TAIL_BYTES))
+
+
+class ErrorOutput:
+    """What a process writes to standard error: a file without a name, `file`, of which only the end is ever read."""
+
+    def __init__(self) -> None:
+        self.file = _unnamed_file()
+
+    def text(self) -> str:
+        """Return the end of it."""
+        return read_tail(self.file.fileno()).decode(errors="replace")
+
+    def reason(self) -> str | None:
+        """Return the line that says why the process ended, None where it said nothing."""
+        return reason_in(self.text())
+
+    def close(self) -> str:
+        """Let go of the file and return the end of it; nothing where that was done before."""
+        said = "" if self.file.closed else self.text()
+        self.file.close()
+        return said
+
+
+def _unnamed_file() -> BinaryIO:
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def reason_in(text: str) -> str | None:
+    """Return the exception that ended a process, of what it wrote last; else the last line, else None.
+
+    A message of several lines gives its first, at most 300 characters of it.
+    """
+    lines = text.splitlines()
+    for number in range(len(lines) - 1, -1, -1):
+        ignored = number > 0 and lines[number - 1].startswith(_IGNORED)
+        if lines[number] == _TRACEBACK and not ignored:
+            told = next((line for line in lines[number + 1 :] if line and not line[0].isspace()), None)
+            if told is not None:
+                return told[:_LONGEST]
+    return next((line.strip()[:_LONGEST] for line in reversed(lines) if line.strip()), None)
+
+
+def replace_file(path: Path, content: str) -> Path:
+    """Write a file and return its path; its directory is made where it is missing.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content.encode("utf-8", "replace"))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise RunError(f"the report cannot be written: {path}: {error.filename} is a file, not a folder") from None
+    except OSError as error:
+        raise RunError(f"the report cannot be written: {path}: {error.strerror}") from None
+    return path

@@ -1,0 +1,142 @@
+"""Numbers as people read them, the same in every report; a missing value is an en dash, never 0."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Unit = Literal["sessions", "fraction", "seconds", "factor", "per second", "hosts", "sessions per core"]
+MISSING = "–"
+
+_DIVISORS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration given in seconds with its unit: "850 µs", "12 ms", "1.03 s", "61.5 s"."""
+    if value is None:
+        return MISSING
+    unit = _unit(value)
+    return f"{_scaled(value, unit)} {unit}"
+
+
+def seconds_pair(first: float | None, second: float | None) -> str:
+    """Return two durations given in seconds in one unit, that of the larger: "9 / 14 ms", "1.00 / 1.01 s"."""
+    known = [value for value in (first, second) if value is not None]
+    if not known:
+        return MISSING
+    unit = _unit(max(known, key=abs))
+    texts = [MISSING if value is None else _scaled(value, unit) for value in (first, second)]
+    return f"{texts[0]} / {texts[1]} {unit}"
+
+
+def _unit(value: float) -> str:
+    size = abs(value)
+    if size == 0 or size < 0.9995e-3:
+        return "ms" if size == 0 else "µs"
+    return "ms" if size < 0.9995 else "s"
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Return a value in `unit`: whole milliseconds from 10 up, three digits of seconds below 100."""
+    number = value / _DIVISORS[unit]
+    size = abs(number)
+    if unit == "s":
+        return f"{number:.2f}" if size < 9.995 else f"{number:.1f}" if size < 999.95 else f"{number:,.0f}"
+    return f"{number:.1f}" if unit == "ms" and 0 < size < 9.95 else f"{number:.0f}"
+
+
+def percent(fraction: float | None) -> str:
+    """Return a share of 1 as "78.1 %", rounded down: 100.0 % means all of them."""
+    return MISSING if fraction is None else f"{percent_number(fraction)} %"
+
+
+def percent_number(fraction: float | None) -> str:
+    """Return a share of 1 as "78.1", without the sign, rounded down; for a column headed %."""
+    return MISSING if fraction is None else f"{math.floor(fraction * 1000 + 1e-9) / 10:.1f}"
+
+
+def rate(value: float | None) -> str:
+    """Return a number per second in three digits or more: "0.78", "17.6", "119", "1,240"."""
+    if value is None:
+        return MISSING
+    size = abs(value)
+    return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:,.0f}"
+
+
+def count(value: int | None) -> str:
+    """Return a whole number with thousands separated: "16,384"."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def count_of(value: int, noun: str) -> str:
+    """Return a number and its noun: "1 session", "1,024 sessions"."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def number(value: float | None) -> str:
+    """Return a number in three digits without trailing zeros: "64", "10.7"."""
+    return MISSING if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def size(value: int | None) -> str:
+    """Return bytes with a decimal unit: "850 kB", "1.2 GB"."""
+    if value is None:
+        return MISSING
+    scaled, unit = float(value), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if abs(scaled) < 999.5:
+            break
+        scaled, unit = scaled / 1000, larger
+    return f"{scaled:.1f} {unit}" if unit != "B" and scaled < 9.95 else f"{scaled:.0f} {unit}"
+
+
+def few(values: int, statistic: str) -> str:
+    """Say that a percentile rests on few values: " (p99 of 24 ≈ max)"; nothing where there are enough."""
+    enough = 100 // (100 - int(statistic.removeprefix("p")))
+    return "" if values >= enough else f" ({statistic} of {values} ≈ max)"
+
+
+def several(numbers: list[int]) -> str:
+    """Return whole numbers as a list for people: "32", "32 and 64", "32, 64 and 128"."""
+    texts = [count(value) for value in numbers]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def observed(unit: Unit, value: float, allowed: float) -> str:
+    """Return a measured value in its unit, with digits enough that it does not read like the allowed one."""
+    match unit:
+        case "fraction":
+            return percent(value)
+        case "seconds":
+            return _told_apart(value, allowed)
+        case "per second":
+            return f"{rate(value)}/s"
+        case "sessions" | "hosts":
+            return count(int(value))
+        case "factor" | "sessions per core":
+            return number(value)
+
+
+def _told_apart(value: float, allowed: float) -> str:
+    usual = seconds(value)
+    if usual != seconds(allowed) or value == allowed:
+        return usual
+    unit = _unit(value)
+    shown = (f"{value / _DIVISORS[unit]:.{digits}f}" for digits in range(2, 12))
+    limit = allowed / _DIVISORS[unit]
+    return next((f"{text} {unit}" for text in shown if float(text) != round(limit, 11)), usual)
+
+
+def format_value(unit: Unit, value: float) -> str:
+    """Return a number with its unit: 95 %, 2.5 s, 250 ms, 64 (sessions and factors bare), 31.2/s."""
+    match unit:
+        case "fraction":
+            return f"{value * 100:.4g} %"
+        case "seconds":
+            return f"{value:.4g} s" if value >= 1 else f"{value * 1000:.4g} ms"
+        case "per second":
+            return f"{value:.4g}/s"
+        case "sessions" | "hosts":
+            return f"{value:.0f}"
+        case _:
+            return f"{value:.4g}"

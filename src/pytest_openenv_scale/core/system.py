@@ -1,0 +1,60 @@
+"""What this machine and this installation offer: cores, addresses, descriptors, and what an extra brings."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from importlib.util import find_spec
+
+_OPEN_MAX = 10_240
+"""What macOS lets any process have."""
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors a load process may open: it raises its soft limit to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        return hard
+    reached = raise_descriptor_limit()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return reached
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of descriptors to the hard one, or as far as the system lets it; returns what it is then.
+
+    macOS says "infinity" and means less, how much less only trying tells: at most 1,048,576 and at least half of
+    what could be had.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = [hard] if hard != resource.RLIM_INFINITY else [1 << power for power in range(20, 13, -1)] + [_OPEN_MAX]
+    for limit in wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            return limit
+    return soft
+
+
+_EXTRAS = {"plotnine": "figures", "pandas": "figures", "pytest_asyncio": "asyncio"}
+
+
+def missing(module: str) -> str | None:
+    """Return the command that installs a module's extra; None where the module is there. Nothing is imported."""
+    return None if find_spec(module) else f"pip install 'pytest-openenv-scale[{_EXTRAS[module]}]'"
+
+
+def cannot_draw() -> str | None:
+    """Return why no figure can be drawn here and what to install, in one line; None where they can be."""
+    install = missing("plotnine")
+    return install and f"figures need plotnine: {install}"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process, and the load processes it starts, may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,151 @@
+"""Targets as people write them, `NAME[:ARGUMENT][,key=value…]` or URLs: parsed, and shown without secrets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from .errors import GrammarError
+from .parsing import USERINFO, shown
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE)
+_NEXT_URL = re.compile(r",\s*(?=(?:https?|wss?)://)", re.IGNORECASE)
+_NEXT_OPTION = re.compile(r",(?=\s*[A-Za-z_][A-Za-z0-9_.-]*\s*=)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FLAG = re.compile(r",\s*temporary\s*(?=,|$)")
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """A target as asked for: `NAME[:ARGUMENT][,key=value…]`, options sorted by key.
+
+    The name of a given URL is "url" and its argument the URL, or several joined by commas. The text of a
+    specification may hold secrets; `redact_target` gives the text that may be shown, as the repr does.
+    """
+
+    name: str
+    argument: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of a "url" target; empty for every other target."""
+        return tuple(_NEXT_URL.split(self.argument)) if self.name == "url" and self.argument else ()
+
+    def option(self, key: str) -> str | None:
+        """Return the text of one option, or None where it was not given."""
+        return dict(self.options).get(key)
+
+    def __str__(self) -> str:
+        head = self.argument or "" if self.name == "url" else self.name
+        if self.name != "url" and self.argument is not None:
+            head += f":{self.argument}"
+        return ",".join([head, *(f"{key}={value}" for key, value in self.options)])
+
+    def __repr__(self) -> str:
+        return f"<TargetSpec {redact_target(self)}>"
+
+
+def parse_target(value: object) -> TargetSpec:
+    """Parse `NAME[:ARGUMENT][,key=value…]` or `URL[,URL…][,key=value…]`; `,temporary` is short for `,temporary=yes`.
+
+    A comma inside a URL belongs to it unless `key=` or a new scheme follows.
+    """
+    if isinstance(value, TargetSpec):
+        return value
+    text = value.strip() if isinstance(value, str) else ""
+    if not text or _CONTROL.search(text):
+        raise GrammarError(f'a target must be one line of text, got {shown(value)}; write for example "local"')
+    if not _SCHEME.match(text):
+        text = _FLAG.sub(",temporary=yes", text)
+    head, *pieces = _NEXT_OPTION.split(text)
+    if _SCHEME.match(text):
+        urls = ",".join(_check_url(url.strip()) for url in _NEXT_URL.split(head))
+        return TargetSpec("url", urls, _target_options(pieces))
+    head, *stray = head.split(",")
+    name, colon, argument = (part.strip() for part in head.partition(":"))
+    _refuse_stray(stray)
+    if not _NAME.fullmatch(name) or name in ("localhost", "url"):
+        host = re.match(r"[\w.-]+:[0-9]+", head) or re.match(r"[\w-]+(\.[\w-]+)+(?=/|$)", head)
+        hint = f'; for a server that runs already write "http://{head}"' if host else '; write "local" or a URL'
+        raise GrammarError(f"a target must be NAME[:ARGUMENT][,key=value…] or a URL, got {shown(text)}{hint}")
+    if colon and not argument:
+        raise GrammarError(f"target {name!r} has nothing after its colon; write {name!r} or {name}:ARGUMENT")
+    return TargetSpec(name, argument or None, _target_options(pieces))
+
+
+def _target_options(pieces: list[str]) -> tuple[tuple[str, str], ...]:
+    options: dict[str, str] = {}
+    for piece in pieces:
+        key, _, text = (part.strip() for part in piece.partition("="))
+        if _NEXT_URL.search(piece):
+            raise GrammarError(f"URLs come before keys; move the URL in front of {key}=")
+        if "," in text and key.startswith("env."):
+            raise GrammarError(f"the value of target key {key!r} has a comma, which ends a value; leave it out")
+        _refuse_stray(text.split(",")[1:])
+        if key in options:
+            raise GrammarError(f"target key {key!r} is given twice; write it once")
+        if not text and not key.startswith("env."):
+            raise GrammarError(f"target key {key!r} has no value; write {key}=VALUE")
+        options[key] = text
+    return tuple(sorted(options.items()))
+
+
+def _refuse_stray(pieces: list[str]) -> None:
+    if pieces:
+        raise GrammarError(f"a target's settings are written key=value, got {shown(pieces[0].strip())}")
+
+
+def _check_url(url: str) -> str:
+    problem = "it contains a space" if re.search(r"\s", url) else ""
+    try:
+        parts = urlsplit(url)
+        problem = problem or ("" if parts.hostname else "it names no host")
+        problem = problem or ("its port is no number from 1 to 65535" if parts.port == 0 else "")
+    except ValueError as error:
+        port = "port" in str(error).lower()
+        problem = "its port is no number from 1 to 65535" if port else "its host cannot be read"
+    if problem or url.endswith(","):
+        problem = problem or "it ends with a comma"
+        raise GrammarError(f"{shown(redact_url(url))} is not a URL: {problem}; write http://host:port/prefix")
+    return url
+
+
+def redact_url(url: str) -> str:
+    """Return the URL without userinfo, without the values of its query and without its fragment."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return USERINFO.sub(r"\1", url.partition("?")[0])
+    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&") if pair)
+    netloc = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=netloc, query=query, fragment="").geturl()
+
+
+def names_secret(name: str) -> bool:
+    """Say whether a setting of this name may hold a secret: API_KEY, token, password and the like."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def redact_target(spec: TargetSpec) -> str:
+    """Return the canonical text of a target without userinfo, query values or secrets in `env.NAME=`.
+
+    What a provider is given is its own: there a secret may have any key.
+    """
+    argument = spec.argument and USERINFO.sub(r"\1", spec.argument)
+    if spec.name == "url":
+        argument = ",".join(redact_url(url) for url in spec.urls)
+    options = (
+        (
+            key,
+            "***"
+            if (key.startswith(("env.", "build.")) or spec.name == "provider") and names_secret(key)
+            else USERINFO.sub(r"\1", text),
+        )
+        for key, text in spec.options
+    )
+    return str(TargetSpec(spec.name, argument, tuple(options)))

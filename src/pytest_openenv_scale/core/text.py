@@ -1,0 +1,148 @@
+"""Text that others wrote: JSON as Python servers send it, what a terminal can take, and all of it without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgspec
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HIDDEN = "***"
+_HEADER_OPTION = "--openenv-header"
+_INI_OPTIONS = ("-o", "--override-ini")
+_INI_HEADER = re.compile(r"(openenv_header\s*=\s*).*", re.DOTALL | re.IGNORECASE)
+
+_SCHEME = r"([a-z][a-z0-9+.-]*://)"
+_USERINFO = re.compile(_SCHEME + r"[^\s/?#]*@", re.IGNORECASE)
+_ODD_PASSWORD = re.compile(_SCHEME + r"[^\s/?#@]*:(?!\d+(?:[/?#,]|$))[^\s@]*@", re.IGNORECASE)
+_QUERY_VALUE = re.compile(r"([?&][^=&\s#]+=)[^&\s#]*?(?=&|#|\s|$|,[A-Za-z_][\w.-]*=)")
+_ENVIRONMENT = re.compile(r"(\b(?:env|build)\.[A-Za-z_]\w*=)[^,\s]*")
+_PROVIDER_SECRET = re.compile(r"(,\s*[\w.]*(?:token|secret|passw|key|credential|auth)[\w.]*\s*=)[^,\s]*", re.IGNORECASE)
+
+
+def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line fit to be stored and printed.
+
+    Values of `--openenv-header` and of the ini setting `openenv_header` are dropped, whichever way they are
+    written; so are userinfo and query values in anything that looks like a URL, the values of `env.NAME=`
+    in targets, and what a provider gets as a key, token or password.
+    """
+    kept: list[str] = []
+    before = ""
+    for argument in arguments:
+        kept.append(_redact(argument, before))
+        before = argument
+    return tuple(kept)
+
+
+def _redact(argument: str, before: str) -> str:
+    if before == _HEADER_OPTION:
+        return _header(argument)
+    if argument.startswith(f"{_HEADER_OPTION}="):
+        return f"{_HEADER_OPTION}={_header(argument.removeprefix(f'{_HEADER_OPTION}='))}"
+    if before in _INI_OPTIONS or argument.startswith(_INI_OPTIONS):
+        argument = _INI_HEADER.sub(rf"\1{_HIDDEN}", argument)
+    return redact_text(argument)
+
+
+def _header(text: str) -> str:
+    """Keep the name of a header, as in "Authorization: ***"; text that has none is hidden whole."""
+    name, colon, _ = text.partition(":")
+    return f"{name.strip()}: {_HIDDEN}" if colon else _HIDDEN
+
+
+def redact_text(text: str) -> str:
+    """Return text without userinfo and query values of the URLs in it and without values of `env.NAME=`."""
+    text = _ENVIRONMENT.sub(rf"\1{_HIDDEN}", text)
+    if "provider:" in text:
+        text = _PROVIDER_SECRET.sub(rf"\1{_HIDDEN}", text)
+    if "://" not in text:
+        return text
+    text = _ODD_PASSWORD.sub(r"\1", _USERINFO.sub(r"\1", text))
+    return _QUERY_VALUE.sub(rf"\1{_HIDDEN}", text)
+
+
+_SHORTEST = 8
+"""Texts of fewer characters are no secrets: they would be found in words that have none."""
+
+_AFTER_CUT = "'\")]} …"
+"""What a sentence may put after words that were cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The values of headers, also without their scheme ("Bearer …") and as JSON writes them; the longest first."""
+
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self:
+        """Return what is secret in headers."""
+        values = {value.strip() for value in headers.values()}
+        values |= {value.partition(" ")[2].strip() for value in values}
+        written = {json.dumps(value)[1:-1] for value in values}
+        slashed = {value.replace("/", "\\/") for value in written}
+        words = {word for word in values | written | slashed if len(word) >= _SHORTEST}
+        return cls(tuple(sorted(words, key=len, reverse=True)))
+
+    def hide(self, text: str) -> str:
+        """Return the text with every secret in it replaced by three asterisks.
+
+        Also the beginning of one at the end: what servers say is cut, and the cut may go through a secret.
+        """
+        for word in self.words:
+            text = text.replace(word, _HIDDEN)
+        for word in self.words:
+            text = _hide_beginning(text, word)
+        return text
+
+    def are_in(self, text: bytes) -> bool:
+        """Say whether a message may hold one: what holds none need not be gone through, value by value."""
+        return any(word.encode() in text for word in self.words) or (bool(self.words) and b"\\u" in text)
+
+
+def _hide_beginning(text: str, word: str) -> str:
+    """Hide the beginning of the word a text ends with, where it has as many characters after the scheme as a secret."""
+    least = word[: word.find(" ") + 1 + _SHORTEST]
+    cut = text.rstrip(_AFTER_CUT)
+    at = cut.rfind(least)
+    return text[:at] + _HIDDEN + text[len(cut) :] if at >= 0 and word.startswith(cut[at:]) else text
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON text; also the NaN and Infinity that Python servers write.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
+
+
+def storable(text: str) -> str:
+    """Return text that UTF-8 can hold: JSON may spell half a surrogate pair, which no file takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def plain(text: str) -> str:
+    """Return text a server or a person wrote without terminal escapes and control characters."""
+    return _CONTROL.sub("?", _ESCAPE.sub("", text).expandtabs(4).replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def collapse(text: str) -> str:
+    """Return `plain` text with every run of white space, line ends included, as one space."""
+    return " ".join(plain(text).split())
+
+
+def cut(text: str, width: int, *, left: bool = False) -> str:
+    """Shorten text to a width, at its end or, where its end tells more, at its start."""
+    if len(text) <= width:
+        return text
+    return f"..{text[len(text) - width + 2 :]}" if left else f"{text[: width - 2]}.."

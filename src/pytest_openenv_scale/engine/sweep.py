@@ -1,0 +1,404 @@
+"""A sweep: every curve of one test on one target, measured cell by cell and judged."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_openenv_scale.client.http import action_schema
+from pytest_openenv_scale.config.limits import Slo, make_limit, select
+from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
+from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.config.workload import Workload, WorkloadError, make_workload
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, between
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.system import missing
+from pytest_openenv_scale.load import runner
+from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome
+from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.verdict.cell import judge_cell
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, view_sweep
+
+from .settle import Settling
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+LOG_LINES = 200
+"""Lines of the server's log kept with a cell in which something failed, as evidence."""
+
+_UNRECORDED = 0
+"""The repetition of sessions that are played for another reason than to be measured."""
+
+
+class SweepError(Exception):
+    """Nothing can be measured: no action can be made, or the environment rejects it; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellProgress:
+    """How far a repetition of a cell is: sessions open, over (`done`) and failed; seconds since its start."""
+
+    cell: Cell
+    repetition: int
+    asked: int
+    open: int
+    done: int
+    failed: int
+    elapsed_s: float
+
+
+class Observer:
+    """Hears how a sweep goes on; each method does nothing unless overridden."""
+
+    def curve_started(self, curve: Curve) -> None:
+        """A curve begins."""
+
+    def cell_progress(self, progress: CellProgress) -> None:
+        """A cell goes on; called about twice a second."""
+
+    def cell_done(self, cell: Cell, summary: CellSummary) -> None:
+        """One repetition of a cell is measured and stored."""
+
+    def curve_done(self, view: CurveView) -> None:
+        """A curve is complete, or was stopped, and is judged."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know once."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `scaling.run()` returns: the curves, their cells, the verdicts and the rows themselves."""
+
+    view: SweepView
+    run_dir: Path | None
+    """The directory of the run; None where nothing is kept."""
+    table: pa.Table
+    """One row per session."""
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The curves, in the order they were measured."""
+        return tuple(view.curve for view in self.view.curves)
+
+    @property
+    def cells(self) -> tuple[CellSummary, ...]:
+        """One summary per cell and repetition."""
+        return self.view.summaries
+
+    @property
+    def verdicts(self) -> tuple[CurveVerdict, ...]:
+        """One verdict per curve."""
+        return tuple(view.verdict for view in self.view.curves)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Missed if any curve is, met if all are, else inconclusive."""
+        return self.view.outcome
+
+    def max_batch(self, *, wait: float | None = None, mode: str | None = None) -> int | None:
+        """Return the max batch of the one curve selected; None where not even its smallest batch passes.
+
+        Raises:
+            ValueError: no curve, or more than one, has this wait and mode.
+        """
+        found = [
+            verdict
+            for verdict in self.verdicts
+            if (wait is None or verdict.curve.wait == wait) and (mode is None or verdict.curve.mode == mode)
+        ]
+        if len(found) != 1:
+            there = ", ".join(f"mode={item.mode!r} wait={item.wait}" for item in self.curves)
+            raise ValueError(
+                f"max_batch(wait={shown(wait)}, mode={shown(mode)}) selects {len(found)} curves of: {there}"
+            )
+        return found[0].max_batch
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a pandas DataFrame.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed, which the extra `figures` brings.
+        """
+        __tracebackhide__ = True
+        if install := missing("pandas"):
+            raise ModuleNotFoundError(f"to_pandas() needs pandas: {install}", name="pandas")
+        return self.table.to_pandas()
+
+
+def measure_sweep(
+    *,
+    endpoint: Endpoint,
+    test: str,
+    settings: Settings,
+    slos: tuple[Slo, ...],
+    run: RunDirectory,
+    observer: Observer,
+    rerun: str | None = None,
+    workload: Workload | None = None,
+) -> Sweep:
+    """Measure every curve of a test on an endpoint, store each cell as it ends, and judge.
+
+    Blocks; measurements of other processes on this machine wait for each other.
+
+    Raises:
+        SweepError: nothing can be measured.
+    """
+    said = workload or find_workload(endpoint, settings)
+    slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
+    curves = plan_curves(
+        test=test,
+        target=endpoint.target,
+        infrastructure=endpoint.label,
+        modes=settings.modes,
+        waits=settings.waits,
+        batches=settings.batches,
+        steps=settings.steps,
+        arrival=str(settings.arrival),
+        slo_for=lambda mode, wait: select(slos, wait, mode),
+        wait_axis=said.waits,
+    )
+    record = SweepRecord(
+        sweep_id=sha256(f"{test}\0{endpoint.target}".encode()).hexdigest()[:10],
+        test=test,
+        target=endpoint.target,
+        infrastructure=endpoint.label,
+        curves=curves,
+        slos=tuple(select(slos, curve.wait, curve.mode) for curve in curves),
+        steps=settings.steps,
+        arrival=str(settings.arrival),
+        reps=settings.reps,
+        timeout_s=settings.timeout,
+        hardware=endpoint.hardware,
+        cores=endpoint.cores,
+        hosts=endpoint.hosts,
+        limits=endpoint.limits,
+        startup_s=endpoint.startup_s,
+        settings=_told(settings, said),
+        rerun=rerun,
+        notes=endpoint.notes,
+        started_at=datetime.now(UTC),
+    )
+    if not said.waits:
+        observer.note(f"{test}: the action has no wait_seconds, so the waits mean nothing here: one curve per mode")
+    with run.measure_lock(observer.note), LoadGenerator(settings.processes) as generator:
+        record = run.begin_sweep(record)
+        sweep = _Measurement(endpoint, settings, said, run, observer, record, generator)
+        try:
+            sweep.warm_up()
+            sweep.measure()
+        except LoadError as error:
+            run.finish_sweep(record.sweep_id, "failed")
+            raise SweepError(str(error)) from None
+        except BaseException as error:
+            run.finish_sweep(record.sweep_id, "failed" if isinstance(error, Exception) else "interrupted")
+            raise
+        view = view_sweep(record, sweep.summaries)
+        run.finish_sweep(record.sweep_id, "complete", view.outcome)
+    return Sweep(view, run.kept_path, sweep.table())
+
+
+def _told(settings: Settings, workload: Workload) -> dict[str, Any]:
+    """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
+    told: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    if settings.reset is not None:
+        # By a digest alone: it may hold what nobody else is to read, and only whether it is the same matters.
+        written = json.dumps(settings.reset, sort_keys=True, default=str)
+        told["reset"] = f"data {sha256(written.encode()).hexdigest()[:10]}"
+    return {**told, "http_connections": settings.http_connections} if "http" in settings.modes else told
+
+
+def find_workload(endpoint: Endpoint, settings: Settings) -> Workload:
+    """Decide what sessions say: as the settings ask, else as the server's `/schema` asks.
+
+    Raises:
+        SweepError: no action can be made.
+    """
+    schema = None if settings.action is not None else action_schema(endpoint.urls[0], endpoint.headers)
+    try:
+        return make_workload(schema, settings.action, settings.reset)
+    except WorkloadError as error:
+        raise SweepError(str(error)) from None
+
+
+class _Measurement:
+    """The curves of a sweep being measured."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: Settings,
+        workload: Workload,
+        run: RunDirectory,
+        observer: Observer,
+        record: SweepRecord,
+        generator: LoadGenerator,
+    ) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._workload = workload
+        self._run = run
+        self._observer = observer
+        self._record = record
+        self._generator = generator
+        self._settling = Settling(endpoint, self._play)
+        self._tables: list[pa.Table] = []
+        self.summaries: list[CellSummary] = []
+
+    def warm_up(self) -> None:
+        """Play one session that is not recorded, so that a first cell is no colder than the rest.
+
+        Raises:
+            SweepError: the environment rejects the action or the reset data.
+        """
+        waits = [curve.wait for curve in self._record.curves if curve.wait is not None]
+        for curve in {curve.mode: curve for curve in self._record.curves}.values():
+            single = replace(curve.cells[0], batch=1, wait=min(waits, default=None), arrival="burst")
+            row = self._generator.run_cell(self._order(single, _UNRECORDED)).rows[0]
+            if row.error_type == "environment" and row.error_code in ("VALIDATION_ERROR", "422"):
+                what, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
+                raise SweepError(
+                    f"the environment rejects the {what} ({self._workload.source}): {row.error_message};"
+                    f" write one it takes with --openenv-{option}"
+                )
+
+    def _play(self, timeout_s: float) -> SessionRow:
+        """Play one session as the first curve's are, but without a wait and unrecorded."""
+        curve = self._record.curves[0]
+        single = replace(curve.cells[0], batch=1, wait=None if curve.wait is None else 0.0, arrival="burst")
+        order = replace(self._order(single, _UNRECORDED), timeout_s=min(timeout_s, self._settings.timeout))
+        return self._generator.run_cell(order).rows[0]
+
+    def measure(self) -> None:
+        """Measure the curves in order, until the server is gone; one that is gone already is measured to be so."""
+        for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
+            if self.summaries and self._endpoint.exit_status() is not None:
+                return
+            self._observer.curve_started(curve)
+            self._measure_curve(curve, slo)
+            view = view_sweep(self._record, self.summaries)
+            self._observer.curve_done(next(item for item in view.curves if item.curve == curve))
+
+    def table(self) -> pa.Table:
+        """Return the rows of everything measured."""
+        import pyarrow as pa
+
+        return (
+            pa.concat_tables(self._tables) if self._tables else self._as_table([], self._record.curves[0].cells[0], 1)
+        )
+
+    def _measure_curve(self, curve: Curve, slo: Slo) -> None:
+        passed: list[bool | None] = []
+        for cell in curve.cells:
+            measured = [self._measure_cell(cell, repetition) for repetition in self._repetitions()]
+            passed.append(judge_cell(cell.batch, measured, slo, self._settings.reps).passed)
+            if self._endpoint.exit_status() is not None:
+                return
+            if not self._settings.full_grid and should_stop(passed):
+                return
+
+    def _repetitions(self) -> Sequence[int]:
+        return [
+            repetition
+            for repetition in range(1, self._settings.reps + 1)
+            if repetition == 1 or self._endpoint.exit_status() is None
+        ]
+
+    def _measure_cell(self, cell: Cell, repetition: int) -> CellSummary:
+        first, notes = self._settling.before()
+        samples = [first] if first else []
+
+        def on_progress(progress: runner.CellProgress) -> None:
+            if seen := self._endpoint.sample():
+                samples.append(seen)
+            self._observer.cell_progress(
+                CellProgress(
+                    cell,
+                    repetition,
+                    progress.asked,
+                    progress.open,
+                    progress.over,
+                    progress.failed,
+                    progress.elapsed_s,
+                )
+            )
+
+        proxy = self._endpoint.proxy()
+        result = self._generator.run_cell(self._order(cell, repetition), on_progress)
+        failed = any(not row.success for row in result.rows)
+        self._settling.after(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
+        if failed:
+            time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
+        if sample := self._endpoint.sample():
+            samples.append(sample)
+        meta = CellMeta(
+            run_id=self._run.run_id,
+            sweep_id=self._record.sweep_id,
+            cell=cell,
+            repetition=repetition,
+            wall_s=result.wall_s,
+            started_at=result.started_at,
+            hardware=self._endpoint.hardware,
+            cores=self._endpoint.cores,
+            hosts=self._endpoint.hosts,
+            limits=self._endpoint.limits,
+            client=asdict(result.client),
+            findings=result.findings,
+            notes=notes,
+            server=_condense(samples),
+            server_exit=self._endpoint.exit_status(),
+            log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
+            proxy=between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
+        )
+        table = self._as_table(result.rows, cell, repetition)
+        self._run.write_cell(table, meta)
+        self._tables.append(table)
+        summary = summarise(table, meta)
+        self.summaries.append(summary)
+        self._observer.cell_done(cell, summary)
+        return summary
+
+    def _as_table(self, rows: Sequence[Any], cell: Cell, repetition: int) -> pa.Table:
+        return rows_to_table(
+            rows, cell=cell, run_id=self._run.run_id, repetition=repetition, hardware=self._endpoint.hardware
+        )
+
+    def _order(self, cell: Cell, repetition: int) -> LoadOrder:
+        return LoadOrder(
+            cell,
+            repetition,
+            self._endpoint.urls,
+            self._endpoint.headers,
+            self._workload,
+            self._settings.timeout,
+            self._settings.seed,
+            self._settings.until_done,
+            self._settings.http_connections,
+        )
+
+
+def _condense(samples: Sequence[ServerSample]) -> ServerSamples:
+    """Keep the first and the last sample, and the largest value of each figure over all."""
+    if not samples:
+        return ServerSamples()
+    peak = {
+        item.name: max((value for sample in samples if (value := getattr(sample, item.name)) is not None), default=None)
+        for item in fields(ServerSample)
+        if item.name != "at_s"
+    }
+    return ServerSamples(samples[0], samples[-1], ServerSample(samples[-1].at_s, **peak))

@@ -1,0 +1,295 @@
+"""Runs go to a dataset byte for byte, and come back as the directories they were; none of yours is overwritten."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_openenv_scale.analysis.run import Run, load_run
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.results.manifest import read_manifest
+from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
+
+from .access import HubError, hub_calls
+from .dataset import (
+    CARD,
+    CELLS,
+    RUNS,
+    RunSection,
+    cells_parquet,
+    cells_path,
+    cells_table,
+    git_oid,
+    is_measured,
+    path_in_dataset,
+    run_files,
+    runs_in,
+    sha256,
+    updated_card,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run to push and its files, relative to its directory."""
+
+    run: Run
+    files: tuple[Path, ...]
+
+    @property
+    def section(self) -> RunSection:
+        """What the card says of it."""
+        return RunSection(self.run, [file.as_posix() for file in self.files])
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """Where each file goes in the dataset, and where it lies."""
+        return {path_in_dataset(self.run.run_id, file): self.run.path / file for file in self.files}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did: `url` of the dataset, the ids of the runs `added`, `updated` (their reports) and `unchanged`."""
+
+    url: str
+    created: bool
+    added: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+
+def plan_push(paths: Sequence[Path]) -> tuple[PlannedRun, ...]:
+    """Read the runs to push; any that ended may be, whole or not.
+
+    Raises:
+        RunError: one is no run, or is still going on, or two have the same id.
+    """
+    planned: dict[str, PlannedRun] = {}
+    for path in paths:
+        run = load_run(path)
+        if is_held(run.path / WRITER_LOCK):
+            raise RunError(f"{run.path} is still going on; push it when it has ended")
+        if run.path.resolve().name != run.run_id:
+            raise RunError(f"{run.path} holds the run {run.run_id}; give the folder that name again")
+        planned[run.run_id] = PlannedRun(run, tuple(run_files(run.path)))
+    return tuple(planned.values())
+
+
+def configs_of(paths: Collection[str], planned: Sequence[PlannedRun]) -> set[str]:
+    """Return which of cells and sessions a dataset has files of, with these runs in it."""
+    has_rows = any(cells_table(one.run).num_rows for one in planned)
+    in_sessions = any(path.startswith(f"{RUNS}/") and f"/{PARTS}/" in path for path in paths)
+    in_cells = any(path.startswith(f"{CELLS}/") for path in paths)
+    return {name for name, there in (("cells", in_cells), ("sessions", in_sessions)) if there or has_rows}
+
+
+def push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bool) -> Pushed:
+    """Add runs to a dataset, which is made where it does not exist; one commit holds them all or none.
+
+    Raises:
+        HubError: the Hub refused, the dataset is public though `private` is asked for, or it has another
+            run of the same id.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with hub_calls(f"pushing to {repo_id}"):
+        created = not api.repo_exists(repo_id, repo_type="dataset")
+        if created:
+            api.create_repo(repo_id, repo_type="dataset", private=private)
+        for tried in range(1, _TRIES + 1):
+            try:
+                return _push(api, repo_id, planned, private=private, created=created)
+            except HfHubHTTPError as error:
+                # Somebody else has pushed meanwhile: what is there is looked at again.
+                if error.response.status_code != 412 or tried == _TRIES:
+                    raise
+    raise AssertionError("unreachable")
+
+
+def _push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bool, created: bool) -> Pushed:
+    from huggingface_hub import CommitOperationAdd
+
+    info = api.dataset_info(repo_id)
+    if private and info.private is False:
+        raise HubError(
+            f"{repo_id} exists and is public, so nothing was pushed; "
+            "make it private in its settings, or leave out --private"
+        )
+    there = dataset_files(api, repo_id, info.sha)
+    added, updated, unchanged = _compared(planned, there)
+    with tempfile.TemporaryDirectory(prefix="openenv-push-") as folder:
+        changed = {one.run.run_id for one in planned} - set(unchanged)
+        contents: dict[str, str | bytes] = {}
+        for one in planned:
+            if one.run.run_id in changed:
+                contents |= {path: str(source) for path, source in one.sources.items()}
+                if cells_table(one.run).num_rows:
+                    table = Path(folder) / f"{one.run.run_id}.parquet"
+                    cells_parquet(one.run, table)
+                    contents[cells_path(one.run.run_id)] = str(table)
+        url = f"{api.endpoint}/datasets/{repo_id}"
+        if not contents:
+            return Pushed(url, created, unchanged=unchanged)
+        card = _card(api, repo_id, info.sha) if CARD in there else None
+        sections = [one.section for one in planned]
+        contents[CARD] = updated_card(card, repo_id, sections, configs_of(there, planned)).encode()
+        api.create_commit(
+            repo_id,
+            [CommitOperationAdd(path, content) for path, content in contents.items()],
+            commit_message=f"Runs: {', '.join(sorted(changed))}",
+            repo_type="dataset",
+            parent_commit=info.sha,
+        )
+    return Pushed(url, created, added, updated, unchanged)
+
+
+def dataset_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, Any]:
+    """Return the files of a dataset at a revision as `huggingface_hub` describes them, by path."""
+    listed = api.list_repo_tree(repo_id, repo_type="dataset", recursive=True, revision=revision)
+    return {entry.path: entry for entry in listed if hasattr(entry, "blob_id")}
+
+
+def is_same(path: Path, entry: Any) -> bool:
+    """Say whether a local file has the content of one on the Hub."""
+    content = path.read_bytes()
+    return sha256(content) == entry.lfs.sha256 if entry.lfs else git_oid(content) == entry.blob_id
+
+
+def _compared(
+    planned: Sequence[PlannedRun], there: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of runs that are new, that have other reports there, and that are there as they are here."""
+    known = runs_in(there)
+    added: list[str] = []
+    updated: list[str] = []
+    unchanged: list[str] = []
+    for one in planned:
+        run_id = one.run.run_id
+        if run_id not in known:
+            added.append(run_id)
+            continue
+        ours = {file.as_posix() for file in one.files}
+        differing = {
+            file
+            for file in ours | set(filter(is_measured, known[run_id]))
+            if file not in known[run_id]
+            or file not in ours
+            or not is_same(one.run.path / file, there[path_in_dataset(run_id, Path(file))])
+        }
+        if any(map(is_measured, differing)):
+            raise HubError(
+                f"the dataset has another run {run_id}: {min(filter(is_measured, differing))} differs; "
+                "push to another dataset, or delete that run there"
+            )
+        (updated if differing else unchanged).append(run_id)
+    return tuple(added), tuple(updated), tuple(unchanged)
+
+
+def _card(api: HfApi, repo_id: str, revision: str | None) -> str:
+    # Not the shared cache: this is read once, to be written anew.
+    with tempfile.TemporaryDirectory(prefix="openenv-push-") as folder:
+        hub: Any = api  # Its types are partly unknown.
+        path = hub.hf_hub_download(repo_id, CARD, repo_type="dataset", revision=revision, local_dir=folder)
+        return Path(path).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The run directories `new` here and those `already` there; those `kept` differ from the dataset's and stay."""
+
+    new: tuple[Path, ...] = ()
+    already: tuple[Path, ...] = ()
+    kept: tuple[Path, ...] = ()
+
+
+def pull(api: HfApi, repo_id: str, results: Path) -> Pulled:
+    """Bring every run of a dataset into `results`; a directory is complete or not there.
+
+    Raises:
+        HubError: the Hub refused, the dataset holds no run, what came is not what the Hub announced, or
+            `results` cannot be written.
+    """
+    with hub_calls(f"pulling from {repo_id}"):
+        info = api.dataset_info(repo_id)
+        entries = dataset_files(api, repo_id, info.sha)
+        runs = runs_in(entries)
+        if not runs:
+            raise HubError(f"{repo_id} holds no run; openenv-scale push puts some there")
+        here = {run_id: results / run_id for run_id in runs if (results / run_id).exists()}
+        same = {run_id for run_id, path in here.items() if _is_measured_alike(path, run_id, runs[run_id], entries)}
+        missing = [run_id for run_id in runs if run_id not in here]
+        if missing:
+            _fetch(api, repo_id, info.sha, missing, runs, entries, results)
+    return Pulled(
+        tuple(results / run_id for run_id in missing),
+        tuple(path for run_id, path in here.items() if run_id in same),
+        tuple(path for run_id, path in here.items() if run_id not in same),
+    )
+
+
+def _is_measured_alike(path: Path, run_id: str, files: Sequence[str], entries: dict[str, Any]) -> bool:
+    """Say whether a directory here holds the same measurements; its reports may have been rendered again."""
+    theirs = {file for file in files if is_measured(file)}
+    ours = {file.as_posix() for file in run_files(path) if is_measured(file.as_posix())}
+    return ours == theirs and all(is_same(path / file, _entry(entries, run_id, file)) for file in theirs)
+
+
+def _entry(entries: dict[str, Any], run_id: str, file: str) -> Any:
+    return entries[path_in_dataset(run_id, Path(file))]
+
+
+def _fetch(
+    api: HfApi,
+    repo_id: str,
+    revision: str | None,
+    run_ids: Sequence[str],
+    runs: dict[str, list[str]],
+    entries: dict[str, Any],
+    results: Path,
+) -> None:
+    partial = results / f".pull-{secrets.token_hex(4)}"
+    try:
+        partial.mkdir(parents=True)
+        hub: Any = api  # Its types are partly unknown.
+        hub.snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=revision,
+            local_dir=partial,
+            allow_patterns=[path_in_dataset(run_id, Path(file)) for run_id in run_ids for file in runs[run_id]],
+        )
+        for run_id in run_ids:
+            folder = partial / path_in_dataset(run_id, Path())
+            _check(folder, repo_id, run_id, runs[run_id], entries)
+            folder.rename(results / run_id)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise HubError(f"{error.filename} cannot be written: {error.strerror}; give another --results") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check(folder: Path, repo_id: str, run_id: str, files: Sequence[str], entries: dict[str, Any]) -> None:
+    """Make sure that what came is what the Hub announced, and is the run it is named for."""
+    for file in files:
+        path = folder / file
+        if not path.is_file() or not is_same(path, _entry(entries, run_id, file)):
+            raise HubError(f"{file} of the run {run_id} came damaged from {repo_id}; do it again")
+    try:
+        named = read_manifest(folder).run_id
+    except RunError as error:
+        raise HubError(f"{repo_id} holds a damaged run {run_id}: {error}") from None
+    if named != run_id:
+        raise HubError(f"{repo_id} calls a run {run_id} that is {named}; it is not taken")

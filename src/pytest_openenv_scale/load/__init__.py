@@ -1,0 +1,1 @@
+"""Many sessions from worker processes, and whether they kept up. May import client, config, core, results."""

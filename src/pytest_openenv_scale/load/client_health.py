@@ -1,0 +1,187 @@
+"""What on the client's side keeps a cell from speaking for the server, each with its figure and a remedy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from pytest_openenv_scale.core.parsing import parse_arrival
+from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
+
+from .client_resources import SPARE_DESCRIPTORS, Ports, plan_ports
+from .ipc import LoadOrder
+
+PER_PROCESS = 8192
+"""Sessions beyond which `auto` adds a load process where there is a core for it."""
+
+BUSY = 0.9
+"""Share of a cell from which a load process that works or waits for a core counts as the bottleneck.
+
+One that is idle for a tenth of the time has caught up again and again. Less than this is no concern: replies
+carry the kernel's time, so that a client that is merely late puts nothing into a latency.
+"""
+
+STARVED = 0.5
+"""Share of a cell from which a load process that was ready to run and had no core was kept from its work."""
+
+LAG_S = 0.2
+"""Longest a load process's event loop may keep a timer waiting, in seconds.
+
+Also the least from which the shares are judged: a client that was at work for less held nobody up for longer.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """What the client itself used; CPU and lags in seconds, shares those of the busiest process.
+
+    `cpu_share` is CPU ÷ wall, `starved_share` the same of `starved_s`, the time a process was ready to run and
+    had no core, and `busy_share` both together. `ports_needed` are towards the busiest destination (at most),
+    `ports_there` from one source address, None where that is unknown; `sources` are the loopback addresses used
+    to have more of them.
+
+    `read_lag_p99_s` tells how late answers were read: the client's pace, never part of a latency.
+    `answer_lag_p50_s` and `answer_lag_p99_s` tell how late HTTP answers were seen, which is in their latencies;
+    those of the slowest process, None in ws mode.
+    """
+
+    processes: int = 1
+    cpu_s: tuple[float, ...] = ()
+    cpu_share: float = 0.0
+    read_lag_p99_s: float = 0.0
+    loop_lag_max_s: float = 0.0
+    descriptors_needed: int = 0
+    descriptor_limit: int = 0
+    rss_bytes: int = 0
+    answer_lag_p50_s: float | None = None
+    answer_lag_p99_s: float | None = None
+    starved_s: tuple[float, ...] = ()
+    starved_share: float = 0.0
+    busy_share: float = 0.0
+    ports_needed: int = 0
+    ports_there: int | None = None
+    sources: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a cell needs of this machine, and what of that is not there (`findings`: nothing must be started)."""
+
+    descriptors: int
+    descriptor_limit: int
+    ports: Ports
+    findings: tuple[Finding, ...] = ()
+
+
+def choose_processes(batch: int) -> int:
+    """Return how many load processes a batch needs: for its descriptors, and for cores there are to spare.
+
+    Ports are no reason for another: one process can connect from several addresses.
+    """
+    for_descriptors = math.ceil(batch / max(1, descriptor_limit() - SPARE_DESCRIPTORS))
+    for_cores = min(math.ceil(batch / PER_PROCESS), max(1, usable_cores() // 2))
+    return max(for_descriptors, for_cores)
+
+
+def before(order: LoadOrder, processes: int) -> Needs:
+    """Compare what a cell needs with what there is; may resolve hosts, and blocks while it does.
+
+    Sessions of `rate=R` follow each other, and how many are open at once only the cell tells: for them
+    nothing is refused beforehand.
+    """
+    batch, limit = order.cell.batch, descriptor_limit()
+    descriptors = math.ceil(batch / processes) + SPARE_DESCRIPTORS
+    ports = plan_ports(order.urls, batch, several_sources=order.cell.mode == "ws")
+    findings: list[Finding] = []
+    if parse_arrival(order.cell.arrival).kind != "rate":
+        if descriptors > limit:
+            findings.append(Finding("descriptors", _too_few_descriptors(batch, descriptors, limit, processes)))
+        if ports.lack is not None:
+            findings.append(Finding("ports", ports.lack))
+    return Needs(descriptors, limit, ports, tuple(findings))
+
+
+def _too_few_descriptors(batch: int, needed: int, limit: int, processes: int) -> str:
+    room = limit - SPARE_DESCRIPTORS
+    where = "one load process" if processes == 1 else f"each of {processes} load processes"
+    more = f"use --openenv-processes {math.ceil(batch / room)}, or " if room > 0 else ""
+    return f"{batch} sessions need {needed} descriptors in {where}, and the limit is {limit}: {more}raise ulimit -Hn"
+
+
+def after(stats: ClientStats) -> tuple[Finding, ...]:
+    """Judge whether the load processes kept up with the cell."""
+    found: list[Finding] = []
+    if stats.loop_lag_max_s > LAG_S:
+        found.append(
+            Finding(
+                "loop_lag",
+                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {LAG_S * 1000:.0f} ms):"
+                " it needs a core that nothing else keeps busy",
+            )
+        )
+    at_work = max((cpu + starved for cpu, starved in zip(stats.cpu_s, stats.starved_s, strict=True)), default=0.0)
+    if at_work > LAG_S and (stats.busy_share > BUSY or stats.starved_share > STARVED):
+        found.append(Finding("cpu", _too_busy(stats)))
+    return tuple(found)
+
+
+def _too_busy(stats: ClientStats) -> str:
+    cores = usable_cores()
+    if stats.starved_share > stats.cpu_share:
+        remedy = "give the load cores of its own, or end what keeps them busy"
+    elif stats.processes < cores:
+        remedy = f"use more load processes, --openenv-processes {cores}, or a machine with more cores"
+    else:
+        remedy = f"use a machine with more cores: there are {cores}, and as many load processes"
+    return (
+        f"a load process did not keep up: it used {stats.cpu_share:.0%} of a core and waited for one"
+        f" {stats.starved_share:.0%} of the time (allowed: {BUSY:.0%} together, {STARVED:.0%} waiting): {remedy}"
+    )
+
+
+RESOLVED_P50_S = 0.005
+"""What the client may add to half of the HTTP latencies, in seconds."""
+
+RESOLVED_P99_S = 0.040
+"""What the client may add to 99 of 100 HTTP latencies, in seconds."""
+
+
+FEWEST = 20
+"""Samples from which half of them say something about the client, and not about one hiccup."""
+
+
+@dataclass(slots=True)
+class Lags:
+    """How late connections, resets and steps were seen, in seconds; None where the kernel did not tell."""
+
+    connect: list[float | None] = field(default_factory=list[float | None])
+    reset: list[float | None] = field(default_factory=list[float | None])
+    step: list[float | None] = field(default_factory=list[float | None])
+
+    def worst(self) -> tuple[float | None, float | None]:
+        """Return p50 and p99 of the phase in which they are largest; None where too little is known."""
+        known = [sorted(lag for lag in lags if lag is not None) for lags in (self.connect, self.reset, self.step)]
+        return (
+            max((_percentile(lags, 0.5) for lags in known if len(lags) >= FEWEST), default=None),
+            max((_percentile(lags, 0.99) for lags in known if lags), default=None),
+        )
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[math.ceil(len(ordered) * share) - 1]
+
+
+def http_findings(client: ClientStats) -> tuple[Finding, ...]:
+    """Judge whether the client resolved what it measured over HTTP; nothing where nothing is known (ws mode)."""
+    p50, p99 = client.answer_lag_p50_s or 0.0, client.answer_lag_p99_s or 0.0
+    if p50 <= RESOLVED_P50_S and p99 <= RESOLVED_P99_S:
+        return ()
+    return (
+        Finding(
+            "http_lag",
+            "HTTP answers were seen late (use more load processes with --openenv-processes, a smaller batch, or mode"
+            f" ws): p50 {p50 * 1000:.0f} ms, allowed {RESOLVED_P50_S * 1000:.0f} ms, and p99 {p99 * 1000:.0f} ms,"
+            f" allowed {RESOLVED_P99_S * 1000:.0f} ms",
+        ),
+    )

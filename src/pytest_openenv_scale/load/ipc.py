@@ -1,0 +1,133 @@
+"""What the parent and its load processes say to each other; pickled over a pipe, secrets included, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.results.row import SessionRow
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """One repetition of a cell: where, what, and how long an answer may take (seconds)."""
+
+    cell: Cell
+    repetition: int
+    urls: tuple[str, ...]
+    headers: Mapping[str, str] = field(repr=False)
+    workload: Workload
+    timeout_s: float
+    seed: int = 0
+    until_done: bool = False
+    http_connections: str = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Parent to process: the import path, for actions made by a callable."""
+
+    path: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Parent to process: the sessions of the next cell that are yours, and the addresses to connect them from.
+
+    No `sources` leave that to the system. They exist for WebSocket sessions only.
+    """
+
+    order: LoadOrder
+    process: int
+    processes: int
+    sources: tuple[str, ...] = ()
+
+    @property
+    def sessions(self) -> range:
+        """The numbers of the sessions this process runs, counted over the whole batch."""
+        return range(self.process, self.order.cell.batch, self.processes)
+
+    def way(self, number: int) -> tuple[str, str | None]:
+        """Return the URL of a session and the address it connects from; each URL sees all sources alike."""
+        urls, sources = self.order.urls, self.sources
+        turn = number // self.processes // len(urls)
+        return urls[number % len(urls)], sources[turn % len(sources)] if sources else None
+
+    @property
+    def ways(self) -> int:
+        """After how many sessions of this process `way` repeats itself."""
+        return len(self.order.urls) * max(1, len(self.sources))
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Process to parent: prepared; waiting for the common start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Process to parent: the cell cannot be run, and why in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Parent to process: the cell begins at this moment, `time.perf_counter()` and `time.time()` in seconds."""
+
+    at: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Process to parent: every session of mine is reset and holds, or has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Parent to process: the whole batch is up; step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Process to parent, twice a second: how many sessions are open, over, and failed."""
+
+    open: int
+    over: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Process to parent: the cell is over; CPU and lags in seconds.
+
+    `read_lag_p99_s` is how late answers were read (they carry the kernel's time, so that this is no latency),
+    `loop_lag_max_s` the longest the event loop kept a timer waiting. `answer_lag_p50_s` and `answer_lag_p99_s` are
+    how late HTTP answers were seen, which is in their latencies; None in ws mode. `starved_s` is how long the
+    process was ready to run and had no core.
+    """
+
+    rows: list[SessionRow]
+    wall_s: float
+    cpu_s: float
+    read_lag_p99_s: float
+    loop_lag_max_s: float
+    rss_bytes: int
+    answer_lag_p50_s: float | None = None
+    answer_lag_p99_s: float | None = None
+    starved_s: float = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel by columns: thousands of rows cost a third of what they do one by one."""
+        return _by_columns, (list(zip(*self.rows, strict=True)), *(getattr(self, name) for name in _FIGURES))
+
+
+_FIGURES = tuple(field.name for field in fields(Rows))[1:]
+
+
+def _by_columns(columns: list[tuple[Any, ...]], *figures: Any) -> Rows:
+    return Rows(list(map(SessionRow._make, zip(*columns, strict=True))), *figures)

@@ -1,0 +1,1 @@
+"""Rows become the figures of a cell. May import config, core, results."""

@@ -1,0 +1,237 @@
+"""The rows of one repetition of a cell, batch by batch, and how many of its sessions came out how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pytest_openenv_scale.core.serialization import Jsonable
+
+MOST_LISTED = 1_000
+"""So many ways of failing and lost workers are listed of a cell; servers can make up any number."""
+
+MOST_TEXTS = 2**22
+"""So many texts are told apart at once."""
+
+OTHERS = "others"
+"""The code under which the ways of failing beyond `MOST_LISTED` are counted, by phase and type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount(Jsonable):
+    """How many sessions failed in one way: the phase, the type and code, and the first message seen."""
+
+    phase: str | None
+    type: str | None
+    code: str | None
+    count: int
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostWorker(Jsonable):
+    """A server process all of whose sessions (at least two) ended without a close handshake."""
+
+    pid: int
+    host: str | None
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is counted of the rows of a cell; `limited` are among the `bad`. Hosts are by name."""
+
+    good: int
+    bad: int
+    limited: int
+    pids: int
+    hosts: Mapping[str, int]
+    failed_hosts: Mapping[str, int]
+    errors: tuple[ErrorCount, ...]
+    lost_workers: tuple[LostWorker, ...]
+
+
+def count_rows(rows: Rows) -> Counts:
+    """Count the rows of one repetition of a cell."""
+    ways = _Ways()
+    workers = _Workers()
+    for batch in rows.batches("success", "error_phase", "error_type", "error_code", "error_message", "pid", "host_url"):
+        ways.add(batch)
+        workers.add(batch)
+    errors = ways.errors()
+    limited = sum(error.count for error in errors if error.type == "client_limit")
+    return Counts(
+        good=ways.good,
+        bad=ways.bad,
+        limited=limited,
+        pids=workers.pids,
+        hosts=_sorted(workers.hosts[True]),
+        failed_hosts=_sorted(workers.hosts[False]),
+        errors=errors,
+        lost_workers=workers.lost(),
+    )
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+class _Ways:
+    """Failures by phase, type and code, each with its first message."""
+
+    def __init__(self) -> None:
+        self.good = self.bad = 0
+        self._found: dict[tuple[str | None, str | None, str | None], tuple[int, str | None]] = {}
+
+    def add(self, batch: pa.Table) -> None:
+        bad = batch.filter(pc.invert(batch["success"]))
+        self.bad += bad.num_rows
+        self.good += batch.num_rows - bad.num_rows
+        keys = ["error_phase", "error_type", "error_code"]
+        grouped = (
+            _plain(bad).group_by(keys, use_threads=False).aggregate([([], "count_all"), ("error_message", "first")])
+        )
+        for row in grouped.to_pylist():
+            phase, kind, code = (row[key] for key in keys)
+            if (phase, kind, code) not in self._found and len(self._found) >= MOST_LISTED:
+                code = OTHERS
+            count, message = self._found.get((phase, kind, code), (0, None))
+            first = row["error_message_first"] if message is None else message
+            self._found[phase, kind, code] = count + row["count_all"], first
+
+    def errors(self) -> tuple[ErrorCount, ...]:
+        """Return them, the most frequent first."""
+        found = [ErrorCount(*way, count, message) for way, (count, message) in self._found.items()]
+        return tuple(sorted(found, key=lambda error: -error.count))
+
+
+class _Workers:
+    """Sessions by the process that answered them; two containers may well number theirs alike."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[bool, dict[str, int]] = {True: {}, False: {}}
+        self._good: set[tuple[int, str | None]] = set()
+        self._sessions: dict[tuple[int, str | None], tuple[int, int]] = {}
+
+    def add(self, batch: pa.Table) -> None:
+        reset = pc.equal(batch["error_type"], "connection_reset")
+        no_close_frame = pc.and_(pc.equal(batch["error_type"], "closed_early"), pc.equal(batch["error_code"], "1006"))
+        cut = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
+        grouped = (
+            _plain(batch.select(["success", "pid", "host_url"]))
+            .append_column("cut", pc.cast(cut, pa.int64()))
+            .group_by(["success", "pid", "host_url"], use_threads=False)
+            .aggregate([("cut", "sum"), ([], "count_all")])
+        )
+        for row in grouped.to_pylist():
+            self._add(row["success"], row["pid"], row["host_url"], row["cut_sum"], row["count_all"])
+
+    def _add(self, success: bool, pid: int | None, host: str | None, cut: int, sessions: int) -> None:
+        if host is not None:
+            self.hosts[success][host] = self.hosts[success].get(host, 0) + sessions
+        if pid is not None:
+            known = self._sessions.get((pid, host), (0, 0))
+            self._sessions[pid, host] = known[0] + cut, known[1] + sessions
+            if success:
+                self._good.add((pid, host))
+
+    @property
+    def pids(self) -> int:
+        """How many processes answered successful sessions."""
+        return len(self._good)
+
+    def lost(self) -> tuple[LostWorker, ...]:
+        """Return the processes all of whose known sessions were cut off without a close handshake."""
+        found = (
+            LostWorker(pid, host, sessions)
+            for (pid, host), (cut, sessions) in self._sessions.items()
+            if cut == sessions > 1
+        )
+        return tuple(worker for worker, _ in zip(found, range(MOST_LISTED), strict=False))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Return a table without dictionaries, which cannot be grouped by."""
+    return pa.table({name: _texts(table[name]) if name in _TEXTS else table[name] for name in table.column_names})
+
+
+_TEXTS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(column, pa.string())
+
+
+Texts = Callable[[], Iterator[pa.ChunkedArray]]
+"""A column of texts without nulls, piece by piece, from its start each time it is called."""
+
+
+def distinct(texts: Texts, *, most_held: int = MOST_TEXTS) -> int | None:
+    """Return the number of distinct texts; None where there are none at all.
+
+    Many are told apart a share at a time, by their last character, as a set of all would not fit into memory.
+    """
+    held: list[pa.ChunkedArray] = []
+    count = 0
+    for piece in texts():
+        held.append(piece)
+        count += len(piece)
+        if count > most_held:
+            held.clear()
+            return sum(_distinct(_with_ending(texts, share)) for share in _shares(texts, most_held))
+    return _distinct(held) or None
+
+
+def _distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
+    return pc.count_distinct(
+        pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.string())
+    ).as_py()
+
+
+def _shares(texts: Texts, most_held: int) -> Iterator[pa.Array]:
+    """Yield last characters, so many together that few more than `most_held` texts end in one of them."""
+    counts: dict[str, int] = {}
+    for piece in texts():
+        for found in pc.value_counts(_last(piece)).to_pylist():
+            counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
+    share: list[str] = []
+    size = 0
+    for ending, count in counts.items():
+        if share and size + count > most_held:
+            yield pa.array(share, pa.string())
+            share, size = [], 0
+        share.append(ending)
+        size += count
+    yield pa.array(share, pa.string())
+
+
+def _with_ending(texts: Texts, share: pa.Array) -> Iterator[pa.ChunkedArray]:
+    for piece in texts():
+        yield piece.filter(pc.is_in(_last(piece), share))
+
+
+def _last(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.utf8_slice_codeunits(texts, -1)
+
+
+class Rows(Protocol):
+    """The rows of one repetition of a cell, as often as they are asked for: a table's, or a part's from disk."""
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield some columns, a limited number of rows at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """The rows of a table in memory."""
+
+    table: pa.Table
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield some columns at once: they are in memory anyway."""
+        yield self.table.select(list(columns)).combine_chunks()

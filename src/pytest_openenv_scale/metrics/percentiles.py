@@ -1,0 +1,247 @@
+"""Exact statistics of columns, also of those that do not fit into memory, and of sessions open at one instant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pytest_openenv_scale.core.serialization import Jsonable
+
+MOST_HELD = 2**24
+"""So many values of a column are held in memory at once (8 bytes each); beyond it they are read several times."""
+
+_BINS = 2**14
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+Values = Callable[[], Iterator[pa.ChunkedArray]]
+"""A column without nulls, chunk by chunk, from its start each time it is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStats(Jsonable):
+    """Exact statistics in seconds over `count` values of successful sessions.
+
+    Percentiles interpolate linearly between the two nearest values.
+    """
+
+    count: int
+    min: float
+    mean: float
+    max: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+
+def phase_stats(values: pa.Array | pa.ChunkedArray) -> PhaseStats | None:
+    """Return the exact statistics of a column of seconds, nulls left out; None where nothing is left."""
+    present = pc.drop_null(values)
+    if len(present) == 0:
+        return None
+    extremes: dict[str, float] = pc.min_max(present).as_py()
+    quantiles = pc.quantile(present, q=list(_QUANTILES.values()), interpolation="linear").to_pylist()
+    return PhaseStats(
+        count=len(present),
+        min=extremes["min"],
+        mean=pc.mean(present).as_py(),
+        max=extremes["max"],
+        **dict(zip(_QUANTILES, quantiles, strict=True)),
+    )
+
+
+def stats_of(values: Values, *, most_held: int = MOST_HELD) -> PhaseStats | None:
+    """Return the exact statistics of a column of any length; None where it is empty."""
+    held: list[pa.ChunkedArray] = []
+    count = 0
+    for chunk in values():
+        held.append(chunk)
+        count += len(chunk)
+        if count > most_held:
+            held.clear()
+            return _stats_by_reading_again(values, most_held)
+    return phase_stats(together(held))
+
+
+def together(pieces: list[pa.ChunkedArray]) -> pa.Array:
+    """Return columns of seconds as one and empty the list: what is computed then does not depend on how it was cut."""
+    whole = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.float64())
+    pieces.clear()
+    return whole.combine_chunks()
+
+
+def _stats_by_reading_again(values: Values, most_held: int) -> PhaseStats:
+    count, sums, least, most = 0, list[float](), math.inf, -math.inf
+    for chunk in values():
+        if len(chunk):
+            extremes = pc.min_max(chunk).as_py()
+            least, most = min(least, extremes["min"]), max(most, extremes["max"])
+            count += len(chunk)
+            sums.append(pc.sum(chunk).as_py())
+    places = {name: (count - 1) * share for name, share in _QUANTILES.items()}
+    ranks = {rank for place in places.values() for rank in (math.floor(place), math.ceil(place))}
+    at = _select(values, least, most, ranks, most_held)
+    quantiles = {
+        name: _between(at[math.floor(place)], at[math.ceil(place)], place % 1) for name, place in places.items()
+    }
+    return PhaseStats(count=count, min=least, mean=math.fsum(sums) / count, max=most, **quantiles)
+
+
+def _between(lower: float, higher: float, share: float) -> float:
+    return lower if share == 0 else share * higher + (1 - share) * lower
+
+
+def _select(values: Values, least: float, most: float, ranks: Iterable[int], most_held: int) -> dict[int, float]:
+    """Return the values that would stand at these ranks, from 0, were the column sorted.
+
+    The values between `least` and `most` are counted in bins; only bins in which a rank falls are looked into.
+    """
+    if least == most:
+        return dict.fromkeys(ranks, least)
+    counts: dict[int, int] = {}
+    for chunk in values():
+        for number, count in bin_counts(chunk, least, most).items():
+            counts[number] = counts.get(number, 0) + count
+    found: dict[int, float] = {}
+    before = 0
+    for number in sorted(counts):
+        inside = [rank for rank in ranks if before <= rank < before + counts[number]]
+        if inside:
+            own = {rank - before for rank in inside}
+            selected = _in_bin(_only(values, least, most, number), counts[number], own, most_held)
+            found |= {rank + before: value for rank, value in selected.items()}
+        before += counts[number]
+    return found
+
+
+def _in_bin(values: Values, count: int, ranks: set[int], most_held: int) -> dict[int, float]:
+    if count > most_held:
+        extremes = [pc.min_max(chunk).as_py() for chunk in values() if len(chunk)]
+        least, most = min(found["min"] for found in extremes), max(found["max"] for found in extremes)
+        return _select(values, least, most, ranks, most_held)
+    inside = together(list(values()))
+    in_order = pc.take(inside, pc.sort_indices(inside))
+    return {rank: in_order[rank].as_py() for rank in ranks}
+
+
+def _only(values: Values, least: float, most: float, number: int) -> Values:
+    def inside() -> Iterator[pa.ChunkedArray]:
+        for chunk in values():
+            yield chunk.filter(pc.equal(bins(chunk, least, most), number))
+
+    return inside
+
+
+def bins(values: pa.ChunkedArray, least: float, most: float) -> pa.ChunkedArray:
+    """Return the bin of every value, of many equal ones between `least` and `most`; a larger value has no lower bin."""
+    share = pc.divide(pc.subtract(values, least), most - least)
+    within = pc.min_element_wise(pc.max_element_wise(share, 0.0), 1.0)
+    return pc.cast(pc.floor(pc.multiply(within, float(_BINS))), pa.int32())
+
+
+def bin_counts(values: pa.ChunkedArray, least: float, most: float) -> Mapping[int, int]:
+    """Return how many values each bin has."""
+    counted = pc.value_counts(bins(values, least, most))
+    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+
+
+MOST_SORTED = 2**21
+"""So many moments are sorted at once; where there are more, time is cut into slices."""
+
+Spans = Callable[[], Iterator[pa.Table]]
+"""The columns `reset_done_s` and `closed_s`, piece by piece, from the start each time it is called."""
+
+
+def peak_concurrency(spans: Spans, *, most_sorted: int = MOST_SORTED) -> int:
+    """Return the most sessions at one instant whose reset was answered and which are not closed.
+
+    A session is open from its answered reset up to, not including, its close; one without a close stays
+    open to the end.
+    """
+    opened: list[pa.ChunkedArray] = []
+    closed: list[pa.ChunkedArray] = []
+    count = 0
+    for ups, downs in _moments(spans):
+        opened.append(ups)
+        closed.append(downs)
+        count += len(ups) + len(downs)
+        if count > most_sorted:
+            opened.clear()
+            closed.clear()
+            return _by_slices(spans, most_sorted)
+    return _peak(opened, closed)
+
+
+def _moments(spans: Spans) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+    """Yield when sessions came up and when they closed; those that were never up are left out."""
+    for span in spans():
+        up, down = (span[name] for name in ("reset_done_s", "closed_s"))
+        lived = pc.fill_null(pc.greater(pc.fill_null(down, math.inf), up), False)
+        yield up.filter(lived), pc.drop_null(down.filter(lived))
+
+
+def _peak(opened: list[pa.ChunkedArray], closed: list[pa.ChunkedArray]) -> int:
+    """Return how far the number of open sessions rises above what it was before these moments; at least 0."""
+    downs = sum(map(len, closed))
+    moments = together([*closed, *opened])
+    if len(moments) == downs:
+        return 0
+    # The sort is stable: at one instant closes come before openings.
+    order = pc.sort_indices(moments)
+    changes = pc.if_else(
+        pc.less(order, pa.scalar(downs, pa.uint64())), pa.scalar(-1, pa.int32()), pa.scalar(1, pa.int32())
+    )
+    return max(0, int(pc.max(pc.cumulative_sum(changes)).as_py()))
+
+
+def _by_slices(spans: Spans, most_sorted: int) -> int:
+    """Cut time into slices of few moments, and sort only those in which the peak can be."""
+    least, most = math.inf, -math.inf
+    for moments in (moments for pair in _moments(spans) for moments in pair if len(moments)):
+        extremes = pc.min_max(moments).as_py()
+        least, most = min(least, extremes["min"]), max(most, extremes["max"])
+    most = max(most, math.nextafter(least, math.inf))
+    ups: dict[int, int] = {}
+    downs: dict[int, int] = {}
+    for pair in _moments(spans):
+        for counts, moments in zip((ups, downs), pair, strict=True):
+            for number, count in bin_counts(moments, least, most).items():
+                counts[number] = counts.get(number, 0) + count
+    slices = _slices(ups, downs, most_sorted)
+    best = max(before for _, _, before, _ in slices)
+    for first, last, before, highest in sorted(slices, key=lambda found: -found[3]):
+        if highest <= best:
+            break
+        inside = [
+            [_within(moments, bins(moments, least, most), first, last) for moments in pair] for pair in _moments(spans)
+        ]
+        best = max(best, before + _peak([pair[0] for pair in inside], [pair[1] for pair in inside]))
+    return best
+
+
+def _slices(ups: dict[int, int], downs: dict[int, int], most_sorted: int) -> list[tuple[int, int, int, int]]:
+    """Return slices of time: first and last bin, sessions open before it, and the most there could be in it."""
+    found: list[tuple[int, int, int, int]] = []
+    before = open_now = size = rising = 0
+    first: int | None = None
+    last = 0
+    for number in sorted({*ups, *downs}):
+        moments = ups.get(number, 0) + downs.get(number, 0)
+        if first is not None and size + moments > most_sorted:
+            found.append((first, last, before, before + rising))
+            first = None
+        if first is None:
+            first, before, size, rising = number, open_now, 0, 0
+        last, size, rising = number, size + moments, rising + ups.get(number, 0)
+        open_now += ups.get(number, 0) - downs.get(number, 0)
+    if first is not None:
+        found.append((first, last, before, before + rising))
+    return found
+
+
+def _within(moments: pa.ChunkedArray, numbers: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
+    return moments.filter(pc.and_(pc.greater_equal(numbers, first), pc.less_equal(numbers, last)))

@@ -1,0 +1,219 @@
+"""The rows of one repetition of a cell, as the figures a verdict and a report need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.endpoint import ProxyFacts
+from pytest_openenv_scale.core.serialization import Finding, Jsonable
+from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+
+from .errors import ErrorCount, LostWorker, Rows, TableRows, count_rows, distinct
+from .percentiles import PhaseStats, peak_concurrency, stats_of, together
+
+__all__ = ["COLUMNS", "PHASES", "CellSummary", "summarise", "summarise_rows"]
+
+PHASES = ("queue", "connect", "reset", "hold", "step", "total", "overhead")
+"""The phases reports show; `total_unqueued` and `overhead_unqueued` leave out the client's own queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellSummary(Jsonable):
+    """One repetition of a cell; seconds, fractions and rates per second, None where unknown.
+
+    `asked` = successful + failed + client_limited. Sessions the client could not start (`client_limited`)
+    leave the denominator of `success_rate`. `requests_per_second` is successful ÷ wall,
+    `effective_concurrency` Σ waited of successes ÷ wall, `peak_concurrency` the most sessions at one instant
+    whose reset was answered (None where rows do not tell when). `step` counts every single step; the other
+    phases count sessions.
+    `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
+    `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted.
+    """
+
+    run_id: str
+    sweep_id: str
+    cell: Cell
+    repetition: int
+    asked: int
+    successful: int
+    failed: int
+    client_limited: int
+    success_rate: float | None
+    wall_s: float
+    started_at: datetime
+    phases: Mapping[str, PhaseStats]
+    requests_per_second: float | None
+    effective_concurrency: float | None
+    peak_concurrency: int | None
+    pids: int | None = None
+    sessions: int | None = None
+    hosts: int | None = None
+    host_counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    errors: tuple[ErrorCount, ...] = ()
+    lost_workers: tuple[LostWorker, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    client: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    server: ServerSamples = field(default_factory=ServerSamples)
+    server_exit: str | None = None
+    log_tail: str | None = None
+    limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    hardware: str | None = None
+    cores: int | None = None
+    hosts_available: int | None = None
+    notes: tuple[str, ...] = ()
+    failed_hosts: Mapping[str, int] = field(default_factory=dict[str, int])
+    proxy: ProxyFacts | None = None
+
+    @property
+    def batch(self) -> int:
+        """How many sessions the cell asks for at once."""
+        return self.cell.batch
+
+    @property
+    def held(self) -> int:
+        """The most sessions known to have been open at once."""
+        return self.peak_concurrency or 0
+
+    @property
+    def hosts_known(self) -> bool:
+        """Whether every successful session told which host it ran on."""
+        return self.successful > 0 and sum(self.host_counts.values()) == self.successful
+
+    def phase(self, name: str) -> PhaseStats | None:
+        """Return the statistics of a phase of `PHASES`, or None where it has no values."""
+        return self.phases.get(name)
+
+
+_OVERHEAD = ("total_latency", "steps_done", "wait_requested")
+
+COLUMNS = (
+    "wait_requested",
+    "reset_done_s",
+    "closed_s",
+    "queue_latency",
+    "connect_latency",
+    "reset_latency",
+    "hold_latency",
+    "step_latencies",
+    "total_latency",
+    "waited_seconds",
+    "steps_done",
+    "pid",
+    "session_hash",
+    "host_url",
+    "success",
+    "error_phase",
+    "error_type",
+    "error_code",
+    "error_message",
+)
+"""The columns `summarise` reads."""
+
+
+def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
+    """Reduce the rows of one repetition of a cell to its summary."""
+    return summarise_rows(TableRows(table), meta)
+
+
+def summarise_rows(rows: Rows, meta: CellMeta) -> CellSummary:
+    """Reduce rows to their summary, reading a column or two at a time, so that any number of them fits into memory."""
+    counts = count_rows(rows)
+    failed = counts.bad - counts.limited
+    peak = peak_concurrency(lambda: rows.batches("reset_done_s", "closed_s"))
+    asked = max(meta.cell.batch, counts.good + counts.bad)
+    judged = counts.good + failed
+    waited = _total(rows, "waited_seconds")
+    wall = meta.wall_s
+    return CellSummary(
+        run_id=meta.run_id,
+        sweep_id=meta.sweep_id,
+        cell=meta.cell,
+        repetition=meta.repetition,
+        asked=asked,
+        successful=counts.good,
+        failed=failed,
+        client_limited=asked - judged,
+        success_rate=counts.good / judged if judged else None,
+        wall_s=wall,
+        started_at=meta.started_at,
+        phases=_phases(rows),
+        requests_per_second=counts.good / wall if wall > 0 else None,
+        effective_concurrency=waited / wall if waited is not None and wall > 0 else None,
+        peak_concurrency=peak if peak or not counts.good else None,
+        pids=counts.pids or None,
+        sessions=distinct(
+            lambda: (_successes(batch, "session_hash") for batch in rows.batches("success", "session_hash"))
+        ),
+        hosts=len(counts.hosts) or None,
+        host_counts=counts.hosts,
+        errors=counts.errors,
+        lost_workers=counts.lost_workers,
+        findings=meta.findings,
+        client=meta.client,
+        server=meta.server,
+        server_exit=meta.server_exit,
+        log_tail=meta.log_tail,
+        limits=meta.limits,
+        hardware=meta.hardware,
+        cores=meta.cores,
+        hosts_available=meta.hosts,
+        notes=meta.notes,
+        failed_hosts=counts.failed_hosts,
+        proxy=meta.proxy,
+    )
+
+
+_PHASES: Mapping[str, tuple[tuple[str, ...], Callable[[pa.Table], pa.ChunkedArray]]] = {
+    "queue": (("queue_latency",), lambda good: good["queue_latency"]),
+    "connect": (("connect_latency",), lambda good: good["connect_latency"]),
+    "reset": (("reset_latency",), lambda good: good["reset_latency"]),
+    "hold": (("hold_latency",), lambda good: good["hold_latency"]),
+    "step": (("step_latencies",), lambda good: pc.list_flatten(good["step_latencies"])),
+    "total": (("total_latency",), lambda good: good["total_latency"]),
+    "overhead": (_OVERHEAD, lambda good: _overhead(good)),
+    "total_unqueued": (
+        ("total_latency", "queue_latency"),
+        lambda good: pc.subtract(good["total_latency"], good["queue_latency"]),
+    ),
+    "overhead_unqueued": (
+        (*_OVERHEAD, "queue_latency"),
+        lambda good: pc.subtract(_overhead(good), good["queue_latency"]),
+    ),
+}
+"""The columns each phase is computed from, and how."""
+
+
+def _overhead(good: pa.Table) -> pa.ChunkedArray:
+    """Return total − steps done × wait."""
+    return pc.subtract(good["total_latency"], pc.multiply(good["steps_done"], good["wait_requested"]))
+
+
+def _phases(rows: Rows) -> dict[str, PhaseStats]:
+    """Return the statistics of every phase that has values."""
+    found = {name: stats_of(partial(_values, rows, columns, of)) for name, (columns, of) in _PHASES.items()}
+    return {name: stats for name, stats in found.items() if stats is not None}
+
+
+def _values(rows: Rows, columns: Sequence[str], of: Callable[[pa.Table], pa.ChunkedArray]) -> Iterator[pa.ChunkedArray]:
+    """Yield what is computed of the successful rows, nulls left out."""
+    for batch in rows.batches("success", *columns):
+        good = batch.filter(batch["success"])
+        yield pc.drop_null(of(good))
+
+
+def _successes(batch: pa.Table, column: str) -> pa.ChunkedArray:
+    return pc.drop_null(batch[column].filter(batch["success"]))
+
+
+def _total(rows: Rows, column: str) -> float | None:
+    """Return the sum of a column over successful rows; None where there is nothing to add up."""
+    values = together([_successes(batch, column) for batch in rows.batches("success", column)])
+    return pc.sum(values).as_py()

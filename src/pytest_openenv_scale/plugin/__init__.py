@@ -1,0 +1,223 @@
+"""The pytest plugin, in the order of its life; every hook calls inward.
+
+What is imported up here is in every pytest run, so it is little and imports little: a test holds that. The rest of the
+package is imported where it is needed, by runs that give an option or an ini key of ours or have a test of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from . import hookspec
+from .invocation import INVOCATION, PROBLEMS, Invocation
+from .marks import DECLARATION, marker_lines
+from .options import register
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.core.endpoint import Endpoint
+
+    from .check import Checking
+    from .scaling_fixture import Scaling
+
+SCALING: pytest.StashKey[Scaling] = pytest.StashKey()
+"""On a test: what its fixture measures with."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the extension points."""
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options and their ini twins."""
+    register(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, and refuse wrong options before anything starts."""
+    for line in marker_lines():
+        config.addinivalue_line("markers", line)
+    invocation = Invocation(config)
+    if invocation.sources:
+        from .settings import check_settings
+
+        check_settings(config, invocation.settings)
+    config.stash[INVOCATION] = invocation
+    config.pluginmanager.register(_Gathering(invocation), "openenv_scale_gathering")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker which run it takes part in."""
+    invocation = _invocation(node.config)
+    node.workerinput["openenv_scale"] = invocation.place.to_worker()
+    if invocation.baseline is not None:
+        node.workerinput["openenv_scale_baseline"] = invocation.baseline.to_worker()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what will be measured, where the command line or the ini file asks for it."""
+    invocation = _invocation(config)
+    if not invocation.is_asked_for:
+        return []
+    from .settings import header_lines
+
+    return header_lines(invocation.settings, config.rootpath)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say what will be measured where only marked tests ask for it."""
+    invocation = _invocation(config)
+    if not invocation.measures or invocation.is_asked_for or config.get_verbosity() < 0:
+        return []
+    from .settings import header_lines
+
+    return header_lines(invocation.settings, config.rootpath)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that uses a target once per target, where there are several."""
+    if "openenv_target" not in metafunc.fixturenames:
+        return
+    targets = _invocation(metafunc.config).settings.targets
+    if len(targets) > 1:
+        from .target import target_ids
+
+        metafunc.parametrize(
+            "openenv_target", range(len(targets)), ids=target_ids(targets), indirect=True, scope="session"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read the marks of the selected tests: servers are sized to the largest cell among them."""
+    _invocation(session.config).collected(session.items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test whose marks are wrong, and that test only."""
+    declared = item.stash.get(DECLARATION, None)
+    if declared is not None and declared.problem is not None:
+        pytest.fail(f"{item.nodeid}: {declared.problem}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def openenv_target(request: pytest.FixtureRequest) -> Generator[Endpoint]:
+    """The server to measure: started or attached to once, sized to the largest selected cell."""
+    from .target import opened
+
+    invocation = _invocation(request.config)
+    targets = invocation.settings.targets
+    if len(targets) > 1 and not hasattr(request, "param"):
+        pytest.fail("there are several targets: take openenv_target or scaling as an argument", pytrace=False)
+    with opened(invocation, targets[getattr(request, "param", 0)]) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling:
+    """Measure how many sessions the target holds: `scaling.run()`, judged when the test is over."""
+    from .scaling_fixture import make_scaling
+
+    item: pytest.Function = cast(Any, request).node
+    made = make_scaling(_invocation(request.config), item, openenv_target)
+    item.stash[SCALING] = made
+    return made
+
+
+@pytest.fixture
+def openenv_check(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Checking:
+    """Ask a check of the target, `openenv_check(check)`, and judge the test by its result: the suite is written so."""
+    from .check import make_checking
+
+    return make_checking(_invocation(request.config), cast(Any, request).node, openenv_target)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Judge the SLO once the test function is over; a failure of its own comes first."""
+    try:
+        result = yield
+    except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
+        if "openenv_target" in pyfuncitem.fixturenames:
+            from .finish import not_awaited
+
+            if problem := not_awaited(pyfuncitem, outcome):
+                raise pytest.fail.Exception(problem, pytrace=False) from None
+        raise
+    runner = pyfuncitem.stash.get(SCALING, None)
+    if runner is not None:
+        from .finish import judge
+
+        judge(pyfuncitem, runner)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the result of a sweep travel on the report, from an xdist worker too."""
+    report = yield
+    runner = item.stash.get(SCALING, None)
+    if call.when == "call" and runner is not None and runner.sweep is not None:
+        report.openenv_scale = runner.sweep.view.to_json()  # pyright: ignore[reportAttributeAccessIssue]
+    return report
+
+
+class _Gathering:
+    """Gathers the results that arrive on reports, from this process or from xdist workers."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        sent = getattr(report, "openenv_scale", None)
+        if sent is not None:
+            self._invocation.add_sent(sent)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Take what an xdist worker has to say; where it crashed, the run is not complete."""
+    invocation = _invocation(node.config)
+    invocation.problems += getattr(node, "workeroutput", {}).get(PROBLEMS, ())
+    if error is not None:
+        invocation.worker_crashed = True
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
+    """End the run and write its reports, once every server is stopped and every worker is done."""
+    result = yield
+    invocation = _invocation(session.config)
+    if invocation.measured() and not invocation.is_worker:
+        from .finish import end_status, finish
+
+        written = finish(invocation, end_status(session, exitstatus, worker_crashed=invocation.worker_crashed))
+        if not written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show every curve and where the run is."""
+    invocation = _invocation(config)
+    if (invocation.views or invocation.checks or invocation.problems) and config.get_verbosity() > -2:
+        from .finish import summarise
+
+        summarise(invocation, terminalreporter)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of the run directory."""
+    if INVOCATION in config.stash:
+        config.stash[INVOCATION].close()
+
+
+def _invocation(config: pytest.Config) -> Invocation:
+    return config.stash[INVOCATION]

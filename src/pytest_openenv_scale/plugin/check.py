@@ -1,0 +1,189 @@
+"""What the fixture `openenv_check` gives a test of the suite: one check, judged and kept with the run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, write_check
+
+from .collection import rerun_command, test_name
+from .finish import WIDTH, InconclusiveWarning
+from .marks import SUITE_MARKS
+from .target import target_ids
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.checks.run import Check
+    from pytest_openenv_scale.checks.subject import Subject
+
+    from .invocation import Invocation
+
+
+@dataclass(frozen=True)
+class Checking:
+    """Asks checks about one target: `openenv_check(isolation.interleaved)`.
+
+    The result is written into the run; a limit that is missed fails the test, a capability that is not there skips
+    it, and what cannot be told follows `--openenv-inconclusive`.
+    """
+
+    invocation: Invocation
+    item: pytest.Function
+    subject: Callable[[], Subject | str]
+    asked: list[Check] = field(default_factory=list["Check"], init=False, repr=False)
+    """The check that was asked, once one was."""
+
+    def __call__(self, check: Check) -> CheckResult:
+        """Ask one check and judge the test by it; at most one per test, and not where an event loop runs."""
+        from pytest_openenv_scale.checks.run import run_check
+        from pytest_openenv_scale.core.errors import RunError
+
+        from .scaling_fixture import loop_runs
+
+        if loop_runs():
+            self._fail("openenv_check() would block the event loop of an async test; write the test with def")
+        if self.asked:
+            self._fail("openenv_check() was called twice; a test asks one check, so write a second test")
+        self.asked.append(check)
+        subject = self.subject()
+        if isinstance(subject, str):
+            pytest.fail(subject, pytrace=False)
+        try:
+            run = self.invocation.run_directory()
+            with run.measure_lock(subject.say):
+                started, began = datetime.now(UTC), time.monotonic()
+                result = run_check(subject, self._answered(check))
+            record = self._record(subject.endpoint, result, started, time.monotonic() - began)
+            path = write_check(run.path, record)
+        except RunError as error:
+            self._fail(str(error))
+        self._judge(record, str(path) if self.invocation.place.kept else None)
+        return result
+
+    def _answered(self, check: Check) -> Check:
+        """Return the check, which now fails the test in one line if its answer cannot be kept."""
+
+        async def answered(subject: Subject) -> CheckResult:
+            coming = cast(object, check(subject))
+            if not isawaitable(coming):
+                self._fail(f"the check {_name(check)} is not async; write async def {_name(check)}(subject)")
+            result = cast(object, await coming)
+            if not isinstance(result, CheckResult):
+                kind = "None" if result is None else type(result).__name__
+                self._fail(f"the check {_name(check)} returned {kind}; return a CheckResult from every path")
+            if flaw := _flaw(result):
+                self._fail(
+                    f"the result of the check {_name(check)} cannot be kept: {flaw}; "
+                    "write figures as finite numbers, text, true, false or None, and words as text"
+                )
+            return result
+
+        return answered
+
+    def _fail(self, words: str) -> NoReturn:
+        pytest.fail(f"{self.item.nodeid}: {words}", pytrace=False)
+
+    def _record(self, endpoint: Endpoint, result: CheckResult, started: datetime, took_s: float) -> CheckRecord:
+        settings = self.invocation.settings
+        chosen = getattr(self.item, "callspec", None)
+        index: int = chosen.params.get("openenv_target", 0) if chosen else 0
+        test = test_name(self.item, target_ids(settings.targets)[index] if len(settings.targets) > 1 else None)
+        marks = {mark.name for mark in self.item.iter_markers()}
+        return CheckRecord(
+            test=test,
+            target=endpoint.target,
+            infrastructure=endpoint.label,
+            subject=next((name for name in SUITE_MARKS if name in marks), "check"),
+            result=result,
+            started_at=started,
+            took_s=took_s,
+            rerun=rerun_command(self.item, test, settings, settings.targets[index]),
+        )
+
+    def _judge(self, record: CheckRecord, kept: str | None) -> None:
+        from pytest_openenv_scale.reporting.content.overview import properties
+        from pytest_openenv_scale.reporting.text.checks import failure_text
+
+        from .progress import encoding
+
+        self.item.user_properties.extend(properties(record))
+        result = record.result
+        if result.outcome is CheckOutcome.SKIPPED:
+            pytest.skip(result.headline)
+        if result.outcome is CheckOutcome.MET:
+            return
+        if result.outcome is CheckOutcome.INCONCLUSIVE and self.invocation.settings.inconclusive == "warn":
+            self.item.warn(InconclusiveWarning(f"inconclusive: {result.headline}"))
+            return
+        pytest.fail(failure_text(record, kept, width=WIDTH, encoding=encoding()), pytrace=False)
+
+
+def _name(check: Check) -> str:
+    return getattr(check, "__name__", type(check).__name__)
+
+
+def _flaw(result: CheckResult) -> str | None:
+    """Return why a report could not read this result back; None if it can."""
+    if not isinstance(cast(object, result.outcome), CheckOutcome):
+        return f"its outcome is {result.outcome!r}, not a CheckOutcome"
+    try:
+        written = result.to_json()
+        json.dumps(written)
+        CheckResult.from_json(written)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def make_checking(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Checking:
+    """Return what the fixture gives one test on one target; what is learned of a server is shared by its tests."""
+
+    def subject() -> Subject | str:
+        known = invocation.subjects
+        if endpoint.target not in known:
+            made = _subject(invocation, item, endpoint)
+            if isinstance(made, str):
+                return made
+            known[endpoint.target] = made
+        return known[endpoint.target]
+
+    return Checking(invocation, item, subject)
+
+
+def _subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Subject | str:
+    """Return the server as checks see it, or one line that says why no session can be played."""
+    from dataclasses import replace
+
+    from pytest_openenv_scale.checks.subject import Subject, say_nothing
+    from pytest_openenv_scale.client.http import server_schema
+    from pytest_openenv_scale.engine.sweep import SweepError, find_workload
+
+    settings = invocation.settings
+    hook: Any = item.ihook
+    try:
+        workload = hook.pytest_openenv_scale_workload(endpoint=endpoint) if settings.action is None else None
+        if workload is not None and settings.reset is not None:
+            workload = replace(workload, reset=settings.reset)
+        workload = workload or find_workload(endpoint, settings)
+    except SweepError as error:
+        return str(error)
+    progress = invocation.progress
+    return Subject(
+        endpoint=endpoint,
+        workload=workload,
+        most=settings.batches[-1],
+        wait_s=settings.waits[0] if workload.waits else None,
+        timeout_s=settings.timeout,
+        soak_s=settings.soak,
+        seed=settings.seed,
+        schema=server_schema(endpoint.urls[0], endpoint.headers),
+        say=cast("Callable[[str], None]", progress.note if progress is not None else say_nothing),
+    )

@@ -1,0 +1,283 @@
+"""What one test asks for, and what is wrong with it; its name in the run, and the command that measures it again."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.config.plan import largest_batch
+from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
+from pytest_openenv_scale.core.parsing import format_number, nearest
+from pytest_openenv_scale.core.target_spec import TargetSpec
+
+from .marks import DECLARATION, SIGNATURES, Declaration, MarkError, make_scaling, make_slo
+
+
+def scaling_mark(item: pytest.Item) -> ScalingMark | None:
+    """Return the merged `scaling` marks of a test, the nearest one per argument; None without such a mark.
+
+    Function outranks class, class outranks module, and a mark of a parameter outranks them all. Paths are
+    relative to the test's file.
+
+    Raises:
+        MarkError: a mark is wrong, or two marks in one place write the same argument.
+    """
+    found: dict[str, Any] = {}
+    marked = False
+    for level in _levels(item, "scaling"):
+        here: dict[str, Any] = {}
+        for arguments in level:
+            marked = True
+            for name, value in make_scaling(arguments, item.path.parent).written().items():
+                if name in here:
+                    raise MarkError(f"mark scaling: {name} is written twice in one place; write it once")
+                here[name] = value
+        found = {**here, **found}
+    return ScalingMark(**found) if marked else None
+
+
+def slo_marks(item: pytest.Item) -> tuple[Slo, ...]:
+    """Return the limits of a test's `slo` marks, nearest first.
+
+    In one place (say, on the function) a mark that selects by `wait` and `mode` comes before a general one.
+
+    Raises:
+        MarkError: a mark is wrong, or two marks in one place set the same limit on the same curves.
+    """
+    found: list[Slo] = []
+    for level in _levels(item, "slo"):
+        here = [make_slo(arguments) for arguments in level]
+        seen: set[tuple[str, float | None, str | None]] = set()
+        for limits in here:
+            for limit in limits.limits:
+                key = limit.name, limits.wait, limits.mode
+                if key in seen:
+                    raise MarkError(f"mark slo: {limit.name} is set twice in one place; write it once")
+                seen.add(key)
+        found += sorted(here, key=lambda limits: (limits.wait is None) + (limits.mode is None))
+    return tuple(found)
+
+
+def check_selects(
+    slos: Iterable[Slo],
+    modes: Sequence[str],
+    waits: Sequence[float | None],
+    batches: Sequence[int] = (),
+) -> None:
+    """Refuse limits that select no curve, or that no curve they select can be measured by.
+
+    `waits` holds None alone where the environment cannot be asked to wait. `batches` are those asked for,
+    besides what `max_batch` limits add; without them `hosts` is not checked.
+
+    Raises:
+        MarkError: naming the limit and what there is instead.
+    """
+    every = tuple(slos)
+    largest = max((*batches, *(size for limits in every for size in _max_batches(limits))), default=0)
+    for limits in every:
+        selected = [(mode, wait) for mode in modes for wait in waits if limits.selects(wait, mode)]
+        if not selected:
+            raise MarkError(_selects_nothing(limits, modes, waits))
+        for limit in limits.limits:
+            needs_wait = limit.name == "latency_factor" or limit.kind.phase == "overhead"
+            if needs_wait and all(wait is None for _, wait in selected):
+                raise MarkError(
+                    f"{_place(limit)}: {limit.name} cannot be measured, because the environment cannot be "
+                    "asked to wait; write a limit on total or step instead"
+                )
+            if limit.name == "hosts" and batches and limit.allowed > largest:
+                raise MarkError(
+                    f"{_place(limit)}: {limit.text} cannot be measured with at most {largest} sessions; "
+                    f"write a batch of at least {limit.allowed:.0f}"
+                )
+
+
+def _max_batches(limits: Slo) -> tuple[int, ...]:
+    limit = limits.limit("max_batch")
+    return () if limit is None else (int(limit.allowed),)
+
+
+def _place(limit: Limit) -> str:
+    return {"command line": "--openenv-slo", "ini": "openenv_slo"}.get(limit.source, "mark slo")
+
+
+def _selects_nothing(limits: Slo, modes: Sequence[str], waits: Sequence[float | None]) -> str:
+    if limits.mode is not None and limits.mode not in modes:
+        return (
+            f'mark slo(mode="{limits.mode}") selects no curve; the modes measured are {", ".join(modes)} '
+            "(set modes= in the mark scaling)"
+        )
+    asked = format_number(limits.wait or 0.0)
+    if all(wait is None for wait in waits):
+        return f"mark slo(wait={asked}) selects no curve: the environment cannot be asked to wait; leave wait= out"
+    there = ", ".join(format_number(wait) for wait in waits if wait is not None)
+    return f"mark slo(wait={asked}) selects no curve; the waits are {there} (set waits= in the mark scaling)"
+
+
+def _levels(item: pytest.Item, name: str) -> Iterator[list[Mapping[str, Any]]]:
+    """Yield the arguments of the marks of one place at a time, the nearest place first."""
+    for node in reversed(item.listchain()):
+        places = _places(node)
+        level: dict[int, list[Mapping[str, Any]]] = {}
+        added = -1  # a mark that a plugin prepended is nearer than what is written, an appended one farther
+        for mark in node.own_markers:
+            rank = next((rank for rank, place in enumerate(places) if any(mark is one for one in place)), None)
+            added = added if rank is None else len(places)
+            if mark.name == name:
+                level.setdefault(added if rank is None else rank, []).append(_arguments(mark))
+        for rank in sorted(level):
+            yield level[rank]
+
+
+def _places(node: Any) -> list[list[pytest.Mark]]:
+    """Return the marks written on a node, place by place: a parameter, then the object, then base classes."""
+    parameter = _listed(list(getattr(getattr(node, "callspec", None), "marks", ())))
+    written = getattr(node, "obj", None)
+    if isinstance(written, type):
+        return [parameter, *(_listed(vars(owner).get("pytestmark")) for owner in written.__mro__)]
+    return [parameter, _listed(getattr(written, "pytestmark", None))]
+
+
+def _listed(marks: Any) -> list[pytest.Mark]:
+    several = cast("list[Any]", marks) if isinstance(marks, list) else [marks]
+    return [getattr(mark, "mark", mark) for mark in several]
+
+
+def _arguments(mark: pytest.Mark) -> Mapping[str, Any]:
+    """Return a mark's arguments by name, after a look at the names.
+
+    Raises:
+        MarkError: an argument is positional, or has a name that does not exist.
+    """
+    known = list(inspect.signature(SIGNATURES[mark.name]).parameters)
+    if mark.args:
+        example = "batches=…" if mark.name == "scaling" else "max_batch=…"
+        raise MarkError(f"mark {mark.name} takes named arguments only; write {mark.name}({example})")
+    for name in mark.kwargs:
+        if name not in known:
+            raise MarkError(f"mark {mark.name} has no argument {name!r}{nearest(name, known)}")
+    return mark.kwargs
+
+
+def test_name(item: pytest.Item, target_id: str | None) -> str:
+    """Return the node id of a test without the part that names the target, so that runs compare.
+
+    That of a file outside the root directory, named as such, begins with `::`: it gets the file's name, which it has
+    where its folder or package is named. So does that of an installed package, wherever its environment lies.
+    """
+    path, colons, name = item.nodeid.partition("::")
+    test = f"{path if path and not _is_installed(item.path) else item.path.name}{colons}{name}"
+    if target_id is None:
+        return test
+    alone, last = f"[{target_id}]", f"-{target_id}]"
+    return f"{test.removesuffix(last)}]" if test.endswith(last) else test.removesuffix(alone)
+
+
+def _is_installed(path: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:
+    """Return the command that repeats the sweep of one test on one target, quoted for a shell, no secrets."""
+    config = item.config
+    words = ["pytest", *_test_arguments(item, test)]
+    if config.option.markexpr:
+        words += ["-m", config.option.markexpr]
+    options = rerun_options(settings, target=target, mode=",".join(settings.modes), wait=None)
+    words += shlex.split(options)
+    if settings.sources["waits"] == "command line":
+        words += ["--openenv-waits", ",".join(map(format_number, settings.waits))]
+    return shlex.join(words)
+
+
+def _test_arguments(item: pytest.Function, test: str) -> list[str]:
+    """Return how to name a test from the directory pytest was started in: by its file, or by its module."""
+    path, colons, name = test.partition("::")
+    file = item.config.rootpath / path
+    if item.config.option.pyargs and not file.is_file():
+        module: str = cast(Any, item.module).__name__
+        return ["--pyargs", f"{module}{colons}{name}"]
+    return [f"{os.path.relpath(item.path, item.config.invocation_params.dir)}{colons}{name}"]
+
+
+FIXTURE = "scaling"
+
+CHECK_FIXTURE = "openenv_check"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the selected tests ask of a target together; `tests` are the node ids of those that measure."""
+
+    largest_batch: int = 1
+    modes: tuple[str, ...] = ("ws",)
+    tests: tuple[str, ...] = ()
+
+
+def declare(item: pytest.Item, settings: Settings) -> Declaration | None:
+    """Read the marks of a test; None where it has nothing to do with this plugin."""
+    try:
+        return _read(item, settings, fixture=FIXTURE in getattr(item, "fixturenames", ()))
+    except MarkError as error:
+        return Declaration(settings, problem=str(error))
+
+
+def select(items: Iterable[pytest.Item], settings: Settings) -> Selection:
+    """Sum up what the selected tests ask of a target: the cells they declare, and the sessions that checks open."""
+    items = list(items)
+    checks = [item.nodeid for item in items if CHECK_FIXTURE in getattr(item, "fixturenames", ())]
+    found = {
+        item.nodeid: item.stash[DECLARATION]
+        for item in items
+        if DECLARATION in item.stash and FIXTURE in getattr(item, "fixturenames", ())
+    }
+    sound = {test: declared for test, declared in found.items() if declared.problem is None}
+    if not sound and not checks:
+        return Selection()
+    largest = [largest_batch(each.settings.batches, each.slos) for each in sound.values()]
+    modes = [mode for each in sound.values() for mode in each.settings.modes]
+    return Selection(
+        largest_batch=max([*largest, settings.batches[-1]] if checks else largest),
+        modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
+        tests=tuple(item.nodeid for item in items if item.nodeid in sound or item.nodeid in checks),
+    )
+
+
+def _read(item: pytest.Item, settings: Settings, *, fixture: bool) -> Declaration | None:
+    mark, marked_slos = scaling_mark(item), slo_marks(item)
+    arguments = [name for name, given in (("scaling", mark and mark.written()), ("slo", marked_slos)) if given]
+    if not fixture and not arguments:
+        return None
+    if not isinstance(item, pytest.Function) or _is_unittest(item):
+        raise MarkError(
+            f"mark {arguments[0] if arguments else 'scaling'}: it is for test functions and methods of plain "
+            "classes; write def test_…(scaling): scaling.run()"
+        )
+    if not fixture:
+        raise MarkError(
+            f"mark {arguments[0]} has arguments, but the test does not use the fixture scaling; "
+            f"write def {item.originalname}(scaling): scaling.run()"
+        )
+    if mark is None:
+        raise MarkError(
+            "the fixture scaling needs the mark: write @pytest.mark.scaling above the test "
+            "(without it, -m scaling skips this test)"
+        )
+    own = settings.with_mark(mark)
+    slos = own.slos(marked_slos)
+    check_selects(slos, own.axis("modes"), own.axis("waits"), own.axis("batches"))
+    return Declaration(own, slos)
+
+
+def _is_unittest(item: pytest.Function) -> bool:
+    import unittest
+
+    return item.cls is not None and issubclass(item.cls, unittest.TestCase)

@@ -1,0 +1,209 @@
+"""How it ends: the verdict on a test, and after the last one the run's reports and what the terminal shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_openenv_scale.analysis.run import Run
+    from pytest_openenv_scale.engine.sweep import Sweep
+    from pytest_openenv_scale.results.manifest import Status
+
+    from .invocation import Invocation
+    from .scaling_fixture import Scaling
+
+T = TypeVar("T")
+
+
+def end_status(session: pytest.Session, exitstatus: int, *, worker_crashed: bool) -> Status:
+    """Say how the run ended: interrupted by a person, `-x` or a crash; failed by an internal error."""
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "failed"
+    stopped = exitstatus == pytest.ExitCode.INTERRUPTED or session.shouldstop or session.shouldfail
+    return "interrupted" if stopped or worker_crashed else "complete"
+
+
+def finish(invocation: Invocation, status: Status) -> bool:
+    """End the run of this invocation and write its reports; return whether all of that worked.
+
+    Runs in the controlling process only.
+    """
+    end = _End(invocation)
+    run = end.attempt("the end of the run", lambda: _end_run(invocation.place.path, status))
+    if run is None:
+        return False
+    for view in run.sweeps:
+        invocation.views.setdefault((view.test, view.target), view)
+    invocation.checks = run.checks
+    if invocation.place.kept:
+        invocation.written.append(f"run {run.path} ({run.status})")
+    _write_reports(end, invocation, run)
+    return end.well
+
+
+class _End:
+    """Attempts one thing after the other and tells what did not work."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self.well = True
+
+    def attempt(self, name: str, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except Exception as error:
+            from pytest_openenv_scale.core.errors import RunError
+
+            said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            self.well = False
+            self._invocation.problems.append(f"{name} was not written: {said}")
+            return None
+
+
+def _end_run(path: Path, status: Status) -> Run:
+    from pytest_openenv_scale.analysis.run import load_run
+    from pytest_openenv_scale.results.run_directory import RunDirectory
+
+    ends = {sweep.status for sweep in load_run(path).record.sweeps}
+    if status == "complete" and not ends <= {"complete"}:
+        status = "failed" if "failed" in ends else "interrupted"
+    RunDirectory.open(path).finish(status)
+    return load_run(path)
+
+
+def _write_reports(end: _End, invocation: Invocation, run: Run) -> None:
+    from pytest_openenv_scale.reporting import append_step_summary, write_json, write_reports
+
+    settings, hooks = invocation.settings, invocation.config.hook
+    if invocation.place.kept:
+        end.attempt("the report", lambda: write_reports(run, formats=settings.report))
+    if (path := settings.json) is not None:
+        end.attempt(f"--openenv-json {path}", lambda: write_json(run, path))
+    end.attempt("the GitHub step summary", lambda: append_step_summary(run))
+    relayed: Any = hooks
+    end.attempt("a report of pytest_openenv_scale_report", lambda: relayed.pytest_openenv_scale_report(run=run))
+
+
+def summarise(invocation: Invocation, reporter: Any) -> None:
+    """Show every curve, the table of all of them, where the run is and what could not be written."""
+    try:
+        _show_curves(invocation, reporter)
+    except Exception as error:
+        reporter.write_line(f"the curves cannot be shown: {type(error).__name__}: {error}", red=True)
+    for text in invocation.written:
+        reporter.write_line(text)
+    for text in invocation.problems:
+        reporter.write_line(text, red=True)
+
+
+def _show_curves(invocation: Invocation, reporter: Any) -> None:
+    from pytest_openenv_scale.reporting.text.comparison import comparison_lines
+    from pytest_openenv_scale.reporting.text.overview import scaling_lines, summary_lines
+    from pytest_openenv_scale.reporting.text.sweep import sweep_lines
+    from pytest_openenv_scale.results.comparison import join_comparisons
+
+    from .progress import encoding, page_width
+
+    width = page_width(invocation.config)
+    views = list(invocation.views.values())
+    if invocation.checks:
+        from pytest_openenv_scale.reporting.text.checks import check_lines
+
+        reporter.section("OpenEnv checks")
+        for line in check_lines(invocation.checks, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    if not views:
+        return
+    reporter.section("OpenEnv scaling")
+    for view in views:
+        for line in sweep_lines(view, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    if sum(len(view.curves) for view in views) > 1:
+        for line in summary_lines(views, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    compared = join_comparisons(view.record.comparison for view in views if view.record.comparison is not None)
+    for found in compared:
+        reporter.section("OpenEnv scaling: compared with the baseline")
+        for line in comparison_lines(found, width=width, encoding=encoding()):
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+    if repeated := scaling_lines(views, width=width, encoding=encoding()):
+        for line in repeated:
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+
+
+WIDTH = 100
+"""Columns of the text of a failing test, which is read in logs as often as in terminals."""
+
+
+class InconclusiveWarning(pytest.PytestWarning):
+    """An SLO could not be judged, and `--openenv-inconclusive warn` lets the test pass."""
+
+
+def judge(item: pytest.Item, scaling: Scaling) -> None:
+    """Fail a test whose SLO is not met, or that measured nothing."""
+    if scaling.sweep is not None:
+        _judge_sweep(item, scaling.sweep, scaling.no_baseline, warn=scaling.settings.inconclusive == "warn")
+    elif scaling.began:
+        text = "the sweep was begun but not finished, so there is no verdict"
+        pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
+    elif not scaling.opened_session:
+        text = "the test is marked scaling but never calls scaling.run(); call it, or await scaling.run_async()"
+        pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
+
+
+def not_awaited(item: pytest.Item, outcome: BaseException) -> str | None:
+    """Return what to do about an async test that no plugin runs; pytest says less, and before 8.4 only skips it."""
+    if not str(outcome).startswith("async def function"):
+        return None
+    from pytest_openenv_scale.core.system import missing
+
+    install = missing("pytest_asyncio")
+    mark = "write @pytest.mark.asyncio above it, or asyncio_mode = auto into the ini file"
+    return f"{item.nodeid}: no plugin runs this async test: {f'{install}, then {mark}' if install else mark}"
+
+
+def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, warn: bool) -> None:
+    """Fail for a limit that is missed or a regression; what cannot be judged fails too, or is a warning."""
+    from pytest_openenv_scale.reporting.text.sweep import failure_text
+    from pytest_openenv_scale.results.comparison import Judgement
+    from pytest_openenv_scale.results.outcome import Outcome
+
+    from .progress import encoding
+
+    texts: list[str] = []
+    doubts: list[str] = []
+    if sweep.outcome is not Outcome.MET:
+        texts.append(failure_text(sweep.view, width=WIDTH, encoding=encoding()))
+        headlines = [verdict.headline for verdict in sweep.verdicts if verdict.outcome is not Outcome.MET]
+        doubts.append(headlines[0].removeprefix("SLO inconclusive: "))
+    compared = sweep.view.record.comparison
+    regressed = compared is not None and compared.outcome is Judgement.REGRESSED
+    if compared is not None and compared.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
+        from pytest_openenv_scale.reporting.content.comparison import headline
+        from pytest_openenv_scale.reporting.text.comparison import failure_lines
+
+        first = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
+        texts.insert(first, failure_lines(compared, width=WIDTH, encoding=encoding()))
+        doubts.append(f"baseline: {headline(compared).removeprefix('inconclusive: ')}")
+    if no_baseline is not None:
+        doubts.append(f"no baseline to compare with: {no_baseline}")
+    if sweep.outcome is Outcome.MISSED or regressed:
+        pytest.fail("\n\n".join(texts), pytrace=False)
+    if not doubts:
+        return
+    first = f"inconclusive: {doubts[0]}"
+    if warn:
+        item.warn(InconclusiveWarning("; ".join([first, *doubts[1:]])))
+        return
+    rest = [f"inconclusive: {doubt}" for doubt in doubts[1:]]
+    pytest.fail("\n\n".join([first, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)

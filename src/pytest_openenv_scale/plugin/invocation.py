@@ -1,0 +1,277 @@
+"""What one pytest invocation shares: its settings, its run directory and what was measured so far.
+
+Every pytest run makes an `Invocation`; what only a measurement needs is imported and made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .marks import DECLARATION
+from .options import DEFAULT_RESULTS, sources
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.checks.subject import Subject
+    from pytest_openenv_scale.config.settings import Settings
+    from pytest_openenv_scale.results.outcome import CheckRecord
+    from pytest_openenv_scale.results.run_directory import RunDirectory
+    from pytest_openenv_scale.verdict.sweep import SweepView
+
+    from .collection import Selection
+    from .progress import Progress
+    from .settings import Baseline
+
+_JOIN_S = 10.0
+"""Longest the process that makes the run directory may take until the others find its manifest, in seconds."""
+
+_POLL_S = 0.02
+
+PROBLEMS = "openenv_scale_problems"
+"""Where an xdist worker puts what the end of the run says."""
+
+_MARKS = frozenset({"scaling", "slo"})
+_FIXTURES = frozenset({"scaling", "openenv_check"})
+
+
+def concerns(item: pytest.Item) -> bool:
+    """Whether a test has to do with this plugin at all: a mark or a fixture says so."""
+    fixtures: Iterable[str] = getattr(item, "fixturenames", ())
+    return not _FIXTURES.isdisjoint(fixtures) or any(mark.name in _MARKS for mark in item.iter_markers())
+
+
+class Invocation:
+    """The state of one pytest invocation, in one of its processes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.sources = sources(config)
+        """Where anything is written: "command line", "ini", both or neither."""
+        self.views: dict[tuple[str, str], SweepView] = {}
+        self.worker_crashed = False
+        self.written: list[str] = []
+        """Where the results are, for the end of the run to say."""
+        self.problems: list[str] = []
+        """What could not be written or stopped, for the end of the run to say."""
+        self.subjects: dict[str, Subject] = {}
+        """What checks know of each target, by its canonical specification."""
+        self.checks: tuple[CheckRecord, ...] = ()
+        """What checks found, once the run has ended."""
+        self._place: RunPlace | None = None
+        self._selection: Selection | None = None
+        self._run: RunDirectory | None = None
+        self._progress: Progress | None = None
+        self._progress_made = False
+        self._baseline: Baseline | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is an xdist worker."""
+        return hasattr(self.config, "workerinput")
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What is asked for.
+
+        Raises:
+            pytest.UsageError: it is wrong, or contradicts itself; without `sources` it cannot be.
+        """
+        from .settings import resolve
+
+        return resolve(self.config)
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether the command line asks for scaling tests, or an ini file that they are not deselected from."""
+        marks: str = self.config.option.markexpr
+        deselected = "not scaling" in marks
+        if "scaling" in marks and not deselected:
+            return True
+        return "command line" in self.sources or ("ini" in self.sources and not deselected)
+
+    @property
+    def selection(self) -> Selection:
+        """What the selected tests ask of a target together."""
+        if self._selection is None:
+            from .collection import Selection
+
+            self._selection = Selection()
+        return self._selection
+
+    @property
+    def measures(self) -> bool:
+        """Whether a selected test measures or asks a check."""
+        return self._selection is not None and bool(self._selection.tests)
+
+    @property
+    def place(self) -> RunPlace:
+        """Where the run goes; for `--openenv-results none` a folder that the end of the run removes."""
+        sent = getattr(self.config, "workerinput", {}).get("openenv_scale")
+        if self._place is None and sent:
+            self._place = RunPlace.from_worker(sent)
+        if self._place is None:
+            from pytest_openenv_scale.results.run_id import new_run_id
+
+            # A controller of xdist workers asks, whatever they run: the default is known without all the settings.
+            results = self.settings.results if self.sources else self.config.rootpath / DEFAULT_RESULTS
+            self._place = RunPlace(
+                results=results or Path(tempfile.mkdtemp(prefix="openenv-scale-")),
+                run_id=new_run_id(),
+                kept=results is not None,
+                command=("pytest", *map(str, self.config.invocation_params.args)),
+            )
+        return self._place
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What sweeps are compared with; None where nothing is named."""
+        if self._baseline is None and self.sources and self.settings.baseline is not None:
+            from .settings import Baseline
+
+            sent = getattr(self.config, "workerinput", {}).get("openenv_scale_baseline")
+            self._baseline = Baseline(self.settings.baseline, self.settings, self.place.run_id, sent)
+        return self._baseline
+
+    @property
+    def progress(self) -> Progress | None:
+        """What shows live lines, made when it is first needed."""
+        if not self._progress_made:
+            from .progress import make_progress
+
+            self._progress_made = True
+            self._progress = make_progress(self.config)
+        return self._progress
+
+    def note_problem(self, text: str) -> None:
+        """Have the end of the run say this; an xdist worker leaves that to the process that has a terminal."""
+        if self.is_worker:
+            worker: Any = self.config
+            worker.workeroutput.setdefault(PROBLEMS, []).append(text)
+        else:
+            self.problems.append(text)
+
+    def collected(self, items: Iterable[pytest.Item]) -> None:
+        """Read the marks of the selected tests, so that servers are sized before one starts."""
+        items = [item for item in items if concerns(item)]
+        if not items:
+            return
+        from .collection import declare, select
+
+        for item in items:
+            declared = declare(item, self.settings)
+            if declared is not None:
+                item.stash[DECLARATION] = declared
+        self._selection = select(items, self.settings)
+
+    def run_directory(self) -> RunDirectory:
+        """Return the run directory; the first process that asks makes and begins it.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._run is None:
+            self._run = self._make_or_join()
+        return self._run
+
+    def measured(self) -> bool:
+        """Whether any process of this invocation began to measure."""
+        return self._place is not None and self._place.path.exists()
+
+    def add(self, view: SweepView) -> None:
+        """Keep the result of a sweep; one that was measured again replaces the older one."""
+        self.views[view.test, view.target] = view
+
+    def add_sent(self, sent: Mapping[str, Any]) -> None:
+        """Keep the result of a sweep that arrived on a test report."""
+        from pytest_openenv_scale.verdict.sweep import SweepView
+
+        self.add(SweepView.from_json(sent))
+
+    def close(self) -> None:
+        """Let go of the run directory and, in the controlling process, remove a temporary one."""
+        if self._run is not None:
+            self._run.close()
+        if self._place is not None and not self._place.kept and not self.is_worker:
+            shutil.rmtree(self._place.results, ignore_errors=True)
+
+    def _make_or_join(self) -> RunDirectory:
+        from pytest_openenv_scale.core.errors import RunError
+        from pytest_openenv_scale.results.environment import fingerprint
+        from pytest_openenv_scale.results.run_directory import RunDirectory
+
+        place = self.place
+        seen = fingerprint(self.config.rootpath)
+        try:
+            path = RunDirectory.create(place.results, place.run_id).path
+        except RunError:
+            if not place.path.is_dir():
+                raise
+            return _join(place.path)
+        run = RunDirectory(path, kept=place.kept)
+        run.begin(command=place.command, note=self.settings.note, plan=self._plan(), fingerprint=seen)
+        return run
+
+    def _plan(self) -> dict[str, Any]:
+        from pytest_openenv_scale.core.target_spec import redact_target
+
+        return {
+            "tests": list(self.selection.tests),
+            "targets": [redact_target(spec) for spec in self.settings.targets],
+            "largest_batch": self.selection.largest_batch,
+        }
+
+
+def _join(path: Path) -> RunDirectory:
+    """Take part in a run that another process is just beginning."""
+    from pytest_openenv_scale.core.errors import RunError
+    from pytest_openenv_scale.results.run_directory import RunDirectory
+
+    deadline = time.monotonic() + _JOIN_S
+    while True:
+        try:
+            return RunDirectory.open(path)
+        except RunError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where the run of this invocation goes, the same in every process of it; made when it is first needed."""
+
+    results: Path
+    run_id: str
+    kept: bool
+    command: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The directory of the run."""
+        return self.results / self.run_id
+
+    def to_worker(self) -> dict[str, Any]:
+        """Return the place as plain values that travel to an xdist worker."""
+        return {
+            "results": str(self.results),
+            "run_id": self.run_id,
+            "kept": self.kept,
+            "command": list(self.command),
+        }
+
+    @classmethod
+    def from_worker(cls, sent: Mapping[str, Any]) -> RunPlace:
+        """Read what `to_worker` sent."""
+        return cls(Path(sent["results"]), sent["run_id"], sent["kept"], tuple(sent["command"]))
+
+
+INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
+"""On the configuration: what the whole invocation shares."""

@@ -1,0 +1,171 @@
+"""The marks: `scaling` and `slo` as typed signatures that check themselves, and the lines `pytest --markers` shows.
+
+Every pytest run pays for this module: what a mark means is imported where one is read.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.config.limits import Slo
+    from pytest_openenv_scale.config.settings import ScalingMark, Settings
+
+DECLARATION: pytest.StashKey[Declaration] = pytest.StashKey()
+"""On a test: what its marks ask for."""
+
+Number = int | float | str
+
+SUITE_MARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "isolation": "sessions never see each other's state",
+        "capacity": "past its limit a server says so, and slots come back",
+        "responsiveness": "a step does not stop the other sessions",
+        "churn": "sessions that come and go, well or badly, leave nothing behind",
+        "protocol": "what no client should send gets an error or a documented close",
+        "determinism": "the same seed and actions give the same observations, alone and among others",
+        "endurance": "nothing drifts while sessions go on (--openenv-soak)",
+        "fairness": "no session starves",
+    }
+)
+"""The marks of the ready-made suite besides `scaling`, one per subject, with what its tests show."""
+
+
+class MarkError(ValueError):
+    """A mark that is wrong: one line that names the mark, what was wrong and what to write instead."""
+
+
+def scaling(
+    *,
+    batches: int | str | Iterable[int | str] | None = None,
+    waits: Number | Iterable[Number] | None = None,
+    reps: int | str | None = None,
+    modes: str | Iterable[str] | None = None,
+    steps: int | str | None = None,
+    arrival: str | None = None,
+    timeout: Number | None = None,
+    action: Mapping[str, Any] | str | None = None,
+    reset: Mapping[str, Any] | str | None = None,
+) -> ScalingMark:
+    """Measure how many sessions the target holds at once, with the fixture of the same name.
+
+    `waits` and `timeout` are seconds or text like "500ms"; `batches` text like "1,8,32..512" or numbers;
+    `action` and `reset` JSON, a mapping, and for `action` also "@file.jsonl" or "module:function". What is
+    left out comes from the options.
+
+    Raises:
+        MarkError: a value is wrong.
+    """
+    return make_scaling(dict(locals()), Path())
+
+
+def slo(
+    *,
+    max_batch: int | str | None = None,
+    success: float | str | None = None,
+    total_p50: Number | None = None,
+    total_p90: Number | None = None,
+    total_p95: Number | None = None,
+    total_p99: Number | None = None,
+    connect_p50: Number | None = None,
+    connect_p90: Number | None = None,
+    connect_p95: Number | None = None,
+    connect_p99: Number | None = None,
+    reset_p50: Number | None = None,
+    reset_p90: Number | None = None,
+    reset_p95: Number | None = None,
+    reset_p99: Number | None = None,
+    step_p50: Number | None = None,
+    step_p90: Number | None = None,
+    step_p95: Number | None = None,
+    step_p99: Number | None = None,
+    overhead_p50: Number | None = None,
+    overhead_p90: Number | None = None,
+    overhead_p95: Number | None = None,
+    overhead_p99: Number | None = None,
+    latency_factor: Number | None = None,
+    rps: Number | None = None,
+    batch_per_core: Number | None = None,
+    hosts: int | str | None = None,
+    wait: Number | None = None,
+    mode: str | None = None,
+) -> Slo:
+    """Limit what a test marked scaling must meet, on every curve or on those of one wait= or mode=.
+
+    Latencies are seconds or text like "250ms", `success` is a fraction or text like "95%", `rps` sessions
+    per second. In mode `http` the limits on `connect` apply to the TCP and TLS connection.
+
+    Raises:
+        MarkError: a value is wrong, or there is no limit.
+    """
+    return make_slo(dict(locals()))
+
+
+SIGNATURES: Mapping[str, Callable[..., object]] = MappingProxyType({"scaling": scaling, "slo": slo})
+"""The marks that take arguments."""
+
+
+def marker_lines() -> tuple[str, ...]:
+    """Return the lines that `pytest --markers` shows: full signature and one sentence each."""
+    lines: list[str] = []
+    for name, function in SIGNATURES.items():
+        sentence = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
+        arguments = ", ".join(inspect.signature(function).parameters)
+        lines.append(f"{name}({arguments}): {sentence[:1].lower()}{sentence[1:]}")
+    lines += [f"{name}: {sentence}." for name, sentence in SUITE_MARKS.items()]
+    return tuple(lines)
+
+
+def make_scaling(arguments: Mapping[str, Any], directory: Path) -> ScalingMark:
+    """Check the arguments of a `scaling` mark; paths are relative to `directory`.
+
+    Raises:
+        MarkError: a value is wrong.
+    """
+    from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark
+    from pytest_openenv_scale.core.errors import GrammarError
+
+    try:
+        return ScalingMark(
+            **{name: WORKLOAD_PARSERS[name](value, directory) for name, value in arguments.items() if value is not None}
+        )
+    except GrammarError as error:
+        raise MarkError(f"mark scaling: {error}") from None
+
+
+def make_slo(arguments: Mapping[str, Any]) -> Slo:
+    """Check the arguments of an `slo` mark.
+
+    Raises:
+        MarkError: a value is wrong, or there is no limit.
+    """
+    from pytest_openenv_scale.config.limits import Slo, make_limit
+    from pytest_openenv_scale.core.errors import GrammarError
+    from pytest_openenv_scale.core.parsing import parse_mode, parse_seconds
+
+    written = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        wait = parse_seconds(written.pop("wait"), what="wait") if "wait" in written else None
+        mode = parse_mode(written.pop("mode")) if "mode" in written else None
+        limits = tuple(make_limit(name, value) for name, value in written.items())
+    except GrammarError as error:
+        raise MarkError(f"mark slo: {error}") from None
+    if not limits:
+        raise MarkError("mark slo: it sets no limit; write for example slo(max_batch=64)")
+    return Slo(limits, wait, mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What one test asks for; `problem` is one line where that cannot be done."""
+
+    settings: Settings
+    slos: tuple[Slo, ...] = ()
+    problem: str | None = None

@@ -1,0 +1,188 @@
+"""Who hears of a sweep as it goes on: hooks, and live lines, on a terminal one that is rewritten."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from pytest_openenv_scale.config.plan import Cell, Curve
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.engine.sweep import CellProgress, Observer
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.text.page import Line, Page
+from pytest_openenv_scale.reporting.text.sweep import cell_line
+from pytest_openenv_scale.verdict.sweep import CurveView
+
+LOG_WIDTH = 120
+"""Columns written where standard output is no terminal and COLUMNS says nothing."""
+
+
+class Progress(Observer):
+    """Writes live lines through pytest's terminal reporter, whatever is captured at the moment."""
+
+    def __init__(self, config: pytest.Config, reporter: Any) -> None:
+        self._capture: Any = config.pluginmanager.getplugin("capturemanager")
+        self._reporter = reporter
+        self._width = page_width(config)
+        self._rewrites = bool(reporter.isatty)
+        self._live = False
+        self._said: set[str] = set()
+
+    def curve_started(self, curve: Curve) -> None:
+        """Show which curve begins, where lines are rewritten."""
+        if self._rewrites:
+            self._write(self._fit(f"{_name(curve)} · …"))
+
+    def cell_progress(self, progress: CellProgress) -> None:
+        """Show how far the cell is, where lines are rewritten."""
+        if self._rewrites:
+            self._write(self._fit(_how_far(progress)))
+
+    def cell_done(self, cell: Cell, summary: CellSummary) -> None:
+        """Show the finished cell."""
+        self._write(cell_line(summary, width=self._width - 1, encoding=encoding()))
+
+    def curve_done(self, view: CurveView) -> None:
+        """End the rewritten line with what the curve came to."""
+        if self._rewrites:
+            said = wording.max_batch_sentence(view.verdict)
+            colour = wording.COLOURS[view.verdict.outcome]
+            self._write(self._fit(f"{_name(view.curve)} · {said}", **{colour: True}))
+            self.end()
+
+    def note(self, text: str) -> None:
+        """Say something once per pytest run."""
+        if text not in self._said:
+            self._said.add(text)
+            self.end()
+            with self._shown():
+                for line in self._wrapped(text):
+                    self._reporter.write_line(line.text)
+
+    def line(self, text: str) -> None:
+        """Show one line as it is, such as the output of a build."""
+        self.end()
+        with self._shown():
+            self._reporter.ensure_newline()
+            self._reporter.write_line(text)
+            self._reporter.flush()
+
+    def end(self) -> None:
+        """Leave a line that was being rewritten; nothing where there is none."""
+        if self._live:
+            self._live = False
+            with self._shown():
+                self._reporter.write("\n", flush=True)
+
+    def _write(self, line: Line) -> None:
+        with self._shown():
+            if not self._rewrites:
+                self._reporter.write_line(line.text, **line.markup)
+                self._reporter.flush()
+                return
+            if not self._live:
+                self._reporter.ensure_newline()
+                self._live = True
+            self._reporter.rewrite(line.text, erase=True, **line.markup)
+            self._reporter.flush()
+
+    @contextmanager
+    def _shown(self) -> Generator[None]:
+        if self._capture is None:
+            yield
+            return
+        with self._capture.global_and_fixture_disabled():
+            yield
+
+    def _fit(self, text: str, **markup: bool) -> Line:
+        page = Page(self._width - 1, encoding())
+        text, ending = page.fit(text), page.fit("…")
+        short = text if len(text) <= page.width else text[: page.width - len(ending)] + ending
+        return Line(short, markup)
+
+    def _wrapped(self, text: str) -> list[Line]:
+        page = Page(self._width - 1, encoding())
+        page.say(text, indent=0)
+        return page.lines
+
+
+def make_progress(config: pytest.Config) -> Progress | None:
+    """Return what shows live lines; None on an xdist worker, without a terminal and with `-qq`."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < -1:
+        return None
+    return Progress(config, reporter)
+
+
+def page_width(config: pytest.Config) -> int:
+    """Return the columns to write to; a log file, which has none, gets enough for every figure."""
+    width: int = config.get_terminal_writer().fullwidth
+    return width if "COLUMNS" in os.environ or sys.stdout.isatty() else max(width, LOG_WIDTH)
+
+
+def encoding() -> str | None:
+    """Return the encoding of the terminal pytest writes to."""
+    return getattr(sys.__stdout__, "encoding", None)
+
+
+def _name(curve: Curve) -> str:
+    wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
+    return f"{curve.infrastructure} · {curve.mode}{wait}"
+
+
+def _how_far(progress: CellProgress) -> str:
+    cell = progress.cell
+    repetition = f" rep {progress.repetition}" if progress.repetition > 1 else ""
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return (
+        f"{_name(cell.curve)} · batch {cell.batch}{repetition} · "
+        f"{progress.open} open, {progress.done} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
+    )
+
+
+class Cancelled(BaseException):
+    """The test that waited for the sweep was cancelled."""
+
+
+class Relay(Observer):
+    """Passes what happens on to the live lines (if there are any) and the hooks."""
+
+    def __init__(self, progress: Observer | None, hooks: Any, cancelled: threading.Event) -> None:
+        self._progress = progress or Observer()
+        self._hooks = hooks
+        self._cancelled = cancelled
+
+    def curve_started(self, curve: Curve) -> None:
+        """A curve begins."""
+        self._stop_if_cancelled()
+        self._progress.curve_started(curve)
+
+    def cell_progress(self, progress: CellProgress) -> None:
+        """A cell goes on; ends the sweep if it was cancelled."""
+        self._stop_if_cancelled()
+        self._progress.cell_progress(progress)
+
+    def cell_done(self, cell: Cell, summary: CellSummary) -> None:
+        """One repetition of a cell is measured and stored."""
+        self._progress.cell_done(cell, summary)
+        self._hooks.pytest_openenv_scale_cell_done(cell=cell, summary=summary)
+        self._stop_if_cancelled()
+
+    def curve_done(self, view: CurveView) -> None:
+        """A curve is judged."""
+        self._progress.curve_done(view)
+
+    def note(self, text: str) -> None:
+        """Something a person should know once."""
+        self._progress.note(text)
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled

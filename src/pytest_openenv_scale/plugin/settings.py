@@ -1,0 +1,322 @@
+"""What the options mean: frozen settings, pytest's header, the baseline, and mistakes found before anything starts.
+
+Precedence is command line, mark, ini, default. A wrong value ends the run before anything starts, with one
+line that names the option or the ini key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_openenv_scale.config.limits import Reference
+from pytest_openenv_scale.config.settings import AXES, RERUN_OPTIONS, Settings, Source
+from pytest_openenv_scale.config.values import PARSERS, Place, join_headers
+from pytest_openenv_scale.core.errors import GrammarError, RunError
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.system import cannot_draw
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
+from pytest_openenv_scale.results.manifest import find_run
+
+from .options import OPTIONS, Option, in_ini, ini_label, on_command_line
+
+if TYPE_CHECKING:
+    from pytest_openenv_scale.analysis.run import Run
+    from pytest_openenv_scale.engine.sweep import Sweep
+    from pytest_openenv_scale.results.run_directory import RunDirectory
+
+_BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one source says, by option name, and where an option stands in it."""
+
+    values: Mapping[str, Any]
+    place: Callable[[Option], Place]
+
+    def read(self, name: str) -> Any:
+        place = self.place(_BY_NAME[name])
+        try:
+            return PARSERS[name](self.values[name], place)
+        except GrammarError as error:
+            raise pytest.UsageError(f"{place.label}: {error}") from None
+
+
+def resolve(config: pytest.Config) -> Settings:
+    """Read command line, ini and defaults into settings.
+
+    Raises:
+        pytest.UsageError: a value is wrong, or two options contradict each other; one line naming where.
+    """
+    layers = (_command_line(config), _ini(config), _defaults(config))
+    for layer in layers:
+        if "url" in layer.values and "target" in layer.values:
+            one, other = (layer.place(_BY_NAME[name]).label for name in ("url", "target"))
+            raise pytest.UsageError(f"{one} and {other} both name servers; write only one of them")
+    found: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for option in OPTIONS:
+        nearest = next((layer for layer in layers if option.name in layer.values), None)
+        sources[option.name] = nearest.place(option).source if nearest else "default"
+        if nearest and option.name not in ("target", "url", "slo", "header"):
+            found[option.ini.removeprefix("openenv_")] = nearest.read(option.name)
+    servers = next(layer for layer in layers if "url" in layer.values or "target" in layer.values)
+    named = "url" if "url" in servers.values else "target"
+    sources["target"] = sources[named]
+    del sources["url"]
+    optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json"))
+    return Settings(
+        **{**optional, **found},
+        targets=servers.read(named),
+        slo=tuple(limit for layer in layers if "slo" in layer.values for limit in layer.read("slo")),
+        headers=join_headers([layer.read("header") for layer in layers if "header" in layer.values]),
+        sources=sources,
+        declared={axis: next(layer for layer in layers[1:] if axis in layer.values).read(axis) for axis in AXES},
+        given=_given(layers[0].values),
+    ).with_fitting_steps()
+
+
+def _command_line(config: pytest.Config) -> _Layer:
+    directory = config.invocation_params.dir
+    return _Layer(on_command_line(config), lambda option: Place("command line", option.flag, directory))
+
+
+def _ini(config: pytest.Config) -> _Layer:
+    directory = config.inipath.parent if config.inipath else config.rootpath
+    return _Layer(in_ini(config), lambda option: Place("ini", ini_label(config, option), directory))
+
+
+def _defaults(config: pytest.Config) -> _Layer:
+    read = {option.name: False if option.kind == "flag" else option.default for option in OPTIONS}
+    return _Layer(
+        {name: value for name, value in read.items() if value is not None},
+        lambda option: Place("default", f"the default of {option.flag}", config.rootpath),
+    )
+
+
+def _given(command_line: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Keep what a rerun repeats, as it was written but without secrets; a flag is an empty text."""
+    texts: dict[str, tuple[str, ...]] = {}
+    for name in RERUN_OPTIONS:
+        if name in command_line:
+            said: str | bool | list[str] = command_line[name]
+            texts[name] = tuple(said) if isinstance(said, list) else (said if isinstance(said, str) else "",)
+    if "url" in command_line:
+        url: str = command_line["url"].strip()
+        texts["url"] = (url if url.startswith("env:") else redact_target(parse_target(url)),)
+    return texts
+
+
+def check_baseline(settings: Settings) -> None:
+    """Refuse a baseline of the command line that is not there, and changes to fail on without any baseline.
+
+    What the ini file names is looked for when a test is measured: most runs of such a project measure nothing.
+
+    Raises:
+        pytest.UsageError: naming the option.
+    """
+    if settings.baseline is None:
+        if settings.fail_on and settings.sources["fail-on"] == "command line":
+            raise pytest.UsageError(
+                "--openenv-fail-on: there is nothing to compare with; give --openenv-baseline REF too"
+            )
+    elif settings.sources["baseline"] == "command line":
+        try:
+            find_run(settings.baseline, settings.results)
+        except RunError as error:
+            raise pytest.UsageError(f"--openenv-baseline: {error}") from None
+
+
+class Baseline:
+    """The stored run that the sweeps of this invocation are compared with.
+
+    It is chosen in the controlling process, before this invocation's own run (`run_id`) could be taken for the
+    latest one; an xdist worker is told which it is.
+    """
+
+    def __init__(self, reference: Reference, settings: Settings, run_id: str, sent: Mapping[str, Any] | None) -> None:
+        self._reference = reference
+        self._settings = settings
+        self._run_id = run_id
+        self._sent = sent
+
+    @cached_property
+    def _found(self) -> tuple[Path | None, str]:
+        """Where it is, or what keeps it from being found."""
+        if self._sent is not None:
+            path = self._sent["path"]
+            return (Path(path) if path else None), self._sent["problem"]
+        try:
+            return find_run(self._reference, self._settings.results, other_than=self._run_id), ""
+        except RunError as error:
+            return None, str(error)
+
+    @cached_property
+    def _run(self) -> Run:
+        from pytest_openenv_scale.analysis.run import load_run
+
+        path, problem = self._found
+        if path is None:
+            raise RunError(problem)
+        return load_run(path)
+
+    def to_worker(self) -> dict[str, Any]:
+        """Return which run it is as plain values that travel to an xdist worker."""
+        path, problem = self._found
+        return {"path": str(path.absolute()) if path else None, "problem": problem}
+
+    def compare(self, sweep: Sweep, settings: Settings, run: RunDirectory, tests: Collection[str]) -> Sweep:
+        """Return the sweep with its comparison, which is kept in the manifest too.
+
+        `settings` are those of the test and `tests` all that are selected.
+
+        Raises:
+            RunError: the baseline cannot be found or read.
+        """
+        from pytest_openenv_scale.analysis.compare import compare_sweep
+        from pytest_openenv_scale.analysis.run import Run
+        from pytest_openenv_scale.results.manifest import read_manifest
+
+        view = sweep.view
+        found = compare_sweep(
+            self._run,
+            Run(run.path, read_manifest(run.path), (view,)),
+            view,
+            settings.fail_on,
+            reference=str(self._reference),
+            tests=tests,
+            narrowed=[axis for axis in ("modes", "waits", "batches") if settings.sources[axis] == "command line"],
+        )
+        run.keep_comparison(view.record.sweep_id, found)
+        return replace(sweep, view=replace(view, record=replace(view.record, comparison=found)))
+
+
+_MANIFEST = "openenv.yaml"
+
+
+def header_lines(settings: Settings, root: Path) -> list[str]:
+    """Return the targets, the grid and what else was set, each with its source; no secrets."""
+    targets = ", ".join(_target(spec, root) for spec in settings.targets)
+    lines = [f"openenv-scale: {targets} ({settings.sources['target']})"]
+    grid = [_value(settings, name) for name in ("batches", "waits", "modes", "reps", "arrival")]
+    lines.append(f"  {', '.join(grid)}; marks outrank ini and default")
+    others = [
+        _value(settings, name)
+        for name in ("steps", "timeout", "until_done", "full_grid", "seed", "processes", "inconclusive", "report")
+        if settings.sources[name.replace("_", "-")] != "default"
+    ]
+    if "http" in settings.modes:
+        others.append(_value(settings, "http_connections"))
+    if settings.slo:
+        others.append(f"limits {', '.join(f'{limit.text} ({limit.source})' for limit in settings.slo)}")
+    if settings.baseline is not None:
+        others.append(f"baseline {settings.baseline} ({settings.sources['baseline']})")
+    if settings.fail_on:
+        others.append(f"fail on {', '.join(map(str, settings.fail_on))} ({settings.sources['fail-on']})")
+    if settings.headers:
+        others.append(f"headers {', '.join(settings.headers)} (values hidden)")
+    if others:
+        lines.append(f"  {', '.join(others)}")
+    results = "nowhere" if settings.results is None else str(settings.results)
+    lines.append(f"  results {results} ({settings.sources['results']})")
+    return lines
+
+
+def _target(spec: TargetSpec, root: Path) -> str:
+    text = redact_target(spec)
+    if _names_no_app(spec) and not (root / _MANIFEST).exists():
+        return f"{text}: the built-in environment, as there is no {_MANIFEST} in {root}"
+    return text
+
+
+def _names_no_app(spec: TargetSpec) -> bool:
+    if spec.name == "envoy":
+        return re.search(r"[:,](app|image|urls)=", str(spec)) is None
+    return spec.name == "local" and spec.argument is None and spec.option("app") is None
+
+
+def _value(settings: Settings, name: str) -> str:
+    source = settings.sources[name.replace("_", "-")]
+    value = getattr(settings, name)
+    declared = settings.declared.get(name) if name in AXES else None
+    instead = f" instead of {_text(declared)}" if declared is not None and declared != value else ""
+    return f"{name.replace('_', '-')} {_text(value)} ({source}{instead})"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_text, cast("tuple[object, ...]", value)))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return format_number(value) if isinstance(value, float) else str(value)
+
+
+def check_settings(config: pytest.Config, settings: Settings) -> None:
+    """Refuse targets that do not exist, places that cannot be written and figures that cannot be drawn.
+
+    Raises:
+        pytest.UsageError: naming the option or ini key.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    if settings.sources["target"] != "default":
+        _check_targets(config, settings)
+    if settings.results is not None and settings.sources["results"] != "default":
+        _check_writable(settings.results, _place(settings, "results"), "give a folder that can be written, or none")
+    if settings.json is not None:
+        _check_writable(settings.json, _place(settings, "json"), "give a file that can be written")
+    if "figures" in settings.report and (problem := cannot_draw()):
+        raise pytest.UsageError(f"{_place(settings, 'report')}: {problem}")
+    check_baseline(settings)
+
+
+def _place(settings: Settings, name: str) -> str:
+    ini = settings.sources[name] == "ini"
+    return f"openenv_{name}" if ini else f"--openenv-{name}"
+
+
+def _check_targets(config: pytest.Config, settings: Settings) -> None:
+    place = "--openenv-url" if "url" in settings.given else _place(settings, "target")
+    for spec in settings.targets:
+        try:
+            _check_target(config, settings, spec)
+        except GrammarError as error:
+            raise pytest.UsageError(f"{place}: {error}") from None
+
+
+def _check_target(config: pytest.Config, settings: Settings, spec: TargetSpec) -> None:
+    """Let the target check its own specification; nothing is started.
+
+    Names that are not built in are left to hooks, where there are any. A target named in the ini file is
+    looked at by name only: most runs of such a project measure nothing and should not pay for it.
+    """
+    from pytest_openenv_scale.targets import open_target, target_names
+
+    built_in = spec.name in (*target_names(), "url")
+    if config.hook.pytest_openenv_scale_target.get_hookimpls():
+        return
+    if built_in and settings.sources["target"] == "ini":
+        return
+    open_target(spec, root=config.rootpath, headers=settings.headers)
+
+
+def _check_writable(path: Path, place: str, advice: str) -> None:
+    """Look at the nearest folder that exists, as the rest is made when it is needed."""
+    folder = path if path.is_dir() else path.parent
+    if path.exists() and not path.is_dir() and place.endswith("results"):
+        raise pytest.UsageError(f"{place}: {path} is not a folder; {advice}")
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise pytest.UsageError(f"{place}: {folder} is not a folder; {advice}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise pytest.UsageError(f"{place}: {folder} cannot be written; {advice}")

@@ -1,0 +1,122 @@
+"""The target of a session of tests: found by hook or by name, entered, and given a label of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import Endpoint, Target
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
+
+if TYPE_CHECKING:
+    from .invocation import Invocation
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def target_ids(specs: Sequence[TargetSpec]) -> list[str]:
+    """Return what tells targets apart in a test id: their text without secrets, numbered where it repeats."""
+    texts = [redact_target(spec) for spec in specs]
+    return [
+        text if texts.count(text) == 1 else f"{text}#{texts[: index + 1].count(text)}"
+        for index, text in enumerate(texts)
+    ]
+
+
+def label_suffix(spec: TargetSpec, specs: Sequence[TargetSpec]) -> str:
+    """Return what a target's label needs to stay unique among all targets of the run; mostly nothing.
+
+    `slurm:nodes=2` and `slurm:nodes=4` share a label and get "-nodes2" and "-nodes4".
+    """
+    rivals = [other for other in specs if _family(other) == _family(spec)]
+    if len(rivals) < 2:
+        return ""
+    suffixes = [_difference(rival, rivals) for rival in rivals]
+    own = suffixes[rivals.index(spec)]
+    if suffixes.count(own) == 1:
+        return own
+    return f"{own}-{rivals.index(spec) + 1}"
+
+
+def _family(spec: TargetSpec) -> tuple[str | None, ...]:
+    """Return what decides a target's label; targets of one family collide."""
+    hosts = ",".join(urlsplit(url).netloc.rpartition("@")[2] for url in spec.urls)
+    return (spec.name, hosts, spec.option("server"), spec.option("label"), _several_nodes(spec))
+
+
+def _several_nodes(spec: TargetSpec) -> str | None:
+    """Tell slurm-single from slurm-multi, which are two labels; the nodes of an allocation are not known yet."""
+    nodes = spec.option("nodes") or (spec.argument or "").removeprefix("nodes=") or "1"
+    return str(nodes.strip() != "1") if spec.name == "slurm" else None
+
+
+def _difference(spec: TargetSpec, rivals: Sequence[TargetSpec]) -> str:
+    shown = _public(spec)
+    others = [_public(rival) for rival in rivals]
+    differing = [key for key in shown if any(other.get(key) != shown[key] for other in others)]
+    parts = [shown[key] if key == "" else f"{key}{shown[key]}" for key in differing]
+    return "".join(f"-{clean}" for part in parts if (clean := _UNSAFE.sub("-", part.replace("=", "")).strip("-.")))
+
+
+def _public(spec: TargetSpec) -> dict[str, str]:
+    """Return the argument (under "") and the options of a target, without secrets."""
+    public = parse_target(redact_target(spec))
+    argument = urlsplit(public.urls[0]).path if public.urls else public.argument
+    return {"": argument or "", **dict(public.options)}
+
+
+@contextmanager
+def opened(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
+    """Start or attach to a target, sized to the selected tests; what cannot is one clean failure."""
+    entered = _enter(invocation, spec)
+    if isinstance(entered, str):
+        pytest.fail(entered, pytrace=False)
+    target, endpoint = entered
+    try:
+        suffix = label_suffix(spec, invocation.settings.targets)
+        yield replace(endpoint, label=f"{endpoint.label}{suffix}") if suffix else endpoint
+    finally:
+        _leave(invocation, target)
+
+
+def _enter(invocation: Invocation, spec: TargetSpec) -> tuple[Target, Endpoint] | str:
+    """Return an entered target with its endpoint, or the message of what kept it from starting."""
+    try:
+        target = _find(invocation, spec)
+        return target, target.__enter__()
+    except (TargetError, GrammarError) as error:
+        return str(error)
+
+
+def _leave(invocation: Invocation, target: Target) -> None:
+    """Stop a target; what it could not stop is told at the end, and takes nothing from what was measured."""
+    try:
+        target.__exit__(None, None, None)
+    except TargetError as error:
+        invocation.note_problem(str(error))
+
+
+def _find(invocation: Invocation, spec: TargetSpec) -> Target:
+    from pytest_openenv_scale.targets import open_target
+
+    settings, selection = invocation.settings, invocation.selection
+    hook: Any = invocation.config.hook
+    found: Target | None = hook.pytest_openenv_scale_target(
+        spec=spec, settings=settings, largest_batch=selection.largest_batch
+    )
+    return found or open_target(
+        spec,
+        root=invocation.config.rootpath,
+        largest_batch=selection.largest_batch,
+        headers=settings.headers,
+        modes=selection.modes,
+        run_id=invocation.place.run_id,
+        say=invocation.progress.line if invocation.progress is not None else None,
+    )

@@ -1,0 +1,108 @@
+"""What people and programs are told: every report is a function of a run or of a study, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import Study, join, study_of
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import replace_file
+
+from . import json
+from .json import junit_properties
+from .markdown import run as markdown_run
+from .markdown.run import append_step_summary, study_markdown
+from .text.overview import run_lines, study_lines, summary_lines
+from .text.page import Line
+from .text.sweep import cell_line, curve_lines, failure_text, sweep_lines
+
+__all__ = [
+    "FORMATS",
+    "Line",
+    "Study",
+    "append_step_summary",
+    "cell_line",
+    "curve_lines",
+    "failure_text",
+    "join",
+    "junit_properties",
+    "run_lines",
+    "study_lines",
+    "summary_lines",
+    "sweep_lines",
+    "write_json",
+    "write_reports",
+]
+
+
+def write_reports(
+    what: Run | Study, *, formats: tuple[str, ...] = ("md",), directory: Path | None = None
+) -> list[Path]:
+    """Write the formats asked for, of a run also `report.json`, each file complete or not there; return their paths.
+
+    They go into `directory`, by default that of the run; a run that is not kept gets none there. The log goes there
+    as well, by default beside the run, where it is one of all runs. One format that fails keeps no other from being
+    written. Any run can be reported, also one that was interrupted or is damaged.
+
+    Raises:
+        RunError: something cannot be written; several failures are told in one line.
+    """
+    run = what if isinstance(what, Run) else None
+    own = run.path if run and run.record.kept else None
+    folder = directory or own
+    if folder is None:
+        return []
+    logs = directory or folder.parent
+    paths = [write_json(run, folder / "report.json")] if run else []
+    failures: list[str] = []
+    for name in formats:
+        try:
+            paths += FORMATS[name](what, folder, logs)
+        except RunError as error:
+            failures.append(str(error))
+    if failures:
+        raise RunError("; ".join(dict.fromkeys(failures)))
+    return paths
+
+
+def write_json(run: Run, path: Path) -> Path:
+    """Write the JSON report to a path of its own and return it.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    return replace_file(path, json.render(run))
+
+
+def _markdown(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    content = markdown_run.render(what) if isinstance(what, Run) else study_markdown(what)
+    return [replace_file(folder / "report.md", content)]
+
+
+def _html(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .html import render
+
+    return [replace_file(folder / "report.html", render(what))]
+
+
+def _figures(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .figures import write_figures
+
+    return write_figures(study_of(what), folder / "figures")
+
+
+def _log(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .markdown.experiment_log import LOG, update_log
+
+    return [update_log(logs / LOG, study_of(what))]
+
+
+FORMATS: Mapping[str, Callable[[Run | Study, Path, Path], list[Path]]] = {
+    "md": _markdown,
+    "html": _html,
+    "figures": _figures,
+    "log": _log,
+}
+"""The reports that can be asked for and what writes each, given the folder and where the log is."""

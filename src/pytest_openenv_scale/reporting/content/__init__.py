@@ -1,0 +1,1 @@
+"""What every report says, as values: computed once, shown by text, Markdown and HTML."""

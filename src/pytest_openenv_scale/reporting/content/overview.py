@@ -1,0 +1,128 @@
+"""What every report begins with: an entry per curve, tallies, the checks, and what keeps a run from being whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, Transcript
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
+
+from . import wording
+
+MARKS = {
+    CheckOutcome.MET: "✓",
+    CheckOutcome.MISSED: "✗",
+    CheckOutcome.INCONCLUSIVE: "?",
+    CheckOutcome.SKIPPED: "–",
+}
+"""The sign of each outcome."""
+
+
+def check_tally(checks: Sequence[CheckRecord]) -> str:
+    """Return how the checks came out: "12 checks: 10 met, 1 missed, 1 skipped"."""
+    outcomes = [check.result.outcome for check in checks]
+    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in CheckOutcome if outcome in outcomes]
+    return f"{text_of.count_of(len(outcomes), 'check')}: {', '.join(counts)}"
+
+
+def check_name(check: CheckRecord) -> str:
+    """Return the test without its file: "test_isolation[interleaved]"."""
+    return collapse(check.test.rpartition("::")[2].removeprefix("test_"))
+
+
+def properties(check: CheckRecord) -> list[tuple[str, object]]:
+    """Return what JUnit is told of a check: `openenv_verdict`, `openenv_reason` and its figures by name."""
+    result = check.result
+    found: list[tuple[str, object]] = [
+        ("openenv_verdict", result.outcome.value),
+        ("openenv_target", collapse(check.target)),
+        ("openenv_infrastructure", collapse(check.infrastructure)),
+        ("openenv_reason", collapse(result.headline)),
+    ]
+    return [*found, *((f"openenv_{name}", value) for name, value in result.figures.items() if value is not None)]
+
+
+def conversation(transcript: Transcript) -> list[str]:
+    """Return what a session said (→) and heard (←), a message per line, with seconds since the check began."""
+    return [f"{line.at_s:8.3f} s {'→' if line.by == 'client' else '←'} {line.text}" for line in transcript.said]
+
+
+def figure_text(value: float | int | str | bool | None) -> str:
+    """Return a figure of a check as tables show it."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return text_of.MISSING if value is None else str(value)
+
+
+TITLES = ("target", "mode", "wait", "max batch", "per core")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One curve of the table: `cells` follow `TITLES`, `reason` says why the outcome is what it is."""
+
+    test: str
+    cells: tuple[str, ...]
+    outcome: Outcome
+    reason: str
+
+    @property
+    def verdict(self) -> str:
+        """The outcome with its mark: "✗ missed"."""
+        return f"{wording.MARKS[self.outcome]} {self.outcome}"
+
+
+def entries(sweeps: Iterable[SweepView]) -> list[Entry]:
+    """Return an entry per curve of these sweeps, in the order they were measured."""
+    return [_entry(view, curve) for view in sweeps for curve in view.curves]
+
+
+def _entry(view: SweepView, curve: CurveView) -> Entry:
+    verdict = curve.verdict
+    wait = curve.curve.wait
+    cells = (
+        collapse(view.infrastructure),
+        curve.curve.mode,
+        text_of.MISSING if wait is None else f"{format_number(wait)} s",
+        wording.max_batch(verdict),
+        text_of.number(verdict.max_batch_per_core),
+    )
+    reason = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
+    return Entry(collapse(view.test), cells, verdict.outcome, reason)
+
+
+def tally(sweeps: Iterable[SweepView]) -> str:
+    """Return how the curves came out: "3 curves: 1 met, 1 missed, 1 inconclusive"."""
+    outcomes = [curve.verdict.outcome for view in sweeps for curve in view.curves]
+    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes]
+    return f"{text_of.count_of(len(outcomes), 'curve')}{': ' if counts else ''}{', '.join(counts)}"
+
+
+def run_tally(run: Run) -> str:
+    """Return how curves and checks of a run came out: "1 curve: 1 met · 12 checks: 11 met, 1 missed"."""
+    parts = [tally(run.sweeps)] if run.sweeps or not run.checks else []
+    return " · ".join([*parts, *([check_tally(run.checks)] if run.checks else [])])
+
+
+def problems(run: Run) -> list[str]:
+    """Return what keeps a run from being whole: its status, sweeps that ended early, parts that are damaged."""
+    found = {
+        "running": ["the run is still going on; this is what it measured so far"],
+        "interrupted": ["the run was interrupted; what it measured until then is shown"],
+        "failed": ["the run failed; what it measured until then is shown"],
+    }.get(run.status, [])
+    if not run.sweeps and not run.checks:
+        found = [*found, "the run holds no sweep: nothing was measured"]
+    cut_short = [view for view in run.sweeps if view.record.status in ("interrupted", "failed")]
+    if run.status == "complete":
+        found += [f"{view.test} on {view.infrastructure}: the sweep {_ending(view)}" for view in cut_short]
+    return [*found, *run.problems]
+
+
+def _ending(view: SweepView) -> str:
+    return "was interrupted" if view.record.status == "interrupted" else "failed"

@@ -1,0 +1,255 @@
+"""What a run compares within itself: WebSocket with HTTP, and one server with several, from the run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pytest_openenv_scale.analysis.protocols import FIGURES, Comparison, ModeResult, compare_modes
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.serialization import Jsonable, encode
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
+
+from . import wording
+from .wording import seconds
+
+Axis = Literal["replicas", "nodes"]
+"""What there are several of: servers behind one proxy, or nodes of a cluster with a server each."""
+
+AXES: tuple[Axis, ...] = ("replicas", "nodes")
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingRow(Jsonable):
+    """One number of replicas or nodes: its max batch (`is_open`: a larger one might pass too) and its throughput.
+
+    `requests_per_second` is that of the fastest passing batch, the slowest of its repetitions. `scaling_factor` and
+    `capacity_factor` are throughput, and max batch, relative to those with the fewest that were measured;
+    `efficiency` and `capacity_efficiency` are the same per replica or node, as fractions.
+    """
+
+    count: int
+    max_batch: int | None
+    max_batch_text: str
+    is_open: bool
+    sessions_each: float | None
+    requests_per_second: float | None
+    scaling_factor: float | None
+    efficiency: float | None
+    capacity_factor: float | None
+    capacity_efficiency: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingTable(Jsonable):
+    """One test, target, mode and wait over numbers of replicas or nodes, ascending; `target` is without them.
+
+    `cores` is what all of them shared; None where it differs or is not known.
+    """
+
+    axis: Axis
+    test: str
+    target: str
+    mode: str
+    wait: float | None
+    cores: int | None
+    rows: tuple[ScalingRow, ...]
+
+    @property
+    def one(self) -> str:
+        """One of what there are several of: "replica"."""
+        return self.axis.removesuffix("s")
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What stands above the columns, in the order of `cells`."""
+        return (self.axis, f"sessions per {self.one}", "max batch", "rps", "scaling factor", "efficiency")
+
+    def to_document(self) -> dict[str, Any]:
+        """Return it for the JSON report, its rows in the words of its axis."""
+        document: dict[str, Any] = encode(self)
+        names = {"count": self.axis, "sessions_each": f"sessions_per_{self.one}"}
+        rows = [{names.get(name, name): value for name, value in row.items()} for row in document["rows"]]
+        return {name: value for name, value in document.items() if name != "axis"} | {"rows": rows}
+
+
+def scaling_tables(sweeps: Iterable[SweepView], axes: Sequence[Axis] = AXES) -> list[ScalingTable]:
+    """Return a table for every curve that was measured with at least two numbers of replicas, or of nodes."""
+    groups: dict[tuple[Axis, str, str, str, float | None], dict[int, tuple[SweepView, CurveView]]] = {}
+    for view in sweeps:
+        for axis in axes:
+            count = view.record.limits.get(axis)
+            if not isinstance(count, int):
+                continue
+            for curve in view.curves:
+                key = (axis, view.test, without_count(view.target, axis), curve.curve.mode, curve.curve.wait)
+                groups.setdefault(key, {})[count] = (view, curve)
+    return [_table(*key, dict(sorted(found.items()))) for key, found in groups.items() if len(found) > 1]
+
+
+def without_count(target: str, axis: Axis) -> str:
+    """Return the target's text without what tells numbers of replicas or nodes apart."""
+    try:
+        spec = parse_target(target)
+    except GrammarError:
+        return target
+    argument = None if (spec.argument or "").startswith(f"{axis}=") else spec.argument
+    options = tuple((key, value) for key, value in spec.options if key not in (axis, "label"))
+    return str(TargetSpec(spec.name, argument, options))
+
+
+def _table(
+    axis: Axis,
+    test: str,
+    target: str,
+    mode: str,
+    wait: float | None,
+    found: dict[int, tuple[SweepView, CurveView]],
+) -> ScalingTable:
+    fewest, (_, first) = next(iter(found.items()))
+    rate, batch = _throughput(first), first.verdict.max_batch
+    rows = tuple(
+        _row(count, curve, _each(rate, fewest), _each(batch, fewest), fewest) for count, (_, curve) in found.items()
+    )
+    cores = {view.record.cores for view, _ in found.values()}
+    return ScalingTable(axis, test, target, mode, wait, cores.pop() if len(cores) == 1 else None, rows)
+
+
+def _row(count: int, curve: CurveView, rate_each: float | None, batch_each: float | None, fewest: int) -> ScalingRow:
+    verdict, rate = curve.verdict, _throughput(curve)
+    return ScalingRow(
+        count=count,
+        max_batch=verdict.max_batch,
+        max_batch_text=wording.max_batch(verdict),
+        is_open=wording.is_open(verdict),
+        sessions_each=_each(verdict.max_batch, count),
+        requests_per_second=rate,
+        scaling_factor=factor(rate, fewest, rate_each),
+        efficiency=efficiency(rate, count, rate_each),
+        capacity_factor=factor(verdict.max_batch, fewest, batch_each),
+        capacity_efficiency=efficiency(verdict.max_batch, count, batch_each),
+    )
+
+
+def _each(value: float | None, count: int) -> float | None:
+    return None if value is None else value / count
+
+
+def factor(value: float | None, fewest: int, each_at_first: float | None) -> float | None:
+    """Return how many times as much there is as with the fewest that were measured."""
+    if value is None or not each_at_first:
+        return None
+    return value / (each_at_first * fewest)
+
+
+def efficiency(value: float | None, count: int, each_at_first: float | None) -> float | None:
+    """Return what each replica or node brings, relative to each of the fewest: 1.0 is as much, 0.5 half as much.
+
+    Speed-up divided by the number of processors, with one replica or node (or the fewest measured) as the unit:
+    E(N) = (X(N) / N) / (X(1) / 1), after Eager, Zahorjan and Lazowska, "Speedup versus efficiency in
+    parallel systems", IEEE Transactions on Computers 38(3), 1989.
+    """
+    if value is None or not each_at_first:
+        return None
+    return value / count / each_at_first
+
+
+def _throughput(curve: CurveView) -> float | None:
+    passing = {cell.batch for cell in curve.verdict.cells if cell.passed}
+    rates: dict[int, list[float]] = {}
+    for summary in curve.summaries:
+        if summary.batch in passing and summary.requests_per_second is not None:
+            rates.setdefault(summary.batch, []).append(summary.requests_per_second)
+    return max((min(found) for found in rates.values()), default=None)
+
+
+def heading(table: ScalingTable) -> str:
+    """Return what the table is about: "envoy · ws · wait 1 s"."""
+    facts = [table.target, table.mode]
+    facts += [] if table.wait is None else [f"wait {format_number(table.wait)} s"]
+    return " · ".join(facts)
+
+
+def cells(row: ScalingRow) -> list[str]:
+    """Return a row as text, in the order of a table's titles."""
+    return [
+        text_of.count(row.count),
+        text_of.number(row.sessions_each),
+        row.max_batch_text,
+        text_of.rate(row.requests_per_second),
+        text_of.MISSING if row.scaling_factor is None else f"{row.scaling_factor:.2f} ×",
+        text_of.percent(row.efficiency),
+    ]
+
+
+def remarks(table: ScalingTable) -> list[str]:
+    """Return how the table is to be read."""
+    fewest = table.rows[0].count
+    unit = f"1 {table.one}" if fewest == 1 else f"{fewest} {table.axis}"
+    said = [f"scaling factor is throughput relative to {unit}, efficiency the same per {table.one}"]
+    if table.axis == "replicas" and table.cores is not None:
+        said.append(f"all share the same {text_of.count_of(table.cores, 'core')}")
+    if any(row.is_open for row in table.rows):
+        said.append("≥: every batch asked for passes there, so that larger ones would tell more")
+    return said
+
+
+PROTOCOL_TITLE = "protocol comparison"
+PROTOCOL_HEADS = ("target", "wait", "ws max", "http max", "ratio", "winner")
+PROTOCOL_RIGHT = ("wait", "ws max", "http max", "ratio")
+AT = (("ok", "success"), *((f"{phase} {statistic}", f"{phase}_{statistic}") for phase, statistic in FIGURES))
+"""What is compared at the largest common batch: its name, and the field it is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolEntry:
+    """One comparison in words: `cells` follow `HEADS`; `figures` are "ws / http" at `batch` and follow `AT`."""
+
+    test: str
+    cells: tuple[str, ...]
+    batch: str | None
+    figures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
+    """Return an entry per comparison of these sweeps; nothing where they have only one mode."""
+    return [_protocol_entry(view, found) for view in sweeps for found in compare_modes(view)]
+
+
+def _protocol_entry(view: SweepView, found: Comparison) -> ProtocolEntry:
+    wait = text_of.MISSING if found.wait is None else f"{format_number(found.wait)} s"
+    maxima = (max_batch(found.ws), max_batch(found.http))
+    cells = (collapse(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
+    batch = None if found.batch is None else text_of.count(found.batch)
+    return ProtocolEntry(collapse(view.test), cells, batch, figures(found), tuple(map(collapse, found.notes)))
+
+
+def max_batch(result: ModeResult) -> str:
+    """Return the max batch of a mode with the sign of what is certain about it: "128", "≥ 128", "none", "unknown"."""
+    if result.max_batch is None:
+        return "unknown" if result.known == "inconclusive" else "none"
+    return f"{'' if result.known == 'exact' else '≥ '}{text_of.count(result.max_batch)}"
+
+
+def ratio(found: Comparison) -> str:
+    """Return ws max ÷ http max, with the sign of what is certain about it; "–" where nothing is."""
+    sign = {("exact", "exact"): "", ("open", "exact"): "≥ ", ("inconclusive", "exact"): "≥ "}
+    sign |= {("exact", "open"): "≤ ", ("exact", "inconclusive"): "≤ "}
+    known = sign.get((found.ws.known, found.http.known))
+    return text_of.MISSING if found.ratio is None or known is None else f"{known}{found.ratio:.3g}"
+
+
+def figures(found: Comparison) -> tuple[str, ...]:
+    """Return what is compared at the largest common batch, "ws / http" each, in the order of `AT`."""
+    shown: list[str] = []
+    for _, field in AT:
+        values = [getattr(result, field) for result in found.modes]
+        of_success = f"{' / '.join(map(text_of.percent_number, values))} %"
+        shown.append(of_success if field == "success" else seconds([values])[0])
+    return tuple(shown)

@@ -1,0 +1,332 @@
+"""Tables as plain values, and those around the figures: targets, plan, environment, failures, hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pytest_openenv_scale.analysis.study import Point, StudyCurve
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
+
+from . import wording
+from .wording import Row
+
+_MESSAGE = 300
+"""So many characters of a server's message are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table of text that nothing has been escaped in; `right` and `code` name columns by their head."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[str] = frozenset()
+    code: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+def _table(heads: str, rows: Iterable[Sequence[str]], *, right: str = "", code: str = "") -> TextTable:
+    def names(text: str) -> list[str]:
+        return [name.strip() for name in text.split("|") if name.strip()]
+
+    return TextTable(
+        tuple(names(heads)), tuple(tuple(row) for row in rows), frozenset(names(right)), frozenset(names(code))
+    )
+
+
+def targets(sweeps: Iterable[SweepView]) -> TextTable:
+    """Return a row per target: what it was, how long it took to start, what it stands on."""
+    found: dict[str, tuple[str, ...]] = {}
+    for view in sweeps:
+        record = view.record
+        limits = ", ".join(f"{name} {value}" for name, value in record.limits.items())
+        found[f"{record.infrastructure} {record.target}"] = (
+            record.infrastructure,
+            record.target,
+            text_of.seconds(record.startup_s),
+            text_of.count(record.cores),
+            text_of.count(record.hosts),
+            record.hardware or text_of.MISSING,
+            limits or text_of.MISSING,
+        )
+    heads = "target|specification|start-up|cores|hosts|hardware|settings"
+    return _table(heads, found.values(), right="start-up|cores|hosts", code="specification")
+
+
+def workloads(sweeps: Iterable[SweepView]) -> TextTable:
+    """Return a row per curve: what was asked of it and what its sessions said."""
+    rows = [
+        (
+            view.test,
+            view.infrastructure,
+            curve.mode,
+            text_of.MISSING if curve.wait is None else f"{format_number(curve.wait)} s",
+            ", ".join(map(text_of.count, curve.batches)),
+            text_of.count(view.record.reps),
+            text_of.count(curve.steps),
+            curve.arrival,
+            text_of.seconds(view.record.timeout_s),
+            ", ".join(limit.text for limit in slo.limits) or text_of.MISSING,
+            ", ".join(f"{name} {value}" for name, value in view.record.settings.items()),
+        )
+        for view in sweeps
+        for curve, slo in zip(view.record.curves, view.record.slos, strict=True)
+    ]
+    heads = "test|target|mode|wait|batches|reps|steps|arrival|timeout|SLO|workload"
+    return _table(heads, rows, right="wait|reps|steps|timeout", code="test")
+
+
+def failures(view: CurveView) -> TextTable:
+    """Return a row per way sessions of a curve failed, in every repetition."""
+    rows = [
+        (
+            text_of.count(summary.batch),
+            f"{summary.repetition}",
+            error.phase or text_of.MISSING,
+            error.type or text_of.MISSING,
+            error.code or text_of.MISSING,
+            text_of.count(error.count),
+            collapse(error.message or "")[:_MESSAGE],
+        )
+        for summary in view.summaries
+        for error in summary.errors
+    ]
+    heads = "batch|repetition|phase|type|code|sessions|first message"
+    return _table(heads, rows, right="batch|repetition|sessions")
+
+
+def hosts(view: CurveView) -> TextTable:
+    """Return a row per host of every repetition that was measured behind a proxy."""
+    numbers = "batch|repetition|seen by the client|sent by the proxy|failed there"
+    return _table("|".join(HEADS), spread_rows(view), right=numbers)
+
+
+def environment(fingerprint: Mapping[str, Any]) -> TextTable:
+    """Return a row per fact about the machine that measured; the first head is empty."""
+    return TextTable(("", "value"), tuple(_flat(fingerprint)))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested values as pairs of a dotted name and a text; what is unknown is left out."""
+    found: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _flat(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+        elif value is not None:
+            size = name.endswith("_bytes") and isinstance(value, int)
+            found.append((f"{prefix}{name.removesuffix('_bytes') if size else name}", _value(value, size)))
+    return found
+
+
+def _value(value: object, is_size: bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return text_of.number(value)
+    return text_of.size(value) if is_size and isinstance(value, int) else f"{value}"
+
+
+def curve_remarks(view: CurveView, rows: Sequence[Row]) -> list[str]:
+    """Return everything that is to be said of a curve beneath its table, refusals included."""
+    verdict = view.verdict
+    said = [wording.max_batch_sentence(verdict), wording.first_broken(verdict), wording.by_repetition(view)]
+    said += [wording.refusal(found) for found in verdict.refused]
+    said += [reason.text for reason in wording.remarks(verdict)]
+    said += [wording.repetitions_note(rows), wording.few_note(rows), proxy_use_sentence(view)]
+    return [sentence for sentence in said if sentence]
+
+
+_EACH = 6
+"""Up to so many hosts each one's sessions are shown, beyond it the fewest and the most."""
+
+HEADS = ("batch", "repetition", "host", "seen by the client", "sent by the proxy", "failed there", "health")
+
+
+def spread_sentences(view: CurveView) -> list[str]:
+    """Return a sentence per batch of a curve behind a proxy, of its most uneven repetition."""
+    worst: dict[int, CellSummary] = {}
+    for summary in view.summaries:
+        if summary.proxy is None or len(summary.proxy.requests) < 2:
+            continue
+        known = worst.get(summary.batch)
+        if known is None or _unevenness(summary) > _unevenness(known):
+            worst[summary.batch] = summary
+    return [_sentence(summary) for summary in worst.values()]
+
+
+def _unevenness(summary: CellSummary) -> int:
+    counts = summary.proxy.requests.values() if summary.proxy else ()
+    return max(counts, default=0) - min(counts, default=0)
+
+
+def _sentence(summary: CellSummary) -> str:
+    proxy = summary.proxy
+    assert proxy is not None
+    seen = seen_by_client(summary)
+    if seen == proxy.requests:
+        return (
+            f"spread at batch {summary.batch:,}: {_counts(proxy.requests)} by the client's count and by {proxy.name}'s"
+        )
+    if seen is None:
+        told = "not told to the client"
+    elif set(seen) <= set(proxy.requests):
+        told = f"{_counts({host: seen.get(host, 0) for host in proxy.requests})} seen by the client"
+    else:
+        told = f"{_counts(seen)} seen by the client under names of their own"
+    # Over HTTP a session is several requests, each of which goes where the proxy likes.
+    sent = f"{_counts(proxy.requests)}{' requests' if summary.cell.mode == 'http' else ''} sent by {proxy.name}"
+    return f"spread at batch {summary.batch:,}: {told}, {sent}"
+
+
+def proxy_use_sentence(view: CurveView) -> str | None:
+    """Return what the proxy itself used at the largest batch of a curve; None where that is not known."""
+    measured = [summary for summary in view.summaries if summary.proxy is not None]
+    if not measured:
+        return None
+    last = max(measured, key=lambda summary: summary.batch)
+    proxy = last.proxy
+    if proxy is None or proxy.cpu_seconds is None or proxy.rss_bytes is None:
+        return None
+    used = f"{text_of.seconds(proxy.cpu_seconds)} of CPU, {text_of.size(proxy.rss_bytes)} of memory"
+    return f"{proxy.name.partition(' ')[0]} itself used {used} at batch {last.batch:,}"
+
+
+def seen_by_client(summary: CellSummary) -> Mapping[str, int] | None:
+    """Return how many sessions each host answered, failed ones included; None where hosts were never told."""
+    hosts = {*summary.host_counts, *summary.failed_hosts}
+    counts = {host: summary.host_counts.get(host, 0) + summary.failed_hosts.get(host, 0) for host in sorted(hosts)}
+    return counts or None
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    if len(counts) <= _EACH:
+        return " / ".join(text_of.count(count) for count in counts.values())
+    return f"{min(counts.values()):,} to {max(counts.values()):,} on each of {len(counts)} hosts"
+
+
+def spread_rows(view: CurveView) -> Iterator[list[str]]:
+    """Yield a row per host of every repetition behind a proxy, in the order of `HEADS`."""
+    for summary in view.summaries:
+        if summary.proxy is None:
+            continue
+        seen = seen_by_client(summary) or {}
+        troubles = {trouble.host: trouble.trouble for trouble in summary.proxy.troubles}
+        for host in {**summary.proxy.requests, **seen}:
+            yield [
+                text_of.count(summary.batch),
+                f"{summary.repetition}",
+                host,
+                text_of.count(seen.get(host, 0)) if seen else text_of.MISSING,
+                text_of.count(summary.proxy.requests.get(host)),
+                text_of.count(summary.failed_hosts.get(host, 0)),
+                (troubles.get(host) or "healthy") if host in summary.proxy.requests else text_of.MISSING,
+            ]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One cell: the text that is shown and, where there is one, the number it stands for.
+
+    Numbers are in the units of the run: seconds, bytes, fractions of 1, sessions, sessions per second.
+    """
+
+    text: str
+    number: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+MISSING = Value(text_of.MISSING)
+"""Where there is nothing to show; never 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTable:
+    """One table of a study; heads are unique, `right` names the columns of numbers, `notes` say how to read it."""
+
+    key: str
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    right: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def value(self, row: Sequence[Value], head: str) -> Value:
+        """Return the cell of a row under a head."""
+        return row[self.heads.index(head)]
+
+    def select(self, **texts: str) -> tuple[tuple[Value, ...], ...]:
+        """Return the rows that show these texts: `table.select(infrastructure="local-docker", mode="ws")`."""
+        return tuple(
+            row for row in self.rows if all(self.value(row, head).text == text for head, text in texts.items())
+        )
+
+
+def count(value: int | None) -> Value:
+    """Return a whole number as a cell."""
+    return Value(text_of.count(value), value)
+
+
+def number(value: float | None) -> Value:
+    """Return a number without a unit as a cell."""
+    return Value(text_of.number(value), value)
+
+
+def seconds(value: float | None) -> Value:
+    """Return a duration in seconds as a cell."""
+    return Value(text_of.seconds(value), value)
+
+
+def percent(fraction: float | None) -> Value:
+    """Return a fraction of 1 as a cell that shows per cent."""
+    return Value(text_of.percent(fraction), fraction)
+
+
+def rate(value: float | None) -> Value:
+    """Return a number per second as a cell."""
+    return Value(text_of.rate(value), value)
+
+
+def size(value: float | None) -> Value:
+    """Return bytes as a cell."""
+    return Value(text_of.size(None if value is None else round(value)), value)
+
+
+def factor(value: float | None) -> Value:
+    """Return a ratio as a cell: "×1.83"."""
+    return MISSING if value is None else Value(f"×{value:.2f}", value)
+
+
+def wait_text(wait: float | None) -> str:
+    """Return a wait as a row shows it; "–" where waits mean nothing."""
+    return text_of.MISSING if wait is None else f"{format_number(wait)} s"
+
+
+def place(curve: StudyCurve) -> tuple[Value, Value, Value]:
+    """Return the cells under `PLACE`: which curve a row is of."""
+    return Value(curve.infrastructure), Value(curve.mode), Value(wait_text(curve.wait), curve.wait)
+
+
+PLACE = ("infrastructure", "mode", "wait")
+
+
+def reading_notes(points: Iterable[Point | None]) -> tuple[str, ...]:
+    """Say how the figures of these points are to be read: repetitions, and percentiles of few sessions."""
+    shown = [point for point in points if point is not None]
+    notes: list[str] = []
+    if any(len(point.repetitions) > 1 for point in shown):
+        notes.append("each figure is the worst of its repetitions")
+    few = sorted({point.samples for point in shown if point.samples and text_of.few(point.samples, "p99")})
+    if few:
+        several = text_of.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+        notes.append(f"p99 of {several} ≈ max")
+    return tuple(notes)

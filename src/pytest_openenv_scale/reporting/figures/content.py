@@ -1,0 +1,227 @@
+"""What a figure shows, as plain values, and the colours and markers that are the same in all of them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import log2
+from typing import Any
+
+from pytest_openenv_scale.analysis.study import FAMILIES, Point, Study, StudyCurve
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.parsing import format_number
+
+Columns = Mapping[str, Sequence[Any]]
+
+PASSES, FAILS, DOUBTFUL = "passes", "fails", "inconclusive"
+STATES_NOTE = "●  passes    ✕  fails a limit    ○  inconclusive"
+"""How markers are to be read, the same in every figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One figure before it is drawn.
+
+    `frames` are tables by name, each a sequence of values per column (seconds and fractions as everywhere); `facts`
+    is whatever else the drawing needs. `alt_text` says in words what is to be seen.
+    """
+
+    key: str
+    title: str
+    alt_text: str
+    frames: Mapping[str, Columns]
+    subtitle: str = ""
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+PNG_DPI = 130
+"""Dots per inch of what is written; a figure is 9 inches wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be drawn, and where modules are found."""
+
+    path: tuple[str, ...]
+    contents: tuple[Content, ...]
+    dpi: int = PNG_DPI
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One figure as matplotlib writes it."""
+
+    key: str
+    svg: str
+    png: bytes
+
+
+def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Columns:
+    """Turn rows into columns; without rows the columns are empty."""
+    found = list(rows)
+    return {name: [row[at] for row in found] for at, name in enumerate(columns)}
+
+
+def state_of(point: Point) -> str:
+    """Say in one word what was judged of a batch."""
+    return DOUBTFUL if point.passed is None else PASSES if point.passed else FAILS
+
+
+def beyond_waits(curve: StudyCurve) -> str:
+    """Return the phase of `CellSummary` that is latency beyond the waits; without waits it is all of it."""
+    return "total" if curve.wait is None else "overhead"
+
+
+def panel_of(curve: StudyCurve) -> str:
+    """Return the name of the panel a curve stands in: "ws · wait 1 s"."""
+    return curve.mode if curve.wait is None else f"{curve.mode} · wait {format_number(curve.wait)} s"
+
+
+def panels_of(curves: Iterable[StudyCurve]) -> list[str]:
+    """Return the names of the panels of these curves: ws first, then by wait."""
+    found = {
+        (curve.mode != "ws", curve.mode, -1.0 if curve.wait is None else curve.wait): panel_of(curve)
+        for curve in curves
+    }
+    return [found[key] for key in sorted(found)]
+
+
+def infrastructures_of(study: Study, curves: Iterable[StudyCurve]) -> list[str]:
+    """Return the infrastructures of these curves in the order of the study."""
+    found = {curve.infrastructure for curve in curves}
+    return [name for name in study.infrastructures if name in found]
+
+
+def subtitle_of(panels: Sequence[str], *more: str) -> str:
+    """Return the name of the panel where there is but one, so that it needs no strip, and what else is to be said."""
+    return "  ·  ".join([*(panels if len(panels) == 1 else ()), *(text for text in more if text)])
+
+
+def wrapped(label: str, width: int = 24) -> str:
+    """Break a long label into lines, also one without blanks such as a host name."""
+    whole = textwrap.wrap(label, width, break_on_hyphens=True) or [label]
+    return "\n".join(whole[:3]) + ("…" if len(whole) > 3 else "")
+
+
+def several(names: Sequence[str]) -> str:
+    """Return names as a list for people, a long one cut."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def batch_breaks(batches: Iterable[int], most: int) -> list[int]:
+    """Return the batches an axis names: no more than `most`, ends included, far enough apart on a log scale."""
+    found = sorted(set(batches))
+    if len(found) <= 2:
+        return found
+    gap = (log2(found[-1]) - log2(found[0])) / max(most - 1, 1)
+    kept = [found[0]]
+    for batch in found[1:-1]:
+        apart = min(log2(batch / kept[-1]), log2(found[-1] / batch))
+        if apart >= gap * 0.7:
+            kept.append(batch)
+    return [*kept, found[-1]]
+
+
+def batch_text(batch: Any) -> str:
+    """Return a batch as an axis names it: "512", "16,384"."""
+    return text_of.count(round(batch))
+
+
+INK = "#1f2328"
+"""Text, axes and whatever is no data; becomes `currentColor` in HTML."""
+MUTED = "#59636e"
+"""Text of second rank."""
+GRID = "#e3e6ea"
+"""Lines behind the data."""
+SURFACE = "#fefefe"
+"""The inside of hollow markers: the ground they stand on."""
+GROUND = "#ffffff"
+"""The paper; left out in HTML."""
+
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d31")
+_SHAPES = ("o", "s", "^", "D", "v", "p", "h", "<", ">", "d")
+_LINES = ("solid", "dashed", "dashdot", "dotted")
+
+PHASES = {"queue": "#b3b3b3", "connect": "#4f81bd", "reset": "#f2b447", "step": "#7b4173"}
+"""The phases of a session in a stack of them."""
+
+BATCHES = ("#472c7a", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#b8c62b")
+"""From the smallest batch to the largest: viridis without its ends, which dark and white grounds swallow."""
+
+HEAT = ("#fff3d6", "#fdd49e", "#fdbb84", "#fc8d59", "#e34a33", "#b30000")
+"""From fast to slow, darker and redder: readable without colour too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one infrastructure is drawn: "#rrggbb", a marker and a line style of matplotlib."""
+
+    colour: str
+    shape: str
+    line: str
+
+
+def _all_looks() -> list[Look]:
+    """Return looks no two of which are the same: colours first, then other markers and lines for each."""
+    rounds = product(range(len(_SHAPES)), range(len(_COLOURS)))
+    return [
+        Look(
+            _COLOURS[colour],
+            _SHAPES[(colour + shift * 3) % len(_SHAPES)],
+            _LINES[shift % len(_LINES)],
+        )
+        for shift, colour in rounds
+    ]
+
+
+_LOOKS = _all_looks()
+_KNOWN = dict(zip(FAMILIES, _LOOKS, strict=False))
+
+
+def looks(labels: Sequence[str]) -> Mapping[str, Look]:
+    """Return how each infrastructure is drawn, in the order of the labels.
+
+    The labels that targets have by themselves look the same in every report, and so does the first variant of one
+    ("hf-spaces (cpu-basic)") where the label itself is not among them; others take what is free, in order.
+    """
+    found = {label: _KNOWN[label] for label in labels if label in _KNOWN}
+    for label in labels:
+        own = next((look for name, look in _KNOWN.items() if label.startswith(name)), None)
+        if label not in found and own is not None and own not in found.values():
+            found[label] = own
+    free = [look for look in _LOOKS if look not in found.values()]
+    others = [label for label in labels if label not in found]
+    found |= {label: free[at % len(free)] for at, label in enumerate(others)}
+    return {label: found[label] for label in labels}
+
+
+def shades(count: int) -> list[str]:
+    """Return `count` colours from the smallest batch to the largest, evenly spread."""
+    return [_between(BATCHES, at / (count - 1) if count > 1 else 0.5) for at in range(count)]
+
+
+def heat(share: float) -> str:
+    """Return the colour of a value whose place between the fastest (0) and the slowest (1) is `share`."""
+    return _between(HEAT, min(max(share, 0.0), 1.0))
+
+
+def _between(colours: Sequence[str], share: float) -> str:
+    place = share * (len(colours) - 1)
+    low = min(int(place), len(colours) - 2)
+    pairs = zip(_parts(colours[low]), _parts(colours[low + 1]), strict=True)
+    return "#" + "".join(f"{round(first + (second - first) * (place - low)):02x}" for first, second in pairs)
+
+
+def _parts(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def is_dark(colour: str) -> bool:
+    """Say whether white text reads better on this colour than black (relative luminance after WCAG 2)."""
+    red, green, blue = (
+        part / 3294.6 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in _parts(colour)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179

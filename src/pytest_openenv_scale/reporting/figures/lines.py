@@ -1,0 +1,373 @@
+"""Figures against batch or number of servers: success, throughput, and what more replicas or nodes bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log2, log10
+from typing import Any
+
+from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
+from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS
+from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content.replicas import ScalingRow, ScalingTable, scaling_tables
+
+from . import content as c
+
+THROUGHPUT_KEY = "throughput"
+_THROUGHPUT_POINTS = ("infrastructure", "panel", "measure", "batch", "value", "state")
+RATE, EFFICIENCY = "sessions per second", "efficiency"
+
+
+def throughput_content(study: Study) -> c.Content | None:
+    """Return sessions per second at every batch, and which share of the asked concurrency was kept busy."""
+    rows: list[tuple[Any, ...]] = []
+    ideal: dict[tuple[str, int], float] = {}
+    for curve in study.curves:
+        for point in curve.points:
+            place, state = (curve.infrastructure, c.panel_of(curve)), c.state_of(point)
+            if point.requests_per_second:
+                rows.append((*place, RATE, point.batch, point.requests_per_second, state))
+            if (share := efficiency(curve, point)) is not None:
+                rows.append((*place, EFFICIENCY, point.batch, share, state))
+                ideal[c.panel_of(curve), point.batch] = point.batch / ((curve.wait or 1.0) * curve.curve.curve.steps)
+    if not any(row[2] == RATE for row in rows):
+        return None
+    curves = [curve for curve in study.curves if any(row[0] == curve.infrastructure for row in rows)]
+    names = c.infrastructures_of(study, curves)
+    panels = [panel for panel in c.panels_of(study.curves) if any(row[1] == panel for row in rows)]
+    best = max((row for row in rows if row[2] == RATE), key=lambda row: row[4])
+    notes = [c.STATES_NOTE + ("    - - -  ideal: batch ÷ (steps × wait)" if ideal else "")]
+    if ideal:
+        notes.append(
+            "Efficiency: seconds that successful sessions spent in their waits ÷ (batch × duration of the cell);"
+            " connecting, resetting, queueing and failing make it less than 100 %."
+        )
+    return c.Content(
+        key=THROUGHPUT_KEY,
+        title="Throughput against batch, and its efficiency" if ideal else "Throughput against batch",
+        subtitle=c.subtitle_of(panels),
+        alt_text=(
+            f"Throughput and efficiency against batch; the most is {text_of.rate(best[4])} sessions per second"
+            f" ({best[0]}, {best[1]}, batch {c.batch_text(best[3])})."
+        ),
+        frames={
+            "points": c.frame(_THROUGHPUT_POINTS, rows),
+            "ideal": c.frame(
+                ("panel", "measure", "batch", "value"),
+                [(panel, RATE, batch, rate) for (panel, batch), rate in sorted(ideal.items())],
+            ),
+        },
+        facts={"infrastructures": names, "panels": panels, "measures": [RATE, *([EFFICIENCY] if ideal else [])]},
+        notes=tuple(notes),
+    )
+
+
+def efficiency(curve: StudyCurve, point: Point) -> float | None:
+    """Return effective concurrency ÷ batch, a fraction; None where no wait was asked for or nothing is known."""
+    if not curve.wait or point.effective_concurrency is None:
+        return None
+    return point.effective_concurrency / point.batch
+
+
+_APART = 1000.0
+"""Added to the logarithms of rates, so that an axis tells by its limits which of both measures it is for."""
+
+
+def draw_throughput(shown: c.Content) -> Any:
+    """Draw it with plotnine."""
+    import plotnine as p9
+
+    from .theme import (
+        WIDTH,
+        axis_of_batches,
+        data,
+        infrastructure_scales,
+        labels,
+        legend_height,
+        note_height,
+        state_layers,
+        the_theme,
+    )
+
+    names, panels, measures = (shown.facts[key] for key in ("infrastructures", "panels", "measures"))
+    points = data(shown.frames["points"], infrastructure=names, panel=panels, measure=measures)
+    ideal = data(shown.frames["ideal"], panel=panels, measure=measures)
+    beside = side_by_side(names, list(points["batch"]))
+    points["x"] = points["batch"] * points["infrastructure"].astype(str).map(beside).astype(float)
+    for table in (points, ideal):
+        table["y"] = [
+            _APART + log10(value) if measure == RATE else value
+            for value, measure in zip(table["value"], table["measure"], strict=True)
+        ]
+    height = note_height(shown) + 0.85 + 2.5 * len(measures) + legend_height(names)
+    split = p9.facet_grid("measure", "panel" if len(panels) > 1 else None, scales="free_y")
+    return (
+        p9.ggplot(points, p9.aes("x", "y", colour="infrastructure"))
+        + p9.geom_line(p9.aes("batch", "y"), ideal, linetype="dashed", colour=c.MUTED, size=0.6, inherit_aes=False)
+        + p9.geom_line(p9.aes(group="infrastructure", linetype="infrastructure"), size=0.75)
+        + state_layers(points, "x", "y", size=2.9 if len(panels) <= 2 else 2.3)
+        + infrastructure_scales(names, "colour", "shape", "linetype")
+        + axis_of_batches(points, (WIDTH - 1.0) / len(panels) - 0.15)
+        + p9.scale_y_continuous(breaks=_breaks, labels=_labels, limits=_limits)
+        + split
+        + labels(shown, x="batch (sessions asked for at once)", y="")
+        + the_theme(WIDTH, height, grid="y")
+        + p9.theme(strip_text_y=p9.element_text(size=9.5, weight="bold", ha="center", color=c.INK))
+    )
+
+
+def _limits(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[1] < _APART / 2:
+        return 0.0, max(limits[1], 1.0)
+    # At least a decade, so that there is always a round number to name.
+    room = max(1.0 - (limits[1] - limits[0]), 0.0) / 2
+    return limits[0] - room, limits[1] + room
+
+
+def _breaks(limits: tuple[float, float]) -> list[float]:
+    if limits[1] < _APART / 2:
+        return [0, 0.25, 0.5, 0.75, 1]
+    low, high = limits[0] - _APART, limits[1] - _APART
+    decades = range(int(low) - 1, int(high) + 2)
+    factors = (1, 2, 5) if high - low < 2.2 else (1,)
+    ticks = [factor * 10.0**decade for decade in decades for factor in factors]
+    return [_APART + log10(tick) for tick in ticks if low <= log10(tick) <= high]
+
+
+def _labels(breaks: Sequence[Any]) -> list[str]:
+    rates = bool(breaks) and breaks[-1] > _APART / 2
+    return [text_of.number(10 ** (at - _APART)) if rates else f"{at * 100:.0f} %" for at in breaks]
+
+
+NODES_KEY = "nodes"
+_NODES_POINTS = ("panel", "measure", "replicas", "factor", "open", "text", "side")
+CAPACITY, THROUGHPUT = "max batch", "throughput"
+
+
+def nodes_content(study: Study) -> c.Content | None:
+    """Return the factor gained by every number of replicas of the same target; None where none was repeated."""
+    tables = scaling_tables(study.sweeps)
+    rows = [row for table in tables for row in _rows(table)]
+    if not rows:
+        return None
+    panels = list(dict.fromkeys(row[0] for row in rows))
+    ideal = [(_panel(table), row.count, row.count / table.rows[0].count) for table in tables for row in table.rows]
+    notes = ["- - -  ideal: twice as many bring twice as much.   Per cent: efficiency, the share of the ideal reached."]
+    if any(row[4] for row in rows):
+        notes.append("▶ and ≥: the largest batch asked for passes there, so that it may hold more.")
+    shared = (
+        f"All {table.axis} of {collapse(table.target)} share {text_of.count_of(table.cores, 'core')}."
+        for table in tables
+        if table.cores is not None
+    )
+    notes += dict.fromkeys(shared)
+    said = [f"{row[0]} {row[1]} with {row[2]}: {row[5]}" for row in rows]
+    return c.Content(
+        key=NODES_KEY,
+        title="Single against several: what more replicas or nodes bring",
+        subtitle=c.subtitle_of(panels),
+        alt_text=f"Factor gained by more replicas or nodes. {'; '.join(said)}.",
+        frames={"points": c.frame(_NODES_POINTS, rows), "ideal": c.frame(("panel", "replicas", "factor"), ideal)},
+        facts={"panels": panels},
+        notes=tuple(notes),
+    )
+
+
+def _panel(table: ScalingTable) -> str:
+    wait = "" if table.wait is None else f" · wait {format_number(table.wait)} s"
+    return f"{collapse(table.target)} · {table.mode}{wait}"
+
+
+def _rows(table: ScalingTable) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for row in table.rows:
+        times = row.count / table.rows[0].count
+        shown = _measures(row)
+        # The higher of two points has its text above, the lower one below.
+        higher = max((share for _, share, _, _ in shown if share is not None), default=None)
+        for measure, share, is_open, text in shown:
+            if share is not None:
+                side = (
+                    1
+                    if share == higher and not any(found_row[2:4] == (row.count, share * times) for found_row in found)
+                    else -1
+                )
+                found.append((_panel(table), measure, row.count, share * times, is_open, text, side))
+    return found
+
+
+def _measures(row: ScalingRow) -> list[tuple[str, float | None, bool, str]]:
+    capacity = f"{row.max_batch_text} ({text_of.percent(row.capacity_efficiency)})"
+    rate = f"{text_of.rate(row.requests_per_second)}/s ({text_of.percent(row.efficiency)})"
+    return [(CAPACITY, row.capacity_efficiency, row.is_open, capacity), (THROUGHPUT, row.efficiency, False, rate)]
+
+
+def draw_nodes(shown: c.Content) -> Any:
+    """Draw it with plotnine."""
+    import plotnine as p9
+
+    from .theme import Grid, data, labels, the_theme
+
+    panels = [c.wrapped(panel, 52) for panel in shown.facts["panels"]]
+    names = dict(zip(shown.facts["panels"], panels, strict=True))
+    frames = {
+        key: {**columns, "panel": [names[panel] for panel in columns["panel"]]} for key, columns in shown.frames.items()
+    }
+    points = data(frames["points"], panel=panels, measure=[CAPACITY, THROUGHPUT])
+    ideal = data(frames["ideal"], panel=panels)
+    # The same axis on both sides, so that the ideal is a diagonal.
+    highest = float(max(points["factor"].max(), ideal["factor"].max()))
+    points["text_y"] = points["factor"] + points["side"] * 0.055 * highest
+    ends = points[points["open"]].assign(top=lambda table: table["factor"] + 0.03 * highest)
+    colours = {CAPACITY: c.PHASES["connect"], THROUGHPUT: c.PHASES["step"]}
+    grid = Grid(len(panels), [CAPACITY], height=3.1)
+    spread = float(points["replicas"].max() - points["replicas"].min())
+    return (
+        p9.ggplot(points, p9.aes("replicas", "factor"))
+        + p9.geom_line(data=ideal, linetype="dashed", colour=c.MUTED, size=0.6)
+        + p9.geom_line(p9.aes(colour="measure", linetype="measure", group="measure"), size=0.8)
+        + p9.geom_point(p9.aes(y="top", colour="measure"), ends, shape="^", size=1.6, show_legend=False)
+        + p9.geom_point(p9.aes(colour="measure", shape="measure"), size=3)
+        + p9.geom_text(p9.aes(y="text_y", label="text", colour="measure"), size=8.5, show_legend=False)
+        + p9.scale_colour_manual(colours)
+        + p9.scale_shape_manual({CAPACITY: "o", THROUGHPUT: "s"})
+        + p9.scale_linetype_manual({CAPACITY: "solid", THROUGHPUT: "dotted"})
+        + p9.scale_x_continuous(
+            breaks=sorted(set(points["replicas"])),
+            limits=(points["replicas"].min() - 0.18 * spread, points["replicas"].max() + 0.18 * spread),
+            expand=(0, 0),
+        )
+        + p9.scale_y_continuous(
+            limits=(0, highest * 1.13),
+            labels=lambda values: [f"×{text_of.number(float(value))}" for value in values],
+            expand=(0, 0),
+        )
+        + grid.facets()
+        + labels(shown, x="replicas or nodes", y="times what the fewest reach")
+        + the_theme(*grid.size(shown), grid="y")
+    )
+
+
+SCALING_KEY = "scaling"
+_SCALING_POINTS = ("infrastructure", "panel", "batch", "success", "least", "most", "state")
+
+
+def scaling_content(study: Study) -> c.Content | None:
+    """Return the worst success of every batch over its repetitions, their range, and the limits; None without any."""
+    rows = [row for curve in study.curves for row in _points(curve)]
+    if not rows:
+        return None
+    shown = [curve for curve in study.curves if any(True for _ in _points(curve))]
+    names, panels = c.infrastructures_of(study, shown), c.panels_of(shown)
+    limits = sorted({(c.panel_of(curve), _limit(curve)) for curve in shown})
+    open_ends = [
+        (curve.infrastructure, c.panel_of(curve), curve.verdict.max_batch, point.success)
+        for curve in shown
+        if wording.is_open(curve.verdict) and (point := curve.best) and point.success is not None
+    ]
+    notes = [
+        c.STATES_NOTE + ("    ▶  the largest batch asked for passes, nothing larger was tried" if open_ends else "")
+    ]
+    if any(row[4] != row[5] for row in rows):
+        notes.append("A marker is the worst repetition; the line through it is the range of the repetitions.")
+    if len(names) > 1:
+        notes.append("Markers of one batch stand side by side, so that none hides another.")
+    return c.Content(
+        key=SCALING_KEY,
+        title="How many sessions succeed at each batch",
+        subtitle=c.subtitle_of(panels),
+        alt_text=_said(shown),
+        frames={
+            "points": c.frame(_SCALING_POINTS, rows),
+            "limits": c.frame(("panel", "limit"), limits),
+            "open": c.frame(("infrastructure", "panel", "batch", "success"), open_ends),
+        },
+        facts={"infrastructures": names, "panels": panels},
+        notes=tuple(notes),
+    )
+
+
+def _points(curve: StudyCurve) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for point in curve.points:
+        rates = [one.success_rate for one in point.repetitions if one.success_rate is not None]
+        if rates:
+            place = (curve.infrastructure, c.panel_of(curve), point.batch)
+            found.append((*place, min(rates), min(rates), max(rates), c.state_of(point)))
+    return found
+
+
+def _limit(curve: StudyCurve) -> float:
+    asked = curve.verdict.slo.limit("success")
+    return DEFAULT_SUCCESS if asked is None else asked.allowed
+
+
+def _said(curves: list[StudyCurve]) -> str:
+    each = [
+        f"{curve.infrastructure} {c.panel_of(curve)}: max batch {wording.max_batch(curve.verdict)}" for curve in curves
+    ]
+    return f"Share of successful sessions against batch. {'; '.join(each)}."
+
+
+def side_by_side(names: list[str], batches: list[int]) -> dict[str, float]:
+    """Return a factor per infrastructure that sets its markers beside the batch, within the gap to the next batch."""
+    logs = sorted({log2(batch) for batch in batches})
+    gaps = [right - left for left, right in pairwise(logs)]
+    whole = 0.05 * max(logs[-1] - logs[0], 1.0)
+    step = min(whole / max(len(names) - 1, 3), 0.5 * min(gaps, default=1.0) / max(len(names), 1))
+    return {name: 2 ** ((at - (len(names) - 1) / 2) * step) for at, name in enumerate(names)}
+
+
+def draw_scaling(shown: c.Content) -> Any:
+    """Draw it with plotnine."""
+    import plotnine as p9
+
+    from .theme import Grid, axis_of_batches, data, infrastructure_scales, labels, state_layers, the_theme
+
+    names, panels = shown.facts["infrastructures"], shown.facts["panels"]
+    points = data(shown.frames["points"], infrastructure=names, panel=panels)
+    limits = data(shown.frames["limits"], panel=panels)
+    ends = data(shown.frames["open"], infrastructure=names, panel=panels)
+    beside = side_by_side(names, list(points["batch"]))
+    for table in (points, ends):
+        table["x"] = table["batch"] * table["infrastructure"].astype(str).map(beside).astype(float)
+    limits["text"] = [f"{limit * 100:.4g} % needed" for limit in limits["limit"]]
+    first, last = points["batch"].min(), points["batch"].max()
+    limits["x"] = first
+    span = max(last / first, 2.0) ** 0.045
+    ends["to"] = ends["x"] * span
+    grid = Grid(len(panels), names, height=2.9 if len(panels) <= 2 else 2.4)
+    return (
+        p9.ggplot(points, p9.aes("x", "success", colour="infrastructure"))
+        + p9.geom_hline(p9.aes(yintercept="limit"), limits, linetype="dashed", colour=c.MUTED, size=0.6)
+        + p9.geom_text(
+            p9.aes("x", "limit", label="text"),
+            limits,
+            colour=c.MUTED,
+            size=8,
+            ha="left",
+            va="top",
+            nudge_y=-0.012,
+            inherit_aes=False,
+        )
+        + p9.geom_line(p9.aes(group="infrastructure", linetype="infrastructure"), size=0.75)
+        + p9.geom_linerange(p9.aes(ymin="least", ymax="most"), size=1.6, alpha=0.45, show_legend=False)
+        + p9.geom_segment(p9.aes(x="x", xend="to", y="success", yend="success"), ends, size=0.75, show_legend=False)
+        + p9.geom_point(p9.aes("to", "success"), ends, shape=">", size=2.2, show_legend=False)
+        + state_layers(points, "x", "success")
+        + infrastructure_scales(names, "colour", "shape", "linetype")
+        + axis_of_batches(points, grid.panel_width, reach=span)
+        + p9.scale_y_continuous(
+            limits=(-0.03, 1.06),
+            breaks=[0, 0.25, 0.5, 0.75, 1],
+            labels=["0 %", "25 %", "50 %", "75 %", "100 %"],
+            expand=(0, 0),
+        )
+        + grid.facets()
+        + labels(shown, x="batch (sessions asked for at once)", y="successful sessions")
+        + the_theme(*grid.size(shown), grid="y")
+    )

@@ -1,0 +1,78 @@
+"""The process that draws: figures come in by a pipe, pictures go out by it. Run as a module, by `write.py` only.
+
+Nothing of plotnine, matplotlib or pandas thus reaches the process of a user's tests: no warning, no setting, no figure
+that stays open, no memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import sys
+import warnings
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .content import PNG_DPI, Content, Order, Picture
+
+
+def draw(content: Content, dpi: int = PNG_DPI) -> Picture:
+    """Draw one figure; the same content gives the same bytes with the same versions of the libraries."""
+    from matplotlib import pyplot
+
+    mpl: Any = importlib.import_module("matplotlib")
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A curve of one point has no line; any other warning would mean that something is missing in the figure.
+        warnings.filterwarnings("ignore", message=".*Each group consist of only one observation")
+        # Nothing of a matplotlibrc of this machine is part of a figure.
+        mpl.rcdefaults()
+        mpl.rcParams.update(
+            {"svg.hashsalt": content.key, "svg.fonttype": "none", "font.family": "DejaVu Sans", "path.simplify": False}
+        )
+        figure: Any = _plot(content).draw()
+        try:
+            svg, png = io.StringIO(), io.BytesIO()
+            figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        finally:
+            pyplot.close(figure)
+    return Picture(content.key, svg.getvalue(), png.getvalue())
+
+
+def _plot(content: Content) -> Any:
+    from . import bars, lines, sessions
+
+    makers = {
+        "max_batch": bars.draw_bars,
+        "batch_per_core": bars.draw_bars,
+        bars.HEAT_KEY: bars.draw_heat,
+        bars.LATENCY_KEY: bars.draw_latency,
+        lines.SCALING_KEY: lines.draw_scaling,
+        lines.THROUGHPUT_KEY: lines.draw_throughput,
+        lines.NODES_KEY: lines.draw_nodes,
+        sessions.OVERHEAD_KEY: sessions.draw_overhead,
+        sessions.CONCURRENCY_KEY: sessions.draw_concurrency,
+    }
+    return makers[content.key](content)
+
+
+def main() -> None:
+    """Draw what the parent sends; the last message is the pictures, or the text of what went wrong."""
+    pipe = Connection(int(sys.argv[1]))
+    order: Order = pipe.recv()
+    # Only to be found: nothing here is a user's, whose folders may hold files of the same names.
+    sys.path += [entry for entry in order.path if entry not in sys.path]
+    # What is drawn is small; looking for garbage in it takes a tenth of the time.
+    gc.disable()
+    warnings.simplefilter("ignore")
+    try:
+        pipe.send([draw(content, order.dpi) for content in order.contents])
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        pipe.send(f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300])
+
+
+if __name__ == "__main__":
+    main()

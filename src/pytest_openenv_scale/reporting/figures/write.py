@@ -1,0 +1,259 @@
+"""The figures of a study as files and for HTML, drawn by processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import ErrorOutput, in_words
+from pytest_openenv_scale.core.own_process import command
+from pytest_openenv_scale.core.system import cannot_draw
+
+from . import bars, content, lines, sessions
+from .content import Content, Order, Picture
+from .rows import Rows
+
+KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
+"""Every figure there is, in the order reports show them."""
+
+_PROCESSES = 2
+"""Figures are drawn by so many processes at once; each takes a second to start."""
+
+
+class FiguresError(RunError):
+    """Figures cannot be drawn: one line saying why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure for HTML: an SVG that refers to nothing outside and shares no id with another."""
+
+    key: str
+    title: str
+    alt_text: str
+    svg: str
+
+
+def contents(study: Study) -> list[Content]:
+    """Return what every figure shows that has data, in the order of `KEYS`."""
+    rows = Rows.of(study)
+    found = [
+        lines.scaling_content(study),
+        bars.max_batch(study),
+        bars.batch_per_core(study),
+        bars.heat_content(study),
+        lines.nodes_content(study),
+        bars.latency_content(study),
+        sessions.overhead_content(study, rows),
+        sessions.concurrency_content(study, rows),
+        lines.throughput_content(study),
+    ]
+    return [content for content in found if content is not None]
+
+
+def write_figures(study: Study, directory: Path) -> list[Path]:
+    """Write KEY.svg and KEY.png for every figure that has data and return the paths.
+
+    Figures of an earlier rendering that have no data now are removed.
+
+    Raises:
+        FiguresError: they cannot be drawn.
+        RunError: a file cannot be written.
+    """
+    drawn = _drawn(study)
+    written: list[Path] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for content, picture in drawn:
+            svg = for_file(picture.svg, content.alt_text)
+            written += [
+                _replace(directory / f"{content.key}.svg", svg.encode()),
+                _replace(directory / f"{content.key}.png", picture.png),
+            ]
+        for stale in {directory / f"{key}{kind}" for key in KEYS for kind in (".svg", ".png")} - set(written):
+            stale.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise RunError(f"figures cannot be written: {error.filename} is a file, not a folder") from None
+    except OSError as error:
+        raise RunError(f"figures cannot be written: {error.filename or directory}: {error.strerror}") from None
+    return written
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write a file at once, complete or not there."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def figure_svgs(study: Study) -> Mapping[str, Figure]:
+    """Return the figures that have data by key, in order, to stand in one HTML page.
+
+    Raises:
+        FiguresError: they cannot be drawn.
+    """
+    return {
+        content.key: Figure(
+            content.key, content.title, content.alt_text, for_html(picture.svg, content.key, content.alt_text)
+        )
+        for content, picture in _drawn(study)
+    }
+
+
+_last: tuple[Study, list[tuple[Content, Picture]]] | None = None
+"""The study drawn last: who asks for files and for HTML waits once."""
+
+
+def _drawn(study: Study) -> list[tuple[Content, Picture]]:
+    global _last
+    if _last is None or not _same(_last[0], study):
+        # Said before rows are read for figures that nobody can draw.
+        if study.curves and (problem := cannot_draw()):
+            raise FiguresError(problem)
+        found = contents(study)
+        _last = study, list(zip(found, draw_all(found), strict=True))
+    return _last[1]
+
+
+def _same(one: Study, other: Study) -> bool:
+    """Say whether two studies are of the same runs, judged alike: what joins runs twice makes two of them."""
+    return len(one.runs) == len(other.runs) and all(a is b for a, b in zip(one.runs, other.runs, strict=True))
+
+
+def draw_all(found: Sequence[Content]) -> list[Picture]:
+    """Draw figures in processes of their own and return the pictures in the same order.
+
+    Raises:
+        FiguresError: a process fails or ends.
+    """
+    if not found:
+        return []
+    count = min(_PROCESSES, os.cpu_count() or 1, len(found))
+    processes: list[_Process] = []
+    # matplotlib keeps what it knows of fonts; not in the home of whoever runs tests, unless that was asked for.
+    caches = tempfile.TemporaryDirectory(prefix="openenv-figures-", ignore_cleanup_errors=True)
+    try:
+        processes += (_Process(caches.name) for _ in range(count))
+        for at, process in enumerate(processes):
+            process.begin(found[at::count])
+        pictures = {picture.key: picture for process in processes for picture in process.pictures()}
+    except OSError as error:
+        raise FiguresError(f"figures cannot be drawn: {error.strerror or error}") from None
+    finally:
+        for process in processes:
+            process.stop()
+        caches.cleanup()
+    return [pictures[content.key] for content in found]
+
+
+class _Process:
+    """One process that draws, and the parent's end of its pipe."""
+
+    def __init__(self, caches: str) -> None:
+        ours, theirs = Pipe()
+        self._pipe: Connection = ours
+        self._errors = ErrorOutput()
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+        self._popen = subprocess.Popen(
+            command(f"{__package__}.worker", str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors.file,
+            env={"MPLCONFIGDIR": caches, **inherited, "MPLBACKEND": "agg"},
+        )
+        theirs.close()
+
+    def begin(self, found: Sequence[Content]) -> None:
+        """Say what is to be drawn."""
+        self._pipe.send(Order(tuple(sys.path), tuple(found)))
+
+    def pictures(self) -> list[Picture]:
+        """Wait for the pictures."""
+        try:
+            answer: list[Picture] | str = self._pipe.recv()
+        except EOFError:
+            how = in_words(self._popen.wait())
+            why = f": {reason}" if (reason := self._errors.reason()) else ""
+            raise FiguresError(f"figures cannot be drawn: the process that draws {how}{why}") from None
+        if isinstance(answer, str):
+            raise FiguresError(f"figures cannot be drawn: {answer}")
+        return answer
+
+    def stop(self) -> None:
+        """End the process, finished or not."""
+        self._pipe.close()
+        self._popen.kill()
+        self._popen.wait()
+        self._errors.close()
+
+
+_PROLOG = re.compile(r"^.*?(?=<svg )", re.DOTALL)
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_STYLE = re.compile(r"\s*<defs>\s*<style[^>]*>.*?</style>\s*</defs>", re.DOTALL)
+_OPENING = re.compile(r'<svg [^>]*viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
+_FONT = re.compile(r"(font-family: |font: [^;\"]*?(?=')|px )('DejaVu Sans'[^;\"]*)")
+_ID = re.compile(r'(\bid="|xlink:href="#|url\(#)([\w.\-]+)')
+_NUMBERS = re.compile(r'(?<= )(?:d|x|y|transform)="[^"]*"')
+_DIGITS = re.compile(r"(\.\d\d)\d+")
+_GROUND = re.compile(rf"fill: {content.GROUND}(?![0-9a-f])")
+
+_FAMILY = "'DejaVu Sans', Verdana, sans-serif"
+_LINES = "stroke-linejoin: round; stroke-linecap: butt"
+
+
+def for_file(svg: str, alt_text: str) -> str:
+    """Return an SVG that stands alone: on paper, without a date or anything outside."""
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{_bare(svg, alt_text, "figure-", _FAMILY)}'
+
+
+def for_html(svg: str, key: str, alt_text: str) -> str:
+    """Return an SVG for a page: no ground of its own, text and lines in the colour of the text around it.
+
+    The page may set `--figure-surface` (what hollow markers stand on) and `--figure-font`.
+    """
+    family = f"var(--figure-font, {_FAMILY})"
+    page = _bare(svg, alt_text, f"figure-{key}-", family)
+    page = _GROUND.sub("fill: none", page)
+    page = page.replace(f"stroke: {content.GROUND}", "stroke: none")
+    page = page.replace(content.SURFACE, "var(--figure-surface, Canvas)")
+    page = page.replace(f"fill: {content.MUTED}", "fill: currentColor; fill-opacity: 0.78")
+    page = page.replace(f"stroke: {content.GRID}", "stroke: currentColor; stroke-opacity: 0.14")
+    page = page.replace(f"fill: {content.GRID}", "fill: currentColor; fill-opacity: 0.14")
+    return page.replace(content.MUTED, "currentColor").replace(content.INK, "currentColor")
+
+
+def _bare(svg: str, alt_text: str, prefix: str, family: str) -> str:
+    """Return the drawing itself: what it shows in words, ids of its own, a width that follows the page's."""
+    bare = _STYLE.sub("", _METADATA.sub("", _PROLOG.sub("", svg, count=1)), count=1)
+    bare = _ID.sub(rf"\g<1>{prefix}\g<2>", bare)
+    bare = _FONT.sub(lambda found: found[1] + family, bare)
+    # A hundredth of a point is finer than any screen or paper.
+    bare = _NUMBERS.sub(lambda found: _DIGITS.sub(r"\1", found[0]), bare)
+    label = f"{prefix}title"
+
+    def opening(found: re.Match[str]) -> str:
+        width, height = found[1], found[2]
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" xml:space="preserve"'
+            f' viewBox="0 0 {width} {height}" width="100%" style="max-width: {float(width) * 4 / 3:.0f}px; {_LINES}"'
+            f' role="img" aria-labelledby="{label}">\n <title id="{label}">{escape(alt_text)}</title>'
+        )
+
+    return _OPENING.sub(opening, bare, count=1)

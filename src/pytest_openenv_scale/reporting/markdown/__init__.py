@@ -1,0 +1,47 @@
+"""Reports as Markdown, and its signs: tables, code and text in which nothing is taken for markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from pytest_openenv_scale.core.text import collapse
+
+_BACKTICKS = re.compile(r"`+")
+_SIGNS = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)")
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:
+    """Return a Markdown table padded so that it also reads as text; its cells are escaped already."""
+    aligned = [head in set(right) for head in heads]
+    widths = [max(3, *(len(row[at]) for row in (heads, *rows))) for at in range(len(heads))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(cells, widths, aligned, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [f"{'-' * (width - 1)}{':' if is_right else '-'}" for width, is_right in zip(widths, aligned, strict=True)]
+    return [line(heads), line(rule), *(line(row) for row in rows)]
+
+
+def text(value: str) -> str:
+    """Return text in which nothing is taken for Markdown or HTML, on one line."""
+    return _SIGNS.sub(lambda match: f"\\{match[0]}", collapse(value))
+
+
+def code(value: str, *, in_table: bool = False) -> str:
+    """Return text as inline code, whatever backticks it holds."""
+    value = collapse(value)
+    fence = "`" * (max(map(len, _BACKTICKS.findall(value)), default=0) + 1)
+    pad = " " if "`" in value else ""
+    spanned = f"{fence}{pad}{value}{pad}{fence}"
+    return spanned.replace("|", r"\|") if in_table else spanned
+
+
+def block(value: str, language: str = "") -> list[str]:
+    """Return text as a fenced block, whatever fences it holds."""
+    fence = "`" * max(3, max(map(len, _BACKTICKS.findall(value)), default=0) + 1)
+    return [f"{fence}{language}", *value.splitlines(), fence]

@@ -1,0 +1,1 @@
+"""Reports as lines on a terminal."""

@@ -1,0 +1,97 @@
+"""Lines of a text report: wrapped to a width, free of control characters, in ASCII where need be."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from pytest_openenv_scale.core.text import collapse
+
+DEFAULT_WIDTH = 110
+MIN_WIDTH = 60
+
+_ASCII = str.maketrans(
+    {
+        "·": "-",
+        "–": "-",
+        "—": "-",
+        "−": "-",
+        "×": "x",
+        "✗": "x",
+        "✓": "+",
+        "≥": ">=",
+        "≤": "<=",
+        "≈": "~",
+        "±": "+-",
+        "÷": "/",
+        "µ": "u",
+        "…": "...",
+        "→": "->",
+        "“": '"',
+        "”": '"',
+        "’": "'",
+    }
+)
+_SPECIAL = "".join(map(chr, _ASCII))
+_CALL = re.compile(r"\(\.\.\., ")  # A line to copy stays in one piece.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
+
+
+class Line(NamedTuple):
+    """One line of text and how to colour it: keywords of pytest's `TerminalWriter.line` (`red=True`)."""
+
+    text: str
+    markup: Mapping[str, bool]
+
+
+def speaks_unicode(encoding: str | None) -> bool:
+    """Say whether a stream of that encoding can print every sign the reports use."""
+    try:
+        _SPECIAL.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+class Page:
+    """Collects the lines of a report of a given width in columns; `encoding` None means Unicode."""
+
+    def __init__(self, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> None:
+        self.width = max(width, MIN_WIDTH)
+        self.lines: list[Line] = []
+        self._ascii = encoding is not None and not speaks_unicode(encoding)
+
+    def fit(self, text: str) -> str:
+        """Return text as this page can print it: in ASCII where it must be."""
+        return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self._ascii else text
+
+    def verbatim(self, text: str, **markup: bool) -> None:
+        """Add one line that must stay whole, however long: a command, a line of a log."""
+        self.lines.append(Line(self.fit(text).rstrip(), markup))
+
+    def say(self, text: str, *, indent: int = 2, hang: int = 2, **markup: bool) -> None:
+        """Add a sentence, wrapped to the width; further lines are indented by `hang` more."""
+        wrapped = textwrap.wrap(
+            _CALL.sub("(...,\xa0", _UNIT.sub("\xa0", self.fit(collapse(text)))),
+            self.width,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + hang),
+            break_on_hyphens=False,
+        )
+        self.lines.extend(Line(line.replace("\xa0", " "), markup) for line in wrapped)
+
+    def blank(self) -> None:
+        """Add an empty line, unless one stands there or nothing does."""
+        if self.lines and self.lines[-1].text:
+            self.lines.append(Line("", {}))
+
+    def extend(self, lines: Iterable[Line]) -> None:
+        """Add lines made elsewhere for the same width and encoding."""
+        self.lines.extend(lines)
+
+    @property
+    def text(self) -> str:
+        """The page without its markup, lines joined."""
+        return "\n".join(line.text for line in self.lines)

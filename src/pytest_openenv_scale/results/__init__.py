@@ -1,0 +1,1 @@
+"""What a run keeps: the row, parts, facts of a cell, manifest, run directory. May import config, core."""

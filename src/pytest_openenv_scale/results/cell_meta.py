@@ -1,0 +1,50 @@
+"""What is known of a cell besides its rows: stored with them, so that a part explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.endpoint import ProxyFacts, ServerSample
+from pytest_openenv_scale.core.serialization import Finding, Jsonable
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSamples(Jsonable):
+    """The server's processes before and after a cell, and the largest value of each figure in between."""
+
+    first: ServerSample | None = None
+    last: ServerSample | None = None
+    peak: ServerSample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellMeta(Jsonable):
+    """Everything about one repetition of a cell that is not in its rows; stored in the part's Parquet schema.
+
+    `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
+    `server_exit` says how the server ended if it died; `log_tail` is kept only where something failed.
+    `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
+    front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
+    """
+
+    run_id: str
+    sweep_id: str
+    cell: Cell
+    repetition: int
+    wall_s: float
+    started_at: datetime
+    hardware: str | None = None
+    cores: int | None = None
+    hosts: int | None = None
+    limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    client: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    findings: tuple[Finding, ...] = ()
+    server: ServerSamples = field(default_factory=ServerSamples)
+    server_exit: str | None = None
+    log_tail: str | None = None
+    notes: tuple[str, ...] = ()
+    proxy: ProxyFacts | None = None

@@ -1,0 +1,182 @@
+"""What a comparison with a baseline is made of; `compare.py` makes it, runs keep it, reports print it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pytest_openenv_scale.core.serialization import Jsonable
+
+
+class Judgement(StrEnum):
+    """What a comparison says: `held` is no regression, `shown` that nobody said what would be one."""
+
+    REGRESSED = "regressed"
+    INCONCLUSIVE = "inconclusive"
+    HELD = "held"
+    SHOWN = "shown"
+
+
+class Status(StrEnum):
+    """What became of one figure.
+
+    `regressed` is beyond `--fail-on` and outside the baseline's range; `worse` and `improved` are outside the
+    range and at least 5 % away (or in a batch that one side held and the other not), and fail nothing.
+    """
+
+    REGRESSED = "regressed"
+    WORSE = "worse"
+    IMPROVED = "improved"
+    UNCHANGED = "unchanged"
+    INCONCLUSIVE = "inconclusive"
+
+
+State = Literal["compared", "missing", "new", "different"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure(Jsonable):
+    """A figure over the repetitions of one side, in the unit of its metric; None where nothing was measured.
+
+    `value` is the median of the repetitions, of `max_batch` what passes in all of them. `low` and `high` are
+    their range. `count` is the fewest values behind a percentile. `known` is that of a max batch: exact, open
+    (the largest batch asked for passes) or inconclusive.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    repetitions: int
+    count: int | None = None
+    known: str = "exact"
+
+    @property
+    def spread(self) -> float | None:
+        """The range over repetitions; None where one repetition leaves it unknown."""
+        return self.high - self.low if self.repetitions > 1 and self.high is not None and self.low is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Jsonable):
+    """One metric of one curve, at one batch (None: of the curve as a whole), then and now.
+
+    `fail_on` is the expression it is judged by and `allowed` the worst value that lets pass. `effect` is
+    Cliff's delta of the sessions' latencies, now against the baseline: +1 where every one is slower.
+    """
+
+    metric: str
+    batch: int | None
+    baseline: Figure
+    now: Figure
+    status: Status
+    reason: str
+    fail_on: str | None = None
+    allowed: float | None = None
+    effect: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Now ÷ baseline; None where there is no such number."""
+        then, now = self.baseline.value, self.now.value
+        return now / then if then and now is not None and then > 0 else None
+
+    @property
+    def spreads(self) -> float | None:
+        """How many times the baseline's range over repetitions the change is; None where that is not known."""
+        then, now, spread = self.baseline.value, self.now.value, self.baseline.spread
+        return abs(now - then) / spread if spread and then is not None and now is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class CurveComparison(Jsonable):
+    """One curve: `compared`, `missing` from the newer run, `new` in it, or `different` in what it measures.
+
+    `renamed` is the test this one may be called on the other side.
+    """
+
+    test: str
+    infrastructure: str
+    mode: str
+    wait: float | None
+    state: State
+    changes: tuple[Change, ...] = ()
+    remarks: tuple[str, ...] = ()
+    renamed: str | None = None
+
+    def of(self, *statuses: Status) -> tuple[Change, ...]:
+        """Return the changes of these statuses."""
+        return tuple(change for change in self.changes if change.status in statuses)
+
+    @property
+    def judged_in_doubt(self) -> tuple[Change, ...]:
+        """What `--fail-on` asks for and nobody can say."""
+        return tuple(change for change in self.of(Status.INCONCLUSIVE) if change.fail_on is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Side(Jsonable):
+    """One of the two runs: enough to find it again."""
+
+    run_id: str
+    status: str
+    started_at: datetime
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Jsonable):
+    """Something about the machines that differs and may matter."""
+
+    name: str
+    baseline: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Jsonable):
+    """Two runs, or what one test measured and the same of a baseline.
+
+    Curves of the state new leave it inconclusive only where `new_is_in_doubt`. `others` are tests of the baseline that
+    were not selected for the newer run.
+    """
+
+    baseline: Side
+    now: Side
+    fail_on: tuple[str, ...]
+    curves: tuple[CurveComparison, ...]
+    differences: tuple[Difference, ...] = ()
+    remarks: tuple[str, ...] = ()
+    reference: str | None = None
+    allow_missing: bool = False
+    new_is_in_doubt: bool = False
+    others: tuple[str, ...] = ()
+
+    def all_of(self, state: State) -> tuple[CurveComparison, ...]:
+        """Return the curves of one state."""
+        return tuple(curve for curve in self.curves if curve.state == state)
+
+    @property
+    def outcome(self) -> Judgement:
+        """Regressed if any curve is; inconclusive if a curve is missing, different or in doubt, or none is common."""
+        compared = self.all_of("compared")
+        if any(curve.of(Status.REGRESSED) for curve in compared):
+            return Judgement.REGRESSED
+        lacking = not compared or self.all_of("different") or (self.all_of("missing") and not self.allow_missing)
+        lacking = lacking or (self.all_of("new") and self.new_is_in_doubt)
+        if lacking or any(curve.judged_in_doubt for curve in compared):
+            return Judgement.INCONCLUSIVE
+        return Judgement.HELD if self.fail_on else Judgement.SHOWN
+
+
+def join_comparisons(found: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    """Return one comparison per baseline, with the curves of all sweeps that were compared with it."""
+    joined: dict[str, Comparison] = {}
+    for each in found:
+        before = joined.get(each.baseline.run_id)
+        joined[each.baseline.run_id] = replace(each, curves=(*before.curves, *each.curves)) if before else each
+    return tuple(joined.values())

@@ -1,0 +1,263 @@
+"""The manifest of a run: what was asked, of whom, by which code; and which stored run is meant by a name."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_openenv_scale.config.limits import Reference, Slo
+from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.serialization import Jsonable, JsonError
+
+from .comparison import Comparison
+from .outcome import Outcome
+
+Status = Literal["running", "complete", "failed", "interrupted"]
+
+MANIFEST = "manifest.json"
+"""The name of the file."""
+
+FORMAT = 1
+"""The version of the run directory's layout; a reader refuses a larger one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRecord(Jsonable):
+    """One test on one target: everything about a sweep that is not measured cell by cell.
+
+    `target` is canonical and redacted. `slos` has one entry per curve, in the same order. `settings` are
+    those that matter for reading the results, `rerun` is the command that repeats the sweep, `notes` are
+    said in reports and verdicts (such as the fall-back to the built-in environment). Durations are
+    seconds; a timeout is None where it is not known.
+    """
+
+    sweep_id: str
+    test: str
+    target: str
+    infrastructure: str
+    curves: tuple[Curve, ...]
+    slos: tuple[Slo, ...]
+    steps: int
+    arrival: str
+    reps: int
+    timeout_s: float | None
+    hardware: str | None = None
+    cores: int | None = None
+    hosts: int | None = None
+    limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    startup_s: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rerun: str | None = None
+    notes: tuple[str, ...] = ()
+    status: Status = "running"
+    outcome: Outcome | None = None
+    comparison: Comparison | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.slos) != len(self.curves):
+            raise ValueError(f"{len(self.curves)} curves have {len(self.slos)} SLOs")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer(Jsonable):
+    """The process that began the run."""
+
+    pid: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest(Jsonable):
+    """The content of `manifest.json`; `command` is redacted, `kept` is false for a temporary run."""
+
+    format: int
+    run_id: str
+    status: Status
+    started_at: datetime
+    writer: Writer
+    kept: bool = True
+    finished_at: datetime | None = None
+    command: tuple[str, ...] = ()
+    note: str | None = None
+    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sweeps: tuple[SweepRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout(Jsonable):
+    """What a manifest of any format has."""
+
+    format: int
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a run directory.
+
+    Raises:
+        RunError: there is no run at this path, its manifest is damaged, or it is of a newer format.
+    """
+    file = path / MANIFEST
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(_no_run(path)) from None
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: {error}") from None
+    try:
+        version = _Layout.from_json(content).format
+        if version > FORMAT:
+            newer = f"{file} has format {version}, this version reads up to {FORMAT}"
+            raise RunError(f"{newer}: upgrade pytest-openenv-scale")
+        return Manifest.from_json(content)
+    except JsonError as error:
+        raise RunError(f"{file} is damaged: {error}") from None
+
+
+def _no_run(path: Path) -> str:
+    if not path.exists():
+        return f"there is no run at {path}"
+    if not path.is_dir():
+        return f"{path} is no run: a run is a folder with a {MANIFEST}"
+    runs = run_paths(path)
+    hint = f"; it holds runs, name one, such as {runs[-1]}" if runs else ""
+    return f"{path} is no run: it has no {MANIFEST}{hint}"
+
+
+def run_paths(results: Path) -> list[Path]:
+    """Return the run directories directly below `results`, the oldest first."""
+    try:
+        return sorted(path.parent for path in results.glob(f"*/{MANIFEST}"))
+    except OSError:
+        return []
+
+
+LATEST = "latest"
+_HEX = re.compile(r"[0-9a-f]{7,64}")
+_GIT_TIMEOUT_S = 5.0
+
+
+def find_run(reference: Reference, results: Path | None, *, other_than: str | None = None) -> Path:
+    """Return the directory of the run that is meant; `other_than` is a run id that is not.
+
+    A path comes first, then a run id in `results`, then the word latest (the newest complete run), then a
+    commit: its first digits, or what git calls by that name here. Of several complete runs of a commit the
+    newest counts, one of an unchanged checkout first.
+
+    Raises:
+        RunError: there is no such run; one line.
+    """
+    if (path := _as_path(reference)) is not None:
+        return path
+    if results is None:
+        _say_what_lies_there(reference)
+        text = f"there is no run at {shown(reference.text)}"
+        raise RunError(f"{text}, and no results directory to look in; give the path of a run")
+    if "/" not in reference.text and (path := _as_path(Reference(reference.text, results))) is not None:
+        return path
+    runs = [(path, manifest) for path, manifest in _complete(results) if manifest.run_id != other_than]
+    if reference.text == LATEST:
+        if not runs:
+            raise RunError(f"there is no complete run in {results} to compare with")
+        return runs[0][0]
+    return _of_commit(reference, results, runs)
+
+
+def _as_path(reference: Reference) -> Path | None:
+    """Return the run that lies there, or None; what the system does not take for a path is none."""
+    try:
+        path = reference.directory / Path(reference.text).expanduser()
+        path = path.parent if path.name == MANIFEST else path
+        return path if (path / MANIFEST).is_file() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _say_what_lies_there(reference: Reference) -> None:
+    """Refuse a path at which something else than a run lies.
+
+    Raises:
+        RunError: it names the runs in a folder of them.
+    """
+    path = reference.directory / reference.text
+    try:
+        there = path.exists()
+    except (OSError, ValueError):
+        return
+    if there:
+        read_manifest(path)
+
+
+def _complete(results: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Yield the complete runs that can be read and measured something, the newest first."""
+    for path in reversed(run_paths(results)):
+        try:
+            manifest = read_manifest(path)
+        except RunError:
+            continue
+        if manifest.status == "complete" and manifest.sweeps:
+            yield path, manifest
+
+
+def _of_commit(reference: Reference, results: Path, runs: list[tuple[Path, Manifest]]) -> Path:
+    name = reference.text
+    resolved = _resolve(name, reference.directory)
+    wanted = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
+    if wanted is None:
+        _say_what_lies_there(reference)
+        what = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
+        raise RunError(f"there is no run {shown(name)} in {results}; write {what}")
+    found = [(path, manifest) for path, manifest in runs if (_git(manifest).get("commit") or "").startswith(wanted)]
+    if not found:
+        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git(run).get("commit"))))
+        known = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
+        called = f"{shown(name)} (commit {wanted[:10]})" if resolved and not resolved.startswith(name) else shown(name)
+        raise RunError(f"there is no complete run of {called} in {results}{known}")
+    clean = [path for path, manifest in found if not _git(manifest).get("dirty")]
+    return clean[0] if clean else found[0][0]
+
+
+def _git(manifest: Manifest) -> dict[str, Any]:
+    return manifest.fingerprint.get("git") or {}
+
+
+def _resolve(name: str, folder: Path) -> str | None:
+    """Return the commit that git knows by this name in a folder; None where it knows none, or there is no git."""
+    if name.startswith("-"):
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def latest_run(results: Path) -> Path:
+    """Return the directory of the newest run below `results`.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = run_paths(results)
+    if not runs:
+        raise RunError(f"there is no run in {results}")
+    return runs[-1]

@@ -1,0 +1,232 @@
+"""The values verdicts are made of, of curves and of checks; `verdict` and `checks` make them, reports print them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.serialization import Jsonable, JsonError
+
+
+class Outcome(StrEnum):
+    """What a measurement says about a limit; `inconclusive` is never a silent pass."""
+
+    MET = "met"
+    MISSED = "missed"
+    INCONCLUSIVE = "inconclusive"
+
+
+def overall(outcomes: Iterable[Outcome]) -> Outcome:
+    """Combine outcomes: missed if any is missed, met if all are met and there is one, else inconclusive."""
+    found = set(outcomes)
+    if Outcome.MISSED in found:
+        return Outcome.MISSED
+    return Outcome.MET if found == {Outcome.MET} else Outcome.INCONCLUSIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Breach(Jsonable):
+    """A limit a repetition of a cell definitely broke; `observed` and `allowed` are in the limit's unit.
+
+    `limit` is a name of `LIMITS`, or "server" for a server that died (no observed and allowed values).
+    """
+
+    batch: int
+    repetition: int
+    limit: str
+    phase: str | None
+    statistic: str | None
+    observed: float | None
+    allowed: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason(Jsonable):
+    """One line of why; `detail` may hold several more, such as the tail of a log.
+
+    `kind` is verdict, limit, client, queue, hold, hosts, no_data, incomplete, server_died, unmeasurable, note or
+    fallback.
+    """
+
+    kind: str
+    text: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellVerdict(Jsonable):
+    """One batch over all its repetitions; `passed` is None where that cannot be said (see `reasons`)."""
+
+    batch: int
+    passed: bool | None
+    breaches: tuple[Breach, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Jsonable):
+    """What refused `count` sessions of the smallest `batch` where it did, and the setting to change.
+
+    `cause` is one word for programs: capacity, one_session, limit_concurrency, descriptors, worker_killed,
+    server_died, host_lost, proxy, platform_connections, platform_rate, platform_stage, http_unreachable, http_NNN,
+    redirect, not_listening, environment or unnamed.
+    """
+
+    cause: str
+    count: int
+    batch: int
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class CurveVerdict(Jsonable):
+    """The verdict on a curve; `reasons[0]` is its headline.
+
+    `max_batch` is the largest batch that passes in every repetition, all smaller ones of the curve passing
+    too; `feasible_max` is the same number, `infeasible_min` the smallest batch that definitely failed.
+    """
+
+    curve: Curve
+    outcome: Outcome
+    max_batch: int | None
+    max_batch_per_core: float | None
+    cells: tuple[CellVerdict, ...]
+    first_breach: Breach | None
+    feasible_max: int | None
+    infeasible_min: int | None
+    refused: tuple[Refusal, ...]
+    reasons: tuple[Reason, ...]
+    stop_reason: str | None
+    slo: Slo
+    repetitions: int
+
+    @property
+    def headline(self) -> str:
+        """One line: "SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions"."""
+        return self.reasons[0].text
+
+    def cell(self, batch: int) -> CellVerdict | None:
+        """Return the verdict on one batch, or None where it was not measured."""
+        return next((cell for cell in self.cells if cell.batch == batch), None)
+
+
+CHECKS = "checks"
+"""The folder of a run that holds one JSON file per check."""
+
+
+class CheckOutcome(StrEnum):
+    """What a check says; `skipped` is what a server that lacks the capability gets, with the reason."""
+
+    MET = "met"
+    MISSED = "missed"
+    INCONCLUSIVE = "inconclusive"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Said(Jsonable):
+    """One message: `at_s` in seconds since the check began, `by` client or server, long texts cut."""
+
+    at_s: float
+    by: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript(Jsonable):
+    """What one session said and heard; `title` says which session it is and why it is shown."""
+
+    title: str
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult(Jsonable):
+    """The verdict of one check, in one line (`headline`), with what to do about it (`remedy`).
+
+    `figures` are measured: names end in their unit (`_s` seconds, `_bytes`, `_ratio` fractions, else counts).
+    `details` are further sentences, `series` lists of figures over time.
+    """
+
+    outcome: CheckOutcome
+    headline: str
+    remedy: str | None = None
+    details: tuple[str, ...] = ()
+    figures: Mapping[str, float | int | str | bool | None] = field(
+        default_factory=dict[str, float | int | str | bool | None]
+    )
+    series: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
+    transcripts: tuple[Transcript, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRecord(Jsonable):
+    """A result as a run keeps it: which test on which server found it, when, and how to see it again.
+
+    `subject` is the part of the suite it belongs to (isolation, capacity…), `took_s` seconds.
+    """
+
+    test: str
+    target: str
+    infrastructure: str
+    subject: str
+    result: CheckResult
+    started_at: datetime
+    took_s: float
+    rerun: str | None = None
+
+
+def overall_with_checks(sweeps: Outcome | None, checks: Iterable[CheckRecord]) -> Outcome:
+    """Combine the outcome of the sweeps (None without any) with those of checks; skipped ones do not count."""
+    found = {str(check.result.outcome) for check in checks if check.result.outcome is not CheckOutcome.SKIPPED}
+    found |= {str(sweeps)} if sweeps is not None else set()
+    if Outcome.MISSED in found:
+        return Outcome.MISSED
+    return Outcome.MET if found == {Outcome.MET} else Outcome.INCONCLUSIVE
+
+
+def write_check(run: Path, record: CheckRecord) -> Path:
+    """Write the file of a check, complete or not there, into the directory of a run; return its path.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    name = f"{_slug(record.test)}-{sha256(f'{record.test} {record.target}'.encode()).hexdigest()[:8]}.json"
+    path = run / CHECKS / name
+    temporary = path.with_name(f".{name}.tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"a check of the run cannot be written: {path}: {error.strerror}") from None
+    return path
+
+
+def read_checks(run: Path, problems: list[str]) -> tuple[CheckRecord, ...]:
+    """Read the checks of a run in the order they began; files that cannot be read are told in `problems`."""
+    found: list[CheckRecord] = []
+    for path in sorted((run / CHECKS).glob("[!.]*.json")):
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+            found.append(CheckRecord.from_json(data))
+        except (OSError, ValueError, AttributeError) as error:
+            said = str(error) if isinstance(error, JsonError) else type(error).__name__
+            problems.append(f"the check {CHECKS}/{path.name} cannot be read: {said}")
+    return tuple(sorted(found, key=lambda record: record.started_at))
+
+
+def _slug(test: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", test.rpartition("::")[2]).strip("-")[:60]

@@ -1,0 +1,217 @@
+"""The run directory while it is written: created, kept up to date by several processes, closed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pytest_openenv_scale.core import files
+from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.text import redact_command
+
+from .cell_meta import CellMeta
+from .comparison import Comparison
+from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest
+from .outcome import Outcome
+from .run_id import new_run_id
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARTS = "sessions.parquet"
+WRITER_LOCK = ".writer.lock"
+_MANIFEST_LOCK = ".manifest.lock"
+
+
+class RunDirectory:
+    """A run being written. Any process may `open` it by path; the one that calls `begin` ends it.
+
+    Everything in it is complete at every moment: parts are sealed and the manifest replaced at once, so a
+    kill at any point leaves a run that can be read. Where the beginning process is gone, the run reads as
+    interrupted.
+    """
+
+    def __init__(self, path: Path, *, kept: bool = True, removes: bool = False) -> None:
+        self.path = path
+        self.run_id = path.name
+        self._kept = kept
+        self._removes = removes
+        self._writer: files.Held | None = None
+
+    @classmethod
+    def create(cls, results: Path, run_id: str | None = None) -> Self:
+        """Make the directory of a new run below `results`.
+
+        Raises:
+            RunError: it cannot be written, or the run exists.
+        """
+        path = results / (run_id or new_run_id())
+        try:
+            (path / PARTS).mkdir(parents=True)
+        except OSError as error:
+            where = error.filename or path
+            raise RunError(
+                f"the run directory cannot be made: {where}: {error.strerror}; "
+                "give a folder that can be written with --openenv-results, or none"
+            ) from None
+        return cls(path)
+
+    @classmethod
+    def temporary(cls) -> Self:
+        """Make a run whose directory is removed by `close`: for `--openenv-results none`."""
+        path = Path(tempfile.mkdtemp(prefix="openenv-scale-")) / new_run_id()
+        (path / PARTS).mkdir(parents=True)
+        return cls(path, kept=False, removes=True)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Take part in a run that another process began.
+
+        Raises:
+            RunError: there is no run at this path.
+        """
+        return cls(path, kept=read_manifest(path).kept)
+
+    @property
+    def kept_path(self) -> Path | None:
+        """Where the run stays; None for a temporary one."""
+        return self.path if self._kept else None
+
+    @property
+    def parts(self) -> Path:
+        """The directory of sealed parts, one per cell and repetition."""
+        return self.path / PARTS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def begin(
+        self,
+        *,
+        command: Sequence[str] = (),
+        note: str | None = None,
+        plan: Mapping[str, Any] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the first manifest; the run counts as running while this process lives.
+
+        The command line is redacted here.
+        """
+        self._writer = files.Held(self.path / WRITER_LOCK)
+        manifest = Manifest(
+            format=FORMAT,
+            run_id=self.run_id,
+            status="running",
+            started_at=datetime.now(UTC),
+            writer=Writer(os.getpid(), socket.gethostname()),
+            kept=self._kept,
+            command=redact_command(command),
+            note=note,
+            plan=plan or {},
+            fingerprint=fingerprint or {},
+        )
+        with files.exclusive(self.path / _MANIFEST_LOCK):
+            self.store(manifest)
+
+    def measure_lock(self, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+        """Let one process on this machine measure at a time, of whichever run."""
+        return files.measure_lock(on_wait)
+
+    def begin_sweep(self, record: SweepRecord) -> SweepRecord:
+        """Add a sweep to the manifest and return it with the id it got.
+
+        A test that sweeps the same target again in one run gets an id of its own ("…-2"): use the one returned.
+        """
+
+        def add(manifest: Manifest) -> Manifest:
+            nonlocal record
+            taken = {sweep.sweep_id for sweep in manifest.sweeps}
+            ids = (record.sweep_id if n == 1 else f"{record.sweep_id}-{n}" for n in range(1, len(taken) + 2))
+            record = replace(record, sweep_id=next(name for name in ids if name not in taken))
+            return replace(manifest, sweeps=(*manifest.sweeps, record))
+
+        self._update(add)
+        return record
+
+    def finish_sweep(self, sweep_id: str, status: Status, outcome: Outcome | None = None) -> None:
+        """Note how a sweep ended and, where it was judged, the outcome."""
+        now = datetime.now(UTC)
+
+        def end(sweep: SweepRecord) -> SweepRecord:
+            if sweep.sweep_id != sweep_id:
+                return sweep
+            return replace(sweep, status=status, outcome=outcome, finished_at=now)
+
+        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(end, manifest.sweeps))))
+
+    def keep_comparison(self, sweep_id: str, comparison: Comparison) -> None:
+        """Note how a sweep compares with a baseline, with its figures: the baseline may be gone when this is read."""
+
+        def add(sweep: SweepRecord) -> SweepRecord:
+            return replace(sweep, comparison=comparison) if sweep.sweep_id == sweep_id else sweep
+
+        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(add, manifest.sweeps))))
+
+    def write_cell(self, table: pa.Table, meta: CellMeta) -> Path:
+        """Seal one repetition of a cell and return its path.
+
+        Raises:
+            RunError: the part cannot be written.
+        """
+        from .parts import write_part
+
+        try:
+            return write_part(self.parts, table, meta)
+        except OSError as error:
+            raise RunError(f"a part of the run cannot be written: {self.parts}: {error.strerror}") from None
+
+    def finish(self, status: Status) -> None:
+        """Note how the run ended; sweeps that still count as running were interrupted."""
+        now = datetime.now(UTC)
+
+        def end(sweep: SweepRecord) -> SweepRecord:
+            return replace(sweep, status="interrupted") if sweep.status == "running" else sweep
+
+        self._update(
+            lambda manifest: replace(manifest, status=status, finished_at=now, sweeps=tuple(map(end, manifest.sweeps)))
+        )
+
+    def close(self) -> None:
+        """Stop counting as the living writer, and remove a temporary run; doing so twice is harmless."""
+        if self._writer is not None:
+            self._writer.release()
+        if self._removes:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
+
+    def _update(self, change: Callable[[Manifest], Manifest]) -> None:
+        with files.exclusive(self.path / _MANIFEST_LOCK):
+            self.store(change(read_manifest(self.path)))
+
+    def store(self, manifest: Manifest) -> None:
+        """Replace the manifest at once.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        temporary = self.path / f".{MANIFEST}.tmp"
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(manifest.to_json(), file, indent=1, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / MANIFEST)
+        except OSError as error:
+            raise RunError(f"the manifest of the run cannot be written: {self.path}: {error.strerror}") from None

@@ -1,0 +1,106 @@
+"""Files that targets need: those under `deploy/`, a wheel of this package, the `openenv.yaml` of an environment."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Any, cast
+
+from pytest_openenv_scale.core.errors import TargetError
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_PROJECT = "pytest-openenv-scale"
+_WHEEL = "Wheel-Version: 1.0\nGenerator: openenv-scale\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_SAME_DATE = (1980, 1, 1, 0, 0, 0)
+"""Equal files make an equal wheel, so that an image's layers are found again."""
+
+
+def write_own_wheel(folder: Path) -> Path:
+    """Write the wheel into `folder` and return its path; its requirements are not declared."""
+    version = _version()
+    info = f"{_PROJECT.replace('-', '_')}-{version}"
+    path = folder / f"{info}-py3-none-any.whl"
+    described = f"Metadata-Version: 2.1\nName: {_PROJECT}\nVersion: {version}\n"
+    files = dict(_sources())
+    files |= {f"{info}.dist-info/METADATA": described.encode(), f"{info}.dist-info/WHEEL": _WHEEL.encode()}
+    record = [f"{name},sha256={_hash(content)},{len(content)}" for name, content in files.items()]
+    files[f"{info}.dist-info/RECORD"] = "\n".join([*record, f"{info}.dist-info/RECORD,,", ""]).encode()
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _SAME_DATE)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            wheel.writestr(entry, content)
+    return path
+
+
+def _sources() -> Iterator[tuple[str, bytes]]:
+    for path in sorted(_PACKAGE.rglob("*")):
+        inside = path.relative_to(_PACKAGE)
+        if path.suffix == ".py" and inside.parts[0] != "deploy":
+            yield f"{_PACKAGE.name}/{inside.as_posix()}", path.read_bytes()
+
+
+def _version() -> str:
+    try:
+        return metadata(_PROJECT)["Version"]
+    except PackageNotFoundError:
+        return "0"
+
+
+def _hash(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def deploy_file(name: str) -> Path:
+    """Return the file or folder `name` below `deploy/`, for example "docker/Dockerfile".
+
+    Raises:
+        TargetError: there is none, as after an installation that left files out.
+    """
+    # The build copies deploy/ into the wheel; an editable installation runs from src/ beside it.
+    for folder in (_PACKAGE / "deploy", _PACKAGE.parents[1] / "deploy"):
+        path = folder / name
+        if path.exists():
+            return path
+    raise TargetError(f"deploy/{name} is missing from {_PACKAGE}; install pytest-openenv-scale again from its wheel")
+
+
+MANIFEST = "openenv.yaml"
+
+
+def app_of(root: Path) -> str | None:
+    """Return the `module:app` that `openenv.yaml` in `root` names, or None where there is no such file.
+
+    Raises:
+        TargetError: the file is there but is not YAML, or names no app.
+    """
+    import yaml
+
+    path = root / MANIFEST
+    try:
+        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TargetError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise TargetError(f"{path}{line} is not YAML; write for example 'app: server.app:app' in it") from None
+    app = cast("dict[str, Any]", content).get("app") if isinstance(content, dict) else None
+    if app is None:
+        raise TargetError(f"{path} names no app; add 'app: server.app:app' or use --openenv-target local:module:app")
+    if not isinstance(app, str) or not is_app_name(app):
+        raise TargetError(f"{path}: app {app!r} is not module:app; write for example 'app: server.app:app'")
+    return app
+
+
+def is_app_name(text: str) -> bool:
+    """Say whether `text` has the form `module:attribute`, both dotted names."""
+    module, colon, attribute = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])

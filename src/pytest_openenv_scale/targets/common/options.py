@@ -1,0 +1,159 @@
+"""What a target is given: its context, and the `key=value` part of its specification."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import nearest, parse_count, shown
+from pytest_openenv_scale.core.target_spec import TargetSpec
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
+_LEAST_MEMORY = 6 * 1024**2
+_VARIABLE = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)")
+
+Parser = Callable[[str, str], Any]
+"""Takes the text of a value and what to call it in an error."""
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """The parsed keys of one specification; `env` holds what `env.NAME=value` sets."""
+
+    values: Mapping[str, Any]
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    def text(self, key: str) -> str | None:
+        """Return the text of `key`, or None where it was not given."""
+        return self.values.get(key)
+
+    def count(self, key: str) -> int | None:
+        """Return the number of `key`, or None where it was not given."""
+        return self.values.get(key)
+
+
+def text(value: str, what: str) -> str:
+    """Accept any text."""
+    return value
+
+
+def count(value: str, what: str) -> int:
+    """Parse a whole number of at least 1."""
+    return parse_count(value, what=what)
+
+
+def port(value: str, what: str) -> int:
+    """Parse a TCP port from 1 to 65535."""
+    return parse_count(value, maximum=65535, what=what)
+
+
+def one_of(*choices: str) -> Parser:
+    """Return a parser that accepts exactly `choices`."""
+
+    def parse(value: str, what: str) -> str:
+        if value not in choices:
+            raise GrammarError(f"{what} has no choice {value!r}{nearest(value, choices)}")
+        return value
+
+    return parse
+
+
+def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
+    """Return `name:key=value,…` as `name,key=value,…`, which says the same.
+
+    Raises:
+        GrammarError: the argument is not `key=value`, or the key is given twice.
+    """
+    if spec.argument is None:
+        return spec
+    key, equals, value = (part.strip() for part in spec.argument.partition("="))
+    if not equals or not value:
+        raise GrammarError(
+            f"target {spec.name} takes key=value after its colon, got {shown(spec.argument)}; "
+            f"write {spec.name}:KEY=VALUE"
+        )
+    if spec.option(key) is not None:
+        raise GrammarError(f"target key {key!r} is given twice; write it once")
+    return TargetSpec(spec.name, None, tuple(sorted([*spec.options, (key, value)])))
+
+
+def read_options(spec: TargetSpec, parsers: Mapping[str, Parser], *, env: bool = False) -> TargetOptions:
+    """Parse the options of `spec` with the parser of each key; `env` allows `env.NAME=value`.
+
+    Raises:
+        GrammarError: a key is unknown, or a value cannot be parsed; the line names the target and the key.
+    """
+    values: dict[str, Any] = {}
+    variables: dict[str, str] = {}
+    name = "a URL" if spec.name == "url" else f"target {spec.name}"
+    for key, value in spec.options:
+        variable = _VARIABLE.fullmatch(key) if env else None
+        if variable:
+            variables[variable[1]] = value
+        elif key in parsers:
+            values[key] = parsers[key](value, f"{name}: {key}")
+        else:
+            known = [*sorted(parsers), *(["env.NAME"] if env else [])]
+            hint = nearest(key, known)
+            listed = "" if hint.startswith("; write one of") else f" (keys: {', '.join(known)})"
+            raise GrammarError(f"{name} has no key {key!r}{hint}{listed}")
+    return TargetOptions(values, variables)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class TargetContext:
+    """The run a target is opened for.
+
+    `largest_batch` is the most sessions any cell will ask for (backlogs are sized to it), `root` the
+    directory whose `openenv.yaml` counts, `log_path` where a started server's output goes (None: an
+    unnamed temporary file), `modes` the protocols that will be spoken. `headers` are sent with every
+    request and never shown. `run_id` names the run on what is started outside this process (None: none).
+    `say` shows a line of what goes on while a target opens, such as a build's output.
+    """
+
+    root: Path
+    largest_batch: int = 1
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    log_path: Path | None = None
+    modes: tuple[str, ...] = ("ws",)
+    run_id: str | None = None
+    say: Callable[[str], None] = field(default=_say_nothing, repr=False)
+
+
+def cpus(value: str, what: str) -> float:
+    """Parse a number of processors, of which half ones may be given too."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 4096:
+        raise GrammarError(f"{what} must be a number of processors of at least 0.01, got {value!r}; write 2 or 0.5")
+    return number
+
+
+def memory(value: str, what: str) -> int:
+    """Parse bytes as docker writes them: "512m", "2g"."""
+    found = _MEMORY.fullmatch(value)
+    number = float(found[1]) * 1024 ** "kmgt".index(found[2].lower()) * 1024 if found and found[2] else 0
+    number = float(found[1]) if found and not found[2] else number
+    if number < _LEAST_MEMORY:
+        raise GrammarError(f"{what} must be at least 6m, the least an engine allows, got {value!r}; write 512m or 2g")
+    return int(number)
+
+
+def format_memory(memory: int) -> str:
+    """Return bytes as docker writes them: "512m", "2g"."""
+    for power, unit in ((3, "g"), (2, "m"), (1, "k")):
+        whole = memory / 1024**power
+        if whole >= 1 and math.isclose(whole, round(whole, 2)):
+            return f"{round(whole, 2):g}{unit}"
+    return str(memory)

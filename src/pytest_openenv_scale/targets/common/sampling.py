@@ -1,0 +1,218 @@
+"""What a server uses: its process tree, the processes behind a URL, a container's control group."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import psutil
+
+from pytest_openenv_scale.core.endpoint import ServerSample
+
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+class ProcessSampler:
+    """Samples the processes given by `roots` and everything below them."""
+
+    def __init__(self, roots: Iterable[int]) -> None:
+        self._roots = [process for pid in roots if (process := _process(pid)) is not None]
+        self._cpu_seconds: dict[tuple[int, float], float] = {}
+        self._limits: dict[int, int] = {}
+
+    def running(self) -> bool:
+        """Say whether any of the roots still runs."""
+        return any(process.is_running() and not _is_zombie(process) for process in self._roots)
+
+    def sample(self) -> ServerSample | None:
+        """Return what the tree uses now, or None once nothing of it can be read.
+
+        CPU seconds include processes seen in an earlier sample that have ended since.
+        """
+        at_s = time.monotonic()
+        processes = threads = rss = 0
+        fullest: tuple[float, int, int | None] | None = None
+        for process in self._tree():
+            try:
+                with process.oneshot():
+                    if process.status() == psutil.STATUS_ZOMBIE:
+                        continue
+                    cpu = process.cpu_times()
+                    self._cpu_seconds[process.pid, process.create_time()] = cpu.user + cpu.system
+                    rss += process.memory_info().rss
+                    threads += process.num_threads()
+                    processes += 1
+                descriptors, limit = process.num_fds(), self._limit(process)
+            except psutil.Error:
+                continue
+            share = descriptors / limit if limit else 0.0
+            if fullest is None or share > fullest[0]:
+                fullest = (share, descriptors, limit)
+        if not processes:
+            return None
+        return ServerSample(
+            at_s=at_s,
+            processes=processes,
+            cpu_seconds=sum(self._cpu_seconds.values()),
+            rss_bytes=rss,
+            threads=threads,
+            descriptors=fullest[1] if fullest else None,
+            descriptor_limit=fullest[2] if fullest else None,
+        )
+
+    def _tree(self) -> list[psutil.Process]:
+        found: dict[int, psutil.Process] = {}
+        for root in self._roots:
+            found[root.pid] = root
+            try:
+                found.update((child.pid, child) for child in root.children(recursive=True))
+            except psutil.Error:
+                continue
+        return list(found.values())
+
+    def _limit(self, process: psutil.Process) -> int | None:
+        if not hasattr(psutil, "RLIMIT_NOFILE"):
+            return None
+        if process.pid not in self._limits:
+            self._limits[process.pid] = process.rlimit(psutil.RLIMIT_NOFILE)[0]
+        return self._limits[process.pid]
+
+
+def listening_processes(port: int) -> tuple[int, ...]:
+    """Return the processes of this machine that listen on TCP `port`; empty where that cannot be read.
+
+    Of workers that share a socket with their supervisor, only the supervisor.
+    """
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.Error:
+        return ()
+    holders = {found.pid for found in connections if found.pid is not None and _listens(found, port)}
+    return tuple(sorted({_topmost(pid, port) for pid in holders}))
+
+
+def _topmost(pid: int, port: int) -> int:
+    """Climb from `pid` to its furthest ancestor that holds the listening socket too."""
+    process = _process(pid)
+    while process is not None:
+        try:
+            pid, process = process.pid, process.parent()
+            if process is None or not any(_listens(found, port) for found in process.net_connections("tcp")):
+                break
+        except psutil.Error:
+            break
+    return pid
+
+
+def _listens(connection: Any, port: int) -> bool:
+    return connection.status == psutil.CONN_LISTEN and bool(connection.laddr) and connection.laddr.port == port
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
+_ROOT = Path("/sys/fs/cgroup")
+_CONTROLLERS = ("cpuacct", "memory", "pids")
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """The folders of one group by controller: three in version 1, three times the same in version 2."""
+
+    cpuacct: Path
+    memory: Path
+    pids: Path
+    unified: bool
+
+    def sample(self, at_s: float) -> ServerSample | None:
+        """Return CPU seconds, memory without the cache the kernel would give back, and tasks; None once it is gone."""
+        try:
+            if self.unified:
+                cpu_seconds = _table(self.cpuacct / "cpu.stat")["usage_usec"] / 1e6
+                used, cache = "memory.current", "inactive_file"
+            else:
+                cpu_seconds = _number(self.cpuacct / "cpuacct.usage") / 1e9
+                used, cache = "memory.usage_in_bytes", "total_inactive_file"
+            memory = _number(self.memory / used) - _table(self.memory / "memory.stat").get(cache, 0)
+            tasks = _number(self.pids / "pids.current")
+        except (OSError, ValueError, KeyError):
+            return None
+        return ServerSample(at_s=at_s, cpu_seconds=cpu_seconds, rss_bytes=max(memory, 0), threads=tasks)
+
+
+def control_group(pid: int, identity: str, *, root: Path = _ROOT, proc: Path = Path("/proc")) -> ControlGroup | None:
+    """Return the group of process `pid`, or None where it is not that of container `identity` or cannot be read.
+
+    An engine in a virtual machine gives numbers that are somebody else's here.
+    """
+    try:
+        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    found: dict[str, Path] = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if identity in path:
+            for name in controllers.split(","):
+                found[name] = root / name / path.lstrip("/")
+    if "" in found and not any(name in found for name in _CONTROLLERS):
+        folder = root / found[""].relative_to(root)
+        return ControlGroup(folder, folder, folder, unified=True) if folder.is_dir() else None
+    if not all(name in found and found[name].is_dir() for name in _CONTROLLERS):
+        return None
+    return ControlGroup(found["cpuacct"], found["memory"], found["pids"], unified=False)
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _table(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+class LocalServers:
+    """The processes behind loopback URLs, as far as this user may see them; else nothing."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        parts = [urlsplit(url) for url in urls]
+        ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
+        pids = [pid for port in ports for pid in listening_processes(port)]
+        self._sampler = ProcessSampler(pids) if pids else None
+
+    def sample(self) -> ServerSample | None:
+        """Return what they use now, or None where that cannot be read."""
+        return self._sampler.sample() if self._sampler else None
+
+    def exit_status(self) -> str | None:
+        """Say that they ended, or None while one runs or where that is unknown."""
+        return "ended" if self._sampler and not self._sampler.running() else None
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _DEFAULT_PORTS[parts.scheme]

@@ -1,0 +1,401 @@
+"""One running container of an image: started so that it can be reached, watched, and removed whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.leftovers import orderly, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
+
+from .engine import Engine, exit_words, explained, is_not_found, memory_words, read_stats
+
+RUN_LABEL = "openenv-scale.run"
+OWNER_LABEL = "openenv-scale.owner"
+_DEFAULT_PORT = 8000
+_STOP_S = 3
+_KEPT_LINES = 1000
+_ENGINE_PERIOD_S = 1.1
+_NO_BRIDGE = re.compile("create endpoint|find bridge|network bridge not found")
+_UNKNOWN: dict[str, Any] = {"State": {}, "Config": {}, "NetworkSettings": {}}
+
+Network = Literal["auto", "host", "publish"]
+
+
+@dataclass(frozen=True)
+class ContainerOptions:
+    """How a container is run.
+
+    `env` are its variables. `address` is the local address it is reached at and `port` where the server in it
+    listens; by default that is the one port the image exposes, or PORT, or 8000, and a free one where the
+    container shares the machine's network. `network` "auto" publishes the port where the engine can. `cpus` are
+    processors, `memory` bytes, `nofile` open files per process, `gpu` a device of the engine or "all".
+    `run_id` goes on its label.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    address: str = "127.0.0.1"
+    port: int | None = None
+    network: Network = "auto"
+    cpus: float | None = None
+    memory: int | None = None
+    nofile: int | None = None
+    gpu: str | None = None
+    run_id: str | None = None
+
+
+class Container:
+    """A container from its creation to its removal; a context manager, or `start` and `stop`.
+
+    `log_path` gets its whole output when it is stopped. Once `start` has returned, `url` is where it is to be
+    reached; whether it answers there is for `ready.wait_until_ready` to find out.
+    """
+
+    def __init__(
+        self, engine: Engine, image: str, options: ContainerOptions | None = None, *, log_path: Path | None = None
+    ) -> None:
+        self._engine = engine
+        self._image = image
+        self._options = options or ContainerOptions()
+        self._log_path = log_path
+        self._container: Any = None
+        self._began = 0.0
+        self._started_at = ""
+        self._last_words: str | None = None
+        self._ending: str | None = None
+        self._processes: ProcessSampler | None = None
+        self._local: ControlGroup | None = None
+        self._told: ServerSample | None = None
+        self._held = False
+        self.name = ""
+        """What the engine calls it; each start makes a new one."""
+        self.env: Mapping[str, str] = {}
+        """The variables it runs with: the image's, and over them those given."""
+        self.network: Literal["host", "publish"] = "publish"
+        """How it is reached: at a port the engine publishes, or on the machine's own network."""
+        self.host = self._options.address
+        self.port = 0
+        """Where it is reached; inside it the server may listen on another port."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL of the server in it."""
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Create and start the container; nothing of it is left where that fails or is interrupted.
+
+        Raises:
+            TargetError: the engine refuses an option, or cannot run the image's command.
+        """
+        orderly.hold()
+        self._held = True
+        self._last_words = self._ending = None
+        try:
+            self.network = self._choose_network()
+            if not (self._run() and self._find_published()):
+                # Some engines take a port to publish and do nothing about it; others have lost their bridge.
+                if self._options.network == "publish":
+                    raise TargetError(
+                        f"{self._engine.what}: the engine does not publish ports (it has no working bridge network); "
+                        "write network=host"
+                    )
+                self._remove()
+                self.network = "host"
+                self._run()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop and remove it (SIGTERM, then SIGKILL), its log kept; may be repeated."""
+        try:
+            try:
+                if self._container is not None:
+                    self._keep_last_words()
+                    with contextlib.suppress(Exception):
+                        self._container.stop(timeout=_STOP_S)
+                    self._keep_log()
+            finally:
+                # Also at a second interrupt, given because the first took too long.
+                self._remove()
+        finally:
+            if self._held:
+                self._held = False
+                orderly.release()
+
+    def sample(self) -> ServerSample | None:
+        """Return what the container uses now; None once it does not run, or where nobody tells.
+
+        Memory is without the page cache that the kernel would give back. Where the container is not this
+        machine's, the figures are the engine's, up to a second old and without processes and descriptors.
+        """
+        if self._container is None:
+            return None
+        used = self._local.sample(time.monotonic()) if self._local is not None else self._sample_by_engine()
+        if used is None:
+            return None
+        inside = self._processes.sample() if self._processes is not None else None
+        return replace(
+            used,
+            processes=inside.processes if inside else None,
+            descriptors=inside.descriptors if inside else None,
+            descriptor_limit=inside.descriptor_limit if inside else None,
+            restarts=self.restarts(),
+        )
+
+    def _sample_by_engine(self) -> ServerSample | None:
+        """Ask the engine, which makes whoever asks again within a second wait for it."""
+        now = time.monotonic()
+        if self._told is None or now - self._told.at_s > _ENGINE_PERIOD_S:
+            try:
+                self._told = read_stats(self._container.stats(stream=False, one_shot=True), now)
+            except Exception:
+                self._told = None
+        return self._told
+
+    def restarts(self) -> int | None:
+        """Return how often it was started again since `start`, by the engine or by somebody; None if unknown."""
+        attributes = self._inspect()
+        if attributes is None or attributes["State"].get("Removed"):
+            return None
+        by_engine = int(attributes.get("RestartCount") or 0)
+        again = bool(attributes["State"].get("StartedAt", "") != self._started_at and self._started_at)
+        return max(by_engine, int(again))
+
+    def exit_status(self) -> str | None:
+        """Say how it ended, "exited with code 1" or "was restarted …"; None while it runs as it was started."""
+        if self._ending is None and self._container is not None:
+            self._ending = self._look_at_end()
+        return self._ending
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last `lines` lines of its output, also after the end, and what the engine knows besides."""
+        text = self._read_log(lines) if self._last_words is None else self._last_words
+        kept = text.splitlines()[-lines:] if lines > 0 else []
+        return "\n".join([*kept, *self._short_of_memory()])
+
+    def with_log(self, message: str) -> str:
+        """Return `message` with the last lines of the output below it, where there are any."""
+        log = self.log_tail()
+        return f"{message}\nthe container's log ends:\n{log}" if log.strip() else message
+
+    def _choose_network(self) -> Literal["host", "publish"]:
+        if self._options.network != "auto":
+            return self._options.network
+        return "publish" if self._engine.publishes else "host"
+
+    def _run(self) -> bool:
+        """Create and start it; False where the engine has no network to publish its port from."""
+        inside = self._inner_port()
+        self.host, self.port = self._reached_at(), inside
+        listens = self._options.address if self.network == "host" else "0.0.0.0"
+        environment = {"HOST": listens, "PORT": str(inside), **self._options.env}
+        self.name = f"openenv-scale-{secrets.token_hex(6)}"
+        uninterrupted(lambda: self._create(environment, inside))
+        self._began = time.time()
+        if not uninterrupted(self._start):
+            return False
+        attributes = self._inspect() or _UNKNOWN
+        self._started_at = str(attributes["State"].get("StartedAt", ""))
+        self.env = _variables(attributes["Config"].get("Env"))
+        pid, identity = attributes["State"].get("Pid"), str(attributes.get("Id", ""))
+        if pid and identity and self._engine.is_local:
+            self._local = control_group(int(pid), identity)
+            self._processes = ProcessSampler([int(pid)]) if self._local else None
+        return True
+
+    def _create(self, environment: Mapping[str, str], inside: int) -> None:
+        types: Any = importlib.import_module("docker.types")
+        given = self._options
+        arguments: dict[str, Any] = {
+            "image": self._image,
+            "name": self.name,
+            "environment": dict(environment),
+            "labels": {RUN_LABEL: given.run_id or "", OWNER_LABEL: owner_label()},
+            "detach": True,
+        }
+        if self.network == "host":
+            arguments["network_mode"] = "host"
+        else:
+            # An engine elsewhere is reached at its own address, so it must listen there.
+            where = given.address if self._engine.is_local else "0.0.0.0"
+            arguments["ports"] = {f"{inside}/tcp": (where, None)}
+        if given.cpus is not None:
+            arguments["nano_cpus"] = round(given.cpus * 1e9)
+        if given.memory is not None:
+            # As much with swap as without: a server that swaps measures the disk.
+            arguments |= {"mem_limit": given.memory, "memswap_limit": given.memory}
+        if given.nofile is not None:
+            arguments["ulimits"] = [types.Ulimit(name="nofile", soft=given.nofile, hard=given.nofile)]
+        if given.gpu is not None:
+            which = {"count": -1} if given.gpu == "all" else {"device_ids": [given.gpu]}
+            arguments["device_requests"] = [types.DeviceRequest(capabilities=[["gpu"]], **which)]
+        self._container = self._engine.asked(self._engine.client.containers.create, "make a container", **arguments)
+
+    def _start(self) -> bool:
+        try:
+            self._container.start()
+        except Exception as error:
+            reason = explained(error)
+            if self.network == "publish" and _NO_BRIDGE.search(reason):
+                return False
+            raise TargetError(f"{self._engine.what}: {self._not_started(reason)}") from None
+        return True
+
+    def _not_started(self, reason: str) -> str:
+        given = self._options
+        if given.nofile is not None and "rlimit" in reason:
+            return f"the engine may not allow nofile={given.nofile} open files: {reason}; write a smaller nofile="
+        if given.gpu is not None and "capabilities" in reason:
+            remedy = "install nvidia-container-toolkit where it runs"
+            return f"the engine has no GPU to give for gpu={given.gpu}: {reason}; {remedy}"
+        return f"the container cannot start: {reason}"
+
+    def _inner_port(self) -> int:
+        given = self._options
+        if given.port is not None:
+            return given.port
+        if given.env.get("PORT", "").isdecimal():
+            return int(given.env["PORT"])
+        if self.network == "host":
+            return _free_port(given.address)
+        config = self._engine.image_config(self._image)
+        ports: dict[str, object] = config.get("ExposedPorts") or {}
+        exposed = [int(port.partition("/")[0]) for port in ports if port.endswith("/tcp")]
+        told = _variables(config.get("Env")).get("PORT", "")
+        if told.isdecimal():
+            return int(told)
+        return exposed[0] if len(exposed) == 1 else _DEFAULT_PORT
+
+    def _reached_at(self) -> str:
+        return self._options.address if self._engine.is_local else self._engine.address
+
+    def _find_published(self) -> bool:
+        """Read which port the engine chose; False where it published none, though it should have."""
+        if self.network == "host":
+            return True
+        attributes = self._inspect() or _UNKNOWN
+        if not attributes["State"].get("Running"):
+            return True
+        ports: dict[str, list[dict[str, str]] | None] = attributes["NetworkSettings"].get("Ports") or {}
+        for binding in ports.get(f"{self.port}/tcp") or ():
+            self.port = int(binding["HostPort"])
+            return True
+        return False
+
+    def _inspect(self) -> dict[str, Any] | None:
+        """Return what the engine knows of the container; None where it does not answer."""
+        if self._container is None:
+            return None
+        try:
+            self._container.reload()
+        except Exception as error:
+            return {**_UNKNOWN, "State": {"Removed": True}} if is_not_found(error) else None
+        return self._container.attrs
+
+    def _look_at_end(self) -> str | None:
+        attributes = self._inspect()
+        if attributes is None:
+            return None
+        state: dict[str, Any] = attributes["State"]
+        if state.get("Removed"):
+            return "was removed by somebody else"
+        if not state.get("Running"):
+            return exit_words(state, self._options.memory)
+        if self.restarts():
+            return f"was restarted at {str(state.get('StartedAt', ''))[:19]} UTC, which ended its sessions"
+        return None
+
+    def _short_of_memory(self) -> list[str]:
+        """Tell of processes the kernel killed for lack of memory while the container itself went on."""
+        if self._container is None or self._ending is not None:
+            return []
+        try:
+            events = self._engine.client.events(
+                since=f"{self._began:.6f}",
+                # In the future, the engine would keep us waiting for it.
+                until=f"{time.time():.6f}",
+                filters={"container": self._container.id, "event": "oom"},
+                decode=True,
+            )
+            kills = sum(1 for _ in events)
+        except Exception:
+            return []
+        times = "once" if kills == 1 else f"{kills} times"
+        limit = memory_words(self._options.memory)
+        return [f"openenv-scale: the container was out of memory {times} ({limit})"] if kills else []
+
+    def _read_log(self, lines: int | Literal["all"]) -> str:
+        if self._container is None:
+            return ""
+        try:
+            return self._container.logs(tail=lines).decode(errors="replace")
+        except Exception:
+            return ""
+
+    def _keep_last_words(self) -> None:
+        """Keep how it ended before we end it, and the end of its log."""
+        self.exit_status()
+        self._last_words = self._read_log(_KEPT_LINES)
+
+    def _keep_log(self) -> None:
+        text = self._read_log("all" if self._log_path is not None else _KEPT_LINES)
+        self._last_words = text or self._last_words
+        if self._log_path is not None and text:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_path.open("a", encoding="utf-8") as file:
+                file.write(text)
+
+    def _remove(self) -> None:
+        """Remove it by name, which is known before it exists."""
+        name, self._container, self._processes, self._local = self.name, None, None, None
+        if not name:
+            return
+
+        def remove() -> None:
+            try:
+                self._engine.client.api.remove_container(name, force=True, v=True)
+            except Exception as error:
+                if not is_not_found(error) and "already in progress" not in str(error):
+                    raise TargetError(
+                        f"{self._engine.what}: the container {name} cannot be removed: {explained(error)}; "
+                        "openenv-scale gc removes it later"
+                    ) from None
+
+        uninterrupted(remove)
+        self.name = ""
+
+
+def _variables(pairs: list[str] | None) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in pairs or [] if "=" in pair)
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind((address, 0))
+        except OSError:
+            free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

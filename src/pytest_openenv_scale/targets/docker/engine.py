@@ -1,0 +1,267 @@
+"""A container engine: the part of the docker package's untyped API that is used, typed, and its answers in words."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import re
+import signal
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import redact_url
+from pytest_openenv_scale.targets.common.options import format_memory
+
+_ANSWER_S = 15
+"""Seconds an engine gets for its first answer."""
+
+_REQUEST_S = 120
+"""Seconds it gets for each later one; builds and pulls have no limit."""
+
+_DEFAULT = "unix:///var/run/docker.sock"
+
+
+class Engine:
+    """A connection to the engine that DOCKER_HOST, else the docker command's context, names.
+
+    `what` begins every error: the target that asks. `client` is a `docker.DockerClient`.
+    """
+
+    def __init__(self, client: Any, what: str = "target docker") -> None:
+        self.client = client
+        self.what = what
+        info = self.asked(client.info, "tell about itself")
+        self.cores: int = int(info.get("NCPU") or 1)
+        """The processors of the engine's machine."""
+        networks = self.asked(client.networks.list, "list its networks")
+        self.publishes = any(network.attrs.get("Driver") == "bridge" for network in networks)
+        """Whether there is a bridge, without which published ports are ignored."""
+        self.address = _address(client)
+        """Where this machine reaches a port that the engine publishes."""
+
+    @classmethod
+    def connect(cls, what: str = "target docker") -> Engine:
+        """Return the engine that answers.
+
+        Raises:
+            TargetError: the docker package is missing, or no engine answers.
+        """
+        try:
+            docker: Any = importlib.import_module("docker")
+        except ImportError:
+            raise TargetError(f"{what}: needs the docker package: pip install 'pytest-openenv-scale[docker]'") from None
+        with warnings.catch_warnings():
+            # The package leaves the socket of a connection that failed to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            client, failure = _reach(docker)
+            if failure is not None:
+                gc.collect()
+        if failure is not None:
+            raise TargetError(f"{what}: {failure}")
+        client.api.timeout = _REQUEST_S
+        return cls(client, what)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.client.close()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine is reached through this machine and not over a network."""
+        return self.address == "127.0.0.1"
+
+    def asked(self, request: Callable[..., Any], to: str, **arguments: Any) -> Any:
+        """Return what the engine answers to `request`; `to` says what was wanted of it.
+
+        Raises:
+            TargetError: it refuses, with its own words, or does not answer.
+        """
+        try:
+            return request(**arguments)
+        except Exception as error:
+            raise TargetError(f"{self.what}: the engine cannot {to}: {explained(error)}") from None
+
+    def ensure_image(self, image: str, pull: str, say: Callable[[str], None]) -> None:
+        """Make sure that `image` is there; `pull` is "missing", "always" or "never".
+
+        Raises:
+            TargetError: it is not there, and could not or must not be pulled.
+        """
+        there = self.image_id(image) is not None
+        if pull == "never" and not there:
+            raise TargetError(
+                f"{self.what}: the engine has no image {image!r} and pull=never; "
+                f"build it (docker build -t {image} FOLDER), correct the name, or write pull=missing"
+            )
+        if pull == "always" or not there:
+            say(f"docker: pulling {image}")
+            self._pull(image, there)
+
+    def image_id(self, image: str) -> str | None:
+        """Return the id of an image, or None where the engine has none of that name."""
+        try:
+            return str(self.client.images.get(image).id)
+        except Exception as error:
+            if is_not_found(error):
+                return None
+            raise TargetError(f"{self.what}: the engine cannot look up {image!r}: {explained(error)}") from None
+
+    def image_config(self, image: str) -> Mapping[str, Any]:
+        """Return what an image says about running it: Env, ExposedPorts and the like."""
+        found = self.asked(self.client.images.get, f"look up {image!r}", name=image)
+        config: Mapping[str, Any] | None = found.attrs.get("Config")
+        return config or {}
+
+    def _pull(self, image: str, there: bool) -> None:
+        repository, tag = split_tag(image)
+        try:
+            for told in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
+                if "error" in told:
+                    raise TargetError(self._not_pulled(image, there, str(told["error"])))
+        except TargetError:
+            raise
+        except Exception as error:
+            raise TargetError(self._not_pulled(image, there, explained(error))) from None
+
+    def _not_pulled(self, image: str, there: bool, reason: str) -> str:
+        instead = (
+            "the engine has an older one: write pull=missing to use it"
+            if there
+            else f"build it (docker build -t {image} FOLDER), correct the name, or docker login where it is private"
+        )
+        return f"{self.what}: the image {image!r} cannot be pulled: {' '.join(reason.split())}; {instead}"
+
+
+def split_tag(image: str) -> tuple[str, str | None]:
+    """Return repository and tag; an image named by its digest has no tag, one without either gets "latest"."""
+    if "@" in image:
+        return image, None
+    found = re.fullmatch(r"(.+):([^/:]+)", image)
+    return (found[1], found[2]) if found else (image, "latest")
+
+
+def explained(error: Exception) -> str:
+    """Return one line: the engine's own words where it answered, else the error's."""
+    said = getattr(error, "explanation", None) or getattr(error, "msg", None) or str(error) or type(error).__name__
+    line = " ".join(str(said).split())
+    # runc tells its whole call stack, innermost last.
+    return re.sub(r"^.*(?:unable to start container process|OCI runtime create failed): ", "", line)
+
+
+def is_not_found(error: Exception) -> bool:
+    """Say whether the engine answered that it has no such thing."""
+    return getattr(getattr(error, "response", None), "status_code", None) == 404
+
+
+def _address(client: Any) -> str:
+    """Return the host of an engine that is reached over a network; else the loopback address."""
+    given = str(os.environ.get("DOCKER_HOST") or getattr(client.api, "base_url", ""))
+    parts = urlsplit(given)
+    if parts.scheme not in ("tcp", "http", "https", "ssh"):
+        return "127.0.0.1"
+    # docker gives sockets, pipes and ssh a made-up host of their own.
+    host = parts.hostname or "localhost"
+    return "127.0.0.1" if host in ("localhost", "localunixsocket", "localnpipe", "::1", "127.0.0.1") else host
+
+
+def _reach(docker: Any) -> tuple[Any, str | None]:
+    """Return a client whose engine has answered, or why there is none."""
+    named = os.environ.get("DOCKER_CONTEXT")
+    try:
+        if named and not os.environ.get("DOCKER_HOST") and docker.ContextAPI.get_context(named) is None:
+            # The package would take the default engine instead.
+            return (
+                None,
+                f"there is no docker context {named!r} (DOCKER_CONTEXT); docker context ls shows which there are",
+            )
+        client = docker.from_env(timeout=_ANSWER_S)
+        client.ping()
+    except Exception as error:  # docker, requests and the transports each have errors of their own.
+        return None, _no_engine(error)
+    return client, None
+
+
+def _no_engine(error: Exception) -> str:
+    """Say why no engine answers, and what to do about it."""
+    given = os.environ.get("DOCKER_HOST")
+    where = redact_url(given) if given and "@" in given else given
+    told = " ".join(str(error).split())
+    if "Permission denied" in told or "PermissionError" in told:
+        return (
+            f"this user may not use the Docker engine at {where or _DEFAULT}; "
+            "add the user to the group docker (usermod -aG docker USER), or run docker rootless"
+        )
+    if "paramiko" in told:
+        return f"DOCKER_HOST={where} needs paramiko: pip install 'docker[ssh]'"
+    place = f"at {where} (DOCKER_HOST)" if where else f"({_context()})"
+    return (
+        f"no Docker engine answers {place}: {_reason(told)}; start one (systemctl start docker, or Docker Desktop), "
+        f"or {'correct' if where else 'set'} DOCKER_HOST"
+    )
+
+
+def _context() -> str:
+    named = os.environ.get("DOCKER_CONTEXT")
+    return f"docker context {named!r}" if named else "the docker context in use, or " + _DEFAULT
+
+
+def _reason(told: str) -> str:
+    if "No such file" in told or "FileNotFoundError" in told:
+        return "there is no such socket"
+    if "refused" in told:
+        return "connection refused"
+    if "timed out" in told or "timeout" in told.lower():
+        return f"no answer within {_ANSWER_S} s"
+    if "resolve" in told or "Name or service" in told:
+        return "its host name does not resolve"
+    return told.removeprefix("Error while fetching server API version: ")[:200]
+
+
+_KILLED = 128
+"""An exit code beyond this one names the signal that ended the process."""
+
+
+def read_stats(stats: Mapping[str, Any], at_s: float) -> ServerSample | None:
+    """Return the figures of one answer of the engine's statistics; None for a container that does not run."""
+    memory: dict[str, Any] = stats.get("memory_stats") or {}
+    usage: int | None = memory.get("usage")
+    if usage is None:
+        return None
+    details: dict[str, int] = memory.get("stats") or {}
+    # The names of control groups version 1 and 2; what the docker command leaves out as well.
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    cpu: dict[str, Any] = stats.get("cpu_stats") or {}
+    used: dict[str, int] = cpu.get("cpu_usage") or {}
+    tasks: dict[str, int] = stats.get("pids_stats") or {}
+    return ServerSample(
+        at_s=at_s,
+        cpu_seconds=used.get("total_usage", 0) / 1e9,
+        rss_bytes=max(usage - cache, 0),
+        threads=tasks.get("current"),
+    )
+
+
+def exit_words(state: Mapping[str, Any], memory: int | None) -> str:
+    """Say how a container ended, from the State that the engine tells; `memory` is its limit in bytes."""
+    code = int(state.get("ExitCode") or 0)
+    said = str(state.get("Error") or "").strip()
+    if state.get("OOMKilled"):
+        return f"exited with code {code}: out of memory ({memory_words(memory)})"
+    if code > _KILLED:
+        try:
+            return f"exited with code {code}: killed by {signal.Signals(code - _KILLED).name}"
+        except ValueError:
+            pass
+    return f"exited with code {code}" + (f": {said}" if said else "")
+
+
+def memory_words(memory: int | None) -> str:
+    """Name the limit that a container ran into, and the key that sets it."""
+    if memory is None:
+        return "the engine's machine has no more; memory= would limit it earlier"
+    return f"its limit is memory={format_memory(memory)}; write a larger memory="

@@ -1,0 +1,205 @@
+"""`docker[:IMAGE|:PATH]`: an environment in a container; and the containers of killed runs are removed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, cast
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.targets.common import options as common_options
+from pytest_openenv_scale.targets.common.leftovers import is_alive, orderly
+from pytest_openenv_scale.targets.common.options import TargetContext, cpus, format_memory, memory
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+
+from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, Network
+from .engine import Engine, is_not_found
+from .image import PULL, ImageSource, obtain_image
+
+_WORKERS, _MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
+_BUILD_ARGUMENT = re.compile(r"build\.([A-Za-z_][A-Za-z0-9_]*)")
+_KEYS = {
+    "workers": common_options.count,
+    "max_envs": common_options.count,
+    "port": common_options.port,
+    "cpus": cpus,
+    "memory": memory,
+    "pull": common_options.one_of(*PULL),
+    "nofile": common_options.count,
+    "network": common_options.one_of("auto", "host", "publish"),
+    "gpu": common_options.text,
+    "wheels": common_options.text,
+    "label": common_options.text,
+    "cores": common_options.count,
+    "hardware": common_options.text,
+}
+
+
+class DockerTarget:
+    """A server in one container: built or pulled, run, watched, and removed on every way out."""
+
+    def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
+        arguments = {found[1]: text for key, text in spec.options if (found := _BUILD_ARGUMENT.fullmatch(key))}
+        plain = replace(spec, options=tuple(pair for pair in spec.options if not _BUILD_ARGUMENT.fullmatch(pair[0])))
+        self._given = common_options.read_options(plain, _KEYS, env=True)
+        self._context = context
+        self.spec = redact_target(spec)
+        self.source = ImageSource(
+            spec.argument, context.root, self._given.text("pull") or PULL[0], arguments, self._given.text("wheels")
+        )
+        self._check()
+        self._life = ExitStack()
+
+    def __enter__(self) -> Endpoint:
+        """Build or pull the image, start a container and return once it has answered a session; see `Target`."""
+        with ExitStack() as life:
+            endpoint = self._start(life)
+            self._life = life.pop_all()
+        return endpoint
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the container."""
+        self._life.close()
+
+    def _check(self) -> None:
+        source, given = self.source, self._given
+        if source.is_built and given.text("pull"):
+            raise GrammarError("target docker: pull= is for images by name; a folder is always built")
+        if not source.is_built and source.arguments:
+            raise GrammarError("target docker: build.NAME= is for what is built; name a folder instead of an image")
+        if source.wheels is not None and source.name is not None:
+            raise GrammarError("target docker: wheels= is for the packaged Dockerfile; leave out the image")
+
+    def _start(self, life: ExitStack) -> Endpoint:
+        engine = Engine.connect()
+        life.callback(engine.close)
+        # From here on: a build, too, is better interrupted than left to the engine.
+        orderly.hold()
+        life.callback(orderly.release)
+        image = obtain_image(engine, self.source, self._context.say)
+        began = time.monotonic()
+        container = Container(engine, image, self.options(self._cores(engine)), log_path=self._context.log_path)
+        life.enter_context(container)
+        endpoint = Endpoint(
+            urls=(container.url,),
+            label=self._given.text("label") or "local-docker",
+            target=self.spec,
+            cores=self._given.count("cores") or self._cores(engine),
+            hosts=1,
+            limits=self._limits(engine, container, image),
+            headers=dict(self._context.headers),
+            hardware=self._given.text("hardware"),
+            sampler=container.sample,
+            log_reader=container.log_tail,
+            exit_reader=container.exit_status,
+        )
+        self._await(endpoint, container)
+        return replace(endpoint, startup_s=time.monotonic() - began)
+
+    def options(self, cores: int | None = None) -> ContainerOptions:
+        """Return how the container is run on an engine of `cores` processors."""
+        given = self._given
+        environment: dict[str, str] = {}
+        workers, max_envs = given.count("workers"), given.count("max_envs")
+        if workers is None and self.source.name is None:
+            # Inside, the server would see every processor of the machine, whatever it may use of them.
+            workers = cores
+        if workers is not None:
+            environment[_WORKERS] = str(workers)
+        if max_envs is not None:
+            environment[_MAX_ENVS] = str(max_envs)
+        return ContainerOptions(
+            env={**environment, **given.env},
+            port=given.count("port"),
+            network=cast("Network", given.text("network") or "auto"),
+            cpus=given.values.get("cpus"),
+            memory=given.values.get("memory"),
+            nofile=given.count("nofile"),
+            gpu=given.text("gpu"),
+            run_id=self._context.run_id,
+        )
+
+    def _cores(self, engine: Engine) -> int:
+        limit: float | None = self._given.values.get("cpus")
+        return engine.cores if limit is None else min(math.ceil(limit), engine.cores)
+
+    def _limits(self, engine: Engine, container: Container, image: str) -> dict[str, str | int]:
+        limits: dict[str, str | int] = {}
+        for name, variable in (("workers", _WORKERS), ("max_envs", _MAX_ENVS)):
+            if container.env.get(variable, "").isdecimal() and int(container.env[variable]) > 0:
+                limits[name] = int(container.env[variable])
+        if (limit := self._given.values.get("cpus")) is not None:
+            limits["cpus"] = f"{limit:g}"
+        if (limit := self._given.values.get("memory")) is not None:
+            limits["memory"] = format_memory(limit)
+        if (nofile := self._given.count("nofile")) is not None:
+            limits["nofile"] = nofile
+        limits["network"] = container.network
+        limits["image"] = (engine.image_id(image) or image).removeprefix("sha256:")[:12]
+        return limits
+
+    def _await(self, endpoint: Endpoint, container: Container) -> None:
+        def still_alive() -> str | None:
+            status = container.exit_status()
+            return f"target {self.spec}: the container {status} before it answered a session" if status else None
+
+        try:
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, still_alive, modes=self._context.modes)
+        except TargetError as error:
+            message = str(error)
+            if message.startswith(endpoint.urls[0]):
+                told = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
+                elsewhere = f"it was told {told}: write port= if it listens elsewhere"
+                message = f"target {self.spec}: the container at {message}; {elsewhere}"
+            raise TargetError(container.with_log(message)) from None
+
+
+def collect_containers(*, dry_run: bool = False) -> list[str]:
+    """Remove the containers whose run is gone and return a line for each; `dry_run` only looks.
+
+    What belongs to a process that may still run, here or on another machine, stays.
+
+    Raises:
+        TargetError: no engine answers, or it refuses.
+    """
+    engine = Engine.connect("docker")
+    with contextlib.closing(engine):
+        containers: list[Any] = engine.asked(
+            engine.client.containers.list,
+            "list its containers",
+            all=True,
+            ignore_removed=True,
+            filters={"label": OWNER_LABEL},
+        )
+        left = [container for container in containers if not is_alive(container.labels.get(OWNER_LABEL, ""))]
+        return [_line(container) for container in left if dry_run or _remove(engine, container)]
+
+
+def _remove(engine: Engine, container: Any) -> bool:
+    """Remove one; False where it is gone already."""
+
+    def remove() -> bool:
+        try:
+            container.remove(force=True, v=True)
+        except Exception as error:
+            if is_not_found(error):
+                return False
+            raise
+        return True
+
+    return bool(engine.asked(remove, f"remove the container {container.name}"))
+
+
+def _line(container: Any) -> str:
+    run = container.labels.get(RUN_LABEL) or "unknown"
+    image = container.attrs.get("Config", {}).get("Image", "")
+    return f"container {container.name} of {image} (run {run})"

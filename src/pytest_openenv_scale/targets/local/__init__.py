@@ -1,0 +1,1 @@
+"""The target `local`: an ASGI application served in child processes."""

@@ -1,0 +1,302 @@
+"""One application served at one address of this machine: what `local` is, and each replica behind a proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import os
+import socket
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.system import bracketed, usable_cores
+from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, is_app_name
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.sampling import listening_processes
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
+
+from .launch import command
+from .serving import PATH_VARIABLE, SAYS, Serving, bind, largest_backlog, workers_up
+
+BUILT_IN = "pytest_openenv_scale.server.app:app"
+_MAX_ENVS = "MAX_CONCURRENT_ENVS"
+_LEAST_BACKLOG = 2048
+_WHOLE_LOG = 10_000
+_FIRST_DESCRIPTOR = 3
+"""What stands for the socket where none is open."""
+
+_WORKERS_S = 10.0
+"""Seconds the other workers get once the first has answered a session."""
+
+
+@dataclass(frozen=True)
+class Application:
+    """What is served: the application is imported with `paths` in front of PYTHONPATH."""
+
+    name: str
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is the benchmark environment of this package."""
+        return self.name == BUILT_IN
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started: what is added to the environment, and the command that gets its open socket."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+    folder: Path
+    address: str
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How an application is served. `workers` None: all cores for the built-in environment, 1 for an app."""
+
+    app: str | None = None
+    server: Literal["hypercorn", "uvicorn"] = "hypercorn"
+    workers: int | None = None
+    max_envs: int | None = None
+    nofile: int | None = None
+    limit_concurrency: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+def check_options(target: str, options: ServerOptions) -> None:
+    """Refuse what can be refused before anything starts.
+
+    Raises:
+        GrammarError: the app is not named as module:app, or a setting is not the server's.
+    """
+    if options.app is not None and not is_app_name(options.app):
+        raise GrammarError(f"target {target}: {options.app!r} is not module:app; write for example {_example(target)}")
+    if options.limit_concurrency and options.server != "uvicorn":
+        raise GrammarError(f"target {target}: limit_concurrency is uvicorn's; add server=uvicorn")
+
+
+def _example(target: str) -> str:
+    return "local:server.app:app" if target == "local" else "app=server.app:app"
+
+
+def find_application(root: Path, app: str | None) -> Application:
+    """Return the application named by `app`, else by `openenv.yaml` in `root`, else the built-in one.
+
+    Raises:
+        TargetError: there is an `openenv.yaml` that names none.
+    """
+    named = app_of(root) if app is None or (root / MANIFEST).exists() else None
+    if app is None and named is None:
+        note = f"no {MANIFEST} in {root}: serving the built-in benchmark environment"
+        return Application(BUILT_IN, (), (note,))
+    paths = (root, root.parent) if (root / MANIFEST).exists() else (root,)
+    return Application(app or named or BUILT_IN, paths)
+
+
+class ServedApplication:
+    """An application in a child process, from `start()` to `stop()`; also a context manager.
+
+    `target` is the specification errors name; `host` is bound, `port` None takes a free one.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        context: TargetContext,
+        *,
+        target: str,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        log_path: Path | None = None,
+    ) -> None:
+        self._options = options
+        self._context = context
+        self._target = target
+        self._host = host
+        self._wanted_port = port
+        self._log_path = log_path
+        self.application = find_application(context.root, options.app)
+        workers = options.workers or (usable_cores() if self.application.built_in else 1)
+        backlog = max(context.largest_batch, _LEAST_BACKLOG)
+        self._serving = Serving(self.application.name, options.server, workers, backlog, options.limit_concurrency)
+        self.port = 0
+        self._process: ServerProcess | None = None
+        self._environ: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, preferred_port: int | None = None) -> None:
+        """Bind the address and start the server; it answers some time later.
+
+        Where no port was asked for, `preferred_port` is taken if it is free.
+
+        Raises:
+            TargetError: the address cannot be had, or the server is not installed.
+        """
+        name = self._target.partition(":")[0].partition(",")[0]
+        if self._serving.server == "uvicorn":
+            _require_uvicorn(name)
+        with _bound(name, self._host, self._wanted_port, preferred_port) as listener:
+            self.port = int(listener.getsockname()[1])
+            self._environ = self._make_environ()
+            self._process = ServerProcess(
+                command(self._serving, listener.fileno()),
+                env=self._environ,
+                cwd=self._context.root,
+                log_path=self._log_path,
+                nofile=self._options.nofile,
+                pass_fds=[listener.fileno()],
+            )
+            self._process.start()
+
+    def launch(self) -> Launch:
+        """Return how the server would be started, without starting it; values of `env.NAME=` are hidden.
+
+        Raises:
+            TargetError: there is an `openenv.yaml` that names no app.
+        """
+        self.port = self._wanted_port or 0
+        environ = {**self._make_environ(), **dict.fromkeys(self._options.env, "***")}
+        added = {name: text for name, text in environ.items() if text and os.environ.get(name) != text}
+        where = f"{bracketed(self._host)}:{self._wanted_port}" if self._wanted_port else f"a free port of {self._host}"
+        return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, where)
+
+    def stop(self) -> None:
+        """End the server and everything it started; may be repeated."""
+        if self._process is not None:
+            self._process.stop()
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the server."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"http://{bracketed(host)}:{self.port}"
+
+    @property
+    def process(self) -> ServerProcess:
+        """The server's process, once it was started."""
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process
+
+    @property
+    def limits(self) -> dict[str, str | int]:
+        """The settings the server was started with."""
+        limits: dict[str, str | int] = {"server": self._serving.server, "workers": self._serving.workers}
+        if self._environ.get(_MAX_ENVS, "").isdecimal():
+            limits["max_envs"] = int(self._environ[_MAX_ENVS])
+        if self._serving.limit_concurrency is not None:
+            limits["limit_concurrency"] = self._serving.limit_concurrency
+        if self._options.nofile is not None:
+            limits["nofile"] = self._options.nofile
+        return limits
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """Return once a session was answered and every worker serves; the notes say what is missing.
+
+        Raises:
+            TargetError: the server ended or did not answer a session in time; its log's end is below.
+        """
+        try:
+            wait_until_ready((self.url,), headers, START_S, self._still_alive, modes=self._context.modes)
+        except TargetError as error:
+            message = str(error)
+            if message.startswith(self.url):
+                message = f"target {self._target}: {self.application.name} at {message}"
+            raise TargetError(self.process.with_log(message)) from None
+        return self._await_workers()
+
+    def _make_environ(self) -> dict[str, str]:
+        environ = dict(os.environ)
+        paths = self.application.paths
+        if paths:
+            given = self._options.env.get("PYTHONPATH", environ.get("PYTHONPATH", "")).split(os.pathsep)
+            folders = {path.resolve() for path in paths}
+            others = [entry for entry in given if (self._context.root / entry).resolve() not in folders]
+            environ["PYTHONPATH"] = os.pathsep.join(others)
+            environ[PATH_VARIABLE] = os.pathsep.join([*map(str, paths), *others])
+        environ["PYTHONUNBUFFERED"] = "1"
+        if self.application.built_in:
+            environ |= {"HOST": self._host, "PORT": str(self.port), "WORKERS": str(self._serving.workers)}
+        if self._options.max_envs is not None:
+            environ[_MAX_ENVS] = str(self._options.max_envs)
+        return {**environ, **{name: text for name, text in self._options.env.items() if name != "PYTHONPATH"}}
+
+    def _still_alive(self) -> str | None:
+        said = [line for line in self.process.log_tail(_WHOLE_LOG).splitlines() if line.startswith(SAYS)]
+        status = self.process.exit_status()
+        if said:
+            return f"target {self._target}: {said[-1].removeprefix(SAYS)}"
+        return f"target {self._target}: the server {status} before it answered a session" if status else None
+
+    def _await_workers(self) -> tuple[str, ...]:
+        """Wait until every worker has said that it serves: the first one to answer is not yet all of them."""
+        until = time.monotonic() + _WORKERS_S
+        while (up := workers_up(self._serving.server, self.process.log_tail(_WHOLE_LOG))) < self._serving.workers:
+            if self.process.exit_status() is not None or time.monotonic() >= until:
+                return (f"{up} of {self._serving.workers} workers said that they serve",)
+            time.sleep(0.05)
+        return ()
+
+
+def backlog_notes(largest_batch: int) -> tuple[str, ...]:
+    """Say so where the kernel lets fewer connections wait than a batch has sessions."""
+    kernel = largest_backlog()
+    if largest_batch <= kernel:
+        return ()
+    return (
+        f"the kernel lets {kernel} connections wait, the largest batch is {largest_batch}: "
+        f"sysctl net.core.somaxconn={largest_batch}",
+    )
+
+
+@contextmanager
+def _bound(target: str, host: str, port: int | None, preferred: int | None) -> Generator[socket.socket]:
+    """Yield a socket bound to `host` that the server inherits, so that a free port stays ours."""
+    try:
+        listener = _bind_first(host, [port] if port else [preferred or 0, 0])
+    except OSError as error:
+        where = f"{bracketed(host)}:{port}" if port else host
+        if error.errno == errno.EADDRINUSE:
+            pids = listening_processes(port or 0)
+            by = f" by process {pids[0]}" if pids else ""
+            raise TargetError(
+                f"target {target}: port {port} of {host} is in use{by}; "
+                "write another port=, or leave it out for a free one"
+            ) from None
+        raise TargetError(f"target {target}: cannot listen on {where}: {error.strerror}") from None
+    with listener:
+        yield listener
+
+
+def _bind_first(host: str, ports: Sequence[int]) -> socket.socket:
+    for port in ports[:-1]:
+        with contextlib.suppress(OSError):
+            return bind(host, port)
+    return bind(host, ports[-1])
+
+
+def _require_uvicorn(target: str) -> None:
+    for module in ("uvicorn", "websockets"):
+        if importlib.util.find_spec(module) is None:
+            raise TargetError(
+                f"target {target}: server=uvicorn needs {module}: pip install 'pytest-openenv-scale[uvicorn]'"
+            )

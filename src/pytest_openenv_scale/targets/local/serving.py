@@ -1,0 +1,318 @@
+"""Finds the ASGI application `module:app` and runs it in hypercorn or uvicorn, set up for many sessions at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import LogRecord
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_openenv_scale.core import own_process
+from pytest_openenv_scale.core.own_process import standard_library_first
+from pytest_openenv_scale.targets.common import parent_death
+
+SERVERS = ("hypercorn", "uvicorn")
+_APP_VARIABLE = "OPENENV_SCALE_APP"
+PATH_VARIABLE = "OPENENV_SCALE_PYTHONPATH"
+"""What PYTHONPATH becomes when the application is loaded. At the start of a process Python looks there before it looks
+into its own library, and what runs until the application is loaded is none of the user's."""
+
+_FAILED = 3
+"""The exit code of a worker whose application cannot be served; uvicorn's supervisor gives up on it too."""
+
+_IDLE_S = 600
+"""Seconds an accepted connection may wait for its request: thousands of handshakes queue for a while."""
+
+_UP = {
+    "hypercorn": re.compile(r"Running on "),
+    "uvicorn": re.compile(r"Application startup complete|'lifespan' protocol appears unsupported"),
+}
+_SESSION_NOISE = re.compile(r'"WebSocket |^connection (open|closed)')
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How an application is run: `backlog` connections may wait, `limit_concurrency` is uvicorn's own."""
+
+    app: str
+    server: Literal["hypercorn", "uvicorn"] = "hypercorn"
+    workers: int = 1
+    backlog: int = 2048
+    limit_concurrency: int | None = None
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind a TCP socket that a server can listen on; port 0 takes a free one.
+
+    Raises:
+        OSError: the port is in use, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def largest_backlog() -> int:
+    """Return how many connections the kernel lets wait at one socket."""
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_text())
+    except (OSError, ValueError):
+        return socket.SOMAXCONN
+
+
+def serve(serving: Serving, listener: socket.socket) -> int:
+    """Serve on `listener` until SIGTERM or SIGINT and return an exit code.
+
+    The application is imported in each worker; where that fails, the reason goes to stderr as one line
+    that begins with `SAYS`.
+    """
+    os.environ[_APP_VARIABLE] = serving.app
+    run = _run_uvicorn if serving.server == "uvicorn" else _run_hypercorn
+    return run(serving, listener)
+
+
+def workers_up(server: str, log: str) -> int:
+    """Return how many workers have said in the log that they serve."""
+    return len(_UP[server].findall(log))
+
+
+def load() -> Any:
+    """Return the application; both servers call this in each worker, which then dies with its parent."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        parent_death.die_with(parent.pid)
+    folders = os.environ.pop(PATH_VARIABLE, "")
+    if folders:
+        os.environ["PYTHONPATH"] = folders
+        sys.path[:0] = folders.split(os.pathsep)
+    sys.path[:] = standard_library_first(sys.path)  # Also where hypercorn has put the working directory in front.
+    try:
+        return load_app(os.environ[_APP_VARIABLE])
+    except AppError as error:
+        if error.details:
+            print(error.details, file=sys.stderr)
+        print(f"{SAYS}{error}", file=sys.stderr, flush=True)
+        sys.exit(_FAILED)
+
+
+def _run_hypercorn(serving: Serving, listener: socket.socket) -> int:
+    from hypercorn.config import Config
+    from hypercorn.run import run
+
+    config = Config()
+    config.application_path = f"asgi:{__name__}:load()"
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.workers = 0 if serving.workers == 1 else serving.workers
+    config.worker_class = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
+    config.backlog = serving.backlog
+    config.keep_alive_timeout = _IDLE_S
+    config.startup_timeout = _IDLE_S
+    killed = _notice_killed_workers()
+    return run(config) or (128 + killed[0] if killed else 0)
+
+
+def _notice_killed_workers() -> list[int]:
+    """Log and list the signals that workers are killed by: hypercorn then ends, says nothing and returns 0."""
+    killed: list[int] = []
+    seen: set[int] = set()
+
+    def look(*_: object) -> None:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None or ended.si_pid in seen or ended.si_status == signal.SIGTERM:
+            return
+        if ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            seen.add(ended.si_pid)
+            killed.append(ended.si_status)
+            name = signal.Signals(ended.si_status).name
+            print(f"{SAYS}worker {ended.si_pid} was killed by {name}", file=sys.stderr, flush=True)
+
+    if hasattr(os, "waitid"):
+        signal.signal(signal.SIGCHLD, look)
+    return killed
+
+
+def _run_uvicorn(serving: Serving, listener: socket.socket) -> int:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    config = uvicorn.Config(f"{__name__}:load", **_uvicorn_settings(serving))
+    server = uvicorn.Server(config)
+    if serving.workers == 1:
+        server.run(sockets=[listener])
+        return 0 if server.started else _FAILED
+    arguments: dict[str, Any] = {"config": config, "sockets": [listener]}
+    if "target" in inspect.signature(Multiprocess).parameters:  # uvicorn < 0.42
+        arguments["target"] = server.run
+    Multiprocess(**arguments).run()
+    return 0
+
+
+def _uvicorn_settings(serving: Serving) -> dict[str, Any]:
+    """Return the settings that this version of uvicorn knows; some came with 0.35 and 0.37."""
+    from uvicorn.config import LOGGING_CONFIG, WS_PROTOCOLS, Config
+
+    logging_config = dict(LOGGING_CONFIG)
+    logging_config["filters"] = {"no_session_noise": {"()": f"{__name__}.NoSessionNoise"}}
+    logging_config["loggers"] = logging_config["loggers"] | {
+        "uvicorn.error": {"level": "INFO", "filters": ["no_session_noise"]}
+    }
+    settings: dict[str, Any] = {
+        "factory": True,
+        "workers": serving.workers,
+        "backlog": serving.backlog,
+        "limit_concurrency": serving.limit_concurrency,
+        "ws": "websockets-sansio" if "websockets-sansio" in WS_PROTOCOLS else "websockets",
+        "ws_per_message_deflate": False,
+        "timeout_keep_alive": _IDLE_S,
+        "timeout_worker_healthcheck": 120,
+        "access_log": False,
+        "log_config": logging_config,
+        "use_colors": False,
+    }
+    known = inspect.signature(Config).parameters
+    return {name: value for name, value in settings.items() if name in known}
+
+
+class NoSessionNoise:
+    """Drops uvicorn's three log lines per session: at thousands of sessions they are a cost of their own."""
+
+    def filter(self, record: LogRecord) -> bool:
+        """Keep every record that is not about a single WebSocket coming or going."""
+        return not _SESSION_NOISE.search(str(record.msg))
+
+
+SAYS = "openenv-scale: "
+"""How a line of ours begins in a server's log."""
+
+
+class AppError(Exception):
+    """The application cannot be served; one line, and `details` holds the user's part of a traceback."""
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+def load_app(name: str) -> Any:
+    """Import `module:attribute` and return the ASGI application; a function without parameters is called.
+
+    Raises:
+        AppError: the module does not import, has no such attribute, or that is no ASGI application.
+    """
+    module_name, _, attribute = name.partition(":")
+    module = _import(name, module_name)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise AppError(f"{name}: {_place(found)} has no attribute {part!r}{_near(part, found)}")
+        found = getattr(found, part)
+    if _is_factory(found):
+        return _checked(f"{name}()", _call(name, found))
+    return _checked(name, found)
+
+
+def _import(name: str, module_name: str) -> Any:
+    try:
+        return own_process.import_named(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise AppError(
+                f"{name} does not import: there is no module {missing!r}; "
+                f"write module:app as it is imported from {Path.cwd()}"
+            ) from None
+        raise AppError(
+            f"{name} does not import: it needs the module {missing!r}, which is not installed here",
+            _details(error),
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise AppError(f"{name} does not import: {_told(error)}", _details(error)) from None
+
+
+def _call(name: str, factory: Callable[[], object]) -> object:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise AppError(f"{name}() failed: {_told(error)}", _details(error)) from None
+
+
+def _checked(name: str, app: object) -> Any:
+    if not callable(app):
+        raise AppError(
+            f"{name} is not an ASGI application but of type {type(app).__name__}; name the application object"
+        )
+    if inspect.iscoroutine(app):
+        app.close()
+    signature = _signature(app)
+    if signature is not None and not _accepts(signature, 3):
+        raise AppError(
+            f"{name} does not take (scope, receive, send), so it is not an ASGI application; "
+            "name the application object or a function without parameters that returns it"
+        )
+    return app
+
+
+def _is_factory(found: object) -> bool:
+    if not (inspect.isfunction(found) or inspect.ismethod(found) or inspect.isclass(found)):
+        return False
+    signature = _signature(found)
+    return not inspect.iscoroutinefunction(found) and signature is not None and _accepts(signature, 0)
+
+
+def _signature(found: Callable[..., object]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(found)
+    except (TypeError, ValueError):
+        return None
+
+
+def _accepts(signature: inspect.Signature, arguments: int) -> bool:
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _place(found: object) -> str:
+    file = getattr(found, "__file__", None)
+    return f"the module in {file}" if file else f"{type(found).__name__} object"
+
+
+def _near(wrong: str, found: object) -> str:
+    names = difflib.get_close_matches(wrong, [name for name in dir(found) if name[0] != "_"], n=1)
+    return f"; did you mean {names[0]!r}?" if names else ""
+
+
+def _told(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _details(error: BaseException) -> str:
+    """Format the traceback without the frames of this module and of the import machinery."""
+    trace = error.__traceback__
+    hidden = (__file__, own_process.__file__, importlib.__file__)
+    while trace is not None and (
+        trace.tb_frame.f_code.co_filename in hidden or trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace, chain=True)).rstrip()

@@ -1,0 +1,109 @@
+"""`local[:module:app]`: an ASGI application in hypercorn or uvicorn on this machine."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.options import TargetContext
+
+from .application import ServedApplication, ServerOptions, backlog_notes, check_options
+from .serving import SERVERS
+
+_KEYS = {
+    "app": options.text,
+    "server": options.one_of(*SERVERS),
+    "workers": options.count,
+    "max_envs": options.count,
+    "port": options.port,
+    "host": options.text,
+    "label": options.text,
+    "cores": options.count,
+    "hardware": options.text,
+    "nofile": options.count,
+    "limit_concurrency": options.count,
+}
+
+
+class LocalTarget:
+    """Serves an application in a child process for as long as the context lasts.
+
+    Raises:
+        GrammarError: the specification has an unknown key or a value that cannot be used.
+    """
+
+    def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
+        self.spec = redact_target(spec)
+        self._given = options.read_options(spec, _KEYS, env=True)
+        self._context = context
+        self._life = ExitStack()
+        if self._given.text("app") and spec.argument:
+            raise GrammarError("target local: the app is given twice; write local:module:app or app=module:app")
+        server: Any = self._given.text("server") or "hypercorn"
+        self._options = ServerOptions(
+            app=self._given.text("app") or spec.argument,
+            server=server,
+            workers=self._given.count("workers"),
+            max_envs=self._given.count("max_envs"),
+            nofile=self._given.count("nofile"),
+            limit_concurrency=self._given.count("limit_concurrency"),
+            env=self._given.env,
+        )
+        check_options("local", self._options)
+
+    def __enter__(self) -> Endpoint:
+        """Start the server and return once it has answered a session; see `Target`."""
+        with ExitStack() as life:
+            endpoint = self._start(life)
+            self._life = life.pop_all()
+        return endpoint
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server and everything it started."""
+        self._life.close()
+
+    def application(self) -> ServedApplication:
+        """Return what is served, before it is started.
+
+        Raises:
+            TargetError: there is an `openenv.yaml` that names no app.
+        """
+        return ServedApplication(
+            self._options,
+            self._context,
+            target=self.spec,
+            host=self._given.text("host") or "127.0.0.1",
+            port=self._given.count("port"),
+            log_path=self._context.log_path,
+        )
+
+    def _start(self, life: ExitStack) -> Endpoint:
+        served = self.application()
+        began = time.monotonic()
+        life.enter_context(served)
+        endpoint = Endpoint(
+            urls=(served.url,),
+            label=self._given.text("label") or f"local-{self._options.server}",
+            target=self.spec,
+            cores=self._given.count("cores") or usable_cores(),
+            hosts=1,
+            limits=served.limits,
+            headers=dict(self._context.headers),
+            hardware=self._given.text("hardware"),
+            notes=(*served.application.notes, *backlog_notes(self._context.largest_batch)),
+            sampler=served.process.sample,
+            log_reader=served.process.log_tail,
+            exit_reader=served.process.exit_status,
+        )
+        late = served.wait(endpoint.headers)
+        return replace(endpoint, startup_s=time.monotonic() - began, notes=(*endpoint.notes, *late))

@@ -1,0 +1,1 @@
+"""The target `provider`: OpenEnv's runtime providers, in a process of their own."""

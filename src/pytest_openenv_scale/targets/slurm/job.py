@@ -1,0 +1,370 @@
+"""The life of what serves on Slurm: a job of our own or a script in an allocation; ended on every way out, or later."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.leftovers import is_alive, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.supervisor import ServerProcess
+
+from .job_info import Job, JobReader, SlurmError, call, is_hopeless, refusal_remedy, remedy, waiting_words
+from .nodes import unusable_nodes
+from .spec import OWNER, default_folder, last_complaint
+
+OWNER_FILE = "owner"
+LOG_FILE = "job.log"
+
+_ASK_S = 1.0
+"""Seconds between two questions about a job that runs; one that waits is asked about ever more seldom."""
+
+_SELDOM_S = 10.0
+_ENDING_S = 5.0
+"""Seconds within which a job that is being ended mostly has ended; what ignores SIGTERM takes longer."""
+
+_PAUSE_S = 0.2
+
+_AWAY_S = 60.0
+"""Seconds Slurm may not answer while a job waits."""
+
+_CANCEL_S = 30.0
+"""Seconds a cancelled job gets to be gone."""
+
+_COMPLETING_S = 10.0
+"""Seconds of them for Slurm to end the last of its processes."""
+
+_STOP_S = 15.0
+"""Seconds our script in an allocation gets to end its steps."""
+
+_TAIL_BYTES = 64 * 1024
+
+
+class Serving(Protocol):
+    """What runs the servers, in a job whose number is `id`."""
+
+    id: int
+
+    def ended(self, *, now: bool = False) -> str | None:
+        """Say how it ended, or None while it runs; `now` where an answer that is a second old will not do."""
+        ...
+
+
+class JobFolder:
+    """A folder both this machine and the nodes see, for the logs of one job; removed on leaving.
+
+    `base` is made where it does not exist.
+
+    Raises:
+        TargetError: it cannot be made.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self.path = base
+
+    def __enter__(self) -> Self:
+        try:
+            self._base.mkdir(parents=True, exist_ok=True)
+            self.path = Path(tempfile.mkdtemp(prefix="job-", dir=self._base)).absolute()
+            (self.path / OWNER_FILE).write_text(owner_label(), encoding="utf-8")
+        except OSError as error:
+            raise TargetError(
+                f"target slurm: no folder for the job's logs can be made in {self._base}: {error.strerror}; "
+                "write dir=, a folder that the nodes see too"
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def tail(self, name: str, lines: int) -> str:
+        """Return the last lines of a log in the folder, "" where there is none."""
+        try:
+            with (self.path / name).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                text = log.read().decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+
+    def complaint(self) -> str | None:
+        """Return the last thing the scripts said was wrong."""
+        return last_complaint(self.tail(LOG_FILE, 10_000))
+
+
+class BatchJob:
+    """A job that is submitted on entering and cancelled on leaving, whatever state it is in by then.
+
+    `env` is put into its environment, past the script that Slurm keeps. `say` shows how it goes on.
+    """
+
+    def __init__(
+        self, script: str, name: str, folder: JobFolder, *, env: Mapping[str, str], say: Callable[[str], None]
+    ) -> None:
+        self.id = 0
+        self._script = script
+        self._name = name
+        self._folder = folder
+        self._env = env
+        self._say = say
+        self._reader = JobReader()
+        self._asked_at = 0.0
+        self._last: Job | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.id = uninterrupted(self._submit)
+        except BaseException:
+            self._cancel_by_name()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        uninterrupted(self._cancel)
+
+    def _submit(self) -> int:
+        try:
+            text = call("sbatch", "--parsable", "--export=ALL", stdin=self._script, env=self._env)
+        except SlurmError as error:
+            raise SlurmError(f"{error}{refusal_remedy(str(error))}") from None
+        number = text.strip().splitlines()[-1].partition(";")[0] if text.strip() else ""
+        if not number.isdecimal():
+            raise SlurmError(f"target slurm: sbatch said {text.strip()!r} instead of a job's number")
+        return int(number)
+
+    def _cancel_by_name(self) -> None:
+        """Cancel a job that may have been accepted although sbatch did not come to say so."""
+        try:
+            call("scancel", f"--name={self._name}", "--quiet")
+        except SlurmError:
+            return
+
+    def wait_running(self, pending_s: float) -> Job:
+        """Return the job once its nodes are its own; says on the way what it waits for.
+
+        Raises:
+            TargetError: it waits longer than `pending_s` seconds, cannot start, or ended.
+        """
+        until, pause, said = time.monotonic() + pending_s, 0.2, ""
+        while True:
+            job = self._look_patiently(until)
+            if job.is_over:
+                raise TargetError(self._with_log(f"target slurm: job {self.id} {job.end_words} before it served"))
+            if not job.is_waiting and job.nodes:
+                return job
+            words = waiting_words(job)
+            if words != said and job.reason:
+                self._say(f"slurm: job {self.id} is {words}")
+                said = words
+            if is_hopeless(job) or time.monotonic() >= until:
+                raise TargetError(self._why_pending(job, pending_s))
+            time.sleep(min(pause, max(until - time.monotonic(), 0.05)))
+            pause = min(pause * 1.3, _SELDOM_S)
+
+    def _why_pending(self, job: Job, pending_s: float) -> str:
+        how = "cannot start" if is_hopeless(job) else f"was still pending after {pending_s:g} s"
+        out = unusable_nodes(job.partition or None) if "Node" in job.reason or job.reason == "Resources" else ()
+        nodes = f" ({'; '.join(out[:4])})" if out else ""
+        reason = job.reason or "no reason"
+        return f"target slurm: job {self.id} {how} and is cancelled; Slurm says {reason}{nodes}: {remedy(job)}"
+
+    def ended(self, *, now: bool = False) -> str | None:
+        """See `Serving`; Slurm is otherwise asked once a second at most."""
+        stale = now or time.monotonic() - self._asked_at >= _ASK_S
+        if self._last is None or (not self._last.is_over and stale):
+            try:
+                _look_past_completing(self._look) if now else self._look()
+            except SlurmError:
+                return None  # A controller that is away for a moment says nothing about the job.
+        return _end_words(self._last, now=now)
+
+    def _look_patiently(self, until: float) -> Job:
+        """Look; a controller that restarts does not cost a job its place in the queue."""
+        until = min(until, time.monotonic() + _AWAY_S)
+        while True:
+            try:
+                return self._look()
+            except SlurmError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_ASK_S)
+
+    def _look(self) -> Job:
+        self._asked_at = time.monotonic()
+        job = self._reader.read(self.id)
+        if job is None:
+            job = Job(self.id, "gone", "Slurm no longer knows it")
+        self._last = job
+        return job
+
+    def _with_log(self, message: str) -> str:
+        return with_log(message, self._folder)
+
+    def _cancel(self) -> None:
+        try:
+            call("scancel", "--quiet", str(self.id))
+            self._await_end()
+        except SlurmError as error:
+            if "Invalid job id" not in str(error):
+                raise TargetError(f"{error}; job {self.id} may still run: scancel {self.id}") from None
+
+    def _await_end(self) -> None:
+        """Wait until its processes are gone too: what they write must not outlive their folder."""
+        began, pause = time.monotonic(), 0.05
+        asked = ("squeue", "--noheader", f"--user={os.getuid()}", f"--name={self._name}", "--format=%T")
+        while states := call(*asked).split():
+            waited = time.monotonic() - began
+            if waited >= _COMPLETING_S and set(states) == {"COMPLETING"}:
+                return  # It is cancelled: Slurm waits for a node that does not answer, which may take minutes.
+            if waited >= _CANCEL_S:
+                raise SlurmError(f"target slurm: job {self.id} was cancelled, and is {states[0]} {waited:.0f} s later")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+
+class AttachedScript:
+    """Our script on this machine, whose steps serve in the allocation `job`; the allocation stays as it is.
+
+    `nodes` is the host list of those of its nodes that are used.
+    """
+
+    def __init__(
+        self, script: str, job: Job, nodes: tuple[str, ...], folder: JobFolder, root: Path, *, env: Mapping[str, str]
+    ) -> None:
+        self.id = job.id
+        self._reader = JobReader()
+        told = {
+            "SLURM_JOB_ID": str(job.id),
+            "SLURM_JOBID": str(job.id),
+            "SLURM_JOB_NODELIST": ",".join(nodes),
+            "SLURM_NODELIST": ",".join(nodes),
+            "SLURM_JOB_NUM_NODES": str(len(nodes)),
+            "SLURM_NNODES": str(len(nodes)),
+        }
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
+        config = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
+        self._process = ServerProcess(
+            ["bash", "-c", script],
+            env={**kept, **config, **told, **env},
+            cwd=root,
+            log_path=folder.path / LOG_FILE,
+            stop_s=_STOP_S,
+            # It ends its steps by itself, which nobody else would.
+            orphaned_by=signal.SIGTERM,
+        )
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        uninterrupted(self._process.stop)
+
+    def ended(self, *, now: bool = False) -> str | None:
+        """See `Serving`; of the job itself only with `now`, or once the script is gone."""
+        status = self._process.exit_status()
+        if status is None and not now:
+            return None
+        try:
+            job = _look_past_completing(lambda: self._reader.read(self.id))
+        except SlurmError:
+            job = None
+        return _end_words(job, now=now) or (f"the script in job {self.id} {status}" if status else None)
+
+
+def _look_past_completing(look: Callable[[], Job | None]) -> Job | None:
+    """Return the job, as what it ended where Slurm is only just ending it and soon says so."""
+    until = time.monotonic() + _ENDING_S
+    while (job := look()) is not None and job.is_completing and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
+    return job
+
+
+def _end_words(job: Job | None, *, now: bool) -> str | None:
+    if job is None or not (job.is_over or (now and job.is_completing)):
+        return None
+    return f"job {job.id} {job.end_words}"
+
+
+def running_job(job_id: int) -> Job:
+    """Return the allocation to attach to.
+
+    Raises:
+        TargetError: there is none of that number, or it has no nodes (any more).
+    """
+    job = JobReader().read(job_id)
+    if job is None or job.is_over or job.is_waiting or not job.nodes:
+        state = "there is no such job" if job is None else f"it is {job.state}"
+        raise TargetError(
+            f"target slurm: job={job_id} cannot be attached to: {state}; see squeue --me, "
+            "or leave out job= to submit one"
+        )
+    return job
+
+
+def with_log(message: str, folder: JobFolder) -> str:
+    """Return `message` with what the job said was wrong, and the end of its output below."""
+    complaint, log = folder.complaint(), folder.tail(LOG_FILE, 20)
+    said = f"{message}: {complaint}" if complaint else message
+    return f"{said}\nthe job's output ends:\n{log}" if log.strip() else said
+
+
+def collect_jobs(*, dry_run: bool = False) -> list[str]:
+    """Cancel the jobs whose run is gone and return a line for each leftover; `dry_run` only looks.
+
+    What belongs to a process that may still run, here or on another machine, stays.
+
+    Raises:
+        TargetError: there is no Slurm here, or it does not answer.
+    """
+    folders = _abandoned_folders()
+    jobs = [
+        (number, name)
+        for number, name, owner in parse_jobs(
+            call("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%k")
+        )
+        if not is_alive(owner)
+    ]
+    if not dry_run:
+        for number, _ in jobs:
+            call("scancel", "--quiet", number)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    return [f"Slurm job {number} ({name})" for number, name in jobs] + [f"logs of a job {path}" for path in folders]
+
+
+def parse_jobs(text: str) -> list[tuple[str, str, str]]:
+    """Read `squeue --format=%i|%j|%k`: number, name and owner of each job that one of our runs submitted."""
+    found: list[tuple[str, str, str]] = []
+    for line in text.splitlines():
+        number, _, rest = line.strip().partition("|")
+        name, _, comment = rest.rpartition("|")
+        if comment.startswith(OWNER):
+            found.append((number, name, comment.removeprefix(OWNER).strip()))
+    return found
+
+
+def _abandoned_folders() -> list[Path]:
+    folders = [owner.parent for owner in default_folder().glob(f"job-*/{OWNER_FILE}")]
+    return sorted(folder for folder in folders if not is_alive(_read(folder / OWNER_FILE)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,326 @@
+"""The servers of a Slurm job, one per node, and an Envoy that runs on a node in front of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.files import in_words
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import wait_until_ready
+from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
+from pytest_openenv_scale.targets.envoy.config import Backend
+from pytest_openenv_scale.targets.envoy.fleet import Admin, AdminError, EnvoyFleet, HostState
+from pytest_openenv_scale.targets.envoy.front import Fleet
+
+from .job import JobFolder, Serving, with_log
+from .nodes import Node, listed
+
+_ANSWER_S = 1.0
+"""Seconds a server gets to take a connection before it may be gone: a busy one takes its time."""
+
+_TOLD_S = 3.0
+"""Seconds until the scripts, or Slurm, have told how what is gone has ended."""
+
+_PAUSE_S = 0.2
+
+
+class NodeServers:
+    """The servers on `nodes`, which `job` runs and whose logs are in `folder`; what `Replicas` asks for.
+
+    `limits` are the settings of each server, `cores` the CPUs of all of them together.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        port: int,
+        job: Serving,
+        folder: JobFolder,
+        context: TargetContext,
+        *,
+        limits: Mapping[str, str | int],
+        cores: int | None,
+        start_s: float,
+    ) -> None:
+        self._nodes = tuple(nodes)
+        self._port = port
+        self._job = job
+        self._folder = folder
+        self._context = context
+        self.limits = dict(limits)
+        self.cores = cores
+        self.notes: tuple[str, ...] = ()
+        self._start_s = start_s
+        self._sampler: ProcessSampler | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the servers to their job."""
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """See `Replicas`."""
+        return tuple(Backend(node.address, self._port) for node in self._nodes)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where each server is reached."""
+        return tuple(node.url(self._port) for node in self._nodes)
+
+    def node_of(self, host: str) -> str:
+        """Return the name of the node that a host such as "127.0.0.2:8000" is on."""
+        names = {backend.name: node.name for backend, node in zip(self.backends, self._nodes, strict=True)}
+        return names.get(host, host)
+
+    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """See `Replicas`: returns once a session was answered on every node.
+
+        Raises:
+            TargetError: names the node, says what is wrong there, and ends with its server's log.
+        """
+        until = time.monotonic() + self._start_s
+        # One after another, in this thread, where an interrupt ends the waiting: they start side by side anyway.
+        for number in range(len(self._nodes)):
+            self._await(number, headers, until)
+        self._sampler = self._local_sampler()
+        return ()
+
+    def _await(self, number: int, headers: Mapping[str, str], until: float) -> None:
+        node = self._nodes[number]
+        url, left_s = node.url(self._port), max(until - time.monotonic(), 1.0)
+        try:
+            wait_until_ready((url,), headers, left_s, self._gone, modes=self._context.modes)
+        except TargetError as error:
+            if not str(error).startswith(f"{url} "):
+                raise
+            said = str(error).removeprefix(f"{url} ")
+            raise TargetError(self._with_log(f"the server on {node.at(self._port)} {said}", number)) from None
+
+    def _gone(self) -> str | None:
+        """Say, with the log, why there is no use in waiting any longer: a server, or the job, has ended."""
+        for number, node in enumerate(self._nodes):
+            if status := self.exit_status(number):
+                how = status.removeprefix(f"on {node.name} ")
+                return self._with_log(f"the server on {node.at(self._port)} {how} before it answered a session", number)
+        ended = self._job.ended()
+        return with_log(f"target slurm: {ended} before it served", self._folder) if ended else None
+
+    def _with_log(self, problem: str, number: int) -> str:
+        log = self.log_tail(number, 10)
+        if not log.strip():
+            return with_log(f"target slurm: {problem}", self._folder)
+        return f"target slurm: {problem}\nthe log of {self._nodes[number].name} ends:\n{log}"
+
+    def exit_status(self, number: int) -> str | None:
+        """See `Replicas`: read from the file the scripts write when a node's server has ended."""
+        node = self._nodes[number].name
+        text = self._folder.tail(f"server-{node}.exit", 1).strip()
+        if not text.isdecimal():
+            return None
+        code = int(text)
+        # A shell says 128 + N of what was killed by signal N.
+        return f"on {node} {in_words(128 - code if 128 < code < 128 + 65 else code)}"
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """See `Replicas`."""
+        return self._folder.tail(f"server-{self._nodes[number].name}.log", lines)
+
+    def sample(self) -> ServerSample | None:
+        """See `Replicas`; None where the nodes are other machines."""
+        return self._sampler.sample() if self._sampler is not None else None
+
+    def _local_sampler(self) -> ProcessSampler | None:
+        pids = listening_processes(self._port) if all(_is_here(node.address) for node in self._nodes) else ()
+        return ProcessSampler(pids) if pids else None
+
+    def lost(self) -> str | None:
+        """Say how the servers ended, or None while one takes connections and the job runs.
+
+        Slurm is asked only once one does not: a controller has better things to do during a measurement.
+        """
+        refusals = [refusal(node.address, self._port) for node in self._nodes]
+        if not any(refusals):
+            return None
+        until = time.monotonic() + _TOLD_S
+        while (ended := self.job_end()) is None and all(refusals) and time.monotonic() < until:
+            if len(self._nodes) == 1 and (status := self.exit_status(0)):
+                return f"the server {status}"
+            time.sleep(_PAUSE_S)
+        if ended or not all(refusals):
+            return ended
+        return f"{listed(self._nodes)} {refusals[-1]}, and job {self._job.id} still runs"
+
+    def job_end(self) -> str | None:
+        """Say how the job ended, by Slurm's word of this moment, and on which nodes; None while it runs."""
+        ended = self._job.ended(now=True)
+        return f"{ended} on {listed(self._nodes)}" if ended else None
+
+
+def refusal(address: str, port: int) -> str | None:
+    """Say how a server turns connections away; None where it takes them, or takes long."""
+    try:
+        with socket.create_connection((address, port), _ANSWER_S):
+            return None
+    except TimeoutError:
+        return None
+    except OSError as error:
+        return f"takes no connections any more ({error.strerror or error})"
+
+
+def _is_here(address: str) -> bool:
+    if ipaddress.ip_address(address).is_loopback:
+        return True
+    return any(own.address == address for owns in psutil.net_if_addrs().values() for own in owns)
+
+
+_BURST = 4
+"""Sessions per host and thread of Envoy that are played through it before anything is measured."""
+
+_AT_ONCE = 8
+_SESSION_S = 30.0
+
+
+class NodeEnvoy:
+    """Envoy on `node`, part of `job`; its statistics are read at `stats_port`."""
+
+    count = 1
+
+    def __init__(self, node: Node, port: int, stats_port: int, job: Serving, folder: JobFolder) -> None:
+        self._node = node
+        self._port = port
+        self._job = job
+        self._folder = folder
+        self._admin = Admin(f"{node.address}:{stats_port}")
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the servers."""
+        return self._node.url(self._port)
+
+    def wait(self, within_s: float) -> None:
+        """Return once it is ready and finds every server healthy.
+
+        Raises:
+            TargetError: it ended, or is not in time; says which node, and what Envoy says of the servers.
+        """
+        until = time.monotonic() + within_s
+        while (trouble := self._trouble()) is not None:
+            ended = self._ended() or self._job.ended()
+            if ended or time.monotonic() >= until:
+                log = self.log_tail(10)
+                why = f"{ended} before it was ready" if ended else f"{trouble} after {within_s:.0f} s"
+                message = f"target slurm: Envoy on {self._node.at(self._port)}: {why}"
+                shown = with_log(message, self._folder) if ended else message
+                raise TargetError(f"{shown}\nEnvoy's log ends:\n{log}" if log.strip() else shown)
+            time.sleep(_PAUSE_S)
+
+    def _trouble(self) -> str | None:
+        try:
+            if not self._admin.ready():
+                return "it was not ready"
+            ill = [f"{state.host} ({state.trouble})" for state in self.hosts() if state.trouble]
+        except AdminError as error:
+            return str(error)
+        return f"its health check GET /health did not succeed at {'; '.join(ill)}" if ill else None
+
+    def each(self) -> tuple[tuple[HostState, ...], ...]:
+        """See `Fleet`."""
+        return (self.hosts(),)
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """See `Fleet`."""
+        return self._admin.hosts()
+
+    def overflows(self) -> dict[str, int]:
+        """See `Fleet`."""
+        return self._admin.overflows()
+
+    def usage(self) -> tuple[int | None, float | None]:
+        """See `Fleet`; it runs elsewhere."""
+        return None, None
+
+    def exit_status(self) -> str | None:
+        """See `Fleet`."""
+        refused = refusal(self._node.address, self._port)
+        return self._ended() or (f"Envoy on {self._node.at(self._port)} {refused}" if refused else None)
+
+    def _ended(self) -> str | None:
+        text = self._folder.tail("envoy.exit", 1).strip()
+        if not text.isdecimal():
+            return None
+        code = int(text)
+        return f"Envoy on {self._node.name} {in_words(128 - code if 128 < code < 128 + 65 else code)}"
+
+    def log_tail(self, lines: int) -> str:
+        """See `Fleet`."""
+        return self._folder.tail("envoy.log", lines)
+
+
+class OnNodes:
+    """An Envoy or several, in whose words on a host in trouble the node it is on is named."""
+
+    def __init__(self, fleet: NodeEnvoy | EnvoyFleet, servers: NodeServers) -> None:
+        self._fleet = fleet
+        self._servers = servers
+        self.overflows = fleet.overflows
+        self.usage = fleet.usage
+        self.exit_status = fleet.exit_status
+        self.log_tail = fleet.log_tail
+
+    def each(self) -> tuple[tuple[HostState, ...], ...]:
+        """See `Fleet`."""
+        return tuple(self._named(states) for states in self._fleet.each())
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """See `Fleet`."""
+        return self._named(self._fleet.hosts())
+
+    def _named(self, states: Sequence[HostState]) -> tuple[HostState, ...]:
+        return tuple(self._name(state) if state.trouble else state for state in states)
+
+    def _name(self, state: HostState) -> HostState:
+        return replace(state, trouble=f"{state.trouble} on {self._servers.node_of(state.host)}")
+
+
+def reach_every_host(
+    url: str, servers: NodeServers, fleet: Fleet, headers: Mapping[str, str], modes: Sequence[str], *, threads: int
+) -> None:
+    """Play a small burst of sessions through Envoy and check, by its own counts, that every host got some.
+
+    Raises:
+        TargetError: names the host that got none, its node, and what Envoy says of it.
+    """
+    before = {state.host: state.requests for state in fleet.hosts()}
+    count = _BURST * max(threads, 1) * len(before)
+
+    def play(number: int) -> float:
+        return wait_until_ready((url,), headers, _SESSION_S, modes=modes)
+
+    try:
+        with ThreadPoolExecutor(min(len(before), _AT_ONCE)) as pool:
+            list(pool.map(play, range(count)))
+    except TargetError as error:
+        raise TargetError(f"target slurm: every node answers a session, but not through Envoy: {error}") from None
+    for state in fleet.hosts():
+        if state.requests == before.get(state.host, 0):
+            ill = f"Envoy says {state.trouble}" if state.trouble else "Envoy finds it healthy"
+            node = servers.node_of(state.host)
+            raise TargetError(
+                f"target slurm: of {count} sessions through Envoy at {url} none reached {node} ({state.host}): {ill}; "
+                f"see its log, or leave the node out with extra=--exclude={node}"
+            )

@@ -1,0 +1,320 @@
+"""The text of a Slurm target: its keys, the job they ask for, and the scripts of deploy/slurm that run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import parse_seconds
+from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.targets.common import options as common_options
+from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, deploy_file
+from pytest_openenv_scale.targets.envoy.config import Policy, backlog_for, breaker_for
+from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
+from pytest_openenv_scale.targets.local.serving import SERVERS
+
+EnvoyPlace = Literal["node", "client"]
+
+DEFAULT_TIME = "60"
+"""Minutes after which Slurm ends a job by itself, whatever became of us."""
+
+PENDING_S = 600.0
+"""Seconds a job may wait for its nodes."""
+
+START_S = 180.0
+"""Seconds the servers get once the job runs: a first import from a shared disk takes its time."""
+
+OWNER = "openenv-scale-owner="
+"""What a job's comment begins with; the label of the process it belongs to follows."""
+
+_TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")
+_RESERVED = re.compile(
+    r"--(array|chdir|comment|error|export|job-name|nodes|output|parsable|requeue|test-only|time|wait|wrap)\b|-[aDeJNotW]"
+)
+
+
+def _seconds(value: str, what: str) -> float:
+    return parse_seconds(value, positive=True, what=what)
+
+
+def _time(value: str, what: str) -> str:
+    if not _TIME.fullmatch(value):
+        raise GrammarError(f"{what} must be a time as Slurm writes it, got {value!r}; write 30 (minutes) or 2:00:00")
+    return value
+
+
+def _extra(value: str, what: str) -> tuple[str, ...]:
+    try:
+        options = [option for part in shlex.split(value) for option in shlex.split(part)]
+    except ValueError as error:
+        raise GrammarError(f"{what} cannot be read: {error}; write extra=--OPTION=VALUE") from None
+    for option in options:
+        if not option.startswith("-"):
+            raise GrammarError(f"{what} holds options of sbatch, got {option!r}; write --OPTION=VALUE without a space")
+        if _RESERVED.match(option):
+            raise GrammarError(f"{what}: {option} is set by the target itself; use its keys, such as nodes= and time=")
+    return tuple(options)
+
+
+_SERVING_KEYS: Mapping[str, common_options.Parser] = {
+    "nodes": common_options.count,
+    "app": common_options.text,
+    "server": common_options.one_of(*SERVERS),
+    "workers": common_options.count,
+    "max_envs": common_options.count,
+    "port": common_options.port,
+    "python": common_options.text,
+    "envoy": common_options.one_of("node", "client"),
+    "envoy_port": common_options.port,
+    "lb": common_options.one_of("round_robin", "least_request"),
+    "start_timeout": _seconds,
+    "dir": common_options.text,
+    "label": common_options.text,
+    "hardware": common_options.text,
+    "cores": common_options.count,
+}
+_PLAIN_DIRECTIVES = ("partition", "account", "qos", "constraint", "mem")
+_JOB_KEYS: Mapping[str, common_options.Parser] = {
+    **dict.fromkeys(_PLAIN_DIRECTIVES, common_options.text),
+    "cpus_per_task": common_options.count,
+    "time": _time,
+    "extra": _extra,
+    "pending_timeout": _seconds,
+}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one job: of every server, of Envoy, and of the reading view of Envoy's statistics."""
+
+    server: int
+    envoy: int
+    admin: int
+    stats: int
+
+
+@dataclass(frozen=True)
+class JobNames:
+    """What a job is called, what its comment says, and the folder its logs go to."""
+
+    name: str
+    comment: str
+    folder: Path
+
+
+class SlurmSpec:
+    """What a Slurm target is asked for; `given` holds the keys that are read as they stand.
+
+    Raises:
+        GrammarError: a key is unknown, does not go with another, or its value cannot be used.
+    """
+
+    def __init__(self, spec: TargetSpec) -> None:
+        asked = common_options.with_argument_as_option(spec)
+        parsers = {**_SERVING_KEYS, **_JOB_KEYS, "job": common_options.count}
+        self.given = common_options.read_options(asked, parsers, env=True)
+        self.job = self.given.count("job")
+        if self.job is not None and self.job_keys:
+            raise GrammarError(
+                f"target slurm: {self.job_keys[0]}= is for a job that is submitted and does not go with job="
+            )
+        if self.given.text("envoy_port") and self.envoy == "client":
+            raise GrammarError("target slurm: envoy_port= is for envoy=node; leave it out")
+        server: Any = self.given.text("server") or "hypercorn"
+        check_options("slurm", ServerOptions(app=self.given.text("app"), server=server))
+
+    @property
+    def job_keys(self) -> tuple[str, ...]:
+        """The keys that were given and concern a job that is submitted."""
+        return tuple(key for key in _JOB_KEYS if self.given.values.get(key) is not None)
+
+    @property
+    def attached(self) -> int | None:
+        """The job to serve in: that of `job=`, or the one this process runs in; None where one is submitted."""
+        inside = os.environ.get("SLURM_JOB_ID", "")
+        return self.job or (int(inside) if inside.isdecimal() else None)
+
+    @property
+    def nodes(self) -> int | None:
+        """The number of nodes asked for; None where it was not said."""
+        return self.given.count("nodes")
+
+    @property
+    def envoy(self) -> EnvoyPlace:
+        """Where Envoy runs if there are several nodes."""
+        place: Any = self.given.text("envoy") or "node"
+        return place
+
+    @property
+    def policy(self) -> Policy:
+        """How Envoy spreads sessions."""
+        policy: Any = self.given.text("lb") or "round_robin"
+        return policy
+
+    @property
+    def pending_s(self) -> float:
+        """Seconds a job may wait for its nodes."""
+        return self.given.values.get("pending_timeout") or PENDING_S
+
+    @property
+    def start_s(self) -> float:
+        """Seconds the servers get once the job runs."""
+        return self.given.values.get("start_timeout") or START_S
+
+    def request(
+        self, root: Path, names: JobNames, ports: Ports, *, largest_batch: int, nodes: int, cpus: int | None = None
+    ) -> SlurmRequest:
+        """Return the job for `nodes` nodes; `cpus` are those of each server where the allocation is known.
+
+        What `env.NAME=` sets is not in it: Slurm keeps scripts, and whoever may read them.
+        """
+        return SlurmRequest(
+            nodes=nodes,
+            directives=self._directives(root, names, nodes),
+            knobs=self._knobs(root, names, ports, largest_batch, cpus),
+            envoy=nodes > 1 and self.envoy == "node",
+        )
+
+    def example_request(self, root: Path, *, largest_batch: int = 1) -> SlurmRequest:
+        """Return the job with names that say what will stand there; nothing is started or reached."""
+        folder = Path(self.given.text("dir") or default_folder()) / "openenv-scale-RUN_ID"
+        names = JobNames("openenv-scale-RUN_ID", f"{OWNER}PROCESS", folder)
+        ports = Ports(self.given.count("port") or 8000, self.given.count("envoy_port") or 10000, 9901, 10001)
+        return self.request(root, names, ports, largest_batch=largest_batch, nodes=self.nodes or 1)
+
+    def _directives(self, root: Path, names: JobNames, nodes: int) -> tuple[str, ...]:
+        given = self.given
+        directives = [
+            f"--job-name={names.name}",
+            f"--comment={names.comment}",
+            f"--nodes={nodes}",
+            "--ntasks-per-node=1",
+            f"--time={given.text('time') or DEFAULT_TIME}",
+            f"--output={str(names.folder).replace('%', '%%')}/job.log",
+            f"--chdir={root}",
+            "--no-requeue",
+        ]
+        if nodes > 1:
+            directives.append("--no-kill")  # A node that is lost is to be seen and named, not to end the others.
+        directives += [f"--{key}={value}" for key in _PLAIN_DIRECTIVES if (value := given.text(key))]
+        if cpus := given.count("cpus_per_task"):
+            directives.append(f"--cpus-per-task={cpus}")
+        # What holds a space, or an option's dashes after one, stays one option.
+        return tuple(map(shlex.quote, (*directives, *(given.values.get("extra") or ()))))
+
+    def _knobs(self, root: Path, names: JobNames, ports: Ports, largest_batch: int, cpus: int | None) -> dict[str, str]:
+        given = self.given
+        app = given.text("app") or app_of(root)
+        paths = ([root, root.parent] if (root / MANIFEST).exists() else [root]) if app else []
+        knobs: dict[str, str | int | None] = {
+            "OPENENV_APP": app,
+            "OPENENV_PATH": os.pathsep.join(map(str, paths)) or None,
+            "OPENENV_DIR": str(root),
+            "SERVER": given.text("server"),
+            "WORKERS": given.count("workers"),
+            "MAX_CONCURRENT_ENVS": given.count("max_envs"),
+            "CPUS_PER_WORKER": given.count("cpus_per_task") or cpus,
+            "PORT": ports.server,
+            "BACKLOG": backlog_for(largest_batch),
+            "PYTHON": given.text("python") or sys.executable,
+            "START_TIMEOUT": f"{self.start_s:.0f}",
+            "CONNECTION": f"{names.folder}/openenv-connection.env",
+            "LOG_DIR": str(names.folder),
+        }
+        envoy: dict[str, str | int | None] = {
+            "ENVOY_PORT": ports.envoy,
+            "ENVOY_ADMIN_PORT": ports.admin,
+            "ENVOY_STATS_PORT": ports.stats,
+            "ENVOY_BREAKER": breaker_for(largest_batch),
+            "ENVOY_BACKLOG": backlog_for(largest_batch),
+            "ENVOY_LB": self.policy,
+        }
+        known = {**knobs, **(envoy if self.envoy == "node" else {})}
+        return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def default_folder() -> Path:
+    """Return the folder jobs' logs go below: in the user's cache, as home folders are what nodes most likely share."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "openenv-scale" / "slurm"
+
+
+SINGLE, MULTI = "slurm/serve_single.sbatch", "slurm/serve_multi.sbatch"
+SERVES = "slurm/serve_multi.sh"
+"""What both hand over to."""
+
+_SETTINGS_GO_AFTER = "set -euo pipefail"
+_COMPLAINT = re.compile(r"^serve_(?:multi\.sh|(?:single|multi)\.sbatch): (.+)$", re.MULTILINE)
+_SETTING = re.compile(r'export ([A-Z_]+)="?(.*?)"?')
+
+
+@dataclass(frozen=True)
+class SlurmRequest:
+    """What a job is submitted with.
+
+    Each of `directives` is an option of sbatch ("--nodes=2"); `knobs` are the variables that `serve_multi.sh --help`
+    lists, without secrets, as Slurm keeps what is submitted. Without `envoy`, clients get the addresses of all servers.
+    """
+
+    nodes: int = 1
+    directives: tuple[str, ...] = ()
+    knobs: Mapping[str, str] = field(default_factory=dict[str, str])
+    envoy: bool = True
+
+
+def render(request: SlurmRequest) -> str:
+    """Return the script to submit: that of deploy/slurm for as many nodes, with these directives and settings.
+
+    Raises:
+        TargetError: the scripts are not installed.
+    """
+    return _filled(request, request.directives)
+
+
+def render_attached(request: SlurmRequest) -> str:
+    """Return the same for bash to run on this machine, in the allocation that SLURM_JOB_ID names.
+
+    Raises:
+        TargetError: the scripts are not installed.
+    """
+    return _filled(request, ())
+
+
+def script_name(request: SlurmRequest) -> str:
+    """Return which file below deploy/ a request is made of."""
+    return SINGLE if request.nodes == 1 else MULTI
+
+
+def _filled(request: SlurmRequest, directives: tuple[str, ...]) -> str:
+    # Slurm runs a copy of a script, which has to find the one it hands over to.
+    knobs = {**request.knobs, "OPENENV_SCRIPTS": str(deploy_file(SERVES).parent)}
+    if not request.envoy:
+        knobs["ENVOY"] = "none"
+    shebang, *lines = deploy_file(script_name(request)).read_text(encoding="utf-8").splitlines()
+    # What is said to somebody who edits the file goes with the directives it explains.
+    start = lines.index(_SETTINGS_GO_AFTER)
+    head = [shebang, *(f"#SBATCH {directive}" for directive in directives), _SETTINGS_GO_AFTER, ""]
+    settings = [f"export {name}={shlex.quote(knobs[name])}" for name in sorted(knobs)]
+    return "\n".join([*head, *settings, *lines[start + 1 :], ""])
+
+
+def read_connection(path: Path) -> dict[str, str] | None:
+    """Return the variables of a connection file, or None while there is none: it appears when all are healthy."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return {found[1]: found[2] for line in lines if (found := _SETTING.fullmatch(line))}
+
+
+def last_complaint(output: str) -> str | None:
+    """Return the last thing a job said was wrong, in its output, or None."""
+    found = _COMPLAINT.findall(output)
+    return found[-1] if found else None

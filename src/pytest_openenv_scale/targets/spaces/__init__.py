@@ -1,0 +1,1 @@
+"""The target `spaces`: a Space of the Hub, deployed, configured and put back as it was."""

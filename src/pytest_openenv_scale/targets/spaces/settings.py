@@ -1,0 +1,318 @@
+"""The settings of a Space: changed for a run, kept on file until they are put back, whatever happens to the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.leftovers import is_alive, owner_label, uninterrupted
+
+from .api import PATIENCE_S, HubTroubleError, Runtime, SpaceApi
+from .spec import FREE, NEVER, SAFE_SLEEP_S, SpaceSpec
+
+OFF = ("PAUSED", "STOPPED")
+"""Stages of a Space that somebody with write access has to start again."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What was changed on a Space for a run.
+
+    `notes` tell it to people. It `restarts`, and `moves` where it will run on other hardware then.
+    """
+
+    notes: tuple[str, ...] = ()
+    moves: bool = False
+    restarts: bool = False
+
+
+def change(
+    space: SpaceApi,
+    spec: SpaceSpec,
+    life: ExitStack,
+    run_id: str | None,
+    say: Callable[[str], None],
+) -> Changed:
+    """Give the Space what `spec` asks for and have `life` put back what was; starts one that is off.
+
+    Raises:
+        TargetError: the Hub refuses, or another run has changed the same Space.
+    """
+    claimed = _claim(space, run_id, say)
+    runtime = space.runtime()
+    has = space.variables() if spec.variables else {}
+    wanted = {name: text for name, text in spec.variables.items() if has.get(name) != text}
+    hardware = spec.hardware if spec.hardware != _hardware(runtime) else None
+    sleeps = _sleep_asked(spec, runtime, hardware)
+    off = runtime.stage in OFF
+    before = Settings(
+        hardware=_hardware(runtime) if hardware else None,
+        sleep_time=_sleep_time(runtime) if hardware or sleeps is not None else None,
+        variables={name: has.get(name) for name in wanted},
+        paused=off,
+    )
+    if not (wanted or hardware or sleeps is not None or off):
+        return Changed(restarts=claimed)
+    entry = new_entry(space.api.endpoint, space.repo_id, run_id, before=before)
+    try:
+        entry.write()
+    except OSError as error:
+        raise TargetError(
+            f"target spaces: what is changed on {space.repo_id} must be on file, and {error.filename} cannot be "
+            f"written: {error.strerror}; set XDG_STATE_HOME to a folder that can"
+        ) from None
+    life.callback(undo, space, entry, say)
+    for name, text in wanted.items():
+        _set_variable(space, name, text)
+    if hardware:
+        _set_hardware(space, hardware, sleeps)
+    elif sleeps is not None:
+        _set_sleep_time(space, sleeps)
+    if off:
+        say(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
+        space.ask("restart it", lambda: space.api.restart_space(space.repo_id))
+    # Where it is back on hardware that still runs, that is no proof of anything.
+    moves = hardware is not None and runtime.hardware != hardware
+    return Changed(_notes(before, wanted, hardware, sleeps), moves, bool(wanted or hardware) or off or claimed)
+
+
+def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
+    """Put the Space back as `entry` says it was; an interrupt waits until that is done.
+
+    Raises:
+        TargetError: the Hub refuses; `openenv-scale gc spaces` can do it later.
+    """
+
+    def work() -> None:
+        restore(space, entry.before, say)
+        entry.remove()
+
+    try:
+        uninterrupted(work)
+    except TargetError as error:
+        raise TargetError(
+            f"{error}; openenv-scale gc spaces does it later, or do it in the settings of the Space: "
+            f"{entry.endpoint}/spaces/{entry.repo_id}/settings"
+        ) from None
+
+
+def restore(space: SpaceApi, before: Settings, say: Callable[[str], None] = lambda line: None) -> None:
+    """Give a Space back the settings it had; what is as it was already is left alone.
+
+    Raises:
+        HubTroubleError: the Hub refused some of it, which the message names, or cannot be reached.
+    """
+    left: list[str] = []
+    trouble: HubTroubleError | None = None
+    for part in _parts(before):
+        # After an outage nothing more is tried; a refusal may be of this part alone.
+        if trouble is None or trouble.status is not None:
+            try:
+                _restore_part(space, part, say)
+                continue
+            except HubTroubleError as error:
+                trouble = trouble or error
+        left += told(part)
+    if trouble is not None:
+        raise HubTroubleError(f"{trouble}; so {space.repo_id} did not get back {', '.join(left)}", trouble.status)
+
+
+def _parts(before: Settings) -> Iterator[Settings]:
+    """Split settings into what is put back by itself; hardware, which may be billed, comes first."""
+    if before.hardware or before.sleep_time is not None:
+        yield Settings(hardware=before.hardware, sleep_time=before.sleep_time)
+    if before.variables:
+        yield Settings(variables=before.variables)
+    if before.paused:
+        yield Settings(paused=True)
+
+
+def _restore_part(space: SpaceApi, part: Settings, say: Callable[[str], None]) -> None:
+    def announce(differs: Settings) -> None:
+        say(f"spaces: {space.repo_id} gets back {', '.join(told(differs))}")
+
+    if part.variables:
+        has = space.variables()
+        differing = {name: text for name, text in part.variables.items() if has.get(name) != text}
+        if differing:
+            announce(Settings(variables=differing))
+        for name, text in differing.items():
+            _set_variable(space, name, text)
+        return
+    runtime = space.runtime()
+    if part.hardware and _hardware(runtime) != part.hardware:
+        announce(part)
+        _set_hardware(space, part.hardware, part.sleep_time)
+    elif part.sleep_time is not None and _sleep_time(runtime) != part.sleep_time:
+        announce(Settings(sleep_time=part.sleep_time))
+        _set_sleep_time(space, part.sleep_time)
+    elif part.paused and runtime.stage not in OFF:
+        announce(part)
+        space.ask("pause it again", lambda: space.api.pause_space(space.repo_id), PATIENCE_S)
+
+
+def told(before: Settings) -> list[str]:
+    """Return in words what a Space gets back."""
+    words = [f"hardware {before.hardware}"] if before.hardware else []
+    if before.sleep_time is not None and before.hardware != FREE:
+        words.append("no sleep time" if before.sleep_time == NEVER else f"sleep time {before.sleep_time} s")
+    words += [f"{name} unset" if text is None else f"its {name}" for name, text in sorted(before.variables.items())]
+    return [*words, "its pause"] if before.paused else words
+
+
+def _claim(space: SpaceApi, run_id: str | None, say: Callable[[str], None]) -> bool:
+    """See that nobody else changes the Space now; undo what a killed run left on it, and say whether one did."""
+    undone = False
+    for entry in entries():
+        if (entry.endpoint, entry.repo_id) != (space.api.endpoint, space.repo_id) or entry.temporary:
+            continue
+        if not entry.is_left and entry.run_id == run_id and entry.owner != owner_label():
+            raise TargetError(
+                f"target spaces: {space.repo_id}: another pytest-xdist worker of this run has changed its settings; "
+                "a Space whose settings are changed is for one worker: run its tests with -n 0, or in one group of "
+                "--dist loadgroup"
+            )
+        if not entry.is_left:
+            raise TargetError(
+                f"target spaces: {space.repo_id}: another run on this machine has changed its settings; "
+                "wait until that has ended"
+            )
+        say(f"spaces: {space.repo_id} still has the settings of a killed run")
+        undo(space, entry, say)
+        undone = True
+    return undone
+
+
+def _hardware(runtime: Runtime) -> str:
+    """Return what it is set to, which may not be what it runs on yet."""
+    return runtime.asked or runtime.hardware or FREE
+
+
+def _sleep_time(runtime: Runtime) -> int:
+    return NEVER if runtime.sleep_time is None else runtime.sleep_time
+
+
+def _sleep_asked(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int | None:
+    """Return the sleep time to set, or None where it stays as it is."""
+    if spec.sleep_time is None:
+        return SAFE_SLEEP_S if hardware and hardware != FREE else None
+    if (hardware or _hardware(runtime)) == FREE:
+        raise TargetError(
+            f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=, or write hardware= too"
+        )
+    return spec.sleep_time if hardware or spec.sleep_time != _sleep_time(runtime) else None
+
+
+def _set_variable(space: SpaceApi, name: str, text: str | None) -> None:
+    if text is None:
+        space.ask(f"unset {name}", lambda: space.api.delete_space_variable(space.repo_id, name), PATIENCE_S)
+    else:
+        space.ask(f"set {name}", lambda: space.api.add_space_variable(space.repo_id, name, text), PATIENCE_S)
+
+
+def _set_hardware(space: SpaceApi, flavor: str, sleeps: int | None) -> None:
+    free = flavor == FREE
+    space.ask(
+        f"set its hardware to {flavor}",
+        lambda: space.api.request_space_hardware(space.repo_id, flavor, sleep_time=None if free else sleeps),
+        PATIENCE_S,
+    )
+
+
+def _set_sleep_time(space: SpaceApi, seconds: int) -> None:
+    space.ask("set its sleep time", lambda: space.api.set_space_sleep_time(space.repo_id, seconds), PATIENCE_S)
+
+
+def _notes(before: Settings, variables: dict[str, str], hardware: str | None, sleeps: int | None) -> tuple[str, ...]:
+    changes = [f"hardware {before.hardware} → {hardware}"] if hardware else []
+    changes += ["it never sleeps" if sleeps == NEVER else f"sleep time {sleeps} s"] if sleeps is not None else []
+    changes += [f"{name} {before.variables[name] or 'unset'} → {text}" for name, text in sorted(variables.items())]
+    changes += ["restarted from its pause"] if before.paused else []
+    return (f"changed on the Space for this run, and put back after it: {', '.join(changes)}",)
+
+
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a Space was before; None, or no name in `variables`, is what was not changed.
+
+    `sleep_time` is in seconds, -1 for one that never slept. A variable that was not there is None; `paused`
+    says that the Space was off.
+    """
+
+    hardware: str | None = None
+    sleep_time: int | None = None
+    variables: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One Space to put right: a temporary one is to be deleted, any other gets its settings back."""
+
+    id: str
+    endpoint: str
+    repo_id: str
+    owner: str
+    run_id: str | None = None
+    temporary: bool = False
+    before: Settings = field(default_factory=Settings)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the run it belongs to is gone."""
+        return not is_alive(self.owner)
+
+    def write(self) -> None:
+        """Put it on file, whole or not at all, before anything is changed."""
+        folder = state_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = folder / f".{self.id}.new"
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(folder / f"{self.id}{_SUFFIX}")
+
+    def remove(self) -> None:
+        """Take it off: everything is as it was."""
+        (state_folder() / f"{self.id}{_SUFFIX}").unlink(missing_ok=True)
+
+
+def new_entry(
+    endpoint: str, repo_id: str, run_id: str | None, *, temporary: bool = False, before: Settings | None = None
+) -> Entry:
+    """Return an entry of this process, not yet on file."""
+    id = uuid.uuid4().hex[:12]
+    return Entry(id, endpoint, repo_id, owner_label(), run_id, temporary, before or Settings())
+
+
+def entries() -> list[Entry]:
+    """Return what is on file; what cannot be read is nobody's."""
+    return list(_read())
+
+
+def state_folder() -> Path:
+    """Return where entries are kept: below XDG_STATE_HOME, or ~/.local/state."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    home = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    return home / "openenv-scale" / "spaces"
+
+
+def _read() -> Iterator[Entry]:
+    for path in sorted(state_folder().glob(f"*{_SUFFIX}")):
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            before = Settings(**found.pop("before"))
+            yield Entry(**found, before=before)
+        except (OSError, ValueError, TypeError, KeyError):
+            continue

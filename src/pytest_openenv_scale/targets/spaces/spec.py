@@ -1,0 +1,139 @@
+"""What a `spaces` target asks for: which Space, its settings for the run, and what its hardware is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
+from pytest_openenv_scale.targets.common import options
+
+WORKERS, MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
+FREE = "cpu-basic"
+"""The hardware every Space has unless it is asked for more; its sleep time is fixed."""
+
+VCPUS = {
+    "cpu-basic": 2,
+    "cpu-upgrade": 8,
+    "t4-small": 4,
+    "t4-medium": 8,
+    "l40sx1": 8,
+    "l40sx4": 48,
+    "l40sx8": 192,
+    "a10g-small": 4,
+    "a10g-large": 12,
+    "a10g-largex2": 24,
+    "a10g-largex4": 48,
+    "a100-large": 12,
+}
+"""Processors of a Space by the name of its hardware (source: https://huggingface.co/docs/hub/spaces-gpus)."""
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_DURATION = re.compile(r"(\d+)\s*(s|m|h|)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+NEVER = -1
+"""The sleep time of a Space that never sleeps, as the Hub's API writes it."""
+
+SAFE_SLEEP_S = 3600
+"""Seconds after which hardware asked for a run sleeps, unless told otherwise: a killed run is not billed for ever."""
+
+
+def sleep_time(value: str, what: str) -> int:
+    """Parse seconds ("300", "5m", "1h"), or "never"."""
+    if value == "never":
+        return NEVER
+    found = _DURATION.fullmatch(value)
+    if found is None or int(found[1]) == 0:
+        raise GrammarError(f"{what} must be a time, got {shown(value)}; write 300, 5m, 1h or never")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def yes(value: str, what: str) -> bool:
+    """Parse the value of a key that is there or not, as in `,temporary`."""
+    if value not in ("yes", "true", "1"):
+        raise GrammarError(f"{what} is written without a value, got {shown(value)}; leave it out for no")
+    return True
+
+
+_KEYS = {
+    "hardware": options.text,
+    "sleep_time": sleep_time,
+    "workers": options.count,
+    "max_envs": options.count,
+    "temporary": yes,
+    "app": options.text,
+    "folder": options.text,
+    "label": options.text,
+    "cores": options.count,
+}
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """A parsed specification; `variables` are those the Space is to have during the run.
+
+    `repo_id` is None for a temporary Space whose name is ours to choose; `sleep_time` is in seconds, or `NEVER`.
+    """
+
+    repo_id: str | None
+    hardware: str | None = None
+    sleep_time: int | None = None
+    variables: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    temporary: bool = False
+    app: str | None = None
+    folder: str | None = None
+    label: str | None = None
+    cores: int | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a setting of the Space is asked for."""
+        return bool(self.hardware or self.variables or self.sleep_time is not None)
+
+
+def parse_space(spec: TargetSpec) -> SpaceSpec:
+    """Return what `spaces:USER/NAME,key=value…` asks for.
+
+    Raises:
+        GrammarError: it names no Space, a key is unknown, or keys do not go together.
+    """
+    given = options.read_options(spec, _KEYS, env=True)
+    temporary = "temporary" in given.values
+    if spec.argument is None and not temporary:
+        raise GrammarError("target spaces: name the Space, spaces:USER/NAME; or write spaces,temporary for one of ours")
+    if spec.argument is not None and not _REPO_ID.fullmatch(spec.argument):
+        raise GrammarError(f"target spaces: {shown(spec.argument)} names no Space; write spaces:USER/NAME")
+    for key in ("app", "folder"):
+        if given.text(key) and not temporary:
+            raise GrammarError(f"target spaces: {key}= is for a Space made for the run; add ,temporary")
+    hardware, sleeps = given.text("hardware"), given.count("sleep_time")
+    if sleeps is not None and hardware == FREE:
+        raise GrammarError(f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=")
+    return SpaceSpec(
+        repo_id=spec.argument,
+        hardware=hardware,
+        sleep_time=sleeps,
+        variables=_variables(given),
+        temporary=temporary,
+        app=given.text("app"),
+        folder=given.text("folder"),
+        label=given.text("label"),
+        cores=given.count("cores"),
+    )
+
+
+def _variables(given: options.TargetOptions) -> dict[str, str]:
+    for name in given.env:
+        if names_secret(name):
+            raise GrammarError(
+                f"target spaces: anybody can read the variables of a Space; make {name} one of its secrets, "
+                "in its settings, instead of env."
+            )
+    variables = dict(given.env)
+    for key, variable in (("workers", WORKERS), ("max_envs", MAX_ENVS)):
+        number = given.count(key)
+        if number is not None:
+            variables[variable] = str(number)
+    return variables

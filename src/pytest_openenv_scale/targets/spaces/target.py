@@ -1,0 +1,184 @@
+"""`spaces:USER/NAME`: a Space on the Hugging Face Hub, attached to, set up for the run, or made for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.hub.access import HubError, current_token, scrubbed
+from pytest_openenv_scale.targets.common.leftovers import orderly
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
+
+from . import temporary
+from .api import SpaceApi, SpaceInfo, Wanted, connect_to_hub, gone, quiet, wait_until_running, with_log
+from .deploy import SpaceSource
+from .settings import Changed, change
+from .spec import MAX_ENVS, VCPUS, WORKERS, parse_space
+
+_LABEL = "hf-spaces"
+_LOG_LINES = 10
+
+
+class SpacesTarget:
+    """A Space that runs as it is asked to, and is afterwards as it was: its settings put back, a temporary one deleted.
+
+    Raises:
+        GrammarError: the specification names no Space, or its keys do not go together.
+    """
+
+    def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
+        self.spec = redact_target(spec)
+        self.asked = parse_space(spec)
+        self._context = context
+        self._life = ExitStack()
+
+    def __enter__(self) -> Endpoint:
+        """Return once the Space runs as asked and has answered a session; see `Target`."""
+        life = ExitStack()
+        try:
+            endpoint = self._start(life)
+        except BaseException as error:
+            left = _close(life)
+            if left and isinstance(error, TargetError):
+                raise TargetError(f"{error}\n{left}") from None
+            raise
+        self._life = life
+        return endpoint
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the Space back as it was.
+
+        Raises:
+            TargetError: the Hub refused, so that it is not; `openenv-scale gc` can do it later.
+        """
+        left = _close(self._life)
+        if left:
+            raise TargetError(left)
+
+    def _start(self, life: ExitStack) -> Endpoint:
+        asked, say = self.asked, self._context.say
+        api = connect_to_hub()
+        orderly.hold()
+        life.callback(orderly.release)
+        name = temporary.name_of(api, asked) if asked.temporary else asked.repo_id
+        space = SpaceApi(api, str(name), say)
+        began = time.monotonic()
+        if asked.temporary:
+            source = self.source()
+            source.check()
+            temporary.create(space, asked, self._context.run_id, life, say)
+            self._deploy(space, source)
+            info, changed = space.info(), Changed((f"{space.repo_id} is made for this run, and deleted after it",))
+        else:
+            info = space.info()
+            changed = change(space, asked, life, self._context.run_id, say)
+        return self._attach(space, info, changed, began)
+
+    def source(self) -> SpaceSource:
+        """Return what a temporary Space is made of."""
+        return SpaceSource.parse(app=self.asked.app, folder=self.asked.folder, root=self._context.root)
+
+    def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
+        from .deploy import create_or_update
+
+        self._context.say(f"spaces: uploading {source.says} to {space.repo_id}")
+        try:
+            with quiet():
+                create_or_update(space.api, space.repo_id, source, private=True)
+        except (HubError, TargetError) as error:
+            raise TargetError(f"target spaces: {error}") from None
+
+    def _attach(self, space: SpaceApi, info: SpaceInfo, changed: Changed, began: float) -> Endpoint:
+        asked, url = self.asked, info.url
+        if url is None:
+            raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
+        headers = {**_authorization(info), **self._context.headers}
+        runs = info.runtime is not None and info.runtime.stage == "RUNNING"
+        wanted = Wanted(asked.hardware, moved=changed.moves, restarted=changed.restarts)
+        runtime = wait_until_running(space, wanted, lambda: server_name(url, headers), self._context.say)
+        facts = _Facts(space)
+        endpoint = Endpoint(
+            urls=(url,),
+            label=asked.label or _LABEL,
+            target=self.spec,
+            cores=asked.cores or _cores(runtime.hardware, runtime.replicas),
+            hosts=runtime.replicas,
+            limits=_limits(facts.variables()),
+            headers=headers,
+            hardware=runtime.hardware,
+            notes=changed.notes,
+            log_reader=facts.log,
+            exit_reader=facts.exit_status,
+        )
+        started = asked.temporary or changed.moves or changed.restarts or not runs
+        answered_s = self._await(space, info, endpoint, started)
+        return replace(endpoint, startup_s=time.monotonic() - began if started else answered_s)
+
+    def _await(self, space: SpaceApi, info: SpaceInfo, endpoint: Endpoint, started: bool) -> float:
+        given_s = START_S if started else ATTACH_S
+        try:
+            return wait_until_ready(endpoint.urls, endpoint.headers, given_s, modes=self._context.modes)
+        except TargetError as error:
+            message = scrubbed(str(error))
+            if info.sdk != "docker":
+                message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
+            text = f"target {self.spec}: {space.repo_id} runs, but {message}"
+            raise TargetError(with_log(text, space.log(_LOG_LINES))) from None
+
+
+class _Facts:
+    """What the Hub tells of a Space that is measured."""
+
+    def __init__(self, space: SpaceApi) -> None:
+        self._space = space
+
+    def variables(self) -> Mapping[str, str]:
+        """Return its variables; none where the token may not read them."""
+        try:
+            return self._space.variables()
+        except TargetError:
+            return {}
+
+    def log(self, lines: int) -> str:
+        return self._space.log(lines)
+
+    def exit_status(self) -> str | None:
+        try:
+            return gone(self._space.runtime(patience_s=0.0))
+        except TargetError:
+            return None  # The Hub's trouble says nothing of the Space.
+
+
+def _authorization(info: SpaceInfo) -> dict[str, str]:
+    """Return the header a private Space asks for; the code of anybody else's Space never gets the token."""
+    token = current_token() if info.private else None
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _cores(hardware: str | None, replicas: int) -> int | None:
+    """Return the processors the name of the hardware stands for; None where that is not known."""
+    each = VCPUS.get(hardware or "")
+    return None if each is None else each * replicas
+
+
+def _limits(variables: Mapping[str, str]) -> dict[str, str | int]:
+    named = {"workers": variables.get(WORKERS, ""), "max_envs": variables.get(MAX_ENVS, "")}
+    return {key: int(text) for key, text in named.items() if text.isdecimal() and int(text) > 0}
+
+
+def _close(life: ExitStack) -> str | None:
+    """Put back what was changed and return what could not be."""
+    try:
+        life.close()
+    except TargetError as left:
+        return str(left)
+    return None
