@@ -1,6 +1,8 @@
 """What `openenv-scale` can do, by command.
 
 The docstring of what runs is the description. Only the command that is run imports anything heavy.
+
+May import everything but plugin and suite.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What is imported up here is in every pytest run, so it is little and imports little: a test holds that. The rest of the
 package is imported where it is needed, by runs that give an option or an ini key of ours or have a test of ours.
+
+May import everything but cli and suite; nothing but it and the suite imports pytest.
 """
 
 from __future__ import annotations

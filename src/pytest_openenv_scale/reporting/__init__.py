@@ -1,4 +1,7 @@
-"""What people and programs are told: every report is a function of a run or of a study, and nothing else."""
+"""What people and programs are told: every report is a function of a run or of a study, and nothing else.
+
+May import core, config, results, metrics, verdict and analysis.
+"""
 
 from __future__ import annotations
 

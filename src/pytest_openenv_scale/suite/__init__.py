@@ -1,1 +1,4 @@
-"""Ready-made tests for any OpenEnv server: `pytest --pyargs pytest_openenv_scale.suite`."""
+"""Ready-made tests for any OpenEnv server: `pytest --pyargs pytest_openenv_scale.suite`.
+
+May import checks and plugin.
+"""

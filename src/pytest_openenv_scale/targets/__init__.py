@@ -1,4 +1,7 @@
-"""Targets: the ways for a URL to come to exist, one small module each."""
+"""Targets: the ways for a URL to come to exist, a folder for each of them.
+
+May import core, config, client, results and `hub.access`.
+"""
 
 from __future__ import annotations
 
