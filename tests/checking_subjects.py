@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from defects.app import create_app
+from defects.running import configuration
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -39,16 +39,7 @@ class _Server(uvicorn.Server):
 async def served(defect: str = "none", limit: int = 16) -> AsyncIterator[str]:
     """The server with a defect under uvicorn, in the loop of the test, where waits can pass quickly; its base URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
-        server = _Server(
-            uvicorn.Config(
-                create_app(defect, limit),
-                ws="websockets-sansio",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+        server = _Server(configuration(defect, limit))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

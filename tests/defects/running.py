@@ -21,19 +21,23 @@ TESTS = Path(__file__).resolve().parents[1]
 _UP_S = 60.0
 
 
+def configuration(defect: str, limit: int) -> uvicorn.Config:
+    """How the server runs under uvicorn in a process of the tests: it says nothing, and is gone within a second."""
+    return uvicorn.Config(
+        create_app(defect, limit),
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+
+
 @contextmanager
 def in_thread(defect: str = "none", limit: int = 16) -> Iterator[str]:
     """The server under uvicorn; yields its `host:port`."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
-        config = uvicorn.Config(
-            create_app(defect, limit),
-            ws="websockets-sansio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configuration(defect, limit))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
