@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -97,8 +98,11 @@ def test_a_server_is_shown_as_it_is_started(root: Path, monkeypatch: pytest.Monk
     launch = served.launch()
     served.start()
     try:
-        with open(f"/proc/{served.process.pid}/cmdline", "rb") as file:
-            started = file.read().decode().rstrip("\0").split("\0")
+        deadline = time.monotonic() + 30
+        started: list[str] = []
+        # What ties its life to ours executes it: while that happens there is no command line.
+        while "--fd" not in started and time.monotonic() < deadline:
+            started = Path(f"/proc/{served.process.pid}/cmdline").read_text().rstrip("\0").split("\0")
     finally:
         served.stop()
     started = started[-len(launch.command) :]  # In front of it stands what ties its life to ours.
