@@ -88,7 +88,7 @@ def test_a_wheel_that_is_built_from_the_source_distribution_is_the_same(wheel: P
 
 
 def test_the_files_are_found_where_only_the_wheel_is_installed(bare: Path, tmp_path: Path) -> None:
-    code = f"from {PACKAGE}.targets.deployed import deploy_file; print(deploy_file('local/run_uvicorn.sh'))"
+    code = f"from {PACKAGE} import deploy_file; print(deploy_file('local/run_uvicorn.sh'))"
     found = Path(run([str(bare / "python"), "-c", code], tmp_path).stdout.strip())
     assert found.is_relative_to(bare.parent)
     assert os.access(found, os.X_OK)
