@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.targets.local.serving import AppError, load_app
+from pytest_openenv_scale.targets.local import serving
+from pytest_openenv_scale.targets.local.serving import AppError, Serving, load_app
 
 MODULE = """
 class Object:
@@ -88,3 +90,11 @@ def test_a_module_that_fails_shows_only_its_own_part_of_the_traceback(
     assert "\n" not in str(caught.value)
     assert "env_e.py" in caught.value.details
     assert "appload.py" not in caught.value.details
+
+
+@pytest.mark.parametrize(("returned", "killed", "code"), [(0, [9], 137), (-15, [9], 137), (3, [], 3), (0, [], 0)])
+def test_a_killed_worker_decides_the_exit_code_whatever_hypercorn_returns(monkeypatch, returned, killed, code):
+    monkeypatch.setattr("hypercorn.run.run", lambda config: returned)
+    monkeypatch.setattr(serving, "_notice_killed_workers", lambda: killed)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert serving._run_hypercorn(Serving("app:app", "hypercorn", 2, 100, None), listener) == code

@@ -126,11 +126,13 @@ def _run_hypercorn(serving: Serving, listener: socket.socket) -> int:
     config.keep_alive_timeout = _IDLE_S
     config.startup_timeout = _IDLE_S
     killed = _notice_killed_workers()
-    return run(config) or (128 + killed[0] if killed else 0)
+    code = run(config)
+    # Where a worker was killed hypercorn returns 0, or the code of another one that it ended for that.
+    return 128 + killed[0] if killed else code
 
 
 def _notice_killed_workers() -> list[int]:
-    """Log and list the signals that workers are killed by: hypercorn then ends, says nothing and returns 0."""
+    """Log and list the signals that workers are killed by: hypercorn then ends and says nothing."""
     killed: list[int] = []
     seen: set[int] = set()
 
