@@ -197,13 +197,11 @@ def _write_files(cluster: SlurmCluster) -> None:
     key.chmod(0o400)
     host = socket.gethostname().partition(".")[0]
     lines = [
-        f"NodeName=node{number + 1} NodeAddr={address} Port={_free_port(address)} Sockets=1 CoresPerSocket={_CORES} "
+        f"NodeName=node{number + 1} NodeAddr={address} Port={_free_port()} Sockets=1 CoresPerSocket={_CORES} "
         "ThreadsPerCore=1 RealMemory=1000 State=UNKNOWN"
         for number, address in enumerate(cluster.addresses)
     ]
-    text = _CONFIGURATION.format(
-        host=host, controller_port=_free_port("127.0.0.1"), folder=folder, nodes="\n".join(lines)
-    )
+    text = _CONFIGURATION.format(host=host, controller_port=_free_port(), folder=folder, nodes="\n".join(lines))
     (folder / "slurm.conf").write_text(text)
     names = [f"{address} node{number + 1}" for number, address in enumerate(cluster.addresses)]
     (folder / "hosts").write_text("\n".join([f"127.0.0.1 localhost {host}", *names, ""]))
@@ -261,7 +259,13 @@ def _until(holds, name: str, log: Path) -> None:
         time.sleep(0.02)
 
 
-def _free_port(address: str) -> int:
-    with socket.socket() as found:
-        found.bind((address, 0))
-        return int(found.getsockname()[1])
+def _free_port() -> int:
+    """Return a port below those that the kernel gives to clients.
+
+    Slurm's daemons listen on every address, so a port is taken for them by any connection of the tests beside this one.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            return port
