@@ -71,8 +71,11 @@ def test_a_sound_server_passes_every_test(tmp_path):
 def test_a_planted_defect_fails_its_own_subject(defect, tmp_path):
     own = ("-k", QUESTIONS[defect]) if defect in QUESTIONS else ("-m", " or ".join(sorted(DEFECTS[defect])))
     run = run_suite(tmp_path, *own, "--openenv-target", target(defect), PYTHONPATH=str(TESTS))
-    assert run.subjects("missed"), run.told
-    assert run.subjects("missed") <= DEFECTS[defect], run.told
+    # Every subject that was asked, and no other was: two where the defect fails two.
+    asked = {name.partition("[")[0].removeprefix("test_") for name in run.outcomes}
+    assert run.subjects("missed") == asked, run.told
+    assert asked <= DEFECTS[defect], run.told
+    assert asked == DEFECTS[defect] or defect in QUESTIONS, run.told
 
 
 @pytest.mark.matrix
