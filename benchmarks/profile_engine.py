@@ -20,8 +20,8 @@ from harness.program import add_wait, options, positive, start
 from harness.server import NullServer
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.load.ipc import LoadOrder, Prepare, Up
-from pytest_openenv_scale.load.worker_share import Share
+from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare
+from pytest_openenv_scale.load.worker_share import WorkerShare
 
 
 def main() -> None:
@@ -55,19 +55,19 @@ def main() -> None:
 
 async def profiled(cell: Cell, url: str) -> cProfile.Profile:
     """Run a cell's only share as a load process does, and profile the time in which sessions live."""
-    order = LoadOrder(cell, 1, (url,), {}, Workload(({"wait_seconds": "$wait"},)), 60.0)
+    order = CellRequest(cell, 1, (url,), {}, Workload(({"wait_seconds": "$wait"},)), 60.0)
     loop = asyncio.get_running_loop()
 
     def tell(said: object) -> None:
-        if isinstance(said, Up):  # The parent's part: all are up, so let them step.
+        if isinstance(said, BatchReady):  # The parent's part: all are up, so let them step.
             loop.call_soon(share.release)
 
-    share = Share(Prepare(order, 0, 1), tell)
+    share = WorkerShare(Prepare(order, 0, 1), tell)
     share.prepare()
     gc.collect()
     gc.freeze()
     gc.disable()
-    share.go(time.perf_counter(), time.time())
+    share.start(time.perf_counter(), time.time())
     profile = cProfile.Profile()
     profile.enable()
     await share.run()

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_openenv_scale.load.ipc import LoadOrder
-from pytest_openenv_scale.load.runner import CellProgress, CellResult, LoadGenerator
+from pytest_openenv_scale.load.ipc import CellRequest
+from pytest_openenv_scale.load.runner import CellResult, LoadGenerator, LoadProgress
 from server_process import running_server
 
 
@@ -53,7 +53,7 @@ def workers(generator: LoadGenerator) -> list[psutil.Process]:
 
 
 async def run_beside(
-    generator: LoadGenerator, asked: LoadOrder, on_progress: Callable[[CellProgress], None] | None = None
+    generator: LoadGenerator, asked: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None
 ) -> CellResult:
     """Run a cell while the test's own loop goes on serving."""
     return await asyncio.wait_for(asyncio.to_thread(generator.run_cell, asked, on_progress), 60)

@@ -9,8 +9,8 @@ from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.load.ipc import LoadOrder, Prepare, Progress, Rows, Up
-from pytest_openenv_scale.load.worker_share import Share
+from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, ShareProgress, ShareResult
+from pytest_openenv_scale.load.worker_share import WorkerShare
 from pytest_openenv_scale.results.row import SessionRow
 from scripted_server import Peer, scripted
 
@@ -35,24 +35,26 @@ def order(
     repetition: int = 1,
     until_done: bool = False,
     http_connections: str = "session",
-) -> LoadOrder:
+) -> CellRequest:
     asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
-    return LoadOrder(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections)
+    return CellRequest(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections)
 
 
-async def play_share(asked: LoadOrder, process: int = 0, processes: int = 1) -> tuple[Rows, list[Progress]]:
+async def play_share(
+    asked: CellRequest, process: int = 0, processes: int = 1
+) -> tuple[ShareResult, list[ShareProgress]]:
     """Run one process's share of a cell here; a hold is released as soon as it is up."""
-    progress: list[Progress] = []
+    progress: list[ShareProgress] = []
 
     def hear(said: Any) -> None:
-        if isinstance(said, Up):
+        if isinstance(said, BatchReady):
             asyncio.get_running_loop().call_soon(share.release)
-        elif isinstance(said, Progress):
+        elif isinstance(said, ShareProgress):
             progress.append(said)
 
-    share = Share(Prepare(asked, process, processes), hear)
+    share = WorkerShare(Prepare(asked, process, processes), hear)
     share.prepare()
-    share.go(time.perf_counter(), time.time())
+    share.start(time.perf_counter(), time.time())
     rows = await asyncio.wait_for(share.run(), 60)
     return rows, progress
 

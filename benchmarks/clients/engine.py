@@ -17,8 +17,8 @@ from figures import resident_kib, step_over, tell
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.load.ipc import LoadOrder
-from pytest_openenv_scale.load.runner import CellProgress, CellResult, LoadGenerator
+from pytest_openenv_scale.load.ipc import CellRequest
+from pytest_openenv_scale.load.runner import CellResult, LoadGenerator, LoadProgress
 from pytest_openenv_scale.results.cell_meta import CellMeta
 from pytest_openenv_scale.results.parts import rows_to_table, write_part
 
@@ -30,10 +30,10 @@ def main() -> None:
     sessions, wait, port, arrival, steps = sys.argv[1:]
     cell = Cell("benchmark", "null-server", "null-server", "ws", float(wait), int(sessions), int(steps), arrival)
     workload = Workload(({"wait_seconds": "$wait"},))
-    order = LoadOrder(cell, 1, (f"http://127.0.0.1:{port}",), {}, workload, TIMEOUT_S)
+    order = CellRequest(cell, 1, (f"http://127.0.0.1:{port}",), {}, workload, TIMEOUT_S)
     held: list[int] = []
 
-    def on_progress(progress: CellProgress) -> None:
+    def on_progress(progress: LoadProgress) -> None:
         held.append(resident_kib(load_process()))
 
     with LoadGenerator(1) as generator:

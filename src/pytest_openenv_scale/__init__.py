@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .analysis.run import Run
-    from .checks.background import lone as single_session
+    from .checks.background import single_session as single_session
     from .checks.subject import Subject
     from .config.plan import Cell, Curve
     from .config.settings import Settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .plugin.marks import scaling, slo
     from .results.outcome import CheckOutcome, CheckResult
     from .results.outcome import CurveVerdict as Verdict
-    from .selftest.climb import self_test
+    from .selftest.search import self_test
     from .targets.common.files import deploy_file
 
 __all__ = [
@@ -64,8 +64,8 @@ _HOMES = {
     "Workload": ("config.workload", "Workload"),
     "deploy_file": ("targets.common.files", "deploy_file"),
     "scaling": ("plugin.marks", "scaling"),
-    "self_test": ("selftest.climb", "self_test"),
-    "single_session": ("checks.background", "lone"),
+    "self_test": ("selftest.search", "self_test"),
+    "single_session": ("checks.background", "single_session"),
     "slo": ("plugin.marks", "slo"),
 }
 

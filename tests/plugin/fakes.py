@@ -20,7 +20,7 @@ from tests.unit.cells import a_failure, a_row
 import pytest_openenv_scale.engine.sweep as sweep_module
 from pytest_openenv_scale import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.load import runner
 
 _targets: dict[str, FakeTarget] = {}
@@ -83,7 +83,7 @@ class FakeGenerator:
             a_row(number, step=step, waited_seconds=step) if number < capacity else a_failure(number)
             for number in range(order.cell.batch)
         ]
-        findings = (Finding("cpu", "the load process was at 99 % CPU"),) if "finding" in options else ()
+        findings = (ClientFinding("cpu", "the load process was at 99 % CPU"),) if "finding" in options else ()
         return runner.CellResult(rows, 1.0, datetime(2026, 11, 21, tzinfo=UTC), runner.ClientStats(), findings)
 
     def _take_time(self, seconds: float, batch: int, on_progress) -> None:
@@ -91,7 +91,7 @@ class FakeGenerator:
         while seconds and time.monotonic() < ends:
             time.sleep(0.02)
             if on_progress is not None:
-                on_progress(runner.CellProgress(batch, batch, 0, 0, seconds))
+                on_progress(runner.LoadProgress(batch, batch, 0, 0, seconds))
 
 
 def _schema(url: str, headers: object) -> dict[str, object]:

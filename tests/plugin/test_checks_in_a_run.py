@@ -10,13 +10,13 @@ from tests.plugin.conftest import ROOT
 from server_process import running_server
 
 CHECKS = """
-from pytest_openenv_scale.checks.background import lone
+from pytest_openenv_scale.checks.background import single_session
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 
 def outcome(name, **more):
     async def check(subject):
-        alone = await subject.learn(lone)
+        alone = await subject.learn(single_session)
         return CheckResult(
             CheckOutcome(name), f"it is {name}", figures={"step_s": alone.step_s, "most": subject.most}, **more
         )
@@ -82,9 +82,9 @@ def test_the_terminal_shows_every_check_under_its_server(asked):
 
 
 def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inner, asked):
-    from pytest_openenv_scale.results.outcome import Said, Transcript
+    from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
-    heard = repr((Transcript("the session that saw it", (Said(0.5, "server", '{"type":"error"}'),)),))
+    heard = repr((Transcript("the session that saw it", (TranscriptLine(0.5, "server", '{"type":"error"}'),)),))
     result = asked(
         f"outcome('missed', remedy='write less', details=('more of it',), transcripts={heard})".replace(
             "Transcript(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Transcript("

@@ -31,7 +31,7 @@ from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.docker.engine import Engine
 from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 from pytest_openenv_scale.targets.envoy.config import Backend, EnvoySettings, render
-from pytest_openenv_scale.targets.envoy.fleet import find_envoy
+from pytest_openenv_scale.targets.envoy.pool import find_envoy
 from server_process import running_server
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_guard")]
@@ -311,7 +311,7 @@ app = Starlette(routes=[WebSocketRoute("/ws", play)])
 
 
 def test_a_replica_without_a_health_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.envoy.fleet._START_S", 8.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.envoy.pool._START_S", 8.0)
     (tmp_path / "apps.py").write_text(NO_HEALTH)
     with pytest.raises(TargetError) as caught, serve("envoy:replicas=1,app=apps:app", tmp_path):
         pytest.fail("the target started")

@@ -15,8 +15,8 @@ import pytest
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
-from pytest_openenv_scale.selftest.climb import measure, self_test
-from pytest_openenv_scale.selftest.figures import Asked
+from pytest_openenv_scale.selftest.figures import SelfTestRequest
+from pytest_openenv_scale.selftest.search import measure, self_test
 
 pytestmark = pytest.mark.alone
 
@@ -73,7 +73,7 @@ def nothing_left() -> Iterator[None]:
 @pytest.mark.parametrize("arrival", ["hold", "burst"])
 def test_latency_planted_in_the_client_is_shown_as_invented(planted, mode, arrival, nothing_left):
     with LoadGenerator(1) as plain, LoadGenerator(1) as slower:
-        asked = {plain: Asked(wait_s=0.05), slower: Asked(wait_s=0.05, workload=planted)}
+        asked = {plain: SelfTestRequest(wait_s=0.05), slower: SelfTestRequest(wait_s=0.05, workload=planted)}
         # The first sessions of a process pay for what it never did before.
         for generator in asked:
             measure(generator, asked[generator], mode, arrival, 4)
@@ -86,7 +86,7 @@ def test_latency_planted_in_the_client_is_shown_as_invented(planted, mode, arriv
 
 
 def test_a_client_with_planted_latency_resolves_nothing(planted, nothing_left):
-    found = self_test(Asked(max_batch=8, wait_s=0.05, workload=planted))
+    found = self_test(SelfTestRequest(max_batch=8, wait_s=0.05, workload=planted))
     for ladder in found.ladders:
         assert (ladder.resolved_batch, ladder.end) == (None, "unresolved")
         assert all(rung.failed == 0 and not rung.resolved for rung in ladder.rungs)
@@ -94,7 +94,7 @@ def test_a_client_with_planted_latency_resolves_nothing(planted, nothing_left):
 
 def test_a_workload_that_cannot_be_imported_is_an_error(nothing_left):
     with pytest.raises(LoadError, match="no_such_module does not import"):
-        self_test(Asked(max_batch=8, workload=Workload(function="no_such_module:act")))
+        self_test(SelfTestRequest(max_batch=8, workload=Workload(function="no_such_module:act")))
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

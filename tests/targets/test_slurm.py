@@ -22,7 +22,7 @@ from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
 from pytest_openenv_scale.reporting import sweep_lines
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.envoy.fleet import find_envoy
+from pytest_openenv_scale.targets.envoy.pool import find_envoy
 from pytest_run import command, environ, run_pytest, write_test
 from slurm_cluster import SlurmCluster, slurm_or_skip
 

@@ -24,7 +24,7 @@ from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from pytest_openenv_scale.targets.local.launch import command
-from pytest_openenv_scale.targets.local.serving import Serving, bind, workers_up
+from pytest_openenv_scale.targets.local.serving import ServeSettings, bind, workers_up
 
 APPS = """
 import json
@@ -200,7 +200,7 @@ def launching(root: Path, app: str, name: str, listener: socket.socket) -> Gener
     """Yield a server that is not started yet and is stopped in the end."""
     environ = {**os.environ, "PYTHONPATH": str(root)}
     fd = listener.fileno()
-    serving = Serving(app, name)  # type: ignore[arg-type]
+    serving = ServeSettings(app, name)  # type: ignore[arg-type]
     process = ServerProcess(command(serving, fd), env=environ, cwd=root, pass_fds=[fd])
     try:
         yield process

@@ -10,7 +10,7 @@ from cells import NOON, a_cell, a_curve, a_summary, an_slo, stats
 from report_samples import a_manifest, a_sweep, measured
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 TEST = "test_scale.py::test_it"
@@ -40,7 +40,7 @@ def a_judged_sweep(
     cell = replace(a_cell(mode=mode, wait=wait, arrival=arrival, target=target), test=test, infrastructure=label)
     curve = replace(a_curve(*(planned or batches)), **{f: getattr(cell, f) for f in ("test", "target")})
     curve = replace(curve, infrastructure=label, mode=mode, wait=wait, arrival=arrival)
-    finding = Finding("cpu", "the load process was at 99 % CPU")
+    finding = ClientFinding("cpu", "the load process was at 99 % CPU")
     summaries = [
         a_summary(
             batch,

@@ -8,7 +8,7 @@ from pathlib import Path
 from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
 
 from pytest_openenv_scale.analysis.study import Study, join
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 
@@ -23,7 +23,7 @@ def in_doubt() -> Study:
     second = sample("local-uvicorn", {8: (1.0, 0.01), 32: (1.0, 0.03), 128: (1.0, 0.08)}, target="local,server=uvicorn")
     run = a_run_of(first, second)
     sure, view = run.sweeps
-    finding = Finding("cpu", "a load process did not keep up")
+    finding = ClientFinding("cpu", "a load process did not keep up")
     summaries = [replace(cell, findings=(finding,)) if cell.batch == 128 else cell for cell in view.summaries]
     return join([replace(run, sweeps=(sure, view_sweep(view.record, summaries)))])
 

@@ -14,8 +14,8 @@ from pytest_openenv_scale.results.outcome import (
     CheckRecord,
     CheckResult,
     Outcome,
-    Said,
     Transcript,
+    TranscriptLine,
     overall_with_checks,
     read_checks,
     write_check,
@@ -32,7 +32,7 @@ def record(outcome: str = "met", test: str = "suite/test_isolation.py::test_isol
         details=("one", "two"),
         figures={"sessions": 16, "took_s": 0.5, "hosts": None, "seen_by": "step_count"},
         series={"p50_s": (0.1, None, 0.2)},
-        transcripts=(Transcript("a session", (Said(0.1, "client", "{}"),)),),
+        transcripts=(Transcript("a session", (TranscriptLine(0.1, "client", "{}"),)),),
     )
     given = {"test": test, "target": "local", "infrastructure": "here", "subject": "isolation", "result": result}
     return CheckRecord(**{**given, "started_at": STARTED, "took_s": 1.5, "rerun": "pytest x", **changes})
@@ -98,5 +98,7 @@ def test_the_outcome_of_a_run_counts_checks_that_were_not_skipped(sweeps, checks
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_words_of_a_server_can_be_kept(headline, said):
-    result = CheckResult(CheckOutcome.MISSED, headline, transcripts=(Transcript("t", (Said(0.0, "server", said),)),))
+    result = CheckResult(
+        CheckOutcome.MISSED, headline, transcripts=(Transcript("t", (TranscriptLine(0.0, "server", said),)),)
+    )
     assert CheckResult.from_json(json.loads(json.dumps(result.to_json()))) == result

@@ -9,8 +9,8 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks import subject as subject_module
-from pytest_openenv_scale.checks.background import pace
-from pytest_openenv_scale.checks.capacity_probe import fill
+from pytest_openenv_scale.checks.background import step_in_background
+from pytest_openenv_scale.checks.capacity_probe import open_each
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load.soak import soak
 from scripted_server import Peer, observation, scripted
@@ -45,15 +45,15 @@ def one_after_another(*, done: bool = False) -> Callable[[Peer], Awaitable[None]
 
 
 def slow(url: str) -> Subject:
-    return subject(url, timeout_s=20.0, most=10, soak_s=1.0, slowest_lone_s=STEP_S)
+    return subject(url, timeout_s=20.0, most=10, soak_s=1.0, slowest_single_s=STEP_S)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["steps", "steps and resets"])
 async def test_sessions_that_are_served_in_turn_are_waited_for(done: bool) -> None:
     async with scripted(one_after_another(done=done)) as server, slow(server.url).client() as client:
         asked = slow(server.url)
-        held = await fill(client, asked, [{}] * 6)
-        found = await pace(asked, held, 0.0)
+        held = await open_each(client, asked, [{}] * 6)
+        found = await step_in_background(asked, held, 0.0)
     assert found.stopped == ()
     assert found.steps == 18
     assert not any(session.silent for session in held)

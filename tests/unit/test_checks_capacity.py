@@ -9,7 +9,7 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks import capacity_probe
-from pytest_openenv_scale.checks.background import Pace
+from pytest_openenv_scale.checks.background import BackgroundLoad
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.checks.under_load import full_server
 from pytest_openenv_scale.checks.under_load import limit as under_load_limit
@@ -160,7 +160,7 @@ async def test_a_limit_beyond_what_this_machine_can_open_is_skipped_with_what_to
     async def none_more(client, asked, most, inside=()):
         return list(inside), []
 
-    monkeypatch.setattr(capacity_probe, "crowd", none_more)
+    monkeypatch.setattr(capacity_probe, "fill_server", none_more)
     result = await ask(under_load_limit.refusal, House(100))
     assert result.outcome is SKIPPED
     assert result.headline == (
@@ -175,7 +175,7 @@ async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(c
     server = House(2)
     async with scripted(server) as running:
         asked = subject(running.url, timeout_s=0.3)
-        await asked.learn(capacity_probe.seats)
+        await asked.learn(capacity_probe.find_slots)
         server.inside = 2
         result = await check(asked)
     assert result.outcome is MISSED
@@ -190,7 +190,7 @@ async def test_slots_that_are_taken_at_the_start_are_told(check):
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.seats)
+        await asked.learn(capacity_probe.find_slots)
         server.inside = 1
         result = await check(asked)
     assert result.outcome is MET, result
@@ -205,7 +205,7 @@ async def test_slots_that_come_back_a_little_late_are_waited_for(check):
     server = House(1)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.seats)
+        await asked.learn(capacity_probe.find_slots)
         server.inside = 1
         asyncio.get_running_loop().call_later(0.2, setattr, server, "inside", 0)
         assert (await check(asked)).outcome is MET
@@ -234,11 +234,11 @@ async def test_sessions_that_stand_still_while_others_knock_are_missed():
 
 
 async def test_sessions_that_become_much_slower_while_others_knock_are_missed():
-    before, during = Pace(9, 0.01, 0.02, (), ()), Pace(9, 0.31, 0.4, (), ())
+    before, during = BackgroundLoad(9, 0.01, 0.02, (), ()), BackgroundLoad(9, 0.31, 0.4, (), ())
     async with subject("http://127.0.0.1:9").client() as client:
-        knockers = under_load_limit._Knockers(client, subject("http://127.0.0.1:9"))
+        knockers = under_load_limit._OpenAttempts(client, subject("http://127.0.0.1:9"))
         missed = under_load_limit._judge_others(2, before, during, before, knockers)
-        forgiven = under_load_limit._judge_others(2, before, Pace(9, 0.29, 0.4, (), ()), before, knockers)
+        forgiven = under_load_limit._judge_others(2, before, BackgroundLoad(9, 0.29, 0.4, (), ()), before, knockers)
     assert missed.outcome is MISSED
     assert missed.headline == ("a step took 10 ms before and 310 ms while others knocked in vain (2 sessions inside)")
     assert forgiven.outcome is MET
@@ -296,7 +296,7 @@ async def test_a_worker_with_room_left_is_found_though_another_turns_many_away()
             await super().__call__(peer)
 
     async with scripted(Uneven(4)) as running:
-        assert (await capacity_probe.seats(subject(running.url))).held == 4
+        assert (await capacity_probe.find_slots(subject(running.url))).open == 4
 
 
 async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
@@ -311,8 +311,8 @@ async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
             await super().__call__(peer)
 
     async with scripted(Queue(100)) as running:
-        found = await capacity_probe.seats(subject(running.url, timeout_s=0.4, most=8))
-    assert found.held == 8
+        found = await capacity_probe.find_slots(subject(running.url, timeout_s=0.4, most=8))
+    assert found.open == 8
 
 
 def test_ordinals_are_english():
@@ -322,6 +322,6 @@ def test_ordinals_are_english():
 
 
 def test_every_way_to_leave_has_a_figure_of_its_own():
-    ways = [full_server.closing(), *full_server.dropping(0.1)]
+    ways = [full_server.clean_close(), *full_server.dropped_connections(0.1)]
     assert len({way.figure for way in ways}) == len(ways) == 5
     assert full_server.ONE.endswith("(max_concurrent_envs=1)")

@@ -10,7 +10,7 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks import capacity_probe, resources
-from pytest_openenv_scale.checks.background import Pace, lone
+from pytest_openenv_scale.checks.background import BackgroundLoad, single_session
 from pytest_openenv_scale.checks.resources import Usage
 from pytest_openenv_scale.checks.session import RawSession
 from pytest_openenv_scale.checks.under_load import churn, leaks
@@ -128,8 +128,8 @@ async def test_slots_that_ordinary_sessions_keep_are_missed_by_the_short_ones():
 async def test_the_time_that_slots_really_had_is_told():
     async with scripted(House(4, keeps=lambda number, politely: not politely)) as running:
         asked = subject(running.url)
-        await asked.learn(lone)
-        asked.slowest_lone_s = 0.2
+        await asked.learn(single_session)
+        asked.slowest_single_s = 0.2
         result = await churn.dropped(asked)
     assert result.outcome is MISSED
     assert "4 of 4 slots not given back within 1 s" in result.headline
@@ -139,7 +139,7 @@ async def test_a_session_waits_for_its_slot_as_long_as_those_before_it_may_take_
     server = House(1)
     async with scripted(server) as running:
         asked = subject(running.url)
-        asked.slowest_lone_s = 0.5
+        asked.slowest_single_s = 0.5
         server.inside = 1
         asyncio.get_running_loop().call_later(0.6, setattr, server, "inside", 0)
         rounds = churn._Short(asked, 1, 0.0)
@@ -201,7 +201,7 @@ async def test_slots_lost_before_the_short_ones_count_too():
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.seats)
+        await asked.learn(capacity_probe.find_slots)
         server.inside = 1
         result = await churn.short(asked)
     assert result.outcome is MISSED
@@ -213,7 +213,7 @@ async def test_a_server_with_no_slot_left_is_missed_by_what_it_held_before(check
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.seats)
+        await asked.learn(capacity_probe.find_slots)
         server.inside = 4
         result = await check(asked)
     assert result.outcome is MISSED
@@ -258,7 +258,7 @@ async def test_a_lone_session_that_became_slower_is_missed(monkeypatch):
 
 def while_mute(monkeypatch, does, afterwards=lambda: None):
     """Do something to the server as soon as clients are mute, and something else when the others were watched."""
-    original = churn.pace
+    original = churn.step_in_background
 
     async def pace(asked, sessions, for_s):
         mute = for_s != churn._BEFORE_S
@@ -269,7 +269,7 @@ def while_mute(monkeypatch, does, afterwards=lambda: None):
             afterwards()
         return found
 
-    monkeypatch.setattr(churn, "pace", pace)
+    monkeypatch.setattr(churn, "step_in_background", pace)
 
 
 @pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
@@ -303,7 +303,7 @@ async def test_a_server_that_answers_no_step_afterwards_is_missed(monkeypatch):
 
 def calm_is_disturbed(monkeypatch, server, stands):
     """Let steps stand as told before anybody is mute."""
-    original, sound = churn.pace, server.stands
+    original, sound = churn.step_in_background, server.stands
 
     async def pace(asked, sessions, for_s):
         server.stands = stands if for_s == churn._BEFORE_S else sound
@@ -311,7 +311,7 @@ def calm_is_disturbed(monkeypatch, server, stands):
         server.stands = sound
         return found
 
-    monkeypatch.setattr(churn, "pace", pace)
+    monkeypatch.setattr(churn, "step_in_background", pace)
 
 
 @pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
@@ -340,7 +340,7 @@ def test_as_many_steps_are_sent_as_the_server_does_meanwhile_and_one_each_at_lea
     monkeypatch.setattr(churn, "_WORK_S", 3.0)
 
     def steps(step_s, clients):
-        return churn._steps(leaks.Before(16, None, step_s), Pace(0, None, None, (), ()), clients)
+        return churn._steps(leaks.ServerBefore(16, None, step_s), BackgroundLoad(0, None, None, (), ()), clients)
 
     assert [steps(step_s, 4) for step_s in (0.0, 1e-3, 0.1, 0.5, 2.0, 60.0)] == [2500, 750, 7, 1, 1, 1]
     assert steps(2.0, 12) == 1
@@ -398,12 +398,12 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
     house = Pooled(8, stands=stands)
     async with scripted(house) as server:
         asked = subject(server.url, endpoint={"sampler": house.sample})
-        await asked.learn(capacity_probe.seats)
+        await asked.learn(capacity_probe.find_slots)
         most = 0
         opened = len(server.peers)
         start = await leaks.before(asked)
         opened = len(server.peers) - opened
-    assert isinstance(start, leaks.Before)
+    assert isinstance(start, leaks.ServerBefore)
     assert start.sample is not None
     # The sessions on their own, which come last, have four steps at once at most.
     assert start.sample.threads >= 2 + 8

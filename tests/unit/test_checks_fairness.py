@@ -12,7 +12,7 @@ from defects.running import in_process
 from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.under_load import fairness
-from pytest_openenv_scale.checks.under_load.fairness import Player, Round
+from pytest_openenv_scale.checks.under_load.fairness import FairnessRound, Player
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import CAPACITY, Peer, error, observation, scripted
 
@@ -73,7 +73,7 @@ async def test_slots_that_are_gone_leave_nobody_to_compare(monkeypatch: pytest.M
             peer.say(observation())
         await peer.part()
 
-    monkeypatch.setattr("pytest_openenv_scale.checks.capacity_probe.fill.__kwdefaults__", {"within_s": 1.0})
+    monkeypatch.setattr("pytest_openenv_scale.checks.capacity_probe.open_each.__kwdefaults__", {"within_s": 1.0})
     async with scripted(script) as server:
         result = await fairness.shares(subject(server.url, most=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
@@ -93,7 +93,7 @@ def player(number: int, every_s: float, *, worker: object = None, stalled_s: flo
     return Player(RawSession(number, 0.0, 1.0), worker, sent, answered)
 
 
-def played(*players: Player) -> Round:
+def played(*players: Player) -> FairnessRound:
     return fairness.read_round(players, 0.0, 10.0)
 
 
@@ -101,7 +101,7 @@ def many(every_s: float, count: int, **changes: Any) -> list[Player]:
     return [player(number, every_s, **changes) for number in range(count)]
 
 
-def judged(found: Round, *, one_worker: bool = False) -> CheckResult:
+def judged(found: FairnessRound, *, one_worker: bool = False) -> CheckResult:
     return fairness.judge([found] * fairness.ROUNDS, one_worker=one_worker)
 
 

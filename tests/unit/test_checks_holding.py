@@ -11,7 +11,7 @@ import pytest
 from checking_subjects import served, subject
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
-from pytest_openenv_scale.checks.preflight.hold import Failure, Held, Return, hold
+from pytest_openenv_scale.checks.preflight.hold import HoldResult, OpenFailure, SlotsReturned, hold
 from pytest_openenv_scale.checks.preflight.judge import fits, second_session, slots_back
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -26,7 +26,7 @@ FULL = Answer(
     "error", {"max_sessions": 4, "active_sessions": 4}, "CAPACITY_REACHED", "Server at capacity: 4/4 sessions"
 )
 
-ALL_IN = Held(
+ALL_IN = HoldResult(
     asked=4,
     held=4,
     untried=0,
@@ -41,15 +41,15 @@ ALL_IN = Held(
     reset_s=(0.001,) * 4,
     step_s=(0.001,) * 4,
     pids=None,
-    closed=Return(4, 4, 0.01),
+    closed=SlotsReturned(4, 4, 0.01),
     dropped=None,
     shown=None,
 )
 
 
-def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", **changes) -> Held:
+def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", **changes) -> HoldResult:
     """So many sessions held of those that were asked for; the others got this answer."""
-    failures = (Failure(phase, answer),) * (asked - held)
+    failures = (OpenFailure(phase, answer),) * (asked - held)
     limit = answer.data.get("max_sessions")
     base = replace(ALL_IN, asked=asked, held=held, failures=failures, beyond=None, limit=limit, step_s=(0.001,) * held)
     return replace(base, **changes)
@@ -94,7 +94,7 @@ async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_se
 async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
     async with served("leaked_slots", 4) as url:
         found = await hold(subject(url), 4)
-    assert (found.closed, found.dropped.back) == (Return(3, 3, found.closed.took_s), 0)
+    assert (found.closed, found.dropped.back) == (SlotsReturned(3, 3, found.closed.took_s), 0)
     result = slots_back(found)
     assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
     assert "no slot came back" in result.headline
@@ -176,7 +176,7 @@ def one_after_another(slow: str):
 @pytest.mark.parametrize("slow", ["reset", "step"])
 async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
     async with scripted(one_after_another(slow)) as server:
-        asked = subject(server.url, timeout_s=20.0, slowest_lone_s=0.05)
+        asked = subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
         found = await hold(asked, 24)
     assert max(found.reset_s + found.step_s) > asked.patience_s
     assert (found.held, found.failures, len(found.step_s), found.closed.back) == (24, (), 24, 24)
@@ -215,7 +215,11 @@ def test_what_fits_is_told_with_its_latencies():
         (refused(4, 6, Answer("lost", code="ECONNREFUSED"), "connect"), "connections were refused", "its log"),
         (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "could not be made", "the server's log"),
         (refused(4, 6, Answer("closed", code="1000")), "2 sessions failed with no limit named: 2 closed early", "log"),
-        (replace(ALL_IN, step_s=(0.1,) * 3, failures=(Failure("step", Answer("silence")),)), "3 of 4", "more workers"),
+        (
+            replace(ALL_IN, step_s=(0.1,) * 3, failures=(OpenFailure("step", Answer("silence")),)),
+            "3 of 4",
+            "more workers",
+        ),
     ],
 )
 def test_the_limit_that_refused_is_named_with_what_to_change(found, text, remedy):
@@ -240,7 +244,7 @@ def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit(
 
 @pytest.mark.parametrize("cut_short", [False, True])
 def test_a_longer_timeout_is_advised_only_where_one_would_have_waited_longer(cut_short):
-    steps = replace(ALL_IN, step_s=(0.1,) * 3, failures=(Failure("step", SILENT),), cut_short=cut_short)
+    steps = replace(ALL_IN, step_s=(0.1,) * 3, failures=(OpenFailure("step", SILENT),), cut_short=cut_short)
     result = fits(steps, SERVER)
     assert "more workers or cores" in result.remedy
     assert ("timeout" in result.remedy) is cut_short
@@ -289,7 +293,7 @@ def test_slots_without_a_session_are_no_question():
         (replace(ALL_IN, limit=4, full=True), "4 sessions closed and as many new ones in after 10 ms"),
         (refused(4, 6, Answer("silence")), "4 sessions closed and as many new ones in after 10 ms"),
         (
-            replace(ALL_IN, limit=4, full=True, dropped=Return(1, 1, 0.002)),
+            replace(ALL_IN, limit=4, full=True, dropped=SlotsReturned(1, 1, 0.002)),
             "4 sessions closed and as many new ones in after 10 ms; one dropped without goodbye made room after 2.0 ms",
         ),
     ],

@@ -15,7 +15,7 @@ from checking_subjects import served, subject
 from pytest_openenv_scale.checks.isolation import concurrent as isolation_module
 from pytest_openenv_scale.checks.isolation import reference as alone_module
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
-from pytest_openenv_scale.checks.isolation.reference import alone
+from pytest_openenv_scale.checks.isolation.reference import learn_reference
 from pytest_openenv_scale.checks.isolation.sequential import reset_twice, sequential
 from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.subject import Subject
@@ -235,7 +235,7 @@ async def test_what_differs_alone_too_once_one_looks_longer_is_left_out() -> Non
 
     async with serving(Rare) as url:
         asked = asked_of(url)
-        await asked.learn(alone)
+        await asked.learn(learn_reference)
         Rare.late = 1
         result = await interleaved(asked)
     assert result.outcome is MET, result
@@ -446,7 +446,7 @@ async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
     async with serving(Strict) as url:
         asked = asked_of(url)
         result = await interleaved(asked)
-        known = await asked.learn(alone)
+        known = await asked.learn(learn_reference)
     assert result.outcome is MET, result
     assert known is not None
     assert known.texts == ()
@@ -488,7 +488,7 @@ async def test_a_server_that_falls_silent_alone_is_asked_no_more(at: int, heard_
 
     async with scripted(script) as server:
         asked = asked_of(server.url, timeout_s=0.3)
-        assert await asked.learn(alone) is None
+        assert await asked.learn(learn_reference) is None
     assert len(heard) == 2, "the lone session, and one more"
     assert heard[-1][-1] == heard_last
 

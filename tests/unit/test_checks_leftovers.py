@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_openenv_scale.checks.isolation.observations import Identities
-from pytest_openenv_scale.checks.isolation.reference import Alone, Leftovers
+from pytest_openenv_scale.checks.isolation.reference import Leftovers, SingleReference
 
-KNOWN = Alone(
+KNOWN = SingleReference(
     identities=Identities(),
     plays=(),
     expected=tuple({"observation.steps": step} for step in range(7)),

@@ -9,11 +9,11 @@ from defects.running import in_thread
 from pytest_openenv_scale.checks.preflight import questions as preflight_questions
 from pytest_openenv_scale.checks.preflight.questions import (
     DEFAULT_LIMIT_BYTES,
-    Finding,
+    Answered,
     Question,
     ask,
     largest_reply,
-    played,
+    play_session,
     questions,
     verdict,
 )
@@ -31,7 +31,7 @@ MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
 async def test_the_largest_reply_is_found():
     async with served() as url:
         asked = subject(url, workload=Workload(({"text": "x" * 5000},)))
-        found = await asked.learn(played)
+        found = await asked.learn(play_session)
         result = await largest_reply(asked)
     assert 5000 < found.largest_bytes < 5300
     assert (result.outcome, found.largest[:5]) == (MET, "step ")
@@ -50,10 +50,10 @@ async def test_a_reply_above_1_mib_is_a_note_that_says_whose_limit_it_is():
 # All questions together
 
 
-def asked(**results: CheckResult) -> list[Finding]:
+def asked(**results: CheckResult) -> list[Answered]:
     """Findings of the questions of four sessions: met, unless given."""
     met = CheckResult(MET, "fine")
-    return [Finding(question, results.get(question.name, met), 0.1) for question in questions(4)]
+    return [Answered(question, results.get(question.name, met), 0.1) for question in questions(4)]
 
 
 def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None) -> CheckResult:

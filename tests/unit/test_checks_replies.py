@@ -8,7 +8,7 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks.preflight import questions
-from pytest_openenv_scale.checks.preflight.questions import largest_reply, played
+from pytest_openenv_scale.checks.preflight.questions import largest_reply, play_session
 from scripted_server import observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -39,7 +39,7 @@ def answering(*, steps: int, state_s: float | None, step_s: float = 0.0):
 async def test_only_answers_that_came_are_counted():
     async with scripted(answering(steps=1, state_s=None)) as server:
         asked = subject(server.url, timeout_s=0.3)
-        found, result = await asked.learn(played), await largest_reply(asked)
+        found, result = await asked.learn(play_session), await largest_reply(asked)
     assert (found.replies, len(found.steps)) == (2, 1)
     assert result.headline.startswith("largest of 2 replies: ")
     assert result.figures["replies"] == 2
@@ -47,7 +47,7 @@ async def test_only_answers_that_came_are_counted():
 
 async def test_an_answered_state_is_a_reply():
     async with scripted(answering(steps=3, state_s=0.0)) as server:
-        assert (await played(subject(server.url))).replies == 5
+        assert (await play_session(subject(server.url))).replies == 5
 
 
 async def test_a_connection_that_ends_is_no_reply():
@@ -57,19 +57,19 @@ async def test_a_connection_that_ends_is_no_reply():
         await peer.part()
 
     async with scripted(script) as server:
-        found = await played(subject(server.url))
+        found = await play_session(subject(server.url))
     assert (found.replies, found.largest_bytes) == (0, 0)
 
 
 async def test_waiting_for_a_state_takes_no_time_from_the_steps(monkeypatch):
     monkeypatch.setattr(questions, "_PLAY_S", 0.5)
     async with scripted(answering(steps=3, state_s=None)) as server:
-        found = await played(subject(server.url, timeout_s=0.7))
+        found = await play_session(subject(server.url, timeout_s=0.7))
     assert len(found.steps) == 3
 
 
 async def test_the_slowest_answer_tells_later_checks_how_patient_to_be():
     async with scripted(answering(steps=2, state_s=0.0, step_s=0.1)) as server:
         asked = subject(server.url)
-        await played(asked)
-    assert asked.slowest_lone_s >= 0.1
+        await play_session(asked)
+    assert asked.slowest_single_s >= 0.1

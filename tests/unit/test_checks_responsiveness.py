@@ -12,11 +12,11 @@ import pytest
 
 from checking_subjects import subject
 from defects.running import in_thread
-from pytest_openenv_scale.checks.capacity_probe import Seats, seats
+from pytest_openenv_scale.checks.capacity_probe import Slots, find_slots
 from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load import responsiveness
-from pytest_openenv_scale.checks.under_load.responsiveness import Round, Stepping, ask_health, asking
+from pytest_openenv_scale.checks.under_load.responsiveness import Stepping, StepRound, ask_health, asking
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import Peer, accepted, error, observation, refused_port, scripted
@@ -91,7 +91,7 @@ async def test_a_server_without_http_is_judged_by_its_steps_alone() -> None:
 async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
     async with scripted(only_sessions) as server:
         asked = subject(server.url, wait_s=None, most=3, workload=Workload(({"fail": True},)))
-        asked._known = {seats: Seats(3)}
+        asked._known = {find_slots: Slots(3)}
         result = await responsiveness.parallel(asked)
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "EXECUTION_ERROR (busy)" in result.headline
@@ -100,10 +100,10 @@ async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
 # Judging what was measured
 
 
-def asked(check: Any, *rounds: Round, waited: bool = False, idle_s: float | None = 0.002) -> CheckResult:
+def asked(check: Any, *rounds: StepRound, waited: bool = False, idle_s: float | None = 0.002) -> CheckResult:
     known = subject("http://127.0.0.1:9")
     sessions = len(rounds[0].together_s)
-    known._known = {seats: Seats(sessions), responsiveness.stepping: Stepping(rounds, sessions, waited, idle_s)}
+    known._known = {find_slots: Slots(sessions), responsiveness.stepping: Stepping(rounds, sessions, waited, idle_s)}
     return asyncio.run(check(known))
 
 
@@ -113,7 +113,7 @@ def stairs(step_s: float, count: int) -> tuple[float, ...]:
 
 def test_threads_that_share_the_interpreter_are_no_blocking() -> None:
     # As measured: eight steps of 50 ms of Python in threads, /health in between.
-    found = Round(0.073, (0.42, 0.41, 0.41, 0.40, 0.41, 0.32, 0.41, 0.41), 0.012, 0.285)
+    found = StepRound(0.073, (0.42, 0.41, 0.41, 0.40, 0.41, 0.32, 0.41, 0.41), 0.012, 0.285)
     assert asked(responsiveness.health, found).outcome is CheckOutcome.MET
     result = asked(responsiveness.parallel, found)
     assert result.outcome is CheckOutcome.MET
@@ -121,13 +121,13 @@ def test_threads_that_share_the_interpreter_are_no_blocking() -> None:
 
 
 def test_computing_on_the_event_loop_is_blocking() -> None:
-    found = Round(0.055, stairs(0.055, 8), 0.056, 0.44)
+    found = StepRound(0.055, stairs(0.055, 8), 0.056, 0.44)
     assert asked(responsiveness.health, found).outcome is CheckOutcome.MISSED
     assert "block the event loop" in asked(responsiveness.parallel, found).headline
 
 
 def test_steps_that_wait_for_one_lock_are_missed_as_such() -> None:
-    found = Round(0.3, stairs(0.3, 8), 0.003, 0.006)
+    found = StepRound(0.3, stairs(0.3, 8), 0.003, 0.006)
     assert asked(responsiveness.health, found).outcome is CheckOutcome.MET
     result = asked(responsiveness.parallel, found)
     assert result.outcome is CheckOutcome.MISSED
@@ -136,14 +136,14 @@ def test_steps_that_wait_for_one_lock_are_missed_as_such() -> None:
 
 
 def test_a_blocked_worker_shows_where_the_lone_step_is_on_another_than_http() -> None:
-    found = Round(0.3, (0.3, 0.6, 0.3, 0.6, 0.9, 1.2, 0.9, 1.5), 0.005, 0.9)
+    found = StepRound(0.3, (0.3, 0.6, 0.3, 0.6, 0.9, 1.2, 0.9, 1.5), 0.005, 0.9)
     assert asked(responsiveness.health, found, waited=True).outcome is CheckOutcome.MISSED
     assert asked(responsiveness.parallel, found, waited=True).outcome is CheckOutcome.MISSED
 
 
 @pytest.mark.parametrize("check", [responsiveness.health, responsiveness.parallel])
 def test_short_steps_hold_nobody_up(check: Any) -> None:
-    result = asked(check, Round(0.002, stairs(0.002, 8), 0.004, 0.015))
+    result = asked(check, StepRound(0.002, stairs(0.002, 8), 0.004, 0.015))
     assert (result.outcome, result.headline) == (
         CheckOutcome.MET,
         "a step takes 2.0 ms: too short to hold others up noticeably",
@@ -152,21 +152,21 @@ def test_short_steps_hold_nobody_up(check: Any) -> None:
 
 
 def test_one_late_answer_in_one_round_is_no_evidence() -> None:
-    late, good = Round(0.3, (0.31,) * 8, 0.4, 0.02), Round(0.3, (0.31,) * 8, 0.01, 0.02)
+    late, good = StepRound(0.3, (0.31,) * 8, 0.4, 0.02), StepRound(0.3, (0.31,) * 8, 0.01, 0.02)
     assert asked(responsiveness.health, late, good, waited=True).outcome is CheckOutcome.MET
     assert asked(responsiveness.health, late, late, late, waited=True).outcome is CheckOutcome.MISSED
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_serial_steps_show_with_two_sessions_already(count: int) -> None:
-    assert Round(0.3, stairs(0.3, count), None, None).stairs
-    assert not Round(0.3, (0.32,) * count, None, None).serial
+    assert StepRound(0.3, stairs(0.3, count), None, None).stairs
+    assert not StepRound(0.3, (0.32,) * count, None, None).serial
 
 
 @pytest.mark.parametrize("workers", [(1, 7), (1, 1, 1, 5), (2, 6), (2, 3, 3, 8), (1, 4, 4, 7)])
 def test_sessions_spread_unevenly_over_workers_are_no_stairs(workers: tuple[int, ...]) -> None:
     # Each worker's sessions share its core and end together, after as many times the lone step.
-    found = Round(0.3, tuple(0.3 * count for count in workers for _ in range(count)), None, None)
+    found = StepRound(0.3, tuple(0.3 * count for count in workers for _ in range(count)), None, None)
     assert found.serial
     assert not found.stairs
 
@@ -174,7 +174,7 @@ def test_sessions_spread_unevenly_over_workers_are_no_stairs(workers: tuple[int,
 @pytest.mark.parametrize("workers", [(8,), (3, 5), (1, 7), (1, 1, 1, 5), (2, 3, 3, 8)])
 def test_steps_in_a_row_on_each_worker_are_stairs(workers: tuple[int, ...]) -> None:
     steps = tuple(step_s for count in workers for step_s in stairs(0.3, count))
-    assert Round(0.3, steps, None, None).stairs
+    assert StepRound(0.3, steps, None, None).stairs
 
 
 # The probe

@@ -208,14 +208,14 @@ async def test_a_session_that_fell_silent_is_left_without_a_word():
 @pytest.mark.parametrize(("slowest", "patience"), [(0.0, 15.0), (4.0, 20.0), (60.0, 120.0)])
 def test_checks_are_more_patient_with_servers_that_are_slow_alone(slowest, patience):
     asked = subject("http://127.0.0.1:1", timeout_s=120.0)
-    asked.slowest_lone_s = slowest
+    asked.slowest_single_s = slowest
     assert asked.patience_s == patience
 
 
 @pytest.mark.parametrize(("sessions", "patience"), [(1, 17.0), (10, 35.0), (100, 120.0)])
 def test_sessions_that_ask_at_once_may_be_answered_in_turn(sessions, patience):
     asked = subject("http://127.0.0.1:1", timeout_s=120.0)
-    asked.slowest_lone_s = 2.0
+    asked.slowest_single_s = 2.0
     assert asked.patience_among(sessions) == patience
 
 

@@ -10,8 +10,8 @@ import pytest
 from cells import a_cell, a_summary, an_slo
 from report_samples import a_run, a_sweep, latency, measured
 
-from pytest_openenv_scale.analysis.protocols import FOOTNOTE, Comparison, compare_modes
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.analysis.protocols import FOOTNOTE, ProtocolComparison, compare_modes
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting import json as json_report
 from pytest_openenv_scale.reporting.content.replicas import ratio
@@ -21,7 +21,7 @@ from pytest_openenv_scale.reporting.text.overview import run_lines, summary_line
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 PLACE = Path("openenv-results/run")
-LATE = (Finding("http_lag", "HTTP answers were seen late, p50 12 ms and p99 80 ms"),)
+LATE = (ClientFinding("http_lag", "HTTP answers were seen late, p50 12 ms and p99 80 ms"),)
 
 
 def passing(batch: int, mode: str, **fields) -> CellSummary:
@@ -48,7 +48,7 @@ def a_view(*summaries: CellSummary, batches=(32, 128, 256), **record) -> SweepVi
     return view_sweep(described, summaries)
 
 
-def compared(*summaries: CellSummary, **record) -> Comparison:
+def compared(*summaries: CellSummary, **record) -> ProtocolComparison:
     (found,) = compare_modes(a_view(*summaries, **record))
     return found
 

@@ -21,7 +21,7 @@ from hypercorn.config import Config
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.local import serving
-from pytest_openenv_scale.targets.local.serving import Serving
+from pytest_openenv_scale.targets.local.serving import ServeSettings
 
 SCRIPTS = ("run_docker.sh", "run_hypercorn.sh", "run_uvicorn.sh")
 RECORDER = f"""#!{sys.executable}
@@ -73,7 +73,7 @@ def test_uvicorn_is_set_up_as_by_the_local_target(tmp_path: Path) -> None:
     arguments, _ = recorded("run_uvicorn.sh", tmp_path, BACKLOG="4096", WORKERS="3", APP="server.app:app")
     assert arguments[:2] == ["-m", "uvicorn"]
     given = uvicorn.main.make_context("uvicorn", arguments[2:]).params
-    ours = serving._uvicorn_settings(Serving("server.app:app", "uvicorn", 3, 4096))
+    ours = serving._uvicorn_settings(ServeSettings("server.app:app", "uvicorn", 3, 4096))
     same = {
         *("workers", "backlog", "ws", "ws_per_message_deflate", "limit_concurrency"),
         *("timeout_keep_alive", "timeout_worker_healthcheck", "access_log"),
@@ -95,7 +95,7 @@ def local_config(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Config:
     seen: list[Config] = []
     monkeypatch.setattr(hypercorn.run, "run", lambda config: seen.append(config) or 0)
     monkeypatch.setattr(serving, "_notice_killed_workers", list)
-    serving._run_hypercorn(Serving("server.app:app", "hypercorn", **given), SimpleNamespace(fileno=lambda: 9))  # pyright: ignore
+    serving._run_hypercorn(ServeSettings("server.app:app", "hypercorn", **given), SimpleNamespace(fileno=lambda: 9))  # pyright: ignore
     return seen[0]
 
 

@@ -45,7 +45,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("how", BLINDNESS.values(), ids=BLINDNESS)
 def test_no_two_known_infrastructures_look_alike(how):
-    for one, other in combinations(content.looks(FAMILIES).values(), 2):
+    for one, other in combinations(content.series_styles(FAMILIES).values(), 2):
         first, second = seen(one.colour, how), seen(other.colour, how)
         assert sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5 > 15
         assert one.shape != other.shape
@@ -53,30 +53,30 @@ def test_no_two_known_infrastructures_look_alike(how):
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#121212"])
 def test_every_colour_can_be_seen_on_light_and_on_dark(ground):
-    for look in content.looks(FAMILIES).values():
+    for look in content.series_styles(FAMILIES).values():
         assert contrast(look.colour, ground) > 2.2
 
 
 def test_a_known_infrastructure_looks_the_same_in_every_report():
-    alone = content.looks(["slurm-single"])["slurm-single"]
-    assert content.looks(["example.org", "local-uvicorn", "slurm-single"])["slurm-single"] == alone
+    alone = content.series_styles(["slurm-single"])["slurm-single"]
+    assert content.series_styles(["example.org", "local-uvicorn", "slurm-single"])["slurm-single"] == alone
 
 
 def test_others_take_what_no_known_one_has():
-    found = content.looks(["local-uvicorn", "b.example", "a.example"])
+    found = content.series_styles(["local-uvicorn", "b.example", "a.example"])
     assert len(set(found.values())) == 3
     assert list(found) == ["local-uvicorn", "b.example", "a.example"]
 
 
 def test_the_first_variant_of_a_known_one_looks_like_it():
-    spaces = content.looks(["hf-spaces"])["hf-spaces"]
-    found = content.looks(["hf-spaces (cpu-basic)", "hf-spaces (cpu-upgrade)"])
+    spaces = content.series_styles(["hf-spaces"])["hf-spaces"]
+    found = content.series_styles(["hf-spaces (cpu-basic)", "hf-spaces (cpu-upgrade)"])
     assert found["hf-spaces (cpu-basic)"] == spaces
     assert found["hf-spaces (cpu-upgrade)"] != spaces
 
 
 def test_as_many_as_anyone_will_read_are_told_apart_by_colour_and_marker():
-    found = content.looks([f"host{at}.example" for at in range(30)])
+    found = content.series_styles([f"host{at}.example" for at in range(30)])
     assert len({(look.colour, look.shape) for look in found.values()}) == 30
 
 

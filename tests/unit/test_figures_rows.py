@@ -14,7 +14,7 @@ from study_samples import sample, stored_run
 from pytest_openenv_scale.analysis.study import join
 from pytest_openenv_scale.reporting.figures import sessions
 from pytest_openenv_scale.reporting.figures import sessions as figure
-from pytest_openenv_scale.reporting.figures.rows import Rows, concurrency, overhead_distribution
+from pytest_openenv_scale.reporting.figures.rows import StudyRows, concurrency, overhead_distribution
 from pytest_openenv_scale.results.parts import Part, read_part, write_part
 
 SECONDS = st.floats(0.0, 30.0, allow_nan=False).map(lambda value: round(value, 4))
@@ -116,7 +116,7 @@ class TestConcurrency:
 class TestFigures:
     def test_overhead_has_a_line_per_batch_that_ends_at_all_sessions(self, tmp_path):
         study = stored(tmp_path)
-        found = sessions.overhead_content(study, Rows.of(study))
+        found = sessions.overhead_content(study, StudyRows.of(study))
         assert found is not None
         lines = found.frames["lines"]
         assert found.facts["batches"] == [1, 8, 32, 128]
@@ -130,7 +130,7 @@ class TestFigures:
 
     def test_concurrency_shows_max_batch_and_the_first_that_fails(self, tmp_path):
         study = stored(tmp_path)
-        found = figure.concurrency_content(study, Rows.of(study))
+        found = figure.concurrency_content(study, StudyRows.of(study))
         assert found is not None
         assert [panel for panel in found.facts["panels"] if "wait 1 s" in panel] == [
             f"local-{name}\nws · wait 1 s · batch {batch}"
@@ -149,7 +149,7 @@ class TestFigures:
     def test_of_many_cells_the_longest_waits_are_shown_and_the_rest_is_told(self, tmp_path):
         curves = {("ws", wait): {1: (1.0, 0.004), 4: (0.5, 0.1)} for wait in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)}
         study = join([stored_run(tmp_path, sample(curves=curves))])
-        found = figure.concurrency_content(study, Rows.of(study))
+        found = figure.concurrency_content(study, StudyRows.of(study))
         assert found is not None
         assert len(found.facts["panels"]) == 2
         assert all("wait 1 s" in panel for panel in found.facts["panels"])
@@ -162,7 +162,7 @@ class TestFigures:
             middle = len(content) // 3
             content[middle : middle + 200] = bytes(200)
             part.write_bytes(bytes(content))
-        found = sessions.overhead_content(study, Rows.of(study))
+        found = sessions.overhead_content(study, StudyRows.of(study))
         assert found is not None
         assert 32 in found.facts["batches"]
         assert math.isfinite(sum(found.frames["lines"]["seconds"]))

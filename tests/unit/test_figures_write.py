@@ -139,7 +139,7 @@ def test_runs_that_were_judged_again_are_drawn_again(study, folder, monkeypatch)
 
 
 def test_a_study_without_data_has_no_figures_and_starts_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "_Process", lambda caches: pytest.fail("a process was started"))
+    monkeypatch.setattr(write, "_LoadProcess", lambda caches: pytest.fail("a process was started"))
     empty = a_study(sample(curves={}))
     assert write_figures(empty, tmp_path / "figures") == []
     assert figure_svgs(empty) == {}

@@ -14,7 +14,7 @@ from study_samples import Sample, a_run_of, a_study, sample
 
 from pytest_openenv_scale.analysis.study import Study, join
 from pytest_openenv_scale.config.limits import Slo
-from pytest_openenv_scale.core.serialization import Finding as ClientFinding
+from pytest_openenv_scale.core.serialization import ClientFinding as ClientFinding
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.study_tables import tables
 from pytest_openenv_scale.verdict.sweep import view_sweep

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from pytest_openenv_scale.core import formatting as text_of
     ],
 )
 def test_seconds_read_in_the_unit_that_suits_them(value, text):
-    assert text_of.seconds(value) == text
+    assert formatting.seconds(value) == text
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_seconds_read_in_the_unit_that_suits_them(value, text):
     ],
 )
 def test_a_pair_of_durations_shares_one_unit(pair, text):
-    assert text_of.seconds_pair(*pair) == text
+    assert formatting.seconds_pair(*pair) == text
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_a_pair_of_durations_shares_one_unit(pair, text):
     [(None, "–"), (1.0, "100.0 %"), (0.99996, "99.9 %"), (0.78125, "78.1 %"), (0.0, "0.0 %"), (0.29, "29.0 %")],
 )
 def test_a_share_is_rounded_down_so_that_all_means_all(value, text):
-    assert text_of.percent(value) == text
+    assert formatting.percent(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "–"), (0.784, "0.78"), (17.64, "17.6"), (119.2, "119"), (1240.0, "1,240")]
 )
 def test_a_rate_has_three_digits(value, text):
-    assert text_of.rate(value) == text
+    assert formatting.rate(value) == text
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,18 @@ def test_a_rate_has_three_digits(value, text):
     [(None, "–"), (850, "850 B"), (1_200_000_000, "1.2 GB"), (48_400_000, "48 MB"), (999_700, "1.0 MB")],
 )
 def test_bytes_have_a_decimal_unit(value, text):
-    assert text_of.size(value) == text
+    assert formatting.size(value) == text
 
 
 def test_numbers_and_nouns():
-    assert text_of.count(16384) == "16,384"
-    assert text_of.count(None) == "–"
-    assert text_of.count_of(1, "session") == "1 session"
-    assert text_of.count_of(1024, "session") == "1,024 sessions"
-    assert text_of.number(64.0) == "64"
-    assert text_of.number(10.66) == "10.7"
-    assert text_of.several([32, 64, 128]) == "32, 64 and 128"
-    assert text_of.several([32]) == "32"
+    assert formatting.count(16384) == "16,384"
+    assert formatting.count(None) == "–"
+    assert formatting.count_of(1, "session") == "1 session"
+    assert formatting.count_of(1024, "session") == "1,024 sessions"
+    assert formatting.number(64.0) == "64"
+    assert formatting.number(10.66) == "10.7"
+    assert formatting.several([32, 64, 128]) == "32, 64 and 128"
+    assert formatting.several([32]) == "32"
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ def test_numbers_and_nouns():
     [(24, "p99", " (p99 of 24 ≈ max)"), (100, "p99", ""), (9, "p90", " (p90 of 9 ≈ max)"), (2, "p50", "")],
 )
 def test_a_percentile_of_few_values_says_so(count, statistic, text):
-    assert text_of.few(count, statistic) == text
+    assert formatting.few(count, statistic) == text
 
 
 @given(st.floats(1e-6, 1e4), st.floats(1e-6, 1e4))
 def test_a_duration_over_its_limit_never_reads_like_the_limit(a, b):
     if abs(a - b) > 1e-9 * max(a, b):
-        assert text_of.observed("seconds", a, b) != text_of.seconds(b)
+        assert formatting.observed("seconds", a, b) != formatting.seconds(b)
 
 
 def test_observed_values_carry_the_unit_of_their_limit():
-    assert text_of.observed("seconds", 2.504, 2.5) == "2.504 s"
-    assert text_of.observed("fraction", 0.78125, 0.95) == "78.1 %"
-    assert text_of.observed("per second", 17.6, 50) == "17.6/s"
-    assert text_of.observed("hosts", 2, 3) == "2"
-    assert text_of.observed("sessions per core", 32.0, 64) == "32"
+    assert formatting.observed("seconds", 2.504, 2.5) == "2.504 s"
+    assert formatting.observed("fraction", 0.78125, 0.95) == "78.1 %"
+    assert formatting.observed("per second", 17.6, 50) == "17.6/s"
+    assert formatting.observed("hosts", 2, 3) == "2"
+    assert formatting.observed("sessions per core", 32.0, 64) == "32"

@@ -12,7 +12,7 @@ import pytest
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.core import errors
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import Held
+from pytest_openenv_scale.core.files import LifetimeLock
 from pytest_openenv_scale.results.run_directory import WRITER_LOCK
 from pytest_openenv_scale.targets import gc
 
@@ -115,7 +115,7 @@ def run_folder(temporary: Path, name: str, *, age_s: float = 3600) -> Path:
 
 def test_temporary_results_of_a_dead_run_are_removed_and_those_of_a_living_one_stay(temporary: Path) -> None:
     run_folder(temporary, "openenv-scale-dead")
-    living = Held(run_folder(temporary, "openenv-scale-living"))
+    living = LifetimeLock(run_folder(temporary, "openenv-scale-living"))
     run_folder(temporary, "openenv-scale-new", age_s=0)
     run_folder(temporary, "somebody-elses")
     (temporary / "openenv-scale-0.lock").touch()

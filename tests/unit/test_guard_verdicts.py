@@ -9,13 +9,13 @@ import pytest
 from cells import a_curve, a_failure, a_row, a_summary, an_slo, summary_of
 
 from pytest_openenv_scale.client.handshake import loss_of
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome
 from pytest_openenv_scale.verdict.sweep import judge_curve
 
 MET, MISSED, INCONCLUSIVE = Outcome.MET, Outcome.MISSED, Outcome.INCONCLUSIVE
-LATE = (Finding("cpu", "a load process did not keep up: it used 95% of a core"),)
+LATE = (ClientFinding("cpu", "a load process did not keep up: it used 95% of a core"),)
 
 
 def judge(*summaries: CellSummary, **limits) -> CurveVerdict:

@@ -14,7 +14,7 @@ from test_main import a_stored_run
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import Held
+from pytest_openenv_scale.core.files import LifetimeLock
 from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table, run_files, runs_in
 from pytest_openenv_scale.hub.transfer import plan_push
 
@@ -60,7 +60,7 @@ def test_an_interrupted_run_may_be_pushed_and_one_that_goes_on_may_not(tmp_path:
     run = a_stored_run(tmp_path, finished=False)
     (planned,) = plan_push([run])
     assert planned.run.status == "interrupted"
-    writer = Held(run / ".writer.lock")
+    writer = LifetimeLock(run / ".writer.lock")
     with pytest.raises(RunError, match="is still going on; push it when it has ended"):
         plan_push([run])
     writer.release()

@@ -16,12 +16,12 @@ from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.legacy.exporting import export_older
 from pytest_openenv_scale.legacy.files import SUMMARY_COLUMNS, kind_of
-from pytest_openenv_scale.legacy.importing import Source, import_older, older_max_batch
+from pytest_openenv_scale.legacy.importing import OlderFiles, import_older, older_max_batch
 
 
 def imported(folder: Path, results: Path, **kwargs: Any) -> list[Run]:
     summary = folder / "summary.csv"
-    source = Source(folder / "raw.jsonl", summary if summary.exists() else None, "local-uvicorn")
+    source = OlderFiles(folder / "raw.jsonl", summary if summary.exists() else None, "local-uvicorn")
     found = import_older(source, results, **kwargs)
     return [load_run(path) for path in found.made]
 
@@ -221,7 +221,8 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
     again = [
         load_run(path)
         for path in import_older(
-            Source(tmp_path / "older" / "raw.jsonl", tmp_path / "older" / "summary.csv", "again"), tmp_path / "again"
+            OlderFiles(tmp_path / "older" / "raw.jsonl", tmp_path / "older" / "summary.csv", "again"),
+            tmp_path / "again",
         ).made
     ]
 

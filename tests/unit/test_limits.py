@@ -91,9 +91,9 @@ def test_over_ipv6_too():
 
 
 def test_a_cell_that_fits_needs_no_more_than_a_look_at_two_files(proc, monkeypatch):
-    monkeypatch.setattr(client_resources, "find_place", None)
+    monkeypatch.setattr(client_resources, "find_address", None)
     plan = client_resources.plan_ports(["http://name.invalid"], 14_000, several_sources=True)
-    assert plan == client_resources.Ports(14_000, 28_232)
+    assert plan == client_resources.PortBudget(14_000, 28_232)
 
 
 @pytest.mark.parametrize(("connections", "sources"), [(14_112, 0), (16_384, 2), (28_232, 2), (32_768, 3), (75_000, 6)])
@@ -191,8 +191,8 @@ def test_every_url_gets_its_share_from_every_source(processes, urls, sources):
         names = tuple(f"127.0.{process}.{number}" for number in range(sources))
         mine = Prepare(asked, process, processes, names)
         for number in mine.sessions:
-            assert mine.way(number) == mine.way(mine.sessions[(number // processes) % mine.ways])
-            seen[mine.way(number)] = seen.get(mine.way(number), 0) + 1
+            assert mine.route(number) == mine.route(mine.sessions[(number // processes) % mine.routes])
+            seen[mine.route(number)] = seen.get(mine.route(number), 0) + 1
     by_url = {url: [count for (to, _), count in seen.items() if to == url] for url in asked.urls}
     assert {sum(counts) for counts in by_url.values()} == {360 // urls}
     assert all(max(counts) - min(counts) <= urls for counts in by_url.values())
@@ -217,14 +217,14 @@ async def test_the_sessions_of_a_share_come_from_its_sources_in_turn(monkeypatch
 
 def test_sessions_that_follow_each_other_are_not_refused_beforehand(proc):
     proc(tcp=TCP_HEAD, range="40000 40099")
-    held = client_health.before(order("http://10.0.0.1:80", batch=200, arrival="hold"), 1)
+    held = client_health.check_resources(order("http://10.0.0.1:80", batch=200, arrival="hold"), 1)
     assert [finding.kind for finding in held.findings] == ["ports"]
-    assert client_health.before(order("http://10.0.0.1:80", batch=200, arrival="rate=10"), 1).findings == ()
+    assert client_health.check_resources(order("http://10.0.0.1:80", batch=200, arrival="rate=10"), 1).findings == ()
 
 
 def test_a_limit_too_low_for_any_session_is_not_answered_with_more_processes(monkeypatch):
     monkeypatch.setattr(client_health, "descriptor_limit", lambda: 64)
-    (finding,) = client_health.before(order("http://10.0.0.1:80", batch=10), 1).findings
+    (finding,) = client_health.check_resources(order("http://10.0.0.1:80", batch=10), 1).findings
     assert (
         finding.message == "10 sessions need 74 descriptors in one load process, and the limit is 64: raise ulimit -Hn"
     )
@@ -261,7 +261,7 @@ def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> client_he
     ],
 )
 def test_a_client_that_was_never_free_or_kept_from_its_core_or_stood_still_is_found(client, kinds):
-    assert [finding.kind for finding in client_health.after(client)] == kinds
+    assert [finding.kind for finding in client_health.check_pace(client)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_client_that_was_never_free_or_kept_from_its_core_or_stood_still_is_fo
 )
 def test_the_remedy_is_one_that_helps(monkeypatch, client, cores, remedy):
     monkeypatch.setattr(client_health, "usable_cores", lambda: cores)
-    (finding,) = client_health.after(client)
+    (finding,) = client_health.check_pace(client)
     assert finding.message.endswith(remedy)
 
 
@@ -289,7 +289,7 @@ def test_the_cores_are_those_this_process_may_use():
 
 
 def test_the_kernel_counts_how_long_a_process_waited_for_a_core():
-    assert client_resources.starved_s() > 0
+    assert client_resources.runnable_wait_s() > 0
 
 
 def test_the_peak_of_memory_is_this_process_own_not_its_parents():

@@ -12,7 +12,7 @@ from independent_servers import AUTHORITY, server_tls
 from load_processes import actions, environment, generators, kinds, run_beside, workers
 from playing import order
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.load.runner import CellProgress, LoadError, LoadGenerator
+from pytest_openenv_scale.load.runner import LoadError, LoadGenerator, LoadProgress
 from scripted_server import Peer, good, observation, scripted
 
 __all__ = ["actions", "environment", "generators"]  # fixtures
@@ -97,7 +97,7 @@ async def test_progress_counts_the_sessions_of_all_processes(generators):
         await peer.asked()
         await peer.part()
 
-    seen: list[CellProgress] = []
+    seen: list[LoadProgress] = []
     async with scripted(script) as server:
         await run_beside(generators(2), order(server.url, batch=10), seen.append)
     assert {progress.asked for progress in seen} == {10}

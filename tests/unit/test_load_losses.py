@@ -20,9 +20,9 @@ import pytest
 from load_processes import actions, environment, generators, kinds, run_beside, workers
 from playing import failure, order
 from pytest_openenv_scale.load import client_health, ipc, runner
-from pytest_openenv_scale.load.runner import CellProgress, CellResult, LoadGenerator
+from pytest_openenv_scale.load.runner import CellResult, LoadGenerator, LoadProgress
 from pytest_openenv_scale.load.worker import Worker
-from pytest_openenv_scale.load.worker_share import Share
+from pytest_openenv_scale.load.worker_share import WorkerShare
 from scripted_server import Peer, observation, scripted
 from server_process import SRC
 
@@ -100,10 +100,10 @@ def test_after_a_process_died_the_next_cell_has_all_it_needs(environment, genera
 
 
 async def test_a_process_that_fails_in_a_cell_ends_instead_of_falling_silent(monkeypatch):
-    async def fail(self: Share) -> None:
+    async def fail(self: WorkerShare) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Share, "run", fail)
+    monkeypatch.setattr(WorkerShare, "run", fail)
     ours, theirs = Pipe()
     with ours, theirs:
         ours.send(ipc.Prepare(order("http://127.0.0.1:9"), 0, 1))
@@ -126,7 +126,7 @@ def test_no_load_process_outlives_the_generator(environment):
 def test_no_load_process_outlives_an_interrupt_in_the_middle_of_a_cell(environment):
     processes: list[psutil.Process] = []
 
-    def interrupt(progress: CellProgress) -> None:
+    def interrupt(progress: LoadProgress) -> None:
         processes.extend(workers(generator))
         raise KeyboardInterrupt
 
@@ -262,7 +262,7 @@ async def test_a_load_process_that_was_left_alone_is_not(generators):
 
 
 def test_a_cell_tells_what_its_load_processes_used_of_their_cores(environment, generators, monkeypatch):
-    monkeypatch.setattr(client_health, "BUSY", 1e-6)
+    monkeypatch.setattr(client_health, "MOST_BUSY", 1e-6)
     monkeypatch.setattr(client_health, "LAG_S", 1e-6)
     result = generators(1).run_cell(order(environment, batch=10, steps=20))
     (busy,) = [finding for finding in result.findings if finding.kind == "cpu"]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import Held, is_held, measure_lock
+from pytest_openenv_scale.core.files import LifetimeLock, is_locked, measure_lock
 
 HOLDS = """
 import sys
-from pytest_openenv_scale.core.files import Held, measure_lock
-held = Held(__import__("pathlib").Path(sys.argv[1]))
+from pytest_openenv_scale.core.files import LifetimeLock, measure_lock
+held = LifetimeLock(__import__("pathlib").Path(sys.argv[1]))
 with measure_lock():
     print("held", flush=True)
     sys.stdin.read()
@@ -48,24 +48,24 @@ def end(process, *, kill):
 
 
 def test_a_lock_nobody_holds(tmp_path):
-    assert not is_held(tmp_path / "missing")
+    assert not is_locked(tmp_path / "missing")
     (tmp_path / "lock").touch()
-    assert not is_held(tmp_path / "lock")
+    assert not is_locked(tmp_path / "lock")
 
 
 def test_a_lock_is_held_until_it_is_released(tmp_path):
-    held = Held(tmp_path / "lock")
-    assert is_held(tmp_path / "lock")
+    held = LifetimeLock(tmp_path / "lock")
+    assert is_locked(tmp_path / "lock")
     held.release()
     held.release()
-    assert not is_held(tmp_path / "lock")
+    assert not is_locked(tmp_path / "lock")
 
 
 def test_a_lock_ends_when_its_holder_is_killed(tmp_path, own_lock):
     process = holder(tmp_path / "lock", own_lock)
-    assert is_held(tmp_path / "lock")
+    assert is_locked(tmp_path / "lock")
     end(process, kill=True)
-    assert not is_held(tmp_path / "lock")
+    assert not is_locked(tmp_path / "lock")
 
 
 def test_a_measurement_waits_for_the_one_before_and_says_for_whom(tmp_path, own_lock):

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.client.messages import (
     MessageError,
-    Observed,
+    ObservedReply,
     Reply,
     ServerError,
-    Told,
+    ServerInfo,
     as_error,
-    as_observed,
+    as_observed_reply,
     as_reply,
-    read,
+    encode_request,
     read_answer,
-    request,
+    read_message,
 )
 from pytest_openenv_scale.core import text as core_text
 
@@ -31,18 +31,18 @@ JSON = st.recursive(
 
 
 def test_state_and_close_are_sent_without_data():
-    assert json.loads(request("state")) == {"type": "state"}
-    assert json.loads(request("close")) == {"type": "close"}
+    assert json.loads(encode_request("state")) == {"type": "state"}
+    assert json.loads(encode_request("close")) == {"type": "close"}
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_the_action_is_the_data_of_a_step(action):
-    assert json.loads(request("step", action)) == {"type": "step", "data": action}
+    assert json.loads(encode_request("step", action)) == {"type": "step", "data": action}
 
 
 def test_an_observation_is_read_with_reward_and_done():
     text = '{"type":"observation","data":{"observation":{"n":1},"reward":0.5,"done":true,"metadata":null}}'
-    kind, data = read(text)
+    kind, data = read_message(text)
     assert kind == "observation"
     assert as_reply(data) == Reply({"n": 1}, 0.5, True, data)
 
@@ -72,7 +72,7 @@ def test_what_is_missing_from_an_observation_is_empty(data):
 )
 def test_a_reply_that_is_no_message_is_one_line_with_its_beginning(text):
     with pytest.raises(MessageError) as caught:
-        read(text)
+        read_message(text)
     assert repr(text[:80]) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
@@ -81,7 +81,7 @@ def test_a_reply_that_is_no_message_is_one_line_with_its_beginning(text):
 @given(st.text() | JSON.map(json.dumps))
 def test_any_text_is_a_message_or_a_message_error(text):
     try:
-        kind, data = read(text)
+        kind, data = read_message(text)
     except MessageError:
         return
     assert isinstance(kind, str)
@@ -116,7 +116,7 @@ def test_any_data_of_an_error_can_be_read(data):
 
 
 def test_nothing_of_a_session_is_lost_between_the_two_ends():
-    kind, data = read(request("step", {"text": "ä\u2028\n", "n": 1.5}).decode())
+    kind, data = read_message(encode_request("step", {"text": "ä\u2028\n", "n": 1.5}).decode())
     assert (kind, data) == ("step", {"text": "ä\u2028\n", "n": 1.5})
     assert core_text.loads("1") == 1
 
@@ -142,11 +142,11 @@ def test_the_short_way_takes_from_a_reply_what_the_long_way_takes(kind, observat
     data = {"observation": observation if whole else done, "reward": None, "done": done}
     text = json.dumps({"type": kind, "data": data}).encode()
     try:
-        found, fields = read(text)
+        found, fields = read_message(text)
     except MessageError:
         found, fields = None, {}
     if found == "observation":
-        assert read_answer(text) == as_observed(fields)
+        assert read_answer(text) == as_observed_reply(fields)
     elif found == "error":
         assert read_answer(text) == as_error(fields)
     else:
@@ -157,30 +157,30 @@ def test_the_short_way_takes_from_a_reply_what_the_long_way_takes(kind, observat
 def test_an_observation_gives_what_the_benchmark_environment_tells():
     observation = {"waited_seconds": 1, "pid": 7, "session_hash": "ab", "host_url": "h:1", "step_count": 3}
     text = json.dumps({"type": "observation", "data": {"observation": observation, "done": True}}).encode()
-    assert read_answer(text) == Observed(Told(1.0, 7, "ab", "h:1"), True)
+    assert read_answer(text) == ObservedReply(ServerInfo(1.0, 7, "ab", "h:1"), True)
 
 
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"pid": "seven", "waited_seconds": 0.5}, Told(0.5)),
-        ({"pid": -7, "host_url": ["h"]}, Told()),
-        ({"waited_seconds": -1, "session_hash": "ab"}, Told(None, None, "ab")),
-        ({"waited_seconds": 1e300}, Told()),
-        ({"host_url": "a\ud800b"}, Told(host_url="a?b")),
+        ({"pid": "seven", "waited_seconds": 0.5}, ServerInfo(0.5)),
+        ({"pid": -7, "host_url": ["h"]}, ServerInfo()),
+        ({"waited_seconds": -1, "session_hash": "ab"}, ServerInfo(None, None, "ab")),
+        ({"waited_seconds": 1e300}, ServerInfo()),
+        ({"host_url": "a\ud800b"}, ServerInfo(host_url="a?b")),
     ],
 )
 def test_fields_of_another_meaning_are_left_alone(fields, told):
     text = json.dumps({"type": "observation", "data": {"observation": fields, "done": None}}).encode()
     answer = read_answer(text)
-    assert isinstance(answer, Observed)
-    assert answer.told == told
+    assert isinstance(answer, ObservedReply)
+    assert answer.server_info == told
     assert not answer.done
 
 
 def test_an_observation_with_the_nan_of_a_python_server_is_read():
     text = b'{"type":"observation","data":{"observation":{"pid":7,"score":NaN},"reward":Infinity,"done":false}}'
-    assert read_answer(text) == Observed(Told(None, 7), False)
+    assert read_answer(text) == ObservedReply(ServerInfo(None, 7), False)
 
 
 def test_an_error_keeps_the_words_of_the_server():

@@ -13,7 +13,7 @@ import pytest
 from load_processes import actions, environment, generators
 from playing import order
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.core.files import reason_in
+from pytest_openenv_scale.core.files import last_error_in
 from pytest_openenv_scale.core.own_process import command, import_named, standard_library_first
 from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
@@ -105,7 +105,7 @@ import asyncio
 from pytest_openenv_scale.load import worker, worker_share
 async def fail(self):
     raise ZeroDivisionError("a bug with Bearer hunter2-swordfish")
-worker_share.Share.run = fail
+worker_share.WorkerShare.run = fail
 worker.main()
 """
 DIES = "import os, sys; print('out of luck', file=sys.stderr, flush=True); os.kill(os.getpid(), {})"
@@ -174,4 +174,4 @@ def test_a_load_process_that_says_nothing_is_told_without_a_reason(ended):
     ],
 )
 def test_the_reason_is_the_exception_that_ended_a_process(text: str, reason: str | None):
-    assert reason_in(text) == reason
+    assert last_error_in(text) == reason

@@ -17,7 +17,7 @@ from study_samples import a_run_of, a_study, an_slo, sample
 
 from pytest_openenv_scale.analysis.study import join, study_of
 from pytest_openenv_scale.reporting import html
-from pytest_openenv_scale.reporting.figures import Figure, FiguresError
+from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg
 from pytest_openenv_scale.reporting.html import headline
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
@@ -57,7 +57,7 @@ def test_the_headline_is_the_answer(samples, says) -> None:
 
 
 def test_the_verdict_comes_before_findings_figures_curves_tables_and_circumstances() -> None:
-    shown = html.render(a_study(), figures={"k": Figure("k", "A figure", "alt", "<svg></svg>")})
+    shown = html.render(a_study(), figures={"k": FigureSvg("k", "A figure", "alt", "<svg></svg>")})
     order = ["headline", "verdicts", "findings", "figures", "curves", "tables", "targets", "environment", "again"]
     places = [shown.index(f'id="{name}"') for name in order]
     assert places == sorted(places)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_selftest_climb import a_rung
+from test_selftest_search import a_rung
 
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.load.runner import LoadError
-from pytest_openenv_scale.selftest import climb
-from pytest_openenv_scale.selftest.climb import SelfTestError
+from pytest_openenv_scale.selftest import search
+from pytest_openenv_scale.selftest.search import SelfTestError
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def measured(monkeypatch):
     """Put figures in place of measurements; returns a setter."""
 
     def put(figures):
-        monkeypatch.setattr(climb, "measure", lambda generator, asked, *cell: figures(*cell))
+        monkeypatch.setattr(search, "measure", lambda generator, asked, *cell: figures(*cell))
 
-    monkeypatch.setattr(climb, "SMALLEST_BATCH", {"ws": 8, "http": 8})
+    monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
     monkeypatch.setenv("COLUMNS", "140")
     put(lambda mode, arrival, batch: a_rung(batch, arrival, mode=mode))
     return put
@@ -92,7 +92,7 @@ def test_what_cannot_be_measured_is_one_line(measured, capsys, error):
 
 
 def test_a_machine_without_room_is_one_line_before_anything_is_said(measured, monkeypatch, capsys):
-    monkeypatch.setattr(climb, "descriptor_limit", lambda: 40)
+    monkeypatch.setattr(search, "descriptor_limit", lambda: 40)
     assert main(["self-test"]) == 2
     assert capsys.readouterr() == (
         "",

@@ -22,8 +22,8 @@ from pytest_openenv_scale.client.frames import CLOSE, PING, PONG, TEXT, FrameRea
 from pytest_openenv_scale.client.handshake import new_key, read_answer
 from pytest_openenv_scale.client.http import action_schema
 from pytest_openenv_scale.config.workload import make_workload
-from pytest_openenv_scale.selftest import climb
-from pytest_openenv_scale.selftest.climb import NullServerProcess, SelfTestError
+from pytest_openenv_scale.selftest import search
+from pytest_openenv_scale.selftest.search import NullServerProcess, SelfTestError
 
 COMMAND = [sys.executable, "-m", "pytest_openenv_scale.selftest.null_server"]
 
@@ -295,7 +295,7 @@ def test_it_ends_when_its_standard_input_closes():
 def test_it_does_not_outlive_a_parent_that_was_killed():
     program = (
         "import sys, signal, os\n"
-        "from pytest_openenv_scale.selftest.climb import NullServerProcess\n"
+        "from pytest_openenv_scale.selftest.search import NullServerProcess\n"
         "server = NullServerProcess().__enter__()\n"
         "print(server.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -324,6 +324,6 @@ def test_one_that_ended_by_itself_is_one_line(server):
 
 
 def test_one_that_cannot_start_says_its_last_words(monkeypatch, tmp_path):
-    monkeypatch.setattr(climb, "__package__", "no_such_package")
+    monkeypatch.setattr(search, "__package__", "no_such_package")
     with pytest.raises(SelfTestError, match=r"ended by itself, with code 1: .*No module named 'no_such_package'"):
         NullServerProcess().__enter__()

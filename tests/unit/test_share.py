@@ -128,13 +128,13 @@ def test_aiohttp_is_loaded_before_the_cell_begins_and_only_where_it_is_needed(mo
     code = f"""
 import asyncio, sys
 from pytest_openenv_scale.load import worker
-from pytest_openenv_scale.load.ipc import LoadOrder, Prepare
+from pytest_openenv_scale.load.ipc import CellRequest, Prepare
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
 
 async def main():
     cell = Cell("t", "x", "x", {mode!r}, 0.0, 1, 1, "burst")
-    asked = LoadOrder(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
+    asked = CellRequest(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
     worker.Share(Prepare(asked, 0, 1), print).prepare()
     assert ("aiohttp" in sys.modules) is {needed}
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
 
-from pytest_openenv_scale.core.endpoint import HostEvent, HostLook, HostTrouble, Mishap, ProxyFacts, ProxyLook, between
+from pytest_openenv_scale.core.endpoint import (
+    HostEvent,
+    HostIncident,
+    HostSnapshot,
+    ProxyFacts,
+    ProxySnapshot,
+    UnhealthyHost,
+    proxy_facts_between,
+)
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import summarise
 from pytest_openenv_scale.reporting.content.tables import proxy_use_sentence, spread_rows, spread_sentences
@@ -20,8 +28,8 @@ from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 A, B = "127.0.0.2:8000", "127.0.0.3:8000"
 
 
-def look(*hosts: HostLook, **fields: Any) -> ProxyLook:
-    return ProxyLook("Envoy (round_robin)", hosts, **fields)
+def look(*hosts: HostSnapshot, **fields: Any) -> ProxySnapshot:
+    return ProxySnapshot("Envoy (round_robin)", hosts, **fields)
 
 
 def event(host: str, kind: Any, seconds: float, text: str = "") -> HostEvent:
@@ -32,8 +40,8 @@ def facts(requests: dict[str, int] | None = None, **fields: Any) -> ProxyFacts:
     return ProxyFacts("Envoy (round_robin)", {A: 2, B: 2} if requests is None else requests, **fields)
 
 
-def counted(before: ProxyLook | None, after: ProxyLook | None, batch: int = 8) -> ProxyFacts | None:
-    return between(before, after, started_at=NOON, batch=batch)
+def counted(before: ProxySnapshot | None, after: ProxySnapshot | None, batch: int = 8) -> ProxyFacts | None:
+    return proxy_facts_between(before, after, started_at=NOON, batch=batch)
 
 
 def judged(summary: Any, **slo: Any) -> Any:
@@ -45,7 +53,7 @@ def viewed(summary: Any, **slo: Any) -> CurveView:
 
 
 def test_requests_are_the_difference_of_two_looks() -> None:
-    found = counted(look(HostLook(A, 100), HostLook(B, 7)), look(HostLook(A, 104), HostLook(B, 7)))
+    found = counted(look(HostSnapshot(A, 100), HostSnapshot(B, 7)), look(HostSnapshot(A, 104), HostSnapshot(B, 7)))
     assert found is not None
     assert found.requests == {A: 4, B: 0}
     assert (found.hosts, found.idle) == (1, (B,))
@@ -57,7 +65,7 @@ def test_a_proxy_that_was_not_seen_twice_tells_nothing() -> None:
 
 
 def test_a_host_that_is_new_or_whose_proxy_began_again_counts_from_zero() -> None:
-    found = counted(look(HostLook(A, 100)), look(HostLook(A, 3), HostLook(B, 5)))
+    found = counted(look(HostSnapshot(A, 100)), look(HostSnapshot(A, 3), HostSnapshot(B, 5)))
     assert found is not None
     assert found.requests == {A: 0, B: 5}
 
@@ -71,13 +79,13 @@ def test_only_overflows_of_this_cell_are_told() -> None:
 
 
 def test_a_host_left_out_is_in_trouble_only_if_there_were_sessions_for_every_host() -> None:
-    before = look(HostLook(A, 0), HostLook(B, 0, connect_failures=1))
-    after = look(HostLook(A, 1), HostLook(B, 0, connect_failures=4, log="last words"))
+    before = look(HostSnapshot(A, 0), HostSnapshot(B, 0, connect_failures=1))
+    after = look(HostSnapshot(A, 1), HostSnapshot(B, 0, connect_failures=4, log="last words"))
     few, enough = counted(before, after, batch=1), counted(before, after, batch=2)
     assert few is not None
     assert enough is not None
     assert few.troubles == ()
-    assert enough.troubles == (HostTrouble(B, "", 3, "last words"),)
+    assert enough.troubles == (UnhealthyHost(B, "", 3, "last words"),)
 
 
 def test_the_proxys_own_use_is_memory_at_the_end_and_cpu_in_between() -> None:
@@ -94,20 +102,20 @@ def test_a_death_is_told_with_the_time_until_the_host_was_taken_out() -> None:
     )
     found = counted(look(), look(events=events))
     assert found is not None
-    assert found.mishaps == (Mishap(B, "died", 1.25, "killed by SIGKILL", 0.75),)
+    assert found.mishaps == (HostIncident(B, "died", 1.25, "killed by SIGKILL", 0.75),)
 
 
 def test_a_host_that_hangs_is_out_and_may_come_back() -> None:
     found = counted(look(), look(events=(event(B, "out", 3.0, "active_hc_timeout"), event(B, "back", 4.0))))
     assert found is not None
-    assert found.mishaps == (Mishap(B, "out", 3.0, "active_hc_timeout"), Mishap(B, "back", 4.0))
+    assert found.mishaps == (HostIncident(B, "out", 3.0, "active_hc_timeout"), HostIncident(B, "back", 4.0))
 
 
 def test_the_facts_survive_the_run_directory() -> None:
     told = facts(
         overflows={"upstream_cx_overflow": 1},
-        troubles=(HostTrouble(B, "failed", 2, "log"),),
-        mishaps=(Mishap(B, "died", 1.0, "killed by SIGKILL", None),),
+        troubles=(UnhealthyHost(B, "failed", 2, "log"),),
+        mishaps=(HostIncident(B, "died", 1.0, "killed by SIGKILL", None),),
         rss_bytes=1,
         cpu_seconds=0.5,
     )
@@ -123,7 +131,7 @@ def test_failed_sessions_are_counted_where_they_had_been_answered() -> None:
 
 
 def test_too_few_hosts_say_of_each_that_got_nothing_what_is_wrong_there() -> None:
-    trouble = HostTrouble(B, "failed_active_health_check", 3, "first\nOSError: disk full\n")
+    trouble = UnhealthyHost(B, "failed_active_health_check", 3, "first\nOSError: disk full\n")
     summary = a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0}, troubles=(trouble,)))
     verdict = judged(summary, hosts=2)
     assert verdict.outcome is Outcome.MISSED
@@ -134,7 +142,7 @@ def test_too_few_hosts_say_of_each_that_got_nothing_what_is_wrong_there() -> Non
 
 
 def test_a_host_left_out_although_healthy_is_told_as_such() -> None:
-    summary = a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0}, troubles=(HostTrouble(B, ""),)))
+    summary = a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0}, troubles=(UnhealthyHost(B, ""),)))
     assert judged(summary, hosts=2).first_breach.text.endswith(f"{B} got nothing: it is healthy to Envoy")
 
 
@@ -153,9 +161,9 @@ def lost_sessions(count: int = 2, **fields: Any) -> Any:
 
 
 def test_a_dead_host_is_named_with_the_sessions_it_took() -> None:
-    died = Mishap(B, "died", 1.2, "killed by SIGKILL", 0.4)
+    died = HostIncident(B, "died", 1.2, "killed by SIGKILL", 0.4)
     summary = lost_sessions(
-        proxy=facts(mishaps=(died,), troubles=(HostTrouble(B, "failed", 0, "the log"),)),
+        proxy=facts(mishaps=(died,), troubles=(UnhealthyHost(B, "failed", 0, "the log"),)),
         server_exit=f"replica {B} killed by SIGKILL",
     )
     (refusal,) = name_refusals([summary])
@@ -170,7 +178,7 @@ def test_a_dead_host_is_named_with_the_sessions_it_took() -> None:
 
 
 def test_a_host_that_was_not_taken_out_in_time_is_told() -> None:
-    summary = lost_sessions(proxy=facts(mishaps=(Mishap(B, "died", 1.2, "exited with code 3"),)))
+    summary = lost_sessions(proxy=facts(mishaps=(HostIncident(B, "died", 1.2, "exited with code 3"),)))
     (refusal,) = name_refusals([summary])
     assert "(exited with code 3), and Envoy had not taken it out at the end" in refusal.text
     assert refusal.remedy == "see the last lines of its log"
@@ -178,12 +186,12 @@ def test_a_host_that_was_not_taken_out_in_time_is_told() -> None:
 
 def test_a_host_that_was_short_of_memory_needs_more() -> None:
     text = "exited with code 137: out of memory (its limit is memory=64m)"
-    summary = lost_sessions(proxy=facts(mishaps=(Mishap(B, "died", 1.2, text, 0.5),)))
+    summary = lost_sessions(proxy=facts(mishaps=(HostIncident(B, "died", 1.2, text, 0.5),)))
     assert name_refusals([summary])[0].remedy.startswith("give each replica more memory (memory= in the target)")
 
 
 def test_a_host_that_hung_is_named_and_failures_elsewhere_are_not_laid_on_it() -> None:
-    out = facts(mishaps=(Mishap(B, "out", 5.9, "active_hc_timeout"),))
+    out = facts(mishaps=(HostIncident(B, "out", 5.9, "active_hc_timeout"),))
     summary = replace(lost_sessions(3, proxy=out), failed_hosts={B: 2, A: 1})
     text = " ".join(reason.text for reason in judged(summary).reasons)
     assert f"{B} stopped answering: Envoy took it out 5.9 s after the cell's start (active_hc_timeout)" in text
@@ -278,7 +286,7 @@ def test_without_a_proxy_or_with_one_host_behind_it_nothing_is_told() -> None:
 
 
 def test_the_table_has_every_host_of_every_cell() -> None:
-    trouble = HostTrouble(B, "failed_active_health_check")
+    trouble = UnhealthyHost(B, "failed_active_health_check")
     summary = lost_sessions(host_counts={A: 2}, proxy=facts(troubles=(trouble,)))
     assert list(spread_rows(viewed(summary))) == [
         ["4", "1", A, "2", "2", "0", "healthy"],

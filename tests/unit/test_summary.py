@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.errors import ErrorCount, LostWorker
 from pytest_openenv_scale.metrics.percentiles import peak_concurrency, phase_stats
 from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise
@@ -200,7 +200,7 @@ def test_less_than_that_is_no_lost_worker(others):
 
 def test_what_is_known_besides_the_rows_is_kept():
     known = {
-        "findings": (Finding("cpu", "busy"),),
+        "findings": (ClientFinding("cpu", "busy"),),
         "server": ServerSamples(peak=ServerSample(1.0, threads=9)),
         "server_exit": "killed by SIGKILL",
         "log_tail": "bye",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.targets.local import serving
-from pytest_openenv_scale.targets.local.serving import AppError, Serving, load_app
+from pytest_openenv_scale.targets.local.serving import AppError, ServeSettings, load_app
 
 MODULE = """
 class Object:
@@ -97,4 +97,4 @@ def test_a_killed_worker_decides_the_exit_code_whatever_hypercorn_returns(monkey
     monkeypatch.setattr("hypercorn.run.run", lambda config: returned)
     monkeypatch.setattr(serving, "_notice_killed_workers", lambda: killed)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        assert serving._run_hypercorn(Serving("app:app", "hypercorn", 2, 100, None), listener) == code
+        assert serving._run_hypercorn(ServeSettings("app:app", "hypercorn", 2, 100, None), listener) == code

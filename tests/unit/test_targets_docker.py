@@ -19,7 +19,7 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.common.files import write_own_wheel
-from pytest_openenv_scale.targets.common.leftovers import owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, owner_label
 from pytest_openenv_scale.targets.common.options import cpus, format_memory, memory
 from pytest_openenv_scale.targets.common.sampling import control_group
 from pytest_openenv_scale.targets.docker import target
@@ -599,14 +599,14 @@ def test_only_containers_whose_owner_is_gone_are_collected(monkeypatch: pytest.M
 def test_what_a_request_makes_is_known_before_an_interrupt_is_raised() -> None:
     code = """
         import os, signal, threading
-        from pytest_openenv_scale.targets.common.leftovers import uninterrupted
+        from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts
         made = []
         def work():
             os.kill(os.getpid(), signal.SIGINT)
             threading.Event().wait(0.2)
             made.append("container")
         try:
-            uninterrupted(work)
+            deferring_interrupts(work)
         except KeyboardInterrupt:
             print("interrupted with", made)
     """
@@ -616,7 +616,7 @@ def test_what_a_request_makes_is_known_before_an_interrupt_is_raised() -> None:
 
 def test_an_error_of_the_request_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        uninterrupted(lambda: 1 // 0)
+        deferring_interrupts(lambda: 1 // 0)
 
 
 def test_sigterm_is_an_orderly_end_only_while_a_container_is_up() -> None:

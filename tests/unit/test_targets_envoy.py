@@ -13,8 +13,8 @@ from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.envoy.config import EnvoySettings
-from pytest_openenv_scale.targets.envoy.fleet import AdminError, EnvoyFleet, HostState, find_envoy
-from pytest_openenv_scale.targets.envoy.front import Watch
+from pytest_openenv_scale.targets.envoy.endpoint import Watch
+from pytest_openenv_scale.targets.envoy.pool import AdminError, HostState, LocalEnvoyPool, find_envoy
 from pytest_openenv_scale.targets.envoy.replicas import numbered, replica_address, resolved, sum_samples
 from pytest_openenv_scale.targets.envoy.target import EnvoySpec
 
@@ -145,7 +145,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             pytest.raises(
                 TargetError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use; write another"
             ),
-            EnvoyFleet("envoy", EnvoySettings(port=port, backends=())),
+            LocalEnvoyPool("envoy", EnvoySettings(port=port, backends=())),
         ):
             pytest.fail("it started")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.targets.envoy.fleet import (
+from pytest_openenv_scale.targets.envoy.pool import (
     Admin,
     AdminError,
     HostState,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_openenv_scale.engine.settle import PATIENCE_S
+from pytest_openenv_scale.engine.cooldown import PATIENCE_S
 from pytest_openenv_scale.targets.envoy.config import (
     CHECK_TIMEOUT_S,
     Backend,

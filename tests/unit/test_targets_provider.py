@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.core.text import redact_command
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.provider.calls import Asked, Calls, ProviderError, plan_calls
+from pytest_openenv_scale.targets.provider.calls import Calls, ProviderError, ServerRequest, plan_calls
 from pytest_openenv_scale.targets.provider.host import load_class, secret_values
 
 
@@ -73,7 +73,7 @@ class OwnReplicas(Bare):
 def planned(provider: type, env: dict[str, str] | None = None, **given: Any) -> Calls:
     counts = {key: given.pop(key) for key in ("replicas", "workers") if key in given}
     arguments = {key.replace("__", "."): text for key, text in given.items()}
-    return plan_calls(provider, Asked(arguments, env or {}, **counts), 60)
+    return plan_calls(provider, ServerRequest(arguments, env or {}, **counts), 60)
 
 
 def refusal(provider: type, **given: Any) -> str:
@@ -189,4 +189,4 @@ def test_what_may_be_a_secret_is_never_shown_whatever_its_key() -> None:
     stored = " ".join(redact_command(["pytest", "--openenv-target", text]))
     assert "hush" not in stored
     assert "image=fine" in stored
-    assert secret_values(Asked({"api_key": "hush1", "image": "fine"}, {"TOKEN": "hush2"})) == {"hush1", "hush2"}
+    assert secret_values(ServerRequest({"api_key": "hush1", "image": "fine"}, {"TOKEN": "hush2"})) == {"hush1", "hush2"}

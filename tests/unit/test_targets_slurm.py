@@ -17,12 +17,12 @@ from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target, target_names
 from pytest_openenv_scale.targets.common.leftovers import owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.envoy.fleet import HostState
+from pytest_openenv_scale.targets.envoy.pool import HostState
 from pytest_openenv_scale.targets.slurm import job as slurm_job
 from pytest_openenv_scale.targets.slurm import job_info
 from pytest_openenv_scale.targets.slurm import nodes as slurm_nodes
 from pytest_openenv_scale.targets.slurm import servers as slurm_servers
-from pytest_openenv_scale.targets.slurm.job import BatchJob, JobFolder, Serving
+from pytest_openenv_scale.targets.slurm.job import BatchJob, JobFolder, ServingJob
 from pytest_openenv_scale.targets.slurm.job_info import (
     Job,
     SlurmError,
@@ -35,11 +35,11 @@ from pytest_openenv_scale.targets.slurm.job_info import (
 )
 from pytest_openenv_scale.targets.slurm.nodes import Node, find_nodes, listed, parse_unusable
 from pytest_openenv_scale.targets.slurm.servers import NodeServers
-from pytest_openenv_scale.targets.slurm.spec import JobNames, Ports, SlurmSpec, default_folder
+from pytest_openenv_scale.targets.slurm.spec import JobNames, JobPorts, SlurmSpec, default_folder
 from pytest_openenv_scale.targets.slurm.target import SlurmTarget, how_it_ended
 
 NAMES = JobNames("openenv-scale-run7", "openenv-scale-owner=1:2:3", Path("/shared/job-7"))
-PORTS = Ports(20001, 20002, 20003, 20004)
+PORTS = JobPorts(20001, 20002, 20003, 20004)
 
 
 def spec(text: str) -> SlurmSpec:
@@ -336,7 +336,7 @@ class _Cancelled:
         return "job 7 ended as CANCELLED" if now else None
 
 
-def servers(folder: JobFolder, job: Serving | None = None, port: int = 8000) -> NodeServers:
+def servers(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) -> NodeServers:
     nodes = [Node("n1", "127.0.0.2"), Node("n2", "127.0.0.3")]
     context: Any = None
     return NodeServers(nodes, port, job or _Runs(), folder, context, limits={}, cores=2, start_s=1.0)
@@ -410,7 +410,9 @@ def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch
             return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
 
     fleet: Any = Fleet()
-    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(fleet, "played", 8) or 0.0)
+    monkeypatch.setattr(
+        slurm_servers, "wait_until_ready", lambda *given, **named: setattr(fleet, "play_session", 8) or 0.0
+    )
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
         slurm_servers.reach_every_host("http://e", servers(folder), fleet, {}, ("ws",), threads=1)
     assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(

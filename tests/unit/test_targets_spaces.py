@@ -152,7 +152,7 @@ def test_a_running_space_is_attached_to_and_left_alone(hub: Hub, space: Opener) 
         assert "listening on" in endpoint.log_tail()
     assert changes(hub) == []
     assert endpoint.headers == {}
-    assert settings.entries() == []
+    assert settings.pending_changes() == []
 
 
 @pytest.mark.parametrize(("hardware", "cores"), [("cpu-upgrade", 8), ("t4-small", 4), ("quantum-x1", None)])
@@ -345,7 +345,7 @@ def test_settings_are_set_measured_with_and_put_back(hub: Hub, space: Opener, li
         ("variables", {"key": "MAX_CONCURRENT_ENVS"}),
     ]
     assert (there.requested, there.variables) == ("cpu-basic", {"WORKERS": "1", "MODE": "calm"})
-    assert settings.entries() == []
+    assert settings.pending_changes() == []
     assert lines[-2:] == [
         "spaces: alice/env gets back hardware cpu-basic",
         "spaces: alice/env gets back MAX_CONCURRENT_ENVS unset, its WORKERS",
@@ -394,7 +394,7 @@ def test_hardware_nobody_pays_for_is_told_and_the_rest_put_back(hub: Hub, space:
     message = refusal(space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4"))
     assert "cannot set its hardware to cpu-upgrade: the Hub asks for payment (402)" in message
     assert there.variables == {}
-    assert settings.entries() == []
+    assert settings.pending_changes() == []
 
 
 def test_settings_of_somebody_else_cannot_be_changed(hub: Hub, space: Opener, lines: list[str]) -> None:
@@ -424,7 +424,7 @@ def test_what_cannot_be_put_back_is_told_and_stays_on_file(hub: Hub, space: Open
     ) as caught:
         target.__exit__(None, None, None)
     assert str(caught.value).endswith(f"{hub.url}/spaces/alice/env/settings")
-    (entry,) = settings.entries()
+    (entry,) = settings.pending_changes()
     assert (entry.repo_id, entry.before.variables) == (ENV, {"MAX_CONCURRENT_ENVS": None})
     assert there.variables == {"MAX_CONCURRENT_ENVS": "4"}
     assert TOKEN not in (settings.state_folder() / f"{entry.id}.json").read_text()
@@ -456,7 +456,7 @@ def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
             target.__exit__(None, None, None)
     assert "so alice/env did not get back hardware cpu-basic, MAX_CONCURRENT_ENVS unset; " in str(caught.value)
     assert there.requested == "cpu-upgrade"
-    (entry,) = settings.entries()
+    (entry,) = settings.pending_changes()
     left_by_a_dead_process(entry)
     assert len(gc.collect(["spaces"]).lines) == 1
     assert (there.requested, there.variables) == ("cpu-basic", {})
@@ -495,7 +495,7 @@ def test_what_cannot_be_put_on_file_is_not_changed(
 def test_two_workers_of_one_run_are_told_from_two_runs(hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     target = space(f"spaces:{ENV},max_envs=4")
-    other = settings.new_entry(hub.url, ENV, "run-1")
+    other = settings.new_pending_change(hub.url, ENV, "run-1")
     replace(other, owner=other.owner.replace(":", ":1", 1).rpartition(":")[0] + ":elsewhere").write()
     assert "another pytest-xdist worker of this run has changed its settings" in refusal(target)
 
@@ -522,7 +522,7 @@ def test_a_temporary_space_is_made_private_and_deleted(
         assert endpoint.headers == {"Authorization": f"Bearer {TOKEN}"}
         assert name.startswith("alice/openenv-scale-")
     assert hub.repos == {}
-    assert settings.entries() == []
+    assert settings.pending_changes() == []
     assert lines[0] == f"spaces: made {name} for this run, private, cpu-basic"
     assert lines[-1] == f"spaces: deleted {name}"
 
@@ -539,7 +539,7 @@ def test_a_space_that_is_there_is_never_made_temporary(hub: Hub, space: Opener) 
 def test_one_that_comes_up_meanwhile_is_not_taken_either(hub: Hub, space: Opener) -> None:
     hub.failures.append(("POST /api/repos/create", HubError(409, "You already created this space repo")))
     assert "alice/env exists" in refusal(space(f"spaces:{ENV},temporary"))
-    assert settings.entries() == []
+    assert settings.pending_changes() == []
 
 
 def test_a_temporary_space_that_fails_to_upload_is_deleted(hub: Hub, space: Opener) -> None:
@@ -560,7 +560,7 @@ def test_a_temporary_space_needs_a_token(hub: Hub, space: Opener) -> None:
 # --- what a kill leaves
 
 
-def left_by_a_dead_process(entry: settings.Entry) -> settings.Entry:
+def left_by_a_dead_process(entry: settings.PendingChange) -> settings.PendingChange:
     """Put an entry on file whose owner has ended."""
     pid, _, machine = entry.owner.split(":")
     left = replace(entry, owner=f"{pid}:of another time:{machine}")
@@ -572,57 +572,57 @@ def test_gc_puts_settings_back_and_leaves_those_of_living_runs(hub: Hub, space: 
     there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", variables={"MODE": "fast"}).space
     busy = hub.add_space("alice/busy", variables={"MODE": "fast"}).space
     space()
-    before = settings.Settings(hardware="cpu-basic", sleep_time=172800, variables={"MODE": None})
-    left_by_a_dead_process(settings.new_entry(hub.url, ENV, "run-7", before=before))
-    living = settings.new_entry(hub.url, "alice/busy", "run-8", before=before)
+    before = settings.SpaceSettings(hardware="cpu-basic", sleep_time=172800, variables={"MODE": None})
+    left_by_a_dead_process(settings.new_pending_change(hub.url, ENV, "run-7", before=before))
+    living = settings.new_pending_change(hub.url, "alice/busy", "run-8", before=before)
     living.write()
     line = "changed settings of the Space alice/env: hardware cpu-basic, MODE unset (run run-7)"
     assert gc.collect(["spaces"], dry_run=True).lines == (line,)
     assert changes(hub) == []
     assert gc.collect(["spaces"]).lines == (line,)
     assert (there.requested, there.variables, busy.variables) == ("cpu-basic", {}, {"MODE": "fast"})
-    assert settings.entries() == [living]
+    assert settings.pending_changes() == [living]
 
 
 def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(hub: Hub, space: Opener) -> None:
     space()
     entries = [
-        left_by_a_dead_process(settings.new_entry(hub.url, f"alice/{name}", "run-7", temporary=True))
+        left_by_a_dead_process(settings.new_pending_change(hub.url, f"alice/{name}", "run-7", temporary=True))
         for name in ("ours", "later", "gone")
     ]
     hub.add_space("alice/ours", stage="PAUSED", variables={"OPENENV_SCALE_TEMPORARY": entries[0].id})
     hub.add_space("alice/later", stage="PAUSED")
     assert gc.collect(["spaces"]).lines == ("temporary Space alice/ours (run run-7)",)
     assert set(hub.repos) == {("space", "alice/later")}
-    assert settings.entries() == []
+    assert settings.pending_changes() == []
 
 
 def test_gc_leaves_what_was_changed_on_another_hub(hub: Hub, space: Opener) -> None:
     space()
-    left = left_by_a_dead_process(settings.new_entry("http://127.0.0.9:1", ENV, None, temporary=True))
+    left = left_by_a_dead_process(settings.new_pending_change("http://127.0.0.9:1", ENV, None, temporary=True))
     found = gc.collect(["spaces"])
     assert found.lines == ()
     assert found.problems == ("spaces: something is left on http://127.0.0.9:1; set HF_ENDPOINT to it",)
-    assert settings.entries() == [left]
+    assert settings.pending_changes() == [left]
 
 
 def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     space(token=None)
-    before = settings.Settings(variables={"WORKERS": None})
-    left = left_by_a_dead_process(settings.new_entry(hub.url, ENV, None, before=before))
+    before = settings.SpaceSettings(variables={"WORKERS": None})
+    left = left_by_a_dead_process(settings.new_pending_change(hub.url, ENV, None, before=before))
     found = gc.collect(["spaces"])
     assert found.lines == ()
     (problem,) = found.problems
     assert problem.startswith("spaces: alice/env: cannot read its variables: ")
-    assert settings.entries() == [left]
+    assert settings.pending_changes() == [left]
 
 
 def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, lines: list[str]) -> None:
     there = hub.add_space(ENV, variables={"MODE": "fast"}).space
     target = space(f"spaces:{ENV},env.MODE=slow")
-    before = settings.Settings(variables={"MODE": "calm"})
-    left_by_a_dead_process(settings.new_entry(hub.url, ENV, "run-7", before=before))
+    before = settings.SpaceSettings(variables={"MODE": "calm"})
+    left_by_a_dead_process(settings.new_pending_change(hub.url, ENV, "run-7", before=before))
     with target:
         assert there.variables == {"MODE": "slow"}
     assert there.variables == {"MODE": "calm"}
@@ -632,8 +632,8 @@ def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, 
 def test_hardware_a_killed_run_left_is_not_taken_for_the_spaces_own(hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV, hardware="cpu-upgrade", requested="cpu-upgrade", sleep_time=3600).space
     target = space(f"spaces:{ENV},hardware=cpu-upgrade")
-    before = settings.Settings(hardware="cpu-basic", sleep_time=172800)
-    left_by_a_dead_process(settings.new_entry(hub.url, ENV, "run-7", before=before))
+    before = settings.SpaceSettings(hardware="cpu-basic", sleep_time=172800)
+    left_by_a_dead_process(settings.new_pending_change(hub.url, ENV, "run-7", before=before))
     with target as endpoint:
         assert endpoint.hardware == there.requested == "cpu-upgrade"
     assert there.requested == "cpu-basic"
@@ -645,4 +645,4 @@ def test_a_journal_that_cannot_be_read_is_passed_over(hub: Hub, space: Opener) -
     folder.mkdir(parents=True)
     (folder / "broken.json").write_text("{")
     (folder / "other.json").write_text(json.dumps({"before": {}}))
-    assert settings.entries() == []
+    assert settings.pending_changes() == []

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.config.limits import Limit, Slo
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.results.outcome import Outcome, overall
 from pytest_openenv_scale.verdict.sweep import judge_curve
 
 MET, MISSED, INCONCLUSIVE = Outcome.MET, Outcome.MISSED, Outcome.INCONCLUSIVE
 NO_SLO = Slo()
-BUSY = (Finding("cpu", "a load process used 99% of a core"),)
+BUSY = (ClientFinding("cpu", "a load process used 99% of a core"),)
 
 
 def judge(*summaries, slo=NO_SLO, batches=None, **options):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from pytest_openenv_scale.config.limits import METRICS, FailOn, higher_is_better
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.comparison import Change, Figure, Status
+from pytest_openenv_scale.results.comparison import Change, ComparedFigure, Status
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve, known_max_batch
 
 NOTICEABLE = 0.05
@@ -21,8 +21,8 @@ SPREAD_UNKNOWN = "spread unknown: the baseline was measured once"
 def judge_figure(
     metric: str,
     batch: int,
-    baseline: Figure,
-    now: Figure,
+    baseline: ComparedFigure,
+    now: ComparedFigure,
     fail_on: Sequence[FailOn],
     *,
     doubt: str | None = None,
@@ -60,13 +60,13 @@ def judge_figure(
     return change(Status.UNCHANGED, shift)
 
 
-def _is_worse(metric: str, baseline: Figure, now: float) -> bool:
+def _is_worse(metric: str, baseline: ComparedFigure, now: float) -> bool:
     """Say whether a value is outside the baseline's range on the bad side."""
     low, high = baseline.low, baseline.high
     return low is not None and high is not None and (now < low if higher_is_better(metric) else now > high)
 
 
-def _is_better(metric: str, baseline: Figure, now: float) -> bool:
+def _is_better(metric: str, baseline: ComparedFigure, now: float) -> bool:
     low, high = baseline.low, baseline.high
     return low is not None and high is not None and (now > high if higher_is_better(metric) else now < low)
 
@@ -79,7 +79,7 @@ def _shift(metric: str, then: float, now: float) -> str:
     """Return how far a figure moved: "+23 %", or the difference where the baseline is no base for a share."""
     if then > 0:
         return percent_change(now / then)
-    return f"{'+' if now >= then else '−'}{text_of.observed(METRICS[metric].unit, abs(now - then), 0.0)}"
+    return f"{'+' if now >= then else '−'}{formatting.observed(METRICS[metric].unit, abs(now - then), 0.0)}"
 
 
 def percent_change(ratio: float) -> str:
@@ -91,14 +91,14 @@ def percent_change(ratio: float) -> str:
     return f"{'−' if percent < 0 else '+'}{abs(percent):.{digits}f} %"
 
 
-def _beside_range(metric: str, baseline: Figure, broken: FailOn) -> str:
+def _beside_range(metric: str, baseline: ComparedFigure, broken: FailOn) -> str:
     """Say how the baseline's range bears on a regression; one repetition has none."""
     if baseline.repetitions < 2:
         return f"; {SPREAD_UNKNOWN}, judged by {broken.text} alone"
     return f" and outside {_range(metric, baseline)}"
 
 
-def _range(metric: str, figure: Figure) -> str:
+def _range(metric: str, figure: ComparedFigure) -> str:
     low, high = (figure_value(metric, value) for value in (figure.low, figure.high))
     return f"the baseline's {low} to {high} over {figure.repetitions} repetitions"
 
@@ -106,13 +106,13 @@ def _range(metric: str, figure: Figure) -> str:
 def figure_value(metric: str, value: float | None) -> str:
     """Return a value in the unit of its metric: "1.03 s", "98.4 %", "128"; an en dash where there is none."""
     if value is None:
-        return text_of.MISSING
+        return formatting.MISSING
     if metric == "max_batch":
-        return text_of.count(int(value)) if value else "none"
-    return text_of.observed(METRICS[metric].unit, value, value)
+        return formatting.count(int(value)) if value else "none"
+    return formatting.observed(METRICS[metric].unit, value, value)
 
 
-def judge_capacity(metric: str, baseline: Capacity, now: Capacity, fail_on: Sequence[FailOn]) -> Change:
+def judge_capacity(metric: str, baseline: CapacityChange, now: CapacityChange, fail_on: Sequence[FailOn]) -> Change:
     """Judge max batch, or the same per core.
 
     Worse is only what is certain: something the baseline held definitely fails now. A max batch that is merely
@@ -164,7 +164,7 @@ SHOWN = (
 """What is compared where nobody names a metric, and besides those that are named."""
 
 
-def cell_figure(view: CurveView, metric: str, batch: int) -> Figure | None:
+def cell_figure(view: CurveView, metric: str, batch: int) -> ComparedFigure | None:
     """Return a figure of one batch, the median of its repetitions; None where the batch was not measured."""
     cells = [summary for summary in view.summaries if summary.batch == batch]
     if not cells:
@@ -172,8 +172,8 @@ def cell_figure(view: CurveView, metric: str, batch: int) -> Figure | None:
     values = [value for cell in cells if (value := _value(cell, metric)) is not None]
     counts = [stats.count for cell in cells if (stats := cell.phase(METRICS[metric].phase or ""))]
     if not values:
-        return Figure(None, None, None, len(cells))
-    return Figure(median(values), min(values), max(values), len(values), min(counts, default=None))
+        return ComparedFigure(None, None, None, len(cells))
+    return ComparedFigure(median(values), min(values), max(values), len(values), min(counts, default=None))
 
 
 def _value(cell: CellSummary, metric: str) -> float | None:
@@ -185,14 +185,14 @@ def _value(cell: CellSummary, metric: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class CapacityChange:
     """How much a curve holds, in sessions or sessions per core.
 
     `figure.value` passed for certain. `fails_at` is the least that definitely failed, `asked` the most that
     was asked for.
     """
 
-    figure: Figure
+    figure: ComparedFigure
     fails_at: float | None
     asked: float
 
@@ -201,23 +201,25 @@ class Capacity:
         """What passed for certain."""
         return self.figure.value or 0.0
 
-    def per(self, cores: int) -> Capacity:
+    def per(self, cores: int) -> CapacityChange:
         """Return the same per core."""
         figure = self.figure
         low, high = (None if value is None else value / cores for value in (figure.low, figure.high))
         scaled = replace(figure, value=self.held / cores, low=low, high=high)
-        return Capacity(scaled, None if self.fails_at is None else self.fails_at / cores, self.asked / cores)
+        return CapacityChange(scaled, None if self.fails_at is None else self.fails_at / cores, self.asked / cores)
 
 
-def capacity(view: CurveView) -> Capacity:
+def capacity(view: CurveView) -> CapacityChange:
     """Return the max batch of a curve, 0 where not even its smallest passes, and its range over repetitions."""
     verdict = view.verdict
     numbers = sorted({summary.repetition for summary in view.summaries})
     each = [float(_alone(view, number) or 0) for number in numbers]
     held = float(verdict.max_batch or 0)
-    figure = Figure(held, min(each, default=held), max(each, default=held), len(numbers), known=known_max_batch(view))
+    figure = ComparedFigure(
+        held, min(each, default=held), max(each, default=held), len(numbers), known=known_max_batch(view)
+    )
     fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
-    return Capacity(figure, fails_at, float(max(view.curve.batches)))
+    return CapacityChange(figure, fails_at, float(max(view.curve.batches)))
 
 
 def _alone(view: CurveView, repetition: int) -> int | None:

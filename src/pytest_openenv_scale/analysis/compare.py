@@ -9,15 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.config.limits import METRICS, FailOn
-from pytest_openenv_scale.core import formatting as text_of
-from pytest_openenv_scale.results.comparison import Change, Comparison, CurveComparison, Figure, Side, State, Status
+from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.results.comparison import (
+    Change,
+    ComparedFigure,
+    Comparison,
+    CurveComparison,
+    Side,
+    State,
+    Status,
+)
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, judge_curve
 
-from .changes import CAPACITY, SHOWN, Capacity, capacity, cell_figure, judge_capacity, judge_figure
+from .changes import CAPACITY, SHOWN, CapacityChange, capacity, cell_figure, judge_capacity, judge_figure
 from .pairing import (
+    CurveOfSweep,
     Pair,
-    Place,
     guess_renamed,
     limit_differences,
     machine_differences,
@@ -155,7 +163,7 @@ def _named(sweep: SweepView, view: CurveView, state: State, **fields: object) ->
 
 
 def _compare_pair(
-    baseline: Run, now: Run, then: Place, today: Place, fail_on: Sequence[FailOn], *, fewer_batches: bool
+    baseline: Run, now: Run, then: CurveOfSweep, today: CurveOfSweep, fail_on: Sequence[FailOn], *, fewer_batches: bool
 ) -> CurveComparison:
     """Compare two curves; unless `fewer_batches` are fine, one the newer run did not ask for is in doubt."""
     different = workload_differences(then, today)
@@ -171,7 +179,7 @@ def _compare_pair(
     batches = [batch for batch in _judged_batches(old) if batch in new.curve.batches]
     left_out = [batch for batch in _judged_batches(old) if batch not in new.curve.batches]
     if left_out:
-        remarks.append(f"batch {text_of.several(left_out)} of the baseline was not asked for now")
+        remarks.append(f"batch {formatting.several(left_out)} of the baseline was not asked for now")
     changes += [change for batch in batches for change in _at_batch(old, new, batch, fail_on)]
     if not batches or (left_out and not fewer_batches):
         changes += [_not_asked_for(one, left_out, batches) for one in fail_on if one.metric not in CAPACITY]
@@ -203,8 +211,8 @@ def _capacities(
         yield _unknown_cores(before, after, asked[0])
 
 
-def _unknown_cores(before: Capacity, after: Capacity, asked: FailOn) -> Change:
-    nothing = [Figure(None, None, None, side.figure.repetitions) for side in (before, after)]
+def _unknown_cores(before: CapacityChange, after: CapacityChange, asked: FailOn) -> Change:
+    nothing = [ComparedFigure(None, None, None, side.figure.repetitions) for side in (before, after)]
     why = "the server's cores are not known; write cores=N in the target"
     return Change("batch_per_core", None, nothing[0], nothing[1], Status.INCONCLUSIVE, why, asked.text)
 
@@ -230,7 +238,7 @@ def _at_batch(old: CurveView, new: CurveView, batch: int, fail_on: Sequence[Fail
         then, today = cell_figure(old, metric, batch), cell_figure(new, metric, batch)
         if then is None or (then.value is None and metric not in asked):
             continue
-        blank = Figure(None, None, None, 0)
+        blank = ComparedFigure(None, None, None, 0)
         today = today or blank
         unknown = None if today.value is not None or none_succeeded else "the newer run has no such figure"
         yield judge_figure(metric, batch, then, today, _of(metric, fail_on), doubt=doubt or unknown)
@@ -248,15 +256,15 @@ def _doubt(side: str, view: CurveView, batch: int) -> str | None:
 
 
 def _not_asked_for(one: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:
-    nothing = Figure(None, None, None, 0)
+    nothing = ComparedFigure(None, None, None, 0)
     if batches:
-        why = f"batch {text_of.several(list(left_out))} of the baseline was not asked for now"
+        why = f"batch {formatting.several(list(left_out))} of the baseline was not asked for now"
     else:
         why = "no batch that the baseline held was asked for now" if left_out else "the baseline held no batch"
     return Change(one.metric, None, nothing, nothing, Status.INCONCLUSIVE, why, one.text)
 
 
-def _with_effect(change: Change, baseline: Run, now: Run, then: Place, today: Place) -> Change:
+def _with_effect(change: Change, baseline: Run, now: Run, then: CurveOfSweep, today: CurveOfSweep) -> Change:
     """Add Cliff's delta to a latency that changed, where the rows are there."""
     phase = METRICS[change.metric].phase
     if phase is None or change.batch is None or change.status in (Status.UNCHANGED, Status.INCONCLUSIVE):
@@ -265,7 +273,7 @@ def _with_effect(change: Change, baseline: Run, now: Run, then: Place, today: Pl
     return replace(change, effect=effect_of(rows[0], rows[1], phase))
 
 
-def _cell_rows(run: Run, place: Place, batch: int) -> CellRows:
+def _cell_rows(run: Run, place: CurveOfSweep, batch: int) -> CellRows:
     cell = next(cell for cell in place.curve.curve.cells if cell.batch == batch)
     return CellRows(run.path, place.sweep.record.sweep_id, cell.id)
 

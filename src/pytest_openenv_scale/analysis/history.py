@@ -16,7 +16,7 @@ from .run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class HistoryPoint:
     """One run: the figure (None where it has none), how certain it is, the verdict, and what changed before it.
 
     `known` is exact, open (it may be more) or inconclusive. `machine` names what differs from the point before.
@@ -44,7 +44,7 @@ class CurveHistory:
     wait: float | None
     metric: str
     batch: int | None
-    points: tuple[Point, ...]
+    points: tuple[HistoryPoint, ...]
 
 
 def histories(runs: Sequence[Run], metric: str = "max_batch", *, batch: int | None = None) -> tuple[CurveHistory, ...]:
@@ -65,13 +65,13 @@ def histories(runs: Sequence[Run], metric: str = "max_batch", *, batch: int | No
 def _history(measured: Sequence[tuple[Run, SweepView, CurveView]], metric: str, batch: int | None) -> CurveHistory:
     _, sweep, view = measured[-1]
     at = None if metric in CAPACITY else batch or _common_batch([view for _, _, view in measured])
-    points: list[Point] = []
+    points: list[HistoryPoint] = []
     before: Run | None = None
     for run, of, each in measured:
         value, known = _figure(each, metric, at, of.record.cores)
         differing = machine_differences(before.record.fingerprint, run.record.fingerprint) if before else ()
         machine = tuple(f"{item.name} {item.baseline} → {item.now}" for item in differing)
-        points.append(Point(side_of(run), value, known, each.verdict.outcome, machine))
+        points.append(HistoryPoint(side_of(run), value, known, each.verdict.outcome, machine))
         before = run
     return CurveHistory(sweep.test, sweep.infrastructure, view.curve.mode, view.curve.wait, metric, at, tuple(points))
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, cast
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import shown
-from pytest_openenv_scale.results.comparison import Difference
+from pytest_openenv_scale.results.comparison import SettingDifference
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
@@ -22,7 +22,7 @@ _ALIKE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CurveOfSweep:
     """A curve with the sweep it belongs to."""
 
     sweep: SweepView
@@ -38,11 +38,11 @@ class Place:
 class Pair:
     """A curve of the baseline and the same of the newer run; one of them may be missing."""
 
-    baseline: Place | None
-    now: Place | None
+    baseline: CurveOfSweep | None
+    now: CurveOfSweep | None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> CurveOfSweep:
         """The newer of the two."""
         found = self.now or self.baseline
         assert found is not None
@@ -64,7 +64,7 @@ def pair_curves(baseline: Iterable[SweepView], now: Iterable[SweepView]) -> list
     then, today = _places(baseline), _places(now)
     found: list[Pair] = []
     for named in (_by_written_target, _by_target, _by_label):
-        left: dict[tuple[object, ...], list[Place]] = {}
+        left: dict[tuple[object, ...], list[CurveOfSweep]] = {}
         for place in then:
             left.setdefault(named(place), []).append(place)
         for place in list(today):
@@ -79,23 +79,23 @@ def pair_curves(baseline: Iterable[SweepView], now: Iterable[SweepView]) -> list
     return [*found, *(Pair(place, None) for place in then)]
 
 
-def _places(sweeps: Iterable[SweepView]) -> list[Place]:
-    found: dict[tuple[object, ...], Place] = {}
+def _places(sweeps: Iterable[SweepView]) -> list[CurveOfSweep]:
+    found: dict[tuple[object, ...], CurveOfSweep] = {}
     for sweep in sweeps:
         for curve in sweep.curves:
-            found[sweep.test, sweep.target, curve.curve.mode, curve.curve.wait] = Place(sweep, curve)
+            found[sweep.test, sweep.target, curve.curve.mode, curve.curve.wait] = CurveOfSweep(sweep, curve)
     return list(found.values())
 
 
-def _by_written_target(place: Place) -> tuple[object, ...]:
+def _by_written_target(place: CurveOfSweep) -> tuple[object, ...]:
     return (place.test, place.sweep.target, place.curve.curve.mode, place.curve.curve.wait)
 
 
-def _by_target(place: Place) -> tuple[object, ...]:
+def _by_target(place: CurveOfSweep) -> tuple[object, ...]:
     return (place.test, steady_target(place.sweep.target), place.curve.curve.mode, place.curve.curve.wait)
 
 
-def _by_label(place: Place) -> tuple[object, ...]:
+def _by_label(place: CurveOfSweep) -> tuple[object, ...]:
     return (place.test, steady_target(place.sweep.infrastructure), place.curve.curve.mode, place.curve.curve.wait)
 
 
@@ -123,7 +123,7 @@ def guess_renamed(test: str, here: Collection[str], there: Collection[str]) -> s
     return best if alone or likeness(best) >= _ALIKE else None
 
 
-def workload_differences(baseline: Place, now: Place) -> list[str]:
+def workload_differences(baseline: CurveOfSweep, now: CurveOfSweep) -> list[str]:
     """Return in words what keeps two curves from being compared: they were not asked to do the same.
 
     What one side does not tell, such as the seed of an imported run, is no difference.
@@ -133,7 +133,7 @@ def workload_differences(baseline: Place, now: Place) -> list[str]:
     return [f"{name} {_told(then[name])} → {_told(today[name])}" for name in known if then[name] != today[name]]
 
 
-def _workload(place: Place) -> dict[str, object]:
+def _workload(place: CurveOfSweep) -> dict[str, object]:
     record, curve = place.sweep.record, place.curve.curve
     settings: Mapping[str, Any] = record.settings
     told = {name.replace("_", " "): value for name, value in settings.items() if name != "http_connections"}
@@ -141,15 +141,15 @@ def _workload(place: Place) -> dict[str, object]:
         told.setdefault("reset", "without data")
     if curve.mode == "http":
         told["http connections"] = settings.get("http_connections")
-    timeout = None if record.timeout_s is None else text_of.seconds(record.timeout_s)
+    timeout = None if record.timeout_s is None else formatting.seconds(record.timeout_s)
     return {"steps": curve.steps, "arrival": curve.arrival, "timeout": timeout, **told}
 
 
 def _told(value: object) -> str:
-    return text_of.MISSING if value is None else value if isinstance(value, str) else shown(value)
+    return formatting.MISSING if value is None else value if isinstance(value, str) else shown(value)
 
 
-def server_differences(baseline: Place, now: Place) -> list[str]:
+def server_differences(baseline: CurveOfSweep, now: CurveOfSweep) -> list[str]:
     """Return in words what differs about the server: compared all the same, as it may be what was changed."""
     then, today = _server(baseline.sweep.record), _server(now.sweep.record)
     names = [name for name in {**then, **today} if then.get(name) != today.get(name)]
@@ -191,21 +191,22 @@ _FIGURES = {
 }
 
 
-def machine_differences(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
+def machine_differences(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[SettingDifference, ...]:
     """Compare two fingerprints; host names, load, paths and commits are no difference between machines.
 
     What one of them does not tell is left out, but for packages: one that was not installed is a difference.
     """
-    found: list[Difference] = []
+    found: list[SettingDifference] = []
     for name, (group, key) in _FIGURES.items():
         then, today = _group(baseline, group).get(key), _group(now, group).get(key)
         if then is not None and today is not None and not _same(key, then, today):
-            found.append(Difference(name, _value_text(key, then), _value_text(key, today)))
+            found.append(SettingDifference(name, _value_text(key, then), _value_text(key, today)))
     then, today = _group(baseline, "packages"), _group(now, "packages")
     if then and today:
         names = [name for name in {**then, **today} if then.get(name) != today.get(name)]
         found += [
-            Difference(name, _value_text(name, then.get(name)), _value_text(name, today.get(name))) for name in names
+            SettingDifference(name, _value_text(name, then.get(name)), _value_text(name, today.get(name)))
+            for name in names
         ]
     return tuple(found)
 
@@ -224,4 +225,4 @@ def _same(key: str, then: Any, now: Any) -> bool:
 def _value_text(key: str, value: object) -> str:
     if value is None:
         return "not installed"
-    return text_of.size(value) if key == "memory_bytes" and isinstance(value, int) else f"{value}"
+    return formatting.size(value) if key == "memory_bytes" and isinstance(value, int) else f"{value}"

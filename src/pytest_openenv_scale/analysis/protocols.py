@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, known_max_batch
@@ -46,7 +46,7 @@ class ModeResult(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison(Jsonable):
+class ProtocolComparison(Jsonable):
     """Both modes at one wait (seconds; None where waits mean nothing).
 
     `ratio` is ws max ÷ http max, null where one of them has none. `winner` is ws, http, equal, or null where what
@@ -69,7 +69,7 @@ class Comparison(Jsonable):
         return self.ws, self.http
 
 
-def compare_modes(view: SweepView) -> tuple[Comparison, ...]:
+def compare_modes(view: SweepView) -> tuple[ProtocolComparison, ...]:
     """Compare the modes of a sweep; nothing where it has only one, or where one of them was not measured."""
     found = {(curve.curve.mode, curve.curve.wait): curve for curve in view.curves if curve.summaries}
     return tuple(
@@ -79,7 +79,7 @@ def compare_modes(view: SweepView) -> tuple[Comparison, ...]:
     )
 
 
-def _compare(ws: CurveView, http: CurveView) -> Comparison:
+def _compare(ws: CurveView, http: CurveView) -> ProtocolComparison:
     common = set(_succeeded(ws)) & set(_succeeded(http))
     certain = {batch for batch in common if not _doubtful(ws, batch) and not _doubtful(http, batch)}
     batch = max(certain or common, default=None)
@@ -87,7 +87,7 @@ def _compare(ws: CurveView, http: CurveView) -> Comparison:
     first, second = results
     ratio = first.max_batch / second.max_batch if first.max_batch and second.max_batch else None
     notes = tuple(note for result, curve in zip(results, (ws, http), strict=True) if (note := _note(result, curve)))
-    return Comparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch, notes)
+    return ProtocolComparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch, notes)
 
 
 def _succeeded(view: CurveView) -> dict[int, list[CellSummary]]:
@@ -136,4 +136,4 @@ def _note(result: ModeResult, view: CurveView) -> str | None:
     if stopper is None:
         return f"{result.mode}: inconclusive, larger batches were not measured"
     why = stopper.reasons[0].text if stopper.reasons else "it could not be judged"
-    return f"{result.mode}: inconclusive from batch {text_of.count(stopper.batch)} on: {why}"
+    return f"{result.mode}: inconclusive from batch {formatting.count(stopper.batch)} on: {why}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise, summarise_rows
 from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest
 from pytest_openenv_scale.results.outcome import CheckRecord, Outcome, overall, overall_with_checks, read_checks
@@ -68,7 +68,7 @@ def load_run(path: Path) -> Run:
     """
     path = path.parent if path.name == MANIFEST and path.is_file() else path
     manifest = read_manifest(path)
-    if manifest.status == "running" and not is_held(path / WRITER_LOCK):
+    if manifest.status == "running" and not is_locked(path / WRITER_LOCK):
         manifest = _interrupted(manifest)
     problems: list[str] = []
     summaries = _summaries(path / PARTS, problems)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.core.text import collapse
@@ -16,14 +16,14 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .protocols import Comparison, compare_modes
+from .protocols import ProtocolComparison, compare_modes
 from .run import Run
 
-__all__ = ["FAMILIES", "Point", "Study", "StudyCurve", "join", "study_of"]
+__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "join", "study_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class BatchPoint:
     """One batch of a curve over its repetitions; every figure is the worst of them, None where there is none."""
 
     batch: int
@@ -123,19 +123,19 @@ class StudyCurve:
         return self.curve.verdict
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[BatchPoint, ...]:
         """What was measured, a point per batch, the smallest first."""
         measured: dict[int, list[CellSummary]] = {}
         for summary in self.curve.summaries:
             measured.setdefault(summary.batch, []).append(summary)
-        return tuple(Point(batch, tuple(measured[batch]), self.verdict.cell(batch)) for batch in sorted(measured))
+        return tuple(BatchPoint(batch, tuple(measured[batch]), self.verdict.cell(batch)) for batch in sorted(measured))
 
-    def point(self, batch: int | None) -> Point | None:
+    def point(self, batch: int | None) -> BatchPoint | None:
         """Return the point of one batch; None where it was not measured."""
         return next((point for point in self.points if point.batch == batch), None)
 
     @property
-    def best(self) -> Point | None:
+    def best(self) -> BatchPoint | None:
         """The point of the max batch; None where there is no max batch."""
         return self.point(self.verdict.max_batch)
 
@@ -188,9 +188,9 @@ class Study:
         """Return a curve; None where it was not measured."""
         return next((curve for curve in self.of(infrastructure, mode) if curve.wait == wait), None)
 
-    def comparisons(self) -> tuple[tuple[str, Comparison], ...]:
+    def comparisons(self) -> tuple[tuple[str, ProtocolComparison], ...]:
         """Return every comparison of ws and http with the infrastructure it is of."""
-        found: list[tuple[str, Comparison]] = []
+        found: list[tuple[str, ProtocolComparison]] = []
         for name in self.infrastructures:
             curves = self.of(name)
             together = replace(curves[0].sweep, curves=tuple(curve.curve for curve in curves))
@@ -237,7 +237,7 @@ Words = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CurveSource:
     """One sweep and the run it is of."""
 
     run: Run
@@ -262,7 +262,7 @@ class Source:
 
 def named(sweeps: Sequence[tuple[Run, SweepView]]) -> list[tuple[str, Run, SweepView]]:
     """Return sweeps with their names; what is of one name stands together, known infrastructures first."""
-    sources = [Source(run, sweep) for run, sweep in sweeps]
+    sources = [CurveSource(run, sweep) for run, sweep in sweeps]
     found = [pair for label, group in _by_label(sources).items() for pair in _named(label, group)]
     labels = list(dict.fromkeys(label for label, _ in found))
     order = sorted(labels, key=lambda label: _key(label, labels))
@@ -279,9 +279,9 @@ def _key(label: str, labels: list[str]) -> tuple[int, list[tuple[int, str]]]:
     return family, [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
-def _by_label(sources: Sequence[Source]) -> dict[str, list[Source]]:
+def _by_label(sources: Sequence[CurveSource]) -> dict[str, list[CurveSource]]:
     """Group sweeps by label; what had a longer one in a run with more targets takes that one everywhere."""
-    found: dict[str, list[Source]] = {}
+    found: dict[str, list[CurveSource]] = {}
     labels: dict[tuple[Any, ...], set[str]] = {}
     for source in sources:
         labels.setdefault(source.thing, set()).add(source.label)
@@ -291,11 +291,11 @@ def _by_label(sources: Sequence[Source]) -> dict[str, list[Source]]:
     return found
 
 
-def _named(label: str, sources: Sequence[Source]) -> list[tuple[str, Source]]:
+def _named(label: str, sources: Sequence[CurveSource]) -> list[tuple[str, CurveSource]]:
     """Give sweeps of one label what tells them apart."""
     things = list(dict.fromkeys(source.thing for source in sources))
     differences = _things_apart(things, [next(found for found in sources if found.thing == thing) for thing in things])
-    named: list[tuple[str, Source]] = []
+    named: list[tuple[str, CurveSource]] = []
     for thing, difference in zip(things, differences, strict=True):
         group = [source for source in sources if source.thing == thing]
         for source, further in zip(group, _sweeps_apart(group), strict=True):
@@ -304,18 +304,18 @@ def _named(label: str, sources: Sequence[Source]) -> list[tuple[str, Source]]:
     return named
 
 
-def _things_apart(things: Sequence[tuple[Any, ...]], examples: Sequence[Source]) -> list[Words]:
+def _things_apart(things: Sequence[tuple[Any, ...]], examples: Sequence[CurveSource]) -> list[Words]:
     """Return the fewest words that tell different things of one label apart."""
     records = [example.sweep.record for example in examples]
     words = [
         [record.hardware or "" for record in records],
         _target_differences([record.target for record in records]),
-        ["" if record.cores is None else text_of.count_of(record.cores, "core") for record in records],
+        ["" if record.cores is None else formatting.count_of(record.cores, "core") for record in records],
     ]
     return _fewest(words, lambda found: len(set(found)) == len(things))
 
 
-def _sweeps_apart(sources: Sequence[Source]) -> list[Words]:
+def _sweeps_apart(sources: Sequence[CurveSource]) -> list[Words]:
     """Return what tells sweeps of one thing apart that would stand in the same place of a table."""
 
     def unique(names: Sequence[Words]) -> bool:

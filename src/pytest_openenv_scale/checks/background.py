@@ -22,7 +22,7 @@ _STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Lone:
+class SingleSession:
     """A lone session: reset, three steps, the state after each, close.
 
     There are fewer steps where the episode ends before, or where one is not answered with an observation. `state` is
@@ -66,11 +66,11 @@ class Lone:
         return median([step.latency_s or 0.0 for step in self.steps])
 
 
-async def lone(subject: Subject) -> Lone:
-    """Play one session alone; ask with `subject.learn(lone)`, so that it is played once."""
+async def single_session(subject: Subject) -> SingleSession:
+    """Play one session alone; ask with `subject.learn(single_session)`, so that it is played once."""
     episode = f"check-{uuid4().hex[:12]}"
     async with subject.client(subject.timeout_s) as client:
-        session = await let_in(client, subject, {**subject.reset_data(subject.seed), "episode_id": episode})
+        session = await open_with_retry(client, subject, {**subject.reset_data(subject.seed), "episode_id": episode})
         answers = [session.first]
         state = Answer("silence")
         states: list[Answer] = []
@@ -90,12 +90,12 @@ async def lone(subject: Subject) -> Lone:
             # Checks wait for slots to come back, which an environment with a slow close() gives back as slowly.
             closed = await session.close(patience_s=subject.patience_s)
             answers.append(closed)
-        subject.slowest_lone_s = max(subject.slowest_lone_s, *(answer.latency_s or 0.0 for answer in answers))
+        subject.slowest_single_s = max(subject.slowest_single_s, *(answer.latency_s or 0.0 for answer in answers))
         transcript = session.transcript("a session on its own")
-        return Lone(reset, tuple(steps), state, tuple(states), closed, transcript)
+        return SingleSession(reset, tuple(steps), state, tuple(states), closed, transcript)
 
 
-async def let_in(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
+async def open_with_retry(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
     """Open a session; where it is put off, ask again for `subject.patience_s` seconds.
 
     Slots may still come back: those of sessions that others, or earlier checks, have just ended.
@@ -114,7 +114,7 @@ _LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class BackgroundLoad:
     """How sessions stepped for a while: `steps` answered, `step_s` their median and `slowest_s` their longest latency.
 
     Latencies are seconds, None where no step was answered. `stopped` are the sessions that were lost or stuck: what
@@ -127,14 +127,14 @@ class Pace:
     stopped: tuple[tuple[Answer, Transcript], ...]
     going: tuple[RawSession, ...]
 
-    def much_slower_than(self, before: Pace) -> bool:
+    def much_slower_than(self, before: BackgroundLoad) -> bool:
         """Whether the median step takes five times as long and a quarter of a second more."""
         if self.step_s is None or before.step_s is None:
             return False
         return self.step_s > SLOWER * before.step_s + SLOWER_S
 
 
-async def pace(subject: Subject, sessions: Sequence[RawSession], for_s: float) -> Pace:
+async def step_in_background(subject: Subject, sessions: Sequence[RawSession], for_s: float) -> BackgroundLoad:
     """Let sessions step, each as soon as all are answered, for so many seconds and three rounds at least.
 
     Where there is none the time passes all the same.
@@ -148,7 +148,7 @@ async def pace(subject: Subject, sessions: Sequence[RawSession], for_s: float) -
     while going and (rounds < _LEAST or time.perf_counter() < end):
         patience_s = subject.patience_among(len(going))
         answers = await asyncio.gather(
-            *(one.step(quick(subject, one.number, rounds), patience_s=patience_s) for one in going)
+            *(one.step(quick_action(subject, one.number, rounds), patience_s=patience_s) for one in going)
         )
         rounds += 1
         played = list(zip(going, answers, strict=True))
@@ -160,14 +160,16 @@ async def pace(subject: Subject, sessions: Sequence[RawSession], for_s: float) -
         over = [session for session, answer in played if answer.done]
         await asyncio.gather(*(session.reset(session.reset_data, patience_s=patience_s) for session in over))
     slowest = max(latencies, default=None)
-    return Pace(len(latencies), median(latencies) if latencies else None, slowest, tuple(stopped), tuple(going))
+    return BackgroundLoad(
+        len(latencies), median(latencies) if latencies else None, slowest, tuple(stopped), tuple(going)
+    )
 
 
-def quick(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
+def quick_action(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
     """Return the action of a step that waits for nothing, as far as the environment lets that be asked."""
-    return waiting(subject, session, step, 0.0)
+    return waiting_action(subject, session, step, 0.0)
 
 
-def waiting(subject: Subject, session: int, step: int, wait_s: float) -> Mapping[str, Any]:
+def waiting_action(subject: Subject, session: int, step: int, wait_s: float) -> Mapping[str, Any]:
     """Return the action of a step that takes so many seconds, as far as the environment takes a wait."""
     return subject.action(session, step, wait_s=wait_s)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .background import PAUSE_S, let_in, lone
+from .background import PAUSE_S, open_with_retry, single_session
 from .session import Answer, RawSession
 from .subject import RawClient, Subject, close_all
 
@@ -25,14 +25,14 @@ FREE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seats:
+class Slots:
     """How many sessions fit: `held` were open at once when the next one was not let in, or when `most` was reached.
 
     `refusal` is what the next one got, None where none was refused; `limit` is what the server's refusal says of itself
     (it is per worker). `refused` shows that session.
     """
 
-    held: int
+    open: int
     refusal: Answer | None = None
     limit: int | None = None
     refused: Transcript | None = None
@@ -43,28 +43,30 @@ class Seats:
         return self.refusal is not None
 
 
-async def seats(subject: Subject) -> Seats:
-    """Open sessions until the server lets no more in or `subject.most` are open; ask with `subject.learn(seats)`."""
-    await subject.learn(lone)
+async def find_slots(subject: Subject) -> Slots:
+    """Open sessions until the server lets no more in or `subject.most` are open; ask with `subject.learn(find_slots)`."""
+    await subject.learn(single_session)
     async with subject.client() as client:
-        held, turned_away = await crowd_in(client, subject, subject.most)
+        held, turned_away = await fill_empty_server(client, subject, subject.most)
         await close_all(held)
-    return _seats(len(held), turned_away)
+    return _slots(len(held), turned_away)
 
 
-async def crowd_in(client: RawClient, subject: Subject, most: int) -> tuple[list[RawSession], list[RawSession]]:
+async def fill_empty_server(
+    client: RawClient, subject: Subject, most: int
+) -> tuple[list[RawSession], list[RawSession]]:
     """Open sessions as `crowd` does on a server that should be empty.
 
     The first one waits for a slot: a server whose slots come back late is not full.
     """
-    first = await let_in(client, subject, subject.reset_data(subject.seed))
+    first = await open_with_retry(client, subject, subject.reset_data(subject.seed))
     if first.first.kind == "observation":
-        return await crowd(client, subject, most, (first,))
+        return await fill_server(client, subject, most, (first,))
     first.drop()
-    return await crowd(client, subject, most)
+    return await fill_server(client, subject, most)
 
 
-async def crowd(
+async def fill_server(
     client: RawClient, subject: Subject, most: int, inside: Sequence[RawSession] = ()
 ) -> tuple[list[RawSession], list[RawSession]]:
     """Open sessions until `most` are, or the server lets no more in; return those, and the last ones turned away.
@@ -101,13 +103,13 @@ def _full(held: int, turned_away: list[RawSession]) -> bool:
     return not uneven or len(turned_away) >= _IN_A_ROW_UNEVEN
 
 
-def _seats(held: int, turned_away: list[RawSession]) -> Seats:
+def _slots(held: int, turned_away: list[RawSession]) -> Slots:
     if not turned_away:
-        return Seats(held)
+        return Slots(held)
     # The clearest reason counts: beside refusals that say why there may be connections that were merely cut.
     told = next((session for session in turned_away if session.first.full), turned_away[0])
     data = told.first.data
-    return Seats(
+    return Slots(
         held,
         told.first,
         _whole(data.get("max_sessions")),
@@ -119,7 +121,7 @@ def _whole(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-async def fill(
+async def open_each(
     client: RawClient, subject: Subject, resets: list[Mapping[str, Any]], *, within_s: float = FREE_S
 ) -> list[RawSession]:
     """Open a session per reset and return those that got in, in the order of the resets.
@@ -152,25 +154,25 @@ async def fill(
     return [session for session in opened if session is not None]
 
 
-def free_s(subject: Subject, sessions: int = 1) -> float:
+def slot_return_s(subject: Subject, sessions: int = 1) -> float:
     """Return how long slots may take to come back once their clients have left, in seconds.
 
     `FREE_S`, and what so many sessions may still have to end, one after another on a server that works so: a step that
     runs, an environment's close(). That is as long as a lone session's slowest answer for each, `subject.timeout_s` at
     most.
     """
-    return FREE_S + min(subject.timeout_s, sessions * subject.slowest_lone_s)
+    return FREE_S + min(subject.timeout_s, sessions * subject.slowest_single_s)
 
 
-async def together(subject: Subject, wanted: int) -> int:
+async def sessions_at_once(subject: Subject, wanted: int) -> int:
     """Return how many sessions a check may hold at once: as many as wanted, allowed and known to fit."""
-    return max(1, min(wanted, subject.most, (await subject.learn(seats)).held))
+    return max(1, min(wanted, subject.most, (await subject.learn(find_slots)).open))
 
 
-async def one_session(subject: Subject) -> CheckResult | None:
+async def skip_single_slot(subject: Subject) -> CheckResult | None:
     """Return the result of a check that needs two sessions at once where the server holds one; else None."""
-    found = await subject.learn(seats)
-    if found.held > 1 or not found.known:
+    found = await subject.learn(find_slots)
+    if found.open > 1 or not found.known:
         return None
     return CheckResult(
         CheckOutcome.SKIPPED,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 
 LEAK_BYTES, LEAK_LEAST_BYTES = 20_000, 8_000_000
@@ -23,7 +23,7 @@ _SETTLED_S, _SETTLED_LOOKS, _LOOK_S = 2.0, 3, 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ResourceChange:
     """One resource that sessions left behind: its name, how much in all and per session, and whether it is a leak."""
 
     name: str
@@ -37,8 +37,10 @@ class Kept:
         if self.name != "memory":
             return f"{self.name} {self.before:,} → {self.after:,}"
         if self.per_session is None:
-            return f"memory {text_of.size(self.before)} → {text_of.size(self.after)}"
-        return f"memory {'−' if self.per_session < 0 else '+'}{text_of.size(round(abs(self.per_session)))} per session"
+            return f"memory {formatting.size(self.before)} → {formatting.size(self.after)}"
+        return (
+            f"memory {'−' if self.per_session < 0 else '+'}{formatting.size(round(abs(self.per_session)))} per session"
+        )
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Usage:
     sessions: list[int] = field(default_factory=list[int])
     looks: list[ServerSample | None] = field(default_factory=list[ServerSample | None])
 
-    async def look(self, sessions: int) -> ServerSample | None:
+    async def sample(self, sessions: int) -> ServerSample | None:
         """Take a look after so many sessions."""
         # Not on the loop: some servers are asked through an engine that takes its time.
         sample = await asyncio.to_thread(self.endpoint.sample)
@@ -68,7 +70,9 @@ class Usage:
         """Return what each look showed of memory (in bytes), threads or descriptors."""
         return tuple(None if look is None else _read(look, name) for look in self.looks)
 
-    def kept(self, name: str, before: ServerSample | None, after: ServerSample | None, sessions: int) -> Kept | None:
+    def kept(
+        self, name: str, before: ServerSample | None, after: ServerSample | None, sessions: int
+    ) -> ResourceChange | None:
         """Judge what `sessions` sessions left behind of a resource; None where it is not readable."""
         first, last = (None if sample is None else _read(sample, name) for sample in (before, after))
         if first is None or last is None:
@@ -82,7 +86,7 @@ class Usage:
             spare = allowed(sessions)
             goes_on = grown is None or (grown.steady and grown.slope * sessions > spare)
             leaked = last - first > spare and goes_on
-        return Kept(name, first, last, per_session, leaked)
+        return ResourceChange(name, first, last, per_session, leaked)
 
 
 def allowed(sessions: int) -> float:
@@ -96,7 +100,7 @@ def allowed(sessions: int) -> float:
 async def settled(endpoint: Endpoint) -> ServerSample | None:
     """Return a look at a server whose threads and descriptors have stopped changing, or the last after two seconds."""
     usage, end = Usage(endpoint), time.perf_counter() + _SETTLED_S
-    while (sample := await usage.look(0)) is not None and time.perf_counter() < end:
+    while (sample := await usage.sample(0)) is not None and time.perf_counter() < end:
         last = usage.looks[-_SETTLED_LOOKS:]
         if len(last) == _SETTLED_LOOKS and len({(look.threads, look.descriptors) for look in last if look}) == 1:
             break

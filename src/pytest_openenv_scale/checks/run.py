@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.text import storable
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .background import lone
+from .background import single_session
 from .subject import Subject
 
 Check = Callable[[Subject], Awaitable[CheckResult]]
@@ -41,7 +41,7 @@ def run_check(subject: Subject, check: Check) -> CheckResult:
 
 
 async def _ask(subject: Subject, check: Check) -> CheckResult:
-    alone = await subject.learn(lone)
+    alone = await subject.learn(single_session)
     if alone.reset.kind == "lost" and alone.reset.code in ("403", "404", "405"):
         said = f"the server has no /ws (HTTP {alone.reset.code}), and sessions need one"
         return CheckResult(CheckOutcome.SKIPPED, said)

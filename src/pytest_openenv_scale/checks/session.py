@@ -16,7 +16,7 @@ from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import CLIENT_ERRNOS, Loss
 from pytest_openenv_scale.core.text import Secrets
-from pytest_openenv_scale.results.outcome import Said, Transcript
+from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
 _KEPT, _LONGEST = 60, 400
 _NOTED = 16_384
@@ -43,7 +43,7 @@ class RawSession:
         self._patience_s = patience_s
         self._secrets = secrets or Secrets()
         self._connection: Connection
-        self._said: deque[Said] = deque(maxlen=_KEPT)
+        self._said: deque[TranscriptLine] = deque(maxlen=_KEPT)
         self._unread: deque[tuple[bytes, float]] = deque()
         self._loss: tuple[Loss, float] | None = None
         self._arrived = asyncio.Event()
@@ -195,7 +195,7 @@ class RawSession:
         length = len(text) if length is None else length
         text = self._secrets.hide(text)
         shown = text if length <= _LONGEST else f"{text[:_LONGEST]}… ({length} in all)"
-        self._said.append(Said(round(time.perf_counter() - self._began, 4), by, shown))
+        self._said.append(TranscriptLine(round(time.perf_counter() - self._began, 4), by, shown))
 
 
 _CLIENT_CODES = frozenset(errno.errorcode[number] for number in CLIENT_ERRNOS)
@@ -274,7 +274,7 @@ class Answer:
 def read_text(text: bytes, latency_s: float | None) -> Answer:
     """Read a message of a server."""
     try:
-        kind, data = messages.read(text)
+        kind, data = messages.read_message(text)
     except messages.MessageError as error:
         return Answer("unreadable", message=str(error), latency_s=latency_s)
     if kind == "error":

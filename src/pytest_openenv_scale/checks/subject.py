@@ -46,21 +46,21 @@ class Subject:
     seed: int = 0
     schema: Mapping[str, Any] | None = None
     say: Callable[[str], None] = say_nothing
-    slowest_lone_s: float = 0.0
+    slowest_single_s: float = 0.0
     """The slowest answer a session got that had the server to itself, in seconds; checks wait longer for slow ones."""
     _known: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @property
     def patience_s(self) -> float:
         """How long an answer may take before it counts as none, in seconds."""
-        return min(self.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * self.slowest_lone_s))
+        return min(self.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * self.slowest_single_s))
 
     def patience_among(self, sessions: int) -> float:
         """Return how long an answer may take, in seconds, where so many sessions ask at once.
 
         A server that takes one after the other lets the last of them wait for all.
         """
-        return min(self.timeout_s, self.patience_s + sessions * self.slowest_lone_s)
+        return min(self.timeout_s, self.patience_s + sessions * self.slowest_single_s)
 
     def client(self, patience_s: float | None = None) -> RawClient:
         """Return a client for this server, to be entered with `async with`."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .console import complain, print_lines, stop_printing, width
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.checks.preflight.questions import Finding, Verdict
+    from pytest_openenv_scale.checks.preflight.questions import Answered, CheckVerdict
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.config.workload import ActionSource
     from pytest_openenv_scale.core.endpoint import Endpoint
@@ -87,7 +87,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Options:
     """The command line, read; `timeout` in seconds."""
 
     target: UrlTarget
@@ -99,7 +99,7 @@ class _Asked:
     json: Path | None
 
 
-def _read(given: argparse.Namespace) -> _Asked:
+def _read(given: argparse.Namespace) -> _Options:
     """Read the command line.
 
     Raises:
@@ -111,10 +111,10 @@ def _read(given: argparse.Namespace) -> _Asked:
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
 
-    here = values.Place("command line", "the command line", Path.cwd())
+    here = values.ValueOrigin("command line", "the command line", Path.cwd())
     sessions = parse_count(given.sessions, maximum=_MOST_SESSIONS, what="--sessions")
     headers = _option("--header", lambda: values.headers(given.header, here))
-    return _Asked(
+    return _Options(
         UrlTarget(values.url(given.url, here)[0], TargetContext(here.directory, sessions, headers)),
         sessions,
         _option("--action", lambda: parse_action(given.action, here.directory)) if given.action is not None else None,
@@ -144,7 +144,7 @@ def _writable(path: Path) -> Path:
     return path
 
 
-def _subject(asked: _Asked, endpoint: Endpoint) -> Subject:
+def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
     """Return the server as checks see it.
 
     Raises:
@@ -176,10 +176,10 @@ def _subject(asked: _Asked, endpoint: Endpoint) -> Subject:
     )
 
 
-def _check(asked: _Asked, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
+def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask, questions, verdict
-    from pytest_openenv_scale.core import formatting as text_of
+    from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.reporting.text.checks import answer_lines, heading, question_lines
 
     columns, encoding = width(), sys.stdout.encoding
@@ -187,7 +187,7 @@ def _check(asked: _Asked, subject: Subject, endpoint: Endpoint, progress: _Progr
     subject.say = progress.say
     progress.end()
     _tell(heading(endpoint.target, asked.sessions, width=columns, encoding=encoding))
-    findings: list[Finding] = []
+    findings: list[Answered] = []
     for finding in ask(subject, questions(asked.sessions), lambda question: progress.say(question.asking)):
         progress.end()
         lines = question_lines(
@@ -201,7 +201,7 @@ def _check(asked: _Asked, subject: Subject, endpoint: Endpoint, progress: _Progr
         _tell(lines)
         findings.append(finding)
     found, took_s = verdict(findings, asked.sessions), time.monotonic() - began
-    said = f"{found.text} ({text_of.seconds(took_s)})"
+    said = f"{found.text} ({formatting.seconds(took_s)})"
     _tell(answer_lines(found.outcome, said, width=columns, encoding=encoding))
     if asked.json is not None:
         _write(asked.json, _document(asked, endpoint, findings, found, started, took_s))
@@ -218,7 +218,7 @@ def _tell(lines: list[Line]) -> None:
 
 
 def _document(
-    asked: _Asked, endpoint: Endpoint, findings: list[Finding], found: Verdict, started: datetime, took_s: float
+    asked: _Options, endpoint: Endpoint, findings: list[Answered], found: CheckVerdict, started: datetime, took_s: float
 ) -> dict[str, Any]:
     return {
         "format": 1,

@@ -167,7 +167,7 @@ def _known_path(name: str, results: Path) -> Path:
 
 
 def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:
-    from pytest_openenv_scale.core import formatting as text_of
+    from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.hub.dataset import CARD, cells_path, cells_table, updated_card
     from pytest_openenv_scale.hub.transfer import configs_of
 
@@ -177,10 +177,10 @@ def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:
         for path, source in one.sources.items():
             size = source.stat().st_size
             total += size
-            print(f"  {text_of.size(size):>8}  {path}")
+            print(f"  {formatting.size(size):>8}  {path}")
         if rows := cells_table(one.run).num_rows:
-            print(f"  {text_of.count_of(rows, 'row'):>8}  {cells_path(one.run.run_id)}")
-    print(f"  {text_of.size(total)} in all, and {CARD}, here as of a new dataset:\n")
+            print(f"  {formatting.count_of(rows, 'row'):>8}  {cells_path(one.run.run_id)}")
+    print(f"  {formatting.size(total)} in all, and {CARD}, here as of a new dataset:\n")
     print(updated_card(None, repo_id, [one.section for one in planned], configs_of((), planned)))
 
 

@@ -104,8 +104,8 @@ def run_self_test(given: argparse.Namespace) -> int:
     """Find the batch up to which this client adds at most 5 ms (p50) and 40 ms (p99) to a server's latency here."""
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.load.runner import LoadError
-    from pytest_openenv_scale.selftest.climb import SelfTestError
     from pytest_openenv_scale.selftest.command import asked_for, run_self_test
+    from pytest_openenv_scale.selftest.search import SelfTestError
 
     try:
         return run_self_test(asked_for(given), given.json)

@@ -44,7 +44,7 @@ class RouteError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServerAddress:
     """Where a base URL leads: its parts, whether to speak TLS, and the address its host resolves to."""
 
     parts: SplitResult
@@ -55,7 +55,7 @@ class Place:
     address: tuple[object, ...]
 
 
-def find_place(url: str) -> Place:
+def find_address(url: str) -> ServerAddress:
     """Resolve the host of an http(s) or ws(s) URL; blocks while it asks the resolver.
 
     A host with addresses of both families ("localhost" is one) is tried in the resolver's order: a server
@@ -81,7 +81,7 @@ def find_place(url: str) -> Place:
     family, address = found[0][0], found[0][4]
     if len({item[0] for item in found}) > 1:
         family, address = next((item[0], item[4]) for item in (*filter(_listens, found), found[0]))
-    return Place(parts, host, port, secure, family, address)
+    return ServerAddress(parts, host, port, secure, family, address)
 
 
 def _listens(found: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
@@ -121,7 +121,7 @@ def prepare_route(
         RouteError: the URL is malformed, its host does not resolve, or a header cannot be sent.
     """
     check_headers(headers or {})
-    place = find_place(url)
+    place = find_address(url)
     host = f"[{place.host}]" if ":" in place.host else place.host
     path = quote(place.parts.path.rstrip("/"), safe=_PATH)
     lines = [

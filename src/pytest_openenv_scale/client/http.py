@@ -24,7 +24,7 @@ from aiohttp.connector import Connection as AiohttpConnection
 
 from pytest_openenv_scale.core import text as core_text
 
-from .handshake import CLIENT_ERRNOS, Place, loss_of, retry_words
+from .handshake import CLIENT_ERRNOS, ServerAddress, loss_of, retry_words
 
 
 class HttpFailure(Exception):
@@ -55,7 +55,9 @@ class HttpPool:
     again.
     """
 
-    def __init__(self, headers: Mapping[str, str], connections: str = "session", places: Sequence[Place] = ()) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], connections: str = "session", places: Sequence[ServerAddress] = ()
+    ) -> None:
         self._connections = connections
         last = {"Connection": "close"} if connections == "request" else {}
         self._headers = {"Content-Type": "application/json", **last, **headers}
@@ -96,7 +98,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 class _Resolver(AbstractResolver):
     """Knows the addresses found before the cell, so that no session's connecting contains a look-up."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, places: Sequence[ServerAddress]) -> None:
         self._places = {place.host: place for place in places}
 
     async def resolve(

@@ -17,7 +17,7 @@ class MessageError(ValueError):
     """A reply is not an OpenEnv message; the text says what it is instead."""
 
 
-class Told(msgspec.Struct, gc=False):
+class ServerInfo(msgspec.Struct, gc=False):
     """What the benchmark environment tells of itself in an observation; None elsewhere."""
 
     waited_seconds: Annotated[float, msgspec.Meta(ge=0, le=_MAX_WAITED_S)] | None = None
@@ -26,19 +26,19 @@ class Told(msgspec.Struct, gc=False):
     host_url: str | None = None
 
 
-class Observed(msgspec.Struct, gc=False):
+class ObservedReply(msgspec.Struct, gc=False):
     """What a load session needs of an observation; the rest of the reply is checked and skipped."""
 
-    told: Told | None = msgspec.field(default=None, name="observation")
+    server_info: ServerInfo | None = msgspec.field(default=None, name="observation")
     done: bool | None = None
 
 
-class _Answer(msgspec.Struct, gc=False):
+class _Message(msgspec.Struct, gc=False):
     type: str
-    data: Observed
+    data: ObservedReply
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Message).decode
 
 
 class Reply(NamedTuple):
@@ -58,13 +58,13 @@ class ServerError(NamedTuple):
     message: str
 
 
-def request(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
+def encode_request(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
     """Encode a message; `state` and `close` take no data."""
     message = {"type": kind} if data is None else {"type": kind, "data": data}
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def read_answer(text: bytes) -> Observed | ServerError:
+def read_answer(text: bytes) -> ObservedReply | ServerError:
     """Read the answer to a reset or a step, at a fraction of what reading the whole of it costs.
 
     Raises:
@@ -77,34 +77,34 @@ def read_answer(text: bytes) -> Observed | ServerError:
     return answer.data if answer.type == "observation" else _read_carefully(text)
 
 
-def _read_carefully(text: bytes) -> Observed | ServerError:
-    kind, data = read(text)
+def _read_carefully(text: bytes) -> ObservedReply | ServerError:
+    kind, data = read_message(text)
     if kind == "error":
         return as_error(data)
     if kind != "observation":
         raise MessageError(f"a reply of type {kind!r} instead of an observation")
-    return as_observed(data)
+    return as_observed_reply(data)
 
 
-def as_observed(data: Mapping[str, Any]) -> Observed:
+def as_observed_reply(data: Mapping[str, Any]) -> ObservedReply:
     """Take from an observation what can be used; fields of another kind than the benchmark environment's are not."""
     observation = data.get("observation")
     done = data["done"] if type(data.get("done")) is bool else None
     if type(observation) is not dict:
-        return Observed(None, done)
+        return ObservedReply(None, done)
     fields = cast("dict[str, Any]", observation)
     waited, pid = fields.get("waited_seconds"), fields.get("pid")
     session, host = fields.get("session_hash"), fields.get("host_url")
-    told = Told(
+    told = ServerInfo(
         float(waited) if isinstance(waited, int | float) and 0 <= waited <= _MAX_WAITED_S else None,
         pid if type(pid) is int and 0 <= pid <= _MAX_INT64 else None,
         storable(session) if isinstance(session, str) else None,
         storable(host) if isinstance(host, str) else None,
     )
-    return Observed(told, done)
+    return ObservedReply(told, done)
 
 
-def read(text: str | bytes) -> tuple[str, dict[str, Any]]:
+def read_message(text: str | bytes) -> tuple[str, dict[str, Any]]:
     """Return type and data of a reply.
 
     Raises:

@@ -61,7 +61,7 @@ class ClientSession:
         Raises:
             SessionFailed: the server answered with an error, not at all, or closed the session.
         """
-        return messages.as_reply(await self._ask("reset", messages.request("reset", data), "observation"))
+        return messages.as_reply(await self._ask("reset", messages.encode_request("reset", data), "observation"))
 
     async def step(self, action: Mapping[str, Any]) -> Reply:
         """Take one step with this action.
@@ -69,7 +69,7 @@ class ClientSession:
         Raises:
             SessionFailed: the server answered with an error, not at all, or closed the session.
         """
-        return messages.as_reply(await self._ask("step", messages.request("step", action), "observation"))
+        return messages.as_reply(await self._ask("step", messages.encode_request("step", action), "observation"))
 
     async def state(self) -> dict[str, Any]:
         """Return the state of the episode.
@@ -77,12 +77,12 @@ class ClientSession:
         Raises:
             SessionFailed: the server answered with an error, not at all, or closed the session.
         """
-        return await self._ask("state", messages.request("state"), "state")
+        return await self._ask("state", messages.encode_request("state"), "state")
 
     async def close(self) -> None:
         """Say goodbye and wait until the server has closed the connection; does nothing the second time."""
         if self._loss is None:
-            self._connection.send(Message(messages.request("close")))
+            self._connection.send(Message(messages.encode_request("close")))
             while await self._next("close") is not None:
                 pass
 
@@ -97,7 +97,7 @@ class ClientSession:
             kind = "closed_early" if self._loss.kind == "closed" else self._loss.kind
             raise self._failed(phase, kind, self._loss.code, self._loss.message)
         try:
-            kind, data = messages.read(text)
+            kind, data = messages.read_message(text)
         except messages.MessageError as error:
             raise self._failed(phase, "protocol", None, str(error)) from None
         if kind == "error":

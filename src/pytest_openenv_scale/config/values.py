@@ -22,7 +22,7 @@ _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ValueOrigin:
     """Where a value is written: its source, its name in errors, and the directory paths are relative to."""
 
     source: Source
@@ -30,7 +30,7 @@ class Place:
     directory: Path
 
 
-Parser = Callable[[Any, Place], Any]
+Parser = Callable[[Any, ValueOrigin], Any]
 
 
 def workload(name: str) -> Parser:
@@ -39,7 +39,7 @@ def workload(name: str) -> Parser:
     return lambda value, place: parse(value, place.directory)
 
 
-def targets(values: Any, place: Place) -> tuple[TargetSpec, ...]:
+def targets(values: Any, place: ValueOrigin) -> tuple[TargetSpec, ...]:
     """Parse target specifications, each kept once."""
     texts: list[str] = [values] if isinstance(values, str) else values
     if not texts:
@@ -47,7 +47,7 @@ def targets(values: Any, place: Place) -> tuple[TargetSpec, ...]:
     return tuple(dict.fromkeys(parse_target(text) for text in texts))
 
 
-def url(value: Any, place: Place) -> tuple[TargetSpec, ...]:
+def url(value: Any, place: ValueOrigin) -> tuple[TargetSpec, ...]:
     """Parse URLs joined by commas, or `env:FILE`, into one target."""
     text = value.strip() if isinstance(value, str) else ""
     file = text.removeprefix("env:").strip() if text.startswith("env:") else None
@@ -111,7 +111,7 @@ def _unquoted(text: str) -> str:
     return quoted[2] if quoted else re.split(r"\s#", text, maxsplit=1)[0].strip()
 
 
-def limits(values: Any, place: Place) -> tuple[Limit, ...]:
+def limits(values: Any, place: ValueOrigin) -> tuple[Limit, ...]:
     """Parse limits, several joined by commas; of two with one name the last counts."""
     found: dict[str, Limit] = {}
     for text in cast("list[str]", values):
@@ -121,17 +121,17 @@ def limits(values: Any, place: Place) -> tuple[Limit, ...]:
     return tuple(found.values())
 
 
-def baseline(value: Any, place: Place) -> Reference:
+def baseline(value: Any, place: ValueOrigin) -> Reference:
     """Parse the name of a stored run."""
     return parse_reference(value, place.directory)
 
 
-def fail_on(values: Any, place: Place) -> tuple[FailOn, ...]:
+def fail_on(values: Any, place: ValueOrigin) -> tuple[FailOn, ...]:
     """Parse the changes to fail on."""
     return parse_fail_on(cast("list[str]", values))
 
 
-def headers(values: Any, place: Place) -> dict[str, str]:
+def headers(values: Any, place: ValueOrigin) -> dict[str, str]:
     """Parse headers; `env:VARIABLE` as a value reads the environment, and is all that ini may hold."""
     found: dict[str, tuple[str, str]] = {}
     for text in cast("list[str]", values):
@@ -159,7 +159,7 @@ def join_headers(nearest_first: list[Mapping[str, str]]) -> dict[str, str]:
 def choice(*choices: str) -> Parser:
     """Return a parser that accepts exactly `choices`."""
 
-    def parse(value: Any, place: Place) -> str:
+    def parse(value: Any, place: ValueOrigin) -> str:
         if value not in choices:
             raise GrammarError(f"it must be {' or '.join(choices)}, got {shown(value)}")
         return value
@@ -167,12 +167,12 @@ def choice(*choices: str) -> Parser:
     return parse
 
 
-def flag(value: Any, place: Place) -> bool:
+def flag(value: Any, place: ValueOrigin) -> bool:
     """Accept what pytest has read as true or false."""
     return bool(value)
 
 
-def processes(value: Any, place: Place) -> int | None:
+def processes(value: Any, place: ValueOrigin) -> int | None:
     """Parse a number of processes; "auto" is None."""
     if value == "auto":
         return None
@@ -182,25 +182,25 @@ def processes(value: Any, place: Place) -> int | None:
         raise GrammarError(f'{error}; write a number or "auto"') from None
 
 
-def seed(value: Any, place: Place) -> int:
+def seed(value: Any, place: ValueOrigin) -> int:
     """Parse a seed."""
     return parse_count(value, minimum=0, maximum=10**18 - 1, what="the seed")
 
 
-def text(value: Any, place: Place) -> str:
+def text(value: Any, place: ValueOrigin) -> str:
     """Parse text that is not empty."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise GrammarError(f"it must be text that is not empty, got {shown(value)}")
     return value.strip()
 
 
-def directory(value: Any, place: Place) -> Path | None:
+def directory(value: Any, place: ValueOrigin) -> Path | None:
     """Parse a directory; "none" is None."""
     name = text(value, place)
     return None if name == "none" else place.directory / Path(name).expanduser()
 
 
-def file(value: Any, place: Place) -> Path:
+def file(value: Any, place: ValueOrigin) -> Path:
     """Parse the name of a file to write."""
     path = place.directory / Path(text(value, place)).expanduser()
     if path.is_dir():
@@ -208,7 +208,7 @@ def file(value: Any, place: Place) -> Path:
     return path
 
 
-def reports(value: Any, place: Place) -> tuple[str, ...]:
+def reports(value: Any, place: ValueOrigin) -> tuple[str, ...]:
     """Parse the reports to render; "none" is empty."""
     return parse_reports(value)
 
@@ -228,7 +228,7 @@ def parse_reports(value: str | list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
-def soak(value: Any, place: Place) -> float:
+def soak(value: Any, place: ValueOrigin) -> float:
     """Parse how long the endurance test lasts, in seconds; 0 leaves it out."""
     return parse_seconds(value, what="the soak")
 

@@ -45,7 +45,7 @@ def _no_exit() -> str | None:
     return None
 
 
-def _no_proxy() -> ProxyLook | None:
+def _no_proxy() -> ProxySnapshot | None:
     return None
 
 
@@ -74,7 +74,7 @@ class Endpoint:
     sampler: Callable[[], ServerSample | None] = field(default=_no_sample, repr=False)
     log_reader: Callable[[int], str] = field(default=_no_log, repr=False)
     exit_reader: Callable[[], str | None] = field(default=_no_exit, repr=False)
-    proxy_reader: Callable[[], ProxyLook | None] = field(default=_no_proxy, repr=False)
+    proxy_reader: Callable[[], ProxySnapshot | None] = field(default=_no_proxy, repr=False)
 
     def sample(self) -> ServerSample | None:
         """Read the server's CPU, memory, threads and descriptors now; None where that is impossible."""
@@ -88,7 +88,7 @@ class Endpoint:
         """Say how the server ended ("exited with code 1"), or None while it runs or where that is unknown."""
         return self.exit_reader()
 
-    def proxy(self) -> ProxyLook | None:
+    def proxy(self) -> ProxySnapshot | None:
         """Ask the proxy in front of several hosts how it has spread requests so far; None where there is none."""
         return self.proxy_reader()
 
@@ -133,7 +133,7 @@ class HostEvent(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class HostLook:
+class HostSnapshot:
     """One host as the proxy sees it: requests sent to it so far, failed connections, and what is wrong.
 
     `trouble` holds the proxy's own health flags, "" where it is healthy; `log` is the end of its server's log.
@@ -147,11 +147,11 @@ class HostLook:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyLook:
+class ProxySnapshot:
     """One look at a proxy; every number counts from its start. `overflows` are what its breakers refused."""
 
     name: str
-    hosts: tuple[HostLook, ...]
+    hosts: tuple[HostSnapshot, ...]
     overflows: Mapping[str, int] = field(default_factory=dict[str, int])
     events: tuple[HostEvent, ...] = ()
     rss_bytes: int | None = None
@@ -159,7 +159,7 @@ class ProxyLook:
 
 
 @dataclass(frozen=True, slots=True)
-class HostTrouble(Jsonable):
+class UnhealthyHost(Jsonable):
     """A host that is not well at the end of a cell: the proxy's flags, failed connections, its log's end."""
 
     host: str
@@ -169,7 +169,7 @@ class HostTrouble(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class Mishap(Jsonable):
+class HostIncident(Jsonable):
     """What befell a host during a cell, `at_s` seconds after its start.
 
     `out_after_s` is how many seconds after its death the proxy took it out (None: it did not, or none died).
@@ -192,8 +192,8 @@ class ProxyFacts(Jsonable):
     name: str
     requests: Mapping[str, int]
     overflows: Mapping[str, int] = field(default_factory=dict[str, int])
-    troubles: tuple[HostTrouble, ...] = ()
-    mishaps: tuple[Mishap, ...] = ()
+    troubles: tuple[UnhealthyHost, ...] = ()
+    mishaps: tuple[HostIncident, ...] = ()
     rss_bytes: int | None = None
     cpu_seconds: float | None = None
 
@@ -208,8 +208,8 @@ class ProxyFacts(Jsonable):
         return tuple(host for host, count in self.requests.items() if not count)
 
 
-def between(
-    before: ProxyLook | None, after: ProxyLook | None, *, started_at: datetime, batch: int
+def proxy_facts_between(
+    before: ProxySnapshot | None, after: ProxySnapshot | None, *, started_at: datetime, batch: int
 ) -> ProxyFacts | None:
     """Return what a proxy did for a cell of `batch` sessions between two looks at it.
 
@@ -220,14 +220,14 @@ def between(
         return None
     earlier = {host.host: host for host in before.hosts}
     requests: dict[str, int] = {}
-    troubles: list[HostTrouble] = []
+    troubles: list[UnhealthyHost] = []
     for host in after.hosts:
-        then = earlier.get(host.host, HostLook(host.host, 0))
+        then = earlier.get(host.host, HostSnapshot(host.host, 0))
         requests[host.host] = max(host.requests - then.requests, 0)
         failures = max(host.connect_failures - then.connect_failures, 0)
         idle = not requests[host.host] and batch >= len(after.hosts)
         if host.trouble or idle:
-            troubles.append(HostTrouble(host.host, host.trouble, failures, host.log))
+            troubles.append(UnhealthyHost(host.host, host.trouble, failures, host.log))
     overflows = {name: count - before.overflows.get(name, 0) for name, count in after.overflows.items()}
     cpu = (after.cpu_seconds, before.cpu_seconds)
     return ProxyFacts(
@@ -235,15 +235,15 @@ def between(
         requests=requests,
         overflows={name: count for name, count in overflows.items() if count > 0},
         troubles=tuple(troubles),
-        mishaps=_mishaps(after.events, started_at),
+        mishaps=_incidents(after.events, started_at),
         rss_bytes=after.rss_bytes,
         cpu_seconds=max(cpu[0] - cpu[1], 0.0) if cpu[0] is not None and cpu[1] is not None else None,
     )
 
 
-def _mishaps(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[Mishap, ...]:
+def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[HostIncident, ...]:
     """Return the events since a cell's start, a death together with the moment its host was taken out."""
-    found: list[Mishap] = []
+    found: list[HostIncident] = []
     recent = sorted((event for event in events if event.at >= started_at), key=lambda event: event.at)
     dead = {event.host: event for event in recent if event.kind == "died"}
     for event in recent:
@@ -253,7 +253,7 @@ def _mishaps(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[Misha
             outs = (later for later in recent if later.host == event.host and later.kind == "out")
             out = next(outs, None)
             after = max((out.at - event.at).total_seconds(), 0.0) if out else None
-            found.append(Mishap(event.host, "died", at_s, event.text, after))
+            found.append(HostIncident(event.host, "died", at_s, event.text, after))
         elif death is None:
-            found.append(Mishap(event.host, event.kind, at_s, event.text))
+            found.append(HostIncident(event.host, event.kind, at_s, event.text))
     return tuple(found)

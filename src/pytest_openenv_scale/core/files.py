@@ -20,15 +20,15 @@ _holder: list[int] = []
 
 
 @contextmanager
-def exclusive(path: Path) -> Generator[None]:
+def exclusive_lock(path: Path) -> Generator[None]:
     """Hold the lock of a file while the block runs, waiting for whoever has it."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-class Held:
-    """A lock kept for a lifetime: whoever asks `is_held` can tell whether its holder still lives."""
+class LifetimeLock:
+    """A lock kept for a lifetime: whoever asks `is_locked` can tell whether its holder still lives."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
@@ -39,7 +39,7 @@ class Held:
         self._file.close()
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Say whether a living process holds the lock of a file."""
     try:
         with path.open("rb") as file:
@@ -94,7 +94,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 _IGNORED = "Exception ignored"
 
 
-def in_words(returncode: int) -> str:
+def exit_words(returncode: int) -> str:
     """Say what a return code of `subprocess` means."""
     if returncode >= 0:
         return f"exited with code {returncode}"
@@ -122,7 +122,7 @@ class ErrorOutput:
 
     def reason(self) -> str | None:
         """Return the line that says why the process ended, None where it said nothing."""
-        return reason_in(self.text())
+        return last_error_in(self.text())
 
     def close(self) -> str:
         """Let go of the file and return the end of it; nothing where that was done before."""
@@ -135,7 +135,7 @@ def _unnamed_file() -> BinaryIO:
     return tempfile.TemporaryFile(buffering=0)
 
 
-def reason_in(text: str) -> str | None:
+def last_error_in(text: str) -> str | None:
     """Return the exception that ended a process, of what it wrote last; else the last line, else None.
 
     A message of several lines gives its first, at most 300 characters of it.

@@ -141,7 +141,7 @@ def _refuse(where: str, wanted: str, value: object) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding(Jsonable):
+class ClientFinding(Jsonable):
     """Something about the client that makes a cell inconclusive.
 
     `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.

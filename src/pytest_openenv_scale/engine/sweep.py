@@ -16,11 +16,11 @@ from pytest_openenv_scale.config.limits import Slo, make_limit, select
 from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import Workload, WorkloadError, make_workload
-from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, between
+from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
 from pytest_openenv_scale.core.parsing import shown
 from pytest_openenv_scale.core.system import missing
 from pytest_openenv_scale.load import runner
-from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
@@ -32,7 +32,7 @@ from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.verdict.cell import judge_cell
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, view_sweep
 
-from .settle import Settling
+from .cooldown import Cooldown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,7 +256,7 @@ class _Measurement:
         self._observer = observer
         self._record = record
         self._generator = generator
-        self._settling = Settling(endpoint, self._play)
+        self._settling = Cooldown(endpoint, self._play)
         self._tables: list[pa.Table] = []
         self.summaries: list[CellSummary] = []
 
@@ -323,7 +323,7 @@ class _Measurement:
         first, notes = self._settling.before()
         samples = [first] if first else []
 
-        def on_progress(progress: runner.CellProgress) -> None:
+        def on_progress(progress: runner.LoadProgress) -> None:
             if seen := self._endpoint.sample():
                 samples.append(seen)
             self._observer.cell_progress(
@@ -363,7 +363,7 @@ class _Measurement:
             server=_condense(samples),
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
-            proxy=between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
+            proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
         )
         table = self._as_table(result.rows, cell, repetition)
         self._run.write_cell(table, meta)
@@ -378,8 +378,8 @@ class _Measurement:
             rows, cell=cell, run_id=self._run.run_id, repetition=repetition, hardware=self._endpoint.hardware
         )
 
-    def _order(self, cell: Cell, repetition: int) -> LoadOrder:
-        return LoadOrder(
+    def _order(self, cell: Cell, repetition: int) -> CellRequest:
+        return CellRequest(
             cell,
             repetition,
             self._endpoint.urls,

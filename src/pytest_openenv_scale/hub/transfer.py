@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.results.manifest import read_manifest
 from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
 
@@ -78,7 +78,7 @@ def plan_push(paths: Sequence[Path]) -> tuple[PlannedRun, ...]:
     planned: dict[str, PlannedRun] = {}
     for path in paths:
         run = load_run(path)
-        if is_held(run.path / WRITER_LOCK):
+        if is_locked(run.path / WRITER_LOCK):
             raise RunError(f"{run.path} is still going on; push it when it has ended")
         if run.path.resolve().name != run.run_id:
             raise RunError(f"{run.path} holds the run {run.run_id}; give the folder that name again")

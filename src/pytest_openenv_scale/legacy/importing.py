@@ -54,7 +54,7 @@ _DATE = re.compile(r"\d{4}-?\d\d-?\d\d.*")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OlderFiles:
     """Files that belong together; `infrastructure` is the label of what they measured."""
 
     raw: Path
@@ -71,7 +71,7 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[Source]:
+def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[OlderFiles]:
     """Find the older results in files and folders, at any depth.
 
     The infrastructure is that which is given, or is read off `…/<infrastructure>/<date>/raw.jsonl`.
@@ -79,7 +79,7 @@ def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[So
     Raises:
         LegacyError: there are none, or the infrastructure cannot be told.
     """
-    found: list[Source] = []
+    found: list[OlderFiles] = []
     for path in paths:
         if not path.exists():
             raise LegacyError(f"{path} does not exist; give a {RAW} or a folder that holds one")
@@ -89,7 +89,7 @@ def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[So
         for raw in raws:
             summary = raw.with_name(SUMMARY)
             label = infrastructure or _infrastructure(raw.resolve())
-            found.append(Source(raw, summary if summary.exists() else None, label))
+            found.append(OlderFiles(raw, summary if summary.exists() else None, label))
     unique = {source.raw.resolve(): source for source in found}
     return list(unique.values())
 
@@ -103,7 +103,7 @@ def _infrastructure(raw: Path) -> str:
     return raw.parent.parent.name
 
 
-def import_older(source: Source, results: Path, *, cores: int | None = None, note: str | None = None) -> Imported:
+def import_older(source: OlderFiles, results: Path, *, cores: int | None = None, note: str | None = None) -> Imported:
     """Make a run of each run the files hold; `cores` are the server's, where known.
 
     Importing the same files again changes nothing.
@@ -147,7 +147,12 @@ def _not_applied(path: Path, cores: int | None, note: str | None) -> Iterator[st
 
 
 def _stage(
-    source: Source, lines: Sequence[SummaryRow], staging: Path, cores: int | None, note: str | None, notes: list[str]
+    source: OlderFiles,
+    lines: Sequence[SummaryRow],
+    staging: Path,
+    cores: int | None,
+    note: str | None,
+    notes: list[str],
 ) -> Iterator[Path]:
     """Write the runs of a source into a folder of their own, so that nothing half-made is ever seen as a run."""
     digest = sha256(source.infrastructure.encode())
@@ -190,7 +195,7 @@ def _fewer(raw: Path, key: tuple[str, float | None, int], count: int) -> str:
 class _Run:
     """One run as it is put together."""
 
-    source: Source
+    source: OlderFiles
     number: int
     digest: str
     staging: Path

@@ -6,23 +6,23 @@ import math
 from dataclasses import dataclass, field
 
 from pytest_openenv_scale.core.parsing import parse_arrival
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
 
-from .client_resources import SPARE_DESCRIPTORS, Ports, plan_ports
-from .ipc import LoadOrder
+from .client_resources import SPARE_DESCRIPTORS, PortBudget, plan_ports
+from .ipc import CellRequest
 
 PER_PROCESS = 8192
 """Sessions beyond which `auto` adds a load process where there is a core for it."""
 
-BUSY = 0.9
+MOST_BUSY = 0.9
 """Share of a cell from which a load process that works or waits for a core counts as the bottleneck.
 
 One that is idle for a tenth of the time has caught up again and again. Less than this is no concern: replies
 carry the kernel's time, so that a client that is merely late puts nothing into a latency.
 """
 
-STARVED = 0.5
+MOST_RUNNABLE_WAIT = 0.5
 """Share of a cell from which a load process that was ready to run and had no core was kept from its work."""
 
 LAG_S = 0.2
@@ -70,8 +70,8 @@ class Needs:
 
     descriptors: int
     descriptor_limit: int
-    ports: Ports
-    findings: tuple[Finding, ...] = ()
+    ports: PortBudget
+    findings: tuple[ClientFinding, ...] = ()
 
 
 def choose_processes(batch: int) -> int:
@@ -84,7 +84,7 @@ def choose_processes(batch: int) -> int:
     return max(for_descriptors, for_cores)
 
 
-def before(order: LoadOrder, processes: int) -> Needs:
+def check_resources(order: CellRequest, processes: int) -> Needs:
     """Compare what a cell needs with what there is; may resolve hosts, and blocks while it does.
 
     Sessions of `rate=R` follow each other, and how many are open at once only the cell tells: for them
@@ -93,12 +93,12 @@ def before(order: LoadOrder, processes: int) -> Needs:
     batch, limit = order.cell.batch, descriptor_limit()
     descriptors = math.ceil(batch / processes) + SPARE_DESCRIPTORS
     ports = plan_ports(order.urls, batch, several_sources=order.cell.mode == "ws")
-    findings: list[Finding] = []
+    findings: list[ClientFinding] = []
     if parse_arrival(order.cell.arrival).kind != "rate":
         if descriptors > limit:
-            findings.append(Finding("descriptors", _too_few_descriptors(batch, descriptors, limit, processes)))
+            findings.append(ClientFinding("descriptors", _too_few_descriptors(batch, descriptors, limit, processes)))
         if ports.lack is not None:
-            findings.append(Finding("ports", ports.lack))
+            findings.append(ClientFinding("ports", ports.lack))
     return Needs(descriptors, limit, ports, tuple(findings))
 
 
@@ -109,20 +109,20 @@ def _too_few_descriptors(batch: int, needed: int, limit: int, processes: int) ->
     return f"{batch} sessions need {needed} descriptors in {where}, and the limit is {limit}: {more}raise ulimit -Hn"
 
 
-def after(stats: ClientStats) -> tuple[Finding, ...]:
+def check_pace(stats: ClientStats) -> tuple[ClientFinding, ...]:
     """Judge whether the load processes kept up with the cell."""
-    found: list[Finding] = []
+    found: list[ClientFinding] = []
     if stats.loop_lag_max_s > LAG_S:
         found.append(
-            Finding(
+            ClientFinding(
                 "loop_lag",
                 f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {LAG_S * 1000:.0f} ms):"
                 " it needs a core that nothing else keeps busy",
             )
         )
     at_work = max((cpu + starved for cpu, starved in zip(stats.cpu_s, stats.starved_s, strict=True)), default=0.0)
-    if at_work > LAG_S and (stats.busy_share > BUSY or stats.starved_share > STARVED):
-        found.append(Finding("cpu", _too_busy(stats)))
+    if at_work > LAG_S and (stats.busy_share > MOST_BUSY or stats.starved_share > MOST_RUNNABLE_WAIT):
+        found.append(ClientFinding("cpu", _too_busy(stats)))
     return tuple(found)
 
 
@@ -136,7 +136,8 @@ def _too_busy(stats: ClientStats) -> str:
         remedy = f"use a machine with more cores: there are {cores}, and as many load processes"
     return (
         f"a load process did not keep up: it used {stats.cpu_share:.0%} of a core and waited for one"
-        f" {stats.starved_share:.0%} of the time (allowed: {BUSY:.0%} together, {STARVED:.0%} waiting): {remedy}"
+        f" {stats.starved_share:.0%} of the time"
+        f" (allowed: {MOST_BUSY:.0%} together, {MOST_RUNNABLE_WAIT:.0%} waiting): {remedy}"
     )
 
 
@@ -172,13 +173,13 @@ def _percentile(ordered: list[float], share: float) -> float:
     return ordered[math.ceil(len(ordered) * share) - 1]
 
 
-def http_findings(client: ClientStats) -> tuple[Finding, ...]:
+def http_findings(client: ClientStats) -> tuple[ClientFinding, ...]:
     """Judge whether the client resolved what it measured over HTTP; nothing where nothing is known (ws mode)."""
     p50, p99 = client.answer_lag_p50_s or 0.0, client.answer_lag_p99_s or 0.0
     if p50 <= RESOLVED_P50_S and p99 <= RESOLVED_P99_S:
         return ()
     return (
-        Finding(
+        ClientFinding(
             "http_lag",
             "HTTP answers were seen late (use more load processes with --openenv-processes, a smaller batch, or mode"
             f" ws): p50 {p50 * 1000:.0f} ms, allowed {RESOLVED_P50_S * 1000:.0f} ms, and p99 {p99 * 1000:.0f} ms,"

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_openenv_scale.client.handshake import RouteError, find_place
+from pytest_openenv_scale.client.handshake import RouteError, find_address
 
 SPARE_DESCRIPTORS = 64
 """Descriptors a load process needs besides its sessions'."""
@@ -31,7 +31,7 @@ finds a free port without a search."""
 _LISTEN, _TIME_WAIT = "0A", "06"
 
 
-def starved_s() -> float:
+def runnable_wait_s() -> float:
     """Return for how many seconds in all the main thread of this process was ready to run and had no core.
 
     The kernel's own count (/proc/self/schedstat); 0 where it keeps none.
@@ -118,7 +118,7 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class PortBudget:
     """The ports of a cell: `needed` towards the busiest destination, `there` from one source address.
 
     `sources` are how many source addresses the load processes connect from together, 0 to leave that to the
@@ -131,7 +131,7 @@ class Ports:
     lack: str | None = None
 
 
-def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) -> Ports:
+def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) -> PortBudget:
     """Find out whether `connections` spread round-robin over `urls` have the ports they need.
 
     `several_sources` says whether the client can choose the address it connects from. Hosts are resolved,
@@ -140,23 +140,23 @@ def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) 
     there = ports_there()
     bound = ports_in_use()
     if there is None or connections + bound <= there * _FILL:
-        return Ports(math.ceil(connections / len(urls)) if len(set(urls)) == len(urls) else connections, there)
+        return PortBudget(math.ceil(connections / len(urls)) if len(set(urls)) == len(urls) else connections, there)
     try:
         destinations = _destinations(urls, connections)
     except RouteError:  # The load processes refuse it too, and say why.
-        return Ports(connections, there)
+        return PortBudget(connections, there)
     needed = max(destination.connections for destination in destinations)
     if several_sources and all(destination.many_sources for destination in destinations):
-        return Ports(needed, there, math.ceil(needed / max(1.0, there * _FILL)))
+        return PortBudget(needed, there, math.ceil(needed / max(1.0, there * _FILL)))
     lacks = (_lack(destination, there) for destination in destinations if destination.connections + bound > there)
-    return Ports(needed, there, 0, next((lack for lack in lacks if lack), None))
+    return PortBudget(needed, there, 0, next((lack for lack in lacks if lack), None))
 
 
 def _destinations(urls: Iterable[str], connections: int) -> list[Destination]:
     urls = list(urls)
     counts: Counter[tuple[str, int]] = Counter()
     for number, url in enumerate(urls):
-        place = find_place(url)
+        place = find_address(url)
         counts[str(place.address[0]), place.port] += len(range(number, connections, len(urls)))
     return [Destination(address, port, count) for (address, port), count in counts.items()]
 

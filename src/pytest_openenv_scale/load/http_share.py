@@ -9,24 +9,26 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from pytest_openenv_scale.client import messages
-from pytest_openenv_scale.client.handshake import check_headers, find_place
+from pytest_openenv_scale.client.handshake import check_headers, find_address
 from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, as_body
 
 from .client_health import Lags
-from .ipc import Prepare, Progress
-from .session import Record
+from .ipc import Prepare, ShareProgress
+from .session import SessionRecord
 
 T = TypeVar("T")
 
 
-class HttpShare:
+class HttpWorkerShare:
     """What a share does in HTTP mode: `run()` plays its sessions, `release()` ends their hold.
 
     `window` is how many may connect and reset at once, `note` takes the record of every session that starts,
     `up` hears once of each that is reset or failed before.
     """
 
-    def __init__(self, order: Prepare, window: int, note: Callable[[Record], None], up: Callable[[], None]) -> None:
+    def __init__(
+        self, order: Prepare, window: int, note: Callable[[SessionRecord], None], up: Callable[[], None]
+    ) -> None:
         """Make everything the sessions need, before time counts.
 
         Raises:
@@ -34,8 +36,8 @@ class HttpShare:
             WorkloadError: an action cannot be made.
         """
         self._share = order
-        self._order = order.order
-        self._cell = cell = order.order.cell
+        self._order = order.request
+        self._cell = cell = order.request.cell
         self._window = window
         self._note = note
         self._up = up
@@ -46,7 +48,7 @@ class HttpShare:
         self._open = self._over = self._failed = 0
         self._lags = Lags()
         check_headers(self._order.headers)
-        self._places = [find_place(url) for url in self._order.urls]
+        self._places = [find_address(url) for url in self._order.urls]
         workload = self._order.workload
         make = workload.maker(cell.wait)
         self._resets = self._once_or_each(
@@ -71,9 +73,9 @@ class HttpShare:
         self._released = True
         self._release_one()
 
-    def progress(self) -> Progress:
+    def progress(self) -> ShareProgress:
         """Return how many sessions are open, over, and failed."""
-        return Progress(self._open, self._over, self._failed)
+        return ShareProgress(self._open, self._over, self._failed)
 
     async def run(self, due: Iterable[tuple[float, int]]) -> None:
         """Play the sessions to their end; `due` holds when each is due, as clock time, and its number.
@@ -93,9 +95,9 @@ class HttpShare:
 
     async def _play(self, due: float, number: int, window: asyncio.Semaphore, pool: HttpPool) -> None:
         order = self._order
-        record = Record(number, time.perf_counter() if self._holds else due)
+        record = SessionRecord(number, time.perf_counter() if self._holds else due)
         self._note(record)
-        session = HttpSession(record, HttpChannel(self._share.way(number)[0], pool=pool), self._lags)
+        session = HttpSession(record, HttpChannel(self._share.route(number)[0], pool=pool), self._lags)
         fine = await session.reset(self._resets(number), order.timeout_s)
         self._open += 1
         window.release()
@@ -142,7 +144,7 @@ class HttpSession:
     client's own share of connect, reset and step times goes to `lags`.
     """
 
-    def __init__(self, record: Record, channel: HttpChannel, lags: Lags) -> None:
+    def __init__(self, record: SessionRecord, channel: HttpChannel, lags: Lags) -> None:
         self.record = record
         self._channel = channel
         self._lags = lags
@@ -163,12 +165,12 @@ class HttpSession:
         record.reset_latency = last.answer_s
         self._lags.connect.append(last.connect_lag_s)
         self._lags.reset.append(last.answer_lag_s)
-        told = messages.as_observed(data).told
+        told = messages.as_observed_reply(data).server_info
         if told is not None:
             record.identify(told)
         return True
 
-    async def step(self, body: bytes, timeout_s: float) -> messages.Observed | None:
+    async def step(self, body: bytes, timeout_s: float) -> messages.ObservedReply | None:
         """Take one step; None after a failure. A connection that has to be made for it is part of its time."""
         try:
             data = await self._channel.post("/step", body, timeout_s)
@@ -178,9 +180,9 @@ class HttpSession:
         last = self._channel.last
         self.record.steps.append((last.connect_s or 0.0) + last.answer_s)
         self._lags.step.append(None if last.answer_lag_s is None else last.answer_lag_s + (last.connect_lag_s or 0.0))
-        answer = messages.as_observed(data)
-        if answer.told is not None:
-            self.record.stepped(answer.told)
+        answer = messages.as_observed_reply(data)
+        if answer.server_info is not None:
+            self.record.stepped(answer.server_info)
         return answer
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from pytest_openenv_scale.results.row import SessionRow
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOrder:
+class CellRequest:
     """One repetition of a cell: where, what, and how long an answer may take (seconds)."""
 
     cell: Cell
@@ -27,7 +27,7 @@ class LoadOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class SetImportPath:
     """Parent to process: the import path, for actions made by a callable."""
 
     path: list[str]
@@ -40,7 +40,7 @@ class Prepare:
     No `sources` leave that to the system. They exist for WebSocket sessions only.
     """
 
-    order: LoadOrder
+    request: CellRequest
     process: int
     processes: int
     sources: tuple[str, ...] = ()
@@ -48,18 +48,18 @@ class Prepare:
     @property
     def sessions(self) -> range:
         """The numbers of the sessions this process runs, counted over the whole batch."""
-        return range(self.process, self.order.cell.batch, self.processes)
+        return range(self.process, self.request.cell.batch, self.processes)
 
-    def way(self, number: int) -> tuple[str, str | None]:
+    def route(self, number: int) -> tuple[str, str | None]:
         """Return the URL of a session and the address it connects from; each URL sees all sources alike."""
-        urls, sources = self.order.urls, self.sources
+        urls, sources = self.request.urls, self.sources
         turn = number // self.processes // len(urls)
         return urls[number % len(urls)], sources[turn % len(sources)] if sources else None
 
     @property
-    def ways(self) -> int:
+    def routes(self) -> int:
         """After how many sessions of this process `way` repeats itself."""
-        return len(self.order.urls) * max(1, len(self.sources))
+        return len(self.request.urls) * max(1, len(self.sources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,15 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Go:
+class Start:
     """Parent to process: the cell begins at this moment, `time.perf_counter()` and `time.time()` in seconds."""
 
     at: float
-    wall: float
+    wall_clock: float
 
 
 @dataclass(frozen=True, slots=True)
-class Up:
+class BatchReady:
     """Process to parent: every session of mine is reset and holds, or has failed."""
 
 
@@ -93,7 +93,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ShareProgress:
     """Process to parent, twice a second: how many sessions are open, over, and failed."""
 
     open: int
@@ -102,7 +102,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ShareResult:
     """Process to parent: the cell is over; CPU and lags in seconds.
 
     `read_lag_p99_s` is how late answers were read (they carry the kernel's time, so that this is no latency),
@@ -126,8 +126,8 @@ class Rows:
         return _by_columns, (list(zip(*self.rows, strict=True)), *(getattr(self, name) for name in _FIGURES))
 
 
-_FIGURES = tuple(field.name for field in fields(Rows))[1:]
+_FIGURES = tuple(field.name for field in fields(ShareResult))[1:]
 
 
-def _by_columns(columns: list[tuple[Any, ...]], *figures: Any) -> Rows:
-    return Rows(list(map(SessionRow._make, zip(*columns, strict=True))), *figures)
+def _by_columns(columns: list[tuple[Any, ...]], *figures: Any) -> ShareResult:
+    return ShareResult(list(map(SessionRow._make, zip(*columns, strict=True))), *figures)

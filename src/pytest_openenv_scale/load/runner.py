@@ -14,17 +14,28 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from pytest_openenv_scale.core.files import ErrorOutput, in_words
+from pytest_openenv_scale.core.files import ErrorOutput, exit_words
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.parsing import parse_arrival
-from pytest_openenv_scale.core.serialization import Finding
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.core.text import Secrets, redact_text
 from pytest_openenv_scale.results.row import SessionRow
 
-from .client_health import ClientStats, Needs, after, before, choose_processes, http_findings
+from .client_health import ClientStats, Needs, check_pace, check_resources, choose_processes, http_findings
 from .client_resources import loopback_source
-from .ipc import Environment, Go, LoadOrder, Prepare, Progress, Ready, Refused, Release, Rows, Up
+from .ipc import (
+    BatchReady,
+    CellRequest,
+    Prepare,
+    Ready,
+    Refused,
+    Release,
+    SetImportPath,
+    ShareProgress,
+    ShareResult,
+    Start,
+)
 
 _SILENCE_S = 60.0
 _START_S = 60.0
@@ -37,7 +48,7 @@ class LoadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class CellProgress:
+class LoadProgress:
     """How far a repetition is: sessions asked for, open, over and failed among those; seconds since its start."""
 
     asked: int
@@ -63,10 +74,10 @@ class CellResult:
     wall_s: float
     started_at: datetime
     client: ClientStats
-    findings: tuple[Finding, ...]
+    findings: tuple[ClientFinding, ...]
 
 
-class _Process:
+class _LoadProcess:
     """One load process, the parent's end of its pipe, and what it writes to standard error."""
 
     def __init__(self, number: int) -> None:
@@ -85,7 +96,7 @@ class _Process:
         )
         theirs.close()
         with suppress(OSError):  # One that has ended already is noticed when it gets its first cell.
-            self.pipe.send(Environment(sys.path))
+            self.pipe.send(SetImportPath(sys.path))
 
     def stop(self) -> None:
         """End the process where it has not ended, and show what it wrote to standard error; may be repeated."""
@@ -96,7 +107,7 @@ class _Process:
 
     def ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
-        how = in_words(self.popen.returncode) if self._wait(_END_S) else "fell silent"
+        how = exit_words(self.popen.returncode) if self._wait(_END_S) else "fell silent"
         return self._ending(how)
 
     def silenced(self) -> _Ending:
@@ -131,7 +142,7 @@ class LoadGenerator:
 
     def __init__(self, processes: int | None = None) -> None:
         self._wanted = processes
-        self._processes: list[_Process] = []
+        self._processes: list[_LoadProcess] = []
         self._sources = 0
 
     def __enter__(self) -> Self:
@@ -147,14 +158,14 @@ class LoadGenerator:
             self._processes[-1].stop()
             self._processes.pop()
 
-    def run_cell(self, order: LoadOrder, on_progress: Callable[[CellProgress], None] | None = None) -> CellResult:
+    def run_cell(self, order: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None) -> CellResult:
         """Run one repetition of a cell; blocks until every session is over.
 
         Raises:
             LoadError: a load process refused the order: an action cannot be made, a host does not resolve.
         """
         count = self._wanted or choose_processes(order.cell.batch)
-        needs = before(order, count)
+        needs = check_resources(order, count)
         self._start(count)
         try:
             return _CellRun(order, needs, self._prepared(order, needs, count), on_progress).run()
@@ -162,14 +173,14 @@ class LoadGenerator:
             self._stop()  # They are in the middle of something: the next cell begins with fresh ones.
             raise
 
-    def _prepared(self, order: LoadOrder, needs: Needs, count: int) -> dict[_Process, Prepare]:
+    def _prepared(self, order: CellRequest, needs: Needs, count: int) -> dict[_LoadProcess, Prepare]:
         """Say to each process which sessions are its own, and from where it connects them.
 
         No two processes share a source address, nor do cells that follow each other: what an earlier one left in
         TIME_WAIT is then of no concern.
         """
         each = math.ceil(needs.ports.sources / count)
-        orders: dict[_Process, Prepare] = {}
+        orders: dict[_LoadProcess, Prepare] = {}
         for process in self._processes[:count]:
             sources = tuple(loopback_source(number) for number in range(self._sources, self._sources + each))
             self._sources += each
@@ -184,7 +195,7 @@ class LoadGenerator:
         for number, process in enumerate(self._processes):
             process.number = number
         while len(self._processes) < count:
-            self._processes.append(_Process(len(self._processes)))
+            self._processes.append(_LoadProcess(len(self._processes)))
 
 
 _LOST = _Ending("lost it", "")
@@ -195,20 +206,20 @@ class _CellRun:
 
     def __init__(
         self,
-        order: LoadOrder,
+        order: CellRequest,
         needs: Needs,
-        orders: dict[_Process, Prepare],
-        on_progress: Callable[[CellProgress], None] | None,
+        orders: dict[_LoadProcess, Prepare],
+        on_progress: Callable[[LoadProgress], None] | None,
     ) -> None:
         self._order = order
         self._needs = needs
         self._orders = orders
         self._on_progress = on_progress
-        self._rows: dict[_Process, Rows] = {}
-        self._dead: dict[_Process, _Ending] = {}
-        self._up: set[_Process] = set()
-        self._progress: dict[_Process, Progress] = {}
-        self._heard: dict[_Process, float] = {}
+        self._rows: dict[_LoadProcess, ShareResult] = {}
+        self._dead: dict[_LoadProcess, _Ending] = {}
+        self._up: set[_LoadProcess] = set()
+        self._progress: dict[_LoadProcess, ShareProgress] = {}
+        self._heard: dict[_LoadProcess, float] = {}
         self._released = False
         self._began = 0.0
         self._wall = 0.0
@@ -219,12 +230,12 @@ class _CellRun:
         if not findings:
             self._prepare()
             self._began, self._wall = time.perf_counter() + 0.02, time.time() + 0.02
-            self._tell(Go(self._began, self._wall))
+            self._tell(Start(self._began, self._wall))
             self._attend()
         result = self._collect()
         stats = self._stats()
         findings += tuple(
-            Finding(
+            ClientFinding(
                 "process_died",
                 f"load process {process.number + 1} of {len(self._orders)} {ending.how} and took"
                 f" {count_of(len(self._orders[process].sessions), 'session')} with it{ending.why}",
@@ -232,7 +243,7 @@ class _CellRun:
             for process, ending in self._dead.items()
         )
         wall = max((rows.wall_s for rows in self._rows.values()), default=0.0)
-        return CellResult(result, wall, started_at, stats, findings + after(stats) + http_findings(stats))
+        return CellResult(result, wall, started_at, stats, findings + check_pace(stats) + http_findings(stats))
 
     def _prepare(self) -> None:
         for process, order in self._orders.items():
@@ -252,25 +263,25 @@ class _CellRun:
         self._heard = dict.fromkeys(self._orders, time.monotonic())
         while waiting := {p for p in self._orders if p not in self._rows and p not in self._dead}:
             for process, answer in self._hear(waiting, _SILENCE_S):
-                if isinstance(answer, Up):
+                if isinstance(answer, BatchReady):
                     self._up.add(process)
-                elif isinstance(answer, Progress):
+                elif isinstance(answer, ShareProgress):
                     self._progress[process] = answer
                     self._report()
-                elif isinstance(answer, Rows):
+                elif isinstance(answer, ShareResult):
                     self._rows[process] = answer
             if holding and not self._released and all(p in self._up or p in self._dead for p in self._orders):
                 self._released = True
                 self._report()  # The batch is up: no better moment to look at the server.
                 self._tell(Release())
 
-    def _hear(self, waiting: set[_Process], patience_s: float) -> list[tuple[_Process, object]]:
+    def _hear(self, waiting: set[_LoadProcess], patience_s: float) -> list[tuple[_LoadProcess, object]]:
         """Return what processes said; one whose pipe broke is dead, and so is one that stays silent too long."""
         pipes = {process.pipe: process for process in waiting}
         first = min(self._heard[process] for process in waiting) + patience_s
         ready = wait(list(pipes), timeout=max(0.0, first - time.monotonic()))
         now = time.monotonic()
-        heard: list[tuple[_Process, object]] = []
+        heard: list[tuple[_LoadProcess, object]] = []
         for pipe in ready:
             assert isinstance(pipe, Connection)
             process = pipes[pipe]
@@ -284,7 +295,7 @@ class _CellRun:
                 self._dead[process] = process.silenced()
         return heard
 
-    def _send(self, process: _Process, order: object) -> None:
+    def _send(self, process: _LoadProcess, order: object) -> None:
         try:
             process.pipe.send(order)
         except OSError:
@@ -299,7 +310,7 @@ class _CellRun:
         if self._on_progress is not None:
             seen = self._progress.values()
             self._on_progress(
-                CellProgress(
+                LoadProgress(
                     self._order.cell.batch,
                     sum(item.open for item in seen),
                     sum(item.over for item in seen),

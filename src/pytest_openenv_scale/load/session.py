@@ -12,18 +12,18 @@ from pytest_openenv_scale.client import messages
 from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
-from pytest_openenv_scale.client.messages import Observed, ServerError, Told
+from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo
 from pytest_openenv_scale.core.text import storable
 from pytest_openenv_scale.results.row import SessionRow
 
-_GOODBYE = Message(messages.request("close"))
+_GOODBYE = Message(messages.encode_request("close"))
 _UNASKED = "an observation nobody asked for"
 GRACE_S = 5.0
 """Longest a failed session waits for the server to finish closing, in seconds."""
 
 
 @dataclass(slots=True)
-class Record:
+class SessionRecord:
     """What is known of a session while it lives; absolute times are `time.perf_counter()` in seconds."""
 
     request_id: int
@@ -50,11 +50,11 @@ class Record:
         if self.error is None:
             self.error = (phase, kind, code and storable(code), message and storable(message))
 
-    def identify(self, told: Told) -> None:
+    def identify(self, told: ServerInfo) -> None:
         """Note which server the session is on, where it says so."""
         self.pid, self.host_url, self.session_hash = told.pid, told.host_url, told.session_hash
 
-    def stepped(self, told: Told) -> None:
+    def stepped(self, told: ServerInfo) -> None:
         """Note how long the server says a step waited, and where the session is if the reset did not tell."""
         waited = told.waited_seconds
         if waited is not None:
@@ -109,7 +109,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class SessionScript:
     """What the sessions of a cell say and how long they may wait for answers, encoded once.
 
     `steps` holds one message for every step, or one per step; timeouts are in seconds.
@@ -123,7 +123,7 @@ class Script:
     step_timeout: float
 
 
-class Batch(Protocol):
+class BatchEvents(Protocol):
     """What a session tells the batch it belongs to."""
 
     holding: bool
@@ -146,7 +146,7 @@ class WebSocketSession:
 
     __slots__ = ("_batch", "_connection", "_ending", "_script", "deadline", "phase", "record")
 
-    def __init__(self, record: Record, script: Script, batch: Batch) -> None:
+    def __init__(self, record: SessionRecord, script: SessionScript, batch: BatchEvents) -> None:
         self.record = record
         self.phase = "connect"
         self.deadline = 0.0
@@ -225,15 +225,15 @@ class WebSocketSession:
 
     # Phases
 
-    def _was_reset(self, answer: Observed, at: float) -> None:
+    def _was_reset(self, answer: ObservedReply, at: float) -> None:
         record, taken = self.record, max(0.0, at - self._connection.said_at)
         if record.reset_done is not None:
             record.resets = (record.resets or 0.0) + taken
             self._step()
             return
         record.reset_done, record.reset_latency = at, taken
-        if answer.told is not None:
-            record.identify(answer.told)
+        if answer.server_info is not None:
+            record.identify(answer.server_info)
         if self._batch.holding:
             self.phase = "hold"
             self.deadline = inf
@@ -247,12 +247,12 @@ class WebSocketSession:
         self.phase = "step"
         self._say(steps[done] if done < len(steps) else steps[-1], script.step_timeout)
 
-    def _stepped(self, answer: Observed, at: float) -> None:
+    def _stepped(self, answer: ObservedReply, at: float) -> None:
         record, script = self.record, self._script
         taken = at - self._connection.said_at
         record.steps.append(taken if taken > 0.0 else 0.0)
-        if answer.told is not None:
-            record.stepped(answer.told)
+        if answer.server_info is not None:
+            record.stepped(answer.server_info)
         if len(record.steps) == script.count or (answer.done and script.until_done):
             record.finished_steps = True
             self.phase = "close"

@@ -20,7 +20,7 @@ from pytest_openenv_scale.core.own_process import standard_library_first
 from pytest_openenv_scale.core.system import raise_descriptor_limit
 
 from . import ipc
-from .worker_share import Share
+from .worker_share import WorkerShare
 
 
 class Worker:
@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._share: Share | None = None
+        self._share: WorkerShare | None = None
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
@@ -58,12 +58,12 @@ class Worker:
 
     def _take(self, order: object) -> None:
         match order:
-            case ipc.Environment(path=path):
+            case ipc.SetImportPath(path=path):
                 sys.path[:] = standard_library_first(path)
             case ipc.Prepare():
                 self._spawn(self._cell(order))
-            case ipc.Go(at=at, wall=wall) if self._share is not None:
-                self._share.go(at, wall)
+            case ipc.Start(at=at, wall_clock=wall) if self._share is not None:
+                self._share.start(at, wall)
             case ipc.Release() if self._share is not None:
                 self._share.release()
             case _:
@@ -76,7 +76,7 @@ class Worker:
 
     async def _cell(self, order: ipc.Prepare) -> None:
         try:
-            share = self._share = Share(order, self._pipe.send)
+            share = self._share = WorkerShare(order, self._pipe.send)
             share.prepare()
         except Exception as error:
             self._pipe.send(ipc.Refused(str(error) or type(error).__name__))

@@ -22,12 +22,12 @@ from pytest_openenv_scale.client.poller import Poller
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.text import Secrets
 
-from .client_resources import peak_rss_bytes, starved_s
-from .ipc import Prepare, Progress, Rows, Up
-from .session import GRACE_S, Record, Script, WebSocketSession
+from .client_resources import peak_rss_bytes, runnable_wait_s
+from .ipc import BatchReady, Prepare, ShareProgress, ShareResult
+from .session import GRACE_S, SessionRecord, SessionScript, WebSocketSession
 
 if TYPE_CHECKING:
-    from .http_share import HttpShare
+    from .http_share import HttpWorkerShare
 
 WINDOW = 256
 """Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
@@ -37,19 +37,19 @@ _PROGRESS_EVERY = 10
 _RELEASE_ROUND = 128
 
 
-class Share:
+class WorkerShare:
     """The sessions of one cell that this process runs; `prepare()`, then `run()` until all are over."""
 
     def __init__(self, order: Prepare, tell: Callable[[Any], None]) -> None:
         self._order = order
-        self._cell = order.order.cell
+        self._cell = order.request.cell
         self._tell = tell
         self._arrival = parse_arrival(self._cell.arrival)
         self.holding = self._arrival.kind == "hold"
         self._numbers = order.sessions
         self._window = max(1, WINDOW // order.processes)
         self._clock = Clock()
-        self._records: list[Record] = []
+        self._records: list[SessionRecord] = []
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._began = self._wall = 0.0
@@ -62,9 +62,9 @@ class Share:
         self._connecting = self._over = self._failed = 0
         self._wake: asyncio.TimerHandle | None = None
         self._lags = array("d")
-        self._http: HttpShare | None = None
+        self._http: HttpWorkerShare | None = None
         self._routes: list[Route] = []
-        self._scripts: Callable[[int], Script]
+        self._scripts: Callable[[int], SessionScript]
         self._poller: Poller
 
     # Before the cell
@@ -76,26 +76,26 @@ class Share:
             RouteError: a URL or a header cannot be used.
             WorkloadError: an action cannot be made.
         """
-        order = self._order.order
+        order = self._order.request
         make = order.workload.maker(self._cell.wait)
         step_timeout = order.timeout_s + (self._cell.wait or 0.0)
         if self._cell.mode == "http":
             # Only where it is needed, and before the cell begins: it costs a load process 0.2 s and 11 MB.
-            from .http_share import HttpShare
+            from .http_share import HttpWorkerShare
 
-            self._http = HttpShare(self._order, self._window, self._records.append, self._one_more_up)
+            self._http = HttpWorkerShare(self._order, self._window, self._records.append, self._one_more_up)
             return
         routes = {url: prepare_route(url, dict(order.headers)) for url in order.urls}
-        for number in self._numbers[: self._order.ways]:
-            url, source = self._order.way(number)
+        for number in self._numbers[: self._order.routes]:
+            url, source = self._order.route(number)
             self._routes.append(replace(routes[url], source=source))
 
-        def script(number: int, actions: list[Message]) -> Script:
-            reset = Message(messages.request("reset", order.workload.reset_data(order.seed + number)))
-            return Script(reset, actions, self._cell.steps, order.until_done, order.timeout_s, step_timeout)
+        def script(number: int, actions: list[Message]) -> SessionScript:
+            reset = Message(messages.encode_request("reset", order.workload.reset_data(order.seed + number)))
+            return SessionScript(reset, actions, self._cell.steps, order.until_done, order.timeout_s, step_timeout)
 
         def encode(number: int, count: int) -> list[Message]:
-            return [Message(messages.request("step", make(number, step))) for step in range(count)]
+            return [Message(messages.encode_request("step", make(number, step))) for step in range(count)]
 
         if order.workload.function is not None:
             own = {number: script(number, encode(number, self._cell.steps)) for number in self._numbers}
@@ -111,7 +111,7 @@ class Share:
 
     # The parent's signals
 
-    def go(self, at: float, wall: float) -> None:
+    def start(self, at: float, wall: float) -> None:
         """Begin at this moment, common to all processes."""
         self._began, self._wall = at, wall
         if not self._begun.done():
@@ -127,31 +127,31 @@ class Share:
 
     # The cell
 
-    async def run(self) -> Rows:
+    async def run(self) -> ShareResult:
         """Run the share to its end and return its rows."""
         await self._begun
         await asyncio.sleep(max(0.0, self._began - time.perf_counter()))
         self._clock.refresh()
-        before, starved = resource.getrusage(resource.RUSAGE_SELF), starved_s()
+        before, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s()
         pulse = asyncio.create_task(self._pulse())
         try:
             if not len(self._numbers):
-                self._tell(Up())
+                self._tell(BatchReady())
             elif self._http is not None:
                 await self._http.run(self._due())
             else:
                 await self._run_websockets()
         finally:
             pulse.cancel()
-        after, starved = resource.getrusage(resource.RUSAGE_SELF), starved_s() - starved
+        after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
         ended = time.perf_counter()
         self._lags.append(max(0.0, ended - self._next_pulse))
         lags = sorted(self._clock.lags)
         rows = [record.row(self._began, self._wall, self._order.process) for record in self._records]
-        secrets = Secrets.of(self._order.order.headers)
+        secrets = Secrets.of(self._order.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
-        return Rows(
+        return ShareResult(
             rows,
             ended - self._began,
             after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
@@ -166,7 +166,7 @@ class Share:
         """Return when each session of this share is due, as clock times; a held one is due when admitted."""
         if self._arrival.rate is None:
             return [(self._began, number) for number in self._numbers]
-        gaps = random.Random(self._order.order.seed + self._order.order.repetition)
+        gaps = random.Random(self._order.request.seed + self._order.request.repetition)
         times = accumulate(gaps.expovariate(self._arrival.rate) for _ in range(self._cell.batch))
         first, step = self._order.process, self._order.processes
         return [
@@ -193,7 +193,7 @@ class Share:
                 self._wake = asyncio.get_running_loop().call_later(due - now, self._admit)
                 return
             waiting.popleft()
-            record = Record(number, now if self._arrival.kind == "hold" else due)
+            record = SessionRecord(number, now if self._arrival.kind == "hold" else due)
             self._records.append(record)
             session = WebSocketSession(record, self._scripts(number), self)
             self._live.add(session)
@@ -227,7 +227,7 @@ class Share:
         """One more session is up, or never will be; the parent hears when that is all of them."""
         self._unready -= 1
         if not self._unready and self.holding:
-            self._tell(Up())
+            self._tell(BatchReady())
 
     def _release_some(self) -> None:
         """Let held sessions step a round at a time, replies being read in between."""
@@ -245,7 +245,7 @@ class Share:
         for session in [session for session in self._live if session.deadline < now]:
             session.expire(now)
         soonest = min((session.deadline for session in self._live), default=inf)
-        self._next_expiry = min(soonest, now + min(self._order.order.timeout_s, GRACE_S))
+        self._next_expiry = min(soonest, now + min(self._order.request.timeout_s, GRACE_S))
 
     async def _pulse(self) -> None:
         """Twenty times a second: expire deadlines, watch the loop's own lag, report progress."""
@@ -260,5 +260,5 @@ class Share:
                 self._expire(now)
             count += 1
             if count % _PROGRESS_EVERY == 0:
-                ours = Progress(len(self._live) - self._connecting, self._over, self._failed)
+                ours = ShareProgress(len(self._live) - self._connecting, self._over, self._failed)
                 self._tell(ours if self._http is None else self._http.progress())

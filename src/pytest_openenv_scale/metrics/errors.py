@@ -55,9 +55,9 @@ class Counts:
     lost_workers: tuple[LostWorker, ...]
 
 
-def count_rows(rows: Rows) -> Counts:
+def count_rows(rows: RepetitionRows) -> Counts:
     """Count the rows of one repetition of a cell."""
-    ways = _Ways()
+    ways = _ErrorCounts()
     workers = _Workers()
     for batch in rows.batches("success", "error_phase", "error_type", "error_code", "error_message", "pid", "host_url"):
         ways.add(batch)
@@ -80,7 +80,7 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-class _Ways:
+class _ErrorCounts:
     """Failures by phase, type and code, each with its first message."""
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ def _last(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.utf8_slice_codeunits(texts, -1)
 
 
-class Rows(Protocol):
+class RepetitionRows(Protocol):
     """The rows of one repetition of a cell, as often as they are asked for: a table's, or a part's from disk."""
 
     def batches(self, *columns: str) -> Iterator[pa.Table]:

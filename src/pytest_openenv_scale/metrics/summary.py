@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ProxyFacts
-from pytest_openenv_scale.core.serialization import Finding, Jsonable
+from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
 from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
 
-from .errors import ErrorCount, LostWorker, Rows, TableRows, count_rows, distinct
+from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_rows, distinct
 from .percentiles import PhaseStats, peak_concurrency, stats_of, together
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "summarise", "summarise_rows"]
@@ -59,7 +59,7 @@ class CellSummary(Jsonable):
     host_counts: Mapping[str, int] = field(default_factory=dict[str, int])
     errors: tuple[ErrorCount, ...] = ()
     lost_workers: tuple[LostWorker, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ClientFinding, ...] = ()
     client: Mapping[str, Any] = field(default_factory=dict[str, Any])
     server: ServerSamples = field(default_factory=ServerSamples)
     server_exit: str | None = None
@@ -123,7 +123,7 @@ def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
     return summarise_rows(TableRows(table), meta)
 
 
-def summarise_rows(rows: Rows, meta: CellMeta) -> CellSummary:
+def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     """Reduce rows to their summary, reading a column or two at a time, so that any number of them fits into memory."""
     counts = count_rows(rows)
     failed = counts.bad - counts.limited
@@ -196,13 +196,15 @@ def _overhead(good: pa.Table) -> pa.ChunkedArray:
     return pc.subtract(good["total_latency"], pc.multiply(good["steps_done"], good["wait_requested"]))
 
 
-def _phases(rows: Rows) -> dict[str, PhaseStats]:
+def _phases(rows: RepetitionRows) -> dict[str, PhaseStats]:
     """Return the statistics of every phase that has values."""
     found = {name: stats_of(partial(_values, rows, columns, of)) for name, (columns, of) in _PHASES.items()}
     return {name: stats for name, stats in found.items() if stats is not None}
 
 
-def _values(rows: Rows, columns: Sequence[str], of: Callable[[pa.Table], pa.ChunkedArray]) -> Iterator[pa.ChunkedArray]:
+def _values(
+    rows: RepetitionRows, columns: Sequence[str], of: Callable[[pa.Table], pa.ChunkedArray]
+) -> Iterator[pa.ChunkedArray]:
     """Yield what is computed of the successful rows, nulls left out."""
     for batch in rows.batches("success", *columns):
         good = batch.filter(batch["success"])
@@ -213,7 +215,7 @@ def _successes(batch: pa.Table, column: str) -> pa.ChunkedArray:
     return pc.drop_null(batch[column].filter(batch["success"]))
 
 
-def _total(rows: Rows, column: str) -> float | None:
+def _total(rows: RepetitionRows, column: str) -> float | None:
     """Return the sum of a column over successful rows; None where there is nothing to add up."""
     values = together([_successes(batch, column) for batch in rows.batches("success", column)])
     return pc.sum(values).as_py()

@@ -16,7 +16,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.engine.sweep import CellProgress, Observer
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import wording
-from pytest_openenv_scale.reporting.text.page import Line, Page
+from pytest_openenv_scale.reporting.text.page import Line, TextPage
 from pytest_openenv_scale.reporting.text.sweep import cell_line
 from pytest_openenv_scale.verdict.sweep import CurveView
 
@@ -102,13 +102,13 @@ class Progress(Observer):
             yield
 
     def _fit(self, text: str, **markup: bool) -> Line:
-        page = Page(self._width - 1, encoding())
+        page = TextPage(self._width - 1, encoding())
         text, ending = page.fit(text), page.fit("…")
         short = text if len(text) <= page.width else text[: page.width - len(ending)] + ending
         return Line(short, markup)
 
     def _wrapped(self, text: str) -> list[Line]:
-        page = Page(self._width - 1, encoding())
+        page = TextPage(self._width - 1, encoding())
         page.say(text, indent=0)
         return page.lines
 
@@ -151,7 +151,7 @@ class Cancelled(BaseException):
     """The test that waited for the sweep was cancelled."""
 
 
-class Relay(Observer):
+class ThreadSafeObserver(Observer):
     """Passes what happens on to the live lines (if there are any) and the hooks."""
 
     def __init__(self, progress: Observer | None, hooks: Any, cancelled: threading.Event) -> None:

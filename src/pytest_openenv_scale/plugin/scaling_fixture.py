@@ -131,7 +131,7 @@ class Scaling:
         from pytest_openenv_scale.core.errors import RunError
         from pytest_openenv_scale.engine.sweep import SweepError, measure_sweep
 
-        from .progress import Relay
+        from .progress import ThreadSafeObserver
 
         task, progress = self._task, self._progress()
         try:
@@ -144,7 +144,7 @@ class Scaling:
                 settings=task.settings,
                 slos=task.slos,
                 run=self._open_run(),
-                observer=Relay(progress, self._hooks, cancelled),
+                observer=ThreadSafeObserver(progress, self._hooks, cancelled),
                 rerun=task.rerun,
                 workload=workload,
             )

@@ -19,7 +19,7 @@ import pytest
 
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.config.settings import AXES, RERUN_OPTIONS, Settings, Source
-from pytest_openenv_scale.config.values import PARSERS, Place, join_headers
+from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
 from pytest_openenv_scale.core.errors import GrammarError, RunError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import cannot_draw
@@ -41,7 +41,7 @@ class _Layer:
     """What one source says, by option name, and where an option stands in it."""
 
     values: Mapping[str, Any]
-    place: Callable[[Option], Place]
+    place: Callable[[Option], ValueOrigin]
 
     def read(self, name: str) -> Any:
         place = self.place(_BY_NAME[name])
@@ -87,19 +87,19 @@ def resolve(config: pytest.Config) -> Settings:
 
 def _command_line(config: pytest.Config) -> _Layer:
     directory = config.invocation_params.dir
-    return _Layer(on_command_line(config), lambda option: Place("command line", option.flag, directory))
+    return _Layer(on_command_line(config), lambda option: ValueOrigin("command line", option.flag, directory))
 
 
 def _ini(config: pytest.Config) -> _Layer:
     directory = config.inipath.parent if config.inipath else config.rootpath
-    return _Layer(in_ini(config), lambda option: Place("ini", ini_label(config, option), directory))
+    return _Layer(in_ini(config), lambda option: ValueOrigin("ini", ini_label(config, option), directory))
 
 
 def _defaults(config: pytest.Config) -> _Layer:
     read = {option.name: False if option.kind == "flag" else option.default for option in OPTIONS}
     return _Layer(
         {name: value for name, value in read.items() if value is not None},
-        lambda option: Place("default", f"the default of {option.flag}", config.rootpath),
+        lambda option: ValueOrigin("default", f"the default of {option.flag}", config.rootpath),
     )
 
 

@@ -10,33 +10,33 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, StudyCurve, study_of
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, plain
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, overall, overall_with_checks
 
 from .content import tables as content_tables
 from .content import wording
-from .content.findings import TOPICS, Finding, findings
+from .content.findings import TOPICS, StudyFinding, findings
 from .content.overview import MARKS, check_name, conversation, figure_text, problems
 from .content.study_tables import tables
 from .content.tables import StudyTable, TextTable
 from .content.wording import chosen, rows_of
-from .figures import Figure, FiguresError, figure_svgs
-from .figures.content import Look, looks
+from .figures import FiguresError, FigureSvg, figure_svgs
+from .figures.content import SeriesStyle, series_styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render(what: Run | Study, *, figures: Mapping[str, Figure] | None = None) -> str:
+def render(what: Run | Study, *, figures: Mapping[str, FigureSvg] | None = None) -> str:
     """Return the report of a run or a study as one HTML page without scripts and outside references.
 
     `figures` are those of the study, by default drawn here; where that fails the page says so in their place.
     """
     study = study_of(what)
     shown = tables(study)
-    page = page_of(study, shown, findings(study, shown), looks(study.infrastructures))
+    page = page_of(study, shown, findings(study, shown), series_styles(study.infrastructures))
     if figures is not None:
         return _fill(page, figures)
     try:
@@ -45,7 +45,7 @@ def render(what: Run | Study, *, figures: Mapping[str, Figure] | None = None) ->
         return _fill(page, {}, no_figures=str(error))
 
 
-def _fill(page: Page, figures: Mapping[str, Figure], no_figures: str | None = None) -> str:
+def _fill(page: ReportPage, figures: Mapping[str, FigureSvg], no_figures: str | None = None) -> str:
     from markupsafe import Markup
 
     # A figure is the one thing that is markup already: what it says is escaped where it is drawn.
@@ -139,7 +139,7 @@ _LOG_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CurveVerdictView:
     """One curve in a line: where its section is, what was asked, what came out and why."""
 
     anchor: str
@@ -162,7 +162,7 @@ class Verdict:
 class Section:
     """One curve in full; `sessions` is the table of its batches, the last column their remarks."""
 
-    verdict: Verdict
+    verdict: CurveVerdictView
     test: str
     heading: str
     batches: TextTable
@@ -185,14 +185,14 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReportPage:
     """The whole report but for its figures."""
 
     headline: str
     outcome: Outcome
     counts: tuple[tuple[str, Outcome, int], ...]
     problems: tuple[str, ...]
-    tests: tuple[tuple[str, tuple[Verdict, ...]], ...]
+    tests: tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]
     lead: str | None
     topics: tuple[tuple[str, tuple[str, ...]], ...]
     sections: tuple[Section, ...]
@@ -201,7 +201,7 @@ class Page:
     workloads: TextTable
     runs: tuple[RunFacts, ...]
     period: str
-    looks: Mapping[str, Look]
+    looks: Mapping[str, SeriesStyle]
     checks: tuple[CheckSection, ...] = ()
 
     @property
@@ -210,14 +210,16 @@ class Page:
         return wording.MARKS[self.outcome]
 
 
-def page_of(study: Study, tables: Sequence[StudyTable], findings: Sequence[Finding], looks: Mapping[str, Look]) -> Page:
+def page_of(
+    study: Study, tables: Sequence[StudyTable], findings: Sequence[StudyFinding], looks: Mapping[str, SeriesStyle]
+) -> ReportPage:
     """Put the report of a study together."""
     sections = tuple(_section(curve, f"curve-{number}") for number, curve in enumerate(study.curves, start=1))
     worst_first = [Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET]
     tests = _by_test(study, sections, worst_first)
     outcomes = [section.verdict.outcome for section in sections]
     checks = check_sections(study.runs)
-    return Page(
+    return ReportPage(
         headline=_headline(study, checks),
         outcome=overall_with_checks(
             overall(outcomes) if outcomes else None, (check for run in study.runs for check in run.checks)
@@ -253,13 +255,13 @@ def _headline(study: Study, checks: Sequence[CheckSection]) -> str:
 
 def _by_test(
     study: Study, sections: Sequence[Section], worst_first: Sequence[Outcome]
-) -> tuple[tuple[str, tuple[Verdict, ...]], ...]:
+) -> tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]:
     """Return the verdicts by test: what misses its limits stands on top, among tests and among their curves."""
-    found: dict[str, list[Verdict]] = {collapse(view.test): [] for view in study.sweeps}
+    found: dict[str, list[CurveVerdictView]] = {collapse(view.test): [] for view in study.sweeps}
     for section in sections:
         found[section.test].append(section.verdict)
 
-    def place(verdict: Verdict) -> int:
+    def place(verdict: CurveVerdictView) -> int:
         return worst_first.index(verdict.outcome)
 
     groups = [(test, tuple(sorted(verdicts, key=place))) for test, verdicts in found.items() if verdicts]
@@ -326,13 +328,13 @@ def _section(of: StudyCurve, anchor: str) -> Section:
         ),
         frozenset(heads),
     )
-    line = Verdict(
+    line = CurveVerdictView(
         anchor=anchor,
         infrastructure=of.infrastructure,
         facts=_facts(of),
         asked=", ".join(limit.text for limit in verdict.slo.limits) or "no limit",
         max_batch=wording.max_batch(verdict),
-        per_core=text_of.number(verdict.max_batch_per_core),
+        per_core=formatting.number(verdict.max_batch_per_core),
         outcome=verdict.outcome,
         reason=_why(of),
         command=wording.rerun(record, of.curve.curve),
@@ -363,7 +365,7 @@ def _run_facts(run: Run) -> RunFacts:
     record = run.record
     facts = [run.status, f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"]
     if record.finished_at is not None:
-        facts.append(f"took {text_of.seconds((record.finished_at - record.started_at).total_seconds())}")
+        facts.append(f"took {formatting.seconds((record.finished_at - record.started_at).total_seconds())}")
     return RunFacts(
         run_id=run.run_id,
         facts=" · ".join(facts),

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ProxyFacts, ServerSample
-from pytest_openenv_scale.core.serialization import Finding, Jsonable
+from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class CellMeta(Jsonable):
     hosts: int | None = None
     limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     client: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ClientFinding, ...] = ()
     server: ServerSamples = field(default_factory=ServerSamples)
     server_exit: str | None = None
     log_tail: str | None = None

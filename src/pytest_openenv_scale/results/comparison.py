@@ -38,7 +38,7 @@ State = Literal["compared", "missing", "new", "different"]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure(Jsonable):
+class ComparedFigure(Jsonable):
     """A figure over the repetitions of one side, in the unit of its metric; None where nothing was measured.
 
     `value` is the median of the repetitions, of `max_batch` what passes in all of them. `low` and `high` are
@@ -69,8 +69,8 @@ class Change(Jsonable):
 
     metric: str
     batch: int | None
-    baseline: Figure
-    now: Figure
+    baseline: ComparedFigure
+    now: ComparedFigure
     status: Status
     reason: str
     fail_on: str | None = None
@@ -129,7 +129,7 @@ class Side(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference(Jsonable):
+class SettingDifference(Jsonable):
     """Something about the machines that differs and may matter."""
 
     name: str
@@ -149,7 +149,7 @@ class Comparison(Jsonable):
     now: Side
     fail_on: tuple[str, ...]
     curves: tuple[CurveComparison, ...]
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[SettingDifference, ...] = ()
     remarks: tuple[str, ...] = ()
     reference: str | None = None
     allow_missing: bool = False

@@ -136,7 +136,7 @@ class CheckOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Said(Jsonable):
+class TranscriptLine(Jsonable):
     """One message: `at_s` in seconds since the check began, `by` client or server, long texts cut."""
 
     at_s: float
@@ -149,7 +149,7 @@ class Transcript(Jsonable):
     """What one session said and heard; `title` says which session it is and why it is shown."""
 
     title: str
-    said: tuple[Said, ...]
+    said: tuple[TranscriptLine, ...]
 
 
 @dataclass(frozen=True, slots=True)

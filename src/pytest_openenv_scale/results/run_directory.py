@@ -45,7 +45,7 @@ class RunDirectory:
         self.run_id = path.name
         self._kept = kept
         self._removes = removes
-        self._writer: files.Held | None = None
+        self._writer: files.LifetimeLock | None = None
 
     @classmethod
     def create(cls, results: Path, run_id: str | None = None) -> Self:
@@ -109,7 +109,7 @@ class RunDirectory:
 
         The command line is redacted here.
         """
-        self._writer = files.Held(self.path / WRITER_LOCK)
+        self._writer = files.LifetimeLock(self.path / WRITER_LOCK)
         manifest = Manifest(
             format=FORMAT,
             run_id=self.run_id,
@@ -122,7 +122,7 @@ class RunDirectory:
             plan=plan or {},
             fingerprint=fingerprint or {},
         )
-        with files.exclusive(self.path / _MANIFEST_LOCK):
+        with files.exclusive_lock(self.path / _MANIFEST_LOCK):
             self.store(manifest)
 
     def measure_lock(self, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
@@ -196,7 +196,7 @@ class RunDirectory:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> None:
-        with files.exclusive(self.path / _MANIFEST_LOCK):
+        with files.exclusive_lock(self.path / _MANIFEST_LOCK):
             self.store(change(read_manifest(self.path)))
 
     def store(self, manifest: Manifest) -> None:

@@ -13,10 +13,10 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.formatting import count, seconds, seconds_pair
 from pytest_openenv_scale.core.parsing import parse_count, parse_modes, parse_seconds
 from pytest_openenv_scale.core.system import usable_cores
-from pytest_openenv_scale.reporting.text.page import Page
+from pytest_openenv_scale.reporting.text.page import TextPage
 
-from .climb import Climb
-from .figures import ARRIVALS, P50_LIMIT_S, P99_LIMIT_S, Asked, Ladder, Rung, SelfTest
+from .figures import ARRIVALS, P50_LIMIT_S, P99_LIMIT_S, MeasuredBatch, ModeLadder, SelfTest, SelfTestRequest
+from .search import BatchSearch
 
 UNRESOLVED, INTERRUPTED = 1, 130
 
@@ -24,13 +24,13 @@ _WIDTH = 120
 _MAX_PROCESSES = 256
 
 
-def asked_for(given: argparse.Namespace) -> Asked:
+def asked_for(given: argparse.Namespace) -> SelfTestRequest:
     """Read the options of a command line.
 
     Raises:
         GrammarError: a value cannot be used; one line naming the option.
     """
-    return Asked(
+    return SelfTestRequest(
         parse_modes(given.modes),
         parse_count(given.max_batch, what="--max-batch"),
         parse_seconds(given.wait, what="--wait"),
@@ -39,7 +39,7 @@ def asked_for(given: argparse.Namespace) -> Asked:
     )
 
 
-def run_self_test(asked: Asked, json_path: Path | None) -> int:
+def run_self_test(asked: SelfTestRequest, json_path: Path | None) -> int:
     """Measure, print while measuring, and return the exit code; 130 where Ctrl-C ended it.
 
     Raises:
@@ -49,7 +49,7 @@ def run_self_test(asked: Asked, json_path: Path | None) -> int:
     if json_path is not None:
         _check_writable(json_path)
     page = _Screen()
-    climb = Climb(asked, lambda rung: page.show(rung_line(rung)))
+    climb = BatchSearch(asked, lambda rung: page.show(batch_line(rung)))
     for line in opening(asked, usable_cores()):
         page.show(line)
     code = 0
@@ -74,13 +74,13 @@ class _Screen:
 
     def show(self, line: str) -> None:
         """Print a line as it is."""
-        page = Page(self._width, sys.stdout.encoding)
+        page = TextPage(self._width, sys.stdout.encoding)
         page.verbatim(line)
         print(page.text, flush=True)
 
     def tell(self, text: str) -> None:
         """Print a sentence, wrapped to the terminal."""
-        page = Page(self._width, sys.stdout.encoding)
+        page = TextPage(self._width, sys.stdout.encoding)
         page.say(text, indent=0)
         print(page.text, flush=True)
 
@@ -106,7 +106,7 @@ _WIDTHS = (5, 6, 7, 16, 16, 16, 9)
 _LIMITS = f"{P50_LIMIT_S * 1e3:.0f}/{P99_LIMIT_S * 1e3:.0f} ms"
 
 
-def opening(asked: Asked, cores: int) -> list[str]:
+def opening(asked: SelfTestRequest, cores: int) -> list[str]:
     """Return what is about to be measured, and the head of the table."""
     modes, arrivals = " and ".join(asked.modes), " and ".join(ARRIVALS)
     lines = [
@@ -123,7 +123,7 @@ def opening(asked: Asked, cores: int) -> list[str]:
     ]
 
 
-def rung_line(rung: Rung) -> str:
+def batch_line(rung: MeasuredBatch) -> str:
     """Return the row of one batch in one arrival."""
     figures = _row(
         rung.mode,
@@ -138,7 +138,7 @@ def rung_line(rung: Rung) -> str:
     return f"{figures}  {'✓' if rung.resolved else '✗'}{repeated}"
 
 
-def sentence(ladder: Ladder, time_s: float) -> str:
+def sentence(ladder: ModeLadder, time_s: float) -> str:
     """Return what a ladder means, in one sentence."""
     if not ladder.rungs:
         return f"{ladder.mode}: nothing was measured; {_end(ladder, time_s)}"
@@ -149,7 +149,7 @@ def sentence(ladder: Ladder, time_s: float) -> str:
     return f"{ladder.mode}: this client resolves {_LIMITS} {found}; {_end(ladder, time_s)}"
 
 
-def _end(ladder: Ladder, time_s: float) -> str:
+def _end(ladder: ModeLadder, time_s: float) -> str:
     match ladder.end:
         case "top":
             return "the ladder ended there" + (f": {ladder.top_reason}" if ladder.top_reason else "")
@@ -161,7 +161,7 @@ def _end(ladder: Ladder, time_s: float) -> str:
             return f"{_breach(next(rung for rung in ladder.rungs if not rung.resolved))}: see {GUIDE}"
 
 
-def _breach(rung: Rung) -> str:
+def _breach(rung: MeasuredBatch) -> str:
     at = f"at {count(rung.batch)} in {rung.arrival}"
     # What was measured says more than a guard that fired over it; sessions that failed say most.
     if rung.problem is not None and (rung.failed or rung.within_limits):
@@ -169,7 +169,7 @@ def _breach(rung: Rung) -> str:
     return f"{at} it invents {_invented(rung)}"
 
 
-def _invented(rung: Rung) -> str:
+def _invented(rung: MeasuredBatch) -> str:
     """Below 10 µs lies a system call or two; what rounds to nothing has no sign."""
     figures = (rung.invented_p50_s, rung.invented_p99_s)
     return seconds_pair(*(None if value is None else round(value, 5) + 0.0 for value in figures))

@@ -25,7 +25,7 @@ End = Literal["top", "unresolved", "time", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SelfTestRequest:
     """What to measure: modes, the largest batch, seconds of each step, load processes (None: as for a test), and
     about how many seconds the whole may take."""
 
@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung(Jsonable):
+class MeasuredBatch(Jsonable):
     """One batch in one arrival: step latency beyond the wait as the server knows it, as this client tells it,
     and the difference, which the client invented.
 
@@ -88,7 +88,7 @@ _FIGURES = (
 )
 
 
-def median_rung(runs: Sequence[Rung]) -> Rung:
+def median_batch(runs: Sequence[MeasuredBatch]) -> MeasuredBatch:
     """Return the rung whose figures are the medians of these; a problem counts when half the runs had one."""
     figures = {name: _median([getattr(run, name) for run in runs]) for name in _FIGURES}
     problems = [run.problem for run in runs if run.problem is not None]
@@ -108,7 +108,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder(Jsonable):
+class ModeLadder(Jsonable):
     """The batches of one mode, the smallest first, up to the one where it ended.
 
     `resolved_batch` is the largest batch resolved in every arrival, all smaller ones too; None where not even
@@ -117,14 +117,14 @@ class Ladder(Jsonable):
     """
 
     mode: str
-    rungs: tuple[Rung, ...]
+    rungs: tuple[MeasuredBatch, ...]
     resolved_batch: int | None
     end: End
     top: int
     top_reason: str | None = None
 
 
-def ladder(mode: str, rungs: Sequence[Rung], end: End, top: int, top_reason: str | None) -> Ladder:
+def ladder(mode: str, rungs: Sequence[MeasuredBatch], end: End, top: int, top_reason: str | None) -> ModeLadder:
     """Return the ladder these rungs make."""
     resolved: int | None = None
     for batch in sorted({rung.batch for rung in rungs}):
@@ -132,14 +132,14 @@ def ladder(mode: str, rungs: Sequence[Rung], end: End, top: int, top_reason: str
         if {rung.arrival for rung in of_batch if rung.resolved} != set(ARRIVALS):
             break
         resolved = batch
-    return Ladder(mode, tuple(rungs), resolved, end, top, top_reason)
+    return ModeLadder(mode, tuple(rungs), resolved, end, top, top_reason)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest(Jsonable):
     """What this client resolves on this machine, for each mode asked for."""
 
-    ladders: tuple[Ladder, ...]
+    ladders: tuple[ModeLadder, ...]
     wait_s: float
     cores: int
     version: str

@@ -99,7 +99,7 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-class _Signals:
+class _StopSignals:
     """Signals as something to wait for: a self-pipe, so that none is lost between looking and waiting."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class _Supervisor:
         # Workers hold the read end: it breaks when this process is gone, however it went.
         self._lifeline, holder = os.pipe()
         try:
-            with _Signals() as signals:
+            with _StopSignals() as signals:
                 try:
                     self._workers = [_Worker(self._start(sock), sock) for sock in self._sockets]
                     self._announce()
@@ -193,7 +193,7 @@ class _Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _watch(self, signals: _Signals) -> int:
+    def _watch(self, signals: _StopSignals) -> int:
         while not signals.stops:
             for worker in self._workers:
                 code = worker.process.poll()
@@ -207,7 +207,7 @@ class _Supervisor:
             signals.wait()
         return 0
 
-    def _restart(self, worker: _Worker, code: int, signals: _Signals) -> None:
+    def _restart(self, worker: _Worker, code: int, signals: _StopSignals) -> None:
         how = f"was killed by {signal.Signals(-code).name}" if code else "ended"
         _say(f"worker {worker.process.pid} {how}; its sessions are lost, starting another")
         # A worker that dies at once must not become a loop that takes the machine.
@@ -217,7 +217,7 @@ class _Supervisor:
         if not signals.stops:
             worker.process = self._start(worker.socket)
 
-    def _stop(self, signals: _Signals) -> None:
+    def _stop(self, signals: _StopSignals) -> None:
         asked = signals.stops
         for worker in self._workers:
             worker.process.terminate()

@@ -23,14 +23,14 @@ _FREE = "# Port 0 stands for a free one, chosen when it starts."
 
 
 @dataclass(frozen=True)
-class Part:
+class DescriptionPart:
     """One thing that would be started, or what it reads: a command, an environment, a script, a configuration."""
 
     title: str
     text: str
 
 
-def describe(spec: TargetSpec, context: TargetContext) -> tuple[Part, ...]:
+def describe(spec: TargetSpec, context: TargetContext) -> tuple[DescriptionPart, ...]:
     """Return what `spec` would start; values that may be secret are hidden.
 
     Raises:
@@ -45,40 +45,40 @@ def describe(spec: TargetSpec, context: TargetContext) -> tuple[Part, ...]:
     return tuple(_DESCRIBE[spec.name](spec, context))
 
 
-def _local(spec: TargetSpec, context: TargetContext) -> list[Part]:
+def _local(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .local.target import LocalTarget
 
     return _launched(LocalTarget(spec, context).application())
 
 
-def _launched(served: ServedApplication, which: str = "server") -> list[Part]:
+def _launched(served: ServedApplication, which: str = "server") -> list[DescriptionPart]:
     launch = served.launch()
     title = f"{which}, in {launch.folder}, on an open socket at {launch.address}"
-    return [Part(title, _command(launch.command, launch.environ))]
+    return [DescriptionPart(title, _command(launch.command, launch.environ))]
 
 
-def _docker(spec: TargetSpec, context: TargetContext) -> list[Part]:
+def _docker(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .docker.target import DockerTarget
 
     target = DockerTarget(spec, context)
-    return [_image(target.source), Part("container", _docker_run(target.source, target.options()))]
+    return [_image(target.source), DescriptionPart("container", _docker_run(target.source, target.options()))]
 
 
-def _image(source: ImageSource) -> Part:
+def _image(source: ImageSource) -> DescriptionPart:
     from .common.files import deploy_file
     from .docker.image import BENCHMARK_TAG, build_of
 
     arguments = [part for name in source.arguments for part in ("--build-arg", f"{name}={HIDDEN}")]
     if source.name is None:
         folder = str(deploy_file("docker"))
-        return Part("image", _command(["docker", "build", "--tag", BENCHMARK_TAG, *arguments, folder]))
+        return DescriptionPart("image", _command(["docker", "build", "--tag", BENCHMARK_TAG, *arguments, folder]))
     if source.is_built:
         build = build_of(source.name, source.root)
         file = str(build.folder / build.dockerfile)
         words = ["docker", "build", "--tag", build.tag, "--file", file, *arguments, str(build.folder)]
-        return Part("image", _command(words))
+        return DescriptionPart("image", _command(words))
     said = {"missing": "pulled where the engine does not have it", "always": "pulled", "never": "not pulled"}
-    return Part("image", f"{source.name} ({said[source.pull]})")
+    return DescriptionPart("image", f"{source.name} ({said[source.pull]})")
 
 
 def _docker_run(source: ImageSource, options: ContainerOptions) -> str:
@@ -103,7 +103,7 @@ def _docker_run(source: ImageSource, options: ContainerOptions) -> str:
     return _command([*words, source.name if source.name and not source.is_built else BENCHMARK_TAG])
 
 
-def _envoy(spec: TargetSpec, context: TargetContext) -> list[Part]:
+def _envoy(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .envoy.config import Backend, render
     from .envoy.container_replicas import ContainerReplicas
     from .envoy.replicas import LocalReplicas, replica_address, resolved
@@ -114,16 +114,18 @@ def _envoy(spec: TargetSpec, context: TargetContext) -> list[Part]:
     if isinstance(replicas, LocalReplicas):
         parts = [part for n in numbers for part in _launched(replicas.servers[n], f"server {n + 1}")]
     elif isinstance(replicas, ContainerReplicas):
-        run = [Part(f"container {n + 1}", _docker_run(replicas.source, replicas.options(n))) for n in numbers]
+        run = [
+            DescriptionPart(f"container {n + 1}", _docker_run(replicas.source, replicas.options(n))) for n in numbers
+        ]
         parts = [_image(replicas.source), *run]
     else:
-        parts = [Part("servers, which run already", "\n".join(target.asked.urls))]
+        parts = [DescriptionPart("servers, which run already", "\n".join(target.asked.urls))]
     backends = tuple(resolved(url) for url in target.asked.urls)
     backends = backends or tuple(Backend(replica_address(number), 0) for number in numbers)
-    return [*parts, Part("Envoy's configuration", f"{_FREE}\n{render(target.settings(backends)).rstrip()}")]
+    return [*parts, DescriptionPart("Envoy's configuration", f"{_FREE}\n{render(target.settings(backends)).rstrip()}")]
 
 
-def _provider(spec: TargetSpec, context: TargetContext) -> list[Part]:
+def _provider(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .provider.target import ProviderTarget
 
     order = ProviderTarget(spec, context).order()
@@ -134,10 +136,10 @@ def _provider(spec: TargetSpec, context: TargetContext) -> list[Part]:
     lines += [f"servers    {asked.replicas}"] if asked.replicas is not None else []
     lines += [f"workers    {asked.workers}"] if asked.workers is not None else []
     lines += [f"import     {path}" for path in order.paths]
-    return [Part("provider, in a process of its own", "\n".join(lines))]
+    return [DescriptionPart("provider, in a process of its own", "\n".join(lines))]
 
 
-def _slurm(spec: TargetSpec, context: TargetContext) -> list[Part]:
+def _slurm(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .common.files import deploy_file
     from .slurm.spec import SERVES, SlurmSpec, render, render_attached
 
@@ -146,17 +148,19 @@ def _slurm(spec: TargetSpec, context: TargetContext) -> list[Part]:
     hidden = dict.fromkeys(asked.given.env, HIDDEN)
     title = "SCRIPT"
     if asked.attached is not None:
-        command = Part("command", _command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(asked.attached), **hidden}))
+        command = DescriptionPart(
+            "command", _command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(asked.attached), **hidden})
+        )
         title += "" if asked.nodes else ", for one node; nodes=N shows that for several"
         script = render_attached(request)
     else:
-        command = Part("command", _command(["sbatch", "--parsable", "--export=ALL", "SCRIPT"], hidden))
+        command = DescriptionPart("command", _command(["sbatch", "--parsable", "--export=ALL", "SCRIPT"], hidden))
         script = render(request)
-    serves = Part("what the script hands over to, on every node", str(deploy_file(SERVES)))
-    return [command, Part(title, script.rstrip()), serves]
+    serves = DescriptionPart("what the script hands over to, on every node", str(deploy_file(SERVES)))
+    return [command, DescriptionPart(title, script.rstrip()), serves]
 
 
-def _spaces(spec: TargetSpec, context: TargetContext) -> list[Part]:
+def _spaces(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .spaces.deploy import DOCKERFILE, space_files
     from .spaces.spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, WORKERS
     from .spaces.target import SpacesTarget
@@ -174,20 +178,22 @@ def _spaces(spec: TargetSpec, context: TargetContext) -> list[Part]:
     ]
     if not asked.temporary:
         if not lines:
-            return [Part("nothing is set on the Space; it is measured as it is", str(asked.repo_id))]
+            return [DescriptionPart("nothing is set on the Space; it is measured as it is", str(asked.repo_id))]
         text = "\n".join([f"Space       {asked.repo_id}", *lines])
-        return [Part("set on the Space where it differs, and put back afterwards", text)]
+        return [DescriptionPart("set on the Space where it differs, and put back afterwards", text)]
     name = asked.repo_id or "USER/openenv-scale-…"
     files = space_files(target.source(), name.partition("/")[2])
     return [
-        Part("a private Space, made for the run and deleted after it", "\n".join([f"Space       {name}", *lines])),
-        Part(f"its files: {target.source().says}", "\n".join(sorted(files))),
-        Part(DOCKERFILE, files[DOCKERFILE].decode("utf-8", "replace").rstrip()),
+        DescriptionPart(
+            "a private Space, made for the run and deleted after it", "\n".join([f"Space       {name}", *lines])
+        ),
+        DescriptionPart(f"its files: {target.source().says}", "\n".join(sorted(files))),
+        DescriptionPart(DOCKERFILE, files[DOCKERFILE].decode("utf-8", "replace").rstrip()),
     ]
 
 
-def _url(spec: TargetSpec, context: TargetContext) -> list[Part]:
-    return [Part("nothing is started; these are measured", "\n".join(map(redact_url, spec.urls)))]
+def _url(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+    return [DescriptionPart("nothing is started; these are measured", "\n".join(map(redact_url, spec.urls)))]
 
 
 def _command(words: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
@@ -196,7 +202,7 @@ def _command(words: Sequence[str], environ: Mapping[str, str] | None = None) -> 
     return "\n".join([*sorted(variables), shlex.join(words)])
 
 
-_DESCRIBE: Mapping[str, Callable[[TargetSpec, TargetContext], list[Part]]] = {
+_DESCRIBE: Mapping[str, Callable[[TargetSpec, TargetContext], list[DescriptionPart]]] = {
     "docker": _docker,
     "envoy": _envoy,
     "local": _local,

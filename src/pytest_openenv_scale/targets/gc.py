@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
-from pytest_openenv_scale.core.files import is_held
+from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.results.run_directory import WRITER_LOCK
 
 Collector = Callable[[bool], list[str]]
@@ -61,7 +61,7 @@ def _is_abandoned(folder: Path) -> bool:
         settled = all(time.time() - lock.stat().st_mtime > _SETTLED_S for lock in locks)
     except OSError:
         return False
-    return status.st_uid == os.getuid() and bool(locks) and settled and not any(map(is_held, locks))
+    return status.st_uid == os.getuid() and bool(locks) and settled and not any(map(is_locked, locks))
 
 
 def _jobs(dry_run: bool) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, Limit, Slo
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import SPACE
 from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -47,7 +47,7 @@ def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitio
 
 
 @dataclass
-class _Case:
+class _CellEvidence:
     """One repetition under judgement: definite breaches and doubts are collected here.
 
     Where the client was in trouble (`client_troubled`), slow or lost sessions may be its own doing.
@@ -78,8 +78,8 @@ class _Case:
         self.breaches.append(Breach(*place, limit.name, kind.phase, kind.statistic, observed, bound, text))
 
 
-def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Case:
-    case = _Case(summary, repetitions)
+def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _CellEvidence:
+    case = _CellEvidence(summary, repetitions)
     _judge_server(case)
     for kind, text in _client_doubts(summary):
         case.doubt(kind, f"{text} ({case.where})")
@@ -96,7 +96,7 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Case
     return case
 
 
-def _judge_server(case: _Case) -> None:
+def _judge_server(case: _CellEvidence) -> None:
     """A server that died misses the cell, whatever the sessions say."""
     summary = case.summary
     if summary.server_exit is None:
@@ -113,7 +113,7 @@ def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
     for finding in summary.findings:
         yield ("hold" if finding.kind == "hold" else "client"), finding.message
     if summary.client_limited:
-        few = text_of.count_of(summary.client_limited, "session")
+        few = formatting.count_of(summary.client_limited, "session")
         yield "client", f"{few} of {summary.asked:,} could not be started by the client{_why_limited(summary)}"
     kept = (error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit")
     reached = summary.held + sum(kept) + summary.client_limited
@@ -131,7 +131,7 @@ def _why_limited(summary: CellSummary) -> str:
     return f" ({why.code + ': ' if why.code else ''}{why.message})" + (f": {remedy}" if remedy else "")
 
 
-def _judge_success(case: _Case, limit: Limit) -> None:
+def _judge_success(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     rate = summary.success_rate
     if rate is None:
@@ -144,11 +144,11 @@ def _judge_success(case: _Case, limit: Limit) -> None:
     if case.client_troubled and _holds(limit, at_best):
         return
     allowed = format_value("fraction", limit.allowed)
-    text = f"success {text_of.percent(rate)} < {allowed} at {case.where} ({failures(summary)})"
+    text = f"success {formatting.percent(rate)} < {allowed} at {case.where} ({failures(summary)})"
     case.breach(limit, rate, text)
 
 
-def _judge_latency(case: _Case, limit: Limit) -> None:
+def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     """Judge one percentile; one that only the client's own queue breaks is in doubt."""
     summary, phase, statistic = case.summary, limit.kind.phase or "", limit.kind.statistic or ""
     allowed = _allowed_seconds(limit, summary)
@@ -160,13 +160,13 @@ def _judge_latency(case: _Case, limit: Limit) -> None:
     measured: float = getattr(stats, statistic)
     if _within(measured, allowed):
         return
-    few = text_of.few(stats.count, statistic)
-    text = f"{_name(limit)} {text_of.observed('seconds', measured, allowed)}{few}"
+    few = formatting.few(stats.count, statistic)
+    text = f"{_name(limit)} {formatting.observed('seconds', measured, allowed)}{few}"
     text = f"{text} > {_bound(limit, allowed)} at {case.where}"
     unqueued = summary.phase(f"{phase}_unqueued")
     without = None if unqueued is None else float(getattr(unqueued, statistic))
     if without is not None and _within(without, allowed):
-        own = f"without the client's own queue it is {text_of.seconds(without)}"
+        own = f"without the client's own queue it is {formatting.seconds(without)}"
         case.doubt("queue", f"{text}, but {own}: the client was too slow")
     elif not case.client_troubled:
         case.breach(limit, measured, text, allowed=allowed)
@@ -188,7 +188,7 @@ def _bound(limit: Limit, allowed: float) -> str:
     return f"{shown} ({limit.text})" if limit.name == "latency_factor" else shown
 
 
-def _judge_hosts(case: _Case, limit: Limit) -> None:
+def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     by_proxy = not summary.hosts_known and summary.proxy is not None
     seen = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0

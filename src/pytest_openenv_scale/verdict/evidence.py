@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.core import formatting as text_of
-from pytest_openenv_scale.core.endpoint import HostTrouble, Mishap, ProxyFacts
+from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.endpoint import HostIncident, ProxyFacts, UnhealthyHost
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Reason, Refusal
@@ -99,10 +99,10 @@ def _held_all_failed(summary: CellSummary) -> str:
     if len(summary.failed_hosts) != 1 or len(summary.proxy.requests if summary.proxy else ()) < 2:
         return ""
     (host, count), failed = next(iter(summary.failed_hosts.items())), summary.failed
-    return f"all {text_of.count_of(failed, 'failed session')} were on {host}" if count == failed > 1 else ""
+    return f"all {formatting.count_of(failed, 'failed session')} were on {host}" if count == failed > 1 else ""
 
 
-def _mishap_words(mishap: Mishap, proxy: ProxyFacts) -> str:
+def _mishap_words(mishap: HostIncident, proxy: ProxyFacts) -> str:
     when = f"{mishap.at_s:.1f} s after the cell's start"
     who = proxy.name.partition(" ")[0]
     if mishap.kind == "back":
@@ -114,13 +114,13 @@ def _mishap_words(mishap: Mishap, proxy: ProxyFacts) -> str:
     return f"{mishap.host} died {when} ({mishap.text}), and {who} took it out {mishap.out_after_s:.1f} s later"
 
 
-def _lost_words(mishap: Mishap, summary: CellSummary) -> str:
+def _lost_words(mishap: HostIncident, summary: CellSummary) -> str:
     """Say how many of the failed sessions were on the host."""
     there, failed = summary.failed_hosts.get(mishap.host, 0), summary.failed
     if mishap.kind == "back" or not failed:
         return ""
     if there == failed:
-        return f": its {text_of.count_of(there, 'session')} failed, and no other"
+        return f": its {formatting.count_of(there, 'session')} failed, and no other"
     return f": {there:,} of the {failed:,} failed sessions were there"
 
 
@@ -135,12 +135,12 @@ def idle_words(summary: CellSummary) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def _trouble_words(trouble: HostTrouble | None, who: str) -> str:
+def _trouble_words(trouble: UnhealthyHost | None, who: str) -> str:
     if trouble is None:
         return f"it is healthy to {who}"
     said = f"{who} says {trouble.trouble}" if trouble.trouble else f"it is healthy to {who}"
     if trouble.connect_failures:
-        said += f", {text_of.count_of(trouble.connect_failures, 'connection')} to it failed"
+        said += f", {formatting.count_of(trouble.connect_failures, 'connection')} to it failed"
     lines = [line.strip() for line in trouble.log.splitlines() if line.strip()]
     return f"{said}, its log ends {lines[-1][:_LOG_LINE]!r}" if lines else said
 
@@ -165,7 +165,7 @@ def _broken_off(error: ErrorCount) -> bool:
     return error.type in BROKEN_OFF or error.code in ("502", "503", "504")
 
 
-def _remedy(mishap: Mishap) -> str:
+def _remedy(mishap: HostIncident) -> str:
     if mishap.kind == "out":
         return "see its log; a step that blocks its server for seconds also keeps it from answering health checks"
     if "out of memory" in mishap.text:
@@ -185,7 +185,7 @@ def breaker(evidence: Evidence) -> Refusal | None:
         return None
     who = summary.proxy.name.partition(" ")[0]
     counted = ", ".join(f"{name} {count:,}" for name, count in summary.proxy.overflows.items())
-    held = text_of.count_of(summary.held, "session")
+    held = formatting.count_of(summary.held, "session")
     if summary.cell.target.startswith("envoy"):
         remedy = f"leave out max_connections= in the target, or make it {evidence.needed} or more"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import SPACE
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.results.outcome import Refusal
@@ -60,14 +60,14 @@ def _one_session(evidence: Evidence, refused: int) -> Refusal:
 def _capacity_words(evidence: Evidence, limit: int | None) -> tuple[str, str]:
     """Return what refused, with the arithmetic workers × limit, and the setting that would hold `needed`."""
     workers, needed = evidence.workers, evidence.needed
-    held = f"CAPACITY_REACHED at {text_of.count_of(evidence.summary.held, 'session')}"
+    held = f"CAPACITY_REACHED at {formatting.count_of(evidence.summary.held, 'session')}"
     if evidence.summary.peak_concurrency is None:
-        held = f"CAPACITY_REACHED; {text_of.count_of(evidence.summary.successful, 'session')} got in"
+        held = f"CAPACITY_REACHED; {formatting.count_of(evidence.summary.successful, 'session')} got in"
     if limit is None or workers is None:
         known = "" if limit is None else f"; each worker holds {limit:,}"
         return f"{held}{known}", _setting(needed, "per worker (capacity is workers × limit)", evidence)
     slots = workers * limit
-    counted = f"{text_of.count_of(workers, 'worker')} × {limit:,}"
+    counted = f"{formatting.count_of(workers, 'worker')} × {limit:,}"
     equals = "=" if evidence.summary.held == slots else "of"
     if workers == 1:
         return f"{held} {equals} {counted}", _setting(needed, "", evidence)
@@ -146,7 +146,7 @@ def by_proxy(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.code in ("503", "504"))
     if not claimed:
         return None
-    held = text_of.count_of(evidence.summary.held, "session")
+    held = formatting.count_of(evidence.summary.held, "session")
     default = ", the default of Envoy's circuit breakers" if at_default else ""
     codes = " and ".join(sorted({str(error.code) for error in claimed}))
     return Refusal(
@@ -283,7 +283,7 @@ def _how(error: ErrorCount) -> str:
 
 
 def _open(evidence: Evidence) -> str:
-    return f"with {text_of.count_of(evidence.summary.held, 'session')} open"
+    return f"with {formatting.count_of(evidence.summary.held, 'session')} open"
 
 
 def _slots(evidence: Evidence) -> int | None:

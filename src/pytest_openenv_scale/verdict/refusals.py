@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import SPACE
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -176,7 +176,7 @@ def _unnamed(evidence: Evidence) -> Refusal | None:
     remedy = "see the server's log" + (
         "; one that is busy answers late: more workers or cores, or a longer --openenv-timeout" if silent else ""
     )
-    count = text_of.count_of(total(claimed), "session")
+    count = formatting.count_of(total(claimed), "session")
     return Refusal(
         "unnamed", total(claimed), evidence.batch, f"{count} failed with no limit named: {kinds}{first}", remedy
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve, should_stop
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
@@ -33,7 +33,7 @@ def judge_curve(
     `repetitions` is how many were asked for per batch; a batch with fewer is in doubt unless one failed.
     `cores` are the server's. `notes` (such as the fall-back to the built-in environment) join the reasons.
     """
-    case = _Case.of(curve, summaries, slo, cores, repetitions)
+    case = _CurveEvidence.of(curve, summaries, slo, cores, repetitions)
     findings = list(_judge_limits(case))
     outcome = overall(finding.outcome for finding in findings)
     decisive = [finding for finding in findings if finding.outcome is outcome]
@@ -67,7 +67,7 @@ def _needed(slo: Slo) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _CurveEvidence:
     """A curve with its cells judged: what the limits of the curve are judged on."""
 
     curve: Curve
@@ -87,7 +87,7 @@ class _Case:
         slo: Slo,
         cores: int | None,
         repetitions: int | None,
-    ) -> _Case:
+    ) -> _CurveEvidence:
         ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
         asked = repetitions or max((summary.repetition for summary in ordered), default=1)
         cells = _judge_cells(ordered, slo, asked)
@@ -125,16 +125,16 @@ def _contiguous(batches: Sequence[int], passed: dict[int, bool | None]) -> int |
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class _LimitFinding:
     outcome: Outcome
     text: str
 
 
-def _judge_limits(case: _Case) -> list[_Finding]:
+def _judge_limits(case: _CurveEvidence) -> list[_LimitFinding]:
     """Judge every limit that speaks of the curve as a whole, and the cells where no capacity is asked for."""
     if not case.summaries:
-        return [_Finding(Outcome.INCONCLUSIVE, "nothing was measured, and no sample must not pass")]
-    findings: list[_Finding] = []
+        return [_LimitFinding(Outcome.INCONCLUSIVE, "nothing was measured, and no sample must not pass")]
+    findings: list[_LimitFinding] = []
     max_batch, per_core = case.slo.limit("max_batch"), case.slo.limit("batch_per_core")
     if max_batch is not None:
         findings.append(_judge_max_batch(case, max_batch))
@@ -149,67 +149,67 @@ def _judge_limits(case: _Case) -> list[_Finding]:
     hosts = next((limit for limit in case.slo.asked if limit.name == "hosts"), None)
     if hosts is not None and case.cells[-1].batch < hosts.allowed:
         text = f"{hosts.text} needs a batch of at least {hosts.allowed:.0f}, the largest measured is"
-        findings.append(_Finding(Outcome.INCONCLUSIVE, f"{text} {case.cells[-1].batch}"))
+        findings.append(_LimitFinding(Outcome.INCONCLUSIVE, f"{text} {case.cells[-1].batch}"))
     return findings
 
 
-def _judge_max_batch(case: _Case, limit: Limit) -> _Finding:
+def _judge_max_batch(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
     got = _got(case)
     if case.max_batch is not None and case.max_batch >= limit.allowed:
-        return _Finding(Outcome.MET, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
     if case.failed_by(limit.allowed):
-        return _Finding(Outcome.MISSED, f"{limit.text}, {got}")
-    return _Finding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
+        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {got}")
+    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
 
 
-def _judge_per_core(case: _Case, limit: Limit) -> _Finding:
+def _judge_per_core(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
     if case.cores is None:
         text = f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
-        return _Finding(Outcome.INCONCLUSIVE, text)
+        return _LimitFinding(Outcome.INCONCLUSIVE, text)
     needed = limit.allowed * case.cores
     reached = (case.max_batch or 0) / case.cores
-    got = f"got {text_of.number(reached)} ({_got(case)}; {text_of.count_of(case.cores, 'core')})"
+    got = f"got {formatting.number(reached)} ({_got(case)}; {formatting.count_of(case.cores, 'core')})"
     if reached >= limit.allowed:
-        return _Finding(Outcome.MET, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
     if case.failed_by(needed) or case.settled:
-        return _Finding(Outcome.MISSED, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {got}")
     open_end = _open_end(case, f"add a batch ≥ {needed:.0f}")
-    return _Finding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {open_end}")
+    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {open_end}")
 
 
-def _judge_default(case: _Case) -> _Finding:
+def _judge_default(case: _CurveEvidence) -> _LimitFinding:
     """Without any SLO a curve is missed only if no cell passes, or the server died."""
     died = next((breach for cell in case.cells for breach in cell.breaches if breach.limit == "server"), None)
     if died is not None:
-        return _Finding(Outcome.MISSED, died.text)
+        return _LimitFinding(Outcome.MISSED, died.text)
     if _ended_early(case):
-        return _Finding(Outcome.INCONCLUSIVE, f"not measured to its end: {_open_end(case)}")
+        return _LimitFinding(Outcome.INCONCLUSIVE, f"not measured to its end: {_open_end(case)}")
     if any(cell.passed for cell in case.cells):
         if any(cell.passed is None for cell in case.cells):
-            known = "not known" if case.max_batch is None else f"at least {text_of.count(case.max_batch)}"
-            return _Finding(Outcome.MET, f"no limit was asked for; max batch {known}: {_open_end(case)}")
-        return _Finding(Outcome.MET, f"no limit was asked for; max batch: {_got(case)}")
+            known = "not known" if case.max_batch is None else f"at least {formatting.count(case.max_batch)}"
+            return _LimitFinding(Outcome.MET, f"no limit was asked for; max batch {known}: {_open_end(case)}")
+        return _LimitFinding(Outcome.MET, f"no limit was asked for; max batch: {_got(case)}")
     if any(cell.passed is None for cell in case.cells):
-        return _Finding(Outcome.INCONCLUSIVE, f"no cell is known to pass: {_open_end(case)}")
-    return _Finding(Outcome.MISSED, f"no cell passes: {case.cells[0].breaches[0].text}")
+        return _LimitFinding(Outcome.INCONCLUSIVE, f"no cell is known to pass: {_open_end(case)}")
+    return _LimitFinding(Outcome.MISSED, f"no cell passes: {case.cells[0].breaches[0].text}")
 
 
-def _judge_every_cell(case: _Case) -> _Finding:
+def _judge_every_cell(case: _CurveEvidence) -> _LimitFinding:
     """Without a capacity asked for every measured cell must pass."""
     failing = [cell for cell in case.cells if cell.passed is False]
     if failing:
         first = failing[0]
         broken = {breach.repetition for breach in first.breaches}
         where = f", in {len(broken)} of {case.repetitions} repetitions" if case.repetitions > 1 else ""
-        return _Finding(Outcome.MISSED, f"{first.breaches[0].text}{where}")
+        return _LimitFinding(Outcome.MISSED, f"{first.breaches[0].text}{where}")
     if any(cell.passed is None for cell in case.cells) or _unmeasured(case):
-        return _Finding(Outcome.INCONCLUSIVE, _open_end(case))
+        return _LimitFinding(Outcome.INCONCLUSIVE, _open_end(case))
     limits = ", ".join(limit.text for limit in case.slo.limits if limit.kind.scope == "cell")
-    batches = text_of.several([cell.batch for cell in case.cells])
-    return _Finding(Outcome.MET, f"{limits or 'every cell passes'} at batch {batches}")
+    batches = formatting.several([cell.batch for cell in case.cells])
+    return _LimitFinding(Outcome.MET, f"{limits or 'every cell passes'} at batch {batches}")
 
 
-def _judge_rate(case: _Case, limit: Limit) -> _Finding:
+def _judge_rate(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
     """`rps` holds if one passing cell reaches it in every repetition."""
     passing = {cell.batch for cell in case.cells if cell.passed}
     rates: dict[int, list[float]] = {}
@@ -219,71 +219,71 @@ def _judge_rate(case: _Case, limit: Limit) -> _Finding:
     if not rates:
         doubtful = any(cell.passed is None for cell in case.cells)
         outcome = Outcome.MISSED if case.infeasible_min is not None and not doubtful else Outcome.INCONCLUSIVE
-        return _Finding(outcome, f"{limit.text}: no passing cell to judge it on")
+        return _LimitFinding(outcome, f"{limit.text}: no passing cell to judge it on")
     best = max(rates, key=lambda batch: min(rates[batch]))
     reached = min(rates[best])
-    got = f"got {text_of.observed('per second', reached, limit.allowed)} at batch {best}"
+    got = f"got {formatting.observed('per second', reached, limit.allowed)} at batch {best}"
     if limit.holds(reached):
-        return _Finding(Outcome.MET, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
     if any(cell.passed is None for cell in case.cells):  # One in doubt might have reached it.
-        return _Finding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
-    return _Finding(Outcome.MISSED, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
+    return _LimitFinding(Outcome.MISSED, f"{limit.text}, {got}")
 
 
-def _got(case: _Case) -> str:
+def _got(case: _CurveEvidence) -> str:
     """Say what max batch came out, and how the repetitions agree on it."""
-    best = "none" if case.max_batch is None else text_of.count(case.max_batch)
+    best = "none" if case.max_batch is None else formatting.count(case.max_batch)
     if case.repetitions == 1:
         return f"got {best}"
     each = [_max_batch_of(case, repetition) for repetition in range(1, case.repetitions + 1)]
     same = each.count(case.max_batch)
     larger = sorted({batch for batch in each if batch is not None and batch > (case.max_batch or 0)})
-    others = f" ({text_of.several(larger)} in the others)" if larger else ""
+    others = f" ({formatting.several(larger)} in the others)" if larger else ""
     return f"got {best} in {same} of {case.repetitions} repetitions{others}"
 
 
-def _max_batch_of(case: _Case, repetition: int) -> int | None:
+def _max_batch_of(case: _CurveEvidence, repetition: int) -> int | None:
     alone = [summary for summary in case.summaries if summary.repetition == repetition]
     passed = {summary.batch: judge_cell(summary.batch, [summary], case.slo, 1).passed for summary in alone}
     return _contiguous(case.curve.batches, passed)
 
 
-def _unmeasured(case: _Case) -> list[int]:
+def _unmeasured(case: _CurveEvidence) -> list[int]:
     measured = {cell.batch for cell in case.cells}
     return [batch for batch in case.curve.batches if batch not in measured]
 
 
-def _open_end(case: _Case, advice: str = "") -> str:
+def _open_end(case: _CurveEvidence, advice: str = "") -> str:
     """Say why nothing more is known: a batch in doubt, or one that was not measured."""
     doubtful = next((cell for cell in case.cells if cell.passed is None), None)
     if doubtful is not None:
         return doubtful.reasons[0].text
     if missing := _unmeasured(case):
         noun = "batch" if len(missing) == 1 else "batches"
-        return f"{noun} {text_of.several(missing)} not measured"
+        return f"{noun} {formatting.several(missing)} not measured"
     return f"no batch larger than {case.cells[-1].batch} was measured" + (f"; {advice}" if advice else "")
 
 
-def _stop_reason(case: _Case) -> str | None:
+def _stop_reason(case: _CurveEvidence) -> str | None:
     """Say why a curve has fewer batches than planned; None where all were measured."""
     missing = _unmeasured(case)
     if not missing:
         return None
     noun = "batch" if len(missing) == 1 else "batches"
-    left = f"{noun} {text_of.several(missing)} not measured"
+    left = f"{noun} {formatting.several(missing)} not measured"
     if _ended_early(case):
         return f"ended early; {left}"
-    last = text_of.several([cell.batch for cell in _before(case, missing[0])[-2:]])
+    last = formatting.several([cell.batch for cell in _before(case, missing[0])[-2:]])
     return f"stopped after two failing batches in a row ({last}); {left}"
 
 
-def _ended_early(case: _Case) -> bool:
+def _ended_early(case: _CurveEvidence) -> bool:
     """Tell whether batches are missing although the curve was not stopped by two failing ones."""
     missing = _unmeasured(case)
     return bool(missing) and not should_stop([cell.passed for cell in _before(case, missing[0])])
 
 
-def _before(case: _Case, batch: int) -> list[CellVerdict]:
+def _before(case: _CurveEvidence, batch: int) -> list[CellVerdict]:
     return [cell for cell in case.cells if cell.batch < batch]
 
 

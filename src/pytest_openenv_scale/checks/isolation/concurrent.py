@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.checks.capacity_probe import fill, one_session, together
+from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .observations import Fields, Identity, Look, after, episode, listed, only_among_others, pattern, quoted
-from .reference import Alone, alone, play_alone
+from .observations import Fields, Identity, StepView, after, episode, listed, only_among_others, pattern, quoted
+from .reference import SingleReference, learn_reference, play_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Leak:
 
 
 @dataclass
-class Crowd:
+class ConcurrentPlay:
     """Sessions at the same time: what they saw of each other, and how much was looked at.
 
     `answers` counts what was looked at, `episodes` those begun; `unanswered` says of sessions that ended early why.
@@ -39,7 +39,7 @@ class Crowd:
     """
 
     subject: Subject
-    known: Alone
+    known: SingleReference
     sessions: list[RawSession] = field(default_factory=list[RawSession])
     leaks: list[Leak] = field(default_factory=list[Leak])
     answers: int = 0
@@ -60,7 +60,9 @@ class Crowd:
         """
         identities = [self.known.identities.new() for _ in range(count)]
         of = {me.episode_id: me for me in identities}
-        self.sessions = await fill(client, self.subject, [self.known.reset_data(self.subject, me) for me in identities])
+        self.sessions = await open_each(
+            client, self.subject, [self.known.reset_data(self.subject, me) for me in identities]
+        )
         began = time.perf_counter()
         who = [(session, of[session.reset_data["episode_id"]]) for session in self.sessions]
         for session, me in who:
@@ -104,13 +106,13 @@ class Crowd:
             # What the others do after this session's last step must not show either.
             state = await session.state()
             if state.kind == "state":
-                self._compare(session, me, seen, self.known.read(Look(seen, first, state), me, set()), "state.")
+                self._compare(session, me, seen, self.known.read(StepView(seen, first, state), me, set()), "state.")
         if seen < steps and not done:
             self.unanswered.append(f"session {session.number} was not answered any more {after(max(seen, 0))}")
             session.drop()
         return seen == steps or done
 
-    def _look(self, session: RawSession, me: Identity, look: Look) -> None:
+    def _look(self, session: RawSession, me: Identity, look: StepView) -> None:
         self.answers += 1
         self.pids.add(look.answer.observation.get("pid"))
         self.hosts.add(look.answer.observation.get("host_url"))
@@ -178,7 +180,7 @@ class Crowd:
         self.leaks.append(Leak(sure, path, words, tuple(shown)))
 
 
-def spread(crowd: Crowd) -> tuple[dict[str, int], Iterable[str]]:
+def spread(crowd: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
     """Return how many processes and hosts answered, as far as observations tell, as figures and as sentences."""
     pids, hosts = len(crowd.pids - {None}), len(crowd.hosts - {None})
     figures = {name: count for name, count in (("pids", pids), ("hosts", hosts)) if count}
@@ -212,13 +214,13 @@ async def under_load(subject: Subject) -> CheckResult:
 
 
 async def _among(subject: Subject, wanted: int, how: str, lasting_s: float) -> CheckResult:
-    if skipped := await one_session(subject):
+    if skipped := await skip_single_slot(subject):
         return skipped
     known = await known_alone(subject)
     if isinstance(known, CheckResult):
         return known
-    count = await together(subject, wanted)
-    crowd = Crowd(subject, known)
+    count = await sessions_at_once(subject, wanted)
+    crowd = ConcurrentPlay(subject, known)
     async with subject.client() as client:
         if count > 1:
             await crowd.play(client, count, lasting_s=lasting_s, most_s=_LONGEST_S)
@@ -231,9 +233,9 @@ async def _among(subject: Subject, wanted: int, how: str, lasting_s: float) -> C
     return await _judged(subject, known, crowd, how)
 
 
-async def known_alone(subject: Subject) -> Alone | CheckResult:
+async def known_alone(subject: Subject) -> SingleReference | CheckResult:
     """Return what lone sessions see, or the result where no answer tells one session from another."""
-    known = await subject.learn(alone)
+    known = await subject.learn(learn_reference)
     if known is None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
     if known.signals:
@@ -245,7 +247,7 @@ async def known_alone(subject: Subject) -> Alone | CheckResult:
     )
 
 
-async def _judged(subject: Subject, known: Alone, crowd: Crowd, how: str) -> CheckResult:
+async def _judged(subject: Subject, known: SingleReference, crowd: ConcurrentPlay, how: str) -> CheckResult:
     found, words = spread(crowd)
     figures = {"sessions": len(crowd.sessions), "episodes": crowd.episodes, "answers": crowd.answers, **found}
     details = [f"seen by: {listed(known.signals)}", *words, *_missing(crowd)]
@@ -297,13 +299,13 @@ def _leaking(sessions: str, leaks: list[Leak], figures: dict[str, int], details:
     )
 
 
-def _missing(crowd: Crowd) -> list[str]:
+def _missing(crowd: ConcurrentPlay) -> list[str]:
     if not crowd.unanswered:
         return []
     return [f"{count_of(len(crowd.unanswered), 'episode')} ended early, which is no leak: {crowd.unanswered[0]}"]
 
 
-async def _confirmed(subject: Subject, known: Alone, crowd: Crowd) -> tuple[CheckOutcome, int]:
+async def _confirmed(subject: Subject, known: SingleReference, crowd: ConcurrentPlay) -> tuple[CheckOutcome, int]:
     """Play alone until it is clear whether what was seen among others is seen alone; and how often that was."""
     # Names that sessions share by chance are rare enough to need all the sessions there is time for.
     named = set(crowd.suspects) & known.ids

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_openenv_scale.checks.background import lone
-from pytest_openenv_scale.checks.capacity_probe import fill, one_session, together
+from pytest_openenv_scale.checks.background import single_session
+from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .observations import (
-    Difference,
     Fields,
+    ObservationDifference,
     compare,
     episode,
     fields_of,
@@ -64,7 +64,7 @@ class Seeded:
         """The fields that have to be the same among others: what the seed decides, and `reward` and `done`."""
         return self.decided | (frozenset(_JUDGED_ANYWAY) - self.volatile)
 
-    def unlike(self, seed: int, seen: Sequence[Fields], fields: frozenset[str]) -> list[Difference]:
+    def unlike(self, seed: int, seen: Sequence[Fields], fields: frozenset[str]) -> list[ObservationDifference]:
         """Return where an episode with this seed differs from the one alone."""
         return [found for found in compare(self.expected[seed], seen) if pattern(found.path) in fields]
 
@@ -78,19 +78,19 @@ class _Rounds:
     answers: int = 0
     unanswered: int = 0
     unlike: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
-    first: dict[str, tuple[int, Difference, Transcript]] = field(
-        default_factory=dict[str, tuple[int, Difference, Transcript]]
+    first: dict[str, tuple[int, ObservationDifference, Transcript]] = field(
+        default_factory=dict[str, tuple[int, ObservationDifference, Transcript]]
     )
 
 
 async def determinism(subject: Subject) -> CheckResult:
     """Play seeds alone and among others, and compare what the sessions saw, field by field."""
-    if skipped := await one_session(subject):
+    if skipped := await skip_single_slot(subject):
         return skipped
     known = await subject.learn(seeded)
     if result := _no_seed(known):
         return result
-    count = await together(subject, _TOGETHER)
+    count = await sessions_at_once(subject, _TOGETHER)
     rounds = _Rounds()
     began = time.perf_counter()
     for number in range(_ROUNDS):
@@ -149,7 +149,7 @@ async def _alone(subject: Subject, seed: int, pause_s: float) -> tuple[RawSessio
 
 
 async def _steps(subject: Subject) -> int:
-    return _STEPS if (await subject.learn(lone)).step_s < _SLOW_STEP_S else _SLOW_STEPS
+    return _STEPS if (await subject.learn(single_session)).step_s < _SLOW_STEP_S else _SLOW_STEPS
 
 
 def _reset_data(subject: Subject, seed: int) -> Mapping[str, Any]:
@@ -176,7 +176,7 @@ async def _round(subject: Subject, known: Seeded, count: int, number: int, round
     steps = await _steps(subject)
     async with subject.client() as client:
         chosen = [seeds[(place + number) % len(seeds)] for place in range(count)]
-        sessions = await fill(client, subject, [_reset_data(subject, seed) for seed in chosen])
+        sessions = await open_each(client, subject, [_reset_data(subject, seed) for seed in chosen])
         seen = await asyncio.gather(*(_watch(subject, session, steps) for session in sessions))
         for session, views in zip(sessions, seen, strict=True):
             if len(views) < len(known.expected[session.reset_data["seed"]]):

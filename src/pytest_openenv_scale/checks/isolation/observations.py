@@ -13,7 +13,7 @@ from math import comb
 from typing import Any, cast
 from uuid import uuid4
 
-from pytest_openenv_scale.checks.capacity_probe import fill
+from pytest_openenv_scale.checks.capacity_probe import open_each
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -28,7 +28,7 @@ _QUOTED = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ObservationDifference:
     """Where two sessions saw different things: `step` 0 is the reset."""
 
     step: int
@@ -92,14 +92,14 @@ def pattern(path: str) -> str:
     return re.sub(r"\[\d+\]", "[]", path)
 
 
-def differences(expected: Fields, seen: Fields, step: int) -> Iterator[Difference]:
+def differences(expected: Fields, seen: Fields, step: int) -> Iterator[ObservationDifference]:
     """Yield each field that is not the same, in the order of the answers."""
     for path in {**expected, **seen}:
         if expected.get(path, ABSENT) != (value := seen.get(path, ABSENT)):
-            yield Difference(step, path, expected.get(path, ABSENT), value)
+            yield ObservationDifference(step, path, expected.get(path, ABSENT), value)
 
 
-def compare(expected: Sequence[Fields], seen: Sequence[Fields]) -> list[Difference]:
+def compare(expected: Sequence[Fields], seen: Sequence[Fields]) -> list[ObservationDifference]:
     """Return how two episodes differ, as far as both go."""
     both = zip(expected, seen, strict=False)
     return [found for step, (one, other) in enumerate(both) for found in differences(one, other, step)]
@@ -165,7 +165,7 @@ async def only_among_others(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StepView:
     """What a session was answered: to the reset (`step` 0) or a step, and to `state` after it (None: not asked)."""
 
     step: int
@@ -182,7 +182,7 @@ async def open_alone(client: RawClient, subject: Subject, reset: Mapping[str, An
     if session.first.kind == "observation" or not (session.first.full or session.first.over):
         return session
     session.drop()
-    return next(iter(await fill(client, subject, [reset])), session)
+    return next(iter(await open_each(client, subject, [reset])), session)
 
 
 async def episode(
@@ -194,7 +194,7 @@ async def episode(
     ask_state: bool = True,
     pause_s: float = 0.0,
     pause_at: int | None = None,
-) -> AsyncGenerator[Look, None]:
+) -> AsyncGenerator[StepView, None]:
     """Yield what a session sees, from the answer `first` to its reset on, until it is done or took so many steps.
 
     An answer that is no observation ends it too. Each step, or only the one numbered `pause_at`, waits `pause_s`
@@ -211,7 +211,7 @@ async def episode(
         state = await session.state() if ask_state else None
         if state is not None and state.kind != "state":
             return
-        yield Look(taken, answer, state)
+        yield StepView(taken, answer, state)
         if answer.done:
             return
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
 
-from pytest_openenv_scale.checks.background import lone
+from pytest_openenv_scale.checks.background import single_session
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.results.outcome import Transcript
 
 from .observations import (
     ABSENT,
-    Difference,
     Fields,
     Identities,
     Identity,
-    Look,
+    ObservationDifference,
+    StepView,
     after,
     differences,
     episode,
@@ -54,7 +54,7 @@ class Play:
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleReference:
     """What several lone episodes had in common, each with its own seed, `episode_id`, token, wait and pause.
 
     `expected` is what a session sees after the reset and after each step; `tells` are the fields of it by which one
@@ -110,18 +110,18 @@ class Alone:
         data = {**subject.reset_data(me.seed), "episode_id": me.episode_id}
         return {**data, "seed": me.seed} if self.seeded else data
 
-    def read(self, look: Look, me: Identity, foreign: set[int]) -> Fields:
+    def read(self, look: StepView, me: Identity, foreign: set[int]) -> Fields:
         """Return the fields of a look, what is its own named as such; whose others it shows is added to `foreign`."""
         return read_fields(self.identities, look, me, foreign)
 
-    def unlike(self, fields: Fields, step: int) -> list[Difference]:
+    def unlike(self, fields: Fields, step: int) -> list[ObservationDifference]:
         """Return where a session sees what none saw alone after so many steps, and what no clock explains.
 
         Fractions may be times: they count only where they are what another step shows.
         """
         if step > self.steps:
             return []
-        found: list[Difference] = []
+        found: list[ObservationDifference] = []
         for difference in differences(self.expected[step], fields, step):
             if pattern(difference.path) not in self.tells:
                 continue
@@ -136,7 +136,7 @@ class Alone:
         return found
 
 
-def read_fields(identities: Identities, look: Look, me: Identity, foreign: set[int]) -> Fields:
+def read_fields(identities: Identities, look: StepView, me: Identity, foreign: set[int]) -> Fields:
     """Return the fields of a look; what identities it holds is named, or added to `foreign`."""
 
     def read(value: Any) -> Any:
@@ -147,9 +147,9 @@ def read_fields(identities: Identities, look: Look, me: Identity, foreign: set[i
     return fields_of(look.answer, look.state, read)
 
 
-async def alone(subject: Subject) -> Alone | None:
+async def learn_reference(subject: Subject) -> SingleReference | None:
     """Play lone episodes; ask with `subject.learn(alone)`. None where a reset or a first step was not answered."""
-    before = await subject.learn(lone)
+    before = await subject.learn(single_session)
     action: Any = (subject.schema or {}).get("action")
     identities = Identities()
     length = len(identities.new().token)
@@ -161,7 +161,7 @@ async def alone(subject: Subject) -> Alone | None:
     wait = None if subject.wait_s is None else min(subject.wait_s, _WAIT_S)
     # What the server does not take is left out: first the token, then the seed.
     for seeded, fields in dict.fromkeys([(True, texts), (True, ()), (False, texts), (False, ())]):
-        known = Alone(
+        known = SingleReference(
             identities, (), (), frozenset(), frozenset(), before.has_state, before.counts_steps, seeded, fields, wait
         )
         played, silent = await play_alone(subject, known, _PLAYS)
@@ -173,13 +173,15 @@ async def alone(subject: Subject) -> Alone | None:
     return None
 
 
-async def play_alone(subject: Subject, known: Alone, count: int, *, pause_s: float = 0.0) -> tuple[list[Play], bool]:
+async def play_alone(
+    subject: Subject, known: SingleReference, count: int, *, pause_s: float = 0.0
+) -> tuple[list[Play], bool]:
     """Play so many episodes, one after the other, every other one slower than it needs to be.
 
     With a pause in seconds, each step of each episode waits for it. Return those that were answered, and whether the
     server fell silent, after which it is asked nothing more.
     """
-    before = await subject.learn(lone)
+    before = await subject.learn(single_session)
     steps = _STEPS if before.step_s < _SLOW_STEP_S else _SLOW_STEPS
     steps = min(steps, known.steps) if known.expected else steps
     found: list[Play] = []
@@ -200,7 +202,7 @@ async def play_alone(subject: Subject, known: Alone, count: int, *, pause_s: flo
 
 async def _play(
     subject: Subject,
-    known: Alone,
+    known: SingleReference,
     session: RawSession,
     me: Identity,
     steps: int,
@@ -229,18 +231,18 @@ async def _play(
     me = known.identities.new()
     again = Answer("silence") if session.silent else await session.reset(known.reset_data(subject, me))
     state = await session.state() if known.has_state and again.kind == "observation" else None
-    fields: Fields = known.read(Look(0, again, state), me, set()) if again.kind == "observation" else {}
+    fields: Fields = known.read(StepView(0, again, state), me, set()) if again.kind == "observation" else {}
     return Play(tuple(views), fields, tuple(sorted(foreign)), session.transcript("a session on its own"))
 
 
-def _learned(known: Alone, played: Sequence[Play]) -> Alone:
+def _learned(known: SingleReference, played: Sequence[Play]) -> SingleReference:
     views = [play.views for play in played]
     unsteady = volatile(views)
     far = min(map(len, views))
     expected = tuple(
         {path: value for path, value in view.items() if pattern(path) not in unsteady} for view in views[0][:far]
     )
-    return Alone(
+    return SingleReference(
         known.identities,
         tuple(played),
         expected,
@@ -310,7 +312,7 @@ class Leftovers:
     than that or what a lone session sees.
     """
 
-    known: Alone
+    known: SingleReference
     sure: list[Leftover] = field(default_factory=list[Leftover])
     _hits: dict[str, dict[int, Leftover]] = field(default_factory=dict[str, dict[int, Leftover]])
     _other: set[str] = field(default_factory=set[str])
@@ -351,14 +353,14 @@ class Leftovers:
         return [*self.sure, *going_on]
 
 
-def own_name(known: Alone, fields: Fields) -> str | None:
+def own_name(known: SingleReference, fields: Fields) -> str | None:
     """Return the `episode_id` a server made for an episode; None where it makes none that tells episodes apart."""
     name = fields.get("state.episode_id")
     names = [play.views[0].get("state.episode_id") for play in known.plays]
     return name if isinstance(name, str) and len(name) >= _LEAST_NAME and len(set(names)) == len(names) else None
 
 
-def counting_on(known: Alone) -> Iterator[str]:
+def counting_on(known: SingleReference) -> Iterator[str]:
     """Yield a sentence for each number that every lone session went on counting where an earlier one stopped."""
     for path in known.plays[0].views[0]:
         counted = [_counted([view.get(path) for view in play.views], play.again.get(path)) for play in known.plays]

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.checks.capacity_probe import fill, together
+from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .concurrent import known_alone
-from .observations import Fields, Identity, Look, after, episode, listed, quoted
-from .reference import Alone, Leftover, Leftovers, counting_on, own_name
+from .observations import Fields, Identity, StepView, after, episode, listed, quoted
+from .reference import Leftover, Leftovers, SingleReference, counting_on, own_name
 
 _TOGETHER, _FEW = 8, 2
 """Sessions at a time: enough to come to every worker, few enough for a server that loses slots; those that drop."""
@@ -54,7 +54,7 @@ async def sequential(subject: Subject) -> CheckResult:
             tuple(going_on[1:4]),
             transcripts=tuple(play.transcript for play in known.plays[:2]),
         )
-    places = await together(subject, _TOGETHER)
+    places = await sessions_at_once(subject, _TOGETHER)
     lengths = lengths_of(known)
     left, counts, began = Leftovers(known), [0, 0], time.perf_counter()
     lost = ""
@@ -73,13 +73,13 @@ async def sequential(subject: Subject) -> CheckResult:
     return _sequential_result(known, left, counts, lost, set(lengths))
 
 
-def lengths_of(known: Alone) -> list[int]:
+def lengths_of(known: SingleReference) -> list[int]:
     """Return after how many steps episodes are broken off, so that what goes on with them can be told."""
     return list(range(1, min(3, max(1, known.steps - 1)) + 1))
 
 
 def _sequential_result(
-    known: Alone, left: Leftovers, counts: Sequence[int], lost: str, lengths: set[int]
+    known: SingleReference, left: Leftovers, counts: Sequence[int], lost: str, lengths: set[int]
 ) -> CheckResult:
     figures = {"sessions_before": counts[0], "sessions_after": counts[1]}
     details = [f"seen by: {listed(known.signals)}"]
@@ -111,12 +111,12 @@ def left_over(
     )
 
 
-async def _play(client: RawClient, subject: Subject, known: Alone, places: int, steps: int) -> list[_Played]:
+async def _play(client: RawClient, subject: Subject, known: SingleReference, places: int, steps: int) -> list[_Played]:
     """Play an episode of so many steps in each of so many sessions, at once."""
     identities = [known.identities.new() for _ in range(places)]
     of = {me.episode_id: me for me in identities}
     resets = [known.reset_data(subject, me) for me in identities]
-    sessions = await fill(client, subject, resets, within_s=_BACK_S)
+    sessions = await open_each(client, subject, resets, within_s=_BACK_S)
     return list(
         await asyncio.gather(
             *(_episode(subject, known, session, of[session.reset_data["episode_id"]], steps) for session in sessions)
@@ -124,7 +124,7 @@ async def _play(client: RawClient, subject: Subject, known: Alone, places: int, 
     )
 
 
-async def _episode(subject: Subject, known: Alone, session: RawSession, me: Identity, steps: int) -> _Played:
+async def _episode(subject: Subject, known: SingleReference, session: RawSession, me: Identity, steps: int) -> _Played:
     taken, name = 0, None
     looks = episode(
         session, session.first, lambda step: known.action(subject, me, step), steps, ask_state=known.has_state
@@ -149,7 +149,7 @@ async def _leave(played: Sequence[_Played], way: str) -> None:
 async def _next_sessions(
     client: RawClient,
     subject: Subject,
-    known: Alone,
+    known: SingleReference,
     places: int,
     before: Sequence[_Played],
     left: Leftovers,
@@ -165,7 +165,7 @@ async def _next_sessions(
 async def _next(
     client: RawClient,
     subject: Subject,
-    known: Alone,
+    known: SingleReference,
     before: Sequence[_Played],
     left: Leftovers,
     where: str,
@@ -188,7 +188,7 @@ async def _next(
             return None
         await asyncio.sleep(_PAUSE_S)
     if state is not None and state.kind == "state":
-        look = Look(0, Answer("observation"), state)
+        look = StepView(0, Answer("observation"), state)
         _look(known, before, left, session, me, look, f"a fresh session's state before its reset, {where},")
     looks = episode(session, first, lambda step: known.action(subject, me, step), 1, ask_state=known.has_state)
     async for look in looks:
@@ -197,12 +197,12 @@ async def _next(
 
 
 def _look(
-    known: Alone,
+    known: SingleReference,
     before: Sequence[_Played],
     left: Leftovers,
     session: RawSession,
     me: Identity,
-    look: Look,
+    look: StepView,
     who: str,
 ) -> None:
     foreign: set[int] = set()
@@ -222,7 +222,7 @@ def _look(
         left.look_before_reset(fields, lengths.pop(), who, shown)
 
 
-def _where(known: Alone, fields: Fields, foreign: set[int], name: str | None) -> tuple[str, Any]:
+def _where(known: SingleReference, fields: Fields, foreign: set[int], name: str | None) -> tuple[str, Any]:
     for path, value in fields.items():
         if any(known.identities.holds(value, number) for number in foreign):
             return path, value
@@ -250,7 +250,7 @@ async def reset_twice(subject: Subject) -> CheckResult:
     left, lengths = Leftovers(known), lengths_of(known)
     async with subject.client() as client:
         first = known.identities.new()
-        opened = await fill(client, subject, [known.reset_data(subject, first)])
+        opened = await open_each(client, subject, [known.reset_data(subject, first)])
         done, stopped = (
             await _again(subject, known, opened[0], first, lengths, left) if opened else (0, "no slot was free")
         )
@@ -271,7 +271,12 @@ async def reset_twice(subject: Subject) -> CheckResult:
 
 
 async def _again(
-    subject: Subject, known: Alone, session: RawSession, first: Identity, lengths: Sequence[int], left: Leftovers
+    subject: Subject,
+    known: SingleReference,
+    session: RawSession,
+    first: Identity,
+    lengths: Sequence[int],
+    left: Leftovers,
 ) -> tuple[int, str]:
     """Play episodes of these lengths in one session; return how many resets were answered, and what ended it early."""
     answer, me, begins_done, before, last = session.first, first, session.first.done, 0, None
@@ -296,7 +301,13 @@ async def _again(
 
 
 def _left_of(
-    known: Alone, left: Leftovers, session: RawSession, look: Look, me: Identity, last: Identity, before: int
+    known: SingleReference,
+    left: Leftovers,
+    session: RawSession,
+    look: StepView,
+    me: Identity,
+    last: Identity,
+    before: int,
 ) -> None:
     """Look at what an episode shows of the one before it in the same session."""
     fields = known.read(look, me, set())

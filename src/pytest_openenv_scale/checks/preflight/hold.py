@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.checks.capacity_probe import fill
+from pytest_openenv_scale.checks.capacity_probe import open_each
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.results.outcome import Transcript
@@ -27,7 +27,7 @@ _BEYOND_S, _BEYOND_FACTOR = 2.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class OpenFailure:
     """A session that did not open or did not step: in which phase, and what it got instead."""
 
     phase: str
@@ -40,7 +40,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class SlotsReturned:
     """Slots given up, how many sessions got in afterwards, the seconds until then."""
 
     given_up: int
@@ -49,7 +49,7 @@ class Return:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HoldResult:
     """What became of `asked` sessions opened at once and held, of which `held` were in.
 
     Latencies are seconds, one per session that got so far. `opened_s` is how long opening them all took, `untried`
@@ -63,7 +63,7 @@ class Held:
     asked: int
     held: int
     untried: int
-    failures: tuple[Failure, ...]
+    failures: tuple[OpenFailure, ...]
     beyond: Answer | None
     limit: int | None
     full: bool
@@ -74,12 +74,12 @@ class Held:
     reset_s: tuple[float, ...]
     step_s: tuple[float, ...]
     pids: int | None
-    closed: Return | None
-    dropped: Return | None
+    closed: SlotsReturned | None
+    dropped: SlotsReturned | None
     shown: Transcript | None
 
     @property
-    def refused(self) -> tuple[Failure, ...]:
+    def refused(self) -> tuple[OpenFailure, ...]:
         """The sessions that were not let in."""
         return tuple(failure for failure in self.failures if failure.phase != "step")
 
@@ -97,7 +97,7 @@ class _Opening:
     subject: Subject
     connected: list[float]
     held: list[RawSession]
-    refused: list[tuple[Failure, RawSession]]
+    refused: list[tuple[OpenFailure, RawSession]]
     untried: int = 0
 
     async def open(self, wanted: int) -> None:
@@ -123,7 +123,7 @@ class _Opening:
             self.held.append(session)
         else:
             session.drop()
-            self.refused.append((Failure(phase, session.first), session))
+            self.refused.append((OpenFailure(phase, session.first), session))
 
     def _reset_data(self, session: RawSession) -> dict[str, Any]:
         return self.subject.reset_data(self.subject.seed + session.number)
@@ -134,7 +134,7 @@ class _Opening:
         return next((limit for failure, _ in self.refused if (limit := _limit(failure.answer)) is not None), None)
 
 
-async def hold(subject: Subject, sessions: int) -> Held:
+async def hold(subject: Subject, sessions: int) -> HoldResult:
     """Open so many sessions and one more, step all of them at once, close them and see whether as many get in again.
 
     Where the server counts more sessions than are held, those that were refused are tried again for 3 s: the slots of
@@ -167,9 +167,9 @@ async def hold(subject: Subject, sessions: int) -> Held:
         full = limit is not None and len(held) == limit * (pids or 1)
         closed, dropped = await _give_back(client, subject, held, full=full)
     failures = [failure for failure, _ in opening.refused]
-    failures += [Failure("step", step) for step in steps if step.kind != "observation"]
+    failures += [OpenFailure("step", step) for step in steps if step.kind != "observation"]
     silent = [failure.phase for failure in failures if failure.answer.kind == "silence"]
-    return Held(
+    return HoldResult(
         asked=sessions,
         held=len(held),
         untried=opening.untried,
@@ -194,7 +194,7 @@ async def _one_more(client: RawClient, subject: Subject) -> Answer:
     """Open one session more and leave; return what it got."""
     session = await client.connect()
     if session.first.kind == "opened":
-        patience = min(subject.patience_s, max(_BEYOND_S, _BEYOND_FACTOR * subject.slowest_lone_s))
+        patience = min(subject.patience_s, max(_BEYOND_S, _BEYOND_FACTOR * subject.slowest_single_s))
         session.first = await session.reset(subject.reset_data(subject.seed + session.number), patience_s=patience)
     if session.first.kind == "observation":
         await session.close()
@@ -211,7 +211,7 @@ def _limit(answer: Answer) -> int | None:
 
 async def _give_back(
     client: RawClient, subject: Subject, held: list[RawSession], *, full: bool
-) -> tuple[Return | None, Return | None]:
+) -> tuple[SlotsReturned | None, SlotsReturned | None]:
     """Close all sessions, one of them by dropping it where the server is full, and see who gets in again."""
     open_now = [session for session in held if not session.over]
     reset = subject.reset_data(subject.seed)
@@ -220,16 +220,16 @@ async def _give_back(
         subject.say("dropping a session without goodbye")
         began = time.perf_counter()
         open_now.pop().reset_connection()
-        again = await fill(client, subject, [reset], within_s=BACK_S)
-        dropped = Return(1, len(again), time.perf_counter() - began)
+        again = await open_each(client, subject, [reset], within_s=BACK_S)
+        dropped = SlotsReturned(1, len(again), time.perf_counter() - began)
         open_now += again
     if not open_now:
         return None, dropped
     subject.say(f"closing {len(open_now)} sessions and opening as many")
     began = time.perf_counter()
     await close_all(open_now)
-    again = await fill(client, subject, [reset] * len(open_now), within_s=BACK_S)
-    closed = Return(len(open_now), len(again), time.perf_counter() - began)
+    again = await open_each(client, subject, [reset] * len(open_now), within_s=BACK_S)
+    closed = SlotsReturned(len(open_now), len(again), time.perf_counter() - began)
     await close_all(again)
     return closed, dropped
 

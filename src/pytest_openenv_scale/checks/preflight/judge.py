@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.config.plan import Cell
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.percentiles import phase_stats
@@ -19,7 +19,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Refusal
 from pytest_openenv_scale.verdict.refusals import name_refusals
 
-from .hold import BACK_S, Failure, Held, Return
+from .hold import BACK_S, HoldResult, OpenFailure, SlotsReturned
 
 _LATE_SHARE = 0.5
 """A reset that took this share of the patience was late: those that got no answer may just have been behind it."""
@@ -27,7 +27,7 @@ _LATE_SHARE = 0.5
 Figures = dict[str, float | int | str | bool | None]
 
 
-def second_session(found: Held) -> CheckResult:
+def second_session(found: HoldResult) -> CheckResult:
     """Say whether the server takes a second session while it holds one."""
     figures: Figures = {"held": found.held, "limit": found.limit}
     said = found.beyond or next((failure.answer for failure in found.refused), None)
@@ -38,9 +38,9 @@ def second_session(found: Held) -> CheckResult:
     return CheckResult(CheckOutcome.MISSED, f"the second session is refused: {said}", figures=figures)
 
 
-def fits(found: Held, endpoint: Endpoint) -> CheckResult:
+def fits(found: HoldResult, endpoint: Endpoint) -> CheckResult:
     """Say whether as many sessions as were asked for are held and step at once, and what refused the rest."""
-    wanted = text_of.count_of(found.asked, "session")
+    wanted = formatting.count_of(found.asked, "session")
     figures = _figures(found)
     shown = (found.shown,) if found.shown else ()
     by_client = [failure for failure in found.failures if failure.by_client]
@@ -74,7 +74,7 @@ def fits(found: Held, endpoint: Endpoint) -> CheckResult:
     )
 
 
-def _why(found: Held, endpoint: Endpoint) -> tuple[str, str]:
+def _why(found: HoldResult, endpoint: Endpoint) -> tuple[str, str]:
     """Return what kept sessions from being held, and what to do about it."""
     kinds = {(failure.phase, failure.answer.kind) for failure in found.failures}
     late = max(found.reset_s, default=0.0) >= _LATE_SHARE * found.patience_s
@@ -88,7 +88,7 @@ def _why(found: Held, endpoint: Endpoint) -> tuple[str, str]:
     return "; ".join(cause.text for cause in causes), "; ".join(dict.fromkeys(cause.remedy for cause in causes))
 
 
-def slots_back(found: Held) -> CheckResult:
+def slots_back(found: HoldResult) -> CheckResult:
     """Say whether the slots of closed sessions, and of one that was dropped, could be used again, and how soon."""
     closed, dropped = found.closed, found.dropped
     if closed is None:
@@ -113,28 +113,28 @@ def slots_back(found: Held) -> CheckResult:
             "raises nothing (the server's log tells)",
             figures=figures,
         )
-    sessions = text_of.count_of(closed.given_up, "session")
-    said = f"{sessions} closed and as many new ones in after {text_of.seconds(closed.took_s)}"
+    sessions = formatting.count_of(closed.given_up, "session")
+    said = f"{sessions} closed and as many new ones in after {formatting.seconds(closed.took_s)}"
     if dropped is not None:
-        said += f"; one dropped without goodbye made room after {text_of.seconds(dropped.took_s)}"
+        said += f"; one dropped without goodbye made room after {formatting.seconds(dropped.took_s)}"
     elif found.limit is None and not found.refused:
         said += " (its limit was not reached)"
     return CheckResult(CheckOutcome.MET, said, figures=figures)
 
 
-def _lost(back: Return) -> str:
+def _lost(back: SlotsReturned) -> str:
     if back.given_up == 1:
         return f"no slot came back within {BACK_S:g} s"
     return f"only {back.back:,} of {back.given_up:,} slots came back within {BACK_S:g} s"
 
 
-def _latencies(found: Held) -> str:
+def _latencies(found: HoldResult) -> str:
     phases = (("connect", found.connect_s), ("reset", found.reset_s), ("step", found.step_s))
-    told = [f"{name} {text_of.seconds_pair(*_p50_p99(values))}" for name, values in phases if values]
-    return f"opened in {text_of.seconds(found.opened_s)}, all stepping at once; p50 / p99: {', '.join(told)}"
+    told = [f"{name} {formatting.seconds_pair(*_p50_p99(values))}" for name, values in phases if values]
+    return f"opened in {formatting.seconds(found.opened_s)}, all stepping at once; p50 / p99: {', '.join(told)}"
 
 
-def _figures(found: Held) -> Figures:
+def _figures(found: HoldResult) -> Figures:
     figures: Figures = {
         "asked": found.asked,
         "held": found.held,
@@ -170,7 +170,7 @@ _BY_ERRNO = {
 }
 
 
-def refusals(endpoint: Endpoint, found: Held) -> tuple[Refusal, ...]:
+def refusals(endpoint: Endpoint, found: HoldResult) -> tuple[Refusal, ...]:
     """Name what kept sessions from being held, the remedy sized to those that were asked for."""
     failures = [failure for failure in found.failures if not failure.by_client]
     stepped = len(found.step_s)
@@ -202,7 +202,7 @@ def refusals(endpoint: Endpoint, found: Held) -> tuple[Refusal, ...]:
     return tuple(replace(cause, remedy=_BUSY) if cause.cause == "unnamed" else cause for cause in causes)
 
 
-def _counted(failures: Sequence[Failure]) -> tuple[ErrorCount, ...]:
+def _counted(failures: Sequence[OpenFailure]) -> tuple[ErrorCount, ...]:
     ways = Counter((failure.phase, _type(failure.answer), failure.answer.code) for failure in failures)
     first = {
         (failure.phase, _type(failure.answer), failure.answer.code): failure.answer.message

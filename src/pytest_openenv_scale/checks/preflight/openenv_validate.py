@@ -24,7 +24,7 @@ _MODE = ("/reset", "/step", "/state")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """An HTTP answer: its status and what its body holds as JSON (None where it is none), or what went wrong."""
 
     status: int | None = None
@@ -77,7 +77,7 @@ async def ask_criteria(url: str, headers: Mapping[str, str]) -> tuple[Criterion,
     timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
     async with aiohttp.ClientSession(headers=dict(headers), timeout=timeout) as client:
 
-        def ask(method: str, path: str) -> asyncio.Task[Reply]:
+        def ask(method: str, path: str) -> asyncio.Task[HttpReply]:
             return asyncio.create_task(_ask(client, method, http_url(url) + path))
 
         openapi, health = ask("GET", "/openapi.json"), ask("GET", "/health")
@@ -92,7 +92,7 @@ async def ask_criteria(url: str, headers: Mapping[str, str]) -> tuple[Criterion,
         )
 
 
-def _judge(name: str, wanted: str, reply: Reply, passes: Callable[[Mapping[str, Any]], bool]) -> Criterion:
+def _judge(name: str, wanted: str, reply: HttpReply, passes: Callable[[Mapping[str, Any]], bool]) -> Criterion:
     return Criterion(name, wanted, reply.status == 200 and passes(reply.fields), str(reply))
 
 
@@ -116,7 +116,7 @@ def _is_json_rpc(fields: Mapping[str, Any]) -> bool:
     return fields.get("jsonrpc") == "2.0"
 
 
-def _mode(openapi: Reply) -> Criterion:
+def _mode(openapi: HttpReply) -> Criterion:
     """Judge by the paths of /openapi.json, as far as that counts: `/reset`, `/step` and `/state` are there, or none."""
     paths = _object(openapi.fields.get("paths")) or {}
     counts = openapi.status == 200 and _has_version(openapi.fields) and bool(paths)
@@ -129,7 +129,7 @@ def _mode(openapi: Reply) -> Criterion:
     )
 
 
-async def _ask(client: aiohttp.ClientSession, method: str, url: str) -> Reply:
+async def _ask(client: aiohttp.ClientSession, method: str, url: str) -> HttpReply:
     """Ask once, following redirects within the server: headers meant for one are not carried to another."""
     origin = _origin(url)
     try:
@@ -140,16 +140,16 @@ async def _ask(client: aiohttp.ClientSession, method: str, url: str) -> Reply:
             ) as response:
                 location = response.headers.get("Location")
                 if response.status not in (301, 302, 303, 307, 308) or location is None:
-                    return Reply(response.status, _json(await _body(response)))
+                    return HttpReply(response.status, _json(await _body(response)))
             url = urljoin(url, location)
             if _origin(url) != origin:
-                return Reply(problem=f"HTTP {response.status} to another server")
+                return HttpReply(problem=f"HTTP {response.status} to another server")
             method = method if response.status in (307, 308) else "GET"
     except TimeoutError:
-        return Reply(problem=f"no answer within {_ANSWER_S:g} s")
+        return HttpReply(problem=f"no answer within {_ANSWER_S:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Reply(problem=f"no answer ({type(error).__name__})")
-    return Reply(problem="one redirect after the other")
+        return HttpReply(problem=f"no answer ({type(error).__name__})")
+    return HttpReply(problem="one redirect after the other")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -14,10 +14,10 @@ from pytest_openenv_scale.checks.run import DIED, Check, run_check
 from pytest_openenv_scale.checks.session import Answer, wire_text
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .hold import Held, hold
+from .hold import HoldResult, hold
 from .judge import fits, second_session, slots_back
 from .openenv_validate import validate
 
@@ -48,7 +48,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Answered:
     """A question and what came of it; `took_s` seconds."""
 
     question: Question
@@ -57,7 +57,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CheckVerdict:
     """The answer for a trainer, in one sentence: met, missed or inconclusive."""
 
     outcome: CheckOutcome
@@ -68,7 +68,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
     """Return what is asked of a server that is to hold so many sessions, the first question first."""
     held = partial(hold, sessions=sessions)
 
-    def of_held(judge: Callable[[Held, Subject], CheckResult]) -> Check:
+    def of_held(judge: Callable[[HoldResult, Subject], CheckResult]) -> Check:
         async def check(subject: Subject) -> CheckResult:
             return judge(await subject.learn(held), subject)
 
@@ -77,7 +77,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
     second = of_held(lambda found, _: second_session(found))
     fitting = of_held(lambda found, subject: fits(found, subject.endpoint))
     slots = of_held(lambda found, _: slots_back(found))
-    wanted = text_of.count_of(sessions, "session")
+    wanted = formatting.count_of(sessions, "session")
     return (
         Question("reachable", "playing one session", reachable, "a session does not play"),
         Question("second", f"opening {wanted}", second, "a second session is refused" if sessions > 1 else None),
@@ -96,7 +96,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
 
 def ask(
     subject: Subject, asked: tuple[Question, ...], began: Callable[[Question], None] = lambda question: None
-) -> Iterator[Finding]:
+) -> Iterator[Answered]:
     """Ask one question after the other; a server on which no session plays is asked no further ones.
 
     One that does not give slots back is asked nothing that would use up more of them.
@@ -110,14 +110,14 @@ def ask(
         else:
             result = run_check(subject, question.check)
         outcomes[question.name] = result.outcome
-        yield Finding(question, result, time.monotonic() - started)
+        yield Answered(question, result, time.monotonic() - started)
         if outcomes["reachable"] is not CheckOutcome.MET:
             return
 
 
 async def reachable(subject: Subject) -> CheckResult:
     """Play one session and say what each part of it took, and which action it played."""
-    found = await subject.learn(played)
+    found = await subject.learn(play_session)
     asked = [("connect", found.connect), ("reset", found.reset), *(("step", step) for step in found.steps)]
     for name, answer in asked:
         if not answer.good:
@@ -132,8 +132,8 @@ async def reachable(subject: Subject) -> CheckResult:
         "close_s": found.closed.latency_s,
     }
     took = (
-        f"connect {text_of.seconds(found.connect.latency_s)}, reset {text_of.seconds(found.reset.latency_s)}, "
-        f"step {text_of.seconds(found.step_s)}, close {_close(found.closed)}"
+        f"connect {formatting.seconds(found.connect.latency_s)}, reset {formatting.seconds(found.reset.latency_s)}, "
+        f"step {formatting.seconds(found.step_s)}, close {_close(found.closed)}"
     )
     return CheckResult(
         CheckOutcome.MET, f"/ws answers: {took}; the action is {action} ({subject.workload.source})", figures=figures
@@ -141,10 +141,10 @@ async def reachable(subject: Subject) -> CheckResult:
 
 
 def _close(closed: Answer) -> str:
-    return text_of.seconds(closed.latency_s) if closed.over else f"not answered ({closed})"
+    return formatting.seconds(closed.latency_s) if closed.over else f"not answered ({closed})"
 
 
-def verdict(findings: list[Finding], sessions: int) -> Verdict:
+def verdict(findings: list[Answered], sessions: int) -> CheckVerdict:
     """Add up what was found: missed if anything that decides is missed, met only where nothing of it is in doubt."""
     deciding = [finding for finding in findings if finding.question.decides]
     missed = [finding for finding in deciding if finding.result.outcome is CheckOutcome.MISSED]
@@ -152,7 +152,9 @@ def verdict(findings: list[Finding], sessions: int) -> Verdict:
     capacity = next((finding.result for finding in findings if finding.question.name == "capacity"), None)
     if capacity is None:
         first = findings[0].result
-        return Verdict(_outcome(missed, doubtful, deciding), f"it cannot be told whether they fit: {first.headline}")
+        return CheckVerdict(
+            _outcome(missed, doubtful, deciding), f"it cannot be told whether they fit: {first.headline}"
+        )
     said = _capacity(capacity, sessions)
     broken = [_broken(finding) for finding in missed if finding.question.name not in ("capacity", "second")]
     if broken:
@@ -160,23 +162,23 @@ def verdict(findings: list[Finding], sessions: int) -> Verdict:
         said += f"{joined} {' and '.join(dict.fromkeys(broken))}"
     if doubtful:
         said += f"; not known: {', '.join(dict.fromkeys(finding.question.name for finding in doubtful))}"
-    return Verdict(_outcome(missed, doubtful, deciding), said)
+    return CheckVerdict(_outcome(missed, doubtful, deciding), said)
 
 
-def _broken(finding: Finding) -> str:
+def _broken(finding: Answered) -> str:
     return "the server died" if finding.result.headline.startswith(DIED) else finding.question.broken or ""
 
 
 def _capacity(result: CheckResult, sessions: int) -> str:
     if result.outcome is CheckOutcome.MET:
-        return f"{text_of.count_of(sessions, 'session')} {'fits' if sessions == 1 else 'fit'}"
+        return f"{formatting.count_of(sessions, 'session')} {'fits' if sessions == 1 else 'fit'}"
     if result.remedy is None:
         return result.headline
     # The whole of it stands beside the question.
     return f"{result.headline} → {result.remedy.partition(';')[0].partition(' (')[0]}"
 
 
-def _outcome(missed: list[Finding], doubtful: list[Finding], deciding: list[Finding]) -> CheckOutcome:
+def _outcome(missed: list[Answered], doubtful: list[Answered], deciding: list[Answered]) -> CheckOutcome:
     if missed:
         return CheckOutcome.MISSED
     met = any(finding.result.outcome is CheckOutcome.MET for finding in deciding)
@@ -191,7 +193,7 @@ _STEPS, _PLAY_S = 20, 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedSession:
     """A session from its connection to its end, steps without a wait: its answers, and the largest reply in bytes.
 
     `replies` is how many messages answered the reset, the state and the steps.
@@ -211,7 +213,7 @@ class Played:
         return median([step.latency_s or 0.0 for step in self.steps])
 
 
-async def played(subject: Subject) -> Played:
+async def play_session(subject: Subject) -> PlayedSession:
     """Play one session, with a state and up to 20 steps; ask with `subject.learn(played)` to play once.
 
     Its slowest answer tells later questions how patient to be.
@@ -235,14 +237,14 @@ async def played(subject: Subject) -> Played:
             steps.append(heard(await session.step(subject.action(0, len(steps), wait_s=0.0)), f"step {len(steps) + 1}"))
             if steps[-1].kind != "observation" or steps[-1].done:
                 break
-        subject.slowest_lone_s = max(subject.slowest_lone_s, *(answer.latency_s or 0.0 for answer in heard_of))
+        subject.slowest_single_s = max(subject.slowest_single_s, *(answer.latency_s or 0.0 for answer in heard_of))
         largest, name = max(sizes, key=lambda size: size[0], default=(0, "reset"))
-        return Played(connect, reset, tuple(steps), await session.close(), largest, name, len(sizes))
+        return PlayedSession(connect, reset, tuple(steps), await session.close(), largest, name, len(sizes))
 
 
 async def largest_reply(subject: Subject) -> CheckResult:
     """Say how large replies get, and whether clients that read up to 1 MiB can read them."""
-    found = await subject.learn(played)
+    found = await subject.learn(play_session)
     said = f"largest of {found.replies} replies: {_size(found.largest_bytes)}, the answer to {_the(found.largest)}"
     figures = {"largest_reply_bytes": found.largest_bytes, "replies": found.replies}
     if found.largest_bytes <= DEFAULT_LIMIT_BYTES:
@@ -256,7 +258,7 @@ async def largest_reply(subject: Subject) -> CheckResult:
 
 
 def _size(number: int) -> str:
-    return f"{number:,} bytes" if number < 10_000 else f"{number:,} bytes ({text_of.size(number)})"
+    return f"{number:,} bytes" if number < 10_000 else f"{number:,} bytes ({formatting.size(number)})"
 
 
 def _the(name: str) -> str:

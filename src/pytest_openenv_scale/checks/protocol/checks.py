@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.checks.background import Lone, lone, quick
+from pytest_openenv_scale.checks.background import SingleSession, quick_action, single_session
 from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .cases import ANY_ERROR, CASES, VERSIONS, Case, LackError
@@ -32,7 +32,7 @@ def patience_s(subject: Subject, case: Case) -> float:
     """Return how long each answer of a case may take, in seconds."""
     if case.crowd:
         return subject.patience_s
-    return min(subject.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * subject.slowest_lone_s))
+    return min(subject.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * subject.slowest_single_s))
 
 
 def check_of(case: Case) -> Check:
@@ -49,7 +49,7 @@ CHECKS: Mapping[str, Check] = {case.id: check_of(case) for case in CASES}
 
 
 @dataclass(slots=True)
-class _Found:
+class _CaseFindings:
     """What became of a case; `faults` are sentences, in the order they were found, `doubt` is why it cannot be told."""
 
     answer: Answer
@@ -62,7 +62,7 @@ class _Found:
 
 
 async def _ask(subject: Subject, case: Case) -> CheckResult:
-    alone = await subject.learn(lone)
+    alone = await subject.learn(single_session)
     async with subject.client(patience_s(subject, case)) as client:
         try:
             played = await _played(client, subject, case, alone)
@@ -73,14 +73,14 @@ async def _ask(subject: Subject, case: Case) -> CheckResult:
         return _result(case, played)
 
 
-async def _played(client: RawClient, subject: Subject, case: Case, alone: Lone) -> _Found | str:
+async def _played(client: RawClient, subject: Subject, case: Case, alone: SingleSession) -> _CaseFindings | str:
     """Play a case and look at what is left; return why it could not be played where no session was to be had."""
     asked = await _asked(client, subject, case, alone)
     session, answer, other = asked.session, asked.answer, asked.other
     if not asked.ready:
         await _part(session)
         return str(answer)
-    found = _Found(answer)
+    found = _CaseFindings(answer)
     if answer.kind == "silence" and session.connection.backed_up:
         found.doubt = f"only a part of it was taken: {answer}"
     elif fault := _fault(case, answer):
@@ -96,7 +96,7 @@ async def _played(client: RawClient, subject: Subject, case: Case, alone: Lone) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _CaseSession:
     """A session with the answer to its case; `ready` tells whether the case came to be asked, `other` is beside it."""
 
     session: RawSession
@@ -105,7 +105,7 @@ class _Asked:
     other: RawSession | None
 
 
-async def _asked(client: RawClient, subject: Subject, case: Case, alone: Lone) -> _Asked:
+async def _asked(client: RawClient, subject: Subject, case: Case, alone: SingleSession) -> _CaseSession:
     """Open a session and play the case in it.
 
     A server that is full is asked again for a while: slots of earlier sessions may come back late.
@@ -125,7 +125,7 @@ async def _asked(client: RawClient, subject: Subject, case: Case, alone: Lone) -
                 await _part(session)
                 raise
         if not answer.put_off or time.perf_counter() > deadline:
-            return _Asked(session, answer, ready and not answer.put_off, other)
+            return _CaseSession(session, answer, ready and not answer.put_off, other)
         await _part(session)
         await asyncio.sleep(_PAUSE_S)
 
@@ -181,7 +181,7 @@ def _fault(case: Case, answer: Answer) -> str | None:
     return f"{_said(answer)} where OpenEnv {_openenv(case)}"
 
 
-async def _afterwards(found: _Found, case: Case, session: RawSession, subject: Subject) -> None:
+async def _afterwards(found: _CaseFindings, case: Case, session: RawSession, subject: Subject) -> None:
     """See whether the session goes on, or ends as OpenEnv's does."""
     if not case.goes_on:
         end = await session.next(patience_s=_CLOSING_S)
@@ -190,7 +190,7 @@ async def _afterwards(found: _Found, case: Case, session: RawSession, subject: S
             return
     asked, answer = "reset", await session.reset(subject.reset_data(subject.seed))
     if answer.kind == "observation":
-        asked, answer = "step", await session.step(quick(subject, 0, 0))
+        asked, answer = "step", await session.step(quick_action(subject, 0, 0))
     if answer.kind == "observation":
         found.then, found.goes_on = "the session goes on", True
     elif case.goes_on:
@@ -214,9 +214,9 @@ async def _another(client: RawClient, subject: Subject) -> RawSession | None:
     return None
 
 
-async def _the_other(found: _Found, other: RawSession, subject: Subject) -> None:
+async def _the_other(found: _CaseFindings, other: RawSession, subject: Subject) -> None:
     """Take a step in the session that was open beside the case."""
-    answer = await other.step(quick(subject, 0, 0))
+    answer = await other.step(quick_action(subject, 0, 0))
     if answer.kind == "observation":
         found.then = ", ".join(filter(None, (found.then, "another session goes on")))
     else:
@@ -225,7 +225,7 @@ async def _the_other(found: _Found, other: RawSession, subject: Subject) -> None
     await _part(other)
 
 
-async def _a_new_one(found: _Found, client: RawClient, subject: Subject) -> None:
+async def _a_new_one(found: _CaseFindings, client: RawClient, subject: Subject) -> None:
     """Open a new session and play a step; a server that says that it is full is alive."""
     began = time.perf_counter()
     while True:
@@ -236,7 +236,7 @@ async def _a_new_one(found: _Found, client: RawClient, subject: Subject) -> None
         await _part(session)
         await asyncio.sleep(_PAUSE_S)
     if found.new.kind == "observation":
-        found.new = await session.step(quick(subject, 0, 0))
+        found.new = await session.step(quick_action(subject, 0, 0))
     if found.new.kind != "observation" and not found.new.put_off:
         found.faults.append(f"a new session does not work: {found.new}")
         found.transcripts.append(session.transcript("a new session after it"))
@@ -246,7 +246,7 @@ async def _a_new_one(found: _Found, client: RawClient, subject: Subject) -> None
 # The result
 
 
-def _result(case: Case, found: _Found) -> CheckResult:
+def _result(case: Case, found: _CaseFindings) -> CheckResult:
     answer, new = found.answer, found.new
     figures = {
         "answer": _word(answer),
@@ -271,6 +271,6 @@ def _result(case: Case, found: _Found) -> CheckResult:
     details = (f"OpenEnv {VERSIONS} {_openenv(case)}", case.means)
     if found.doubt is not None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"{case.what}: {found.doubt}", details=details, figures=figures)
-    after = f" after {text_of.seconds(answer.latency_s)}" if answer.latency_s is not None else ""
+    after = f" after {formatting.seconds(answer.latency_s)}" if answer.latency_s is not None else ""
     said = (f"{_said(answer)}{after}", *filter(None, (found.then, full)))
     return CheckResult(CheckOutcome.MET, f"{case.what}: {', '.join(said)}", details=details, figures=figures)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from pytest_openenv_scale.checks.background import Lone, quick
+from pytest_openenv_scale.checks.background import SingleSession, quick_action
 from pytest_openenv_scale.checks.session import Answer, RawSession, silence
 from pytest_openenv_scale.checks.subject import Subject
 
@@ -25,10 +25,10 @@ _LOOK_S = 0.5
 
 _LAST_STEP, _EPISODE_S = 100, 5.0
 
-Play = Callable[[RawSession, Subject, Lone], Awaitable[Answer]]
+Play = Callable[[RawSession, Subject, SingleSession], Awaitable[Answer]]
 
 
-async def play(case: Case, session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def play(case: Case, session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     """Play a case in a session and return the answer that is to be judged.
 
     Raises:
@@ -50,16 +50,16 @@ def _schema(subject: Subject) -> Schema | None:
 
 # Actions made for the server
 
-Misfit = Callable[[Schema | None, Mapping[str, Any]], Mapping[str, Any]]
+BuildInvalidAction = Callable[[Schema | None, Mapping[str, Any]], Mapping[str, Any]]
 
 
-async def _misfit(make: Misfit, session: RawSession, subject: Subject, alone: Lone) -> Answer:
-    return await session.step(make(_schema(subject), quick(subject, 0, 0)))
+async def _misfit(make: BuildInvalidAction, session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
+    return await session.step(make(_schema(subject), quick_action(subject, 0, 0)))
 
 
-async def _invalid_action(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _invalid_action(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     """Send every invalid value the schema allows to make; the first answer that accepts one counts, else the last."""
-    schema, action = _schema(subject), quick(subject, 0, 0)
+    schema, action = _schema(subject), quick_action(subject, 0, 0)
     made: list[Mapping[str, Any]] = []
     lacks: list[str] = []
     for make in (protocol_cases.wrong_type, protocol_cases.out_of_range):
@@ -77,8 +77,10 @@ async def _invalid_action(session: RawSession, subject: Subject, alone: Lone) ->
     return answer
 
 
-async def _long_text(characters: int, session: RawSession, subject: Subject, alone: Lone) -> Answer:
-    session.send({"type": "step", "data": protocol_cases.long_text(_schema(subject), quick(subject, 0, 0), characters)})
+async def _long_text(characters: int, session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
+    session.send(
+        {"type": "step", "data": protocol_cases.long_text(_schema(subject), quick_action(subject, 0, 0), characters)}
+    )
     deadline = time.perf_counter() + subject.patience_s
     while (answer := await session.next(patience_s=_LOOK_S)).kind == "silence":
         closed = session.goodbye
@@ -94,52 +96,52 @@ async def _long_text(characters: int, session: RawSession, subject: Subject, alo
 # Messages at another time
 
 
-async def _step(session: RawSession, subject: Subject, alone: Lone) -> Answer:
-    return await session.step(quick(subject, 0, 0))
+async def _step(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
+    return await session.step(quick_action(subject, 0, 0))
 
 
-async def _state(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _state(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     _needs_state(alone)
     return await session.state()
 
 
-async def _state_with_data(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _state_with_data(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     _needs_state(alone)
     return await session.ask({"type": "state", "data": {}})
 
 
-def _needs_state(alone: Lone) -> None:
+def _needs_state(alone: SingleSession) -> None:
     if not alone.has_state:
         raise LackError(f"it knows no state ({alone.state})")
 
 
-async def _after_done(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _after_done(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     """Step past the end of the episode; where none comes, go on for long enough and say so."""
     deadline = time.perf_counter() + _EPISODE_S
     answer, number = Answer("silence"), 0
     while number < _LAST_STEP and time.perf_counter() < deadline:
-        answer = await session.step(quick(subject, 0, number))
+        answer = await session.step(quick_action(subject, 0, number))
         number += 1
         if answer.done:
-            return await session.step(quick(subject, 0, number))
+            return await session.step(quick_action(subject, 0, number))
         if answer.kind != "observation":
             return answer
     return replace(answer, message=f"none of {number} steps ended the episode")
 
 
-async def _reset_again(session: RawSession, subject: Subject, alone: Lone) -> Answer:
-    answer = await session.step(quick(subject, 0, 0))
+async def _reset_again(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
+    answer = await session.step(quick_action(subject, 0, 0))
     return await session.reset(subject.reset_data(subject.seed)) if answer.kind == "observation" else answer
 
 
-async def _unawaited(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _unawaited(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     """Reset, state, step, state, step, state, all at once; the state's count of steps shows what was done when.
 
     A lone session that was over after fewer steps tells that no more can be asked.
     """
     _needs_state(alone)
     reset = {"type": "reset", "data": subject.reset_data(subject.seed)}
-    steps = [{"type": "step", "data": quick(subject, 0, number)} for number in range(min(2, len(alone.steps)))]
+    steps = [{"type": "step", "data": quick_action(subject, 0, number)} for number in range(min(2, len(alone.steps)))]
     asked = [message for change in (reset, *steps) for message in (change, {"type": "state"})]
     for message in asked:
         session.send(message)
@@ -161,13 +163,13 @@ async def _unawaited(session: RawSession, subject: Subject, alone: Lone) -> Answ
 # The socket
 
 
-async def _fragments(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _fragments(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     text = json.dumps({"type": "reset", "data": subject.reset_data(subject.seed)})
     session.send_in_fragments(text[:5], text[5:12], text[12:])
     return await session.next()
 
 
-async def _close_frame(session: RawSession, subject: Subject, alone: Lone) -> Answer:
+async def _close_frame(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     session.send_close_frame()
     return await session.next()
 

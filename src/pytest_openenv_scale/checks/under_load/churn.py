@@ -8,16 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_openenv_scale.checks.background import Pace, lone, pace, quick
-from pytest_openenv_scale.checks.capacity_probe import crowd, fill, free_s, seats, together
+from pytest_openenv_scale.checks.background import BackgroundLoad, quick_action, single_session, step_in_background
+from pytest_openenv_scale.checks.capacity_probe import (
+    fill_server,
+    find_slots,
+    open_each,
+    sessions_at_once,
+    slot_return_s,
+)
 from pytest_openenv_scale.checks.resources import Usage
 from pytest_openenv_scale.checks.session import Answer, RawSession, wire_text
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .full_server import Way, dropping
-from .leaks import Before, Findings, before, judge
+from .full_server import SessionEnd, dropped_connections
+from .leaks import Findings, ServerBefore, before, judge
 
 _SHORT, _AT_ONCE, _SHORT_S = 2000, 64, 20.0
 """Short sessions, how many at once at most, and how long they may take together, in seconds."""
@@ -36,23 +42,24 @@ _FEW_FAILURES = 0.005
 
 async def short(subject: Subject) -> CheckResult:
     """Play thousands of sessions of one step, as many at once as fit."""
-    found = await subject.learn(seats)
+    found = await subject.learn(find_slots)
     start = await before(subject)
     if isinstance(start, CheckResult):
         return start
     # Checks before this one may have cost slots: what fitted first is the measure.
-    start = replace(start, room=found.held if found.known else start.room)
-    alone = await subject.learn(lone)
+    start = replace(start, room=found.open if found.known else start.room)
+    alone = await subject.learn(single_session)
     session_s = sum(filter(None, (alone.reset.latency_s, start.lone_s, alone.closed.latency_s)))
-    rounds = _Short(subject, await together(subject, _AT_ONCE), session_s)
+    rounds = _Short(subject, await sessions_at_once(subject, _AT_ONCE), session_s)
     usage, findings = Usage(subject.endpoint), Findings()
     count, began = rounds.at_once, time.perf_counter()
     while rounds.ended < _SHORT and not rounds.stuck and time.perf_counter() - began < _SHORT_S:
         count = await rounds.play(min(count, _SHORT // _LOOKS, _SHORT - rounds.ended))
-        await usage.look(rounds.ended)
+        await usage.sample(rounds.ended)
     took_s = time.perf_counter() - began
     rounds.tell(findings, took_s)
-    did = f"{text_of.count_of(rounds.ended, 'short session')}, {rounds.at_once:,} at once, in {text_of.seconds(took_s)}"
+    ended = formatting.count_of(rounds.ended, "short session")
+    did = f"{ended}, {rounds.at_once:,} at once, in {formatting.seconds(took_s)}"
     within_s = rounds.free_s
     return await judge(subject, start, usage, rounds.ended, did, findings, within_s=within_s, waited=rounds.stuck)
 
@@ -81,7 +88,7 @@ class _Short:
     @property
     def free_s(self) -> float:
         """How long a slot may take to come back, in seconds: those before it end a step and a close()."""
-        return free_s(self.subject, 2)
+        return slot_return_s(self.subject, 2)
 
     async def play(self, count: int) -> int:
         """Play one round of so many sessions; return how many the next should have, so that looks come often enough.
@@ -102,7 +109,7 @@ class _Short:
                 return
             answer = session.first
             if answer.kind == "observation":
-                answer = await session.step(quick(self.subject, number, 0))
+                answer = await session.step(quick_action(self.subject, number, 0))
             if answer.kind == "observation":
                 answer = await session.close(patience_s=self.patience_s)
             if not answer.over or answer.kind == "lost":
@@ -148,37 +155,37 @@ async def dropped(subject: Subject) -> CheckResult:
     if isinstance(start, CheckResult):
         return start
     at_once = min(start.room, _DROPPED_AT_ONCE)
-    within_s, waited = free_s(subject, at_once), False
+    within_s, waited = slot_return_s(subject, at_once), False
     usage, findings = Usage(subject.endpoint), Findings()
-    ways, last = dropping(_MID_STEP_S), "none was dropped yet"
+    ways, last = dropped_connections(_MID_STEP_S), "none was dropped yet"
     ended, began = 0, time.perf_counter()
     async with subject.client() as client:
         while ended < _DROPPED and time.perf_counter() - began < _DROPPED_S:
             resets: list[Mapping[str, Any]] = [
                 subject.reset_data(subject.seed + ended + number) for number in range(at_once)
             ]
-            held = await fill(client, subject, resets, within_s=within_s)
+            held = await open_each(client, subject, resets, within_s=within_s)
             # Every look finds as many sessions open, so that only what is left behind makes a difference.
             if len(held) < at_once:
-                missing = f"{at_once - len(held):,} of {text_of.count_of(at_once, 'slot')}"
+                missing = f"{at_once - len(held):,} of {formatting.count_of(at_once, 'slot')}"
                 findings.details.append(
-                    f"after {text_of.count_of(ended, 'session')} {missing} did not come back: {last}"
+                    f"after {formatting.count_of(ended, 'session')} {missing} did not come back: {last}"
                 )
                 await close_all(held)
                 waited = True
                 break
             if ended >= _LOOK_EVERY * len(usage.looks):
-                await usage.look(ended)
+                await usage.sample(ended)
             way = ways[ended // at_once % len(ways)]
             await _drop(subject, held, way)
             ended, last = ended + at_once, f"the last ones ended with {way.name}"
     took_s = time.perf_counter() - began
     findings.figures |= {"sessions": ended, "at_once": at_once, "took_s": took_s}
-    did = f"{text_of.count_of(ended, 'session')} dropped without goodbye, {at_once:,} at once"
+    did = f"{formatting.count_of(ended, 'session')} dropped without goodbye, {at_once:,} at once"
     return await judge(subject, start, usage, ended, did, findings, within_s=within_s, waited=waited)
 
 
-async def _drop(subject: Subject, sessions: list[RawSession], way: Way) -> None:
+async def _drop(subject: Subject, sessions: list[RawSession], way: SessionEnd) -> None:
     await asyncio.gather(*(way.end(subject, session) for session in sessions))
 
 
@@ -200,19 +207,19 @@ async def silent(subject: Subject) -> CheckResult:
     start = await before(subject)
     if isinstance(start, CheckResult):
         return start
-    found = await subject.learn(seats)
+    found = await subject.learn(find_slots)
     tells = found.refusal is not None and found.refusal.full
     findings = Findings()
     async with subject.client() as client:
         # A server that is full tells by whom it lets in whether it has dropped a silent one.
         wanted = start.room if tells else min(start.room, _SILENT + _OTHERS)
         mute, others = await _split(client, subject, wanted, _SILENT)
-        calm = await pace(subject, others[:_OTHERS], _BEFORE_S)
+        calm = await step_in_background(subject, others[:_OTHERS], _BEFORE_S)
         if calm.stopped and not calm.going:
             return await _none_stepped([*mute, *others], calm)
         for session in mute:
             session.connection.mute()
-        during = await pace(subject, calm.going, _SILENT_S)
+        during = await step_in_background(subject, calm.going, _SILENT_S)
         dropped = await _let_in(client, subject, len(mute)) if tells else None
         for session in mute:
             session.drop()
@@ -220,9 +227,9 @@ async def silent(subject: Subject) -> CheckResult:
     _tell(findings, len(mute), calm, during)
     findings.figures["dropped_by_server"] = dropped
     said = "" if dropped is None else f", {dropped:,} of them dropped by the server meanwhile"
-    findings.details.append(f"{text_of.count_of(len(mute), 'client')} silent for {_SILENT_S:g} s{said}")
-    did = f"{text_of.count_of(len(mute), 'client')} silent for {_SILENT_S:g} s, then gone"
-    within_s = free_s(subject, len(mute))
+    findings.details.append(f"{formatting.count_of(len(mute), 'client')} silent for {_SILENT_S:g} s{said}")
+    did = f"{formatting.count_of(len(mute), 'client')} silent for {_SILENT_S:g} s, then gone"
+    within_s = slot_return_s(subject, len(mute))
     return await judge(subject, start, Usage(subject.endpoint), len(mute), did, findings, within_s=within_s)
 
 
@@ -234,12 +241,12 @@ async def not_reading(subject: Subject) -> CheckResult:
     findings = Findings()
     async with subject.client() as client:
         mute, others = await _split(client, subject, min(start.room, _NOT_READING + _OTHERS), _NOT_READING)
-        calm = await pace(subject, others[:_OTHERS], _BEFORE_S)
+        calm = await step_in_background(subject, others[:_OTHERS], _BEFORE_S)
         if calm.stopped and not calm.going:
             return await _none_stepped([*mute, *others], calm)
         steps = _steps(start, calm, len(mute))
         sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in mute]
-        during = await pace(subject, calm.going, _NOT_READING_S)
+        during = await step_in_background(subject, calm.going, _NOT_READING_S)
         sent = await asyncio.gather(*sending)
         backed_up = sum(session.connection.backed_up for session in mute)
         for session in mute:
@@ -252,16 +259,16 @@ async def not_reading(subject: Subject) -> CheckResult:
         "sent_bytes": sent_bytes,
         "backed_up": backed_up,
     }
-    did = f"{text_of.count_of(len(mute), 'client')} sent {findings.figures['steps_sent']:,} steps without reading"
-    within_s = free_s(subject, len(mute))
+    did = f"{formatting.count_of(len(mute), 'client')} sent {findings.figures['steps_sent']:,} steps without reading"
+    within_s = slot_return_s(subject, len(mute))
     return await judge(subject, start, Usage(subject.endpoint), len(mute), did, findings, within_s=within_s)
 
 
-async def _none_stepped(sessions: list[RawSession], calm: Pace) -> CheckResult:
+async def _none_stepped(sessions: list[RawSession], calm: BackgroundLoad) -> CheckResult:
     """Leave, and return the result where no session stepped even before anything was asked of the server."""
     await close_all(sessions)
     answer, transcript = calm.stopped[0]
-    said = f"{text_of.count_of(len(calm.stopped), 'session')} did not step before any client was mute: {answer}"
+    said = f"{formatting.count_of(len(calm.stopped), 'session')} did not step before any client was mute: {answer}"
     return CheckResult(CheckOutcome.INCONCLUSIVE, said, transcripts=(transcript,))
 
 
@@ -269,19 +276,19 @@ async def _split(
     client: RawClient, subject: Subject, wanted: int, most: int
 ) -> tuple[list[RawSession], list[RawSession]]:
     """Open sessions and return those that will be mute, half of them at most but one at least, and the others."""
-    held = await fill(client, subject, [subject.reset_data(subject.seed)] * wanted)
+    held = await open_each(client, subject, [subject.reset_data(subject.seed)] * wanted)
     count = min(most, max(1, len(held) // 2))
     return held[:count], held[count:]
 
 
 async def _let_in(client: RawClient, subject: Subject, most: int) -> int:
     """Return how many sessions a server lets in that was full."""
-    inside, _ = await crowd(client, subject, most)
+    inside, _ = await fill_server(client, subject, most)
     await close_all(inside)
     return len(inside)
 
 
-def _steps(start: Before, calm: Pace, clients: int) -> int:
+def _steps(start: ServerBefore, calm: BackgroundLoad, clients: int) -> int:
     """Return how many steps each client may send: what is asked must be done before the slots are counted.
 
     As many as the server does in `_WORK_S` seconds in all, but one each however slow they are.
@@ -297,7 +304,7 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
     end = time.perf_counter() + _NOT_READING_S
     while sent < steps and size < _MOST_BYTES and time.perf_counter() < end:
         for _ in range(min(_BURST, steps - sent)):
-            message = {"type": "step", "data": quick(subject, session.number, sent)}
+            message = {"type": "step", "data": quick_action(subject, session.number, sent)}
             session.send(message)
             sent, size = sent + 1, size + len(wire_text(message))
             if session.connection.backed_up:
@@ -306,7 +313,7 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
     return sent, size
 
 
-def _tell(findings: Findings, mute: int, calm: Pace, during: Pace) -> None:
+def _tell(findings: Findings, mute: int, calm: BackgroundLoad, during: BackgroundLoad) -> None:
     """Write down how the others fared."""
     findings.figures |= {
         "mute": mute,
@@ -318,7 +325,7 @@ def _tell(findings: Findings, mute: int, calm: Pace, during: Pace) -> None:
     if calm.stopped:
         answer, transcript = calm.stopped[0]
         findings.transcripts.append(transcript)
-        count = text_of.count_of(len(calm.stopped) + len(calm.going), "session")
+        count = formatting.count_of(len(calm.stopped) + len(calm.going), "session")
         said = f"{len(calm.stopped):,} of {count} beside them stopped before any client was mute: {answer}"
         findings.details.append(f"{said}; they are not counted")
     if not calm.going:
@@ -327,8 +334,10 @@ def _tell(findings: Findings, mute: int, calm: Pace, during: Pace) -> None:
     if during.stopped:
         answer, transcript = during.stopped[0]
         findings.transcripts.append(transcript)
-        said = f"{len(during.stopped):,} of {text_of.count_of(len(calm.going), 'session')} beside them got no step done"
+        said = (
+            f"{len(during.stopped):,} of {formatting.count_of(len(calm.going), 'session')} beside them got no step done"
+        )
         findings.problems.append((f"{said}: {answer}", remedy))
     elif during.much_slower_than(calm):
-        pair = f"{text_of.seconds(calm.step_s)} → {text_of.seconds(during.step_s)}"
+        pair = f"{formatting.seconds(calm.step_s)} → {formatting.seconds(during.step_s)}"
         findings.problems.append((f"a step of the sessions beside them took {pair}", remedy))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pytest_openenv_scale.checks.resources import Drift, drift
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.core import formatting as text_of
-from pytest_openenv_scale.load.client_health import BUSY
+from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.load.client_health import MOST_BUSY
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .soak import Soak, Window, soak
@@ -38,7 +38,7 @@ _OUTCOME = CheckOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class _TrendFinding:
     outcome: CheckOutcome
     said: str
     remedy: str | None = None
@@ -83,17 +83,17 @@ def judge(found: Soak) -> CheckResult:
     )
 
 
-def _lost(found: Soak) -> list[_Finding]:
+def _lost(found: Soak) -> list[_TrendFinding]:
     if not found.lost:
         return []
     first, count = found.lost[0], len(found.lost)
     which = f"all {count} sessions" if count == found.sessions > 1 else f"{count} of {found.sessions} sessions"
     said = f"{which} were lost while they played, the first after {first.at_s:.1f} s: {first.answer}"
     remedy = "look into the server's log at that moment: a crash, a killed worker, a timeout, a lock never given back"
-    return [_Finding(_OUTCOME.MISSED, said, remedy, first.transcript)]
+    return [_TrendFinding(_OUTCOME.MISSED, said, remedy, first.transcript)]
 
 
-def _errors(found: Soak) -> list[_Finding]:
+def _errors(found: Soak) -> list[_TrendFinding]:
     if not found.errors:
         return []
     warm = [window for window in found.windows if window.at_s <= WARM_UP * found.length_s]
@@ -103,15 +103,15 @@ def _errors(found: Soak) -> list[_Finding]:
     if count >= FEWEST_ERRORS and after - before >= ERROR_RATIO:
         began = next(window.at_s for window in later if window.errors)
         said = (
-            f"errors come with time: {text_of.percent(after)} of the steps after {began:.1f} s,"
-            f" {text_of.percent(before)} in the warm-up; the first: {found.error}"
+            f"errors come with time: {formatting.percent(after)} of the steps after {began:.1f} s,"
+            f" {formatting.percent(before)} in the warm-up; the first: {found.error}"
         )
         remedy = "see what step() holds on to from one step to the next: the error is not there when a session begins"
-        return [_Finding(_OUTCOME.MISSED, said, remedy, found.error_transcript)]
+        return [_TrendFinding(_OUTCOME.MISSED, said, remedy, found.error_transcript)]
     if found.steps < found.errors:
         said = f"most steps were answered with an error, from the start on: {found.error}"
         remedy = "write an action that may be repeated with --openenv-action"
-        return [_Finding(_OUTCOME.INCONCLUSIVE, said, remedy, found.error_transcript)]
+        return [_TrendFinding(_OUTCOME.INCONCLUSIVE, said, remedy, found.error_transcript)]
     return []
 
 
@@ -145,7 +145,7 @@ class _Judged:
             y.append(window.sample.rss_bytes if window.sample else None)
         return drift(x, y)
 
-    def memory_findings(self) -> list[_Finding]:
+    def memory_findings(self) -> list[_TrendFinding]:
         length, steps = self._found.length_s, self._found.steps
         found, by_step = self.memory, self.per_step
         if found is None or by_step is None:
@@ -154,19 +154,19 @@ class _Judged:
         over_steps = by_step.rises(steps, ratio=0.0, least=max(PER_STEP_LEAST_BYTES, PER_STEP_BYTES * steps))
         if not over_time and not over_steps:
             return []
-        low, high = text_of.size(round(by_step.low)), text_of.size(round(by_step.high))
+        low, high = formatting.size(round(by_step.low)), formatting.size(round(by_step.high))
         said = (
-            f"memory grows by {text_of.size(round(by_step.slope))} per step (99 % interval {low} to {high}):"
-            f" {text_of.size(round(found.slope * length))} in {length:g} s,"
-            f" {text_of.size(round(found.slope * 3600))} in an hour at this pace"
+            f"memory grows by {formatting.size(round(by_step.slope))} per step (99 % interval {low} to {high}):"
+            f" {formatting.size(round(found.slope * length))} in {length:g} s,"
+            f" {formatting.size(round(found.slope * 3600))} in an hour at this pace"
         )
         remedy = (
             "free in reset() what step() collects: a list that only grows, a cache without a limit, a log in memory"
             " (tracemalloc in the server's process says where it was allocated)"
         )
-        return [_Finding(_OUTCOME.MISSED, said, remedy)]
+        return [_TrendFinding(_OUTCOME.MISSED, said, remedy)]
 
-    def count_findings(self, things: str, thing: str, found: Drift | None) -> list[_Finding]:
+    def count_findings(self, things: str, thing: str, found: Drift | None) -> list[_TrendFinding]:
         length = self._found.length_s
         if found is None or not found.rises(length, ratio=COUNT_RATIO, least=COUNT_LEAST):
             return []
@@ -175,53 +175,54 @@ class _Judged:
             f" {found.start:g} at the start, {round(found.slope * length):+d} over {length:g} s"
         )
         remedy = f"close each {thing} where it was opened; reset() and step() must leave as many as they found"
-        return [_Finding(_OUTCOME.MISSED, said, remedy)]
+        return [_TrendFinding(_OUTCOME.MISSED, said, remedy)]
 
-    def latency_findings(self) -> list[_Finding]:
+    def latency_findings(self) -> list[_TrendFinding]:
         length, found = self._found.length_s, self.latency
         if found is None:
             if self._found.lost:
                 return []
-            said = (
-                f"too few windows had steps in them for a slope: {text_of.count_of(self._found.steps, 'step')} in all"
-            )
-            return [_Finding(_OUTCOME.INCONCLUSIVE, said, "play for longer: --openenv-soak 5m")]
+            steps = formatting.count_of(self._found.steps, "step")
+            said = f"too few windows had steps in them for a slope: {steps} in all"
+            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, said, "play for longer: --openenv-soak 5m")]
         if not found.may_rise(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S):
             return []
         surely = found.rises(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S)
         said = (
-            f"steps {'take' if surely else 'may take'} longer and longer: p50 {text_of.seconds(found.start)} at the"
+            f"steps {'take' if surely else 'may take'} longer and longer: p50 {formatting.seconds(found.start)} at the"
             f" start, {_signed(found.slope * length)} over {length:g} s"
             f" (99 % interval {_signed(found.low * length)} to {_signed(found.high * length)})"
         )
-        if self.busy > BUSY:
+        if self.busy > MOST_BUSY:
             why = f"this client was {self.busy:.0%} busy, so that the latency may be its own: {said}"
-            return [_Finding(_OUTCOME.INCONCLUSIVE, why, "run the check where this client has a core of its own")]
+            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, why, "run the check where this client has a core of its own")]
         if self.others is not None and self.others.slope * length > OTHERS_CORES and self.others.low > 0:
             why = (
                 f"others on this machine used {self.others.slope * length:.1f} cores more at the end than at the start,"
                 f" which latency may show: {said}"
             )
-            return [_Finding(_OUTCOME.INCONCLUSIVE, why, "ask again on a machine where nothing else begins to work")]
+            return [
+                _TrendFinding(_OUTCOME.INCONCLUSIVE, why, "ask again on a machine where nothing else begins to work")
+            ]
         if not surely:
-            return [_Finding(_OUTCOME.INCONCLUSIVE, said, "play for longer: --openenv-soak 5m")]
+            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, said, "play for longer: --openenv-soak 5m")]
         remedy = (
             "see what a step goes through that grows with each: a history that is searched or copied,"
             " a file that is read again, a queue that is never emptied"
         )
-        return [_Finding(_OUTCOME.MISSED, said, remedy)]
+        return [_TrendFinding(_OUTCOME.MISSED, said, remedy)]
 
     def sentence(self) -> str:
         """Say what was played and what it cost."""
         found = self._found
-        told = [f"{text_of.count_of(found.sessions, 'session')} took {found.steps:,} steps in {self._lasted:.0f} s"]
+        told = [f"{formatting.count_of(found.sessions, 'session')} took {found.steps:,} steps in {self._lasted:.0f} s"]
         if self.latency is not None:
             over = _signed(self.latency.slope * found.length_s)
-            told.append(f"p50 {text_of.seconds(self.latency.start)} ({over} over the soak)")
+            told.append(f"p50 {formatting.seconds(self.latency.start)} ({over} over the soak)")
         if self.memory is not None:
-            grown = text_of.size(round(self.memory.slope * found.length_s))
-            told.append(f"memory {text_of.size(round(self.memory.start))} ({_plus(grown)})")
-        told.append(text_of.count_of(found.errors, "error"))
+            grown = formatting.size(round(self.memory.slope * found.length_s))
+            told.append(f"memory {formatting.size(round(self.memory.start))} ({_plus(grown)})")
+        told.append(formatting.count_of(found.errors, "error"))
         return ", ".join(told)
 
     @property
@@ -236,12 +237,12 @@ class _Judged:
         length, latency = self._found.length_s, self.latency
         if latency is not None and latency.jumps(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S):
             said.append(
-                f"p50 went up by about {text_of.seconds(latency.slope * length)}, but at once and not on and on:"
+                f"p50 went up by about {formatting.seconds(latency.slope * length)}, but at once and not on and on:"
                 " something else that began to work, or a growth that has ended"
             )
         if self._found.errors and self._found.error is not None:
             said.append(
-                f"{text_of.count_of(self._found.errors, 'answer')} was an error; the first: {self._found.error}"
+                f"{formatting.count_of(self._found.errors, 'answer')} was an error; the first: {self._found.error}"
             )
         return tuple(said)
 
@@ -299,7 +300,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _signed(seconds: float) -> str:
-    return _plus(text_of.seconds(seconds))
+    return _plus(formatting.seconds(seconds))
 
 
 def _plus(text: str) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from pytest_openenv_scale.checks.background import quick
-from pytest_openenv_scale.checks.capacity_probe import fill, one_session, together
+from pytest_openenv_scale.checks.background import quick_action
+from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 SESSIONS = 16
@@ -77,7 +77,7 @@ class Player:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class FairnessRound:
     """What one round showed.
 
     `share` is the pace of the slowest session by the median pace of those it is compared with, `below` the number of
@@ -112,10 +112,10 @@ class Round:
 
 async def shares(subject: Subject) -> CheckResult:
     """Let sessions step as fast as they are answered and compare what the slowest gets with the median."""
-    if skipped := await one_session(subject):
+    if skipped := await skip_single_slot(subject):
         return skipped
-    wanted = await together(subject, SESSIONS)
-    rounds: list[Round] = []
+    wanted = await sessions_at_once(subject, SESSIONS)
+    rounds: list[FairnessRound] = []
     for _ in range(ROUNDS):
         played = await _round(subject, wanted)
         if isinstance(played, CheckResult):
@@ -126,7 +126,7 @@ async def shares(subject: Subject) -> CheckResult:
     return judge(rounds, one_worker=str(subject.endpoint.limits.get("workers")) == "1")
 
 
-def judge(rounds: Sequence[Round], *, one_worker: bool) -> CheckResult:
+def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
     """Judge the rounds; the last one was fair, or all of them were not."""
     last = rounds[-1]
     figures: dict[str, float | int | str | bool | None] = {
@@ -140,9 +140,9 @@ def judge(rounds: Sequence[Round], *, one_worker: bool) -> CheckResult:
         "compared_by_worker": last.by_worker,
     }
     played = (
-        f"{text_of.count_of(last.sessions, 'session')} took {sum(last.steps):,} steps in {last.lasted_s:.1f} s:"
-        f" the slowest went at {text_of.percent(last.share)} of the median pace, the longest wait was"
-        f" {text_of.seconds(last.longest_s)} (median {text_of.seconds(last.median_s)})"
+        f"{formatting.count_of(last.sessions, 'session')} took {sum(last.steps):,} steps in {last.lasted_s:.1f} s:"
+        f" the slowest went at {formatting.percent(last.share)} of the median pace, the longest wait was"
+        f" {formatting.seconds(last.longest_s)} (median {formatting.seconds(last.median_s)})"
     )
     details = [] if last.failed is None else [f"{last.unplayed} more could not play on: {last.failed}"]
     whom = "sessions of the same worker" if last.by_worker else "all sessions, as observations tell no worker (pid)"
@@ -150,7 +150,7 @@ def judge(rounds: Sequence[Round], *, one_worker: bool) -> CheckResult:
     if (usual := median(last.steps)) < _FEWEST_STEPS:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
-            f"too few steps to compare: {text_of.count_of(last.sessions, 'session')} took {sum(last.steps):,} in"
+            f"too few steps to compare: {formatting.count_of(last.sessions, 'session')} took {sum(last.steps):,} in"
             f" {last.lasted_s:.1f} s, the median one {usual:g}",
             details=tuple(details),
             figures=figures,
@@ -164,7 +164,7 @@ def judge(rounds: Sequence[Round], *, one_worker: bool) -> CheckResult:
         *details,
     ]
     if last.starved and not last.by_worker and not one_worker and last.below * 4 >= last.sessions:
-        least = text_of.percent(LEAST_SHARE)
+        least = formatting.percent(LEAST_SHARE)
         said = f"{last.below} of {last.sessions} sessions got less than {least} of what the median one got"
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
@@ -174,11 +174,11 @@ def judge(rounds: Sequence[Round], *, one_worker: bool) -> CheckResult:
             figures=figures,
         )
     what = (
-        f"{text_of.count_of(last.below, 'session')} of {last.sessions} starved:"
-        f" the slowest went at {text_of.percent(last.share)} of the median pace"
+        f"{formatting.count_of(last.below, 'session')} of {last.sessions} starved:"
+        f" the slowest went at {formatting.percent(last.share)} of the median pace"
         if last.starved
-        else f"a session waited {text_of.seconds(last.longest_s)} for one step"
-        f" while the others took {text_of.number(last.passed)} each"
+        else f"a session waited {formatting.seconds(last.longest_s)} for one step"
+        f" while the others took {formatting.number(last.passed)} each"
     )
     return CheckResult(
         CheckOutcome.MISSED,
@@ -191,9 +191,9 @@ def judge(rounds: Sequence[Round], *, one_worker: bool) -> CheckResult:
     )
 
 
-async def _round(subject: Subject, wanted: int) -> Round | CheckResult:
+async def _round(subject: Subject, wanted: int) -> FairnessRound | CheckResult:
     async with subject.client() as client:
-        held = await fill(client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)])
+        held = await open_each(client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)])
         players = [Player(session, _worker(session.first)) for session in held]
         began = time.perf_counter()
         until = await _play(subject, players) if len(players) > 1 else began
@@ -202,7 +202,7 @@ async def _round(subject: Subject, wanted: int) -> Round | CheckResult:
     if len(playing) < 2:
         failed = next((player.failed for player in players if player.failed is not None), None)
         why = f"the others could not play on: {failed}" if failed else f"{wanted} were asked for"
-        said = f"{text_of.count_of(len(playing), 'session')} played: {why}, and there is nobody to compare with"
+        said = f"{formatting.count_of(len(playing), 'session')} played: {why}, and there is nobody to compare with"
         return CheckResult(CheckOutcome.INCONCLUSIVE, said)
     return read_round(players, began, until)
 
@@ -233,7 +233,7 @@ async def _step_on(subject: Subject, player: Player, stop: asyncio.Event) -> Non
     while not stop.is_set():
         at = time.perf_counter()
         player.sent.append(at)
-        answer = await session.step(quick(subject, session.number, len(player.answered)))
+        answer = await session.step(quick_action(subject, session.number, len(player.answered)))
         if answer.good and answer.latency_s is not None:
             player.answered.append(at + answer.latency_s)
             player.worker = player.worker or _worker(answer)
@@ -244,7 +244,7 @@ async def _step_on(subject: Subject, player: Player, stop: asyncio.Event) -> Non
             return
 
 
-def read_round(players: Sequence[Player], began: float, until: float) -> Round:
+def read_round(players: Sequence[Player], began: float, until: float) -> FairnessRound:
     """Compare the sessions that played from one moment to another; at least two of them did."""
     playing = [player for player in players if player.failed is None]
     groups: dict[object, list[Player]] = defaultdict(list)
@@ -261,7 +261,7 @@ def read_round(players: Sequence[Player], began: float, until: float) -> Round:
         longest = max(longest, *(_longest(player, group, until) for player in group))
     share, slowest = min(shares, key=lambda pair: pair[0])
     waits = [end - start for player in playing for start, end in player.waits(until)]
-    return Round(
+    return FairnessRound(
         sessions=len(playing),
         steps=tuple(sorted(player.steps(until) for player in playing)),
         lasted_s=until - began,

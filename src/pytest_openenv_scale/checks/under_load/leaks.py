@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from pytest_openenv_scale.checks.background import quick
-from pytest_openenv_scale.checks.capacity_probe import FREE_S, crowd_in, fill, free_s, seats
+from pytest_openenv_scale.checks.background import quick_action
+from pytest_openenv_scale.checks.capacity_probe import FREE_S, fill_empty_server, find_slots, open_each, slot_return_s
 from pytest_openenv_scale.checks.resources import Usage, come_back, settled
 from pytest_openenv_scale.checks.session import RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .full_server import GIVE_BACK, none_free
+from .full_server import GIVE_BACK, no_slot_free
 
 RESOURCES = ("memory", "threads", "descriptors")
 
@@ -40,7 +40,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class ServerBefore:
     """A server before a check: how many sessions fit, what it used with none, a lone session's step (seconds)."""
 
     room: int
@@ -60,38 +60,40 @@ class Findings:
     transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
 
-async def before(subject: Subject) -> Before | CheckResult:
+async def before(subject: Subject) -> ServerBefore | CheckResult:
     """Play a few sessions, look at the server, and count how many sessions fit; or the result where none does."""
-    found = await subject.learn(seats)
-    most = found.held if found.known else min(found.held, _MOST)
+    found = await subject.learn(find_slots)
+    most = found.open if found.known else min(found.open, _MOST)
     played, until = 0, time.perf_counter() + _WARM_S
     async with subject.client() as client:
-        held, _ = await crowd_in(client, subject, most)
+        held, _ = await fill_empty_server(client, subject, most)
         if not held:
-            return none_free(found)
+            return no_slot_free(found)
         room = len(held)
         while held:
             await _step_and_leave(subject, held)
             played += len(held)
             if played >= _WARM or time.perf_counter() > until:
                 break
-            held = await fill(client, subject, [subject.reset_data(subject.seed)] * room, within_s=free_s(subject))
+            held = await open_each(
+                client, subject, [subject.reset_data(subject.seed)] * room, within_s=slot_return_s(subject)
+            )
     lone_s = await lone_step_s(subject)
-    return Before(room, await settled(subject.endpoint), lone_s)
+    return ServerBefore(room, await settled(subject.endpoint), lone_s)
 
 
 async def _step_and_leave(subject: Subject, sessions: list[RawSession]) -> None:
     """Take a step in all sessions at once, so that pools of threads are as large as they get, and close them."""
     patience_s = subject.patience_among(len(sessions))
     await asyncio.gather(
-        *(session.step(quick(subject, session.number, 0), patience_s=patience_s) for session in sessions)
+        *(session.step(quick_action(subject, session.number, 0), patience_s=patience_s) for session in sessions)
     )
     await close_all(sessions)
 
 
 async def judge(
     subject: Subject,
-    start: Before,
+    start: ServerBefore,
     usage: Usage,
     sessions: int,
     did: str,
@@ -120,12 +122,12 @@ async def judge(
     )
 
 
-async def _slots(subject: Subject, start: Before, found: Findings, within_s: float, waited: bool) -> str:
+async def _slots(subject: Subject, start: ServerBefore, found: Findings, within_s: float, waited: bool) -> str:
     """Fill the server as far as it could be filled before."""
     began = time.perf_counter()
     async with subject.client() as client:
         resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed)] * start.room
-        held = await fill(client, subject, resets, within_s=0.0 if waited else within_s)
+        held = await open_each(client, subject, resets, within_s=0.0 if waited else within_s)
         took_s = time.perf_counter() - began
         refused = None if len(held) == start.room else await client.start(subject.reset_data(subject.seed))
         if refused is not None:
@@ -134,14 +136,14 @@ async def _slots(subject: Subject, start: Before, found: Findings, within_s: flo
         await close_all(held)
     found.figures |= {"slots_before": start.room, "slots_after": len(held), "slots_back_s": took_s}
     if len(held) < start.room:
-        lost = f"{start.room - len(held):,} of {text_of.count_of(start.room, 'slot')}"
+        lost = f"{start.room - len(held):,} of {formatting.count_of(start.room, 'slot')}"
         found.problems.append(
             (f"{lost} not given back within {round(within_s, 1 if within_s < 10 else None):g} s", GIVE_BACK)
         )
-    return f"{len(held):,} of {text_of.count_of(start.room, 'slot')} free"
+    return f"{len(held):,} of {formatting.count_of(start.room, 'slot')} free"
 
 
-async def _resources(subject: Subject, start: Before, usage: Usage, sessions: int, found: Findings) -> list[str]:
+async def _resources(subject: Subject, start: ServerBefore, usage: Usage, sessions: int, found: Findings) -> list[str]:
     after = await come_back(subject.endpoint, start.sample, sessions, FREE_S)
     words: list[str] = []
     for name in RESOURCES:
@@ -159,7 +161,7 @@ async def _resources(subject: Subject, start: Before, usage: Usage, sessions: in
         if name == "memory" and usage.too_few(name):
             found.details.append("too few sessions to tell whether memory grows")
         if kept.leaked:
-            each = f"{text_of.size(round(kept.per_session or 0))} of memory" if name == "memory" else name
+            each = f"{formatting.size(round(kept.per_session or 0))} of memory" if name == "memory" else name
             if name == "memory":
                 said = f"each session leaves {each}"
             else:
@@ -168,7 +170,7 @@ async def _resources(subject: Subject, start: Before, usage: Usage, sessions: in
     return words
 
 
-async def _lone(subject: Subject, start: Before, found: Findings) -> list[str]:
+async def _lone(subject: Subject, start: ServerBefore, found: Findings) -> list[str]:
     """Compare the step of a session on its own with what it was; what is noise is gone the next time."""
     lone_s = None
     if found.figures["slots_after"]:
@@ -182,7 +184,7 @@ async def _lone(subject: Subject, start: Before, found: Findings) -> list[str]:
         found.problems.append(("a session on its own gets no step done any more", "look into the server's log"))
     if lone_s is None or start.lone_s is None:
         return []
-    pair = f"{text_of.seconds(start.lone_s)} → {text_of.seconds(lone_s)}"
+    pair = f"{formatting.seconds(start.lone_s)} → {formatting.seconds(lone_s)}"
     if _slow(start.lone_s, lone_s):
         remedy = "look for what grows with every session and is walked through in each step"
         found.problems.append((f"a lone session's step is slower: {pair}", remedy))
@@ -200,11 +202,11 @@ async def lone_step_s(subject: Subject) -> float | None:
     for number in range(_LONE):
         async with subject.client() as client:
             reset = subject.reset_data(subject.seed + number)
-            opened = await fill(client, subject, [reset], within_s=free_s(subject))
+            opened = await open_each(client, subject, [reset], within_s=slot_return_s(subject))
             if not opened:
                 break
             for session in opened:
-                answers = [await session.step(quick(subject, number, step)) for step in range(_LONE_STEPS)]
+                answers = [await session.step(quick_action(subject, number, step)) for step in range(_LONE_STEPS)]
                 latencies += [answer.latency_s for answer in answers if answer.good and answer.latency_s is not None]
                 if answers[-1].good:
                     await session.close(patience_s=subject.patience_s)

@@ -8,16 +8,26 @@ import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-from pytest_openenv_scale.checks.background import Pace, lone, pace
-from pytest_openenv_scale.checks.capacity_probe import FREE_S, Seats, seats
+from pytest_openenv_scale.checks.background import BackgroundLoad, single_session, step_in_background
+from pytest_openenv_scale.checks.capacity_probe import FREE_S, Slots, find_slots
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .full_server import MID_STEP_S, ONE, Way, arithmetic, closing, dropping, free_and_take, in_full_house, limit_advice
+from .full_server import (
+    MID_STEP_S,
+    ONE,
+    SessionEnd,
+    clean_close,
+    dropped_connections,
+    limit_advice,
+    slot_arithmetic,
+    time_slot_return,
+    with_full_server,
+)
 
-_KNOCKS = 8
+_ATTEMPTS = 8
 """Sessions too many whose refusal is looked at."""
 
 _PROMPT_S, _PROMPT_FACTOR = 2.0, 5.0
@@ -37,14 +47,14 @@ _REFUSE = "before anything else of a session, send {'type': 'error', 'data': {'c
 
 async def refusal(subject: Subject) -> CheckResult:
     """Ask for one session too many, and again: each must hear at once, and clearly, that the server is full."""
-    return await in_full_house(subject, _refusal)
+    return await with_full_server(subject, _refusal)
 
 
 async def _refusal(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    found = await subject.learn(seats)
-    knocks: list[_Knock] = []
-    while len(knocks) < _KNOCKS and len(held) <= subject.most:
-        knock = await _knock(client, subject)
+    found = await subject.learn(find_slots)
+    knocks: list[_OpenAttempt] = []
+    while len(knocks) < _ATTEMPTS and len(held) <= subject.most:
+        knock = await _attempt_open(client, subject)
         if knock.answer.kind == "observation":
             # Another worker had room, or a slot came back late.
             held.append(knock.session)
@@ -56,14 +66,14 @@ async def _refusal(client: RawClient, subject: Subject, held: list[RawSession]) 
     if not knocks:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
-            f"the server let {text_of.count_of(len(held), 'session')} in where it had refused at {found.held:,}",
+            f"the server let {formatting.count_of(len(held), 'session')} in where it had refused at {found.open:,}",
         )
-    reset_s = (await subject.learn(lone)).reset.latency_s or 0.0
+    reset_s = (await subject.learn(single_session)).reset.latency_s or 0.0
     return _judge_refusal(subject, found, len(held), knocks, reset_s)
 
 
 @dataclass(frozen=True, slots=True)
-class _Knock:
+class _OpenAttempt:
     """One session too many: what it was told, and how long after it began to connect, in seconds."""
 
     session: RawSession
@@ -71,16 +81,18 @@ class _Knock:
     took_s: float
 
 
-async def _knock(client: RawClient, subject: Subject) -> _Knock:
+async def _attempt_open(client: RawClient, subject: Subject) -> _OpenAttempt:
     began = time.perf_counter()
     session = await client.start(subject.reset_data(subject.seed))
     took_s = time.perf_counter() - began
     if session.first.kind != "observation":
         session.drop()
-    return _Knock(session, session.first, took_s)
+    return _OpenAttempt(session, session.first, took_s)
 
 
-def _judge_refusal(subject: Subject, found: Seats, held: int, knocks: list[_Knock], reset_s: float) -> CheckResult:
+def _judge_refusal(
+    subject: Subject, found: Slots, held: int, knocks: list[_OpenAttempt], reset_s: float
+) -> CheckResult:
     first = f"the {_ordinal(held + 1)} session"
     took_s = median([knock.took_s for knock in knocks])
     unclear = [knock for knock in knocks if not _clear(knock.answer)]
@@ -88,7 +100,7 @@ def _judge_refusal(subject: Subject, found: Seats, held: int, knocks: list[_Knoc
     base = CheckResult(
         CheckOutcome.MISSED,
         "",
-        details=tuple(filter(None, (arithmetic(subject, found), *_said(knocks)))),
+        details=tuple(filter(None, (slot_arithmetic(subject, found), *_said(knocks)))),
         figures={
             "sessions": held,
             "limit_told": found.limit,
@@ -108,15 +120,15 @@ def _judge_refusal(subject: Subject, found: Seats, held: int, knocks: list[_Knoc
         said = f"{first} was not told that the server is full; what its client sees is: {worst.answer}"
         return replace(base, headline=said, remedy=_REFUSE)
     if took_s > max(_PROMPT_S, _PROMPT_FACTOR * reset_s):
-        said = f"{first} was refused only after {text_of.seconds(took_s)} ({worst.answer})"
+        said = f"{first} was refused only after {formatting.seconds(took_s)} ({worst.answer})"
         return replace(
             base, headline=said, remedy="look for a free slot before the environment is made, and refuse then"
         )
     told = next(knock.answer for knock in knocks if _clear(knock.answer))
-    said = f"{first} was refused in {text_of.seconds(took_s)}: {told.code or told}"
+    said = f"{first} was refused in {formatting.seconds(took_s)}: {told.code or told}"
     if held == 1:
-        said = f"{ONE}; the next one was refused in {text_of.seconds(took_s)}: {told.code or told}"
-    elif (sum_ := arithmetic(subject, found)) is not None:
+        said = f"{ONE}; the next one was refused in {formatting.seconds(took_s)}: {told.code or told}"
+    elif (sum_ := slot_arithmetic(subject, found)) is not None:
         said += f" ({sum_})"
     return replace(base, outcome=CheckOutcome.MET, headline=said, remedy=limit_advice(subject, found), transcripts=())
 
@@ -132,7 +144,7 @@ def _clear(answer: Answer) -> bool:
     return answer.kind == "lost" and answer.code == "403"
 
 
-def _said(knocks: list[_Knock]) -> list[str]:
+def _said(knocks: list[_OpenAttempt]) -> list[str]:
     """Say what refusals other than OpenEnv's were, and how many."""
     texts = [str(knock.answer) for knock in knocks if not (knock.answer.put_off or knock.answer.kind == "silence")]
     found = [f"{texts.count(text)} of {len(knocks)} were answered: {text}" for text in dict.fromkeys(texts)]
@@ -149,27 +161,27 @@ def _ordinal(number: int) -> str:
 
 async def others_go_on(subject: Subject) -> CheckResult:
     """Let the sessions that are in step before, while and after others knock in vain."""
-    return await in_full_house(subject, _others_go_on)
+    return await with_full_server(subject, _others_go_on)
 
 
 async def _others_go_on(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    before = await pace(subject, held, _BEFORE_S)
+    before = await step_in_background(subject, held, _BEFORE_S)
     if before.stopped:
         await close_all(held)
         said = f"a session among {len(held):,} did not step before anybody knocked: {before.stopped[0][0]}"
         return CheckResult(CheckOutcome.INCONCLUSIVE, said, transcripts=(before.stopped[0][1],))
-    knockers = _Knockers(client, subject)
-    knocking = [asyncio.create_task(knockers.knock()) for _ in range(_KNOCKERS)]
-    during = await pace(subject, held, _DURING_S)
+    knockers = _OpenAttempts(client, subject)
+    knocking = [asyncio.create_task(knockers.attempt()) for _ in range(_KNOCKERS)]
+    during = await step_in_background(subject, held, _DURING_S)
     for task in knocking:
         task.cancel()
     await asyncio.gather(*knocking, return_exceptions=True)
-    after = await pace(subject, during.going, _AFTER_S)
+    after = await step_in_background(subject, during.going, _AFTER_S)
     await close_all(list(after.going))
     return _judge_others(len(held), before, during, after, knockers)
 
 
-class _Knockers:
+class _OpenAttempts:
     """Clients that ask for a session again and again; one that gets in after all leaves at once."""
 
     def __init__(self, client: RawClient, subject: Subject) -> None:
@@ -177,7 +189,7 @@ class _Knockers:
         self.knocks = 0
         self.last: RawSession | None = None
 
-    async def knock(self) -> None:
+    async def attempt(self) -> None:
         """Knock until cancelled."""
         while True:
             session = self.last = await self._client.connect()
@@ -193,8 +205,10 @@ class _Knockers:
             await asyncio.sleep(_KNOCK_PAUSE_S)
 
 
-def _judge_others(held: int, before: Pace, during: Pace, after: Pace, knockers: _Knockers) -> CheckResult:
-    inside = text_of.count_of(held, "session")
+def _judge_others(
+    held: int, before: BackgroundLoad, during: BackgroundLoad, after: BackgroundLoad, knockers: _OpenAttempts
+) -> CheckResult:
+    inside = formatting.count_of(held, "session")
     result = CheckResult(
         CheckOutcome.MISSED,
         "",
@@ -215,38 +229,38 @@ def _judge_others(held: int, before: Pace, during: Pace, after: Pace, knockers: 
             said = f"{len(found.stopped):,} of {inside} got no step done {when} in vain: {answer}"
             shown = (knockers.last.transcript("one that knocked"),) if knockers.last is not None else ()
             return replace(result, headline=said, transcripts=(transcript, *shown))
-    pair = f"{text_of.seconds(before.step_s)} before and"
+    pair = f"{formatting.seconds(before.step_s)} before and"
     for when, found in (("while others knocked", during), ("after others had knocked", after)):
         if found.much_slower_than(before):
-            said = f"a step took {pair} {text_of.seconds(found.step_s)} {when} in vain ({inside} inside)"
+            said = f"a step took {pair} {formatting.seconds(found.step_s)} {when} in vain ({inside} inside)"
             return replace(result, headline=said)
     went_on = f"{inside} went on" if held > 1 else "the session inside went on"
     said = f"{went_on} while others knocked {knockers.knocks:,} times in vain: "
-    said += f"a step took {pair} {text_of.seconds(during.step_s)} meanwhile"
+    said += f"a step took {pair} {formatting.seconds(during.step_s)} meanwhile"
     return replace(result, outcome=CheckOutcome.MET, headline=said, remedy=None)
 
 
 async def freed_slot(subject: Subject) -> CheckResult:
     """Free a slot of a full server in each way a session can end, and take it again."""
-    return await in_full_house(subject, _freed_slot)
+    return await with_full_server(subject, _freed_slot)
 
 
 async def _freed_slot(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    total, ways = len(held), [closing(), *dropping(MID_STEP_S)]
+    total, ways = len(held), [clean_close(), *dropped_connections(MID_STEP_S)]
     for way in ways:
         within_s = _SHORT_FREE_S if any(other.kept for other in ways) else FREE_S
         # The slot of a client that drops in mid-step is held until the step returns, as documented; any slot until
         # the environment's close() does.
-        within_s += MID_STEP_S + subject.slowest_lone_s
+        within_s += MID_STEP_S + subject.slowest_single_s
         for _ in range(_TIMES):
             if held and way.kept is None:
-                await free_and_take(client, subject, held, way, within_s)
+                await time_slot_return(client, subject, held, way, within_s)
     await close_all(held)
     return _judge_freed(total, ways)
 
 
-def _judge_freed(total: int, ways: list[Way]) -> CheckResult:
-    texts = {way.name: text_of.seconds(median(way.took_s)) if way.took_s else text_of.MISSING for way in ways}
+def _judge_freed(total: int, ways: list[SessionEnd]) -> CheckResult:
+    texts = {way.name: formatting.seconds(median(way.took_s)) if way.took_s else formatting.MISSING for way in ways}
     tried = [way for way in ways if way.took_s or way.kept]
     result = CheckResult(
         CheckOutcome.MET,

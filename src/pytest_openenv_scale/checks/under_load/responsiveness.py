@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException
 from statistics import median
 
-from pytest_openenv_scale.checks.background import waiting
-from pytest_openenv_scale.checks.capacity_probe import fill, one_session, together
+from pytest_openenv_scale.checks.background import waiting_action
+from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.client.http import http_answer
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
@@ -31,8 +31,9 @@ async def health(subject: Subject) -> CheckResult:
     last, figures = found.last, found.figures()
     slowest = max(last.alone_http_s or 0.0, last.together_http_s or 0.0)
     measured = (
-        f"/health took {text_of.seconds(slowest)} at most while {text_of.count_of(found.sessions, 'session')} stepped"
-        f" ({text_of.seconds(found.idle_s)} before), one step takes {text_of.seconds(last.alone_s)}"
+        f"/health took {formatting.seconds(slowest)} at most"
+        f" while {formatting.count_of(found.sessions, 'session')} stepped"
+        f" ({formatting.seconds(found.idle_s)} before), one step takes {formatting.seconds(last.alone_s)}"
     )
     if found.short:
         return CheckResult(CheckOutcome.MET, _too_short(found), details=(measured,), figures=figures)
@@ -43,7 +44,7 @@ async def health(subject: Subject) -> CheckResult:
         f"steps block the event loop: {measured}",
         remedy=_FREE_THE_LOOP,
         details=(
-            f"beside one session's steps /health took {text_of.seconds(last.alone_http_s)}{_beside_several(found)}",
+            f"beside one session's steps /health took {formatting.seconds(last.alone_http_s)}{_beside_several(found)}",
             *_consequence(found),
             f"so it was in each of {len(found.rounds)} rounds",
         ),
@@ -53,7 +54,7 @@ async def health(subject: Subject) -> CheckResult:
 
 async def parallel(subject: Subject) -> CheckResult:
     """Steps of several sessions run side by side."""
-    if skipped := await one_session(subject):
+    if skipped := await skip_single_slot(subject):
         return skipped
     found = await subject.learn(stepping)
     if failed := _failed(found):
@@ -62,9 +63,8 @@ async def parallel(subject: Subject) -> CheckResult:
         said = "a second session could not be opened: there is nothing to run side by side"
         return CheckResult(CheckOutcome.INCONCLUSIVE, said)
     last, figures = found.last, found.figures()
-    measured = (
-        f"{found.sessions} steps at once took {text_of.seconds(last.wall_s)}, one alone {text_of.seconds(last.alone_s)}"
-    )
+    together, alone = formatting.seconds(last.wall_s), formatting.seconds(last.alone_s)
+    measured = f"{found.sessions} steps at once took {together}, one alone {alone}"
     if found.short:
         return CheckResult(CheckOutcome.MET, _too_short(found), details=(measured,), figures=figures)
     if not last.serial:
@@ -75,9 +75,8 @@ async def parallel(subject: Subject) -> CheckResult:
         more = "more workers on more cores make them faster (uvicorn --workers N)"
         return CheckResult(CheckOutcome.MET, said, details=(more,), figures=figures)
     if blocked:
-        said = (
-            f"{measured}: steps block the event loop (/health took {text_of.seconds(last.together_http_s)} meanwhile)"
-        )
+        health_s = formatting.seconds(last.together_http_s)
+        said = f"{measured}: steps block the event loop (/health took {health_s} meanwhile)"
     else:
         said = f"{measured}: they run one after another"
     return CheckResult(
@@ -85,7 +84,8 @@ async def parallel(subject: Subject) -> CheckResult:
         said,
         remedy=_FREE_THE_LOOP if blocked or found.idle_s is None else _FREE_THE_LOCK,
         details=(
-            "latencies of the steps at once: " + ", ".join(text_of.seconds(step) for step in sorted(last.together_s)),
+            "latencies of the steps at once: "
+            + ", ".join(formatting.seconds(step) for step in sorted(last.together_s)),
             f"so it was in each of {len(found.rounds)} rounds",
         ),
         figures=figures,
@@ -102,19 +102,19 @@ _FREE_THE_LOCK = (
 
 
 def _too_short(found: Stepping) -> str:
-    return f"a step takes {text_of.seconds(found.alone_s)}: too short to hold others up noticeably"
+    return f"a step takes {formatting.seconds(found.alone_s)}: too short to hold others up noticeably"
 
 
 def _beside_several(found: Stepping) -> str:
     if found.sessions < 2 or found.last.together_http_s is None:
         return ""
-    return f", beside {found.sessions} at once {text_of.seconds(found.last.together_http_s)}"
+    return f", beside {found.sessions} at once {formatting.seconds(found.last.together_http_s)}"
 
 
 def _consequence(found: Stepping) -> tuple[str, ...]:
     if found.sessions < 2:
         return ()
-    wall, alone = text_of.seconds(found.last.wall_s), text_of.seconds(found.last.alone_s)
+    wall, alone = formatting.seconds(found.last.wall_s), formatting.seconds(found.last.alone_s)
     return (f"{found.sessions} steps at once took {wall}, one alone {alone}",)
 
 
@@ -201,7 +201,7 @@ _IDLE_ASKED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class StepRound:
     """One session's steps, then a step of every session at once; all figures in seconds.
 
     `alone_http_s` and `together_http_s` are the longest that `GET /health` took meanwhile, None where it is not asked.
@@ -239,7 +239,7 @@ class Stepping:
     `waited` tells that steps wait for the time they are asked to, and take no core meanwhile.
     """
 
-    rounds: tuple[Round, ...]
+    rounds: tuple[StepRound, ...]
     sessions: int
     waited: bool
     idle_s: float | None
@@ -255,7 +255,7 @@ class Stepping:
         """Whether steps are too short to hold anybody up."""
         return self.alone_s < SHORT_S
 
-    def blocked(self, found: Round) -> bool:
+    def blocked(self, found: StepRound) -> bool:
         """Whether HTTP waited for steps in this round."""
         if self.idle_s is None or found.alone_http_s is None or found.together_http_s is None:
             return False
@@ -267,7 +267,7 @@ class Stepping:
         return waited_s >= BLOCKED * (found.alone_s if self.waited else found.wall_s) and (self.waited or found.stairs)
 
     @property
-    def last(self) -> Round:
+    def last(self) -> StepRound:
         """The round that counts: a good one, or the last of all that were not."""
         return self.rounds[-1]
 
@@ -289,9 +289,11 @@ async def stepping(subject: Subject) -> Stepping:
     """Measure steps alone and at once, and `/health` beside them; ask with `subject.learn(stepping)`."""
     idle = await _idle(subject)
     workers = str(subject.endpoint.limits.get("workers", ""))
-    wanted = await together(subject, max(SESSIONS, PER_WORKER * int(workers) if workers.isdecimal() else 0))
+    wanted = await sessions_at_once(subject, max(SESSIONS, PER_WORKER * int(workers) if workers.isdecimal() else 0))
     async with subject.client() as client:
-        sessions = await fill(client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)])
+        sessions = await open_each(
+            client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)]
+        )
         found = Stepping((), len(sessions), False, idle, None if sessions else "no session could be opened")
         while found.failed is None and len(found.rounds) < ROUNDS:
             played = await _round(subject, sessions, http=idle is not None)
@@ -317,13 +319,13 @@ async def _idle(subject: Subject) -> float | None:
     return longest
 
 
-async def _round(subject: Subject, sessions: Sequence[RawSession], *, http: bool) -> Round | Answer:
+async def _round(subject: Subject, sessions: Sequence[RawSession], *, http: bool) -> StepRound | Answer:
     alone: list[Answer] = []
     # One step after another in a server that takes them so: the last has waited for all the others.
-    patience = subject.patience_s + len(sessions) * max(subject.slowest_lone_s, WAIT_S)
+    patience = subject.patience_s + len(sessions) * max(subject.slowest_single_s, WAIT_S)
 
     async def step(session: RawSession) -> Answer:
-        return await session.step(waiting(subject, session.number, 0, WAIT_S), patience_s=patience)
+        return await session.step(waiting_action(subject, session.number, 0, WAIT_S), patience_s=patience)
 
     async with AsyncExitStack() as stack:
         beside_one = await stack.enter_async_context(asking(subject.endpoint, patience)) if http else None
@@ -339,7 +341,7 @@ async def _round(subject: Subject, sessions: Sequence[RawSession], *, http: bool
     if bad := next((answer for answer in at_once if not answer.good), None):
         return bad
     await _start_again(sessions, at_once)
-    return Round(median(_latencies(alone)), tuple(_latencies(at_once)), _longest(beside_one), _longest(beside_all))
+    return StepRound(median(_latencies(alone)), tuple(_latencies(at_once)), _longest(beside_one), _longest(beside_all))
 
 
 async def _start_again(sessions: Sequence[RawSession], answers: Sequence[Answer]) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import psutil
 
-from pytest_openenv_scale.checks.background import lone
-from pytest_openenv_scale.checks.capacity_probe import fill, together
+from pytest_openenv_scale.checks.background import single_session
+from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.load.client_resources import starved_s
+from pytest_openenv_scale.load.client_resources import runnable_wait_s
 from pytest_openenv_scale.results.outcome import Transcript
 
 LONGEST_WAIT_S = 0.02
@@ -88,10 +88,10 @@ class Soak:
 
 async def soak(subject: Subject) -> Soak:
     """Let half of the sessions that fit play for `subject.soak_s`; `sessions` is 0 where none could be opened."""
-    wanted = max(1, await together(subject, subject.most) // 2)
+    wanted = max(1, await sessions_at_once(subject, subject.most) // 2)
     async with subject.client(subject.patience_among(wanted)) as client:
         resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed + number) for number in range(wanted)]
-        held = await fill(client, subject, resets)
+        held = await open_each(client, subject, resets)
         found = Soak(len(held), subject.soak_s)
         if held:
             await _Player(subject, found, held).run(await _windows(subject))
@@ -102,7 +102,7 @@ async def soak(subject: Subject) -> Soak:
 async def _windows(subject: Subject) -> int:
     """Return how many windows the soak has: enough for a slope, each with steps in it."""
     length = subject.soak_s
-    alone = (await subject.learn(lone)).step_s
+    alone = (await subject.learn(single_session)).step_s
     if subject.wait_s is not None:
         alone = max(0.0, alone - subject.wait_s) + min(subject.wait_s, LONGEST_WAIT_S)
     usual = min(_MOST, max(_FEWEST, int(length / _WINDOW_S)))
@@ -206,4 +206,4 @@ class _Usage:
         times = psutil.cpu_times()
         machine = sum(float(getattr(times, kind, 0.0)) for kind in _AT_WORK)
         server = sample.cpu_seconds if sample is not None and sample.cpu_seconds is not None else 0.0
-        return time.perf_counter(), time.process_time(), starved_s(), machine, server
+        return time.perf_counter(), time.process_time(), runnable_wait_s(), machine, server

@@ -6,10 +6,18 @@ from math import ceil
 
 from pytest_openenv_scale.analysis.changes import figure_value, percent_change
 from pytest_openenv_scale.analysis.compare import effect_size
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
-from pytest_openenv_scale.results.comparison import Change, Comparison, CurveComparison, Figure, Judgement, Side, Status
+from pytest_openenv_scale.results.comparison import (
+    Change,
+    ComparedFigure,
+    Comparison,
+    CurveComparison,
+    Judgement,
+    Side,
+    Status,
+)
 
 MARKS = {Judgement.REGRESSED: "✗", Judgement.INCONCLUSIVE: "?", Judgement.HELD: "✓", Judgement.SHOWN: "·"}
 STATUS_MARKS = {
@@ -31,18 +39,18 @@ def headline(found: Comparison) -> str:
     """Return the verdict in one line: "regressed: max_batch 128 → 64 (…), and 2 more figures"."""
     if found.outcome is Judgement.REGRESSED:
         worse = [(curve, change) for curve in found.curves for change in curve.of(Status.REGRESSED)]
-        more = f", and {text_of.count_of(len(worse) - 1, 'more figure')}" if len(worse) > 1 else ""
+        more = f", and {formatting.count_of(len(worse) - 1, 'more figure')}" if len(worse) > 1 else ""
         curve, change = worse[0]
         of = f" · {collapse(curve.test)}" if len({each.test for each in found.curves}) > 1 else ""
         return f"regressed: {_sentence(change)} ({curve_place(curve)}{of}){more}"
     if found.outcome is Judgement.INCONCLUSIVE:
         return f"inconclusive: {_why_inconclusive(found)}"
     compared = found.all_of("compared")
-    common = text_of.count_of(len(compared), "curve")
+    common = formatting.count_of(len(compared), "curve")
     if found.outcome is Judgement.HELD:
         return f"no regression: {common} within {', '.join(found.fail_on)}"
     counts = {status: sum(len(curve.of(status)) for curve in compared) for status in (Status.WORSE, Status.IMPROVED)}
-    told = ", ".join(f"{text_of.count_of(count, 'figure')} {status}" for status, count in counts.items() if count)
+    told = ", ".join(f"{formatting.count_of(count, 'figure')} {status}" for status, count in counts.items() if count)
     return f"compared: {common}, {told or 'nothing changed'}; nothing is judged without --fail-on"
 
 
@@ -61,8 +69,8 @@ def _why_inconclusive(found: Comparison) -> str:
     ):
         if curves:
             first = f"{curve_name(curves[0])}{rename_hint(curves[0])}"
-            reasons.append(f"{text_of.count_of(len(curves), 'curve')} {what}: {first}")
-    more = f"; and {text_of.count_of(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
+            reasons.append(f"{formatting.count_of(len(curves), 'curve')} {what}: {first}")
+    more = f"; and {formatting.count_of(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
     return (reasons[0] if reasons else "the runs have no curve in common") + more
 
 
@@ -86,7 +94,7 @@ def curve_place(curve: CurveComparison) -> str:
 
 def at_batch(change: Change) -> str:
     """Return " at batch 16", or nothing for a figure of the whole curve."""
-    return "" if change.batch is None else f" at batch {text_of.count(change.batch)}"
+    return "" if change.batch is None else f" at batch {formatting.count(change.batch)}"
 
 
 def rename_hint(curve: CurveComparison) -> str:
@@ -97,12 +105,12 @@ def rename_hint(curve: CurveComparison) -> str:
     return f" (did you rename it {was} {collapse(curve.renamed)}?)"
 
 
-def _known(metric: str, figure: Figure) -> str:
+def _known(metric: str, figure: ComparedFigure) -> str:
     shown = figure_value(metric, figure.value)
     return shown if figure.known == "exact" or not figure.value else f"≥ {shown}"
 
 
-def figure_range(metric: str, figure: Figure) -> str:
+def figure_range(metric: str, figure: ComparedFigure) -> str:
     """Return a figure and its range: "62 ms (58–70 ms)"."""
     if not figure.spread:
         return _known(metric, figure)
@@ -114,10 +122,10 @@ def figure_range(metric: str, figure: Figure) -> str:
 
 def effect_words(change: Change) -> str:
     """Return how large a change is beside the noise: "4.2 × range, δ +0.91 large"; a dash where nobody knows."""
-    parts = [] if change.spreads is None else [f"{text_of.number(change.spreads)} × range"]
+    parts = [] if change.spreads is None else [f"{formatting.number(change.spreads)} × range"]
     if change.effect is not None:
         parts.append(f"δ {change.effect:+.2f} {effect_size(change.effect)}")
-    return ", ".join(parts) or text_of.MISSING
+    return ", ".join(parts) or formatting.MISSING
 
 
 def change_row(change: Change) -> tuple[str, ...]:
@@ -125,10 +133,10 @@ def change_row(change: Change) -> tuple[str, ...]:
     ratio = change.ratio
     return (
         change.metric,
-        text_of.count(change.batch),
+        formatting.count(change.batch),
         figure_range(change.metric, change.baseline),
         figure_range(change.metric, change.now),
-        text_of.MISSING if ratio is None else "0 %" if ratio == 1 else percent_change(ratio),
+        formatting.MISSING if ratio is None else "0 %" if ratio == 1 else percent_change(ratio),
         effect_words(change),
     )
 

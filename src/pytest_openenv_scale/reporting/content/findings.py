@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.verdict.sweep import known_max_batch
@@ -42,14 +42,14 @@ TOPICS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StudyFinding:
     """One sentence and what it is about: a key of `TOPICS`."""
 
     kind: str
     text: str
 
 
-def findings(study: Study, tables: Sequence[StudyTable]) -> tuple[Finding, ...]:
+def findings(study: Study, tables: Sequence[StudyTable]) -> tuple[StudyFinding, ...]:
     """Return what the tables of a study say in sentences, the widest first; none where there is nothing to compare."""
     facts = Facts(study, tables)
     found = (
@@ -65,8 +65,8 @@ def findings(study: Study, tables: Sequence[StudyTable]) -> tuple[Finding, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _named(kind: str, sentences: Iterator[str]) -> Iterator[Finding]:
-    return (Finding(kind, text) for text in sentences)
+def _named(kind: str, sentences: Iterator[str]) -> Iterator[StudyFinding]:
+    return (StudyFinding(kind, text) for text in sentences)
 
 
 def _best(facts: Facts) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _fastest(facts: Facts) -> Iterator[str]:
         )
 
 
-def _clearly_faster(one: Point, other: Point) -> bool:
+def _clearly_faster(one: BatchPoint, other: BatchPoint) -> bool:
     slowest = max(stats.p99 for summary in one.repetitions if (stats := summary.phase("total")))
     quickest = min(stats.p99 for summary in other.repetitions if (stats := summary.phase("total")))
     return quickest > _CLEAR * slowest
@@ -380,7 +380,7 @@ class Facts:
         ]
         return found[0] if len(found) == 1 else None
 
-    def how_it_fails(self, curve: StudyCurve, point: Point, success: Value) -> str:
+    def how_it_fails(self, curve: StudyCurve, point: BatchPoint, success: Value) -> str:
         """Say what breaks at a failing batch: sessions and how they fail, else the limit."""
         died = any(summary.server_exit for summary in point.repetitions)
         counts: dict[tuple[str | None, str | None, str | None], int] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, Transcript
@@ -27,7 +27,7 @@ def check_tally(checks: Sequence[CheckRecord]) -> str:
     """Return how the checks came out: "12 checks: 10 met, 1 missed, 1 skipped"."""
     outcomes = [check.result.outcome for check in checks]
     counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in CheckOutcome if outcome in outcomes]
-    return f"{text_of.count_of(len(outcomes), 'check')}: {', '.join(counts)}"
+    return f"{formatting.count_of(len(outcomes), 'check')}: {', '.join(counts)}"
 
 
 def check_name(check: CheckRecord) -> str:
@@ -56,14 +56,14 @@ def figure_text(value: float | int | str | bool | None) -> str:
     """Return a figure of a check as tables show it."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return text_of.MISSING if value is None else str(value)
+    return formatting.MISSING if value is None else str(value)
 
 
 TITLES = ("target", "mode", "wait", "max batch", "per core")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CurveEntry:
     """One curve of the table: `cells` follow `TITLES`, `reason` says why the outcome is what it is."""
 
     test: str
@@ -77,30 +77,30 @@ class Entry:
         return f"{wording.MARKS[self.outcome]} {self.outcome}"
 
 
-def entries(sweeps: Iterable[SweepView]) -> list[Entry]:
+def entries(sweeps: Iterable[SweepView]) -> list[CurveEntry]:
     """Return an entry per curve of these sweeps, in the order they were measured."""
     return [_entry(view, curve) for view in sweeps for curve in view.curves]
 
 
-def _entry(view: SweepView, curve: CurveView) -> Entry:
+def _entry(view: SweepView, curve: CurveView) -> CurveEntry:
     verdict = curve.verdict
     wait = curve.curve.wait
     cells = (
         collapse(view.infrastructure),
         curve.curve.mode,
-        text_of.MISSING if wait is None else f"{format_number(wait)} s",
+        formatting.MISSING if wait is None else f"{format_number(wait)} s",
         wording.max_batch(verdict),
-        text_of.number(verdict.max_batch_per_core),
+        formatting.number(verdict.max_batch_per_core),
     )
     reason = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
-    return Entry(collapse(view.test), cells, verdict.outcome, reason)
+    return CurveEntry(collapse(view.test), cells, verdict.outcome, reason)
 
 
 def tally(sweeps: Iterable[SweepView]) -> str:
     """Return how the curves came out: "3 curves: 1 met, 1 missed, 1 inconclusive"."""
     outcomes = [curve.verdict.outcome for view in sweeps for curve in view.curves]
     counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes]
-    return f"{text_of.count_of(len(outcomes), 'curve')}{': ' if counts else ''}{', '.join(counts)}"
+    return f"{formatting.count_of(len(outcomes), 'curve')}{': ' if counts else ''}{', '.join(counts)}"
 
 
 def run_tally(run: Run) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_openenv_scale.analysis.protocols import FIGURES, Comparison, ModeResult, compare_modes
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.protocols import FIGURES, ModeResult, ProtocolComparison, compare_modes
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import Jsonable, encode
@@ -178,12 +178,12 @@ def heading(table: ScalingTable) -> str:
 def cells(row: ScalingRow) -> list[str]:
     """Return a row as text, in the order of a table's titles."""
     return [
-        text_of.count(row.count),
-        text_of.number(row.sessions_each),
+        formatting.count(row.count),
+        formatting.number(row.sessions_each),
         row.max_batch_text,
-        text_of.rate(row.requests_per_second),
-        text_of.MISSING if row.scaling_factor is None else f"{row.scaling_factor:.2f} ×",
-        text_of.percent(row.efficiency),
+        formatting.rate(row.requests_per_second),
+        formatting.MISSING if row.scaling_factor is None else f"{row.scaling_factor:.2f} ×",
+        formatting.percent(row.efficiency),
     ]
 
 
@@ -193,7 +193,7 @@ def remarks(table: ScalingTable) -> list[str]:
     unit = f"1 {table.one}" if fewest == 1 else f"{fewest} {table.axis}"
     said = [f"scaling factor is throughput relative to {unit}, efficiency the same per {table.one}"]
     if table.axis == "replicas" and table.cores is not None:
-        said.append(f"all share the same {text_of.count_of(table.cores, 'core')}")
+        said.append(f"all share the same {formatting.count_of(table.cores, 'core')}")
     if any(row.is_open for row in table.rows):
         said.append("≥: every batch asked for passes there, so that larger ones would tell more")
     return said
@@ -222,11 +222,11 @@ def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
     return [_protocol_entry(view, found) for view in sweeps for found in compare_modes(view)]
 
 
-def _protocol_entry(view: SweepView, found: Comparison) -> ProtocolEntry:
-    wait = text_of.MISSING if found.wait is None else f"{format_number(found.wait)} s"
+def _protocol_entry(view: SweepView, found: ProtocolComparison) -> ProtocolEntry:
+    wait = formatting.MISSING if found.wait is None else f"{format_number(found.wait)} s"
     maxima = (max_batch(found.ws), max_batch(found.http))
     cells = (collapse(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
-    batch = None if found.batch is None else text_of.count(found.batch)
+    batch = None if found.batch is None else formatting.count(found.batch)
     return ProtocolEntry(collapse(view.test), cells, batch, figures(found), tuple(map(collapse, found.notes)))
 
 
@@ -234,22 +234,22 @@ def max_batch(result: ModeResult) -> str:
     """Return the max batch of a mode with the sign of what is certain about it: "128", "≥ 128", "none", "unknown"."""
     if result.max_batch is None:
         return "unknown" if result.known == "inconclusive" else "none"
-    return f"{'' if result.known == 'exact' else '≥ '}{text_of.count(result.max_batch)}"
+    return f"{'' if result.known == 'exact' else '≥ '}{formatting.count(result.max_batch)}"
 
 
-def ratio(found: Comparison) -> str:
+def ratio(found: ProtocolComparison) -> str:
     """Return ws max ÷ http max, with the sign of what is certain about it; "–" where nothing is."""
     sign = {("exact", "exact"): "", ("open", "exact"): "≥ ", ("inconclusive", "exact"): "≥ "}
     sign |= {("exact", "open"): "≤ ", ("exact", "inconclusive"): "≤ "}
     known = sign.get((found.ws.known, found.http.known))
-    return text_of.MISSING if found.ratio is None or known is None else f"{known}{found.ratio:.3g}"
+    return formatting.MISSING if found.ratio is None or known is None else f"{known}{found.ratio:.3g}"
 
 
-def figures(found: Comparison) -> tuple[str, ...]:
+def figures(found: ProtocolComparison) -> tuple[str, ...]:
     """Return what is compared at the largest common batch, "ws / http" each, in the order of `AT`."""
     shown: list[str] = []
     for _, field in AT:
         values = [getattr(result, field) for result in found.modes]
-        of_success = f"{' / '.join(map(text_of.percent_number, values))} %"
+        of_success = f"{' / '.join(map(formatting.percent_number, values))} %"
         shown.append(of_success if field == "success" else seconds([values])[0])
     return tuple(shown)

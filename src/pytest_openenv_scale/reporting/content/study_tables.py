@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_openenv_scale.analysis.protocols import FOOTNOTE
-from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
@@ -61,9 +61,9 @@ def runs(study: Study) -> StudyTable:
             Value(f"{run.record.started_at:%Y-%m-%d %H:%M} UTC"),
             Value(run.status),
             Value(tally(run.sweeps)),
-            Value(collapse(f"{run.record.fingerprint.get('hostname') or text_of.MISSING}")),
+            Value(collapse(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
             Value(_commit(run.record.fingerprint.get("git"))),
-            Value(collapse(run.record.note or text_of.MISSING)),
+            Value(collapse(run.record.note or formatting.MISSING)),
         )
         for run in (study.runs if len(study.runs) > 1 else ())
     ]
@@ -73,7 +73,7 @@ def runs(study: Study) -> StudyTable:
 
 def _commit(git: object) -> str:
     commit = git.get("commit") if isinstance(git, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return f"{commit}"[:12] if commit else text_of.MISSING
+    return f"{commit}"[:12] if commit else formatting.MISSING
 
 
 def max_batch(study: Study) -> StudyTable:
@@ -86,7 +86,7 @@ def max_batch(study: Study) -> StudyTable:
     waits = tuple("no wait" if wait is None else f"wait {format_number(wait)} s" for wait in study.waits)
     shown = [cell.text for row in rows for cell in row[2:]]
     notes = [_OPEN] if any(text.startswith("≥") for text in shown) else []
-    notes += [f"{text_of.MISSING}: not measured"] if text_of.MISSING in shown else []
+    notes += [f"{formatting.MISSING}: not measured"] if formatting.MISSING in shown else []
     return StudyTable(
         "max-batch",
         "Max batch by infrastructure, mode and wait",
@@ -229,7 +229,7 @@ _MESSAGE = 120
 
 
 @dataclass
-class _Way:
+class _FailureGroup:
     """One way of failing: how many sessions, at which batches, and the first message."""
 
     sessions: int
@@ -252,18 +252,18 @@ def errors(study: Study) -> StudyTable:
                 (
                     Value(name),
                     Value(mode),
-                    *(Value(collapse(part or text_of.MISSING)) for part in kind),
+                    *(Value(collapse(part or formatting.MISSING)) for part in kind),
                     count(way.sessions),
                     percent(way.sessions / failed),
                     Value(_batches(way), way.smallest),
-                    Value(collapse(way.message)[:_MESSAGE] or text_of.MISSING),
+                    Value(collapse(way.message)[:_MESSAGE] or formatting.MISSING),
                 )
                 for kind, way in listed[:_MOST]
             ]
             if left := listed[_MOST:]:
                 others = sum(way.sessions for _, way in left)
-                ways_left = text_of.count_of(len(left), "more way")
-                notes.append(f"{name}, {mode}: {text_of.count_of(others, 'session')} failed in {ways_left}")
+                ways_left = formatting.count_of(len(left), "more way")
+                notes.append(f"{name}, {mode}: {formatting.count_of(others, 'session')} failed in {ways_left}")
     heads = ("infrastructure", "mode", "phase", "kind", "code", "sessions", "share", "batches", "first message")
     right = frozenset({"sessions", "share", "batches"})
     if rows:
@@ -271,20 +271,20 @@ def errors(study: Study) -> StudyTable:
     return StudyTable("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes))
 
 
-def _ways(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _Way]:
-    found: dict[tuple[str | None, str | None, str | None], _Way] = {}
+def _ways(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _FailureGroup]:
+    found: dict[tuple[str | None, str | None, str | None], _FailureGroup] = {}
     for summary in summaries:
         for error in summary.errors:
             kind = (error.phase, error.type, error.code)
-            way = found.setdefault(kind, _Way(0, summary.batch, summary.batch, error.message or ""))
+            way = found.setdefault(kind, _FailureGroup(0, summary.batch, summary.batch, error.message or ""))
             way.sessions += error.count
             way.smallest = min(way.smallest, summary.batch)
             way.largest = max(way.largest, summary.batch)
     return found
 
 
-def _batches(way: _Way) -> str:
-    smallest, largest = text_of.count(way.smallest), text_of.count(way.largest)
+def _batches(way: _FailureGroup) -> str:
+    smallest, largest = formatting.count(way.smallest), formatting.count(way.largest)
     return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
@@ -298,7 +298,7 @@ def hosts(study: Study) -> StudyTable:
     return StudyTable("hosts", "Sessions per host", HEADS, tuple(rows), frozenset({"wait", *HEADS[3:]}), notes)
 
 
-def _row(curve: StudyCurve, point: Point) -> tuple[Value, ...] | None:
+def _row(curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:
     told = [summary for summary in point.repetitions if summary.hosts_known and _available(summary) > 1]
     if not told:
         return None

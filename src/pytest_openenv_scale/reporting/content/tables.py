@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pytest_openenv_scale.analysis.study import Point, StudyCurve
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -51,11 +51,11 @@ def targets(sweeps: Iterable[SweepView]) -> TextTable:
         found[f"{record.infrastructure} {record.target}"] = (
             record.infrastructure,
             record.target,
-            text_of.seconds(record.startup_s),
-            text_of.count(record.cores),
-            text_of.count(record.hosts),
-            record.hardware or text_of.MISSING,
-            limits or text_of.MISSING,
+            formatting.seconds(record.startup_s),
+            formatting.count(record.cores),
+            formatting.count(record.hosts),
+            record.hardware or formatting.MISSING,
+            limits or formatting.MISSING,
         )
     heads = "target|specification|start-up|cores|hosts|hardware|settings"
     return _table(heads, found.values(), right="start-up|cores|hosts", code="specification")
@@ -68,13 +68,13 @@ def workloads(sweeps: Iterable[SweepView]) -> TextTable:
             view.test,
             view.infrastructure,
             curve.mode,
-            text_of.MISSING if curve.wait is None else f"{format_number(curve.wait)} s",
-            ", ".join(map(text_of.count, curve.batches)),
-            text_of.count(view.record.reps),
-            text_of.count(curve.steps),
+            formatting.MISSING if curve.wait is None else f"{format_number(curve.wait)} s",
+            ", ".join(map(formatting.count, curve.batches)),
+            formatting.count(view.record.reps),
+            formatting.count(curve.steps),
             curve.arrival,
-            text_of.seconds(view.record.timeout_s),
-            ", ".join(limit.text for limit in slo.limits) or text_of.MISSING,
+            formatting.seconds(view.record.timeout_s),
+            ", ".join(limit.text for limit in slo.limits) or formatting.MISSING,
             ", ".join(f"{name} {value}" for name, value in view.record.settings.items()),
         )
         for view in sweeps
@@ -88,12 +88,12 @@ def failures(view: CurveView) -> TextTable:
     """Return a row per way sessions of a curve failed, in every repetition."""
     rows = [
         (
-            text_of.count(summary.batch),
+            formatting.count(summary.batch),
             f"{summary.repetition}",
-            error.phase or text_of.MISSING,
-            error.type or text_of.MISSING,
-            error.code or text_of.MISSING,
-            text_of.count(error.count),
+            error.phase or formatting.MISSING,
+            error.type or formatting.MISSING,
+            error.code or formatting.MISSING,
+            formatting.count(error.count),
             collapse(error.message or "")[:_MESSAGE],
         )
         for summary in view.summaries
@@ -130,8 +130,8 @@ def _value(value: object, is_size: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return text_of.number(value)
-    return text_of.size(value) if is_size and isinstance(value, int) else f"{value}"
+        return formatting.number(value)
+    return formatting.size(value) if is_size and isinstance(value, int) else f"{value}"
 
 
 def curve_remarks(view: CurveView, rows: Sequence[Row]) -> list[str]:
@@ -195,7 +195,7 @@ def proxy_use_sentence(view: CurveView) -> str | None:
     proxy = last.proxy
     if proxy is None or proxy.cpu_seconds is None or proxy.rss_bytes is None:
         return None
-    used = f"{text_of.seconds(proxy.cpu_seconds)} of CPU, {text_of.size(proxy.rss_bytes)} of memory"
+    used = f"{formatting.seconds(proxy.cpu_seconds)} of CPU, {formatting.size(proxy.rss_bytes)} of memory"
     return f"{proxy.name.partition(' ')[0]} itself used {used} at batch {last.batch:,}"
 
 
@@ -208,7 +208,7 @@ def seen_by_client(summary: CellSummary) -> Mapping[str, int] | None:
 
 def _counts(counts: Mapping[str, int]) -> str:
     if len(counts) <= _EACH:
-        return " / ".join(text_of.count(count) for count in counts.values())
+        return " / ".join(formatting.count(count) for count in counts.values())
     return f"{min(counts.values()):,} to {max(counts.values()):,} on each of {len(counts)} hosts"
 
 
@@ -221,13 +221,13 @@ def spread_rows(view: CurveView) -> Iterator[list[str]]:
         troubles = {trouble.host: trouble.trouble for trouble in summary.proxy.troubles}
         for host in {**summary.proxy.requests, **seen}:
             yield [
-                text_of.count(summary.batch),
+                formatting.count(summary.batch),
                 f"{summary.repetition}",
                 host,
-                text_of.count(seen.get(host, 0)) if seen else text_of.MISSING,
-                text_of.count(summary.proxy.requests.get(host)),
-                text_of.count(summary.failed_hosts.get(host, 0)),
-                (troubles.get(host) or "healthy") if host in summary.proxy.requests else text_of.MISSING,
+                formatting.count(seen.get(host, 0)) if seen else formatting.MISSING,
+                formatting.count(summary.proxy.requests.get(host)),
+                formatting.count(summary.failed_hosts.get(host, 0)),
+                (troubles.get(host) or "healthy") if host in summary.proxy.requests else formatting.MISSING,
             ]
 
 
@@ -245,7 +245,7 @@ class Value:
         return self.text
 
 
-MISSING = Value(text_of.MISSING)
+MISSING = Value(formatting.MISSING)
 """Where there is nothing to show; never 0."""
 
 
@@ -273,32 +273,32 @@ class StudyTable:
 
 def count(value: int | None) -> Value:
     """Return a whole number as a cell."""
-    return Value(text_of.count(value), value)
+    return Value(formatting.count(value), value)
 
 
 def number(value: float | None) -> Value:
     """Return a number without a unit as a cell."""
-    return Value(text_of.number(value), value)
+    return Value(formatting.number(value), value)
 
 
 def seconds(value: float | None) -> Value:
     """Return a duration in seconds as a cell."""
-    return Value(text_of.seconds(value), value)
+    return Value(formatting.seconds(value), value)
 
 
 def percent(fraction: float | None) -> Value:
     """Return a fraction of 1 as a cell that shows per cent."""
-    return Value(text_of.percent(fraction), fraction)
+    return Value(formatting.percent(fraction), fraction)
 
 
 def rate(value: float | None) -> Value:
     """Return a number per second as a cell."""
-    return Value(text_of.rate(value), value)
+    return Value(formatting.rate(value), value)
 
 
 def size(value: float | None) -> Value:
     """Return bytes as a cell."""
-    return Value(text_of.size(None if value is None else round(value)), value)
+    return Value(formatting.size(None if value is None else round(value)), value)
 
 
 def factor(value: float | None) -> Value:
@@ -308,7 +308,7 @@ def factor(value: float | None) -> Value:
 
 def wait_text(wait: float | None) -> str:
     """Return a wait as a row shows it; "–" where waits mean nothing."""
-    return text_of.MISSING if wait is None else f"{format_number(wait)} s"
+    return formatting.MISSING if wait is None else f"{format_number(wait)} s"
 
 
 def place(curve: StudyCurve) -> tuple[Value, Value, Value]:
@@ -319,14 +319,14 @@ def place(curve: StudyCurve) -> tuple[Value, Value, Value]:
 PLACE = ("infrastructure", "mode", "wait")
 
 
-def reading_notes(points: Iterable[Point | None]) -> tuple[str, ...]:
+def reading_notes(points: Iterable[BatchPoint | None]) -> tuple[str, ...]:
     """Say how the figures of these points are to be read: repetitions, and percentiles of few sessions."""
     shown = [point for point in points if point is not None]
     notes: list[str] = []
     if any(len(point.repetitions) > 1 for point in shown):
         notes.append("each figure is the worst of its repetitions")
-    few = sorted({point.samples for point in shown if point.samples and text_of.few(point.samples, "p99")})
+    few = sorted({point.samples for point in shown if point.samples and formatting.few(point.samples, "p99")})
     if few:
-        several = text_of.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+        several = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
         notes.append(f"p99 of {several} ≈ max")
     return tuple(notes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.config.limits import LIMITS, LimitKind
 from pytest_openenv_scale.config.plan import Curve
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, plain
@@ -69,7 +69,7 @@ def breach_words(breach: Breach) -> str:
     unit = "seconds" if kind.phase else kind.unit
     name = f"{kind.phase}_{kind.statistic}" if kind.phase else kind.name
     sign = "<" if kind.direction == ">=" else ">"
-    observed = text_of.observed(unit, breach.observed, breach.allowed)
+    observed = formatting.observed(unit, breach.observed, breach.allowed)
     return f"{name} {observed} {sign} {format_value(unit, breach.allowed)}"
 
 
@@ -117,10 +117,10 @@ def seconds(rows: Sequence[Figures]) -> list[str]:
     """Render seconds in one unit and with equal decimals for the whole column, parts joined by " / "."""
     known = [value for row in rows for value in row if value is not None]
     if not known:
-        return [text_of.MISSING for _ in rows]
+        return [formatting.MISSING for _ in rows]
     scale, decimals, unit = _unit(min(known), max(known))
     parts = [
-        [text_of.MISSING if value is None else f"{value * scale:.{decimals}f}" for value in column]
+        [formatting.MISSING if value is None else f"{value * scale:.{decimals}f}" for value in column]
         for column in zip(*rows, strict=True)
     ]
     widths = [max(map(len, column)) for column in parts]
@@ -128,7 +128,7 @@ def seconds(rows: Sequence[Figures]) -> list[str]:
     return [
         f"{' / '.join(text.rjust(width) for text, width in zip(texts, widths, strict=True))} {unit}"
         if any(value is not None for value in row)
-        else f"{text_of.MISSING.rjust(whole)}{' ' * (len(unit) + 1)}"
+        else f"{formatting.MISSING.rjust(whole)}{' ' * (len(unit) + 1)}"
         for row, texts in zip(rows, zip(*parts, strict=True), strict=True)
     ]
 
@@ -142,17 +142,17 @@ def _unit(smallest: float, largest: float) -> tuple[float, int, str]:
 
 
 def _whole(rows: Sequence[Figures]) -> list[str]:
-    return [text_of.count(None if value is None else int(value)) for (value,) in rows]
+    return [formatting.count(None if value is None else int(value)) for (value,) in rows]
 
 
 def _rates(rows: Sequence[Figures]) -> list[str]:
     largest = max((value for (value,) in rows if value is not None), default=0.0)
     decimals = 0 if largest >= 99.5 else 1 if largest >= 9.95 else 2
-    return [text_of.MISSING if value is None else f"{value:,.{decimals}f}" for (value,) in rows]
+    return [formatting.MISSING if value is None else f"{value:,.{decimals}f}" for (value,) in rows]
 
 
 def _percents(rows: Sequence[Figures]) -> list[str]:
-    return [text_of.percent_number(value) for (value,) in rows]
+    return [formatting.percent_number(value) for (value,) in rows]
 
 
 def _worst(
@@ -185,7 +185,7 @@ def spread(row: Row) -> float | None:
 
 
 def _spreads(rows: Sequence[Row]) -> list[str]:
-    return [text_of.MISSING if (share := spread(row)) is None else f"±{share * 100:.0f} %" for row in rows]
+    return [formatting.MISSING if (share := spread(row)) is None else f"±{share * 100:.0f} %" for row in rows]
 
 
 def _repeated(rows: Sequence[Row]) -> bool:
@@ -198,7 +198,7 @@ def _several_hosts(rows: Sequence[Row]) -> bool:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("batch", "", "batch", lambda rows: [text_of.count(row.batch) for row in rows]),
+    Column("batch", "", "batch", lambda rows: [formatting.count(row.batch) for row in rows]),
     Column("success", "", "ok %", _worst(lambda cell: [cell.success_rate], min, _percents)),
     Column("open", "", "open", _worst(lambda cell: [cell.peak_concurrency], min, _whole)),
     Column("connect", "connect", "p50/p99", _latency("connect", "p50", "p99"), drop=2),
@@ -221,8 +221,8 @@ def curve_facts(record: SweepRecord, curve: Curve) -> str:
     facts = [curve.infrastructure, curve.mode]
     facts += [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     facts += [f"{curve.steps} steps"] if curve.steps > 1 else []
-    facts += [curve.arrival, text_of.count_of(record.reps, "rep")]
-    facts += [] if record.cores is None else [text_of.count_of(record.cores, "core")]
+    facts += [curve.arrival, formatting.count_of(record.reps, "rep")]
+    facts += [] if record.cores is None else [formatting.count_of(record.cores, "core")]
     return " · ".join(facts)
 
 
@@ -230,7 +230,7 @@ def max_batch(verdict: CurveVerdict) -> str:
     """Return the max batch as a table shows it: "128", "≥ 128" where no batch was too large, "none", "unknown"."""
     if verdict.max_batch is None:
         return "none" if verdict.infeasible_min is not None else "unknown"
-    return f"{'≥ ' if is_open(verdict) else ''}{text_of.count(verdict.max_batch)}"
+    return f"{'≥ ' if is_open(verdict) else ''}{formatting.count(verdict.max_batch)}"
 
 
 def is_open(verdict: CurveVerdict) -> bool:
@@ -256,7 +256,7 @@ def max_batch_sentence(verdict: CurveVerdict) -> str:
     """Return the max batch, and per core where the cores are known."""
     per_core = verdict.max_batch_per_core
     text = f"max batch {max_batch(verdict)}"
-    text += "" if per_core is None else f" ({text_of.number(per_core)} per core)"
+    text += "" if per_core is None else f" ({formatting.number(per_core)} per core)"
     return f"{text}: the largest batch asked for passes" if is_open(verdict) else text
 
 
@@ -269,7 +269,7 @@ def refusal(found: Refusal) -> str:
     """Return what refused sessions, and what to do about it."""
     remedy = f" → {found.remedy}" if found.remedy else ""
     who = "the platform" if found.cause.startswith("platform") else "the server"
-    return f"{who} refused {text_of.count_of(found.count, 'session')} at batch {found.batch}: {found.text}{remedy}"
+    return f"{who} refused {formatting.count_of(found.count, 'session')} at batch {found.batch}: {found.text}{remedy}"
 
 
 def repetitions_note(rows: Sequence[Row]) -> str | None:
@@ -283,10 +283,10 @@ def repetitions_note(rows: Sequence[Row]) -> str | None:
 def few_note(rows: Sequence[Row]) -> str | None:
     """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where for none."""
     counts = {stats.count for row in rows for summary in row.repetitions if (stats := summary.phase("total"))}
-    few = sorted(count for count in counts if text_of.few(count, "p99"))
+    few = sorted(count for count in counts if formatting.few(count, "p99"))
     if not few:
         return None
-    shown = text_of.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+    shown = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
     return f"p99 of {shown} ≈ max"
 
 
@@ -345,7 +345,9 @@ def by_repetition(view: CurveView) -> str | None:
     if len(found) < 2:
         return None
     unit, name = ("seconds", f"{kind.phase}_{kind.statistic}") if kind.phase else (kind.unit, kind.name)
-    shown = [text_of.MISSING if value is None else text_of.observed(unit, value, breach.allowed) for value in found]
+    shown = [
+        formatting.MISSING if value is None else formatting.observed(unit, value, breach.allowed) for value in found
+    ]
     return f"{name} in the {len(shown)} repetitions: {', '.join(shown)}"
 
 

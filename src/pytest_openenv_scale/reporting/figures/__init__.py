@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .write import Figure, FiguresError, figure_svgs, write_figures
+from .write import FiguresError, FigureSvg, figure_svgs, write_figures
 
-__all__ = ["Figure", "FiguresError", "figure_svgs", "write_figures"]
+__all__ = ["FigureSvg", "FiguresError", "figure_svgs", "write_figures"]

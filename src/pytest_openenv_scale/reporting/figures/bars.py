@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import ceil, floor, log10
 from typing import Any
 
-from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import wording
 
@@ -78,8 +78,12 @@ def _text(curve: StudyCurve, share: float, kind: str) -> str:
     if verdict.max_batch is None:
         return "none passes" if text == "none" else "unknown (inconclusive)"
     if share != 1 or curve.cores == 1:
-        text = f"{'≥ ' if kind == _OPEN else ''}{text_of.number(verdict.max_batch / share)}"
-    cores = f"  ({text_of.count(verdict.max_batch)} on {text_of.count_of(round(share), 'core')})" if share != 1 else ""
+        text = f"{'≥ ' if kind == _OPEN else ''}{formatting.number(verdict.max_batch / share)}"
+    cores = (
+        f"  ({formatting.count(verdict.max_batch)} on {formatting.count_of(round(share), 'core')})"
+        if share != 1
+        else ""
+    )
     return (f"at least {text}" if kind == _UNSURE else text) + cores
 
 
@@ -134,7 +138,7 @@ def draw_bars(shown: c.Content) -> Any:
         + p9.scale_x_continuous(
             limits=(0, longest * (1 + room)),
             breaks=ticks,
-            labels=[text_of.number(tick) for tick in ticks],
+            labels=[formatting.number(tick) for tick in ticks],
             expand=(0, 0),
         )
         + stack.layers(0.0)
@@ -173,7 +177,7 @@ def heat_content(study: Study) -> c.Content | None:
     for curve, point, value in measured:
         state = c.state_of(point)
         shade = None if value is None else heat((log10(max(value, 1e-4)) - low) / span)
-        text = "none" if value is None else text_of.seconds(value)
+        text = "none" if value is None else formatting.seconds(value)
         place = curve.infrastructure, c.panel_of(curve), point.batch
         rows.append((*place, value, state, shade, f"{text} {_SIGNS[state]}".rstrip()))
     curves = [curve for curve in study.curves if curve.points]
@@ -196,8 +200,8 @@ def heat_content(study: Study) -> c.Content | None:
         title="p99 latency beyond the waits, by batch and infrastructure",
         subtitle=c.subtitle_of(panels),
         alt_text=(
-            f"p99 of the latency beyond the waits asked for, from {text_of.seconds(min(known))} to"
-            f" {text_of.seconds(max(known))} ({worst[0]}, {worst[1]}, batch {c.batch_text(worst[2])})."
+            f"p99 of the latency beyond the waits asked for, from {formatting.seconds(min(known))} to"
+            f" {formatting.seconds(max(known))} ({worst[0]}, {worst[1]}, batch {c.batch_text(worst[2])})."
         ),
         frames={"tiles": c.frame(_TILES, rows)},
         facts={"infrastructures": names, "panels": panels},
@@ -287,7 +291,7 @@ def latency_content(study: Study) -> c.Content | None:
             at += value
         p99 = cell.phases[c.beyond_waits(curve)].p99
         state = "" if point.passed else " ✕" if point.passed is False else " ?"
-        text = f"batch {c.batch_text(point.batch)}{state}: mean {text_of.seconds(at)}, p99 {text_of.seconds(p99)}"
+        text = f"batch {c.batch_text(point.batch)}{state}: mean {formatting.seconds(at)}, p99 {formatting.seconds(p99)}"
         rows.append((*place, point.batch, at, p99, text))
     curves = [curve for curve, _, _ in found]
     names, panels = c.infrastructures_of(study, curves), c.panels_of(curves)
@@ -309,12 +313,12 @@ def latency_content(study: Study) -> c.Content | None:
     )
 
 
-def _point(curve: StudyCurve) -> Point | None:
+def _point(curve: StudyCurve) -> BatchPoint | None:
     successful = [point for point in curve.points if point.samples]
     return curve.best or max(successful, key=lambda point: point.batch, default=None)
 
 
-def _slowest(point: Point, beyond: str) -> CellSummary | None:
+def _slowest(point: BatchPoint, beyond: str) -> CellSummary | None:
     cells = [cell for cell in point.repetitions if cell.phase(beyond)]
     return max(cells, key=lambda cell: cell.phases[beyond].p99, default=None)
 

@@ -9,8 +9,8 @@ from itertools import product
 from math import log2
 from typing import Any
 
-from pytest_openenv_scale.analysis.study import FAMILIES, Point, Study, StudyCurve
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.study import FAMILIES, BatchPoint, Study, StudyCurve
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 
 Columns = Mapping[str, Sequence[Any]]
@@ -42,7 +42,7 @@ PNG_DPI = 130
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DrawingRequest:
     """What is to be drawn, and where modules are found."""
 
     path: tuple[str, ...]
@@ -65,7 +65,7 @@ def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Columns:
     return {name: [row[at] for row in found] for at, name in enumerate(columns)}
 
 
-def state_of(point: Point) -> str:
+def state_of(point: BatchPoint) -> str:
     """Say in one word what was judged of a batch."""
     return DOUBTFUL if point.passed is None else PASSES if point.passed else FAILS
 
@@ -127,7 +127,7 @@ def batch_breaks(batches: Iterable[int], most: int) -> list[int]:
 
 def batch_text(batch: Any) -> str:
     """Return a batch as an axis names it: "512", "16,384"."""
-    return text_of.count(round(batch))
+    return formatting.count(round(batch))
 
 
 INK = "#1f2328"
@@ -156,7 +156,7 @@ HEAT = ("#fff3d6", "#fdd49e", "#fdbb84", "#fc8d59", "#e34a33", "#b30000")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class SeriesStyle:
     """How one infrastructure is drawn: "#rrggbb", a marker and a line style of matplotlib."""
 
     colour: str
@@ -164,11 +164,11 @@ class Look:
     line: str
 
 
-def _all_looks() -> list[Look]:
+def _all_styles() -> list[SeriesStyle]:
     """Return looks no two of which are the same: colours first, then other markers and lines for each."""
     rounds = product(range(len(_SHAPES)), range(len(_COLOURS)))
     return [
-        Look(
+        SeriesStyle(
             _COLOURS[colour],
             _SHAPES[(colour + shift * 3) % len(_SHAPES)],
             _LINES[shift % len(_LINES)],
@@ -177,11 +177,11 @@ def _all_looks() -> list[Look]:
     ]
 
 
-_LOOKS = _all_looks()
-_KNOWN = dict(zip(FAMILIES, _LOOKS, strict=False))
+_STYLES = _all_styles()
+_KNOWN = dict(zip(FAMILIES, _STYLES, strict=False))
 
 
-def looks(labels: Sequence[str]) -> Mapping[str, Look]:
+def series_styles(labels: Sequence[str]) -> Mapping[str, SeriesStyle]:
     """Return how each infrastructure is drawn, in the order of the labels.
 
     The labels that targets have by themselves look the same in every report, and so does the first variant of one
@@ -192,7 +192,7 @@ def looks(labels: Sequence[str]) -> Mapping[str, Look]:
         own = next((look for name, look in _KNOWN.items() if label.startswith(name)), None)
         if label not in found and own is not None and own not in found.values():
             found[label] = own
-    free = [look for look in _LOOKS if look not in found.values()]
+    free = [look for look in _STYLES if look not in found.values()]
     others = [label for label in labels if label not in found]
     found |= {label: free[at % len(free)] for at, label in enumerate(others)}
     return {label: found[label] for label in labels}

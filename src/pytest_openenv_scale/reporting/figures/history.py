@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_openenv_scale.analysis.history import CurveHistory, Point
+from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
 from pytest_openenv_scale.config.limits import METRICS
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.results.comparison import Side
@@ -60,7 +60,7 @@ def _panel(curve: CurveHistory) -> str:
     return f"{curve.test.rpartition('::')[2]} · {curve.mode}{wait}{at}"
 
 
-def _state(point: Point) -> str:
+def _state(point: HistoryPoint) -> str:
     if not point.is_whole:
         return CUT_SHORT
     return {"open": OPEN, "inconclusive": DOUBTFUL}.get(point.known, CERTAIN)

@@ -7,9 +7,9 @@ from itertools import pairwise
 from math import log2, log10
 from typing import Any
 
-from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.reporting.content import wording
@@ -51,7 +51,7 @@ def throughput_content(study: Study) -> c.Content | None:
         title="Throughput against batch, and its efficiency" if ideal else "Throughput against batch",
         subtitle=c.subtitle_of(panels),
         alt_text=(
-            f"Throughput and efficiency against batch; the most is {text_of.rate(best[4])} sessions per second"
+            f"Throughput and efficiency against batch; the most is {formatting.rate(best[4])} sessions per second"
             f" ({best[0]}, {best[1]}, batch {c.batch_text(best[3])})."
         ),
         frames={
@@ -66,7 +66,7 @@ def throughput_content(study: Study) -> c.Content | None:
     )
 
 
-def efficiency(curve: StudyCurve, point: Point) -> float | None:
+def efficiency(curve: StudyCurve, point: BatchPoint) -> float | None:
     """Return effective concurrency ÷ batch, a fraction; None where no wait was asked for or nothing is known."""
     if not curve.wait or point.effective_concurrency is None:
         return None
@@ -140,7 +140,7 @@ def _breaks(limits: tuple[float, float]) -> list[float]:
 
 def _labels(breaks: Sequence[Any]) -> list[str]:
     rates = bool(breaks) and breaks[-1] > _APART / 2
-    return [text_of.number(10 ** (at - _APART)) if rates else f"{at * 100:.0f} %" for at in breaks]
+    return [formatting.number(10 ** (at - _APART)) if rates else f"{at * 100:.0f} %" for at in breaks]
 
 
 NODES_KEY = "nodes"
@@ -160,7 +160,7 @@ def nodes_content(study: Study) -> c.Content | None:
     if any(row[4] for row in rows):
         notes.append("▶ and ≥: the largest batch asked for passes there, so that it may hold more.")
     shared = (
-        f"All {table.axis} of {collapse(table.target)} share {text_of.count_of(table.cores, 'core')}."
+        f"All {table.axis} of {collapse(table.target)} share {formatting.count_of(table.cores, 'core')}."
         for table in tables
         if table.cores is not None
     )
@@ -201,8 +201,8 @@ def _rows(table: ScalingTable) -> list[tuple[Any, ...]]:
 
 
 def _measures(row: ScalingRow) -> list[tuple[str, float | None, bool, str]]:
-    capacity = f"{row.max_batch_text} ({text_of.percent(row.capacity_efficiency)})"
-    rate = f"{text_of.rate(row.requests_per_second)}/s ({text_of.percent(row.efficiency)})"
+    capacity = f"{row.max_batch_text} ({formatting.percent(row.capacity_efficiency)})"
+    rate = f"{formatting.rate(row.requests_per_second)}/s ({formatting.percent(row.efficiency)})"
     return [(CAPACITY, row.capacity_efficiency, row.is_open, capacity), (THROUGHPUT, row.efficiency, False, rate)]
 
 
@@ -243,7 +243,7 @@ def draw_nodes(shown: c.Content) -> Any:
         )
         + p9.scale_y_continuous(
             limits=(0, highest * 1.13),
-            labels=lambda values: [f"×{text_of.number(float(value))}" for value in values],
+            labels=lambda values: [f"×{formatting.number(float(value))}" for value in values],
             expand=(0, 0),
         )
         + grid.facets()

@@ -28,13 +28,13 @@ COLUMNS_OF_TIME = 500
 
 
 @dataclass(frozen=True)
-class Rows:
+class StudyRows:
     """The stored parts of a study, found by run, sweep, cell and repetition."""
 
     parts: dict[tuple[str, str, str, int], Part]
 
     @classmethod
-    def of(cls, study: Study) -> Rows:
+    def of(cls, study: Study) -> StudyRows:
         """Find the parts of all runs; those that cannot be read are left out, as the report names them already."""
         found: dict[tuple[str, str, str, int], Part] = {}
         for run in study.runs:

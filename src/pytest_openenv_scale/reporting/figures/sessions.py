@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import ceil, floor, log10
 from typing import Any
 
-from pytest_openenv_scale.analysis.study import Point, Study, StudyCurve
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
+from pytest_openenv_scale.core import formatting
 
 from . import content as c
 from .bars import nice
-from .rows import Rows, concurrency, overhead_distribution
+from .rows import StudyRows, concurrency, overhead_distribution
 
 CONCURRENCY_KEY = "concurrency"
 ASKED, OPEN, STEPPING = "asked for", "open", "stepping"
@@ -21,7 +21,7 @@ _CONCURRENCY_LINES = ("panel", "measure", "seconds", "sessions")
 _PEAKS = ("panel", "peak", "text")
 
 
-def concurrency_content(study: Study, rows: Rows) -> c.Content | None:
+def concurrency_content(study: Study, rows: StudyRows) -> c.Content | None:
     """Return the lines of the cell of max batch and of the smallest one that does not pass; None without rows."""
     cells = [(curve, point) for curve in study.curves for point in _cells(curve)]
     if len(cells) > PANELS:
@@ -50,7 +50,7 @@ def concurrency_content(study: Study, rows: Rows) -> c.Content | None:
             (
                 panel,
                 cell.held,
-                f"at most {text_of.count(cell.held)} open of {text_of.count(cell.asked)}",
+                f"at most {formatting.count(cell.held)} open of {formatting.count(cell.asked)}",
             )
         )
     if not lines:
@@ -61,7 +61,7 @@ def concurrency_content(study: Study, rows: Rows) -> c.Content | None:
         " Open: from the answered reset to the close; stepping: once the whole batch is up."
     ]
     if left_out:
-        notes.append(f"{text_of.count_of(left_out, 'more cell')} not shown: shorter waits, or without rows.")
+        notes.append(f"{formatting.count_of(left_out, 'more cell')} not shown: shorter waits, or without rows.")
     return c.Content(
         key=CONCURRENCY_KEY,
         title="Sessions over time: asked for, open and stepping",
@@ -78,7 +78,7 @@ def concurrency_content(study: Study, rows: Rows) -> c.Content | None:
 _STATES = {c.PASSES: "passes", c.FAILS: "fails ✕", c.DOUBTFUL: "inconclusive ?"}
 
 
-def _cells(curve: StudyCurve) -> list[Point]:
+def _cells(curve: StudyCurve) -> list[BatchPoint]:
     """Return the point of max batch and the first beyond it; where none passes, the smallest."""
     beyond = next((point for point in curve.points if not point.passed), None)
     return [point for point in (curve.best, beyond) if point is not None]
@@ -167,7 +167,7 @@ OVERHEAD_KEY = "overhead"
 _OVERHEAD_LINES = ("infrastructure", "panel", "batch", "seconds", "share")
 
 
-def overhead_content(study: Study, rows: Rows) -> c.Content | None:
+def overhead_content(study: Study, rows: StudyRows) -> c.Content | None:
     """Return the distribution of every batch over all of its repetitions; None where there are no rows."""
     lines: list[tuple[Any, ...]] = []
     found: list[tuple[StudyCurve, int, int]] = []
@@ -190,8 +190,8 @@ def overhead_content(study: Study, rows: Rows) -> c.Content | None:
         title="How many sessions had at most which overhead",
         subtitle=c.subtitle_of(panels, names[0] if len(names) == 1 else ""),
         alt_text=(
-            f"Distribution of overhead at each batch of {c.several(names)}, from {text_of.seconds(low)}"
-            f" to {text_of.seconds(high)}."
+            f"Distribution of overhead at each batch of {c.several(names)}, from {formatting.seconds(low)}"
+            f" to {formatting.seconds(high)}."
         ),
         frames={"lines": c.frame(_OVERHEAD_LINES, lines)},
         facts={"infrastructures": names, "panels": panels, "batches": sorted({batch for _, batch, _ in found})},

@@ -98,7 +98,7 @@ def ordered(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataF
 
 def infrastructure_scales(names: Sequence[str], *aesthetics: str) -> list[Any]:
     """Return the scales that draw each infrastructure in its own way, for some of: colour, fill, shape, linetype."""
-    look, shown = c.looks(names), [wrapped(name, 30) for name in names]
+    look, shown = c.series_styles(names), [wrapped(name, 30) for name in names]
     kinds: dict[str, tuple[Any, str]] = {
         "colour": (p9.scale_colour_manual, "colour"),
         "fill": (p9.scale_fill_manual, "colour"),

@@ -14,7 +14,7 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .content import PNG_DPI, Content, Order, Picture
+from .content import PNG_DPI, Content, DrawingRequest, Picture
 
 
 def draw(content: Content, dpi: int = PNG_DPI) -> Picture:
@@ -61,7 +61,7 @@ def _plot(content: Content) -> Any:
 def main() -> None:
     """Draw what the parent sends; the last message is the pictures, or the text of what went wrong."""
     pipe = Connection(int(sys.argv[1]))
-    order: Order = pipe.recv()
+    order: DrawingRequest = pipe.recv()
     # Only to be found: nothing here is a user's, whose folders may hold files of the same names.
     sys.path += [entry for entry in order.path if entry not in sys.path]
     # What is drawn is small; looking for garbage in it takes a tenth of the time.

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import ErrorOutput, in_words
+from pytest_openenv_scale.core.files import ErrorOutput, exit_words
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import cannot_draw
 
 from . import bars, content, lines, sessions
-from .content import Content, Order, Picture
-from .rows import Rows
+from .content import Content, DrawingRequest, Picture
+from .rows import StudyRows
 
 KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
 """Every figure there is, in the order reports show them."""
@@ -37,7 +37,7 @@ class FiguresError(RunError):
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class FigureSvg:
     """A figure for HTML: an SVG that refers to nothing outside and shares no id with another."""
 
     key: str
@@ -48,7 +48,7 @@ class Figure:
 
 def contents(study: Study) -> list[Content]:
     """Return what every figure shows that has data, in the order of `KEYS`."""
-    rows = Rows.of(study)
+    rows = StudyRows.of(study)
     found = [
         lines.scaling_content(study),
         bars.max_batch(study),
@@ -102,14 +102,14 @@ def _replace(path: Path, content: bytes) -> Path:
     return path
 
 
-def figure_svgs(study: Study) -> Mapping[str, Figure]:
+def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:
     """Return the figures that have data by key, in order, to stand in one HTML page.
 
     Raises:
         FiguresError: they cannot be drawn.
     """
     return {
-        content.key: Figure(
+        content.key: FigureSvg(
             content.key, content.title, content.alt_text, for_html(picture.svg, content.key, content.alt_text)
         )
         for content, picture in _drawn(study)
@@ -145,11 +145,11 @@ def draw_all(found: Sequence[Content]) -> list[Picture]:
     if not found:
         return []
     count = min(_PROCESSES, os.cpu_count() or 1, len(found))
-    processes: list[_Process] = []
+    processes: list[_DrawingProcess] = []
     # matplotlib keeps what it knows of fonts; not in the home of whoever runs tests, unless that was asked for.
     caches = tempfile.TemporaryDirectory(prefix="openenv-figures-", ignore_cleanup_errors=True)
     try:
-        processes += (_Process(caches.name) for _ in range(count))
+        processes += (_DrawingProcess(caches.name) for _ in range(count))
         for at, process in enumerate(processes):
             process.begin(found[at::count])
         pictures = {picture.key: picture for process in processes for picture in process.pictures()}
@@ -162,7 +162,7 @@ def draw_all(found: Sequence[Content]) -> list[Picture]:
     return [pictures[content.key] for content in found]
 
 
-class _Process:
+class _DrawingProcess:
     """One process that draws, and the parent's end of its pipe."""
 
     def __init__(self, caches: str) -> None:
@@ -182,14 +182,14 @@ class _Process:
 
     def begin(self, found: Sequence[Content]) -> None:
         """Say what is to be drawn."""
-        self._pipe.send(Order(tuple(sys.path), tuple(found)))
+        self._pipe.send(DrawingRequest(tuple(sys.path), tuple(found)))
 
     def pictures(self) -> list[Picture]:
         """Wait for the pictures."""
         try:
             answer: list[Picture] | str = self._pipe.recv()
         except EOFError:
-            how = in_words(self._popen.wait())
+            how = exit_words(self._popen.wait())
             why = f": {reason}" if (reason := self._errors.reason()) else ""
             raise FiguresError(f"figures cannot be drawn: the process that draws {how}{why}") from None
         if isinstance(answer, str):

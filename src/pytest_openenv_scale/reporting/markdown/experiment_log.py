@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import exclusive, replace_file
+from pytest_openenv_scale.core.files import exclusive_lock, replace_file
 from pytest_openenv_scale.core.text import plain
 from pytest_openenv_scale.reporting.content import tables as content_tables
 from pytest_openenv_scale.reporting.content import wording
@@ -61,7 +61,7 @@ def update_log(path: Path, study: Study) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(path.with_name(f".{path.name}.lock")):
+        with exclusive_lock(path.with_name(f".{path.name}.lock")):
             existing = path.read_text(encoding="utf-8") if path.exists() else ""
             replace_file(path, updated(existing, study, path.parent))
     except UnicodeDecodeError:
@@ -158,11 +158,11 @@ def _row(run: Run, folder: Path) -> str:
     cells = (
         code(run.run_id, in_table=True),
         f"{run.record.started_at:%Y-%m-%d %H:%M}",
-        text(", ".join(study.infrastructures) or text_of.MISSING),
-        text(best or text_of.MISSING),
-        text(f"{wording.MARKS[run.outcome]} {run.outcome}" if run.sweeps else text_of.MISSING),
+        text(", ".join(study.infrastructures) or formatting.MISSING),
+        text(best or formatting.MISSING),
+        text(f"{wording.MARKS[run.outcome]} {run.outcome}" if run.sweeps else formatting.MISSING),
         text(run.status),
-        text(run.record.note or text_of.MISSING),
+        text(run.record.note or formatting.MISSING),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -195,7 +195,7 @@ def _times(run: Run) -> str:
     begun = f"Started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"
     if record.finished_at is None:
         return f"{begun}, no end recorded"
-    took = text_of.seconds((record.finished_at - record.started_at).total_seconds())
+    took = formatting.seconds((record.finished_at - record.started_at).total_seconds())
     return f"{begun}, ended {record.finished_at:%Y-%m-%d %H:%M:%S} UTC after {took}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import collapse, plain
 from pytest_openenv_scale.reporting.content import tables as content_tables
 from pytest_openenv_scale.reporting.content import wording
@@ -59,7 +59,7 @@ def overview(run: Run) -> str:
     record = run.record
     when = f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"
     if record.finished_at is not None:
-        when += f", took {text_of.seconds((record.finished_at - record.started_at).total_seconds())}"
+        when += f", took {formatting.seconds((record.finished_at - record.started_at).total_seconds())}"
     lines = ["# OpenEnv scaling", "", f"Run {code(run.run_id)} · {run.status} · {when} · {run_tally(run)}", ""]
     lines += [f"> {text(record.note)}", ""] if record.note else []
     lines += [f"- **{text(problem)}**" for problem in problems(run)]
@@ -164,7 +164,7 @@ def step_summary(run: Run, limit: int = LIMIT_BYTES) -> str:
     kept = [head]
     for index, section in enumerate(sections):
         if sum(_size(part) + 1 for part in (*kept, section)) > room:
-            left = text_of.count_of(len(sections) - index, "curve")
+            left = formatting.count_of(len(sections) - index, "curve")
             kept.append(f"*{left} left out: GitHub takes no more; see `report.md`.*\n")
             break
         kept.append(section)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Sequence
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import collapse, cut, plain
 from pytest_openenv_scale.reporting.content.overview import MARKS, check_name, check_tally, conversation
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
-from .page import DEFAULT_WIDTH, Line, Page
+from .page import DEFAULT_WIDTH, Line, TextPage
 
 COLOURS = {
     CheckOutcome.MET: {"green": True},
@@ -27,7 +27,7 @@ def check_lines(
     checks: Sequence[CheckRecord], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
     """Return the checks of a run, one line or little more each, under the server they were asked of."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     for infrastructure in dict.fromkeys(check.infrastructure for check in checks):
         own = [check for check in checks if check.infrastructure == infrastructure]
         page.say(f"{infrastructure} · {check_tally(own)}", indent=0, bold=True)
@@ -43,7 +43,7 @@ def failure_text(
     check: CheckRecord, kept: str | None, *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> str:
     """Return the message of a test that failed by this check; `kept` is the file that holds all of it, or None."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     result = check.result
     page.say(f"{MARKS[result.outcome]} {check.infrastructure}: {result.headline}", indent=0)
     for detail in result.details[:_DETAILS]:
@@ -63,7 +63,7 @@ def failure_text(
     return page.text
 
 
-def _conversation(page: Page, transcript: Transcript) -> None:
+def _conversation(page: TextPage, transcript: Transcript) -> None:
     page.blank()
     page.say(f"{transcript.title}:")
     lines = conversation(transcript)
@@ -88,8 +88,8 @@ def localised(text: str) -> str:
 
 def heading(target: str, sessions: int, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
     """Return the first line: which server is to hold how many sessions."""
-    page = Page(width, encoding)
-    page.say(f"{target} · {text_of.count_of(sessions, 'session')}", indent=0, bold=True)
+    page = TextPage(width, encoding)
+    page.say(f"{target} · {formatting.count_of(sessions, 'session')}", indent=0, bold=True)
     return page.lines
 
 
@@ -113,7 +113,7 @@ def question_lines(
     if result.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
         said += result.details[:_MOST_DETAILS]
         said += [f"→ {result.remedy}"] if result.remedy and result.remedy not in advised else []
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     for number, sentence in enumerate(said):
         start = f"  {page.fit(sign)} {name:<{_NAME}}" if number == 0 else ""
         _hanging(page, start, localised(sentence), markup)
@@ -124,21 +124,21 @@ def answer_lines(
     outcome: CheckOutcome, text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
     """Return the last lines: the answer for a trainer."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     page.say(f"{MARKS[outcome]} {localised(text)}", indent=0, hang=2, bold=True, **COLOURS[outcome])
     return page.lines
 
 
 def progress_line(text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> str:
     """Return what is being asked, as one line that is rewritten."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     return cut(page.fit(f"  {collapse(text)} …"), page.width - 1)
 
 
-def _hanging(page: Page, start: str, text: str, markup: dict[str, bool]) -> None:
+def _hanging(page: TextPage, start: str, text: str, markup: dict[str, bool]) -> None:
     """Add a sentence beside the column of names."""
     column = _NAME + 4
-    beside = Page(page.width, None)
+    beside = TextPage(page.width, None)
     beside.say(page.fit(text), indent=column, hang=0)
     for number, line in enumerate(beside.lines):
         text = f"{start}{line.text[column:]}" if number == 0 and start else line.text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_openenv_scale.analysis.changes import figure_value
-from pytest_openenv_scale.analysis.history import CurveHistory, Point
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, cut
 from pytest_openenv_scale.reporting.content import wording
@@ -31,7 +31,7 @@ from pytest_openenv_scale.reporting.content.comparison import (
 )
 from pytest_openenv_scale.results.comparison import Comparison, CurveComparison, Judgement, Status
 
-from .page import DEFAULT_WIDTH, Line, Page, speaks_unicode
+from .page import DEFAULT_WIDTH, Line, TextPage, speaks_unicode
 
 MOST_CHARACTERS = 65_536
 """What GitHub takes as one comment."""
@@ -50,7 +50,7 @@ _ROOM_FOR_EFFECTS = 105
 
 def comparison_lines(found: Comparison, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
     """Return what a terminal shows of a comparison: the runs, what changed on each curve, the verdict last."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     page.say(f"baseline {run_caption(found.baseline)}{baseline_alias(found)}", indent=0, bold=True)
     page.say(f"now      {run_caption(found.now)}", indent=0, bold=True)
     for sentence in comparison_remarks(found):
@@ -70,7 +70,7 @@ def comparison_lines(found: Comparison, *, width: int = DEFAULT_WIDTH, encoding:
     return page.lines
 
 
-def _curve_table(page: Page, curve: CurveComparison) -> None:
+def _curve_table(page: TextPage, curve: CurveComparison) -> None:
     changes = notable_changes(curve)
     alike = len(curve.changes) - len(changes)
     rows = [tuple(page.fit(cell) for cell in row) for row in (HEADS, *map(change_row, changes))]
@@ -88,12 +88,12 @@ def _curve_table(page: Page, curve: CurveComparison) -> None:
         page.verbatim(line(row, page.fit(STATUS_MARKS[change.status])), **colour)
         if change.status in (Status.REGRESSED, Status.INCONCLUSIVE) or change.reason.startswith("beyond "):
             page.say(status_reason(change), indent=6, **colour)
-    page.say(f"{text_of.count_of(alike, 'figure')} unchanged" if changes or alike else "no figure in common")
+    page.say(f"{formatting.count_of(alike, 'figure')} unchanged" if changes or alike else "no figure in common")
 
 
 def failure_lines(found: Comparison, *, width: int, encoding: str | None = None) -> str:
     """Return the message of a test that fails by comparison: the verdict, each figure that regressed, the runs."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     page.say(headline(found), indent=0)
     for curve in found.curves:
         for change in (*curve.of(Status.REGRESSED), *curve.judged_in_doubt):
@@ -121,7 +121,7 @@ def history_lines(
     curves: Sequence[CurveHistory], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
     """Return the history of every curve: a sparkline (? inconclusive, x not whole, | another machine) and its rows."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     levels = _LEVELS if encoding is None or _speaks_blocks(encoding) else _ASCII_LEVELS
     for curve in curves:
         page.blank()
@@ -145,17 +145,17 @@ def _speaks_blocks(encoding: str) -> bool:
 def heading(curve: CurveHistory) -> str:
     """Return what tells a curve apart: "local-uvicorn · ws · wait 1 s · total_p99 at batch 32"."""
     wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
-    at = "" if curve.batch is None else f" at batch {text_of.count(curve.batch)}"
+    at = "" if curve.batch is None else f" at batch {formatting.count(curve.batch)}"
     return " · ".join([collapse(curve.infrastructure), curve.mode, *wait, f"{curve.metric}{at}"])
 
 
-def sparkline(points: Sequence[Point], levels: str = _LEVELS) -> str:
+def sparkline(points: Sequence[HistoryPoint], levels: str = _LEVELS) -> str:
     """Return one sign per run, from 0 to the largest figure; a bar stands before a run on another machine."""
     most = max((point.value for point in points if point.value), default=0.0)
     return "".join(("|" if point.machine else "") + _sign(point, most, levels) for point in points)
 
 
-def _sign(point: Point, most: float, levels: str) -> str:
+def _sign(point: HistoryPoint, most: float, levels: str) -> str:
     if not point.is_whole:
         return "x"
     if point.value is None or point.known == "inconclusive":
@@ -163,14 +163,14 @@ def _sign(point: Point, most: float, levels: str) -> str:
     return levels[round(max(point.value, 0.0) / most * (len(levels) - 1))] if most else levels[0]
 
 
-def shown_value(curve: CurveHistory, point: Point) -> str:
+def shown_value(curve: CurveHistory, point: HistoryPoint) -> str:
     """Return a figure as a table shows it: "≥ 128" where it may be more, a dash where there is none."""
     shown = figure_value(curve.metric, point.value)
     capacity = curve.metric in ("max_batch", "batch_per_core")
     return f"≥ {shown}" if capacity and point.value and point.known != "exact" else shown
 
 
-def _rows(page: Page, curve: CurveHistory) -> None:
+def _rows(page: TextPage, curve: CurveHistory) -> None:
     rows = [(*_HEADS[:3], curve.metric, _HEADS[3])]
     rows += [_row(curve, point) for point in curve.points]
     fitted = [[page.fit(cell) for cell in row] for row in rows]
@@ -185,9 +185,9 @@ def _rows(page: Page, curve: CurveHistory) -> None:
             page.say(f"another machine: {', '.join(point.machine)}", indent=6, light=True)
 
 
-def _row(curve: CurveHistory, point: Point) -> tuple[str, ...]:
+def _row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, ...]:
     run = point.run
-    commit = f"{run.commit[:10]}{'+' if run.dirty else ''}" if run.commit else text_of.MISSING
+    commit = f"{run.commit[:10]}{'+' if run.dirty else ''}" if run.commit else formatting.MISSING
     verdict = f"{wording.MARKS[point.outcome]} {point.outcome}"
     whole = "" if point.is_whole else f", {run.status}"
     return run.run_id, f"{run.started_at:%Y-%m-%d %H:%M}", commit, shown_value(curve, point), f"{verdict}{whole}"

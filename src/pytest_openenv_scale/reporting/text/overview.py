@@ -9,7 +9,7 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.text import collapse, cut
 from pytest_openenv_scale.reporting.content import wording
-from pytest_openenv_scale.reporting.content.overview import TITLES, Entry, entries, problems, run_tally
+from pytest_openenv_scale.reporting.content.overview import TITLES, CurveEntry, entries, problems, run_tally
 from pytest_openenv_scale.reporting.content.replicas import (
     AT,
     PROTOCOL_HEADS,
@@ -27,7 +27,7 @@ from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
 from .checks import check_lines
-from .page import DEFAULT_WIDTH, Line, Page
+from .page import DEFAULT_WIDTH, Line, TextPage
 from .sweep import sweep_lines
 
 _GAP = "  "
@@ -43,7 +43,7 @@ def summary_lines(
     No line is wider than `width`; there is nothing where there are no curves. A test is a line of its own above
     its curves; a reason that does not fit its row stands beneath it.
     """
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     found = entries(sweeps)
     if not found:
         return []
@@ -71,7 +71,7 @@ def _widths(texts: Sequence[Sequence[str]], room: int) -> list[int]:
     return widths
 
 
-def _row(page: Page, entry: Entry, line: str) -> None:
+def _row(page: TextPage, entry: CurveEntry, line: str) -> None:
     colour = {wording.COLOURS[entry.outcome]: True}
     reason = page.fit(entry.reason)
     if len(line) + 2 + len(reason) <= page.width:
@@ -92,7 +92,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def run_lines(run: Run, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
     """Return a whole run: what it is and what is wrong with it, every curve, and the table at the end."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     page.say(f"run {run.run_id} · {run.status} · {run_tally(run)}", indent=0, bold=True)
     if run.record.note:
         page.say(f"note: {run.record.note}")
@@ -117,7 +117,7 @@ _SHORTEST_STUDY_NAME = 40
 
 def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
     """Return a study as lines of text; of tables wider than `width` the columns at the right are left out."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     page.say(f"study · {study_facts(study)}", indent=0, bold=True)
     for run in study.runs:
         for problem in problems(run):
@@ -135,7 +135,7 @@ def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | Non
     return page.lines
 
 
-def _add_study_table(page: Page, found: StudyTable) -> None:
+def _add_study_table(page: TextPage, found: StudyTable) -> None:
     if not found.rows:
         return
     page.blank()
@@ -173,7 +173,7 @@ def scaling_lines(
     sweeps: Iterable[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
     """Return the tables of a run as lines of text; nothing where no target was repeated."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     for table in scaling_tables(sweeps):
         page.blank()
         page.say(f"{table.axis} · {heading(table)} · {collapse(table.test)}", indent=0, bold=True)
@@ -190,7 +190,7 @@ def _scaling_row(row: Sequence[str], widths: Sequence[int]) -> str:
     return _GAP + _GAP.join(text.rjust(width) for text, width in zip(row, widths, strict=True))
 
 
-def add_protocol_lines(page: Page, sweeps: Iterable[SweepView]) -> None:
+def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
     """Add the comparison to a page; nothing where there is only one mode."""
     found = protocol_entries(sweeps)
     if not found:
@@ -213,7 +213,7 @@ def add_protocol_lines(page: Page, sweeps: Iterable[SweepView]) -> None:
     page.say(FOOTNOTE, light=True)
 
 
-def _protocol_rows(page: Page, rows: list[tuple[str, ...]]) -> list[str]:
+def _protocol_rows(page: TextPage, rows: list[tuple[str, ...]]) -> list[str]:
     """Return rows as lines, the heads first; where there is no room, names are cut."""
     texts = [[page.fit(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

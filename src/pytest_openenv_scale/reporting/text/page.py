@@ -55,7 +55,7 @@ def speaks_unicode(encoding: str | None) -> bool:
     return True
 
 
-class Page:
+class TextPage:
     """Collects the lines of a report of a given width in columns; `encoding` None means Unicode."""
 
     def __init__(self, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_openenv_scale.core import formatting as text_of
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, cut
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -16,7 +16,7 @@ from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.evidence import error_words
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .page import DEFAULT_WIDTH, Line, Page
+from .page import DEFAULT_WIDTH, Line, TextPage
 
 _ROW_MARKUP: dict[str, dict[str, bool]] = {"✓": {}, "✗": {"red": True}, "?": {"yellow": True}}
 
@@ -36,7 +36,7 @@ def curve_lines(
     `encoding` is that of the stream it will be printed to; `log` is how many lines of the server's log to
     show where something failed.
     """
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     _block(page, record, view, log, told=set())
     return page.lines
 
@@ -45,7 +45,7 @@ def sweep_lines(
     view: SweepView, *, width: int = DEFAULT_WIDTH, encoding: str | None = None, log: int = 5
 ) -> list[Line]:
     """Return the blocks of all curves of a sweep, an empty line between them; the same log is shown once."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     told: set[str] = set()
     for curve in view.curves:
         page.blank()
@@ -59,7 +59,7 @@ def failure_text(view: SweepView, *, width: int = DEFAULT_WIDTH, encoding: str |
     Says which cell broke which limit, observed against allowed and over the repetitions, the limit of the
     server that refused, the last lines of its log and the command that reruns just that curve.
     """
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     told: set[str] = set()
     for curve in view.curves:
         if curve.verdict.outcome is not Outcome.MET:
@@ -70,12 +70,12 @@ def failure_text(view: SweepView, *, width: int = DEFAULT_WIDTH, encoding: str |
 
 def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> Line:
     """Return one finished repetition of a cell as one line of live progress, cut at `width`."""
-    page = Page(width, encoding)
+    page = TextPage(width, encoding)
     cell = summary.cell
     wait = "" if cell.wait is None else f" wait {format_number(cell.wait)} s"
     parts = [f"{cell.mode}{wait} · batch {cell.batch}"]
     parts += [f"rep {summary.repetition}"] if summary.repetition > 1 else []
-    parts += [f"ok {text_of.percent(summary.success_rate)}", f"open {text_of.count(summary.peak_concurrency)}"]
+    parts += [f"ok {formatting.percent(summary.success_rate)}", f"open {formatting.count(summary.peak_concurrency)}"]
     total = summary.phase("total")
     parts += [f"total p50/p99 {seconds([[total.p50, total.p99]])[0]}"] if total else []
     parts += [error_words(error) for error in summary.errors[:2]]
@@ -83,7 +83,7 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
     return Line(cut(page.fit(collapse(" · ".join(parts))), page.width), {} if good else {"yellow": True})
 
 
-def _block(page: Page, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
+def _block(page: TextPage, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
     rows = rows_of(view)
     _heading(page, record, view)
     if rows:
@@ -101,7 +101,7 @@ def _block(page: Page, record: SweepRecord, view: CurveView, log: int, told: set
     _evidence(page, record, view, log, told)
 
 
-def _heading(page: Page, record: SweepRecord, view: CurveView) -> None:
+def _heading(page: TextPage, record: SweepRecord, view: CurveView) -> None:
     facts, test = page.fit(wording.curve_facts(record, view.curve)), page.fit(collapse(record.test))
     gap = page.width - len(facts) - len(test)
     if gap >= 2:
@@ -111,7 +111,7 @@ def _heading(page: Page, record: SweepRecord, view: CurveView) -> None:
         page.verbatim(test, bold=True)
 
 
-def _table(page: Page, view: CurveView, rows: Sequence[Row]) -> None:
+def _table(page: TextPage, view: CurveView, rows: Sequence[Row]) -> None:
     columns, left_out = _fitting(page, chosen(view, rows), rows)
     texts = [[page.fit(text) for text in column.texts(rows)] for column in columns]
     widths = [_width(page, column, rows) for column in columns]
@@ -132,11 +132,11 @@ def _table(page: Page, view: CurveView, rows: Sequence[Row]) -> None:
         page.say(f"not shown at this width: {', '.join(left_out)}", light=True)
 
 
-def _width(page: Page, column: Column, rows: Sequence[Row]) -> int:
+def _width(page: TextPage, column: Column, rows: Sequence[Row]) -> int:
     return max(len(page.fit(text)) for text in (column.group, column.title, *column.texts(rows)))
 
 
-def _fitting(page: Page, columns: list[Column], rows: Sequence[Row]) -> tuple[list[Column], list[str]]:
+def _fitting(page: TextPage, columns: list[Column], rows: Sequence[Row]) -> tuple[list[Column], list[str]]:
     """Return the columns that fit the width with room for a mark, and the names of those that do not."""
     width = {column.name: _width(page, column, rows) for column in columns}
     kept = columns
@@ -148,21 +148,21 @@ def _fitting(page: Page, columns: list[Column], rows: Sequence[Row]) -> tuple[li
     return kept, [column.name for column in columns if column not in kept]
 
 
-def _verdict(page: Page, view: CurveView) -> None:
+def _verdict(page: TextPage, view: CurveView) -> None:
     outcome = view.verdict.outcome
     page.say(f"{wording.MARKS[outcome]} {view.verdict.headline}", bold=True, **{wording.COLOURS[outcome]: True})
     for reason in wording.remarks(view.verdict):
         page.say(reason.text, indent=4)
 
 
-def _evidence(page: Page, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
+def _evidence(page: TextPage, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
     """Add the end of the server's log, unless it was `told` already, and the command that measures again."""
     if view.verdict.outcome is Outcome.MET:
         return
     tail = wording.log_of(view.summaries, log)
     if tail and "\n".join(tail) not in told:
         told.add("\n".join(tail))
-        page.say(f"server log, last {text_of.count_of(len(tail), 'line')}:")
+        page.say(f"server log, last {formatting.count_of(len(tail), 'line')}:")
         for line in tail:
             page.verbatim(f"    {line}", light=True)
     command = wording.rerun(record, view.curve)
@@ -170,7 +170,7 @@ def _evidence(page: Page, record: SweepRecord, view: CurveView, log: int, told: 
         page.verbatim(f"  rerun: {command}")
 
 
-def _failure(page: Page, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
+def _failure(page: TextPage, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
     page.say(view.verdict.headline, indent=0)
     page.say(wording.curve_facts(record, view.curve))
     page.say(wording.max_batch_sentence(view.verdict))

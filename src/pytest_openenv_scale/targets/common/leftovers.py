@@ -19,14 +19,14 @@ _HANDLED = (signal.SIGINT, *_SIGNALS)
 _T = TypeVar("_T")
 
 
-class _Orderly:
+class _GracefulSignals:
     """Raises KeyboardInterrupt at a signal that would end the process at once, while anybody holds it."""
 
     def __init__(self) -> None:
         self._holders = 0
         self._replaced: dict[int, Any] = {}
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """Begin; signals somebody else handles or ignores stay as they are, as does every other thread's program."""
         self._holders += 1
         if self._holders > 1 or threading.current_thread() is not threading.main_thread():
@@ -46,11 +46,11 @@ class _Orderly:
         self._replaced.clear()
 
 
-orderly = _Orderly()
+graceful_signals = _GracefulSignals()
 """Held while something is up that must be taken down: a test run ended by a signal then unwinds as at Ctrl-C."""
 
 
-def uninterrupted(work: Callable[[], _T]) -> _T:
+def deferring_interrupts(work: Callable[[], _T]) -> _T:
     """Return what `work` returns; an interrupt is raised only once the work is over.
 
     What a request creates is thus always known to who asked for it.

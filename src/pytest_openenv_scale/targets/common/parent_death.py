@@ -20,7 +20,7 @@ _LESS = (1 << 18, 1 << 16, 10_240)
 """What is tried where the hard limit cannot be had: macOS says "infinity" and means less."""
 
 
-def die_with(parent: int, by: int = signal.SIGKILL) -> None:
+def end_with_parent(parent: int, by: int = signal.SIGKILL) -> None:
     """Have the kernel send this process the signal `by` when `parent` dies; exit at once if it is already gone.
 
     Linux only; a no-op elsewhere.
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--nofile", type=int)
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     given = parser.parse_args(own)
-    die_with(given.parent, given.signal)
+    end_with_parent(given.parent, given.signal)
     limit_descriptors(given.nofile)
     try:
         os.execvp(command[0], command)

@@ -50,7 +50,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _HttpAnswer:
     status: int
     reason: str
     location: str | None
@@ -79,7 +79,7 @@ def server_name(url: str, headers: Mapping[str, str]) -> str | None:
     return found[0] if found else None
 
 
-def _judge(parts: SplitResult, headers: Mapping[str, str], mode: str, answer: _Answer) -> Diagnosis | None:
+def _judge(parts: SplitResult, headers: Mapping[str, str], mode: str, answer: _HttpAnswer) -> Diagnosis | None:
     what = "POST /reset" if mode == "http" else "the WebSocket handshake at /ws"
     status = f"{answer.status} {answer.reason}".strip()
     if answer.status == (200 if mode == "http" else 101):
@@ -144,13 +144,15 @@ def _from_error(parts: SplitResult, error: Exception) -> Diagnosis:
             return Diagnosis(f"does not speak HTTP ({type(error).__name__}); is the port right?")
 
 
-def _ask_session(parts: SplitResult, headers: Mapping[str, str], mode: str) -> _Answer:
+def _ask_session(parts: SplitResult, headers: Mapping[str, str], mode: str) -> _HttpAnswer:
     if mode == "http":
         return _ask(parts, "POST", "/reset", headers, b"{}")
     return _ask(parts, "GET", "/ws", {**headers, **_HANDSHAKE})
 
 
-def _ask(parts: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> _Answer:
+def _ask(
+    parts: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+) -> _HttpAnswer:
     sent = dict(headers)
     if body is not None:
         sent["Content-Type"] = "application/json"
@@ -159,7 +161,9 @@ def _ask(parts: SplitResult, method: str, path: str, headers: Mapping[str, str],
         connection.request(method, parts.path.rstrip("/") + path, body, sent)
         response = connection.getresponse()
         response.close()
-        return _Answer(response.status, response.reason, response.getheader("Location"), response.getheader("Server"))
+        return _HttpAnswer(
+            response.status, response.reason, response.getheader("Location"), response.getheader("Server")
+        )
     finally:
         connection.close()
 

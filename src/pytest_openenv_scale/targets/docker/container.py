@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.targets.common.leftovers import orderly, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
 
 from .engine import Engine, exit_words, explained, is_not_found, memory_words, read_stats
@@ -108,7 +108,7 @@ class Container:
         Raises:
             TargetError: the engine refuses an option, or cannot run the image's command.
         """
-        orderly.hold()
+        graceful_signals.acquire()
         self._held = True
         self._last_words = self._ending = None
         try:
@@ -142,7 +142,7 @@ class Container:
         finally:
             if self._held:
                 self._held = False
-                orderly.release()
+                graceful_signals.release()
 
     def sample(self) -> ServerSample | None:
         """Return what the container uses now; None once it does not run, or where nobody tells.
@@ -212,9 +212,9 @@ class Container:
         listens = self._options.address if self.network == "host" else "0.0.0.0"
         environment = {"HOST": listens, "PORT": str(inside), **self._options.env}
         self.name = f"openenv-scale-{secrets.token_hex(6)}"
-        uninterrupted(lambda: self._create(environment, inside))
+        deferring_interrupts(lambda: self._create(environment, inside))
         self._began = time.time()
-        if not uninterrupted(self._start):
+        if not deferring_interrupts(self._start):
             return False
         attributes = self._inspect() or _UNKNOWN
         self._started_at = str(attributes["State"].get("StartedAt", ""))
@@ -383,7 +383,7 @@ class Container:
                         "openenv-scale gc removes it later"
                     ) from None
 
-        uninterrupted(remove)
+        deferring_interrupts(remove)
         self.name = ""
 
 

@@ -15,7 +15,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.targets.common import options as common_options
-from pytest_openenv_scale.targets.common.leftovers import is_alive, orderly
+from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import TargetContext, cpus, format_memory, memory
 from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
 
@@ -83,8 +83,8 @@ class DockerTarget:
         engine = Engine.connect()
         life.callback(engine.close)
         # From here on: a build, too, is better interrupted than left to the engine.
-        orderly.hold()
-        life.callback(orderly.release)
+        graceful_signals.acquire()
+        life.callback(graceful_signals.release)
         image = obtain_image(engine, self.source, self._context.say)
         began = time.monotonic()
         container = Container(engine, image, self.options(self._cores(engine)), log_path=self._context.log_path)

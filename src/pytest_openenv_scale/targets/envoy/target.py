@@ -24,8 +24,8 @@ from pytest_openenv_scale.targets.local.serving import SERVERS
 
 from .config import Backend, EnvoySettings, Policy, backlog_for, breaker_for, envoys_needed, threads_for
 from .container_replicas import ContainerReplicas, ImageOptions
-from .fleet import EnvoyFleet, find_envoy
-from .front import Front
+from .endpoint import EnvoyEndpoint
+from .pool import LocalEnvoyPool, find_envoy
 from .replicas import GivenReplicas, LocalReplicas, Replicas
 
 _SESSION_S = 30.0
@@ -70,7 +70,7 @@ class EnvoyTarget:
         late = replicas.wait(headers)
         fleet = life.enter_context(self._fleet(executable, count, replicas))
         fleet.wait()
-        front = Front(replicas, fleet, asked.policy)
+        front = EnvoyEndpoint(replicas, fleet, asked.policy)
         life.callback(front.stop)
         limits = {"replicas": asked.replicas, **asked.told_limits, **replicas.limits}
         endpoint = Endpoint(
@@ -86,7 +86,7 @@ class EnvoyTarget:
             sampler=replicas.sample,
             log_reader=front.log_tail,
             exit_reader=front.exit_status,
-            proxy_reader=front.look,
+            proxy_reader=front.snapshot,
         )
         self._play_through(endpoint, front)
         return replace(endpoint, startup_s=time.monotonic() - began)
@@ -122,12 +122,12 @@ class EnvoyTarget:
             backlog=backlog_for(largest),
         )
 
-    def _fleet(self, executable: str, count: int, replicas: Replicas) -> EnvoyFleet:
+    def _fleet(self, executable: str, count: int, replicas: Replicas) -> LocalEnvoyPool:
         given, settings = self.asked.given, self.settings(replicas.backends)
         threads = given.count("threads") or threads_for(usable_cores(), count)
-        return EnvoyFleet(executable, settings, count=count, threads=threads, nofile=given.count("nofile"))
+        return LocalEnvoyPool(executable, settings, count=count, threads=threads, nofile=given.count("nofile"))
 
-    def _play_through(self, endpoint: Endpoint, front: Front) -> None:
+    def _play_through(self, endpoint: Endpoint, front: EnvoyEndpoint) -> None:
         try:
             wait_until_ready(endpoint.urls, endpoint.headers, _SESSION_S, front.exit_status, modes=self._context.modes)
         except TargetError as error:

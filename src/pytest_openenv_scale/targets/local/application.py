@@ -24,7 +24,7 @@ from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .launch import command
-from .serving import PATH_VARIABLE, SAYS, Serving, bind, largest_backlog, workers_up
+from .serving import PATH_VARIABLE, SAYS, ServeSettings, bind, largest_backlog, workers_up
 
 BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
@@ -129,7 +129,9 @@ class ServedApplication:
         self.application = find_application(context.root, options.app)
         workers = options.workers or (usable_cores() if self.application.built_in else 1)
         backlog = max(context.largest_batch, _LEAST_BACKLOG)
-        self._serving = Serving(self.application.name, options.server, workers, backlog, options.limit_concurrency)
+        self._serving = ServeSettings(
+            self.application.name, options.server, workers, backlog, options.limit_concurrency
+        )
         self.port = 0
         self._process: ServerProcess | None = None
         self._environ: dict[str, str] = {}

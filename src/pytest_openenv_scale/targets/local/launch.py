@@ -8,10 +8,10 @@ import sys
 
 from pytest_openenv_scale.core import own_process
 
-from .serving import SERVERS, Serving, serve
+from .serving import SERVERS, ServeSettings, serve
 
 
-def command(serving: Serving, descriptor: int) -> list[str]:
+def command(serving: ServeSettings, descriptor: int) -> list[str]:
     """Return the command that serves on the inherited socket `descriptor`."""
     arguments = own_process.command(__name__, "--app", serving.app, "--fd", str(descriptor))
     arguments += [
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--backlog", type=int, required=True)
     parser.add_argument("--limit-concurrency", type=int)
     given = parser.parse_args(arguments)
-    serving = Serving(given.app, given.server, given.workers, given.backlog, given.limit_concurrency)
+    serving = ServeSettings(given.app, given.server, given.workers, given.backlog, given.limit_concurrency)
     return serve(serving, socket.socket(fileno=given.fd))
 
 

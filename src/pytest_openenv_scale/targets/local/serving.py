@@ -43,7 +43,7 @@ _SESSION_NOISE = re.compile(r'"WebSocket |^connection (open|closed)')
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServeSettings:
     """How an application is run: `backlog` connections may wait, `limit_concurrency` is uvicorn's own."""
 
     app: str
@@ -78,7 +78,7 @@ def largest_backlog() -> int:
         return socket.SOMAXCONN
 
 
-def serve(serving: Serving, listener: socket.socket) -> int:
+def serve(serving: ServeSettings, listener: socket.socket) -> int:
     """Serve on `listener` until SIGTERM or SIGINT and return an exit code.
 
     The application is imported in each worker; where that fails, the reason goes to stderr as one line
@@ -98,7 +98,7 @@ def load() -> Any:
     """Return the application; both servers call this in each worker, which then dies with its parent."""
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
-        parent_death.die_with(parent.pid)
+        parent_death.end_with_parent(parent.pid)
     folders = os.environ.pop(PATH_VARIABLE, "")
     if folders:
         os.environ["PYTHONPATH"] = folders
@@ -113,7 +113,7 @@ def load() -> Any:
         sys.exit(_FAILED)
 
 
-def _run_hypercorn(serving: Serving, listener: socket.socket) -> int:
+def _run_hypercorn(serving: ServeSettings, listener: socket.socket) -> int:
     from hypercorn.config import Config
     from hypercorn.run import run
 
@@ -151,7 +151,7 @@ def _notice_killed_workers() -> list[int]:
     return killed
 
 
-def _run_uvicorn(serving: Serving, listener: socket.socket) -> int:
+def _run_uvicorn(serving: ServeSettings, listener: socket.socket) -> int:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
@@ -167,7 +167,7 @@ def _run_uvicorn(serving: Serving, listener: socket.socket) -> int:
     return 0
 
 
-def _uvicorn_settings(serving: Serving) -> dict[str, Any]:
+def _uvicorn_settings(serving: ServeSettings) -> dict[str, Any]:
     """Return the settings that this version of uvicorn knows; some came with 0.35 and 0.37."""
     from uvicorn.config import LOGGING_CONFIG, WS_PROTOCOLS, Config
 

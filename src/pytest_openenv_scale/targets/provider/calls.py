@@ -28,7 +28,7 @@ class ProviderError(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ServerRequest:
     """What a specification asks of a provider: `arguments` are its own, as text."""
 
     arguments: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -50,7 +50,7 @@ class Calls:
     hosts: int | None
 
 
-def plan_calls(provider: type, asked: Asked, ready_s: float) -> Calls:
+def plan_calls(provider: type, asked: ServerRequest, ready_s: float) -> Calls:
     """Decide what each call of a provider gets; its readiness may take `ready_s` seconds, or longer by its own default.
 
     A key goes to the constructor and to start, whichever names it, else to `wait_for_ready`; `init.NAME`,
@@ -142,7 +142,7 @@ def _value(text: str, parameter: inspect.Parameter | None) -> Any:
         return text
 
 
-def _replicate(provider: type, asked: Asked, init: _Call, start: _Call) -> tuple[int, int | None]:
+def _replicate(provider: type, asked: ServerRequest, init: _Call, start: _Call) -> tuple[int, int | None]:
     """Return how many providers are made and how many servers that gives."""
     by_itself = [call for call in (init, start) if "replicas" in call.named]
     if any(parent.__name__ == _REPLICATES_ITSELF for parent in provider.__mro__):
@@ -157,7 +157,7 @@ def _replicate(provider: type, asked: Asked, init: _Call, start: _Call) -> tuple
     return copies, copies
 
 
-def _set_environment(name: str, asked: Asked, init: _Call, start: _Call) -> None:
+def _set_environment(name: str, asked: ServerRequest, init: _Call, start: _Call) -> None:
     env = dict(asked.env)
     if asked.workers is not None:
         if "workers" in start.named:

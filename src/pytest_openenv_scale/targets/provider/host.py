@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from pytest_openenv_scale.core.own_process import import_named, standard_library_first
 from pytest_openenv_scale.core.target_spec import names_secret
 
-from .calls import Asked, Calls, ProviderError, plan_calls, takes_base_url
+from .calls import Calls, ProviderError, ServerRequest, plan_calls, takes_base_url
 
 ENDS = signal.SIGTERM
 """What ends the process: it stops the provider then."""
@@ -34,11 +34,11 @@ _INSTALL = "pip install 'pytest-openenv-scale[openenv]'"
 
 
 @dataclass(frozen=True)
-class Order:
+class ProviderRequest:
     """What the process is to run: `provider` as module:Class, `paths` in front of sys.path."""
 
     provider: str
-    asked: Asked
+    asked: ServerRequest
     ready_s: float
     paths: tuple[str, ...] = ()
 
@@ -47,10 +47,10 @@ class Order:
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
-    def from_line(cls, line: str) -> Order:
+    def from_line(cls, line: str) -> ProviderRequest:
         """Read what `to_line` wrote."""
         sent = json.loads(line)
-        return cls(sent["provider"], Asked(**sent["asked"]), sent["ready_s"], tuple(sent["paths"]))
+        return cls(sent["provider"], ServerRequest(**sent["asked"]), sent["ready_s"], tuple(sent["paths"]))
 
 
 class _EndedError(BaseException):
@@ -58,7 +58,7 @@ class _EndedError(BaseException):
 
 
 @dataclass
-class _Signals:
+class _HostSignals:
     """SIGTERM as an exception in the main thread, once; a start is first given time to finish."""
 
     patient: bool = False
@@ -102,9 +102,9 @@ class _Signals:
 class _Host:
     """Starts, waits for and stops the providers of one order, and tells how that went."""
 
-    order: Order
+    order: ProviderRequest
     talk: TextIO
-    signals: _Signals
+    signals: _HostSignals
     secrets: frozenset[str] = field(default_factory=frozenset[str])
 
     def run(self) -> None:
@@ -211,7 +211,7 @@ def load_class(name: str) -> type:
     return found
 
 
-def secret_values(asked: Asked) -> frozenset[str]:
+def secret_values(asked: ServerRequest) -> frozenset[str]:
     """Return the values whose names say that they must not be shown."""
     given: Mapping[str, str] = {**asked.arguments, **asked.env}
     return frozenset(value for name, value in given.items() if value and names_secret(name))
@@ -221,13 +221,13 @@ def main(arguments: list[str]) -> None:
     """Run one order until SIGTERM."""
     parser = argparse.ArgumentParser(prog="pytest_openenv_scale.targets.provider.host")
     parser.add_argument("--fd", type=int, required=True)
-    signals = _Signals()
+    signals = _HostSignals()
     signals.listen()
     parent = os.getppid()
     channel = socket.socket(fileno=parser.parse_args(arguments).fd)
     channel.set_inheritable(False)
     with channel, channel.makefile("rw", encoding="utf-8") as talk:
-        order = Order.from_line(talk.readline())
+        order = ProviderRequest.from_line(talk.readline())
         sys.path[:] = standard_library_first([*order.paths, *sys.path])
         _Host(order, talk, signals, secret_values(order.asked)).run()
     if os.getppid() != parent:

@@ -26,8 +26,8 @@ from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from . import host
-from .calls import Asked
-from .host import Order
+from .calls import ServerRequest
+from .host import ProviderRequest
 
 _KEYS = {
     "label": options.text,
@@ -154,16 +154,16 @@ class ProviderTarget:
         failed = event.get("failed") or f"its process {_end_of(process)} before it had started"
         raise TargetError(process.with_log(f"target provider: {failed}"))
 
-    def order(self) -> Order:
+    def order(self) -> ProviderRequest:
         """Return what the provider's process is told to do."""
         root = self._context.root
         env = dict(self._given.env)
         max_envs = self._given.count("max_envs")
         if max_envs is not None:
             env = {_MAX_ENVS: str(max_envs), **env}
-        asked = Asked(self._arguments, env, self._given.count("replicas"), self._given.count("workers"))
+        asked = ServerRequest(self._arguments, env, self._given.count("replicas"), self._given.count("workers"))
         paths = (str(root), str(root.parent)) if (root / MANIFEST).exists() else (str(root),)
-        return Order(self._class, asked, START_S, paths)
+        return ProviderRequest(self._class, asked, START_S, paths)
 
     def _limits(self) -> dict[str, str | int]:
         given = {key: self._given.count(key) for key in ("workers", "max_envs")}

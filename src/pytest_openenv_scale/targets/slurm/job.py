@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.targets.common.leftovers import is_alive, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .job_info import Job, JobReader, SlurmError, call, is_hopeless, refusal_remedy, remedy, waiting_words
@@ -47,7 +47,7 @@ _STOP_S = 15.0
 _TAIL_BYTES = 64 * 1024
 
 
-class Serving(Protocol):
+class ServingJob(Protocol):
     """What runs the servers, in a job whose number is `id`."""
 
     id: int
@@ -123,7 +123,7 @@ class BatchJob:
 
     def __enter__(self) -> Self:
         try:
-            self.id = uninterrupted(self._submit)
+            self.id = deferring_interrupts(self._submit)
         except BaseException:
             self._cancel_by_name()
             raise
@@ -132,7 +132,7 @@ class BatchJob:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        uninterrupted(self._cancel)
+        deferring_interrupts(self._cancel)
 
     def _submit(self) -> int:
         try:
@@ -272,7 +272,7 @@ class AttachedScript:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        uninterrupted(self._process.stop)
+        deferring_interrupts(self._process.stop)
 
     def ended(self, *, now: bool = False) -> str | None:
         """See `Serving`; of the job itself only with `now`, or once the script is gone."""

@@ -15,15 +15,15 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import in_words
+from pytest_openenv_scale.core.files import exit_words
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
-from pytest_openenv_scale.targets.envoy.fleet import Admin, AdminError, EnvoyFleet, HostState
-from pytest_openenv_scale.targets.envoy.front import Fleet
+from pytest_openenv_scale.targets.envoy.endpoint import EnvoyPool
+from pytest_openenv_scale.targets.envoy.pool import Admin, AdminError, HostState, LocalEnvoyPool
 
-from .job import JobFolder, Serving, with_log
+from .job import JobFolder, ServingJob, with_log
 from .nodes import Node, listed
 
 _ANSWER_S = 1.0
@@ -45,7 +45,7 @@ class NodeServers:
         self,
         nodes: Sequence[Node],
         port: int,
-        job: Serving,
+        job: ServingJob,
         folder: JobFolder,
         context: TargetContext,
         *,
@@ -134,7 +134,7 @@ class NodeServers:
             return None
         code = int(text)
         # A shell says 128 + N of what was killed by signal N.
-        return f"on {node} {in_words(128 - code if 128 < code < 128 + 65 else code)}"
+        return f"on {node} {exit_words(128 - code if 128 < code < 128 + 65 else code)}"
 
     def log_tail(self, number: int, lines: int) -> str:
         """See `Replicas`."""
@@ -200,7 +200,7 @@ class NodeEnvoy:
 
     count = 1
 
-    def __init__(self, node: Node, port: int, stats_port: int, job: Serving, folder: JobFolder) -> None:
+    def __init__(self, node: Node, port: int, stats_port: int, job: ServingJob, folder: JobFolder) -> None:
         self._node = node
         self._port = port
         self._job = job
@@ -264,7 +264,7 @@ class NodeEnvoy:
         if not text.isdecimal():
             return None
         code = int(text)
-        return f"Envoy on {self._node.name} {in_words(128 - code if 128 < code < 128 + 65 else code)}"
+        return f"Envoy on {self._node.name} {exit_words(128 - code if 128 < code < 128 + 65 else code)}"
 
     def log_tail(self, lines: int) -> str:
         """See `Fleet`."""
@@ -274,7 +274,7 @@ class NodeEnvoy:
 class OnNodes:
     """An Envoy or several, in whose words on a host in trouble the node it is on is named."""
 
-    def __init__(self, fleet: NodeEnvoy | EnvoyFleet, servers: NodeServers) -> None:
+    def __init__(self, fleet: NodeEnvoy | LocalEnvoyPool, servers: NodeServers) -> None:
         self._fleet = fleet
         self._servers = servers
         self.overflows = fleet.overflows
@@ -298,7 +298,7 @@ class OnNodes:
 
 
 def reach_every_host(
-    url: str, servers: NodeServers, fleet: Fleet, headers: Mapping[str, str], modes: Sequence[str], *, threads: int
+    url: str, servers: NodeServers, fleet: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str], *, threads: int
 ) -> None:
     """Play a small burst of sessions through Envoy and check, by its own counts, that every host got some.
 

@@ -91,7 +91,7 @@ _JOB_KEYS: Mapping[str, common_options.Parser] = {
 
 
 @dataclass(frozen=True)
-class Ports:
+class JobPorts:
     """The ports of one job: of every server, of Envoy, and of the reading view of Envoy's statistics."""
 
     server: int
@@ -169,7 +169,7 @@ class SlurmSpec:
         return self.given.values.get("start_timeout") or START_S
 
     def request(
-        self, root: Path, names: JobNames, ports: Ports, *, largest_batch: int, nodes: int, cpus: int | None = None
+        self, root: Path, names: JobNames, ports: JobPorts, *, largest_batch: int, nodes: int, cpus: int | None = None
     ) -> SlurmRequest:
         """Return the job for `nodes` nodes; `cpus` are those of each server where the allocation is known.
 
@@ -186,7 +186,7 @@ class SlurmSpec:
         """Return the job with names that say what will stand there; nothing is started or reached."""
         folder = Path(self.given.text("dir") or default_folder()) / "openenv-scale-RUN_ID"
         names = JobNames("openenv-scale-RUN_ID", f"{OWNER}PROCESS", folder)
-        ports = Ports(self.given.count("port") or 8000, self.given.count("envoy_port") or 10000, 9901, 10001)
+        ports = JobPorts(self.given.count("port") or 8000, self.given.count("envoy_port") or 10000, 9901, 10001)
         return self.request(root, names, ports, largest_batch=largest_batch, nodes=self.nodes or 1)
 
     def _directives(self, root: Path, names: JobNames, nodes: int) -> tuple[str, ...]:
@@ -209,7 +209,9 @@ class SlurmSpec:
         # What holds a space, or an option's dashes after one, stays one option.
         return tuple(map(shlex.quote, (*directives, *(given.values.get("extra") or ()))))
 
-    def _knobs(self, root: Path, names: JobNames, ports: Ports, largest_batch: int, cpus: int | None) -> dict[str, str]:
+    def _knobs(
+        self, root: Path, names: JobNames, ports: JobPorts, largest_batch: int, cpus: int | None
+    ) -> dict[str, str]:
         given = self.given
         app = given.text("app") or app_of(root)
         paths = ([root, root.parent] if (root / MANIFEST).exists() else [root]) if app else []

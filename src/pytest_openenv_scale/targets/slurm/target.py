@@ -13,7 +13,7 @@ from types import TracebackType
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
-from pytest_openenv_scale.targets.common.leftovers import orderly, owner_label
+from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.envoy.config import (
     EnvoySettings,
@@ -22,15 +22,15 @@ from pytest_openenv_scale.targets.envoy.config import (
     envoys_needed,
     threads_for,
 )
-from pytest_openenv_scale.targets.envoy.fleet import EnvoyFleet, find_envoy
-from pytest_openenv_scale.targets.envoy.front import Front
+from pytest_openenv_scale.targets.envoy.endpoint import EnvoyEndpoint
+from pytest_openenv_scale.targets.envoy.pool import LocalEnvoyPool, find_envoy
 from pytest_openenv_scale.targets.local.application import backlog_notes, find_application
 
-from .job import AttachedScript, BatchJob, JobFolder, Serving, running_job
+from .job import AttachedScript, BatchJob, JobFolder, ServingJob, running_job
 from .job_info import Job, call
 from .nodes import Node, find_nodes, listed
 from .servers import NodeEnvoy, NodeServers, OnNodes, reach_every_host
-from .spec import OWNER, JobNames, Ports, SlurmSpec, default_folder, read_connection, render, render_attached
+from .spec import OWNER, JobNames, JobPorts, SlurmSpec, default_folder, read_connection, render, render_attached
 
 _PORTS = range(20000, 32000)
 """Where ports are drawn from: below those the kernel gives to clients. Jobs that share a node must not meet."""
@@ -74,8 +74,8 @@ class SlurmTarget:
 
     def _start(self, life: ExitStack) -> Endpoint:
         # From here on SIGTERM and SIGHUP unwind as Ctrl-C does: a job does not end with this process.
-        orderly.hold()
-        life.callback(orderly.release)
+        graceful_signals.acquire()
+        life.callback(graceful_signals.release)
         call("sbatch", "--version")
         folder = life.enter_context(JobFolder(Path(self._asked.given.text("dir") or default_folder()).expanduser()))
         attached = self._asked.attached
@@ -180,7 +180,7 @@ class SlurmTarget:
             self._check_descriptors(served.nodes[0], folder)
             threads = max(served.cpus_per_node // 2, 1)
         named = OnNodes(fleet, servers)
-        front = Front(servers, named, policy)
+        front = EnvoyEndpoint(servers, named, policy)
         life.callback(front.stop)
         reach_every_host(
             fleet.url, servers, named, endpoint.headers, self._context.modes, threads=threads * fleet.count
@@ -193,10 +193,10 @@ class SlurmTarget:
             default_limits={"hosts": len(served.nodes)},
             log_reader=front.log_tail,
             exit_reader=lambda: how_it_ended(front, servers),
-            proxy_reader=front.look,
+            proxy_reader=front.snapshot,
         )
 
-    def _own_envoys(self, servers: NodeServers, life: ExitStack) -> EnvoyFleet:
+    def _own_envoys(self, servers: NodeServers, life: ExitStack) -> LocalEnvoyPool:
         import resource
 
         largest = self._context.largest_batch
@@ -208,7 +208,7 @@ class SlurmTarget:
             breaker=breaker_for(largest),
             backlog=backlog_for(largest),
         )
-        fleet = life.enter_context(EnvoyFleet(find_envoy(), settings, count=count, threads=self._threads(count)))
+        fleet = life.enter_context(LocalEnvoyPool(find_envoy(), settings, count=count, threads=self._threads(count)))
         fleet.wait()
         return fleet
 
@@ -241,27 +241,27 @@ class SlurmTarget:
         # The folder's own name tells apart the jobs of one run: a study has several.
         return JobNames(f"openenv-scale-{run}-{folder.path.name[-4:]}", f"{OWNER}{owner_label()}", folder.path)
 
-    def _ports(self) -> Ports:
+    def _ports(self) -> JobPorts:
         given = self._asked.given
         server, envoy, admin, stats = random.SystemRandom().sample(_PORTS, 4)
-        return Ports(given.count("port") or server, given.count("envoy_port") or envoy, admin, stats)
+        return JobPorts(given.count("port") or server, given.count("envoy_port") or envoy, admin, stats)
 
 
 @dataclass(frozen=True)
 class _Served:
     """What runs the servers, the job it is part of, the nodes that serve, and their ports."""
 
-    serving: Serving
+    serving: ServingJob
     job: Job
     nodes: tuple[Node, ...]
-    ports: Ports
+    ports: JobPorts
 
     @property
     def cpus_per_node(self) -> int:
         return max((self.job.cpus or 1) // len(self.nodes), 1)
 
 
-def how_it_ended(front: Front, servers: NodeServers) -> str | None:
+def how_it_ended(front: EnvoyEndpoint, servers: NodeServers) -> str | None:
     """Say how it ended, or None: a job that is cancelled takes servers and Envoy along, so it is named first."""
     status = front.exit_status()
     return servers.lost() if status is None else servers.job_end() or status

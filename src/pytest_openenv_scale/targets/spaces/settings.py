@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.targets.common.leftovers import is_alive, owner_label, uninterrupted
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 
 from .api import PATIENCE_S, HubTroubleError, Runtime, SpaceApi
 from .spec import FREE, NEVER, SAFE_SLEEP_S, SpaceSpec
@@ -52,7 +52,7 @@ def change(
     hardware = spec.hardware if spec.hardware != _hardware(runtime) else None
     sleeps = _sleep_asked(spec, runtime, hardware)
     off = runtime.stage in OFF
-    before = Settings(
+    before = SpaceSettings(
         hardware=_hardware(runtime) if hardware else None,
         sleep_time=_sleep_time(runtime) if hardware or sleeps is not None else None,
         variables={name: has.get(name) for name in wanted},
@@ -60,7 +60,7 @@ def change(
     )
     if not (wanted or hardware or sleeps is not None or off):
         return Changed(restarts=claimed)
-    entry = new_entry(space.api.endpoint, space.repo_id, run_id, before=before)
+    entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, before=before)
     try:
         entry.write()
     except OSError as error:
@@ -83,7 +83,7 @@ def change(
     return Changed(_notes(before, wanted, hardware, sleeps), moves, bool(wanted or hardware) or off or claimed)
 
 
-def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
+def undo(space: SpaceApi, entry: PendingChange, say: Callable[[str], None]) -> None:
     """Put the Space back as `entry` says it was; an interrupt waits until that is done.
 
     Raises:
@@ -95,7 +95,7 @@ def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
         entry.remove()
 
     try:
-        uninterrupted(work)
+        deferring_interrupts(work)
     except TargetError as error:
         raise TargetError(
             f"{error}; openenv-scale gc spaces does it later, or do it in the settings of the Space: "
@@ -103,7 +103,7 @@ def undo(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
         ) from None
 
 
-def restore(space: SpaceApi, before: Settings, say: Callable[[str], None] = lambda line: None) -> None:
+def restore(space: SpaceApi, before: SpaceSettings, say: Callable[[str], None] = lambda line: None) -> None:
     """Give a Space back the settings it had; what is as it was already is left alone.
 
     Raises:
@@ -124,25 +124,25 @@ def restore(space: SpaceApi, before: Settings, say: Callable[[str], None] = lamb
         raise HubTroubleError(f"{trouble}; so {space.repo_id} did not get back {', '.join(left)}", trouble.status)
 
 
-def _parts(before: Settings) -> Iterator[Settings]:
+def _parts(before: SpaceSettings) -> Iterator[SpaceSettings]:
     """Split settings into what is put back by itself; hardware, which may be billed, comes first."""
     if before.hardware or before.sleep_time is not None:
-        yield Settings(hardware=before.hardware, sleep_time=before.sleep_time)
+        yield SpaceSettings(hardware=before.hardware, sleep_time=before.sleep_time)
     if before.variables:
-        yield Settings(variables=before.variables)
+        yield SpaceSettings(variables=before.variables)
     if before.paused:
-        yield Settings(paused=True)
+        yield SpaceSettings(paused=True)
 
 
-def _restore_part(space: SpaceApi, part: Settings, say: Callable[[str], None]) -> None:
-    def announce(differs: Settings) -> None:
+def _restore_part(space: SpaceApi, part: SpaceSettings, say: Callable[[str], None]) -> None:
+    def announce(differs: SpaceSettings) -> None:
         say(f"spaces: {space.repo_id} gets back {', '.join(told(differs))}")
 
     if part.variables:
         has = space.variables()
         differing = {name: text for name, text in part.variables.items() if has.get(name) != text}
         if differing:
-            announce(Settings(variables=differing))
+            announce(SpaceSettings(variables=differing))
         for name, text in differing.items():
             _set_variable(space, name, text)
         return
@@ -151,14 +151,14 @@ def _restore_part(space: SpaceApi, part: Settings, say: Callable[[str], None]) -
         announce(part)
         _set_hardware(space, part.hardware, part.sleep_time)
     elif part.sleep_time is not None and _sleep_time(runtime) != part.sleep_time:
-        announce(Settings(sleep_time=part.sleep_time))
+        announce(SpaceSettings(sleep_time=part.sleep_time))
         _set_sleep_time(space, part.sleep_time)
     elif part.paused and runtime.stage not in OFF:
         announce(part)
         space.ask("pause it again", lambda: space.api.pause_space(space.repo_id), PATIENCE_S)
 
 
-def told(before: Settings) -> list[str]:
+def told(before: SpaceSettings) -> list[str]:
     """Return in words what a Space gets back."""
     words = [f"hardware {before.hardware}"] if before.hardware else []
     if before.sleep_time is not None and before.hardware != FREE:
@@ -170,7 +170,7 @@ def told(before: Settings) -> list[str]:
 def _claim(space: SpaceApi, run_id: str | None, say: Callable[[str], None]) -> bool:
     """See that nobody else changes the Space now; undo what a killed run left on it, and say whether one did."""
     undone = False
-    for entry in entries():
+    for entry in pending_changes():
         if (entry.endpoint, entry.repo_id) != (space.api.endpoint, space.repo_id) or entry.temporary:
             continue
         if not entry.is_left and entry.run_id == run_id and entry.owner != owner_label():
@@ -230,7 +230,9 @@ def _set_sleep_time(space: SpaceApi, seconds: int) -> None:
     space.ask("set its sleep time", lambda: space.api.set_space_sleep_time(space.repo_id, seconds), PATIENCE_S)
 
 
-def _notes(before: Settings, variables: dict[str, str], hardware: str | None, sleeps: int | None) -> tuple[str, ...]:
+def _notes(
+    before: SpaceSettings, variables: dict[str, str], hardware: str | None, sleeps: int | None
+) -> tuple[str, ...]:
     changes = [f"hardware {before.hardware} → {hardware}"] if hardware else []
     changes += ["it never sleeps" if sleeps == NEVER else f"sleep time {sleeps} s"] if sleeps is not None else []
     changes += [f"{name} {before.variables[name] or 'unset'} → {text}" for name, text in sorted(variables.items())]
@@ -242,7 +244,7 @@ _SUFFIX = ".json"
 
 
 @dataclass(frozen=True)
-class Settings:
+class SpaceSettings:
     """How a Space was before; None, or no name in `variables`, is what was not changed.
 
     `sleep_time` is in seconds, -1 for one that never slept. A variable that was not there is None; `paused`
@@ -256,7 +258,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PendingChange:
     """One Space to put right: a temporary one is to be deleted, any other gets its settings back."""
 
     id: str
@@ -265,7 +267,7 @@ class Entry:
     owner: str
     run_id: str | None = None
     temporary: bool = False
-    before: Settings = field(default_factory=Settings)
+    before: SpaceSettings = field(default_factory=SpaceSettings)
 
     @property
     def is_left(self) -> bool:
@@ -288,15 +290,15 @@ class Entry:
         (state_folder() / f"{self.id}{_SUFFIX}").unlink(missing_ok=True)
 
 
-def new_entry(
-    endpoint: str, repo_id: str, run_id: str | None, *, temporary: bool = False, before: Settings | None = None
-) -> Entry:
+def new_pending_change(
+    endpoint: str, repo_id: str, run_id: str | None, *, temporary: bool = False, before: SpaceSettings | None = None
+) -> PendingChange:
     """Return an entry of this process, not yet on file."""
     id = uuid.uuid4().hex[:12]
-    return Entry(id, endpoint, repo_id, owner_label(), run_id, temporary, before or Settings())
+    return PendingChange(id, endpoint, repo_id, owner_label(), run_id, temporary, before or SpaceSettings())
 
 
-def entries() -> list[Entry]:
+def pending_changes() -> list[PendingChange]:
     """Return what is on file; what cannot be read is nobody's."""
     return list(_read())
 
@@ -308,11 +310,11 @@ def state_folder() -> Path:
     return home / "openenv-scale" / "spaces"
 
 
-def _read() -> Iterator[Entry]:
+def _read() -> Iterator[PendingChange]:
     for path in sorted(state_folder().glob(f"*{_SUFFIX}")):
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            before = Settings(**found.pop("before"))
-            yield Entry(**found, before=before)
+            before = SpaceSettings(**found.pop("before"))
+            yield PendingChange(**found, before=before)
         except (OSError, ValueError, TypeError, KeyError):
             continue

@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.hub.access import HubError, current_token, scrubbed
-from pytest_openenv_scale.targets.common.leftovers import orderly
+from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
 
@@ -67,8 +67,8 @@ class SpacesTarget:
     def _start(self, life: ExitStack) -> Endpoint:
         asked, say = self.asked, self._context.say
         api = connect_to_hub()
-        orderly.hold()
-        life.callback(orderly.release)
+        graceful_signals.acquire()
+        life.callback(graceful_signals.release)
         name = temporary.name_of(api, asked) if asked.temporary else asked.repo_id
         space = SpaceApi(api, str(name), say)
         began = time.monotonic()

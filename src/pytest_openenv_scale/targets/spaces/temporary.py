@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
 from pytest_openenv_scale.hub.access import current_token
-from pytest_openenv_scale.targets.common.leftovers import uninterrupted
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts
 
 from .api import PATIENCE_S, HubTroubleError, SpaceApi, connect_to_hub
-from .settings import Entry, entries, new_entry, restore, told
+from .settings import PendingChange, new_pending_change, pending_changes, restore, told
 from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, WORKERS, SpaceSpec
 
 MARK = "OPENENV_SCALE_TEMPORARY"
@@ -67,7 +67,7 @@ def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack
     """
     if space.exists():
         raise TargetError(_taken(space))
-    entry = new_entry(space.api.endpoint, space.repo_id, run_id, temporary=True)
+    entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, temporary=True)
     new = NewSpace.asked(spec)
     variables = {**new.variables, MARK: entry.id}
 
@@ -94,13 +94,13 @@ def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack
             raise
 
     # What a request makes is known to be there before an interrupt is raised.
-    uninterrupted(make)
+    deferring_interrupts(make)
     life.callback(_delete_at_end, space, entry, say)
     asleep = f"; {new.sleeps}" if new.sleeps else ""
     say(f"spaces: made {space.repo_id} for this run, private, {new.hardware}{asleep}")
 
 
-def delete(space: SpaceApi, entry: Entry) -> bool:
+def delete(space: SpaceApi, entry: PendingChange) -> bool:
     """Delete the Space of `entry`; False where it is gone, or is another one of its name.
 
     Raises:
@@ -116,14 +116,14 @@ def delete(space: SpaceApi, entry: Entry) -> bool:
     return True
 
 
-def _delete_at_end(space: SpaceApi, entry: Entry, say: Callable[[str], None]) -> None:
+def _delete_at_end(space: SpaceApi, entry: PendingChange, say: Callable[[str], None]) -> None:
     def work() -> None:
         if delete(space, entry):
             say(f"spaces: deleted {space.repo_id}")
         entry.remove()
 
     try:
-        uninterrupted(work)
+        deferring_interrupts(work)
     except TargetError as error:
         raise TargetError(f"{error}; openenv-scale gc spaces deletes it") from None
 
@@ -145,7 +145,7 @@ def collect_spaces(*, dry_run: bool = False) -> list[str]:
         PartlyCollectedError: the Hub refused some of it, which stays on file.
         TargetError: the Hub cannot be asked.
     """
-    found = entries()
+    found = pending_changes()
     left = [entry for entry in found if entry.is_left]
     if not left:
         return []
@@ -167,7 +167,7 @@ def collect_spaces(*, dry_run: bool = False) -> list[str]:
     return lines
 
 
-def _put_right(space: SpaceApi, entry: Entry) -> bool:
+def _put_right(space: SpaceApi, entry: PendingChange) -> bool:
     """Undo one entry and take it off; False where its Space is gone, or is another one."""
     done = True
     if entry.temporary:
@@ -188,7 +188,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: PendingChange) -> str:
     run = entry.run_id or "unknown"
     if entry.temporary:
         return f"temporary Space {entry.repo_id} (run {run})"

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from pytest_openenv_scale.core.endpoint import LOG_LINES, HostEvent, HostLook, ProxyLook
+from pytest_openenv_scale.core.endpoint import LOG_LINES, HostEvent, HostSnapshot, ProxySnapshot
 
 from .config import TAKEN_OUT_S
-from .fleet import AdminError, HostState
+from .pool import AdminError, HostState
 from .replicas import Replicas
 
 
-class Fleet(Protocol):
-    """The Envoys in front of the replicas, wherever they run: what `EnvoyFleet` tells while it is measured."""
+class EnvoyPool(Protocol):
+    """The Envoys in front of the replicas, wherever they run: what `LocalEnvoyPool` tells while it is measured."""
 
     def each(self) -> tuple[tuple[HostState, ...], ...]:
         """Return what each Envoy knows of the replicas."""
@@ -44,10 +44,10 @@ class Fleet(Protocol):
         ...
 
 
-class Front:
+class EnvoyEndpoint:
     """Replicas that serve and the Envoys in front of them, watched until `stop()`; `policy` is how they spread."""
 
-    def __init__(self, replicas: Replicas, fleet: Fleet, policy: str) -> None:
+    def __init__(self, replicas: Replicas, fleet: EnvoyPool, policy: str) -> None:
         self._replicas = replicas
         self._fleet = fleet
         self._name = f"Envoy ({policy})"
@@ -68,7 +68,7 @@ class Front:
                 return f"replica {host} {status}"
         return self._fleet.exit_status()
 
-    def look(self) -> ProxyLook | None:
+    def snapshot(self) -> ProxySnapshot | None:
         """Return how the sessions were spread so far, and what befell the replicas; None if Envoy is gone."""
         events = self._watch.events(settle_s=TAKEN_OUT_S)
         try:
@@ -76,7 +76,7 @@ class Front:
         except AdminError:
             return None
         rss_bytes, cpu_seconds = self._fleet.usage()
-        return ProxyLook(
+        return ProxySnapshot(
             name=self._name,
             hosts=tuple(self._look_at(state) for state in states),
             overflows=overflows,
@@ -85,12 +85,12 @@ class Front:
             cpu_seconds=cpu_seconds,
         )
 
-    def _look_at(self, state: HostState) -> HostLook:
+    def _look_at(self, state: HostState) -> HostSnapshot:
         # Reading a log can be slow (a container's); only that of a host in trouble, or left out, is of use.
         idle = self._requests.get(state.host) == state.requests
         self._requests[state.host] = state.requests
         log = self._replicas.log_tail(self._hosts.index(state.host), LOG_LINES) if state.trouble or idle else ""
-        return HostLook(state.host, state.requests, state.connect_failures, state.trouble, log)
+        return HostSnapshot(state.host, state.requests, state.connect_failures, state.trouble, log)
 
     def log_tail(self, lines: int) -> str:
         """Return the end of the log of what failed; while nothing has, that of every replica and of Envoy."""

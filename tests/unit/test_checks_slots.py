@@ -47,7 +47,7 @@ async def test_slow_resets_leave_those_who_were_turned_away_their_time() -> None
         asked = subject(running.url)
         async with asked.client() as client:
             resets: list[Any] = [{"seed": number} for number in range(6)]
-            held = await capacity_probe.fill(client, asked, resets, within_s=0.2)
+            held = await capacity_probe.open_each(client, asked, resets, within_s=0.2)
     assert [session.reset_data["seed"] for session in held] == [0, 1, 2, 3, 4, 5]
 
 
@@ -56,7 +56,7 @@ async def test_each_who_finds_no_room_asks_for_as_long_as_told_and_no_longer() -
         asked = subject(running.url)
         async with asked.client() as client:
             began = asyncio.get_running_loop().time()
-            held = await capacity_probe.fill(client, asked, [{}, {}], within_s=0.3)
+            held = await capacity_probe.open_each(client, asked, [{}, {}], within_s=0.3)
             took_s = asyncio.get_running_loop().time() - began
     assert len(held) == 1
     assert 0.3 <= took_s < 1.5
@@ -73,15 +73,19 @@ async def test_an_error_that_is_no_refusal_is_not_asked_for_again() -> None:
     async with scripted(script) as running:
         asked = subject(running.url)
         async with asked.client() as client:
-            held = await capacity_probe.fill(client, asked, [{}] * 4, within_s=5.0)
+            held = await capacity_probe.open_each(client, asked, [{}] * 4, within_s=5.0)
     assert (len(held), len(running.peers)) == (2, 4)
 
 
 def test_slots_get_as_long_as_what_still_runs_may_take() -> None:
     asked = subject("http://127.0.0.1:9", timeout_s=60.0)
-    assert capacity_probe.free_s(asked) == 15.0
-    asked.slowest_lone_s = 4.0
-    assert (capacity_probe.free_s(asked), capacity_probe.free_s(asked, 3), capacity_probe.free_s(asked, 48)) == (
+    assert capacity_probe.slot_return_s(asked) == 15.0
+    asked.slowest_single_s = 4.0
+    assert (
+        capacity_probe.slot_return_s(asked),
+        capacity_probe.slot_return_s(asked, 3),
+        capacity_probe.slot_return_s(asked, 48),
+    ) == (
         19.0,
         27.0,
         75.0,
@@ -94,10 +98,10 @@ async def test_a_refusal_that_passes_is_not_taken_for_the_answer(turned_away: se
     server.turns_away = frozenset(turned_away)
     async with scripted(server) as running:
         asked = subject(running.url)
-        alone = await asked.learn(background.lone)
-        found = await asked.learn(capacity_probe.seats)
+        alone = await asked.learn(background.single_session)
+        found = await asked.learn(capacity_probe.find_slots)
     assert alone.plays, alone.trouble
-    assert found.held == 4
+    assert found.open == 4
 
 
 async def test_a_platform_that_limits_handshakes_for_a_moment_is_asked_again() -> None:
@@ -111,13 +115,13 @@ async def test_a_platform_that_limits_handshakes_for_a_moment_is_asked_again() -
             await super().__call__(peer)
 
     async with scripted(Limited(4)) as running:
-        alone = await background.lone(subject(running.url))
+        alone = await background.single_session(subject(running.url))
     assert alone.plays, alone.trouble
 
 
 async def test_a_server_that_stays_full_is_told_as_it_is() -> None:
     async with scripted(House(0)) as running:
-        alone = await background.lone(subject(running.url, timeout_s=0.2))
+        alone = await background.single_session(subject(running.url, timeout_s=0.2))
     assert alone.reset.full
     assert len(running.peers) > 1
 
@@ -136,7 +140,7 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
             return cast("RawSession", SimpleNamespace(first=answer, drop=lambda: None))
 
     limited = Limited()
-    held, turned_away = await capacity_probe.crowd(cast("RawClient", limited), subject("http://127.0.0.1:9"), 100)
+    held, turned_away = await capacity_probe.fill_server(cast("RawClient", limited), subject("http://127.0.0.1:9"), 100)
     assert (len(held), turned_away) == (5, [])
     assert limited.opened < 16
 
@@ -173,7 +177,7 @@ async def test_a_lone_session_takes_no_step_past_the_end_of_its_episode() -> Non
         asked.extend(await _player(peer, iter([observation(), observation(done=True)])))
 
     async with scripted(script) as running:
-        alone = await background.lone(subject(running.url))
+        alone = await background.single_session(subject(running.url))
     assert asked == ["reset", "state", "step", "state", "step", "state", "close"]
     assert (len(alone.steps), alone.plays, alone.counts_steps) == (2, True, True)
 
@@ -184,7 +188,7 @@ async def test_a_lone_session_that_is_not_answered_any_more_costs_one_wait() -> 
 
     async with scripted(script) as running:
         began = asyncio.get_running_loop().time()
-        alone = await background.lone(subject(running.url, timeout_s=1.0))
+        alone = await background.single_session(subject(running.url, timeout_s=1.0))
         took_s = asyncio.get_running_loop().time() - began
     assert alone.trouble == "step 2: no answer within 1 s"
     assert 1.0 <= took_s < 2.0
@@ -201,7 +205,7 @@ async def test_a_server_without_state_is_asked_for_it_once() -> None:
         await peer.part()
 
     async with scripted(script) as running:
-        alone = await background.lone(subject(running.url))
+        alone = await background.single_session(subject(running.url))
     assert asked == ["reset", "state", "step", "step", "step", "close"]
     assert (alone.plays, alone.has_state) == (True, False)
 
@@ -212,6 +216,6 @@ async def test_what_an_environment_takes_to_close_counts_as_slow() -> None:
 
     async with scripted(script) as running:
         asked = subject(running.url)
-        alone = await asked.learn(background.lone)
-    assert asked.slowest_lone_s >= 0.3
+        alone = await asked.learn(background.single_session)
+    assert asked.slowest_single_s >= 0.3
     assert alone.closed.over

@@ -7,14 +7,23 @@ from dataclasses import replace
 import pytest
 
 from pytest_openenv_scale.core.serialization import decode
-from pytest_openenv_scale.selftest import climb
-from pytest_openenv_scale.selftest.climb import Climb, SelfTestError, batches_up_to, self_test
-from pytest_openenv_scale.selftest.command import opening, rung_line, sentence
-from pytest_openenv_scale.selftest.figures import Asked, Ladder, Rung, SelfTest, ladder, median_rung
+from pytest_openenv_scale.selftest import search
+from pytest_openenv_scale.selftest.command import batch_line, opening, sentence
+from pytest_openenv_scale.selftest.figures import (
+    MeasuredBatch,
+    ModeLadder,
+    SelfTest,
+    SelfTestRequest,
+    ladder,
+    median_batch,
+)
+from pytest_openenv_scale.selftest.search import BatchSearch, SelfTestError, batches_up_to, self_test
 
 
-def a_rung(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> Rung:
-    return Rung(mode, arrival, batch, 1, 0.010, 0.020, 0.010 + p50, 0.020 + p99, p50, p99, 120e-6, problem=problem)
+def a_rung(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> MeasuredBatch:
+    return MeasuredBatch(
+        mode, arrival, batch, 1, 0.010, 0.020, 0.010 + p50, 0.020 + p99, p50, p99, 120e-6, problem=problem
+    )
 
 
 @pytest.fixture
@@ -30,9 +39,9 @@ def measured(monkeypatch):
 
     fake.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival)
     fake.calls = calls
-    monkeypatch.setattr(climb, "measure", fake)
-    monkeypatch.setattr(climb, "SMALLEST_BATCH", {"ws": 8, "http": 8})
-    monkeypatch.setattr(climb, "ceiling", lambda mode, wanted: (wanted, None))
+    monkeypatch.setattr(search, "measure", fake)
+    monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
+    monkeypatch.setattr(search, "ceiling", lambda mode, wanted: (wanted, None))
     return fake
 
 
@@ -53,7 +62,7 @@ def test_batches_double_and_what_was_asked_for_is_one_of_them(top, asked, batche
 
 
 def test_every_batch_is_measured_in_both_arrivals_once_where_it_resolves(measured):
-    found = self_test(Asked(modes=("ws",), max_batch=16))
+    found = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
     assert measured.calls == [("ws", arrival, batch) for batch in (8, 16) for arrival in ("hold", "burst")]
     assert (found.resolves("ws"), found.resolves("http")) == (16, None)
     assert found.ladders[0].end == "top"
@@ -61,7 +70,7 @@ def test_every_batch_is_measured_in_both_arrivals_once_where_it_resolves(measure
 
 def test_one_bad_run_of_three_is_noise(measured):
     measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p99=0.9 if count == 1 else 0.001)
-    found = self_test(Asked(modes=("ws",), max_batch=16))
+    found = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
     assert found.resolves("ws") == 16
     assert {rung.runs for rung in found.ladders[0].rungs} == {3}
 
@@ -70,7 +79,7 @@ def test_two_bad_runs_of_three_end_the_ladder_after_both_arrivals_were_shown(mea
     measured.figures = lambda mode, arrival, batch, count: a_rung(
         batch, arrival, p50=0.006 if batch == 16 and arrival == "hold" and count != 2 else 0.001
     )
-    (found,) = self_test(Asked(modes=("ws",), max_batch=64)).ladders
+    (found,) = self_test(SelfTestRequest(modes=("ws",), max_batch=64)).ladders
     assert (found.resolved_batch, found.end) == (8, "unresolved")
     assert [(rung.batch, rung.arrival, rung.resolved) for rung in found.rungs[2:]] == [
         (16, "hold", False),
@@ -80,16 +89,16 @@ def test_two_bad_runs_of_three_end_the_ladder_after_both_arrivals_were_shown(mea
 
 def test_a_mode_that_ends_leaves_the_other_its_turn(measured):
     measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p50=1.0 if mode == "ws" else 0.0)
-    found = self_test(Asked(max_batch=16))
+    found = self_test(SelfTestRequest(max_batch=16))
     assert (found.resolves("ws"), found.resolves("http")) == (None, 16)
 
 
 def test_the_time_bounds_the_ladder_but_the_smallest_batch_is_always_measured(measured):
     measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p50=1.0)
-    found = self_test(Asked(modes=("ws",), max_batch=64, time_s=1e-9))
+    found = self_test(SelfTestRequest(modes=("ws",), max_batch=64, time_s=1e-9))
     assert measured.calls == [("ws", "hold", 8), ("ws", "burst", 8)]  # No repetition either.
     measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival)
-    found = self_test(Asked(modes=("ws", "http"), max_batch=64, time_s=1e-9))
+    found = self_test(SelfTestRequest(modes=("ws", "http"), max_batch=64, time_s=1e-9))
     assert [(one.resolved_batch, one.end) for one in found.ladders] == [(8, "time"), (8, "time")]
 
 
@@ -100,7 +109,7 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
         return a_rung(batch, arrival)
 
     measured.figures = figures
-    under_way = Climb(Asked(max_batch=64))
+    under_way = BatchSearch(SelfTestRequest(max_batch=64))
     with pytest.raises(KeyboardInterrupt):
         under_way.run()
     ws, http = under_way.so_far().ladders
@@ -108,8 +117,8 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
 
 
 def test_each_rung_is_told_as_it_is_known(measured):
-    told: list[Rung] = []
-    found = self_test(Asked(modes=("http",), max_batch=8), told.append)
+    told: list[MeasuredBatch] = []
+    found = self_test(SelfTestRequest(modes=("http",), max_batch=8), told.append)
     assert tuple(told) == found.ladders[0].rungs
 
 
@@ -118,7 +127,7 @@ def test_each_rung_is_told_as_it_is_known(measured):
 
 def test_three_runs_are_their_median_figure_by_figure():
     runs = [a_rung(p50=p50, p99=p99) for p50, p99 in ((0.001, 0.9), (0.003, 0.1), (0.9, 0.2))]
-    merged = median_rung(runs)
+    merged = median_batch(runs)
     assert (merged.invented_p50_s, merged.invented_p99_s, merged.runs) == (0.003, 0.2, 3)
 
 
@@ -127,7 +136,7 @@ def test_three_runs_are_their_median_figure_by_figure():
 )
 def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, kept):
     runs = [a_rung(problem="x" if number < troubled else None) for number in range(runs)]
-    assert median_rung(runs).problem == kept
+    assert median_batch(runs).problem == kept
 
 
 @pytest.mark.parametrize(
@@ -147,8 +156,8 @@ def test_both_limits_are_kept_and_nothing_else_is_wrong(details, resolved):
 
 def test_runs_in_which_nothing_succeeded_resolve_nothing():
     nothing = replace(a_rung(), client_p50_s=None, client_p99_s=None, invented_p50_s=None, invented_p99_s=None)
-    assert not median_rung([nothing] * 3).resolved
-    assert "–" in rung_line(nothing)
+    assert not median_batch([nothing] * 3).resolved
+    assert "–" in batch_line(nothing)
 
 
 def test_a_batch_above_an_unresolved_one_does_not_count():
@@ -174,29 +183,29 @@ def test_what_was_found_survives_json():
     ("values", "share", "found"), [((), 0.5, None), ((3.0,), 0.99, 3.0), ((1.0, 2.0), 0.5, 1.5), (range(101), 0.99, 99)]
 )
 def test_percentiles_are_exact_between_neighbours(values, share, found):
-    assert climb.percentile(tuple(values), share) == found
+    assert search.percentile(tuple(values), share) == found
 
 
 # What the machine allows
 
 
 def test_descriptors_and_ports_bound_the_ladder_and_are_named(monkeypatch):
-    monkeypatch.setattr(climb, "descriptor_limit", lambda: 1000)
-    monkeypatch.setattr(climb, "ports_there", lambda: 28_232)
-    assert climb.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
-    assert climb.ceiling("ws", 900) == (900, None)
-    monkeypatch.setattr(climb, "ports_there", lambda: 500)
-    assert climb.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
-    monkeypatch.setattr(climb, "descriptor_limit", lambda: 64)
+    monkeypatch.setattr(search, "descriptor_limit", lambda: 1000)
+    monkeypatch.setattr(search, "ports_there", lambda: 28_232)
+    assert search.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
+    assert search.ceiling("ws", 900) == (900, None)
+    monkeypatch.setattr(search, "ports_there", lambda: 500)
+    assert search.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
+    monkeypatch.setattr(search, "descriptor_limit", lambda: 64)
     with pytest.raises(SelfTestError, match="no room for a single session: the limit is 64 descriptors"):
-        climb.ceiling("ws", 16_384)
+        search.ceiling("ws", 16_384)
 
 
 def test_memory_bounds_the_ladder_http_first(monkeypatch):
-    monkeypatch.setattr(climb, "descriptor_limit", lambda: 10**6)
-    monkeypatch.setattr(climb, "ports_there", lambda: None)
-    monkeypatch.setattr(climb.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
-    (ws, why), (http, _) = climb.ceiling("ws", 10**6), climb.ceiling("http", 10**6)
+    monkeypatch.setattr(search, "descriptor_limit", lambda: 10**6)
+    monkeypatch.setattr(search, "ports_there", lambda: None)
+    monkeypatch.setattr(search.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
+    (ws, why), (http, _) = search.ceiling("ws", 10**6), search.ceiling("http", 10**6)
     assert http < ws < 10**6
     assert why == "1.0 GB of memory are free"
 
@@ -208,33 +217,33 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
     ("found", "says"),
     [
         (
-            Ladder("ws", (a_rung(),), 16_384, "top", 16_384),
+            ModeLadder("ws", (a_rung(),), 16_384, "top", 16_384),
             "ws: this client resolves 5/40 ms up to batch 16,384 here, in hold and burst; the ladder ended there",
         ),
         (
-            Ladder("ws", (a_rung(),), 936, "top", 936, "the limit is 1,000 descriptors per process (ulimit -n)"),
+            ModeLadder("ws", (a_rung(),), 936, "top", 936, "the limit is 1,000 descriptors per process (ulimit -n)"),
             "ws: this client resolves 5/40 ms up to batch 936 here, in hold and burst; the ladder ended there:"
             " the limit is 1,000 descriptors per process (ulimit -n)",
         ),
         (
-            Ladder("http", (a_rung(8), a_rung(16, "burst", p50=0.0031, p99=0.061)), 8, "unresolved", 64),
+            ModeLadder("http", (a_rung(8), a_rung(16, "burst", p50=0.0031, p99=0.061)), 8, "unresolved", 64),
             "http: this client resolves 5/40 ms up to batch 8 here, in hold and burst; at 16 in burst it invents"
             " 3.1 / 61 ms: see docs/self-test.md",
         ),
         (
-            Ladder(
+            ModeLadder(
                 "http", (a_rung(8, p50=0.0098, p99=0.011, problem="answers were seen late"),), None, "unresolved", 64
             ),
             "http: this client resolves 5/40 ms at no batch here; at 8 in hold it invents 9.8 / 11 ms:"
             " see docs/self-test.md",
         ),
         (
-            Ladder("ws", (a_rung(8, problem="a load process stood still for 681 ms"),), None, "unresolved", 64),
+            ModeLadder("ws", (a_rung(8, problem="a load process stood still for 681 ms"),), None, "unresolved", 64),
             "ws: this client resolves 5/40 ms at no batch here; at 8 in hold a load process stood still for 681 ms:"
             " see docs/self-test.md",
         ),
         (
-            Ladder(
+            ModeLadder(
                 "http",
                 (replace(a_rung(8, problem="2 of 8 sessions failed (connect: timeout)"), failed=2),),
                 None,
@@ -245,11 +254,11 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
             " (connect: timeout): see docs/self-test.md",
         ),
         (
-            Ladder("ws", (a_rung(),), 8, "time", 64),
+            ModeLadder("ws", (a_rung(),), 8, "time", 64),
             "ws: this client resolves 5/40 ms up to batch 8 here, in hold and burst; the time ended there"
             " (--time 120s)",
         ),
-        (Ladder("http", (), None, "interrupted", 64), "http: nothing was measured; interrupted"),
+        (ModeLadder("http", (), None, "interrupted", 64), "http: nothing was measured; interrupted"),
     ],
 )
 def test_a_ladder_is_one_sentence(found, says):
@@ -257,15 +266,15 @@ def test_a_ladder_is_one_sentence(found, says):
 
 
 def test_a_rung_is_a_row_with_units_and_a_verdict():
-    row = rung_line(replace(a_rung(1024, "burst", p50=0.0356, p99=0.112), runs=3))
+    row = batch_line(replace(a_rung(1024, "burst", p50=0.0356, p99=0.112), runs=3))
     assert " ".join(row.split()) == "ws burst 1,024 10 / 20 ms 46 / 132 ms 36 / 112 ms 120 µs ✗ (median of 3)"
-    assert row.index("✗") == opening(Asked(), 2)[-1].index("resolved")
+    assert row.index("✗") == opening(SelfTestRequest(), 2)[-1].index("resolved")
 
 
 def test_what_rounds_to_nothing_has_no_sign():
-    assert " 0 / 0 ms " in rung_line(a_rung(p50=-0.000002, p99=-0.000004))
+    assert " 0 / 0 ms " in batch_line(a_rung(p50=-0.000002, p99=-0.000004))
 
 
 def test_one_core_is_said():
-    assert any("one core" in line for line in opening(Asked(), 1))
-    assert not any("one core" in line for line in opening(Asked(), 2))
+    assert any("one core" in line for line in opening(SelfTestRequest(), 1))
+    assert not any("one core" in line for line in opening(SelfTestRequest(), 2))

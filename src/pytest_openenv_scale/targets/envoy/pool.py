@@ -60,7 +60,7 @@ class _Running:
         return Admin(address) if address else None
 
 
-class EnvoyFleet:
+class LocalEnvoyPool:
     """`count` Envoys (the program `executable`) of `threads` worker threads each, on one port of an address.
 
     The port of `settings` is taken, or a free one where it is 0; `nofile` is each Envoy's soft limit of

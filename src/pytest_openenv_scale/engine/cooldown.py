@@ -25,7 +25,7 @@ _PAUSE_S = 0.02
 _NOT_ANSWERED = frozenset({"refused", "connection_reset", "timeout", "handshake_status", "capacity", "closed_early"})
 
 
-class Settling:
+class Cooldown:
     """Waits before every cell but the first; `play(timeout_s)` plays one session that is not recorded."""
 
     def __init__(self, endpoint: Endpoint, play: Callable[[float], SessionRow]) -> None:

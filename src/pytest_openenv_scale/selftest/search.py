@@ -16,17 +16,27 @@ from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
 from pytest_openenv_scale.load.client_resources import SPARE_DESCRIPTORS, ports_there
-from pytest_openenv_scale.load.ipc import LoadOrder
+from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
 
-from .figures import ARRIVALS, SMALLEST_BATCH, Asked, End, Ladder, Rung, SelfTest, ladder, median_rung
+from .figures import (
+    ARRIVALS,
+    SMALLEST_BATCH,
+    End,
+    MeasuredBatch,
+    ModeLadder,
+    SelfTest,
+    SelfTestRequest,
+    ladder,
+    median_batch,
+)
 
 _REPEATS = 3
 _GROWTH = 2.0
 _WARM_UP_BATCH = 16
 
 
-def self_test(asked: Asked | None = None, on_rung: Callable[[Rung], None] | None = None) -> SelfTest:
+def self_test(asked: SelfTestRequest | None = None, on_rung: Callable[[MeasuredBatch], None] | None = None) -> SelfTest:
     """Measure up to which batch this client resolves 5 ms at the median and 40 ms at the 99th percentile here.
 
     Takes a minute or two; `on_rung` hears each figure as it is known. Nothing is left running, whatever is raised.
@@ -35,7 +45,7 @@ def self_test(asked: Asked | None = None, on_rung: Callable[[Rung], None] | None
         LoadError: a load process refused the order: the workload cannot be used.
         SelfTestError: the null server cannot be started, or not a single session fits this machine.
     """
-    return Climb(asked or Asked(), on_rung).run()
+    return BatchSearch(asked or SelfTestRequest(), on_rung).run()
 
 
 def batches_up_to(smallest: int, top: int, asked: int) -> tuple[int, ...]:
@@ -48,17 +58,17 @@ def batches_up_to(smallest: int, top: int, asked: int) -> tuple[int, ...]:
     return (*batches, top) if top == asked and batches[-1] != top else tuple(batches)
 
 
-class Climb:
+class BatchSearch:
     """A self-test under way; `so_far()` says at any moment, also after an interruption, what is known.
 
     Raises:
         SelfTestError: not a single session fits this machine.
     """
 
-    def __init__(self, asked: Asked, on_rung: Callable[[Rung], None] | None = None) -> None:
+    def __init__(self, asked: SelfTestRequest, on_rung: Callable[[MeasuredBatch], None] | None = None) -> None:
         self._asked = asked
         self._on_rung = on_rung
-        self._rungs: list[Rung] = []
+        self._rungs: list[MeasuredBatch] = []
         self._ends: dict[str, End] = {}
         self._tops = {mode: ceiling(mode, asked.max_batch) for mode in asked.modes}
 
@@ -70,7 +80,7 @@ class Climb:
             for number, mode in enumerate(modes):
                 now = time.monotonic()
                 # Each mode has an equal part of what time is left.
-                self._ends[mode] = self._climb(generator, mode, now + (ending - now) / (len(modes) - number))
+                self._ends[mode] = self._raise_batch(generator, mode, now + (ending - now) / (len(modes) - number))
         return self.so_far()
 
     def so_far(self) -> SelfTest:
@@ -82,12 +92,12 @@ class Climb:
             version("pytest-openenv-scale"),
         )
 
-    def _ladder(self, mode: str) -> Ladder:
+    def _ladder(self, mode: str) -> ModeLadder:
         rungs = [rung for rung in self._rungs if rung.mode == mode]
         top, reason = self._tops[mode]
         return ladder(mode, rungs, self._ends.get(mode, "interrupted"), top, reason)
 
-    def _climb(self, generator: LoadGenerator, mode: str, ending: float) -> End:
+    def _raise_batch(self, generator: LoadGenerator, mode: str, ending: float) -> End:
         # The first sessions of a process pay for what it never did before.
         measure(generator, replace(self._asked, wait_s=0.0), mode, "burst", _WARM_UP_BATCH)
         expected = 0.0
@@ -95,20 +105,20 @@ class Climb:
             began = time.monotonic()
             if expected and began + expected > ending:
                 return "time"
-            resolved = [self._rung(generator, mode, arrival, batch, ending) for arrival in ARRIVALS]
+            resolved = [self._measure_batch(generator, mode, arrival, batch, ending) for arrival in ARRIVALS]
             if not all(resolved):
                 return "unresolved"
             expected = (time.monotonic() - began) * _GROWTH
         return "top"
 
-    def _rung(self, generator: LoadGenerator, mode: str, arrival: str, batch: int, ending: float) -> bool:
+    def _measure_batch(self, generator: LoadGenerator, mode: str, arrival: str, batch: int, ending: float) -> bool:
         """Measure a batch in one arrival; again, to know the median, where it does not resolve at once."""
         began = time.monotonic()
         runs = [measure(generator, self._asked, mode, arrival, batch)]
         took = time.monotonic() - began
         while not runs[0].resolved and len(runs) < _REPEATS and time.monotonic() + took < ending:
             runs.append(measure(generator, self._asked, mode, arrival, batch))
-        rung = median_rung(runs)
+        rung = median_batch(runs)
         self._rungs.append(rung)
         if self._on_rung is not None:
             self._on_rung(rung)
@@ -151,7 +161,7 @@ def _memory(mode: str) -> tuple[int, str]:
 _TIMEOUT_S = 30.0
 
 
-def measure(generator: LoadGenerator, asked: Asked, mode: str, arrival: str, batch: int) -> Rung:
+def measure(generator: LoadGenerator, asked: SelfTestRequest, mode: str, arrival: str, batch: int) -> MeasuredBatch:
     """Run one batch against a server of its own: nothing an earlier one left behind is met again.
 
     Raises:
@@ -160,7 +170,7 @@ def measure(generator: LoadGenerator, asked: Asked, mode: str, arrival: str, bat
     """
     cell = Cell("self-test", "null", "null", mode, asked.wait_s, batch, 1, arrival)
     with NullServerProcess() as server:
-        order = LoadOrder(cell, 1, (server.url,), {}, asked.workload, _TIMEOUT_S)
+        order = CellRequest(cell, 1, (server.url,), {}, asked.workload, _TIMEOUT_S)
         result = generator.run_cell(order)
         truth = server.truth().overheads_s
     steps, failures = _outcome(result, asked.wait_s)
@@ -168,7 +178,7 @@ def measure(generator: LoadGenerator, asked: Asked, mode: str, arrival: str, bat
     invented = tuple(
         None if ours is None or theirs is None else ours - theirs for ours, theirs in zip(told, known, strict=True)
     )
-    return Rung(
+    return MeasuredBatch(
         mode,
         arrival,
         batch,
@@ -217,7 +227,7 @@ class SelfTestError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class ServerTruth:
     """What the server saw: its sessions, its CPU seconds, and each step's seconds beyond its wait, sorted."""
 
     sessions: int
@@ -257,7 +267,7 @@ class NullServerProcess:
         """The process id of the server."""
         return self._popen.pid
 
-    def truth(self) -> Truth:
+    def truth(self) -> ServerTruth:
         """End the server and return what it saw.
 
         Raises:
@@ -269,7 +279,7 @@ class NullServerProcess:
         except BrokenPipeError:
             pass
         told = self._read_line()
-        return Truth(told["sessions"], told["peak_open"], told["cpu_s"], tuple(sorted(told["overheads_s"])))
+        return ServerTruth(told["sessions"], told["peak_open"], told["cpu_s"], tuple(sorted(told["overheads_s"])))
 
     def _read_line(self) -> dict[str, Any]:
         assert self._popen.stdout is not None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
-from pytest_openenv_scale.engine import settle
-from pytest_openenv_scale.engine.settle import Settling
+from pytest_openenv_scale.engine import cooldown
+from pytest_openenv_scale.engine.cooldown import Cooldown
 from pytest_openenv_scale.results.row import SessionRow
 
 
@@ -22,7 +22,7 @@ class Server:
         self.now = 100.0
         self.exit: str | None = None
         self.endpoint = Endpoint(("http://x",), "x", "x", sampler=self._sample, exit_reader=lambda: self.exit)
-        self.settling = Settling(self.endpoint, self._play)
+        self.settling = Cooldown(self.endpoint, self._play)
 
     def _sample(self) -> ServerSample | None:
         self.looks += 1
@@ -45,8 +45,8 @@ def clock(monkeypatch: pytest.MonkeyPatch):
         made.append(Server(*given, **named))
         return made[0]
 
-    monkeypatch.setattr(settle.time, "monotonic", lambda: made[0].now)
-    monkeypatch.setattr(settle.time, "sleep", lambda seconds: setattr(made[0], "now", made[0].now + seconds))
+    monkeypatch.setattr(cooldown.time, "monotonic", lambda: made[0].now)
+    monkeypatch.setattr(cooldown.time, "sleep", lambda seconds: setattr(made[0], "now", made[0].now + seconds))
     return server
 
 
