@@ -88,7 +88,7 @@ def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inne
     result = asked(
         f"outcome('missed', remedy='write less', details=('more of it',), transcripts={heard})".replace(
             "Transcript(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Transcript("
-        ).replace("Said(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Said("),
+        ).replace("TranscriptLine(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.TranscriptLine("),
         "--openenv-batches",
         "1,4",
     )

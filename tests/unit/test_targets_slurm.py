@@ -410,9 +410,7 @@ def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch
             return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
 
     fleet: Any = Fleet()
-    monkeypatch.setattr(
-        slurm_servers, "wait_until_ready", lambda *given, **named: setattr(fleet, "play_session", 8) or 0.0
-    )
+    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(fleet, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
         slurm_servers.reach_every_host("http://e", servers(folder), fleet, {}, ("ws",), threads=1)
     assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(

@@ -44,7 +44,7 @@ class Slots:
 
 
 async def find_slots(subject: Subject) -> Slots:
-    """Open sessions until the server lets no more in or `subject.most` are open; ask with `subject.learn(find_slots)`."""
+    """Open sessions until the server refuses one or `subject.most` are open; ask with `subject.learn(find_slots)`."""
     await subject.learn(single_session)
     async with subject.client() as client:
         held, turned_away = await fill_empty_server(client, subject, subject.most)
