@@ -13,7 +13,15 @@ from unittest.mock import patch
 
 import pytest
 
-LIMITS = {"pytest_openenv_scale.load.client_health": ("LAG_S", "BUSY", "STARVED", "RESOLVED_P50_S", "RESOLVED_P99_S")}
+LIMITS = {
+    "pytest_openenv_scale.load.client_health": (
+        "LAG_S",
+        "MOST_BUSY",
+        "MOST_RUNNABLE_WAIT",
+        "RESOLVED_P50_S",
+        "RESOLVED_P99_S",
+    )
+}
 
 
 @contextmanager

@@ -87,8 +87,8 @@ def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inne
     heard = repr((Transcript("the session that saw it", (TranscriptLine(0.5, "server", '{"type":"error"}'),)),))
     result = asked(
         f"outcome('missed', remedy='write less', details=('more of it',), transcripts={heard})".replace(
-            "Transcript(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Transcript("
-        ).replace("TranscriptLine(", "__import__('pytest_openenv_scale.results.outcome').results.outcome.TranscriptLine("),
+            "Transcript", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Transcript"
+        ),
         "--openenv-batches",
         "1,4",
     )
