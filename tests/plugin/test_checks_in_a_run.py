@@ -245,15 +245,15 @@ FIT = "write figures as finite numbers, text, true, false or None, and words as 
         ),
         (
             "async def odd(subject):\n    return CheckResult(CheckOutcome.MET, 'x', figures={'a': float('nan')})",
-            f"the result of the check odd cannot be kept: nan is not a JSON number; {FIT}",
+            f"the result of the check odd cannot be kept: Out of range float values are not JSON compliant; {FIT}",
         ),
         (
             "async def odd(subject):\n    return CheckResult(CheckOutcome.MET, 'x', figures={'a': {1}})",
-            f"the result of the check odd cannot be kept: set has no JSON form; {FIT}",
+            f"the result of the check odd cannot be kept: CheckResult.figures*: expected `*`, got `array`; {FIT}",
         ),
         (
             "async def odd(subject):\n    return CheckResult(CheckOutcome.MET, None)",
-            f"the result of the check odd cannot be kept: CheckResult.headline: expected a str, got None; {FIT}",
+            f"the result of the check odd cannot be kept: CheckResult.headline: expected `str`, got `null`; {FIT}",
         ),
         (
             "async def odd(subject):\n    return CheckResult('met', 'x')",

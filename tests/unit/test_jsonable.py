@@ -82,17 +82,20 @@ def test_unknown_keys_of_a_newer_writer_are_ignored():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "Outer.name is missing"),
-        ({"name": 3}, "Outer.name: expected a str, got 3"),
-        ({"name": "x", "inners": [{"number": "many"}]}, "Outer.inners[0].number: expected a number, got 'many'"),
-        ({"name": "x", "inners": [{"number": 1, "colour": "blue"}]}, "expected a Colour, got 'blue'"),
-        ({"name": "x", "inners": {}}, "Outer.inners: expected a list"),
-        ({"name": "x", "counts": {"a": 1.5}}, "Outer.counts.a: expected a str, got 1.5"),
-        ({"name": "x", "at": "noon"}, "Outer.at: expected a datetime, got 'noon'"),
-        ({"name": "x", "flag": 1}, "Outer.flag: expected a bool, got 1"),
-        ({"name": "x", "inners": [{"number": True}]}, "expected a number, got True"),
-        ({"name": "x", "counts": {"a": True}}, "Outer.counts.a: expected a str, got True"),
-        ([], "Outer: expected an object, got []"),
+        ({}, "Outer: object missing required field `name`"),
+        ({"name": 3}, "Outer.name: expected `str`, got `int`"),
+        ({"name": "x", "inners": [{"number": "many"}]}, "Outer.inners[0].number: expected `float`, got `str`"),
+        (
+            {"name": "x", "inners": [{"number": 1, "colour": "blue"}]},
+            "inners[0].colour: invalid enum value 'blue'",
+        ),
+        ({"name": "x", "inners": {}}, "Outer.inners: expected `array`, got `object`"),
+        ({"name": "x", "counts": {"a": 1.5}}, "Outer.counts[...]: expected `int | str`, got `float`"),
+        ({"name": "x", "at": "noon"}, "Outer.at: invalid RFC3339"),
+        ({"name": "x", "flag": 1}, "Outer.flag: expected `bool`, got `int`"),
+        ({"name": "x", "inners": [{"number": True}]}, "Outer.inners[0].number: expected `float`, got `bool`"),
+        ({"name": "x", "counts": {"a": True}}, "Outer.counts[...]: expected `int | str`, got `bool`"),
+        ([], "Outer: expected `object`, got `array`"),
     ],
 )
 def test_json_that_does_not_fit_is_told_by_its_place(data, message):
@@ -103,10 +106,10 @@ def test_json_that_does_not_fit_is_told_by_its_place(data, message):
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_is_not_stored(number):
-    with pytest.raises(ValueError, match="not a JSON number"):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         Inner(number).to_json()
 
 
 def test_a_type_without_a_json_form_is_refused():
-    with pytest.raises(TypeError, match="set has no JSON form"):
-        Outer("x", counts={"a": {1}}).to_json()
+    with pytest.raises(TypeError, match="complex is unsupported"):
+        Outer("x", counts={"a": 1j}).to_json()

@@ -262,8 +262,8 @@ def test_a_path_that_holds_no_run_says_so(tmp_path, run):
     ("content", "message"),
     [
         ("{", "is damaged"),
-        ("[]", "expected an object"),
-        ('{"format": 1}', r"run_id is missing"),
+        ("[]", "expected `object`"),
+        ('{"format": 1}', "missing required field `run_id`"),
         ('{"format": 2, "new": true}', "has format 2, this version reads up to 1: upgrade"),
     ],
 )

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_openenv_scale.core.serialization import decode
 from pytest_openenv_scale.selftest import search
 from pytest_openenv_scale.selftest.command import batch_line, opening, sentence
 from pytest_openenv_scale.selftest.figures import (
@@ -175,7 +174,7 @@ def test_a_batch_measured_in_one_arrival_only_does_not_count():
 
 def test_what_was_found_survives_json():
     found = SelfTest((ladder("ws", [a_rung(8), a_rung(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
-    assert decode(SelfTest, found.to_json()) == found
+    assert SelfTest.from_json(found.to_json()) == found
     assert found.to_json()["ladders"][0]["resolved_batch"] == 8
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -135,9 +134,7 @@ def _flaw(result: CheckResult) -> str | None:
     if not isinstance(cast(object, result.outcome), CheckOutcome):
         return f"its outcome is {result.outcome!r}, not a CheckOutcome"
     try:
-        written = result.to_json()
-        json.dumps(written)
-        CheckResult.from_json(written)
+        CheckResult.from_json(result.to_json())
     except (TypeError, ValueError) as error:
         return str(error)
     return None
