@@ -10,7 +10,7 @@ import pytest
 from test_http import OBSERVATION, answer, good, posted
 
 from playing import failure, order, play, play_share
-from pytest_openenv_scale.client.http import Timing, since_last_data
+from pytest_openenv_scale.client.http import Timing, seconds_since_last_data
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.load import worker_share
 from pytest_openenv_scale.load.client_health import Lags
@@ -126,14 +126,14 @@ async def test_the_kernel_tells_how_long_data_have_lain_unseen():
         writer.write(b"POST /reset HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
         await reader.readuntil(b"\r\n\r\n")
         time.sleep(0.1)
-        lag = since_last_data(writer.transport)
+        lag = seconds_since_last_data(writer.transport)
         writer.close()
     assert lag is not None
     assert lag >= 0.09
 
 
 def test_a_transport_without_a_socket_tells_nothing():
-    assert since_last_data(asyncio.Transport()) is None
+    assert seconds_since_last_data(asyncio.Transport()) is None
 
 
 @on_linux

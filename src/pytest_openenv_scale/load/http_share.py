@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pytest_openenv_scale.client import messages
 from pytest_openenv_scale.client.handshake import check_headers, find_address
-from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, as_body
+from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, encode_body
 
 from .client_health import Lags
 from .ipc import Prepare, ShareProgress
@@ -52,12 +52,12 @@ class HttpWorkerShare:
         workload = self._order.workload
         make = workload.maker(cell.wait)
         self._resets = self._once_or_each(
-            workload.seeded, lambda number: as_body(workload.reset_data(self._order.seed + number))
+            workload.seeded, lambda number: encode_body(workload.reset_data(self._order.seed + number))
         )
 
         def encode(number: int) -> list[bytes]:
             count = cell.steps if workload.function else min(cell.steps, len(workload.actions))
-            return [as_body({"action": make(number, step)}) for step in range(count)]
+            return [encode_body({"action": make(number, step)}) for step in range(count)]
 
         self._steps = self._once_or_each(workload.function is not None, encode)
 
@@ -177,7 +177,7 @@ class HttpSession:
         except HttpFailure as failure:
             self.record.fail("step", failure.kind, failure.code, failure.message)
             return None
-        last = self._channel.last
+        last = self._channel.last_timing
         self.record.steps.append((last.connect_s or 0.0) + last.answer_s)
         self._lags.step.append(None if last.answer_lag_s is None else last.answer_lag_s + (last.connect_lag_s or 0.0))
         answer = messages.as_observed_reply(data)
@@ -191,6 +191,6 @@ class HttpSession:
         self.record.closed = time.perf_counter()
 
     def _note_connection(self) -> Timing:
-        last = self._channel.last
+        last = self._channel.last_timing
         self.record.connected, self.record.connect_latency = last.connected_at, last.connect_s
         return last

@@ -201,7 +201,7 @@ class WebSocketSession:
             return
         if isinstance(answer, ServerError):
             self._give_up(*answer)
-        elif self._connection.said_at == inf:
+        elif self._connection.sent_at == inf:
             self._give_up("protocol", None, _UNASKED)  # Else it would answer what is said next, in no time.
         elif self.phase == "step":
             self._stepped(answer, at)
@@ -226,7 +226,7 @@ class WebSocketSession:
     # Phases
 
     def _was_reset(self, answer: ObservedReply, at: float) -> None:
-        record, taken = self.record, max(0.0, at - self._connection.said_at)
+        record, taken = self.record, max(0.0, at - self._connection.sent_at)
         if record.reset_done is not None:
             record.resets = (record.resets or 0.0) + taken
             self._step()
@@ -249,7 +249,7 @@ class WebSocketSession:
 
     def _stepped(self, answer: ObservedReply, at: float) -> None:
         record, script = self.record, self._script
-        taken = at - self._connection.said_at
+        taken = at - self._connection.sent_at
         record.steps.append(taken if taken > 0.0 else 0.0)
         if answer.server_info is not None:
             record.stepped(answer.server_info)
@@ -265,7 +265,7 @@ class WebSocketSession:
             self._step()
 
     def _say(self, message: Message, timeout: float) -> None:
-        self._connection.say(message)
+        self._connection.send_after_round(message)
         self.deadline = time.perf_counter() + timeout
 
     def _give_up(self, kind: str, code: str | None, message: str | None) -> None:
