@@ -13,7 +13,7 @@ from playing import failure, order, play, play_share
 from pytest_openenv_scale.client.http import Timing, seconds_since_last_data
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.load import worker_share
-from pytest_openenv_scale.load.client_health import Lags
+from pytest_openenv_scale.load.client_health import AnswerLags
 from pytest_openenv_scale.load.http_share import HttpSession
 from pytest_openenv_scale.load.session import SessionRecord
 from scripted_server import Peer, scripted
@@ -105,7 +105,7 @@ class GivenTimes:
 
 
 async def test_a_connection_made_for_a_step_is_part_of_it_and_the_first_one_is_apart():
-    record, lags = SessionRecord(0, 0.0), Lags()
+    record, lags = SessionRecord(0, 0.0), AnswerLags()
     reset = Timing(10.0, 10.5, False, 11.0, 12.0, connect_lag_s=0.1, answer_lag_s=0.2)
     step = Timing(20.0, 20.25, False, 20.5, 22.0, connect_lag_s=0.01, answer_lag_s=0.02)
     kept = Timing(None, None, True, 30.0, 31.0, answer_lag_s=0.04)

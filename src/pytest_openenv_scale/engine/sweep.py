@@ -332,7 +332,7 @@ class _Measurement:
                     repetition,
                     progress.asked,
                     progress.open,
-                    progress.over,
+                    progress.finished,
                     progress.failed,
                     progress.elapsed_s,
                 )
