@@ -10,7 +10,7 @@ import pytest
 from load_processes import actions, environment, generators, kinds
 from playing import order
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.load.client_health import MIN_SAMPLES, ClientStats, AnswerLags, check_answer_lags
+from pytest_openenv_scale.load.client_health import MIN_SAMPLES, AnswerLags, ClientStats, check_answer_lags
 
 __all__ = ["actions", "environment", "generators"]  # fixtures
 

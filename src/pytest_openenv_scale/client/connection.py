@@ -20,7 +20,17 @@ from typing import Protocol
 
 from . import frames
 from .frames import FrameError, FrameReader, Message
-from .handshake import Loss, Route, TlsStream, clean_close, has_response_head, loss_from_error, new_key, read_upgrade_response, describe_tls_error
+from .handshake import (
+    Loss,
+    Route,
+    TlsStream,
+    clean_close,
+    describe_tls_error,
+    has_response_head,
+    loss_from_error,
+    new_key,
+    read_upgrade_response,
+)
 from .poller import READ, WRITE, Poller
 
 # What only Linux has is looked for once, here.
@@ -89,12 +99,12 @@ class Connection:
         "_close_sent",
         "_fd",
         "_key",
-        "_reading_stopped",
         "_outgoing",
         "_owner",
         "_poller",
         "_read_size",
         "_reader",
+        "_reading_stopped",
         "_route",
         "_send_error",
         "_sock",

@@ -117,7 +117,7 @@ class FrameReader:
     first, so that a server's last words are read before its fault is named. Nothing may be fed after it.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_kind", "_bytes_needed", "_size", "broken")
+    __slots__ = ("_buffer", "_bytes_needed", "_fragments", "_kind", "_size", "broken")
 
     def __init__(self) -> None:
         self.error: FrameError | None = None

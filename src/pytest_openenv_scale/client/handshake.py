@@ -323,7 +323,7 @@ class NotTlsError(ssl.SSLError):
 class TlsStream:
     """TLS over bytes: the socket stays ours, so that arrival times and non-blocking reads do too."""
 
-    __slots__ = ("_incoming", "_outgoing", "_pending", "_handshake_done", "_ssl", "ended")
+    __slots__ = ("_handshake_done", "_incoming", "_outgoing", "_pending", "_ssl", "ended")
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -24,7 +24,7 @@ from aiohttp.connector import Connection as AiohttpConnection
 
 from pytest_openenv_scale.core import text as core_text
 
-from .handshake import CLIENT_ERRNOS, ServerAddress, loss_from_error, format_retry_after
+from .handshake import CLIENT_ERRNOS, ServerAddress, format_retry_after, loss_from_error
 
 
 class HttpFailure(Exception):
@@ -216,7 +216,9 @@ class HttpChannel:
         _CURRENT_CHANNEL.set(self)
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._session.post(url, data=data, allow_redirects=False, trace_request_ctx=timing) as answer:
+                async with self._session.post(
+                    url, data=data, allow_redirects=False, trace_request_ctx=timing
+                ) as answer:
                     raw = await answer.read()
                     timing.answered_at = time.perf_counter()
                     self._note_answer_lag()

@@ -182,7 +182,9 @@ class HttpClientSession:
             return messages.as_reply(await self._channel.post(path, body, self._timeout))
         except HttpFailure as failure:
             failed_phase = "connect" if self._channel.connected_at is None else phase
-            raise SessionFailed.without(self._secrets, failed_phase, failure.kind, failure.code, failure.message) from None
+            raise SessionFailed.without(
+                self._secrets, failed_phase, failure.kind, failure.code, failure.message
+            ) from None
 
 
 @asynccontextmanager

@@ -120,8 +120,12 @@ def check_pace(stats: ClientStats) -> tuple[ClientFinding, ...]:
                 " it needs a core that nothing else keeps busy",
             )
         )
-    longest_work_s = max((cpu + starved for cpu, starved in zip(stats.cpu_s, stats.starved_s, strict=True)), default=0.0)
-    if longest_work_s > MAX_LOOP_LAG_S and (stats.busy_share > MAX_BUSY_SHARE or stats.starved_share > MAX_STARVED_SHARE):
+    longest_work_s = max(
+        (cpu + starved for cpu, starved in zip(stats.cpu_s, stats.starved_s, strict=True)), default=0.0
+    )
+    if longest_work_s > MAX_LOOP_LAG_S and (
+        stats.busy_share > MAX_BUSY_SHARE or stats.starved_share > MAX_STARVED_SHARE
+    ):
         findings.append(ClientFinding("cpu", _pace_message(stats)))
     return tuple(findings)
 

@@ -140,7 +140,9 @@ def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) 
     per_source = ports_per_source()
     in_use = ports_in_use()
     if per_source is None or connections + in_use <= per_source * _MAX_FILL_SHARE:
-        return PortBudget(math.ceil(connections / len(urls)) if len(set(urls)) == len(urls) else connections, per_source)
+        return PortBudget(
+            math.ceil(connections / len(urls)) if len(set(urls)) == len(urls) else connections, per_source
+        )
     try:
         destinations = _destinations(urls, connections)
     except RouteError:  # The load processes refuse it too, and say why.
@@ -148,7 +150,11 @@ def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) 
     needed = max(destination.connections for destination in destinations)
     if several_sources and all(destination.allows_many_sources for destination in destinations):
         return PortBudget(needed, per_source, math.ceil(needed / max(1.0, per_source * _MAX_FILL_SHARE)))
-    shortages = (_shortage_message(destination, per_source) for destination in destinations if destination.connections + in_use > per_source)
+    shortages = (
+        _shortage_message(destination, per_source)
+        for destination in destinations
+        if destination.connections + in_use > per_source
+    )
     return PortBudget(needed, per_source, 0, next((shortage for shortage in shortages if shortage), None))
 
 

@@ -179,7 +179,9 @@ class HttpSession:
             return None
         timing = self._channel.last_timing
         self.record.steps.append((timing.connect_s or 0.0) + timing.answer_s)
-        self._lags.step.append(None if timing.answer_lag_s is None else timing.answer_lag_s + (timing.connect_lag_s or 0.0))
+        self._lags.step.append(
+            None if timing.answer_lag_s is None else timing.answer_lag_s + (timing.connect_lag_s or 0.0)
+        )
         answer = messages.as_observed_reply(data)
         if answer.server_info is not None:
             self.record.note_step(answer.server_info)

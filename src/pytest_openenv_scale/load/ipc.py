@@ -123,7 +123,10 @@ class ShareResult:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by columns: thousands of rows cost a third of what they do one by one."""
-        return _from_columns, (list(zip(*self.rows, strict=True)), *(getattr(self, name) for name in _FIELDS_BESIDES_ROWS))
+        return _from_columns, (
+            list(zip(*self.rows, strict=True)),
+            *(getattr(self, name) for name in _FIELDS_BESIDES_ROWS),
+        )
 
 
 _FIELDS_BESIDES_ROWS = tuple(field.name for field in fields(ShareResult))[1:]

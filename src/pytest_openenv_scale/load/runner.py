@@ -22,7 +22,7 @@ from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.core.text import Secrets, redact_text
 from pytest_openenv_scale.results.row import SessionRow
 
-from .client_health import ClientStats, ResourceNeeds, check_pace, check_resources, choose_processes, check_answer_lags
+from .client_health import ClientStats, ResourceNeeds, check_answer_lags, check_pace, check_resources, choose_processes
 from .client_resources import loopback_source
 from .ipc import (
     BatchReady,

@@ -144,7 +144,7 @@ class BatchEvents(Protocol):
 class WebSocketSession:
     """Drives one WebSocket session through its phases by callbacks; it never blocks and never raises."""
 
-    __slots__ = ("_batch", "_connection", "_closing", "_script", "deadline", "phase", "record")
+    __slots__ = ("_batch", "_closing", "_connection", "_script", "deadline", "phase", "record")
 
     def __init__(self, record: SessionRecord, script: SessionScript, batch: BatchEvents) -> None:
         self.record = record

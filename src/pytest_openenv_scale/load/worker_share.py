@@ -147,7 +147,9 @@ class WorkerShare:
         ended = time.perf_counter()
         self._lags.append(max(0.0, ended - self._next_tick))
         lags = sorted(self._clock.lags)
-        rows = [record.row(self._started, self._started_wall_clock, self._assignment.process) for record in self._records]
+        rows = [
+            record.row(self._started, self._started_wall_clock, self._assignment.process) for record in self._records
+        ]
         secrets = Secrets.of(self._assignment.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
@@ -260,5 +262,7 @@ class WorkerShare:
                 self._expire(now)
             count += 1
             if count % _PROGRESS_EVERY_TICKS == 0:
-                progress = ShareProgress(len(self._live) - self._connecting_count, self._finished_count, self._failed_count)
+                progress = ShareProgress(
+                    len(self._live) - self._connecting_count, self._finished_count, self._failed_count
+                )
                 self._send(progress if self._http is None else self._http.progress())
