@@ -16,7 +16,7 @@ from pytest_openenv_scale.results.outcome import (
     Outcome,
     Transcript,
     TranscriptLine,
-    overall_with_checks,
+    combine_with_checks,
     read_checks,
     write_check,
 )
@@ -93,7 +93,7 @@ def test_a_run_without_checks_has_none(tmp_path):
     ],
 )
 def test_the_outcome_of_a_run_counts_checks_that_were_not_skipped(sweeps, checks, outcome):
-    assert overall_with_checks(sweeps, [record(name) for name in checks]) == outcome
+    assert combine_with_checks(sweeps, [record(name) for name in checks]) == outcome
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -124,7 +124,7 @@ async def test_a_muted_session_answers_nothing_not_even_a_ping_but_can_send():
 
     async with scripted(script) as server, subject(server.url).client() as client:
         session = await client.start()
-        session.connection.mute()
+        session.connection.stop_reading()
         session.send({"type": "step", "data": {}})
         session.send({"type": "step", "data": {"n": 2}})
         async with asyncio.timeout(2):

@@ -49,7 +49,7 @@ def test_beyond_fail_on_and_outside_the_range_is_a_regression():
     assert change.reason == (
         "+82 %, beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions"
     )
-    assert change.spreads == pytest.approx(0.09 / 0.02)
+    assert change.change_in_ranges == pytest.approx(0.09 / 0.02)
     assert change.ratio == pytest.approx(0.2 / 0.11)
 
 
@@ -71,7 +71,7 @@ def test_one_repetition_leaves_the_spread_unknown_and_fail_on_decides_alone():
     change = change_of(compared("total_p99:+15%", now={"latency": (0.2,)}), "total_p99", 32)
     assert change.status is Status.REGRESSED
     assert change.reason.endswith("spread unknown: the baseline was measured once, judged by total_p99:+15% alone")
-    assert change.spreads is None
+    assert change.change_in_ranges is None
 
 
 def test_an_absolute_change_is_judged_in_its_unit():
@@ -236,7 +236,7 @@ def test_a_missing_curve_is_inconclusive_unless_it_is_allowed():
     assert compare_runs(then, now).outcome is Judgement.INCONCLUSIVE
     assert compare_runs(then, now, parse_fail_on("max_batch:-10%")).outcome is Judgement.INCONCLUSIVE
     assert compare_runs(then, now, allow_missing=True).outcome is Judgement.SHOWN
-    assert [curve.wait for curve in compare_runs(then, now).all_of("missing")] == [2.0]
+    assert [curve.wait for curve in compare_runs(then, now).curves_in_state("missing")] == [2.0]
 
 
 def test_nothing_in_common_is_inconclusive_even_where_missing_is_allowed():
@@ -266,7 +266,7 @@ def test_a_renamed_test_is_guessed_on_both_sides(renamed):
 def test_a_test_that_is_in_both_runs_is_not_taken_for_a_renamed_one():
     both = a_judged_sweep(8, test="test_scale.py::test_it_too")
     then, now = a_measured_run(a_judged_sweep(8), both), a_measured_run(both, day=1)
-    (missing,) = compare_runs(then, now).all_of("missing")
+    (missing,) = compare_runs(then, now).curves_in_state("missing")
     assert missing.renamed is None
 
 
@@ -284,7 +284,7 @@ def test_runs_that_asked_for_different_things_are_not_comparable(field, value, s
     other = a_judged_sweep(8, **{field: value}) if field == "arrival" else with_record(sweep, **{field: value})
     found = compare_runs(a_measured_run(sweep), a_measured_run(other, day=1), parse_fail_on("max_batch:-10%"))
     assert found.outcome is Judgement.INCONCLUSIVE
-    (curve,) = found.all_of("different")
+    (curve,) = found.curves_in_state("different")
     assert curve.remarks == (says,)
 
 
@@ -327,7 +327,7 @@ def test_another_server_under_the_same_label_is_compared_and_named():
 def test_another_label_is_another_curve_and_says_how_to_compare():
     sides = a_judged_sweep(8), a_judged_sweep(8, target="docker", label="local-docker")
     found = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1))
-    (missing,) = found.all_of("missing")
+    (missing,) = found.curves_in_state("missing")
     assert missing.remarks == (
         "the newer run has this test on local-docker; to compare different servers give both targets the same label=",
     )

@@ -122,12 +122,12 @@ async def test_what_is_said_and_what_is_sent_at_once_arrive_in_their_order():
         await peer.part()
 
     async with scripted(script) as server, opened(server.url) as (connection, recorder):
-        connection.say(Message(words[0]))
-        connection.say(Message(words[1]))
-        assert connection.said_at == math.inf
+        connection.send_after_round(Message(words[0]))
+        connection.send_after_round(Message(words[1]))
+        assert connection.sent_at == math.inf
         before = connection.send(Message(words[2]))
-        assert connection.said_at <= before
-        connection.say(Message(words[3]))
+        assert connection.sent_at <= before
+        connection.send_after_round(Message(words[3]))
         await recorder.end()
     assert heard == [(TEXT, word) for word in words]
 
@@ -142,7 +142,7 @@ async def test_what_was_said_last_goes_out_before_the_close_frame():
         peer.writer.close()
 
     async with scripted(script) as server, opened(server.url) as (connection, recorder):
-        connection.say(Message(b"goodbye"))
+        connection.send_after_round(Message(b"goodbye"))
         connection.close()
         await recorder.end()
     assert heard == [(TEXT, b"goodbye"), (CLOSE, b"\x03\xe8")]
@@ -154,7 +154,7 @@ async def test_what_was_said_to_a_connection_that_is_dropped_goes_nowhere():
         assert await peer.gone() == b""
 
     async with scripted(script) as server, opened(server.url) as (connection, _):
-        connection.say(Message(b"too late"))
+        connection.send_after_round(Message(b"too late"))
         connection.abort()
         await asyncio.sleep(0)
 

@@ -78,7 +78,7 @@ def test_the_short_way_reads_nothing_that_the_long_way_reads_otherwise(data):
         except FrameError as error:
             return error.code, str(error)
 
-    short = outcome(frames.whole_text)
+    short = outcome(frames.parse_single_text)
     if short is not None:
         assert outcome(FrameReader().feed) == ([(TEXT, short)] if isinstance(short, bytes) else short)
 
@@ -86,9 +86,9 @@ def test_the_short_way_reads_nothing_that_the_long_way_reads_otherwise(data):
 @pytest.mark.parametrize("length", LENGTHS)
 def test_the_short_way_reads_one_whole_message_up_to_64_kib_and_nothing_else(length):
     whole = frame(TEXT, b"x" * length)
-    assert frames.whole_text(whole) == (b"x" * length if length < 65536 else None)
+    assert frames.parse_single_text(whole) == (b"x" * length if length < 65536 else None)
     for other in (whole[:-1], whole + b"\x81", frame(TEXT, b"x" * length, final=False), frame(BINARY, b"x" * length)):
-        assert frames.whole_text(other) is None
+        assert frames.parse_single_text(other) is None
     reader = FrameReader()
     reader.feed(whole[:1])
     assert not reader.idle
@@ -167,14 +167,14 @@ def test_a_character_split_between_fragments_is_no_violation():
 def test_messages_before_a_violation_are_read_before_it_is_named():
     reader = FrameReader()
     assert reader.feed(frame(TEXT, b"last words") + b"\xff\xff") == [(TEXT, b"last words")]
-    assert reader.broken is not None
-    assert reader.broken.code == 1002
+    assert reader.error is not None
+    assert reader.error.code == 1002
 
 
 def test_a_reader_that_met_no_violation_is_not_broken():
     reader = FrameReader()
     reader.feed(frame(TEXT, b"fine") + frame(PING, b""))
-    assert reader.broken is None
+    assert reader.error is None
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 4000, 4999])

@@ -8,7 +8,7 @@ import os
 import pytest
 from cells import a_curve, a_failure, a_row, a_summary, an_slo, summary_of
 
-from pytest_openenv_scale.client.handshake import loss_of
+from pytest_openenv_scale.client.handshake import loss_from_error
 from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome
@@ -38,7 +38,7 @@ def texts(verdict: CurveVerdict) -> list[str]:
     ids=errno.errorcode.get,
 )
 def test_an_error_of_this_machine_never_counts_as_the_servers(number):
-    loss = loss_of(OSError(number, os.strerror(number)))
+    loss = loss_from_error(OSError(number, os.strerror(number)))
     assert (loss.kind, loss.code) == ("client_limit", errno.errorcode[number])
     rows = [a_row(0), a_row(1), a_failure(2, phase="connect", type=loss.kind, code=loss.code, message=loss.message)]
     summary = summary_of(rows)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.client import handshake
-from pytest_openenv_scale.client.handshake import Loss, RouteError, new_key, prepare_route, read_answer
+from pytest_openenv_scale.client.handshake import Loss, RouteError, new_key, prepare_route, read_upgrade_response
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_header
 from scripted_server import accepted
@@ -20,7 +20,7 @@ ACCEPTED = accepted(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: " + KEY)
 
 
 def read(data: bytes, *, ended: bool = False) -> bytes | Loss | None:
-    return read_answer(data, KEY, ended=ended)
+    return read_upgrade_response(data, KEY, ended=ended)
 
 
 def lines(route: handshake.Route) -> list[str]:

@@ -10,10 +10,10 @@ import pytest
 from test_http import OBSERVATION, answer, good, posted
 
 from playing import failure, order, play, play_share
-from pytest_openenv_scale.client.http import Timing, since_last_data
+from pytest_openenv_scale.client.http import Timing, seconds_since_last_data
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.load import worker_share
-from pytest_openenv_scale.load.client_health import Lags
+from pytest_openenv_scale.load.client_health import AnswerLags
 from pytest_openenv_scale.load.http_share import HttpSession
 from pytest_openenv_scale.load.session import SessionRecord
 from scripted_server import Peer, scripted
@@ -105,7 +105,7 @@ class GivenTimes:
 
 
 async def test_a_connection_made_for_a_step_is_part_of_it_and_the_first_one_is_apart():
-    record, lags = SessionRecord(0, 0.0), Lags()
+    record, lags = SessionRecord(0, 0.0), AnswerLags()
     reset = Timing(10.0, 10.5, False, 11.0, 12.0, connect_lag_s=0.1, answer_lag_s=0.2)
     step = Timing(20.0, 20.25, False, 20.5, 22.0, connect_lag_s=0.01, answer_lag_s=0.02)
     kept = Timing(None, None, True, 30.0, 31.0, answer_lag_s=0.04)
@@ -126,14 +126,14 @@ async def test_the_kernel_tells_how_long_data_have_lain_unseen():
         writer.write(b"POST /reset HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
         await reader.readuntil(b"\r\n\r\n")
         time.sleep(0.1)
-        lag = since_last_data(writer.transport)
+        lag = seconds_since_last_data(writer.transport)
         writer.close()
     assert lag is not None
     assert lag >= 0.09
 
 
 def test_a_transport_without_a_socket_tells_nothing():
-    assert since_last_data(asyncio.Transport()) is None
+    assert seconds_since_last_data(asyncio.Transport()) is None
 
 
 @on_linux

@@ -10,7 +10,7 @@ import pytest
 from load_processes import actions, environment, generators, kinds
 from playing import order
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.load.client_health import FEWEST, ClientStats, Lags, http_findings
+from pytest_openenv_scale.load.client_health import MIN_SAMPLES, AnswerLags, ClientStats, check_answer_lags
 
 __all__ = ["actions", "environment", "generators"]  # fixtures
 
@@ -21,16 +21,16 @@ def lagging(p50: float | None, p99: float | None) -> ClientStats:
 
 @pytest.mark.parametrize(("p50", "p99"), [(None, None), (0.0, 0.0), (0.005, 0.040), (None, 0.040)])
 def test_what_the_client_resolves_is_no_finding(p50, p99):
-    assert http_findings(lagging(p50, p99)) == ()
+    assert check_answer_lags(lagging(p50, p99)) == ()
 
 
 @pytest.mark.parametrize(("p50", "p99"), [(0.0051, 0.006), (0.0, 0.0401), (None, 0.05)])
 def test_more_than_5_ms_at_the_median_or_40_ms_at_p99_is_a_finding(p50, p99):
-    assert [finding.kind for finding in http_findings(lagging(p50, p99))] == ["http_lag"]
+    assert [finding.kind for finding in check_answer_lags(lagging(p50, p99))] == ["http_lag"]
 
 
 def test_the_finding_has_the_figures_and_the_remedy():
-    (found,) = http_findings(lagging(0.012, 0.08))
+    (found,) = check_answer_lags(lagging(0.012, 0.08))
     assert found.message == (
         "HTTP answers were seen late (use more load processes with --openenv-processes, a smaller batch, or mode ws):"
         " p50 12 ms, allowed 5 ms, and p99 80 ms, allowed 40 ms"
@@ -38,14 +38,14 @@ def test_the_finding_has_the_figures_and_the_remedy():
 
 
 def test_the_worst_phase_counts():
-    lags = Lags(connect=[0.001] * 100, reset=[0.004] * 98 + [0.09] * 2, step=[0.006] * 100)
+    lags = AnswerLags(connect=[0.001] * 100, reset=[0.004] * 98 + [0.09] * 2, step=[0.006] * 100)
     assert lags.worst() == (0.006, 0.09)
 
 
 def test_a_median_of_few_says_nothing_and_what_the_kernel_does_not_tell_is_no_zero():
-    assert Lags(step=[0.03] * (FEWEST - 1)).worst() == (None, 0.03)
-    assert Lags(step=[None] * 50 + [0.03] * FEWEST).worst() == (0.03, 0.03)
-    assert Lags(connect=[None], step=[None]).worst() == (None, None)
+    assert AnswerLags(step=[0.03] * (MIN_SAMPLES - 1)).worst() == (None, 0.03)
+    assert AnswerLags(step=[None] * 50 + [0.03] * MIN_SAMPLES).worst() == (0.03, 0.03)
+    assert AnswerLags(connect=[None], step=[None]).worst() == (None, None)
 
 
 # In real load processes

@@ -52,7 +52,7 @@ def connection(local: str, remote: str, state: str = "01") -> str:
 
 
 def test_the_default_range_is_28232_ports(proc):
-    assert client_resources.ports_there() == 28_232
+    assert client_resources.ports_per_source() == 28_232
 
 
 @pytest.mark.parametrize(
@@ -61,23 +61,23 @@ def test_the_default_range_is_28232_ports(proc):
 )
 def test_reserved_ports_are_not_there(proc, reserved, there):
     proc(reserved=f"{reserved}\n")
-    assert client_resources.ports_there() == there
+    assert client_resources.ports_per_source() == there
 
 
 def test_where_the_range_cannot_be_read_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(client_resources, "_PROC", tmp_path)
     plan = client_resources.plan_ports(["http://10.0.0.1:80"], 100_000, several_sources=True)
-    assert (plan.there, plan.sources, plan.lack) == (None, 0, None)
+    assert (plan.per_source, plan.sources, plan.shortage) == (None, 0, None)
 
 
 def test_the_kernel_is_read_as_it_is_here():
-    assert client_resources.ports_there() in range(1, 65536)
+    assert client_resources.ports_per_source() in range(1, 65536)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         destination = client_resources.Destination("127.0.0.1", port, 1)
-        assert destination.held() == 0
+        assert destination.ports_held() == 0
         with socket.create_connection(("127.0.0.1", port)):
-            assert destination.held() == 1
+            assert destination.ports_held() == 1
             assert client_resources.ports_in_use() >= 2
 
 
@@ -87,7 +87,7 @@ def test_over_ipv6_too():
     except OSError:
         pytest.skip("no IPv6 here")
     with server, socket.create_connection(server.getsockname()[:2]):
-        assert client_resources.Destination("::1", server.getsockname()[1], 1).held() == 1
+        assert client_resources.Destination("::1", server.getsockname()[1], 1).ports_held() == 1
 
 
 def test_a_cell_that_fits_needs_no_more_than_a_look_at_two_files(proc, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_cell_that_fits_needs_no_more_than_a_look_at_two_files(proc, monkeypat
 @pytest.mark.parametrize(("connections", "sources"), [(14_112, 0), (16_384, 2), (28_232, 2), (32_768, 3), (75_000, 6)])
 def test_on_loopback_sources_are_taken_as_they_are_needed(proc, connections, sources):
     plan = client_resources.plan_ports(["http://127.0.0.1:8000"], connections, several_sources=True)
-    assert (plan.sources, plan.lack) == (sources, None)
+    assert (plan.sources, plan.shortage) == (sources, None)
 
 
 def test_ports_that_earlier_cells_left_in_time_wait_are_avoided_by_a_fresh_source(proc):
@@ -111,14 +111,14 @@ def test_away_from_loopback_too_few_ports_are_told_with_their_figures_and_a_reme
     proc(tcp=TCP_HEAD)
     plan = client_resources.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True)
     assert plan.sources == 0
-    assert plan.lack is not None
-    assert plan.lack.startswith(
+    assert plan.shortage is not None
+    assert plan.shortage.startswith(
         "40,000 connections to 10.0.0.1:8000 need as many ports, and this machine has 28,232 towards it"
         " (net.ipv4.ip_local_port_range 32768 60999): widen the range"
     )
     proc(range="1024 65535")
-    assert client_resources.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True).lack is None
-    more = client_resources.plan_ports(["http://10.0.0.1:8000"], 70_000, several_sources=True).lack
+    assert client_resources.plan_ports(["http://10.0.0.1:8000"], 40_000, several_sources=True).shortage is None
+    more = client_resources.plan_ports(["http://10.0.0.1:8000"], 70_000, several_sources=True).shortage
     assert more is not None
     assert "widen" not in more
     assert "spread the sessions over URLs" in more
@@ -127,10 +127,10 @@ def test_away_from_loopback_too_few_ports_are_told_with_their_figures_and_a_reme
 def test_several_urls_share_the_load_unless_they_lead_to_the_same_place(proc):
     proc(tcp=TCP_HEAD)
     apart = client_resources.plan_ports(["http://10.0.0.1:1", "http://10.0.0.1:2"], 40_001, several_sources=True)
-    assert (apart.needed, apart.lack) == (20_001, None)
+    assert (apart.needed, apart.shortage) == (20_001, None)
     together = client_resources.plan_ports(["http://10.0.0.1:1/a", "http://10.0.0.1:1/b"], 40_001, several_sources=True)
     assert together.needed == 40_001
-    assert together.lack is not None
+    assert together.shortage is not None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_ports_held_by_earlier_connections_count_unless_the_kernel_gives_them_ou
         sockstat="TCP: inuse 1 orphan 0 tw 80\n",
         tcp=TCP_HEAD + line * 40 + other * 40 + connection("0.0.0.0:80", "0.0.0.0:0", "0A"),
     )
-    lack = client_resources.plan_ports(["http://10.0.0.1:80"], 70, several_sources=True).lack
+    lack = client_resources.plan_ports(["http://10.0.0.1:80"], 70, several_sources=True).shortage
     assert (lack is not None) is lacks
     if lack is not None:
         assert "100 towards it" in lack
@@ -155,7 +155,7 @@ def test_ports_held_by_earlier_connections_count_unless_the_kernel_gives_them_ou
 
 def test_ipv6_loopback_has_one_address_and_is_told_what_to_write_instead(proc):
     proc(tcp6=TCP_HEAD, range="40000 40099")
-    lack = client_resources.plan_ports(["http://[::1]:8000"], 200, several_sources=True).lack
+    lack = client_resources.plan_ports(["http://[::1]:8000"], 200, several_sources=True).shortage
     assert lack is not None
     assert "to [::1]:8000" in lack
     assert "write 127.0.0.1 instead of [::1]" in lack
@@ -163,12 +163,12 @@ def test_ipv6_loopback_has_one_address_and_is_told_what_to_write_instead(proc):
 
 def test_a_client_that_cannot_choose_its_address_is_told_so_on_loopback_too(proc):
     proc(tcp=TCP_HEAD, range="40000 40099")
-    assert client_resources.plan_ports(["http://127.0.0.1:8000"], 200, several_sources=False).lack is not None
+    assert client_resources.plan_ports(["http://127.0.0.1:8000"], 200, several_sources=False).shortage is not None
 
 
 def test_a_host_that_does_not_resolve_is_left_to_the_load_processes(proc):
     plan = client_resources.plan_ports(["http://nowhere.invalid"], 40_000, several_sources=True)
-    assert (plan.sources, plan.lack) == (0, None)
+    assert (plan.sources, plan.shortage) == (0, None)
 
 
 # Sources

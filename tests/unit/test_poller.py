@@ -175,7 +175,7 @@ def test_work_put_off_is_done_when_all_that_is_ready_was_handled(loop, kind, fai
             def ready(mask: int, ours: socket.socket = ours) -> None:
                 ours.recv(10)
                 order.append("read")
-                poller.after_round(lambda: order.append("work"))
+                poller.call_after_round(lambda: order.append("work"))
                 if fails and len(order) == 5:
                     raise ZeroDivisionError
 
@@ -193,7 +193,7 @@ def test_work_put_off_outside_of_a_round_is_done_in_the_next_turn(loop, kind):
     done: list[int] = []
     with Poller(loop, selector(kind)) as poller:
         for number in range(3):
-            poller.after_round(lambda number=number: done.append(number))
+            poller.call_after_round(lambda number=number: done.append(number))
         assert done == []
         turn(loop)
     assert done == [0, 1, 2]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.client.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
-from pytest_openenv_scale.client.handshake import new_key, read_answer
+from pytest_openenv_scale.client.handshake import new_key, read_upgrade_response
 from pytest_openenv_scale.selftest.null_server_wire import (
     MAX_BODY,
     MAX_HEAD,
@@ -130,7 +130,7 @@ def test_an_upgrade_is_accepted_as_a_client_wants_it():
         key,
         len(b"GET /ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: \r\n\r\n") + len(key),
     )
-    assert read_answer(upgrade_answer(key), key) == b""
+    assert read_upgrade_response(upgrade_answer(key), key) == b""
 
 
 def test_an_answer_says_how_long_it_is():

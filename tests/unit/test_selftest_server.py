@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from pytest_openenv_scale.client.frames import CLOSE, PING, PONG, TEXT, FrameReader, Message
-from pytest_openenv_scale.client.handshake import new_key, read_answer
+from pytest_openenv_scale.client.handshake import new_key, read_upgrade_response
 from pytest_openenv_scale.client.http import action_schema
 from pytest_openenv_scale.config.workload import make_workload
 from pytest_openenv_scale.selftest import search
@@ -46,7 +46,7 @@ class Client:
         self.sock, self._reader, self._read = dial(server), FrameReader(), []
         key = new_key()
         self.sock.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
-        assert read_answer(self.sock.recv(4096), key) == b""
+        assert read_upgrade_response(self.sock.recv(4096), key) == b""
 
     def send(self, *values: object) -> None:
         self.sock.sendall(b"".join(Message(json.dumps(value).encode()).masked() for value in values))

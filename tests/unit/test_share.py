@@ -199,7 +199,7 @@ async def test_progress_is_told_while_sessions_are_open():
 
     async with scripted(script) as server:
         _, progress = await play_share(order(server.url, batch=5))
-    assert (progress[0].open, progress[0].over, progress[0].failed) == (5, 0, 0)
+    assert (progress[0].open, progress[0].finished, progress[0].failed) == (5, 0, 0)
 
 
 async def test_a_function_says_something_else_in_every_session_and_step(tmp_path, monkeypatch):

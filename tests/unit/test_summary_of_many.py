@@ -55,9 +55,9 @@ class Pieces:
 def hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every column count as too large, so that tests of a few rows take the path of millions."""
     for module, name, most in (
-        (percentiles.stats_of, "most_held", 5),
+        (percentiles.column_stats, "most_held", 5),
         (percentiles.peak_concurrency, "most_sorted", 6),
-        (errors.distinct, "most_held", 4),
+        (errors.count_distinct, "most_held", 4),
     ):
         monkeypatch.setitem(module.__kwdefaults__, name, most)
 
@@ -86,7 +86,7 @@ def test_rows_read_in_pieces_have_the_summary_of_the_whole(sessions, size, littl
 def test_percentiles_of_a_column_that_is_never_held_are_exact(pieces, most_held):
     values = [value for piece in pieces for value in piece]
     columns = [pa.chunked_array([pa.array(piece, pa.float64())]) for piece in pieces]
-    found = percentiles.stats_of(lambda: iter(columns), most_held=most_held)
+    found = percentiles.column_stats(lambda: iter(columns), max_held=most_held)
     exact = percentiles.phase_stats(pa.array(values, pa.float64()))
     if exact is None or found is None:
         assert found is exact
@@ -112,7 +112,7 @@ def test_the_peak_is_the_same_however_time_is_cut(sessions, most_sorted, size):
             kind = pa.float64()
             yield pa.table({"reset_done_s": pa.array(ups, kind), "closed_s": pa.array(downs, kind)})
 
-    found = percentiles.peak_concurrency(spans, most_sorted=most_sorted)
+    found = percentiles.peak_concurrency(spans, max_sorted=most_sorted)
     assert found == max(map(open_at, range(22)), default=0)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.errors import ErrorCount
-from pytest_openenv_scale.results.outcome import Outcome, overall
+from pytest_openenv_scale.results.outcome import Outcome, combine_outcomes
 from pytest_openenv_scale.verdict.sweep import judge_curve
 
 MET, MISSED, INCONCLUSIVE = Outcome.MET, Outcome.MISSED, Outcome.INCONCLUSIVE
@@ -468,4 +468,4 @@ def test_what_refused_is_part_of_the_verdict():
     [([], INCONCLUSIVE), ([MET, MET], MET), ([MET, INCONCLUSIVE], INCONCLUSIVE), ([MET, INCONCLUSIVE, MISSED], MISSED)],
 )
 def test_outcomes_combine_to_the_worst(outcomes, together):
-    assert overall(outcomes) == together
+    assert combine_outcomes(outcomes) == together

@@ -10,7 +10,7 @@ from pytest_openenv_scale.config.limits import METRICS, FailOn, higher_is_better
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.comparison import Change, ComparedFigure, Status
-from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve, known_max_batch
+from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve, max_batch_certainty
 
 NOTICEABLE = 0.05
 """A change by less than this share of the baseline is shown as none, unless `--fail-on` says otherwise."""
@@ -216,7 +216,7 @@ def capacity(view: CurveView) -> CapacityChange:
     each = [float(_alone(view, number) or 0) for number in numbers]
     held = float(verdict.max_batch or 0)
     figure = ComparedFigure(
-        held, min(each, default=held), max(each, default=held), len(numbers), known=known_max_batch(view)
+        held, min(each, default=held), max(each, default=held), len(numbers), known=max_batch_certainty(view)
     )
     fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
     return CapacityChange(figure, fails_at, float(max(view.curve.batches)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, known_max_batch
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, max_batch_certainty
 
 FOOTNOTE = (
     "HTTP gives every request an environment of its own: it cannot hold an episode, so its sessions are only a"
@@ -109,7 +109,7 @@ def _result(view: CurveView, batch: int | None) -> ModeResult:
     cells = [] if batch is None else _succeeded(view)[batch]
     figures = {f"{phase}_{statistic}": _worst(cells, phase, statistic) for phase, statistic in FIGURES}
     success = min((cell.success_rate for cell in cells if cell.success_rate is not None), default=None)
-    known = known_max_batch(view)
+    known = max_batch_certainty(view)
     return ModeResult(view.curve.mode, verdict.outcome.value, verdict.max_batch, known, success, **figures)
 
 

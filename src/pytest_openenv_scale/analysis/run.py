@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise, summarise_rows
 from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest
-from pytest_openenv_scale.results.outcome import CheckRecord, Outcome, overall, overall_with_checks, read_checks
+from pytest_openenv_scale.results.outcome import (
+    CheckRecord,
+    Outcome,
+    combine_outcomes,
+    combine_with_checks,
+    read_checks,
+)
 from pytest_openenv_scale.results.parts import Part, PartError, read_parts, read_table
 from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
@@ -52,8 +58,8 @@ class Run:
     @property
     def outcome(self) -> Outcome:
         """Missed if any sweep or check is, met if all are, else inconclusive; checks that were skipped do not count."""
-        sweeps = overall(sweep.outcome for sweep in self.sweeps) if self.sweeps else None
-        return overall_with_checks(sweeps, self.checks)
+        sweeps = combine_outcomes(sweep.outcome for sweep in self.sweeps) if self.sweeps else None
+        return combine_with_checks(sweeps, self.checks)
 
     def table(self) -> pa.Table:
         """Read the rows of all parts that can be read."""

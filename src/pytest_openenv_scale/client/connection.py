@@ -20,20 +20,30 @@ from typing import Protocol
 
 from . import frames
 from .frames import FrameError, FrameReader, Message
-from .handshake import Loss, Route, TlsStream, clean_close, has_head, loss_of, new_key, read_answer, tls_words
+from .handshake import (
+    Loss,
+    Route,
+    TlsStream,
+    clean_close,
+    describe_tls_error,
+    has_response_head,
+    loss_from_error,
+    new_key,
+    read_upgrade_response,
+)
 from .poller import READ, WRITE, Poller
 
 # What only Linux has is looked for once, here.
 _NON_BLOCKING: int = getattr(socket, "SOCK_NONBLOCK", 0)
 _SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
 _IP_BIND_ADDRESS_NO_PORT = 24 if os.uname().sysname == "Linux" else None
-_STAMP = Struct("qq").unpack
-_STAMP_SPACE = socket.CMSG_SPACE(16)
+_unpack_timestamp = Struct("qq").unpack
+_TIMESTAMP_SPACE = socket.CMSG_SPACE(16)
 _NO_LINGER = Struct("ii").pack(1, 0)
 _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
 
-_CLOSING = frames.close_message(1000)
-_GOODBYES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")}
+_NORMAL_CLOSE = frames.close_message(1000)
+_COMMON_CLOSE_FRAMES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")}
 """The close frames nearly every server sends, with what they say."""
 
 
@@ -82,25 +92,25 @@ class Connection:
     """A WebSocket client connection that calls its owner back; nothing here blocks or raises."""
 
     __slots__ = (
-        "_between",
+        "_between_messages",
         "_buffer",
         "_clock",
         "_close_received",
         "_close_sent",
         "_fd",
         "_key",
-        "_muted",
         "_outgoing",
         "_owner",
         "_poller",
         "_read_size",
         "_reader",
+        "_reading_stopped",
         "_route",
         "_send_error",
         "_sock",
         "_tls",
         "_unsaid",
-        "said_at",
+        "sent_at",
     )
 
     def __init__(self, poller: Poller, clock: Clock, route: Route, owner: Owner) -> None:
@@ -115,14 +125,14 @@ class Connection:
         self._send_error: OSError | None = None
         self._buffer: bytes = b""
         self._reader: FrameReader | None = None
-        self._between = False  # Upgraded, in plain text, no frame half read, no close received.
+        self._between_messages = False  # Upgraded, in plain text, no frame half read, no close received.
         self._close_sent = False
         self._close_received: tuple[int, str] | None = None
         self._read_size = _READ_SIZE
         self._key: bytes = b""
-        self._muted = False
-        self._unsaid: Message | None = None
-        self.said_at = inf
+        self._reading_stopped = False
+        self._queued_message: Message | None = None
+        self.sent_at = inf
         """When the last message was handed over by `say`, just before the system call; infinity before that."""
 
     # Starting
@@ -143,15 +153,15 @@ class Connection:
                 sock.bind((route.source, 0))
             status = sock.connect_ex(route.address)
         except OSError as error:
-            self._finish(loss_of(error))
+            self._finish(loss_from_error(error))
             return
         if status not in (0, errno.EINPROGRESS):
-            self._finish(loss_of(OSError(status, os.strerror(status))))
+            self._finish(loss_from_error(OSError(status, os.strerror(status))))
             return
         self._fd = sock.fileno()
         self._key = new_key()
         request = route.head + self._key + b"\r\n\r\n"
-        self._poller.register(self._fd, READ, self._ready)
+        self._poller.register(self._fd, READ, self._on_ready)
         if route.tls is not None:
             self._tls = TlsStream(route.tls, route.server_name)
             self._tls.encrypt(request)
@@ -160,29 +170,29 @@ class Connection:
 
     # Sending
 
-    def say(self, message: Message) -> None:
+    def send_after_round(self, message: Message) -> None:
         """Send one message when all replies that are there have been read; `said_at` tells when that was."""
-        if self._unsaid is not None:
-            self._say()
-        self._unsaid = message
-        self.said_at = inf
-        self._poller.after_round(self._say)
+        if self._queued_message is not None:
+            self._send_queued()
+        self._queued_message = message
+        self.sent_at = inf
+        self._poller.call_after_round(self._send_queued)
 
-    def _say(self) -> None:
-        message, self._unsaid = self._unsaid, None
+    def _send_queued(self) -> None:
+        message, self._queued_message = self._queued_message, None
         if message is not None:
-            self.said_at = self._put(message)
+            self.sent_at = self._write_message(message)
 
     def send(self, message: Message) -> float:
         """Send one message now; returns the moment it was handed over, just before the system call.
 
         A failure is not reported here: what the server said before it closed is read first.
         """
-        if self._unsaid is not None:
-            self._say()
-        return self._put(message)
+        if self._queued_message is not None:
+            self._send_queued()
+        return self._write_message(message)
 
-    def _put(self, message: Message) -> float:
+    def _write_message(self, message: Message) -> float:
         data = message.masked()
         if self._tls is not None:
             self._tls.encrypt(data)
@@ -195,7 +205,7 @@ class Connection:
         """Start the close handshake; the server's answer, or its absence, is reported through `lost`."""
         if not self._close_sent:
             self._close_sent = True
-            self.send(_CLOSING)
+            self.send(_NORMAL_CLOSE)
 
     def abort(self) -> None:
         """Drop the socket at once, without a word and without a report."""
@@ -209,17 +219,17 @@ class Connection:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._release()
 
-    def mute(self) -> None:
+    def stop_reading(self) -> None:
         """Read nothing any more: to the server, the client has gone silent, even towards pings.
 
         What is sent goes out as far as the kernel takes it; nothing is reported any more.
         """
-        if self._sock is not None and not self._muted:
-            self._muted = True
+        if self._sock is not None and not self._reading_stopped:
+            self._reading_stopped = True
             self._poller.unregister(self._fd)
 
     @property
-    def backed_up(self) -> bool:
+    def has_unsent_bytes(self) -> bool:
         """Whether something that was sent still waits for room in the kernel's buffers."""
         return bool(self._outgoing)
 
@@ -245,7 +255,7 @@ class Connection:
             sent = 0  # Still connecting: Linux says that it would block.
         if sent < len(data):
             self._outgoing = data[sent:]
-            if not self._muted:
+            if not self._reading_stopped:
                 self._poller.modify(self._fd, READ | WRITE)
 
     def _flush(self) -> None:
@@ -256,7 +266,7 @@ class Connection:
 
     # Receiving
 
-    def _ready(self, mask: int) -> None:
+    def _on_ready(self, mask: int) -> None:
         if mask & WRITE and self._outgoing:
             self._flush()
             if mask == WRITE:
@@ -265,62 +275,62 @@ class Connection:
         if sock is None:
             return
         try:
-            data, stamps, _, _ = sock.recvmsg(self._read_size, _STAMP_SPACE)
+            data, stamps, _, _ = sock.recvmsg(self._read_size, _TIMESTAMP_SPACE)
         except BlockingIOError:
             return
         except OSError as error:
-            self._ended(self._send_error or error)
+            self._handle_end_of_stream(self._send_error or error)
             return
         at = now = perf_counter()
         if stamps:
             clock = self._clock
-            seconds, nanoseconds = _STAMP(stamps[0][2])
+            seconds, nanoseconds = _unpack_timestamp(stamps[0][2])
             at = seconds + nanoseconds * 1e-9 - clock.offset
             if at > now:
                 at = now
             clock.lags.append(now - at)
         if not data:
-            self._ended(self._send_error)
+            self._handle_end_of_stream(self._send_error)
             return
         try:
-            if self._between and (text := frames.whole_text(data)) is not None:
+            if self._between_messages and (text := frames.parse_single_text(data)) is not None:
                 self._owner.received(text, at)
             else:
-                self._arrived(data, at)
+                self._handle_bytes(data, at)
         except FrameError as error:
             if self._close_received is None:  # What follows a close frame is ignored.
                 self._fail(Loss("protocol", str(error.code), str(error)), error.code)
         except ssl.SSLError as error:
-            self._finish(Loss("protocol", "tls", tls_words(error)), at)
+            self._finish(Loss("protocol", "tls", describe_tls_error(error)), at)
 
-    def _arrived(self, data: bytes, at: float) -> None:
+    def _handle_bytes(self, data: bytes, at: float) -> None:
         """Take bytes that are anything but one whole text message."""
         if len(data) == self._read_size:
             self._read_size = _LARGE_READ
         if self._tls is not None:
-            self._secure(self._tls, data, at)
+            self._handle_tls_bytes(self._tls, data, at)
         elif self._reader is None:
-            self._handshake(data, at)
-        elif self._between and data in _GOODBYES:
-            self._between = False
-            self._closed_by_server(*_GOODBYES[data])
+            self._handle_upgrade_bytes(data, at)
+        elif self._between_messages and data in _COMMON_CLOSE_FRAMES:
+            self._between_messages = False
+            self._handle_close_frame(*_COMMON_CLOSE_FRAMES[data])
         else:
-            self._messages(self._reader, data, at)
-            self._between = self._reader.idle and self._close_received is None
+            self._handle_frames(self._reader, data, at)
+            self._between_messages = self._reader.idle and self._close_received is None
 
-    def _secure(self, tls: TlsStream, data: bytes, at: float) -> None:
+    def _handle_tls_bytes(self, tls: TlsStream, data: bytes, at: float) -> None:
         plain = tls.decrypt(data)
         if pending := tls.outgoing():
             self._write(pending)
         if plain and self._reader is None:
-            self._handshake(plain, at)
+            self._handle_upgrade_bytes(plain, at)
         elif plain and self._reader is not None:
-            self._messages(self._reader, plain, at)
+            self._handle_frames(self._reader, plain, at)
         if tls.ended and self._sock is not None:
             # Many servers wait for an answer to their last record before they let go of the socket.
-            self._ended(None)
+            self._handle_end_of_stream(None)
 
-    def _messages(self, reader: FrameReader, data: bytes, at: float) -> None:
+    def _handle_frames(self, reader: FrameReader, data: bytes, at: float) -> None:
         for opcode, payload in reader.feed(data):
             if opcode == frames.TEXT:
                 if self._close_received is None:
@@ -329,24 +339,24 @@ class Connection:
                 if not self._close_sent:
                     self.send(Message(payload, frames.PONG))
             elif opcode == frames.CLOSE:
-                self._closed_by_server(*frames.read_close(payload))
+                self._handle_close_frame(*frames.read_close(payload))
             elif opcode == frames.BINARY:
                 raise FrameError(1003, "binary message where OpenEnv speaks text")
             if self._sock is None:
                 return
-        if reader.broken is not None and self._close_received is None:
-            raise reader.broken
+        if reader.error is not None and self._close_received is None:
+            raise reader.error
 
-    def _closed_by_server(self, code: int, reason: str) -> None:
+    def _handle_close_frame(self, code: int, reason: str) -> None:
         """The server's half of the close handshake: answer it with its own code."""
         self._close_received = (code, reason)
         if not self._close_sent:
             self._close_sent = True
-            self.send(_CLOSING if code == 1000 else frames.close_message(None if code == 1005 else code))
+            self.send(_NORMAL_CLOSE if code == 1000 else frames.close_message(None if code == 1005 else code))
 
-    def _handshake(self, data: bytes, at: float, *, ended: bool = False) -> None:
+    def _handle_upgrade_bytes(self, data: bytes, at: float, *, ended: bool = False) -> None:
         self._buffer += data
-        answer = read_answer(self._buffer, self._key, ended=ended)
+        answer = read_upgrade_response(self._buffer, self._key, ended=ended)
         if answer is None:
             return
         if isinstance(answer, Loss):
@@ -354,10 +364,10 @@ class Connection:
             return
         self._buffer = b""
         self._reader = FrameReader()
-        self._between = self._tls is None and not answer
+        self._between_messages = self._tls is None and not answer
         self._owner.opened(at)
         if answer and self._sock is not None:
-            self._messages(self._reader, answer, at)
+            self._handle_frames(self._reader, answer, at)
 
     # Ending
 
@@ -368,14 +378,14 @@ class Connection:
             self.send(frames.close_message(code))
         self._finish(loss)
 
-    def _ended(self, error: OSError | None) -> None:
+    def _handle_end_of_stream(self, error: OSError | None) -> None:
         """The socket is at its end: say how, the server's last words first."""
         if self._close_received is not None:
             self._finish(clean_close(*self._close_received))
-        elif error is not None and error.errno != errno.EPIPE and not has_head(self._buffer):
-            self._finish(loss_of(error, established=self._reader is not None or bool(self._buffer)))
+        elif error is not None and error.errno != errno.EPIPE and not has_response_head(self._buffer):
+            self._finish(loss_from_error(error, established=self._reader is not None or bool(self._buffer)))
         elif self._reader is None:
-            self._handshake(b"", time.perf_counter(), ended=True)
+            self._handle_upgrade_bytes(b"", time.perf_counter(), ended=True)
         else:
             self._finish(Loss("closed_early", "1006", "closed without a close frame"))
 
@@ -384,8 +394,8 @@ class Connection:
         self._owner.lost(loss, time.perf_counter() if at is None else at)
 
     def _release(self) -> None:
-        sock, self._sock, self._unsaid = self._sock, None, None
+        sock, self._sock, self._queued_message = self._sock, None, None
         if sock is not None:
-            if self._fd >= 0 and not self._muted:
+            if self._fd >= 0 and not self._reading_stopped:
                 self._poller.release(self._fd)
             sock.close()

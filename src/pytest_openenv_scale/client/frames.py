@@ -92,7 +92,7 @@ def _utf8(payload: bytes) -> bytes:
     return payload
 
 
-def whole_text(data: bytes) -> bytes | None:
+def parse_single_text(data: bytes) -> bytes | None:
     """Return the text if these bytes are exactly one unfragmented text frame of up to 64 KiB, else None.
 
     By far the most frequent read between messages; everything else is `FrameReader`'s.
@@ -117,12 +117,12 @@ class FrameReader:
     first, so that a server's last words are read before its fault is named. Nothing may be fed after it.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_kind", "_need", "_size", "broken")
+    __slots__ = ("_buffer", "_bytes_needed", "_fragments", "_kind", "_size", "broken")
 
     def __init__(self) -> None:
-        self.broken: FrameError | None = None
+        self.error: FrameError | None = None
         self._buffer = bytearray()
-        self._need = 2
+        self._bytes_needed = 2
         self._fragments: list[bytes] | None = None
         self._kind = 0
         self._size = 0
@@ -142,17 +142,17 @@ class FrameReader:
         buffer += data
         messages: list[tuple[int, bytes]] = []
         try:
-            while len(buffer) >= self._need and (frame := self._frame()) is not None:
+            while len(buffer) >= self._bytes_needed and (frame := self._read_frame()) is not None:
                 message = self._assemble(*frame)
                 if message is not None:
                     messages.append(message)
         except FrameError as error:
             if not messages:
                 raise
-            self.broken = error
+            self.error = error
         return messages
 
-    def _frame(self) -> tuple[int, bool, bytes] | None:
+    def _read_frame(self) -> tuple[int, bool, bytes] | None:
         """Cut one frame off the buffer, or note how many bytes it still needs."""
         buffer = self._buffer
         first, second = buffer[0], buffer[1]
@@ -169,24 +169,24 @@ class FrameReader:
         if length == 126:
             start = 4
             if len(buffer) < start:
-                self._need = start
+                self._bytes_needed = start
                 return None
             (length,) = _SHORT(buffer, 2)
         elif length == 127:
             start = 10
             if len(buffer) < start:
-                self._need = start
+                self._bytes_needed = start
                 return None
             (length,) = _LONG(buffer, 2)
         if opcode < CLOSE and self._size + length > MAX_MESSAGE:
             raise FrameError(1009, f"message longer than {MAX_MESSAGE} bytes")
         end = start + length
         if len(buffer) < end:
-            self._need = end
+            self._bytes_needed = end
             return None
         payload = bytes(memoryview(buffer)[start:end])
         del buffer[:end]
-        self._need = 2
+        self._bytes_needed = 2
         return opcode, final, payload
 
     def _assemble(self, opcode: int, final: bool, payload: bytes) -> tuple[int, bytes] | None:

@@ -75,20 +75,20 @@ def find_address(url: str) -> ServerAddress:
     port = port or (443 if secure else 80)
     try:
         host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
-    family, address = found[0][0], found[0][4]
-    if len({item[0] for item in found}) > 1:
-        family, address = next((item[0], item[4]) for item in (*filter(_listens, found), found[0]))
+    family, address = candidates[0][0], candidates[0][4]
+    if len({item[0] for item in candidates}) > 1:
+        family, address = next((item[0], item[4]) for item in (*filter(_listens, candidates), candidates[0]))
     return ServerAddress(parts, host, port, secure, family, address)
 
 
-def _listens(found: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
-    with socket.socket(found[0], socket.SOCK_STREAM) as sock:
+def _listens(candidate: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
+    with socket.socket(candidate[0], socket.SOCK_STREAM) as sock:
         sock.settimeout(_PROBE_S)
         try:
-            return sock.connect_ex(found[4]) == 0
+            return sock.connect_ex(candidate[4]) == 0
         except OSError:
             return False
 
@@ -121,21 +121,21 @@ def prepare_route(
         RouteError: the URL is malformed, its host does not resolve, or a header cannot be sent.
     """
     check_headers(headers or {})
-    place = find_address(url)
-    host = f"[{place.host}]" if ":" in place.host else place.host
-    path = quote(place.parts.path.rstrip("/"), safe=_PATH)
+    server = find_address(url)
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    path = quote(server.parts.path.rstrip("/"), safe=_PATH)
     lines = [
         f"GET {path if path.endswith('/ws') else path + '/ws'} HTTP/1.1",
-        f"Host: {host}{'' if place.port == (443 if place.secure else 80) else f':{place.port}'}",
+        f"Host: {host}{'' if server.port == (443 if server.secure else 80) else f':{server.port}'}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Version: 13",
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
         "Sec-WebSocket-Key: ",
     ]
-    context = (tls or ssl.create_default_context()) if place.secure else None
-    name = place.host if place.secure else None
-    return Route(place.family, place.address, "\r\n".join(lines).encode(), context, name, source)
+    context = (tls or ssl.create_default_context()) if server.secure else None
+    name = server.host if server.secure else None
+    return Route(server.family, server.address, "\r\n".join(lines).encode(), context, name, source)
 
 
 def new_key() -> bytes:
@@ -143,7 +143,7 @@ def new_key() -> bytes:
     return b2a_base64(os.urandom(16), newline=False)
 
 
-def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss | None:
+def read_upgrade_response(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss | None:
     """Read the server's answer to an upgrade request sent with `key`.
 
     Returns the bytes that follow an acceptance, why the server refused, or None while more must come;
@@ -162,10 +162,10 @@ def read_answer(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss
     status, reason, fields = head
     rest = data[end + 4 :]
     if status != HTTPStatus.SWITCHING_PROTOCOLS:
-        return _refusal(status, reason, fields, rest) if ended or _is_whole(status, fields, rest) else None
-    wrong = _what_is_wrong(fields, key)
-    if wrong is not None:
-        return Loss("protocol", "handshake", wrong)
+        return _refusal(status, reason, fields, rest) if ended or _is_body_complete(status, fields, rest) else None
+    fault = _find_upgrade_fault(fields, key)
+    if fault is not None:
+        return Loss("protocol", "handshake", fault)
     _remember_acceptance(data[: end + 4], key)
     return rest
 
@@ -180,8 +180,8 @@ def _is_known_acceptance(data: bytes, key: bytes) -> bool:
     The answers of a server differ in little else than the digest; reading each anew would cost a load
     generator more than the digest itself.
     """
-    before, found, after = data.partition(_digest(key))
-    return bool(found) and (before, after) in _accepted
+    before, digest, after = data.partition(_digest(key))
+    return bool(digest) and (before, after) in _accepted
 
 
 def _remember_acceptance(head: bytes, key: bytes) -> None:
@@ -195,7 +195,7 @@ def _digest(key: bytes) -> bytes:
     return b2a_base64(sha1(key + _ACCEPT_SALT).digest(), newline=False)
 
 
-def has_head(data: bytes) -> bool:
+def has_response_head(data: bytes) -> bool:
     """Tell whether a whole response head is there, so that its status can be named."""
     return b"\r\n\r\n" in data
 
@@ -220,7 +220,7 @@ def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]] | None:
     return int(status), reason, fields
 
 
-def _is_whole(status: int, fields: Mapping[str, str], body: bytes) -> bool:
+def _is_body_complete(status: int, fields: Mapping[str, str], body: bytes) -> bool:
     """Tell whether as much of a refusal's body is there as will be read: it often holds the reason."""
     length = fields.get("content-length", "")
     if status in (204, 304) or len(body) >= _MAX_BODY:
@@ -234,34 +234,34 @@ def _is_whole(status: int, fields: Mapping[str, str], body: bytes) -> bool:
 
 def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
     if "chunked" in fields.get("transfer-encoding", "").lower():
-        body = _unchunk(body)
-    words = " ".join(body.decode("utf-8", "replace").split())[:200]
+        body = _join_chunks(body)
+    body_text = " ".join(body.decode("utf-8", "replace").split())[:200]
     if status in (301, 302, 303, 307, 308):
-        words = f"redirects to {fields.get('location', 'nowhere')}"
+        body_text = f"redirects to {fields.get('location', 'nowhere')}"
     server = fields.get("server")
     text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "")
-    text += retry_words(fields.get("retry-after")) + (f": {words}" if words else "")
+    text += format_retry_after(fields.get("retry-after")) + (f": {body_text}" if body_text else "")
     return Loss("handshake_status", str(status), text)
 
 
-def retry_words(retry_after: str | None) -> str:
+def format_retry_after(retry_after: str | None) -> str:
     """Return what a `Retry-After` field asks for, to be put behind a status; nothing where there is none."""
     if not retry_after:
         return ""
     return f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
 
 
-def _unchunk(body: bytes) -> bytes:
+def _join_chunks(body: bytes) -> bytes:
     """Join the chunks of a body, as far as they are there."""
     parts: list[bytes] = []
-    at = 0
-    while (head := _CHUNK.match(body, at)) and (size := int(head[1], 16)):
+    position = 0
+    while (head := _CHUNK.match(body, position)) and (size := int(head[1], 16)):
         parts.append(body[head.end() : head.end() + size])
-        at = head.end() + size + 2
+        position = head.end() + size + 2
     return b"".join(parts)
 
 
-def _what_is_wrong(fields: Mapping[str, str], key: bytes) -> str | None:
+def _find_upgrade_fault(fields: Mapping[str, str], key: bytes) -> str | None:
     if fields.get("sec-websocket-accept") != _digest(key).decode():
         return "status 101 with a wrong Sec-WebSocket-Accept"
     if fields.get("upgrade", "").lower() != "websocket" or "upgrade" not in fields.get("connection", "").lower():
@@ -298,7 +298,7 @@ def clean_close(code: int, reason: str) -> Loss:
     return Loss("closed", str(code), reason or None)
 
 
-def loss_of(error: OSError, *, established: bool = False) -> Loss:
+def loss_from_error(error: OSError, *, established: bool = False) -> Loss:
     """Put an error of the socket into the words of a row."""
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     text = error.strerror or str(error)
@@ -323,22 +323,22 @@ class NotTlsError(ssl.SSLError):
 class TlsStream:
     """TLS over bytes: the socket stays ours, so that arrival times and non-blocking reads do too."""
 
-    __slots__ = ("_incoming", "_outgoing", "_pending", "_ready", "_ssl", "ended")
+    __slots__ = ("_handshake_done", "_incoming", "_outgoing", "_pending", "_ssl", "ended")
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
-        self._ready = False
+        self._handshake_done = False
         self._pending = b""
         self.ended = False
         """Whether the server has said that it will send nothing more."""
-        self._shake()
+        self._do_handshake()
 
     def encrypt(self, data: bytes) -> None:
         """Take bytes to send: they wait for the TLS handshake, and are dropped once the server has ended."""
         if self.ended:
             return
-        if self._ready:
+        if self._handshake_done:
             self._ssl.write(data)
         else:
             self._pending += data
@@ -353,12 +353,12 @@ class TlsStream:
         Raises:
             ssl.SSLError: the handshake failed or the stream is damaged.
         """
-        if not self._ready and data.startswith(b"HTTP/"):
+        if not self._handshake_done and data.startswith(b"HTTP/"):
             raise NotTlsError
         self._incoming.write(data)
-        if not self._ready:
-            self._shake()
-            if not self._ready:
+        if not self._handshake_done:
+            self._do_handshake()
+            if not self._handshake_done:
                 return b""
         parts: list[bytes] = []
         try:
@@ -371,18 +371,18 @@ class TlsStream:
             self.ended = True
         return b"".join(parts)
 
-    def _shake(self) -> None:
+    def _do_handshake(self) -> None:
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             return
-        self._ready = True
+        self._handshake_done = True
         if self._pending:
             self._ssl.write(self._pending)
             self._pending = b""
 
 
-def tls_words(error: ssl.SSLError) -> str:
+def describe_tls_error(error: ssl.SSLError) -> str:
     """Say in a few words what went wrong."""
     if isinstance(error, NotTlsError):
         return "the server speaks plain HTTP where TLS was asked: write http:// or ws://"

@@ -24,7 +24,7 @@ from aiohttp.connector import Connection as AiohttpConnection
 
 from pytest_openenv_scale.core import text as core_text
 
-from .handshake import CLIENT_ERRNOS, ServerAddress, loss_of, retry_words
+from .handshake import CLIENT_ERRNOS, ServerAddress, format_retry_after, loss_from_error
 
 
 class HttpFailure(Exception):
@@ -42,7 +42,7 @@ def http_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
-def as_body(value: Mapping[str, Any]) -> bytes:
+def encode_body(value: Mapping[str, Any]) -> bytes:
     """Encode the body of a request."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -56,30 +56,30 @@ class HttpPool:
     """
 
     def __init__(
-        self, headers: Mapping[str, str], connections: str = "session", places: Sequence[ServerAddress] = ()
+        self, headers: Mapping[str, str], connections: str = "session", addresses: Sequence[ServerAddress] = ()
     ) -> None:
         self._connections = connections
-        last = {"Connection": "close"} if connections == "request" else {}
-        self._headers = {"Content-Type": "application/json", **last, **headers}
-        self._resolver = _Resolver(places) if places else None
+        close_header = {"Connection": "close"} if connections == "request" else {}
+        self._headers = {"Content-Type": "application/json", **close_header, **headers}
+        self._resolver = _Resolver(addresses) if addresses else None
         self._cookies = aiohttp.DummyCookieJar()
-        self._shared = self._open() if connections == "shared" else None
+        self._shared = self._new_session() if connections == "shared" else None
 
     def session(self) -> tuple[aiohttp.ClientSession, bool]:
         """Return an aiohttp session for one session's requests, and whether that session is to close it."""
-        return (self._open(), True) if self._shared is None else (self._shared, False)
+        return (self._new_session(), True) if self._shared is None else (self._shared, False)
 
     async def close(self) -> None:
         """Close the connections that sessions shared."""
         if self._shared is not None:
             await self._shared.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _new_session(self) -> aiohttp.ClientSession:
         # An idle connection is the server's to close: aiohttp would after 15 s, in the middle of a hold.
         connector = (
             aiohttp.TCPConnector(limit=0, resolver=self._resolver, force_close=True)
             if self._connections == "request"
-            else aiohttp.TCPConnector(limit=0, resolver=self._resolver, keepalive_timeout=_KEPT_S)
+            else aiohttp.TCPConnector(limit=0, resolver=self._resolver, keepalive_timeout=_KEEPALIVE_S)
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -91,28 +91,28 @@ class HttpPool:
         )
 
 
-_KEPT_S = 86_400.0
+_KEEPALIVE_S = 86_400.0
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 
 
 class _Resolver(AbstractResolver):
     """Knows the addresses found before the cell, so that no session's connecting contains a look-up."""
 
-    def __init__(self, places: Sequence[ServerAddress]) -> None:
-        self._places = {place.host: place for place in places}
+    def __init__(self, addresses: Sequence[ServerAddress]) -> None:
+        self._addresses = {address.host: address for address in addresses}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        place = self._places.get(host)
-        if place is None:
+        address = self._addresses.get(host)
+        if address is None:
             raise OSError(None, f"{host} was not looked up before the cell")
         return [
             ResolveResult(
                 hostname=host,
-                host=str(place.address[0]),
+                host=str(address.address[0]),
                 port=port,
-                family=place.family,
+                family=address.family,
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
@@ -127,7 +127,7 @@ _LAST_DATA_RECEIVED = struct.Struct("52xI")
 """`tcpi_last_data_recv` of Linux' `struct tcp_info`, in milliseconds, as fine as the kernel's clock tick."""
 
 
-def since_last_data(transport: asyncio.Transport) -> float | None:
+def seconds_since_last_data(transport: asyncio.Transport) -> float | None:
     """Return how long ago this machine received the last data of a connection, in seconds; None where unknown.
 
     Of a new connection, how long ago it was established.
@@ -142,14 +142,14 @@ def since_last_data(transport: asyncio.Transport) -> float | None:
     return _LAST_DATA_RECEIVED.unpack(info)[0] / 1000 if len(info) == _LAST_DATA_RECEIVED.size else None
 
 
-_CHANNEL: ContextVar[HttpChannel] = ContextVar("channel")
+_CURRENT_CHANNEL: ContextVar[HttpChannel] = ContextVar("channel")
 
 
 class _Request(aiohttp.ClientRequest):
     """A request that tells its channel which connection it was given."""
 
     async def send(self, conn: AiohttpConnection) -> aiohttp.ClientResponse:
-        _CHANNEL.get().given(conn)
+        _CURRENT_CHANNEL.get().connection_assigned(conn)
         return await super().send(conn)
 
 
@@ -194,14 +194,14 @@ class HttpChannel:
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, pool: HttpPool | None = None) -> None:
         self.connected_at: float | None = None
-        self.last = Timing()
+        self.last_timing = Timing()
         self._base = http_url(url)
-        self._session, self._owned = (pool or HttpPool(headers or {})).session()
+        self._session, self._owns_session = (pool or HttpPool(headers or {})).session()
         self._transport: asyncio.Transport | None = None
 
     async def close(self) -> None:
         """Close the connection, unless others use it."""
-        if self._owned:
+        if self._owns_session:
             await self._session.close()
 
     async def post(self, path: str, body: Mapping[str, Any] | bytes, timeout_s: float) -> dict[str, Any]:
@@ -210,16 +210,18 @@ class HttpChannel:
         Raises:
             HttpFailure: no answer in time, a status other than 200, or an answer that is no JSON object.
         """
-        data = body if isinstance(body, bytes) else as_body(body)
+        data = body if isinstance(body, bytes) else encode_body(body)
         url = self._base + path
-        last = self.last = Timing()
-        _CHANNEL.set(self)
+        timing = self.last_timing = Timing()
+        _CURRENT_CHANNEL.set(self)
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._session.post(url, data=data, allow_redirects=False, trace_request_ctx=last) as answer:
+                async with self._session.post(
+                    url, data=data, allow_redirects=False, trace_request_ctx=timing
+                ) as answer:
                     raw = await answer.read()
-                    last.answered_at = time.perf_counter()
-                    self._look()
+                    timing.answered_at = time.perf_counter()
+                    self._note_answer_lag()
         except TimeoutError:
             raise HttpFailure("timeout", None, f"no answer within {timeout_s:g} s") from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -230,7 +232,7 @@ class HttpChannel:
             raise HttpFailure("refused", None, f"the host does not resolve ({error.os_error})") from None
         except aiohttp.ClientOSError as error:
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            loss = loss_of(cause, established=self.connected_at is not None)
+            loss = loss_from_error(cause, established=self.connected_at is not None)
             raise HttpFailure(loss.kind, loss.code, loss.message or str(error)) from None
         except aiohttp.ServerDisconnectedError:
             raise HttpFailure("closed_early", None, "the server closed the connection without an answer") from None
@@ -243,21 +245,21 @@ class HttpChannel:
         except OSError as error:
             kind = "client_limit" if error.errno in CLIENT_ERRNOS else "protocol"
             raise HttpFailure(kind, None, str(error)) from None
-        return _read(answer.status, answer.reason or "", answer.headers, raw)
+        return _read_json_object(answer.status, answer.reason or "", answer.headers, raw)
 
-    def given(self, connection: AiohttpConnection) -> None:
+    def connection_assigned(self, connection: AiohttpConnection) -> None:
         """The request goes over this connection."""
-        last, self._transport = self.last, connection.transport
-        if last.connected_at is not None and self._transport is not None:
-            last.connect_lag_s = since_last_data(self._transport)
+        timing, self._transport = self.last_timing, connection.transport
+        if timing.connected_at is not None and self._transport is not None:
+            timing.connect_lag_s = seconds_since_last_data(self._transport)
             if self.connected_at is None:
-                self.connected_at = last.connected_at
+                self.connected_at = timing.connected_at
         # The last moment to look at a connection that will not be kept.
-        connection.add_callback(self._look)
+        connection.add_callback(self._note_answer_lag)
 
-    def _look(self) -> None:
+    def _note_answer_lag(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self.last.answer_lag_s = since_last_data(self._transport)
+            self.last_timing.answer_lag_s = seconds_since_last_data(self._transport)
 
 
 async def _on_connecting(session: object, context: SimpleNamespace, params: object) -> None:
@@ -273,12 +275,12 @@ async def _on_reused(session: object, context: SimpleNamespace, params: object) 
 
 
 async def _on_sending(session: object, context: SimpleNamespace, params: object) -> None:
-    last: Timing = context.trace_request_ctx
-    if last.sent_at is None:
-        last.sent_at = time.perf_counter()
+    timing: Timing = context.trace_request_ctx
+    if timing.sent_at is None:
+        timing.sent_at = time.perf_counter()
 
 
-def _traced() -> aiohttp.TraceConfig:
+def _trace_config() -> aiohttp.TraceConfig:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(_on_connecting)
     trace.on_connection_create_end.append(_on_connected)
@@ -287,18 +289,18 @@ def _traced() -> aiohttp.TraceConfig:
     return trace
 
 
-_TRACE = _traced()
+_TRACE = _trace_config()
 
 
-def _read(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> dict[str, Any]:
+def _read_json_object(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> dict[str, Any]:
     if status != 200:
-        words = " ".join(raw[:4000].decode(errors="replace").split())[:200]
+        body_text = " ".join(raw[:4000].decode(errors="replace").split())[:200]
         if status in (400, 422, 500):
-            raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {words}")
+            raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {body_text}")
         if "location" in fields:
-            words = f"redirects to {fields['location']}"
-        text = f"HTTP {status} {reason}{retry_words(fields.get('retry-after'))}"
-        raise HttpFailure("handshake_status", str(status), text + (f": {words}" if words else ""))
+            body_text = f"redirects to {fields['location']}"
+        text = f"HTTP {status} {reason}{format_retry_after(fields.get('retry-after'))}"
+        raise HttpFailure("handshake_status", str(status), text + (f": {body_text}" if body_text else ""))
     try:
         body = core_text.loads(raw)
     except (ValueError, RecursionError):
@@ -316,7 +318,7 @@ _READ_BYTES = 65_536
 
 
 @contextmanager
-def http_answer(url: str, path: str, headers: Mapping[str, str], within_s: float) -> Generator[HTTPResponse]:
+def http_get(url: str, path: str, headers: Mapping[str, str], timeout_s: float) -> Generator[HTTPResponse]:
     """Ask `GET path` of the server at a base URL on a new connection; within `within_s` seconds of it all is cut off.
 
     As the sessions: straight to the server, whatever proxy the environment names, and no redirect is followed, so
@@ -326,26 +328,26 @@ def http_answer(url: str, path: str, headers: Mapping[str, str], within_s: float
         OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
     """
     parts = urlsplit(http_url(url))
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=within_s)
-    end = time.monotonic() + within_s
+    connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = connection_class(parts.hostname or "", parts.port, timeout=timeout_s)
+    deadline = time.monotonic() + timeout_s
     try:
         connection.connect()
         # The timeout of a socket begins anew with each read: a byte now and then would keep us waiting for ever.
-        cut = Timer(max(0.0, end - time.monotonic()), _cut, (connection.sock,))
-        cut.daemon = True
-        cut.start()
+        timer = Timer(max(0.0, deadline - time.monotonic()), _shut_down, (connection.sock,))
+        timer.daemon = True
+        timer.start()
         try:
             connection.request("GET", f"{parts.path}{path}", headers={"Connection": "close", **headers})
             with connection.getresponse() as answer:
                 yield answer
         finally:
-            cut.cancel()
+            timer.cancel()
     finally:
         connection.close()
 
 
-def _cut(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     with suppress(OSError):
         # Not the TLS socket's own: that one may not be called while another thread reads.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -353,22 +355,22 @@ def _cut(sock: socket.socket) -> None:
 
 def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
-    end = time.monotonic() + _TIMEOUT_S
+    deadline = time.monotonic() + _TIMEOUT_S
     try:
-        with http_answer(url, "/schema", headers, _TIMEOUT_S) as answer:
-            raw = _read_body(answer, end) if 200 <= answer.status < 300 else None
+        with http_get(url, "/schema", headers, _TIMEOUT_S) as answer:
+            raw = _read_body(answer, deadline) if 200 <= answer.status < 300 else None
         body = None if raw is None else json.loads(raw)
     except (HTTPException, OSError, ValueError, RecursionError):
         return None
     return cast("Mapping[str, Any]", body) if isinstance(body, dict) else None
 
 
-def _read_body(answer: HTTPResponse, end: float) -> bytes | None:
+def _read_body(answer: HTTPResponse, deadline: float) -> bytes | None:
     """Return the body of an answer; None if it has too many bytes or is not over at `end`, on the monotonic clock."""
     body = bytearray()
-    while some := answer.read1(_READ_BYTES):
-        body += some
-        if len(body) > _MAX_BYTES or time.monotonic() >= end:
+    while chunk := answer.read1(_READ_BYTES):
+        body += chunk
+        if len(body) > _MAX_BYTES or time.monotonic() >= deadline:
             return None
     return bytes(body)
 

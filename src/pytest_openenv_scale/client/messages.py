@@ -73,11 +73,11 @@ def read_answer(text: bytes) -> ObservedReply | ServerError:
     try:
         answer = _decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return _read_carefully(text)
-    return answer.data if answer.type == "observation" else _read_carefully(text)
+        return _read_any_message(text)
+    return answer.data if answer.type == "observation" else _read_any_message(text)
 
 
-def _read_carefully(text: bytes) -> ObservedReply | ServerError:
+def _read_any_message(text: bytes) -> ObservedReply | ServerError:
     kind, data = read_message(text)
     if kind == "error":
         return as_error(data)
@@ -95,13 +95,13 @@ def as_observed_reply(data: Mapping[str, Any]) -> ObservedReply:
     fields = cast("dict[str, Any]", observation)
     waited, pid = fields.get("waited_seconds"), fields.get("pid")
     session, host = fields.get("session_hash"), fields.get("host_url")
-    told = ServerInfo(
+    server_info = ServerInfo(
         float(waited) if isinstance(waited, int | float) and 0 <= waited <= _MAX_WAITED_S else None,
         pid if type(pid) is int and 0 <= pid <= _MAX_INT64 else None,
         storable(session) if isinstance(session, str) else None,
         storable(host) if isinstance(host, str) else None,
     )
-    return ObservedReply(told, done)
+    return ObservedReply(server_info, done)
 
 
 def read_message(text: str | bytes) -> tuple[str, dict[str, Any]]:
@@ -113,17 +113,17 @@ def read_message(text: str | bytes) -> tuple[str, dict[str, Any]]:
     try:
         message = loads(text)
     except (ValueError, RecursionError):
-        raise MessageError(f"a reply that is not JSON: {_beginning(text)}") from None
+        raise MessageError(f"a reply that is not JSON: {_excerpt(text)}") from None
     try:
         kind, data = message["type"], message["data"]
     except (LookupError, TypeError):
         kind = data = None
     if type(kind) is not str or type(data) is not dict:
-        raise MessageError(f"a reply that is not an OpenEnv message: {_beginning(text)}")
+        raise MessageError(f"a reply that is not an OpenEnv message: {_excerpt(text)}")
     return kind, cast("dict[str, Any]", data)
 
 
-def _beginning(text: str | bytes) -> str:
+def _excerpt(text: str | bytes) -> str:
     return repr(text[:80] if isinstance(text, str) else text[:400].decode(errors="replace")[:80])
 
 
@@ -142,7 +142,7 @@ def as_error(data: dict[str, Any]) -> ServerError:
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         first = cast("dict[str, Any]", errors[0])
         location = first.get("loc")
-        place = ".".join(map(str, cast("list[object]", location))) if isinstance(location, list) else ""
-        message += f" ({place}: {first.get('msg')})" if place else f" ({first.get('msg')})"
+        field_path = ".".join(map(str, cast("list[object]", location))) if isinstance(location, list) else ""
+        message += f" ({field_path}: {first.get('msg')})" if field_path else f" ({first.get('msg')})"
     kind = "capacity" if code == "CAPACITY_REACHED" else "environment"
     return ServerError(kind, None if code is None else str(code), message[:500])

@@ -80,16 +80,16 @@ def new_selector() -> _Selector:
     return select.epoll() if hasattr(select, "epoll") else PortableSelector()
 
 
-class _OnLoop:
+class _LoopSelector:
     """Every socket on the event loop itself, where the platform has no descriptor that stands for many."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ready: Callable[[int, int], None]) -> None:
         self._loop = loop
         self._ready = ready
-        self._known: set[int] = set()
+        self._descriptors: set[int] = set()
 
     def register(self, fd: int, mask: int) -> None:
-        self._known.add(fd)
+        self._descriptors.add(fd)
         self.modify(fd, mask)
 
     def modify(self, fd: int, mask: int) -> None:
@@ -103,11 +103,11 @@ class _OnLoop:
             self._loop.remove_writer(fd)
 
     def unregister(self, fd: int) -> None:
-        self._known.discard(fd)
+        self._descriptors.discard(fd)
         self.modify(fd, 0)
 
     def close(self) -> None:
-        for fd in list(self._known):
+        for fd in list(self._descriptors):
             self.unregister(fd)
 
 
@@ -122,22 +122,22 @@ class Poller:
     """Ready sockets handled before timers and other callbacks of the loop get their turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, selector: _Selector | None = None) -> None:
-        ready = selector or new_selector()
-        self._poll = ready.poll
+        chosen = selector or new_selector()
+        self._poll = chosen.poll
         self._handlers: dict[int, Handler] = {}
-        self._later: list[Callable[[], None]] = []
+        self._deferred: list[Callable[[], None]] = []
         self._in_round = False
         self._loop = loop
-        self._selector: _Selector | _OnLoop = ready
-        self._number: int | None = None
+        self._selector: _Selector | _LoopSelector = chosen
+        self._selector_fd: int | None = None
         try:
-            self._number = ready.fileno()
+            self._selector_fd = chosen.fileno()
         except AttributeError:
-            ready.close()
-            self._selector = _OnLoop(loop, self._one)
+            chosen.close()
+            self._selector = _LoopSelector(loop, self._handle_one)
         else:
-            loop.add_reader(self._number, self._drain)
-        self._portable = isinstance(self._selector, PortableSelector | _OnLoop)
+            loop.add_reader(self._selector_fd, self._drain)
+        self._portable = isinstance(self._selector, PortableSelector | _LoopSelector)
 
     def register(self, fd: int, mask: int, handler: Handler) -> None:
         """Watch a descriptor; `handler(mask)` is called whenever it is ready."""
@@ -159,14 +159,14 @@ class Poller:
         if self._portable:
             self._selector.unregister(fd)
 
-    def after_round(self, work: Callable[[], None]) -> None:
+    def call_after_round(self, callback: Callable[[], None]) -> None:
         """Call `work` once all that is ready has been handled; outside of a round, in the loop's next turn.
 
         Sending is put off this way: reading and sending in turns costs a sixth more than one after the other.
         """
-        if not self._later and not self._in_round:
-            self._loop.call_soon(self._work_off)
-        self._later.append(work)
+        if not self._deferred and not self._in_round:
+            self._loop.call_soon(self._run_deferred)
+        self._deferred.append(callback)
 
     def _drain(self) -> None:
         handlers = self._handlers
@@ -178,23 +178,23 @@ class Poller:
                     handler(mask)
         finally:
             self._in_round = False
-            self._work_off()
+            self._run_deferred()
 
-    def _one(self, fd: int, mask: int) -> None:
+    def _handle_one(self, fd: int, mask: int) -> None:
         """Handle one socket that the loop found ready."""
         handler = self._handlers.get(fd)
         if handler is not None:
             handler(mask)
 
-    def _work_off(self) -> None:
-        later, self._later = self._later, []
-        for work in later:
-            work()
+    def _run_deferred(self) -> None:
+        callbacks, self._deferred = self._deferred, []
+        for callback in callbacks:
+            callback()
 
     def close(self) -> None:
         """Detach from the loop and close the polling descriptor; registered sockets stay open."""
-        if self._number is not None:
-            self._loop.remove_reader(self._number)
+        if self._selector_fd is not None:
+            self._loop.remove_reader(self._selector_fd)
         self._selector.close()
 
     def __enter__(self) -> Self:

@@ -27,14 +27,14 @@ class SessionFailed(Exception):
     """
 
     def __init__(self, phase: str, type: str, code: str | None, message: str | None) -> None:
-        words = " ".join(part for part in (type, code, f"({message})" if message else "") if part)
-        super().__init__(f"{phase} failed: {words}")
+        details = " ".join(part for part in (type, code, f"({message})" if message else "") if part)
+        super().__init__(f"{phase} failed: {details}")
         self.phase, self.type, self.code, self.message = phase, type, code, message
 
     @classmethod
     def without(cls, secrets: Secrets, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
         """Return the failure with every secret hidden that the server's words repeat."""
-        hidden = (None if word is None else secrets.hide(word) for word in (code, message))
+        hidden = (None if text is None else secrets.hide(text) for text in (code, message))
         return cls(phase, type, *hidden)
 
 
@@ -53,7 +53,7 @@ class ClientSession:
         self._loss: Loss | None = None
         self.latency_s: float | None = None
         """How long the last answer took, in seconds."""
-        self._sent = 0.0
+        self._sent_at = 0.0
 
     async def reset(self, **data: Any) -> Reply:
         """Start an episode; keyword arguments (for example `seed`) become the reset data.
@@ -61,7 +61,7 @@ class ClientSession:
         Raises:
             SessionFailed: the server answered with an error, not at all, or closed the session.
         """
-        return messages.as_reply(await self._ask("reset", messages.encode_request("reset", data), "observation"))
+        return messages.as_reply(await self._request("reset", messages.encode_request("reset", data), "observation"))
 
     async def step(self, action: Mapping[str, Any]) -> Reply:
         """Take one step with this action.
@@ -69,7 +69,7 @@ class ClientSession:
         Raises:
             SessionFailed: the server answered with an error, not at all, or closed the session.
         """
-        return messages.as_reply(await self._ask("step", messages.encode_request("step", action), "observation"))
+        return messages.as_reply(await self._request("step", messages.encode_request("step", action), "observation"))
 
     async def state(self) -> dict[str, Any]:
         """Return the state of the episode.
@@ -77,39 +77,39 @@ class ClientSession:
         Raises:
             SessionFailed: the server answered with an error, not at all, or closed the session.
         """
-        return await self._ask("state", messages.encode_request("state"), "state")
+        return await self._request("state", messages.encode_request("state"), "state")
 
     async def close(self) -> None:
         """Say goodbye and wait until the server has closed the connection; does nothing the second time."""
         if self._loss is None:
             self._connection.send(Message(messages.encode_request("close")))
-            while await self._next("close") is not None:
+            while await self._next_message("close") is not None:
                 pass
 
-    async def _ask(self, phase: str, request: bytes, expected: str) -> dict[str, Any]:
+    async def _request(self, phase: str, request: bytes, expected: str) -> dict[str, Any]:
         if self._answer is not None:
             raise RuntimeError("one request at a time: this session still waits for an answer")
         if self._loss is None:
-            self._sent = self._connection.send(Message(request))
-        text = await self._next(phase)
+            self._sent_at = self._connection.send(Message(request))
+        text = await self._next_message(phase)
         if text is None:
             assert self._loss is not None
             kind = "closed_early" if self._loss.kind == "closed" else self._loss.kind
-            raise self._failed(phase, kind, self._loss.code, self._loss.message)
+            raise self._failure(phase, kind, self._loss.code, self._loss.message)
         try:
             kind, data = messages.read_message(text)
         except messages.MessageError as error:
-            raise self._failed(phase, "protocol", None, str(error)) from None
+            raise self._failure(phase, "protocol", None, str(error)) from None
         if kind == "error":
-            raise self._failed(phase, *messages.as_error(data))
+            raise self._failure(phase, *messages.as_error(data))
         if kind != expected:
-            raise self._failed(phase, "protocol", None, f"a reply of type {kind!r} instead of {expected!r}")
+            raise self._failure(phase, "protocol", None, f"a reply of type {kind!r} instead of {expected!r}")
         return data
 
-    def _failed(self, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
+    def _failure(self, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
         return SessionFailed.without(self._secrets, phase, type, code, message)
 
-    async def _next(self, phase: str) -> bytes | None:
+    async def _next_message(self, phase: str) -> bytes | None:
         """Return the next message, or None when the connection is over."""
         if self._unread:
             return self._unread.pop(0)
@@ -122,7 +122,7 @@ class ClientSession:
         except TimeoutError:
             self._connection.abort()
             self._loss = Loss("timeout", None, f"no answer within {self._timeout:g} s")
-            raise self._failed(phase, "timeout", None, self._loss.message) from None
+            raise self._failure(phase, "timeout", None, self._loss.message) from None
         finally:
             self._answer = None
 
@@ -130,33 +130,33 @@ class ClientSession:
 
     def opened(self, at: float) -> None:
         """The handshake is done."""
-        self._resolve(b"")
+        self._deliver(b"")
 
     def received(self, text: bytes, at: float) -> None:
         """A message arrived."""
-        self.latency_s = max(0.0, at - self._sent)
+        self.latency_s = max(0.0, at - self._sent_at)
         if self._answer is None or self._answer.done():
             self._unread.append(text)
         else:
-            self._resolve(text)
+            self._deliver(text)
 
     def lost(self, loss: Loss, at: float) -> None:
         """The connection is over."""
         self._loss = loss
-        self._resolve(None)
+        self._deliver(None)
 
-    def _resolve(self, text: bytes | None) -> None:
+    def _deliver(self, text: bytes | None) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(text)
 
     async def connect(self, connection: Connection) -> None:
         """Start the connection and wait for its handshake."""
         self._connection = connection
-        self._sent = time.perf_counter()
+        self._sent_at = time.perf_counter()
         connection.start()
-        if await self._next("connect") is None:
+        if await self._next_message("connect") is None:
             assert self._loss is not None
-            raise self._failed("connect", self._loss.kind, self._loss.code, self._loss.message)
+            raise self._failure("connect", self._loss.kind, self._loss.code, self._loss.message)
 
 
 class HttpClientSession:
@@ -181,8 +181,10 @@ class HttpClientSession:
         try:
             return messages.as_reply(await self._channel.post(path, body, self._timeout))
         except HttpFailure as failure:
-            at = "connect" if self._channel.connected_at is None else phase
-            raise SessionFailed.without(self._secrets, at, failure.kind, failure.code, failure.message) from None
+            failed_phase = "connect" if self._channel.connected_at is None else phase
+            raise SessionFailed.without(
+                self._secrets, failed_phase, failure.kind, failure.code, failure.message
+            ) from None
 
 
 @asynccontextmanager

@@ -15,70 +15,74 @@ from collections.abc import Callable
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.results.row import SessionRow
 
-PATIENCE_S = 5.0
+MAX_WAIT_S = 5.0
 """Longest to wait between two cells, in seconds; the wait of a step comes on top."""
 
-SLACK = 16
+DESCRIPTOR_SLACK = 16
 """Descriptors a server may hold more than before without being taken to hold sessions."""
 
 _PAUSE_S = 0.02
-_NOT_ANSWERED = frozenset({"refused", "connection_reset", "timeout", "handshake_status", "capacity", "closed_early"})
+_UNANSWERED_ERRORS = frozenset(
+    {"refused", "connection_reset", "timeout", "handshake_status", "capacity", "closed_early"}
+)
 
 
 class Cooldown:
     """Waits before every cell but the first; `play(timeout_s)` plays one session that is not recorded."""
 
-    def __init__(self, endpoint: Endpoint, play: Callable[[float], SessionRow]) -> None:
+    def __init__(self, endpoint: Endpoint, play_session: Callable[[float], SessionRow]) -> None:
         self._endpoint = endpoint
-        self._play = play
-        self._at_rest: int | None = None
-        self._owed: float | None = None
+        self._play_session = play_session
+        self._baseline_descriptors: int | None = None
+        self._pending_step_s: float | None = None
 
-    def after(self, *, mode: str, failed: bool, wait_s: float) -> None:
+    def cell_ended(self, *, mode: str, failed: bool, wait_s: float) -> None:
         """A cell is over: its mode, whether some of its sessions failed, how long their steps may still go on.
 
         Over HTTP a server holds connections, no sessions, and may keep them as long as it likes (hypercorn does
         until its keep-alive ends): what it holds by then is what it rests at.
         """
-        self._owed = wait_s if failed else None
+        self._pending_step_s = wait_s if failed else None
         if mode == "http":
-            self._at_rest = None
+            self._baseline_descriptors = None
 
-    def before(self) -> tuple[ServerSample | None, tuple[str, ...]]:
+    def await_server(self) -> tuple[ServerSample | None, tuple[str, ...]]:
         """Wait; returns the last look at the server, and what was not as it should be when waiting ended."""
-        until = time.monotonic() + PATIENCE_S + (self._owed or 0.0)
-        sample, notes = self._await_descriptors(until)
-        if self._owed is not None:
-            notes += self._await_answer(until)
+        deadline = time.monotonic() + MAX_WAIT_S + (self._pending_step_s or 0.0)
+        sample, notes = self._await_descriptors(deadline)
+        if self._pending_step_s is not None:
+            notes += self._await_answer(deadline)
         return sample, notes
 
-    def _await_descriptors(self, until: float) -> tuple[ServerSample | None, tuple[str, ...]]:
+    def _await_descriptors(self, deadline: float) -> tuple[ServerSample | None, tuple[str, ...]]:
         while True:
             sample = self._endpoint.sample()
             if sample is None or sample.descriptors is None:
                 return sample, ()
-            if self._at_rest is None:
-                self._at_rest = sample.descriptors
-            held = sample.descriptors - self._at_rest
-            if held <= SLACK or self._endpoint.exit_status() is not None:
+            if self._baseline_descriptors is None:
+                self._baseline_descriptors = sample.descriptors
+            excess = sample.descriptors - self._baseline_descriptors
+            if excess <= DESCRIPTOR_SLACK or self._endpoint.exit_status() is not None:
                 return sample, ()
-            if time.monotonic() >= until:
-                self._at_rest = sample.descriptors  # It will not let go of these: no cell waits for them again.
+            if time.monotonic() >= deadline:
+                self._baseline_descriptors = (
+                    sample.descriptors
+                )  # It will not let go of these: no cell waits for them again.
                 return sample, (
-                    f"the server still held {held:,} descriptors of earlier sessions when the cell began,"
-                    f" {PATIENCE_S:g} s after they had ended",
+                    f"the server still held {excess:,} descriptors of earlier sessions when the cell began,"
+                    f" {MAX_WAIT_S:g} s after they had ended",
                 )
             time.sleep(_PAUSE_S)
 
-    def _await_answer(self, until: float) -> tuple[str, ...]:
+    def _await_answer(self, deadline: float) -> tuple[str, ...]:
         pause = _PAUSE_S
         while self._endpoint.exit_status() is None:
-            row = self._play(max(0.5, until - time.monotonic()))
-            if row.success or row.error_type not in _NOT_ANSWERED:
+            row = self._play_session(max(0.5, deadline - time.monotonic()))
+            if row.success or row.error_type not in _UNANSWERED_ERRORS:
                 return ()
-            if time.monotonic() + pause >= until:
-                why = row.error_message or row.error_type
-                return (f"the server did not answer a single session before the cell began ({why})",)
+            if time.monotonic() + pause >= deadline:
+                reason = row.error_message or row.error_type
+                return (f"the server did not answer a single session before the cell began ({reason})",)
             time.sleep(pause)
             pause *= 2
         return ()

@@ -117,17 +117,17 @@ class Sweep:
         Raises:
             ValueError: no curve, or more than one, has this wait and mode.
         """
-        found = [
+        matches = [
             verdict
             for verdict in self.verdicts
             if (wait is None or verdict.curve.wait == wait) and (mode is None or verdict.curve.mode == mode)
         ]
-        if len(found) != 1:
-            there = ", ".join(f"mode={item.mode!r} wait={item.wait}" for item in self.curves)
+        if len(matches) != 1:
+            choices = ", ".join(f"mode={item.mode!r} wait={item.wait}" for item in self.curves)
             raise ValueError(
-                f"max_batch(wait={shown(wait)}, mode={shown(mode)}) selects {len(found)} curves of: {there}"
+                f"max_batch(wait={shown(wait)}, mode={shown(mode)}) selects {len(matches)} curves of: {choices}"
             )
-        return found[0].max_batch
+        return matches[0].max_batch
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame.
@@ -189,7 +189,7 @@ def measure_sweep(
         hosts=endpoint.hosts,
         limits=endpoint.limits,
         startup_s=endpoint.startup_s,
-        settings=_told(settings, said),
+        settings=_recorded_settings(settings, said),
         rerun=rerun,
         notes=endpoint.notes,
         started_at=datetime.now(UTC),
@@ -198,29 +198,29 @@ def measure_sweep(
         observer.note(f"{test}: the action has no wait_seconds, so the waits mean nothing here: one curve per mode")
     with run.measure_lock(observer.note), LoadGenerator(settings.processes) as generator:
         record = run.begin_sweep(record)
-        sweep = _Measurement(endpoint, settings, said, run, observer, record, generator)
+        measurement = _Measurement(endpoint, settings, said, run, observer, record, generator)
         try:
-            sweep.warm_up()
-            sweep.measure()
+            measurement.warm_up()
+            measurement.measure()
         except LoadError as error:
             run.finish_sweep(record.sweep_id, "failed")
             raise SweepError(str(error)) from None
         except BaseException as error:
             run.finish_sweep(record.sweep_id, "failed" if isinstance(error, Exception) else "interrupted")
             raise
-        view = view_sweep(record, sweep.summaries)
+        view = view_sweep(record, measurement.summaries)
         run.finish_sweep(record.sweep_id, "complete", view.outcome)
-    return Sweep(view, run.kept_path, sweep.table())
+    return Sweep(view, run.kept_path, measurement.table())
 
 
-def _told(settings: Settings, workload: Workload) -> dict[str, Any]:
+def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]:
     """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
-    told: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    recorded: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
     if settings.reset is not None:
         # By a digest alone: it may hold what nobody else is to read, and only whether it is the same matters.
-        written = json.dumps(settings.reset, sort_keys=True, default=str)
-        told["reset"] = f"data {sha256(written.encode()).hexdigest()[:10]}"
-    return {**told, "http_connections": settings.http_connections} if "http" in settings.modes else told
+        serialized = json.dumps(settings.reset, sort_keys=True, default=str)
+        recorded["reset"] = f"data {sha256(serialized.encode()).hexdigest()[:10]}"
+    return {**recorded, "http_connections": settings.http_connections} if "http" in settings.modes else recorded
 
 
 def find_workload(endpoint: Endpoint, settings: Settings) -> Workload:
@@ -256,7 +256,7 @@ class _Measurement:
         self._observer = observer
         self._record = record
         self._generator = generator
-        self._settling = Cooldown(endpoint, self._play)
+        self._cooldown = Cooldown(endpoint, self._play_unrecorded)
         self._tables: list[pa.Table] = []
         self.summaries: list[CellSummary] = []
 
@@ -269,7 +269,7 @@ class _Measurement:
         waits = [curve.wait for curve in self._record.curves if curve.wait is not None]
         for curve in {curve.mode: curve for curve in self._record.curves}.values():
             single = replace(curve.cells[0], batch=1, wait=min(waits, default=None), arrival="burst")
-            row = self._generator.run_cell(self._order(single, _UNRECORDED)).rows[0]
+            row = self._generator.run_cell(self._cell_request(single, _UNRECORDED)).rows[0]
             if row.error_type == "environment" and row.error_code in ("VALIDATION_ERROR", "422"):
                 what, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
                 raise SweepError(
@@ -277,12 +277,12 @@ class _Measurement:
                     f" write one it takes with --openenv-{option}"
                 )
 
-    def _play(self, timeout_s: float) -> SessionRow:
+    def _play_unrecorded(self, timeout_s: float) -> SessionRow:
         """Play one session as the first curve's are, but without a wait and unrecorded."""
         curve = self._record.curves[0]
         single = replace(curve.cells[0], batch=1, wait=None if curve.wait is None else 0.0, arrival="burst")
-        order = replace(self._order(single, _UNRECORDED), timeout_s=min(timeout_s, self._settings.timeout))
-        return self._generator.run_cell(order).rows[0]
+        request = replace(self._cell_request(single, _UNRECORDED), timeout_s=min(timeout_s, self._settings.timeout))
+        return self._generator.run_cell(request).rows[0]
 
     def measure(self) -> None:
         """Measure the curves in order, until the server is gone; one that is gone already is measured to be so."""
@@ -320,28 +320,28 @@ class _Measurement:
         ]
 
     def _measure_cell(self, cell: Cell, repetition: int) -> CellSummary:
-        first, notes = self._settling.before()
+        first, notes = self._cooldown.await_server()
         samples = [first] if first else []
 
         def on_progress(progress: runner.LoadProgress) -> None:
-            if seen := self._endpoint.sample():
-                samples.append(seen)
+            if current := self._endpoint.sample():
+                samples.append(current)
             self._observer.cell_progress(
                 CellProgress(
                     cell,
                     repetition,
                     progress.asked,
                     progress.open,
-                    progress.over,
+                    progress.finished,
                     progress.failed,
                     progress.elapsed_s,
                 )
             )
 
         proxy = self._endpoint.proxy()
-        result = self._generator.run_cell(self._order(cell, repetition), on_progress)
+        result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
-        self._settling.after(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
+        self._cooldown.cell_ended(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
         if sample := self._endpoint.sample():
@@ -360,7 +360,7 @@ class _Measurement:
             client=asdict(result.client),
             findings=result.findings,
             notes=notes,
-            server=_condense(samples),
+            server=_summarise_samples(samples),
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
             proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
@@ -378,7 +378,7 @@ class _Measurement:
             rows, cell=cell, run_id=self._run.run_id, repetition=repetition, hardware=self._endpoint.hardware
         )
 
-    def _order(self, cell: Cell, repetition: int) -> CellRequest:
+    def _cell_request(self, cell: Cell, repetition: int) -> CellRequest:
         return CellRequest(
             cell,
             repetition,
@@ -392,7 +392,7 @@ class _Measurement:
         )
 
 
-def _condense(samples: Sequence[ServerSample]) -> ServerSamples:
+def _summarise_samples(samples: Sequence[ServerSample]) -> ServerSamples:
     """Keep the first and the last sample, and the largest value of each figure over all."""
     if not samples:
         return ServerSamples()

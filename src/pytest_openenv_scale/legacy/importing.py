@@ -265,10 +265,10 @@ class _Run:
             plan=plan,
             sweeps=sweeps,
         )
-        self._directory.store(manifest)
+        self._directory.write_manifest(manifest)
         told = older_rule_notes(path)
         if told:
-            self._directory.store(_with_notes(manifest, told))
+            self._directory.write_manifest(_with_notes(manifest, told))
         notes += [f"{self._directory.run_id}: {note}" for note in itertools.chain.from_iterable(told.values())]
         return path
 

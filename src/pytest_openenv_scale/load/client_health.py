@@ -12,20 +12,20 @@ from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
 from .client_resources import SPARE_DESCRIPTORS, PortBudget, plan_ports
 from .ipc import CellRequest
 
-PER_PROCESS = 8192
+SESSIONS_PER_PROCESS = 8192
 """Sessions beyond which `auto` adds a load process where there is a core for it."""
 
-MOST_BUSY = 0.9
+MAX_BUSY_SHARE = 0.9
 """Share of a cell from which a load process that works or waits for a core counts as the bottleneck.
 
 One that is idle for a tenth of the time has caught up again and again. Less than this is no concern: replies
 carry the kernel's time, so that a client that is merely late puts nothing into a latency.
 """
 
-MOST_RUNNABLE_WAIT = 0.5
+MAX_STARVED_SHARE = 0.5
 """Share of a cell from which a load process that was ready to run and had no core was kept from its work."""
 
-LAG_S = 0.2
+MAX_LOOP_LAG_S = 0.2
 """Longest a load process's event loop may keep a timer waiting, in seconds.
 
 Also the least from which the shares are judged: a client that was at work for less held nobody up for longer.
@@ -65,7 +65,7 @@ class ClientStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class ResourceNeeds:
     """What a cell needs of this machine, and what of that is not there (`findings`: nothing must be started)."""
 
     descriptors: int
@@ -80,29 +80,29 @@ def choose_processes(batch: int) -> int:
     Ports are no reason for another: one process can connect from several addresses.
     """
     for_descriptors = math.ceil(batch / max(1, descriptor_limit() - SPARE_DESCRIPTORS))
-    for_cores = min(math.ceil(batch / PER_PROCESS), max(1, usable_cores() // 2))
+    for_cores = min(math.ceil(batch / SESSIONS_PER_PROCESS), max(1, usable_cores() // 2))
     return max(for_descriptors, for_cores)
 
 
-def check_resources(order: CellRequest, processes: int) -> Needs:
+def check_resources(request: CellRequest, processes: int) -> ResourceNeeds:
     """Compare what a cell needs with what there is; may resolve hosts, and blocks while it does.
 
     Sessions of `rate=R` follow each other, and how many are open at once only the cell tells: for them
     nothing is refused beforehand.
     """
-    batch, limit = order.cell.batch, descriptor_limit()
+    batch, limit = request.cell.batch, descriptor_limit()
     descriptors = math.ceil(batch / processes) + SPARE_DESCRIPTORS
-    ports = plan_ports(order.urls, batch, several_sources=order.cell.mode == "ws")
+    ports = plan_ports(request.urls, batch, several_sources=request.cell.mode == "ws")
     findings: list[ClientFinding] = []
-    if parse_arrival(order.cell.arrival).kind != "rate":
+    if parse_arrival(request.cell.arrival).kind != "rate":
         if descriptors > limit:
-            findings.append(ClientFinding("descriptors", _too_few_descriptors(batch, descriptors, limit, processes)))
-        if ports.lack is not None:
-            findings.append(ClientFinding("ports", ports.lack))
-    return Needs(descriptors, limit, ports, tuple(findings))
+            findings.append(ClientFinding("descriptors", _descriptors_message(batch, descriptors, limit, processes)))
+        if ports.shortage is not None:
+            findings.append(ClientFinding("ports", ports.shortage))
+    return ResourceNeeds(descriptors, limit, ports, tuple(findings))
 
 
-def _too_few_descriptors(batch: int, needed: int, limit: int, processes: int) -> str:
+def _descriptors_message(batch: int, needed: int, limit: int, processes: int) -> str:
     room = limit - SPARE_DESCRIPTORS
     where = "one load process" if processes == 1 else f"each of {processes} load processes"
     more = f"use --openenv-processes {math.ceil(batch / room)}, or " if room > 0 else ""
@@ -111,22 +111,26 @@ def _too_few_descriptors(batch: int, needed: int, limit: int, processes: int) ->
 
 def check_pace(stats: ClientStats) -> tuple[ClientFinding, ...]:
     """Judge whether the load processes kept up with the cell."""
-    found: list[ClientFinding] = []
-    if stats.loop_lag_max_s > LAG_S:
-        found.append(
+    findings: list[ClientFinding] = []
+    if stats.loop_lag_max_s > MAX_LOOP_LAG_S:
+        findings.append(
             ClientFinding(
                 "loop_lag",
-                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {LAG_S * 1000:.0f} ms):"
+                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {MAX_LOOP_LAG_S * 1000:.0f} ms):"
                 " it needs a core that nothing else keeps busy",
             )
         )
-    at_work = max((cpu + starved for cpu, starved in zip(stats.cpu_s, stats.starved_s, strict=True)), default=0.0)
-    if at_work > LAG_S and (stats.busy_share > MOST_BUSY or stats.starved_share > MOST_RUNNABLE_WAIT):
-        found.append(ClientFinding("cpu", _too_busy(stats)))
-    return tuple(found)
+    longest_work_s = max(
+        (cpu + starved for cpu, starved in zip(stats.cpu_s, stats.starved_s, strict=True)), default=0.0
+    )
+    if longest_work_s > MAX_LOOP_LAG_S and (
+        stats.busy_share > MAX_BUSY_SHARE or stats.starved_share > MAX_STARVED_SHARE
+    ):
+        findings.append(ClientFinding("cpu", _pace_message(stats)))
+    return tuple(findings)
 
 
-def _too_busy(stats: ClientStats) -> str:
+def _pace_message(stats: ClientStats) -> str:
     cores = usable_cores()
     if stats.starved_share > stats.cpu_share:
         remedy = "give the load cores of its own, or end what keeps them busy"
@@ -137,23 +141,23 @@ def _too_busy(stats: ClientStats) -> str:
     return (
         f"a load process did not keep up: it used {stats.cpu_share:.0%} of a core and waited for one"
         f" {stats.starved_share:.0%} of the time"
-        f" (allowed: {MOST_BUSY:.0%} together, {MOST_RUNNABLE_WAIT:.0%} waiting): {remedy}"
+        f" (allowed: {MAX_BUSY_SHARE:.0%} together, {MAX_STARVED_SHARE:.0%} waiting): {remedy}"
     )
 
 
-RESOLVED_P50_S = 0.005
+MAX_ANSWER_LAG_P50_S = 0.005
 """What the client may add to half of the HTTP latencies, in seconds."""
 
-RESOLVED_P99_S = 0.040
+MAX_ANSWER_LAG_P99_S = 0.040
 """What the client may add to 99 of 100 HTTP latencies, in seconds."""
 
 
-FEWEST = 20
+MIN_SAMPLES = 20
 """Samples from which half of them say something about the client, and not about one hiccup."""
 
 
 @dataclass(slots=True)
-class Lags:
+class AnswerLags:
     """How late connections, resets and steps were seen, in seconds; None where the kernel did not tell."""
 
     connect: list[float | None] = field(default_factory=list[float | None])
@@ -162,10 +166,10 @@ class Lags:
 
     def worst(self) -> tuple[float | None, float | None]:
         """Return p50 and p99 of the phase in which they are largest; None where too little is known."""
-        known = [sorted(lag for lag in lags if lag is not None) for lags in (self.connect, self.reset, self.step)]
+        measured = [sorted(lag for lag in lags if lag is not None) for lags in (self.connect, self.reset, self.step)]
         return (
-            max((_percentile(lags, 0.5) for lags in known if len(lags) >= FEWEST), default=None),
-            max((_percentile(lags, 0.99) for lags in known if lags), default=None),
+            max((_percentile(lags, 0.5) for lags in measured if len(lags) >= MIN_SAMPLES), default=None),
+            max((_percentile(lags, 0.99) for lags in measured if lags), default=None),
         )
 
 
@@ -173,16 +177,16 @@ def _percentile(ordered: list[float], share: float) -> float:
     return ordered[math.ceil(len(ordered) * share) - 1]
 
 
-def http_findings(client: ClientStats) -> tuple[ClientFinding, ...]:
+def check_answer_lags(client: ClientStats) -> tuple[ClientFinding, ...]:
     """Judge whether the client resolved what it measured over HTTP; nothing where nothing is known (ws mode)."""
     p50, p99 = client.answer_lag_p50_s or 0.0, client.answer_lag_p99_s or 0.0
-    if p50 <= RESOLVED_P50_S and p99 <= RESOLVED_P99_S:
+    if p50 <= MAX_ANSWER_LAG_P50_S and p99 <= MAX_ANSWER_LAG_P99_S:
         return ()
     return (
         ClientFinding(
             "http_lag",
             "HTTP answers were seen late (use more load processes with --openenv-processes, a smaller batch, or mode"
-            f" ws): p50 {p50 * 1000:.0f} ms, allowed {RESOLVED_P50_S * 1000:.0f} ms, and p99 {p99 * 1000:.0f} ms,"
-            f" allowed {RESOLVED_P99_S * 1000:.0f} ms",
+            f" ws): p50 {p50 * 1000:.0f} ms, allowed {MAX_ANSWER_LAG_P50_S * 1000:.0f} ms, and p99 {p99 * 1000:.0f} ms,"
+            f" allowed {MAX_ANSWER_LAG_P99_S * 1000:.0f} ms",
         ),
     )

@@ -25,7 +25,7 @@ WIDEST_RANGE = (1024, 65535)
 """The widest net.ipv4.ip_local_port_range an unprivileged client can use."""
 
 _PROC = Path("/proc")
-_FILL = 0.5
+_MAX_FILL_SHARE = 0.5
 """How much of one source's ports a cell may take on loopback, where another source costs nothing: the kernel then
 finds a free port without a search."""
 _LISTEN, _TIME_WAIT = "0A", "06"
@@ -36,7 +36,7 @@ def runnable_wait_s() -> float:
 
     The kernel's own count (/proc/self/schedstat); 0 where it keeps none.
     """
-    words = _read("self/schedstat").split()
+    words = _read_proc("self/schedstat").split()
     return int(words[1]) * 1e-9 if len(words) > 1 else 0.0
 
 
@@ -45,14 +45,14 @@ def peak_rss_bytes() -> int:
 
     Not `getrusage`, where there is something better: a child starts there with the figure of its parent.
     """
-    for line in _read("self/status").splitlines():
+    for line in _read_proc("self/status").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def ports_there() -> int | None:
+def ports_per_source() -> int | None:
     """Return how many connections one source address can have to one destination; None where that is unknown.
 
     That is the width of net.ipv4.ip_local_port_range less what is reserved: 28,232 by default.
@@ -61,12 +61,12 @@ def ports_there() -> int | None:
     if span is None:
         return None
     low, high = span
-    reserved = _read("sys/net/ipv4/ip_local_reserved_ports").strip()
-    taken = sum(
+    reserved = _read_proc("sys/net/ipv4/ip_local_reserved_ports").strip()
+    reserved_count = sum(
         max(0, min(high, last) - max(low, first) + 1)
-        for first, last in (_ends(part) for part in reserved.split(",") if part)
+        for first, last in (_parse_range(part) for part in reserved.split(",") if part)
     )
-    return max(0, high - low + 1 - taken)
+    return max(0, high - low + 1 - reserved_count)
 
 
 def ports_in_use() -> int:
@@ -74,7 +74,7 @@ def ports_in_use() -> int:
 
     It is the number of TCP sockets of this network namespace: one short file, however many there are.
     """
-    for line in _read("net/sockstat").splitlines():
+    for line in _read_proc("net/sockstat").splitlines():
         if line.startswith("TCP:"):
             words = line.split()
             figures = dict(zip(words[1::2], map(int, words[2::2]), strict=False))
@@ -96,7 +96,7 @@ class Destination:
     connections: int
 
     @property
-    def many_sources(self) -> bool:
+    def allows_many_sources(self) -> bool:
         """Whether connections to it can be spread over source addresses: on Linux all of 127.0.0.0/8 is ours."""
         return self.address.startswith("127.") and sys.platform == "linux"
 
@@ -105,16 +105,16 @@ class Destination:
         """The destination as a person writes it."""
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
-    def held(self) -> int:
+    def ports_held(self) -> int:
         """Return how many ports earlier connections to it still hold.
 
         One in TIME_WAIT does not count where the kernel gives it out again (net.ipv4.tcp_tw_reuse=1).
         """
-        target = f"{_kernel_address(self.address)}:{self.port:04X}"
-        spared = {_LISTEN, _TIME_WAIT} if _read("sys/net/ipv4/tcp_tw_reuse").strip() == "1" else {_LISTEN}
-        table = _read("net/tcp6" if ":" in self.address else "net/tcp")
+        remote = f"{_kernel_address(self.address)}:{self.port:04X}"
+        ignored_states = {_LISTEN, _TIME_WAIT} if _read_proc("sys/net/ipv4/tcp_tw_reuse").strip() == "1" else {_LISTEN}
+        table = _read_proc("net/tcp6" if ":" in self.address else "net/tcp")
         rows = (line.split(maxsplit=4) for line in table.splitlines()[1:])
-        return sum(1 for row in rows if len(row) > 3 and row[2] == target and row[3] not in spared)
+        return sum(1 for row in rows if len(row) > 3 and row[2] == remote and row[3] not in ignored_states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class PortBudget:
     """
 
     needed: int
-    there: int | None
+    per_source: int | None
     sources: int = 0
-    lack: str | None = None
+    shortage: str | None = None
 
 
 def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) -> PortBudget:
@@ -137,59 +137,65 @@ def plan_ports(urls: Sequence[str], connections: int, *, several_sources: bool) 
     `several_sources` says whether the client can choose the address it connects from. Hosts are resolved,
     which may block, only where ports may run short.
     """
-    there = ports_there()
-    bound = ports_in_use()
-    if there is None or connections + bound <= there * _FILL:
-        return PortBudget(math.ceil(connections / len(urls)) if len(set(urls)) == len(urls) else connections, there)
+    per_source = ports_per_source()
+    in_use = ports_in_use()
+    if per_source is None or connections + in_use <= per_source * _MAX_FILL_SHARE:
+        return PortBudget(
+            math.ceil(connections / len(urls)) if len(set(urls)) == len(urls) else connections, per_source
+        )
     try:
         destinations = _destinations(urls, connections)
     except RouteError:  # The load processes refuse it too, and say why.
-        return PortBudget(connections, there)
+        return PortBudget(connections, per_source)
     needed = max(destination.connections for destination in destinations)
-    if several_sources and all(destination.many_sources for destination in destinations):
-        return PortBudget(needed, there, math.ceil(needed / max(1.0, there * _FILL)))
-    lacks = (_lack(destination, there) for destination in destinations if destination.connections + bound > there)
-    return PortBudget(needed, there, 0, next((lack for lack in lacks if lack), None))
+    if several_sources and all(destination.allows_many_sources for destination in destinations):
+        return PortBudget(needed, per_source, math.ceil(needed / max(1.0, per_source * _MAX_FILL_SHARE)))
+    shortages = (
+        _shortage_message(destination, per_source)
+        for destination in destinations
+        if destination.connections + in_use > per_source
+    )
+    return PortBudget(needed, per_source, 0, next((shortage for shortage in shortages if shortage), None))
 
 
 def _destinations(urls: Iterable[str], connections: int) -> list[Destination]:
     urls = list(urls)
     counts: Counter[tuple[str, int]] = Counter()
     for number, url in enumerate(urls):
-        place = find_address(url)
-        counts[str(place.address[0]), place.port] += len(range(number, connections, len(urls)))
+        server = find_address(url)
+        counts[str(server.address[0]), server.port] += len(range(number, connections, len(urls)))
     return [Destination(address, port, count) for (address, port), count in counts.items()]
 
 
-def _lack(destination: Destination, there: int) -> str | None:
+def _shortage_message(destination: Destination, per_source: int) -> str | None:
     """Say that a destination's ports do not suffice, and what helps; None where they do."""
-    held = destination.held()
+    ports_held = destination.ports_held()
     needed = destination.connections
-    if needed + held <= there:
+    if needed + ports_held <= per_source:
         return None
     low, high = _port_range() or WIDEST_RANGE
-    holding = f", {held:,} of them still held by other connections" if held else ""
+    held_note = f", {ports_held:,} of them still held by other connections" if ports_held else ""
     remedies: list[str] = []
     widest = WIDEST_RANGE[1] - WIDEST_RANGE[0] + 1
-    if needed + held <= widest and there < widest:
+    if needed + ports_held <= widest and per_source < widest:
         remedies.append("widen the range with sysctl -w net.ipv4.ip_local_port_range='{} {}'".format(*WIDEST_RANGE))
-    if held and needed <= there:
+    if ports_held and needed <= per_source:
         remedies.append("wait until those are released (a minute after they were closed)")
     if destination.address == "::1":
         remedies.append("write 127.0.0.1 instead of [::1]: there the client takes several source addresses")
     remedies.append("spread the sessions over URLs with several addresses or ports, or over client machines")
     return (
-        f"{needed:,} connections to {destination.text} need as many ports, and this machine has {there:,} towards it"
-        f" (net.ipv4.ip_local_port_range {low} {high}){holding}: {'; or '.join(remedies)}"
+        f"{needed:,} connections to {destination.text} need as many ports, and this machine has {per_source:,} towards it"
+        f" (net.ipv4.ip_local_port_range {low} {high}){held_note}: {'; or '.join(remedies)}"
     )
 
 
 def _port_range() -> tuple[int, int] | None:
-    words = _read("sys/net/ipv4/ip_local_port_range").split()
+    words = _read_proc("sys/net/ipv4/ip_local_port_range").split()
     return (int(words[0]), int(words[1])) if len(words) == 2 else None
 
 
-def _ends(part: str) -> tuple[int, int]:
+def _parse_range(part: str) -> tuple[int, int]:
     first, _, last = part.partition("-")
     return int(first), int(last or first)
 
@@ -201,7 +207,7 @@ def _kernel_address(address: str) -> str:
     return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
 
 
-def _read(name: str) -> str:
+def _read_proc(name: str) -> str:
     try:
         return (_PROC / name).read_text()
     except OSError:

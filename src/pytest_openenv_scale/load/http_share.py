@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from pytest_openenv_scale.client import messages
 from pytest_openenv_scale.client.handshake import check_headers, find_address
-from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, as_body
+from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, encode_body
 
-from .client_health import Lags
+from .client_health import AnswerLags
 from .ipc import Prepare, ShareProgress
 from .session import SessionRecord
 
@@ -27,7 +27,7 @@ class HttpWorkerShare:
     """
 
     def __init__(
-        self, order: Prepare, window: int, note: Callable[[SessionRecord], None], up: Callable[[], None]
+        self, assignment: Prepare, window: int, on_start: Callable[[SessionRecord], None], on_ready: Callable[[], None]
     ) -> None:
         """Make everything the sessions need, before time counts.
 
@@ -35,36 +35,36 @@ class HttpWorkerShare:
             RouteError: a URL or a header cannot be used.
             WorkloadError: an action cannot be made.
         """
-        self._share = order
-        self._order = order.request
-        self._cell = cell = order.request.cell
+        self._assignment = assignment
+        self._request = assignment.request
+        self._cell = cell = assignment.request.cell
         self._window = window
-        self._note = note
-        self._up = up
+        self._on_start = on_start
+        self._on_ready = on_ready
         self._holds = cell.arrival == "hold"
-        self._step_timeout = self._order.timeout_s + (cell.wait or 0.0)
-        self._held: deque[asyncio.Future[None]] = deque()
+        self._step_timeout = self._request.timeout_s + (cell.wait or 0.0)
+        self._held_sessions: deque[asyncio.Future[None]] = deque()
         self._released = False
-        self._open = self._over = self._failed = 0
-        self._lags = Lags()
-        check_headers(self._order.headers)
-        self._places = [find_address(url) for url in self._order.urls]
-        workload = self._order.workload
+        self._open = self._finished = self._failed = 0
+        self._lags = AnswerLags()
+        check_headers(self._request.headers)
+        self._addresses = [find_address(url) for url in self._request.urls]
+        workload = self._request.workload
         make = workload.maker(cell.wait)
-        self._resets = self._once_or_each(
-            workload.seeded, lambda number: as_body(workload.reset_data(self._order.seed + number))
+        self._reset_body = self._encode_ahead(
+            workload.seeded, lambda number: encode_body(workload.reset_data(self._request.seed + number))
         )
 
         def encode(number: int) -> list[bytes]:
             count = cell.steps if workload.function else min(cell.steps, len(workload.actions))
-            return [as_body({"action": make(number, step)}) for step in range(count)]
+            return [encode_body({"action": make(number, step)}) for step in range(count)]
 
-        self._steps = self._once_or_each(workload.function is not None, encode)
+        self._step_bodies = self._encode_ahead(workload.function is not None, encode)
 
-    def _once_or_each(self, each: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
+    def _encode_ahead(self, per_session: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
         """Return what a session says by its number, encoded before the cell: for each, or once for all."""
-        if each:
-            return {number: encode(number) for number in self._share.sessions}.__getitem__
+        if per_session:
+            return {number: encode(number) for number in self._assignment.sessions}.__getitem__
         shared = encode(0)
         return lambda number: shared
 
@@ -75,7 +75,7 @@ class HttpWorkerShare:
 
     def progress(self) -> ShareProgress:
         """Return how many sessions are open, over, and failed."""
-        return ShareProgress(self._open, self._over, self._failed)
+        return ShareProgress(self._open, self._finished, self._failed)
 
     async def run(self, due: Iterable[tuple[float, int]]) -> None:
         """Play the sessions to their end; `due` holds when each is due, as clock time, and its number.
@@ -83,47 +83,47 @@ class HttpWorkerShare:
         One is set going per turn of the event loop: what arrives meanwhile waits for the turn to end.
         """
         window = asyncio.Semaphore(self._window)
-        pool = HttpPool(self._order.headers, self._order.http_connections, self._places)
+        pool = HttpPool(self._request.headers, self._request.http_connections, self._addresses)
         try:
             async with asyncio.TaskGroup() as group:
-                for at, number in due:
-                    await asyncio.sleep(max(0.0, at - time.perf_counter()))
+                for due_at, number in due:
+                    await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
                     await window.acquire()
-                    group.create_task(self._play(at, number, window, pool))
+                    group.create_task(self._run_session(due_at, number, window, pool))
         finally:
             await pool.close()
 
-    async def _play(self, due: float, number: int, window: asyncio.Semaphore, pool: HttpPool) -> None:
-        order = self._order
-        record = SessionRecord(number, time.perf_counter() if self._holds else due)
-        self._note(record)
-        session = HttpSession(record, HttpChannel(self._share.route(number)[0], pool=pool), self._lags)
-        fine = await session.reset(self._resets(number), order.timeout_s)
+    async def _run_session(self, due_at: float, number: int, window: asyncio.Semaphore, pool: HttpPool) -> None:
+        request = self._request
+        record = SessionRecord(number, time.perf_counter() if self._holds else due_at)
+        self._on_start(record)
+        session = HttpSession(record, HttpChannel(self._assignment.route(number)[0], pool=pool), self._lags)
+        succeeded = await session.reset(self._reset_body(number), request.timeout_s)
         self._open += 1
         window.release()
-        self._up()
-        if fine and self._holds:
+        self._on_ready()
+        if succeeded and self._holds:
             await self._hold()
             record.released = time.perf_counter()
-        if fine:
-            await self._step_on(session, number)
+        if succeeded:
+            await self._run_steps(session, number)
         await session.close()
         self._open -= 1
-        self._over += 1
+        self._finished += 1
         self._failed += not record.success
 
     async def _hold(self) -> None:
         if not self._released:
-            held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._held.append(held)
-            await held
+            release: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._held_sessions.append(release)
+            await release
 
-    async def _step_on(self, session: HttpSession, number: int) -> None:
+    async def _run_steps(self, session: HttpSession, number: int) -> None:
         record = session.record
-        bodies = self._steps(number)
+        bodies = self._step_bodies(number)
         for step in range(self._cell.steps):
             reply = await session.step(bodies[min(step, len(bodies) - 1)], self._step_timeout)
-            if reply is None or (reply.done and self._order.until_done):
+            if reply is None or (reply.done and self._request.until_done):
                 break
         record.finished_steps = record.success = record.error is None
 
@@ -132,8 +132,8 @@ class HttpWorkerShare:
         return self._lags.worst()
 
     def _release_one(self) -> None:
-        if self._held:
-            self._held.popleft().set_result(None)
+        if self._held_sessions:
+            self._held_sessions.popleft().set_result(None)
             asyncio.get_running_loop().call_soon(self._release_one)
 
 
@@ -144,7 +144,7 @@ class HttpSession:
     client's own share of connect, reset and step times goes to `lags`.
     """
 
-    def __init__(self, record: SessionRecord, channel: HttpChannel, lags: Lags) -> None:
+    def __init__(self, record: SessionRecord, channel: HttpChannel, lags: AnswerLags) -> None:
         self.record = record
         self._channel = channel
         self._lags = lags
@@ -156,18 +156,18 @@ class HttpSession:
         try:
             data = await self._channel.post("/reset", body, timeout_s)
         except HttpFailure as failure:
-            last = self._note_connection()
-            there = last.reused or last.connected_at is not None
-            record.fail("reset" if there else "connect", failure.kind, failure.code, failure.message)
+            timing = self._note_connection()
+            was_connected = timing.reused or timing.connected_at is not None
+            record.fail("reset" if was_connected else "connect", failure.kind, failure.code, failure.message)
             return False
-        last = self._note_connection()
-        record.reset_done = last.answered_at
-        record.reset_latency = last.answer_s
-        self._lags.connect.append(last.connect_lag_s)
-        self._lags.reset.append(last.answer_lag_s)
-        told = messages.as_observed_reply(data).server_info
-        if told is not None:
-            record.identify(told)
+        timing = self._note_connection()
+        record.reset_done = timing.answered_at
+        record.reset_latency = timing.answer_s
+        self._lags.connect.append(timing.connect_lag_s)
+        self._lags.reset.append(timing.answer_lag_s)
+        server_info = messages.as_observed_reply(data).server_info
+        if server_info is not None:
+            record.identify(server_info)
         return True
 
     async def step(self, body: bytes, timeout_s: float) -> messages.ObservedReply | None:
@@ -177,12 +177,14 @@ class HttpSession:
         except HttpFailure as failure:
             self.record.fail("step", failure.kind, failure.code, failure.message)
             return None
-        last = self._channel.last
-        self.record.steps.append((last.connect_s or 0.0) + last.answer_s)
-        self._lags.step.append(None if last.answer_lag_s is None else last.answer_lag_s + (last.connect_lag_s or 0.0))
+        timing = self._channel.last_timing
+        self.record.steps.append((timing.connect_s or 0.0) + timing.answer_s)
+        self._lags.step.append(
+            None if timing.answer_lag_s is None else timing.answer_lag_s + (timing.connect_lag_s or 0.0)
+        )
         answer = messages.as_observed_reply(data)
         if answer.server_info is not None:
-            self.record.stepped(answer.server_info)
+            self.record.note_step(answer.server_info)
         return answer
 
     async def close(self) -> None:
@@ -191,6 +193,6 @@ class HttpSession:
         self.record.closed = time.perf_counter()
 
     def _note_connection(self) -> Timing:
-        last = self._channel.last
-        self.record.connected, self.record.connect_latency = last.connected_at, last.connect_s
-        return last
+        timing = self._channel.last_timing
+        self.record.connected, self.record.connect_latency = timing.connected_at, timing.connect_s
+        return timing

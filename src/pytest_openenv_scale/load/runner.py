@@ -22,7 +22,7 @@ from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.core.text import Secrets, redact_text
 from pytest_openenv_scale.results.row import SessionRow
 
-from .client_health import ClientStats, Needs, check_pace, check_resources, choose_processes, http_findings
+from .client_health import ClientStats, ResourceNeeds, check_answer_lags, check_pace, check_resources, choose_processes
 from .client_resources import loopback_source
 from .ipc import (
     BatchReady,
@@ -37,9 +37,9 @@ from .ipc import (
     Start,
 )
 
-_SILENCE_S = 60.0
-_START_S = 60.0
-_STOP_S, _END_S = 2.0, 30.0
+_SILENCE_TIMEOUT_S = 60.0
+_PREPARE_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S, _EXIT_TIMEOUT_S = 2.0, 30.0
 """Seconds a process gets to end once we have closed its pipe, and once it has closed it itself."""
 
 
@@ -53,7 +53,7 @@ class LoadProgress:
 
     asked: int
     open: int
-    over: int
+    finished: int
     failed: int
     elapsed_s: float
 
@@ -101,25 +101,25 @@ class _LoadProcess:
     def stop(self) -> None:
         """End the process where it has not ended, and show what it wrote to standard error; may be repeated."""
         self.pipe.close()
-        self._wait(_STOP_S)
-        if said := self._errors.close():
-            print(self._hidden(said), end="", file=sys.stderr)
+        self._wait(_STOP_TIMEOUT_S)
+        if output := self._errors.close():
+            print(self._redact(output), end="", file=sys.stderr)
 
-    def ending(self) -> _Ending:
+    def await_ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
-        how = exit_words(self.popen.returncode) if self._wait(_END_S) else "fell silent"
+        how = exit_words(self.popen.returncode) if self._wait(_EXIT_TIMEOUT_S) else "fell silent"
         return self._ending(how)
 
-    def silenced(self) -> _Ending:
+    def kill_silent(self) -> _Ending:
         """End a process that does not answer."""
         self.popen.kill()
         self.popen.wait()
         return self._ending("stopped answering")
 
-    def _wait(self, patience_s: float) -> bool:
+    def _wait(self, timeout_s: float) -> bool:
         """Say whether the process ended by itself in so many seconds; else it is ended."""
         try:
-            self.popen.wait(patience_s)
+            self.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
@@ -128,9 +128,9 @@ class _LoadProcess:
 
     def _ending(self, how: str) -> _Ending:
         reason = self._errors.reason()
-        return _Ending(how, f": {self._hidden(reason)}" if reason else "")
+        return _Ending(how, f": {self._redact(reason)}" if reason else "")
 
-    def _hidden(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         return self.secrets.hide(redact_text(text))
 
 
@@ -141,7 +141,7 @@ class LoadGenerator:
     """
 
     def __init__(self, processes: int | None = None) -> None:
-        self._wanted = processes
+        self._fixed_count = processes
         self._processes: list[_LoadProcess] = []
         self._sources = 0
 
@@ -158,35 +158,35 @@ class LoadGenerator:
             self._processes[-1].stop()
             self._processes.pop()
 
-    def run_cell(self, order: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None) -> CellResult:
+    def run_cell(self, request: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None) -> CellResult:
         """Run one repetition of a cell; blocks until every session is over.
 
         Raises:
             LoadError: a load process refused the order: an action cannot be made, a host does not resolve.
         """
-        count = self._wanted or choose_processes(order.cell.batch)
-        needs = check_resources(order, count)
+        count = self._fixed_count or choose_processes(request.cell.batch)
+        needs = check_resources(request, count)
         self._start(count)
         try:
-            return _CellRun(order, needs, self._prepared(order, needs, count), on_progress).run()
+            return _CellRun(request, needs, self._assign_sessions(request, needs, count), on_progress).run()
         except BaseException:
             self._stop()  # They are in the middle of something: the next cell begins with fresh ones.
             raise
 
-    def _prepared(self, order: CellRequest, needs: Needs, count: int) -> dict[_LoadProcess, Prepare]:
+    def _assign_sessions(self, request: CellRequest, needs: ResourceNeeds, count: int) -> dict[_LoadProcess, Prepare]:
         """Say to each process which sessions are its own, and from where it connects them.
 
         No two processes share a source address, nor do cells that follow each other: what an earlier one left in
         TIME_WAIT is then of no concern.
         """
-        each = math.ceil(needs.ports.sources / count)
-        orders: dict[_LoadProcess, Prepare] = {}
+        sources_each = math.ceil(needs.ports.sources / count)
+        assignments: dict[_LoadProcess, Prepare] = {}
         for process in self._processes[:count]:
-            sources = tuple(loopback_source(number) for number in range(self._sources, self._sources + each))
-            self._sources += each
-            process.secrets = Secrets.of(order.headers)
-            orders[process] = Prepare(order, process.number, count, sources)
-        return orders
+            sources = tuple(loopback_source(number) for number in range(self._sources, self._sources + sources_each))
+            self._sources += sources_each
+            process.secrets = Secrets.of(request.headers)
+            assignments[process] = Prepare(request, process.number, count, sources)
+        return assignments
 
     def _start(self, count: int) -> None:
         for process in [process for process in self._processes if process.popen.poll() is not None]:
@@ -198,7 +198,7 @@ class LoadGenerator:
             self._processes.append(_LoadProcess(len(self._processes)))
 
 
-_LOST = _Ending("lost it", "")
+_UNKNOWN_ENDING = _Ending("lost it", "")
 
 
 class _CellRun:
@@ -206,148 +206,148 @@ class _CellRun:
 
     def __init__(
         self,
-        order: CellRequest,
-        needs: Needs,
-        orders: dict[_LoadProcess, Prepare],
+        request: CellRequest,
+        needs: ResourceNeeds,
+        assignments: dict[_LoadProcess, Prepare],
         on_progress: Callable[[LoadProgress], None] | None,
     ) -> None:
-        self._order = order
+        self._request = request
         self._needs = needs
-        self._orders = orders
+        self._assignments = assignments
         self._on_progress = on_progress
-        self._rows: dict[_LoadProcess, ShareResult] = {}
+        self._results: dict[_LoadProcess, ShareResult] = {}
         self._dead: dict[_LoadProcess, _Ending] = {}
-        self._up: set[_LoadProcess] = set()
+        self._ready: set[_LoadProcess] = set()
         self._progress: dict[_LoadProcess, ShareProgress] = {}
-        self._heard: dict[_LoadProcess, float] = {}
+        self._last_message_at: dict[_LoadProcess, float] = {}
         self._released = False
-        self._began = 0.0
-        self._wall = 0.0
+        self._started = 0.0
+        self._started_wall_clock = 0.0
 
     def run(self) -> CellResult:
         started_at = datetime.now(UTC)
         findings = self._needs.findings
         if not findings:
             self._prepare()
-            self._began, self._wall = time.perf_counter() + 0.02, time.time() + 0.02
-            self._tell(Start(self._began, self._wall))
-            self._attend()
-        result = self._collect()
+            self._started, self._started_wall_clock = time.perf_counter() + 0.02, time.time() + 0.02
+            self._broadcast(Start(self._started, self._started_wall_clock))
+            self._await_results()
+        rows = self._collect_rows()
         stats = self._stats()
         findings += tuple(
             ClientFinding(
                 "process_died",
-                f"load process {process.number + 1} of {len(self._orders)} {ending.how} and took"
-                f" {count_of(len(self._orders[process].sessions), 'session')} with it{ending.why}",
+                f"load process {process.number + 1} of {len(self._assignments)} {ending.how} and took"
+                f" {count_of(len(self._assignments[process].sessions), 'session')} with it{ending.why}",
             )
             for process, ending in self._dead.items()
         )
-        wall = max((rows.wall_s for rows in self._rows.values()), default=0.0)
-        return CellResult(result, wall, started_at, stats, findings + check_pace(stats) + http_findings(stats))
+        wall_s = max((rows.wall_s for rows in self._results.values()), default=0.0)
+        return CellResult(rows, wall_s, started_at, stats, findings + check_pace(stats) + check_answer_lags(stats))
 
     def _prepare(self) -> None:
-        for process, order in self._orders.items():
-            self._send(process, order)
-        waiting = set(self._orders)
-        self._heard = dict.fromkeys(self._orders, time.monotonic())
+        for process, assignment in self._assignments.items():
+            self._send(process, assignment)
+        waiting = set(self._assignments)
+        self._last_message_at = dict.fromkeys(self._assignments, time.monotonic())
         while waiting := {process for process in waiting if process not in self._dead}:
-            for process, answer in self._hear(waiting, _START_S):
-                if isinstance(answer, Refused):
-                    raise LoadError(answer.reason)
-                if isinstance(answer, Ready):
+            for process, message in self._receive(waiting, _PREPARE_TIMEOUT_S):
+                if isinstance(message, Refused):
+                    raise LoadError(message.reason)
+                if isinstance(message, Ready):
                     waiting.discard(process)
 
-    def _attend(self) -> None:
+    def _await_results(self) -> None:
         """Listen until every process has returned its rows or died."""
-        holding = parse_arrival(self._order.cell.arrival).kind == "hold"
-        self._heard = dict.fromkeys(self._orders, time.monotonic())
-        while waiting := {p for p in self._orders if p not in self._rows and p not in self._dead}:
-            for process, answer in self._hear(waiting, _SILENCE_S):
-                if isinstance(answer, BatchReady):
-                    self._up.add(process)
-                elif isinstance(answer, ShareProgress):
-                    self._progress[process] = answer
-                    self._report()
-                elif isinstance(answer, ShareResult):
-                    self._rows[process] = answer
-            if holding and not self._released and all(p in self._up or p in self._dead for p in self._orders):
+        holding = parse_arrival(self._request.cell.arrival).kind == "hold"
+        self._last_message_at = dict.fromkeys(self._assignments, time.monotonic())
+        while waiting := {p for p in self._assignments if p not in self._results and p not in self._dead}:
+            for process, message in self._receive(waiting, _SILENCE_TIMEOUT_S):
+                if isinstance(message, BatchReady):
+                    self._ready.add(process)
+                elif isinstance(message, ShareProgress):
+                    self._progress[process] = message
+                    self._report_progress()
+                elif isinstance(message, ShareResult):
+                    self._results[process] = message
+            if holding and not self._released and all(p in self._ready or p in self._dead for p in self._assignments):
                 self._released = True
-                self._report()  # The batch is up: no better moment to look at the server.
-                self._tell(Release())
+                self._report_progress()  # The batch is up: no better moment to look at the server.
+                self._broadcast(Release())
 
-    def _hear(self, waiting: set[_LoadProcess], patience_s: float) -> list[tuple[_LoadProcess, object]]:
+    def _receive(self, waiting: set[_LoadProcess], timeout_s: float) -> list[tuple[_LoadProcess, object]]:
         """Return what processes said; one whose pipe broke is dead, and so is one that stays silent too long."""
         pipes = {process.pipe: process for process in waiting}
-        first = min(self._heard[process] for process in waiting) + patience_s
-        ready = wait(list(pipes), timeout=max(0.0, first - time.monotonic()))
+        deadline = min(self._last_message_at[process] for process in waiting) + timeout_s
+        ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
         now = time.monotonic()
-        heard: list[tuple[_LoadProcess, object]] = []
+        received: list[tuple[_LoadProcess, object]] = []
         for pipe in ready:
             assert isinstance(pipe, Connection)
             process = pipes[pipe]
-            self._heard[process] = now
+            self._last_message_at[process] = now
             try:
-                heard.append((process, pipe.recv()))
+                received.append((process, pipe.recv()))
             except (EOFError, OSError):
-                self._dead[process] = process.ending()
+                self._dead[process] = process.await_ending()
         for process in waiting:
-            if now - self._heard[process] >= patience_s:
-                self._dead[process] = process.silenced()
-        return heard
+            if now - self._last_message_at[process] >= timeout_s:
+                self._dead[process] = process.kill_silent()
+        return received
 
-    def _send(self, process: _LoadProcess, order: object) -> None:
+    def _send(self, process: _LoadProcess, message: object) -> None:
         try:
-            process.pipe.send(order)
+            process.pipe.send(message)
         except OSError:
-            self._dead[process] = process.ending()
+            self._dead[process] = process.await_ending()
 
-    def _tell(self, order: object) -> None:
-        for process in self._orders:
+    def _broadcast(self, message: object) -> None:
+        for process in self._assignments:
             if process not in self._dead:
-                self._send(process, order)
+                self._send(process, message)
 
-    def _report(self) -> None:
+    def _report_progress(self) -> None:
         if self._on_progress is not None:
-            seen = self._progress.values()
+            shares = self._progress.values()
             self._on_progress(
                 LoadProgress(
-                    self._order.cell.batch,
-                    sum(item.open for item in seen),
-                    sum(item.over for item in seen),
-                    sum(item.failed for item in seen),
-                    time.perf_counter() - self._began,
+                    self._request.cell.batch,
+                    sum(item.open for item in shares),
+                    sum(item.finished for item in shares),
+                    sum(item.failed for item in shares),
+                    time.perf_counter() - self._started,
                 )
             )
 
-    def _collect(self) -> list[SessionRow]:
+    def _collect_rows(self) -> list[SessionRow]:
         """Return one row for every session asked for, also for those that never started."""
-        rows = [row for part in self._rows.values() for row in part.rows]
-        known = {row.request_id for row in rows}
-        for process, order in self._orders.items():
+        rows = [row for part in self._results.values() for row in part.rows]
+        reported = {row.request_id for row in rows}
+        for process, assignment in self._assignments.items():
             lacking = " and ".join(finding.kind for finding in self._needs.findings)
-            ending = self._dead.get(process, _LOST)
+            ending = self._dead.get(process, _UNKNOWN_ENDING)
             why = f"not started: too few {lacking}" if lacking else f"load process {ending.how}{ending.why}"
             rows += [
                 SessionRow(
                     number,
                     process.number,
-                    self._wall or time.time(),
+                    self._started_wall_clock or time.time(),
                     0.0,
                     error_phase="connect",
                     error_type="client_limit",
                     error_message=why,
                 )
-                for number in order.sessions
-                if number not in known
+                for number in assignment.sessions
+                if number not in reported
             ]
         return sorted(rows)
 
     def _stats(self) -> ClientStats:
-        parts = self._rows.values()
+        parts = self._results.values()
         timed = [part for part in parts if part.wall_s > 0]
         needs = self._needs
         return ClientStats(
-            processes=len(self._orders),
+            processes=len(self._assignments),
             cpu_s=tuple(part.cpu_s for part in parts),
             cpu_share=max((part.cpu_s / part.wall_s for part in timed), default=0.0),
             starved_s=tuple(part.starved_s for part in parts),
@@ -355,16 +355,16 @@ class _CellRun:
             busy_share=max(((part.cpu_s + part.starved_s) / part.wall_s for part in timed), default=0.0),
             read_lag_p99_s=max((part.read_lag_p99_s for part in parts), default=0.0),
             loop_lag_max_s=max((part.loop_lag_max_s for part in parts), default=0.0),
-            answer_lag_p50_s=_slowest(part.answer_lag_p50_s for part in parts),
-            answer_lag_p99_s=_slowest(part.answer_lag_p99_s for part in parts),
+            answer_lag_p50_s=_max_known(part.answer_lag_p50_s for part in parts),
+            answer_lag_p99_s=_max_known(part.answer_lag_p99_s for part in parts),
             descriptors_needed=needs.descriptors,
             descriptor_limit=needs.descriptor_limit,
             ports_needed=needs.ports.needed,
-            ports_there=needs.ports.there,
-            sources=sum(len(order.sources) for order in self._orders.values()),
+            ports_there=needs.ports.per_source,
+            sources=sum(len(assignment.sources) for assignment in self._assignments.values()),
             rss_bytes=sum(part.rss_bytes for part in parts),
         )
 
 
-def _slowest(lags: Iterable[float | None]) -> float | None:
+def _max_known(lags: Iterable[float | None]) -> float | None:
     return max((lag for lag in lags if lag is not None), default=None)

@@ -16,8 +16,8 @@ from pytest_openenv_scale.client.messages import ObservedReply, ServerError, Ser
 from pytest_openenv_scale.core.text import storable
 from pytest_openenv_scale.results.row import SessionRow
 
-_GOODBYE = Message(messages.encode_request("close"))
-_UNASKED = "an observation nobody asked for"
+_CLOSE_MESSAGE = Message(messages.encode_request("close"))
+_UNREQUESTED = "an observation nobody asked for"
 GRACE_S = 5.0
 """Longest a failed session waits for the server to finish closing, in seconds."""
 
@@ -50,17 +50,17 @@ class SessionRecord:
         if self.error is None:
             self.error = (phase, kind, code and storable(code), message and storable(message))
 
-    def identify(self, told: ServerInfo) -> None:
+    def identify(self, server_info: ServerInfo) -> None:
         """Note which server the session is on, where it says so."""
-        self.pid, self.host_url, self.session_hash = told.pid, told.host_url, told.session_hash
+        self.pid, self.host_url, self.session_hash = server_info.pid, server_info.host_url, server_info.session_hash
 
-    def stepped(self, told: ServerInfo) -> None:
+    def note_step(self, server_info: ServerInfo) -> None:
         """Note how long the server says a step waited, and where the session is if the reset did not tell."""
-        waited = told.waited_seconds
+        waited = server_info.waited_seconds
         if waited is not None:
             self.waited = waited if self.waited is None else self.waited + waited
         if self.pid is None:
-            self.identify(told)
+            self.identify(server_info)
 
     def row(self, began: float, began_wall: float, process: int) -> SessionRow:
         """Return the row; `began` and `began_wall` are the cell's start on both clocks, in seconds."""
@@ -117,7 +117,7 @@ class SessionScript:
 
     reset: Message
     steps: Sequence[Message]
-    count: int
+    step_count: int
     until_done: bool
     timeout: float
     step_timeout: float
@@ -136,7 +136,7 @@ class BatchEvents(Protocol):
         """The session reset and waits for `release`; only while `holding`."""
         ...
 
-    def over(self, session: WebSocketSession) -> None:
+    def finished(self, session: WebSocketSession) -> None:
         """The session has ended; its record is final."""
         ...
 
@@ -144,7 +144,7 @@ class BatchEvents(Protocol):
 class WebSocketSession:
     """Drives one WebSocket session through its phases by callbacks; it never blocks and never raises."""
 
-    __slots__ = ("_batch", "_connection", "_ending", "_script", "deadline", "phase", "record")
+    __slots__ = ("_batch", "_closing", "_connection", "_script", "deadline", "phase", "record")
 
     def __init__(self, record: SessionRecord, script: SessionScript, batch: BatchEvents) -> None:
         self.record = record
@@ -153,7 +153,7 @@ class WebSocketSession:
         self._script = script
         self._batch = batch
         self._connection: Connection
-        self._ending = False
+        self._closing = False
 
     def start(self, connection: Connection) -> None:
         """Open the connection; the session runs by itself from here."""
@@ -164,19 +164,19 @@ class WebSocketSession:
 
     def release(self) -> None:
         """Let a held session take its first step, unless it failed meanwhile."""
-        if self.phase == "hold" and not self._ending:
+        if self.phase == "hold" and not self._closing:
             self.record.released = time.perf_counter()
             self._step()
 
     def expire(self, now: float) -> None:
         """End a session whose deadline has passed."""
         if self.record.error is None:
-            allowed = self._script.step_timeout if self.phase == "step" else self._script.timeout
-            self.record.fail(self.phase, "timeout", None, f"no answer within {allowed:g} s")
+            timeout = self._script.step_timeout if self.phase == "step" else self._script.timeout
+            self.record.fail(self.phase, "timeout", None, f"no answer within {timeout:g} s")
         if self.phase == "connect":
             self._batch.connected()
         self._connection.abort()
-        self._over(now)
+        self._finish(now)
 
     # Called by the connection
 
@@ -188,11 +188,11 @@ class WebSocketSession:
         record.connect_latency = max(0.0, at - record.start)
         self.phase = "reset"
         self._batch.connected()
-        self._say(self._script.reset, self._script.timeout)
+        self._send(self._script.reset, self._script.timeout)
 
     def received(self, text: bytes, at: float) -> None:
         """A reply arrived: record it and say the next thing."""
-        if self._ending:
+        if self._closing:
             return
         try:
             answer = messages.read_answer(text)
@@ -201,14 +201,14 @@ class WebSocketSession:
             return
         if isinstance(answer, ServerError):
             self._give_up(*answer)
-        elif self._connection.said_at == inf:
-            self._give_up("protocol", None, _UNASKED)  # Else it would answer what is said next, in no time.
+        elif self._connection.sent_at == inf:
+            self._give_up("protocol", None, _UNREQUESTED)  # Else it would answer what is said next, in no time.
         elif self.phase == "step":
-            self._stepped(answer, at)
+            self._handle_step_reply(answer, at)
         elif self.phase == "reset":
-            self._was_reset(answer, at)
+            self._handle_reset_reply(answer, at)
         else:
-            self._give_up("protocol", None, _UNASKED)
+            self._give_up("protocol", None, _UNREQUESTED)
 
     def lost(self, loss: Loss, at: float) -> None:
         """The connection ended: as agreed, or by failure."""
@@ -221,17 +221,17 @@ class WebSocketSession:
             self.record.fail(self.phase, "closed_early", loss.code, f"the server closed the session{reason}")
         else:
             self.record.fail(self.phase, loss.kind, loss.code, loss.message)
-        self._over(at)
+        self._finish(at)
 
     # Phases
 
-    def _was_reset(self, answer: ObservedReply, at: float) -> None:
-        record, taken = self.record, max(0.0, at - self._connection.said_at)
+    def _handle_reset_reply(self, answer: ObservedReply, at: float) -> None:
+        record, latency = self.record, max(0.0, at - self._connection.sent_at)
         if record.reset_done is not None:
-            record.resets = (record.resets or 0.0) + taken
+            record.resets = (record.resets or 0.0) + latency
             self._step()
             return
-        record.reset_done, record.reset_latency = at, taken
+        record.reset_done, record.reset_latency = at, latency
         if answer.server_info is not None:
             record.identify(answer.server_info)
         if self._batch.holding:
@@ -243,41 +243,41 @@ class WebSocketSession:
 
     def _step(self) -> None:
         script = self._script
-        steps, done = script.steps, len(self.record.steps)
+        steps, number = script.steps, len(self.record.steps)
         self.phase = "step"
-        self._say(steps[done] if done < len(steps) else steps[-1], script.step_timeout)
+        self._send(steps[number] if number < len(steps) else steps[-1], script.step_timeout)
 
-    def _stepped(self, answer: ObservedReply, at: float) -> None:
+    def _handle_step_reply(self, answer: ObservedReply, at: float) -> None:
         record, script = self.record, self._script
-        taken = at - self._connection.said_at
-        record.steps.append(taken if taken > 0.0 else 0.0)
+        latency = at - self._connection.sent_at
+        record.steps.append(latency if latency > 0.0 else 0.0)
         if answer.server_info is not None:
-            record.stepped(answer.server_info)
-        if len(record.steps) == script.count or (answer.done and script.until_done):
+            record.note_step(answer.server_info)
+        if len(record.steps) == script.step_count or (answer.done and script.until_done):
             record.finished_steps = True
             self.phase = "close"
-            self._ending = True
-            self._say(_GOODBYE, script.timeout)
+            self._closing = True
+            self._send(_CLOSE_MESSAGE, script.timeout)
         elif answer.done:
             self.phase = "reset"
-            self._say(script.reset, script.timeout)
+            self._send(script.reset, script.timeout)
         else:
             self._step()
 
-    def _say(self, message: Message, timeout: float) -> None:
-        self._connection.say(message)
+    def _send(self, message: Message, timeout: float) -> None:
+        self._connection.send_after_round(message)
         self.deadline = time.perf_counter() + timeout
 
     def _give_up(self, kind: str, code: str | None, message: str | None) -> None:
         """Fail the session, and leave in good order."""
         self.record.fail(self.phase, kind, code, message)
-        self._ending = True
+        self._closing = True
         self.deadline = time.perf_counter() + GRACE_S
         self._connection.close()
 
-    def _over(self, at: float) -> None:
+    def _finish(self, at: float) -> None:
         if self.phase == "over":
             return
         self.phase = "over"
         self.record.closed = at
-        self._batch.over(self)
+        self._batch.finished(self)

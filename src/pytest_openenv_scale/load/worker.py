@@ -49,19 +49,19 @@ class Worker:
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             try:
-                order = self._pipe.recv()
+                message = self._pipe.recv()
             except Exception:  # The parent is gone, or what it sent cannot be read here.
                 with suppress(RuntimeError):  # The loop may have ended by itself meanwhile.
                     loop.call_soon_threadsafe(self._stopped.set)
                 return
-            loop.call_soon_threadsafe(self._take, order)
+            loop.call_soon_threadsafe(self._handle_message, message)
 
-    def _take(self, order: object) -> None:
-        match order:
+    def _handle_message(self, message: object) -> None:
+        match message:
             case ipc.SetImportPath(path=path):
                 sys.path[:] = standard_library_first(path)
             case ipc.Prepare():
-                self._spawn(self._cell(order))
+                self._spawn(self._run_cell(message))
             case ipc.Start(at=at, wall_clock=wall) if self._share is not None:
                 self._share.start(at, wall)
             case ipc.Release() if self._share is not None:
@@ -74,9 +74,9 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _cell(self, order: ipc.Prepare) -> None:
+    async def _run_cell(self, assignment: ipc.Prepare) -> None:
         try:
-            share = self._share = WorkerShare(order, self._pipe.send)
+            share = self._share = WorkerShare(assignment, self._pipe.send)
             share.prepare()
         except Exception as error:
             self._pipe.send(ipc.Refused(str(error) or type(error).__name__))

@@ -29,42 +29,42 @@ from .session import GRACE_S, SessionRecord, SessionScript, WebSocketSession
 if TYPE_CHECKING:
     from .http_share import HttpWorkerShare
 
-WINDOW = 256
+HANDSHAKE_WINDOW = 256
 """Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
 
-_PULSE_S = 0.05
-_PROGRESS_EVERY = 10
-_RELEASE_ROUND = 128
+_TICK_S = 0.05
+_PROGRESS_EVERY_TICKS = 10
+_RELEASES_PER_TURN = 128
 
 
 class WorkerShare:
     """The sessions of one cell that this process runs; `prepare()`, then `run()` until all are over."""
 
-    def __init__(self, order: Prepare, tell: Callable[[Any], None]) -> None:
-        self._order = order
-        self._cell = order.request.cell
-        self._tell = tell
+    def __init__(self, assignment: Prepare, send: Callable[[Any], None]) -> None:
+        self._assignment = assignment
+        self._cell = assignment.request.cell
+        self._send = send
         self._arrival = parse_arrival(self._cell.arrival)
         self.holding = self._arrival.kind == "hold"
-        self._numbers = order.sessions
-        self._window = max(1, WINDOW // order.processes)
+        self._numbers = assignment.sessions
+        self._window = max(1, HANDSHAKE_WINDOW // assignment.processes)
         self._clock = Clock()
         self._records: list[SessionRecord] = []
-        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._began = self._wall = 0.0
-        self._next_pulse = inf
+        self._start_signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._all_finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._started = self._started_wall_clock = 0.0
+        self._next_tick = inf
         self._next_expiry = 0.0
         self._waiting: deque[tuple[float, int]] = deque()
         self._live: set[WebSocketSession] = set()
-        self._held: deque[WebSocketSession] = deque()
-        self._unready = len(self._numbers)
-        self._connecting = self._over = self._failed = 0
-        self._wake: asyncio.TimerHandle | None = None
+        self._held_sessions: deque[WebSocketSession] = deque()
+        self._not_ready_count = len(self._numbers)
+        self._connecting_count = self._finished_count = self._failed_count = 0
+        self._admit_timer: asyncio.TimerHandle | None = None
         self._lags = array("d")
         self._http: HttpWorkerShare | None = None
         self._routes: list[Route] = []
-        self._scripts: Callable[[int], SessionScript]
+        self._script_for: Callable[[int], SessionScript]
         self._poller: Poller
 
     # Before the cell
@@ -76,46 +76,46 @@ class WorkerShare:
             RouteError: a URL or a header cannot be used.
             WorkloadError: an action cannot be made.
         """
-        order = self._order.request
-        make = order.workload.maker(self._cell.wait)
-        step_timeout = order.timeout_s + (self._cell.wait or 0.0)
+        request = self._assignment.request
+        make_action = request.workload.maker(self._cell.wait)
+        step_timeout = request.timeout_s + (self._cell.wait or 0.0)
         if self._cell.mode == "http":
             # Only where it is needed, and before the cell begins: it costs a load process 0.2 s and 11 MB.
             from .http_share import HttpWorkerShare
 
-            self._http = HttpWorkerShare(self._order, self._window, self._records.append, self._one_more_up)
+            self._http = HttpWorkerShare(self._assignment, self._window, self._records.append, self._count_ready)
             return
-        routes = {url: prepare_route(url, dict(order.headers)) for url in order.urls}
-        for number in self._numbers[: self._order.routes]:
-            url, source = self._order.route(number)
+        routes = {url: prepare_route(url, dict(request.headers)) for url in request.urls}
+        for number in self._numbers[: self._assignment.routes]:
+            url, source = self._assignment.route(number)
             self._routes.append(replace(routes[url], source=source))
 
         def script(number: int, actions: list[Message]) -> SessionScript:
-            reset = Message(messages.encode_request("reset", order.workload.reset_data(order.seed + number)))
-            return SessionScript(reset, actions, self._cell.steps, order.until_done, order.timeout_s, step_timeout)
+            reset = Message(messages.encode_request("reset", request.workload.reset_data(request.seed + number)))
+            return SessionScript(reset, actions, self._cell.steps, request.until_done, request.timeout_s, step_timeout)
 
         def encode(number: int, count: int) -> list[Message]:
-            return [Message(messages.encode_request("step", make(number, step))) for step in range(count)]
+            return [Message(messages.encode_request("step", make_action(number, step))) for step in range(count)]
 
-        if order.workload.function is not None:
-            own = {number: script(number, encode(number, self._cell.steps)) for number in self._numbers}
-            self._scripts = own.__getitem__
+        if request.workload.function is not None:
+            scripts = {number: script(number, encode(number, self._cell.steps)) for number in self._numbers}
+            self._script_for = scripts.__getitem__
             return
-        actions = encode(0, min(self._cell.steps, len(order.workload.actions)))
-        if order.workload.seeded:
-            seeded = {number: script(number, actions) for number in self._numbers}
-            self._scripts = seeded.__getitem__
+        actions = encode(0, min(self._cell.steps, len(request.workload.actions)))
+        if request.workload.seeded:
+            scripts_by_seed = {number: script(number, actions) for number in self._numbers}
+            self._script_for = scripts_by_seed.__getitem__
         else:
             shared = script(0, actions)
-            self._scripts = lambda number: shared
+            self._script_for = lambda number: shared
 
     # The parent's signals
 
     def start(self, at: float, wall: float) -> None:
         """Begin at this moment, common to all processes."""
-        self._began, self._wall = at, wall
-        if not self._begun.done():
-            self._begun.set_result(None)
+        self._started, self._started_wall_clock = at, wall
+        if not self._start_signal.done():
+            self._start_signal.set_result(None)
 
     def release(self) -> None:
         """The whole batch is up: let the held sessions step."""
@@ -123,38 +123,40 @@ class WorkerShare:
             self._http.release()
         elif self.holding:
             self.holding = False
-            self._release_some()
+            self._release_next()
 
     # The cell
 
     async def run(self) -> ShareResult:
         """Run the share to its end and return its rows."""
-        await self._begun
-        await asyncio.sleep(max(0.0, self._began - time.perf_counter()))
+        await self._start_signal
+        await asyncio.sleep(max(0.0, self._started - time.perf_counter()))
         self._clock.refresh()
-        before, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s()
-        pulse = asyncio.create_task(self._pulse())
+        usage_before, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s()
+        ticks = asyncio.create_task(self._run_ticks())
         try:
             if not len(self._numbers):
-                self._tell(BatchReady())
+                self._send(BatchReady())
             elif self._http is not None:
-                await self._http.run(self._due())
+                await self._http.run(self._due_times())
             else:
                 await self._run_websockets()
         finally:
-            pulse.cancel()
-        after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
+            ticks.cancel()
+        usage_after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
         ended = time.perf_counter()
-        self._lags.append(max(0.0, ended - self._next_pulse))
+        self._lags.append(max(0.0, ended - self._next_tick))
         lags = sorted(self._clock.lags)
-        rows = [record.row(self._began, self._wall, self._order.process) for record in self._records]
-        secrets = Secrets.of(self._order.request.headers)
+        rows = [
+            record.row(self._started, self._started_wall_clock, self._assignment.process) for record in self._records
+        ]
+        secrets = Secrets.of(self._assignment.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
         return ShareResult(
             rows,
-            ended - self._began,
-            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            ended - self._started,
+            usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
             lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
             max(self._lags, default=0.0),
             peak_rss_bytes(),
@@ -162,80 +164,80 @@ class WorkerShare:
             starved_s=starved,
         )
 
-    def _due(self) -> list[tuple[float, int]]:
+    def _due_times(self) -> list[tuple[float, int]]:
         """Return when each session of this share is due, as clock times; a held one is due when admitted."""
         if self._arrival.rate is None:
-            return [(self._began, number) for number in self._numbers]
-        gaps = random.Random(self._order.request.seed + self._order.request.repetition)
+            return [(self._started, number) for number in self._numbers]
+        gaps = random.Random(self._assignment.request.seed + self._assignment.request.repetition)
         times = accumulate(gaps.expovariate(self._arrival.rate) for _ in range(self._cell.batch))
-        first, step = self._order.process, self._order.processes
+        first, step = self._assignment.process, self._assignment.processes
         return [
-            (self._began + offset, number)
+            (self._started + offset, number)
             for offset, number in zip(islice(times, first, None, step), self._numbers, strict=True)
         ]
 
     async def _run_websockets(self) -> None:
         with Poller(asyncio.get_running_loop()) as self._poller:
-            self._waiting.extend(self._due())
+            self._waiting.extend(self._due_times())
             self._admit()
-            await self._finished
+            await self._all_finished
 
     def _admit(self) -> None:
         """Start sessions that are due while the window of handshakes has room."""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        routes, every, waiting = self._routes, self._order.processes, self._waiting
-        while waiting and self._connecting < self._window:
+        if self._admit_timer is not None:
+            self._admit_timer.cancel()
+            self._admit_timer = None
+        routes, processes, waiting = self._routes, self._assignment.processes, self._waiting
+        while waiting and self._connecting_count < self._window:
             due, number = waiting[0]
             now = time.perf_counter()
             if due > now:
-                self._wake = asyncio.get_running_loop().call_later(due - now, self._admit)
+                self._admit_timer = asyncio.get_running_loop().call_later(due - now, self._admit)
                 return
             waiting.popleft()
             record = SessionRecord(number, now if self._arrival.kind == "hold" else due)
             self._records.append(record)
-            session = WebSocketSession(record, self._scripts(number), self)
+            session = WebSocketSession(record, self._script_for(number), self)
             self._live.add(session)
-            self._connecting += 1
-            session.start(Connection(self._poller, self._clock, routes[number // every % len(routes)], session))
+            self._connecting_count += 1
+            session.start(Connection(self._poller, self._clock, routes[number // processes % len(routes)], session))
 
     # Called by the sessions
 
     def connected(self) -> None:
         """A handshake ended: the window has room for another."""
-        self._connecting -= 1
-        if self._waiting and self._connecting == self._window - 1:
+        self._connecting_count -= 1
+        if self._waiting and self._connecting_count == self._window - 1:
             asyncio.get_running_loop().call_soon(self._admit)
 
     def ready(self, session: WebSocketSession) -> None:
         """A session is up and holds."""
-        self._held.append(session)
-        self._one_more_up()
+        self._held_sessions.append(session)
+        self._count_ready()
 
-    def over(self, session: WebSocketSession) -> None:
+    def finished(self, session: WebSocketSession) -> None:
         """A session ended."""
         self._live.discard(session)
-        self._over += 1
-        self._failed += not session.record.success
+        self._finished_count += 1
+        self._failed_count += not session.record.success
         if session.record.reset_done is None:
-            self._one_more_up()
-        if self._over == len(self._numbers) and not self._finished.done():
-            self._finished.set_result(None)
+            self._count_ready()
+        if self._finished_count == len(self._numbers) and not self._all_finished.done():
+            self._all_finished.set_result(None)
 
-    def _one_more_up(self) -> None:
+    def _count_ready(self) -> None:
         """One more session is up, or never will be; the parent hears when that is all of them."""
-        self._unready -= 1
-        if not self._unready and self.holding:
-            self._tell(BatchReady())
+        self._not_ready_count -= 1
+        if not self._not_ready_count and self.holding:
+            self._send(BatchReady())
 
-    def _release_some(self) -> None:
+    def _release_next(self) -> None:
         """Let held sessions step a round at a time, replies being read in between."""
-        held = self._held
-        for _ in range(min(_RELEASE_ROUND, len(held))):
-            held.popleft().release()
-        if held:
-            asyncio.get_running_loop().call_soon(self._release_some)
+        sessions = self._held_sessions
+        for _ in range(min(_RELEASES_PER_TURN, len(sessions))):
+            sessions.popleft().release()
+        if sessions:
+            asyncio.get_running_loop().call_soon(self._release_next)
 
     # Time
 
@@ -245,20 +247,22 @@ class WorkerShare:
         for session in [session for session in self._live if session.deadline < now]:
             session.expire(now)
         soonest = min((session.deadline for session in self._live), default=inf)
-        self._next_expiry = min(soonest, now + min(self._order.request.timeout_s, GRACE_S))
+        self._next_expiry = min(soonest, now + min(self._assignment.request.timeout_s, GRACE_S))
 
-    async def _pulse(self) -> None:
+    async def _run_ticks(self) -> None:
         """Twenty times a second: expire deadlines, watch the loop's own lag, report progress."""
         count = 0
         while True:
-            self._next_pulse = time.perf_counter() + _PULSE_S
-            await asyncio.sleep(_PULSE_S)
+            self._next_tick = time.perf_counter() + _TICK_S
+            await asyncio.sleep(_TICK_S)
             now = time.perf_counter()
-            self._lags.append(max(0.0, now - self._next_pulse))
+            self._lags.append(max(0.0, now - self._next_tick))
             self._clock.refresh()
             if now >= self._next_expiry:
                 self._expire(now)
             count += 1
-            if count % _PROGRESS_EVERY == 0:
-                ours = ShareProgress(len(self._live) - self._connecting, self._over, self._failed)
-                self._tell(ours if self._http is None else self._http.progress())
+            if count % _PROGRESS_EVERY_TICKS == 0:
+                progress = ShareProgress(
+                    len(self._live) - self._connecting_count, self._finished_count, self._failed_count
+                )
+                self._send(progress if self._http is None else self._http.progress())

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.core.serialization import Jsonable
 
-MOST_LISTED = 1_000
+MAX_LISTED = 1_000
 """So many ways of failing and lost workers are listed of a cell; servers can make up any number."""
 
-MOST_TEXTS = 2**22
+MAX_TEXTS_HELD = 2**22
 """So many texts are told apart at once."""
 
 OTHERS = "others"
@@ -42,7 +42,7 @@ class LostWorker(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class RowCounts:
     """What is counted of the rows of a cell; `limited` are among the `bad`. Hosts are by name."""
 
     good: int
@@ -55,18 +55,18 @@ class Counts:
     lost_workers: tuple[LostWorker, ...]
 
 
-def count_rows(rows: RepetitionRows) -> Counts:
+def count_rows(rows: RepetitionRows) -> RowCounts:
     """Count the rows of one repetition of a cell."""
-    ways = _ErrorCounts()
-    workers = _Workers()
+    failures = _ErrorCounts()
+    workers = _WorkerCounts()
     for batch in rows.batches("success", "error_phase", "error_type", "error_code", "error_message", "pid", "host_url"):
-        ways.add(batch)
+        failures.add(batch)
         workers.add(batch)
-    errors = ways.errors()
+    errors = failures.errors()
     limited = sum(error.count for error in errors if error.type == "client_limit")
-    return Counts(
-        good=ways.good,
-        bad=ways.bad,
+    return RowCounts(
+        good=failures.good,
+        bad=failures.bad,
         limited=limited,
         pids=workers.pids,
         hosts=_sorted(workers.hosts[True]),
@@ -85,7 +85,7 @@ class _ErrorCounts:
 
     def __init__(self) -> None:
         self.good = self.bad = 0
-        self._found: dict[tuple[str | None, str | None, str | None], tuple[int, str | None]] = {}
+        self._counts: dict[tuple[str | None, str | None, str | None], tuple[int, str | None]] = {}
 
     def add(self, batch: pa.Table) -> None:
         bad = batch.filter(pc.invert(batch["success"]))
@@ -93,23 +93,25 @@ class _ErrorCounts:
         self.good += batch.num_rows - bad.num_rows
         keys = ["error_phase", "error_type", "error_code"]
         grouped = (
-            _plain(bad).group_by(keys, use_threads=False).aggregate([([], "count_all"), ("error_message", "first")])
+            _without_dictionaries(bad)
+            .group_by(keys, use_threads=False)
+            .aggregate([([], "count_all"), ("error_message", "first")])
         )
         for row in grouped.to_pylist():
             phase, kind, code = (row[key] for key in keys)
-            if (phase, kind, code) not in self._found and len(self._found) >= MOST_LISTED:
+            if (phase, kind, code) not in self._counts and len(self._counts) >= MAX_LISTED:
                 code = OTHERS
-            count, message = self._found.get((phase, kind, code), (0, None))
+            count, message = self._counts.get((phase, kind, code), (0, None))
             first = row["error_message_first"] if message is None else message
-            self._found[phase, kind, code] = count + row["count_all"], first
+            self._counts[phase, kind, code] = count + row["count_all"], first
 
     def errors(self) -> tuple[ErrorCount, ...]:
         """Return them, the most frequent first."""
-        found = [ErrorCount(*way, count, message) for way, (count, message) in self._found.items()]
-        return tuple(sorted(found, key=lambda error: -error.count))
+        counts = [ErrorCount(*key, count, message) for key, (count, message) in self._counts.items()]
+        return tuple(sorted(counts, key=lambda error: -error.count))
 
 
-class _Workers:
+class _WorkerCounts:
     """Sessions by the process that answered them; two containers may well number theirs alike."""
 
     def __init__(self) -> None:
@@ -122,7 +124,7 @@ class _Workers:
         no_close_frame = pc.and_(pc.equal(batch["error_type"], "closed_early"), pc.equal(batch["error_code"], "1006"))
         cut = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
         grouped = (
-            _plain(batch.select(["success", "pid", "host_url"]))
+            _without_dictionaries(batch.select(["success", "pid", "host_url"]))
             .append_column("cut", pc.cast(cut, pa.int64()))
             .group_by(["success", "pid", "host_url"], use_threads=False)
             .aggregate([("cut", "sum"), ([], "count_all")])
@@ -134,8 +136,8 @@ class _Workers:
         if host is not None:
             self.hosts[success][host] = self.hosts[success].get(host, 0) + sessions
         if pid is not None:
-            known = self._sessions.get((pid, host), (0, 0))
-            self._sessions[pid, host] = known[0] + cut, known[1] + sessions
+            previous = self._sessions.get((pid, host), (0, 0))
+            self._sessions[pid, host] = previous[0] + cut, previous[1] + sessions
             if success:
                 self._good.add((pid, host))
 
@@ -146,23 +148,25 @@ class _Workers:
 
     def lost(self) -> tuple[LostWorker, ...]:
         """Return the processes all of whose known sessions were cut off without a close handshake."""
-        found = (
+        lost_workers = (
             LostWorker(pid, host, sessions)
             for (pid, host), (cut, sessions) in self._sessions.items()
             if cut == sessions > 1
         )
-        return tuple(worker for worker, _ in zip(found, range(MOST_LISTED), strict=False))
+        return tuple(worker for worker, _ in zip(lost_workers, range(MAX_LISTED), strict=False))
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def _without_dictionaries(table: pa.Table) -> pa.Table:
     """Return a table without dictionaries, which cannot be grouped by."""
-    return pa.table({name: _texts(table[name]) if name in _TEXTS else table[name] for name in table.column_names})
+    return pa.table(
+        {name: _as_strings(table[name]) if name in _TEXT_COLUMNS else table[name] for name in table.column_names}
+    )
 
 
-_TEXTS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
+_TEXT_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
 
 
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(column, pa.string())
 
 
@@ -170,51 +174,51 @@ Texts = Callable[[], Iterator[pa.ChunkedArray]]
 """A column of texts without nulls, piece by piece, from its start each time it is called."""
 
 
-def distinct(texts: Texts, *, most_held: int = MOST_TEXTS) -> int | None:
+def count_distinct(texts: Texts, *, max_held: int = MAX_TEXTS_HELD) -> int | None:
     """Return the number of distinct texts; None where there are none at all.
 
     Many are told apart a share at a time, by their last character, as a set of all would not fit into memory.
     """
-    held: list[pa.ChunkedArray] = []
+    pieces: list[pa.ChunkedArray] = []
     count = 0
     for piece in texts():
-        held.append(piece)
+        pieces.append(piece)
         count += len(piece)
-        if count > most_held:
-            held.clear()
-            return sum(_distinct(_with_ending(texts, share)) for share in _shares(texts, most_held))
-    return _distinct(held) or None
+        if count > max_held:
+            pieces.clear()
+            return sum(_count_distinct(_with_ending(texts, share)) for share in _ending_groups(texts, max_held))
+    return _count_distinct(pieces) or None
 
 
-def _distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
+def _count_distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
     return pc.count_distinct(
         pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.string())
     ).as_py()
 
 
-def _shares(texts: Texts, most_held: int) -> Iterator[pa.Array]:
+def _ending_groups(texts: Texts, max_held: int) -> Iterator[pa.Array]:
     """Yield last characters, so many together that few more than `most_held` texts end in one of them."""
     counts: dict[str, int] = {}
     for piece in texts():
-        for found in pc.value_counts(_last(piece)).to_pylist():
-            counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
-    share: list[str] = []
+        for ending_count in pc.value_counts(_last_characters(piece)).to_pylist():
+            counts[ending_count["values"]] = counts.get(ending_count["values"], 0) + ending_count["counts"]
+    endings: list[str] = []
     size = 0
     for ending, count in counts.items():
-        if share and size + count > most_held:
-            yield pa.array(share, pa.string())
-            share, size = [], 0
-        share.append(ending)
+        if endings and size + count > max_held:
+            yield pa.array(endings, pa.string())
+            endings, size = [], 0
+        endings.append(ending)
         size += count
-    yield pa.array(share, pa.string())
+    yield pa.array(endings, pa.string())
 
 
-def _with_ending(texts: Texts, share: pa.Array) -> Iterator[pa.ChunkedArray]:
+def _with_ending(texts: Texts, endings: pa.Array) -> Iterator[pa.ChunkedArray]:
     for piece in texts():
-        yield piece.filter(pc.is_in(_last(piece), share))
+        yield piece.filter(pc.is_in(_last_characters(piece), endings))
 
 
-def _last(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def _last_characters(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.utf8_slice_codeunits(texts, -1)
 
 

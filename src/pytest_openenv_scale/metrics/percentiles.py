@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.core.serialization import Jsonable
 
-MOST_HELD = 2**24
+MAX_VALUES_HELD = 2**24
 """So many values of a column are held in memory at once (8 bytes each); beyond it they are read several times."""
 
 _BINS = 2**14
@@ -54,27 +54,27 @@ def phase_stats(values: pa.Array | pa.ChunkedArray) -> PhaseStats | None:
     )
 
 
-def stats_of(values: Values, *, most_held: int = MOST_HELD) -> PhaseStats | None:
+def column_stats(values: Values, *, max_held: int = MAX_VALUES_HELD) -> PhaseStats | None:
     """Return the exact statistics of a column of any length; None where it is empty."""
-    held: list[pa.ChunkedArray] = []
+    chunks: list[pa.ChunkedArray] = []
     count = 0
     for chunk in values():
-        held.append(chunk)
+        chunks.append(chunk)
         count += len(chunk)
-        if count > most_held:
-            held.clear()
-            return _stats_by_reading_again(values, most_held)
-    return phase_stats(together(held))
+        if count > max_held:
+            chunks.clear()
+            return _stats_by_reading_again(values, max_held)
+    return phase_stats(concatenate(chunks))
 
 
-def together(pieces: list[pa.ChunkedArray]) -> pa.Array:
+def concatenate(pieces: list[pa.ChunkedArray]) -> pa.Array:
     """Return columns of seconds as one and empty the list: what is computed then does not depend on how it was cut."""
     whole = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.float64())
     pieces.clear()
     return whole.combine_chunks()
 
 
-def _stats_by_reading_again(values: Values, most_held: int) -> PhaseStats:
+def _stats_by_reading_again(values: Values, max_held: int) -> PhaseStats:
     count, sums, least, most = 0, list[float](), math.inf, -math.inf
     for chunk in values():
         if len(chunk):
@@ -82,20 +82,23 @@ def _stats_by_reading_again(values: Values, most_held: int) -> PhaseStats:
             least, most = min(least, extremes["min"]), max(most, extremes["max"])
             count += len(chunk)
             sums.append(pc.sum(chunk).as_py())
-    places = {name: (count - 1) * share for name, share in _QUANTILES.items()}
-    ranks = {rank for place in places.values() for rank in (math.floor(place), math.ceil(place))}
-    at = _select(values, least, most, ranks, most_held)
+    positions = {name: (count - 1) * share for name, share in _QUANTILES.items()}
+    ranks = {rank for place in positions.values() for rank in (math.floor(place), math.ceil(place))}
+    value_at = _values_at_ranks(values, least, most, ranks, max_held)
     quantiles = {
-        name: _between(at[math.floor(place)], at[math.ceil(place)], place % 1) for name, place in places.items()
+        name: _interpolate(value_at[math.floor(place)], value_at[math.ceil(place)], place % 1)
+        for name, place in positions.items()
     }
     return PhaseStats(count=count, min=least, mean=math.fsum(sums) / count, max=most, **quantiles)
 
 
-def _between(lower: float, higher: float, share: float) -> float:
+def _interpolate(lower: float, higher: float, share: float) -> float:
     return lower if share == 0 else share * higher + (1 - share) * lower
 
 
-def _select(values: Values, least: float, most: float, ranks: Iterable[int], most_held: int) -> dict[int, float]:
+def _values_at_ranks(
+    values: Values, least: float, most: float, ranks: Iterable[int], max_held: int
+) -> dict[int, float]:
     """Return the values that would stand at these ranks, from 0, were the column sorted.
 
     The values between `least` and `most` are counted in bins; only bins in which a rank falls are looked into.
@@ -106,29 +109,29 @@ def _select(values: Values, least: float, most: float, ranks: Iterable[int], mos
     for chunk in values():
         for number, count in bin_counts(chunk, least, most).items():
             counts[number] = counts.get(number, 0) + count
-    found: dict[int, float] = {}
+    values_by_rank: dict[int, float] = {}
     before = 0
     for number in sorted(counts):
         inside = [rank for rank in ranks if before <= rank < before + counts[number]]
         if inside:
             own = {rank - before for rank in inside}
-            selected = _in_bin(_only(values, least, most, number), counts[number], own, most_held)
-            found |= {rank + before: value for rank, value in selected.items()}
+            selected = _values_in_bin(_filter_bin(values, least, most, number), counts[number], own, max_held)
+            values_by_rank |= {rank + before: value for rank, value in selected.items()}
         before += counts[number]
-    return found
+    return values_by_rank
 
 
-def _in_bin(values: Values, count: int, ranks: set[int], most_held: int) -> dict[int, float]:
-    if count > most_held:
+def _values_in_bin(values: Values, count: int, ranks: set[int], max_held: int) -> dict[int, float]:
+    if count > max_held:
         extremes = [pc.min_max(chunk).as_py() for chunk in values() if len(chunk)]
         least, most = min(found["min"] for found in extremes), max(found["max"] for found in extremes)
-        return _select(values, least, most, ranks, most_held)
-    inside = together(list(values()))
+        return _values_at_ranks(values, least, most, ranks, max_held)
+    inside = concatenate(list(values()))
     in_order = pc.take(inside, pc.sort_indices(inside))
     return {rank: in_order[rank].as_py() for rank in ranks}
 
 
-def _only(values: Values, least: float, most: float, number: int) -> Values:
+def _filter_bin(values: Values, least: float, most: float, number: int) -> Values:
     def inside() -> Iterator[pa.ChunkedArray]:
         for chunk in values():
             yield chunk.filter(pc.equal(bins(chunk, least, most), number))
@@ -149,14 +152,14 @@ def bin_counts(values: pa.ChunkedArray, least: float, most: float) -> Mapping[in
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
-MOST_SORTED = 2**21
+MAX_MOMENTS_SORTED = 2**21
 """So many moments are sorted at once; where there are more, time is cut into slices."""
 
 Spans = Callable[[], Iterator[pa.Table]]
 """The columns `reset_done_s` and `closed_s`, piece by piece, from the start each time it is called."""
 
 
-def peak_concurrency(spans: Spans, *, most_sorted: int = MOST_SORTED) -> int:
+def peak_concurrency(spans: Spans, *, max_sorted: int = MAX_MOMENTS_SORTED) -> int:
     """Return the most sessions at one instant whose reset was answered and which are not closed.
 
     A session is open from its answered reset up to, not including, its close; one without a close stays
@@ -169,10 +172,10 @@ def peak_concurrency(spans: Spans, *, most_sorted: int = MOST_SORTED) -> int:
         opened.append(ups)
         closed.append(downs)
         count += len(ups) + len(downs)
-        if count > most_sorted:
+        if count > max_sorted:
             opened.clear()
             closed.clear()
-            return _by_slices(spans, most_sorted)
+            return _peak_by_slices(spans, max_sorted)
     return _peak(opened, closed)
 
 
@@ -187,7 +190,7 @@ def _moments(spans: Spans) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
 def _peak(opened: list[pa.ChunkedArray], closed: list[pa.ChunkedArray]) -> int:
     """Return how far the number of open sessions rises above what it was before these moments; at least 0."""
     downs = sum(map(len, closed))
-    moments = together([*closed, *opened])
+    moments = concatenate([*closed, *opened])
     if len(moments) == downs:
         return 0
     # The sort is stable: at one instant closes come before openings.
@@ -198,7 +201,7 @@ def _peak(opened: list[pa.ChunkedArray], closed: list[pa.ChunkedArray]) -> int:
     return max(0, int(pc.max(pc.cumulative_sum(changes)).as_py()))
 
 
-def _by_slices(spans: Spans, most_sorted: int) -> int:
+def _peak_by_slices(spans: Spans, max_sorted: int) -> int:
     """Cut time into slices of few moments, and sort only those in which the peak can be."""
     least, most = math.inf, -math.inf
     for moments in (moments for pair in _moments(spans) for moments in pair if len(moments)):
@@ -211,37 +214,38 @@ def _by_slices(spans: Spans, most_sorted: int) -> int:
         for counts, moments in zip((ups, downs), pair, strict=True):
             for number, count in bin_counts(moments, least, most).items():
                 counts[number] = counts.get(number, 0) + count
-    slices = _slices(ups, downs, most_sorted)
+    slices = _slices(ups, downs, max_sorted)
     best = max(before for _, _, before, _ in slices)
     for first, last, before, highest in sorted(slices, key=lambda found: -found[3]):
         if highest <= best:
             break
         inside = [
-            [_within(moments, bins(moments, least, most), first, last) for moments in pair] for pair in _moments(spans)
+            [_moments_in_bins(moments, bins(moments, least, most), first, last) for moments in pair]
+            for pair in _moments(spans)
         ]
         best = max(best, before + _peak([pair[0] for pair in inside], [pair[1] for pair in inside]))
     return best
 
 
-def _slices(ups: dict[int, int], downs: dict[int, int], most_sorted: int) -> list[tuple[int, int, int, int]]:
+def _slices(ups: dict[int, int], downs: dict[int, int], max_sorted: int) -> list[tuple[int, int, int, int]]:
     """Return slices of time: first and last bin, sessions open before it, and the most there could be in it."""
-    found: list[tuple[int, int, int, int]] = []
+    slices: list[tuple[int, int, int, int]] = []
     before = open_now = size = rising = 0
     first: int | None = None
     last = 0
     for number in sorted({*ups, *downs}):
         moments = ups.get(number, 0) + downs.get(number, 0)
-        if first is not None and size + moments > most_sorted:
-            found.append((first, last, before, before + rising))
+        if first is not None and size + moments > max_sorted:
+            slices.append((first, last, before, before + rising))
             first = None
         if first is None:
             first, before, size, rising = number, open_now, 0, 0
         last, size, rising = number, size + moments, rising + ups.get(number, 0)
         open_now += ups.get(number, 0) - downs.get(number, 0)
     if first is not None:
-        found.append((first, last, before, before + rising))
-    return found
+        slices.append((first, last, before, before + rising))
+    return slices
 
 
-def _within(moments: pa.ChunkedArray, numbers: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
+def _moments_in_bins(moments: pa.ChunkedArray, numbers: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
     return moments.filter(pc.and_(pc.greater_equal(numbers, first), pc.less_equal(numbers, last)))

@@ -16,8 +16,8 @@ from pytest_openenv_scale.core.endpoint import ProxyFacts
 from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
 from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
 
-from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_rows, distinct
-from .percentiles import PhaseStats, peak_concurrency, stats_of, together
+from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_distinct, count_rows
+from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "summarise", "summarise_rows"]
 
@@ -92,7 +92,7 @@ class CellSummary(Jsonable):
         return self.phases.get(name)
 
 
-_OVERHEAD = ("total_latency", "steps_done", "wait_requested")
+_OVERHEAD_COLUMNS = ("total_latency", "steps_done", "wait_requested")
 
 COLUMNS = (
     "wait_requested",
@@ -130,7 +130,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     peak = peak_concurrency(lambda: rows.batches("reset_done_s", "closed_s"))
     asked = max(meta.cell.batch, counts.good + counts.bad)
     judged = counts.good + failed
-    waited = _total(rows, "waited_seconds")
+    waited = _sum_column(rows, "waited_seconds")
     wall = meta.wall_s
     return CellSummary(
         run_id=meta.run_id,
@@ -149,8 +149,8 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         effective_concurrency=waited / wall if waited is not None and wall > 0 else None,
         peak_concurrency=peak if peak or not counts.good else None,
         pids=counts.pids or None,
-        sessions=distinct(
-            lambda: (_successes(batch, "session_hash") for batch in rows.batches("success", "session_hash"))
+        sessions=count_distinct(
+            lambda: (_successful_values(batch, "session_hash") for batch in rows.batches("success", "session_hash"))
         ),
         hosts=len(counts.hosts) or None,
         host_counts=counts.hosts,
@@ -171,20 +171,20 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     )
 
 
-_PHASES: Mapping[str, tuple[tuple[str, ...], Callable[[pa.Table], pa.ChunkedArray]]] = {
+_PHASE_SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[pa.Table], pa.ChunkedArray]]] = {
     "queue": (("queue_latency",), lambda good: good["queue_latency"]),
     "connect": (("connect_latency",), lambda good: good["connect_latency"]),
     "reset": (("reset_latency",), lambda good: good["reset_latency"]),
     "hold": (("hold_latency",), lambda good: good["hold_latency"]),
     "step": (("step_latencies",), lambda good: pc.list_flatten(good["step_latencies"])),
     "total": (("total_latency",), lambda good: good["total_latency"]),
-    "overhead": (_OVERHEAD, lambda good: _overhead(good)),
+    "overhead": (_OVERHEAD_COLUMNS, lambda good: _overhead(good)),
     "total_unqueued": (
         ("total_latency", "queue_latency"),
         lambda good: pc.subtract(good["total_latency"], good["queue_latency"]),
     ),
     "overhead_unqueued": (
-        (*_OVERHEAD, "queue_latency"),
+        (*_OVERHEAD_COLUMNS, "queue_latency"),
         lambda good: pc.subtract(_overhead(good), good["queue_latency"]),
     ),
 }
@@ -198,24 +198,26 @@ def _overhead(good: pa.Table) -> pa.ChunkedArray:
 
 def _phases(rows: RepetitionRows) -> dict[str, PhaseStats]:
     """Return the statistics of every phase that has values."""
-    found = {name: stats_of(partial(_values, rows, columns, of)) for name, (columns, of) in _PHASES.items()}
-    return {name: stats for name, stats in found.items() if stats is not None}
+    stats_by_phase = {
+        name: column_stats(partial(_phase_values, rows, columns, of)) for name, (columns, of) in _PHASE_SOURCES.items()
+    }
+    return {name: stats for name, stats in stats_by_phase.items() if stats is not None}
 
 
-def _values(
-    rows: RepetitionRows, columns: Sequence[str], of: Callable[[pa.Table], pa.ChunkedArray]
+def _phase_values(
+    rows: RepetitionRows, columns: Sequence[str], compute: Callable[[pa.Table], pa.ChunkedArray]
 ) -> Iterator[pa.ChunkedArray]:
     """Yield what is computed of the successful rows, nulls left out."""
     for batch in rows.batches("success", *columns):
         good = batch.filter(batch["success"])
-        yield pc.drop_null(of(good))
+        yield pc.drop_null(compute(good))
 
 
-def _successes(batch: pa.Table, column: str) -> pa.ChunkedArray:
+def _successful_values(batch: pa.Table, column: str) -> pa.ChunkedArray:
     return pc.drop_null(batch[column].filter(batch["success"]))
 
 
-def _total(rows: RepetitionRows, column: str) -> float | None:
+def _sum_column(rows: RepetitionRows, column: str) -> float | None:
     """Return the sum of a column over successful rows; None where there is nothing to add up."""
-    values = together([_successes(batch, column) for batch in rows.batches("success", column)])
+    values = concatenate([_successful_values(batch, column) for batch in rows.batches("success", column)])
     return pc.sum(values).as_py()

@@ -196,7 +196,7 @@ class Baseline:
             tests=tests,
             narrowed=[axis for axis in ("modes", "waits", "batches") if settings.sources[axis] == "command line"],
         )
-        run.keep_comparison(view.record.sweep_id, found)
+        run.store_comparison(view.record.sweep_id, found)
         return replace(sweep, view=replace(view, record=replace(view.record, comparison=found)))
 
 

@@ -13,7 +13,13 @@ from pytest_openenv_scale.analysis.study import Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, plain
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, overall, overall_with_checks
+from pytest_openenv_scale.results.outcome import (
+    CheckOutcome,
+    CheckRecord,
+    Outcome,
+    combine_outcomes,
+    combine_with_checks,
+)
 
 from .content import tables as content_tables
 from .content import wording
@@ -221,8 +227,8 @@ def page_of(
     checks = check_sections(study.runs)
     return ReportPage(
         headline=_headline(study, checks),
-        outcome=overall_with_checks(
-            overall(outcomes) if outcomes else None, (check for run in study.runs for check in run.checks)
+        outcome=combine_with_checks(
+            combine_outcomes(outcomes) if outcomes else None, (check for run in study.runs for check in run.checks)
         ),
         counts=tuple(
             (wording.MARKS[outcome], outcome, outcomes.count(outcome)) for outcome in worst_first if outcome in outcomes

@@ -54,7 +54,7 @@ class ComparedFigure(Jsonable):
     known: str = "exact"
 
     @property
-    def spread(self) -> float | None:
+    def range_width(self) -> float | None:
         """The range over repetitions; None where one repetition leaves it unknown."""
         return self.high - self.low if self.repetitions > 1 and self.high is not None and self.low is not None else None
 
@@ -84,10 +84,10 @@ class Change(Jsonable):
         return now / then if then and now is not None and then > 0 else None
 
     @property
-    def spreads(self) -> float | None:
+    def change_in_ranges(self) -> float | None:
         """How many times the baseline's range over repetitions the change is; None where that is not known."""
-        then, now, spread = self.baseline.value, self.now.value, self.baseline.spread
-        return abs(now - then) / spread if spread and then is not None and now is not None else None
+        then, now, width = self.baseline.value, self.now.value, self.baseline.range_width
+        return abs(now - then) / width if width and then is not None and now is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,14 @@ class CurveComparison(Jsonable):
     remarks: tuple[str, ...] = ()
     renamed: str | None = None
 
-    def of(self, *statuses: Status) -> tuple[Change, ...]:
+    def changes_with(self, *statuses: Status) -> tuple[Change, ...]:
         """Return the changes of these statuses."""
         return tuple(change for change in self.changes if change.status in statuses)
 
     @property
-    def judged_in_doubt(self) -> tuple[Change, ...]:
+    def undecided_changes(self) -> tuple[Change, ...]:
         """What `--fail-on` asks for and nobody can say."""
-        return tuple(change for change in self.of(Status.INCONCLUSIVE) if change.fail_on is not None)
+        return tuple(change for change in self.changes_with(Status.INCONCLUSIVE) if change.fail_on is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,27 +156,33 @@ class Comparison(Jsonable):
     new_is_in_doubt: bool = False
     others: tuple[str, ...] = ()
 
-    def all_of(self, state: State) -> tuple[CurveComparison, ...]:
+    def curves_in_state(self, state: State) -> tuple[CurveComparison, ...]:
         """Return the curves of one state."""
         return tuple(curve for curve in self.curves if curve.state == state)
 
     @property
     def outcome(self) -> Judgement:
         """Regressed if any curve is; inconclusive if a curve is missing, different or in doubt, or none is common."""
-        compared = self.all_of("compared")
-        if any(curve.of(Status.REGRESSED) for curve in compared):
+        compared = self.curves_in_state("compared")
+        if any(curve.changes_with(Status.REGRESSED) for curve in compared):
             return Judgement.REGRESSED
-        lacking = not compared or self.all_of("different") or (self.all_of("missing") and not self.allow_missing)
-        lacking = lacking or (self.all_of("new") and self.new_is_in_doubt)
-        if lacking or any(curve.judged_in_doubt for curve in compared):
+        incomplete = (
+            not compared
+            or self.curves_in_state("different")
+            or (self.curves_in_state("missing") and not self.allow_missing)
+        )
+        incomplete = incomplete or (self.curves_in_state("new") and self.new_is_in_doubt)
+        if incomplete or any(curve.undecided_changes for curve in compared):
             return Judgement.INCONCLUSIVE
         return Judgement.HELD if self.fail_on else Judgement.SHOWN
 
 
-def join_comparisons(found: Iterable[Comparison]) -> tuple[Comparison, ...]:
+def join_comparisons(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
     """Return one comparison per baseline, with the curves of all sweeps that were compared with it."""
     joined: dict[str, Comparison] = {}
-    for each in found:
-        before = joined.get(each.baseline.run_id)
-        joined[each.baseline.run_id] = replace(each, curves=(*before.curves, *each.curves)) if before else each
+    for comparison in comparisons:
+        earlier = joined.get(comparison.baseline.run_id)
+        joined[comparison.baseline.run_id] = (
+            replace(comparison, curves=(*earlier.curves, *comparison.curves)) if earlier else comparison
+        )
     return tuple(joined.values())

@@ -51,7 +51,7 @@ def fingerprint(folder: Path | None = None) -> dict[str, Any]:
         "os": {"system": platform.system(), "release": platform.release(), "name": platform.platform()},
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
         "packages": _versions(),
-        "git": _git(folder or Path.cwd()),
+        "git": _git_state(folder or Path.cwd()),
     }
 
 
@@ -67,31 +67,31 @@ def _cpu_model() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
+def _git_state(folder: Path) -> dict[str, Any] | None:
     """Return commit, branch and whether tracked files were changed; None outside a git checkout."""
-    commit = _ask_git(folder, "rev-parse", "HEAD")
+    commit = _run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": commit,
-        "branch": _ask_git(folder, "symbolic-ref", "--short", "--quiet", "HEAD"),
+        "branch": _run_git(folder, "symbolic-ref", "--short", "--quiet", "HEAD"),
         "dirty": None if changes is None else bool(changes),
     }
 
 
-def _ask_git(folder: Path, *arguments: str) -> str | None:
+def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
@@ -102,4 +102,4 @@ def _ask_git(folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None

@@ -111,7 +111,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunError(_no_run(path)) from None
+        raise RunError(_no_run_message(path)) from None
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -126,7 +126,7 @@ def read_manifest(path: Path) -> Manifest:
         raise RunError(f"{file} is damaged: {error}") from None
 
 
-def _no_run(path: Path) -> str:
+def _no_run_message(path: Path) -> str:
     if not path.exists():
         return f"there is no run at {path}"
     if not path.is_dir():
@@ -159,23 +159,23 @@ def find_run(reference: Reference, results: Path | None, *, other_than: str | No
     Raises:
         RunError: there is no such run; one line.
     """
-    if (path := _as_path(reference)) is not None:
+    if (path := _run_at_path(reference)) is not None:
         return path
     if results is None:
-        _say_what_lies_there(reference)
+        _refuse_other_than_run(reference)
         text = f"there is no run at {shown(reference.text)}"
         raise RunError(f"{text}, and no results directory to look in; give the path of a run")
-    if "/" not in reference.text and (path := _as_path(Reference(reference.text, results))) is not None:
+    if "/" not in reference.text and (path := _run_at_path(Reference(reference.text, results))) is not None:
         return path
-    runs = [(path, manifest) for path, manifest in _complete(results) if manifest.run_id != other_than]
+    runs = [(path, manifest) for path, manifest in _complete_runs(results) if manifest.run_id != other_than]
     if reference.text == LATEST:
         if not runs:
             raise RunError(f"there is no complete run in {results} to compare with")
         return runs[0][0]
-    return _of_commit(reference, results, runs)
+    return _run_of_commit(reference, results, runs)
 
 
-def _as_path(reference: Reference) -> Path | None:
+def _run_at_path(reference: Reference) -> Path | None:
     """Return the run that lies there, or None; what the system does not take for a path is none."""
     try:
         path = reference.directory / Path(reference.text).expanduser()
@@ -185,7 +185,7 @@ def _as_path(reference: Reference) -> Path | None:
         return None
 
 
-def _say_what_lies_there(reference: Reference) -> None:
+def _refuse_other_than_run(reference: Reference) -> None:
     """Refuse a path at which something else than a run lies.
 
     Raises:
@@ -193,14 +193,14 @@ def _say_what_lies_there(reference: Reference) -> None:
     """
     path = reference.directory / reference.text
     try:
-        there = path.exists()
+        exists = path.exists()
     except (OSError, ValueError):
         return
-    if there:
+    if exists:
         read_manifest(path)
 
 
-def _complete(results: Path) -> Iterator[tuple[Path, Manifest]]:
+def _complete_runs(results: Path) -> Iterator[tuple[Path, Manifest]]:
     """Yield the complete runs that can be read and measured something, the newest first."""
     for path in reversed(run_paths(results)):
         try:
@@ -211,34 +211,42 @@ def _complete(results: Path) -> Iterator[tuple[Path, Manifest]]:
             yield path, manifest
 
 
-def _of_commit(reference: Reference, results: Path, runs: list[tuple[Path, Manifest]]) -> Path:
+def _run_of_commit(reference: Reference, results: Path, runs: list[tuple[Path, Manifest]]) -> Path:
     name = reference.text
-    resolved = _resolve(name, reference.directory)
-    wanted = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
-    if wanted is None:
-        _say_what_lies_there(reference)
-        what = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
-        raise RunError(f"there is no run {shown(name)} in {results}; write {what}")
-    found = [(path, manifest) for path, manifest in runs if (_git(manifest).get("commit") or "").startswith(wanted)]
-    if not found:
-        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git(run).get("commit"))))
-        known = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
-        called = f"{shown(name)} (commit {wanted[:10]})" if resolved and not resolved.startswith(name) else shown(name)
-        raise RunError(f"there is no complete run of {called} in {results}{known}")
-    clean = [path for path, manifest in found if not _git(manifest).get("dirty")]
-    return clean[0] if clean else found[0][0]
+    resolved = _resolve_commit(name, reference.directory)
+    commit_prefix = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
+    if commit_prefix is None:
+        _refuse_other_than_run(reference)
+        choices = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
+        raise RunError(f"there is no run {shown(name)} in {results}; write {choices}")
+    matches = [
+        (path, manifest)
+        for path, manifest in runs
+        if (_git_state(manifest).get("commit") or "").startswith(commit_prefix)
+    ]
+    if not matches:
+        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git_state(run).get("commit"))))
+        hint = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
+        label = (
+            f"{shown(name)} (commit {commit_prefix[:10]})"
+            if resolved and not resolved.startswith(name)
+            else shown(name)
+        )
+        raise RunError(f"there is no complete run of {label} in {results}{hint}")
+    clean = [path for path, manifest in matches if not _git_state(manifest).get("dirty")]
+    return clean[0] if clean else matches[0][0]
 
 
-def _git(manifest: Manifest) -> dict[str, Any]:
+def _git_state(manifest: Manifest) -> dict[str, Any]:
     return manifest.fingerprint.get("git") or {}
 
 
-def _resolve(name: str, folder: Path) -> str | None:
+def _resolve_commit(name: str, folder: Path) -> str | None:
     """Return the commit that git knows by this name in a folder; None where it knows none, or there is no git."""
     if name.startswith("-"):
         return None
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"],
             capture_output=True,
             text=True,
@@ -248,7 +256,7 @@ def _resolve(name: str, folder: Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return completed.stdout.strip() or None if completed.returncode == 0 else None
 
 
 def latest_run(results: Path) -> Path:

@@ -26,12 +26,12 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-def overall(outcomes: Iterable[Outcome]) -> Outcome:
+def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     """Combine outcomes: missed if any is missed, met if all are met and there is one, else inconclusive."""
-    found = set(outcomes)
-    if Outcome.MISSED in found:
+    distinct = set(outcomes)
+    if Outcome.MISSED in distinct:
         return Outcome.MISSED
-    return Outcome.MET if found == {Outcome.MET} else Outcome.INCONCLUSIVE
+    return Outcome.MET if distinct == {Outcome.MET} else Outcome.INCONCLUSIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +188,13 @@ class CheckRecord(Jsonable):
     rerun: str | None = None
 
 
-def overall_with_checks(sweeps: Outcome | None, checks: Iterable[CheckRecord]) -> Outcome:
+def combine_with_checks(sweeps: Outcome | None, checks: Iterable[CheckRecord]) -> Outcome:
     """Combine the outcome of the sweeps (None without any) with those of checks; skipped ones do not count."""
-    found = {str(check.result.outcome) for check in checks if check.result.outcome is not CheckOutcome.SKIPPED}
-    found |= {str(sweeps)} if sweeps is not None else set()
-    if Outcome.MISSED in found:
+    distinct = {str(check.result.outcome) for check in checks if check.result.outcome is not CheckOutcome.SKIPPED}
+    distinct |= {str(sweeps)} if sweeps is not None else set()
+    if Outcome.MISSED in distinct:
         return Outcome.MISSED
-    return Outcome.MET if found == {Outcome.MET} else Outcome.INCONCLUSIVE
+    return Outcome.MET if distinct == {Outcome.MET} else Outcome.INCONCLUSIVE
 
 
 def write_check(run: Path, record: CheckRecord) -> Path:
@@ -217,15 +217,15 @@ def write_check(run: Path, record: CheckRecord) -> Path:
 
 def read_checks(run: Path, problems: list[str]) -> tuple[CheckRecord, ...]:
     """Read the checks of a run in the order they began; files that cannot be read are told in `problems`."""
-    found: list[CheckRecord] = []
+    records: list[CheckRecord] = []
     for path in sorted((run / CHECKS).glob("[!.]*.json")):
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
-            found.append(CheckRecord.from_json(data))
+            records.append(CheckRecord.from_json(data))
         except (OSError, ValueError, AttributeError) as error:
-            said = str(error) if isinstance(error, JsonError) else type(error).__name__
-            problems.append(f"the check {CHECKS}/{path.name} cannot be read: {said}")
-    return tuple(sorted(found, key=lambda record: record.started_at))
+            reason = str(error) if isinstance(error, JsonError) else type(error).__name__
+            problems.append(f"the check {CHECKS}/{path.name} cannot be read: {reason}")
+    return tuple(sorted(records, key=lambda record: record.started_at))
 
 
 def _slug(test: str) -> str:

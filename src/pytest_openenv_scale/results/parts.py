@@ -90,7 +90,7 @@ def rows_to_table(
     rows: Sequence[SessionRow], *, cell: Cell, run_id: str, repetition: int, hardware: str | None = None
 ) -> pa.Table:
     """Return the sessions of one repetition of a cell as a table of `SCHEMA`."""
-    everywhere: dict[str, object] = {
+    constants: dict[str, object] = {
         "run_id": run_id,
         "test": cell.test,
         "target": cell.target,
@@ -113,7 +113,7 @@ def rows_to_table(
         if name in measured:
             arrays.append(pa.array(measured[name], kind))
         else:
-            arrays.append(_constant(everywhere[name], len(rows), kind))
+            arrays.append(_constant(constants[name], len(rows), kind))
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
@@ -131,11 +131,13 @@ def write_part(directory: Path, table: pa.Table, meta: CellMeta) -> Path:
         OSError: the directory cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    described = table.replace_schema_metadata({META_KEY: json.dumps(meta.to_json()).encode()})
+    table_with_meta = table.replace_schema_metadata({META_KEY: json.dumps(meta.to_json()).encode()})
     temporary = directory / f".{meta.cell.id}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with temporary.open("xb") as file:
-            pq.write_table(described, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
+            pq.write_table(
+                table_with_meta, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True
+            )
             file.flush()
             os.fsync(file.fileno())
         path = _seal(temporary, directory, f"{meta.cell.id}-r{meta.repetition}")
@@ -176,13 +178,13 @@ class Part:
         Raises:
             PartError: the file is damaged.
         """
-        wanted = None if columns is None else [name for name in SCHEMA.names if name in columns]
+        names = None if columns is None else [name for name in SCHEMA.names if name in columns]
         try:
             return pq.read_table(
-                self.path, columns=wanted, partitioning=None, page_checksum_verification=True
+                self.path, columns=names, partitioning=None, page_checksum_verification=True
             ).replace_schema_metadata(None)
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise _damaged(self.path, error) from None
+            raise _damage_error(self.path, error) from None
 
     def read(self, *columns: str) -> pa.Table:
         """Read the rows of some columns at once, texts that repeat as dictionaries.
@@ -209,16 +211,16 @@ class Part:
         try:
             with pq.ParquetFile(
                 self.path,
-                read_dictionary=[name for name in columns if name in _REPEATED],
+                read_dictionary=[name for name in columns if name in _REPEATING_COLUMNS],
                 page_checksum_verification=True,
                 pre_buffer=False,
             ) as file:
                 yield file
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise _damaged(self.path, error) from None
+            raise _damage_error(self.path, error) from None
 
 
-_REPEATED = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
+_REPEATING_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
 """Text columns that hold few different values: read as dictionaries, they need no memory per row."""
 
 
@@ -248,17 +250,17 @@ def read_part(path: Path) -> Part:
         PartError: the file is truncated, damaged or was not written by this project.
     """
     try:
-        described = pq.read_metadata(path)
-        metadata = described.metadata or {}
+        parquet = pq.read_metadata(path)
+        metadata = parquet.metadata or {}
         if META_KEY not in metadata:
             raise PartError(f"{path.name}: holds no description of its cell; not a part of a run")
-        return Part(path, CellMeta.from_json(json.loads(metadata[META_KEY])), described.num_rows)
+        return Part(path, CellMeta.from_json(json.loads(metadata[META_KEY])), parquet.num_rows)
     except JsonError as error:
         raise PartError(f"{path.name}: its description does not fit ({error})") from None
     except PartError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise _damage_error(path, error) from None
 
 
 def read_table(directory: Path) -> pa.Table:
@@ -272,6 +274,6 @@ def read_table(directory: Path) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _damaged(path: Path, error: Exception) -> PartError:
+def _damage_error(path: Path, error: Exception) -> PartError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return PartError(f"{path.name}: damaged or truncated ({reason[:160]})")

@@ -40,11 +40,11 @@ class RunDirectory:
     interrupted.
     """
 
-    def __init__(self, path: Path, *, kept: bool = True, removes: bool = False) -> None:
+    def __init__(self, path: Path, *, kept: bool = True, remove_on_close: bool = False) -> None:
         self.path = path
         self.run_id = path.name
         self._kept = kept
-        self._removes = removes
+        self._remove_on_close = remove_on_close
         self._writer: files.LifetimeLock | None = None
 
     @classmethod
@@ -123,7 +123,7 @@ class RunDirectory:
             fingerprint=fingerprint or {},
         )
         with files.exclusive_lock(self.path / _MANIFEST_LOCK):
-            self.store(manifest)
+            self.write_manifest(manifest)
 
     def measure_lock(self, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
         """Let one process on this machine measure at a time, of whichever run."""
@@ -137,9 +137,9 @@ class RunDirectory:
 
         def add(manifest: Manifest) -> Manifest:
             nonlocal record
-            taken = {sweep.sweep_id for sweep in manifest.sweeps}
-            ids = (record.sweep_id if n == 1 else f"{record.sweep_id}-{n}" for n in range(1, len(taken) + 2))
-            record = replace(record, sweep_id=next(name for name in ids if name not in taken))
+            used_ids = {sweep.sweep_id for sweep in manifest.sweeps}
+            ids = (record.sweep_id if n == 1 else f"{record.sweep_id}-{n}" for n in range(1, len(used_ids) + 2))
+            record = replace(record, sweep_id=next(name for name in ids if name not in used_ids))
             return replace(manifest, sweeps=(*manifest.sweeps, record))
 
         self._update(add)
@@ -156,7 +156,7 @@ class RunDirectory:
 
         self._update(lambda manifest: replace(manifest, sweeps=tuple(map(end, manifest.sweeps))))
 
-    def keep_comparison(self, sweep_id: str, comparison: Comparison) -> None:
+    def store_comparison(self, sweep_id: str, comparison: Comparison) -> None:
         """Note how a sweep compares with a baseline, with its figures: the baseline may be gone when this is read."""
 
         def add(sweep: SweepRecord) -> SweepRecord:
@@ -192,14 +192,14 @@ class RunDirectory:
         """Stop counting as the living writer, and remove a temporary run; doing so twice is harmless."""
         if self._writer is not None:
             self._writer.release()
-        if self._removes:
+        if self._remove_on_close:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> None:
         with files.exclusive_lock(self.path / _MANIFEST_LOCK):
-            self.store(change(read_manifest(self.path)))
+            self.write_manifest(change(read_manifest(self.path)))
 
-    def store(self, manifest: Manifest) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest at once.
 
         Raises:

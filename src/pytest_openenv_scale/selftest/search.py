@@ -15,7 +15,7 @@ import psutil
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
-from pytest_openenv_scale.load.client_resources import SPARE_DESCRIPTORS, ports_there
+from pytest_openenv_scale.load.client_resources import SPARE_DESCRIPTORS, ports_per_source
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
 
@@ -137,7 +137,7 @@ def ceiling(mode: str, wanted: int) -> tuple[int, str | None]:
         SelfTestError: there is not room for a single session.
     """
     limits = [(wanted, None), _descriptors(), _memory(mode)]
-    ports = ports_there()
+    ports = ports_per_source()
     if ports is not None:
         # The client connects from one address to one port: each session takes a port of its own.
         limits.append((ports - _SPARE_PORTS, f"there are {ports:,} local ports (net.ipv4.ip_local_port_range)"))

@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
-from .evidence import failures, idle_words, mishap_reasons
+from .evidence import describe_failures, describe_idle_hosts, host_incident_reasons
 
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
 """Failures the server answered for: a busy client does not cause them."""
@@ -40,7 +40,7 @@ def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitio
     if len(summaries) < repetitions:
         text = f"batch {batch} was measured in {len(summaries)} of {repetitions} repetitions"
         reasons.append(Reason("incomplete", text))
-    reasons += [Reason("note", f"{note}, at {case.where}") for case in cases for note in case.summary.notes]
+    reasons += [Reason("note", f"{note}, at {case.location}") for case in cases for note in case.summary.notes]
     doubtful = any(case.doubtful for case in cases) or len(summaries) < repetitions
     passed = False if breaches else None if doubtful else True
     return CellVerdict(batch, passed, breaches, tuple(dict.fromkeys(reasons)))
@@ -61,7 +61,7 @@ class _CellEvidence:
     client_troubled: bool = False
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """The place, for messages: "batch 256" or "batch 256, repetition 2 of 3"."""
         batch = f"batch {self.summary.batch}"
         one = self.repetitions == 1
@@ -82,7 +82,7 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
     case = _CellEvidence(summary, repetitions)
     _judge_server(case)
     for kind, text in _client_doubts(summary):
-        case.doubt(kind, f"{text} ({case.where})")
+        case.doubt(kind, f"{text} ({case.location})")
         case.client_troubled = True
     _judge_success(case, slo.limit("success") or Limit("success", DEFAULT_SUCCESS, "default"))
     if summary.successful:
@@ -92,7 +92,7 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
         hosts = slo.limit("hosts")
         if hosts is not None and summary.batch >= hosts.allowed:
             _judge_hosts(case, hosts)
-    case.reasons += mishap_reasons(summary, case.where)
+    case.reasons += host_incident_reasons(summary, case.location)
     return case
 
 
@@ -102,7 +102,9 @@ def _judge_server(case: _CellEvidence) -> None:
     if summary.server_exit is None:
         return
     ending = summary.server_exit
-    text = f"{ending} at {case.where}" if ending.startswith(SPACE) else f"the server died at {case.where}: {ending}"
+    text = (
+        f"{ending} at {case.location}" if ending.startswith(SPACE) else f"the server died at {case.location}: {ending}"
+    )
     place = (summary.batch, summary.repetition)
     case.breaches.append(Breach(*place, "server", None, None, None, None, text))
     case.reasons.append(Reason("server_died", text, summary.log_tail))
@@ -113,38 +115,43 @@ def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
     for finding in summary.findings:
         yield ("hold" if finding.kind == "hold" else "client"), finding.message
     if summary.client_limited:
-        few = formatting.count_of(summary.client_limited, "session")
-        yield "client", f"{few} of {summary.asked:,} could not be started by the client{_why_limited(summary)}"
-    kept = (error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit")
-    reached = summary.held + sum(kept) + summary.client_limited
+        limited = formatting.count_of(summary.client_limited, "session")
+        yield (
+            "client",
+            f"{limited} of {summary.asked:,} could not be started by the client{_client_limit_note(summary)}",
+        )
+    ended_before_open = (
+        error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit"
+    )
+    reached = summary.held + sum(ended_before_open) + summary.client_limited
     if summary.cell.arrival == "hold" and reached < summary.asked and summary.successful:
         peak = f"{summary.held:,} of {summary.asked:,} sessions ({summary.failed:,} failed)"
         yield "hold", f"only {peak} were open at once"
 
 
-def _why_limited(summary: CellSummary) -> str:
+def _client_limit_note(summary: CellSummary) -> str:
     """Say in the system's own words what kept most of those sessions from being started, and what helps."""
-    why = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
-    if why is None:
+    error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
+    if error is None:
         return ""
-    remedy = _REMEDIES.get(why.code or "")
-    return f" ({why.code + ': ' if why.code else ''}{why.message})" + (f": {remedy}" if remedy else "")
+    remedy = _REMEDIES.get(error.code or "")
+    return f" ({error.code + ': ' if error.code else ''}{error.message})" + (f": {remedy}" if remedy else "")
 
 
 def _judge_success(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     rate = summary.success_rate
     if rate is None:
-        case.doubt("no_data", f"no session was measured at {case.where}, and no sample must not pass")
+        case.doubt("no_data", f"no session was measured at {case.location}, and no sample must not pass")
         return
-    if _holds(limit, rate):
+    if _holds_exactly_or_nearly(limit, rate):
         return
-    blamed = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
-    at_best = (summary.asked - blamed) / summary.asked
-    if case.client_troubled and _holds(limit, at_best):
+    server_failures = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
+    best_rate = (summary.asked - server_failures) / summary.asked
+    if case.client_troubled and _holds_exactly_or_nearly(limit, best_rate):
         return
     allowed = format_value("fraction", limit.allowed)
-    text = f"success {formatting.percent(rate)} < {allowed} at {case.where} ({failures(summary)})"
+    text = f"success {formatting.percent(rate)} < {allowed} at {case.location} ({describe_failures(summary)})"
     case.breach(limit, rate, text)
 
 
@@ -154,20 +161,20 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     allowed = _allowed_seconds(limit, summary)
     stats = summary.phase(phase)
     if allowed is None or stats is None:
-        lack = "the curve has no wait" if summary.cell.wait is None else f"no {phase} time was measured"
-        case.doubt("unmeasurable", f"{limit.text} cannot be judged at {case.where}: {lack}")
+        cause = "the curve has no wait" if summary.cell.wait is None else f"no {phase} time was measured"
+        case.doubt("unmeasurable", f"{limit.text} cannot be judged at {case.location}: {cause}")
         return
     measured: float = getattr(stats, statistic)
-    if _within(measured, allowed):
+    if _at_most(measured, allowed):
         return
-    few = formatting.few(stats.count, statistic)
-    text = f"{_name(limit)} {formatting.observed('seconds', measured, allowed)}{few}"
-    text = f"{text} > {_bound(limit, allowed)} at {case.where}"
+    sample_note = formatting.few(stats.count, statistic)
+    text = f"{_displayed_name(limit)} {formatting.observed('seconds', measured, allowed)}{sample_note}"
+    text = f"{text} > {_displayed_bound(limit, allowed)} at {case.location}"
     unqueued = summary.phase(f"{phase}_unqueued")
-    without = None if unqueued is None else float(getattr(unqueued, statistic))
-    if without is not None and _within(without, allowed):
-        own = f"without the client's own queue it is {formatting.seconds(without)}"
-        case.doubt("queue", f"{text}, but {own}: the client was too slow")
+    unqueued_value = None if unqueued is None else float(getattr(unqueued, statistic))
+    if unqueued_value is not None and _at_most(unqueued_value, allowed):
+        explanation = f"without the client's own queue it is {formatting.seconds(unqueued_value)}"
+        case.doubt("queue", f"{text}, but {explanation}: the client was too slow")
     elif not case.client_troubled:
         case.breach(limit, measured, text, allowed=allowed)
 
@@ -179,34 +186,34 @@ def _allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
     return None if wait is None else limit.allowed * (summary.cell.steps * wait + LATENCY_ALLOWANCE_S)
 
 
-def _name(limit: Limit) -> str:
+def _displayed_name(limit: Limit) -> str:
     return "total_p99" if limit.name == "latency_factor" else limit.name
 
 
-def _bound(limit: Limit, allowed: float) -> str:
-    shown = format_value("seconds", allowed)
-    return f"{shown} ({limit.text})" if limit.name == "latency_factor" else shown
+def _displayed_bound(limit: Limit, allowed: float) -> str:
+    text = format_value("seconds", allowed)
+    return f"{text} ({limit.text})" if limit.name == "latency_factor" else text
 
 
 def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     by_proxy = not summary.hosts_known and summary.proxy is not None
-    seen = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0
-    if seen >= limit.allowed:
+    host_count = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0
+    if host_count >= limit.allowed:
         return
     if not summary.hosts_known and not by_proxy:
-        text = f"{limit.text} cannot be judged at {case.where}: the environment does not tell its host"
+        text = f"{limit.text} cannot be judged at {case.location}: the environment does not tell its host"
         case.doubt("hosts", text)
     elif not case.client_troubled:
         counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
-        listed = ", ".join(host for host, count in counts.items() if count)
-        text = f"hosts {seen} < {limit.allowed:.0f} at {case.where} (seen: {listed}){idle_words(summary)}"
-        case.breach(limit, seen, text)
+        host_names = ", ".join(host for host, count in counts.items() if count)
+        text = f"hosts {host_count} < {limit.allowed:.0f} at {case.location} (seen: {host_names}){describe_idle_hosts(summary)}"
+        case.breach(limit, host_count, text)
 
 
-def _holds(limit: Limit, observed: float) -> bool:
+def _holds_exactly_or_nearly(limit: Limit, observed: float) -> bool:
     return limit.holds(observed) or math.isclose(observed, limit.allowed, rel_tol=1e-9)
 
 
-def _within(measured: float, allowed: float) -> bool:
+def _at_most(measured: float, allowed: float) -> bool:
     return measured <= allowed or math.isclose(measured, allowed, rel_tol=1e-9)

@@ -11,7 +11,7 @@ from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Refusal
 
-from .evidence import BROKEN_OFF, Evidence, breaker, error_words, lost_host, total
+from .evidence import BROKEN_OFF, Evidence, circuit_breaker, count_sessions, describe_error, lost_host
 from .refusal_rules import by_proxy, by_space, by_status, connections_per_worker, sessions_per_worker, space_stopped
 
 _MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
@@ -23,20 +23,20 @@ def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None
     `needed` is how many sessions the server should hold (a `max_batch` limit); remedies are sized to it, or
     to the batch that was refused if that is larger.
     """
-    found: dict[str, Refusal] = {}
+    refusals: dict[str, Refusal] = {}
     for summary in sorted(summaries, key=lambda item: (item.batch, -item.failed)):
-        for refusal in _explain(Evidence(summary, max(needed or 0, summary.batch))):
-            found.setdefault(refusal.cause, replace(refusal, text=" ".join(refusal.text.split())))
-    return tuple(found.values())
+        for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch))):
+            refusals.setdefault(refusal.cause, replace(refusal, text=" ".join(refusal.text.split())))
+    return tuple(refusals.values())
 
 
-def _explain(evidence: Evidence) -> Iterator[Refusal]:
+def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:
     """Apply the rules in order: what the server names itself comes first, what nobody names last."""
     rules: tuple[Callable[[Evidence], Refusal | None], ...] = (
         sessions_per_worker,
         connections_per_worker,
         lost_host,
-        breaker,
+        circuit_breaker,
         space_stopped,
         _server_died,
         _out_of_descriptors,
@@ -62,7 +62,7 @@ def _server_died(evidence: Evidence) -> Refusal | None:
     ending = evidence.summary.server_exit
     if ending is None or ending.startswith(SPACE):
         return None
-    lost = total(evidence.claim(_broken_off))
+    lost = count_sessions(evidence.claim(_broken_off))
     if not lost and evidence.summary.proxy is not None:
         return None  # One of several hosts, and told as such.
     killed = "KILL" in ending or "137" in ending
@@ -78,12 +78,12 @@ def _server_died(evidence: Evidence) -> Refusal | None:
 
 def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
     """The server's process may open no more files: its log says so, or a sample was at the limit."""
-    logged = evidence.log(r"too many open files|EMFILE|out of system resource")
-    told = evidence.said("too many open files|EMFILE")
+    logged = evidence.search_log(r"too many open files|EMFILE|out of system resource")
+    in_message = evidence.any_message_matches("too many open files|EMFILE")
     peak = evidence.summary.server.peak
     used, limit = (peak.descriptors, peak.descriptor_limit) if peak else (None, None)
     exhausted = used is not None and limit is not None and used >= limit - 1
-    if not (logged or told or exhausted):
+    if not (logged or in_message or exhausted):
         return None
     claimed = evidence.claim(
         lambda error: (
@@ -92,12 +92,12 @@ def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
     )
     if not claimed and not logged:
         return None
-    seen = f"{used:,} of {limit:,} in use" if used is not None and limit is not None else ""
-    said = f"its log says {logged[0]!r}" if logged else ""
-    facts = ", ".join(fact for fact in (seen, said) if fact)
+    usage = f"{used:,} of {limit:,} in use" if used is not None and limit is not None else ""
+    log_quote = f"its log says {logged[0]!r}" if logged else ""
+    facts = ", ".join(fact for fact in (usage, log_quote) if fact)
     return Refusal(
         "descriptors",
-        total(claimed),
+        count_sessions(claimed),
         evidence.batch,
         "the server ran out of file descriptors" + (f" ({facts})" if facts else ""),
         f"raise `ulimit -n` where the server is started: at least {2 * evidence.needed + 64} for"
@@ -108,13 +108,13 @@ def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
 def _worker_killed(evidence: Evidence) -> Refusal | None:
     """One process of several went away and took all its sessions with it."""
     lost = evidence.summary.lost_workers
-    logged = evidence.log(r"child process \[\d+\] died")
+    logged = evidence.search_log(r"child process \[\d+\] died")
     if not lost and not logged:
         return None
     claimed = evidence.claim(lambda error: error.type in ("closed_early", "connection_reset"))
     if not claimed:
         return None
-    who = (
+    what_vanished = (
         f"process {lost[0].pid} of the server vanished with all its {lost[0].sessions:,} sessions"
         if lost
         else "a worker of the server vanished with its sessions"
@@ -125,11 +125,13 @@ def _worker_killed(evidence: Evidence) -> Refusal | None:
         if logged or evidence.is_uvicorn
         else "look for a kill for lack of memory in dmesg, and for a supervisor's deadline in the server's log"
     )
-    short = evidence.log(r"the container was out of memory [^\n]*")
-    if short:
-        logged, remedy = short, _MEMORY
-    said = f"; its log says {logged[0]!r}" if logged else ""
-    return Refusal("worker_killed", total(claimed), evidence.batch, f"{who}{more}{said}", remedy)
+    out_of_memory = evidence.search_log(r"the container was out of memory [^\n]*")
+    if out_of_memory:
+        logged, remedy = out_of_memory, _MEMORY
+    log_quote = f"; its log says {logged[0]!r}" if logged else ""
+    return Refusal(
+        "worker_killed", count_sessions(claimed), evidence.batch, f"{what_vanished}{more}{log_quote}", remedy
+    )
 
 
 def _not_listening(evidence: Evidence) -> Refusal | None:
@@ -143,7 +145,7 @@ def _not_listening(evidence: Evidence) -> Refusal | None:
         if evidence.summary.peak_concurrency is not None:
             text = f"connections were refused while {evidence.summary.held:,} sessions were held"
         remedy = "see whether the server stopped or restarted in its log"
-    return Refusal("not_listening", total(claimed), evidence.batch, text, remedy)
+    return Refusal("not_listening", count_sessions(claimed), evidence.batch, text, remedy)
 
 
 def _environment(evidence: Evidence) -> Refusal | None:
@@ -152,7 +154,7 @@ def _environment(evidence: Evidence) -> Refusal | None:
     if not claimed:
         return None
     first = claimed[0]
-    said = f": {first.message[:200]}" if first.message else ""
+    message = f": {first.message[:200]}" if first.message else ""
     if first.code == "FACTORY_ERROR":
         text, remedy = "the environment could not be made for a session", "see the server's log"
     elif first.code in ("VALIDATION_ERROR", "422"):
@@ -161,7 +163,7 @@ def _environment(evidence: Evidence) -> Refusal | None:
     else:
         code = f" ({first.code})" if first.code else ""
         text, remedy = f"the environment failed in {first.phase}{code}", "see the server's log"
-    return Refusal("environment", total(claimed), evidence.batch, f"{text}{said}", remedy)
+    return Refusal("environment", count_sessions(claimed), evidence.batch, f"{text}{message}", remedy)
 
 
 def _unnamed(evidence: Evidence) -> Refusal | None:
@@ -169,14 +171,18 @@ def _unnamed(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: True)
     if not claimed:
         return None
-    kinds = ", ".join(error_words(error) for error in claimed[:4])
+    kinds = ", ".join(describe_error(error) for error in claimed[:4])
     message = next((error.message for error in claimed if error.message), None)
     first = f"; the first: {message[:200]}" if message else ""
     silent = any(error.type == "timeout" for error in claimed)
     remedy = "see the server's log" + (
         "; one that is busy answers late: more workers or cores, or a longer --openenv-timeout" if silent else ""
     )
-    count = formatting.count_of(total(claimed), "session")
+    count = formatting.count_of(count_sessions(claimed), "session")
     return Refusal(
-        "unnamed", total(claimed), evidence.batch, f"{count} failed with no limit named: {kinds}{first}", remedy
+        "unnamed",
+        count_sessions(claimed),
+        evidence.batch,
+        f"{count} failed with no limit named: {kinds}{first}",
+        remedy,
     )

@@ -11,7 +11,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, Reason, overall
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, Reason, combine_outcomes
 
 from .cell import judge_cell
 from .refusals import name_refusals
@@ -33,9 +33,9 @@ def judge_curve(
     `repetitions` is how many were asked for per batch; a batch with fewer is in doubt unless one failed.
     `cores` are the server's. `notes` (such as the fall-back to the built-in environment) join the reasons.
     """
-    case = _CurveEvidence.of(curve, summaries, slo, cores, repetitions)
+    case = _CurveEvidence.from_summaries(curve, summaries, slo, cores, repetitions)
     findings = list(_judge_limits(case))
-    outcome = overall(finding.outcome for finding in findings)
+    outcome = combine_outcomes(finding.outcome for finding in findings)
     decisive = [finding for finding in findings if finding.outcome is outcome]
     reasons = [
         Reason("no_data" if not summaries else "verdict", f"SLO {outcome}: {finding.text}") for finding in decisive
@@ -53,7 +53,7 @@ def judge_curve(
         first_breach=breaches[0] if breaches else None,
         feasible_max=case.max_batch,
         infeasible_min=case.infeasible_min,
-        refused=name_refusals(summaries, needed=_needed(slo)),
+        refused=name_refusals(summaries, needed=_needed_sessions(slo)),
         reasons=tuple(dict.fromkeys(reasons)),
         stop_reason=_stop_reason(case),
         slo=slo,
@@ -61,9 +61,9 @@ def judge_curve(
     )
 
 
-def _needed(slo: Slo) -> int | None:
-    wanted = slo.limit("max_batch")
-    return None if wanted is None else int(wanted.allowed)
+def _needed_sessions(slo: Slo) -> int | None:
+    limit = slo.limit("max_batch")
+    return None if limit is None else int(limit.allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _CurveEvidence:
     infeasible_min: int | None
 
     @classmethod
-    def of(
+    def from_summaries(
         cls,
         curve: Curve,
         summaries: Sequence[CellSummary],
@@ -89,11 +89,11 @@ class _CurveEvidence:
         repetitions: int | None,
     ) -> _CurveEvidence:
         ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
-        asked = repetitions or max((summary.repetition for summary in ordered), default=1)
-        cells = _judge_cells(ordered, slo, asked)
+        expected = repetitions or max((summary.repetition for summary in ordered), default=1)
+        cells = _judge_cells(ordered, slo, expected)
         failing = [cell.batch for cell in cells if cell.passed is False]
-        best = _contiguous(curve.batches, {cell.batch: cell.passed for cell in cells})
-        return cls(curve, ordered, slo, cores, asked, cells, best, min(failing, default=None))
+        best = _largest_passing(curve.batches, {cell.batch: cell.passed for cell in cells})
+        return cls(curve, ordered, slo, cores, expected, cells, best, min(failing, default=None))
 
     def failed_by(self, batch: float) -> bool:
         """Whether some batch up to and including this one definitely failed."""
@@ -111,10 +111,10 @@ def _judge_cells(ordered: Sequence[CellSummary], slo: Slo, repetitions: int) -> 
     by_batch: dict[int, list[CellSummary]] = {}
     for summary in ordered:
         by_batch.setdefault(summary.batch, []).append(summary)
-    return tuple(judge_cell(batch, found, slo, repetitions) for batch, found in by_batch.items())
+    return tuple(judge_cell(batch, measured, slo, repetitions) for batch, measured in by_batch.items())
 
 
-def _contiguous(batches: Sequence[int], passed: dict[int, bool | None]) -> int | None:
+def _largest_passing(batches: Sequence[int], passed: dict[int, bool | None]) -> int | None:
     """Return the last batch before the first, counted from the smallest, that does not pass."""
     best: int | None = None
     for batch in sorted({*batches, *passed}):
@@ -154,12 +154,12 @@ def _judge_limits(case: _CurveEvidence) -> list[_LimitFinding]:
 
 
 def _judge_max_batch(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
-    got = _got(case)
+    result = _describe_max_batch(case)
     if case.max_batch is not None and case.max_batch >= limit.allowed:
-        return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MET, f"{limit.text}, {result}")
     if case.failed_by(limit.allowed):
-        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {got}")
-    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
+        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {result}")
+    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {result}: {_why_undecided(case)}")
 
 
 def _judge_per_core(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
@@ -168,29 +168,33 @@ def _judge_per_core(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
         return _LimitFinding(Outcome.INCONCLUSIVE, text)
     needed = limit.allowed * case.cores
     reached = (case.max_batch or 0) / case.cores
-    got = f"got {formatting.number(reached)} ({_got(case)}; {formatting.count_of(case.cores, 'core')})"
+    result = (
+        f"got {formatting.number(reached)} ({_describe_max_batch(case)}; {formatting.count_of(case.cores, 'core')})"
+    )
     if reached >= limit.allowed:
-        return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MET, f"{limit.text}, {result}")
     if case.failed_by(needed) or case.settled:
-        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {got}")
-    open_end = _open_end(case, f"add a batch ≥ {needed:.0f}")
-    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {open_end}")
+        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {result}")
+    cause = _why_undecided(case, f"add a batch ≥ {needed:.0f}")
+    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {result}: {cause}")
 
 
 def _judge_default(case: _CurveEvidence) -> _LimitFinding:
     """Without any SLO a curve is missed only if no cell passes, or the server died."""
-    died = next((breach for cell in case.cells for breach in cell.breaches if breach.limit == "server"), None)
-    if died is not None:
-        return _LimitFinding(Outcome.MISSED, died.text)
+    server_breach = next((breach for cell in case.cells for breach in cell.breaches if breach.limit == "server"), None)
+    if server_breach is not None:
+        return _LimitFinding(Outcome.MISSED, server_breach.text)
     if _ended_early(case):
-        return _LimitFinding(Outcome.INCONCLUSIVE, f"not measured to its end: {_open_end(case)}")
+        return _LimitFinding(Outcome.INCONCLUSIVE, f"not measured to its end: {_why_undecided(case)}")
     if any(cell.passed for cell in case.cells):
         if any(cell.passed is None for cell in case.cells):
-            known = "not known" if case.max_batch is None else f"at least {formatting.count(case.max_batch)}"
-            return _LimitFinding(Outcome.MET, f"no limit was asked for; max batch {known}: {_open_end(case)}")
-        return _LimitFinding(Outcome.MET, f"no limit was asked for; max batch: {_got(case)}")
+            max_batch_text = "not known" if case.max_batch is None else f"at least {formatting.count(case.max_batch)}"
+            return _LimitFinding(
+                Outcome.MET, f"no limit was asked for; max batch {max_batch_text}: {_why_undecided(case)}"
+            )
+        return _LimitFinding(Outcome.MET, f"no limit was asked for; max batch: {_describe_max_batch(case)}")
     if any(cell.passed is None for cell in case.cells):
-        return _LimitFinding(Outcome.INCONCLUSIVE, f"no cell is known to pass: {_open_end(case)}")
+        return _LimitFinding(Outcome.INCONCLUSIVE, f"no cell is known to pass: {_why_undecided(case)}")
     return _LimitFinding(Outcome.MISSED, f"no cell passes: {case.cells[0].breaches[0].text}")
 
 
@@ -199,11 +203,11 @@ def _judge_every_cell(case: _CurveEvidence) -> _LimitFinding:
     failing = [cell for cell in case.cells if cell.passed is False]
     if failing:
         first = failing[0]
-        broken = {breach.repetition for breach in first.breaches}
-        where = f", in {len(broken)} of {case.repetitions} repetitions" if case.repetitions > 1 else ""
+        repetitions = {breach.repetition for breach in first.breaches}
+        where = f", in {len(repetitions)} of {case.repetitions} repetitions" if case.repetitions > 1 else ""
         return _LimitFinding(Outcome.MISSED, f"{first.breaches[0].text}{where}")
     if any(cell.passed is None for cell in case.cells) or _unmeasured(case):
-        return _LimitFinding(Outcome.INCONCLUSIVE, _open_end(case))
+        return _LimitFinding(Outcome.INCONCLUSIVE, _why_undecided(case))
     limits = ", ".join(limit.text for limit in case.slo.limits if limit.kind.scope == "cell")
     batches = formatting.several([cell.batch for cell in case.cells])
     return _LimitFinding(Outcome.MET, f"{limits or 'every cell passes'} at batch {batches}")
@@ -222,30 +226,30 @@ def _judge_rate(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
         return _LimitFinding(outcome, f"{limit.text}: no passing cell to judge it on")
     best = max(rates, key=lambda batch: min(rates[batch]))
     reached = min(rates[best])
-    got = f"got {formatting.observed('per second', reached, limit.allowed)} at batch {best}"
+    result = f"got {formatting.observed('per second', reached, limit.allowed)} at batch {best}"
     if limit.holds(reached):
-        return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.MET, f"{limit.text}, {result}")
     if any(cell.passed is None for cell in case.cells):  # One in doubt might have reached it.
-        return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {got}: {_open_end(case)}")
-    return _LimitFinding(Outcome.MISSED, f"{limit.text}, {got}")
+        return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {result}: {_why_undecided(case)}")
+    return _LimitFinding(Outcome.MISSED, f"{limit.text}, {result}")
 
 
-def _got(case: _CurveEvidence) -> str:
+def _describe_max_batch(case: _CurveEvidence) -> str:
     """Say what max batch came out, and how the repetitions agree on it."""
     best = "none" if case.max_batch is None else formatting.count(case.max_batch)
     if case.repetitions == 1:
         return f"got {best}"
-    each = [_max_batch_of(case, repetition) for repetition in range(1, case.repetitions + 1)]
-    same = each.count(case.max_batch)
-    larger = sorted({batch for batch in each if batch is not None and batch > (case.max_batch or 0)})
+    max_batches = [_max_batch_of(case, repetition) for repetition in range(1, case.repetitions + 1)]
+    agreeing = max_batches.count(case.max_batch)
+    larger = sorted({batch for batch in max_batches if batch is not None and batch > (case.max_batch or 0)})
     others = f" ({formatting.several(larger)} in the others)" if larger else ""
-    return f"got {best} in {same} of {case.repetitions} repetitions{others}"
+    return f"got {best} in {agreeing} of {case.repetitions} repetitions{others}"
 
 
 def _max_batch_of(case: _CurveEvidence, repetition: int) -> int | None:
     alone = [summary for summary in case.summaries if summary.repetition == repetition]
     passed = {summary.batch: judge_cell(summary.batch, [summary], case.slo, 1).passed for summary in alone}
-    return _contiguous(case.curve.batches, passed)
+    return _largest_passing(case.curve.batches, passed)
 
 
 def _unmeasured(case: _CurveEvidence) -> list[int]:
@@ -253,7 +257,7 @@ def _unmeasured(case: _CurveEvidence) -> list[int]:
     return [batch for batch in case.curve.batches if batch not in measured]
 
 
-def _open_end(case: _CurveEvidence, advice: str = "") -> str:
+def _why_undecided(case: _CurveEvidence, advice: str = "") -> str:
     """Say why nothing more is known: a batch in doubt, or one that was not measured."""
     doubtful = next((cell for cell in case.cells if cell.passed is None), None)
     if doubtful is not None:
@@ -270,20 +274,20 @@ def _stop_reason(case: _CurveEvidence) -> str | None:
     if not missing:
         return None
     noun = "batch" if len(missing) == 1 else "batches"
-    left = f"{noun} {formatting.several(missing)} not measured"
+    unmeasured_text = f"{noun} {formatting.several(missing)} not measured"
     if _ended_early(case):
-        return f"ended early; {left}"
-    last = formatting.several([cell.batch for cell in _before(case, missing[0])[-2:]])
-    return f"stopped after two failing batches in a row ({last}); {left}"
+        return f"ended early; {unmeasured_text}"
+    last = formatting.several([cell.batch for cell in _cells_before(case, missing[0])[-2:]])
+    return f"stopped after two failing batches in a row ({last}); {unmeasured_text}"
 
 
 def _ended_early(case: _CurveEvidence) -> bool:
     """Tell whether batches are missing although the curve was not stopped by two failing ones."""
     missing = _unmeasured(case)
-    return bool(missing) and not should_stop([cell.passed for cell in _before(case, missing[0])])
+    return bool(missing) and not should_stop([cell.passed for cell in _cells_before(case, missing[0])])
 
 
-def _before(case: _CurveEvidence, batch: int) -> list[CellVerdict]:
+def _cells_before(case: _CurveEvidence, batch: int) -> list[CellVerdict]:
     return [cell for cell in case.cells if cell.batch < batch]
 
 
@@ -336,7 +340,7 @@ class SweepView(Jsonable):
 def view_sweep(record: SweepRecord, summaries: Sequence[CellSummary]) -> SweepView:
     """Judge every curve of a sweep by what was measured on it so far."""
     curves = tuple(_view_curve(record, curve, index, summaries) for index, curve in enumerate(record.curves))
-    return SweepView(record, curves, overall(view.verdict.outcome for view in curves))
+    return SweepView(record, curves, combine_outcomes(view.verdict.outcome for view in curves))
 
 
 def _view_curve(record: SweepRecord, curve: Curve, index: int, summaries: Sequence[CellSummary]) -> CurveView:
@@ -353,7 +357,7 @@ def _view_curve(record: SweepRecord, curve: Curve, index: int, summaries: Sequen
     return CurveView(curve, ordered, verdict)
 
 
-def known_max_batch(view: CurveView) -> str:
+def max_batch_certainty(view: CurveView) -> str:
     """Say how well the max batch of a curve is known: exact, open or inconclusive, as in `ModeResult`."""
     stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
     if stopper is not None:

@@ -81,7 +81,7 @@ async def _played(client: RawClient, subject: Subject, case: Case, alone: Single
         await _part(session)
         return str(answer)
     found = _CaseFindings(answer)
-    if answer.kind == "silence" and session.connection.backed_up:
+    if answer.kind == "silence" and session.connection.has_unsent_bytes:
         found.doubt = f"only a part of it was taken: {answer}"
     elif fault := _fault(case, answer):
         found.faults.append(fault)

@@ -218,7 +218,7 @@ async def silent(subject: Subject) -> CheckResult:
         if calm.stopped and not calm.going:
             return await _none_stepped([*mute, *others], calm)
         for session in mute:
-            session.connection.mute()
+            session.connection.stop_reading()
         during = await step_in_background(subject, calm.going, _SILENT_S)
         dropped = await _let_in(client, subject, len(mute)) if tells else None
         for session in mute:
@@ -248,7 +248,7 @@ async def not_reading(subject: Subject) -> CheckResult:
         sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in mute]
         during = await step_in_background(subject, calm.going, _NOT_READING_S)
         sent = await asyncio.gather(*sending)
-        backed_up = sum(session.connection.backed_up for session in mute)
+        backed_up = sum(session.connection.has_unsent_bytes for session in mute)
         for session in mute:
             session.drop()
         await close_all([*during.going, *others[_OTHERS:]])
@@ -299,7 +299,7 @@ def _steps(start: ServerBefore, calm: BackgroundLoad, clients: int) -> int:
 
 async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tuple[int, int]:
     """Stop reading and send steps until the server takes no more; return how many, and their size in bytes."""
-    session.connection.mute()
+    session.connection.stop_reading()
     sent = size = 0
     end = time.perf_counter() + _NOT_READING_S
     while sent < steps and size < _MOST_BYTES and time.perf_counter() < end:
@@ -307,7 +307,7 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
             message = {"type": "step", "data": quick_action(subject, session.number, sent)}
             session.send(message)
             sent, size = sent + 1, size + len(wire_text(message))
-            if session.connection.backed_up:
+            if session.connection.has_unsent_bytes:
                 return sent, size
         await asyncio.sleep(_PAUSE_S)
     return sent, size

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_openenv_scale.checks.resources import Drift, drift
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.load.client_health import MOST_BUSY
+from pytest_openenv_scale.load.client_health import MAX_BUSY_SHARE
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .soak import Soak, Window, soak
@@ -193,7 +193,7 @@ class _Judged:
             f" start, {_signed(found.slope * length)} over {length:g} s"
             f" (99 % interval {_signed(found.low * length)} to {_signed(found.high * length)})"
         )
-        if self.busy > MOST_BUSY:
+        if self.busy > MAX_BUSY_SHARE:
             why = f"this client was {self.busy:.0%} busy, so that the latency may be its own: {said}"
             return [_TrendFinding(_OUTCOME.INCONCLUSIVE, why, "run the check where this client has a core of its own")]
         if self.others is not None and self.others.slope * length > OTHERS_CORES and self.others.low > 0:

@@ -14,7 +14,7 @@ from pytest_openenv_scale.checks.background import waiting_action
 from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
-from pytest_openenv_scale.client.http import http_answer
+from pytest_openenv_scale.client.http import http_get
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -137,7 +137,7 @@ def ask_health(url: str, headers: Mapping[str, str], patience_s: float) -> HttpA
     """Ask the server at a base URL on a new connection; blocks until it answers, fails or `patience_s` have passed."""
     began = time.perf_counter()
     try:
-        with http_answer(url, "/health", headers, patience_s) as answer:
+        with http_get(url, "/health", headers, patience_s) as answer:
             status = answer.status
     except (OSError, HTTPException, ValueError):
         status = None

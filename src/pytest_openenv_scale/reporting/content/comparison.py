@@ -38,18 +38,20 @@ STATES = {
 def headline(found: Comparison) -> str:
     """Return the verdict in one line: "regressed: max_batch 128 → 64 (…), and 2 more figures"."""
     if found.outcome is Judgement.REGRESSED:
-        worse = [(curve, change) for curve in found.curves for change in curve.of(Status.REGRESSED)]
+        worse = [(curve, change) for curve in found.curves for change in curve.changes_with(Status.REGRESSED)]
         more = f", and {formatting.count_of(len(worse) - 1, 'more figure')}" if len(worse) > 1 else ""
         curve, change = worse[0]
         of = f" · {collapse(curve.test)}" if len({each.test for each in found.curves}) > 1 else ""
         return f"regressed: {_sentence(change)} ({curve_place(curve)}{of}){more}"
     if found.outcome is Judgement.INCONCLUSIVE:
         return f"inconclusive: {_why_inconclusive(found)}"
-    compared = found.all_of("compared")
+    compared = found.curves_in_state("compared")
     common = formatting.count_of(len(compared), "curve")
     if found.outcome is Judgement.HELD:
         return f"no regression: {common} within {', '.join(found.fail_on)}"
-    counts = {status: sum(len(curve.of(status)) for curve in compared) for status in (Status.WORSE, Status.IMPROVED)}
+    counts = {
+        status: sum(len(curve.changes_with(status)) for curve in compared) for status in (Status.WORSE, Status.IMPROVED)
+    }
     told = ", ".join(f"{formatting.count_of(count, 'figure')} {status}" for status, count in counts.items() if count)
     return f"compared: {common}, {told or 'nothing changed'}; nothing is judged without --fail-on"
 
@@ -57,14 +59,14 @@ def headline(found: Comparison) -> str:
 def _why_inconclusive(found: Comparison) -> str:
     reasons = [
         f"{change.metric}{at_batch(change)}: {change.reason} ({curve_place(curve)})"
-        for curve in found.all_of("compared")
-        for change in curve.judged_in_doubt
+        for curve in found.curves_in_state("compared")
+        for change in curve.undecided_changes
     ]
-    missing = () if found.allow_missing and found.all_of("compared") else found.all_of("missing")
-    new = found.all_of("new") if found.new_is_in_doubt or not found.all_of("compared") else ()
+    missing = () if found.allow_missing and found.curves_in_state("compared") else found.curves_in_state("missing")
+    new = found.curves_in_state("new") if found.new_is_in_doubt or not found.curves_in_state("compared") else ()
     for curves, what in (
         (missing, "of the baseline missing"),
-        (found.all_of("different"), "not comparable"),
+        (found.curves_in_state("different"), "not comparable"),
         (new, "without a baseline"),
     ):
         if curves:
@@ -112,7 +114,7 @@ def _known(metric: str, figure: ComparedFigure) -> str:
 
 def figure_range(metric: str, figure: ComparedFigure) -> str:
     """Return a figure and its range: "62 ms (58–70 ms)"."""
-    if not figure.spread:
+    if not figure.range_width:
         return _known(metric, figure)
     low, high = figure_value(metric, figure.low), figure_value(metric, figure.high)
     number, blank, unit = low.partition(" ")
@@ -122,7 +124,7 @@ def figure_range(metric: str, figure: ComparedFigure) -> str:
 
 def effect_words(change: Change) -> str:
     """Return how large a change is beside the noise: "4.2 × range, δ +0.91 large"; a dash where nobody knows."""
-    parts = [] if change.spreads is None else [f"{formatting.number(change.spreads)} × range"]
+    parts = [] if change.change_in_ranges is None else [f"{formatting.number(change.change_in_ranges)} × range"]
     if change.effect is not None:
         parts.append(f"δ {change.effect:+.2f} {effect_size(change.effect)}")
     return ", ".join(parts) or formatting.MISSING
@@ -143,9 +145,9 @@ def change_row(change: Change) -> tuple[str, ...]:
 
 def notable_changes(curve: CurveComparison) -> list[Change]:
     """Return what is worth a row: what changed, what is in doubt, what is beyond `--fail-on` but within the range."""
-    beyond = [change for change in curve.of(Status.UNCHANGED) if change.reason.startswith("beyond ")]
-    doubtful = [change for change in curve.of(Status.INCONCLUSIVE) if change.fail_on or change.batch is None]
-    wanted = [*curve.of(Status.REGRESSED, Status.WORSE, Status.IMPROVED), *beyond, *doubtful]
+    beyond = [change for change in curve.changes_with(Status.UNCHANGED) if change.reason.startswith("beyond ")]
+    doubtful = [change for change in curve.changes_with(Status.INCONCLUSIVE) if change.fail_on or change.batch is None]
+    wanted = [*curve.changes_with(Status.REGRESSED, Status.WORSE, Status.IMPROVED), *beyond, *doubtful]
     return [change for change in curve.changes if change in wanted]
 
 
@@ -201,4 +203,4 @@ def comparison_notes(found: Comparison, *, effects: bool = True) -> str:
     ]
     if effects and any(c.effect is not None for curve in found.curves for c in curve.changes):
         parts.append("δ is Cliff's delta of the sessions: +1 where every session is slower now")
-    return "; ".join(parts) if found.all_of("compared") else ""
+    return "; ".join(parts) if found.curves_in_state("compared") else ""

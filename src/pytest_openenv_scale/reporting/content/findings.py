@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse
-from pytest_openenv_scale.verdict.sweep import known_max_batch
+from pytest_openenv_scale.verdict.sweep import max_batch_certainty
 
 from .replicas import Axis, without_count
 from .tables import MISSING, StudyTable, Value, wait_text
@@ -343,7 +343,7 @@ class Facts:
     @staticmethod
     def is_exact(curve: StudyCurve) -> bool:
         """Say whether the batch after max batch definitely failed."""
-        return known_max_batch(curve.curve) == "exact"
+        return max_batch_certainty(curve.curve) == "exact"
 
     def result(self, curve: StudyCurve, head: str) -> Value:
         """Return a cell of the results of a curve."""

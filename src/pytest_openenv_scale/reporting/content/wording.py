@@ -16,7 +16,7 @@ from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, CurveVerdict, Outcome, Reason, Refusal
-from pytest_openenv_scale.verdict.evidence import error_words
+from pytest_openenv_scale.verdict.evidence import describe_error
 from pytest_openenv_scale.verdict.sweep import CurveView
 
 Figures = Sequence[float | None]
@@ -302,7 +302,7 @@ def remarks(verdict: CurveVerdict) -> list[Reason]:
 def error_sentence(error: ErrorCount) -> str:
     """Return one way sessions failed: "56 capacity in reset: Server at capacity"."""
     message = collapse(error.message or "")
-    return error_words(error) + (f": {message[:200]}" if message else "")
+    return describe_error(error) + (f": {message[:200]}" if message else "")
 
 
 def log_of(summaries: Iterable[CellSummary], lines: int) -> list[str]:

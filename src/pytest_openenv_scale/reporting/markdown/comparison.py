@@ -57,9 +57,9 @@ def comparison_markdown(found: Comparison) -> str:
     head += [f"- {text(curve_name(curve))}: {text(STATES[curve.state] + rename_hint(curve))}" for curve in alone]
     head += [f"- {text(f'{curve_name(curve)}: {remark}')}" for curve in found.curves for remark in curve.remarks]
     head += [""] if len(head) > 2 else []
-    changed = [(curve, change) for curve in found.all_of("compared") for change in notable_changes(curve)]
+    changed = [(curve, change) for curve in found.curves_in_state("compared") for change in notable_changes(curve)]
     changed.sort(key=lambda pair: list(Status).index(pair[1].status))
-    rest = [(curve, change) for curve in found.all_of("compared") for change in curve.changes]
+    rest = [(curve, change) for curve in found.curves_in_state("compared") for change in curve.changes]
     foot = [
         "",
         text(comparison_notes(found)),

@@ -96,7 +96,7 @@ def failure_lines(found: Comparison, *, width: int, encoding: str | None = None)
     page = TextPage(width, encoding)
     page.say(headline(found), indent=0)
     for curve in found.curves:
-        for change in (*curve.of(Status.REGRESSED), *curve.judged_in_doubt):
+        for change in (*curve.changes_with(Status.REGRESSED), *curve.undecided_changes):
             page.say(
                 f"{curve_place(curve)}: {change.metric}{at_batch(change)}: "
                 f"{figure_range(change.metric, change.baseline)} → {figure_range(change.metric, change.now)}: "

@@ -13,7 +13,7 @@ from pytest_openenv_scale.reporting.content.tables import proxy_use_sentence, sp
 from pytest_openenv_scale.reporting.content.wording import Column, Row, chosen, rows_of, seconds
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
-from pytest_openenv_scale.verdict.evidence import error_words
+from pytest_openenv_scale.verdict.evidence import describe_error
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .page import DEFAULT_WIDTH, Line, TextPage
@@ -78,7 +78,7 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
     parts += [f"ok {formatting.percent(summary.success_rate)}", f"open {formatting.count(summary.peak_concurrency)}"]
     total = summary.phase("total")
     parts += [f"total p50/p99 {seconds([[total.p50, total.p99]])[0]}"] if total else []
-    parts += [error_words(error) for error in summary.errors[:2]]
+    parts += [describe_error(error) for error in summary.errors[:2]]
     good = summary.success_rate == 1 and not summary.findings
     return Line(cut(page.fit(collapse(" · ".join(parts))), page.width), {} if good else {"yellow": True})
 
