@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.formatting import Unit, format_value
@@ -32,22 +32,51 @@ PHASES = ("total", "connect", "reset", "step", "overhead")
 STATISTICS = ("p50", "p90", "p95", "p99")
 
 
+class Measured(Protocol):
+    """What limits read of one repetition of a cell: its summary."""
+
+    @property
+    def success_rate(self) -> float | None: ...
+    @property
+    def requests_per_second(self) -> float | None: ...
+    @property
+    def hosts_used(self) -> int | None: ...
+    def phase(self, name: str) -> object | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LimitKind:
-    """One row of the table of limits.
+    """One row of the table of limits: all that is known of a limit, its measure included.
 
     `direction` says which side of the allowed value is good. A limit of scope "cell" is part of what makes
-    a cell pass; one of scope "curve" is judged on the curve as a whole. `phase` and `statistic` name the
-    measured number a latency limit bounds. `parse` turns what was written into a number in `unit`.
+    a cell pass; one of scope "curve" is judged on the curve as a whole. `family` says how it is judged, and `measure`
+    reads what it bounds from one repetition of a cell: a number in `unit` (seconds for the family "latency"), None where
+    that is not known or, as a capacity, no figure of one cell. `phase` and `statistic` name the number a latency limit
+    bounds. `parse` turns what was written into a number in `unit`. What is `compared` is a figure two runs are compared by.
+    `needs_wait` limits cannot be measured where no step can be asked to wait.
     """
 
     name: str
     unit: Unit
     direction: Literal[">=", "<="]
     scope: Literal["cell", "curve"]
-    phase: str | None
-    statistic: str | None
+    family: Literal["capacity", "share", "latency", "rate", "hosts"]
     parse: Callable[[object], float]
+    measure: Callable[[Measured], float | None]
+    phase: str | None = None
+    statistic: str | None = None
+    compared: bool = True
+    needs_wait: bool = False
+
+    @property
+    def figure(self) -> str:
+        """The name of what is measured: "total_p99", also for a factor that bounds it."""
+        return f"{self.phase}_{self.statistic}" if self.phase else self.name
+
+    @property
+    def figure_unit(self) -> Unit:
+        """The unit of what is measured: seconds, also for a factor that bounds them."""
+        return "seconds" if self.family == "latency" else self.unit
 
     @property
     def example(self) -> str:
@@ -73,24 +102,92 @@ def _share_above_zero(value: object, what: str) -> float:
     return share
 
 
-def _lower(name: str, unit: Unit, scope: Literal["cell", "curve"], parse: Callable[..., float]) -> LimitKind:
-    return LimitKind(name, unit, ">=", scope, None, None, partial(parse, what=name))
+def _measure_statistic(phase: str, statistic: str, cell: Measured) -> float | None:
+    stats = cell.phase(phase)
+    return None if stats is None else float(getattr(stats, statistic))
+
+
+def _no_figure_of_a_cell(cell: Measured) -> float | None:
+    return None
 
 
 def _latency(phase: str, statistic: str) -> LimitKind:
     name = f"{phase}_{statistic}"
-    parse = partial(parse_seconds, positive=True, what=name)
-    return LimitKind(name, "seconds", "<=", "cell", phase, statistic, parse)
+    return LimitKind(
+        name,
+        "seconds",
+        "<=",
+        scope="cell",
+        family="latency",
+        parse=partial(parse_seconds, positive=True, what=name),
+        measure=partial(_measure_statistic, phase, statistic),
+        phase=phase,
+        statistic=statistic,
+        needs_wait=phase == "overhead",
+    )
 
 
 _KINDS = (
-    _lower("max_batch", "sessions", "curve", partial(parse_count, maximum=MAX_BATCH)),
-    _lower("success", "fraction", "cell", _share_above_zero),
+    LimitKind(
+        "max_batch",
+        "sessions",
+        ">=",
+        scope="curve",
+        family="capacity",
+        parse=partial(parse_count, maximum=MAX_BATCH, what="max_batch"),
+        measure=_no_figure_of_a_cell,
+    ),
+    LimitKind(
+        "success",
+        "fraction",
+        ">=",
+        scope="cell",
+        family="share",
+        parse=partial(_share_above_zero, what="success"),
+        measure=lambda cell: cell.success_rate,
+    ),
     *(_latency(phase, statistic) for phase in PHASES for statistic in STATISTICS),
-    LimitKind("latency_factor", "factor", "<=", "cell", "total", "p99", partial(parse_number, what="latency_factor")),
-    _lower("rps", "per second", "curve", parse_number),
-    _lower("batch_per_core", "sessions per core", "curve", parse_number),
-    _lower("hosts", "hosts", "cell", partial(parse_count, maximum=MAX_BATCH)),
+    LimitKind(
+        "latency_factor",
+        "factor",
+        "<=",
+        scope="cell",
+        family="latency",
+        parse=partial(parse_number, what="latency_factor"),
+        measure=partial(_measure_statistic, "total", "p99"),
+        phase="total",
+        statistic="p99",
+        compared=False,
+        needs_wait=True,
+    ),
+    LimitKind(
+        "rps",
+        "per second",
+        ">=",
+        scope="curve",
+        family="rate",
+        parse=partial(parse_number, what="rps"),
+        measure=lambda cell: cell.requests_per_second,
+    ),
+    LimitKind(
+        "batch_per_core",
+        "sessions per core",
+        ">=",
+        scope="curve",
+        family="capacity",
+        parse=partial(parse_number, what="batch_per_core"),
+        measure=_no_figure_of_a_cell,
+    ),
+    LimitKind(
+        "hosts",
+        "hosts",
+        ">=",
+        scope="cell",
+        family="hosts",
+        parse=partial(parse_count, maximum=MAX_BATCH, what="hosts"),
+        measure=lambda cell: cell.hosts_used,
+        compared=False,
+    ),
 )
 
 LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _KINDS})
@@ -202,10 +299,7 @@ def select(slos: Iterable[Slo], wait: float | None, mode: str) -> Slo:
     return merge(*(slo for slo in slos if slo.selects(wait, mode)))
 
 
-NOT_COMPARED = frozenset({"hosts", "latency_factor"})
-"""Limits that are no measured figure of their own."""
-
-METRICS = {name: kind for name, kind in LIMITS.items() if name not in NOT_COMPARED}
+METRICS = {name: kind for name, kind in LIMITS.items() if kind.compared}
 """What two runs are compared by; `direction` of a kind says which way is better."""
 
 _CHANGE = re.compile(r"([^\s:+\-−]+)\s*:\s*([+\-−]?)\s*(\S.*)")
@@ -281,8 +375,8 @@ def _parse_one(text: str) -> FailOn:
         example = 'a change that fails is written like "max_batch:-10%" or "total_p99:+15%"'
         raise GrammarError(f"{example}, got {shown(text)}")
     name, sign, amount = match.groups()
-    if name in NOT_COMPARED:
-        instead = "total_p99" if name == "latency_factor" else "max_batch"
+    if name in LIMITS and not LIMITS[name].compared:
+        instead = LIMITS[name].figure if LIMITS[name].figure in METRICS else "max_batch"
         raise GrammarError(f"{name} is a limit and not a figure that is compared; write for example {instead}")
     if name not in METRICS:
         raise GrammarError(f"{shown(name)} is nothing that is compared{nearest(name, METRICS)}")

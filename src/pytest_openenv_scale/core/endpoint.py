@@ -8,10 +8,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol
 
+from .exit_status import ExitStatus
 from .serialization import Jsonable
-
-SPACE = "the Space "
-"""How an endpoint's exit status begins that tells the stage of a Space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ def _no_log(lines: int) -> str:
     return ""
 
 
-def _no_exit() -> str | None:
+def _no_exit() -> ExitStatus | None:
     return None
 
 
@@ -73,7 +71,7 @@ class Endpoint:
     default_limits: Mapping[str, float] = field(default_factory=dict[str, float])
     sampler: Callable[[], ServerSample | None] = field(default=_no_sample, repr=False)
     log_reader: Callable[[int], str] = field(default=_no_log, repr=False)
-    exit_reader: Callable[[], str | None] = field(default=_no_exit, repr=False)
+    exit_reader: Callable[[], ExitStatus | str | None] = field(default=_no_exit, repr=False)
     proxy_reader: Callable[[], ProxySnapshot | None] = field(default=_no_proxy, repr=False)
 
     def sample(self) -> ServerSample | None:
@@ -84,9 +82,13 @@ class Endpoint:
         """Return the last `n` lines of the server's log, or an empty string where there is none."""
         return self.log_reader(n)
 
-    def exit_status(self) -> str | None:
-        """Say how the server ended ("exited with code 1"), or None while it runs or where that is unknown."""
-        return self.exit_reader()
+    def exit_status(self) -> ExitStatus | None:
+        """Return how the server ended, or None while it runs or where that is unknown.
+
+        A reader that has words alone ("exited with code 1") is read by them.
+        """
+        status = self.exit_reader()
+        return ExitStatus.parse(status) if isinstance(status, str) else status
 
     def proxy(self) -> ProxySnapshot | None:
         """Ask the proxy in front of several hosts how it has spread requests so far; None where there is none."""
@@ -124,12 +126,13 @@ LOG_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class HostEvent(Jsonable):
-    """What befell a host: it `died` (`text` says how), was taken `out` of the rotation (why), or is `back`."""
+    """What befell a host: it `died` (`exit` is how), was taken `out` of the rotation (`text` is why), or is `back`."""
 
     host: str
     kind: Literal["died", "out", "back"]
     at: datetime
     text: str = ""
+    exit: ExitStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,8 @@ class UnhealthyHost(Jsonable):
 class HostIncident(Jsonable):
     """What befell a host during a cell, `at_s` seconds after its start.
 
-    `out_after_s` is how many seconds after its death the proxy took it out (None: it did not, or none died).
+    `out_after_s` is how many seconds after its death the proxy took it out (None: it did not, or none died). `exit` is
+    how it died; runs of version 0.1 have the sentence alone, in `text`.
     """
 
     host: str
@@ -180,6 +184,12 @@ class HostIncident(Jsonable):
     at_s: float
     text: str = ""
     out_after_s: float | None = None
+    exit: ExitStatus | None = None
+
+    @property
+    def ending(self) -> ExitStatus | None:
+        """How it died; None of one that did not."""
+        return (self.exit or ExitStatus.parse(self.text)) if self.kind == "died" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +263,7 @@ def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[Hos
             outs = (later for later in recent if later.host == event.host and later.kind == "out")
             out = next(outs, None)
             after = max((out.at - event.at).total_seconds(), 0.0) if out else None
-            found.append(HostIncident(event.host, "died", at_s, event.text, after))
+            found.append(HostIncident(event.host, "died", at_s, event.text, after, event.exit))
         elif death is None:
             found.append(HostIncident(event.host, event.kind, at_s, event.text))
     return tuple(found)

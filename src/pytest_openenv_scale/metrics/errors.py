@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.results.outcome import ErrorCount
 
 MAX_LISTED = 1_000
 """So many ways of failing and lost workers are listed of a cell; servers can make up any number."""
@@ -19,17 +20,6 @@ MAX_TEXTS_HELD = 2**22
 
 OTHERS = "others"
 """The code under which the ways of failing beyond `MOST_LISTED` are counted, by phase and type."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorCount(Jsonable):
-    """How many sessions failed in one way: the phase, the type and code, and the first message seen."""
-
-    phase: str | None
-    type: str | None
-    code: str | None
-    count: int
-    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ProxyFacts
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
 from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
 
@@ -62,7 +63,7 @@ class CellSummary(Jsonable):
     findings: tuple[ClientFinding, ...] = ()
     client: Mapping[str, Any] = field(default_factory=dict[str, Any])
     server: ServerSamples = field(default_factory=ServerSamples)
-    server_exit: str | None = None
+    server_exit: ExitStatus | None = None
     log_tail: str | None = None
     limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     hardware: str | None = None
@@ -81,6 +82,12 @@ class CellSummary(Jsonable):
     def held(self) -> int:
         """The most sessions known to have been open at once."""
         return self.peak_concurrency or 0
+
+    @property
+    def hosts_used(self) -> int | None:
+        """How many hosts sessions ran on: as they told, else as the proxy counted requests; None if unknown."""
+        by_proxy = not self.hosts_known and self.proxy is not None
+        return self.proxy.hosts if by_proxy and self.proxy else self.hosts
 
     @property
     def hosts_known(self) -> bool:
@@ -159,7 +166,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         findings=meta.findings,
         client=meta.client,
         server=meta.server,
-        server_exit=meta.server_exit,
+        server_exit=meta.ending,
         log_tail=meta.log_tail,
         limits=meta.limits,
         hardware=meta.hardware,

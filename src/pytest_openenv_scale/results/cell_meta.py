@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ProxyFacts, ServerSample
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
 
 
@@ -26,7 +27,7 @@ class CellMeta(Jsonable):
     """Everything about one repetition of a cell that is not in its rows; stored in the part's Parquet schema.
 
     `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
-    `server_exit` says how the server ended if it died; `log_tail` is kept only where something failed.
+    `server_exit` is how the server ended if it died (a sentence in runs of version 0.1); `log_tail` is kept only where something failed.
     `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
     front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
     """
@@ -44,7 +45,12 @@ class CellMeta(Jsonable):
     client: Mapping[str, Any] = field(default_factory=dict[str, Any])
     findings: tuple[ClientFinding, ...] = ()
     server: ServerSamples = field(default_factory=ServerSamples)
-    server_exit: str | None = None
+    server_exit: ExitStatus | str | None = None
     log_tail: str | None = None
     notes: tuple[str, ...] = ()
     proxy: ProxyFacts | None = None
+
+    @property
+    def ending(self) -> ExitStatus | None:
+        """How the server ended; None while it runs or where that is unknown."""
+        return ExitStatus.parse(self.server_exit) if isinstance(self.server_exit, str) else self.server_exit

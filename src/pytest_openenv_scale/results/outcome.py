@@ -10,11 +10,13 @@ from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.core.endpoint import HostIncident
 from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 
@@ -35,6 +37,20 @@ def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorCount(Jsonable):
+    """One way sessions failed: how many of them in which `phase`, with the first `message`.
+
+    `type` and `code` are those of the rows.
+    """
+
+    phase: str | None
+    type: str | None
+    code: str | None
+    count: int
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Breach(Jsonable):
     """A limit a repetition of a cell definitely broke; `observed` and `allowed` are in the limit's unit.
 
@@ -44,34 +60,58 @@ class Breach(Jsonable):
     batch: int
     repetition: int
     limit: str
-    phase: str | None
-    statistic: str | None
-    observed: float | None
-    allowed: float | None
-    text: str
+    phase: str | None = None
+    statistic: str | None = None
+    observed: float | None = None
+    allowed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reason(Jsonable):
-    """One line of why; `detail` may hold several more, such as the tail of a log.
+    """One thing to be said of a repetition of a cell, as values; what is in doubt because of it is `passed`'s matter.
 
-    `kind` is verdict, limit, client, queue, hold, hosts, no_data, incomplete, server_died, unmeasurable, note or
-    fallback.
+    | `kind` | `cause` | what it tells |
+    | --- | --- | --- |
+    | client | a finding's kind | the client was the limit: `words` are the finding's |
+    | client | client_limit | `figures["sessions"]` could not be started; `words` and `figures["code"]` of the system |
+    | hold | hold, not_all_open | not all sessions were open at once; `figures["open"]` were |
+    | no_data | | no session was measured |
+    | unmeasurable | no_wait, no_phase | `limit` cannot be judged |
+    | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |
+    | hosts | unknown, died, out, back, all_failed | what befell a host, or that the environment tells none for `limit` |
+    | server_died | | the server ended |
+    | incomplete | | `figures["measured"]` repetitions instead of `figures["repetitions"]` |
+    | note | | `words` that were noted when the cell was measured |
+
+    `repetition` is one of `repetitions`, None where it is all of them. `detail` may hold several lines more, such as the
+    end of a log. `incident` is what befell a host.
     """
 
     kind: str
-    text: str
+    batch: int
+    repetition: int | None = None
+    repetitions: int = 1
+    cause: str = ""
+    limit: Limit | None = None
+    figures: Mapping[str, float | int | str | None] = field(default_factory=dict[str, float | int | str | None])
+    words: str | None = None
     detail: str | None = None
+    incident: HostIncident | None = None
+    exit: ExitStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CellVerdict(Jsonable):
-    """One batch over all its repetitions; `passed` is None where that cannot be said (see `reasons`)."""
+    """One batch over all its repetitions; `passed` is None where that cannot be said (see `reasons`).
+
+    `by_repetition` is the same of each repetition that was measured, in their order.
+    """
 
     batch: int
     passed: bool | None
     breaches: tuple[Breach, ...] = ()
     reasons: tuple[Reason, ...] = ()
+    by_repetition: tuple[bool | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +120,46 @@ class Refusal(Jsonable):
 
     `cause` is one word for programs: capacity, one_session, limit_concurrency, descriptors, worker_killed,
     server_died, host_lost, proxy, platform_connections, platform_rate, platform_stage, http_unreachable, http_NNN,
-    redirect, not_listening, environment or unnamed.
+    redirect, not_listening, environment or unnamed. `figures` are its evidence and what the remedy is sized by, among them
+    `needed`, the sessions that the server should hold. `words` are those of the server, its log or the platform, `errors`
+    the failures where those are all that is known, `incidents` what befell hosts, `exit` how the server ended.
     """
 
     cause: str
     count: int
     batch: int
-    text: str
-    remedy: str
+    figures: Mapping[str, float | int | str | bool | None] = field(
+        default_factory=dict[str, float | int | str | bool | None]
+    )
+    words: str | None = None
+    errors: tuple[ErrorCount, ...] = ()
+    incidents: tuple[HostIncident, ...] = ()
+    exit: ExitStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitVerdict(Jsonable):
+    """What became of one limit of a curve, or, where `limit` is None, of the curve without one.
+
+    `cause` tells what decided: reached or broken (with `figures`), open (larger batches are in doubt or not measured),
+    unknown_cores, no_passing_cell, small_batches, every_cell, nothing_measured, server_died, ended_early, no_limit,
+    none_known, none_passes.
+    """
+
+    limit: str | None
+    outcome: Outcome
+    cause: str
+    figures: Mapping[str, float | int | None] = field(default_factory=dict[str, float | int | None])
 
 
 @dataclass(frozen=True, slots=True)
 class CurveVerdict(Jsonable):
-    """The verdict on a curve; `reasons[0]` is its headline.
+    """The verdict on a curve: that of its limits together.
 
     `max_batch` is the largest batch that passes in every repetition, all smaller ones of the curve passing
-    too; `feasible_max` is the same number, `infeasible_min` the smallest batch that definitely failed.
+    too; `feasible_max` is the same number, `infeasible_min` the smallest batch that definitely failed, and
+    `max_batches` are the max batch of each repetition alone. `stopped` says why batches of the curve were not measured:
+    `two_failing` in a row, or it `ended_early`. `notes` are the endpoint's.
     """
 
     curve: Curve
@@ -107,15 +171,29 @@ class CurveVerdict(Jsonable):
     feasible_max: int | None
     infeasible_min: int | None
     refused: tuple[Refusal, ...]
-    reasons: tuple[Reason, ...]
-    stop_reason: str | None
+    limits: tuple[LimitVerdict, ...]
+    stopped: Literal["two_failing", "ended_early"] | None
     slo: Slo
     repetitions: int
+    max_batches: tuple[int | None, ...] = ()
+    cores: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
-    def headline(self) -> str:
-        """One line: "SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions"."""
-        return self.reasons[0].text
+    def decisive(self) -> tuple[LimitVerdict, ...]:
+        """The limits that make the outcome what it is."""
+        return tuple(limit for limit in self.limits if limit.outcome is self.outcome)
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """What is to be said of its cells."""
+        return tuple(reason for cell in self.cells for reason in cell.reasons)
+
+    @property
+    def unmeasured(self) -> tuple[int, ...]:
+        """The batches of the curve that were not measured."""
+        measured = {cell.batch for cell in self.cells}
+        return tuple(batch for batch in self.curve.batches if batch not in measured)
 
     def cell(self, batch: int) -> CellVerdict | None:
         """Return the verdict on one batch, or None where it was not measured."""

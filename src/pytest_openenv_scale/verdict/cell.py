@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, Limit, Slo
-from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import SPACE
-from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
-
-from .evidence import describe_failures, describe_idle_hosts, host_incident_reasons
 
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
 """Failures the server answered for: a busy client does not cause them."""
 
 BEFORE_OPEN = frozenset({"connect", "reset", "hold"})
 """Phases in which a held session can end without ever having been open together with all the others."""
-
-_REMEDIES = {
-    "EADDRINUSE": "widen net.ipv4.ip_local_port_range, or spread the sessions over several URLs",
-    "EADDRNOTAVAIL": "widen net.ipv4.ip_local_port_range, or spread the sessions over several URLs",
-    "EMFILE": "use more load processes with --openenv-processes, or raise ulimit -Hn",
-    "ENFILE": "raise fs.file-max",
-}
 
 LATENCY_ALLOWANCE_S = 0.5
 """`latency_factor=F` means total p99 ≤ F × (steps × wait + this)."""
@@ -38,12 +26,13 @@ def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitio
     breaches = tuple(breach for case in cases for breach in case.breaches)
     reasons = [reason for case in cases for reason in case.reasons]
     if len(summaries) < repetitions:
-        text = f"batch {batch} was measured in {len(summaries)} of {repetitions} repetitions"
-        reasons.append(Reason("incomplete", text))
-    reasons += [Reason("note", f"{note}, at {case.location}") for case in cases for note in case.summary.notes]
+        figures = {"measured": len(summaries)}
+        reasons.append(Reason("incomplete", batch, repetitions=repetitions, figures=figures))
+    reasons += [case.reason("note", words=note) for case in cases for note in case.summary.notes]
     doubtful = any(case.doubtful for case in cases) or len(summaries) < repetitions
     passed = False if breaches else None if doubtful else True
-    return CellVerdict(batch, passed, breaches, tuple(dict.fromkeys(reasons)))
+    distinct = [reason for number, reason in enumerate(reasons) if reason not in reasons[:number]]
+    return CellVerdict(batch, passed, breaches, tuple(distinct), tuple(case.passed for case in cases))
 
 
 @dataclass
@@ -61,38 +50,53 @@ class _CellEvidence:
     client_troubled: bool = False
 
     @property
-    def location(self) -> str:
-        """The place, for messages: "batch 256" or "batch 256, repetition 2 of 3"."""
-        batch = f"batch {self.summary.batch}"
-        one = self.repetitions == 1
-        return batch if one else f"{batch}, repetition {self.summary.repetition} of {self.repetitions}"
+    def passed(self) -> bool | None:
+        """What this repetition says alone."""
+        return False if self.breaches else None if self.doubtful else True
 
-    def doubt(self, kind: str, text: str) -> None:
+    def reason(
+        self,
+        kind: str,
+        cause: str = "",
+        *,
+        limit: Limit | None = None,
+        figures: Mapping[str, float | int | str | None] | None = None,
+        words: str | None = None,
+    ) -> Reason:
+        summary = self.summary
+        place = Reason(kind, summary.batch, summary.repetition, self.repetitions, cause, limit)
+        return replace(place, figures=figures or {}, words=words)
+
+    def doubt(self, reason: Reason) -> None:
         self.doubtful = True
-        self.reasons.append(Reason(kind, text))
+        self.reasons.append(reason)
 
-    def breach(self, limit: Limit, observed: float, text: str, *, allowed: float | None = None) -> None:
+    def breach(self, limit: Limit, observed: float, *, allowed: float | None = None) -> None:
         kind = limit.kind
-        bound = limit.allowed if allowed is None else allowed
-        place = (self.summary.batch, self.summary.repetition)
-        self.breaches.append(Breach(*place, limit.name, kind.phase, kind.statistic, observed, bound, text))
+        self.breaches.append(
+            Breach(
+                batch=self.summary.batch,
+                repetition=self.summary.repetition,
+                limit=limit.name,
+                phase=kind.phase,
+                statistic=kind.statistic,
+                observed=observed,
+                allowed=limit.allowed if allowed is None else allowed,
+            )
+        )
 
 
 def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _CellEvidence:
     case = _CellEvidence(summary, repetitions)
     _judge_server(case)
-    for kind, text in _client_doubts(summary):
-        case.doubt(kind, f"{text} ({case.location})")
+    for reason in _client_doubts(case):
+        case.doubt(reason)
         case.client_troubled = True
-    _judge_success(case, slo.limit("success") or Limit("success", DEFAULT_SUCCESS, "default"))
-    if summary.successful:
-        for limit in slo.limits:
-            if limit.kind.phase is not None:
-                _judge_latency(case, limit)
-        hosts = slo.limit("hosts")
-        if hosts is not None and summary.batch >= hosts.allowed:
-            _judge_hosts(case, hosts)
-    case.reasons += host_incident_reasons(summary, case.location)
+    default = () if slo.limit("success") else (Limit("success", DEFAULT_SUCCESS, "default"),)
+    for limit in (*default, *slo.limits):
+        if limit.kind.scope == "cell":
+            _JUDGES[limit.kind.family](case, limit)
+    case.reasons += _host_reasons(case)
     return case
 
 
@@ -101,119 +105,120 @@ def _judge_server(case: _CellEvidence) -> None:
     summary = case.summary
     if summary.server_exit is None:
         return
-    ending = summary.server_exit
-    text = (
-        f"{ending} at {case.location}" if ending.startswith(SPACE) else f"the server died at {case.location}: {ending}"
-    )
-    place = (summary.batch, summary.repetition)
-    case.breaches.append(Breach(*place, "server", None, None, None, None, text))
-    case.reasons.append(Reason("server_died", text, summary.log_tail))
+    case.breaches.append(Breach(summary.batch, summary.repetition, "server"))
+    died = case.reason("server_died")
+    case.reasons.append(replace(died, exit=summary.server_exit, detail=summary.log_tail))
 
 
-def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
+def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
     """Yield what on the client's side keeps this repetition from speaking for the server."""
+    summary = case.summary
     for finding in summary.findings:
-        yield ("hold" if finding.kind == "hold" else "client"), finding.message
+        yield case.reason("hold" if finding.kind == "hold" else "client", finding.kind, words=finding.message)
     if summary.client_limited:
-        limited = formatting.count_of(summary.client_limited, "session")
-        yield (
-            "client",
-            f"{limited} of {summary.asked:,} could not be started by the client{_client_limit_note(summary)}",
-        )
-    ended_before_open = (
-        error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit"
-    )
-    reached = summary.held + sum(ended_before_open) + summary.client_limited
+        error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
+        figures = {"sessions": summary.client_limited, "asked": summary.asked, "code": error.code if error else None}
+        yield case.reason("client", "client_limit", figures=figures, words=error.message if error else None)
+    early = (error.count for error in summary.errors if error.phase in BEFORE_OPEN and error.type != "client_limit")
+    reached = summary.held + sum(early) + summary.client_limited
     if summary.cell.arrival == "hold" and reached < summary.asked and summary.successful:
-        peak = f"{summary.held:,} of {summary.asked:,} sessions ({summary.failed:,} failed)"
-        yield "hold", f"only {peak} were open at once"
-
-
-def _client_limit_note(summary: CellSummary) -> str:
-    """Say in the system's own words what kept most of those sessions from being started, and what helps."""
-    error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
-    if error is None:
-        return ""
-    remedy = _REMEDIES.get(error.code or "")
-    return f" ({error.code + ': ' if error.code else ''}{error.message})" + (f": {remedy}" if remedy else "")
+        figures = {"open": summary.held, "asked": summary.asked, "failed": summary.failed}
+        yield case.reason("hold", "not_all_open", figures=figures)
 
 
 def _judge_success(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
-    rate = summary.success_rate
+    rate = limit.kind.measure(summary)
     if rate is None:
-        case.doubt("no_data", f"no session was measured at {case.location}, and no sample must not pass")
+        case.doubt(case.reason("no_data"))
         return
-    if _holds_exactly_or_nearly(limit, rate):
+    if _holds(limit, rate):
         return
-    server_failures = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
-    best_rate = (summary.asked - server_failures) / summary.asked
-    if case.client_troubled and _holds_exactly_or_nearly(limit, best_rate):
+    blamed = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
+    at_best = (summary.asked - blamed) / summary.asked
+    if case.client_troubled and _holds(limit, at_best):
         return
-    allowed = format_value("fraction", limit.allowed)
-    text = f"success {formatting.percent(rate)} < {allowed} at {case.location} ({describe_failures(summary)})"
-    case.breach(limit, rate, text)
+    case.breach(limit, rate)
 
 
 def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     """Judge one percentile; one that only the client's own queue breaks is in doubt."""
-    summary, phase, statistic = case.summary, limit.kind.phase or "", limit.kind.statistic or ""
-    allowed = _allowed_seconds(limit, summary)
-    stats = summary.phase(phase)
-    if allowed is None or stats is None:
-        cause = "the curve has no wait" if summary.cell.wait is None else f"no {phase} time was measured"
-        case.doubt("unmeasurable", f"{limit.text} cannot be judged at {case.location}: {cause}")
+    summary = case.summary
+    if not summary.successful:
         return
-    measured: float = getattr(stats, statistic)
-    if _at_most(measured, allowed):
+    measured, allowed = limit.kind.measure(summary), allowed_seconds(limit, summary)
+    if allowed is None or measured is None:
+        cause = "no_wait" if summary.cell.wait is None else "no_phase"
+        case.doubt(case.reason("unmeasurable", cause, limit=limit))
         return
-    sample_note = formatting.few(stats.count, statistic)
-    text = f"{_displayed_name(limit)} {formatting.observed('seconds', measured, allowed)}{sample_note}"
-    text = f"{text} > {_displayed_bound(limit, allowed)} at {case.location}"
-    unqueued = summary.phase(f"{phase}_unqueued")
-    unqueued_value = None if unqueued is None else float(getattr(unqueued, statistic))
-    if unqueued_value is not None and _at_most(unqueued_value, allowed):
-        explanation = f"without the client's own queue it is {formatting.seconds(unqueued_value)}"
-        case.doubt("queue", f"{text}, but {explanation}: the client was too slow")
+    if _within(measured, allowed):
+        return
+    unqueued = summary.phase(f"{limit.kind.phase}_unqueued")
+    without = None if unqueued is None else float(getattr(unqueued, limit.kind.statistic or ""))
+    if without is not None and _within(without, allowed):
+        figures = {"observed": measured, "allowed": allowed, "unqueued": without, "samples": _samples(summary, limit)}
+        case.doubt(case.reason("queue", limit=limit, figures=figures))
     elif not case.client_troubled:
-        case.breach(limit, measured, text, allowed=allowed)
+        case.breach(limit, measured, allowed=allowed)
 
 
-def _allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
-    if limit.name != "latency_factor":
+def _samples(summary: CellSummary, limit: Limit) -> int:
+    stats = summary.phase(limit.kind.phase or "")
+    return stats.count if stats else 0
+
+
+def allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
+    """Return what a latency limit allows a cell, in seconds; None for a factor of a wait where there is none."""
+    if limit.kind.unit == "seconds":
         return limit.allowed
     wait = summary.cell.wait
     return None if wait is None else limit.allowed * (summary.cell.steps * wait + LATENCY_ALLOWANCE_S)
 
 
-def _displayed_name(limit: Limit) -> str:
-    return "total_p99" if limit.name == "latency_factor" else limit.name
-
-
-def _displayed_bound(limit: Limit, allowed: float) -> str:
-    text = format_value("seconds", allowed)
-    return f"{text} ({limit.text})" if limit.name == "latency_factor" else text
-
-
 def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
-    by_proxy = not summary.hosts_known and summary.proxy is not None
-    host_count = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0
-    if host_count >= limit.allowed:
+    if not summary.successful or summary.batch < limit.allowed:
         return
-    if not summary.hosts_known and not by_proxy:
-        text = f"{limit.text} cannot be judged at {case.location}: the environment does not tell its host"
-        case.doubt("hosts", text)
+    used = limit.kind.measure(summary)
+    if used is not None and used >= limit.allowed:
+        return
+    if not summary.hosts_known and summary.proxy is None:
+        case.doubt(case.reason("hosts", "unknown", limit=limit))
     elif not case.client_troubled:
-        counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
-        host_names = ", ".join(host for host, count in counts.items() if count)
-        text = f"hosts {host_count} < {limit.allowed:.0f} at {case.location} (seen: {host_names}){describe_idle_hosts(summary)}"
-        case.breach(limit, host_count, text)
+        case.breach(limit, used or 0)
 
 
-def _holds_exactly_or_nearly(limit: Limit, observed: float) -> bool:
+_JUDGES: Mapping[str, Callable[[_CellEvidence, Limit], None]] = {
+    "share": _judge_success,
+    "latency": _judge_latency,
+    "hosts": _judge_hosts,
+}
+"""How each family of limits is judged on a repetition of a cell; a limit of a new one has to come in here."""
+
+
+def _host_reasons(case: _CellEvidence) -> Iterator[Reason]:
+    """Yield a reason for every host that died, was taken out or came back; the end of its log is the detail."""
+    summary, proxy = case.summary, case.summary.proxy
+    if proxy is None:
+        return
+    logs = {trouble.host: trouble.log for trouble in proxy.troubles}
+    for incident in proxy.mishaps:
+        figures = {
+            "proxy": proxy.name,
+            "failed": summary.failed,
+            "failed_there": summary.failed_hosts.get(incident.host, 0),
+        }
+        reason = case.reason("hosts", incident.kind, figures=figures)
+        yield replace(reason, incident=incident, detail=logs.get(incident.host) or None)
+    if not proxy.mishaps and len(summary.failed_hosts) == 1 and len(proxy.requests) > 1:
+        (host, count), failed = next(iter(summary.failed_hosts.items())), summary.failed
+        if count == failed > 1:
+            yield case.reason("hosts", "all_failed", figures={"failed": failed}, words=host)
+
+
+def _holds(limit: Limit, observed: float) -> bool:
     return limit.holds(observed) or math.isclose(observed, limit.allowed, rel_tol=1e-9)
 
 
-def _at_most(measured: float, allowed: float) -> bool:
+def _within(measured: float, allowed: float) -> bool:
     return measured <= allowed or math.isclose(measured, allowed, rel_tol=1e-9)

@@ -1,19 +1,14 @@
-"""One rule per limit that refuses sessions: the server's numbers, an HTTP status, the platform of a Space."""
+"""One rule per limit that refuses sessions: the server's numbers, a proxy, an HTTP status, the platform of a Space."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
-from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import SPACE
-from pytest_openenv_scale.metrics.errors import ErrorCount
-from pytest_openenv_scale.results.outcome import Refusal
+from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 
-from .evidence import Evidence, count_sessions
-
-_SPARE_CONNECTIONS = 10
-"""Room for connections besides sessions: health checks, browsers."""
+from .evidence import BROKEN_OFF, Evidence
 
 _ACTIVE_OF_MAX = re.compile(r"(\d+)\s*/\s*(\d+)\s+sessions", re.IGNORECASE)
 _MAX_SESSIONS = re.compile(r"max(?:imum)?[_ ]sessions\D{0,4}(\d+)", re.IGNORECASE)
@@ -25,10 +20,16 @@ def sessions_per_worker(evidence: Evidence) -> Refusal | None:
     if not claimed:
         return None
     limit = _limit_per_worker(claimed, evidence)
-    if limit == 1:
-        return _one_session(evidence, count_sessions(claimed))
-    text, remedy = _describe_capacity(evidence, limit)
-    return Refusal("capacity", count_sessions(claimed), evidence.batch, text, remedy)
+    summary = evidence.summary
+    return evidence.refusal(
+        "one_session" if limit == 1 else "capacity",
+        claimed,
+        limit=limit,
+        workers=evidence.workers,
+        held=summary.peak_concurrency,
+        successful=summary.successful,
+        is_key_of_target="max_envs" in summary.limits,
+    )
 
 
 def _limit_per_worker(errors: list[ErrorCount], evidence: Evidence) -> int | None:
@@ -43,54 +44,6 @@ def _limit_per_worker(errors: list[ErrorCount], evidence: Evidence) -> int | Non
     return int(max_envs) if max_envs is not None and str(max_envs).isdecimal() else None
 
 
-def _one_session(evidence: Evidence, refused: int) -> Refusal:
-    workers = evidence.workers or 1
-    sessions_each = -(-evidence.needed // workers)
-    per_worker = f" per worker ({workers} workers)" if workers > 1 else ""
-    return Refusal(
-        "one_session",
-        refused,
-        evidence.batch,
-        f"CAPACITY_REACHED: the environment is configured for one session{per_worker or ' at a time'} "
-        "(max_concurrent_envs=1)",
-        f"in the app's file write create_app(..., max_concurrent_envs={sessions_each}){per_worker}",
-    )
-
-
-def _describe_capacity(evidence: Evidence, limit: int | None) -> tuple[str, str]:
-    """Return what refused, with the arithmetic workers × limit, and the setting that would hold `needed`."""
-    workers, needed = evidence.workers, evidence.needed
-    refusal_text = f"CAPACITY_REACHED at {formatting.count_of(evidence.summary.held, 'session')}"
-    if evidence.summary.peak_concurrency is None:
-        refusal_text = f"CAPACITY_REACHED; {formatting.count_of(evidence.summary.successful, 'session')} got in"
-    if limit is None or workers is None:
-        limit_note = "" if limit is None else f"; each worker holds {limit:,}"
-        return f"{refusal_text}{limit_note}", _capacity_setting(
-            needed, "per worker (capacity is workers × limit)", evidence
-        )
-    slots = workers * limit
-    arithmetic = f"{formatting.count_of(workers, 'worker')} × {limit:,}"
-    equals = "=" if evidence.summary.held == slots else "of"
-    if workers == 1:
-        return f"{refusal_text} {equals} {arithmetic}", _capacity_setting(needed, "", evidence)
-    if slots < needed:
-        scope = f"per worker ({workers} workers; somewhat more, as connections split unevenly over them)"
-        return f"{refusal_text} {equals} {arithmetic}", _capacity_setting(-(-needed // workers), scope, evidence)
-    uneven = "connections split unevenly over workers, and one was full"
-    text = f"{refusal_text}, though {arithmetic} = {slots:,} slots are enough for {evidence.batch:,}: {uneven}"
-    return text, _capacity_setting(
-        needed, "per worker (any one may have to hold most of them), or one worker", evidence
-    )
-
-
-def _capacity_setting(needed: int, scope: str, evidence: Evidence) -> str:
-    """Name the setting: the target's key where the plugin starts the server, else the variable and the line."""
-    setting = f"MAX_CONCURRENT_ENVS ≥ {needed} {scope}".rstrip()
-    if "max_envs" in evidence.summary.limits:
-        return f"{setting}: max_envs={needed} in the target"
-    return f"{setting}; where the app does not read it, create_app(..., max_concurrent_envs={needed})"
-
-
 def connections_per_worker(evidence: Evidence) -> Refusal | None:
     """Uvicorn's `--limit-concurrency`: HTTP 503 where its log, its settings or its answers tell who speaks."""
     limit = evidence.summary.limits.get("limit_concurrency")
@@ -103,84 +56,72 @@ def connections_per_worker(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.code == "503")
     if not claimed:
         return None
-    workers = evidence.workers or 1
-    setting = "--limit-concurrency" if limit is None else f"--limit-concurrency {limit}"
-    worker_note = f" in each of {workers} workers" if workers > 1 else ""
-    room = -(-evidence.needed // workers) + _SPARE_CONNECTIONS
-    return Refusal(
-        "limit_concurrency",
-        count_sessions(claimed),
-        evidence.batch,
-        f"HTTP 503 from uvicorn: {setting}{worker_note} (it counts every connection, WebSockets too)",
-        f"start uvicorn without --limit-concurrency, or with {room} or more",
+    return evidence.refusal("limit_concurrency", claimed, limit=limit, workers=evidence.workers or 1)
+
+
+def lost_host(evidence: Evidence) -> Refusal | None:
+    """A host behind the proxy died or stopped answering, and its sessions with it."""
+    summary = evidence.summary
+    incidents = [incident for incident in summary.proxy.mishaps if incident.kind != "back"] if summary.proxy else []
+    if summary.proxy is None or not incidents:
+        return None
+    unknown = summary.failed - sum(summary.failed_hosts.values())
+    if not unknown and not any(incident.host in summary.failed_hosts for incident in incidents):
+        return None
+    claimed = evidence.claim(lambda error: error.type in BROKEN_OFF or error.code in ("502", "503", "504"))
+    if not claimed:
+        return None
+    refusal = evidence.refusal("host_lost", claimed, proxy=summary.proxy.name)
+    return replace(refusal, incidents=tuple(incidents))
+
+
+def circuit_breaker(evidence: Evidence) -> Refusal | None:
+    """The proxy's circuit breakers, by its own counters; a handshake that waits for a connection times out."""
+    summary = evidence.summary
+    if summary.proxy is None or not summary.proxy.overflows:
+        return None
+    claimed = evidence.claim(
+        lambda error: error.code in ("503", "504") or (error.phase == "connect" and error.type == "timeout")
+    )
+    if not claimed:
+        return None
+    return evidence.refusal(
+        "proxy",
+        claimed,
+        proxy=summary.proxy.name,
+        held=summary.held,
+        is_key_of_target=summary.cell.target.startswith("envoy"),
+        words=", ".join(f"{name} {count:,}" for name, count in summary.proxy.overflows.items()),
     )
 
 
 ENVOY_DEFAULT = 1024
 """Envoy's circuit breakers open at exactly this many connections and requests unless they are raised."""
 
-_STATUSES = {
-    401: ("it asks for credentials", "give them with --openenv-header 'Authorization: Bearer …'"),
-    403: (
-        "it forbids the request",
-        "check the token, and that /ws exists below this URL; behind Envoy the route needs upgrade_configs",
-    ),
-    404: (
-        "nothing answers at this path",
-        "check the URL and its prefix; /ws exists from openenv-core 0.2.0 on",
-    ),
-    429: (
-        "it limits the rate of requests",
-        "ask the platform for a higher limit, or start fewer sessions at once",
-    ),
-    502: ("a proxy could not reach the server behind it", "check that the server runs where the proxy looks"),
-    503: ("it has no room, or a proxy in front of it has none", "see the log of the server and of the proxy"),
-    504: (
-        "a proxy gave up waiting for the server behind it",
-        "raise the proxy's connection limits and timeouts, or give the server more workers",
-    ),
-}
-
 
 def by_proxy(evidence: Evidence) -> Refusal | None:
     """Envoy's circuit breakers: 503 or 504 from Envoy, or at exactly its default number of connections."""
-    at_default = evidence.summary.held == ENVOY_DEFAULT
+    held = evidence.summary.held
+    at_default = held == ENVOY_DEFAULT
     is_envoy = evidence.summary.cell.target.startswith("envoy") or evidence.any_message_matches(r"\benvoy\b|upstream")
-    has_counters = evidence.summary.proxy is not None  # Then its breakers are known to have refused nothing.
-    if has_counters or (not at_default and not is_envoy):
+    counted = evidence.summary.proxy is not None  # Then its breakers are known to have refused nothing.
+    if counted or (not at_default and not is_envoy):
         return None
     claimed = evidence.claim(lambda error: error.code in ("503", "504"))
     if not claimed:
         return None
-    open_sessions = formatting.count_of(evidence.summary.held, "session")
-    default = ", the default of Envoy's circuit breakers" if at_default else ""
     codes = " and ".join(sorted({str(error.code) for error in claimed}))
-    return Refusal(
-        "proxy",
-        count_sessions(claimed),
-        evidence.batch,
-        f"HTTP {codes} from a proxy with {open_sessions} open{default}",
-        f"raise max_connections and max_requests together, to {evidence.needed} or more"
-        " (and max_pending_requests for bursts)",
-    )
+    return evidence.refusal("proxy", claimed, held=held, codes=codes, at_default=at_default)
 
 
 def by_status(evidence: Evidence) -> Iterator[Refusal]:
-    """Every other status, each with what it usually means."""
+    """Every other status of the opening handshake."""
     claimed = evidence.claim(lambda error: error.type == "handshake_status")
-    for status in sorted({error.code or "" for error in claimed}):
-        yield _status_refusal(status, [error for error in claimed if (error.code or "") == status], evidence)
-
-
-def _status_refusal(code: str, errors: list[ErrorCount], evidence: Evidence) -> Refusal:
-    status = int(code) if code.isdecimal() else 0
-    message = (errors[0].message or f"HTTP {code}").strip()[:200]
-    if 300 <= status < 400:
-        remedy = "write the URL it redirects to as the target"
-        return Refusal("redirect", count_sessions(errors), evidence.batch, message, remedy)
-    meaning, remedy = _STATUSES.get(status, ("no session can begin", "see the server's log"))
-    cause = f"http_{code}" if code else "http"
-    return Refusal(cause, count_sessions(errors), evidence.batch, f"{message}: {meaning}", remedy)
+    for code in sorted({error.code or "" for error in claimed}):
+        errors = [error for error in claimed if (error.code or "") == code]
+        status = int(code) if code.isdecimal() else 0
+        cause = "redirect" if 300 <= status < 400 else f"http_{code}" if code else "http"
+        yield evidence.refusal(cause, errors, status=status, words=(errors[0].message or f"HTTP {code}").strip())
 
 
 _TURNED_AWAY = frozenset({"connection_reset", "closed_early", "refused"})
@@ -189,114 +130,75 @@ _NOT_SERVED = frozenset({"403", "404", "405"})
 _FROM_SERVER = re.compile(r"\bfrom (uvicorn|hypercorn|granian|daphne|gunicorn|python/)", re.IGNORECASE)
 """The Server header of what runs in a Space, which its proxy passes on: such an answer is not the platform's."""
 
-_STAGE_REMEDIES = {
-    "SLEEPING": "give it a longer sleep_time= (cpu-basic has a fixed one), and measure again",
-    "PAUSED": "restart it, and measure again",
-    "RUNTIME_ERROR": "see the last lines of its log",
-}
-
 
 def space_stopped(evidence: Evidence) -> Refusal | None:
     """A Space that left its stage RUNNING while it was measured: asleep, paused, restarted; or its server died."""
-    ending = evidence.summary.server_exit
-    if ending is None or not ending.startswith(SPACE):
+    status = evidence.summary.server_exit
+    if status is None or status.kind != "stage":
         return None
-    claimed = evidence.claim(lambda error: error.type in (*_TURNED_AWAY, "timeout") or _has_refusing_status(error))
-    stage = re.search(r"stage (\w+)", ending)
-    remedy = _STAGE_REMEDIES.get(
-        stage[1] if stage else "", "measure again once it runs; nobody may change it meanwhile"
+    claimed = evidence.claim(
+        lambda error: error.type in (*_TURNED_AWAY, "timeout") or error.code in (_NO_SERVER | _NOT_SERVED)
     )
-    if stage and stage[1] == "RUNTIME_ERROR":
-        return Refusal("server_died", count_sessions(claimed), evidence.batch, f"the server died: {ending}", remedy)
-    return Refusal("platform_stage", count_sessions(claimed), evidence.batch, ending, remedy)
+    cause = "server_died" if status.stage == "RUNTIME_ERROR" else "platform_stage"
+    return replace(evidence.refusal(cause, claimed), exit=status)
 
 
 def by_space(evidence: Evidence) -> Iterator[Refusal]:
     """What a Space's platform does to clients, where the evidence says that it was not the server."""
     if not evidence.is_space:
         return
-    for rule in (_platform_rate, _platform_connections, _http_unreachable):
+    for rule in (_rate_limit, _connection_limit, _http_not_served):
         if (refusal := rule(evidence)) is not None:
             yield refusal
 
 
-def _platform_rate(evidence: Evidence) -> Refusal | None:
+def _rate_limit(evidence: Evidence) -> Refusal | None:
     """429: no OpenEnv server answers that."""
-    claimed = evidence.claim(lambda error: error.code == "429" and not _is_from_server(error))
+    claimed = evidence.claim(lambda error: error.code == "429" and not _by_server(error))
     if not claimed:
         return None
-    message = (claimed[0].message or "HTTP 429").strip()[:200]
-    return Refusal(
-        "platform_rate",
-        count_sessions(claimed),
-        evidence.batch,
-        f"{message}, from the platform in front of the Space, {_open_sessions_note(evidence)}",
-        "start sessions more slowly (--openenv-arrival rate=R), or keep to fewer on one Space",
-    )
+    words = (claimed[0].message or "HTTP 429").strip()
+    return evidence.refusal("platform_rate", claimed, held=evidence.summary.held, words=words)
 
 
-def _platform_connections(evidence: Evidence) -> Refusal | None:
+def _connection_limit(evidence: Evidence) -> Refusal | None:
     """Handshakes turned away while others were held, by something that named no limit of the server's."""
-    if not evidence.summary.held:
+    held = evidence.summary.held
+    if not held:
         return None
     claimed = evidence.claim(
         lambda error: (
             error.phase == "connect"
             and (error.type in _TURNED_AWAY or error.code in _NO_SERVER)
-            and not _is_from_server(error)
+            and not _by_server(error)
         )
     )
     if not claimed:
         return None
-    open_count = evidence.summary.held
-    kinds = ", ".join(sorted({_describe_kind(error) for error in claimed}))
-    slots = _server_slots(evidence)
-    more = f", whose own limit is {slots:,}," if slots is not None and slots > open_count else ""
-    return Refusal(
-        "platform_connections",
-        count_sessions(claimed),
-        evidence.batch,
-        f"connections to the Space were turned away in the handshake ({kinds}) {_open_sessions_note(evidence)}; "
-        f"the server{more} did not say it was full",
-        f"keep to {open_count:,} sessions on one Space, or spread them over several: their URLs, joined by commas",
+    ways = sorted(
+        {
+            f"HTTP {error.code}" if error.type == "handshake_status" else str(error.type).replace("_", " ")
+            for error in claimed
+        }
     )
+    return evidence.refusal("platform_connections", claimed, held=held, slots=_slots(evidence), words=", ".join(ways))
 
 
-def _http_unreachable(evidence: Evidence) -> Refusal | None:
+def _http_not_served(evidence: Evidence) -> Refusal | None:
     """HTTP mode where nothing serves the endpoints it needs."""
     if evidence.summary.cell.mode != "http" or evidence.summary.successful:
         return None
     claimed = evidence.claim(lambda error: error.code in _NOT_SERVED)
     if not claimed:
         return None
-    return Refusal(
-        "http_unreachable",
-        count_sessions(claimed),
-        evidence.batch,
-        f"the HTTP endpoints of this Space cannot be reached (POST /reset was answered {claimed[0].code})",
-        "measure it over its WebSocket: --openenv-modes ws",
-    )
+    return evidence.refusal("http_unreachable", claimed, status=claimed[0].code)
 
 
-def _has_refusing_status(error: ErrorCount) -> bool:
-    return error.code in _NO_SERVER or error.code in _NOT_SERVED
-
-
-def _is_from_server(error: ErrorCount) -> bool:
+def _by_server(error: ErrorCount) -> bool:
     return _FROM_SERVER.search(error.message or "") is not None
 
 
-def _describe_kind(error: ErrorCount) -> str:
-    return f"HTTP {error.code}" if error.type == "handshake_status" else str(error.type).replace("_", " ")
-
-
-def _open_sessions_note(evidence: Evidence) -> str:
-    return f"with {formatting.count_of(evidence.summary.held, 'session')} open"
-
-
-def _server_slots(evidence: Evidence) -> int | None:
+def _slots(evidence: Evidence) -> int | None:
     """Return how many sessions the server was set to hold; None where that is not known."""
-    max_envs, workers = evidence.summary.limits.get("max_envs"), evidence.workers
-    return (
-        int(max_envs) * workers if workers is not None and max_envs is not None and str(max_envs).isdecimal() else None
-    )
+    each, workers = evidence.summary.limits.get("max_envs"), evidence.workers
+    return int(each) * workers if workers is not None and each is not None and str(each).isdecimal() else None

@@ -1,20 +1,24 @@
-"""Which limit refused the sessions: evidence from rows, log and samples becomes a cause and a remedy."""
+"""Which limit refused the sessions: evidence from rows, log and samples becomes a cause, figures and words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import SPACE
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.outcome import Refusal
+from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 
-from .evidence import BROKEN_OFF, Evidence, circuit_breaker, count_sessions, describe_error, lost_host
-from .refusal_rules import by_proxy, by_space, by_status, connections_per_worker, sessions_per_worker, space_stopped
-
-_MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
+from .evidence import BROKEN_OFF, Evidence
+from .refusal_rules import (
+    by_proxy,
+    by_space,
+    by_status,
+    circuit_breaker,
+    connections_per_worker,
+    lost_host,
+    sessions_per_worker,
+    space_stopped,
+)
 
 
 def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None) -> tuple[Refusal, ...]:
@@ -26,7 +30,7 @@ def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None
     refusals: dict[str, Refusal] = {}
     for summary in sorted(summaries, key=lambda item: (item.batch, -item.failed)):
         for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch))):
-            refusals.setdefault(refusal.cause, replace(refusal, text=" ".join(refusal.text.split())))
+            refusals.setdefault(refusal.cause, refusal)
     return tuple(refusals.values())
 
 
@@ -59,21 +63,13 @@ def _broken_off(error: ErrorCount) -> bool:
 
 
 def _server_died(evidence: Evidence) -> Refusal | None:
-    ending = evidence.summary.server_exit
-    if ending is None or ending.startswith(SPACE):
+    status = evidence.summary.server_exit
+    if status is None or status.kind == "stage":
         return None
-    lost = count_sessions(evidence.claim(_broken_off))
-    if not lost and evidence.summary.proxy is not None:
+    claimed = evidence.claim(_broken_off)
+    if not claimed and evidence.summary.proxy is not None:
         return None  # One of several hosts, and told as such.
-    killed = "KILL" in ending or "137" in ending
-    remedy = (
-        "it was killed from outside or for lack of memory: see dmesg, give it more memory or fewer sessions"
-        if killed
-        else "see the last lines of its log"
-    )
-    if "out of memory" in ending:
-        remedy = _MEMORY
-    return Refusal("server_died", lost, evidence.batch, f"the server died: {ending}", remedy)
+    return replace(evidence.refusal("server_died", claimed), exit=status)
 
 
 def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
@@ -92,45 +88,29 @@ def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
     )
     if not claimed and not logged:
         return None
-    usage = f"{used:,} of {limit:,} in use" if used is not None and limit is not None else ""
-    log_quote = f"its log says {logged[0]!r}" if logged else ""
-    facts = ", ".join(fact for fact in (usage, log_quote) if fact)
-    return Refusal(
-        "descriptors",
-        count_sessions(claimed),
-        evidence.batch,
-        "the server ran out of file descriptors" + (f" ({facts})" if facts else ""),
-        f"raise `ulimit -n` where the server is started: at least {2 * evidence.needed + 64} for"
-        f" {evidence.needed} sessions (one or two each)",
-    )
+    return evidence.refusal("descriptors", claimed, used=used, limit=limit, words=logged[0] if logged else None)
 
 
 def _worker_killed(evidence: Evidence) -> Refusal | None:
     """One process of several went away and took all its sessions with it."""
     lost = evidence.summary.lost_workers
-    logged = evidence.search_log(r"child process \[\d+\] died")
-    if not lost and not logged:
+    died = evidence.search_log(r"child process \[\d+\] died")
+    if not lost and not died:
         return None
     claimed = evidence.claim(lambda error: error.type in ("closed_early", "connection_reset"))
     if not claimed:
         return None
-    what_vanished = (
-        f"process {lost[0].pid} of the server vanished with all its {lost[0].sessions:,} sessions"
-        if lost
-        else "a worker of the server vanished with its sessions"
-    )
-    more = f", and {len(lost) - 1} more did" if len(lost) > 1 else ""
-    remedy = (
-        "uvicorn kills a worker that does not answer within 5 s: start it with --timeout-worker-healthcheck 120"
-        if logged or evidence.is_uvicorn
-        else "look for a kill for lack of memory in dmesg, and for a supervisor's deadline in the server's log"
-    )
     out_of_memory = evidence.search_log(r"the container was out of memory [^\n]*")
-    if out_of_memory:
-        logged, remedy = out_of_memory, _MEMORY
-    log_quote = f"; its log says {logged[0]!r}" if logged else ""
-    return Refusal(
-        "worker_killed", count_sessions(claimed), evidence.batch, f"{what_vanished}{more}{log_quote}", remedy
+    quoted = out_of_memory or died
+    return evidence.refusal(
+        "worker_killed",
+        claimed,
+        pid=lost[0].pid if lost else None,
+        sessions=lost[0].sessions if lost else None,
+        workers=len(lost),
+        out_of_memory=out_of_memory is not None,
+        supervised=died is not None or evidence.is_uvicorn,
+        words=quoted[0] if quoted else None,
     )
 
 
@@ -138,14 +118,10 @@ def _not_listening(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.type == "refused")
     if not claimed:
         return None
-    if evidence.summary.successful == 0:
-        text, remedy = "nothing listens at the address", "start the server, or correct the URL and its port"
-    else:
-        text = "connections were refused, though others were served"
-        if evidence.summary.peak_concurrency is not None:
-            text = f"connections were refused while {evidence.summary.held:,} sessions were held"
-        remedy = "see whether the server stopped or restarted in its log"
-    return Refusal("not_listening", count_sessions(claimed), evidence.batch, text, remedy)
+    summary = evidence.summary
+    return evidence.refusal(
+        "not_listening", claimed, successful=summary.successful, held=summary.peak_concurrency
+    )
 
 
 def _environment(evidence: Evidence) -> Refusal | None:
@@ -154,16 +130,7 @@ def _environment(evidence: Evidence) -> Refusal | None:
     if not claimed:
         return None
     first = claimed[0]
-    message = f": {first.message[:200]}" if first.message else ""
-    if first.code == "FACTORY_ERROR":
-        text, remedy = "the environment could not be made for a session", "see the server's log"
-    elif first.code in ("VALIDATION_ERROR", "422"):
-        option = "--openenv-reset" if first.phase == "reset" else "--openenv-action"
-        text, remedy = f"the environment rejected what the {first.phase} sent", f"give data it takes: {option}"
-    else:
-        code = f" ({first.code})" if first.code else ""
-        text, remedy = f"the environment failed in {first.phase}{code}", "see the server's log"
-    return Refusal("environment", count_sessions(claimed), evidence.batch, f"{text}{message}", remedy)
+    return evidence.refusal("environment", claimed, code=first.code, phase=first.phase, words=first.message)
 
 
 def _unnamed(evidence: Evidence) -> Refusal | None:
@@ -171,18 +138,6 @@ def _unnamed(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: True)
     if not claimed:
         return None
-    kinds = ", ".join(describe_error(error) for error in claimed[:4])
     message = next((error.message for error in claimed if error.message), None)
-    first = f"; the first: {message[:200]}" if message else ""
     silent = any(error.type == "timeout" for error in claimed)
-    remedy = "see the server's log" + (
-        "; one that is busy answers late: more workers or cores, or a longer --openenv-timeout" if silent else ""
-    )
-    count = formatting.count_of(count_sessions(claimed), "session")
-    return Refusal(
-        "unnamed",
-        count_sessions(claimed),
-        evidence.batch,
-        f"{count} failed with no limit named: {kinds}{first}",
-        remedy,
-    )
+    return replace(evidence.refusal("unnamed", claimed, silent=silent, words=message), errors=tuple(claimed[:4]))

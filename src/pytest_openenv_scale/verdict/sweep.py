@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve, should_stop
-from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, Reason, combine_outcomes
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, LimitVerdict, Outcome, combine_outcomes
 
 from .cell import judge_cell
 from .refusals import name_refusals
 
-__all__ = ["judge_curve"]
+__all__ = ["judge_cells", "judge_curve"]
 
 
 def judge_curve(
@@ -24,41 +24,49 @@ def judge_curve(
     summaries: Sequence[CellSummary],
     slo: Slo,
     *,
+    cells: Sequence[CellVerdict] | None = None,
     cores: int | None = None,
     repetitions: int | None = None,
     notes: Sequence[str] = (),
 ) -> CurveVerdict:
     """Judge what was measured on one curve, in whatever order, all of it or only a part.
 
-    `repetitions` is how many were asked for per batch; a batch with fewer is in doubt unless one failed.
-    `cores` are the server's. `notes` (such as the fall-back to the built-in environment) join the reasons.
+    `cells` are the verdicts on its batches, the smallest first, where those were judged already. `repetitions` is how
+    many were asked for per batch; a batch with fewer is in doubt unless one failed. `cores` are the server's. `notes`
+    (such as the fall-back to the built-in environment) stay with the verdict.
     """
-    case = _CurveEvidence.from_summaries(curve, summaries, slo, cores, repetitions)
-    findings = list(_judge_limits(case))
-    outcome = combine_outcomes(finding.outcome for finding in findings)
-    decisive = [finding for finding in findings if finding.outcome is outcome]
-    reasons = [
-        Reason("no_data" if not summaries else "verdict", f"SLO {outcome}: {finding.text}") for finding in decisive
-    ]
-    breaches = [breach for cell in case.cells for breach in cell.breaches]
-    reasons += [Reason("limit", line) for line in _first_breaches(case.cells) if line not in reasons[0].text]
-    reasons += [reason for cell in case.cells for reason in cell.reasons]
-    reasons += [Reason("fallback", note) for note in notes]
+    ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
+    expected = repetitions or max((summary.repetition for summary in ordered), default=1)
+    verdicts = judge_cells(ordered, slo, expected) if cells is None else tuple(cells)
+    case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts)
+    limits = tuple(_judge_limits(case))
+    breaches = [breach for cell in verdicts for breach in cell.breaches]
     return CurveVerdict(
         curve=curve,
-        outcome=outcome,
+        outcome=combine_outcomes(limit.outcome for limit in limits),
         max_batch=case.max_batch,
         max_batch_per_core=case.max_batch / cores if case.max_batch and cores else None,
-        cells=case.cells,
+        cells=verdicts,
         first_breach=breaches[0] if breaches else None,
         feasible_max=case.max_batch,
         infeasible_min=case.infeasible_min,
-        refused=name_refusals(summaries, needed=_needed_sessions(slo)),
-        reasons=tuple(dict.fromkeys(reasons)),
-        stop_reason=_stop_reason(case),
+        refused=name_refusals(ordered, needed=_needed_sessions(slo)),
+        limits=limits,
+        stopped=_why_stopped(case),
         slo=slo,
-        repetitions=case.repetitions,
+        repetitions=expected,
+        max_batches=case.max_batches,
+        cores=cores,
+        notes=tuple(notes),
     )
+
+
+def judge_cells(summaries: Sequence[CellSummary], slo: Slo, repetitions: int) -> tuple[CellVerdict, ...]:
+    """Judge every batch of a curve by its repetitions, the smallest batch first."""
+    by_batch: dict[int, list[CellSummary]] = {}
+    for summary in sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)):
+        by_batch.setdefault(summary.batch, []).append(summary)
+    return tuple(judge_cell(batch, measured, slo, repetitions) for batch, measured in by_batch.items())
 
 
 def _needed_sessions(slo: Slo) -> int | None:
@@ -66,7 +74,7 @@ def _needed_sessions(slo: Slo) -> int | None:
     return None if limit is None else int(limit.allowed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _CurveEvidence:
     """A curve with its cells judged: what the limits of the curve are judged on."""
 
@@ -76,24 +84,47 @@ class _CurveEvidence:
     cores: int | None
     repetitions: int
     cells: tuple[CellVerdict, ...]
-    max_batch: int | None
-    infeasible_min: int | None
 
-    @classmethod
-    def from_summaries(
-        cls,
-        curve: Curve,
-        summaries: Sequence[CellSummary],
-        slo: Slo,
-        cores: int | None,
-        repetitions: int | None,
-    ) -> _CurveEvidence:
-        ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
-        expected = repetitions or max((summary.repetition for summary in ordered), default=1)
-        cells = _judge_cells(ordered, slo, expected)
-        failing = [cell.batch for cell in cells if cell.passed is False]
-        best = _largest_passing(curve.batches, {cell.batch: cell.passed for cell in cells})
-        return cls(curve, ordered, slo, cores, expected, cells, best, min(failing, default=None))
+    @property
+    def passed(self) -> dict[int, bool | None]:
+        """What became of each batch that was measured."""
+        return {cell.batch: cell.passed for cell in self.cells}
+
+    @property
+    def max_batch(self) -> int | None:
+        return _largest_passing(self.curve.batches, self.passed)
+
+    @property
+    def max_batches(self) -> tuple[int | None, ...]:
+        """The max batch of each repetition, judged alone."""
+        alone: list[dict[int, bool | None]] = [{} for _ in range(self.repetitions)]
+        for cell in self.cells:
+            measured = sorted(summary.repetition for summary in self.summaries if summary.batch == cell.batch)
+            for repetition, passed in zip(measured, cell.by_repetition, strict=True):
+                if repetition <= self.repetitions:
+                    alone[repetition - 1][cell.batch] = passed
+        return tuple(_largest_passing(self.curve.batches, passed) for passed in alone)
+
+    @property
+    def infeasible_min(self) -> int | None:
+        """The smallest batch that definitely failed."""
+        return min((cell.batch for cell in self.cells if cell.passed is False), default=None)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a batch was measured of which nobody can say whether it passes."""
+        return any(cell.passed is None for cell in self.cells)
+
+    @property
+    def unmeasured(self) -> list[int]:
+        return [batch for batch in self.curve.batches if batch not in self.passed]
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether batches are missing although the curve was not stopped by two failing ones."""
+        missing = self.unmeasured
+        before = [cell.passed for cell in self.cells if missing and cell.batch < missing[0]]
+        return bool(missing) and not should_stop(before)
 
     def failed_by(self, batch: float) -> bool:
         """Whether some batch up to and including this one definitely failed."""
@@ -102,19 +133,11 @@ class _CurveEvidence:
     @property
     def settled(self) -> bool:
         """Whether max batch is what it is because the next batch definitely failed, not for lack of knowledge."""
-        passed = {cell.batch: cell.passed for cell in self.cells}
         above = [batch for batch in self.curve.batches if batch > (self.max_batch or 0)]
-        return bool(above) and passed.get(min(above)) is False
+        return bool(above) and self.passed.get(min(above)) is False
 
 
-def _judge_cells(ordered: Sequence[CellSummary], slo: Slo, repetitions: int) -> tuple[CellVerdict, ...]:
-    by_batch: dict[int, list[CellSummary]] = {}
-    for summary in ordered:
-        by_batch.setdefault(summary.batch, []).append(summary)
-    return tuple(judge_cell(batch, measured, slo, repetitions) for batch, measured in by_batch.items())
-
-
-def _largest_passing(batches: Sequence[int], passed: dict[int, bool | None]) -> int | None:
+def _largest_passing(batches: Sequence[int], passed: Mapping[int, bool | None]) -> int | None:
     """Return the last batch before the first, counted from the smallest, that does not pass."""
     best: int | None = None
     for batch in sorted({*batches, *passed}):
@@ -124,179 +147,94 @@ def _largest_passing(batches: Sequence[int], passed: dict[int, bool | None]) -> 
     return best
 
 
-@dataclass(frozen=True, slots=True)
-class _LimitFinding:
-    outcome: Outcome
-    text: str
-
-
-def _judge_limits(case: _CurveEvidence) -> list[_LimitFinding]:
+def _judge_limits(case: _CurveEvidence) -> list[LimitVerdict]:
     """Judge every limit that speaks of the curve as a whole, and the cells where no capacity is asked for."""
     if not case.summaries:
-        return [_LimitFinding(Outcome.INCONCLUSIVE, "nothing was measured, and no sample must not pass")]
-    findings: list[_LimitFinding] = []
-    max_batch, per_core = case.slo.limit("max_batch"), case.slo.limit("batch_per_core")
-    if max_batch is not None:
-        findings.append(_judge_max_batch(case, max_batch))
-    if per_core is not None:
-        findings.append(_judge_per_core(case, per_core))
+        return [LimitVerdict(None, Outcome.INCONCLUSIVE, "nothing_measured")]
+    verdicts = [_CAPACITIES[limit.name](case, limit) for limit in case.slo.limits if limit.kind.family == "capacity"]
     if not case.slo.asked:
-        findings.append(_judge_default(case))
-    elif max_batch is None and per_core is None:
-        findings.append(_judge_every_cell(case))
-    if (rps := case.slo.limit("rps")) is not None:
-        findings.append(_judge_rate(case, rps))
-    hosts = next((limit for limit in case.slo.asked if limit.name == "hosts"), None)
-    if hosts is not None and case.cells[-1].batch < hosts.allowed:
-        text = f"{hosts.text} needs a batch of at least {hosts.allowed:.0f}, the largest measured is"
-        findings.append(_LimitFinding(Outcome.INCONCLUSIVE, f"{text} {case.cells[-1].batch}"))
-    return findings
+        verdicts.append(_judge_default(case))
+    elif not verdicts:
+        verdicts.append(_judge_every_cell(case))
+    verdicts += [_judge_rate(case, limit) for limit in case.slo.limits if limit.kind.family == "rate"]
+    largest = case.cells[-1].batch
+    for limit in case.slo.asked:
+        if limit.kind.family == "hosts" and largest < limit.allowed:
+            verdicts.append(LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "small_batches", {"largest": largest}))
+    return verdicts
 
 
-def _judge_max_batch(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
-    result = _describe_max_batch(case)
+def _judge_max_batch(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
     if case.max_batch is not None and case.max_batch >= limit.allowed:
-        return _LimitFinding(Outcome.MET, f"{limit.text}, {result}")
+        return LimitVerdict(limit.name, Outcome.MET, "reached")
     if case.failed_by(limit.allowed):
-        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {result}")
-    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {result}: {_why_undecided(case)}")
+        return LimitVerdict(limit.name, Outcome.MISSED, "broken")
+    return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "open")
 
 
-def _judge_per_core(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
+def _judge_per_core(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
     if case.cores is None:
-        text = f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
-        return _LimitFinding(Outcome.INCONCLUSIVE, text)
+        return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "unknown_cores")
     needed = limit.allowed * case.cores
-    reached = (case.max_batch or 0) / case.cores
-    result = (
-        f"got {formatting.number(reached)} ({_describe_max_batch(case)}; {formatting.count_of(case.cores, 'core')})"
-    )
-    if reached >= limit.allowed:
-        return _LimitFinding(Outcome.MET, f"{limit.text}, {result}")
+    figures = {"observed": (case.max_batch or 0) / case.cores, "needed": needed}
+    if figures["observed"] >= limit.allowed:
+        return LimitVerdict(limit.name, Outcome.MET, "reached", figures)
     if case.failed_by(needed) or case.settled:
-        return _LimitFinding(Outcome.MISSED, f"{limit.text}, {result}")
-    cause = _why_undecided(case, f"add a batch ≥ {needed:.0f}")
-    return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {result}: {cause}")
+        return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
+    return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "open", figures)
 
 
-def _judge_default(case: _CurveEvidence) -> _LimitFinding:
+_CAPACITIES: Mapping[str, Callable[[_CurveEvidence, Limit], LimitVerdict]] = {
+    "max_batch": _judge_max_batch,
+    "batch_per_core": _judge_per_core,
+}
+"""How each limit of the family "capacity" is judged."""
+
+
+def _judge_default(case: _CurveEvidence) -> LimitVerdict:
     """Without any SLO a curve is missed only if no cell passes, or the server died."""
-    server_breach = next((breach for cell in case.cells for breach in cell.breaches if breach.limit == "server"), None)
-    if server_breach is not None:
-        return _LimitFinding(Outcome.MISSED, server_breach.text)
-    if _ended_early(case):
-        return _LimitFinding(Outcome.INCONCLUSIVE, f"not measured to its end: {_why_undecided(case)}")
+    if any(breach.limit == "server" for cell in case.cells for breach in cell.breaches):
+        return LimitVerdict(None, Outcome.MISSED, "server_died")
+    if case.ended_early:
+        return LimitVerdict(None, Outcome.INCONCLUSIVE, "ended_early")
     if any(cell.passed for cell in case.cells):
-        if any(cell.passed is None for cell in case.cells):
-            max_batch_text = "not known" if case.max_batch is None else f"at least {formatting.count(case.max_batch)}"
-            return _LimitFinding(
-                Outcome.MET, f"no limit was asked for; max batch {max_batch_text}: {_why_undecided(case)}"
-            )
-        return _LimitFinding(Outcome.MET, f"no limit was asked for; max batch: {_describe_max_batch(case)}")
-    if any(cell.passed is None for cell in case.cells):
-        return _LimitFinding(Outcome.INCONCLUSIVE, f"no cell is known to pass: {_why_undecided(case)}")
-    return _LimitFinding(Outcome.MISSED, f"no cell passes: {case.cells[0].breaches[0].text}")
+        return LimitVerdict(None, Outcome.MET, "no_limit")
+    if case.doubtful:
+        return LimitVerdict(None, Outcome.INCONCLUSIVE, "none_known")
+    return LimitVerdict(None, Outcome.MISSED, "none_passes")
 
 
-def _judge_every_cell(case: _CurveEvidence) -> _LimitFinding:
+def _judge_every_cell(case: _CurveEvidence) -> LimitVerdict:
     """Without a capacity asked for every measured cell must pass."""
-    failing = [cell for cell in case.cells if cell.passed is False]
-    if failing:
-        first = failing[0]
-        repetitions = {breach.repetition for breach in first.breaches}
-        where = f", in {len(repetitions)} of {case.repetitions} repetitions" if case.repetitions > 1 else ""
-        return _LimitFinding(Outcome.MISSED, f"{first.breaches[0].text}{where}")
-    if any(cell.passed is None for cell in case.cells) or _unmeasured(case):
-        return _LimitFinding(Outcome.INCONCLUSIVE, _why_undecided(case))
-    limits = ", ".join(limit.text for limit in case.slo.limits if limit.kind.scope == "cell")
-    batches = formatting.several([cell.batch for cell in case.cells])
-    return _LimitFinding(Outcome.MET, f"{limits or 'every cell passes'} at batch {batches}")
+    if case.infeasible_min is not None:
+        return LimitVerdict(None, Outcome.MISSED, "every_cell")
+    outcome = Outcome.INCONCLUSIVE if case.doubtful or case.unmeasured else Outcome.MET
+    return LimitVerdict(None, outcome, "every_cell")
 
 
-def _judge_rate(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
-    """`rps` holds if one passing cell reaches it in every repetition."""
-    passing = {cell.batch for cell in case.cells if cell.passed}
+def _judge_rate(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
+    """A rate holds if one passing cell reaches it in every repetition."""
     rates: dict[int, list[float]] = {}
     for summary in case.summaries:
-        if summary.batch in passing and summary.requests_per_second is not None:
-            rates.setdefault(summary.batch, []).append(summary.requests_per_second)
+        if case.passed[summary.batch] and (rate := limit.kind.measure(summary)) is not None:
+            rates.setdefault(summary.batch, []).append(rate)
     if not rates:
-        doubtful = any(cell.passed is None for cell in case.cells)
-        outcome = Outcome.MISSED if case.infeasible_min is not None and not doubtful else Outcome.INCONCLUSIVE
-        return _LimitFinding(outcome, f"{limit.text}: no passing cell to judge it on")
+        outcome = Outcome.MISSED if case.infeasible_min is not None and not case.doubtful else Outcome.INCONCLUSIVE
+        return LimitVerdict(limit.name, outcome, "no_passing_cell")
     best = max(rates, key=lambda batch: min(rates[batch]))
-    reached = min(rates[best])
-    result = f"got {formatting.observed('per second', reached, limit.allowed)} at batch {best}"
-    if limit.holds(reached):
-        return _LimitFinding(Outcome.MET, f"{limit.text}, {result}")
-    if any(cell.passed is None for cell in case.cells):  # One in doubt might have reached it.
-        return _LimitFinding(Outcome.INCONCLUSIVE, f"{limit.text} is not decided, {result}: {_why_undecided(case)}")
-    return _LimitFinding(Outcome.MISSED, f"{limit.text}, {result}")
+    figures = {"observed": min(rates[best]), "batch": best}
+    if limit.holds(min(rates[best])):
+        return LimitVerdict(limit.name, Outcome.MET, "reached", figures)
+    if case.doubtful:  # One in doubt might have reached it.
+        return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "open", figures)
+    return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
 
 
-def _describe_max_batch(case: _CurveEvidence) -> str:
-    """Say what max batch came out, and how the repetitions agree on it."""
-    best = "none" if case.max_batch is None else formatting.count(case.max_batch)
-    if case.repetitions == 1:
-        return f"got {best}"
-    max_batches = [_max_batch_of(case, repetition) for repetition in range(1, case.repetitions + 1)]
-    agreeing = max_batches.count(case.max_batch)
-    larger = sorted({batch for batch in max_batches if batch is not None and batch > (case.max_batch or 0)})
-    others = f" ({formatting.several(larger)} in the others)" if larger else ""
-    return f"got {best} in {agreeing} of {case.repetitions} repetitions{others}"
-
-
-def _max_batch_of(case: _CurveEvidence, repetition: int) -> int | None:
-    alone = [summary for summary in case.summaries if summary.repetition == repetition]
-    passed = {summary.batch: judge_cell(summary.batch, [summary], case.slo, 1).passed for summary in alone}
-    return _largest_passing(case.curve.batches, passed)
-
-
-def _unmeasured(case: _CurveEvidence) -> list[int]:
-    measured = {cell.batch for cell in case.cells}
-    return [batch for batch in case.curve.batches if batch not in measured]
-
-
-def _why_undecided(case: _CurveEvidence, advice: str = "") -> str:
-    """Say why nothing more is known: a batch in doubt, or one that was not measured."""
-    doubtful = next((cell for cell in case.cells if cell.passed is None), None)
-    if doubtful is not None:
-        return doubtful.reasons[0].text
-    if missing := _unmeasured(case):
-        noun = "batch" if len(missing) == 1 else "batches"
-        return f"{noun} {formatting.several(missing)} not measured"
-    return f"no batch larger than {case.cells[-1].batch} was measured" + (f"; {advice}" if advice else "")
-
-
-def _stop_reason(case: _CurveEvidence) -> str | None:
+def _why_stopped(case: _CurveEvidence) -> Literal["two_failing", "ended_early"] | None:
     """Say why a curve has fewer batches than planned; None where all were measured."""
-    missing = _unmeasured(case)
-    if not missing:
+    if not case.unmeasured:
         return None
-    noun = "batch" if len(missing) == 1 else "batches"
-    unmeasured_text = f"{noun} {formatting.several(missing)} not measured"
-    if _ended_early(case):
-        return f"ended early; {unmeasured_text}"
-    last = formatting.several([cell.batch for cell in _cells_before(case, missing[0])[-2:]])
-    return f"stopped after two failing batches in a row ({last}); {unmeasured_text}"
-
-
-def _ended_early(case: _CurveEvidence) -> bool:
-    """Tell whether batches are missing although the curve was not stopped by two failing ones."""
-    missing = _unmeasured(case)
-    return bool(missing) and not should_stop([cell.passed for cell in _cells_before(case, missing[0])])
-
-
-def _cells_before(case: _CurveEvidence, batch: int) -> list[CellVerdict]:
-    return [cell for cell in case.cells if cell.batch < batch]
-
-
-def _first_breaches(cells: Sequence[CellVerdict]) -> list[str]:
-    """Return the first breach of each kind of limit on the smallest failing batch."""
-    first = next((cell for cell in cells if cell.passed is False), None)
-    if first is None:
-        return []
-    return list({breach.limit: breach.text for breach in reversed(first.breaches)}.values())[::-1]
+    return "ended_early" if case.ended_early else "two_failing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,22 +277,32 @@ class SweepView(Jsonable):
 
 def view_sweep(record: SweepRecord, summaries: Sequence[CellSummary]) -> SweepView:
     """Judge every curve of a sweep by what was measured on it so far."""
-    curves = tuple(_view_curve(record, curve, index, summaries) for index, curve in enumerate(record.curves))
-    return SweepView(record, curves, combine_outcomes(view.verdict.outcome for view in curves))
+    by_curve: dict[str, list[CellSummary]] = {}
+    for summary in summaries:
+        by_curve.setdefault(summary.cell.curve.id, []).append(summary)
+    return join_curves(record, [view_curve(record, curve, by_curve.get(curve.id, ())) for curve in record.curves])
 
 
-def _view_curve(record: SweepRecord, curve: Curve, index: int, summaries: Sequence[CellSummary]) -> CurveView:
-    measured = [summary for summary in summaries if summary.cell.curve.id == curve.id]
-    ordered = tuple(sorted(measured, key=lambda summary: (summary.batch, summary.repetition)))
+def view_curve(
+    record: SweepRecord, curve: Curve, summaries: Sequence[CellSummary], cells: Sequence[CellVerdict] | None = None
+) -> CurveView:
+    """Judge one curve of a sweep; see `judge_curve` for `cells`."""
+    ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
     verdict = judge_curve(
         curve,
         ordered,
-        record.slos[index],
+        record.slos[record.curves.index(curve)],
+        cells=cells,
         cores=record.cores,
         repetitions=record.reps,
         notes=record.notes,
     )
     return CurveView(curve, ordered, verdict)
+
+
+def join_curves(record: SweepRecord, curves: Sequence[CurveView]) -> SweepView:
+    """Return the view of a sweep of its judged curves."""
+    return SweepView(record, tuple(curves), combine_outcomes(curve.verdict.outcome for curve in curves))
 
 
 def max_batch_certainty(view: CurveView) -> str:

@@ -1,0 +1,307 @@
+"""What refused sessions, and what to do about it, in words: one function per cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.results.outcome import ErrorCount, HostIncident, Refusal
+from pytest_openenv_scale.verdict.refusal_rules import ENVOY_DEFAULT
+
+_SPARE_CONNECTIONS = 10
+"""Room for connections besides sessions: health checks, browsers."""
+
+_LOG = "see the server's log"
+_LAST_LINES = "see the last lines of its log"
+_MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
+_KILLED = "it was killed from outside or for lack of memory: see dmesg, give it more memory or fewer sessions"
+
+_Words = tuple[str, str]
+"""What refused, and the remedy."""
+
+
+def refusal_line(refusal: Refusal) -> str:
+    """Return what refused sessions, and what to do about it, in one line."""
+    text, remedy = refusal_words(refusal)
+    who = "the platform" if refusal.cause.startswith("platform") else "the server"
+    count = formatting.count_of(refusal.count, "session")
+    return f"{who} refused {count} at batch {refusal.batch}: {text}{f' → {remedy}' if remedy else ''}"
+
+
+def refusal_words(refusal: Refusal) -> _Words:
+    """Return what refused sessions, and the remedy, each as a sentence without its end."""
+    describe = _BY_CAUSE.get(refusal.cause, _http_status if refusal.cause.startswith("http") else None)
+    if describe is None:
+        raise KeyError(f"nothing says in words what refuses for the cause {refusal.cause!r}")
+    text, remedy = describe(refusal)
+    return " ".join(text.split()), remedy
+
+
+def error_words(error: ErrorCount) -> str:
+    """Return one kind of failure with its count: "12 handshake status 503 in connect"."""
+    kind = (error.type or "failure").replace("_", " ")
+    code = f" {error.code}" if error.code and error.type != "capacity" else ""
+    return f"{error.count:,} {kind}{code}" + (f" in {error.phase}" if error.phase else "")
+
+
+def incident_words(incident: HostIncident, proxy: str) -> str:
+    """Return what befell a host: "127.0.0.1:8001 died 2.1 s after the cell's start (killed by SIGKILL), and …"."""
+    when = f"{incident.at_s:.1f} s after the cell's start"
+    who = proxy.partition(" ")[0]
+    if incident.kind == "back":
+        return f"{who} sent sessions to {incident.host} again from {when} on"
+    if incident.kind == "out":
+        return f"{incident.host} stopped answering: {who} took it out {when} ({incident.text})"
+    died = f"{incident.host} died {when} ({incident.ending})"
+    if incident.out_after_s is None:
+        return f"{died}, and {who} had not taken it out at the end"
+    return f"{died}, and {who} took it out {incident.out_after_s:.1f} s later"
+
+
+def _number(refusal: Refusal, name: str) -> int | None:
+    value = refusal.figures.get(name)
+    return int(value) if isinstance(value, int | float) else None
+
+
+def _needed(refusal: Refusal) -> int:
+    return _number(refusal, "needed") or refusal.batch
+
+
+def _capacity(refusal: Refusal) -> _Words:
+    held, limit, workers = (_number(refusal, name) for name in ("held", "limit", "workers"))
+    got_in = formatting.count_of(_number(refusal, "successful") or 0, "session")
+    refused = f"CAPACITY_REACHED; {got_in} got in"
+    if held is not None:
+        refused = f"CAPACITY_REACHED at {formatting.count_of(held, 'session')}"
+    needed = _needed(refusal)
+    if limit is None or workers is None:
+        known = "" if limit is None else f"; each worker holds {limit:,}"
+        return f"{refused}{known}", _setting(refusal, needed, "per worker (capacity is workers × limit)")
+    slots = workers * limit
+    arithmetic = f"{formatting.count_of(workers, 'worker')} × {limit:,}"
+    equals = "=" if (held or 0) == slots else "of"
+    if workers == 1:
+        return f"{refused} {equals} {arithmetic}", _setting(refusal, needed, "")
+    if slots < needed:
+        scope = f"per worker ({workers} workers; somewhat more, as connections split unevenly over them)"
+        return f"{refused} {equals} {arithmetic}", _setting(refusal, -(-needed // workers), scope)
+    uneven = "connections split unevenly over workers, and one was full"
+    text = f"{refused}, though {arithmetic} = {slots:,} slots are enough for {refusal.batch:,}: {uneven}"
+    return text, _setting(refusal, needed, "per worker (any one may have to hold most of them), or one worker")
+
+
+def _setting(refusal: Refusal, needed: int, scope: str) -> str:
+    """Name the setting: the target's key where the plugin starts the server, else the variable and the line."""
+    setting = f"MAX_CONCURRENT_ENVS ≥ {needed} {scope}".rstrip()
+    if refusal.figures.get("is_key_of_target"):
+        return f"{setting}: max_envs={needed} in the target"
+    return f"{setting}; where the app does not read it, create_app(..., max_concurrent_envs={needed})"
+
+
+def _one_session(refusal: Refusal) -> _Words:
+    workers = _number(refusal, "workers") or 1
+    each = -(-_needed(refusal) // workers)
+    per_worker = f" per worker ({workers} workers)" if workers > 1 else ""
+    return (
+        f"CAPACITY_REACHED: the environment is configured for one session{per_worker or ' at a time'} "
+        "(max_concurrent_envs=1)",
+        f"in the app's file write create_app(..., max_concurrent_envs={each}){per_worker}",
+    )
+
+
+def _limit_concurrency(refusal: Refusal) -> _Words:
+    workers = _number(refusal, "workers") or 1
+    limit = refusal.figures.get("limit")
+    setting = "--limit-concurrency" if limit is None else f"--limit-concurrency {limit}"
+    each = f" in each of {workers} workers" if workers > 1 else ""
+    room = -(-_needed(refusal) // workers) + _SPARE_CONNECTIONS
+    return (
+        f"HTTP 503 from uvicorn: {setting}{each} (it counts every connection, WebSockets too)",
+        f"start uvicorn without --limit-concurrency, or with {room} or more",
+    )
+
+
+def _host_lost(refusal: Refusal) -> _Words:
+    proxy = str(refusal.figures.get("proxy"))
+    text = "; ".join(incident_words(incident, proxy) for incident in refusal.incidents)
+    ending = refusal.incidents[0].ending
+    if ending is None:
+        return text, "see its log; a step that blocks its server for seconds also keeps it from answering health checks"
+    if ending.out_of_memory:
+        return text, "give each replica more memory (memory= in the target), or spread over more replicas"
+    return text, _KILLED if ending.was_killed else _LAST_LINES
+
+
+def _server_died(refusal: Refusal) -> _Words:
+    status = refusal.exit or ExitStatus("other", "ended")
+    if status.out_of_memory:
+        remedy = _MEMORY
+    else:
+        remedy = _KILLED if status.was_killed else _LAST_LINES
+    return f"the server died: {status}", remedy
+
+
+_STAGES = {
+    "SLEEPING": "give it a longer sleep_time= (cpu-basic has a fixed one), and measure again",
+    "PAUSED": "restart it, and measure again",
+}
+
+
+def _platform_stage(refusal: Refusal) -> _Words:
+    stage = refusal.exit.stage if refusal.exit else None
+    return str(refusal.exit), _STAGES.get(stage or "", "measure again once it runs; nobody may change it meanwhile")
+
+
+def _descriptors(refusal: Refusal) -> _Words:
+    used, limit = _number(refusal, "used"), _number(refusal, "limit")
+    usage = f"{used:,} of {limit:,} in use" if used is not None and limit is not None else ""
+    quoted = f"its log says {refusal.words!r}" if refusal.words else ""
+    facts = ", ".join(fact for fact in (usage, quoted) if fact)
+    needed = _needed(refusal)
+    return (
+        "the server ran out of file descriptors" + (f" ({facts})" if facts else ""),
+        f"raise `ulimit -n` where the server is started: at least {2 * needed + 64} for {needed} sessions"
+        " (one or two each)",
+    )
+
+
+def _worker_killed(refusal: Refusal) -> _Words:
+    pid, sessions, workers = (_number(refusal, name) for name in ("pid", "sessions", "workers"))
+    text = "a worker of the server vanished with its sessions"
+    if pid is not None:
+        text = f"process {pid} of the server vanished with all its {sessions:,} sessions"
+    text += f", and {workers - 1} more did" if workers and workers > 1 else ""
+    text += f"; its log says {refusal.words!r}" if refusal.words else ""
+    if refusal.figures.get("out_of_memory"):
+        return text, _MEMORY
+    if refusal.figures.get("supervised"):
+        return text, (
+            "uvicorn kills a worker that does not answer within 5 s: start it with --timeout-worker-healthcheck 120"
+        )
+    return text, "look for a kill for lack of memory in dmesg, and for a supervisor's deadline in the server's log"
+
+
+def _proxy(refusal: Refusal) -> _Words:
+    held, needed = formatting.count_of(_number(refusal, "held") or 0, "session"), _needed(refusal)
+    if name := refusal.figures.get("proxy"):
+        text = f"{str(name).partition(' ')[0]}'s circuit breakers opened with {held} open ({refusal.words})"
+        if refusal.figures.get("is_key_of_target"):
+            return text, f"leave out max_connections= in the target, or make it {needed} or more"
+        return text, f"raise max_connections, max_requests and max_pending_requests together, to {needed} or more"
+    default = ", the default of Envoy's circuit breakers" if _number(refusal, "held") == ENVOY_DEFAULT else ""
+    return (
+        f"HTTP {refusal.figures.get('codes')} from a proxy with {held} open{default}",
+        f"raise max_connections and max_requests together, to {needed} or more (and max_pending_requests for bursts)",
+    )
+
+
+def _redirect(refusal: Refusal) -> _Words:
+    return (refusal.words or "")[:200], "write the URL it redirects to as the target"
+
+
+_STATUSES = {
+    401: ("it asks for credentials", "give them with --openenv-header 'Authorization: Bearer …'"),
+    403: (
+        "it forbids the request",
+        "check the token, and that /ws exists below this URL; behind Envoy the route needs upgrade_configs",
+    ),
+    404: (
+        "nothing answers at this path",
+        "check the URL and its prefix; /ws exists from openenv-core 0.2.0 on",
+    ),
+    429: (
+        "it limits the rate of requests",
+        "ask the platform for a higher limit, or start fewer sessions at once",
+    ),
+    502: ("a proxy could not reach the server behind it", "check that the server runs where the proxy looks"),
+    503: ("it has no room, or a proxy in front of it has none", "see the log of the server and of the proxy"),
+    504: (
+        "a proxy gave up waiting for the server behind it",
+        "raise the proxy's connection limits and timeouts, or give the server more workers",
+    ),
+}
+
+
+def _http_status(refusal: Refusal) -> _Words:
+    meaning, remedy = _STATUSES.get(_number(refusal, "status") or 0, ("no session can begin", _LOG))
+    return f"{(refusal.words or '')[:200]}: {meaning}", remedy
+
+
+def _platform_rate(refusal: Refusal) -> _Words:
+    held = formatting.count_of(_number(refusal, "held") or 0, "session")
+    return (
+        f"{(refusal.words or '')[:200]}, from the platform in front of the Space, with {held} open",
+        "start sessions more slowly (--openenv-arrival rate=R), or keep to fewer on one Space",
+    )
+
+
+def _platform_connections(refusal: Refusal) -> _Words:
+    held, slots = _number(refusal, "held") or 0, _number(refusal, "slots")
+    own_limit = f", whose own limit is {slots:,}," if slots is not None and slots > held else ""
+    return (
+        f"connections to the Space were turned away in the handshake ({refusal.words})"
+        f" with {formatting.count_of(held, 'session')} open; the server{own_limit} did not say it was full",
+        f"keep to {held:,} sessions on one Space, or spread them over several: their URLs, joined by commas",
+    )
+
+
+def _http_unreachable(refusal: Refusal) -> _Words:
+    return (
+        f"the HTTP endpoints of this Space cannot be reached (POST /reset was answered {refusal.figures.get('status')})",
+        "measure it over its WebSocket: --openenv-modes ws",
+    )
+
+
+def _not_listening(refusal: Refusal) -> _Words:
+    if not _number(refusal, "successful"):
+        return "nothing listens at the address", "start the server, or correct the URL and its port"
+    held = _number(refusal, "held")
+    text = "connections were refused, though others were served"
+    if held is not None:
+        text = f"connections were refused while {held:,} sessions were held"
+    return text, "see whether the server stopped or restarted in its log"
+
+
+def _environment(refusal: Refusal) -> _Words:
+    code, phase = refusal.figures.get("code"), refusal.figures.get("phase")
+    message = f": {refusal.words[:200]}" if refusal.words else ""
+    if code == "FACTORY_ERROR":
+        return f"the environment could not be made for a session{message}", _LOG
+    if code in ("VALIDATION_ERROR", "422"):
+        option = "--openenv-reset" if phase == "reset" else "--openenv-action"
+        return f"the environment rejected what the {phase} sent{message}", f"give data it takes: {option}"
+    return f"the environment failed in {phase}{f' ({code})' if code else ''}{message}", _LOG
+
+
+def _unnamed(refusal: Refusal) -> _Words:
+    kinds = ", ".join(error_words(error) for error in refusal.errors)
+    first = f"; the first: {refusal.words[:200]}" if refusal.words else ""
+    busy = "; one that is busy answers late: more workers or cores"
+    # No answer was waited for as long as the timeout where the patience was shorter: a longer one would change nothing.
+    longer = "" if refusal.figures.get("patience_ended") else ", or a longer --openenv-timeout"
+    count = formatting.count_of(refusal.count, "session")
+    return (
+        f"{count} failed with no limit named: {kinds}{first}",
+        f"{_LOG}{f'{busy}{longer}' if refusal.figures.get('silent') else ''}",
+    )
+
+
+_BY_CAUSE: Mapping[str, Callable[[Refusal], _Words]] = {
+    "capacity": _capacity,
+    "descriptors": _descriptors,
+    "environment": _environment,
+    "host_lost": _host_lost,
+    "http_unreachable": _http_unreachable,
+    "limit_concurrency": _limit_concurrency,
+    "not_listening": _not_listening,
+    "one_session": _one_session,
+    "platform_connections": _platform_connections,
+    "platform_rate": _platform_rate,
+    "platform_stage": _platform_stage,
+    "proxy": _proxy,
+    "redirect": _redirect,
+    "server_died": _server_died,
+    "unnamed": _unnamed,
+    "worker_killed": _worker_killed,
+}

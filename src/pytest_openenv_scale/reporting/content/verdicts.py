@@ -1,0 +1,362 @@
+"""Verdicts in words: the headline of a curve, each limit, each breach and each doubt; nobody else makes these sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_openenv_scale.config.limits import LIMITS, Limit
+from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.endpoint import UnhealthyHost
+from pytest_openenv_scale.core.formatting import format_value
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import Breach, CurveVerdict, LimitVerdict, Outcome, Reason
+from pytest_openenv_scale.verdict.sweep import CurveView
+
+from .refusals import error_words, incident_words
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonLine:
+    """One line of why, for people; `kind` is that of a `Reason`, or verdict, limit or fallback."""
+
+    kind: str
+    text: str
+    detail: str | None = None
+
+
+def headline(view: CurveView) -> str:
+    """Return the verdict in one line: "SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions"."""
+    return f"SLO {view.verdict.outcome}: {verdict_reason(view)}"
+
+
+def verdict_reason(view: CurveView) -> str:
+    """Return why the verdict is what it is: the headline without the outcome."""
+    return limit_words(view, view.verdict.decisive[0])
+
+
+def reason_lines(view: CurveView) -> list[ReasonLine]:
+    """Return everything that is to be said of a verdict; the first line is its headline."""
+    verdict = view.verdict
+    kind = "verdict" if view.summaries else "no_data"
+    lines = [ReasonLine(kind, f"SLO {verdict.outcome}: {limit_words(view, limit)}") for limit in verdict.decisive]
+    lines += [ReasonLine("limit", text) for text in _first_breaches(view) if text not in lines[0].text]
+    lines += [ReasonLine(reason.kind, reason_words(reason), reason.detail) for reason in verdict.reasons]
+    lines += [ReasonLine("fallback", note) for note in verdict.notes]
+    return list(dict.fromkeys(lines))
+
+
+def first_broken(view: CurveView) -> str | None:
+    """Return the limit that broke first, observed against allowed; None where none broke."""
+    breach = view.verdict.first_breach
+    return None if breach is None else f"first limit broken: {breach_text(view, breach)}"
+
+
+def stop_words(verdict: CurveVerdict) -> str | None:
+    """Say why a curve has fewer batches than planned; None where all were measured."""
+    if verdict.stopped is None:
+        return None
+    missing = verdict.unmeasured
+    unmeasured = f"{_batches(missing)} not measured"
+    if verdict.stopped == "ended_early":
+        return f"ended early; {unmeasured}"
+    last = [cell.batch for cell in verdict.cells if cell.batch < missing[0]][-2:]
+    return f"stopped after two failing batches in a row ({formatting.several(last)}); {unmeasured}"
+
+
+def limit_words(view: CurveView, judged: LimitVerdict) -> str:
+    """Return what became of a limit: "max_batch ≥ 256, got 128 in 3 of 3 repetitions"."""
+    limit = view.verdict.slo.limit(judged.limit) if judged.limit else None
+    return _OF_LIMIT[limit.kind.family](view, judged, limit) if limit else _OF_CURVE[judged.cause](view, judged)
+
+
+def _capacity(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
+    verdict = view.verdict
+    got = _got(verdict)
+    if judged.cause == "unknown_cores":
+        return f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
+    advice = ""
+    if "observed" in judged.figures:
+        got = f"got {formatting.number(judged.figures['observed'])} ({got}; {formatting.count_of(verdict.cores or 0, 'core')})"
+        advice = f"add a batch ≥ {judged.figures['needed']:.0f}"
+    if judged.cause == "open":
+        return f"{limit.text} is not decided, {got}: {_open_end(view, advice)}"
+    return f"{limit.text}, {got}"
+
+
+def _rate(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
+    observed = judged.figures.get("observed")
+    if observed is None:
+        return f"{limit.text}: no passing cell to judge it on"
+    got = f"got {formatting.observed(limit.kind.unit, observed, limit.allowed)} at batch {judged.figures['batch']}"
+    if judged.cause == "open":
+        return f"{limit.text} is not decided, {got}: {_open_end(view)}"
+    return f"{limit.text}, {got}"
+
+
+def _hosts(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
+    largest = judged.figures["largest"]
+    return f"{limit.text} needs a batch of at least {limit.allowed:.0f}, the largest measured is {largest}"
+
+
+_OF_LIMIT: Mapping[str, Callable[[CurveView, LimitVerdict, Limit], str]] = {
+    "capacity": _capacity,
+    "rate": _rate,
+    "hosts": _hosts,
+}
+"""What became of a limit that speaks of the curve, by its family."""
+
+
+def _no_limit(view: CurveView, judged: LimitVerdict) -> str:
+    verdict = view.verdict
+    if any(cell.passed is None for cell in verdict.cells):
+        known = "not known" if verdict.max_batch is None else f"at least {formatting.count(verdict.max_batch)}"
+        return f"no limit was asked for; max batch {known}: {_open_end(view)}"
+    return f"no limit was asked for; max batch: {_got(verdict)}"
+
+
+def _every_cell(view: CurveView, judged: LimitVerdict) -> str:
+    verdict = view.verdict
+    if judged.outcome is Outcome.INCONCLUSIVE:
+        return _open_end(view)
+    if judged.outcome is Outcome.MET:
+        limits = ", ".join(limit.text for limit in verdict.slo.limits if limit.kind.scope == "cell")
+        return f"{limits or 'every cell passes'} at batch {formatting.several([cell.batch for cell in verdict.cells])}"
+    first = next(cell for cell in verdict.cells if cell.passed is False)
+    broken = {breach.repetition for breach in first.breaches}
+    where = f", in {len(broken)} of {verdict.repetitions} repetitions" if verdict.repetitions > 1 else ""
+    return f"{breach_text(view, first.breaches[0])}{where}"
+
+
+def _server_died(view: CurveView, judged: LimitVerdict) -> str:
+    breaches = (breach for cell in view.verdict.cells for breach in cell.breaches)
+    return breach_text(view, next(breach for breach in breaches if breach.limit == "server"))
+
+
+_OF_CURVE: Mapping[str, Callable[[CurveView, LimitVerdict], str]] = {
+    "nothing_measured": lambda view, judged: "nothing was measured, and no sample must not pass",
+    "every_cell": _every_cell,
+    "server_died": _server_died,
+    "ended_early": lambda view, judged: f"not measured to its end: {_open_end(view)}",
+    "no_limit": _no_limit,
+    "none_known": lambda view, judged: f"no cell is known to pass: {_open_end(view)}",
+    "none_passes": lambda view, judged: f"no cell passes: {breach_text(view, view.verdict.cells[0].breaches[0])}",
+}
+"""What became of a curve for which no limit speaks, by the cause."""
+
+
+def _got(verdict: CurveVerdict) -> str:
+    """Say what max batch came out, and how the repetitions agree on it."""
+    best = "none" if verdict.max_batch is None else formatting.count(verdict.max_batch)
+    if verdict.repetitions == 1:
+        return f"got {best}"
+    same = verdict.max_batches.count(verdict.max_batch)
+    larger = sorted({batch for batch in verdict.max_batches if batch is not None and batch > (verdict.max_batch or 0)})
+    others = f" ({formatting.several(larger)} in the others)" if larger else ""
+    return f"got {best} in {same} of {verdict.repetitions} repetitions{others}"
+
+
+def _open_end(view: CurveView, advice: str = "") -> str:
+    """Say why nothing more is known: a batch in doubt, or one that was not measured."""
+    verdict = view.verdict
+    doubtful = next((cell for cell in verdict.cells if cell.passed is None), None)
+    if doubtful is not None:
+        return reason_words(doubtful.reasons[0])
+    if verdict.unmeasured:
+        return f"{_batches(verdict.unmeasured)} not measured"
+    return f"no batch larger than {verdict.cells[-1].batch} was measured" + (f"; {advice}" if advice else "")
+
+
+def _batches(batches: Sequence[int]) -> str:
+    return f"{'batch' if len(batches) == 1 else 'batches'} {formatting.several(list(batches))}"
+
+
+def _first_breaches(view: CurveView) -> list[str]:
+    """Return the first breach of each kind of limit on the smallest failing batch."""
+    first = next((cell for cell in view.verdict.cells if cell.passed is False), None)
+    if first is None:
+        return []
+    return list({breach.limit: breach_text(view, breach) for breach in reversed(first.breaches)}.values())[::-1]
+
+
+def breach_words(breach: Breach) -> str:
+    """Return a broken limit in short: "success 78.1 % < 95 %", "total_p99 3.1 s > 2.5 s"."""
+    kind = LIMITS.get(breach.limit)
+    if kind is None or breach.observed is None or breach.allowed is None:
+        return "the server died"
+    sign = "<" if kind.direction == ">=" else ">"
+    observed = formatting.observed(kind.figure_unit, breach.observed, breach.allowed)
+    return f"{kind.figure} {observed} {sign} {format_value(kind.figure_unit, breach.allowed)}"
+
+
+def breach_text(view: CurveView, breach: Breach) -> str:
+    """Return a broken limit with its place and evidence: "success 78 % < 95 % at batch 256 (56 of 256 failed: …)"."""
+    place = (breach.batch, breach.repetition)
+    summary = next(summary for summary in view.summaries if (summary.batch, summary.repetition) == place)
+    where = _where(breach.batch, breach.repetition, view.verdict.repetitions)
+    if breach.limit == "server":
+        status = summary.server_exit
+        if status is not None and status.kind == "stage":
+            return f"{status} at {where}"
+        return f"the server died at {where}: {status}"
+    kind = LIMITS[breach.limit]
+    return _OF_BREACH[kind.family](view, breach, summary, where)
+
+
+def _success_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
+    allowed = format_value(LIMITS[breach.limit].unit, breach.allowed or 0.0)
+    return f"{breach.limit} {formatting.percent(breach.observed)} < {allowed} at {where} ({_failures(summary)})"
+
+
+def _latency_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
+    limit = view.verdict.slo.limit(breach.limit)
+    stats = summary.phase(breach.phase or "")
+    text = _latency(limit, breach.observed or 0.0, breach.allowed or 0.0, stats.count if stats else 0)
+    return f"{text} at {where}"
+
+
+def _hosts_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
+    by_proxy = not summary.hosts_known and summary.proxy is not None
+    counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
+    seen = ", ".join(host for host, count in counts.items() if count)
+    return f"hosts {breach.observed:.0f} < {breach.allowed:.0f} at {where} (seen: {seen}){_idle_hosts(summary)}"
+
+
+_OF_BREACH: Mapping[str, Callable[[CurveView, Breach, CellSummary, str], str]] = {
+    "share": _success_breach,
+    "latency": _latency_breach,
+    "hosts": _hosts_breach,
+}
+"""A broken limit of a cell in words, by its family."""
+
+
+def _latency(limit: Limit | None, observed: float, allowed: float, samples: int) -> str:
+    """Return "total_p99 3.1 s (of 12) > 2.5 s", with the factor it comes from where it is one."""
+    kind = limit.kind if limit else LIMITS["total_p99"]
+    few = formatting.few(samples, kind.statistic or "")
+    bound = format_value("seconds", allowed)
+    if limit is not None and limit.kind.unit == "factor":
+        bound = f"{bound} ({limit.text})"
+    return f"{kind.figure} {formatting.observed('seconds', observed, allowed)}{few} > {bound}"
+
+
+def _failures(summary: CellSummary) -> str:
+    """Return the failures of a repetition in words: "56 of 256 failed: 56 capacity in reset"."""
+    judged = summary.successful + summary.failed
+    kinds = [error for error in summary.errors if error.type != "client_limit"]
+    listed = ", ".join(error_words(error) for error in kinds[:4])
+    more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
+    return f"{summary.failed:,} of {judged:,} failed" + (f": {listed}{more}" if listed else "")
+
+
+_LOG_LINE = 160
+"""Characters of a log line quoted in a sentence."""
+
+
+def _idle_hosts(summary: CellSummary) -> str:
+    """Return, for the message that hosts are too few, what the proxy knows of each that got nothing."""
+    proxy = summary.proxy
+    if proxy is None:
+        return ""
+    troubles = {trouble.host: trouble for trouble in proxy.troubles}
+    name = proxy.name.partition(" ")[0]
+    return "".join(f"; {host} got nothing: {_trouble(troubles.get(host), name)}" for host in proxy.idle)
+
+
+def _trouble(trouble: UnhealthyHost | None, proxy: str) -> str:
+    if trouble is None:
+        return f"it is healthy to {proxy}"
+    text = f"{proxy} says {trouble.trouble}" if trouble.trouble else f"it is healthy to {proxy}"
+    if trouble.connect_failures:
+        text += f", {formatting.count_of(trouble.connect_failures, 'connection')} to it failed"
+    lines = [line.strip() for line in trouble.log.splitlines() if line.strip()]
+    return f"{text}, its log ends {lines[-1][:_LOG_LINE]!r}" if lines else text
+
+
+def _where(batch: int, repetition: int | None, repetitions: int) -> str:
+    """Return the place: "batch 256" or "batch 256, repetition 2 of 3"."""
+    if repetition is None or repetitions == 1:
+        return f"batch {batch}"
+    return f"batch {batch}, repetition {repetition} of {repetitions}"
+
+
+def reason_words(reason: Reason) -> str:
+    """Return why a cell is in doubt, or what else is to be said of it, in one line."""
+    return _OF_REASON[reason.kind](reason, _where(reason.batch, reason.repetition, reason.repetitions))
+
+
+_CLIENT_REMEDIES = {
+    "EADDRINUSE": "widen net.ipv4.ip_local_port_range, or spread the sessions over several URLs",
+    "EADDRNOTAVAIL": "widen net.ipv4.ip_local_port_range, or spread the sessions over several URLs",
+    "EMFILE": "use more load processes with --openenv-processes, or raise ulimit -Hn",
+    "ENFILE": "raise fs.file-max",
+}
+
+
+def _client(reason: Reason, where: str) -> str:
+    if reason.cause != "client_limit":
+        return f"{reason.words} ({where})"
+    sessions = formatting.count_of(int(reason.figures["sessions"] or 0), "session")
+    code = reason.figures.get("code")
+    why = f" ({f'{code}: ' if code else ''}{reason.words})" if reason.words else ""
+    remedy = _CLIENT_REMEDIES.get(str(code)) if reason.words else None
+    text = f"{sessions} of {reason.figures['asked']:,} could not be started by the client{why}"
+    return f"{text}{f': {remedy}' if remedy else ''} ({where})"
+
+
+def _hold(reason: Reason, where: str) -> str:
+    if reason.cause != "not_all_open":
+        return f"{reason.words} ({where})"
+    opened, asked, failed = (int(reason.figures[name] or 0) for name in ("open", "asked", "failed"))
+    return f"only {opened:,} of {asked:,} sessions ({failed:,} failed) were open at once ({where})"
+
+
+def _unmeasurable(reason: Reason, where: str) -> str:
+    limit = reason.limit
+    lack = "the curve has no wait"
+    if reason.cause == "no_phase" and limit is not None:
+        lack = f"no {limit.kind.phase} time was measured"
+    return f"{limit} cannot be judged at {where}: {lack}"
+
+
+def _queue(reason: Reason, where: str) -> str:
+    observed, allowed, unqueued = (float(reason.figures[name] or 0) for name in ("observed", "allowed", "unqueued"))
+    text = _latency(reason.limit, observed, allowed, int(reason.figures["samples"] or 0))
+    own = f"without the client's own queue it is {formatting.seconds(unqueued)}"
+    return f"{text} at {where}, but {own}: the client was too slow"
+
+
+def _host_reason(reason: Reason, where: str) -> str:
+    if reason.cause == "unknown":
+        return f"{reason.limit} cannot be judged at {where}: the environment does not tell its host"
+    failed = int(reason.figures["failed"] or 0)
+    if reason.incident is None:
+        return f"all {formatting.count_of(failed, 'failed session')} were on {reason.words} (at {where})"
+    text = incident_words(reason.incident, str(reason.figures["proxy"]))
+    there = int(reason.figures["failed_there"] or 0)
+    if reason.incident.kind != "back" and failed:
+        alone = f": its {formatting.count_of(there, 'session')} failed, and no other"
+        text += alone if there == failed else f": {there:,} of the {failed:,} failed sessions were there"
+    return f"{text} (at {where})"
+
+
+def _died(reason: Reason, where: str) -> str:
+    status = reason.exit
+    stopped = status is not None and status.kind == "stage"
+    return f"{status} at {where}" if stopped else f"the server died at {where}: {status}"
+
+
+_OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
+    "client": _client,
+    "hold": _hold,
+    "hosts": _host_reason,
+    "incomplete": lambda reason, where: (
+        f"{where} was measured in {reason.figures['measured']} of {reason.repetitions} repetitions"
+    ),
+    "no_data": lambda reason, where: f"no session was measured at {where}, and no sample must not pass",
+    "note": lambda reason, where: f"{reason.words}, at {where}",
+    "queue": _queue,
+    "server_died": _died,
+    "unmeasurable": _unmeasurable,
+}
+"""A reason in words, by its kind."""
