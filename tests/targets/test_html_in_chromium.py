@@ -87,7 +87,7 @@ def reports(everything: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for name, study in pages.items():
         path = folder / f"{name}.html"
         # Figures of what is hostile are drawn: their text must not become markup either.
-        path.write_text(html.render(study, figures=None if name == "hostile" else {}), encoding="utf-8")
+        path.write_text(html.report_html(study, figures=None if name == "hostile" else {}), encoding="utf-8")
         found[name] = path
     return found
 

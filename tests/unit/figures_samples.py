@@ -7,7 +7,7 @@ from pathlib import Path
 
 from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
 
-from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
@@ -25,7 +25,7 @@ def in_doubt() -> Study:
     sure, view = run.sweeps
     finding = ClientFinding("cpu", "a load process did not keep up")
     summaries = [replace(cell, findings=(finding,)) if cell.batch == 128 else cell for cell in view.summaries]
-    return join([replace(run, sweeps=(sure, view_sweep(view.record, summaries)))])
+    return join_runs([replace(run, sweeps=(sure, view_sweep(view.record, summaries)))])
 
 
 def one_point() -> Study:
@@ -81,7 +81,7 @@ def stored(folder: Path) -> Study:
     curves = {
         ("ws", wait): {1: (1.0, 0.004), 8: (1.0, 0.011), 32: (1.0, 0.03), 128: (0.75, 0.12)} for wait in (0.1, 1.0)
     }
-    return join(
+    return join_runs(
         [
             stored_run(
                 folder,

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from study_samples import a_run_of, a_study, an_slo, sample
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 HOSTILE = "<script>document.title='taken'</script></svg></style><img src=x onerror=alert(1)>\"'&amp;{{ 7*7 }}\x1b[31m"
@@ -44,7 +44,7 @@ def hostile_study() -> Study:
         )
         for sweep in run.sweeps
     )
-    return join([replace(run, sweeps=sweeps, problems=(HOSTILE,))])
+    return join_runs([replace(run, sweeps=sweeps, problems=(HOSTILE,))])
 
 
 def large_study() -> Study:

@@ -17,7 +17,7 @@ from cells import NOON, a_summary, an_slo
 from report_samples import a_manifest, latency
 
 from pytest_openenv_scale.analysis.run import Run, load_run
-from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core.endpoint import ServerSample
@@ -164,7 +164,7 @@ EVERYTHING = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_SINGLE, SLURM_2
 
 def a_study(*samples: Sample, path: Path = Path("results")) -> Study:
     """A study of one run per infrastructure, each a minute after the last; of everything unless told otherwise."""
-    return join([a_run_of(found, number=at, path=path) for at, found in enumerate(samples or EVERYTHING)])
+    return join_runs([a_run_of(found, number=at, path=path) for at, found in enumerate(samples or EVERYTHING)])
 
 
 def a_run_of(*samples: Sample, number=0, path: Path = Path("results"), **manifest: Any) -> Run:

@@ -10,13 +10,12 @@ import pytest
 from cells import a_cell, a_summary, an_slo
 from report_samples import a_run, a_sweep, latency, measured
 
-from pytest_openenv_scale.analysis.protocols import FOOTNOTE, ProtocolComparison, compare_modes
+from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE, ProtocolComparison, compare_modes
 from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting import json as json_report
-from pytest_openenv_scale.reporting.content.replicas import ratio
-from pytest_openenv_scale.reporting.json import junit_properties
-from pytest_openenv_scale.reporting.markdown import run as markdown_run
+from pytest_openenv_scale.reporting.content.replicas import ratio_text
+from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
+from pytest_openenv_scale.reporting.markdown.run import run_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
@@ -72,7 +71,7 @@ def test_the_mode_that_holds_more_wins():
     assert (found.ws.max_batch, found.http.max_batch, found.ratio, found.winner) == (128, 32, 4.0, "ws")
     assert (found.ws.known, found.http.known) == ("exact", "exact")
     assert found.notes == ()
-    assert ratio(found) == "4"
+    assert ratio_text(found) == "4"
 
 
 def test_equal_limits_have_no_winner_but_a_word():
@@ -83,18 +82,23 @@ def test_equal_limits_have_no_winner_but_a_word():
 def test_a_mode_that_was_never_brought_to_its_limit_is_open():
     ws = [passing(batch, "ws") for batch in (32, 128, 256)]
     found = compared(*ws, passing(32, "http"), failing(128, "http"))
-    assert (found.ws.known, found.winner, ratio(found)) == ("open", "ws", "≥ 8")
+    assert (found.ws.known, found.winner, ratio_text(found)) == ("open", "ws", "≥ 8")
     assert found.notes == ("ws: the largest batch asked for passes; it may hold more",)
 
 
 def test_two_open_modes_have_neither_winner_nor_ratio():
     found = compared(*(passing(batch, mode) for mode in ("ws", "http") for batch in (32, 128, 256)))
-    assert (found.winner, ratio(found), len(found.notes)) == (None, "–", 2)
+    assert (found.winner, ratio_text(found), len(found.notes)) == (None, "–", 2)
 
 
 def test_nobody_wins_over_a_mode_that_was_inconclusive():
     found = compared(*HTTP_DOUBTFUL)
-    assert (found.http.max_batch, found.http.known, found.winner, ratio(found)) == (32, "inconclusive", None, "≤ 4")
+    assert (found.http.max_batch, found.http.known, found.winner, ratio_text(found)) == (
+        32,
+        "inconclusive",
+        None,
+        "≤ 4",
+    )
     (note,) = found.notes
     assert note.startswith("http: inconclusive from batch 128 on: HTTP answers were seen late, p50 12 ms")
 
@@ -109,7 +113,7 @@ def test_an_open_mode_does_not_lose_against_an_exact_one_of_the_same_batch():
         *(passing(batch, "http") for batch in (32, 128)), passing(32, "ws"), failing(128, "ws"), batches=(32, 128)
     )
     assert found.winner == "http"
-    assert ratio(found) == "≤ 0.25"
+    assert ratio_text(found) == "≤ 0.25"
 
 
 def test_latencies_are_those_of_the_largest_batch_that_is_certain_in_both():
@@ -149,9 +153,9 @@ def test_one_mode_alone_is_compared_with_nothing(mode):
     view = a_view(passing(32, mode))
     run = a_run(PLACE, view)
     assert compare_modes(view) == ()
-    shown = "\n".join(line.text for line in run_lines(run)) + markdown_run.render(run) + markdown_run.step_summary(run)
+    shown = "\n".join(line.text for line in run_lines(run)) + run_markdown(run) + step_summary(run)
     assert "comparison" not in shown
-    assert json_report.document(run)["sweeps"][0]["protocols"] == []
+    assert run_document(run)["sweeps"][0]["protocols"] == []
     assert [name for name, _ in junit_properties(view) if "protocol" in name] == []
 
 
@@ -175,7 +179,7 @@ def test_the_terminal_shows_it_below_the_verdicts():
     at = lines.index(TABLE[0])
     assert lines[at : at + 4] == TABLE
     assert "ws / http at batch 128: ok 100.0 / 50.0 %, reset p50" in lines[at + 4]
-    assert " ".join(" ".join(lines[at:]).split()).endswith(FOOTNOTE)
+    assert " ".join(" ".join(lines[at:]).split()).endswith(HTTP_FOOTNOTE)
     assert " ".join(lines).count("cannot hold an episode") == 1
 
 
@@ -193,7 +197,7 @@ def test_a_whole_run_ends_with_it():
     assert "\n".join(TABLE) in text
 
 
-@pytest.mark.parametrize("render", [markdown_run.render, markdown_run.step_summary])
+@pytest.mark.parametrize("render", [run_markdown, step_summary])
 def test_markdown_and_the_github_summary_show_it_after_the_verdicts(render):
     text = render(a_run(PLACE, a_view(*HTTP_DOUBTFUL)))
     head, _, rest = text.partition("## Protocol comparison\n")
@@ -208,7 +212,7 @@ def test_markdown_and_the_github_summary_show_it_after_the_verdicts(render):
 
 
 def test_json_has_every_figure():
-    (sweep,) = json.loads(json_report.render(a_run(PLACE, a_view(*BOTH_LIMITED))))["sweeps"]
+    (sweep,) = json.loads(run_json(a_run(PLACE, a_view(*BOTH_LIMITED))))["sweeps"]
     (found,) = sweep["protocols"]
     assert (found["wait"], found["ratio"], found["winner"], found["batch"]) == (1.0, 4.0, "ws", 128)
     assert found["ws"]["max_batch"] == 128

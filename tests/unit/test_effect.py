@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.analysis import compare
-from pytest_openenv_scale.analysis.compare import CellRows, cliffs_delta, effect_of, effect_size
+from pytest_openenv_scale.analysis.compare import CellRows, cliffs_delta, effect_size, latency_effect
 from pytest_openenv_scale.results.parts import write_part
 from pytest_openenv_scale.results.run_directory import PARTS
 
@@ -57,15 +57,15 @@ def a_stored_cell(path, *, step, count=20, sweep="sweep") -> CellRows:
 def test_it_is_taken_from_the_successful_sessions_of_all_repetitions(tmp_path):
     fast, slow = a_stored_cell(tmp_path / "a", step=1.0), a_stored_cell(tmp_path / "b", step=2.0)
     assert len(fast.latencies("total")) == 40
-    assert effect_of(fast, slow, "total") == 1.0
-    assert effect_of(slow, fast, "step") == -1.0
-    assert effect_of(fast, slow, "connect") == 0.0
+    assert latency_effect(fast, slow, "total") == 1.0
+    assert latency_effect(slow, fast, "step") == -1.0
+    assert latency_effect(fast, slow, "connect") == 0.0
 
 
 def test_rows_that_are_gone_or_of_another_sweep_leave_it_unknown(tmp_path):
     fast = a_stored_cell(tmp_path / "a", step=1.0)
-    assert effect_of(fast, replace(fast, run=tmp_path / "gone"), "total") is None
-    assert effect_of(fast, replace(fast, sweep_id="other"), "total") is None
+    assert latency_effect(fast, replace(fast, run=tmp_path / "gone"), "total") is None
+    assert latency_effect(fast, replace(fast, sweep_id="other"), "total") is None
     damaged = next((tmp_path / "a" / PARTS).glob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:50])
     assert len(fast.latencies("total")) == 20
@@ -73,7 +73,7 @@ def test_rows_that_are_gone_or_of_another_sweep_leave_it_unknown(tmp_path):
 
 def test_very_many_rows_are_thinned_in_order(tmp_path, monkeypatch):
     fast, slow = a_stored_cell(tmp_path / "a", step=1.0), a_stored_cell(tmp_path / "b", step=1.01)
-    whole = effect_of(fast, slow, "total")
+    whole = latency_effect(fast, slow, "total")
     monkeypatch.setattr(compare, "MOST_VALUES", 20)
     assert len(fast.latencies("total")) == 20
-    assert effect_of(fast, slow, "total") == pytest.approx(whole, abs=0.05)
+    assert latency_effect(fast, slow, "total") == pytest.approx(whole, abs=0.05)

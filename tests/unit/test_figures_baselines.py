@@ -19,8 +19,8 @@ import figures_samples
 import pytest
 
 from pytest_openenv_scale.analysis.study import Study
-from pytest_openenv_scale.reporting.figures.content import Content
-from pytest_openenv_scale.reporting.figures.write import contents
+from pytest_openenv_scale.reporting.figures.content import FigureContent
+from pytest_openenv_scale.reporting.figures.write import figure_contents
 
 pytestmark = pytest.mark.figures
 
@@ -58,7 +58,7 @@ def _pinned_versions() -> None:
     assert not other, f"pictures can only be compared with pinned versions ({', '.join(other)}): run tox -e figures"
 
 
-def picture(content: Content) -> bytes:
+def picture(content: FigureContent) -> bytes:
     from pytest_openenv_scale.reporting.figures.worker import draw
 
     return draw(content, DPI).png
@@ -75,9 +75,9 @@ def differing_pixels(drawn: bytes, expected: bytes) -> int | None:
     return int((np.abs(one - other).max(axis=2) > LEVELS).sum())
 
 
-def content_of(name: str, folder: Path) -> Content:
+def content_of(name: str, folder: Path) -> FigureContent:
     study, key = PICTURES[name]
-    return next(content for content in contents(study(folder)) if content.key == key)
+    return next(content for content in figure_contents(study(folder)) if content.key == key)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -102,7 +102,7 @@ def test_every_figure_has_a_baseline_and_every_baseline_a_figure():
     assert sum(path.stat().st_size for path in BASELINES.iterdir()) < 1_500_000
 
 
-def _with(content: Content, frame: str, column: str, change: Callable[[list], list]) -> Content:
+def _with(content: FigureContent, frame: str, column: str, change: Callable[[list], list]) -> FigureContent:
     columns = dict(content.frames[frame])
     columns[column] = change(list(columns[column]))
     return replace(content, frames={**content.frames, frame: columns})

@@ -8,17 +8,17 @@ from study_samples import a_study, sample
 
 from pytest_openenv_scale.core.formatting import seconds
 from pytest_openenv_scale.reporting.figures import bars, lines
-from pytest_openenv_scale.reporting.figures.content import Content, batch_breaks, wrapped
-from pytest_openenv_scale.reporting.figures.write import KEYS, contents
+from pytest_openenv_scale.reporting.figures.content import FigureContent, batch_breaks, wrap_label
+from pytest_openenv_scale.reporting.figures.write import KEYS, figure_contents
 
 
-def rows_of(content: Content | None, frame: str) -> list[dict]:
+def rows_of(content: FigureContent | None, frame: str) -> list[dict]:
     assert content is not None
     columns = content.frames[frame]
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def one(content: Content | None, frame: str, **wanted) -> dict:
+def one(content: FigureContent | None, frame: str, **wanted) -> dict:
     (found,) = (row for row in rows_of(content, frame) if wanted.items() <= row.items())
     return found
 
@@ -72,37 +72,37 @@ class TestBars:
         ],
     )
     def test_a_bar_says_up_to_where_nothing_is_known(self, infrastructure, value, upper, kind, text):
-        bar = one(bars.max_batch(every_kind()), "bars", infrastructure=infrastructure)
+        bar = one(bars.max_batch_content(every_kind()), "bars", infrastructure=infrastructure)
         assert (bar["value"], bar["upper"], bar["kind"], bar["text"]) == (value, upper, kind, text)
 
     def test_a_bar_in_doubt_says_at_least(self):
-        bar = one(bars.max_batch(in_doubt()), "bars", infrastructure="local-uvicorn")
+        bar = one(bars.max_batch_content(in_doubt()), "bars", infrastructure="local-uvicorn")
         assert (bar["value"], bar["upper"], bar["kind"], bar["text"]) == (32, 128, "unsure", "at least 32")
 
     def test_where_nothing_passes_the_bar_has_no_length(self):
         study = a_study(sample("local-uvicorn", {8: (0.0, 0.0), 32: (0.0, 0.0)}))
-        bar = one(bars.max_batch(study), "bars")
+        bar = one(bars.max_batch_content(study), "bars")
         assert (bar["value"], bar["upper"], bar["text"]) == (0, 8, "none passes")
 
     def test_per_core_tells_the_batch_and_the_cores(self):
-        bar = one(bars.batch_per_core(every_kind()), "bars", infrastructure="slurm-multi-nodes2")
+        bar = one(bars.batch_per_core_content(every_kind()), "bars", infrastructure="slurm-multi-nodes2")
         assert bar["value"] == pytest.approx(4096 / 96)
         assert bar["text"] == "42.7  (4,096 on 96 cores)"
 
     def test_per_core_leaves_out_what_has_no_known_cores_and_says_so(self):
-        found = bars.batch_per_core(a_study(sample("local-uvicorn"), sample("example.org", cores=None)))
+        found = bars.batch_per_core_content(a_study(sample("local-uvicorn"), sample("example.org", cores=None)))
         assert found is not None
         assert found.facts["infrastructures"] == ["local-uvicorn"]
         assert found.notes[-1] == "Cores not known, so not shown: example.org."
 
     def test_without_any_cores_there_is_no_figure_per_core(self):
-        assert bars.batch_per_core(a_study(sample(cores=None))) is None
+        assert bars.batch_per_core_content(a_study(sample(cores=None))) is None
 
     @pytest.mark.parametrize(
         ("largest", "ticks"), [(0, [0]), (1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (250, [0, 50, 100, 150, 200, 250])]
     )
     def test_an_axis_has_round_numbers(self, largest, ticks):
-        assert bars.nice(largest) == pytest.approx(ticks)
+        assert bars.round_ticks(largest) == pytest.approx(ticks)
 
 
 class TestHeat:
@@ -202,19 +202,19 @@ class TestNodes:
 
 
 def test_figures_come_in_one_order_and_only_where_there_is_data(tmp_path):
-    assert [content.key for content in contents(stored(tmp_path))] == [key for key in KEYS if key != "nodes"]
-    assert [content.key for content in contents(every_kind())] == [
+    assert [content.key for content in figure_contents(stored(tmp_path))] == [key for key in KEYS if key != "nodes"]
+    assert [content.key for content in figure_contents(every_kind())] == [
         key for key in KEYS if key not in ("overhead", "concurrency")
     ]
-    assert contents(a_study(sample(curves={}))) == []
+    assert figure_contents(a_study(sample(curves={}))) == []
 
 
 def test_one_panel_is_named_in_the_subtitle():
-    assert {content.subtitle for content in contents(one_point())} == {"ws · wait 1 s"}
+    assert {content.subtitle for content in figure_contents(one_point())} == {"ws · wait 1 s"}
 
 
 def test_every_figure_says_in_words_what_it_shows():
-    for content in contents(every_kind()):
+    for content in figure_contents(every_kind()):
         assert content.alt_text.endswith(".")
         assert "local-uvicorn" in content.alt_text or "slurm" in content.alt_text
 
@@ -233,5 +233,5 @@ def test_an_axis_names_its_ends_and_as_many_batches_as_fit(batches, most, named)
 
 
 def test_long_names_are_broken_also_without_blanks():
-    assert wrapped("env.example-organisation.example", 16).count("\n") >= 1
-    assert max(map(len, wrapped("x" * 60, 16).split("\n"))) <= 17
+    assert wrap_label("env.example-organisation.example", 16).count("\n") >= 1
+    assert max(map(len, wrap_label("x" * 60, 16).split("\n"))) <= 17

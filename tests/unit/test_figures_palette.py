@@ -81,12 +81,12 @@ def test_as_many_as_anyone_will_read_are_told_apart_by_colour_and_marker():
 
 
 def test_shades_run_from_the_smallest_batch_to_the_largest():
-    assert content.shades(2) == [content.BATCHES[0], content.BATCHES[-1]]
-    assert len(set(content.shades(15))) == 15
-    assert len(content.shades(1)) == 1
+    assert content.batch_colours(2) == [content.BATCHES[0], content.BATCHES[-1]]
+    assert len(set(content.batch_colours(15))) == 15
+    assert len(content.batch_colours(1)) == 1
 
 
 def test_text_on_a_tile_can_be_read():
     for at in range(11):
-        colour = content.heat(at / 10)
+        colour = content.heat_colour(at / 10)
         assert contrast(colour, "#fdfdfd" if content.is_dark(colour) else "#101010") >= 4.5

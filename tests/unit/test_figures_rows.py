@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from study_samples import sample, stored_run
 
-from pytest_openenv_scale.analysis.study import join
+from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.reporting.figures import sessions
 from pytest_openenv_scale.reporting.figures import sessions as figure
-from pytest_openenv_scale.reporting.figures.rows import StudyRows, concurrency, overhead_distribution
+from pytest_openenv_scale.reporting.figures.rows import StudyRows, overhead_distribution, session_concurrency
 from pytest_openenv_scale.results.parts import Part, read_part, write_part
 
 SECONDS = st.floats(0.0, 30.0, allow_nan=False).map(lambda value: round(value, 4))
@@ -70,7 +70,7 @@ class TestConcurrency:
             a_row(at, reset_done_s=up, hold_latency=hold, closed_s=up + hold + stepping)
             for at, (up, hold, stepping) in enumerate(spans)
         ]
-        found = concurrency(part_of(tmp_path, rows))
+        found = session_concurrency(part_of(tmp_path, rows))
         if found is None:
             return
         for at, opened, stepping in zip(found.times, found.opened, found.stepping, strict=True):
@@ -85,29 +85,29 @@ class TestConcurrency:
                 assert surely <= counted <= maybe
 
     def test_a_batch_is_asked_for_as_a_whole(self, tmp_path):
-        found = concurrency(part_of(tmp_path, [a_row(0), a_row(1), a_failure(2)]))
+        found = session_concurrency(part_of(tmp_path, [a_row(0), a_row(1), a_failure(2)]))
         assert found is not None
         assert set(found.asked) == {3}
         assert max(found.opened) == 2
 
     def test_at_a_rate_asked_for_is_what_is_due_and_not_over(self, tmp_path):
         rows = [a_row(at, due_s=at * 1.0, reset_done_s=at + 0.1, closed_s=at + 0.5) for at in range(3)]
-        found = concurrency(part_of(tmp_path, rows, arrival="rate=1"))
+        found = session_concurrency(part_of(tmp_path, rows, arrival="rate=1"))
         assert found is not None
         assert max(found.asked) == 1
         assert 0 in found.asked[1:-1]
 
     def test_a_session_that_never_closed_stays_to_the_end(self, tmp_path):
-        found = concurrency(part_of(tmp_path, [a_row(0, reset_done_s=0.1, closed_s=None), a_row(1)]))
+        found = session_concurrency(part_of(tmp_path, [a_row(0, reset_done_s=0.1, closed_s=None), a_row(1)]))
         assert found is not None
         assert found.opened[-1] >= 1
 
     def test_no_reset_is_no_concurrency(self, tmp_path):
-        assert concurrency(part_of(tmp_path, [a_failure(0)])) is None
+        assert session_concurrency(part_of(tmp_path, [a_failure(0)])) is None
 
     def test_its_length_does_not_grow_with_the_rows(self, tmp_path):
         rows = [a_row(at, reset_done_s=at * 1e-3, closed_s=at * 1e-3 + 5) for at in range(5_000)]
-        found = concurrency(part_of(tmp_path, rows))
+        found = session_concurrency(part_of(tmp_path, rows))
         assert found is not None
         assert len(found.times) <= 502
         assert max(found.opened) == pytest.approx(5_000, rel=0.01)
@@ -116,7 +116,7 @@ class TestConcurrency:
 class TestFigures:
     def test_overhead_has_a_line_per_batch_that_ends_at_all_sessions(self, tmp_path):
         study = stored(tmp_path)
-        found = sessions.overhead_content(study, StudyRows.of(study))
+        found = sessions.overhead_content(study, StudyRows.from_study(study))
         assert found is not None
         lines = found.frames["lines"]
         assert found.facts["batches"] == [1, 8, 32, 128]
@@ -130,7 +130,7 @@ class TestFigures:
 
     def test_concurrency_shows_max_batch_and_the_first_that_fails(self, tmp_path):
         study = stored(tmp_path)
-        found = figure.concurrency_content(study, StudyRows.of(study))
+        found = figure.concurrency_content(study, StudyRows.from_study(study))
         assert found is not None
         assert [panel for panel in found.facts["panels"] if "wait 1 s" in panel] == [
             f"local-{name}\nws · wait 1 s · batch {batch}"
@@ -148,8 +148,8 @@ class TestFigures:
 
     def test_of_many_cells_the_longest_waits_are_shown_and_the_rest_is_told(self, tmp_path):
         curves = {("ws", wait): {1: (1.0, 0.004), 4: (0.5, 0.1)} for wait in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)}
-        study = join([stored_run(tmp_path, sample(curves=curves))])
-        found = figure.concurrency_content(study, StudyRows.of(study))
+        study = join_runs([stored_run(tmp_path, sample(curves=curves))])
+        found = figure.concurrency_content(study, StudyRows.from_study(study))
         assert found is not None
         assert len(found.facts["panels"]) == 2
         assert all("wait 1 s" in panel for panel in found.facts["panels"])
@@ -162,7 +162,7 @@ class TestFigures:
             middle = len(content) // 3
             content[middle : middle + 200] = bytes(200)
             part.write_bytes(bytes(content))
-        found = sessions.overhead_content(study, StudyRows.of(study))
+        found = sessions.overhead_content(study, StudyRows.from_study(study))
         assert found is not None
         assert 32 in found.facts["batches"]
         assert math.isfinite(sum(found.frames["lines"]["seconds"]))

@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 from study_samples import a_study, sample
 
-from pytest_openenv_scale.analysis.study import join
+from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.reporting.figures import FiguresError, figure_svgs, write, write_figures
 from pytest_openenv_scale.reporting.figures import content as figures_content
-from pytest_openenv_scale.reporting.figures.content import Content, Picture
+from pytest_openenv_scale.reporting.figures.content import FigureContent, Picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -31,9 +31,9 @@ KEYS = ["scaling", "max_batch", "p99"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _three_figures():
-    whole = write.contents
+    whole = write.figure_contents
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "contents", lambda study: [found for found in whole(study) if found.key in KEYS])
+        patch.setattr(write, "figure_contents", lambda study: [found for found in whole(study) if found.key in KEYS])
         yield
 
 
@@ -122,7 +122,7 @@ def test_what_people_wrote_is_escaped(study):
 def test_the_same_study_is_drawn_once_for_files_and_html(study, folder, monkeypatch):
     monkeypatch.setattr(write, "draw_all", lambda found: pytest.fail("drawn again"))
     assert list(figure_svgs(study)) == KEYS
-    assert list(figure_svgs(join(study.runs))) == KEYS
+    assert list(figure_svgs(join_runs(study.runs))) == KEYS
 
 
 def test_runs_that_were_judged_again_are_drawn_again(study, folder, monkeypatch):
@@ -133,13 +133,13 @@ def test_runs_that_were_judged_again_are_drawn_again(study, folder, monkeypatch)
         return [Picture(content.key, "<svg />", b"") for content in found]
 
     monkeypatch.setattr(write, "draw_all", drawn)
-    monkeypatch.setattr(write, "_last", write._last)
-    figure_svgs(join([replace(run) for run in study.runs]))
+    monkeypatch.setattr(write, "_last_drawing", write._last_drawing)
+    figure_svgs(join_runs([replace(run) for run in study.runs]))
     assert asked == KEYS
 
 
 def test_a_study_without_data_has_no_figures_and_starts_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "_LoadProcess", lambda caches: pytest.fail("a process was started"))
+    monkeypatch.setattr(write, "_DrawingProcess", lambda caches: pytest.fail("a process was started"))
     empty = a_study(sample(curves={}))
     assert write_figures(empty, tmp_path / "figures") == []
     assert figure_svgs(empty) == {}
@@ -147,13 +147,13 @@ def test_a_study_without_data_has_no_figures_and_starts_no_process(tmp_path, mon
 
 def test_a_figure_that_cannot_be_drawn_is_an_error_of_one_line():
     with pytest.raises(FiguresError, match=r"^figures cannot be drawn: KeyError: 'unheard of'$"):
-        write.draw_all([Content("unheard of", "title", "text", {})])
+        write.draw_all([FigureContent("unheard of", "title", "text", {})])
 
 
 def test_a_process_that_ends_is_an_error_of_one_line(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(FiguresError, match=r"^figures cannot be drawn: [^\n]+$"):
-        write.draw_all([Content("scaling", "title", "text", {})])
+        write.draw_all([FigureContent("scaling", "title", "text", {})])
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, monkeypatch):

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_samples import Sample, a_run_of, a_study, sample
 
-from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.core.serialization import ClientFinding as ClientFinding
 from pytest_openenv_scale.reporting.content.findings import findings
-from pytest_openenv_scale.reporting.content.study_tables import tables
+from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
@@ -31,16 +31,16 @@ def said(*samples: Sample) -> list[str]:
 
 
 def sentences(study: Study) -> list[str]:
-    return [finding.text for finding in findings(study, tables(study))]
+    return [finding.text for finding in findings(study, study_tables(study))]
 
 
 def of_kind(kind: str, study: Study) -> list[str]:
-    return [finding.text for finding in findings(study, tables(study)) if finding.kind == kind]
+    return [finding.text for finding in findings(study, study_tables(study)) if finding.kind == kind]
 
 
 def figures(text: str, study: Study) -> list[str]:
     """The numbers of a sentence with their units; those in names are none."""
-    targets = [row[0].text for table in tables(study) if table.key == "nodes" for row in table.rows]
+    targets = [row[0].text for table in study_tables(study) if table.key == "nodes" for row in table.rows]
     tests = [curve.sweep.test.rpartition("::")[2] for curve in study.curves]
     for name in sorted({*study.infrastructures, *targets, *tests}, key=len, reverse=True):
         text = text.replace(name, "")
@@ -48,7 +48,7 @@ def figures(text: str, study: Study) -> list[str]:
 
 
 def shown(study: Study) -> set[str]:
-    return {cell.text for table in tables(study) for row in table.rows for cell in row}
+    return {cell.text for table in study_tables(study) for row in table.rows for cell in row}
 
 
 def twice(found: Sample) -> Sample:
@@ -107,8 +107,8 @@ def test_a_cell_the_client_spoilt_supports_no_sentence() -> None:
     assert [
         cell.passed for sweep in spoilt for curve in sweep.curves for cell in curve.verdict.cells if cell.passed
     ] == []
-    assert of_kind("best", join([run])) != []
-    assert [text for text in sentences(join([replace(run, sweeps=spoilt)])) if "holds" in text] == []
+    assert of_kind("best", join_runs([run])) != []
+    assert [text for text in sentences(join_runs([replace(run, sweeps=spoilt)])) if "holds" in text] == []
 
 
 def test_the_faster_of_two_is_named_only_where_repetitions_do_not_overlap() -> None:
@@ -168,13 +168,13 @@ def test_no_cliff_is_said_where_all_passes() -> None:
 
 def test_hosts_that_share_evenly_and_unevenly_are_told_apart() -> None:
     even = a_run_of(sample("a", ALL, hosts=2))
-    assert of_kind("hosts", join([even])) == [
+    assert of_kind("hosts", join_runs([even])) == [
         "At batch 128 over ws at wait 1 s, the 2 hosts of a share the sessions evenly: 64 each."
     ]
-    assert of_kind("hosts", join([_spread(even, {"one": 120, "other": 8})])) == [
+    assert of_kind("hosts", join_runs([_spread(even, {"one": 120, "other": 8})])) == [
         "At batch 128 over ws at wait 1 s, the 2 hosts of a share the sessions unevenly: 8 on one, 120 on another."
     ]
-    assert of_kind("hosts", join([_spread(even, {"one": 128})])) == [
+    assert of_kind("hosts", join_runs([_spread(even, {"one": 128})])) == [
         "At batch 128 over ws at wait 1 s, only 1 of the 2 hosts of a got sessions."
     ]
 
@@ -211,14 +211,14 @@ def replicas(count: int, batches) -> Sample:
 
 
 def test_what_replicas_bring_is_said() -> None:
-    study = join([a_run_of(replicas(1, FEW), replicas(2, MANY))])
+    study = join_runs([a_run_of(replicas(1, FEW), replicas(2, MANY))])
     assert of_kind("nodes", study) == [
         "2 replicas of envoy hold more than 1 over ws at wait 1 s: 32 sessions against 8, ×4.00,"
         " an efficiency of 200.0 %."
     ]
-    assert of_kind("nodes", join([a_run_of(replicas(1, FEW), replicas(2, ALL))])) == []
-    assert "hold less than 1" in of_kind("nodes", join([a_run_of(replicas(1, MANY), replicas(2, FEW))]))[0]
-    assert "hold no more than 1" in of_kind("nodes", join([a_run_of(replicas(1, FEW), replicas(2, FEW))]))[0]
+    assert of_kind("nodes", join_runs([a_run_of(replicas(1, FEW), replicas(2, ALL))])) == []
+    assert "hold less than 1" in of_kind("nodes", join_runs([a_run_of(replicas(1, MANY), replicas(2, FEW))]))[0]
+    assert "hold no more than 1" in of_kind("nodes", join_runs([a_run_of(replicas(1, FEW), replicas(2, FEW))]))[0]
 
 
 def test_every_figure_of_a_study_of_everything_is_a_cell() -> None:
@@ -236,7 +236,7 @@ def test_the_search_for_figures_finds_them() -> None:
 
 
 def test_an_empty_study_says_nothing() -> None:
-    assert sentences(join([])) == []
+    assert sentences(join_runs([])) == []
 
 
 batches = st.dictionaries(
@@ -270,14 +270,14 @@ samples = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(samples, min_size=1, max_size=4), st.booleans())
 def test_whatever_was_measured_every_figure_is_a_cell_and_nothing_is_said_twice(found, in_one_run) -> None:
-    study = join([a_run_of(*found)]) if in_one_run else a_study(*found)
+    study = join_runs([a_run_of(*found)]) if in_one_run else a_study(*found)
     texts = sentences(study)
     cells = shown(study)
     assert [(text, figure) for text in texts for figure in figures(text, study) if figure not in cells] == []
     assert [text for text, times in Counter(texts).items() if times > 1] == []
     subjects = Counter(
         (finding.kind, finding.text.partition(":")[0].partition(", ")[0] if finding.kind in ("best", "fastest") else "")
-        for finding in findings(study, tables(study))
+        for finding in findings(study, study_tables(study))
         if finding.kind in ("best", "fastest")
     )
     assert [subject for subject, times in subjects.items() if times > 1] == []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.hub import access
-from pytest_openenv_scale.hub.access import HubError, checked_repo_id, explained, hub_calls, scrubbed
+from pytest_openenv_scale.hub.access import HubError, check_repo_id, explain_error, hub_calls, without_secrets
 
 SECRET = "hf_AbCdEf0123456789"
 
@@ -39,30 +39,30 @@ def failure(status: int, message: str = "", name: str = "HfHubHTTPError") -> Exc
     ],
 )
 def test_a_status_is_told_with_what_to_do(status: int, says: str) -> None:
-    assert explained(failure(status, "bad yaml\nsecond line")) == says
+    assert explain_error(failure(status, "bad yaml\nsecond line")) == says
 
 
 def test_a_repository_that_is_not_seen_may_be_missing_or_private() -> None:
-    assert "check the name, or run hf auth login" in explained(failure(404, name="RepositoryNotFoundError"))
-    assert explained(failure(404, name="RevisionNotFoundError")) == "the Hub knows no such revision (404)"
+    assert "check the name, or run hf auth login" in explain_error(failure(404, name="RepositoryNotFoundError"))
+    assert explain_error(failure(404, name="RevisionNotFoundError")) == "the Hub knows no such revision (404)"
 
 
 def test_the_reason_is_told_and_not_that_there_is_one() -> None:
     outer = RuntimeError("Error while uploading 'x' to the Hub.")
     outer.__cause__ = failure(403)
-    assert explained(outer).startswith("the token may not do this (403)")
+    assert explain_error(outer).startswith("the token may not do this (403)")
 
 
 def test_a_hub_that_is_not_reached_is_told_with_where_it_is_looked_for() -> None:
     error = type("ConnectError", (Exception,), {})("[Errno 111] Connection refused")
-    assert explained(error) == (
+    assert explain_error(error) == (
         "the Hub cannot be reached (ConnectError: [Errno 111] Connection refused); check the network and HF_ENDPOINT"
     )
 
 
 def test_a_hub_that_must_not_be_asked_is_no_matter_of_the_network() -> None:
     error = type("OfflineModeIsEnabled", (Exception,), {})("Cannot reach …: offline mode is enabled.")
-    assert explained(error) == "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
+    assert explain_error(error) == "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_an_echo_of_the_token_is_never_repeated(echo: str, status: int) -> None:
     assert str(caught.value).startswith("pushing to alice/runs: ")
     for secret in (SECRET, "plain-secret"):
         assert secret not in str(caught.value)
-        assert secret not in explained(ValueError(echo))
+        assert secret not in explain_error(ValueError(echo))
     assert caught.value.__suppress_context__
 
 
 @given(st.text(), st.text())
 def test_a_token_is_found_wherever_it_stands(before: str, after: str) -> None:
-    assert SECRET not in scrubbed(f"{before} {SECRET} {after}")
+    assert SECRET not in without_secrets(f"{before} {SECRET} {after}")
 
 
 def test_a_repository_is_a_user_and_a_name() -> None:
-    assert checked_repo_id("alice/my-env_2.0", "alice/runs") == "alice/my-env_2.0"
+    assert check_repo_id("alice/my-env_2.0", "alice/runs") == "alice/my-env_2.0"
     for wrong in ("runs", "alice/", "a/b/c", "datasets/alice/runs", "alice/a b", "../x", "alice/a--b", ""):
         with pytest.raises(HubError, match="is no repository on the Hub; write USER/NAME, such as alice/runs"):
-            checked_repo_id(wrong, "alice/runs")
+            check_repo_id(wrong, "alice/runs")
     with pytest.raises(HubError, match=r"\*\*\*"):
-        checked_repo_id(f"{SECRET}@alice/runs", "alice/runs")
+        check_repo_id(f"{SECRET}@alice/runs", "alice/runs")

@@ -15,7 +15,7 @@ from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import LifetimeLock
-from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table, run_files, runs_in
+from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table, run_files, runs_in_dataset
 from pytest_openenv_scale.hub.transfer import plan_push
 
 RUN_ID = "20261121T120000.000Z-3fa9"
@@ -74,7 +74,7 @@ def test_a_folder_of_another_name_would_come_back_as_another_run(run: Path) -> N
 def test_only_whole_runs_are_found_in_a_dataset() -> None:
     whole = ["runs/a/manifest.json", "runs/a/sessions.parquet/x.parquet"]
     strange = ["runs/b/report.md", "runs/../manifest.json", "runs/a/../../x", "runs/a/.git/config", "manifest.json"]
-    assert runs_in([*whole, *strange]) == {"a": ["manifest.json", "sessions.parquet/x.parquet"]}
+    assert runs_in_dataset([*whole, *strange]) == {"a": ["manifest.json", "sessions.parquet/x.parquet"]}
 
 
 def test_a_dry_run_lists_files_shows_the_card_and_opens_no_network(

@@ -15,7 +15,7 @@ from study_samples import sample, stored_run
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.legacy.exporting import export_older
-from pytest_openenv_scale.legacy.files import SUMMARY_COLUMNS, kind_of
+from pytest_openenv_scale.legacy.files import SUMMARY_COLUMNS, error_type_of
 from pytest_openenv_scale.legacy.importing import OlderFiles, import_older, older_max_batch
 
 
@@ -248,7 +248,7 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
     ],
 )
 def test_exceptions_have_a_kind_where_they_tell_one(name: str, message: str | None, kind: str | None) -> None:
-    assert kind_of(name, message) == kind
+    assert error_type_of(name, message) == kind
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from compare_samples import a_judged_sweep, a_measured_run, a_pair
 
 from pytest_openenv_scale.analysis.compare import compare_runs, compare_sweep
 from pytest_openenv_scale.config.limits import parse_fail_on
-from pytest_openenv_scale.reporting.content.comparison import headline
-from pytest_openenv_scale.reporting.markdown.comparison import comparison_markdown, sections
-from pytest_openenv_scale.reporting.text.comparison import MOST_CHARACTERS, comparison_lines, failure_lines
+from pytest_openenv_scale.reporting.content.comparison import comparison_headline
+from pytest_openenv_scale.reporting.markdown.comparison import comparison_markdown, comparison_section
+from pytest_openenv_scale.reporting.text.comparison import COMMENT_CHARACTERS, comparison_failure_text, comparison_lines
 from pytest_openenv_scale.results.comparison import Comparison
 
 
@@ -60,7 +60,7 @@ def test_a_comment_is_never_longer_than_github_takes():
     slow = [a_judged_sweep(*range(8, 68, 4), test=sweep.test, latency=(0.5, 0.6)) for sweep in sweeps]
     found = compare_runs(a_measured_run(*sweeps), a_measured_run(*slow, day=1), parse_fail_on("total_p99:+15%"))
     text = comparison_markdown(found)
-    assert MOST_CHARACTERS * 0.9 < len(text) <= MOST_CHARACTERS
+    assert COMMENT_CHARACTERS * 0.9 < len(text) <= COMMENT_CHARACTERS
     assert text.startswith("### ✗ OpenEnv scaling: regressed: total_p99 at batch 8")
     assert "more lines are left out: a comment holds no more." in text
     assert text.count("<details>") == text.count("</details>") == 1
@@ -69,7 +69,7 @@ def test_a_comment_is_never_longer_than_github_takes():
 def test_very_many_missing_curves_fit_into_a_comment_too():
     sweeps = [a_judged_sweep(8, test=f"test_scale.py::test_{'long_' * 30}{n}") for n in range(600)]
     text = comparison_markdown(compare_runs(a_measured_run(*sweeps), a_measured_run(sweeps[0], day=1)))
-    assert len(text) <= MOST_CHARACTERS
+    assert len(text) <= COMMENT_CHARACTERS
     assert text.startswith("### ? OpenEnv scaling: inconclusive: 599 curves of the baseline missing")
 
 
@@ -93,11 +93,11 @@ def test_a_renamed_test_is_asked_for():
     found = compare_runs(then, now)
     assert "did you rename it to t.py::test_it?" in shown(found)
     assert "did you rename it from test_scale.py::test_it?" in shown(found)
-    assert "did you rename it to t.py::test_it?" in headline(found)
+    assert "did you rename it to t.py::test_it?" in comparison_headline(found)
 
 
 def test_a_test_fails_with_what_regressed_first(regressed):
-    assert failure_lines(regressed, width=100).splitlines()[:4] == [
+    assert comparison_failure_text(regressed, width=100).splitlines()[:4] == [
         "regressed: max_batch ≥ 32 → 8, allowed 29 (local-uvicorn · ws · wait 1 s), and 2 more figures",
         "  local-uvicorn · ws · wait 1 s: max_batch: ≥ 32 → 8: allowed 29; beyond max_batch:-10% and outside",
         "    the baseline's 32 to 32 over 3 repetitions",
@@ -107,7 +107,7 @@ def test_a_test_fails_with_what_regressed_first(regressed):
 
 def test_without_fail_on_it_says_that_nothing_is_judged():
     found = compare_runs(*a_pair({"latency": (0.2,)}))
-    assert headline(found) == ("compared: 1 curve, 21 figures worse; nothing is judged without --fail-on")
+    assert comparison_headline(found) == ("compared: 1 curve, 21 figures worse; nothing is judged without --fail-on")
     assert "the baseline was measured once, so its spread is unknown" in shown(found)
 
 
@@ -120,7 +120,7 @@ def test_machines_that_differ_are_said_above_everything():
 
 
 def test_a_run_without_a_baseline_has_no_section():
-    assert sections([a_judged_sweep(8)]) == []
+    assert comparison_section([a_judged_sweep(8)]) == []
 
 
 def test_tests_of_the_baseline_that_were_not_selected_are_named():

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from report_samples import a_run, doubtful_sweep, refused_sweep
 from study_samples import a_run_of, a_study, an_slo, sample
 
-from pytest_openenv_scale.analysis.study import join, study_of
+from pytest_openenv_scale.analysis.study import join_runs, study_of
 from pytest_openenv_scale.reporting import html
 from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg
-from pytest_openenv_scale.reporting.html import headline
+from pytest_openenv_scale.reporting.html import study_headline
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
 ASKED = an_slo(max_batch=32)
@@ -26,7 +26,7 @@ HOLDS, BREAKS, OPEN = {8: GOOD, 32: GOOD, 128: BAD}, {8: GOOD, 32: BAD}, {8: GOO
 
 
 def page(what) -> str:
-    return html.render(what, figures={})
+    return html.report_html(what, figures={})
 
 
 def figures_section(shown: str) -> str:
@@ -52,12 +52,12 @@ def of(name: str, batches, **fields):
 )
 def test_the_headline_is_the_answer(samples, says) -> None:
     study = a_study(*samples)
-    assert headline(study) == says
+    assert study_headline(study) == says
     assert parsed(page(study)).text.index(says) >= 0
 
 
 def test_the_verdict_comes_before_findings_figures_curves_tables_and_circumstances() -> None:
-    shown = html.render(a_study(), figures={"k": FigureSvg("k", "A figure", "alt", "<svg></svg>")})
+    shown = html.report_html(a_study(), figures={"k": FigureSvg("k", "A figure", "alt", "<svg></svg>")})
     order = ["headline", "verdicts", "findings", "figures", "curves", "tables", "targets", "environment", "again"]
     places = [shown.index(f'id="{name}"') for name in order]
     assert places == sorted(places)
@@ -95,7 +95,9 @@ def test_the_page_needs_nothing_else() -> None:
     assert re.findall(r"@import|url\(", shown) == []
 
 
-@pytest.mark.parametrize("study", [a_study(), large_study(), hostile_study(), join([interrupted_run()]), join([])])
+@pytest.mark.parametrize(
+    "study", [a_study(), large_study(), hostile_study(), join_runs([interrupted_run()]), join_runs([])]
+)
 def test_every_link_leads_somewhere_and_no_id_stands_twice(study) -> None:
     parts = parsed(page(study))
     ids = [attributes["id"] for _, attributes in parts.elements if "id" in attributes]
@@ -147,7 +149,7 @@ def test_a_run_that_is_not_whole_has_a_report_that_says_so(run, says) -> None:
 
 
 def test_where_nothing_was_measured_the_answer_is_inconclusive() -> None:
-    assert headline(study_of(empty_run())) == "Nothing was measured"
+    assert study_headline(study_of(empty_run())) == "Nothing was measured"
     assert 'class="answer inconclusive"' in page(empty_run())
 
 
@@ -156,17 +158,17 @@ def test_figures_that_cannot_be_drawn_leave_a_report_that_says_so(monkeypatch) -
         raise FiguresError("the figures cannot be drawn: no memory")
 
     monkeypatch.setattr(html, "figure_svgs", fail)
-    shown = html.render(a_study(sample()))
+    shown = html.report_html(a_study(sample()))
     assert "the figures cannot be drawn: no memory" in figures_section(shown)
 
 
 def test_without_what_draws_a_report_says_in_place_of_the_pictures_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "plotnine", None)
-    assert 'id="figures"' not in html.render(empty_run())
+    assert 'id="figures"' not in html.report_html(empty_run())
     monkeypatch.setattr(
-        "pytest_openenv_scale.reporting.figures.write.contents", lambda _: pytest.fail("rows were read")
+        "pytest_openenv_scale.reporting.figures.write.figure_contents", lambda _: pytest.fail("rows were read")
     )
-    section = figures_section(html.render(a_study(sample())))
+    section = figures_section(html.report_html(a_study(sample())))
     assert "figures need plotnine: pip install 'pytest-openenv-scale[figures]'" in section
 
 

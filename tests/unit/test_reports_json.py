@@ -8,7 +8,7 @@ from report_samples import a_run, doubtful_sweep, refused_sweep
 
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.reporting import junit_properties, write_json, write_reports
-from pytest_openenv_scale.reporting.json import document, render
+from pytest_openenv_scale.reporting.json import run_document, run_json
 
 
 def refuse(constant):
@@ -16,14 +16,14 @@ def refuse(constant):
 
 
 def test_the_report_is_strict_json_and_says_its_format():
-    report = json.loads(render(a_run(Path("run"))), parse_constant=refuse)
-    assert report == document(a_run(Path("run")))
+    report = json.loads(run_json(a_run(Path("run"))), parse_constant=refuse)
+    assert report == run_document(a_run(Path("run")))
     assert (report["format"], report["run_id"], report["status"]) == (1, "20261121T120000.000Z-3fa9", "complete")
     assert report["outcome"] == "missed"
 
 
 def test_a_curve_holds_what_a_gate_in_ci_needs():
-    (sweep,) = document(a_run(Path("run"), refused_sweep()))["sweeps"]
+    (sweep,) = run_document(a_run(Path("run"), refused_sweep()))["sweeps"]
     (curve,) = sweep["curves"]
     assert (sweep["test"], sweep["startup_s"]) == ("test_scale.py::test_holds_256_sessions", 0.812)
     assert (curve["mode"], curve["wait"], curve["max_batch"], curve["infeasible_min"]) == ("ws", 1.0, 128, 256)
@@ -40,7 +40,7 @@ def test_a_curve_holds_what_a_gate_in_ci_needs():
 
 
 def test_a_cell_holds_every_statistic_of_every_repetition():
-    (curve,) = document(a_run(Path("run"), refused_sweep()))["sweeps"][0]["curves"]
+    (curve,) = run_document(a_run(Path("run"), refused_sweep()))["sweeps"][0]["curves"]
     assert [cell["batch"] for cell in curve["cells"]] == [32, 128, 256]
     assert [cell["passed"] for cell in curve["cells"]] == [True, True, False]
     last = curve["cells"][-1]["repetitions"]
@@ -51,12 +51,12 @@ def test_a_cell_holds_every_statistic_of_every_repetition():
 
 
 def test_a_batch_in_doubt_is_null():
-    (curve,) = document(a_run(Path("run"), doubtful_sweep()))["sweeps"][0]["curves"]
+    (curve,) = run_document(a_run(Path("run"), doubtful_sweep()))["sweeps"][0]["curves"]
     assert [cell["passed"] for cell in curve["cells"]] == [True, None]
 
 
 def test_problems_of_a_run_are_told():
-    report = document(a_run(Path("run"), status="interrupted", problems=["part: damaged"]))
+    report = run_document(a_run(Path("run"), status="interrupted", problems=["part: damaged"]))
     assert report["problems"] == [
         *("the run was interrupted; what it measured until then is shown", "part: damaged"),
     ]
@@ -67,7 +67,7 @@ def test_reports_are_written_into_the_run_and_to_a_fixed_path(tmp_path):
     fixed = tmp_path / "new" / "openenv.json"
     written = [*write_reports(run), write_json(run, fixed)]
     assert set(written) == {fixed, run.path / "report.json", run.path / "report.md"}
-    assert fixed.read_text() == (run.path / "report.json").read_text() == render(run)
+    assert fixed.read_text() == (run.path / "report.json").read_text() == run_json(run)
     assert all(path.exists() for path in written)
 
 

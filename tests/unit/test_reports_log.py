@@ -13,10 +13,10 @@ from study_samples import DOCKER, SPACE_BASIC, UVICORN, a_run_of, a_study
 
 from pytest_openenv_scale.analysis.compare import compare_sweep
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import join
+from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.config.limits import parse_fail_on
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.reporting.markdown.experiment_log import update_log, updated
+from pytest_openenv_scale.reporting.markdown.experiment_log import update_log, updated_log
 
 HERE = Path("results")
 
@@ -43,37 +43,37 @@ def overview(log: str) -> list[str]:
 
 def test_a_new_log_explains_itself() -> None:
     expected = (Path(__file__).parent / "golden" / "experiment_log.md").read_text()
-    assert updated("", a_study(UVICORN, DOCKER), HERE) == expected
+    assert updated_log("", a_study(UVICORN, DOCKER), HERE) == expected
 
 
 def test_the_newest_run_comes_first_in_whatever_order_they_are_added() -> None:
     first, second, third = runs()
-    log = updated("", join([second]), HERE)
-    log = updated(log, join([third]), HERE)
-    log = updated(log, join([first]), HERE)
+    log = updated_log("", join_runs([second]), HERE)
+    log = updated_log(log, join_runs([third]), HERE)
+    log = updated_log(log, join_runs([first]), HERE)
     ids = [third.run_id, second.run_id, first.run_id]
     assert entries(log) == ids
     assert overview(log) == ids
 
 
 def test_adding_runs_again_changes_nothing() -> None:
-    log = updated("", join(runs()), HERE)
-    assert updated(log, join(runs()), HERE) == log
+    log = updated_log("", join_runs(runs()), HERE)
+    assert updated_log(log, join_runs(runs()), HERE) == log
 
 
 def test_a_regenerated_entry_tells_what_is_true_now() -> None:
     run = runs()[0]
     running = replace(run, record=replace(run.record, status="running"))
-    log = updated("", join([running]), HERE)
+    log = updated_log("", join_runs([running]), HERE)
     assert "the run is still going on" in log
-    log = updated(log, join([run]), HERE)
+    log = updated_log(log, join_runs([run]), HERE)
     assert "the run is still going on" not in log
     assert len(entries(log)) == 1
 
 
 def test_what_people_wrote_survives() -> None:
     first, second, _ = runs()
-    log = updated("", join([first]), HERE)
+    log = updated_log("", join_runs([first]), HERE)
     log = log.replace("# Experiment log\n", "# My log\n\nAbout this study.\n")
     log = log.replace(
         "*None yet: write here what was seen and what it means.*", "The **cliff** is at 4,096.\n\n## Why\nQueues."
@@ -82,7 +82,7 @@ def test_what_people_wrote_survives() -> None:
         "<!-- openenv-scale:overview end -->\n", "<!-- openenv-scale:overview end -->\n\nAfter the table.\n"
     )
 
-    again = updated(updated(log, join([second]), HERE), join([first]), HERE)
+    again = updated_log(updated_log(log, join_runs([second]), HERE), join_runs([first]), HERE)
 
     for written in (
         "# My log\n\nAbout this study.\n",
@@ -95,24 +95,24 @@ def test_what_people_wrote_survives() -> None:
 
 
 def test_a_file_of_ones_own_becomes_a_log_and_stays() -> None:
-    log = updated("# Notes\n\nMine.\n", join(runs()[:1]), HERE)
+    log = updated_log("# Notes\n\nMine.\n", join_runs(runs()[:1]), HERE)
     assert log.startswith("# Notes\n\nMine.\n\n<!-- openenv-scale:overview -->\n")
 
 
 def test_an_entry_that_was_taken_out_leaves_the_table_too() -> None:
     first, second, _ = runs()
-    log = updated("", join([first, second]), HERE)
+    log = updated_log("", join_runs([first, second]), HERE)
     begin, end = (
         log.index(f"<!-- openenv-scale:run {second.run_id}"),
         log.index(f"<!-- openenv-scale:run {first.run_id}"),
     )
-    log = updated(log[:begin] + log[end:], join([first]), HERE)
+    log = updated_log(log[:begin] + log[end:], join_runs([first]), HERE)
     assert entries(log) == overview(log) == [first.run_id]
 
 
 def test_the_table_keeps_runs_that_are_not_there_any_more() -> None:
     first, second, _ = runs()
-    log = updated(updated("", join([first]), HERE), join([second]), HERE)
+    log = updated_log(updated_log("", join_runs([first]), HERE), join_runs([second]), HERE)
     assert overview(log) == [second.run_id, first.run_id]
 
 
@@ -127,73 +127,73 @@ def test_the_table_keeps_runs_that_are_not_there_any_more() -> None:
 )
 def test_a_damaged_marker_leaves_the_log_as_it_is(tmp_path: Path, damage: str, said: str) -> None:
     run = runs()[0]
-    path = update_log(tmp_path / "EXPERIMENT_LOG.md", join([run]))
+    path = update_log(tmp_path / "EXPERIMENT_LOG.md", join_runs([run]))
     path.write_text(path.read_text().replace(damage.format(id=run.run_id), ""))
     before = path.read_text()
     with pytest.raises(RunError, match=said.format(id=run.run_id)):
-        update_log(path, join([run]))
+        update_log(path, join_runs([run]))
     assert path.read_text() == before
 
 
 def test_an_entry_that_stands_twice_is_refused() -> None:
-    log = updated("", join(runs()[:1]), HERE)
+    log = updated_log("", join_runs(runs()[:1]), HERE)
     entry = log[log.index("<!-- openenv-scale:run ") :]
     with pytest.raises(RunError, match="two entries of run"):
-        updated(log + entry, join(runs()[:1]), HERE)
+        updated_log(log + entry, join_runs(runs()[:1]), HERE)
 
 
 def test_a_log_that_cannot_be_written_or_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the log cannot be written"):
-        update_log(tmp_path, join(runs()[:1]))
+        update_log(tmp_path, join_runs(runs()[:1]))
     binary = tmp_path / "EXPERIMENT_LOG.md"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="is not UTF-8 text"):
-        update_log(binary, join(runs()[:1]))
+        update_log(binary, join_runs(runs()[:1]))
 
 
 def test_nothing_in_a_run_can_pass_for_a_marker() -> None:
     run = runs()[0]
     note = "x\n<!-- openenv-scale:end evil -->\n<!-- openenv-scale:run evil -->\n"
-    log = updated("", join([replace(run, record=replace(run.record, note=note))]), HERE)
+    log = updated_log("", join_runs([replace(run, record=replace(run.record, note=note))]), HERE)
     assert entries(log) == [run.run_id]
-    assert updated(log, join([run]), HERE).count("evil") == 0
+    assert updated_log(log, join_runs([run]), HERE).count("evil") == 0
 
 
 @settings(max_examples=25)
 @given(st.lists(st.text("ab#|`<>-! \n", max_size=30), min_size=3, max_size=3), st.permutations(range(3)))
 def test_any_notes_survive_any_order_of_updates(notes: list[str], order: list[int]) -> None:
     made = runs()
-    log = updated("", join(made), HERE)
+    log = updated_log("", join_runs(made), HERE)
     for run, note in zip(made, notes, strict=True):
         end = f"<!-- openenv-scale:end {run.run_id} -->\n"
         log = log.replace(end, f"{end}<<{note}>>\n")
     for at in order:
-        log = updated(log, join([made[at]]), HERE)
+        log = updated_log(log, join_runs([made[at]]), HERE)
     assert all(f"<<{note}>>" in log for note in notes)
     assert entries(log) == [run.run_id for run in reversed(made)]
 
 
 def test_the_beginning_of_a_later_entry_is_missed_too() -> None:
     made = runs()[:2]
-    log = updated("", join(made), HERE)
+    log = updated_log("", join_runs(made), HERE)
     with pytest.raises(RunError, match=f"the entry of run {made[0].run_id} has lost its beginning"):
-        updated(log.replace(f"<!-- openenv-scale:run {made[0].run_id} -->\n", ""), join(made), HERE)
+        updated_log(log.replace(f"<!-- openenv-scale:run {made[0].run_id} -->\n", ""), join_runs(made), HERE)
 
 
 def test_a_table_that_stands_twice_is_refused() -> None:
-    log = updated("", join(runs()[:1]), HERE)
+    log = updated_log("", join_runs(runs()[:1]), HERE)
     head = log[: log.index("<!-- openenv-scale:run ")]
     with pytest.raises(RunError, match="stands there twice"):
-        updated(head + log, join(runs()[:1]), HERE)
+        updated_log(head + log, join_runs(runs()[:1]), HERE)
 
 
 def test_blanks_after_a_marker_and_a_last_line_without_an_end_do_no_harm() -> None:
     (run, *_) = runs()
-    log = updated("", join([run]), HERE)
-    assert updated(log.replace(f"{run.run_id} -->\n", f"{run.run_id} -->  \n"), join([run]), HERE) == log
+    log = updated_log("", join_runs([run]), HERE)
+    assert updated_log(log.replace(f"{run.run_id} -->\n", f"{run.run_id} -->  \n"), join_runs([run]), HERE) == log
     end = f"<!-- openenv-scale:end {run.run_id} -->"
     bare = log[: log.index(end)] + end
-    assert updated(bare, join([run]), HERE) == f"{bare}\n"
+    assert updated_log(bare, join_runs([run]), HERE) == f"{bare}\n"
 
 
 def test_the_comparison_with_a_baseline_is_told() -> None:
@@ -201,8 +201,8 @@ def test_the_comparison_with_a_baseline_is_told() -> None:
     (sweep,) = now.sweeps
     found = compare_sweep(then, now, sweep, parse_fail_on("total_p99:+15%"), reference="main")
     compared = replace(sweep, record=replace(sweep.record, comparison=found))
-    log = updated("", join([replace(now, sweeps=(compared,))]), HERE)
+    log = updated_log("", join_runs([replace(now, sweeps=(compared,))]), HERE)
     assert "### Comparison with the baseline\n\n- **✗ regressed: total_p99 at batch 8 100 ms → 300 ms" in log
     assert f"- baseline {then.run_id} · " in log
     assert "named main" in log
-    assert "### Comparison" not in updated("", join([now]), HERE)
+    assert "### Comparison" not in updated_log("", join_runs([now]), HERE)

@@ -12,7 +12,14 @@ from report_samples import a_run, a_sweep, doubtful_sweep, measured, refused_swe
 
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.reporting import append_step_summary
-from pytest_openenv_scale.reporting.markdown import run as markdown_run
+from pytest_openenv_scale.reporting.markdown.run import (
+    SUMMARY_BYTES,
+    code_block,
+    escape,
+    inline_code,
+    run_markdown,
+    step_summary,
+)
 from pytest_openenv_scale.results.outcome import Outcome
 
 FOLDER = Path("results/20261121T120000.000Z-3fa9")
@@ -115,11 +122,11 @@ openenv-scale report results/20261121T120000.000Z-3fa9
 
 
 def test_the_report_of_a_run():
-    assert markdown_run.render(a_run(FOLDER, doubtful_sweep())) == REPORT.removeprefix("\n")
+    assert run_markdown(a_run(FOLDER, doubtful_sweep())) == REPORT.removeprefix("\n")
 
 
 def test_verdicts_come_before_curves_and_curves_before_circumstances():
-    report = markdown_run.render(a_run(FOLDER))
+    report = run_markdown(a_run(FOLDER))
     order = [
         "## Verdicts",
         "**✗ SLO missed",
@@ -133,12 +140,12 @@ def test_verdicts_come_before_curves_and_curves_before_circumstances():
 
 
 def test_a_refusal_stands_with_its_remedy():
-    report = markdown_run.render(a_run(FOLDER, refused_sweep()))
+    report = run_markdown(a_run(FOLDER, refused_sweep()))
     assert "CAPACITY_REACHED at 200 sessions = 2 workers × 100 → MAX_CONCURRENT_ENVS ≥ 128 per worker" in report
 
 
 def test_failures_are_listed_by_phase_and_type():
-    lines = markdown_run.render(a_run(FOLDER, refused_sweep())).splitlines()
+    lines = run_markdown(a_run(FOLDER, refused_sweep())).splitlines()
     failures = [line.split("|")[1:-1] for line in lines if "CAPACITY_REACHED |" in line]
     assert [cell.strip() for cell in failures[1]] == [
         *("256", "2", "reset", "capacity", "CAPACITY_REACHED", "54", "Server at capacity: 100/100 sessions")
@@ -154,43 +161,43 @@ def test_failures_are_listed_by_phase_and_type():
     ],
 )
 def test_a_run_that_is_not_whole_says_so_on_top(status, says):
-    report = markdown_run.render(a_run(FOLDER, status=status, problems=["part-3.parquet: it is damaged"]))
+    report = run_markdown(a_run(FOLDER, status=status, problems=["part-3.parquet: it is damaged"]))
     assert report.index(says) < report.index("part-3.parquet: it is damaged") < report.index("## Verdicts")
 
 
 def test_a_run_of_which_nothing_was_measured_can_be_reported():
     run = replace(a_run(FOLDER, status="interrupted"), sweeps=())
-    assert "nothing was measured" in markdown_run.render(run)
+    assert "nothing was measured" in run_markdown(run)
 
 
 def test_what_a_server_wrote_is_text_and_no_markup():
-    assert markdown_run.text("a|b *c* _d_ e_f <img src=x> 1 < 2 [l](u) `k` &amp;") == (
+    assert escape("a|b *c* _d_ e_f <img src=x> 1 < 2 [l](u) `k` &amp;") == (
         r"a\|b \*c\* \_d\_ e_f \<img src=x> 1 < 2 \[l\](u) \`k\` \&amp;"
     )
 
 
 def test_a_message_with_a_pipe_and_line_ends_stays_in_its_cell():
     cell = replace(measured(8, failed=1), errors=(ErrorCount("step", "environment", None, 1, "a|b\n| c"),))
-    report = markdown_run.render(a_run(FOLDER, a_sweep(cell, outcome=Outcome.MISSED)))
+    report = run_markdown(a_run(FOLDER, a_sweep(cell, outcome=Outcome.MISSED)))
     (line,) = [line for line in report.splitlines() if "environment |" in line]
     assert r"a\|b \| c" in line
 
 
 def test_code_survives_backticks_and_pipes():
-    assert markdown_run.code("a`b") == "`` a`b ``"
-    assert markdown_run.code("t[a|b]", in_table=True) == r"`t[a\|b]`"
-    assert markdown_run.block("```\nx")[0] == "````"
+    assert inline_code("a`b") == "`` a`b ``"
+    assert inline_code("t[a|b]", in_table=True) == r"`t[a\|b]`"
+    assert code_block("```\nx")[0] == "````"
 
 
 @given(st.text())
 def test_any_text_is_one_line_without_a_bare_pipe(value):
-    escaped = markdown_run.text(value)
+    escaped = escape(value)
     assert "\n" not in escaped
     assert "|" not in escaped.replace("\\\\", "").replace("\\|", "")
 
 
 def test_every_row_of_every_table_has_the_columns_of_its_head():
-    report = markdown_run.render(a_run(FOLDER, refused_sweep(), doubtful_sweep()))
+    report = run_markdown(a_run(FOLDER, refused_sweep(), doubtful_sweep()))
     widths: set[int] = set()
     for line in report.splitlines():
         if not line.startswith("|"):
@@ -214,22 +221,22 @@ def test_there_is_no_step_summary_outside_github():
 
 def test_a_step_summary_that_others_filled_is_left_alone(tmp_path):
     file = tmp_path / "summary.md"
-    file.write_bytes(b"x" * (markdown_run.LIMIT_BYTES - 100))
+    file.write_bytes(b"x" * (SUMMARY_BYTES - 100))
     assert append_step_summary(a_run(FOLDER), {"GITHUB_STEP_SUMMARY": str(file)}) is None
-    assert file.stat().st_size == markdown_run.LIMIT_BYTES - 100
+    assert file.stat().st_size == SUMMARY_BYTES - 100
 
 
 @pytest.mark.parametrize("limit", [700, 2_000, 5_000, 20_000])
 def test_a_step_summary_keeps_its_limit_and_says_what_it_left_out(limit):
     run = a_run(FOLDER, *[refused_sweep() for _ in range(5)])
-    summary = markdown_run.step_summary(run, limit)
+    summary = step_summary(run, limit)
     assert len(summary.encode()) <= limit
     assert summary.count("```") % 2 == 0
     assert ("GitHub takes no more" in summary) is (limit < 20_000)
 
 
 def test_a_step_summary_of_many_curves_counts_those_left_out():
-    summary = markdown_run.step_summary(a_run(FOLDER, *[refused_sweep() for _ in range(5)]), 9_000)
+    summary = step_summary(a_run(FOLDER, *[refused_sweep() for _ in range(5)]), 9_000)
     shown = summary.count("**✗ SLO missed")
     assert 0 < shown < 5
     assert f"*{5 - shown} curve" in summary

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from report_samples import TEST, a_sweep, doubtful_sweep, measured, refused_sweep
 
 from pytest_openenv_scale.metrics.errors import ErrorCount
-from pytest_openenv_scale.reporting import cell_line, curve_lines, failure_text, summary_lines, sweep_lines
+from pytest_openenv_scale.reporting import cell_line, curve_lines, summary_lines, sweep_failure_text, sweep_lines
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Outcome, Reason
 from pytest_openenv_scale.verdict.sweep import SweepView
 
@@ -93,7 +93,7 @@ def test_an_inconclusive_curve_at_80_columns_of_ascii():
 
 
 def test_the_message_of_a_failing_test_is_one_block():
-    assert failure_text(refused_sweep(), width=110) == golden(FAILURE)
+    assert sweep_failure_text(refused_sweep(), width=110) == golden(FAILURE)
 
 
 def test_the_summary_of_a_run_is_a_table_of_max_batch():
@@ -107,7 +107,7 @@ def test_there_is_no_summary_of_nothing():
 def test_only_what_was_not_met_is_in_the_message_of_a_failing_test():
     met, missed = a_sweep(measured(8), max_batch=8), refused_sweep()
     both = SweepView(missed.record, (*met.curves, *missed.curves), Outcome.MISSED)
-    assert failure_text(both) == failure_text(missed)
+    assert sweep_failure_text(both) == sweep_failure_text(missed)
 
 
 def test_failures_no_refusal_explains_are_told_as_they_are():
@@ -117,14 +117,14 @@ def test_failures_no_refusal_explains_are_told_as_they_are():
     verdicts = (CellVerdict(8, False, (breach,)),)
     reasons = (Reason("verdict", "SLO missed: success 62.5 % < 95 % at batch 8"),)
     sweep = a_sweep(cell, cells=verdicts, outcome=Outcome.MISSED, reasons=reasons)
-    assert "  failed: 3 timeout in step: no answer within 120 s" in failure_text(sweep).splitlines()
+    assert "  failed: 3 timeout in step: no answer within 120 s" in sweep_failure_text(sweep).splitlines()
 
 
 def test_the_same_log_is_shown_once_for_several_curves():
     sweep = refused_sweep(reps=1)
     twice = replace(sweep, curves=sweep.curves * 2)
     assert text(sweep_lines(twice)).count("server log") == 1
-    assert failure_text(twice).count("server log") == 1
+    assert sweep_failure_text(twice).count("server log") == 1
 
 
 def test_the_log_of_a_server_is_printed_without_its_colours():

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.text import collapse, cut, plain
-from pytest_openenv_scale.reporting.text.page import TextPage, speaks_unicode
+from pytest_openenv_scale.reporting.text.page import TextPage, supports_unicode
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from pytest_openenv_scale.reporting.text.page import TextPage, speaks_unicode
     [("utf-8", True), ("ascii", False), ("latin-1", False), ("cp1252", False), (None, False), ("no-such", False)],
 )
 def test_an_encoding_speaks_unicode_if_it_prints_every_sign_of_the_reports(encoding, speaks):
-    assert speaks_unicode(encoding) is speaks
+    assert supports_unicode(encoding) is speaks
 
 
 def test_colours_and_cursor_movements_of_a_log_are_removed():
@@ -33,27 +33,27 @@ def test_text_is_cut_where_it_tells_least():
 
 def test_a_unit_stays_with_its_number_where_a_line_wraps():
     page = TextPage(width=60)
-    page.say("the client's CPU was, all things that count considered, 98 % busy")
+    page.add_sentence("the client's CPU was, all things that count considered, 98 % busy")
     assert [line.text for line in page.lines][-1] == "    98 % busy"
 
 
 def test_a_stream_without_unicode_gets_ascii():
     page = TextPage(encoding="ascii")
-    page.say("✗ success 95 % × 2 ≥ 1 → größer 測試")
+    page.add_sentence("✗ success 95 % × 2 ≥ 1 → größer 測試")
     assert page.text == "  x success 95 % x 2 >= 1 -> gr\\xf6\\xdfer \\u6e2c\\u8a66"
 
 
 @given(st.text(), st.integers(-5, 200), st.sampled_from([None, "ascii", "utf-8"]))
 def test_no_sentence_is_wider_than_the_page(text, width, encoding):
     page = TextPage(width, encoding)
-    page.say(text)
+    page.add_sentence(text)
     assert all(len(line.text) <= page.width for line in page.lines)
 
 
 @given(st.text())
 def test_what_a_server_wrote_can_always_be_printed(text):
     page = TextPage(encoding="ascii")
-    page.verbatim(plain(text).replace("\n", " "))
+    page.add_line(plain(text).replace("\n", " "))
     assert page.text.isascii()
     assert page.text.isprintable()
 
@@ -61,5 +61,5 @@ def test_what_a_server_wrote_can_always_be_printed(text):
 @pytest.mark.parametrize("width", range(60, 90))
 def test_a_line_to_copy_is_never_broken(width: int) -> None:
     page = TextPage(width, "utf-8")
-    page.say("one session at a time: in the app's file write create_app(..., max_concurrent_envs=32)")
+    page.add_sentence("one session at a time: in the app's file write create_app(..., max_concurrent_envs=32)")
     assert "create_app(..., max_concurrent_envs=32)" in page.text

@@ -19,7 +19,7 @@ from pytest_openenv_scale.core.endpoint import (
 )
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import summarise
-from pytest_openenv_scale.reporting.content.tables import proxy_use_sentence, spread_rows, spread_sentences
+from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_host_rows, proxy_use_sentence
 from pytest_openenv_scale.results.cell_meta import CellMeta
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.refusals import name_refusals
@@ -236,7 +236,7 @@ def test_capacity_is_counted_over_the_workers_of_all_replicas() -> None:
 
 def test_a_spread_both_sides_agree_on_is_told_once() -> None:
     summary = a_summary(4, host_counts={A: 2, B: 2}, proxy=facts())
-    assert spread_sentences(viewed(summary)) == [
+    assert host_spread_sentences(viewed(summary)) == [
         "spread at batch 4: 2 / 2 by the client's count and by Envoy (round_robin)'s"
     ]
 
@@ -245,16 +245,16 @@ def test_where_the_counts_differ_both_are_told() -> None:
     refused = a_summary(4, host_counts={A: 2}, proxy=facts())
     silent = a_summary(4, host_counts={}, proxy=facts())
     renamed = a_summary(4, host_counts={"box-1:8000": 4}, proxy=facts())
-    assert spread_sentences(viewed(refused)) == [
+    assert host_spread_sentences(viewed(refused)) == [
         "spread at batch 4: 2 / 0 seen by the client, 2 / 2 sent by Envoy (round_robin)"
     ]
-    assert "not told to the client, 2 / 2 sent" in spread_sentences(viewed(silent))[0]
-    assert "4 seen by the client under names of their own, 2 / 2 sent" in spread_sentences(viewed(renamed))[0]
+    assert "not told to the client, 2 / 2 sent" in host_spread_sentences(viewed(silent))[0]
+    assert "4 seen by the client under names of their own, 2 / 2 sent" in host_spread_sentences(viewed(renamed))[0]
 
 
 def test_over_http_the_proxy_counts_requests() -> None:
     summary = a_summary(4, cell=a_cell(4, mode="http"), host_counts={A: 2, B: 2}, proxy=facts({A: 5, B: 3}))
-    assert spread_sentences(viewed(summary)) == [
+    assert host_spread_sentences(viewed(summary)) == [
         "spread at batch 4: 2 / 2 seen by the client, 5 / 3 requests sent by Envoy (round_robin)"
     ]
 
@@ -269,26 +269,28 @@ def test_what_the_proxy_used_is_told_of_the_largest_batch() -> None:
 def test_many_hosts_are_told_by_the_fewest_and_the_most() -> None:
     many = {f"h{number}": 10 + number for number in range(8)}
     summary = a_summary(108, host_counts=many, proxy=facts(many))
-    assert "10 to 17 on each of 8 hosts by the client's count" in spread_sentences(viewed(summary))[0]
+    assert "10 to 17 on each of 8 hosts by the client's count" in host_spread_sentences(viewed(summary))[0]
 
 
 def test_of_several_repetitions_the_most_uneven_is_told() -> None:
     even = a_summary(4, host_counts={A: 2, B: 2}, proxy=facts())
     uneven = a_summary(4, repetition=2, host_counts={A: 3, B: 1}, proxy=facts({A: 3, B: 1}))
     view = CurveView(a_curve(4), (even, uneven), judged(even))
-    assert spread_sentences(view) == ["spread at batch 4: 3 / 1 by the client's count and by Envoy (round_robin)'s"]
+    assert host_spread_sentences(view) == [
+        "spread at batch 4: 3 / 1 by the client's count and by Envoy (round_robin)'s"
+    ]
 
 
 def test_without_a_proxy_or_with_one_host_behind_it_nothing_is_told() -> None:
-    assert spread_sentences(viewed(a_summary(4))) == []
-    assert spread_sentences(viewed(a_summary(4, proxy=facts({A: 4})))) == []
-    assert list(spread_rows(viewed(a_summary(4)))) == []
+    assert host_spread_sentences(viewed(a_summary(4))) == []
+    assert host_spread_sentences(viewed(a_summary(4, proxy=facts({A: 4})))) == []
+    assert list(proxy_host_rows(viewed(a_summary(4)))) == []
 
 
 def test_the_table_has_every_host_of_every_cell() -> None:
     trouble = UnhealthyHost(B, "failed_active_health_check")
     summary = lost_sessions(host_counts={A: 2}, proxy=facts(troubles=(trouble,)))
-    assert list(spread_rows(viewed(summary))) == [
+    assert list(proxy_host_rows(viewed(summary))) == [
         ["4", "1", A, "2", "2", "0", "healthy"],
         ["4", "1", B, "2", "2", "2", "failed_active_health_check"],
     ]

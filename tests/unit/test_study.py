@@ -10,7 +10,7 @@ from cells import NOON
 from report_samples import a_run
 from study_samples import EVERYTHING, HEALTHY, a_run_of, a_study, a_view, sample
 
-from pytest_openenv_scale.analysis.study import join, study_of
+from pytest_openenv_scale.analysis.study import join_runs, study_of
 
 
 def test_known_infrastructures_stand_in_one_order_whatever_the_order_of_their_runs():
@@ -60,11 +60,11 @@ def test_the_same_measured_again_is_told_apart_by_its_run(later, names):
         a_run_of(sample("x"), run_id="one", started_at=NOON),
         a_run_of(sample("x"), run_id="two", started_at=NOON + later),
     ]
-    assert join(runs).infrastructures == tuple(f"x ({name})" for name in names)
+    assert join_runs(runs).infrastructures == tuple(f"x ({name})" for name in names)
 
 
 def test_one_test_that_sweeps_a_target_twice_is_numbered():
-    assert join([a_run_of(sample("x"), sample("x"))]).infrastructures[-1].endswith("2)")
+    assert join_runs([a_run_of(sample("x"), sample("x"))]).infrastructures[-1].endswith("2)")
 
 
 def test_a_target_has_one_name_also_where_another_run_had_less_to_tell_apart():
@@ -72,27 +72,27 @@ def test_a_target_has_one_name_also_where_another_run_had_less_to_tell_apart():
         sample("slurm-multi-nodes2", target="slurm:nodes=2"), sample("slurm-multi-nodes4", target="slurm:nodes=4")
     )
     alone = a_run_of(sample("slurm-multi", target="slurm:nodes=4", wait=5.0), number=1)
-    study = join([both, alone])
+    study = join_runs([both, alone])
     assert study.infrastructures == ("slurm-multi-nodes2", "slurm-multi-nodes4")
-    assert [curve.wait for curve in study.of("slurm-multi-nodes4")] == [1.0, 5.0]
+    assert [curve.wait for curve in study.curves_of("slurm-multi-nodes4")] == [1.0, 5.0]
 
 
 def test_no_two_curves_share_infrastructure_mode_and_wait():
-    study = join([a_run_of(*EVERYTHING, number=number) for number in range(3)])
+    study = join_runs([a_run_of(*EVERYTHING, number=number) for number in range(3)])
     places = [(curve.infrastructure, curve.mode, curve.wait) for curve in study.curves]
     assert len(set(places)) == len(places) == 3 * 10
 
 
 def test_a_run_given_twice_counts_once():
     run = a_run_of(sample())
-    assert len(join([run, run]).runs) == 1
+    assert len(join_runs([run, run]).runs) == 1
 
 
 def test_runs_stand_in_the_order_they_were_made_and_curves_by_mode_and_wait():
     curves = {("http", 1.0): HEALTHY, ("ws", 5.0): HEALTHY, ("ws", 1.0): HEALTHY, ("ws", None): HEALTHY}
-    study = join([a_run_of(sample("b"), number=3), a_run_of(sample("a", curves=curves), number=1)])
+    study = join_runs([a_run_of(sample("b"), number=3), a_run_of(sample("a", curves=curves), number=1)])
     assert [run.run_id[9:13] for run in study.runs] == ["1201", "1203"]
-    assert [(curve.mode, curve.wait) for curve in study.of("a")] == [
+    assert [(curve.mode, curve.wait) for curve in study.curves_of("a")] == [
         *(("ws", None), ("ws", 1.0), ("ws", 5.0), ("http", 1.0))
     ]
     assert (study.modes, study.waits) == (("ws", "http"), (None, 1.0, 5.0))
@@ -125,7 +125,7 @@ def test_memory_that_did_not_grow_is_not_told():
     flat = replace(summary, server=replace(summary.server, peak=summary.server.first))
     run = a_run_of(sample(batches={8: (1.0, 0.1)}))
     shrunk = replace(view, curves=(replace(view.curves[0], summaries=(flat,)),))
-    assert join([replace(run, sweeps=(shrunk,))]).curves[0].memory_per_session is None
+    assert join_runs([replace(run, sweeps=(shrunk,))]).curves[0].memory_per_session is None
 
 
 def test_modes_measured_in_two_runs_are_compared():

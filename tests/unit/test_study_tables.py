@@ -22,21 +22,20 @@ from study_samples import (
     sample,
 )
 
-from pytest_openenv_scale.analysis.study import Study, join
+from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.reporting import study_lines
-from pytest_openenv_scale.reporting.content import study_tables
-from pytest_openenv_scale.reporting.content.study_tables import tables
+from pytest_openenv_scale.reporting.content import study_tables as tables_module
+from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.reporting.content.tables import MISSING, StudyTable
-from pytest_openenv_scale.reporting.markdown import run as markdown_run
-from pytest_openenv_scale.reporting.markdown.run import study_markdown, study_section
+from pytest_openenv_scale.reporting.markdown.run import run_markdown, study_markdown, study_section
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_4, ENVOY_1, ENVOY_2, ENVOY_4)
 
 
 def table(study: Study, key: str) -> StudyTable:
-    return next(found for found in tables(study) if found.key == key)
+    return next(found for found in study_tables(study) if found.key == key)
 
 
 def shown(study: Study, key: str) -> list[tuple[str, ...]]:
@@ -44,7 +43,7 @@ def shown(study: Study, key: str) -> list[tuple[str, ...]]:
 
 
 def test_every_table_in_markdown():
-    lines = [line for found in tables(a_study(*SAMPLES)) for line in study_section(found)]
+    lines = [line for found in study_tables(a_study(*SAMPLES)) for line in study_section(found)]
     assert "\n".join(lines) == (GOLDEN / "study_tables.md").read_text(encoding="utf-8")
 
 
@@ -108,7 +107,7 @@ def test_a_batch_nobody_can_judge_is_inconclusive():
     (curve,) = view.curves
     (cell,) = curve.verdict.cells
     doubtful = replace(curve, verdict=replace(curve.verdict, cells=(replace(cell, passed=None),), max_batch=None))
-    study = join([replace(run, sweeps=(replace(view, curves=(doubtful,)),))])
+    study = join_runs([replace(run, sweeps=(replace(view, curves=(doubtful,)),))])
     assert shown(study, "scaling")[0][-1] == "inconclusive"
     assert shown(study, "summary")[0][3] == "unknown"
 
@@ -120,7 +119,7 @@ def test_errors_are_added_up_over_batches_and_repetitions():
 
 
 def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch):
-    monkeypatch.setattr(study_tables, "_MOST", 2)
+    monkeypatch.setattr(tables_module, "_MOST_FAILURES", 2)
     run = a_run_of(sample(batches={10: (0.1, 0.1)}))
     (view,) = run.sweeps
     (curve,) = view.curves
@@ -128,7 +127,7 @@ def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch)
         ErrorCount("step", "environment", code, count) for code, count in (("A", 1), ("B", 5), ("C", 2), ("D", 1))
     )
     summary = replace(curve.summaries[0], errors=ways)
-    study = join([replace(run, sweeps=(replace(view, curves=(replace(curve, summaries=(summary,)),)),))])
+    study = join_runs([replace(run, sweeps=(replace(view, curves=(replace(curve, summaries=(summary,)),)),))])
     assert [row[4] for row in shown(study, "errors")] == ["B", "C"]
     assert table(study, "errors").notes[0] == "local-uvicorn, ws: 2 sessions failed in 2 more ways"
 
@@ -144,13 +143,13 @@ def test_what_a_server_says_is_no_markup():
 
 def test_a_study_without_anything_measured_says_so_and_has_no_tables():
     run = a_run_of(sample(curves={("ws", 1.0): {}}))
-    assert "nothing was measured" in study_markdown(join([run]))
-    assert not table(join([run]), "latency").rows
-    assert all(not found.rows for found in tables(join([])))
+    assert "nothing was measured" in study_markdown(join_runs([run]))
+    assert not table(join_runs([run]), "latency").rows
+    assert all(not found.rows for found in study_tables(join_runs([])))
 
 
 def test_no_table_of_a_run_stands_there_twice(tmp_path):
-    report = markdown_run.render(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
+    report = run_markdown(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
     heads = [line for line in report.splitlines() if line.startswith("## ")]
     assert len(set(heads)) == len(heads)
     assert [head for head in heads if "·" not in head] == [
@@ -169,7 +168,7 @@ def test_no_table_of_a_run_stands_there_twice(tmp_path):
 
 
 def test_the_table_of_one_curve_is_that_of_its_section(tmp_path):
-    report = markdown_run.render(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
+    report = run_markdown(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
     assert "## Results" in report
     assert "## Latency at max batch" not in report
     assert "| ✗ above capacity: success 50.0 % < 95 % |" in report

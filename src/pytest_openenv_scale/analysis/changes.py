@@ -33,10 +33,10 @@ def judge_figure(
     baseline has one repetition there is no range, and `fail_on` alone decides; the reason says so.
     """
 
-    def change(status: Status, reason: str, by: FailOn | None = None) -> Change:
-        by = by or (fail_on[0] if fail_on else None)
-        allowed = None if by is None or baseline.value is None else by.allowed(baseline.value)
-        return Change(metric, batch, baseline, now, status, reason, by.text if by else None, allowed)
+    def change(status: Status, reason: str, threshold: FailOn | None = None) -> Change:
+        threshold = threshold or (fail_on[0] if fail_on else None)
+        allowed = None if threshold is None or baseline.value is None else threshold.allowed(baseline.value)
+        return Change(metric, batch, baseline, now, status, reason, threshold.text if threshold else None, allowed)
 
     if doubt is not None:
         return change(Status.INCONCLUSIVE, doubt)
@@ -44,17 +44,17 @@ def judge_figure(
         return change(Status.INCONCLUSIVE, "the baseline has no such figure")
     if now.value is None:
         return change(Status.REGRESSED if fail_on else Status.WORSE, "no session succeeded")
-    once = baseline.repetitions < 2
+    measured_once = baseline.repetitions < 2
     worse = _is_worse(metric, baseline, now.value)
-    broken = next((one for one in fail_on if one.is_broken(baseline.value, now.value)), None)
-    if broken and (worse or once):
-        shift, beside = _shift(metric, baseline.value, now.value), _beside_range(metric, baseline, broken)
+    broken = next((rule for rule in fail_on if rule.is_broken(baseline.value, now.value)), None)
+    if broken and (worse or measured_once):
+        shift, beside = _shift_text(metric, baseline.value, now.value), _range_note(metric, baseline, broken)
         return change(Status.REGRESSED, f"{shift}, beyond {broken.text}{beside}", broken)
     if broken:
-        inside = f"beyond {broken.text}, but within {_range(metric, baseline)}"
-        return change(Status.UNCHANGED, inside, broken)
+        reason = f"beyond {broken.text}, but within {_range_text(metric, baseline)}"
+        return change(Status.UNCHANGED, reason, broken)
     better = _is_better(metric, baseline, now.value)
-    shift = _shift(metric, baseline.value, now.value) + (f"; {SPREAD_UNKNOWN}" if once else "")
+    shift = _shift_text(metric, baseline.value, now.value) + (f"; {SPREAD_UNKNOWN}" if measured_once else "")
     if _is_noticeable(baseline.value, now.value) and (worse or better):
         return change(Status.WORSE if worse else Status.IMPROVED, shift)
     return change(Status.UNCHANGED, shift)
@@ -75,7 +75,7 @@ def _is_noticeable(then: float, now: float) -> bool:
     return abs(now - then) >= NOTICEABLE * abs(then) and now != then
 
 
-def _shift(metric: str, then: float, now: float) -> str:
+def _shift_text(metric: str, then: float, now: float) -> str:
     """Return how far a figure moved: "+23 %", or the difference where the baseline is no base for a share."""
     if then > 0:
         return percent_change(now / then)
@@ -91,19 +91,19 @@ def percent_change(ratio: float) -> str:
     return f"{'−' if percent < 0 else '+'}{abs(percent):.{digits}f} %"
 
 
-def _beside_range(metric: str, baseline: ComparedFigure, broken: FailOn) -> str:
+def _range_note(metric: str, baseline: ComparedFigure, broken: FailOn) -> str:
     """Say how the baseline's range bears on a regression; one repetition has none."""
     if baseline.repetitions < 2:
         return f"; {SPREAD_UNKNOWN}, judged by {broken.text} alone"
-    return f" and outside {_range(metric, baseline)}"
+    return f" and outside {_range_text(metric, baseline)}"
 
 
-def _range(metric: str, figure: ComparedFigure) -> str:
-    low, high = (figure_value(metric, value) for value in (figure.low, figure.high))
+def _range_text(metric: str, figure: ComparedFigure) -> str:
+    low, high = (metric_text(metric, value) for value in (figure.low, figure.high))
     return f"the baseline's {low} to {high} over {figure.repetitions} repetitions"
 
 
-def figure_value(metric: str, value: float | None) -> str:
+def metric_text(metric: str, value: float | None) -> str:
     """Return a value in the unit of its metric: "1.03 s", "98.4 %", "128"; an en dash where there is none."""
     if value is None:
         return formatting.MISSING
@@ -112,7 +112,7 @@ def figure_value(metric: str, value: float | None) -> str:
     return formatting.observed(METRICS[metric].unit, value, value)
 
 
-def judge_capacity(metric: str, baseline: CapacityChange, now: CapacityChange, fail_on: Sequence[FailOn]) -> Change:
+def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fail_on: Sequence[FailOn]) -> Change:
     """Judge max batch, or the same per core.
 
     Worse is only what is certain: something the baseline held definitely fails now. A max batch that is merely
@@ -120,13 +120,13 @@ def judge_capacity(metric: str, baseline: CapacityChange, now: CapacityChange, f
     """
     fewer = now.fails_at is not None and now.fails_at <= baseline.held
     more = baseline.fails_at is not None and baseline.fails_at <= now.held
-    broken = next((one for one in fail_on if one.is_broken(baseline.held, now.held)), None)
+    broken = next((rule for rule in fail_on if rule.is_broken(baseline.held, now.held)), None)
     doubtful = "inconclusive" in (baseline.figure.known, now.figure.known)
     shift = _capacity_shift(metric, baseline.held, now.held)
     if fewer and broken:
         status, reason = (
             Status.REGRESSED,
-            f"{shift}, beyond {broken.text}{_beside_range(metric, baseline.figure, broken)}",
+            f"{shift}, beyond {broken.text}{_range_note(metric, baseline.figure, broken)}",
         )
     elif fewer and not (fail_on and doubtful):
         status, reason = Status.WORSE, shift
@@ -143,21 +143,23 @@ def judge_capacity(metric: str, baseline: CapacityChange, now: CapacityChange, f
     elif fail_on and not broken:
         status, reason = Status.UNCHANGED, f"{shift}, within {fail_on[0].text}"
     else:
-        reason = f"not known to hold {figure_value(metric, baseline.held)}: the batches asked for differ"
+        reason = f"not known to hold {metric_text(metric, baseline.held)}: the batches asked for differ"
         status = Status.INCONCLUSIVE
-    by = broken or (fail_on[0] if fail_on else None)
-    allowed = by.allowed(baseline.held) if by else None
-    return Change(metric, None, baseline.figure, now.figure, status, reason, by.text if by else None, allowed)
+    threshold = broken or (fail_on[0] if fail_on else None)
+    allowed = threshold.allowed(baseline.held) if threshold else None
+    return Change(
+        metric, None, baseline.figure, now.figure, status, reason, threshold.text if threshold else None, allowed
+    )
 
 
 def _capacity_shift(metric: str, then: float, now: float) -> str:
-    return percent_change(now / then) if then else f"{figure_value(metric, then)} → {figure_value(metric, now)}"
+    return percent_change(now / then) if then else f"{metric_text(metric, then)} → {metric_text(metric, now)}"
 
 
-CAPACITY = ("max_batch", "batch_per_core")
+CAPACITY_METRICS = ("max_batch", "batch_per_core")
 """Metrics of a curve as a whole; all others are figures of a batch."""
 
-SHOWN = (
+DEFAULT_METRICS = (
     *("max_batch", "success", "rps", "total_p50", "total_p99"),
     *("overhead_p99", "connect_p99", "reset_p99", "step_p99"),
 )
@@ -169,14 +171,14 @@ def cell_figure(view: CurveView, metric: str, batch: int) -> ComparedFigure | No
     cells = [summary for summary in view.summaries if summary.batch == batch]
     if not cells:
         return None
-    values = [value for cell in cells if (value := _value(cell, metric)) is not None]
+    values = [value for cell in cells if (value := _cell_value(cell, metric)) is not None]
     counts = [stats.count for cell in cells if (stats := cell.phase(METRICS[metric].phase or ""))]
     if not values:
         return ComparedFigure(None, None, None, len(cells))
     return ComparedFigure(median(values), min(values), max(values), len(values), min(counts, default=None))
 
 
-def _value(cell: CellSummary, metric: str) -> float | None:
+def _cell_value(cell: CellSummary, metric: str) -> float | None:
     kind = METRICS[metric]
     if kind.phase and kind.statistic:
         stats = cell.phase(kind.phase)
@@ -185,7 +187,7 @@ def _value(cell: CellSummary, metric: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class CapacityChange:
+class CurveCapacity:
     """How much a curve holds, in sessions or sessions per core.
 
     `figure.value` passed for certain. `fails_at` is the least that definitely failed, `asked` the most that
@@ -201,28 +203,32 @@ class CapacityChange:
         """What passed for certain."""
         return self.figure.value or 0.0
 
-    def per(self, cores: int) -> CapacityChange:
+    def per_core(self, cores: int) -> CurveCapacity:
         """Return the same per core."""
         figure = self.figure
         low, high = (None if value is None else value / cores for value in (figure.low, figure.high))
         scaled = replace(figure, value=self.held / cores, low=low, high=high)
-        return CapacityChange(scaled, None if self.fails_at is None else self.fails_at / cores, self.asked / cores)
+        return CurveCapacity(scaled, None if self.fails_at is None else self.fails_at / cores, self.asked / cores)
 
 
-def capacity(view: CurveView) -> CapacityChange:
+def curve_capacity(view: CurveView) -> CurveCapacity:
     """Return the max batch of a curve, 0 where not even its smallest passes, and its range over repetitions."""
     verdict = view.verdict
     numbers = sorted({summary.repetition for summary in view.summaries})
-    each = [float(_alone(view, number) or 0) for number in numbers]
-    held = float(verdict.max_batch or 0)
+    by_repetition = [float(_max_batch_of_repetition(view, number) or 0) for number in numbers]
+    max_batch = float(verdict.max_batch or 0)
     figure = ComparedFigure(
-        held, min(each, default=held), max(each, default=held), len(numbers), known=max_batch_certainty(view)
+        max_batch,
+        min(by_repetition, default=max_batch),
+        max(by_repetition, default=max_batch),
+        len(numbers),
+        known=max_batch_certainty(view),
     )
     fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
-    return CapacityChange(figure, fails_at, float(max(view.curve.batches)))
+    return CurveCapacity(figure, fails_at, float(max(view.curve.batches)))
 
 
-def _alone(view: CurveView, repetition: int) -> int | None:
+def _max_batch_of_repetition(view: CurveView, repetition: int) -> int | None:
     """Return the max batch as it would be if only this repetition had been measured."""
-    alone = [summary for summary in view.summaries if summary.repetition == repetition]
-    return judge_curve(view.curve, alone, view.verdict.slo, repetitions=1).max_batch
+    summaries = [summary for summary in view.summaries if summary.repetition == repetition]
+    return judge_curve(view.curve, summaries, view.verdict.slo, repetitions=1).max_batch

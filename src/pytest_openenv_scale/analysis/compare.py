@@ -22,10 +22,18 @@ from pytest_openenv_scale.results.comparison import (
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, judge_curve
 
-from .changes import CAPACITY, SHOWN, CapacityChange, capacity, cell_figure, judge_capacity, judge_figure
+from .changes import (
+    CAPACITY_METRICS,
+    DEFAULT_METRICS,
+    CurveCapacity,
+    cell_figure,
+    curve_capacity,
+    judge_capacity,
+    judge_figure,
+)
 from .pairing import (
-    CurveOfSweep,
-    Pair,
+    CurvePair,
+    SweepCurve,
     guess_renamed,
     limit_differences,
     machine_differences,
@@ -48,7 +56,7 @@ def compare_runs(
     """Compare every curve of two runs; `reference` is how the baseline was named."""
     pairs = pair_curves(baseline.sweeps, now.sweeps)
     names = [sorted({sweep.test for sweep in run.sweeps}) for run in (baseline, now)]
-    compared = _compare(baseline, now, pairs, fail_on, *names, fewer_batches=allow_missing)
+    compared = _compare_pairs(baseline, now, pairs, fail_on, *names, fewer_batches=allow_missing)
     going_on = [
         f"{name} is still going on: this is what it measured so far"
         for name, run in (("the baseline", baseline), ("the newer run", now))
@@ -79,29 +87,31 @@ def compare_sweep(
     pairs = [
         pair
         for pair in pairs
-        if pair.now or (same_sweep(pair.place.sweep, sweep) and (not paired or pair.place.sweep.target in paired))
+        if pair.now or (same_sweep(pair.latest.sweep, sweep) and (not paired or pair.latest.sweep.target in paired))
     ]
-    asked = {(pair.place.curve.curve.mode, pair.place.curve.curve.wait) for pair in pairs if pair.now}
-    modes, waits = {mode for mode, _ in asked}, {wait for _, wait in asked}
+    measured = {(pair.latest.curve.curve.mode, pair.latest.curve.curve.wait) for pair in pairs if pair.now}
+    modes, waits = {mode for mode, _ in measured}, {wait for _, wait in measured}
     pairs = [
         pair
         for pair in pairs
         if pair.now
         or not (
-            ("modes" in narrowed and pair.place.curve.curve.mode not in modes)
-            or ("waits" in narrowed and pair.place.curve.curve.wait not in waits)
+            ("modes" in narrowed and pair.latest.curve.curve.mode not in modes)
+            or ("waits" in narrowed and pair.latest.curve.curve.wait not in waits)
         )
     ]
-    then, here = sorted({view.test for view in baseline.sweeps}), {sweep.test, *tests}
-    others = tuple(test for test in then if here.isdisjoint((test, test.partition("[")[0])))
-    found = _compare(baseline, now, pairs, fail_on, then, sorted(here), fewer_batches="batches" in narrowed)
-    return replace(found, reference=reference, new_is_in_doubt=True, others=others)
+    baseline_tests, current_tests = sorted({view.test for view in baseline.sweeps}), {sweep.test, *tests}
+    others = tuple(test for test in baseline_tests if current_tests.isdisjoint((test, test.partition("[")[0])))
+    comparison = _compare_pairs(
+        baseline, now, pairs, fail_on, baseline_tests, sorted(current_tests), fewer_batches="batches" in narrowed
+    )
+    return replace(comparison, reference=reference, new_is_in_doubt=True, others=others)
 
 
-def _compare(
+def _compare_pairs(
     baseline: Run,
     now: Run,
-    pairs: Sequence[Pair],
+    pairs: Sequence[CurvePair],
     fail_on: Sequence[FailOn],
     then_tests: Sequence[str],
     now_tests: Sequence[str],
@@ -111,13 +121,13 @@ def _compare(
     curves = tuple(
         _compare_pair(baseline, now, pair.baseline, pair.now, fail_on, fewer_batches=fewer_batches)
         if pair.baseline and pair.now
-        else _lonely(pair, baseline, now, then_tests, now_tests)
+        else _unpaired_curve(pair, baseline, now, then_tests, now_tests)
         for pair in pairs
     )
     return Comparison(
         baseline=side_of(baseline),
         now=side_of(now),
-        fail_on=tuple(one.text for one in fail_on),
+        fail_on=tuple(threshold.text for threshold in fail_on),
         curves=curves,
         differences=machine_differences(baseline.record.fingerprint, now.record.fingerprint),
         remarks=tuple(_run_remarks(baseline, now)),
@@ -138,56 +148,60 @@ def _run_remarks(baseline: Run, now: Run) -> Iterator[str]:
         yield from (f"{name}: {problem}" for problem in run.problems)
 
 
-def _lonely(
-    pair: Pair, baseline: Run, now: Run, then_tests: Sequence[str], now_tests: Sequence[str]
+def _unpaired_curve(
+    pair: CurvePair, baseline: Run, now: Run, then_tests: Sequence[str], now_tests: Sequence[str]
 ) -> CurveComparison:
     """Return a curve that only one of the runs has, with a guess at what became of it."""
-    place = pair.place
+    latest = pair.latest
     state: State = "missing" if pair.now is None else "new"
     here, there = (then_tests, now_tests) if state == "missing" else (now_tests, then_tests)
     others = (now if state == "missing" else baseline).sweeps
-    elsewhere = sorted({sweep.infrastructure for sweep in others if sweep.test == place.test})
+    elsewhere = sorted({sweep.infrastructure for sweep in others if sweep.test == latest.test})
     remarks: list[str] = []
-    if elsewhere and place.sweep.infrastructure not in elsewhere:
+    if elsewhere and latest.sweep.infrastructure not in elsewhere:
         side = "newer run" if state == "missing" else "baseline"
         text = f"the {side} has this test on {', '.join(elsewhere)}"
         remarks.append(f"{text}; to compare different servers give both targets the same label=")
-    renamed = guess_renamed(place.test, here, there)
-    return _named(place.sweep, place.curve, state, remarks=tuple(remarks), renamed=renamed)
+    renamed = guess_renamed(latest.test, here, there)
+    return _curve_comparison(latest.sweep, latest.curve, state, remarks=tuple(remarks), renamed=renamed)
 
 
-def _named(sweep: SweepView, view: CurveView, state: State, **fields: object) -> CurveComparison:
+def _curve_comparison(sweep: SweepView, view: CurveView, state: State, **fields: object) -> CurveComparison:
     curve = view.curve
-    blank = CurveComparison(sweep.test, sweep.infrastructure, curve.mode, curve.wait, state)
-    return replace(blank, **fields)  # pyright: ignore[reportArgumentType]
+    comparison = CurveComparison(sweep.test, sweep.infrastructure, curve.mode, curve.wait, state)
+    return replace(comparison, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def _compare_pair(
-    baseline: Run, now: Run, then: CurveOfSweep, today: CurveOfSweep, fail_on: Sequence[FailOn], *, fewer_batches: bool
+    baseline: Run, now: Run, then: SweepCurve, today: SweepCurve, fail_on: Sequence[FailOn], *, fewer_batches: bool
 ) -> CurveComparison:
     """Compare two curves; unless `fewer_batches` are fine, one the newer run did not ask for is in doubt."""
     different = workload_differences(then, today)
     if different:
         remarks = tuple(f"not comparable: {text}" for text in different)
-        return _named(today.sweep, today.curve, "different", remarks=remarks)
+        return _curve_comparison(today.sweep, today.curve, "different", remarks=remarks)
     remarks = [f"the server differs: {text}" for text in server_differences(then, today)]
     old, new = then.curve, today.curve
     if (limits := limit_differences(old, new)) is not None:
         remarks.append(f"the limits of a cell differ ({limits}): both are judged by those of the newer run")
         old = _judged_like(old, new, then.sweep)
-    changes = [*_capacities(then.sweep, old, today.sweep, new, fail_on)]
+    changes = [*_capacity_changes(then.sweep, old, today.sweep, new, fail_on)]
     batches = [batch for batch in _judged_batches(old) if batch in new.curve.batches]
     left_out = [batch for batch in _judged_batches(old) if batch not in new.curve.batches]
     if left_out:
         remarks.append(f"batch {formatting.several(left_out)} of the baseline was not asked for now")
-    changes += [change for batch in batches for change in _at_batch(old, new, batch, fail_on)]
+    changes += [change for batch in batches for change in _batch_changes(old, new, batch, fail_on)]
     if not batches or (left_out and not fewer_batches):
-        changes += [_not_asked_for(one, left_out, batches) for one in fail_on if one.metric not in CAPACITY]
+        changes += [
+            _missing_batch_change(threshold, left_out, batches)
+            for threshold in fail_on
+            if threshold.metric not in CAPACITY_METRICS
+        ]
     reps = (then.sweep.record.reps, today.sweep.record.reps)
     if reps[0] != reps[1]:
         remarks.append(f"repetitions differ ({reps[0]} → {reps[1]}): what must hold in more of them is lower by itself")
     with_effects = tuple(_with_effect(change, baseline, now, then, today) for change in changes)
-    return _named(today.sweep, today.curve, "compared", changes=with_effects, remarks=tuple(remarks))
+    return _curve_comparison(today.sweep, today.curve, "compared", changes=with_effects, remarks=tuple(remarks))
 
 
 def _judged_like(old: CurveView, new: CurveView, sweep: SweepView) -> CurveView:
@@ -198,27 +212,27 @@ def _judged_like(old: CurveView, new: CurveView, sweep: SweepView) -> CurveView:
     return replace(old, verdict=verdict)
 
 
-def _capacities(
+def _capacity_changes(
     then: SweepView, old: CurveView, today: SweepView, new: CurveView, fail_on: Sequence[FailOn]
 ) -> Iterator[Change]:
-    before, after = capacity(old), capacity(new)
-    yield judge_capacity("max_batch", before, after, _of("max_batch", fail_on))
-    asked = _of("batch_per_core", fail_on)
+    before, after = curve_capacity(old), curve_capacity(new)
+    yield judge_capacity("max_batch", before, after, _thresholds_for("max_batch", fail_on))
+    thresholds = _thresholds_for("batch_per_core", fail_on)
     cores = then.record.cores, today.record.cores
-    if cores[0] and cores[1] and (asked or cores[0] != cores[1]):
-        yield judge_capacity("batch_per_core", before.per(cores[0]), after.per(cores[1]), asked)
-    elif asked:
-        yield _unknown_cores(before, after, asked[0])
+    if cores[0] and cores[1] and (thresholds or cores[0] != cores[1]):
+        yield judge_capacity("batch_per_core", before.per_core(cores[0]), after.per_core(cores[1]), thresholds)
+    elif thresholds:
+        yield _unknown_cores_change(before, after, thresholds[0])
 
 
-def _unknown_cores(before: CapacityChange, after: CapacityChange, asked: FailOn) -> Change:
-    nothing = [ComparedFigure(None, None, None, side.figure.repetitions) for side in (before, after)]
+def _unknown_cores_change(before: CurveCapacity, after: CurveCapacity, threshold: FailOn) -> Change:
+    no_figures = [ComparedFigure(None, None, None, side.figure.repetitions) for side in (before, after)]
     why = "the server's cores are not known; write cores=N in the target"
-    return Change("batch_per_core", None, nothing[0], nothing[1], Status.INCONCLUSIVE, why, asked.text)
+    return Change("batch_per_core", None, no_figures[0], no_figures[1], Status.INCONCLUSIVE, why, threshold.text)
 
 
-def _of(metric: str, fail_on: Sequence[FailOn]) -> list[FailOn]:
-    return [one for one in fail_on if one.metric == metric]
+def _thresholds_for(metric: str, fail_on: Sequence[FailOn]) -> list[FailOn]:
+    return [threshold for threshold in fail_on if threshold.metric == metric]
 
 
 def _judged_batches(view: CurveView) -> list[int]:
@@ -227,24 +241,24 @@ def _judged_batches(view: CurveView) -> list[int]:
     return [cell.batch for cell in view.verdict.cells if limit is None or cell.batch < limit]
 
 
-def _at_batch(old: CurveView, new: CurveView, batch: int, fail_on: Sequence[FailOn]) -> Iterator[Change]:
-    asked = {one.metric for one in fail_on}
-    doubt = _doubt("the baseline", old, batch) or _doubt("the newer run", new, batch)
+def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence[FailOn]) -> Iterator[Change]:
+    judged = {threshold.metric for threshold in fail_on}
+    doubt = _batch_doubt("the baseline", old, batch) or _batch_doubt("the newer run", new, batch)
     success = cell_figure(new, "success", batch)
     none_succeeded = success is None or not success.value
     for metric in METRICS:
-        if metric in CAPACITY or (metric not in SHOWN and metric not in asked):
+        if metric in CAPACITY_METRICS or (metric not in DEFAULT_METRICS and metric not in judged):
             continue
         then, today = cell_figure(old, metric, batch), cell_figure(new, metric, batch)
-        if then is None or (then.value is None and metric not in asked):
+        if then is None or (then.value is None and metric not in judged):
             continue
         blank = ComparedFigure(None, None, None, 0)
         today = today or blank
         unknown = None if today.value is not None or none_succeeded else "the newer run has no such figure"
-        yield judge_figure(metric, batch, then, today, _of(metric, fail_on), doubt=doubt or unknown)
+        yield judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=doubt or unknown)
 
 
-def _doubt(side: str, view: CurveView, batch: int) -> str | None:
+def _batch_doubt(side: str, view: CurveView, batch: int) -> str | None:
     """Say why a batch of one side cannot be relied on; None where it can."""
     cell = view.verdict.cell(batch)
     if cell is None:
@@ -255,27 +269,27 @@ def _doubt(side: str, view: CurveView, batch: int) -> str | None:
     return f"{side} is inconclusive: {why}"
 
 
-def _not_asked_for(one: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:
-    nothing = ComparedFigure(None, None, None, 0)
+def _missing_batch_change(threshold: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:
+    no_figure = ComparedFigure(None, None, None, 0)
     if batches:
         why = f"batch {formatting.several(list(left_out))} of the baseline was not asked for now"
     else:
         why = "no batch that the baseline held was asked for now" if left_out else "the baseline held no batch"
-    return Change(one.metric, None, nothing, nothing, Status.INCONCLUSIVE, why, one.text)
+    return Change(threshold.metric, None, no_figure, no_figure, Status.INCONCLUSIVE, why, threshold.text)
 
 
-def _with_effect(change: Change, baseline: Run, now: Run, then: CurveOfSweep, today: CurveOfSweep) -> Change:
+def _with_effect(change: Change, baseline: Run, now: Run, then: SweepCurve, today: SweepCurve) -> Change:
     """Add Cliff's delta to a latency that changed, where the rows are there."""
     phase = METRICS[change.metric].phase
     if phase is None or change.batch is None or change.status in (Status.UNCHANGED, Status.INCONCLUSIVE):
         return change
     rows = _cell_rows(baseline, then, change.batch), _cell_rows(now, today, change.batch)
-    return replace(change, effect=effect_of(rows[0], rows[1], phase))
+    return replace(change, effect=latency_effect(rows[0], rows[1], phase))
 
 
-def _cell_rows(run: Run, place: CurveOfSweep, batch: int) -> CellRows:
-    cell = next(cell for cell in place.curve.curve.cells if cell.batch == batch)
-    return CellRows(run.path, place.sweep.record.sweep_id, cell.id)
+def _cell_rows(run: Run, sweep_curve: SweepCurve, batch: int) -> CellRows:
+    cell = next(cell for cell in sweep_curve.curve.curve.cells if cell.batch == batch)
+    return CellRows(run.path, sweep_curve.sweep.record.sweep_id, cell.id)
 
 
 MOST_VALUES = 10_000
@@ -289,7 +303,7 @@ _COLUMNS = {
     "overhead": "total_latency",  # In one cell it is the total less a constant, so that the order is the same.
 }
 
-_SIZES = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
+_EFFECT_SIZES = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
 
 
 def cliffs_delta(baseline: Sequence[float], now: Sequence[float]) -> float | None:
@@ -311,7 +325,7 @@ def effect_size(delta: float) -> str:
     Limits of Romano, J. et al. (2006): Appropriate statistics for ordinal level data. Annual meeting of the
     Florida Association of Institutional Research.
     """
-    return next((word for limit, word in _SIZES if abs(delta) < limit), "large")
+    return next((word for limit, word in _EFFECT_SIZES if abs(delta) < limit), "large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,24 +344,24 @@ class CellRows:
         from pytest_openenv_scale.results.parts import PartError, read_part
 
         column = _COLUMNS[phase]
-        found: list[pa.Table] = []
+        tables: list[pa.Table] = []
         for path in sorted((self.run / PARTS).glob(f"{self.cell_id}-r*.parquet")):
             try:
                 part = read_part(path)
                 if part.meta.sweep_id == self.sweep_id:
                     rows = part.table((column, "success"))
-                    found.append(pa.table({column: pc.drop_null(rows.filter(rows["success"])[column])}))
+                    tables.append(pa.table({column: pc.drop_null(rows.filter(rows["success"])[column])}))
             except PartError:
                 continue
-        if not found:
+        if not tables:
             return []
-        values = pa.concat_tables(found)
+        values = pa.concat_tables(tables)
         if values.num_rows > MOST_VALUES:
-            every = -(-values.num_rows // MOST_VALUES)
-            values = values.sort_by(column).take(pa.array(range(every // 2, values.num_rows, every)))
+            stride = -(-values.num_rows // MOST_VALUES)
+            values = values.sort_by(column).take(pa.array(range(stride // 2, values.num_rows, stride)))
         return values[column].to_pylist()
 
 
-def effect_of(baseline: CellRows, now: CellRows, phase: str) -> float | None:
+def latency_effect(baseline: CellRows, now: CellRows, phase: str) -> float | None:
     """Return Cliff's delta of a latency in one cell; None where the rows of a side are gone."""
     return cliffs_delta(baseline.latencies(phase), now.latencies(phase))

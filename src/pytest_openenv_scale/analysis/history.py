@@ -9,9 +9,9 @@ from pytest_openenv_scale.results.comparison import Side
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .changes import CAPACITY, capacity, cell_figure
+from .changes import CAPACITY_METRICS, cell_figure, curve_capacity
 from .compare import side_of
-from .pairing import machine_differences, steady_target
+from .pairing import machine_differences, normalised_target
 from .run import Run
 
 
@@ -53,48 +53,50 @@ def histories(runs: Sequence[Run], metric: str = "max_batch", *, batch: int | No
     A figure of a batch is taken at `batch`, by default the largest that every run of the curve measured and none
     definitely failed.
     """
-    found: dict[tuple[object, ...], list[tuple[Run, SweepView, CurveView]]] = {}
+    curves: dict[tuple[object, ...], list[tuple[Run, SweepView, CurveView]]] = {}
     for run in runs:
         for sweep in run.sweeps:
             for view in sweep.curves:
-                key = sweep.test, steady_target(sweep.infrastructure), view.curve.mode, view.curve.wait
-                found.setdefault(key, []).append((run, sweep, view))
-    return tuple(_history(measured, metric, batch) for measured in found.values())
+                key = sweep.test, normalised_target(sweep.infrastructure), view.curve.mode, view.curve.wait
+                curves.setdefault(key, []).append((run, sweep, view))
+    return tuple(_curve_history(measured, metric, batch) for measured in curves.values())
 
 
-def _history(measured: Sequence[tuple[Run, SweepView, CurveView]], metric: str, batch: int | None) -> CurveHistory:
+def _curve_history(
+    measured: Sequence[tuple[Run, SweepView, CurveView]], metric: str, batch: int | None
+) -> CurveHistory:
     _, sweep, view = measured[-1]
-    at = None if metric in CAPACITY else batch or _common_batch([view for _, _, view in measured])
+    at = None if metric in CAPACITY_METRICS else batch or _common_batch([view for _, _, view in measured])
     points: list[HistoryPoint] = []
-    before: Run | None = None
-    for run, of, each in measured:
-        value, known = _figure(each, metric, at, of.record.cores)
-        differing = machine_differences(before.record.fingerprint, run.record.fingerprint) if before else ()
+    previous: Run | None = None
+    for run, run_sweep, run_view in measured:
+        value, known = _history_figure(run_view, metric, at, run_sweep.record.cores)
+        differing = machine_differences(previous.record.fingerprint, run.record.fingerprint) if previous else ()
         machine = tuple(f"{item.name} {item.baseline} → {item.now}" for item in differing)
-        points.append(HistoryPoint(side_of(run), value, known, each.verdict.outcome, machine))
-        before = run
+        points.append(HistoryPoint(side_of(run), value, known, run_view.verdict.outcome, machine))
+        previous = run
     return CurveHistory(sweep.test, sweep.infrastructure, view.curve.mode, view.curve.wait, metric, at, tuple(points))
 
 
 def _common_batch(views: Sequence[CurveView]) -> int | None:
     common: set[int] | None = None
     for view in views:
-        kept = {cell.batch for cell in view.verdict.cells if cell.passed is not False}
+        batches = {cell.batch for cell in view.verdict.cells if cell.passed is not False}
         if view.summaries:
-            common = kept if common is None else common & kept
+            common = batches if common is None else common & batches
     return max(common or (), default=None)
 
 
-def _figure(view: CurveView, metric: str, batch: int | None, cores: int | None) -> tuple[float | None, str]:
+def _history_figure(view: CurveView, metric: str, batch: int | None, cores: int | None) -> tuple[float | None, str]:
     """Return the figure of a curve and how certain it is."""
     if not view.summaries:
         return None, "inconclusive"
     if metric == "max_batch":
-        held = capacity(view)
-        return held.held, held.figure.known
+        capacity = curve_capacity(view)
+        return capacity.held, capacity.figure.known
     if metric == "batch_per_core":
-        held = capacity(view)
-        return (held.held / cores if cores else None), held.figure.known
+        capacity = curve_capacity(view)
+        return (capacity.held / cores if cores else None), capacity.figure.known
     if batch is None:
         return None, "inconclusive"
     figure, cell = cell_figure(view, metric, batch), view.verdict.cell(batch)

@@ -10,12 +10,12 @@ from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, max_batch_certainty
 
-FOOTNOTE = (
+HTTP_FOOTNOTE = (
     "HTTP gives every request an environment of its own: it cannot hold an episode, so its sessions are only a"
     " reset and steps that know nothing of each other"
 )
 
-FIGURES = (("reset", "p50"), ("step", "p50"), ("step", "p99"), ("total", "p99"))
+COMPARED_LATENCIES = (("reset", "p50"), ("step", "p50"), ("step", "p99"), ("total", "p99"))
 """Phase and statistic of the latencies that are compared."""
 
 
@@ -40,7 +40,7 @@ class ModeResult(Jsonable):
     total_p99: float | None = None
 
     @property
-    def least(self) -> int:
+    def certain_batch(self) -> int:
         """The batch that passed for certain."""
         return self.max_batch or 0
 
@@ -71,62 +71,66 @@ class ProtocolComparison(Jsonable):
 
 def compare_modes(view: SweepView) -> tuple[ProtocolComparison, ...]:
     """Compare the modes of a sweep; nothing where it has only one, or where one of them was not measured."""
-    found = {(curve.curve.mode, curve.curve.wait): curve for curve in view.curves if curve.summaries}
+    curves = {(curve.curve.mode, curve.curve.wait): curve for curve in view.curves if curve.summaries}
     return tuple(
-        _compare(curve, found["http", wait])
-        for (mode, wait), curve in found.items()
-        if mode == "ws" and ("http", wait) in found
+        _compare_curves(curve, curves["http", wait])
+        for (mode, wait), curve in curves.items()
+        if mode == "ws" and ("http", wait) in curves
     )
 
 
-def _compare(ws: CurveView, http: CurveView) -> ProtocolComparison:
-    common = set(_succeeded(ws)) & set(_succeeded(http))
-    certain = {batch for batch in common if not _doubtful(ws, batch) and not _doubtful(http, batch)}
+def _compare_curves(ws: CurveView, http: CurveView) -> ProtocolComparison:
+    common = set(_successful_repetitions(ws)) & set(_successful_repetitions(http))
+    certain = {batch for batch in common if not _is_doubtful(ws, batch) and not _is_doubtful(http, batch)}
     batch = max(certain or common, default=None)
-    results = _result(ws, batch), _result(http, batch)
+    results = _mode_result(ws, batch), _mode_result(http, batch)
     first, second = results
     ratio = first.max_batch / second.max_batch if first.max_batch and second.max_batch else None
-    notes = tuple(note for result, curve in zip(results, (ws, http), strict=True) if (note := _note(result, curve)))
+    notes = tuple(
+        note for result, curve in zip(results, (ws, http), strict=True) if (note := _max_batch_note(result, curve))
+    )
     return ProtocolComparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch, notes)
 
 
-def _succeeded(view: CurveView) -> dict[int, list[CellSummary]]:
+def _successful_repetitions(view: CurveView) -> dict[int, list[CellSummary]]:
     """Return the repetitions of every batch in which sessions succeeded."""
-    found: dict[int, list[CellSummary]] = {}
+    repetitions: dict[int, list[CellSummary]] = {}
     for summary in view.summaries:
         if summary.successful:
-            found.setdefault(summary.batch, []).append(summary)
-    return found
+            repetitions.setdefault(summary.batch, []).append(summary)
+    return repetitions
 
 
-def _doubtful(view: CurveView, batch: int) -> bool:
+def _is_doubtful(view: CurveView, batch: int) -> bool:
     cell = view.verdict.cell(batch)
     return cell is None or cell.passed is None
 
 
-def _result(view: CurveView, batch: int | None) -> ModeResult:
+def _mode_result(view: CurveView, batch: int | None) -> ModeResult:
     verdict = view.verdict
-    cells = [] if batch is None else _succeeded(view)[batch]
-    figures = {f"{phase}_{statistic}": _worst(cells, phase, statistic) for phase, statistic in FIGURES}
+    cells = [] if batch is None else _successful_repetitions(view)[batch]
+    figures = {
+        f"{phase}_{statistic}": _worst_latency(cells, phase, statistic) for phase, statistic in COMPARED_LATENCIES
+    }
     success = min((cell.success_rate for cell in cells if cell.success_rate is not None), default=None)
     known = max_batch_certainty(view)
     return ModeResult(view.curve.mode, verdict.outcome.value, verdict.max_batch, known, success, **figures)
 
 
-def _worst(cells: Sequence[CellSummary], phase: str, statistic: str) -> float | None:
+def _worst_latency(cells: Sequence[CellSummary], phase: str, statistic: str) -> float | None:
     return max((float(getattr(stats, statistic)) for cell in cells if (stats := cell.phase(phase))), default=None)
 
 
 def _winner(ws: ModeResult, http: ModeResult) -> str | None:
-    if ws.known == http.known == "exact" and ws.least == http.least:
-        return "equal" if ws.least else None
-    for one, other in ((ws, http), (http, ws)):
-        if other.known == "exact" and one.least > other.least:
-            return one.mode
+    if ws.known == http.known == "exact" and ws.certain_batch == http.certain_batch:
+        return "equal" if ws.certain_batch else None
+    for result, other in ((ws, http), (http, ws)):
+        if other.known == "exact" and result.certain_batch > other.certain_batch:
+            return result.mode
     return None
 
 
-def _note(result: ModeResult, view: CurveView) -> str | None:
+def _max_batch_note(result: ModeResult, view: CurveView) -> str | None:
     """Say why the max batch of a mode is not its limit; None where it is."""
     if result.known == "exact":
         return None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "load_run"]
 
-_AT_ONCE = 2**18
+_ROWS_READ_AT_ONCE = 2**18
 """The rows of a part of this size are read together, those of a larger one column by column."""
 
 
@@ -75,11 +75,11 @@ def load_run(path: Path) -> Run:
     path = path.parent if path.name == MANIFEST and path.is_file() else path
     manifest = read_manifest(path)
     if manifest.status == "running" and not is_locked(path / WRITER_LOCK):
-        manifest = _interrupted(manifest)
+        manifest = _as_interrupted(manifest)
     problems: list[str] = []
-    summaries = _summaries(path / PARTS, problems)
-    known = {sweep.sweep_id for sweep in manifest.sweeps}
-    unknown = sorted({summary.sweep_id for summary in summaries} - known)
+    summaries = _read_summaries(path / PARTS, problems)
+    sweep_ids = {sweep.sweep_id for sweep in manifest.sweeps}
+    unknown = sorted({summary.sweep_id for summary in summaries} - sweep_ids)
     problems += [f"the manifest has no sweep {sweep_id}, though there are parts of it" for sweep_id in unknown]
     sweeps = tuple(
         view_sweep(sweep, [summary for summary in summaries if summary.sweep_id == sweep.sweep_id])
@@ -89,24 +89,24 @@ def load_run(path: Path) -> Run:
     return Run(path, manifest, sweeps, tuple(problems), checks)
 
 
-def _interrupted(manifest: Manifest) -> Manifest:
+def _as_interrupted(manifest: Manifest) -> Manifest:
     """Return the manifest of a run whose process is gone."""
     sweeps = (replace(sweep, status="interrupted") if sweep.status == "running" else sweep for sweep in manifest.sweeps)
     return replace(manifest, status="interrupted", sweeps=tuple(sweeps))
 
 
-def _summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
+def _read_summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
     """Summarise every part that can be read; the others are told as problems."""
-    found: list[CellSummary] = []
+    summaries: list[CellSummary] = []
     for part in read_parts(parts, problems.append):
         try:
-            found.append(_summarise(part))
+            summaries.append(_summarise(part))
         except PartError as error:
             problems.append(str(error))
-    return found
+    return summaries
 
 
 def _summarise(part: Part) -> CellSummary:
-    if part.num_rows <= _AT_ONCE:
+    if part.num_rows <= _ROWS_READ_AT_ONCE:
         return summarise(part.read(*COLUMNS), part.meta)
     return summarise_rows(part, part.meta)

@@ -19,7 +19,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 from .protocols import ProtocolComparison, compare_modes
 from .run import Run
 
-__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "join", "study_of"]
+__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "join_runs", "study_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class BatchPoint:
 
     def latency(self, phase: str, statistic: str = "p99") -> float | None:
         """Return a statistic of a phase in seconds, the highest of the repetitions."""
-        found = [summary.phase(phase) for summary in self.repetitions]
-        return max((float(getattr(stats, statistic)) for stats in found if stats), default=None)
+        phases = [summary.phase(phase) for summary in self.repetitions]
+        return max((float(getattr(stats, statistic)) for stats in phases if stats), default=None)
 
 
 def _least_count(values: Iterable[int | None]) -> int | None:
@@ -166,8 +166,8 @@ class Study:
     @property
     def modes(self) -> tuple[str, ...]:
         """The protocols that were measured, ws first."""
-        found = {curve.mode for curve in self.curves}
-        return tuple(sorted(found, key=lambda mode: (mode != "ws", mode)))
+        modes = {curve.mode for curve in self.curves}
+        return tuple(sorted(modes, key=lambda mode: (mode != "ws", mode)))
 
     @property
     def waits(self) -> tuple[float | None, ...]:
@@ -179,42 +179,42 @@ class Study:
         """The sweeps of all runs."""
         return tuple(view for run in self.runs for view in run.sweeps)
 
-    def of(self, infrastructure: str, mode: str | None = None) -> tuple[StudyCurve, ...]:
+    def curves_of(self, infrastructure: str, mode: str | None = None) -> tuple[StudyCurve, ...]:
         """Return the curves of one infrastructure, all or those of one mode, by wait."""
-        found = (curve for curve in self.curves if curve.infrastructure == infrastructure)
-        return tuple(curve for curve in found if mode in (None, curve.mode))
+        curves = (curve for curve in self.curves if curve.infrastructure == infrastructure)
+        return tuple(curve for curve in curves if mode in (None, curve.mode))
 
     def curve(self, infrastructure: str, mode: str, wait: float | None) -> StudyCurve | None:
         """Return a curve; None where it was not measured."""
-        return next((curve for curve in self.of(infrastructure, mode) if curve.wait == wait), None)
+        return next((curve for curve in self.curves_of(infrastructure, mode) if curve.wait == wait), None)
 
     def comparisons(self) -> tuple[tuple[str, ProtocolComparison], ...]:
         """Return every comparison of ws and http with the infrastructure it is of."""
-        found: list[tuple[str, ProtocolComparison]] = []
+        comparisons: list[tuple[str, ProtocolComparison]] = []
         for name in self.infrastructures:
-            curves = self.of(name)
-            together = replace(curves[0].sweep, curves=tuple(curve.curve for curve in curves))
-            found += [(name, comparison) for comparison in compare_modes(together)]
-        return tuple(found)
+            curves = self.curves_of(name)
+            sweep = replace(curves[0].sweep, curves=tuple(curve.curve for curve in curves))
+            comparisons += [(name, comparison) for comparison in compare_modes(sweep)]
+        return tuple(comparisons)
 
 
-def study_of(what: Run | Study) -> Study:
+def study_of(source: Run | Study) -> Study:
     """Return a study as it is, and a run as a study of one."""
-    return what if isinstance(what, Study) else join([what])
+    return source if isinstance(source, Study) else join_runs([source])
 
 
-def join(runs: Sequence[Run]) -> Study:
+def join_runs(runs: Sequence[Run]) -> Study:
     """Read runs together; a run that is given twice counts once.
 
     What carries one label but differs in hardware, cores or options of its target gets that appended; so does
     what was measured by several tests, or in several runs, at the same mode and wait: "hf-spaces (cpu-basic)".
     """
-    once = {run.run_id: run for run in sorted(runs, key=lambda run: (run.record.started_at, run.run_id))}
-    sweeps = named([(run, sweep) for run in once.values() for sweep in run.sweeps])
+    runs_by_id = {run.run_id: run for run in sorted(runs, key=lambda run: (run.record.started_at, run.run_id))}
+    sweeps = name_sweeps([(run, sweep) for run in runs_by_id.values() for sweep in run.sweeps])
     order = {label: at for at, label in enumerate(dict.fromkeys(label for label, _, _ in sweeps))}
     curves = [StudyCurve(run, sweep, curve, label) for label, run, sweep in sweeps for curve in sweep.curves]
     curves.sort(key=lambda curve: (order[curve.infrastructure], curve.mode != "ws", curve.mode, _wait_key(curve.wait)))
-    return Study(tuple(once.values()), tuple(curves))
+    return Study(tuple(runs_by_id.values()), tuple(curves))
 
 
 def _wait_key(wait: float | None) -> float:
@@ -237,7 +237,7 @@ Words = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class CurveSource:
+class SweepSource:
     """One sweep and the run it is of."""
 
     run: Run
@@ -249,28 +249,28 @@ class CurveSource:
         return collapse(self.sweep.infrastructure)
 
     @property
-    def thing(self) -> tuple[Any, ...]:
+    def setup(self) -> tuple[Any, ...]:
         """What was measured: two sweeps of equal things measured the same."""
         record = self.sweep.record
         return record.hardware, record.cores, record.target
 
     @property
-    def places(self) -> frozenset[tuple[str, float | None]]:
+    def loads(self) -> frozenset[tuple[str, float | None]]:
         """Where in a table its curves stand."""
         return frozenset((curve.curve.mode, curve.curve.wait) for curve in self.sweep.curves)
 
 
-def named(sweeps: Sequence[tuple[Run, SweepView]]) -> list[tuple[str, Run, SweepView]]:
+def name_sweeps(sweeps: Sequence[tuple[Run, SweepView]]) -> list[tuple[str, Run, SweepView]]:
     """Return sweeps with their names; what is of one name stands together, known infrastructures first."""
-    sources = [CurveSource(run, sweep) for run, sweep in sweeps]
-    found = [pair for label, group in _by_label(sources).items() for pair in _named(label, group)]
-    labels = list(dict.fromkeys(label for label, _ in found))
-    order = sorted(labels, key=lambda label: _key(label, labels))
-    found.sort(key=lambda pair: order.index(pair[0]))
-    return [(label, source.run, source.sweep) for label, source in found]
+    sources = [SweepSource(run, sweep) for run, sweep in sweeps]
+    named_sources = [pair for label, group in _group_by_label(sources).items() for pair in _name_group(label, group)]
+    labels = list(dict.fromkeys(label for label, _ in named_sources))
+    order = sorted(labels, key=lambda label: _infrastructure_key(label, labels))
+    named_sources.sort(key=lambda pair: order.index(pair[0]))
+    return [(label, source.run, source.sweep) for label, source in named_sources]
 
 
-def _key(label: str, labels: list[str]) -> tuple[int, list[tuple[int, str]]]:
+def _infrastructure_key(label: str, labels: list[str]) -> tuple[int, list[tuple[int, str]]]:
     """Sort known infrastructures first, each with its variants in the order a person would put them."""
     family = next((at for at, name in enumerate(FAMILIES) if re.match(rf"{name}(?![a-z])", label)), None)
     if family is None:
@@ -279,32 +279,34 @@ def _key(label: str, labels: list[str]) -> tuple[int, list[tuple[int, str]]]:
     return family, [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
-def _by_label(sources: Sequence[CurveSource]) -> dict[str, list[CurveSource]]:
+def _group_by_label(sources: Sequence[SweepSource]) -> dict[str, list[SweepSource]]:
     """Group sweeps by label; what had a longer one in a run with more targets takes that one everywhere."""
-    found: dict[str, list[CurveSource]] = {}
+    groups: dict[str, list[SweepSource]] = {}
     labels: dict[tuple[Any, ...], set[str]] = {}
     for source in sources:
-        labels.setdefault(source.thing, set()).add(source.label)
+        labels.setdefault(source.setup, set()).add(source.label)
     for source in sources:
-        longer = [label for label in labels[source.thing] if label.startswith(f"{source.label}-")]
-        found.setdefault(max((source.label, *longer), key=len), []).append(source)
-    return found
+        longer = [label for label in labels[source.setup] if label.startswith(f"{source.label}-")]
+        groups.setdefault(max((source.label, *longer), key=len), []).append(source)
+    return groups
 
 
-def _named(label: str, sources: Sequence[CurveSource]) -> list[tuple[str, CurveSource]]:
+def _name_group(label: str, sources: Sequence[SweepSource]) -> list[tuple[str, SweepSource]]:
     """Give sweeps of one label what tells them apart."""
-    things = list(dict.fromkeys(source.thing for source in sources))
-    differences = _things_apart(things, [next(found for found in sources if found.thing == thing) for thing in things])
-    named: list[tuple[str, CurveSource]] = []
-    for thing, difference in zip(things, differences, strict=True):
-        group = [source for source in sources if source.thing == thing]
-        for source, further in zip(group, _sweeps_apart(group), strict=True):
-            words = ", ".join(word for word in (*difference, *further) if word)
-            named.append((f"{label} ({words})" if words else label, source))
-    return named
+    setups = list(dict.fromkeys(source.setup for source in sources))
+    differences = _setup_words(
+        setups, [next(example for example in sources if example.setup == setup) for setup in setups]
+    )
+    named_sources: list[tuple[str, SweepSource]] = []
+    for setup, setup_words in zip(setups, differences, strict=True):
+        group = [source for source in sources if source.setup == setup]
+        for source, sweep_words in zip(group, _sweep_words(group), strict=True):
+            words = ", ".join(word for word in (*setup_words, *sweep_words) if word)
+            named_sources.append((f"{label} ({words})" if words else label, source))
+    return named_sources
 
 
-def _things_apart(things: Sequence[tuple[Any, ...]], examples: Sequence[CurveSource]) -> list[Words]:
+def _setup_words(setups: Sequence[tuple[Any, ...]], examples: Sequence[SweepSource]) -> list[Words]:
     """Return the fewest words that tell different things of one label apart."""
     records = [example.sweep.record for example in examples]
     words = [
@@ -312,29 +314,29 @@ def _things_apart(things: Sequence[tuple[Any, ...]], examples: Sequence[CurveSou
         _target_differences([record.target for record in records]),
         ["" if record.cores is None else formatting.count_of(record.cores, "core") for record in records],
     ]
-    return _fewest(words, lambda found: len(set(found)) == len(things))
+    return _fewest_words(words, lambda names: len(set(names)) == len(setups))
 
 
-def _sweeps_apart(sources: Sequence[CurveSource]) -> list[Words]:
+def _sweep_words(sources: Sequence[SweepSource]) -> list[Words]:
     """Return what tells sweeps of one thing apart that would stand in the same place of a table."""
 
     def unique(names: Sequence[Words]) -> bool:
-        places = [(name, place) for name, source in zip(names, sources, strict=True) for place in source.places]
-        return len(set(places)) == len(places)
+        loads = [(name, load) for name, source in zip(names, sources, strict=True) for load in source.loads]
+        return len(set(loads)) == len(loads)
 
-    return _fewest(
-        [_tests([source.sweep.test for source in sources]), _runs([source.run for source in sources])], unique
+    return _fewest_words(
+        [_test_names([source.sweep.test for source in sources]), _run_names([source.run for source in sources])], unique
     )
 
 
-def _fewest(words: Sequence[Sequence[str]], unique: Callable[[Sequence[Words]], bool]) -> list[Words]:
+def _fewest_words(words: Sequence[Sequence[str]], unique: Callable[[Sequence[Words]], bool]) -> list[Words]:
     """Return for each thing the words of the smallest choice of attributes that makes them unique, else numbers."""
     count = len(words[0])
     for size in range(len(words) + 1):
         for chosen in combinations(words, size):
-            found = [tuple(column[at] for column in chosen) for at in range(count)]
-            if unique(found):
-                return found
+            choice = [tuple(column[at] for column in chosen) for at in range(count)]
+            if unique(choice):
+                return choice
     return [(*(column[at] for column in words), f"{at + 1}") for at in range(count)]
 
 
@@ -344,25 +346,28 @@ def _target_differences(targets: Sequence[str]) -> list[str]:
         specs = [parse_target(target) for target in targets]
     except GrammarError:
         return [collapse(target) for target in targets]
-    shown = [{"": ",".join(spec.urls) or spec.argument or spec.name, **dict(spec.options)} for spec in specs]
-    keys = {key: None for options in shown for key in options}
-    differing = [key for key in keys if len({options.get(key) for options in shown}) > 1]
+    options_by_target = [
+        {"": ",".join(spec.urls) or spec.argument or spec.name, **dict(spec.options)} for spec in specs
+    ]
+    keys = {key: None for options in options_by_target for key in options}
+    differing = [key for key in keys if len({options.get(key) for options in options_by_target}) > 1]
     return [
-        collapse(", ".join(f"{key} {options[key]}".strip() for key in differing if key in options)) for options in shown
+        collapse(", ".join(f"{key} {options[key]}".strip() for key in differing if key in options))
+        for options in options_by_target
     ]
 
 
-def _tests(tests: Sequence[str]) -> list[str]:
+def _test_names(tests: Sequence[str]) -> list[str]:
     """Return tests by the name of their function, or in full where that is the same."""
     short = [collapse(test.rpartition("::")[2].partition("[")[0]) for test in tests]
     return short if len(set(short)) == len(set(tests)) else [collapse(test) for test in tests]
 
 
-def _runs(runs: Sequence[Run]) -> list[str]:
+def _run_names(runs: Sequence[Run]) -> list[str]:
     """Return runs by the day they were made, more exactly where that is the same, or by id."""
-    several = len({run.run_id for run in runs})
+    run_count = len({run.run_id for run in runs})
     for shape in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"):
-        found = [f"{run.record.started_at:{shape}}" for run in runs]
-        if len(set(found)) == several:
-            return found
+        dates = [f"{run.record.started_at:{shape}}" for run in runs]
+        if len(set(dates)) == run_count:
+            return dates
     return [run.run_id for run in runs]

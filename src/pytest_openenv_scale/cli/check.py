@@ -71,7 +71,7 @@ def run(given: argparse.Namespace) -> int:
     """
     from pytest_openenv_scale.config.workload import WorkloadError
     from pytest_openenv_scale.core.errors import GrammarError, TargetError
-    from pytest_openenv_scale.reporting.text.checks import localised
+    from pytest_openenv_scale.reporting.text.checks import with_command_options
 
     progress = _Progress()
     try:
@@ -81,7 +81,7 @@ def run(given: argparse.Namespace) -> int:
             return _check(asked, _subject(asked, endpoint), endpoint, progress)
     except (GrammarError, TargetError, WorkloadError) as error:
         progress.end()
-        return complain("check", localised(str(error)))
+        return complain("check", with_command_options(str(error)))
     finally:
         progress.end()
 
@@ -180,13 +180,13 @@ def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Pro
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask, questions, verdict
     from pytest_openenv_scale.core import formatting
-    from pytest_openenv_scale.reporting.text.checks import answer_lines, heading, question_lines
+    from pytest_openenv_scale.reporting.text.checks import answer_lines, check_heading, question_lines
 
     columns, encoding = width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
     subject.say = progress.say
     progress.end()
-    _tell(heading(endpoint.target, asked.sessions, width=columns, encoding=encoding))
+    _tell(check_heading(endpoint.target, asked.sessions, width=columns, encoding=encoding))
     findings: list[Answered] = []
     for finding in ask(subject, questions(asked.sessions), lambda question: progress.say(question.asking)):
         progress.end()

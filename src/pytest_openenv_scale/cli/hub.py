@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .console import USAGE_ERROR, complain, run_path
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.hub.transfer import PlannedRun, Pushed
+    from pytest_openenv_scale.hub.transfer import PlannedRun, PushResult
     from pytest_openenv_scale.targets.spaces.deploy import SpaceSource
 
 DEPLOY_HELP = "create or update a Hugging Face Space"
@@ -42,11 +42,11 @@ def run_deploy(given: argparse.Namespace) -> int:
     """
     from pytest_openenv_scale.core.errors import GrammarError, TargetError
     from pytest_openenv_scale.core.parsing import parse_count
-    from pytest_openenv_scale.hub.access import checked_repo_id, connect, quiet_unless_watched
+    from pytest_openenv_scale.hub.access import check_repo_id, connect, hide_progress_without_terminal
     from pytest_openenv_scale.targets.spaces.deploy import SpaceSource, create_or_update
 
     try:
-        repo_id = checked_repo_id(given.repo, "alice/my-env")
+        repo_id = check_repo_id(given.repo, "alice/my-env")
         asked = {"WORKERS": (given.workers, "--workers"), "MAX_CONCURRENT_ENVS": (given.max_envs, "--max-envs")}
         variables = {name: str(parse_count(n, what=what)) for name, (n, what) in asked.items() if n is not None}
         source = SpaceSource.parse(app=given.app, folder=given.folder, root=Path.cwd())
@@ -54,7 +54,7 @@ def run_deploy(given: argparse.Namespace) -> int:
             _show_source(source, repo_id, variables)
             return 0
         api = connect()
-        quiet_unless_watched()
+        hide_progress_without_terminal()
         done = create_or_update(
             api, repo_id, source, private=given.private, hardware=given.hardware, variables=variables
         )
@@ -101,23 +101,23 @@ def run_pull(given: argparse.Namespace) -> int:
     A run that is here already stays as it is; one of the same id that was measured otherwise is told, and
     the exit code is 2.
     """
-    from pytest_openenv_scale.hub.access import HubError, checked_repo_id, connect, quiet_unless_watched
+    from pytest_openenv_scale.hub.access import HubError, check_repo_id, connect, hide_progress_without_terminal
     from pytest_openenv_scale.hub.transfer import pull
 
     try:
-        repo_id = checked_repo_id(given.repo, "alice/openenv-runs")
+        repo_id = check_repo_id(given.repo, "alice/openenv-runs")
         api = connect()
-        quiet_unless_watched()
+        hide_progress_without_terminal()
         pulled = pull(api, repo_id, given.results)
     except HubError as error:
         return complain("pull", str(error))
     for path in pulled.new:
         print(f"pulled {path}")
-    for path in pulled.already:
+    for path in pulled.unchanged:
         print(f"already here: {path}")
-    for path in pulled.kept:
+    for path in pulled.different:
         complain("pull", f"{path} is another run of that id and stays; move it away, or give another --results")
-    return USAGE_ERROR if pulled.kept else 0
+    return USAGE_ERROR if pulled.different else 0
 
 
 PUSH_HELP = "push stored runs to a dataset on the Hugging Face Hub"
@@ -140,17 +140,17 @@ def run_push(given: argparse.Namespace) -> int:
     dataset: host name, command line, the logs that were kept.
     """
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.hub.access import HubError, checked_repo_id, connect, quiet_unless_watched
+    from pytest_openenv_scale.hub.access import HubError, check_repo_id, connect, hide_progress_without_terminal
     from pytest_openenv_scale.hub.transfer import plan_push, push
 
     try:
-        repo_id = checked_repo_id(given.repo, "alice/openenv-runs")
+        repo_id = check_repo_id(given.repo, "alice/openenv-runs")
         planned = plan_push([_known_path(name, given.results) for name in given.runs])
         if given.dry_run:
             _show_plan(planned, repo_id)
             return 0
         api = connect()
-        quiet_unless_watched()
+        hide_progress_without_terminal()
         _tell(push(api, repo_id, planned, private=given.private), repo_id)
     except (RunError, HubError) as error:
         return complain("push", str(error))
@@ -169,7 +169,7 @@ def _known_path(name: str, results: Path) -> Path:
 def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:
     from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.hub.dataset import CARD, cells_path, cells_table, updated_card
-    from pytest_openenv_scale.hub.transfer import configs_of
+    from pytest_openenv_scale.hub.transfer import dataset_configs
 
     print(f"would push to {repo_id}:")
     total = 0
@@ -181,10 +181,10 @@ def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:
         if rows := cells_table(one.run).num_rows:
             print(f"  {formatting.count_of(rows, 'row'):>8}  {cells_path(one.run.run_id)}")
     print(f"  {formatting.size(total)} in all, and {CARD}, here as of a new dataset:\n")
-    print(updated_card(None, repo_id, [one.section for one in planned], configs_of((), planned)))
+    print(updated_card(None, repo_id, [one.section for one in planned], dataset_configs((), planned)))
 
 
-def _tell(pushed: Pushed, repo_id: str) -> None:
+def _tell(pushed: PushResult, repo_id: str) -> None:
     for what, run_ids in (
         ("pushed", pushed.added),
         ("pushed the reports of", pushed.updated),

@@ -106,7 +106,7 @@ def _report_run(path: Path, limits: Slo, formats: tuple[str, ...], output: Path 
 def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], output: Path) -> int:
     """Join the runs that can be read; the others are told and make the exit code 2."""
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.reporting import join, study_lines, write_reports
+    from pytest_openenv_scale.reporting import join_runs, study_lines, write_reports
 
     code = 0
     runs: list[Run] = []
@@ -117,7 +117,7 @@ def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], 
             code = complain("report", str(error))
     if not runs:
         return code
-    study = join(runs)
+    study = join_runs(runs)
     show(study_lines(study, width=width(), encoding=sys.stdout.encoding))
     try:
         _told(write_reports(study, formats=formats, directory=output))
@@ -360,11 +360,11 @@ def run_import(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.errors import GrammarError, RunError
     from pytest_openenv_scale.core.parsing import parse_count
     from pytest_openenv_scale.legacy.files import LegacyError
-    from pytest_openenv_scale.legacy.importing import import_older, sources
+    from pytest_openenv_scale.legacy.importing import find_sources, import_older
 
     try:
         cores = None if given.cores is None else parse_count(given.cores, what="--cores")
-        for source in sources(given.paths, given.infrastructure):
+        for source in find_sources(given.paths, given.infrastructure):
             found = import_older(source, given.results, cores=cores, note=given.note)
             for note in found.notes:
                 print(f"! {note}")

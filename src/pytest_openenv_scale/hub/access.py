@@ -17,7 +17,7 @@ _HIDDEN = "***"
 _BEARER = re.compile(r"(bearer|basic)(\s+|%20|\+)[^\s'\",;]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_WORDS = 300
+_MOST_CHARACTERS = 300
 """How much of what the Hub says is repeated, in characters."""
 
 
@@ -40,14 +40,14 @@ def connect() -> HfApi:
     return HfApi(library_name="pytest-openenv-scale")
 
 
-def checked_repo_id(text: str, example: str) -> str:
+def check_repo_id(text: str, example: str) -> str:
     """Return the name of a repository on the Hub, which is USER/NAME.
 
     Raises:
         HubError: it is none; `example` is what to write instead.
     """
     if not _REPO_ID.fullmatch(text) or "--" in text or ".." in text:
-        raise HubError(f"{scrubbed(text)!r} is no repository on the Hub; write USER/NAME, such as {example}")
+        raise HubError(f"{without_secrets(text)!r} is no repository on the Hub; write USER/NAME, such as {example}")
     return text
 
 
@@ -64,10 +64,10 @@ def hub_calls(what: str) -> Generator[None]:
         raise
     except Exception as error:
         # Not chained: a traceback of the original would show the request.
-        raise HubError(f"{what}: {explained(error)}") from None
+        raise HubError(f"{what}: {explain_error(error)}") from None
 
 
-def explained(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """Say in one line why a request to the Hub failed and what to do; without secrets."""
     # Where uploads or downloads run side by side, the reason is behind an error that names the file.
     while not hasattr(error, "response") and isinstance(error.__cause__, Exception):
@@ -81,13 +81,13 @@ def explained(error: Exception) -> str:
         return f"the Hub cannot be reached ({name}: {_first_line(str(error))}); check the network and HF_ENDPOINT"
     if status is None:
         return f"{name}: {_first_line(str(error))}"
-    said = _by_status(status, name)
-    if said is not None:
-        return said
-    return f"the Hub answered {status}: {_first_line(_message(error))}"
+    message = _status_message(status, name)
+    if message is not None:
+        return message
+    return f"the Hub answered {status}: {_first_line(_server_message(error))}"
 
 
-def _by_status(status: int, name: str) -> str | None:
+def _status_message(status: int, name: str) -> str | None:
     """Return what a status means; None where the Hub's own words are needed."""
     if status == 401:
         return "the Hub does not accept the token, or there is none (401); run hf auth login, or set HF_TOKEN"
@@ -110,16 +110,16 @@ def _by_status(status: int, name: str) -> str | None:
     return None
 
 
-def _message(error: Exception) -> str:
+def _server_message(error: Exception) -> str:
     return str(getattr(error, "server_message", None) or error)
 
 
 def _first_line(text: str) -> str:
-    lines = [line.strip() for line in scrubbed(text).splitlines() if line.strip()]
-    return (lines[0] if lines else "no reason given")[:_WORDS]
+    lines = [line.strip() for line in without_secrets(text).splitlines() if line.strip()]
+    return (lines[0] if lines else "no reason given")[:_MOST_CHARACTERS]
 
 
-def scrubbed(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Return text without the token in use and without anything that looks like one."""
     token = current_token()
     if token:
@@ -136,7 +136,7 @@ def current_token() -> str | None:
     return get_token()
 
 
-def quiet_unless_watched() -> None:
+def hide_progress_without_terminal() -> None:
     """Show the Hub's progress bars on a terminal only."""
     if not sys.stderr.isatty():
         from huggingface_hub.utils import disable_progress_bars

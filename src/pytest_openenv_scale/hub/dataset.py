@@ -15,8 +15,8 @@ import yaml
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.overview import TITLES, entries, problems, tally
-from pytest_openenv_scale.reporting.markdown import run as markdown_run
+from pytest_openenv_scale.reporting.content.overview import ENTRY_HEADS, curve_entries, curve_tally, run_problems
+from pytest_openenv_scale.reporting.markdown import escape, inline_code, markdown_table
 from pytest_openenv_scale.results.manifest import MANIFEST
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -24,8 +24,8 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 from .access import HubError
 
 BEGIN, END = "<!-- openenv-scale: begin -->", "<!-- openenv-scale: end -->"
-_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_MARKED = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_GENERATED = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _SECTION = re.compile(r"<!-- run ([A-Za-z0-9._-]+) -->\n.*?\n<!-- end of run \1 -->", re.DOTALL)
 _TAGS = ("openenv", "benchmark", "load-testing")
 RUNS = "runs"
@@ -52,43 +52,47 @@ def updated_card(card: str | None, name: str, sections: Sequence[RunSection], co
     Raises:
         HubError: the front matter of the card there is cannot be read.
     """
-    front, text = _split(card or "")
-    metadata = _metadata(front, name, configs)
-    marked = _MARKED.search(text)
-    known = {found[1]: found[0] for found in _SECTION.finditer(marked[0])} if marked else {}
-    known |= {section.run.run_id: _section(section) for section in sections}
-    body = "\n".join([BEGIN, *_intro(configs), *(f"\n{known[run_id]}" for run_id in sorted(known, reverse=True)), END])
-    if marked:
-        text = text[: marked.start()] + body + text[marked.end() :]
+    front, text = _split_front_matter(card or "")
+    metadata = _merged_metadata(front, name, configs)
+    generated = _GENERATED.search(text)
+    run_sections = {match[1]: match[0] for match in _SECTION.finditer(generated[0])} if generated else {}
+    run_sections |= {section.run.run_id: _run_section(section) for section in sections}
+    body = "\n".join(
+        [BEGIN, *_intro(configs), *(f"\n{run_sections[run_id]}" for run_id in sorted(run_sections, reverse=True)), END]
+    )
+    if generated:
+        text = text[: generated.start()] + body + text[generated.end() :]
     else:
-        head = text.rstrip() or f"# {markdown_run.text(metadata['pretty_name'])}"
+        head = text.rstrip() or f"# {escape(metadata['pretty_name'])}"
         text = f"{head}\n\n{body}\n"
-    shown = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{shown}---\n\n{text.lstrip()}"
+    front_text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{front_text}---\n\n{text.lstrip()}"
 
 
-def _split(card: str) -> tuple[dict[str, Any], str]:
-    matched = _FRONT.match(card)
-    if matched is None:
+def _split_front_matter(card: str) -> tuple[dict[str, Any], str]:
+    match = _FRONT_MATTER.match(card)
+    if match is None:
         return {}, card
     try:
-        front: object = yaml.safe_load(matched[1]) or {}
+        front: object = yaml.safe_load(match[1]) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 2}" if mark else ""
         raise HubError(f"the README.md of the dataset{line} has front matter that is not YAML; correct it") from None
     if not isinstance(front, dict):
         raise HubError("the README.md of the dataset has front matter that is no mapping; correct it there")
-    return cast("dict[str, Any]", front), card[matched.end() :]
+    return cast("dict[str, Any]", front), card[match.end() :]
 
 
-def _metadata(front: Mapping[str, Any], name: str, configs: Collection[str]) -> dict[str, Any]:
+def _merged_metadata(front: Mapping[str, Any], name: str, configs: Collection[str]) -> dict[str, Any]:
     """Return the front matter with ours in it: other keys, tags and configurations stay."""
     merged = {"pretty_name": name.partition("/")[2], **front}
     tags: object = front.get("tags") or []
     theirs = cast("list[object]", tags if isinstance(tags, list) else [tags])
     merged["tags"] = [*theirs, *(tag for tag in _TAGS if tag not in theirs)]
-    others = [config for config in _listed(front.get("configs")) if config.get("config_name") not in dict(_CONFIGS)]
+    others = [
+        config for config in _config_list(front.get("configs")) if config.get("config_name") not in dict(_CONFIGS)
+    ]
     ours: list[dict[str, Any]] = [
         {"config_name": name, "data_files": [{"split": "train", "path": glob}]}
         for name, glob in _CONFIGS
@@ -102,9 +106,9 @@ def _metadata(front: Mapping[str, Any], name: str, configs: Collection[str]) -> 
     return merged
 
 
-def _listed(configs: object) -> list[dict[str, Any]]:
-    found = cast("list[object]", configs) if isinstance(configs, list) else []
-    return [cast("dict[str, Any]", config) for config in found if isinstance(config, dict)]
+def _config_list(configs: object) -> list[dict[str, Any]]:
+    items = cast("list[object]", configs) if isinstance(configs, list) else []
+    return [cast("dict[str, Any]", config) for config in items if isinstance(config, dict)]
 
 
 def _intro(configs: Collection[str]) -> list[str]:
@@ -113,8 +117,8 @@ def _intro(configs: Collection[str]) -> list[str]:
         "",
     ]
     if configs:
-        says = {"cells": "one row per batch and repetition", "sessions": "one row per session"}
-        lines += [*(f"- `{name}`: {says[name]}" for name, _ in _CONFIGS if name in configs), ""]
+        descriptions = {"cells": "one row per batch and repetition", "sessions": "one row per session"}
+        lines += [*(f"- `{name}`: {descriptions[name]}" for name, _ in _CONFIGS if name in configs), ""]
     return [
         *lines,
         "`openenv-scale pull` brings the runs back as directories to report and compare. "
@@ -122,39 +126,39 @@ def _intro(configs: Collection[str]) -> list[str]:
     ]
 
 
-def _section(section: RunSection) -> str:
+def _run_section(section: RunSection) -> str:
     run = section.run
     folder = f"{RUNS}/{run.run_id}"
-    facts = f"{run.record.started_at:%Y-%m-%d %H:%M} UTC · {run.status} · {tally(run.sweeps)}"
-    lines = [f"<!-- run {run.run_id} -->", f"### {markdown_run.text(facts)}", ""]
-    lines += [f"> {markdown_run.text(run.record.note)}", ""] if run.record.note else []
-    lines += [*(f"- **{markdown_run.text(problem)}**" for problem in problems(run)), ""] if problems(run) else []
-    found = [
+    facts = f"{run.record.started_at:%Y-%m-%d %H:%M} UTC · {run.status} · {curve_tally(run.sweeps)}"
+    lines = [f"<!-- run {run.run_id} -->", f"### {escape(facts)}", ""]
+    lines += [f"> {escape(run.record.note)}", ""] if run.record.note else []
+    lines += [*(f"- **{escape(problem)}**" for problem in run_problems(run)), ""] if run_problems(run) else []
+    rows = [
         [
-            markdown_run.code(entry.test, in_table=True),
-            *map(markdown_run.text, (*entry.cells, entry.verdict, entry.reason)),
+            inline_code(entry.test, in_table=True),
+            *map(escape, (*entry.cells, entry.verdict, entry.reason)),
         ]
-        for entry in entries(run.sweeps)
+        for entry in curve_entries(run.sweeps)
     ]
-    if found:
-        heads = ["test", *TITLES, "verdict", "because"]
-        lines += [*markdown_run.table(heads, found, right=("wait", "max batch", "per core")), ""]
-    lines += [_where(run, folder, section.files), ""]
+    if rows:
+        heads = ["test", *ENTRY_HEADS, "verdict", "because"]
+        lines += [*markdown_table(heads, rows, right=("wait", "max batch", "per core")), ""]
+    lines += [_origin_line(run, folder, section.files), ""]
     lines += [f"![{PurePosixPath(file).stem}]({folder}/{file})\n" for file in _pictures(section.files)]
     # A marker in what a test is called must not end the section.
     body = "\n".join(lines[1:]).rstrip().replace("<!--", "&lt;!--")
     return f"{lines[0]}\n{body}\n<!-- end of run {run.run_id} -->"
 
 
-def _where(run: Run, folder: str, files: Sequence[str]) -> str:
-    said = [f"Run {markdown_run.code(run.run_id)}"]
+def _origin_line(run: Run, folder: str, files: Sequence[str]) -> str:
+    parts = [f"Run {inline_code(run.run_id)}"]
     git: Any = run.record.fingerprint.get("git")
     if git and git.get("commit"):
-        said.append(f"commit {markdown_run.code(str(git['commit'])[:12])}")
+        parts.append(f"commit {inline_code(str(git['commit'])[:12])}")
     machine: Any = run.record.fingerprint.get("machine") or {}
-    said += [markdown_run.text(str(machine["cpu"]))] if machine.get("cpu") else []
-    said.append(f"[report]({folder}/report.md)" if "report.md" in files else f"[files](tree/main/{folder})")
-    return " · ".join(said)
+    parts += [escape(str(machine["cpu"]))] if machine.get("cpu") else []
+    parts.append(f"[report]({folder}/report.md)" if "report.md" in files else f"[files](tree/main/{folder})")
+    return " · ".join(parts)
 
 
 def _pictures(files: Sequence[str]) -> list[str]:
@@ -231,13 +235,13 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
     for view in run.sweeps:
         for curve in view.curves:
             for summary in curve.summaries:
-                yield {**_of_run(run), **_of_curve(view, curve), **_of_cell(curve, summary)}
+                yield {**_run_columns(run), **_curve_columns(view, curve), **_cell_columns(curve, summary)}
 
 
-def _of_run(run: Run) -> dict[str, Any]:
-    known = run.record.fingerprint
-    git: Any = known.get("git") or {}
-    packages: Any = known.get("packages") or {}
+def _run_columns(run: Run) -> dict[str, Any]:
+    fingerprint = run.record.fingerprint
+    git: Any = fingerprint.get("git") or {}
+    packages: Any = fingerprint.get("packages") or {}
     return {
         "run_id": run.run_id,
         "run_started_at": run.record.started_at,
@@ -247,7 +251,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     }
 
 
-def _of_curve(view: SweepView, curve: CurveView) -> dict[str, Any]:
+def _curve_columns(view: SweepView, curve: CurveView) -> dict[str, Any]:
     return {
         "test": view.test,
         "target": view.target,
@@ -261,15 +265,15 @@ def _of_curve(view: SweepView, curve: CurveView) -> dict[str, Any]:
     }
 
 
-def _of_cell(curve: CurveView, summary: CellSummary) -> dict[str, Any]:
-    same = (
+def _cell_columns(curve: CurveView, summary: CellSummary) -> dict[str, Any]:
+    copied = (
         *("hardware", "cores", "repetition", "started_at", "asked", "successful", "failed", "client_limited"),
         *("success_rate", "wall_s", "requests_per_second", "effective_concurrency", "peak_concurrency"),
         *("pids", "sessions", "hosts"),
     )
     judged = curve.verdict.cell(summary.batch)
     peak = summary.server.peak
-    row = {name: getattr(summary, name) for name in same}
+    row = {name: getattr(summary, name) for name in copied}
     row |= {"batch_size": summary.batch, "passed": judged.passed if judged else None}
     row["server_peak_rss_bytes"] = peak.rss_bytes if peak else None
     for phase in _PHASES:
@@ -285,8 +289,8 @@ _IN_RUN = re.compile(rf"{RUNS}/({_RUN_ID.pattern})/(.+)")
 
 def run_files(run: Path) -> list[Path]:
     """Return the files of a run directory, relative to it: no locks, nothing unfinished and no links."""
-    found = (path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
-    inside = (path.relative_to(run) for path in found)
+    files = (path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
+    inside = (path.relative_to(run) for path in files)
     return sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))
 
 
@@ -300,17 +304,17 @@ def cells_path(run_id: str) -> str:
     return f"{CELLS}/{run_id}.parquet"
 
 
-def runs_in(paths: Iterable[str]) -> dict[str, list[str]]:
+def runs_in_dataset(paths: Iterable[str]) -> dict[str, list[str]]:
     """Return the runs of a dataset by id: the paths of their files, relative to the run.
 
     What is no run (it has no manifest, or a path that leads elsewhere) is left out.
     """
-    found: dict[str, list[str]] = {}
+    runs: dict[str, list[str]] = {}
     for path in paths:
-        matched = _IN_RUN.fullmatch(path)
-        if matched and not any(part.startswith(".") for part in matched[2].split("/")):
-            found.setdefault(matched[1], []).append(matched[2])
-    return {run_id: sorted(files) for run_id, files in sorted(found.items()) if MANIFEST in files}
+        match = _IN_RUN.fullmatch(path)
+        if match and not any(part.startswith(".") for part in match[2].split("/")):
+            runs.setdefault(match[1], []).append(match[2])
+    return {run_id: sorted(files) for run_id, files in sorted(runs.items()) if MANIFEST in files}
 
 
 def is_measured(file: str) -> bool:

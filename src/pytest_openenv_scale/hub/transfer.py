@@ -29,7 +29,7 @@ from .dataset import (
     is_measured,
     path_in_dataset,
     run_files,
-    runs_in,
+    runs_in_dataset,
     sha256,
     updated_card,
 )
@@ -59,7 +59,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What a push did: `url` of the dataset, the ids of the runs `added`, `updated` (their reports) and `unchanged`."""
 
     url: str
@@ -86,15 +86,15 @@ def plan_push(paths: Sequence[Path]) -> tuple[PlannedRun, ...]:
     return tuple(planned.values())
 
 
-def configs_of(paths: Collection[str], planned: Sequence[PlannedRun]) -> set[str]:
+def dataset_configs(paths: Collection[str], planned: Sequence[PlannedRun]) -> set[str]:
     """Return which of cells and sessions a dataset has files of, with these runs in it."""
-    has_rows = any(cells_table(one.run).num_rows for one in planned)
+    has_rows = any(cells_table(planned_run.run).num_rows for planned_run in planned)
     in_sessions = any(path.startswith(f"{RUNS}/") and f"/{PARTS}/" in path for path in paths)
     in_cells = any(path.startswith(f"{CELLS}/") for path in paths)
-    return {name for name, there in (("cells", in_cells), ("sessions", in_sessions)) if there or has_rows}
+    return {name for name, is_there in (("cells", in_cells), ("sessions", in_sessions)) if is_there or has_rows}
 
 
-def push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bool) -> Pushed:
+def push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bool) -> PushResult:
     """Add runs to a dataset, which is made where it does not exist; one commit holds them all or none.
 
     Raises:
@@ -107,17 +107,17 @@ def push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bo
         created = not api.repo_exists(repo_id, repo_type="dataset")
         if created:
             api.create_repo(repo_id, repo_type="dataset", private=private)
-        for tried in range(1, _TRIES + 1):
+        for attempt in range(1, _TRIES + 1):
             try:
                 return _push(api, repo_id, planned, private=private, created=created)
             except HfHubHTTPError as error:
                 # Somebody else has pushed meanwhile: what is there is looked at again.
-                if error.response.status_code != 412 or tried == _TRIES:
+                if error.response.status_code != 412 or attempt == _TRIES:
                     raise
     raise AssertionError("unreachable")
 
 
-def _push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bool, created: bool) -> Pushed:
+def _push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bool, created: bool) -> PushResult:
     from huggingface_hub import CommitOperationAdd
 
     info = api.dataset_info(repo_id)
@@ -126,24 +126,24 @@ def _push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: b
             f"{repo_id} exists and is public, so nothing was pushed; "
             "make it private in its settings, or leave out --private"
         )
-    there = dataset_files(api, repo_id, info.sha)
-    added, updated, unchanged = _compared(planned, there)
+    remote_files = dataset_files(api, repo_id, info.sha)
+    added, updated, unchanged = _compare_with_dataset(planned, remote_files)
     with tempfile.TemporaryDirectory(prefix="openenv-push-") as folder:
-        changed = {one.run.run_id for one in planned} - set(unchanged)
+        changed = {planned_run.run.run_id for planned_run in planned} - set(unchanged)
         contents: dict[str, str | bytes] = {}
-        for one in planned:
-            if one.run.run_id in changed:
-                contents |= {path: str(source) for path, source in one.sources.items()}
-                if cells_table(one.run).num_rows:
-                    table = Path(folder) / f"{one.run.run_id}.parquet"
-                    cells_parquet(one.run, table)
-                    contents[cells_path(one.run.run_id)] = str(table)
+        for planned_run in planned:
+            if planned_run.run.run_id in changed:
+                contents |= {path: str(source) for path, source in planned_run.sources.items()}
+                if cells_table(planned_run.run).num_rows:
+                    table = Path(folder) / f"{planned_run.run.run_id}.parquet"
+                    cells_parquet(planned_run.run, table)
+                    contents[cells_path(planned_run.run.run_id)] = str(table)
         url = f"{api.endpoint}/datasets/{repo_id}"
         if not contents:
-            return Pushed(url, created, unchanged=unchanged)
-        card = _card(api, repo_id, info.sha) if CARD in there else None
-        sections = [one.section for one in planned]
-        contents[CARD] = updated_card(card, repo_id, sections, configs_of(there, planned)).encode()
+            return PushResult(url, created, unchanged=unchanged)
+        card = _card(api, repo_id, info.sha) if CARD in remote_files else None
+        sections = [planned_run.section for planned_run in planned]
+        contents[CARD] = updated_card(card, repo_id, sections, dataset_configs(remote_files, planned)).encode()
         api.create_commit(
             repo_id,
             [CommitOperationAdd(path, content) for path, content in contents.items()],
@@ -151,13 +151,13 @@ def _push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: b
             repo_type="dataset",
             parent_commit=info.sha,
         )
-    return Pushed(url, created, added, updated, unchanged)
+    return PushResult(url, created, added, updated, unchanged)
 
 
 def dataset_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, Any]:
     """Return the files of a dataset at a revision as `huggingface_hub` describes them, by path."""
-    listed = api.list_repo_tree(repo_id, repo_type="dataset", recursive=True, revision=revision)
-    return {entry.path: entry for entry in listed if hasattr(entry, "blob_id")}
+    entries = api.list_repo_tree(repo_id, repo_type="dataset", recursive=True, revision=revision)
+    return {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
 
 
 def is_same(path: Path, entry: Any) -> bool:
@@ -166,26 +166,26 @@ def is_same(path: Path, entry: Any) -> bool:
     return sha256(content) == entry.lfs.sha256 if entry.lfs else git_oid(content) == entry.blob_id
 
 
-def _compared(
-    planned: Sequence[PlannedRun], there: dict[str, Any]
+def _compare_with_dataset(
+    planned: Sequence[PlannedRun], remote_files: dict[str, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the ids of runs that are new, that have other reports there, and that are there as they are here."""
-    known = runs_in(there)
+    remote_runs = runs_in_dataset(remote_files)
     added: list[str] = []
     updated: list[str] = []
     unchanged: list[str] = []
-    for one in planned:
-        run_id = one.run.run_id
-        if run_id not in known:
+    for planned_run in planned:
+        run_id = planned_run.run.run_id
+        if run_id not in remote_runs:
             added.append(run_id)
             continue
-        ours = {file.as_posix() for file in one.files}
+        ours = {file.as_posix() for file in planned_run.files}
         differing = {
             file
-            for file in ours | set(filter(is_measured, known[run_id]))
-            if file not in known[run_id]
+            for file in ours | set(filter(is_measured, remote_runs[run_id]))
+            if file not in remote_runs[run_id]
             or file not in ours
-            or not is_same(one.run.path / file, there[path_in_dataset(run_id, Path(file))])
+            or not is_same(planned_run.run.path / file, remote_files[path_in_dataset(run_id, Path(file))])
         }
         if any(map(is_measured, differing)):
             raise HubError(
@@ -205,15 +205,15 @@ def _card(api: HfApi, repo_id: str, revision: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PullResult:
     """The run directories `new` here and those `already` there; those `kept` differ from the dataset's and stay."""
 
     new: tuple[Path, ...] = ()
-    already: tuple[Path, ...] = ()
-    kept: tuple[Path, ...] = ()
+    unchanged: tuple[Path, ...] = ()
+    different: tuple[Path, ...] = ()
 
 
-def pull(api: HfApi, repo_id: str, results: Path) -> Pulled:
+def pull(api: HfApi, repo_id: str, results: Path) -> PullResult:
     """Bring every run of a dataset into `results`; a directory is complete or not there.
 
     Raises:
@@ -223,18 +223,20 @@ def pull(api: HfApi, repo_id: str, results: Path) -> Pulled:
     with hub_calls(f"pulling from {repo_id}"):
         info = api.dataset_info(repo_id)
         entries = dataset_files(api, repo_id, info.sha)
-        runs = runs_in(entries)
+        runs = runs_in_dataset(entries)
         if not runs:
             raise HubError(f"{repo_id} holds no run; openenv-scale push puts some there")
-        here = {run_id: results / run_id for run_id in runs if (results / run_id).exists()}
-        same = {run_id for run_id, path in here.items() if _is_measured_alike(path, run_id, runs[run_id], entries)}
-        missing = [run_id for run_id in runs if run_id not in here]
+        local = {run_id: results / run_id for run_id in runs if (results / run_id).exists()}
+        unchanged = {
+            run_id for run_id, path in local.items() if _is_measured_alike(path, run_id, runs[run_id], entries)
+        }
+        missing = [run_id for run_id in runs if run_id not in local]
         if missing:
-            _fetch(api, repo_id, info.sha, missing, runs, entries, results)
-    return Pulled(
+            _download_runs(api, repo_id, info.sha, missing, runs, entries, results)
+    return PullResult(
         tuple(results / run_id for run_id in missing),
-        tuple(path for run_id, path in here.items() if run_id in same),
-        tuple(path for run_id, path in here.items() if run_id not in same),
+        tuple(path for run_id, path in local.items() if run_id in unchanged),
+        tuple(path for run_id, path in local.items() if run_id not in unchanged),
     )
 
 
@@ -249,7 +251,7 @@ def _entry(entries: dict[str, Any], run_id: str, file: str) -> Any:
     return entries[path_in_dataset(run_id, Path(file))]
 
 
-def _fetch(
+def _download_runs(
     api: HfApi,
     repo_id: str,
     revision: str | None,
@@ -271,7 +273,7 @@ def _fetch(
         )
         for run_id in run_ids:
             folder = partial / path_in_dataset(run_id, Path())
-            _check(folder, repo_id, run_id, runs[run_id], entries)
+            _check_download(folder, repo_id, run_id, runs[run_id], entries)
             folder.rename(results / run_id)
     except OSError as error:
         if error.filename is None:
@@ -281,15 +283,15 @@ def _fetch(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check(folder: Path, repo_id: str, run_id: str, files: Sequence[str], entries: dict[str, Any]) -> None:
+def _check_download(folder: Path, repo_id: str, run_id: str, files: Sequence[str], entries: dict[str, Any]) -> None:
     """Make sure that what came is what the Hub announced, and is the run it is named for."""
     for file in files:
         path = folder / file
         if not path.is_file() or not is_same(path, _entry(entries, run_id, file)):
             raise HubError(f"{file} of the run {run_id} came damaged from {repo_id}; do it again")
     try:
-        named = read_manifest(folder).run_id
+        actual_id = read_manifest(folder).run_id
     except RunError as error:
         raise HubError(f"{repo_id} holds a damaged run {run_id}: {error}") from None
-    if named != run_id:
-        raise HubError(f"{repo_id} calls a run {run_id} that is {named}; it is not taken")
+    if actual_id != run_id:
+        raise HubError(f"{repo_id} calls a run {run_id} that is {actual_id}; it is not taken")

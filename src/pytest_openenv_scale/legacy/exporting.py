@@ -21,7 +21,7 @@ from pytest_openenv_scale.results.parts import Part, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
 from .files import RAW, SUMMARY, SUMMARY_COLUMNS, LegacyError
-from .importing import OLDER_PLACE, OLDER_SUMMARY
+from .importing import OLDER_POSITION, OLDER_SUMMARY
 
 _ROWS_AT_ONCE = 16_384
 
@@ -43,10 +43,10 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
         if path.exists():
             raise LegacyError(f"{path} is there already; name another folder with --output")
     problems: list[str] = []
-    parts = sorted(read_parts(run / PARTS, problems.append), key=_place)
+    parts = sorted(read_parts(run / PARTS, problems.append), key=_part_order)
     if problems:
         raise LegacyError(f"a part of the run cannot be read: {problems[0]}")
-    kept: list[Mapping[str, str]] = list(manifest.plan.get("summary_lines_without_sessions", ()))
+    lines_without_sessions: list[Mapping[str, str]] = list(manifest.plan.get("summary_lines_without_sessions", ()))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with raw.open("x", encoding="utf-8") as rows, summary.open("x", encoding="utf-8", newline="") as lines:
@@ -54,27 +54,27 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
             writer.writeheader()
             for part in parts:
                 table = part.table()
-                rows.writelines(_raw_lines(table, imported=OLDER_PLACE in part.meta.client))
+                rows.writelines(_raw_lines(table, imported=OLDER_POSITION in part.meta.client))
                 writer.writerow(_summary_line(part, table))
-            writer.writerows(kept)
+            writer.writerows(lines_without_sessions)
     except OSError as error:
         raise LegacyError(f"{error.filename or directory} cannot be written: {error.strerror}") from None
     return raw, summary
 
 
-def _place(part: Part) -> tuple[int, datetime, Path]:
+def _part_order(part: Part) -> tuple[int, datetime, Path]:
     """Say where a part belongs: where it stood when it was imported, else when it was measured."""
-    return part.meta.client.get(OLDER_PLACE, 0), part.meta.started_at, part.path
+    return part.meta.client.get(OLDER_POSITION, 0), part.meta.started_at, part.path
 
 
 def _raw_lines(table: pa.Table, *, imported: bool) -> Iterator[str]:
     table = table if imported else table.sort_by("request_id")
     for at in range(0, table.num_rows, _ROWS_AT_ONCE):
         for row in table.slice(at, _ROWS_AT_ONCE).to_pylist():
-            yield json.dumps(_raw(row, imported=imported)) + "\n"
+            yield json.dumps(_raw_session(row, imported=imported)) + "\n"
 
 
-def _raw(row: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
+def _raw_session(row: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
     """Return a session as the older script wrote it: 0.0 where there is nothing."""
     failed = not row["success"]
     # The kind of an imported failure was read off its message, and is nothing the file said.
@@ -82,7 +82,7 @@ def _raw(row: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
     return {
         "request_id": row["request_id"],
         "mode": row["mode"],
-        "timestamp": _moment(row["timestamp"]),
+        "timestamp": _timestamp_text(row["timestamp"]),
         "wait_requested": row["wait_requested"],
         "batch_size": row["batch_size"],
         "hardware": row["hardware"],
@@ -105,47 +105,47 @@ def _lifetime(row: Mapping[str, Any]) -> float | None:
     return None if row["closed_s"] is None else row["closed_s"] - row["due_s"]
 
 
-def _moment(value: datetime) -> str:
+def _timestamp_text(value: datetime) -> str:
     """Write a moment as the older script did: naive UTC with Z."""
     return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
 
 
 def _summary_line(part: Part, table: pa.Table) -> Mapping[str, Any]:
-    kept = cast("Mapping[str, str] | None", part.meta.client.get(OLDER_SUMMARY))
-    if kept is not None:
-        return kept
-    found = summarise(table, part.meta)
+    imported_line = cast("Mapping[str, str] | None", part.meta.client.get(OLDER_SUMMARY))
+    if imported_line is not None:
+        return imported_line
+    summary = summarise(table, part.meta)
     good = table.filter(table["success"])
     step = phase_stats(good["step_latency"])
     return {
-        "mode": found.cell.mode,
-        "url": found.cell.target,
-        "num_requests": found.asked,
-        "batch_size": found.batch,
-        "wait_seconds": found.cell.wait,
-        "repetition": found.repetition,
-        "timestamp": _moment(found.started_at),
-        "hardware": found.hardware,
-        "successful": found.successful,
-        "failed": found.asked - found.successful,
-        "error_rate": (found.asked - found.successful) / found.asked,
-        "total_wall_time": found.wall_s,
-        **_statistics("connect", found.phase("connect"), ("p50", "p95", "p99")),
-        **_statistics("reset", found.phase("reset"), ("p50", "p95", "p99")),
+        "mode": summary.cell.mode,
+        "url": summary.cell.target,
+        "num_requests": summary.asked,
+        "batch_size": summary.batch,
+        "wait_seconds": summary.cell.wait,
+        "repetition": summary.repetition,
+        "timestamp": _timestamp_text(summary.started_at),
+        "hardware": summary.hardware,
+        "successful": summary.successful,
+        "failed": summary.asked - summary.successful,
+        "error_rate": (summary.asked - summary.successful) / summary.asked,
+        "total_wall_time": summary.wall_s,
+        **_statistics("connect", summary.phase("connect"), ("p50", "p95", "p99")),
+        **_statistics("reset", summary.phase("reset"), ("p50", "p95", "p99")),
         **_statistics("step", step, ("p50", "p95", "p99")),
-        **_statistics("total", found.phase("total"), ("min", "max", "mean", "p50", "p90", "p95", "p99")),
-        "requests_per_second": found.requests_per_second,
-        "effective_concurrency": _effective(found),
-        "unique_pids": found.pids or 0,
-        "unique_sessions": found.sessions or 0,
-        "unique_hosts": found.hosts or 0,
+        **_statistics("total", summary.phase("total"), ("min", "max", "mean", "p50", "p90", "p95", "p99")),
+        "requests_per_second": summary.requests_per_second,
+        "effective_concurrency": _effective_concurrency(summary),
+        "unique_pids": summary.pids or 0,
+        "unique_sessions": summary.sessions or 0,
+        "unique_hosts": summary.hosts or 0,
     }
 
 
-def _effective(found: CellSummary) -> float | None:
+def _effective_concurrency(summary: CellSummary) -> float | None:
     """Return N × wait ÷ wall, as the older files have it; ours sums what the successful sessions really waited."""
-    wait = found.cell.wait
-    return found.asked * wait / found.wall_s if wait is not None and found.wall_s > 0 else None
+    wait = summary.cell.wait
+    return summary.asked * wait / summary.wall_s if wait is not None and summary.wall_s > 0 else None
 
 
 def _statistics(phase: str, stats: PhaseStats | None, names: Iterable[str]) -> dict[str, float | None]:

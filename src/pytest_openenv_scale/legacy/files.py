@@ -40,7 +40,7 @@ SUMMARY_COLUMNS = (
 )
 """The columns of `summary.csv`, in order. Seconds; `error_rate` is a share of 1."""
 
-_MOST = 2**31 - 1
+_MOST_COUNT = 2**31 - 1
 _MOST_ID = 2**63 - 1
 _MOST_SECONDS = 1e9
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
@@ -48,7 +48,7 @@ _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9998, 12, 31, tz
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST_SECONDS)]
 _Id = Annotated[int, msgspec.Meta(ge=0, le=_MOST_ID)]
 
-_NEEDED = ("mode", "num_requests", "wait_seconds", "repetition", "total_wall_time")
+_REQUIRED_COLUMNS = ("mode", "num_requests", "wait_seconds", "repetition", "total_wall_time")
 
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
@@ -69,7 +69,7 @@ class RawRow(msgspec.Struct, frozen=True):
     timestamp: str
     success: bool
     wait_requested: _Seconds | None = None
-    batch_size: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] | None = None
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=_MOST_COUNT)] | None = None
     hardware: str | None = None
     connect_latency: _Seconds | None = None
     reset_latency: _Seconds | None = None
@@ -147,13 +147,13 @@ def read_raw(path: Path, on_note: list[str]) -> Iterator[RawRow]:
                     if not line.endswith(b"\n") and not isinstance(error, msgspec.ValidationError):
                         on_note.append(f"{where}: the last line was cut short and is left out")
                         return
-                    raise LegacyError(f"{where}: no session of the older format: {_said(error)}") from None
+                    raise LegacyError(f"{where}: no session of the older format: {_first_line(error)}") from None
                 yield row
     except OSError as error:
         raise LegacyError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
@@ -166,14 +166,14 @@ def read_summary(path: Path) -> list[SummaryRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
+            missing = [name for name in _REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise LegacyError(f"{path}: no summary of the older format: it has no column {', '.join(missing)}")
             return [_summary_row(path, reader.line_num, texts) for texts in reader]
     except OSError as error:
         raise LegacyError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise LegacyError(f"{path}: no summary of the older format: {_said(error)}") from None
+        raise LegacyError(f"{path}: no summary of the older format: {_first_line(error)}") from None
 
 
 def _summary_row(path: Path, line: int, texts: Mapping[str | None, str | list[str] | None]) -> SummaryRow:
@@ -181,22 +181,22 @@ def _summary_row(path: Path, line: int, texts: Mapping[str | None, str | list[st
     if None in texts:
         raise LegacyError(f"{where}: it has more values than the heading has columns")
     # A password in a URL goes no further: runs are passed on.
-    found = {str(name): redact_text(value) for name, value in texts.items() if isinstance(value, str)}
+    columns = {str(name): redact_text(value) for name, value in texts.items() if isinstance(value, str)}
     short = [str(name) for name, value in texts.items() if value is None]
     if short:
         raise LegacyError(f"{where}: it ends before {short[0]}")
-    if found["mode"] not in ("ws", "http"):
-        raise LegacyError(f"{where}: mode must be ws or http, got {found['mode']!r}")
-    sessions = int(_number(where, found, "num_requests"))
+    if columns["mode"] not in ("ws", "http"):
+        raise LegacyError(f"{where}: mode must be ws or http, got {columns['mode']!r}")
+    sessions = int(_number(where, columns, "num_requests"))
     return SummaryRow(
         line,
-        found["mode"],
+        columns["mode"],
         sessions,
-        int(_number(where, found, "batch_size")) if found.get("batch_size") else sessions,
-        _number(where, found, "wait_seconds") if found["wait_seconds"] else None,
-        found["repetition"],
-        _number(where, found, "total_wall_time"),
-        found,
+        int(_number(where, columns, "batch_size")) if columns.get("batch_size") else sessions,
+        _number(where, columns, "wait_seconds") if columns["wait_seconds"] else None,
+        columns["repetition"],
+        _number(where, columns, "total_wall_time"),
+        columns,
     )
 
 
@@ -210,7 +210,7 @@ def _number(where: str, texts: Mapping[str, str], name: str) -> float:
     return value
 
 
-_OWN_TYPES = (
+_ERROR_TYPES = (
     "refused",
     "connection_reset",
     "timeout",
@@ -221,7 +221,7 @@ _OWN_TYPES = (
     "closed_early",
     "client_limit",
 )
-_CLASSES: Mapping[str, str] = {
+_TYPES_BY_EXCEPTION: Mapping[str, str] = {
     "ConnectionRefusedError": "refused",
     "ConnectionResetError": "connection_reset",
     "BrokenPipeError": "connection_reset",
@@ -240,7 +240,7 @@ _CLASSES: Mapping[str, str] = {
     "KeyError": "protocol",
     "InvalidMessage": "protocol",
 }
-_MESSAGES = (
+_TYPES_BY_MESSAGE = (
     ("CAPACITY_REACHED", "capacity"),
     ("Too many open files", "client_limit"),
     ("Cannot assign requested address", "client_limit"),
@@ -248,12 +248,12 @@ _MESSAGES = (
 )
 
 
-def kind_of(name: str, message: str | None) -> str | None:
+def error_type_of(name: str, message: str | None) -> str | None:
     """Return the `error_type` of a failure whose exception had this name; None where it does not tell."""
-    for sign, kind in _MESSAGES:
-        if sign == name or sign in (message or ""):
+    for pattern, kind in _TYPES_BY_MESSAGE:
+        if pattern == name or pattern in (message or ""):
             return kind
-    return name if name in _OWN_TYPES else _CLASSES.get(name.rpartition(".")[2])
+    return name if name in _ERROR_TYPES else _TYPES_BY_EXCEPTION.get(name.rpartition(".")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,74 +278,74 @@ class Block:
         return min(row.at for row in self.rows)
 
 
-def blocks(rows: Iterable[RawRow]) -> Iterator[Block]:
+def split_blocks(rows: Iterable[RawRow]) -> Iterator[Block]:
     """Cut a file into repetitions: a new one starts with another cell, or where a request id comes again."""
-    held: list[RawRow] = []
-    seen: set[int] = set()
+    block_rows: list[RawRow] = []
+    request_ids: set[int] = set()
     for row in rows:
-        if held and (row.request_id in seen or _cell_of(row) != _cell_of(held[0])):
-            yield Block(tuple(held))
-            held, seen = [], set()
-        held.append(row)
-        seen.add(row.request_id)
-    if held:
-        yield Block(tuple(held))
+        if block_rows and (row.request_id in request_ids or _cell_of(row) != _cell_of(block_rows[0])):
+            yield Block(tuple(block_rows))
+            block_rows, request_ids = [], set()
+        block_rows.append(row)
+        request_ids.add(row.request_id)
+    if block_rows:
+        yield Block(tuple(block_rows))
 
 
 def _cell_of(row: RawRow) -> tuple[object, ...]:
     return row.mode, row.wait_requested, row.batch_size, row.hardware
 
 
-class Matching:
+class SummaryMatcher:
     """Gives each block its line of the summary: the n-th of a cell belongs to the n-th line of that cell."""
 
     def __init__(self, lines: Sequence[SummaryRow]) -> None:
-        self._left = list(lines)
+        self._unmatched = list(lines)
         self._runs: dict[int, int] = {}
-        seen: set[tuple[object, ...]] = set()
+        repetition_keys: set[tuple[object, ...]] = set()
         run = 0
         for line in lines:
-            told = (*line.key, line.texts.get("hardware"), line.repetition)
-            if told in seen:
+            key = (*line.key, line.texts.get("hardware"), line.repetition)
+            if key in repetition_keys:
                 run += 1
-                seen.clear()
-            seen.add(told)
+                repetition_keys.clear()
+            repetition_keys.add(key)
             self._runs[line.line] = run
         self._current = 0
 
-    def take(self, block: Block) -> SummaryRow | None:
+    def take_line(self, block: Block) -> SummaryRow | None:
         """Return the first line left of the block's cell, or None."""
-        for line in self._left:
+        for line in self._unmatched:
             hardware = line.texts.get("hardware"), block.rows[0].hardware
             if line.key == block.key and (not all(hardware) or hardware[0] == hardware[1]):
-                self._left.remove(line)
+                self._unmatched.remove(line)
                 return line
         return None
 
-    def run_of(self, line: SummaryRow | None) -> int:
+    def run_number(self, line: SummaryRow | None) -> int:
         """Return the number of the run a line belongs to: a new one starts where a repetition comes again."""
         if line is not None:
             self._current = self._runs[line.line]
         return self._current
 
     @property
-    def left(self) -> list[SummaryRow]:
+    def unmatched(self) -> list[SummaryRow]:
         """The lines no block belongs to."""
-        return self._left
+        return self._unmatched
 
 
-def differences(block: Block, line: SummaryRow | None) -> tuple[str, ...]:
+def summary_differences(block: Block, line: SummaryRow | None) -> tuple[str, ...]:
     """Say where the sessions and their line of the summary do not agree; the sessions are what counts."""
     if line is None:
         return ()
     good = sum(row.success for row in block.rows)
-    told = line.texts.get("successful", "")
-    found: list[str] = []
+    counted = line.texts.get("successful", "")
+    problems: list[str] = []
     if line.sessions != len(block.rows):
-        found.append(f"{SUMMARY} speaks of {line.sessions} sessions, {RAW} has {len(block.rows)}")
-    if told and told != str(good):
-        found.append(f"{SUMMARY} counts {told} successful sessions, {RAW} has {good}")
-    return tuple(found)
+        problems.append(f"{SUMMARY} speaks of {line.sessions} sessions, {RAW} has {len(block.rows)}")
+    if counted and counted != str(good):
+        problems.append(f"{SUMMARY} counts {counted} successful sessions, {RAW} has {good}")
+    return tuple(problems)
 
 
 def session_row(row: RawRow) -> SessionRow:
@@ -386,4 +386,4 @@ def _failure(row: RawRow) -> tuple[str, str | None]:
     if row.mode == "http":
         phases = phases[1:]
     phase = next((name for name, value in phases if not value), "close")
-    return phase, kind_of(row.error_type or "", row.error_message)
+    return phase, error_type_of(row.error_type or "", row.error_message)

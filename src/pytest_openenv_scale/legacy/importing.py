@@ -34,16 +34,16 @@ from .files import (
     SUMMARY,
     Block,
     LegacyError,
-    Matching,
+    SummaryMatcher,
     SummaryRow,
-    blocks,
-    differences,
     read_raw,
     read_summary,
     session_row,
+    split_blocks,
+    summary_differences,
 )
 
-OLDER_SUMMARY, OLDER_PLACE = "older_summary", "older_place"
+OLDER_SUMMARY, OLDER_POSITION = "older_summary", "older_place"
 """Where `CellMeta.client` keeps the line of `summary.csv`, column by column, as it stood there, and the part's place in
 `raw.jsonl`, counted in repetitions of cells."""
 
@@ -63,7 +63,7 @@ class OlderFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """The runs that were made, those there were already, and what a reader should know, one line each."""
 
     made: tuple[Path, ...]
@@ -71,7 +71,7 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[OlderFiles]:
+def find_sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[OlderFiles]:
     """Find the older results in files and folders, at any depth.
 
     The infrastructure is that which is given, or is read off `…/<infrastructure>/<date>/raw.jsonl`.
@@ -79,7 +79,7 @@ def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[Ol
     Raises:
         LegacyError: there are none, or the infrastructure cannot be told.
     """
-    found: list[OlderFiles] = []
+    sources: list[OlderFiles] = []
     for path in paths:
         if not path.exists():
             raise LegacyError(f"{path} does not exist; give a {RAW} or a folder that holds one")
@@ -89,8 +89,8 @@ def sources(paths: Sequence[Path], infrastructure: str | None = None) -> list[Ol
         for raw in raws:
             summary = raw.with_name(SUMMARY)
             label = infrastructure or _infrastructure(raw.resolve())
-            found.append(OlderFiles(raw, summary if summary.exists() else None, label))
-    unique = {source.raw.resolve(): source for source in found}
+            sources.append(OlderFiles(raw, summary if summary.exists() else None, label))
+    unique = {source.raw.resolve(): source for source in sources}
     return list(unique.values())
 
 
@@ -103,7 +103,9 @@ def _infrastructure(raw: Path) -> str:
     return raw.parent.parent.name
 
 
-def import_older(source: OlderFiles, results: Path, *, cores: int | None = None, note: str | None = None) -> Imported:
+def import_older(
+    source: OlderFiles, results: Path, *, cores: int | None = None, note: str | None = None
+) -> ImportResult:
     """Make a run of each run the files hold; `cores` are the server's, where known.
 
     Importing the same files again changes nothing.
@@ -123,30 +125,33 @@ def import_older(source: OlderFiles, results: Path, *, cores: int | None = None,
     made: list[Path] = []
     present: list[Path] = []
     try:
-        runs = list(_stage(source, lines, staging, cores, note, notes))
+        runs = list(_stage_runs(source, lines, staging, cores, note, notes))
         for run in runs:
             final = results / run.name
             if final.exists():
                 present.append(final)
-                notes += _not_applied(final, cores, note)
+                notes += _ignored_options(final, cores, note)
             else:
                 run.replace(final)
                 made.append(final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Imported(tuple(made), tuple(present), tuple(notes))
+    return ImportResult(tuple(made), tuple(present), tuple(notes))
 
 
-def _not_applied(path: Path, cores: int | None, note: str | None) -> Iterator[str]:
+def _ignored_options(path: Path, cores: int | None, note: str | None) -> Iterator[str]:
     """Say what was asked for and is not what the run that is there already has."""
-    kept = read_manifest(path)
-    same_cores = all(sweep.cores == cores for sweep in kept.sweeps)
-    asked = [*(["--cores"] if cores and not same_cores else []), *(["--note"] if note and note != kept.note else [])]
-    if asked:
-        yield f"{path} is left as it is, without this {' and '.join(asked)}; delete it to import it anew"
+    manifest = read_manifest(path)
+    same_cores = all(sweep.cores == cores for sweep in manifest.sweeps)
+    ignored = [
+        *(["--cores"] if cores and not same_cores else []),
+        *(["--note"] if note and note != manifest.note else []),
+    ]
+    if ignored:
+        yield f"{path} is left as it is, without this {' and '.join(ignored)}; delete it to import it anew"
 
 
-def _stage(
+def _stage_runs(
     source: OlderFiles,
     lines: Sequence[SummaryRow],
     staging: Path,
@@ -158,33 +163,33 @@ def _stage(
     digest = sha256(source.infrastructure.encode())
     for path in (source.raw, source.summary):
         digest.update(path.read_bytes() if path else b"")
-    matched = Matching(lines)
-    fewer: dict[tuple[str, float | None, int], int] = {}
-    run: _Run | None = None
-    for block in blocks(read_raw(source.raw, notes)):
-        line = matched.take(block)
+    matcher = SummaryMatcher(lines)
+    incomplete: dict[tuple[str, float | None, int], int] = {}
+    run: _RunImport | None = None
+    for block in split_blocks(read_raw(source.raw, notes)):
+        line = matcher.take_line(block)
         if len(block.rows) < block.batch:
-            fewer[block.key] = fewer.get(block.key, 0) + 1
-        number = matched.run_of(line)
+            incomplete[block.key] = incomplete.get(block.key, 0) + 1
+        number = matcher.run_number(line)
         if run is None or number != run.number:
             if run is not None:
                 yield run.finish(notes)
-            run = _Run(source, number, f"{digest.hexdigest()[:8]}", staging, cores, note, block.started_at)
+            run = _RunImport(source, number, f"{digest.hexdigest()[:8]}", staging, cores, note, block.started_at)
         run.add(block, line)
     if run is None:
         raise LegacyError(f"{source.raw}: it holds no sessions")
-    notes += [_fewer(source.raw, key, count) for key, count in fewer.items()]
-    left = matched.left
-    run.unmatched = left
+    notes += [_incomplete_note(source.raw, key, count) for key, count in incomplete.items()]
+    unmatched = matcher.unmatched
+    run.unmatched = unmatched
     notes += [
         f"{source.summary}:{row.line}: its sessions are not in {source.raw.name}; "
         "the line is kept with the run, but cannot be judged"
-        for row in left
+        for row in unmatched
     ]
     yield run.finish(notes)
 
 
-def _fewer(raw: Path, key: tuple[str, float | None, int], count: int) -> str:
+def _incomplete_note(raw: Path, key: tuple[str, float | None, int], count: int) -> str:
     mode, wait, batch = key
     where = mode if wait is None else f"{mode}, wait {format_number(wait)} s"
     what = count_of(count, "repetition")
@@ -192,7 +197,7 @@ def _fewer(raw: Path, key: tuple[str, float | None, int], count: int) -> str:
 
 
 @dataclass(slots=True)
-class _Run:
+class _RunImport:
     """One run as it is put together."""
 
     source: OlderFiles
@@ -225,16 +230,16 @@ class _Run:
             run_id=self._directory.run_id,
             sweep_id=_sweep_id(target, hardware),
             cell=cell,
-            repetition=1 + sum(known.cell == cell for known in sweep),
+            repetition=1 + sum(part.cell == cell for part in sweep),
             wall_s=line.wall_s if line else 0.0,
             started_at=block.started_at,
             hardware=hardware,
             cores=self.cores,
             client={
-                OLDER_PLACE: sum(map(len, self._parts.values())),
+                OLDER_POSITION: sum(map(len, self._parts.values())),
                 **({OLDER_SUMMARY: dict(line.texts)} if line else {}),
             },
-            notes=differences(block, line),
+            notes=summary_differences(block, line),
         )
         rows = [session_row(row) for row in block.rows]
         table = rows_to_table(rows, cell=cell, run_id=meta.run_id, repetition=meta.repetition, hardware=hardware)
@@ -266,18 +271,18 @@ class _Run:
             sweeps=sweeps,
         )
         self._directory.write_manifest(manifest)
-        told = older_rule_notes(path)
-        if told:
-            self._directory.write_manifest(_with_notes(manifest, told))
-        notes += [f"{self._directory.run_id}: {note}" for note in itertools.chain.from_iterable(told.values())]
+        rule_notes = older_rule_notes(path)
+        if rule_notes:
+            self._directory.write_manifest(_with_notes(manifest, rule_notes))
+        notes += [f"{self._directory.run_id}: {note}" for note in itertools.chain.from_iterable(rule_notes.values())]
         return path
 
     def _sweep(self, target: str, hardware: str | None, parts: Sequence[CellMeta]) -> SweepRecord:
         curves: dict[str, Curve] = {}
         for meta in parts:
             curve = meta.cell.curve
-            known = curves.get(curve.id)
-            batches = {*curve.batches, *(known.batches if known else ())}
+            previous = curves.get(curve.id)
+            batches = {*curve.batches, *(previous.batches if previous else ())}
             curves[curve.id] = Curve(
                 curve.test,
                 curve.target,
@@ -333,7 +338,7 @@ def older_max_batch(summaries: Sequence[CellSummary]) -> int | None:
     rates: dict[int, list[float]] = {}
     for summary in summaries:
         rates.setdefault(summary.batch, []).append(summary.successful / summary.asked)
-    return max((batch for batch, found in rates.items() if fmean(found) >= DEFAULT_SUCCESS), default=None)
+    return max((batch for batch, batch_rates in rates.items() if fmean(batch_rates) >= DEFAULT_SUCCESS), default=None)
 
 
 def older_rule_notes(path: Path) -> dict[str, list[str]]:

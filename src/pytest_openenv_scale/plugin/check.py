@@ -108,12 +108,12 @@ class Checking:
         )
 
     def _judge(self, record: CheckRecord, kept: str | None) -> None:
-        from pytest_openenv_scale.reporting.content.overview import properties
-        from pytest_openenv_scale.reporting.text.checks import failure_text
+        from pytest_openenv_scale.reporting.content.overview import check_properties
+        from pytest_openenv_scale.reporting.text.checks import check_failure_text
 
         from .progress import encoding
 
-        self.item.user_properties.extend(properties(record))
+        self.item.user_properties.extend(check_properties(record))
         result = record.result
         if result.outcome is CheckOutcome.SKIPPED:
             pytest.skip(result.headline)
@@ -122,7 +122,7 @@ class Checking:
         if result.outcome is CheckOutcome.INCONCLUSIVE and self.invocation.settings.inconclusive == "warn":
             self.item.warn(InconclusiveWarning(f"inconclusive: {result.headline}"))
             return
-        pytest.fail(failure_text(record, kept, width=WIDTH, encoding=encoding()), pytrace=False)
+        pytest.fail(check_failure_text(record, kept, width=WIDTH, encoding=encoding()), pytrace=False)
 
 
 def _name(check: Check) -> str:

@@ -174,7 +174,7 @@ def not_awaited(item: pytest.Item, outcome: BaseException) -> str | None:
 
 def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, warn: bool) -> None:
     """Fail for a limit that is missed or a regression; what cannot be judged fails too, or is a warning."""
-    from pytest_openenv_scale.reporting.text.sweep import failure_text
+    from pytest_openenv_scale.reporting.text.sweep import sweep_failure_text
     from pytest_openenv_scale.results.comparison import Judgement
     from pytest_openenv_scale.results.outcome import Outcome
 
@@ -183,18 +183,18 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
     texts: list[str] = []
     doubts: list[str] = []
     if sweep.outcome is not Outcome.MET:
-        texts.append(failure_text(sweep.view, width=WIDTH, encoding=encoding()))
+        texts.append(sweep_failure_text(sweep.view, width=WIDTH, encoding=encoding()))
         headlines = [verdict.headline for verdict in sweep.verdicts if verdict.outcome is not Outcome.MET]
         doubts.append(headlines[0].removeprefix("SLO inconclusive: "))
     compared = sweep.view.record.comparison
     regressed = compared is not None and compared.outcome is Judgement.REGRESSED
     if compared is not None and compared.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
-        from pytest_openenv_scale.reporting.content.comparison import headline
-        from pytest_openenv_scale.reporting.text.comparison import failure_lines
+        from pytest_openenv_scale.reporting.content.comparison import comparison_headline
+        from pytest_openenv_scale.reporting.text.comparison import comparison_failure_text
 
         first = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
-        texts.insert(first, failure_lines(compared, width=WIDTH, encoding=encoding()))
-        doubts.append(f"baseline: {headline(compared).removeprefix('inconclusive: ')}")
+        texts.insert(first, comparison_failure_text(compared, width=WIDTH, encoding=encoding()))
+        doubts.append(f"baseline: {comparison_headline(compared).removeprefix('inconclusive: ')}")
     if no_baseline is not None:
         doubts.append(f"no baseline to compare with: {no_baseline}")
     if sweep.outcome is Outcome.MISSED or regressed:

@@ -53,7 +53,7 @@ class Progress(Observer):
         """End the rewritten line with what the curve came to."""
         if self._rewrites:
             said = wording.max_batch_sentence(view.verdict)
-            colour = wording.COLOURS[view.verdict.outcome]
+            colour = wording.OUTCOME_COLOURS[view.verdict.outcome]
             self._write(self._fit(f"{_name(view.curve)} · {said}", **{colour: True}))
             self.end()
 
@@ -103,13 +103,13 @@ class Progress(Observer):
 
     def _fit(self, text: str, **markup: bool) -> Line:
         page = TextPage(self._width - 1, encoding())
-        text, ending = page.fit(text), page.fit("…")
+        text, ending = page.printable(text), page.printable("…")
         short = text if len(text) <= page.width else text[: page.width - len(ending)] + ending
         return Line(short, markup)
 
     def _wrapped(self, text: str) -> list[Line]:
         page = TextPage(self._width - 1, encoding())
-        page.say(text, indent=0)
+        page.add_sentence(text, indent=0)
         return page.lines
 
 

@@ -9,17 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import Study, join, study_of
+from pytest_openenv_scale.analysis.study import Study, join_runs, study_of
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import replace_file
 
-from . import json
-from .json import junit_properties
-from .markdown import run as markdown_run
-from .markdown.run import append_step_summary, study_markdown
+from .json import junit_properties, run_json
+from .markdown.run import append_step_summary, run_markdown, study_markdown
 from .text.overview import run_lines, study_lines, summary_lines
 from .text.page import Line
-from .text.sweep import cell_line, curve_lines, failure_text, sweep_lines
+from .text.sweep import cell_line, curve_lines, sweep_failure_text, sweep_lines
 
 __all__ = [
     "FORMATS",
@@ -28,12 +26,12 @@ __all__ = [
     "append_step_summary",
     "cell_line",
     "curve_lines",
-    "failure_text",
-    "join",
+    "join_runs",
     "junit_properties",
     "run_lines",
     "study_lines",
     "summary_lines",
+    "sweep_failure_text",
     "sweep_lines",
     "write_json",
     "write_reports",
@@ -41,7 +39,7 @@ __all__ = [
 
 
 def write_reports(
-    what: Run | Study, *, formats: tuple[str, ...] = ("md",), directory: Path | None = None
+    source: Run | Study, *, formats: tuple[str, ...] = ("md",), directory: Path | None = None
 ) -> list[Path]:
     """Write the formats asked for, of a run also `report.json`, each file complete or not there; return their paths.
 
@@ -52,9 +50,9 @@ def write_reports(
     Raises:
         RunError: something cannot be written; several failures are told in one line.
     """
-    run = what if isinstance(what, Run) else None
-    own = run.path if run and run.record.kept else None
-    folder = directory or own
+    run = source if isinstance(source, Run) else None
+    run_folder = run.path if run and run.record.kept else None
+    folder = directory or run_folder
     if folder is None:
         return []
     logs = directory or folder.parent
@@ -62,7 +60,7 @@ def write_reports(
     failures: list[str] = []
     for name in formats:
         try:
-            paths += FORMATS[name](what, folder, logs)
+            paths += FORMATS[name](source, folder, logs)
         except RunError as error:
             failures.append(str(error))
     if failures:
@@ -76,30 +74,30 @@ def write_json(run: Run, path: Path) -> Path:
     Raises:
         RunError: the file cannot be written.
     """
-    return replace_file(path, json.render(run))
+    return replace_file(path, run_json(run))
 
 
-def _markdown(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
-    content = markdown_run.render(what) if isinstance(what, Run) else study_markdown(what)
+def _markdown(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    content = run_markdown(source) if isinstance(source, Run) else study_markdown(source)
     return [replace_file(folder / "report.md", content)]
 
 
-def _html(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
-    from .html import render
+def _html(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
+    from .html import report_html
 
-    return [replace_file(folder / "report.html", render(what))]
+    return [replace_file(folder / "report.html", report_html(source))]
 
 
-def _figures(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+def _figures(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
     from .figures import write_figures
 
-    return write_figures(study_of(what), folder / "figures")
+    return write_figures(study_of(source), folder / "figures")
 
 
-def _log(what: Run | Study, folder: Path, logs: Path) -> list[Path]:
+def _log(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
     from .markdown.experiment_log import LOG, update_log
 
-    return [update_log(logs / LOG, study_of(what))]
+    return [update_log(logs / LOG, study_of(source))]
 
 
 FORMATS: Mapping[str, Callable[[Run | Study, Path, Path], list[Path]]] = {

@@ -21,13 +21,21 @@ from pytest_openenv_scale.results.outcome import (
     combine_with_checks,
 )
 
-from .content import tables as content_tables
 from .content import wording
 from .content.findings import TOPICS, StudyFinding, findings
-from .content.overview import MARKS, check_name, conversation, figure_text, problems
-from .content.study_tables import tables
-from .content.tables import StudyTable, TextTable
-from .content.wording import chosen, rows_of
+from .content.overview import CHECK_MARKS, check_name, conversation_lines, figure_text, run_problems
+from .content.study_tables import study_tables
+from .content.tables import (
+    StudyTable,
+    TextTable,
+    curve_remarks,
+    environment_table,
+    failures_table,
+    proxy_hosts_table,
+    targets_table,
+    workloads_table,
+)
+from .content.wording import batch_rows, visible_columns
 from .figures import FiguresError, FigureSvg, figure_svgs
 from .figures.content import SeriesStyle, series_styles
 
@@ -35,23 +43,23 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render(what: Run | Study, *, figures: Mapping[str, FigureSvg] | None = None) -> str:
+def report_html(source: Run | Study, *, figures: Mapping[str, FigureSvg] | None = None) -> str:
     """Return the report of a run or a study as one HTML page without scripts and outside references.
 
     `figures` are those of the study, by default drawn here; where that fails the page says so in their place.
     """
-    study = study_of(what)
-    shown = tables(study)
-    page = page_of(study, shown, findings(study, shown), series_styles(study.infrastructures))
+    study = study_of(source)
+    tables = study_tables(study)
+    page = report_page(study, tables, findings(study, tables), series_styles(study.infrastructures))
     if figures is not None:
-        return _fill(page, figures)
+        return _render_page(page, figures)
     try:
-        return _fill(page, figure_svgs(study))
+        return _render_page(page, figure_svgs(study))
     except FiguresError as error:
-        return _fill(page, {}, no_figures=str(error))
+        return _render_page(page, {}, no_figures=str(error))
 
 
-def _fill(page: ReportPage, figures: Mapping[str, FigureSvg], no_figures: str | None = None) -> str:
+def _render_page(page: ReportPage, figures: Mapping[str, FigureSvg], no_figures: str | None = None) -> str:
     from markupsafe import Markup
 
     # A figure is the one thing that is markup already: what it says is escaped where it is drawn.
@@ -96,7 +104,7 @@ class CheckSection:
     command: str | None
 
     @property
-    def opens(self) -> bool:
+    def has_details(self) -> bool:
         """Whether there is more to show than a line."""
         return self.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE)
 
@@ -104,8 +112,8 @@ class CheckSection:
 def check_sections(runs: Sequence[Run]) -> tuple[CheckSection, ...]:
     """Return the checks of all runs, those that missed first."""
     order = [CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE, CheckOutcome.MET, CheckOutcome.SKIPPED]
-    found = [_check_section(check) for run in runs for check in run.checks]
-    return tuple(sorted(found, key=lambda section: order.index(section.outcome)))
+    sections = [_check_section(check) for run in runs for check in run.checks]
+    return tuple(sorted(sections, key=lambda section: order.index(section.outcome)))
 
 
 def _check_section(check: CheckRecord) -> CheckSection:
@@ -120,12 +128,14 @@ def _check_section(check: CheckRecord) -> CheckSection:
         name=check_name(check),
         infrastructure=collapse(check.infrastructure),
         outcome=result.outcome,
-        mark=MARKS[result.outcome],
+        mark=CHECK_MARKS[result.outcome],
         headline=collapse(result.headline),
         details=tuple(map(collapse, result.details)),
         remedy=result.remedy,
         figures=figures,
-        conversations=tuple((collapse(each.title), "\n".join(conversation(each))) for each in result.transcripts),
+        conversations=tuple(
+            (collapse(transcript.title), "\n".join(conversation_lines(transcript))) for transcript in result.transcripts
+        ),
         command=check.rerun,
     )
 
@@ -133,12 +143,12 @@ def _check_section(check: CheckRecord) -> CheckSection:
 def checks_headline(sections: Sequence[CheckSection]) -> str:
     """Return how the checks came out in a few words: "2 of 12 checks missed", "all 12 checks met, 1 skipped"."""
     counts = {outcome: sum(section.outcome is outcome for section in sections) for outcome in CheckOutcome}
-    asked = len(sections) - counts[CheckOutcome.SKIPPED]
+    asked_count = len(sections) - counts[CheckOutcome.SKIPPED]
     skipped = f", {counts[CheckOutcome.SKIPPED]} skipped" if counts[CheckOutcome.SKIPPED] else ""
     for outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
         if counts[outcome]:
-            return f"{counts[outcome]} of {asked} checks {outcome}{skipped}"
-    return f"all {asked} checks met{skipped}" if asked else "every check was skipped"
+            return f"{counts[outcome]} of {asked_count} checks {outcome}{skipped}"
+    return f"all {asked_count} checks met{skipped}" if asked_count else "every check was skipped"
 
 
 _LOG_LINES = 20
@@ -151,7 +161,7 @@ class CurveVerdictView:
     anchor: str
     infrastructure: str
     facts: str
-    asked: str
+    limits: str
     max_batch: str
     per_core: str
     outcome: Outcome
@@ -161,11 +171,11 @@ class CurveVerdictView:
     @property
     def mark(self) -> str:
         """The outcome as a sign: ✓, ✗ or ?."""
-        return wording.MARKS[self.outcome]
+        return wording.OUTCOME_MARKS[self.outcome]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class CurveSection:
     """One curve in full; `sessions` is the table of its batches, the last column their remarks."""
 
     verdict: CurveVerdictView
@@ -201,39 +211,41 @@ class ReportPage:
     tests: tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]
     lead: str | None
     topics: tuple[tuple[str, tuple[str, ...]], ...]
-    sections: tuple[Section, ...]
+    sections: tuple[CurveSection, ...]
     tables: tuple[StudyTable, ...]
     targets: TextTable
     workloads: TextTable
     runs: tuple[RunFacts, ...]
     period: str
-    looks: Mapping[str, SeriesStyle]
+    styles: Mapping[str, SeriesStyle]
     checks: tuple[CheckSection, ...] = ()
 
     @property
     def mark(self) -> str:
         """The outcome of it all as a sign."""
-        return wording.MARKS[self.outcome]
+        return wording.OUTCOME_MARKS[self.outcome]
 
 
-def page_of(
-    study: Study, tables: Sequence[StudyTable], findings: Sequence[StudyFinding], looks: Mapping[str, SeriesStyle]
+def report_page(
+    study: Study, tables: Sequence[StudyTable], findings: Sequence[StudyFinding], styles: Mapping[str, SeriesStyle]
 ) -> ReportPage:
     """Put the report of a study together."""
-    sections = tuple(_section(curve, f"curve-{number}") for number, curve in enumerate(study.curves, start=1))
+    sections = tuple(_curve_section(curve, f"curve-{number}") for number, curve in enumerate(study.curves, start=1))
     worst_first = [Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET]
     tests = _by_test(study, sections, worst_first)
     outcomes = [section.verdict.outcome for section in sections]
     checks = check_sections(study.runs)
     return ReportPage(
-        headline=_headline(study, checks),
+        headline=_page_headline(study, checks),
         outcome=combine_with_checks(
             combine_outcomes(outcomes) if outcomes else None, (check for run in study.runs for check in run.checks)
         ),
         counts=tuple(
-            (wording.MARKS[outcome], outcome, outcomes.count(outcome)) for outcome in worst_first if outcome in outcomes
+            (wording.OUTCOME_MARKS[outcome], outcome, outcomes.count(outcome))
+            for outcome in worst_first
+            if outcome in outcomes
         ),
-        problems=tuple(_problems(study.runs)),
+        problems=tuple(_page_problems(study.runs)),
         tests=tests,
         lead=findings[0].text if findings else None,
         topics=tuple(
@@ -244,87 +256,88 @@ def page_of(
         period=_period(study.runs),
         sections=sections,
         tables=tuple(table for table in tables if table.rows),
-        targets=content_tables.targets(study.sweeps),
-        workloads=content_tables.workloads(study.sweeps),
+        targets=targets_table(study.sweeps),
+        workloads=workloads_table(study.sweeps),
         runs=tuple(map(_run_facts, study.runs)),
-        looks=looks,
+        styles=styles,
         checks=checks,
     )
 
 
-def _headline(study: Study, checks: Sequence[CheckSection]) -> str:
+def _page_headline(study: Study, checks: Sequence[CheckSection]) -> str:
     """Return the answer in one line, of curves and of checks where there are any."""
-    parts = [headline(study)] if study.curves or not checks else []
+    parts = [study_headline(study)] if study.curves or not checks else []
     text = "; ".join([*parts, *([checks_headline(checks)] if checks else [])])
     return text[:1].upper() + text[1:]
 
 
 def _by_test(
-    study: Study, sections: Sequence[Section], worst_first: Sequence[Outcome]
+    study: Study, sections: Sequence[CurveSection], worst_first: Sequence[Outcome]
 ) -> tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]:
     """Return the verdicts by test: what misses its limits stands on top, among tests and among their curves."""
-    found: dict[str, list[CurveVerdictView]] = {collapse(view.test): [] for view in study.sweeps}
+    verdicts_by_test: dict[str, list[CurveVerdictView]] = {collapse(view.test): [] for view in study.sweeps}
     for section in sections:
-        found[section.test].append(section.verdict)
+        verdicts_by_test[section.test].append(section.verdict)
 
-    def place(verdict: CurveVerdictView) -> int:
+    def severity(verdict: CurveVerdictView) -> int:
         return worst_first.index(verdict.outcome)
 
-    groups = [(test, tuple(sorted(verdicts, key=place))) for test, verdicts in found.items() if verdicts]
-    return tuple(sorted(groups, key=lambda group: place(group[1][0])))
+    groups = [(test, tuple(sorted(verdicts, key=severity))) for test, verdicts in verdicts_by_test.items() if verdicts]
+    return tuple(sorted(groups, key=lambda group: severity(group[1][0])))
 
 
-def headline(study: Study) -> str:
+def study_headline(study: Study) -> str:
     """Return the answer in one line: how the curves came out, or what the only one said."""
     curves = study.curves
     if not any(curve.curve.summaries for curve in curves):
         return "Nothing was measured"
     if len(curves) == 1:
         outcome = curves[0].verdict.outcome
-        return f"{outcome.capitalize()}: {_reason(curves[0])}"
+        return f"{outcome.capitalize()}: {_headline_reason(curves[0])}"
     missed, doubtful, met = (
         sum(curve.verdict.outcome is outcome for curve in curves)
         for outcome in (Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET)
     )
-    asked = any(curve.verdict.slo.limits for curve in curves)
-    what = "what was asked" if asked else "any batch"
-    verbs = ("meets", "meet", "misses", "miss") if asked else ("holds", "hold", "does not hold", "do not hold")
+    has_limits = any(curve.verdict.slo.limits for curve in curves)
+    what = "what was asked" if has_limits else "any batch"
+    verbs = ("meets", "meet", "misses", "miss") if has_limits else ("holds", "hold", "does not hold", "do not hold")
     if missed:
-        return f"{_of(missed, len(curves), *verbs[2:])} {what}{f', {doubtful:,} inconclusive' if doubtful else ''}"
+        inconclusive = f", {doubtful:,} inconclusive" if doubtful else ""
+        return f"{_curves_phrase(missed, len(curves), *verbs[2:])} {what}{inconclusive}"
     if doubtful:
-        return f"{_of(doubtful, len(curves), 'is', 'are')} inconclusive"
-    return f"All {met:,} curves meet what was asked" if asked else f"{met:,} curves measured, no limit asked for"
+        return f"{_curves_phrase(doubtful, len(curves), 'is', 'are')} inconclusive"
+    return f"All {met:,} curves meet what was asked" if has_limits else f"{met:,} curves measured, no limit asked for"
 
 
-def _of(some: int, all_of_them: int, one: str, several: str) -> str:
+def _curves_phrase(count: int, total: int, singular: str, plural: str) -> str:
     """Return "1 of 5 curves misses", "2 of 5 curves miss" or "All 5 curves miss"."""
-    if some == all_of_them:
-        return f"All {some:,} curves {several}"
-    return f"{some:,} of {all_of_them:,} curves {one if some == 1 else several}"
+    if count == total:
+        return f"All {count:,} curves {plural}"
+    return f"{count:,} of {total:,} curves {singular if count == 1 else plural}"
 
 
-def _problems(runs: Sequence[Run]) -> Iterable[str]:
+def _page_problems(runs: Sequence[Run]) -> Iterable[str]:
     if not runs:
         yield "there is no run"
     for run in runs:
         name = f"{run.run_id}: " if len(runs) > 1 else ""
-        yield from (f"{name}{problem}" for problem in problems(run))
+        yield from (f"{name}{problem}" for problem in run_problems(run))
 
 
-def _reason(curve: StudyCurve) -> str:
+def _headline_reason(curve: StudyCurve) -> str:
     return collapse(curve.verdict.headline).removeprefix(f"SLO {curve.verdict.outcome}: ")
 
 
-def _why(of: StudyCurve) -> str:
+def _reason_with_refusal(curve: StudyCurve) -> str:
     """Return the reason of a verdict and, where limits are missed, what refused the sessions."""
-    refused = of.verdict.refused if of.verdict.outcome is Outcome.MISSED else ()
-    return "; ".join([_reason(of), *(collapse(found.text) for found in refused[:1])])
+    refused = curve.verdict.refused if curve.verdict.outcome is Outcome.MISSED else ()
+    return "; ".join([_headline_reason(curve), *(collapse(refusal.text) for refusal in refused[:1])])
 
 
-def _section(of: StudyCurve, anchor: str) -> Section:
-    verdict, record = of.verdict, of.sweep.record
-    rows = rows_of(of.curve)
-    columns = chosen(of.curve, rows) if rows else []
+def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
+    verdict, record = curve.verdict, curve.sweep.record
+    rows = batch_rows(curve.curve)
+    columns = visible_columns(curve.curve, rows) if rows else []
     texts = zip(*(column.texts(rows) for column in columns), strict=True)
     heads = [column.heading for column in columns]
     batches = TextTable(
@@ -336,29 +349,29 @@ def _section(of: StudyCurve, anchor: str) -> Section:
     )
     line = CurveVerdictView(
         anchor=anchor,
-        infrastructure=of.infrastructure,
-        facts=_facts(of),
-        asked=", ".join(limit.text for limit in verdict.slo.limits) or "no limit",
-        max_batch=wording.max_batch(verdict),
+        infrastructure=curve.infrastructure,
+        facts=_curve_facts(curve),
+        limits=", ".join(limit.text for limit in verdict.slo.limits) or "no limit",
+        max_batch=wording.max_batch_text(verdict),
         per_core=formatting.number(verdict.max_batch_per_core),
         outcome=verdict.outcome,
-        reason=_why(of),
-        command=wording.rerun(record, of.curve.curve),
+        reason=_reason_with_refusal(curve),
+        command=wording.rerun_command(record, curve.curve.curve),
     )
-    return Section(
+    return CurveSection(
         verdict=line,
-        test=collapse(of.sweep.test),
-        heading=wording.curve_facts(record, replace(of.curve.curve, infrastructure=of.infrastructure)),
+        test=collapse(curve.sweep.test),
+        heading=wording.curve_facts(record, replace(curve.curve.curve, infrastructure=curve.infrastructure)),
         batches=batches,
-        remarks=tuple(content_tables.curve_remarks(of.curve, rows)),
-        hosts=content_tables.hosts(of.curve),
-        failures=content_tables.failures(of.curve),
-        log=tuple(wording.log_of(of.curve.summaries, _LOG_LINES)),
+        remarks=tuple(curve_remarks(curve.curve, rows)),
+        hosts=proxy_hosts_table(curve.curve),
+        failures=failures_table(curve.curve),
+        log=tuple(wording.server_log_tail(curve.curve.summaries, _LOG_LINES)),
     )
 
 
-def _facts(of: StudyCurve) -> str:
-    return of.mode if of.wait is None else f"{of.mode} · wait {format_number(of.wait)} s"
+def _curve_facts(curve: StudyCurve) -> str:
+    return curve.mode if curve.wait is None else f"{curve.mode} · wait {format_number(curve.wait)} s"
 
 
 def _period(runs: Sequence[Run]) -> str:
@@ -378,5 +391,5 @@ def _run_facts(run: Run) -> RunFacts:
         note=record.note,
         command=shlex.join(record.command) if record.command else None,
         report=f"openenv-scale report {shlex.quote(f'{run.path.parent.name}/{run.path.name}')}",
-        environment=content_tables.environment(record.fingerprint),
+        environment=environment_table(record.fingerprint),
     )

@@ -75,13 +75,13 @@ class _Screen:
     def show(self, line: str) -> None:
         """Print a line as it is."""
         page = TextPage(self._width, sys.stdout.encoding)
-        page.verbatim(line)
+        page.add_line(line)
         print(page.text, flush=True)
 
     def tell(self, text: str) -> None:
         """Print a sentence, wrapped to the terminal."""
         page = TextPage(self._width, sys.stdout.encoding)
-        page.say(text, indent=0)
+        page.add_sentence(text, indent=0)
         print(page.text, flush=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from pytest_openenv_scale.analysis.changes import figure_value, percent_change
+from pytest_openenv_scale.analysis.changes import metric_text, percent_change
 from pytest_openenv_scale.analysis.compare import effect_size
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
@@ -19,7 +19,7 @@ from pytest_openenv_scale.results.comparison import (
     Status,
 )
 
-MARKS = {Judgement.REGRESSED: "✗", Judgement.INCONCLUSIVE: "?", Judgement.HELD: "✓", Judgement.SHOWN: "·"}
+JUDGEMENT_MARKS = {Judgement.REGRESSED: "✗", Judgement.INCONCLUSIVE: "?", Judgement.HELD: "✓", Judgement.SHOWN: "·"}
 STATUS_MARKS = {
     Status.REGRESSED: "✗",
     Status.WORSE: "!",
@@ -27,74 +27,76 @@ STATUS_MARKS = {
     Status.UNCHANGED: "·",
     Status.INCONCLUSIVE: "?",
 }
-HEADS = ("metric", "batch", "baseline", "now", "change", "effect")
-STATES = {
+CHANGE_HEADS = ("metric", "batch", "baseline", "now", "change", "effect")
+STATE_TEXTS = {
     "missing": "missing: the baseline has it and the newer run does not",
     "new": "new: the baseline does not have it",
     "different": "not comparable: the two runs asked for different things",
 }
 
 
-def headline(found: Comparison) -> str:
+def comparison_headline(comparison: Comparison) -> str:
     """Return the verdict in one line: "regressed: max_batch 128 → 64 (…), and 2 more figures"."""
-    if found.outcome is Judgement.REGRESSED:
-        worse = [(curve, change) for curve in found.curves for change in curve.changes_with(Status.REGRESSED)]
+    if comparison.outcome is Judgement.REGRESSED:
+        worse = [(curve, change) for curve in comparison.curves for change in curve.changes_with(Status.REGRESSED)]
         more = f", and {formatting.count_of(len(worse) - 1, 'more figure')}" if len(worse) > 1 else ""
         curve, change = worse[0]
-        of = f" · {collapse(curve.test)}" if len({each.test for each in found.curves}) > 1 else ""
-        return f"regressed: {_sentence(change)} ({curve_place(curve)}{of}){more}"
-    if found.outcome is Judgement.INCONCLUSIVE:
-        return f"inconclusive: {_why_inconclusive(found)}"
-    compared = found.curves_in_state("compared")
+        test_suffix = f" · {collapse(curve.test)}" if len({other.test for other in comparison.curves}) > 1 else ""
+        return f"regressed: {_change_sentence(change)} ({curve_label(curve)}{test_suffix}){more}"
+    if comparison.outcome is Judgement.INCONCLUSIVE:
+        return f"inconclusive: {_why_inconclusive(comparison)}"
+    compared = comparison.curves_in_state("compared")
     common = formatting.count_of(len(compared), "curve")
-    if found.outcome is Judgement.HELD:
-        return f"no regression: {common} within {', '.join(found.fail_on)}"
+    if comparison.outcome is Judgement.HELD:
+        return f"no regression: {common} within {', '.join(comparison.fail_on)}"
     counts = {
         status: sum(len(curve.changes_with(status)) for curve in compared) for status in (Status.WORSE, Status.IMPROVED)
     }
-    told = ", ".join(f"{formatting.count_of(count, 'figure')} {status}" for status, count in counts.items() if count)
-    return f"compared: {common}, {told or 'nothing changed'}; nothing is judged without --fail-on"
+    changes_text = ", ".join(
+        f"{formatting.count_of(count, 'figure')} {status}" for status, count in counts.items() if count
+    )
+    return f"compared: {common}, {changes_text or 'nothing changed'}; nothing is judged without --fail-on"
 
 
-def _why_inconclusive(found: Comparison) -> str:
+def _why_inconclusive(comparison: Comparison) -> str:
     reasons = [
-        f"{change.metric}{at_batch(change)}: {change.reason} ({curve_place(curve)})"
-        for curve in found.curves_in_state("compared")
+        f"{change.metric}{batch_suffix(change)}: {change.reason} ({curve_label(curve)})"
+        for curve in comparison.curves_in_state("compared")
         for change in curve.undecided_changes
     ]
-    missing = () if found.allow_missing and found.curves_in_state("compared") else found.curves_in_state("missing")
-    new = found.curves_in_state("new") if found.new_is_in_doubt or not found.curves_in_state("compared") else ()
-    for curves, what in (
+    missing = () if comparison.allow_missing and comparison.curves_in_state("compared") else comparison.curves_in_state("missing")
+    new = comparison.curves_in_state("new") if comparison.new_is_in_doubt or not comparison.curves_in_state("compared") else ()
+    for curves, problem in (
         (missing, "of the baseline missing"),
-        (found.curves_in_state("different"), "not comparable"),
+        (comparison.curves_in_state("different"), "not comparable"),
         (new, "without a baseline"),
     ):
         if curves:
             first = f"{curve_name(curves[0])}{rename_hint(curves[0])}"
-            reasons.append(f"{formatting.count_of(len(curves), 'curve')} {what}: {first}")
+            reasons.append(f"{formatting.count_of(len(curves), 'curve')} {problem}: {first}")
     more = f"; and {formatting.count_of(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
     return (reasons[0] if reasons else "the runs have no curve in common") + more
 
 
-def _sentence(change: Change) -> str:
+def _change_sentence(change: Change) -> str:
     """Return a change in short: "total_p99 at batch 16 62 ms → 226 ms, allowed 93 ms"."""
     limit = f", allowed {_allowed(change)}" if change.allowed is not None else ""
-    then, now = (_known(change.metric, figure) for figure in (change.baseline, change.now))
-    return f"{change.metric}{at_batch(change)} {then} → {now}{limit}"
+    then, now = (_value_text(change.metric, figure) for figure in (change.baseline, change.now))
+    return f"{change.metric}{batch_suffix(change)} {then} → {now}{limit}"
 
 
 def curve_name(curve: CurveComparison) -> str:
     """Return the test and the curve: "test_scaling · local · ws · wait 0.1 s"."""
-    return f"{collapse(curve.test)} · {curve_place(curve)}"
+    return f"{collapse(curve.test)} · {curve_label(curve)}"
 
 
-def curve_place(curve: CurveComparison) -> str:
+def curve_label(curve: CurveComparison) -> str:
     """Return which curve of its test it is: "local · ws · wait 0.1 s"."""
     wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
     return f"{collapse(curve.infrastructure)} · {curve.mode}{wait}"
 
 
-def at_batch(change: Change) -> str:
+def batch_suffix(change: Change) -> str:
     """Return " at batch 16", or nothing for a figure of the whole curve."""
     return "" if change.batch is None else f" at batch {formatting.count(change.batch)}"
 
@@ -107,22 +109,22 @@ def rename_hint(curve: CurveComparison) -> str:
     return f" (did you rename it {was} {collapse(curve.renamed)}?)"
 
 
-def _known(metric: str, figure: ComparedFigure) -> str:
-    shown = figure_value(metric, figure.value)
-    return shown if figure.known == "exact" or not figure.value else f"≥ {shown}"
+def _value_text(metric: str, figure: ComparedFigure) -> str:
+    text = metric_text(metric, figure.value)
+    return text if figure.known == "exact" or not figure.value else f"≥ {text}"
 
 
 def figure_range(metric: str, figure: ComparedFigure) -> str:
     """Return a figure and its range: "62 ms (58–70 ms)"."""
     if not figure.range_width:
-        return _known(metric, figure)
-    low, high = figure_value(metric, figure.low), figure_value(metric, figure.high)
+        return _value_text(metric, figure)
+    low, high = metric_text(metric, figure.low), metric_text(metric, figure.high)
     number, blank, unit = low.partition(" ")
     low = number if blank and high.endswith(f" {unit}") else low
-    return f"{_known(metric, figure)} ({low}–{high})"
+    return f"{_value_text(metric, figure)} ({low}–{high})"
 
 
-def effect_words(change: Change) -> str:
+def effect_text(change: Change) -> str:
     """Return how large a change is beside the noise: "4.2 × range, δ +0.91 large"; a dash where nobody knows."""
     parts = [] if change.change_in_ranges is None else [f"{formatting.number(change.change_in_ranges)} × range"]
     if change.effect is not None:
@@ -139,7 +141,7 @@ def change_row(change: Change) -> tuple[str, ...]:
         figure_range(change.metric, change.baseline),
         figure_range(change.metric, change.now),
         formatting.MISSING if ratio is None else "0 %" if ratio == 1 else percent_change(ratio),
-        effect_words(change),
+        effect_text(change),
     )
 
 
@@ -147,8 +149,8 @@ def notable_changes(curve: CurveComparison) -> list[Change]:
     """Return what is worth a row: what changed, what is in doubt, what is beyond `--fail-on` but within the range."""
     beyond = [change for change in curve.changes_with(Status.UNCHANGED) if change.reason.startswith("beyond ")]
     doubtful = [change for change in curve.changes_with(Status.INCONCLUSIVE) if change.fail_on or change.batch is None]
-    wanted = [*curve.changes_with(Status.REGRESSED, Status.WORSE, Status.IMPROVED), *beyond, *doubtful]
-    return [change for change in curve.changes if change in wanted]
+    notable = [*curve.changes_with(Status.REGRESSED, Status.WORSE, Status.IMPROVED), *beyond, *doubtful]
+    return [change for change in curve.changes if change in notable]
 
 
 def status_reason(change: Change) -> str:
@@ -162,7 +164,7 @@ def status_reason(change: Change) -> str:
 def _allowed(change: Change) -> str:
     """Return the worst value that passes; of sessions, which are whole, the next above."""
     allowed = change.allowed
-    return figure_value(change.metric, allowed if allowed is None or change.metric != "max_batch" else ceil(allowed))
+    return metric_text(change.metric, allowed if allowed is None or change.metric != "max_batch" else ceil(allowed))
 
 
 def run_caption(side: Side) -> str:
@@ -176,31 +178,31 @@ def run_caption(side: Side) -> str:
     return " · ".join(map(collapse, parts))
 
 
-def baseline_alias(found: Comparison) -> str:
+def baseline_alias(comparison: Comparison) -> str:
     """Return the name the baseline was asked for by, where that is not its id."""
-    reference = found.reference
-    shown = reference is not None and reference.rstrip("/").rpartition("/")[2] != found.baseline.run_id
-    return f" · named {collapse(reference)}" if reference is not None and shown else ""
+    reference = comparison.reference
+    is_shown = reference is not None and reference.rstrip("/").rpartition("/")[2] != comparison.baseline.run_id
+    return f" · named {collapse(reference)}" if reference is not None and is_shown else ""
 
 
-def comparison_remarks(found: Comparison) -> list[str]:
+def comparison_remarks(comparison: Comparison) -> list[str]:
     """Return what to know before reading the figures: machines that differ, curves left out."""
-    differing = [f"{each.name} {each.baseline} → {each.now}" for each in found.differences]
-    remarks = [*found.remarks, *([f"the machines differ: {', '.join(differing)}"] if differing else [])]
-    if found.others:
-        more = f" and {len(found.others) - 5} more" if len(found.others) > 5 else ""
-        remarks.append(f"in the baseline, but not part of this run: {', '.join(found.others[:5])}{more}")
+    differing = [f"{difference.name} {difference.baseline} → {difference.now}" for difference in comparison.differences]
+    remarks = [*comparison.remarks, *([f"the machines differ: {', '.join(differing)}"] if differing else [])]
+    if comparison.others:
+        more = f" and {len(comparison.others) - 5} more" if len(comparison.others) > 5 else ""
+        remarks.append(f"in the baseline, but not part of this run: {', '.join(comparison.others[:5])}{more}")
     return remarks
 
 
-def comparison_notes(found: Comparison, *, effects: bool = True) -> str:
+def comparison_notes(comparison: Comparison, *, effects: bool = True) -> str:
     """Return how the figures are to be read; nothing where none were compared."""
-    repeated = any(c.baseline.repetitions > 1 for curve in found.curves for c in curve.changes)
+    repeated = any(change.baseline.repetitions > 1 for curve in comparison.curves for change in curve.changes)
     parts = [
         "a figure over repetitions is their median (their range); it counts as changed outside the baseline's range"
         if repeated
         else "the baseline was measured once, so its spread is unknown: a single run may differ by chance alone",
     ]
-    if effects and any(c.effect is not None for curve in found.curves for c in curve.changes):
+    if effects and any(change.effect is not None for curve in comparison.curves for change in curve.changes):
         parts.append("δ is Cliff's delta of the sessions: +1 where every session is slower now")
-    return "; ".join(parts) if found.curves_in_state("compared") else ""
+    return "; ".join(parts) if comparison.curves_in_state("compared") else ""

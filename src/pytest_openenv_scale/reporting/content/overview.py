@@ -14,7 +14,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording
 
-MARKS = {
+CHECK_MARKS = {
     CheckOutcome.MET: "✓",
     CheckOutcome.MISSED: "✗",
     CheckOutcome.INCONCLUSIVE: "?",
@@ -35,19 +35,19 @@ def check_name(check: CheckRecord) -> str:
     return collapse(check.test.rpartition("::")[2].removeprefix("test_"))
 
 
-def properties(check: CheckRecord) -> list[tuple[str, object]]:
+def check_properties(check: CheckRecord) -> list[tuple[str, object]]:
     """Return what JUnit is told of a check: `openenv_verdict`, `openenv_reason` and its figures by name."""
     result = check.result
-    found: list[tuple[str, object]] = [
+    properties: list[tuple[str, object]] = [
         ("openenv_verdict", result.outcome.value),
         ("openenv_target", collapse(check.target)),
         ("openenv_infrastructure", collapse(check.infrastructure)),
         ("openenv_reason", collapse(result.headline)),
     ]
-    return [*found, *((f"openenv_{name}", value) for name, value in result.figures.items() if value is not None)]
+    return [*properties, *((f"openenv_{name}", value) for name, value in result.figures.items() if value is not None)]
 
 
-def conversation(transcript: Transcript) -> list[str]:
+def conversation_lines(transcript: Transcript) -> list[str]:
     """Return what a session said (→) and heard (←), a message per line, with seconds since the check began."""
     return [f"{line.at_s:8.3f} s {'→' if line.by == 'client' else '←'} {line.text}" for line in transcript.said]
 
@@ -59,7 +59,7 @@ def figure_text(value: float | int | str | bool | None) -> str:
     return formatting.MISSING if value is None else str(value)
 
 
-TITLES = ("target", "mode", "wait", "max batch", "per core")
+ENTRY_HEADS = ("target", "mode", "wait", "max batch", "per core")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +74,29 @@ class CurveEntry:
     @property
     def verdict(self) -> str:
         """The outcome with its mark: "✗ missed"."""
-        return f"{wording.MARKS[self.outcome]} {self.outcome}"
+        return f"{wording.OUTCOME_MARKS[self.outcome]} {self.outcome}"
 
 
-def entries(sweeps: Iterable[SweepView]) -> list[CurveEntry]:
+def curve_entries(sweeps: Iterable[SweepView]) -> list[CurveEntry]:
     """Return an entry per curve of these sweeps, in the order they were measured."""
-    return [_entry(view, curve) for view in sweeps for curve in view.curves]
+    return [_curve_entry(view, curve) for view in sweeps for curve in view.curves]
 
 
-def _entry(view: SweepView, curve: CurveView) -> CurveEntry:
+def _curve_entry(view: SweepView, curve: CurveView) -> CurveEntry:
     verdict = curve.verdict
     wait = curve.curve.wait
     cells = (
         collapse(view.infrastructure),
         curve.curve.mode,
         formatting.MISSING if wait is None else f"{format_number(wait)} s",
-        wording.max_batch(verdict),
+        wording.max_batch_text(verdict),
         formatting.number(verdict.max_batch_per_core),
     )
     reason = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
     return CurveEntry(collapse(view.test), cells, verdict.outcome, reason)
 
 
-def tally(sweeps: Iterable[SweepView]) -> str:
+def curve_tally(sweeps: Iterable[SweepView]) -> str:
     """Return how the curves came out: "3 curves: 1 met, 1 missed, 1 inconclusive"."""
     outcomes = [curve.verdict.outcome for view in sweeps for curve in view.curves]
     counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes]
@@ -105,24 +105,24 @@ def tally(sweeps: Iterable[SweepView]) -> str:
 
 def run_tally(run: Run) -> str:
     """Return how curves and checks of a run came out: "1 curve: 1 met · 12 checks: 11 met, 1 missed"."""
-    parts = [tally(run.sweeps)] if run.sweeps or not run.checks else []
+    parts = [curve_tally(run.sweeps)] if run.sweeps or not run.checks else []
     return " · ".join([*parts, *([check_tally(run.checks)] if run.checks else [])])
 
 
-def problems(run: Run) -> list[str]:
+def run_problems(run: Run) -> list[str]:
     """Return what keeps a run from being whole: its status, sweeps that ended early, parts that are damaged."""
-    found = {
+    problems = {
         "running": ["the run is still going on; this is what it measured so far"],
         "interrupted": ["the run was interrupted; what it measured until then is shown"],
         "failed": ["the run failed; what it measured until then is shown"],
     }.get(run.status, [])
     if not run.sweeps and not run.checks:
-        found = [*found, "the run holds no sweep: nothing was measured"]
+        problems = [*problems, "the run holds no sweep: nothing was measured"]
     cut_short = [view for view in run.sweeps if view.record.status in ("interrupted", "failed")]
     if run.status == "complete":
-        found += [f"{view.test} on {view.infrastructure}: the sweep {_ending(view)}" for view in cut_short]
-    return [*found, *run.problems]
+        problems += [f"{view.test} on {view.infrastructure}: the sweep {_ending_phrase(view)}" for view in cut_short]
+    return [*problems, *run.problems]
 
 
-def _ending(view: SweepView) -> str:
+def _ending_phrase(view: SweepView) -> str:
     return "was interrupted" if view.record.status == "interrupted" else "failed"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_openenv_scale.analysis.protocols import FIGURES, ModeResult, ProtocolComparison, compare_modes
+from pytest_openenv_scale.analysis.protocols import COMPARED_LATENCIES, ModeResult, ProtocolComparison, compare_modes
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import format_number
@@ -16,7 +16,7 @@ from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording
-from .wording import seconds
+from .wording import render_seconds
 
 Axis = Literal["replicas", "nodes"]
 """What there are several of: servers behind one proxy, or nodes of a cluster with a server each."""
@@ -61,19 +61,19 @@ class ScalingTable(Jsonable):
     rows: tuple[ScalingRow, ...]
 
     @property
-    def one(self) -> str:
+    def unit(self) -> str:
         """One of what there are several of: "replica"."""
         return self.axis.removesuffix("s")
 
     @property
     def titles(self) -> tuple[str, ...]:
         """What stands above the columns, in the order of `cells`."""
-        return (self.axis, f"sessions per {self.one}", "max batch", "rps", "scaling factor", "efficiency")
+        return (self.axis, f"sessions per {self.unit}", "max batch", "rps", "scaling factor", "efficiency")
 
     def to_document(self) -> dict[str, Any]:
         """Return it for the JSON report, its rows in the words of its axis."""
         document: dict[str, Any] = encode(self)
-        names = {"count": self.axis, "sessions_each": f"sessions_per_{self.one}"}
+        names = {"count": self.axis, "sessions_each": f"sessions_per_{self.unit}"}
         rows = [{names.get(name, name): value for name, value in row.items()} for row in document["rows"]]
         return {name: value for name, value in document.items() if name != "axis"} | {"rows": rows}
 
@@ -89,7 +89,9 @@ def scaling_tables(sweeps: Iterable[SweepView], axes: Sequence[Axis] = AXES) -> 
             for curve in view.curves:
                 key = (axis, view.test, without_count(view.target, axis), curve.curve.mode, curve.curve.wait)
                 groups.setdefault(key, {})[count] = (view, curve)
-    return [_table(*key, dict(sorted(found.items()))) for key, found in groups.items() if len(found) > 1]
+    return [
+        _scaling_table(*key, dict(sorted(by_count.items()))) for key, by_count in groups.items() if len(by_count) > 1
+    ]
 
 
 def without_count(target: str, axis: Axis) -> str:
@@ -103,60 +105,63 @@ def without_count(target: str, axis: Axis) -> str:
     return str(TargetSpec(spec.name, argument, options))
 
 
-def _table(
+def _scaling_table(
     axis: Axis,
     test: str,
     target: str,
     mode: str,
     wait: float | None,
-    found: dict[int, tuple[SweepView, CurveView]],
+    by_count: dict[int, tuple[SweepView, CurveView]],
 ) -> ScalingTable:
-    fewest, (_, first) = next(iter(found.items()))
+    fewest, (_, first) = next(iter(by_count.items()))
     rate, batch = _throughput(first), first.verdict.max_batch
     rows = tuple(
-        _row(count, curve, _each(rate, fewest), _each(batch, fewest), fewest) for count, (_, curve) in found.items()
+        _scaling_row(count, curve, _per_server(rate, fewest), _per_server(batch, fewest), fewest)
+        for count, (_, curve) in by_count.items()
     )
-    cores = {view.record.cores for view, _ in found.values()}
+    cores = {view.record.cores for view, _ in by_count.values()}
     return ScalingTable(axis, test, target, mode, wait, cores.pop() if len(cores) == 1 else None, rows)
 
 
-def _row(count: int, curve: CurveView, rate_each: float | None, batch_each: float | None, fewest: int) -> ScalingRow:
+def _scaling_row(
+    count: int, curve: CurveView, rate_each: float | None, batch_each: float | None, fewest: int
+) -> ScalingRow:
     verdict, rate = curve.verdict, _throughput(curve)
     return ScalingRow(
         count=count,
         max_batch=verdict.max_batch,
-        max_batch_text=wording.max_batch(verdict),
+        max_batch_text=wording.max_batch_text(verdict),
         is_open=wording.is_open(verdict),
-        sessions_each=_each(verdict.max_batch, count),
+        sessions_each=_per_server(verdict.max_batch, count),
         requests_per_second=rate,
-        scaling_factor=factor(rate, fewest, rate_each),
+        scaling_factor=growth_factor(rate, fewest, rate_each),
         efficiency=efficiency(rate, count, rate_each),
-        capacity_factor=factor(verdict.max_batch, fewest, batch_each),
+        capacity_factor=growth_factor(verdict.max_batch, fewest, batch_each),
         capacity_efficiency=efficiency(verdict.max_batch, count, batch_each),
     )
 
 
-def _each(value: float | None, count: int) -> float | None:
+def _per_server(value: float | None, count: int) -> float | None:
     return None if value is None else value / count
 
 
-def factor(value: float | None, fewest: int, each_at_first: float | None) -> float | None:
+def growth_factor(value: float | None, fewest: int, unit_value: float | None) -> float | None:
     """Return how many times as much there is as with the fewest that were measured."""
-    if value is None or not each_at_first:
+    if value is None or not unit_value:
         return None
-    return value / (each_at_first * fewest)
+    return value / (unit_value * fewest)
 
 
-def efficiency(value: float | None, count: int, each_at_first: float | None) -> float | None:
+def efficiency(value: float | None, count: int, unit_value: float | None) -> float | None:
     """Return what each replica or node brings, relative to each of the fewest: 1.0 is as much, 0.5 half as much.
 
     Speed-up divided by the number of processors, with one replica or node (or the fewest measured) as the unit:
     E(N) = (X(N) / N) / (X(1) / 1), after Eager, Zahorjan and Lazowska, "Speedup versus efficiency in
     parallel systems", IEEE Transactions on Computers 38(3), 1989.
     """
-    if value is None or not each_at_first:
+    if value is None or not unit_value:
         return None
-    return value / count / each_at_first
+    return value / count / unit_value
 
 
 def _throughput(curve: CurveView) -> float | None:
@@ -165,17 +170,17 @@ def _throughput(curve: CurveView) -> float | None:
     for summary in curve.summaries:
         if summary.batch in passing and summary.requests_per_second is not None:
             rates.setdefault(summary.batch, []).append(summary.requests_per_second)
-    return max((min(found) for found in rates.values()), default=None)
+    return max((min(repetition_rates) for repetition_rates in rates.values()), default=None)
 
 
-def heading(table: ScalingTable) -> str:
+def scaling_heading(table: ScalingTable) -> str:
     """Return what the table is about: "envoy · ws · wait 1 s"."""
     facts = [table.target, table.mode]
     facts += [] if table.wait is None else [f"wait {format_number(table.wait)} s"]
     return " · ".join(facts)
 
 
-def cells(row: ScalingRow) -> list[str]:
+def scaling_cells(row: ScalingRow) -> list[str]:
     """Return a row as text, in the order of a table's titles."""
     return [
         formatting.count(row.count),
@@ -187,22 +192,25 @@ def cells(row: ScalingRow) -> list[str]:
     ]
 
 
-def remarks(table: ScalingTable) -> list[str]:
+def scaling_remarks(table: ScalingTable) -> list[str]:
     """Return how the table is to be read."""
     fewest = table.rows[0].count
-    unit = f"1 {table.one}" if fewest == 1 else f"{fewest} {table.axis}"
-    said = [f"scaling factor is throughput relative to {unit}, efficiency the same per {table.one}"]
+    unit = f"1 {table.unit}" if fewest == 1 else f"{fewest} {table.axis}"
+    remarks = [f"scaling factor is throughput relative to {unit}, efficiency the same per {table.unit}"]
     if table.axis == "replicas" and table.cores is not None:
-        said.append(f"all share the same {formatting.count_of(table.cores, 'core')}")
+        remarks.append(f"all share the same {formatting.count_of(table.cores, 'core')}")
     if any(row.is_open for row in table.rows):
-        said.append("≥: every batch asked for passes there, so that larger ones would tell more")
-    return said
+        remarks.append("≥: every batch asked for passes there, so that larger ones would tell more")
+    return remarks
 
 
 PROTOCOL_TITLE = "protocol comparison"
 PROTOCOL_HEADS = ("target", "wait", "ws max", "http max", "ratio", "winner")
 PROTOCOL_RIGHT = ("wait", "ws max", "http max", "ratio")
-AT = (("ok", "success"), *((f"{phase} {statistic}", f"{phase}_{statistic}") for phase, statistic in FIGURES))
+PROTOCOL_FIGURES = (
+    ("ok", "success"),
+    *((f"{phase} {statistic}", f"{phase}_{statistic}") for phase, statistic in COMPARED_LATENCIES),
+)
 """What is compared at the largest common batch: its name, and the field it is in."""
 
 
@@ -219,37 +227,39 @@ class ProtocolEntry:
 
 def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
     """Return an entry per comparison of these sweeps; nothing where they have only one mode."""
-    return [_protocol_entry(view, found) for view in sweeps for found in compare_modes(view)]
+    return [_protocol_entry(view, comparison) for view in sweeps for comparison in compare_modes(view)]
 
 
-def _protocol_entry(view: SweepView, found: ProtocolComparison) -> ProtocolEntry:
-    wait = formatting.MISSING if found.wait is None else f"{format_number(found.wait)} s"
-    maxima = (max_batch(found.ws), max_batch(found.http))
-    cells = (collapse(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
-    batch = None if found.batch is None else formatting.count(found.batch)
-    return ProtocolEntry(collapse(view.test), cells, batch, figures(found), tuple(map(collapse, found.notes)))
+def _protocol_entry(view: SweepView, comparison: ProtocolComparison) -> ProtocolEntry:
+    wait = formatting.MISSING if comparison.wait is None else f"{format_number(comparison.wait)} s"
+    maxima = (mode_max_batch_text(comparison.ws), mode_max_batch_text(comparison.http))
+    cells = (collapse(view.infrastructure), wait, *maxima, ratio_text(comparison), comparison.winner or "unknown")
+    batch = None if comparison.batch is None else formatting.count(comparison.batch)
+    return ProtocolEntry(
+        collapse(view.test), cells, batch, figure_texts(comparison), tuple(map(collapse, comparison.notes))
+    )
 
 
-def max_batch(result: ModeResult) -> str:
+def mode_max_batch_text(result: ModeResult) -> str:
     """Return the max batch of a mode with the sign of what is certain about it: "128", "≥ 128", "none", "unknown"."""
     if result.max_batch is None:
         return "unknown" if result.known == "inconclusive" else "none"
     return f"{'' if result.known == 'exact' else '≥ '}{formatting.count(result.max_batch)}"
 
 
-def ratio(found: ProtocolComparison) -> str:
+def ratio_text(comparison: ProtocolComparison) -> str:
     """Return ws max ÷ http max, with the sign of what is certain about it; "–" where nothing is."""
-    sign = {("exact", "exact"): "", ("open", "exact"): "≥ ", ("inconclusive", "exact"): "≥ "}
-    sign |= {("exact", "open"): "≤ ", ("exact", "inconclusive"): "≤ "}
-    known = sign.get((found.ws.known, found.http.known))
-    return formatting.MISSING if found.ratio is None or known is None else f"{known}{found.ratio:.3g}"
+    signs = {("exact", "exact"): "", ("open", "exact"): "≥ ", ("inconclusive", "exact"): "≥ "}
+    signs |= {("exact", "open"): "≤ ", ("exact", "inconclusive"): "≤ "}
+    sign = signs.get((comparison.ws.known, comparison.http.known))
+    return formatting.MISSING if comparison.ratio is None or sign is None else f"{sign}{comparison.ratio:.3g}"
 
 
-def figures(found: ProtocolComparison) -> tuple[str, ...]:
+def figure_texts(comparison: ProtocolComparison) -> tuple[str, ...]:
     """Return what is compared at the largest common batch, "ws / http" each, in the order of `AT`."""
-    shown: list[str] = []
-    for _, field in AT:
-        values = [getattr(result, field) for result in found.modes]
-        of_success = f"{' / '.join(map(formatting.percent_number, values))} %"
-        shown.append(of_success if field == "success" else seconds([values])[0])
-    return tuple(shown)
+    texts: list[str] = []
+    for _, field in PROTOCOL_FIGURES:
+        values = [getattr(result, field) for result in comparison.modes]
+        success_text = f"{' / '.join(map(formatting.percent_number, values))} %"
+        texts.append(success_text if field == "success" else render_seconds([values])[0])
+    return tuple(texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.analysis.protocols import FOOTNOTE
+from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import count_of
@@ -15,52 +15,52 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Outcome
 
 from . import replicas, wording
-from .overview import tally
+from .overview import curve_tally
 from .tables import (
+    CURVE_HEADS,
     MISSING,
-    PLACE,
     StudyTable,
     Value,
-    count,
-    factor,
-    number,
-    percent,
-    place,
-    rate,
+    count_value,
+    curve_cells,
+    factor_value,
+    number_value,
+    percent_value,
+    rate_value,
     reading_notes,
-    seconds,
-    size,
+    seconds_value,
+    size_value,
     wait_text,
 )
 
-__all__ = ["tables"]
+__all__ = ["study_tables"]
 
-_OPEN = "≥: the largest batch asked for passes; a larger one may too"
+_OPEN_NOTE = "≥: the largest batch asked for passes; a larger one may too"
 
 
-def tables(study: Study) -> tuple[StudyTable, ...]:
+def study_tables(study: Study) -> tuple[StudyTable, ...]:
     """Return every table of a study in the order reports show them; one without rows tells nothing here."""
     return (
-        runs(study),
-        max_batch(study),
-        summary(study),
-        comparison(study),
-        latency(study),
-        scaling(study),
-        nodes(study),
-        hosts(study),
-        errors(study),
+        runs_table(study),
+        max_batch_table(study),
+        summary_table(study),
+        protocols_table(study),
+        latency_table(study),
+        scaling_table(study),
+        nodes_table(study),
+        hosts_table(study),
+        errors_table(study),
     )
 
 
-def runs(study: Study) -> StudyTable:
+def runs_table(study: Study) -> StudyTable:
     """List the runs of a study; a single one speaks for itself elsewhere."""
     rows = [
         (
             Value(run.run_id),
             Value(f"{run.record.started_at:%Y-%m-%d %H:%M} UTC"),
             Value(run.status),
-            Value(tally(run.sweeps)),
+            Value(curve_tally(run.sweeps)),
             Value(collapse(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
             Value(_commit(run.record.fingerprint.get("git"))),
             Value(collapse(run.record.note or formatting.MISSING)),
@@ -76,17 +76,17 @@ def _commit(git: object) -> str:
     return f"{commit}"[:12] if commit else formatting.MISSING
 
 
-def max_batch(study: Study) -> StudyTable:
+def max_batch_table(study: Study) -> StudyTable:
     """Return max batch by infrastructure and mode, a column per wait."""
     rows: list[tuple[Value, ...]] = []
     for name in study.infrastructures:
-        for mode in dict.fromkeys(curve.mode for curve in study.of(name)):
-            found = [study.curve(name, mode, wait) for wait in study.waits]
-            rows.append((Value(name), Value(mode), *(_max_batch(curve) for curve in found)))
+        for mode in dict.fromkeys(curve.mode for curve in study.curves_of(name)):
+            curves = [study.curve(name, mode, wait) for wait in study.waits]
+            rows.append((Value(name), Value(mode), *(_max_batch_value(curve) for curve in curves)))
     waits = tuple("no wait" if wait is None else f"wait {format_number(wait)} s" for wait in study.waits)
-    shown = [cell.text for row in rows for cell in row[2:]]
-    notes = [_OPEN] if any(text.startswith("≥") for text in shown) else []
-    notes += [f"{formatting.MISSING}: not measured"] if formatting.MISSING in shown else []
+    texts = [cell.text for row in rows for cell in row[2:]]
+    notes = [_OPEN_NOTE] if any(text.startswith("≥") for text in texts) else []
+    notes += [f"{formatting.MISSING}: not measured"] if formatting.MISSING in texts else []
     return StudyTable(
         "max-batch",
         "Max batch by infrastructure, mode and wait",
@@ -97,22 +97,22 @@ def max_batch(study: Study) -> StudyTable:
     )
 
 
-def _max_batch(curve: StudyCurve | None) -> Value:
-    return MISSING if curve is None else Value(wording.max_batch(curve.verdict), curve.verdict.max_batch)
+def _max_batch_value(curve: StudyCurve | None) -> Value:
+    return MISSING if curve is None else Value(wording.max_batch_text(curve.verdict), curve.verdict.max_batch)
 
 
-def summary(study: Study) -> StudyTable:
+def summary_table(study: Study) -> StudyTable:
     """Return the results of every curve, those that depend on the load at its max batch."""
     rows = [
         (
-            *place(curve),
-            _max_batch(curve),
-            count(curve.cores),
-            number(curve.verdict.max_batch_per_core),
-            seconds(curve.best.latency("total") if curve.best else None),
-            rate(curve.best.requests_per_second if curve.best else None),
-            seconds(curve.startup_s),
-            size(curve.memory_per_session),
+            *curve_cells(curve),
+            _max_batch_value(curve),
+            count_value(curve.cores),
+            number_value(curve.verdict.max_batch_per_core),
+            seconds_value(curve.best.latency("total") if curve.best else None),
+            rate_value(curve.best.requests_per_second if curve.best else None),
+            seconds_value(curve.startup_s),
+            size_value(curve.memory_per_session),
         )
         for curve in study.curves
     ]
@@ -121,87 +121,105 @@ def summary(study: Study) -> StudyTable:
     if any(row[-1].number is not None for row in rows):
         notes.append("memory per session: what the server grew by since its smallest, per open session")
     if any(row[3].text.startswith("≥") for row in rows):
-        notes.append(_OPEN)
-    return _table("summary", "Results", numbers, rows, notes)
+        notes.append(_OPEN_NOTE)
+    return _curve_table("summary", "Results", numbers, rows, notes)
 
 
-def comparison(study: Study) -> StudyTable:
+def protocols_table(study: Study) -> StudyTable:
     """Return ws against http for every infrastructure and wait measured over both."""
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
-    for name, found in study.comparisons():
-        maxima = [Value(replicas.max_batch(result), result.max_batch) for result in found.modes]
-        decided = Value(replicas.ratio(found), found.ratio), Value(found.winner or "unknown")
-        figures = map(Value, replicas.figures(found))
+    for name, comparison in study.comparisons():
+        maxima = [Value(replicas.mode_max_batch_text(result), result.max_batch) for result in comparison.modes]
+        decided = Value(replicas.ratio_text(comparison), comparison.ratio), Value(comparison.winner or "unknown")
+        figures = map(Value, replicas.figure_texts(comparison))
         rows.append(
-            (Value(name), Value(wait_text(found.wait), found.wait), *maxima, *decided, count(found.batch), *figures)
+            (
+                Value(name),
+                Value(wait_text(comparison.wait), comparison.wait),
+                *maxima,
+                *decided,
+                count_value(comparison.batch),
+                *figures,
+            )
         )
-        notes += [collapse(f"{name}, wait {wait_text(found.wait)}: {note}") for note in found.notes]
-    numbers = ("ws max", "http max", "ratio", "at batch", *(f"{figure} ws / http" for figure, _ in replicas.AT))
+        notes += [collapse(f"{name}, wait {wait_text(comparison.wait)}: {note}") for note in comparison.notes]
+    numbers = (
+        "ws max",
+        "http max",
+        "ratio",
+        "at batch",
+        *(f"{figure} ws / http" for figure, _ in replicas.PROTOCOL_FIGURES),
+    )
     heads = ("infrastructure", "wait", *numbers[:3], "winner", *numbers[3:])
     right = frozenset({"wait", *numbers})
     return StudyTable(
-        "protocols", replicas.PROTOCOL_TITLE.capitalize(), heads, tuple(rows), right, (*notes, FOOTNOTE) if rows else ()
+        "protocols",
+        replicas.PROTOCOL_TITLE.capitalize(),
+        heads,
+        tuple(rows),
+        right,
+        (*notes, HTTP_FOOTNOTE) if rows else (),
     )
 
 
-def latency(study: Study) -> StudyTable:
+def latency_table(study: Study) -> StudyTable:
     """Return where the time goes at max batch, phase by phase."""
-    found = [(curve, best) for curve in study.curves if (best := curve.best) is not None]
+    best_points = [(curve, best) for curve in study.curves if (best := curve.best) is not None]
     rows = [
         (
-            *place(curve),
-            count(best.batch),
-            *(seconds(best.latency(phase, "p50")) for phase in ("connect", "reset", "step")),
-            seconds(best.latency("total")),
+            *curve_cells(curve),
+            count_value(best.batch),
+            *(seconds_value(best.latency(phase, "p50")) for phase in ("connect", "reset", "step")),
+            seconds_value(best.latency("total")),
         )
-        for curve, best in found
+        for curve, best in best_points
     ]
     heads = ("batch", "connect p50", "reset p50", "step p50", "total p99")
-    return _table("latency", "Latency at max batch", heads, rows, reading_notes(best for _, best in found))
+    return _curve_table("latency", "Latency at max batch", heads, rows, reading_notes(best for _, best in best_points))
 
 
-def scaling(study: Study) -> StudyTable:
+def scaling_table(study: Study) -> StudyTable:
     """Return what became of every batch of every curve."""
-    found = [(curve, point) for curve in study.curves for point in curve.points]
+    points = [(curve, point) for curve in study.curves for point in curve.points]
     rows = [
         (
-            *place(curve),
-            count(point.batch),
-            percent(point.success),
-            seconds(point.latency("total")),
-            rate(point.requests_per_second),
+            *curve_cells(curve),
+            count_value(point.batch),
+            percent_value(point.success),
+            seconds_value(point.latency("total")),
+            rate_value(point.requests_per_second),
             Value(wording.scaling_note(curve.verdict, point.batch, point.success)),
         )
-        for curve, point in found
+        for curve, point in points
     ]
-    notes = reading_notes(point for _, point in found)
-    return _table("scaling", "Scaling", ("batch", "success", "total p99", "rps"), rows, notes, ("behaviour",))
+    notes = reading_notes(point for _, point in points)
+    return _curve_table("scaling", "Scaling", ("batch", "success", "total p99", "rps"), rows, notes, ("behaviour",))
 
 
-def nodes(study: Study) -> StudyTable:
+def nodes_table(study: Study) -> StudyTable:
     """Return what more replicas or nodes of the same target bring, relative to the fewest that were measured."""
     rows: list[tuple[Value, ...]] = []
     notes: dict[str, None] = {}
-    for found in replicas.scaling_tables(study.sweeps):
+    for table in replicas.scaling_tables(study.sweeps):
         rows += [
             (
-                Value(collapse(found.target)),
-                Value(found.mode),
-                Value(wait_text(found.wait), found.wait),
-                Value(found.axis),
-                count(row.count),
-                number(row.sessions_each),
+                Value(collapse(table.target)),
+                Value(table.mode),
+                Value(wait_text(table.wait), table.wait),
+                Value(table.axis),
+                count_value(row.count),
+                number_value(row.sessions_each),
                 Value(row.max_batch_text, row.max_batch),
-                factor(row.capacity_factor),
-                percent(row.capacity_efficiency),
-                rate(row.requests_per_second),
-                factor(row.scaling_factor),
-                percent(row.efficiency),
+                factor_value(row.capacity_factor),
+                percent_value(row.capacity_efficiency),
+                rate_value(row.requests_per_second),
+                factor_value(row.scaling_factor),
+                percent_value(row.efficiency),
             )
-            for row in found.rows
+            for row in table.rows
         ]
-        notes |= dict.fromkeys(replicas.remarks(found))
+        notes |= dict.fromkeys(replicas.scaling_remarks(table))
     factors = ("max batch", "batch factor", "batch efficiency", "rps", "rps factor", "rps efficiency")
     numbers = ("number", "sessions each", *factors)
     heads = ("target", "mode", "wait", "of", *numbers)
@@ -209,7 +227,7 @@ def nodes(study: Study) -> StudyTable:
     return StudyTable("nodes", "Scaling over replicas and nodes", heads, tuple(rows), right, tuple(notes))
 
 
-def _table(
+def _curve_table(
     key: str,
     title: str,
     numbers: Sequence[str],
@@ -218,14 +236,14 @@ def _table(
     texts: Sequence[str] = (),
 ) -> StudyTable:
     """Return a table with a row per curve or batch: which curve, then numbers, then texts."""
-    heads = (*PLACE, *numbers, *texts)
+    heads = (*CURVE_HEADS, *numbers, *texts)
     return StudyTable(key, title, heads, tuple(rows), frozenset({"wait", *numbers}), tuple(notes) if rows else ())
 
 
-_MOST = 12
+_MOST_FAILURES = 12
 """So many ways of failing are listed of an infrastructure and mode; servers can make up any number."""
 
-_MESSAGE = 120
+_MESSAGE_CHARACTERS = 120
 
 
 @dataclass
@@ -238,32 +256,32 @@ class _FailureGroup:
     message: str
 
 
-def errors(study: Study) -> StudyTable:
+def errors_table(study: Study) -> StudyTable:
     """Return the failures of a study by infrastructure, mode, phase and kind, the most frequent first."""
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
     for name in study.infrastructures:
-        for mode in dict.fromkeys(curve.mode for curve in study.of(name)):
-            curves = study.of(name, mode)
-            ways = _ways(summary for curve in curves for summary in curve.curve.summaries)
-            failed = sum(way.sessions for way in ways.values())
-            listed = sorted(ways.items(), key=lambda item: -item[1].sessions)
+        for mode in dict.fromkeys(curve.mode for curve in study.curves_of(name)):
+            curves = study.curves_of(name, mode)
+            groups = _failure_groups(summary for curve in curves for summary in curve.curve.summaries)
+            failed = sum(group.sessions for group in groups.values())
+            ranked = sorted(groups.items(), key=lambda item: -item[1].sessions)
             rows += [
                 (
                     Value(name),
                     Value(mode),
                     *(Value(collapse(part or formatting.MISSING)) for part in kind),
-                    count(way.sessions),
-                    percent(way.sessions / failed),
-                    Value(_batches(way), way.smallest),
-                    Value(collapse(way.message)[:_MESSAGE] or formatting.MISSING),
+                    count_value(group.sessions),
+                    percent_value(group.sessions / failed),
+                    Value(_batch_range(group), group.smallest),
+                    Value(collapse(group.message)[:_MESSAGE_CHARACTERS] or formatting.MISSING),
                 )
-                for kind, way in listed[:_MOST]
+                for kind, group in ranked[:_MOST_FAILURES]
             ]
-            if left := listed[_MOST:]:
-                others = sum(way.sessions for _, way in left)
-                ways_left = formatting.count_of(len(left), "more way")
-                notes.append(f"{name}, {mode}: {formatting.count_of(others, 'session')} failed in {ways_left}")
+            if unlisted := ranked[_MOST_FAILURES:]:
+                others = sum(group.sessions for _, group in unlisted)
+                more_ways = formatting.count_of(len(unlisted), "more way")
+                notes.append(f"{name}, {mode}: {formatting.count_of(others, 'session')} failed in {more_ways}")
     heads = ("infrastructure", "mode", "phase", "kind", "code", "sessions", "share", "batches", "first message")
     right = frozenset({"sessions", "share", "batches"})
     if rows:
@@ -271,54 +289,56 @@ def errors(study: Study) -> StudyTable:
     return StudyTable("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes))
 
 
-def _ways(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _FailureGroup]:
-    found: dict[tuple[str | None, str | None, str | None], _FailureGroup] = {}
+def _failure_groups(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _FailureGroup]:
+    groups: dict[tuple[str | None, str | None, str | None], _FailureGroup] = {}
     for summary in summaries:
         for error in summary.errors:
             kind = (error.phase, error.type, error.code)
-            way = found.setdefault(kind, _FailureGroup(0, summary.batch, summary.batch, error.message or ""))
-            way.sessions += error.count
-            way.smallest = min(way.smallest, summary.batch)
-            way.largest = max(way.largest, summary.batch)
-    return found
+            group = groups.setdefault(kind, _FailureGroup(0, summary.batch, summary.batch, error.message or ""))
+            group.sessions += error.count
+            group.smallest = min(group.smallest, summary.batch)
+            group.largest = max(group.largest, summary.batch)
+    return groups
 
 
-def _batches(way: _FailureGroup) -> str:
-    smallest, largest = formatting.count(way.smallest), formatting.count(way.largest)
+def _batch_range(group: _FailureGroup) -> str:
+    smallest, largest = formatting.count(group.smallest), formatting.count(group.largest)
     return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
-HEADS = (*PLACE, "batch", "hosts", "hosts used", "fewest", "most")
+HOSTS_HEADS = (*CURVE_HEADS, "batch", "hosts", "hosts used", "fewest", "most")
 
 
-def hosts(study: Study) -> StudyTable:
+def hosts_table(study: Study) -> StudyTable:
     """Return, for each batch on several hosts, the sessions of the host with the fewest and of that with the most."""
-    rows = [row for curve in study.curves for point in curve.points if (row := _row(curve, point)) is not None]
+    rows = [row for curve in study.curves for point in curve.points if (row := _host_row(curve, point)) is not None]
     notes = ("sessions that succeeded, by host, in the least even repetition",) if rows else ()
-    return StudyTable("hosts", "Sessions per host", HEADS, tuple(rows), frozenset({"wait", *HEADS[3:]}), notes)
-
-
-def _row(curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:
-    told = [summary for summary in point.repetitions if summary.hosts_known and _available(summary) > 1]
-    if not told:
-        return None
-    worst = max(told, key=lambda summary: max(_counts(summary)) - min(_counts(summary)))
-    counts = _counts(worst)
-    used = len(worst.host_counts)
-    return (
-        *place(curve),
-        *map(count, (point.batch, _available(worst), used, min(counts), max(counts))),
+    return StudyTable(
+        "hosts", "Sessions per host", HOSTS_HEADS, tuple(rows), frozenset({"wait", *HOSTS_HEADS[3:]}), notes
     )
 
 
-def _available(summary: CellSummary) -> int:
+def _host_row(curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:
+    repetitions = [summary for summary in point.repetitions if summary.hosts_known and _host_count(summary) > 1]
+    if not repetitions:
+        return None
+    worst = max(repetitions, key=lambda summary: max(_sessions_per_host(summary)) - min(_sessions_per_host(summary)))
+    counts = _sessions_per_host(worst)
+    used = len(worst.host_counts)
+    return (
+        *curve_cells(curve),
+        *map(count_value, (point.batch, _host_count(worst), used, min(counts), max(counts))),
+    )
+
+
+def _host_count(summary: CellSummary) -> int:
     return max(summary.hosts_available or 0, len(summary.host_counts))
 
 
-def _counts(summary: CellSummary) -> list[int]:
+def _sessions_per_host(summary: CellSummary) -> list[int]:
     """Return the sessions of each host, of those that got none too."""
-    seen = list(summary.host_counts.values())
-    return [*seen, *([0] * (_available(summary) - len(seen)))]
+    counts = list(summary.host_counts.values())
+    return [*counts, *([0] * (_host_count(summary) - len(counts)))]
 
 
 def study_facts(study: Study) -> str:

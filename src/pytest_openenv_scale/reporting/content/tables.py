@@ -14,9 +14,9 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording
-from .wording import Row
+from .wording import BatchRow
 
-_MESSAGE = 300
+_MESSAGE_CHARACTERS = 300
 """So many characters of a server's message are shown."""
 
 
@@ -33,7 +33,7 @@ class TextTable:
         return bool(self.rows)
 
 
-def _table(heads: str, rows: Iterable[Sequence[str]], *, right: str = "", code: str = "") -> TextTable:
+def _text_table(heads: str, rows: Iterable[Sequence[str]], *, right: str = "", code: str = "") -> TextTable:
     def names(text: str) -> list[str]:
         return [name.strip() for name in text.split("|") if name.strip()]
 
@@ -42,13 +42,13 @@ def _table(heads: str, rows: Iterable[Sequence[str]], *, right: str = "", code: 
     )
 
 
-def targets(sweeps: Iterable[SweepView]) -> TextTable:
+def targets_table(sweeps: Iterable[SweepView]) -> TextTable:
     """Return a row per target: what it was, how long it took to start, what it stands on."""
-    found: dict[str, tuple[str, ...]] = {}
+    rows: dict[str, tuple[str, ...]] = {}
     for view in sweeps:
         record = view.record
         limits = ", ".join(f"{name} {value}" for name, value in record.limits.items())
-        found[f"{record.infrastructure} {record.target}"] = (
+        rows[f"{record.infrastructure} {record.target}"] = (
             record.infrastructure,
             record.target,
             formatting.seconds(record.startup_s),
@@ -58,10 +58,10 @@ def targets(sweeps: Iterable[SweepView]) -> TextTable:
             limits or formatting.MISSING,
         )
     heads = "target|specification|start-up|cores|hosts|hardware|settings"
-    return _table(heads, found.values(), right="start-up|cores|hosts", code="specification")
+    return _text_table(heads, rows.values(), right="start-up|cores|hosts", code="specification")
 
 
-def workloads(sweeps: Iterable[SweepView]) -> TextTable:
+def workloads_table(sweeps: Iterable[SweepView]) -> TextTable:
     """Return a row per curve: what was asked of it and what its sessions said."""
     rows = [
         (
@@ -81,10 +81,10 @@ def workloads(sweeps: Iterable[SweepView]) -> TextTable:
         for curve, slo in zip(view.record.curves, view.record.slos, strict=True)
     ]
     heads = "test|target|mode|wait|batches|reps|steps|arrival|timeout|SLO|workload"
-    return _table(heads, rows, right="wait|reps|steps|timeout", code="test")
+    return _text_table(heads, rows, right="wait|reps|steps|timeout", code="test")
 
 
-def failures(view: CurveView) -> TextTable:
+def failures_table(view: CurveView) -> TextTable:
     """Return a row per way sessions of a curve failed, in every repetition."""
     rows = [
         (
@@ -94,39 +94,39 @@ def failures(view: CurveView) -> TextTable:
             error.type or formatting.MISSING,
             error.code or formatting.MISSING,
             formatting.count(error.count),
-            collapse(error.message or "")[:_MESSAGE],
+            collapse(error.message or "")[:_MESSAGE_CHARACTERS],
         )
         for summary in view.summaries
         for error in summary.errors
     ]
     heads = "batch|repetition|phase|type|code|sessions|first message"
-    return _table(heads, rows, right="batch|repetition|sessions")
+    return _text_table(heads, rows, right="batch|repetition|sessions")
 
 
-def hosts(view: CurveView) -> TextTable:
+def proxy_hosts_table(view: CurveView) -> TextTable:
     """Return a row per host of every repetition that was measured behind a proxy."""
     numbers = "batch|repetition|seen by the client|sent by the proxy|failed there"
-    return _table("|".join(HEADS), spread_rows(view), right=numbers)
+    return _text_table("|".join(PROXY_HOST_HEADS), proxy_host_rows(view), right=numbers)
 
 
-def environment(fingerprint: Mapping[str, Any]) -> TextTable:
+def environment_table(fingerprint: Mapping[str, Any]) -> TextTable:
     """Return a row per fact about the machine that measured; the first head is empty."""
-    return TextTable(("", "value"), tuple(_flat(fingerprint)))
+    return TextTable(("", "value"), tuple(_flattened(fingerprint)))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return nested values as pairs of a dotted name and a text; what is unknown is left out."""
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found += _flat(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+            pairs += _flattened(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
         elif value is not None:
             size = name.endswith("_bytes") and isinstance(value, int)
-            found.append((f"{prefix}{name.removesuffix('_bytes') if size else name}", _value(value, size)))
-    return found
+            pairs.append((f"{prefix}{name.removesuffix('_bytes') if size else name}", _fact_text(value, size)))
+    return pairs
 
 
-def _value(value: object, is_size: bool) -> str:
+def _fact_text(value: object, is_size: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -134,32 +134,36 @@ def _value(value: object, is_size: bool) -> str:
     return formatting.size(value) if is_size and isinstance(value, int) else f"{value}"
 
 
-def curve_remarks(view: CurveView, rows: Sequence[Row]) -> list[str]:
+def curve_remarks(view: CurveView, rows: Sequence[BatchRow]) -> list[str]:
     """Return everything that is to be said of a curve beneath its table, refusals included."""
     verdict = view.verdict
-    said = [wording.max_batch_sentence(verdict), wording.first_broken(verdict), wording.by_repetition(view)]
-    said += [wording.refusal(found) for found in verdict.refused]
-    said += [reason.text for reason in wording.remarks(verdict)]
-    said += [wording.repetitions_note(rows), wording.few_note(rows), proxy_use_sentence(view)]
-    return [sentence for sentence in said if sentence]
+    sentences = [
+        wording.max_batch_sentence(verdict),
+        wording.first_breach_sentence(verdict),
+        wording.breach_by_repetition(view),
+    ]
+    sentences += [wording.refusal_sentence(refusal) for refusal in verdict.refused]
+    sentences += [reason.text for reason in wording.further_reasons(verdict)]
+    sentences += [wording.repetitions_note(rows), wording.few_sessions_note(rows), proxy_use_sentence(view)]
+    return [sentence for sentence in sentences if sentence]
 
 
-_EACH = 6
+_MOST_HOSTS_LISTED = 6
 """Up to so many hosts each one's sessions are shown, beyond it the fewest and the most."""
 
-HEADS = ("batch", "repetition", "host", "seen by the client", "sent by the proxy", "failed there", "health")
+PROXY_HOST_HEADS = ("batch", "repetition", "host", "seen by the client", "sent by the proxy", "failed there", "health")
 
 
-def spread_sentences(view: CurveView) -> list[str]:
+def host_spread_sentences(view: CurveView) -> list[str]:
     """Return a sentence per batch of a curve behind a proxy, of its most uneven repetition."""
     worst: dict[int, CellSummary] = {}
     for summary in view.summaries:
         if summary.proxy is None or len(summary.proxy.requests) < 2:
             continue
-        known = worst.get(summary.batch)
-        if known is None or _unevenness(summary) > _unevenness(known):
+        previous = worst.get(summary.batch)
+        if previous is None or _unevenness(summary) > _unevenness(previous):
             worst[summary.batch] = summary
-    return [_sentence(summary) for summary in worst.values()]
+    return [_host_spread_sentence(summary) for summary in worst.values()]
 
 
 def _unevenness(summary: CellSummary) -> int:
@@ -167,23 +171,26 @@ def _unevenness(summary: CellSummary) -> int:
     return max(counts, default=0) - min(counts, default=0)
 
 
-def _sentence(summary: CellSummary) -> str:
+def _host_spread_sentence(summary: CellSummary) -> str:
     proxy = summary.proxy
     assert proxy is not None
-    seen = seen_by_client(summary)
-    if seen == proxy.requests:
-        return (
-            f"spread at batch {summary.batch:,}: {_counts(proxy.requests)} by the client's count and by {proxy.name}'s"
+    client_counts = client_host_counts(summary)
+    if client_counts == proxy.requests:
+        counts = _counts_text(proxy.requests)
+        return f"spread at batch {summary.batch:,}: {counts} by the client's count and by {proxy.name}'s"
+    if client_counts is None:
+        client_text = "not told to the client"
+    elif set(client_counts) <= set(proxy.requests):
+        client_text = (
+            f"{_counts_text({host: client_counts.get(host, 0) for host in proxy.requests})} seen by the client"
         )
-    if seen is None:
-        told = "not told to the client"
-    elif set(seen) <= set(proxy.requests):
-        told = f"{_counts({host: seen.get(host, 0) for host in proxy.requests})} seen by the client"
     else:
-        told = f"{_counts(seen)} seen by the client under names of their own"
+        client_text = f"{_counts_text(client_counts)} seen by the client under names of their own"
     # Over HTTP a session is several requests, each of which goes where the proxy likes.
-    sent = f"{_counts(proxy.requests)}{' requests' if summary.cell.mode == 'http' else ''} sent by {proxy.name}"
-    return f"spread at batch {summary.batch:,}: {told}, {sent}"
+    proxy_text = (
+        f"{_counts_text(proxy.requests)}{' requests' if summary.cell.mode == 'http' else ''} sent by {proxy.name}"
+    )
+    return f"spread at batch {summary.batch:,}: {client_text}, {proxy_text}"
 
 
 def proxy_use_sentence(view: CurveView) -> str | None:
@@ -199,32 +206,32 @@ def proxy_use_sentence(view: CurveView) -> str | None:
     return f"{proxy.name.partition(' ')[0]} itself used {used} at batch {last.batch:,}"
 
 
-def seen_by_client(summary: CellSummary) -> Mapping[str, int] | None:
+def client_host_counts(summary: CellSummary) -> Mapping[str, int] | None:
     """Return how many sessions each host answered, failed ones included; None where hosts were never told."""
     hosts = {*summary.host_counts, *summary.failed_hosts}
     counts = {host: summary.host_counts.get(host, 0) + summary.failed_hosts.get(host, 0) for host in sorted(hosts)}
     return counts or None
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    if len(counts) <= _EACH:
+def _counts_text(counts: Mapping[str, int]) -> str:
+    if len(counts) <= _MOST_HOSTS_LISTED:
         return " / ".join(formatting.count(count) for count in counts.values())
     return f"{min(counts.values()):,} to {max(counts.values()):,} on each of {len(counts)} hosts"
 
 
-def spread_rows(view: CurveView) -> Iterator[list[str]]:
+def proxy_host_rows(view: CurveView) -> Iterator[list[str]]:
     """Yield a row per host of every repetition behind a proxy, in the order of `HEADS`."""
     for summary in view.summaries:
         if summary.proxy is None:
             continue
-        seen = seen_by_client(summary) or {}
+        client_counts = client_host_counts(summary) or {}
         troubles = {trouble.host: trouble.trouble for trouble in summary.proxy.troubles}
-        for host in {**summary.proxy.requests, **seen}:
+        for host in {**summary.proxy.requests, **client_counts}:
             yield [
                 formatting.count(summary.batch),
                 f"{summary.repetition}",
                 host,
-                formatting.count(seen.get(host, 0)) if seen else formatting.MISSING,
+                formatting.count(client_counts.get(host, 0)) if client_counts else formatting.MISSING,
                 formatting.count(summary.proxy.requests.get(host)),
                 formatting.count(summary.failed_hosts.get(host, 0)),
                 (troubles.get(host) or "healthy") if host in summary.proxy.requests else formatting.MISSING,
@@ -271,37 +278,37 @@ class StudyTable:
         )
 
 
-def count(value: int | None) -> Value:
+def count_value(value: int | None) -> Value:
     """Return a whole number as a cell."""
     return Value(formatting.count(value), value)
 
 
-def number(value: float | None) -> Value:
+def number_value(value: float | None) -> Value:
     """Return a number without a unit as a cell."""
     return Value(formatting.number(value), value)
 
 
-def seconds(value: float | None) -> Value:
+def seconds_value(value: float | None) -> Value:
     """Return a duration in seconds as a cell."""
     return Value(formatting.seconds(value), value)
 
 
-def percent(fraction: float | None) -> Value:
+def percent_value(fraction: float | None) -> Value:
     """Return a fraction of 1 as a cell that shows per cent."""
     return Value(formatting.percent(fraction), fraction)
 
 
-def rate(value: float | None) -> Value:
+def rate_value(value: float | None) -> Value:
     """Return a number per second as a cell."""
     return Value(formatting.rate(value), value)
 
 
-def size(value: float | None) -> Value:
+def size_value(value: float | None) -> Value:
     """Return bytes as a cell."""
     return Value(formatting.size(None if value is None else round(value)), value)
 
 
-def factor(value: float | None) -> Value:
+def factor_value(value: float | None) -> Value:
     """Return a ratio as a cell: "×1.83"."""
     return MISSING if value is None else Value(f"×{value:.2f}", value)
 
@@ -311,21 +318,21 @@ def wait_text(wait: float | None) -> str:
     return formatting.MISSING if wait is None else f"{format_number(wait)} s"
 
 
-def place(curve: StudyCurve) -> tuple[Value, Value, Value]:
+def curve_cells(curve: StudyCurve) -> tuple[Value, Value, Value]:
     """Return the cells under `PLACE`: which curve a row is of."""
     return Value(curve.infrastructure), Value(curve.mode), Value(wait_text(curve.wait), curve.wait)
 
 
-PLACE = ("infrastructure", "mode", "wait")
+CURVE_HEADS = ("infrastructure", "mode", "wait")
 
 
 def reading_notes(points: Iterable[BatchPoint | None]) -> tuple[str, ...]:
     """Say how the figures of these points are to be read: repetitions, and percentiles of few sessions."""
-    shown = [point for point in points if point is not None]
+    measured = [point for point in points if point is not None]
     notes: list[str] = []
-    if any(len(point.repetitions) > 1 for point in shown):
+    if any(len(point.repetitions) > 1 for point in measured):
         notes.append("each figure is the worst of its repetitions")
-    few = sorted({point.samples for point in shown if point.samples and formatting.few(point.samples, "p99")})
+    few = sorted({point.samples for point in measured if point.samples and formatting.few(point.samples, "p99")})
     if few:
         several = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
         notes.append(f"p99 of {several} ≈ max")

@@ -21,7 +21,7 @@ STATES_NOTE = "●  passes    ✕  fails a limit    ○  inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FigureContent:
     """One figure before it is drawn.
 
     `frames` are tables by name, each a sequence of values per column (seconds and fractions as everywhere); `facts`
@@ -46,7 +46,7 @@ class DrawingRequest:
     """What is to be drawn, and where modules are found."""
 
     path: tuple[str, ...]
-    contents: tuple[Content, ...]
+    contents: tuple[FigureContent, ...]
     dpi: int = PNG_DPI
 
 
@@ -61,16 +61,16 @@ class Picture:
 
 def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Columns:
     """Turn rows into columns; without rows the columns are empty."""
-    found = list(rows)
-    return {name: [row[at] for row in found] for at, name in enumerate(columns)}
+    records = list(rows)
+    return {name: [row[at] for row in records] for at, name in enumerate(columns)}
 
 
-def state_of(point: BatchPoint) -> str:
+def point_state(point: BatchPoint) -> str:
     """Say in one word what was judged of a batch."""
     return DOUBTFUL if point.passed is None else PASSES if point.passed else FAILS
 
 
-def beyond_waits(curve: StudyCurve) -> str:
+def phase_beyond_waits(curve: StudyCurve) -> str:
     """Return the phase of `CellSummary` that is latency beyond the waits; without waits it is all of it."""
     return "total" if curve.wait is None else "overhead"
 
@@ -82,17 +82,17 @@ def panel_of(curve: StudyCurve) -> str:
 
 def panels_of(curves: Iterable[StudyCurve]) -> list[str]:
     """Return the names of the panels of these curves: ws first, then by wait."""
-    found = {
+    names = {
         (curve.mode != "ws", curve.mode, -1.0 if curve.wait is None else curve.wait): panel_of(curve)
         for curve in curves
     }
-    return [found[key] for key in sorted(found)]
+    return [names[key] for key in sorted(names)]
 
 
 def infrastructures_of(study: Study, curves: Iterable[StudyCurve]) -> list[str]:
     """Return the infrastructures of these curves in the order of the study."""
-    found = {curve.infrastructure for curve in curves}
-    return [name for name in study.infrastructures if name in found]
+    measured = {curve.infrastructure for curve in curves}
+    return [name for name in study.infrastructures if name in measured]
 
 
 def subtitle_of(panels: Sequence[str], *more: str) -> str:
@@ -100,29 +100,29 @@ def subtitle_of(panels: Sequence[str], *more: str) -> str:
     return "  ·  ".join([*(panels if len(panels) == 1 else ()), *(text for text in more if text)])
 
 
-def wrapped(label: str, width: int = 24) -> str:
+def wrap_label(label: str, width: int = 24) -> str:
     """Break a long label into lines, also one without blanks such as a host name."""
-    whole = textwrap.wrap(label, width, break_on_hyphens=True) or [label]
-    return "\n".join(whole[:3]) + ("…" if len(whole) > 3 else "")
+    lines = textwrap.wrap(label, width, break_on_hyphens=True) or [label]
+    return "\n".join(lines[:3]) + ("…" if len(lines) > 3 else "")
 
 
-def several(names: Sequence[str]) -> str:
+def names_text(names: Sequence[str]) -> str:
     """Return names as a list for people, a long one cut."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def batch_breaks(batches: Iterable[int], most: int) -> list[int]:
     """Return the batches an axis names: no more than `most`, ends included, far enough apart on a log scale."""
-    found = sorted(set(batches))
-    if len(found) <= 2:
-        return found
-    gap = (log2(found[-1]) - log2(found[0])) / max(most - 1, 1)
-    kept = [found[0]]
-    for batch in found[1:-1]:
-        apart = min(log2(batch / kept[-1]), log2(found[-1] / batch))
+    distinct = sorted(set(batches))
+    if len(distinct) <= 2:
+        return distinct
+    gap = (log2(distinct[-1]) - log2(distinct[0])) / max(most - 1, 1)
+    breaks = [distinct[0]]
+    for batch in distinct[1:-1]:
+        apart = min(log2(batch / breaks[-1]), log2(distinct[-1] / batch))
         if apart >= gap * 0.7:
-            kept.append(batch)
-    return [*kept, found[-1]]
+            breaks.append(batch)
+    return [*breaks, distinct[-1]]
 
 
 def batch_text(batch: Any) -> str:
@@ -178,7 +178,7 @@ def _all_styles() -> list[SeriesStyle]:
 
 
 _STYLES = _all_styles()
-_KNOWN = dict(zip(FAMILIES, _STYLES, strict=False))
+_FAMILY_STYLES = dict(zip(FAMILIES, _STYLES, strict=False))
 
 
 def series_styles(labels: Sequence[str]) -> Mapping[str, SeriesStyle]:
@@ -187,41 +187,39 @@ def series_styles(labels: Sequence[str]) -> Mapping[str, SeriesStyle]:
     The labels that targets have by themselves look the same in every report, and so does the first variant of one
     ("hf-spaces (cpu-basic)") where the label itself is not among them; others take what is free, in order.
     """
-    found = {label: _KNOWN[label] for label in labels if label in _KNOWN}
+    styles = {label: _FAMILY_STYLES[label] for label in labels if label in _FAMILY_STYLES}
     for label in labels:
-        own = next((look for name, look in _KNOWN.items() if label.startswith(name)), None)
-        if label not in found and own is not None and own not in found.values():
-            found[label] = own
-    free = [look for look in _STYLES if look not in found.values()]
-    others = [label for label in labels if label not in found]
-    found |= {label: free[at % len(free)] for at, label in enumerate(others)}
-    return {label: found[label] for label in labels}
+        own = next((style for name, style in _FAMILY_STYLES.items() if label.startswith(name)), None)
+        if label not in styles and own is not None and own not in styles.values():
+            styles[label] = own
+    free = [style for style in _STYLES if style not in styles.values()]
+    others = [label for label in labels if label not in styles]
+    styles |= {label: free[at % len(free)] for at, label in enumerate(others)}
+    return {label: styles[label] for label in labels}
 
 
-def shades(count: int) -> list[str]:
+def batch_colours(count: int) -> list[str]:
     """Return `count` colours from the smallest batch to the largest, evenly spread."""
-    return [_between(BATCHES, at / (count - 1) if count > 1 else 0.5) for at in range(count)]
+    return [_interpolated(BATCHES, at / (count - 1) if count > 1 else 0.5) for at in range(count)]
 
 
-def heat(share: float) -> str:
+def heat_colour(share: float) -> str:
     """Return the colour of a value whose place between the fastest (0) and the slowest (1) is `share`."""
-    return _between(HEAT, min(max(share, 0.0), 1.0))
+    return _interpolated(HEAT, min(max(share, 0.0), 1.0))
 
 
-def _between(colours: Sequence[str], share: float) -> str:
-    place = share * (len(colours) - 1)
-    low = min(int(place), len(colours) - 2)
-    pairs = zip(_parts(colours[low]), _parts(colours[low + 1]), strict=True)
-    return "#" + "".join(f"{round(first + (second - first) * (place - low)):02x}" for first, second in pairs)
+def _interpolated(colours: Sequence[str], share: float) -> str:
+    position = share * (len(colours) - 1)
+    low = min(int(position), len(colours) - 2)
+    pairs = zip(_rgb(colours[low]), _rgb(colours[low + 1]), strict=True)
+    return "#" + "".join(f"{round(first + (second - first) * (position - low)):02x}" for first, second in pairs)
 
 
-def _parts(colour: str) -> tuple[int, int, int]:
+def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def is_dark(colour: str) -> bool:
     """Say whether white text reads better on this colour than black (relative luminance after WCAG 2)."""
-    red, green, blue = (
-        part / 3294.6 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in _parts(colour)
-    )
+    red, green, blue = (part / 3294.6 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in _rgb(colour))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179

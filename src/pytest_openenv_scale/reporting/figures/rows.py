@@ -14,7 +14,7 @@ from pytest_openenv_scale.results.run_directory import PARTS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS = 1 << 17
+_BATCH_ROWS = 1 << 17
 """Rows held at once."""
 
 STEPS_PER_DECADE = 120
@@ -23,7 +23,7 @@ STEPS_PER_DECADE = 120
 FASTEST = 1e-5
 """Seconds below which a distribution is not told apart."""
 
-COLUMNS_OF_TIME = 500
+TIME_COLUMNS = 500
 """The resolution of a time axis: finer than a pixel of its panel."""
 
 
@@ -34,26 +34,26 @@ class StudyRows:
     parts: dict[tuple[str, str, str, int], Part]
 
     @classmethod
-    def of(cls, study: Study) -> StudyRows:
+    def from_study(cls, study: Study) -> StudyRows:
         """Find the parts of all runs; those that cannot be read are left out, as the report names them already."""
-        found: dict[tuple[str, str, str, int], Part] = {}
+        parts: dict[tuple[str, str, str, int], Part] = {}
         for run in study.runs:
             for part in read_parts(run.path / PARTS, lambda problem: None):
                 meta = part.meta
-                found[run.run_id, meta.sweep_id, meta.cell.id, meta.repetition] = part
-        return cls(found)
+                parts[run.run_id, meta.sweep_id, meta.cell.id, meta.repetition] = part
+        return cls(parts)
 
-    def of_cell(self, curve: StudyCurve, batch: int) -> list[Part]:
+    def parts_of(self, curve: StudyCurve, batch: int) -> list[Part]:
         """Return the parts of one batch of a curve, one per repetition."""
-        wanted = {
+        keys = {
             (curve.run.run_id, summary.sweep_id, summary.cell.id, summary.repetition)
             for summary in curve.curve.summaries
             if summary.batch == batch
         }
-        return [self.parts[key] for key in sorted(wanted) if key in self.parts]
+        return [self.parts[key] for key in sorted(keys) if key in self.parts]
 
 
-def stream(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
+def stream_tables(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the rows of parts in pieces of bounded size; a part that is damaged ends where the damage begins."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def stream(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
     for part in parts:
         try:
             with pq.ParquetFile(part.path, page_checksum_verification=True) as file:
-                for piece in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
+                for piece in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
                     yield pa.Table.from_batches([piece])
         except (OSError, pa.ArrowException, ValueError, PartError):
             continue
@@ -76,20 +76,20 @@ def overhead_distribution(parts: Sequence[Part]) -> tuple[int, list[float], list
     import pyarrow.compute as pc
 
     counts: dict[int, int] = {}
-    for table in stream(parts, ("success", "total_latency", "steps_done", "wait_requested")):
+    for table in stream_tables(parts, ("success", "total_latency", "steps_done", "wait_requested")):
         good = table.filter(pc.fill_null(table["success"], False))
         waited = pc.multiply(good["steps_done"], pc.fill_null(good["wait_requested"], 0.0))
         values = pc.drop_null(pc.subtract(good["total_latency"], waited))
-        places = pc.ceil(pc.multiply(pc.log10(pc.max_element_wise(values, pa.scalar(FASTEST))), STEPS_PER_DECADE))
-        for found in pc.value_counts(pc.cast(places, pa.int32())).to_pylist():
-            counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
+        buckets = pc.ceil(pc.multiply(pc.log10(pc.max_element_wise(values, pa.scalar(FASTEST))), STEPS_PER_DECADE))
+        for counted in pc.value_counts(pc.cast(buckets, pa.int32())).to_pylist():
+            counts[counted["values"]] = counts.get(counted["values"], 0) + counted["counts"]
     total = sum(counts.values())
     seconds: list[float] = []
     shares: list[float] = []
     below = 0
-    for place in sorted(counts):
-        below += counts[place]
-        seconds.append(10 ** (place / STEPS_PER_DECADE))
+    for bucket in sorted(counts):
+        below += counts[bucket]
+        seconds.append(10 ** (bucket / STEPS_PER_DECADE))
         shares.append(below / total)
     return total, seconds, shares
 
@@ -104,10 +104,10 @@ class Concurrency:
     stepping: list[int]
 
 
-_TIMES = ("due_s", "reset_done_s", "hold_latency", "closed_s")
+_TIME_COLUMNS = ("due_s", "reset_done_s", "hold_latency", "closed_s")
 
 
-def concurrency(part: Part) -> Concurrency | None:
+def session_concurrency(part: Part) -> Concurrency | None:
     """Return how many sessions were asked for, open and stepping over the time of a repetition; None where none opened.
 
     Open is from the answered reset to the close, stepping from the end of the hold on. A batch that is held or comes
@@ -116,26 +116,28 @@ def concurrency(part: Part) -> Concurrency | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    last = max((_largest(table, ("closed_s", "reset_done_s")) for table in stream([part], _TIMES)), default=0.0)
+    last = max(
+        (_largest(table, ("closed_s", "reset_done_s")) for table in stream_tables([part], _TIME_COLUMNS)), default=0.0
+    )
     if last <= 0:
         return None
-    width = _round_up(last / COLUMNS_OF_TIME)
-    changes: dict[str, list[int]] = {name: [0] * (COLUMNS_OF_TIME + 2) for name in ("asked", "opened", "stepping")}
-    for table in stream([part], _TIMES):
-        up = table["reset_done_s"]
-        stepping = pc.add(up, table["hold_latency"])
-        for name, start in (("asked", table["due_s"]), ("opened", up), ("stepping", stepping)):
+    width = _round_up(last / TIME_COLUMNS)
+    changes: dict[str, list[int]] = {name: [0] * (TIME_COLUMNS + 2) for name in ("asked", "opened", "stepping")}
+    for table in stream_tables([part], _TIME_COLUMNS):
+        reset_done = table["reset_done_s"]
+        stepping = pc.add(reset_done, table["hold_latency"])
+        for name, start in (("asked", table["due_s"]), ("opened", reset_done), ("stepping", stepping)):
             # One that never began cannot end; one without an end stays to the end.
             ended = pc.max_element_wise(start, table["closed_s"])
-            there = pc.and_(pc.is_valid(start), pc.is_valid(table["closed_s"]))
-            for values, sign in ((pc.drop_null(start), 1), (ended.filter(there), -1)):
-                places = pc.cast(pc.ceil(pc.divide(values, width)), pa.int32())
-                for found in pc.value_counts(places).to_pylist():
-                    changes[name][min(max(found["values"], 0), COLUMNS_OF_TIME + 1)] += sign * found["counts"]
-    levels = {name: _running(steps) for name, steps in changes.items()}
+            has_end = pc.and_(pc.is_valid(start), pc.is_valid(table["closed_s"]))
+            for values, sign in ((pc.drop_null(start), 1), (ended.filter(has_end), -1)):
+                columns_reached = pc.cast(pc.ceil(pc.divide(values, width)), pa.int32())
+                for counted in pc.value_counts(columns_reached).to_pylist():
+                    changes[name][min(max(counted["values"], 0), TIME_COLUMNS + 1)] += sign * counted["counts"]
+    levels = {name: _running_totals(steps) for name, steps in changes.items()}
     if not any(levels["opened"]):
         return None
-    columns = min(COLUMNS_OF_TIME + 1, ceil(last / width) + 1)
+    columns = min(TIME_COLUMNS + 1, ceil(last / width) + 1)
     if not part.meta.cell.arrival.startswith("rate"):
         levels["asked"] = [part.meta.cell.batch] * columns
     return Concurrency(
@@ -146,8 +148,8 @@ def concurrency(part: Part) -> Concurrency | None:
 def _largest(table: pa.Table, names: Sequence[str]) -> float:
     import pyarrow.compute as pc
 
-    found: list[Any] = [pc.max(table[name]).as_py() for name in names]
-    return max((value for value in found if value is not None), default=0.0)
+    maxima: list[Any] = [pc.max(table[name]).as_py() for name in names]
+    return max((value for value in maxima if value is not None), default=0.0)
 
 
 def _round_up(value: float) -> float:
@@ -156,9 +158,9 @@ def _round_up(value: float) -> float:
     return ceil(value / scale) * scale
 
 
-def _running(steps: Sequence[int]) -> list[int]:
-    total, found = 0, list[int]()
+def _running_totals(steps: Sequence[int]) -> list[int]:
+    total, totals = 0, list[int]()
     for step in steps:
         total += step
-        found.append(total)
-    return found
+        totals.append(total)
+    return totals

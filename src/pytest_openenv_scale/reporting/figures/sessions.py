@@ -8,44 +8,48 @@ from typing import Any
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core import formatting
 
-from . import content as c
-from .bars import nice
-from .rows import StudyRows, concurrency, overhead_distribution
+from . import content
+from .bars import round_ticks
+from .rows import StudyRows, overhead_distribution, session_concurrency
 
 CONCURRENCY_KEY = "concurrency"
 ASKED, OPEN, STEPPING = "asked for", "open", "stepping"
-PANELS = 12
+MOST_PANELS = 12
 """So many cells are shown; of more, those with the longest wait of each infrastructure and mode."""
 
-_CONCURRENCY_LINES = ("panel", "measure", "seconds", "sessions")
-_PEAKS = ("panel", "peak", "text")
+_CONCURRENCY_COLUMNS = ("panel", "measure", "seconds", "sessions")
+_PEAK_COLUMNS = ("panel", "peak", "text")
 
 
-def concurrency_content(study: Study, rows: StudyRows) -> c.Content | None:
+def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent | None:
     """Return the lines of the cell of max batch and of the smallest one that does not pass; None without rows."""
-    cells = [(curve, point) for curve in study.curves for point in _cells(curve)]
-    if len(cells) > PANELS:
+    cells = [(curve, point) for curve in study.curves for point in _shown_points(curve)]
+    if len(cells) > MOST_PANELS:
         longest = {(curve.infrastructure, curve.mode): curve for curve in study.curves}
-        kept = [(curve, point) for curve, point in cells if longest[curve.infrastructure, curve.mode] is curve]
-        if len(kept) > PANELS:
-            kept = [(curve, point) for curve, point in kept if point is _cells(curve)[-1]]
+        selected = [(curve, point) for curve, point in cells if longest[curve.infrastructure, curve.mode] is curve]
+        if len(selected) > MOST_PANELS:
+            selected = [(curve, point) for curve, point in selected if point is _shown_points(curve)[-1]]
     else:
-        kept = cells
+        selected = cells
     lines: list[tuple[Any, ...]] = []
     peaks: list[tuple[Any, ...]] = []
-    for curve, point in kept[:PANELS]:
+    for curve, point in selected[:MOST_PANELS]:
         cell = min(
-            point.repetitions, key=lambda one: (one.success_rate is None, one.success_rate or 0.0, one.repetition)
+            point.repetitions, key=lambda rep: (rep.success_rate is None, rep.success_rate or 0.0, rep.repetition)
         )
-        parts = [part for part in rows.of_cell(curve, point.batch) if part.meta.repetition == cell.repetition]
-        found = concurrency(parts[0]) if parts else None
-        if found is None or cell.peak_concurrency is None:
+        parts = [part for part in rows.parts_of(curve, point.batch) if part.meta.repetition == cell.repetition]
+        concurrency = session_concurrency(parts[0]) if parts else None
+        if concurrency is None or cell.peak_concurrency is None:
             continue
-        which = f"batch {c.batch_text(point.batch)} {_STATES[c.state_of(point)]}"
-        panel = f"{curve.infrastructure}\n{c.panel_of(curve)} · {which}"
-        for measure, values in ((ASKED, found.asked), (OPEN, found.opened), (STEPPING, found.stepping)):
-            kept_at = _corners(values)
-            lines += [(panel, measure, found.times[at], values[at]) for at in kept_at]
+        batch_state = f"batch {content.batch_text(point.batch)} {_STATE_TEXTS[content.point_state(point)]}"
+        panel = f"{curve.infrastructure}\n{content.panel_of(curve)} · {batch_state}"
+        for measure, values in (
+            (ASKED, concurrency.asked),
+            (OPEN, concurrency.opened),
+            (STEPPING, concurrency.stepping),
+        ):
+            corners = _corners(values)
+            lines += [(panel, measure, concurrency.times[at], values[at]) for at in corners]
         peaks.append(
             (
                 panel,
@@ -62,23 +66,23 @@ def concurrency_content(study: Study, rows: StudyRows) -> c.Content | None:
     ]
     if left_out:
         notes.append(f"{formatting.count_of(left_out, 'more cell')} not shown: shorter waits, or without rows.")
-    return c.Content(
+    return content.FigureContent(
         key=CONCURRENCY_KEY,
         title="Sessions over time: asked for, open and stepping",
         subtitle=peaks[0][0].replace("\n", " · ") if len(peaks) == 1 else "",
         alt_text="Sessions over time. "
         + "; ".join(f"{panel.replace(chr(10), ' ')}: {text}" for panel, _, text in peaks)
         + ".",
-        frames={"lines": c.frame(_CONCURRENCY_LINES, lines), "peaks": c.frame(_PEAKS, peaks)},
+        frames={"lines": content.frame(_CONCURRENCY_COLUMNS, lines), "peaks": content.frame(_PEAK_COLUMNS, peaks)},
         facts={"panels": [peak[0] for peak in peaks]},
         notes=tuple(notes),
     )
 
 
-_STATES = {c.PASSES: "passes", c.FAILS: "fails ✕", c.DOUBTFUL: "inconclusive ?"}
+_STATE_TEXTS = {content.PASSES: "passes", content.FAILS: "fails ✕", content.DOUBTFUL: "inconclusive ?"}
 
 
-def _cells(curve: StudyCurve) -> list[BatchPoint]:
+def _shown_points(curve: StudyCurve) -> list[BatchPoint]:
     """Return the point of max batch and the first beyond it; where none passes, the smallest."""
     beyond = next((point for point in curve.points if not point.passed), None)
     return [point for point in (curve.best, beyond) if point is not None]
@@ -94,30 +98,32 @@ def _corners(values: list[int]) -> list[int]:
     ]
 
 
-def draw_concurrency(shown: c.Content) -> Any:
+def draw_concurrency(figure: content.FigureContent) -> Any:
     """Draw it with plotnine."""
     import plotnine as p9
 
-    from .theme import Grid, data, labels, seconds_ticks, the_theme
+    from .theme import PanelGrid, data_frame, figure_labels, figure_theme, seconds_ticks
 
     names = {
-        panel: "\n".join([c.wrapped(panel.split("\n")[0], 46), panel.split("\n")[1]]) for panel in shown.facts["panels"]
+        panel: "\n".join([content.wrap_label(panel.split("\n")[0], 46), panel.split("\n")[1]])
+        for panel in figure.facts["panels"]
     }
     order = list(names.values())
     frames = {
-        key: {**columns, "panel": [names[panel] for panel in columns["panel"]]} for key, columns in shown.frames.items()
+        key: {**columns, "panel": [names[panel] for panel in columns["panel"]]}
+        for key, columns in figure.frames.items()
     }
-    lines = data(frames["lines"], panel=order, measure=[ASKED, OPEN, STEPPING])
+    lines = data_frame(frames["lines"], panel=order, measure=[ASKED, OPEN, STEPPING])
     filled = lines[lines["measure"] == STEPPING]
     top = lines.groupby("panel", observed=True)["sessions"].max()
-    peaks = data(frames["peaks"], panel=order)
+    peaks = data_frame(frames["peaks"], panel=order)
     peaks["top"] = [float(top[panel]) * 1.03 for panel in peaks["panel"]]
     colours = {
-        ASKED: c.MUTED,
-        OPEN: c.PHASES["connect"],
-        STEPPING: c.PHASES["reset"],
+        ASKED: content.MUTED,
+        OPEN: content.PHASES["connect"],
+        STEPPING: content.PHASES["reset"],
     }
-    grid = Grid(len(order), [ASKED], height=1.55, scales="free", strip=0.48)
+    grid = PanelGrid(len(order), [ASKED], height=1.55, scales="free", strip=0.48)
     return (
         p9.ggplot(lines, p9.aes("seconds", "sessions", colour="measure"))
         + p9.geom_polygon(p9.aes(group="panel"), _areas(filled), fill=colours[STEPPING], alpha=0.3, colour="none")
@@ -125,7 +131,7 @@ def draw_concurrency(shown: c.Content) -> Any:
         + p9.geom_text(
             p9.aes(x=0, y="top", label="text"),
             peaks,
-            colour=c.MUTED,
+            colour=content.MUTED,
             size=8,
             ha="left",
             va="bottom",
@@ -135,17 +141,17 @@ def draw_concurrency(shown: c.Content) -> Any:
         + p9.scale_linetype_manual({ASKED: "dashed", OPEN: "solid", STEPPING: "solid"})
         + p9.scale_size_manual({ASKED: 0.6, OPEN: 1.0, STEPPING: 0.8})
         + p9.scale_x_continuous(
-            breaks=lambda limits: nice(limits[1], 5), labels=seconds_ticks, expand=(0.01, 0, 0.02, 0)
+            breaks=lambda limits: round_ticks(limits[1], 5), labels=seconds_ticks, expand=(0.01, 0, 0.02, 0)
         )
         + p9.scale_y_continuous(
-            breaks=lambda limits: [tick for tick in nice(limits[1], 4) if tick == int(tick)],
-            labels=lambda ticks: [c.batch_text(tick) for tick in ticks],
+            breaks=lambda limits: [tick for tick in round_ticks(limits[1], 4) if tick == int(tick)],
+            labels=lambda ticks: [content.batch_text(tick) for tick in ticks],
             limits=lambda limits: (0, max(limits[1], 1) * 1.16),
             expand=(0, 0),
         )
         + grid.facets()
-        + labels(shown, x="time since the start of the cell", y="sessions")
-        + the_theme(*grid.size(shown), grid="y")
+        + figure_labels(figure, x="time since the start of the cell", y="sessions")
+        + figure_theme(*grid.size(figure), grid="y")
     )
 
 
@@ -153,48 +159,48 @@ def _areas(lines: Any) -> Any:
     """Return the outline of the area below every line of steps."""
     import pandas as pd
 
-    found: list[Any] = []
+    outlines: list[Any] = []
     for _, line in lines.groupby("panel", observed=True):
         # A step has two corners: where the value before it ends, and where its own begins.
         before = line.assign(sessions=line["sessions"].shift(1)).iloc[1:]
         corners = pd.concat([before.assign(turn=0), line.assign(turn=1)]).sort_values(["seconds", "turn"])
         base = line.iloc[[-1, 0]].assign(sessions=0)
-        found.append(pd.concat([corners, base]))
-    return pd.concat(found)
+        outlines.append(pd.concat([corners, base]))
+    return pd.concat(outlines)
 
 
 OVERHEAD_KEY = "overhead"
-_OVERHEAD_LINES = ("infrastructure", "panel", "batch", "seconds", "share")
+_OVERHEAD_COLUMNS = ("infrastructure", "panel", "batch", "seconds", "share")
 
 
-def overhead_content(study: Study, rows: StudyRows) -> c.Content | None:
+def overhead_content(study: Study, rows: StudyRows) -> content.FigureContent | None:
     """Return the distribution of every batch over all of its repetitions; None where there are no rows."""
     lines: list[tuple[Any, ...]] = []
-    found: list[tuple[StudyCurve, int, int]] = []
+    measured: list[tuple[StudyCurve, int, int]] = []
     for curve in study.curves:
         for point in curve.points:
-            count, seconds, shares = overhead_distribution(rows.of_cell(curve, point.batch))
+            count, seconds, shares = overhead_distribution(rows.parts_of(curve, point.batch))
             if count:
-                found.append((curve, point.batch, count))
-                place = curve.infrastructure, c.panel_of(curve), point.batch
+                measured.append((curve, point.batch, count))
+                series = curve.infrastructure, content.panel_of(curve), point.batch
                 # From the foot of the first step on.
-                lines.append((*place, seconds[0], 0.0))
-                lines += [(*place, at, share) for at, share in zip(seconds, shares, strict=True)]
+                lines.append((*series, seconds[0], 0.0))
+                lines += [(*series, at, share) for at, share in zip(seconds, shares, strict=True)]
     if not lines:
         return None
-    curves = [curve for curve, _, _ in found]
-    names, panels = c.infrastructures_of(study, curves), c.panels_of(curves)
+    curves = [curve for curve, _, _ in measured]
+    names, panels = content.infrastructures_of(study, curves), content.panels_of(curves)
     low, high = min(line[3] for line in lines), max(line[3] for line in lines)
-    return c.Content(
+    return content.FigureContent(
         key=OVERHEAD_KEY,
         title="How many sessions had at most which overhead",
-        subtitle=c.subtitle_of(panels, names[0] if len(names) == 1 else ""),
+        subtitle=content.subtitle_of(panels, names[0] if len(names) == 1 else ""),
         alt_text=(
-            f"Distribution of overhead at each batch of {c.several(names)}, from {formatting.seconds(low)}"
+            f"Distribution of overhead at each batch of {content.names_text(names)}, from {formatting.seconds(low)}"
             f" to {formatting.seconds(high)}."
         ),
-        frames={"lines": c.frame(_OVERHEAD_LINES, lines)},
-        facts={"infrastructures": names, "panels": panels, "batches": sorted({batch for _, batch, _ in found})},
+        frames={"lines": content.frame(_OVERHEAD_COLUMNS, lines)},
+        facts={"infrastructures": names, "panels": panels, "batches": sorted({batch for _, batch, _ in measured})},
         notes=(
             "Overhead: total latency less the waits asked for, of successful sessions, all repetitions together."
             " Further left is faster; where a line crosses the dashed one, 99 % are done.",
@@ -202,20 +208,20 @@ def overhead_content(study: Study, rows: StudyRows) -> c.Content | None:
     )
 
 
-def draw_overhead(shown: c.Content) -> Any:
+def draw_overhead(figure: content.FigureContent) -> Any:
     """Draw it with plotnine."""
     import plotnine as p9
 
-    from .theme import WIDTH, data, labels, note_height, ordered, seconds_ticks, the_theme
+    from .theme import WIDTH, data_frame, figure_labels, figure_theme, seconds_ticks, text_height, with_order
 
-    names, panels, batches = (shown.facts[key] for key in ("infrastructures", "panels", "batches"))
-    wrapped = {name: c.wrapped(name, 18) for name in names}
-    texts = [c.batch_text(batch) for batch in batches]
-    lines = data(shown.frames["lines"], panel=panels)
+    names, panels, batches = (figure.facts[key] for key in ("infrastructures", "panels", "batches"))
+    wrapped = {name: content.wrap_label(name, 18) for name in names}
+    texts = [content.batch_text(batch) for batch in batches]
+    lines = data_frame(figure.frames["lines"], panel=panels)
     lines["row"] = lines["infrastructure"].map(wrapped)
-    lines["shade"] = lines["batch"].map(c.batch_text)
-    lines = ordered(ordered(lines, "row", list(wrapped.values())), "shade", texts)
-    ticks = _ticks(lines["seconds"].min(), lines["seconds"].max(), 6 if len(panels) <= 2 else 3)
+    lines["shade"] = lines["batch"].map(content.batch_text)
+    lines = with_order(with_order(lines, "row", list(wrapped.values())), "shade", texts)
+    ticks = _decade_ticks(lines["seconds"].min(), lines["seconds"].max(), 6 if len(panels) <= 2 else 3)
     split: Any = []
     if len(names) > 1:
         split = p9.facet_grid("row", "panel")
@@ -225,28 +231,28 @@ def draw_overhead(shown: c.Content) -> Any:
     height = rows * (1.35 if len(names) > 2 else 2.3)
     return (
         p9.ggplot(lines, p9.aes("seconds", "share", colour="shade"))
-        + p9.geom_hline(yintercept=0.99, linetype="dashed", colour=c.MUTED, size=0.45)
+        + p9.geom_hline(yintercept=0.99, linetype="dashed", colour=content.MUTED, size=0.45)
         + p9.geom_step(p9.aes(group="shade"), size=0.8)
-        + p9.scale_colour_manual(dict(zip(texts, c.shades(len(texts)), strict=True)), name="batch")
+        + p9.scale_colour_manual(dict(zip(texts, content.batch_colours(len(texts)), strict=True)), name="batch")
         + p9.scale_x_log10(breaks=ticks, minor_breaks=[], labels=seconds_ticks(ticks))
         + p9.scale_y_continuous(breaks=[0, 0.5, 1], labels=["0 %", "50 %", "100 %"], limits=(0, 1.02))
         + p9.guides(colour=p9.guide_legend(nrow=1 if len(texts) <= 12 else 2))
         + split
-        + labels(shown, x="overhead", y="successful sessions")
-        + the_theme(WIDTH, note_height(shown) + 1.2 + height + (0.3 if len(panels) > 1 else 0))
+        + figure_labels(figure, x="overhead", y="successful sessions")
+        + figure_theme(WIDTH, text_height(figure) + 1.2 + height + (0.3 if len(panels) > 1 else 0))
         + p9.theme(
-            legend_title=p9.element_text(size=9, color=c.INK),
-            strip_text_y=p9.element_text(size=9, weight="bold", ha="center", color=c.INK),
+            legend_title=p9.element_text(size=9, color=content.INK),
+            strip_text_y=p9.element_text(size=9, weight="bold", ha="center", color=content.INK),
         )
     )
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
+def _decade_ticks(low: float, high: float, most: int) -> list[float]:
     """Return round durations between two, no more than `most` where decades alone do."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        found = [factor * 10.0**decade for decade in decades for factor in factors]
-        inside = [tick for tick in found if low * 0.98 <= tick <= high * 1.02]
+        candidates = [factor * 10.0**decade for decade in decades for factor in factors]
+        inside = [tick for tick in candidates if low * 0.98 <= tick <= high * 1.02]
         if len(inside) <= most:
             return inside
     return inside[:: -(-len(inside) // most)]

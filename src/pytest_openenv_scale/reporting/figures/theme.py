@@ -9,24 +9,38 @@ from typing import Any, Literal
 import pandas as pd
 import plotnine as p9
 
-from . import content as c
-from .content import DOUBTFUL, FAILS, Columns, Content, batch_breaks, batch_text, frame, wrapped
+from .content import (
+    DOUBTFUL,
+    FAILS,
+    GRID,
+    GROUND,
+    INK,
+    MUTED,
+    SURFACE,
+    Columns,
+    FigureContent,
+    batch_breaks,
+    batch_text,
+    frame,
+    series_styles,
+    wrap_label,
+)
 
 WIDTH = 9.0
 """Inches; text sizes are chosen for it."""
 
 
-def the_theme(width: float, height: float, *, grid: str = "xy", legend: str = "bottom") -> p9.theme:
+def figure_theme(width: float, height: float, *, grid: str = "xy", legend: str = "bottom") -> p9.theme:
     """Return the theme of a figure of this size in inches; `grid` names the axes with lines across the panel."""
-    blank, line = p9.element_blank(), p9.element_line(color=c.GRID, size=0.6)
-    paper = p9.element_rect(fill=c.GROUND, color="none")
+    blank, line = p9.element_blank(), p9.element_line(color=GRID, size=0.6)
+    paper = p9.element_rect(fill=GROUND, color="none")
     return p9.theme_minimal(base_size=10, base_family="DejaVu Sans") + p9.theme(
         figure_size=(width, height),
         dpi=100,
-        text=p9.element_text(color=c.INK),
+        text=p9.element_text(color=INK),
         plot_title=p9.element_text(size=13.5, weight="bold", ha="left", margin={"b": 10, "unit": "pt"}),
-        plot_subtitle=p9.element_text(size=10, color=c.MUTED, ha="left", margin={"b": 6, "unit": "pt"}),
-        plot_caption=p9.element_text(size=8.5, color=c.MUTED, ha="left", linespacing=1.35),
+        plot_subtitle=p9.element_text(size=10, color=MUTED, ha="left", margin={"b": 6, "unit": "pt"}),
+        plot_caption=p9.element_text(size=8.5, color=MUTED, ha="left", linespacing=1.35),
         plot_title_position="plot",
         plot_caption_position="plot",
         plot_margin=0.015,
@@ -37,14 +51,14 @@ def the_theme(width: float, height: float, *, grid: str = "xy", legend: str = "b
         panel_grid_major_x=line if "x" in grid else blank,
         panel_grid_major_y=line if "y" in grid else blank,
         panel_spacing=0.025,
-        axis_title=p9.element_text(size=10, color=c.INK),
-        axis_text=p9.element_text(size=9, color=c.INK),
+        axis_title=p9.element_text(size=10, color=INK),
+        axis_text=p9.element_text(size=9, color=INK),
         axis_ticks=blank,
-        axis_line_x=p9.element_line(color=c.MUTED, size=0.7) if "x" not in grid else blank,
+        axis_line_x=p9.element_line(color=MUTED, size=0.7) if "x" not in grid else blank,
         strip_text=p9.element_text(
             size=9.5,
             weight="bold",
-            color=c.INK,
+            color=INK,
             ha="left",
             ma="left",
             margin={"t": 9, "b": 5, "unit": "pt"},
@@ -52,14 +66,14 @@ def the_theme(width: float, height: float, *, grid: str = "xy", legend: str = "b
         strip_background=blank,
         legend_position=legend,
         legend_title=blank,
-        legend_text=p9.element_text(size=9, color=c.INK, ha="left", ma="left"),
+        legend_text=p9.element_text(size=9, color=INK, ha="left", ma="left"),
         legend_key=blank,
         legend_background=blank,
         legend_box_spacing=0.02,
     )
 
 
-def labels(content: Content, *, x: str, y: str) -> Any:
+def figure_labels(content: FigureContent, *, x: str, y: str) -> Any:
     """Return title, axes and notes; a note has a line of its own."""
     return p9.labs(
         title=content.title,
@@ -77,69 +91,69 @@ def wrapped_note(note: str, width: int = 120) -> list[str]:
     return textwrap.wrap(note, width, replace_whitespace=False, drop_whitespace=True) or [""]
 
 
-def note_height(content: Content) -> float:
+def text_height(content: FigureContent) -> float:
     """Return how many inches title, subtitle and notes take."""
     lines = sum(len(wrapped_note(note)) for note in content.notes)
     return 0.54 + (0.22 if content.subtitle else 0) + 0.17 * lines
 
 
-def data(columns: Columns, **order: Sequence[str]) -> pd.DataFrame:
+def data_frame(columns: Columns, **order: Sequence[str]) -> pd.DataFrame:
     """Return a frame; `order` gives the order of the values of a column of names."""
-    made = pd.DataFrame({name: list(values) for name, values in columns.items()})
+    table = pd.DataFrame({name: list(values) for name, values in columns.items()})
     for name, values in order.items():
-        made = ordered(made, name, values)
-    return made
+        table = with_order(table, name, values)
+    return table
 
 
-def ordered(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
+def with_order(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
     """Return a frame in which the values of a column have this order."""
     return table.assign(**{column: pd.Categorical(table[column], categories=list(values), ordered=True)})
 
 
 def infrastructure_scales(names: Sequence[str], *aesthetics: str) -> list[Any]:
     """Return the scales that draw each infrastructure in its own way, for some of: colour, fill, shape, linetype."""
-    look, shown = c.series_styles(names), [wrapped(name, 30) for name in names]
+    styles, wrapped_names = series_styles(names), [wrap_label(name, 30) for name in names]
     kinds: dict[str, tuple[Any, str]] = {
         "colour": (p9.scale_colour_manual, "colour"),
         "fill": (p9.scale_fill_manual, "colour"),
         "shape": (p9.scale_shape_manual, "shape"),
         "linetype": (p9.scale_linetype_manual, "line"),
     }
-    made: list[Any] = []
+    scales: list[Any] = []
     for aesthetic in aesthetics:
         scale, part = kinds[aesthetic]
-        values = {name: getattr(look[name], part) for name in names}
+        values = {name: getattr(styles[name], part) for name in names}
         # One of its own for each scale: shared, the scales would not be shown as one legend.
         guide: Any = p9.guide_legend(ncol=legend_columns(names))
-        made.append(scale(values, breaks=list(names), labels=shown, guide=guide))
-    return made
+        scales.append(scale(values, breaks=list(names), labels=wrapped_names, guide=guide))
+    return scales
 
 
 def seconds_ticks(values: Sequence[Any]) -> list[str]:
     """Return durations as an axis names them, in the shortest form: "200 µs", "5 ms", "1.5 s"."""
-    found: list[str] = []
+    texts: list[str] = []
     for value in values:
         size, unit = (1e-6, "µs") if 0 < value < 0.9995e-3 else (1e-3, "ms") if value < 0.9995 else (1.0, "s")
-        found.append(f"{value / size:.4g} {unit}" if value else "0")
-    return found
+        texts.append(f"{value / size:.4g} {unit}" if value else "0")
+    return texts
 
 
 def state_layers(points: pd.DataFrame, x: str, y: str, *, size: float = 2.9) -> list[Any]:
     """Return markers that tell what was judged: filled where a batch passes, crossed where not, hollow in doubt."""
     sure, doubt = points[points["state"] != DOUBTFUL], points[points["state"] == DOUBTFUL]
     failing = points[points["state"] == FAILS]
-    where = p9.aes(x, y, shape="infrastructure")
-    layers: list[Any] = [p9.geom_point(where, sure, size=size, stroke=0.3)]
+    mapping = p9.aes(x, y, shape="infrastructure")
+    layers: list[Any] = [p9.geom_point(mapping, sure, size=size, stroke=0.3)]
     if len(doubt):
-        hollow = {"fill": c.SURFACE, "size": 0.93 * size, "stroke": 0.9}
-        layers.append(p9.geom_point(where, doubt, show_legend=not len(sure), **hollow))
+        hollow = {"fill": SURFACE, "size": 0.93 * size, "stroke": 0.9}
+        layers.append(p9.geom_point(mapping, doubt, show_legend=not len(sure), **hollow))
     if len(failing):
-        cross = {"shape": "x", "size": 0.58 * size, "stroke": 0.8, "colour": c.INK}
+        cross = {"shape": "x", "size": 0.58 * size, "stroke": 0.8, "colour": INK}
         layers.append(p9.geom_point(p9.aes(x, y), failing, show_legend=False, **cross))
     return layers
 
 
-def axis_of_batches(points: pd.DataFrame, panel_width: float, *, reach: float = 1.0) -> Any:
+def batch_axis(points: pd.DataFrame, panel_width: float, *, reach: float = 1.0) -> Any:
     """Return a logarithmic axis for the column x with the names of the column batch, `reach` times as long."""
     first, last = points["x"].min(), points["x"].max() * reach
     room = (last / first) ** 0.05 if last > 1.5 * first else 4.0
@@ -154,7 +168,7 @@ def axis_of_batches(points: pd.DataFrame, panel_width: float, *, reach: float = 
     )
 
 
-class Grid:
+class PanelGrid:
     """Panels side by side, and the size of the figure they make together."""
 
     def __init__(
@@ -182,9 +196,9 @@ class Grid:
             return []
         return [p9.facet_wrap("panel", ncol=self.columns, scales=self._scales)]
 
-    def size(self, content: Content) -> tuple[float, float]:
+    def size(self, content: FigureContent) -> tuple[float, float]:
         """Return width and height in inches."""
-        return WIDTH, note_height(content) + 0.55 + self.rows * (self._height + self._strip) + self._legend
+        return WIDTH, text_height(content) + 0.55 + self.rows * (self._height + self._strip) + self._legend
 
 
 def legend_height(names: Sequence[str]) -> float:
@@ -192,13 +206,13 @@ def legend_height(names: Sequence[str]) -> float:
     if not names:
         return 0.0
     columns = legend_columns(names)
-    lines = max(wrapped(name, 30).count("\n") + 1 for name in names)
+    lines = max(wrap_label(name, 30).count("\n") + 1 for name in names)
     return 0.1 + -(-len(names) // columns) * (0.07 + 0.17 * lines)
 
 
 def legend_columns(names: Sequence[str]) -> int:
     """Return how many of these names stand side by side below a figure."""
-    longest = max(len(line) for name in names for line in wrapped(name, 30).split("\n"))
+    longest = max(len(line) for name in names for line in wrap_label(name, 30).split("\n"))
     return max(min(int((WIDTH - 0.3) / (0.082 * longest + 0.6)), len(names)), 1)
 
 
@@ -207,17 +221,17 @@ HEADING = 0.85
 
 
 @dataclass(frozen=True)
-class Stack:
+class RowLayout:
     """Where each (panel, infrastructure) stands: `places` and `headings` count rows downwards from 0."""
 
-    places: dict[tuple[str, str], float]
+    positions: dict[tuple[str, str], float]
     headings: dict[str, float]
 
     @classmethod
-    def of(cls, found: Iterable[tuple[str, str]], panels: Sequence[str], names: Sequence[str]) -> Stack:
+    def of(cls, measured: Iterable[tuple[str, str]], panels: Sequence[str], names: Sequence[str]) -> RowLayout:
         """Lay out what was measured; one panel alone has no heading, as the subtitle names it."""
-        there = set(found)
-        places: dict[tuple[str, str], float] = {}
+        present = set(measured)
+        positions: dict[tuple[str, str], float] = {}
         headings: dict[str, float] = {}
         at = 0.0
         for panel in panels:
@@ -226,10 +240,10 @@ class Stack:
                 headings[panel] = at
                 at -= HEADING
             for name in names:
-                if (panel, name) in there:
-                    places[panel, name] = at
+                if (panel, name) in present:
+                    positions[panel, name] = at
                     at -= 1.0
-        return cls(places, headings)
+        return cls(positions, headings)
 
     @property
     def rows(self) -> float:
@@ -239,17 +253,17 @@ class Stack:
     @property
     def top(self) -> float:
         """Where the axis ends above."""
-        return max([*self.headings.values(), *self.places.values()]) + 0.55
+        return max([*self.headings.values(), *self.positions.values()]) + 0.55
 
     @property
     def bottom(self) -> float:
         """Where the axis ends below."""
-        return min(self.places.values()) - 0.55
+        return min(self.positions.values()) - 0.55
 
     def column(self, table: Any) -> list[float]:
         """Return the place of every row of a frame with the columns panel and infrastructure."""
         pairs = zip(table["panel"].astype(str), table["infrastructure"].astype(str), strict=True)
-        return [self.places[pair] for pair in pairs]
+        return [self.positions[pair] for pair in pairs]
 
     def layers(self, x: float) -> list[Any]:
         """Return the axis with its names, and the headings from `x` on."""
@@ -258,26 +272,26 @@ class Stack:
         from .content import INK
 
         axis = p9.scale_y_continuous(
-            breaks=list(self.places.values()),
-            labels=[wrapped(name, 26) for _, name in self.places],
+            breaks=list(self.positions.values()),
+            labels=[wrap_label(name, 26) for _, name in self.positions],
             limits=(self.bottom, self.top),
             expand=(0, 0),
         )
         if not self.headings:
             return [axis]
-        table = data(frame(("x", "y", "text"), [(x, y, panel) for panel, y in self.headings.items()]))
+        table = data_frame(frame(("x", "y", "text"), [(x, y, panel) for panel, y in self.headings.items()]))
         style: dict[str, Any] = {"size": 9.5, "fontweight": "bold", "ha": "left", "colour": INK}
         return [axis, p9.geom_text(p9.aes("x", "y", label="text"), table, inherit_aes=False, **style)]
 
-    def size(self, shown: Content, row: float, legend: float = 0.0) -> tuple[float, float]:
+    def size(self, content: FigureContent, row: float, legend: float = 0.0) -> tuple[float, float]:
         """Return width and height of the figure in inches, for rows of this height or what their names need."""
 
-        lines = max(wrapped(name, 26).count("\n") + 1 for _, name in self.places)
-        return WIDTH, note_height(shown) + 0.95 + self.rows * max(row, 0.16 * lines + 0.1) + legend
+        lines = max(wrap_label(name, 26).count("\n") + 1 for _, name in self.positions)
+        return WIDTH, text_height(content) + 0.95 + self.rows * max(row, 0.16 * lines + 0.1) + legend
 
     @property
     def panel_width(self) -> float:
         """The width left of the names, in inches."""
 
-        longest = max(len(line) for _, name in self.places for line in wrapped(name, 26).split("\n"))
+        longest = max(len(line) for _, name in self.positions for line in wrap_label(name, 26).split("\n"))
         return WIDTH - 0.35 - 0.078 * longest

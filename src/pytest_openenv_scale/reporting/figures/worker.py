@@ -14,10 +14,10 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .content import PNG_DPI, Content, DrawingRequest, Picture
+from .content import PNG_DPI, DrawingRequest, FigureContent, Picture
 
 
-def draw(content: Content, dpi: int = PNG_DPI) -> Picture:
+def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
     """Draw one figure; the same content gives the same bytes with the same versions of the libraries."""
     from matplotlib import pyplot
 
@@ -41,7 +41,7 @@ def draw(content: Content, dpi: int = PNG_DPI) -> Picture:
     return Picture(content.key, svg.getvalue(), png.getvalue())
 
 
-def _plot(content: Content) -> Any:
+def _plot(content: FigureContent) -> Any:
     from . import bars, lines, sessions
 
     makers = {
@@ -61,14 +61,14 @@ def _plot(content: Content) -> Any:
 def main() -> None:
     """Draw what the parent sends; the last message is the pictures, or the text of what went wrong."""
     pipe = Connection(int(sys.argv[1]))
-    order: DrawingRequest = pipe.recv()
+    request: DrawingRequest = pipe.recv()
     # Only to be found: nothing here is a user's, whose folders may hold files of the same names.
-    sys.path += [entry for entry in order.path if entry not in sys.path]
+    sys.path += [entry for entry in request.path if entry not in sys.path]
     # What is drawn is small; looking for garbage in it takes a tenth of the time.
     gc.disable()
     warnings.simplefilter("ignore")
     try:
-        pipe.send([draw(content, order.dpi) for content in order.contents])
+        pipe.send([draw(content, request.dpi) for content in request.contents])
     except Exception as error:
         lines = str(error).strip().splitlines()
         pipe.send(f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300])

@@ -21,8 +21,8 @@ from pytest_openenv_scale.core.files import ErrorOutput, exit_words
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import cannot_draw
 
-from . import bars, content, lines, sessions
-from .content import Content, DrawingRequest, Picture
+from . import bars, lines, sessions
+from .content import GRID, GROUND, INK, MUTED, SURFACE, DrawingRequest, FigureContent, Picture
 from .rows import StudyRows
 
 KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
@@ -46,13 +46,13 @@ class FigureSvg:
     svg: str
 
 
-def contents(study: Study) -> list[Content]:
+def figure_contents(study: Study) -> list[FigureContent]:
     """Return what every figure shows that has data, in the order of `KEYS`."""
-    rows = StudyRows.of(study)
-    found = [
+    rows = StudyRows.from_study(study)
+    candidates = [
         lines.scaling_content(study),
-        bars.max_batch(study),
-        bars.batch_per_core(study),
+        bars.max_batch_content(study),
+        bars.batch_per_core_content(study),
         bars.heat_content(study),
         lines.nodes_content(study),
         bars.latency_content(study),
@@ -60,7 +60,7 @@ def contents(study: Study) -> list[Content]:
         sessions.concurrency_content(study, rows),
         lines.throughput_content(study),
     ]
-    return [content for content in found if content is not None]
+    return [content for content in candidates if content is not None]
 
 
 def write_figures(study: Study, directory: Path) -> list[Path]:
@@ -72,15 +72,15 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
         FiguresError: they cannot be drawn.
         RunError: a file cannot be written.
     """
-    drawn = _drawn(study)
+    drawn = _draw_once(study)
     written: list[Path] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for content, picture in drawn:
             svg = for_file(picture.svg, content.alt_text)
             written += [
-                _replace(directory / f"{content.key}.svg", svg.encode()),
-                _replace(directory / f"{content.key}.png", picture.png),
+                _write_whole(directory / f"{content.key}.svg", svg.encode()),
+                _write_whole(directory / f"{content.key}.png", picture.png),
             ]
         for stale in {directory / f"{key}{kind}" for key in KEYS for kind in (".svg", ".png")} - set(written):
             stale.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
     return written
 
 
-def _replace(path: Path, content: bytes) -> Path:
+def _write_whole(path: Path, content: bytes) -> Path:
     """Write a file at once, complete or not there."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -112,46 +112,46 @@ def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:
         content.key: FigureSvg(
             content.key, content.title, content.alt_text, for_html(picture.svg, content.key, content.alt_text)
         )
-        for content, picture in _drawn(study)
+        for content, picture in _draw_once(study)
     }
 
 
-_last: tuple[Study, list[tuple[Content, Picture]]] | None = None
+_last_drawing: tuple[Study, list[tuple[FigureContent, Picture]]] | None = None
 """The study drawn last: who asks for files and for HTML waits once."""
 
 
-def _drawn(study: Study) -> list[tuple[Content, Picture]]:
-    global _last
-    if _last is None or not _same(_last[0], study):
+def _draw_once(study: Study) -> list[tuple[FigureContent, Picture]]:
+    global _last_drawing
+    if _last_drawing is None or not _same_runs(_last_drawing[0], study):
         # Said before rows are read for figures that nobody can draw.
         if study.curves and (problem := cannot_draw()):
             raise FiguresError(problem)
-        found = contents(study)
-        _last = study, list(zip(found, draw_all(found), strict=True))
-    return _last[1]
+        contents = figure_contents(study)
+        _last_drawing = study, list(zip(contents, draw_all(contents), strict=True))
+    return _last_drawing[1]
 
 
-def _same(one: Study, other: Study) -> bool:
+def _same_runs(study: Study, other: Study) -> bool:
     """Say whether two studies are of the same runs, judged alike: what joins runs twice makes two of them."""
-    return len(one.runs) == len(other.runs) and all(a is b for a, b in zip(one.runs, other.runs, strict=True))
+    return len(study.runs) == len(other.runs) and all(a is b for a, b in zip(study.runs, other.runs, strict=True))
 
 
-def draw_all(found: Sequence[Content]) -> list[Picture]:
+def draw_all(contents: Sequence[FigureContent]) -> list[Picture]:
     """Draw figures in processes of their own and return the pictures in the same order.
 
     Raises:
         FiguresError: a process fails or ends.
     """
-    if not found:
+    if not contents:
         return []
-    count = min(_PROCESSES, os.cpu_count() or 1, len(found))
+    count = min(_PROCESSES, os.cpu_count() or 1, len(contents))
     processes: list[_DrawingProcess] = []
     # matplotlib keeps what it knows of fonts; not in the home of whoever runs tests, unless that was asked for.
     caches = tempfile.TemporaryDirectory(prefix="openenv-figures-", ignore_cleanup_errors=True)
     try:
         processes += (_DrawingProcess(caches.name) for _ in range(count))
         for at, process in enumerate(processes):
-            process.begin(found[at::count])
+            process.begin(contents[at::count])
         pictures = {picture.key: picture for process in processes for picture in process.pictures()}
     except OSError as error:
         raise FiguresError(f"figures cannot be drawn: {error.strerror or error}") from None
@@ -159,7 +159,7 @@ def draw_all(found: Sequence[Content]) -> list[Picture]:
         for process in processes:
             process.stop()
         caches.cleanup()
-    return [pictures[content.key] for content in found]
+    return [pictures[content.key] for content in contents]
 
 
 class _DrawingProcess:
@@ -180,9 +180,9 @@ class _DrawingProcess:
         )
         theirs.close()
 
-    def begin(self, found: Sequence[Content]) -> None:
+    def begin(self, contents: Sequence[FigureContent]) -> None:
         """Say what is to be drawn."""
-        self._pipe.send(DrawingRequest(tuple(sys.path), tuple(found)))
+        self._pipe.send(DrawingRequest(tuple(sys.path), tuple(contents)))
 
     def pictures(self) -> list[Picture]:
         """Wait for the pictures."""
@@ -212,7 +212,7 @@ _FONT = re.compile(r"(font-family: |font: [^;\"]*?(?=')|px )('DejaVu Sans'[^;\"]
 _ID = re.compile(r'(\bid="|xlink:href="#|url\(#)([\w.\-]+)')
 _NUMBERS = re.compile(r'(?<= )(?:d|x|y|transform)="[^"]*"')
 _DIGITS = re.compile(r"(\.\d\d)\d+")
-_GROUND = re.compile(rf"fill: {content.GROUND}(?![0-9a-f])")
+_GROUND = re.compile(rf"fill: {GROUND}(?![0-9a-f])")
 
 _FAMILY = "'DejaVu Sans', Verdana, sans-serif"
 _LINES = "stroke-linejoin: round; stroke-linecap: butt"
@@ -220,7 +220,7 @@ _LINES = "stroke-linejoin: round; stroke-linecap: butt"
 
 def for_file(svg: str, alt_text: str) -> str:
     """Return an SVG that stands alone: on paper, without a date or anything outside."""
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{_bare(svg, alt_text, "figure-", _FAMILY)}'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{_embeddable(svg, alt_text, "figure-", _FAMILY)}'
 
 
 def for_html(svg: str, key: str, alt_text: str) -> str:
@@ -229,23 +229,23 @@ def for_html(svg: str, key: str, alt_text: str) -> str:
     The page may set `--figure-surface` (what hollow markers stand on) and `--figure-font`.
     """
     family = f"var(--figure-font, {_FAMILY})"
-    page = _bare(svg, alt_text, f"figure-{key}-", family)
+    page = _embeddable(svg, alt_text, f"figure-{key}-", family)
     page = _GROUND.sub("fill: none", page)
-    page = page.replace(f"stroke: {content.GROUND}", "stroke: none")
-    page = page.replace(content.SURFACE, "var(--figure-surface, Canvas)")
-    page = page.replace(f"fill: {content.MUTED}", "fill: currentColor; fill-opacity: 0.78")
-    page = page.replace(f"stroke: {content.GRID}", "stroke: currentColor; stroke-opacity: 0.14")
-    page = page.replace(f"fill: {content.GRID}", "fill: currentColor; fill-opacity: 0.14")
-    return page.replace(content.MUTED, "currentColor").replace(content.INK, "currentColor")
+    page = page.replace(f"stroke: {GROUND}", "stroke: none")
+    page = page.replace(SURFACE, "var(--figure-surface, Canvas)")
+    page = page.replace(f"fill: {MUTED}", "fill: currentColor; fill-opacity: 0.78")
+    page = page.replace(f"stroke: {GRID}", "stroke: currentColor; stroke-opacity: 0.14")
+    page = page.replace(f"fill: {GRID}", "fill: currentColor; fill-opacity: 0.14")
+    return page.replace(MUTED, "currentColor").replace(INK, "currentColor")
 
 
-def _bare(svg: str, alt_text: str, prefix: str, family: str) -> str:
+def _embeddable(svg: str, alt_text: str, prefix: str, family: str) -> str:
     """Return the drawing itself: what it shows in words, ids of its own, a width that follows the page's."""
     bare = _STYLE.sub("", _METADATA.sub("", _PROLOG.sub("", svg, count=1)), count=1)
     bare = _ID.sub(rf"\g<1>{prefix}\g<2>", bare)
-    bare = _FONT.sub(lambda found: found[1] + family, bare)
+    bare = _FONT.sub(lambda match: match[1] + family, bare)
     # A hundredth of a point is finer than any screen or paper.
-    bare = _NUMBERS.sub(lambda found: _DIGITS.sub(r"\1", found[0]), bare)
+    bare = _NUMBERS.sub(lambda match: _DIGITS.sub(r"\1", match[0]), bare)
     label = f"{prefix}title"
 
     def opening(found: re.Match[str]) -> str:

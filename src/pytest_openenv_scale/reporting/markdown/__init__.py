@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pytest_openenv_scale.core.text import collapse
 
 _BACKTICKS = re.compile(r"`+")
-_SIGNS = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)")
+_MARKUP_SIGNS = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)")
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:
     """Return a Markdown table padded so that it also reads as text; its cells are escaped already."""
     aligned = [head in set(right) for head in heads]
     widths = [max(3, *(len(row[at]) for row in (heads, *rows))) for at in range(len(heads))]
@@ -27,12 +27,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterabl
     return [line(heads), line(rule), *(line(row) for row in rows)]
 
 
-def text(value: str) -> str:
+def escape(value: str) -> str:
     """Return text in which nothing is taken for Markdown or HTML, on one line."""
-    return _SIGNS.sub(lambda match: f"\\{match[0]}", collapse(value))
+    return _MARKUP_SIGNS.sub(lambda match: f"\\{match[0]}", collapse(value))
 
 
-def code(value: str, *, in_table: bool = False) -> str:
+def inline_code(value: str, *, in_table: bool = False) -> str:
     """Return text as inline code, whatever backticks it holds."""
     value = collapse(value)
     fence = "`" * (max(map(len, _BACKTICKS.findall(value)), default=0) + 1)
@@ -41,7 +41,7 @@ def code(value: str, *, in_table: bool = False) -> str:
     return spanned.replace("|", r"\|") if in_table else spanned
 
 
-def block(value: str, language: str = "") -> list[str]:
+def code_block(value: str, language: str = "") -> list[str]:
     """Return text as a fenced block, whatever fences it holds."""
     fence = "`" * max(3, max(map(len, _BACKTICKS.findall(value)), default=0) + 1)
     return [f"{fence}{language}", *value.splitlines(), fence]

@@ -19,14 +19,13 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import exclusive_lock, replace_file
 from pytest_openenv_scale.core.text import plain
-from pytest_openenv_scale.reporting.content import tables as content_tables
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
-from pytest_openenv_scale.reporting.content.overview import problems, tally
-from pytest_openenv_scale.reporting.content.study_tables import scaling, summary, tables
-from pytest_openenv_scale.reporting.content.tables import StudyTable
+from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
+from pytest_openenv_scale.reporting.content.study_tables import scaling_table, study_tables, summary_table
+from pytest_openenv_scale.reporting.content.tables import StudyTable, TextTable, targets_table, workloads_table
 
-from . import block, code, table, text
+from . import code_block, escape, inline_code, markdown_table
 from .comparison import comparison_entry
 
 LOG = "EXPERIMENT_LOG.md"
@@ -45,7 +44,7 @@ _HEADS = ("run", "started", "infrastructure", "max batch", "outcome", "status", 
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _LogEntry:
     """One run in the log: its generated part, and what people wrote below it."""
 
     run_id: str
@@ -63,7 +62,7 @@ def update_log(path: Path, study: Study) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(path.with_name(f".{path.name}.lock")):
             existing = path.read_text(encoding="utf-8") if path.exists() else ""
-            replace_file(path, updated(existing, study, path.parent))
+            replace_file(path, updated_log(existing, study, path.parent))
     except UnicodeDecodeError:
         raise RunError(f"{path} is not UTF-8 text; move it away to start a new log") from None
     except OSError as error:
@@ -71,126 +70,138 @@ def update_log(path: Path, study: Study) -> Path:
     return path
 
 
-def updated(existing: str, study: Study, folder: Path) -> str:
+def updated_log(existing: str, study: Study, folder: Path) -> str:
     """Return the text of a log with the entries of these runs in it; links are relative to `folder`.
 
     Raises:
         RunError: a marker in the existing text is damaged.
     """
-    head, entries = _read(existing)
-    known = {entry.run_id: entry for entry in entries}
+    head, entries = _split_entries(existing)
+    entries_by_id = {entry.run_id: entry for entry in entries}
     for run in study.runs:
-        old = known.get(run.run_id)
-        known[run.run_id] = _Entry(run.run_id, _generated(run, folder), old.written if old else f"\n{_OBSERVATIONS}\n")
-    ordered = sorted(known.values(), key=lambda entry: entry.run_id, reverse=True)
-    before, rows, after = _overview(head)
-    rows = {run_id: row for run_id, row in rows.items() if run_id in known}
-    rows |= {run.run_id: _row(run, folder) for run in study.runs}
-    listed = _table(rows[entry.run_id] for entry in ordered if entry.run_id in rows)
-    parts = [f"{before}{_OVERVIEW}\n\n{listed}\n\n{_OVERVIEW_END}{after}"]
-    parts += [f"{_begin(entry.run_id)}\n{entry.generated}{_end(entry.run_id)}\n{entry.written}" for entry in ordered]
+        previous = entries_by_id.get(run.run_id)
+        entries_by_id[run.run_id] = _LogEntry(
+            run.run_id, _generated_part(run, folder), previous.written if previous else f"\n{_OBSERVATIONS}\n"
+        )
+    ordered = sorted(entries_by_id.values(), key=lambda entry: entry.run_id, reverse=True)
+    before, rows, after = _split_overview(head)
+    rows = {run_id: row for run_id, row in rows.items() if run_id in entries_by_id}
+    rows |= {run.run_id: _overview_row(run, folder) for run in study.runs}
+    runs_table = _overview_table(rows[entry.run_id] for entry in ordered if entry.run_id in rows)
+    parts = [f"{before}{_OVERVIEW}\n\n{runs_table}\n\n{_OVERVIEW_END}{after}"]
+    parts += [
+        f"{_begin_marker(entry.run_id)}\n{entry.generated}{_end_marker(entry.run_id)}\n{entry.written}"
+        for entry in ordered
+    ]
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _begin(run_id: str) -> str:
+def _begin_marker(run_id: str) -> str:
     return f"<!-- openenv-scale:run {run_id} -->"
 
 
-def _end(run_id: str) -> str:
+def _end_marker(run_id: str) -> str:
     return f"<!-- openenv-scale:end {run_id} -->"
 
 
-def _read(existing: str) -> tuple[str, list[_Entry]]:
+def _split_entries(existing: str) -> tuple[str, list[_LogEntry]]:
     """Split a log into what stands above its entries, and the entries."""
     begins = list(_BEGIN.finditer(existing))
     head = existing[: begins[0].start()] if begins else existing
-    _check_no_end(head)
-    entries: list[_Entry] = []
+    _check_no_stray_end(head)
+    entries: list[_LogEntry] = []
     for at, begin in enumerate(begins):
         body = existing[begin.end() + 1 : begins[at + 1].start() if at + 1 < len(begins) else len(existing)]
-        end = next((found for found in _ANY_END.finditer(body) if found[1] == begin[1]), None)
+        end = next((match for match in _ANY_END.finditer(body) if match[1] == begin[1]), None)
         if end is None:
             line = existing.count("\n", 0, begin.start()) + 1
-            told = f"the entry of run {begin[1]}, line {line}, has lost its end"
-            raise RunError(f"the log was left as it is: {told}; write {_end(begin[1])} where its generated part ends")
+            problem = f"the entry of run {begin[1]}, line {line}, has lost its end"
+            raise RunError(
+                f"the log was left as it is: {problem}; write {_end_marker(begin[1])} where its generated part ends"
+            )
         written = body[end.end() + 1 :]
-        _check_no_end(written)
-        entries.append(_Entry(begin[1], body[: end.start()], written))
-    twice = next((entry.run_id for entry in entries if sum(one.run_id == entry.run_id for one in entries) > 1), None)
-    if twice:
-        raise RunError(f"the log was left as it is: it has two entries of run {twice}; keep one of them")
+        _check_no_stray_end(written)
+        entries.append(_LogEntry(begin[1], body[: end.start()], written))
+    duplicate = next(
+        (entry.run_id for entry in entries if sum(other.run_id == entry.run_id for other in entries) > 1), None
+    )
+    if duplicate:
+        raise RunError(f"the log was left as it is: it has two entries of run {duplicate}; keep one of them")
     return head, entries
 
 
-def _check_no_end(text: str) -> None:
+def _check_no_stray_end(text: str) -> None:
     """Refuse the end of an entry where none is open: its beginning was lost, and its figures would stand twice."""
     if (end := _ANY_END.search(text)) is not None:
-        told = f"the entry of run {end[1]} has lost its beginning"
-        raise RunError(f"the log was left as it is: {told}; write {_begin(end[1])} above its heading")
+        problem = f"the entry of run {end[1]} has lost its beginning"
+        raise RunError(f"the log was left as it is: {problem}; write {_begin_marker(end[1])} above its heading")
 
 
-def _overview(head: str) -> tuple[str, dict[str, str], str]:
+def _split_overview(head: str) -> tuple[str, dict[str, str], str]:
     """Split the head of a log at its table, and return the rows of the table by run id."""
     for marker in (_OVERVIEW, _OVERVIEW_END):
         if head.count(marker) > 1:
             raise RunError(f"the log was left as it is: {marker} stands there twice; keep one of them")
     if _OVERVIEW not in head:
         if _OVERVIEW_END in head:
-            told = f"its table has lost its beginning; write {_OVERVIEW} above the table"
-            raise RunError(f"the log was left as it is: {told}")
+            problem = f"its table has lost its beginning; write {_OVERVIEW} above the table"
+            raise RunError(f"the log was left as it is: {problem}")
         return (f"{_HEAD}\n" if not head.strip() else head.rstrip("\n") + "\n\n"), {}, "\n\n"
     before, _, rest = head.partition(_OVERVIEW)
-    found, end, after = rest.partition(_OVERVIEW_END)
+    overview, end, after = rest.partition(_OVERVIEW_END)
     if not end:
         raise RunError(f"the log was left as it is: its table has lost its end; write {_OVERVIEW_END} below the table")
-    rows = {match[1]: line for line in found.splitlines() if (match := re.match(r"\| +`([^`]+)`", line))}
+    rows = {match[1]: line for line in overview.splitlines() if (match := re.match(r"\| +`([^`]+)`", line))}
     return before, rows, after
 
 
-def _table(rows: Iterable[str]) -> str:
+def _overview_table(rows: Iterable[str]) -> str:
     """Return the table of all runs; its rows are not padded, as rows of runs that are gone are kept as they stand."""
     return "\n".join([f"| {' | '.join(_HEADS)} |", f"|{' --- |' * len(_HEADS)}", *rows])
 
 
-def _row(run: Run, folder: Path) -> str:
+def _overview_row(run: Run, folder: Path) -> str:
     study = study_of(run)
-    best = "; ".join(dict.fromkeys(f"{curve.mode} {wording.max_batch(curve.verdict)}" for curve in study.curves))
+    best = "; ".join(dict.fromkeys(f"{curve.mode} {wording.max_batch_text(curve.verdict)}" for curve in study.curves))
     cells = (
-        code(run.run_id, in_table=True),
+        inline_code(run.run_id, in_table=True),
         f"{run.record.started_at:%Y-%m-%d %H:%M}",
-        text(", ".join(study.infrastructures) or formatting.MISSING),
-        text(best or formatting.MISSING),
-        text(f"{wording.MARKS[run.outcome]} {run.outcome}" if run.sweeps else formatting.MISSING),
-        text(run.status),
-        text(run.record.note or formatting.MISSING),
+        escape(", ".join(study.infrastructures) or formatting.MISSING),
+        escape(best or formatting.MISSING),
+        escape(f"{wording.OUTCOME_MARKS[run.outcome]} {run.outcome}" if run.sweeps else formatting.MISSING),
+        escape(run.status),
+        escape(run.record.note or formatting.MISSING),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _generated(run: Run, folder: Path) -> str:
+def _generated_part(run: Run, folder: Path) -> str:
     """Return the generated part of an entry."""
     study = study_of(run)
     record = run.record
-    where = ", ".join(study.infrastructures) or "nothing measured"
-    lines = [f"## {record.started_at:%Y-%m-%d %H:%M} UTC · {text(where)}", ""]
-    lines += [f"- Run {code(run.run_id)}: {text(run.status)}, {text(tally(run.sweeps))}"]
-    lines += [f"- {_times(run)}"]
-    lines += [f"- Note: {text(record.note)}"] if record.note else []
-    lines += [f"- **{text(problem)}**" for problem in problems(run)]
+    infrastructures = ", ".join(study.infrastructures) or "nothing measured"
+    lines = [f"## {record.started_at:%Y-%m-%d %H:%M} UTC · {escape(infrastructures)}", ""]
+    lines += [f"- Run {inline_code(run.run_id)}: {escape(run.status)}, {escape(curve_tally(run.sweeps))}"]
+    lines += [f"- {_times_text(run)}"]
+    lines += [f"- Note: {escape(record.note)}"] if record.note else []
+    lines += [f"- **{escape(problem)}**" for problem in run_problems(run)]
     links = _links(run, folder)
     lines += [f"- Links: {', '.join(links)}"] if links else []
-    targets, plan = content_tables.targets(run.sweeps), content_tables.workloads(run.sweeps)
-    lines += ["", *_section("Infrastructure", targets), *_section("Configuration", plan)]
+    targets, plan = targets_table(run.sweeps), workloads_table(run.sweeps)
+    lines += ["", *_text_section("Infrastructure", targets), *_text_section("Configuration", plan)]
     if record.command:
-        lines += ["### Command", "", *block(plain(shlex.join(record.command)), "sh"), ""]
+        lines += ["### Command", "", *code_block(plain(shlex.join(record.command)), "sh"), ""]
     lines += comparison_entry(run.sweeps)
-    lines += [*_study_section("Results", summary(study)), *_study_section("Scaling behaviour", scaling(study))]
-    said = [f"- {text(finding.text)}" for finding in findings(study, tables(study))]
-    lines += ["### Findings", "", *said, ""] if said else []
+    lines += [
+        *_study_section("Results", summary_table(study)),
+        *_study_section("Scaling behaviour", scaling_table(study)),
+    ]
+    sentences = [f"- {escape(finding.text)}" for finding in findings(study, study_tables(study))]
+    lines += ["### Findings", "", *sentences, ""] if sentences else []
     return "\n".join(lines) + "\n"
 
 
-def _times(run: Run) -> str:
+def _times_text(run: Run) -> str:
     record = run.record
     begun = f"Started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"
     if record.finished_at is None:
@@ -201,8 +212,8 @@ def _times(run: Run) -> str:
 
 def _links(run: Run, folder: Path) -> list[str]:
     """Return links to what there is of the run, from where the log stands."""
-    found = [path for name in ("report.md", "report.html", "figures") if (path := run.path / name).exists()]
-    return [f"[{path.name}]({_url(path, folder)})" for path in found]
+    paths = [path for name in ("report.md", "report.html", "figures") if (path := run.path / name).exists()]
+    return [f"[{path.name}]({_url(path, folder)})" for path in paths]
 
 
 def _url(path: Path, folder: Path) -> str:
@@ -210,22 +221,29 @@ def _url(path: Path, folder: Path) -> str:
     return f"<{relative}>" if re.search(r"[\s()]", relative) else relative
 
 
-def _section(title: str, found: content_tables.TextTable) -> list[str]:
-    if not found:
+def _text_section(title: str, table: TextTable) -> list[str]:
+    if not table:
         return []
     rows = [
         [
-            code(cell, in_table=True) if head in found.code else text(cell)
-            for head, cell in zip(found.heads, row, strict=True)
+            inline_code(cell, in_table=True) if head in table.code else escape(cell)
+            for head, cell in zip(table.heads, row, strict=True)
         ]
-        for row in found.rows
+        for row in table.rows
     ]
-    return [f"### {title}", "", *table(found.heads, rows, right=found.right), ""]
+    return [f"### {title}", "", *markdown_table(table.heads, rows, right=table.right), ""]
 
 
-def _study_section(title: str, found: StudyTable) -> list[str]:
-    if not found.rows:
+def _study_section(title: str, table: StudyTable) -> list[str]:
+    if not table.rows:
         return []
-    rows: Sequence[Sequence[str]] = [[text(cell.text) for cell in row] for row in found.rows]
-    notes = [f"- {text(note)}" for note in found.notes]
-    return [f"### {title}", "", *table(found.heads, rows, right=found.right), "", *notes, *([""] if notes else [])]
+    rows: Sequence[Sequence[str]] = [[escape(cell.text) for cell in row] for row in table.rows]
+    notes = [f"- {escape(note)}" for note in table.notes]
+    return [
+        f"### {title}",
+        "",
+        *markdown_table(table.heads, rows, right=table.right),
+        "",
+        *notes,
+        *([""] if notes else []),
+    ]

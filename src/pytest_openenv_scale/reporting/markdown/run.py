@@ -11,164 +11,182 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import collapse, plain
-from pytest_openenv_scale.reporting.content import tables as content_tables
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.overview import (
-    MARKS,
-    TITLES,
+    CHECK_MARKS,
+    ENTRY_HEADS,
     check_name,
     check_tally,
-    conversation,
-    entries,
+    conversation_lines,
+    curve_entries,
     figure_text,
-    problems,
+    run_problems,
     run_tally,
 )
-from pytest_openenv_scale.reporting.content.study_tables import study_facts, tables
-from pytest_openenv_scale.reporting.content.tables import StudyTable, TextTable, wait_text
-from pytest_openenv_scale.reporting.content.wording import Row, chosen, rows_of
+from pytest_openenv_scale.reporting.content.study_tables import study_facts, study_tables
+from pytest_openenv_scale.reporting.content.tables import (
+    StudyTable,
+    TextTable,
+    curve_remarks,
+    environment_table,
+    failures_table,
+    proxy_hosts_table,
+    targets_table,
+    wait_text,
+    workloads_table,
+)
+from pytest_openenv_scale.reporting.content.wording import BatchRow, batch_rows, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord
 from pytest_openenv_scale.verdict.sweep import CurveView
 
-from . import block, code, comparison, table, text
+from . import code_block, comparison, escape, inline_code, markdown_table
 
 _LOG_LINES = 20
 
 
-def render(run: Run) -> str:
+def run_markdown(run: Run) -> str:
     """Return the report of a run, whole or not; everything in it comes from the run directory."""
     sections = [
-        overview(run),
+        overview_section(run),
         checks_section(run.checks),
         *(curve_section(view.record, curve) for view in run.sweeps for curve in view.curves),
     ]
     circumstantial = (
-        ("## Targets", content_tables.targets(run.sweeps)),
-        ("## Plan and workload", content_tables.workloads(run.sweeps)),
-        ("## Environment", content_tables.environment(run.record.fingerprint)),
+        ("## Targets", targets_table(run.sweeps)),
+        ("## Plan and workload", workloads_table(run.sweeps)),
+        ("## Environment", environment_table(run.record.fingerprint)),
     )
-    sections += ["\n".join(_titled(title, found)) for title, found in circumstantial]
-    sections.append(_again(run))
+    sections += ["\n".join(_titled_table(title, table)) for title, table in circumstantial]
+    sections.append(_repeat_section(run))
     return "\n".join(section for section in sections if section)
 
 
-def overview(run: Run) -> str:
+def overview_section(run: Run) -> str:
     """Return the head of the report: what the run is, what is wrong with it, the verdicts, the comparisons."""
     record = run.record
     when = f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"
     if record.finished_at is not None:
         when += f", took {formatting.seconds((record.finished_at - record.started_at).total_seconds())}"
-    lines = ["# OpenEnv scaling", "", f"Run {code(run.run_id)} · {run.status} · {when} · {run_tally(run)}", ""]
-    lines += [f"> {text(record.note)}", ""] if record.note else []
-    lines += [f"- **{text(problem)}**" for problem in problems(run)]
-    lines += [""] if problems(run) else []
-    found = [
-        [code(entry.test, in_table=True), *map(text, entry.cells), f"**{entry.verdict}**", text(entry.reason)]
-        for entry in entries(run.sweeps)
+    lines = ["# OpenEnv scaling", "", f"Run {inline_code(run.run_id)} · {run.status} · {when} · {run_tally(run)}", ""]
+    lines += [f"> {escape(record.note)}", ""] if record.note else []
+    lines += [f"- **{escape(problem)}**" for problem in run_problems(run)]
+    lines += [""] if run_problems(run) else []
+    rows = [
+        [
+            inline_code(entry.test, in_table=True),
+            *map(escape, entry.cells),
+            f"**{entry.verdict}**",
+            escape(entry.reason),
+        ]
+        for entry in curve_entries(run.sweeps)
     ]
-    if found:
-        heads = ["test", *TITLES, "verdict", "because"]
-        lines += ["## Verdicts", "", *table(heads, found, right=("wait", "max batch", "per core")), ""]
-    lines += comparison.sections(run.sweeps)
-    return "\n".join([*lines, *_comparing(run)])
+    if rows:
+        heads = ["test", *ENTRY_HEADS, "verdict", "because"]
+        lines += ["## Verdicts", "", *markdown_table(heads, rows, right=("wait", "max batch", "per core")), ""]
+    lines += comparison.comparison_section(run.sweeps)
+    return "\n".join([*lines, *_study_sections(run)])
 
 
-def _comparing(run: Run) -> list[str]:
+def _study_sections(run: Run) -> list[str]:
     """Return what a run says as a study: findings, and the tables that say more than its curves do one by one."""
     study = study_of(run)
-    every = tables(study)
-    told = {"runs", "scaling"}
-    told |= {"latency", "errors"} if len(study.curves) < 2 else set()
-    told |= {"max-batch"} if len(study.waits) < 2 else set()
-    lines = findings_section(study, every)
-    return [*lines, *(line for found in every if found.key not in told for line in study_section(found))]
+    all_tables = study_tables(study)
+    left_out = {"runs", "scaling"}
+    left_out |= {"latency", "errors"} if len(study.curves) < 2 else set()
+    left_out |= {"max-batch"} if len(study.waits) < 2 else set()
+    lines = findings_section(study, all_tables)
+    return [*lines, *(line for table in all_tables if table.key not in left_out for line in study_section(table))]
 
 
 def curve_section(record: SweepRecord, view: CurveView) -> str:
     """Return the section of one curve: its verdict, table, refusals, failures, log and rerun command."""
     verdict = view.verdict
-    rows = rows_of(view)
-    lines = [f"## {text(wording.curve_facts(record, view.curve))}", "", code(collapse(record.test)), ""]
-    lines += [f"**{wording.MARKS[verdict.outcome]} {text(verdict.headline)}**", ""]
+    rows = batch_rows(view)
+    lines = [f"## {escape(wording.curve_facts(record, view.curve))}", "", inline_code(collapse(record.test)), ""]
+    lines += [f"**{wording.OUTCOME_MARKS[verdict.outcome]} {escape(verdict.headline)}**", ""]
     if rows:
-        columns = chosen(view, rows)
-        cells = zip(*([text(cell.strip()) for cell in column.texts(rows)] for column in columns), strict=True)
+        columns = visible_columns(view, rows)
+        cells = zip(*([escape(cell.strip()) for cell in column.texts(rows)] for column in columns), strict=True)
         heads = [column.heading for column in columns]
-        body = [[*row, text(_became(view, of))] for row, of in zip(cells, rows, strict=True)]
-        lines += [*table([*heads, ""], body, right=heads), ""]
-    lines += [*(f"- {text(sentence)}" for sentence in content_tables.curve_remarks(view, rows)), ""]
-    return "\n".join([*lines, *_hosts(view), *_failures(view), *_log(view), *_rerun(record, view)])
+        body = [[*texts, escape(_batch_remark(view, row))] for texts, row in zip(cells, rows, strict=True)]
+        lines += [*markdown_table([*heads, ""], body, right=heads), ""]
+    lines += [*(f"- {escape(sentence)}" for sentence in curve_remarks(view, rows)), ""]
+    return "\n".join(
+        [*lines, *_hosts_section(view), *_failures_section(view), *_log_section(view), *_rerun_section(record, view)]
+    )
 
 
-def _became(view: CurveView, row: Row) -> str:
+def _batch_remark(view: CurveView, row: BatchRow) -> str:
     """Return what became of a batch: "✓ perfect scaling", "✗ above capacity: success 78.1 % < 95 %"."""
     rates = [summary.success_rate for summary in row.repetitions if summary.success_rate is not None]
     note = wording.scaling_note(view.verdict, row.batch, min(rates, default=None))
     return f"{row.mark} {note}{f': {row.remark}' if row.remark else ''}"
 
 
-def _hosts(view: CurveView) -> list[str]:
-    return _titled("Sessions per host:", content_tables.hosts(view))
+def _hosts_section(view: CurveView) -> list[str]:
+    return _titled_table("Sessions per host:", proxy_hosts_table(view))
 
 
-def _failures(view: CurveView) -> list[str]:
-    return _titled("Failed sessions:", content_tables.failures(view))
+def _failures_section(view: CurveView) -> list[str]:
+    return _titled_table("Failed sessions:", failures_table(view))
 
 
-def _titled(title: str, found: TextTable) -> list[str]:
+def _titled_table(title: str, table: TextTable) -> list[str]:
     """Return a table of plain text beneath its title; nothing where it has no rows."""
     rows = [
         [
-            code(cell, in_table=True) if head in found.code else text(cell)
-            for head, cell in zip(found.heads, row, strict=True)
+            inline_code(cell, in_table=True) if head in table.code else escape(cell)
+            for head, cell in zip(table.heads, row, strict=True)
         ]
-        for row in found.rows
+        for row in table.rows
     ]
-    return [title, "", *table(found.heads, rows, right=found.right), ""] if rows else []
+    return [title, "", *markdown_table(table.heads, rows, right=table.right), ""] if rows else []
 
 
-def _log(view: CurveView) -> list[str]:
-    tail = wording.log_of(view.summaries, _LOG_LINES)
-    return ["The server's log, last lines:", "", *block("\n".join(tail)), ""] if tail else []
+def _log_section(view: CurveView) -> list[str]:
+    tail = wording.server_log_tail(view.summaries, _LOG_LINES)
+    return ["The server's log, last lines:", "", *code_block("\n".join(tail)), ""] if tail else []
 
 
-def _rerun(record: SweepRecord, view: CurveView) -> list[str]:
-    command = wording.rerun(record, view.curve)
-    return ["Measure this curve again:", "", *block(plain(command), "sh"), ""] if command else []
+def _rerun_section(record: SweepRecord, view: CurveView) -> list[str]:
+    command = wording.rerun_command(record, view.curve)
+    return ["Measure this curve again:", "", *code_block(plain(command), "sh"), ""] if command else []
 
 
-def _again(run: Run) -> str:
+def _repeat_section(run: Run) -> str:
     folder = shlex.quote(f"{run.path.parent.name}/{run.path.name}")
     commands = [shlex.join(run.record.command)] if run.record.command else []
     commands.append(f"openenv-scale report {folder}")
-    return "\n".join(["## Again", "", "The run, and this report of it:", "", *block("\n".join(commands), "sh"), ""])
+    return "\n".join(
+        ["## Again", "", "The run, and this report of it:", "", *code_block("\n".join(commands), "sh"), ""]
+    )
 
 
-VARIABLE = "GITHUB_STEP_SUMMARY"
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
-LIMIT_BYTES = 900_000
+SUMMARY_BYTES = 900_000
 """GitHub drops a summary above 1 MiB per step as a whole; other programs write into the same file."""
 
 _ROOM_FOR_NOTICE = 300
 
 
-def step_summary(run: Run, limit: int = LIMIT_BYTES) -> str:
+def step_summary(run: Run, limit: int = SUMMARY_BYTES) -> str:
     """Return the summary in at most `limit` bytes of UTF-8; what is left out is said."""
-    head = overview(run)
+    head = overview_section(run)
     room = limit - _ROOM_FOR_NOTICE
-    if _size(head) > room:
+    if _byte_size(head) > room:
         return _whole_lines(head, room) + "\n\n*Cut here: GitHub takes no more; see `report.md`.*\n"
     sections = [curve_section(view.record, curve) for view in run.sweeps for curve in view.curves]
-    kept = [head]
+    parts = [head]
     for index, section in enumerate(sections):
-        if sum(_size(part) + 1 for part in (*kept, section)) > room:
-            left = formatting.count_of(len(sections) - index, "curve")
-            kept.append(f"*{left} left out: GitHub takes no more; see `report.md`.*\n")
+        if sum(_byte_size(part) + 1 for part in (*parts, section)) > room:
+            left_out = formatting.count_of(len(sections) - index, "curve")
+            parts.append(f"*{left_out} left out: GitHub takes no more; see `report.md`.*\n")
             break
-        kept.append(section)
-    return "\n".join(kept)
+        parts.append(section)
+    return "\n".join(parts)
 
 
 def append_step_summary(run: Run, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -177,20 +195,20 @@ def append_step_summary(run: Run, environ: Mapping[str, str] = os.environ) -> Pa
     Raises:
         OSError: the file cannot be written.
     """
-    name = environ.get(VARIABLE)
+    name = environ.get(SUMMARY_VARIABLE)
     if not name:
         return None
     path = Path(name)
-    taken = path.stat().st_size if path.exists() else 0
-    room = LIMIT_BYTES - taken - 1
+    used = path.stat().st_size if path.exists() else 0
+    room = SUMMARY_BYTES - used - 1
     if room <= 2 * _ROOM_FOR_NOTICE:
         return None
     with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if taken else "") + step_summary(run, room))
+        file.write(("\n" if used else "") + step_summary(run, room))
     return path
 
 
-def _size(text: str) -> int:
+def _byte_size(text: str) -> int:
     return len(text.encode())
 
 
@@ -200,63 +218,65 @@ def _whole_lines(text: str, limit: int) -> str:
 
 def study_markdown(study: Study) -> str:
     """Return the report of a study; what each run says in detail stands in the report of that run."""
-    every = tables(study)
-    sections = [*_head(study), *_verdicts(study), *findings_section(study, every)]
-    for found in every:
-        sections += study_section(found)
-    sections += _targets(study)
-    return "\n".join([*sections, *_study_again(study)])
+    all_tables = study_tables(study)
+    sections = [*_study_head(study), *_study_verdicts(study), *findings_section(study, all_tables)]
+    for table in all_tables:
+        sections += study_section(table)
+    sections += _study_targets(study)
+    return "\n".join([*sections, *_study_repeat_section(study)])
 
 
-def findings_section(study: Study, every: Sequence[StudyTable]) -> list[str]:
+def findings_section(study: Study, all_tables: Sequence[StudyTable]) -> list[str]:
     """Return what the tables of a study say in sentences; nothing where that is nothing."""
-    found = [f"- {text(finding.text)}" for finding in findings(study, every)]
-    return ["## Findings", "", *found, ""] if found else []
+    sentences = [f"- {escape(finding.text)}" for finding in findings(study, all_tables)]
+    return ["## Findings", "", *sentences, ""] if sentences else []
 
 
-def study_section(found: StudyTable) -> list[str]:
+def study_section(table: StudyTable) -> list[str]:
     """Return one table of a study as a section with its notes; nothing where it has no rows."""
-    if not found.rows:
+    if not table.rows:
         return []
-    rows = [[text(cell.text) for cell in row] for row in found.rows]
-    notes = [f"- {text(note)}" for note in found.notes]
-    lines = [f"## {text(found.title)}", "", *table(found.heads, rows, right=found.right), ""]
+    rows = [[escape(cell.text) for cell in row] for row in table.rows]
+    notes = [f"- {escape(note)}" for note in table.notes]
+    lines = [f"## {escape(table.title)}", "", *markdown_table(table.heads, rows, right=table.right), ""]
     return [*lines, *notes, *([""] if notes else [])]
 
 
-def _head(study: Study) -> list[str]:
-    said = [f"- **{text(f'{run.run_id}: {problem}')}**" for run in study.runs for problem in problems(run)]
-    return ["# OpenEnv scaling study", "", study_facts(study), "", *said, *([""] if said else [])]
+def _study_head(study: Study) -> list[str]:
+    problem_lines = [
+        f"- **{escape(f'{run.run_id}: {problem}')}**" for run in study.runs for problem in run_problems(run)
+    ]
+    return ["# OpenEnv scaling study", "", study_facts(study), "", *problem_lines, *([""] if problem_lines else [])]
 
 
-def _verdicts(study: Study) -> list[str]:
+def _study_verdicts(study: Study) -> list[str]:
     rows: list[Sequence[str]] = []
     for curve in study.curves:
         verdict = curve.verdict
-        outcome = f"**{wording.MARKS[verdict.outcome]} {verdict.outcome}**"
+        outcome = f"**{wording.OUTCOME_MARKS[verdict.outcome]} {verdict.outcome}**"
         because = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
-        place = (text(curve.infrastructure), curve.mode, text(wait_text(curve.wait)))
-        rows.append([*place, outcome, text(because), code(curve.sweep.test, in_table=True)])
+        key_cells = (escape(curve.infrastructure), curve.mode, escape(wait_text(curve.wait)))
+        rows.append([*key_cells, outcome, escape(because), inline_code(curve.sweep.test, in_table=True)])
     heads = ("infrastructure", "mode", "wait", "verdict", "because", "test")
-    return ["## Verdicts", "", *table(heads, rows, right=("wait",)), ""] if rows else []
+    return ["## Verdicts", "", *markdown_table(heads, rows, right=("wait",)), ""] if rows else []
 
 
-def _targets(study: Study) -> list[str]:
-    found = content_tables.targets(study.sweeps)
+def _study_targets(study: Study) -> list[str]:
+    table = targets_table(study.sweeps)
     rows = [
         [
-            code(cell, in_table=True) if head in found.code else text(cell)
-            for head, cell in zip(found.heads, row, strict=True)
+            inline_code(cell, in_table=True) if head in table.code else escape(cell)
+            for head, cell in zip(table.heads, row, strict=True)
         ]
-        for row in found.rows
+        for row in table.rows
     ]
-    return ["## Targets", "", *table(found.heads, rows, right=found.right), ""] if rows else []
+    return ["## Targets", "", *markdown_table(table.heads, rows, right=table.right), ""] if rows else []
 
 
-def _study_again(study: Study) -> list[str]:
+def _study_repeat_section(study: Study) -> list[str]:
     folders = " ".join(shlex.quote(f"{run.path.parent.name}/{run.path.name}") for run in study.runs)
     command = f"openenv-scale report {folders} --output DIR"
-    return ["## Again", "", "This report, from its runs:", "", *block(command, "sh"), ""]
+    return ["## Again", "", "This report, from its runs:", "", *code_block(command, "sh"), ""]
 
 
 def checks_section(checks: Sequence[CheckRecord]) -> str:
@@ -265,33 +285,35 @@ def checks_section(checks: Sequence[CheckRecord]) -> str:
         return ""
     rows = [
         [
-            code(check_name(check), in_table=True),
-            text(check.infrastructure),
-            f"**{MARKS[check.result.outcome]} {check.result.outcome}**",
-            text(check.result.headline),
+            inline_code(check_name(check), in_table=True),
+            escape(check.infrastructure),
+            f"**{CHECK_MARKS[check.result.outcome]} {check.result.outcome}**",
+            escape(check.result.headline),
         ]
         for check in checks
     ]
-    lines = ["## Checks", "", text(check_tally(checks)), ""]
-    lines += [*table(["check", "target", "verdict", "because"], rows), ""]
+    lines = ["## Checks", "", escape(check_tally(checks)), ""]
+    lines += [*markdown_table(["check", "target", "verdict", "because"], rows), ""]
     for check in checks:
         if check.result.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
-            lines += _whole(check)
+            lines += _check_details(check)
     return "\n".join(lines)
 
 
-def _whole(check: CheckRecord) -> list[str]:
+def _check_details(check: CheckRecord) -> list[str]:
     result = check.result
-    lines = [f"### {text(check_name(check))} on {text(check.infrastructure)}", ""]
-    lines += [f"**{MARKS[result.outcome]} {text(result.headline)}**", ""]
-    lines += [f"- {text(detail)}" for detail in result.details]
-    lines += [f"- What to do: {text(result.remedy)}"] if result.remedy else []
+    lines = [f"### {escape(check_name(check))} on {escape(check.infrastructure)}", ""]
+    lines += [f"**{CHECK_MARKS[result.outcome]} {escape(result.headline)}**", ""]
+    lines += [f"- {escape(detail)}" for detail in result.details]
+    lines += [f"- What to do: {escape(result.remedy)}"] if result.remedy else []
     lines += [""] if result.details or result.remedy else []
     if result.figures:
-        rows = [[code(name, in_table=True), text(figure_text(value))] for name, value in result.figures.items()]
-        lines += [*table(["figure", "value"], rows, right=("value",)), ""]
+        rows = [
+            [inline_code(name, in_table=True), escape(figure_text(value))] for name, value in result.figures.items()
+        ]
+        lines += [*markdown_table(["figure", "value"], rows, right=("value",)), ""]
     for transcript in result.transcripts:
-        lines += [f"{text(transcript.title)}:", "", *block(plain("\n".join(conversation(transcript)))), ""]
+        lines += [f"{escape(transcript.title)}:", "", *code_block(plain("\n".join(conversation_lines(transcript)))), ""]
     if check.rerun:
-        lines += ["Ask again:", "", *block(plain(check.rerun), "sh"), ""]
+        lines += ["Ask again:", "", *code_block(plain(check.rerun), "sh"), ""]
     return lines

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_openenv_scale.analysis.changes import figure_value
+from pytest_openenv_scale.analysis.changes import metric_text
 from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, cut
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.comparison import (
-    HEADS,
-    MARKS,
-    STATES,
+    CHANGE_HEADS,
+    JUDGEMENT_MARKS,
+    STATE_TEXTS,
     STATUS_MARKS,
-    at_batch,
     baseline_alias,
+    batch_suffix,
     change_row,
+    comparison_headline,
     comparison_notes,
     comparison_remarks,
+    curve_label,
     curve_name,
-    curve_place,
     figure_range,
-    headline,
     notable_changes,
     rename_hint,
     run_caption,
@@ -31,12 +31,12 @@ from pytest_openenv_scale.reporting.content.comparison import (
 )
 from pytest_openenv_scale.results.comparison import Comparison, CurveComparison, Judgement, Status
 
-from .page import DEFAULT_WIDTH, Line, TextPage, speaks_unicode
+from .page import DEFAULT_WIDTH, Line, TextPage, supports_unicode
 
-MOST_CHARACTERS = 65_536
+COMMENT_CHARACTERS = 65_536
 """What GitHub takes as one comment."""
 
-_COLOURS = {
+_JUDGEMENT_COLOURS = {
     Judgement.REGRESSED: {"red": True},
     Judgement.INCONCLUSIVE: {"yellow": True},
     Judgement.HELD: {"green": True},
@@ -48,73 +48,82 @@ _ROOM_FOR_EFFECTS = 105
 """Columns from which on the sizes of effects usually fit."""
 
 
-def comparison_lines(found: Comparison, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
+def comparison_lines(comparison: Comparison, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
     """Return what a terminal shows of a comparison: the runs, what changed on each curve, the verdict last."""
     page = TextPage(width, encoding)
-    page.say(f"baseline {run_caption(found.baseline)}{baseline_alias(found)}", indent=0, bold=True)
-    page.say(f"now      {run_caption(found.now)}", indent=0, bold=True)
-    for sentence in comparison_remarks(found):
-        page.say(f"! {sentence}", yellow=True)
-    for curve in found.curves:
-        page.blank()
-        page.say(curve_name(curve), indent=0, bold=True)
+    page.add_sentence(f"baseline {run_caption(comparison.baseline)}{baseline_alias(comparison)}", indent=0, bold=True)
+    page.add_sentence(f"now      {run_caption(comparison.now)}", indent=0, bold=True)
+    for sentence in comparison_remarks(comparison):
+        page.add_sentence(f"! {sentence}", yellow=True)
+    for curve in comparison.curves:
+        page.add_blank()
+        page.add_sentence(curve_name(curve), indent=0, bold=True)
         if curve.state != "compared":
-            page.say(f"{STATES[curve.state]}{rename_hint(curve)}", **({} if curve.state == "new" else {"yellow": True}))
+            page.add_sentence(
+                f"{STATE_TEXTS[curve.state]}{rename_hint(curve)}", **({} if curve.state == "new" else {"yellow": True})
+            )
         for remark in curve.remarks:
-            page.say(remark)
+            page.add_sentence(remark)
         if curve.state == "compared":
-            _curve_table(page, curve)
-    page.blank()
-    page.say(comparison_notes(found, effects=page.width >= _ROOM_FOR_EFFECTS), light=True)
-    page.say(f"{MARKS[found.outcome]} {headline(found)}", indent=0, bold=True, **_COLOURS[found.outcome])
+            _add_curve_table(page, curve)
+    page.add_blank()
+    page.add_sentence(comparison_notes(comparison, effects=page.width >= _ROOM_FOR_EFFECTS), light=True)
+    page.add_sentence(
+        f"{JUDGEMENT_MARKS[comparison.outcome]} {comparison_headline(comparison)}",
+        indent=0,
+        bold=True,
+        **_JUDGEMENT_COLOURS[comparison.outcome],
+    )
     return page.lines
 
 
-def _curve_table(page: TextPage, curve: CurveComparison) -> None:
+def _add_curve_table(page: TextPage, curve: CurveComparison) -> None:
     changes = notable_changes(curve)
-    alike = len(curve.changes) - len(changes)
-    rows = [tuple(page.fit(cell) for cell in row) for row in (HEADS, *map(change_row, changes))]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADS))]
-    shown = len(HEADS) if sum(widths) + 2 * len(widths) + 2 <= page.width else len(HEADS) - 1
+    unchanged = len(curve.changes) - len(changes)
+    rows = [tuple(page.printable(cell) for cell in row) for row in (CHANGE_HEADS, *map(change_row, changes))]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(CHANGE_HEADS))]
+    column_count = len(CHANGE_HEADS) if sum(widths) + 2 * len(widths) + 2 <= page.width else len(CHANGE_HEADS) - 1
 
     def line(row: Sequence[str], mark: str) -> str:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        return f"  {mark} {'  '.join(cells[:shown])}"
+        return f"  {mark} {'  '.join(cells[:column_count])}"
 
     if changes:
-        page.verbatim(line(rows[0], " "), bold=True)
+        page.add_line(line(rows[0], " "), bold=True)
     for change, row in zip(changes, rows[1:], strict=True):
         colour = _STATUS_COLOURS.get(change.status, {})
-        page.verbatim(line(row, page.fit(STATUS_MARKS[change.status])), **colour)
+        page.add_line(line(row, page.printable(STATUS_MARKS[change.status])), **colour)
         if change.status in (Status.REGRESSED, Status.INCONCLUSIVE) or change.reason.startswith("beyond "):
-            page.say(status_reason(change), indent=6, **colour)
-    page.say(f"{formatting.count_of(alike, 'figure')} unchanged" if changes or alike else "no figure in common")
+            page.add_sentence(status_reason(change), indent=6, **colour)
+    page.add_sentence(
+        f"{formatting.count_of(unchanged, 'figure')} unchanged" if changes or unchanged else "no figure in common"
+    )
 
 
-def failure_lines(found: Comparison, *, width: int, encoding: str | None = None) -> str:
+def comparison_failure_text(comparison: Comparison, *, width: int, encoding: str | None = None) -> str:
     """Return the message of a test that fails by comparison: the verdict, each figure that regressed, the runs."""
     page = TextPage(width, encoding)
-    page.say(headline(found), indent=0)
-    for curve in found.curves:
+    page.add_sentence(comparison_headline(comparison), indent=0)
+    for curve in comparison.curves:
         for change in (*curve.changes_with(Status.REGRESSED), *curve.undecided_changes):
-            page.say(
-                f"{curve_place(curve)}: {change.metric}{at_batch(change)}: "
+            page.add_sentence(
+                f"{curve_label(curve)}: {change.metric}{batch_suffix(change)}: "
                 f"{figure_range(change.metric, change.baseline)} → {figure_range(change.metric, change.now)}: "
                 f"{status_reason(change)}"
             )
         if curve.state in ("missing", "new", "different"):
-            page.say(f"{curve_name(curve)}: {STATES[curve.state]}{rename_hint(curve)}")
+            page.add_sentence(f"{curve_name(curve)}: {STATE_TEXTS[curve.state]}{rename_hint(curve)}")
             for remark in curve.remarks:
-                page.say(remark, indent=4)
-    page.say(f"baseline {run_caption(found.baseline)}{baseline_alias(found)}")
-    for sentence in comparison_remarks(found):
-        page.say(sentence)
+                page.add_sentence(remark, indent=4)
+    page.add_sentence(f"baseline {run_caption(comparison.baseline)}{baseline_alias(comparison)}")
+    for sentence in comparison_remarks(comparison):
+        page.add_sentence(sentence)
     return page.text
 
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-=+*#@"
-_HEADS = ("run", "date (UTC)", "commit", "verdict")
+_HISTORY_HEADS = ("run", "date (UTC)", "commit", "verdict")
 
 
 def history_lines(
@@ -122,27 +131,29 @@ def history_lines(
 ) -> list[Line]:
     """Return the history of every curve: a sparkline (? inconclusive, x not whole, | another machine) and its rows."""
     page = TextPage(width, encoding)
-    levels = _LEVELS if encoding is None or _speaks_blocks(encoding) else _ASCII_LEVELS
+    levels = _LEVELS if encoding is None or _supports_blocks(encoding) else _ASCII_LEVELS
     for curve in curves:
-        page.blank()
-        page.say(f"{heading(curve)} · {collapse(curve.test)}", indent=0, bold=True)
+        page.add_blank()
+        page.add_sentence(f"{history_heading(curve)} · {collapse(curve.test)}", indent=0, bold=True)
         # The page's own translation to ASCII knows no blocks: what it prints is decided above.
         page.lines.append(Line(f"  {sparkline(curve.points, levels)}", {}))
-        _rows(page, curve)
+        _add_history_rows(page, curve)
         if curve.metric not in ("max_batch", "batch_per_core") and curve.batch is None:
-            page.say("the runs have no batch in common that all of them held; name one with --batch", yellow=True)
+            page.add_sentence(
+                "the runs have no batch in common that all of them held; name one with --batch", yellow=True
+            )
     return page.lines
 
 
-def _speaks_blocks(encoding: str) -> bool:
+def _supports_blocks(encoding: str) -> bool:
     try:
         _LEVELS.encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
-    return speaks_unicode(encoding)
+    return supports_unicode(encoding)
 
 
-def heading(curve: CurveHistory) -> str:
+def history_heading(curve: CurveHistory) -> str:
     """Return what tells a curve apart: "local-uvicorn · ws · wait 1 s · total_p99 at batch 32"."""
     wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     at = "" if curve.batch is None else f" at batch {formatting.count(curve.batch)}"
@@ -152,10 +163,10 @@ def heading(curve: CurveHistory) -> str:
 def sparkline(points: Sequence[HistoryPoint], levels: str = _LEVELS) -> str:
     """Return one sign per run, from 0 to the largest figure; a bar stands before a run on another machine."""
     most = max((point.value for point in points if point.value), default=0.0)
-    return "".join(("|" if point.machine else "") + _sign(point, most, levels) for point in points)
+    return "".join(("|" if point.machine else "") + _sparkline_sign(point, most, levels) for point in points)
 
 
-def _sign(point: HistoryPoint, most: float, levels: str) -> str:
+def _sparkline_sign(point: HistoryPoint, most: float, levels: str) -> str:
     if not point.is_whole:
         return "x"
     if point.value is None or point.known == "inconclusive":
@@ -163,31 +174,31 @@ def _sign(point: HistoryPoint, most: float, levels: str) -> str:
     return levels[round(max(point.value, 0.0) / most * (len(levels) - 1))] if most else levels[0]
 
 
-def shown_value(curve: CurveHistory, point: HistoryPoint) -> str:
+def value_text(curve: CurveHistory, point: HistoryPoint) -> str:
     """Return a figure as a table shows it: "≥ 128" where it may be more, a dash where there is none."""
-    shown = figure_value(curve.metric, point.value)
+    text = metric_text(curve.metric, point.value)
     capacity = curve.metric in ("max_batch", "batch_per_core")
-    return f"≥ {shown}" if capacity and point.value and point.known != "exact" else shown
+    return f"≥ {text}" if capacity and point.value and point.known != "exact" else text
 
 
-def _rows(page: TextPage, curve: CurveHistory) -> None:
-    rows = [(*_HEADS[:3], curve.metric, _HEADS[3])]
-    rows += [_row(curve, point) for point in curve.points]
-    fitted = [[page.fit(cell) for cell in row] for row in rows]
+def _add_history_rows(page: TextPage, curve: CurveHistory) -> None:
+    rows = [(*_HISTORY_HEADS[:3], curve.metric, _HISTORY_HEADS[3])]
+    rows += [_history_row(curve, point) for point in curve.points]
+    fitted = [[page.printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in fitted) for at in range(len(fitted[0]))]
     for row, point in zip(fitted, (None, *curve.points), strict=True):
         cells = [
             f"{cell:{'>' if at == 3 else '<'}{width}}" for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        colour = {wording.COLOURS[point.outcome]: True} if point else {"bold": True}
-        page.verbatim(cut(f"  {'  '.join(cells)}", page.width), **colour)
+        colour = {wording.OUTCOME_COLOURS[point.outcome]: True} if point else {"bold": True}
+        page.add_line(cut(f"  {'  '.join(cells)}", page.width), **colour)
         if point and point.machine:
-            page.say(f"another machine: {', '.join(point.machine)}", indent=6, light=True)
+            page.add_sentence(f"another machine: {', '.join(point.machine)}", indent=6, light=True)
 
 
-def _row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, ...]:
+def _history_row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, ...]:
     run = point.run
     commit = f"{run.commit[:10]}{'+' if run.dirty else ''}" if run.commit else formatting.MISSING
-    verdict = f"{wording.MARKS[point.outcome]} {point.outcome}"
+    verdict = f"{wording.OUTCOME_MARKS[point.outcome]} {point.outcome}"
     whole = "" if point.is_whole else f", {run.status}"
-    return run.run_id, f"{run.started_at:%Y-%m-%d %H:%M}", commit, shown_value(curve, point), f"{verdict}{whole}"
+    return run.run_id, f"{run.started_at:%Y-%m-%d %H:%M}", commit, value_text(curve, point), f"{verdict}{whole}"

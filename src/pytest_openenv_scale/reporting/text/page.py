@@ -34,9 +34,9 @@ _ASCII = str.maketrans(
         "’": "'",
     }
 )
-_SPECIAL = "".join(map(chr, _ASCII))
-_CALL = re.compile(r"\(\.\.\., ")  # A line to copy stays in one piece.
-_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
+_UNICODE_SIGNS = "".join(map(chr, _ASCII))
+_CALL_GAP = re.compile(r"\(\.\.\., ")  # A line to copy stays in one piece.
+_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
 
 
 class Line(NamedTuple):
@@ -46,10 +46,10 @@ class Line(NamedTuple):
     markup: Mapping[str, bool]
 
 
-def speaks_unicode(encoding: str | None) -> bool:
+def supports_unicode(encoding: str | None) -> bool:
     """Say whether a stream of that encoding can print every sign the reports use."""
     try:
-        _SPECIAL.encode(encoding or "ascii")
+        _UNICODE_SIGNS.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -61,20 +61,20 @@ class TextPage:
     def __init__(self, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> None:
         self.width = max(width, MIN_WIDTH)
         self.lines: list[Line] = []
-        self._ascii = encoding is not None and not speaks_unicode(encoding)
+        self._ascii = encoding is not None and not supports_unicode(encoding)
 
-    def fit(self, text: str) -> str:
+    def printable(self, text: str) -> str:
         """Return text as this page can print it: in ASCII where it must be."""
         return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self._ascii else text
 
-    def verbatim(self, text: str, **markup: bool) -> None:
+    def add_line(self, text: str, **markup: bool) -> None:
         """Add one line that must stay whole, however long: a command, a line of a log."""
-        self.lines.append(Line(self.fit(text).rstrip(), markup))
+        self.lines.append(Line(self.printable(text).rstrip(), markup))
 
-    def say(self, text: str, *, indent: int = 2, hang: int = 2, **markup: bool) -> None:
+    def add_sentence(self, text: str, *, indent: int = 2, hang: int = 2, **markup: bool) -> None:
         """Add a sentence, wrapped to the width; further lines are indented by `hang` more."""
         wrapped = textwrap.wrap(
-            _CALL.sub("(...,\xa0", _UNIT.sub("\xa0", self.fit(collapse(text)))),
+            _CALL_GAP.sub("(...,\xa0", _UNIT_GAP.sub("\xa0", self.printable(collapse(text)))),
             self.width,
             initial_indent=" " * indent,
             subsequent_indent=" " * (indent + hang),
@@ -82,12 +82,12 @@ class TextPage:
         )
         self.lines.extend(Line(line.replace("\xa0", " "), markup) for line in wrapped)
 
-    def blank(self) -> None:
+    def add_blank(self) -> None:
         """Add an empty line, unless one stands there or nothing does."""
         if self.lines and self.lines[-1].text:
             self.lines.append(Line("", {}))
 
-    def extend(self, lines: Iterable[Line]) -> None:
+    def add_lines(self, lines: Iterable[Line]) -> None:
         """Add lines made elsewhere for the same width and encoding."""
         self.lines.extend(lines)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.hub.access import HubError, connect, current_token, explained, scrubbed
+from pytest_openenv_scale.hub.access import HubError, connect, current_token, explain_error, without_secrets
 
 _T = TypeVar("_T")
 _REQUEST_S = 60.0
@@ -113,7 +113,7 @@ class SpaceApi:
         reader = threading.Thread(target=read, name="openenv-scale-space-log", daemon=True)
         reader.start()
         reader.join(_LOG_S)
-        return scrubbed("\n".join(list(kept)))
+        return without_secrets("\n".join(list(kept)))
 
     def ask(self, what: str, work: Callable[[], _T], patience_s: float = 0.0) -> _T:
         """Return what `work` returns; what may pass by itself is tried again for `patience_s` seconds.
@@ -205,12 +205,12 @@ def _words(error: Exception, status: int | None, pause: float) -> str:
     if status == 402:
         said = " ".join(str(getattr(error, "server_message", "") or "payment required").split())
         return (
-            f"the Hub asks for payment (402): {scrubbed(said)[:200]}; "
+            f"the Hub asks for payment (402): {without_secrets(said)[:200]}; "
             "see https://huggingface.co/settings/billing, or use hardware the account has"
         )
     if status == 429 and pause != _PAUSE_S:
         return f"the Hub asks for fewer requests (429); try again in {pause:.0f} s"
-    return explained(error)
+    return explain_error(error)
 
 
 START_S = 1800.0

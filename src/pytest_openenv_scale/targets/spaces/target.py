@@ -11,7 +11,7 @@ from types import TracebackType
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
-from pytest_openenv_scale.hub.access import HubError, current_token, scrubbed
+from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
@@ -128,7 +128,7 @@ class SpacesTarget:
         try:
             return wait_until_ready(endpoint.urls, endpoint.headers, given_s, modes=self._context.modes)
         except TargetError as error:
-            message = scrubbed(str(error))
+            message = without_secrets(str(error))
             if info.sdk != "docker":
                 message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
             text = f"target {self.spec}: {space.repo_id} runs, but {message}"
