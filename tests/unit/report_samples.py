@@ -8,11 +8,10 @@ from pathlib import Path
 from cells import NOON, a_cell, a_summary, an_slo
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import FORMAT, Manifest, SweepRecord, Writer
-from pytest_openenv_scale.results.outcome import Breach, CellVerdict, CurveVerdict, Outcome, Reason, Refusal
+from pytest_openenv_scale.results.outcome import Breach, CellVerdict, CurveVerdict, ErrorCount, Outcome, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 TEST = "test_scale.py::test_holds_256_sessions"

@@ -21,11 +21,11 @@ from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
 from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.row import SessionRow
 from pytest_openenv_scale.results.run_directory import RunDirectory

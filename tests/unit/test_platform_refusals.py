@@ -9,10 +9,9 @@ import pytest
 from cells import a_summary
 
 from pytest_openenv_scale.config.limits import Slo
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.wording import refusal_sentence as sentence
-from pytest_openenv_scale.results.outcome import Refusal
+from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 from pytest_openenv_scale.verdict.cell import judge_cell
 from pytest_openenv_scale.verdict.refusals import name_refusals
 

@@ -4,8 +4,9 @@ import pytest
 from cells import a_cell, a_failure, a_row, a_summary, summary_of
 
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.metrics.errors import ErrorCount, LostWorker
+from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.results.cell_meta import ServerSamples
+from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.verdict.refusals import name_refusals
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import a_run, a_sweep, doubtful_sweep, measured, refused_sweep
 
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.reporting import append_step_summary
 from pytest_openenv_scale.reporting.markdown.run import (
     SUMMARY_BYTES,
@@ -20,7 +19,7 @@ from pytest_openenv_scale.reporting.markdown.run import (
     run_markdown,
     step_summary,
 )
-from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.results.outcome import ErrorCount, Outcome
 
 FOLDER = Path("results/20261121T120000.000Z-3fa9")
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import TEST, a_sweep, doubtful_sweep, measured, refused_sweep
 
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.reporting import cell_line, curve_lines, summary_lines, sweep_failure_text, sweep_lines
-from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Outcome, Reason
+from pytest_openenv_scale.results.outcome import Breach, CellVerdict, ErrorCount, Outcome, Reason
 from pytest_openenv_scale.verdict.sweep import SweepView
 
 MISSED = r"""

@@ -17,11 +17,10 @@ from pytest_openenv_scale.core.endpoint import (
     UnhealthyHost,
     proxy_facts_between,
 )
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import summarise
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_host_rows, proxy_use_sentence
 from pytest_openenv_scale.results.cell_meta import CellMeta
-from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.results.outcome import ErrorCount, Outcome
 from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 

@@ -23,12 +23,12 @@ from study_samples import (
 )
 
 from pytest_openenv_scale.analysis.study import Study, join_runs
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.reporting import study_lines
 from pytest_openenv_scale.reporting.content import study_tables as tables_module
 from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.reporting.content.tables import MISSING, StudyTable
 from pytest_openenv_scale.reporting.markdown.run import run_markdown, study_markdown, study_section
+from pytest_openenv_scale.results.outcome import ErrorCount
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_4, ENVOY_1, ENVOY_2, ENVOY_4)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.core.serialization import ClientFinding
-from pytest_openenv_scale.metrics.errors import ErrorCount
-from pytest_openenv_scale.results.outcome import Outcome, combine_outcomes
+from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, combine_outcomes
 from pytest_openenv_scale.verdict.sweep import judge_curve
 
 MET, MISSED, INCONCLUSIVE = Outcome.MET, Outcome.MISSED, Outcome.INCONCLUSIVE

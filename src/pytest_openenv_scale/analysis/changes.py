@@ -8,14 +8,22 @@ from statistics import median
 
 from pytest_openenv_scale.config.limits import METRICS, FailOn, higher_is_better
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.comparison import Change, ComparedFigure, Status
-from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve, max_batch_certainty
+from pytest_openenv_scale.results.outcome import Reason
+from pytest_openenv_scale.verdict.sweep import CurveView, max_batch_certainty
 
 NOTICEABLE = 0.05
 """A change by less than this share of the baseline is shown as none, unless `--fail-on` says otherwise."""
 
 SPREAD_UNKNOWN = "spread unknown: the baseline was measured once"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a figure cannot be relied on; `reason` is what is to be said of its cell, where that is why."""
+
+    text: str
+    reason: Reason | None = None
 
 
 def judge_figure(
@@ -25,7 +33,7 @@ def judge_figure(
     now: ComparedFigure,
     fail_on: Sequence[FailOn],
     *,
-    doubt: str | None = None,
+    doubt: Doubt | None = None,
 ) -> Change:
     """Judge a figure of one batch; `doubt` says why one of the sides cannot be relied on.
 
@@ -39,7 +47,7 @@ def judge_figure(
         return Change(metric, batch, baseline, now, status, reason, threshold.text if threshold else None, allowed)
 
     if doubt is not None:
-        return change(Status.INCONCLUSIVE, doubt)
+        return replace(change(Status.INCONCLUSIVE, doubt.text), doubt=doubt.reason)
     if baseline.value is None:
         return change(Status.INCONCLUSIVE, "the baseline has no such figure")
     if now.value is None:
@@ -171,19 +179,12 @@ def cell_figure(view: CurveView, metric: str, batch: int) -> ComparedFigure | No
     cells = [summary for summary in view.summaries if summary.batch == batch]
     if not cells:
         return None
-    values = [value for cell in cells if (value := _cell_value(cell, metric)) is not None]
+    measure = METRICS[metric].measure
+    values = [value for cell in cells if (value := measure(cell)) is not None]
     counts = [stats.count for cell in cells if (stats := cell.phase(METRICS[metric].phase or ""))]
     if not values:
         return ComparedFigure(None, None, None, len(cells))
     return ComparedFigure(median(values), min(values), max(values), len(values), min(counts, default=None))
-
-
-def _cell_value(cell: CellSummary, metric: str) -> float | None:
-    kind = METRICS[metric]
-    if kind.phase and kind.statistic:
-        stats = cell.phase(kind.phase)
-        return getattr(stats, kind.statistic) if stats else None
-    return cell.success_rate if metric == "success" else cell.requests_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ def curve_capacity(view: CurveView) -> CurveCapacity:
     """Return the max batch of a curve, 0 where not even its smallest passes, and its range over repetitions."""
     verdict = view.verdict
     numbers = sorted({summary.repetition for summary in view.summaries})
-    by_repetition = [float(_max_batch_of_repetition(view, number) or 0) for number in numbers]
+    by_repetition = [float(verdict.max_batches[number - 1] or 0) for number in numbers]
     max_batch = float(verdict.max_batch or 0)
     figure = ComparedFigure(
         max_batch,
@@ -226,9 +227,3 @@ def curve_capacity(view: CurveView) -> CurveCapacity:
     )
     fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
     return CurveCapacity(figure, fails_at, float(max(view.curve.batches)))
-
-
-def _max_batch_of_repetition(view: CurveView, repetition: int) -> int | None:
-    """Return the max batch as it would be if only this repetition had been measured."""
-    summaries = [summary for summary in view.summaries if summary.repetition == repetition]
-    return judge_curve(view.curve, summaries, view.verdict.slo, repetitions=1).max_batch

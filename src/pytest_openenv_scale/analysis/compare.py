@@ -26,6 +26,7 @@ from .changes import (
     CAPACITY_METRICS,
     DEFAULT_METRICS,
     CurveCapacity,
+    Doubt,
     cell_figure,
     curve_capacity,
     judge_capacity,
@@ -254,19 +255,20 @@ def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence
             continue
         blank = ComparedFigure(None, None, None, 0)
         today = today or blank
-        unknown = None if today.value is not None or none_succeeded else "the newer run has no such figure"
+        unknown = None if today.value is not None or none_succeeded else Doubt("the newer run has no such figure")
         yield judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=doubt or unknown)
 
 
-def _batch_doubt(side: str, view: CurveView, batch: int) -> str | None:
+def _batch_doubt(side: str, view: CurveView, batch: int) -> Doubt | None:
     """Say why a batch of one side cannot be relied on; None where it can."""
     cell = view.verdict.cell(batch)
     if cell is None:
-        return f"{side} did not measure batch {batch}"
+        return Doubt(f"{side} did not measure batch {batch}")
     if cell.passed is not None:
         return None
-    why = cell.reasons[0].text if cell.reasons else f"batch {batch} could not be judged"
-    return f"{side} is inconclusive: {why}"
+    if not cell.reasons:
+        return Doubt(f"{side} is inconclusive: batch {batch} could not be judged")
+    return Doubt(f"{side} is inconclusive", cell.reasons[0])
 
 
 def _missing_batch_change(threshold: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:

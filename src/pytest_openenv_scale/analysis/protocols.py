@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import Reason
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, max_batch_certainty
 
 HTTP_FOOTNOTE = (
@@ -26,7 +26,7 @@ class ModeResult(Jsonable):
     `known` says how well `max_batch` is: `exact` where the next batch definitely failed, `open` where the largest
     batch asked for passes, `inconclusive` where the next one could not be judged. Latencies (seconds) and
     `success` (a fraction) are those at the batch of the comparison, the worst of its repetitions; null where
-    none is common.
+    none is common. `doubtful_batch` is the smallest that could not be judged, `doubt` the first thing to be said of it.
     """
 
     mode: str
@@ -38,6 +38,8 @@ class ModeResult(Jsonable):
     step_p50: float | None = None
     step_p99: float | None = None
     total_p99: float | None = None
+    doubtful_batch: int | None = None
+    doubt: Reason | None = None
 
     @property
     def certain_batch(self) -> int:
@@ -51,8 +53,7 @@ class ProtocolComparison(Jsonable):
 
     `ratio` is ws max ÷ http max, null where one of them has none. `winner` is ws, http, equal, or null where what
     was measured does not tell: a mode wins only over one whose max batch is exact. `batch` is the largest at which
-    sessions of both succeeded, one that is inconclusive in neither if there is any. `notes` say why a figure is
-    not the last word.
+    sessions of both succeeded, one that is inconclusive in neither if there is any.
     """
 
     wait: float | None
@@ -61,7 +62,6 @@ class ProtocolComparison(Jsonable):
     ratio: float | None
     winner: str | None
     batch: int | None
-    notes: tuple[str, ...] = ()
 
     @property
     def modes(self) -> tuple[ModeResult, ModeResult]:
@@ -86,10 +86,7 @@ def _compare_curves(ws: CurveView, http: CurveView) -> ProtocolComparison:
     results = _mode_result(ws, batch), _mode_result(http, batch)
     first, second = results
     ratio = first.max_batch / second.max_batch if first.max_batch and second.max_batch else None
-    notes = tuple(
-        note for result, curve in zip(results, (ws, http), strict=True) if (note := _max_batch_note(result, curve))
-    )
-    return ProtocolComparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch, notes)
+    return ProtocolComparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch)
 
 
 def _successful_repetitions(view: CurveView) -> dict[int, list[CellSummary]]:
@@ -114,7 +111,17 @@ def _mode_result(view: CurveView, batch: int | None) -> ModeResult:
     }
     success = min((cell.success_rate for cell in cells if cell.success_rate is not None), default=None)
     known = max_batch_certainty(view)
-    return ModeResult(view.curve.mode, verdict.outcome.value, verdict.max_batch, known, success, **figures)
+    doubtful = next((cell for cell in verdict.cells if cell.passed is None), None)
+    return ModeResult(
+        view.curve.mode,
+        verdict.outcome.value,
+        verdict.max_batch,
+        known,
+        success,
+        doubtful_batch=doubtful.batch if doubtful else None,
+        doubt=doubtful.reasons[0] if doubtful and doubtful.reasons else None,
+        **figures,
+    )
 
 
 def _worst_latency(cells: Sequence[CellSummary], phase: str, statistic: str) -> float | None:
@@ -128,16 +135,3 @@ def _winner(ws: ModeResult, http: ModeResult) -> str | None:
         if other.known == "exact" and result.certain_batch > other.certain_batch:
             return result.mode
     return None
-
-
-def _max_batch_note(result: ModeResult, view: CurveView) -> str | None:
-    """Say why the max batch of a mode is not its limit; None where it is."""
-    if result.known == "exact":
-        return None
-    if result.known == "open":
-        return f"{result.mode}: the largest batch asked for passes; it may hold more"
-    stopper = next((cell for cell in view.verdict.cells if cell.passed is None), None)
-    if stopper is None:
-        return f"{result.mode}: inconclusive, larger batches were not measured"
-    why = stopper.reasons[0].text if stopper.reasons else "it could not be judged"
-    return f"{result.mode}: inconclusive from batch {formatting.count(stopper.batch)} on: {why}"

@@ -36,12 +36,23 @@ class Measured(Protocol):
     """What limits read of one repetition of a cell: its summary."""
 
     @property
-    def success_rate(self) -> float | None: ...
+    def success_rate(self) -> float | None:
+        """The share of sessions that ended well."""
+        ...
+
     @property
-    def requests_per_second(self) -> float | None: ...
+    def requests_per_second(self) -> float | None:
+        """Sessions that ended well ÷ the wall time."""
+        ...
+
     @property
-    def hosts_used(self) -> int | None: ...
-    def phase(self, name: str) -> object | None: ...
+    def hosts_used(self) -> int | None:
+        """How many hosts sessions ran on."""
+        ...
+
+    def phase(self, name: str) -> object | None:
+        """Return the statistics of a phase."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +61,10 @@ class LimitKind:
 
     `direction` says which side of the allowed value is good. A limit of scope "cell" is part of what makes
     a cell pass; one of scope "curve" is judged on the curve as a whole. `family` says how it is judged, and `measure`
-    reads what it bounds from one repetition of a cell: a number in `unit` (seconds for the family "latency"), None where
-    that is not known or, as a capacity, no figure of one cell. `phase` and `statistic` name the number a latency limit
-    bounds. `parse` turns what was written into a number in `unit`. What is `compared` is a figure two runs are compared by.
-    `needs_wait` limits cannot be measured where no step can be asked to wait.
+    reads what it bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or is no
+    figure of one cell (a capacity). `phase` and `statistic` name the number a latency limit bounds. `parse` turns what
+    was written into a number in `unit`. Two runs are compared by what is `compared`. A limit that `needs_wait` cannot
+    be measured where no step can be asked to wait.
     """
 
     name: str

@@ -17,9 +17,9 @@ _SHELL = 128
 class ExitStatus(Jsonable):
     """How something ended that served; `text` says it in one line: "exited with code 1".
 
-    `kind` is `exited` (with `code`), `killed` (by `signal`, a name such as SIGKILL), `stage` (a Space that left its stage
-    RUNNING, for `stage`), `job` (a job of Slurm that ended as `stage`) or `other`. `out_of_memory` is set where whoever
-    runs it says that it was killed for lack of memory.
+    `kind` is `exited` (with `code`), `killed` (by `signal`, a name such as SIGKILL), `stage` (a Space that left its
+    stage RUNNING, for `stage`), `job` (a job of Slurm that ended as `stage`) or `other`. `out_of_memory` is set where
+    whoever runs it says that it was killed for lack of memory.
     """
 
     kind: Literal["exited", "killed", "stage", "job", "other"]

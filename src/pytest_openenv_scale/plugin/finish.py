@@ -174,6 +174,7 @@ def not_awaited(item: pytest.Item, outcome: BaseException) -> str | None:
 
 def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, warn: bool) -> None:
     """Fail for a limit that is missed or a regression; what cannot be judged fails too, or is a warning."""
+    from pytest_openenv_scale.reporting.content.verdicts import verdict_reason
     from pytest_openenv_scale.reporting.text.sweep import sweep_failure_text
     from pytest_openenv_scale.results.comparison import Judgement
     from pytest_openenv_scale.results.outcome import Outcome
@@ -184,8 +185,8 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
     doubts: list[str] = []
     if sweep.outcome is not Outcome.MET:
         texts.append(sweep_failure_text(sweep.view, width=WIDTH, encoding=encoding()))
-        headlines = [verdict.headline for verdict in sweep.verdicts if verdict.outcome is not Outcome.MET]
-        doubts.append(headlines[0].removeprefix("SLO inconclusive: "))
+        first = next(curve for curve in sweep.view.curves if curve.verdict.outcome is not Outcome.MET)
+        doubts.append(verdict_reason(first))
     compared = sweep.view.record.comparison
     regressed = compared is not None and compared.outcome is Judgement.REGRESSED
     if compared is not None and compared.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):

@@ -21,9 +21,10 @@ from pytest_openenv_scale.results.outcome import (
     combine_with_checks,
 )
 
-from .content import wording
+from .content import verdicts, wording
 from .content.findings import TOPICS, StudyFinding, findings
 from .content.overview import CHECK_MARKS, check_name, conversation_lines, figure_text, run_problems
+from .content.refusals import refusal_words
 from .content.study_tables import study_tables
 from .content.tables import (
     StudyTable,
@@ -325,13 +326,13 @@ def _page_problems(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _headline_reason(curve: StudyCurve) -> str:
-    return collapse(curve.verdict.headline).removeprefix(f"SLO {curve.verdict.outcome}: ")
+    return collapse(verdicts.verdict_reason(curve.curve))
 
 
 def _reason_with_refusal(curve: StudyCurve) -> str:
     """Return the reason of a verdict and, where limits are missed, what refused the sessions."""
     refused = curve.verdict.refused if curve.verdict.outcome is Outcome.MISSED else ()
-    return "; ".join([_headline_reason(curve), *(collapse(refusal.text) for refusal in refused[:1])])
+    return "; ".join([_headline_reason(curve), *(collapse(refusal_words(refusal)[0]) for refusal in refused[:1])])
 
 
 def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:

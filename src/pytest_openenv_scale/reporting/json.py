@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pytest_openenv_scale.analysis.protocols import compare_modes
+from pytest_openenv_scale.analysis.protocols import ProtocolComparison, compare_modes
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.config.limits import Limit
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import encode
 from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .content import replicas, wording
+from .content import replicas, verdicts, wording
 from .content.overview import run_problems
+from .content.refusals import refusal_words
 from .content.replicas import AXES, scaling_tables
 from .content.wording import BatchRow, batch_rows
 
@@ -55,7 +58,16 @@ def _sweep_document(view: SweepView) -> dict[str, Any]:
     curves = [_curve_document(view.record, curve) for curve in view.curves]
     if view.record.comparison is not None:
         fields["comparison"] = {"outcome": view.record.comparison.outcome.value, **fields["comparison"]}
-    return {**fields, "outcome": view.outcome.value, "protocols": encode(compare_modes(view)), "curves": curves}
+    return {
+        **fields,
+        "outcome": view.outcome.value,
+        "protocols": [_protocol_document(item) for item in compare_modes(view)],
+        "curves": curves,
+    }
+
+
+def _protocol_document(comparison: ProtocolComparison) -> dict[str, Any]:
+    return {**comparison.to_json(), "notes": replicas.protocol_notes(comparison)}
 
 
 def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
@@ -67,17 +79,17 @@ def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "batches": list(view.curve.batches),
         "slo": [_limit_document(limit) for limit in verdict.slo.limits],
         "outcome": verdict.outcome.value,
-        "headline": verdict.headline,
+        "headline": verdicts.headline(view),
         "max_batch": verdict.max_batch,
         "max_batch_per_core": verdict.max_batch_per_core,
         "feasible_max": verdict.feasible_max,
         "infeasible_min": verdict.infeasible_min,
-        "stop_reason": verdict.stop_reason,
-        "first_breach": encode(verdict.first_breach),
-        "refused": encode(verdict.refused),
-        "reasons": encode(verdict.reasons),
+        "stop_reason": verdicts.stop_words(verdict),
+        "first_breach": _breach_document(view, verdict.first_breach) if verdict.first_breach else None,
+        "refused": [_refusal_document(refusal) for refusal in verdict.refused],
+        "reasons": encode(tuple(verdicts.reason_lines(view))),
         "rerun": wording.rerun_command(record, view.curve),
-        "cells": [_cell_document(row) for row in batch_rows(view)],
+        "cells": [_cell_document(view, row) for row in batch_rows(view)],
     }
 
 
@@ -87,18 +99,34 @@ def _limit_document(limit: Limit) -> dict[str, Any]:
     return {**fields, "unit": kind.unit, "direction": kind.direction}
 
 
-def _cell_document(row: BatchRow) -> dict[str, Any]:
+def _cell_document(view: CurveView, row: BatchRow) -> dict[str, Any]:
+    verdict = row.verdict
     return {
         "cell_id": row.repetitions[0].cell.id,
         "batch": row.batch,
-        "passed": row.verdict.passed if row.verdict else None,
-        "breaches": encode(row.verdict.breaches) if row.verdict else [],
-        "reasons": encode(row.verdict.reasons) if row.verdict else [],
-        "repetitions": [
-            {name: value for name, value in summary.to_json().items() if name not in _FIELDS_ABOVE}
-            for summary in row.repetitions
-        ],
+        "passed": verdict.passed if verdict else None,
+        "breaches": [_breach_document(view, breach) for breach in verdict.breaches] if verdict else [],
+        "reasons": [_reason_document(reason) for reason in verdict.reasons] if verdict else [],
+        "repetitions": [_repetition_document(summary) for summary in row.repetitions],
     }
+
+
+def _repetition_document(summary: CellSummary) -> dict[str, Any]:
+    fields = {name: value for name, value in summary.to_json().items() if name not in _FIELDS_ABOVE}
+    return {**fields, "server_exit": summary.server_exit and summary.server_exit.text, "exit": fields["server_exit"]}
+
+
+def _breach_document(view: CurveView, breach: Breach) -> dict[str, Any]:
+    return {**breach.to_json(), "text": verdicts.breach_text(view, breach)}
+
+
+def _reason_document(reason: Reason) -> dict[str, Any]:
+    return {**reason.to_json(), "text": verdicts.reason_words(reason)}
+
+
+def _refusal_document(refusal: Refusal) -> dict[str, Any]:
+    text, remedy = refusal_words(refusal)
+    return {**refusal.to_json(), "text": text, "remedy": remedy}
 
 
 def junit_properties(view: SweepView) -> list[tuple[str, object]]:
@@ -137,7 +165,7 @@ def _curve_figures(view: CurveView) -> list[tuple[str, object]]:
         ("max_batch_per_core", verdict.max_batch_per_core),
         ("success", _lowest_success(rows[-1]) if rows else None),
         ("total_p99", _worst_total_p99(best) if best else None),
-        ("reason", collapse(verdict.headline)),
+        ("reason", collapse(verdicts.headline(view))),
     ]
 
 

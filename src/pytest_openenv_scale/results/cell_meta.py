@@ -27,7 +27,8 @@ class CellMeta(Jsonable):
     """Everything about one repetition of a cell that is not in its rows; stored in the part's Parquet schema.
 
     `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
-    `server_exit` is how the server ended if it died (a sentence in runs of version 0.1); `log_tail` is kept only where something failed.
+    `server_exit` is how the server ended if it died (a sentence in runs of version 0.1); `log_tail` is kept only where
+    something failed.
     `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
     front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
     """

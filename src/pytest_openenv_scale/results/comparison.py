@@ -10,6 +10,8 @@ from typing import Literal
 
 from pytest_openenv_scale.core.serialization import Jsonable
 
+from .outcome import Reason
+
 
 class Judgement(StrEnum):
     """What a comparison says: `held` is no regression, `shown` that nobody said what would be one."""
@@ -64,7 +66,8 @@ class Change(Jsonable):
     """One metric of one curve, at one batch (None: of the curve as a whole), then and now.
 
     `fail_on` is the expression it is judged by and `allowed` the worst value that lets pass. `effect` is
-    Cliff's delta of the sessions' latencies, now against the baseline: +1 where every one is slower.
+    Cliff's delta of the sessions' latencies, now against the baseline: +1 where every one is slower. `doubt` is what is
+    to be said of the cell that one side cannot be relied on for.
     """
 
     metric: str
@@ -76,6 +79,7 @@ class Change(Jsonable):
     fail_on: str | None = None
     allowed: float | None = None
     effect: float | None = None
+    doubt: Reason | None = None
 
     @property
     def ratio(self) -> float | None:

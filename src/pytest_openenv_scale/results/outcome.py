@@ -78,13 +78,14 @@ class Reason(Jsonable):
     | no_data | | no session was measured |
     | unmeasurable | no_wait, no_phase | `limit` cannot be judged |
     | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |
-    | hosts | unknown, died, out, back, all_failed | what befell a host, or that the environment tells none for `limit` |
+    | hosts | died, out, back, all_failed | what befell a host, or that all failed sessions were on the host `words` |
+    | hosts | unknown | `limit` cannot be judged, as the environment does not tell its host |
     | server_died | | the server ended |
-    | incomplete | | `figures["measured"]` repetitions instead of `figures["repetitions"]` |
+    | incomplete | | `figures["measured"]` repetitions instead of `repetitions` |
     | note | | `words` that were noted when the cell was measured |
 
-    `repetition` is one of `repetitions`, None where it is all of them. `detail` may hold several lines more, such as the
-    end of a log. `incident` is what befell a host.
+    `repetition` is one of `repetitions`, None where it is all of them. `detail` may hold several lines more, such as
+    the end of a log.
     """
 
     kind: str
@@ -120,9 +121,9 @@ class Refusal(Jsonable):
 
     `cause` is one word for programs: capacity, one_session, limit_concurrency, descriptors, worker_killed,
     server_died, host_lost, proxy, platform_connections, platform_rate, platform_stage, http_unreachable, http_NNN,
-    redirect, not_listening, environment or unnamed. `figures` are its evidence and what the remedy is sized by, among them
-    `needed`, the sessions that the server should hold. `words` are those of the server, its log or the platform, `errors`
-    the failures where those are all that is known, `incidents` what befell hosts, `exit` how the server ended.
+    redirect, not_listening, environment or unnamed. `figures` are its evidence and what the remedy is sized by, among
+    them `needed`, the sessions that the server should hold. `words` are those of the server, its log or the platform,
+    `errors` the failures where those are all that is known, `incidents` what befell hosts, `exit` how the server ended.
     """
 
     cause: str

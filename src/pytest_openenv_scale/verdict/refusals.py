@@ -119,9 +119,7 @@ def _not_listening(evidence: Evidence) -> Refusal | None:
     if not claimed:
         return None
     summary = evidence.summary
-    return evidence.refusal(
-        "not_listening", claimed, successful=summary.successful, held=summary.peak_concurrency
-    )
+    return evidence.refusal("not_listening", claimed, successful=summary.successful, held=summary.peak_concurrency)
 
 
 def _environment(evidence: Evidence) -> Refusal | None:

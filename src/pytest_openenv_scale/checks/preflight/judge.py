@@ -13,10 +13,9 @@ from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.percentiles import phase_stats
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Refusal
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, ErrorCount, Refusal
 from pytest_openenv_scale.verdict.refusals import name_refusals
 
 from .hold import BACK_S, HoldResult, OpenFailure, SlotsReturned

@@ -19,6 +19,8 @@ from pytest_openenv_scale.results.comparison import (
     Status,
 )
 
+from .verdicts import reason_words
+
 JUDGEMENT_MARKS = {Judgement.REGRESSED: "✗", Judgement.INCONCLUSIVE: "?", Judgement.HELD: "✓", Judgement.SHOWN: "·"}
 STATUS_MARKS = {
     Status.REGRESSED: "✗",
@@ -60,12 +62,20 @@ def comparison_headline(comparison: Comparison) -> str:
 
 def _why_inconclusive(comparison: Comparison) -> str:
     reasons = [
-        f"{change.metric}{batch_suffix(change)}: {change.reason} ({curve_label(curve)})"
+        f"{change.metric}{batch_suffix(change)}: {_reason_text(change)} ({curve_label(curve)})"
         for curve in comparison.curves_in_state("compared")
         for change in curve.undecided_changes
     ]
-    missing = () if comparison.allow_missing and comparison.curves_in_state("compared") else comparison.curves_in_state("missing")
-    new = comparison.curves_in_state("new") if comparison.new_is_in_doubt or not comparison.curves_in_state("compared") else ()
+    missing = (
+        ()
+        if comparison.allow_missing and comparison.curves_in_state("compared")
+        else comparison.curves_in_state("missing")
+    )
+    new = (
+        comparison.curves_in_state("new")
+        if comparison.new_is_in_doubt or not comparison.curves_in_state("compared")
+        else ()
+    )
     for curves, problem in (
         (missing, "of the baseline missing"),
         (comparison.curves_in_state("different"), "not comparable"),
@@ -157,8 +167,12 @@ def status_reason(change: Change) -> str:
     """Return why a change has its status, without what its own columns say."""
     allowed = "" if change.allowed is None else f"allowed {_allowed(change)}; "
     shift = "" if change.ratio is None else percent_change(change.ratio)
-    reason = change.reason.removeprefix(shift).lstrip(",; ")
+    reason = _reason_text(change).removeprefix(shift).lstrip(",; ")
     return f"{allowed if change.status is Status.REGRESSED else ''}{reason}"
+
+
+def _reason_text(change: Change) -> str:
+    return change.reason if change.doubt is None else f"{change.reason}: {reason_words(change.doubt)}"
 
 
 def _allowed(change: Change) -> str:

@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, Transcript
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from . import wording
+from . import verdicts, wording
 
 CHECK_MARKS = {
     CheckOutcome.MET: "✓",
@@ -92,7 +92,7 @@ def _curve_entry(view: SweepView, curve: CurveView) -> CurveEntry:
         wording.max_batch_text(verdict),
         formatting.number(verdict.max_batch_per_core),
     )
-    reason = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
+    reason = collapse(verdicts.verdict_reason(curve))
     return CurveEntry(collapse(view.test), cells, verdict.outcome, reason)
 
 

@@ -21,7 +21,7 @@ _Words = tuple[str, str]
 """What refused, and the remedy."""
 
 
-def refusal_line(refusal: Refusal) -> str:
+def refusal_sentence(refusal: Refusal) -> str:
     """Return what refused sessions, and what to do about it, in one line."""
     text, remedy = refusal_words(refusal)
     who = "the platform" if refusal.cause.startswith("platform") else "the server"
@@ -135,10 +135,7 @@ def _host_lost(refusal: Refusal) -> _Words:
 
 def _server_died(refusal: Refusal) -> _Words:
     status = refusal.exit or ExitStatus("other", "ended")
-    if status.out_of_memory:
-        remedy = _MEMORY
-    else:
-        remedy = _KILLED if status.was_killed else _LAST_LINES
+    remedy = _MEMORY if status.out_of_memory else _KILLED if status.was_killed else _LAST_LINES
     return f"the server died: {status}", remedy
 
 
@@ -247,8 +244,9 @@ def _platform_connections(refusal: Refusal) -> _Words:
 
 
 def _http_unreachable(refusal: Refusal) -> _Words:
+    status = refusal.figures.get("status")
     return (
-        f"the HTTP endpoints of this Space cannot be reached (POST /reset was answered {refusal.figures.get('status')})",
+        f"the HTTP endpoints of this Space cannot be reached (POST /reset was answered {status})",
         "measure it over its WebSocket: --openenv-modes ws",
     )
 

@@ -16,6 +16,7 @@ from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording
+from .verdicts import reason_words
 from .wording import render_seconds
 
 Axis = Literal["replicas", "nodes"]
@@ -236,8 +237,24 @@ def _protocol_entry(view: SweepView, comparison: ProtocolComparison) -> Protocol
     cells = (collapse(view.infrastructure), wait, *maxima, ratio_text(comparison), comparison.winner or "unknown")
     batch = None if comparison.batch is None else formatting.count(comparison.batch)
     return ProtocolEntry(
-        collapse(view.test), cells, batch, figure_texts(comparison), tuple(map(collapse, comparison.notes))
+        collapse(view.test), cells, batch, figure_texts(comparison), tuple(map(collapse, protocol_notes(comparison)))
     )
+
+
+def protocol_notes(comparison: ProtocolComparison) -> list[str]:
+    """Say why the max batch of a mode is not its limit, where it is not."""
+    return [note for result in comparison.modes if (note := _max_batch_note(result))]
+
+
+def _max_batch_note(result: ModeResult) -> str | None:
+    if result.known == "exact":
+        return None
+    if result.known == "open":
+        return f"{result.mode}: the largest batch asked for passes; it may hold more"
+    if result.doubtful_batch is None:
+        return f"{result.mode}: inconclusive, larger batches were not measured"
+    why = "it could not be judged" if result.doubt is None else reason_words(result.doubt)
+    return f"{result.mode}: inconclusive from batch {formatting.count(result.doubtful_batch)} on: {why}"
 
 
 def mode_max_batch_text(result: ModeResult) -> str:

@@ -143,7 +143,8 @@ def protocols_table(study: Study) -> StudyTable:
                 *figures,
             )
         )
-        notes += [collapse(f"{name}, wait {wait_text(comparison.wait)}: {note}") for note in comparison.notes]
+        place = f"{name}, wait {wait_text(comparison.wait)}"
+        notes += [collapse(f"{place}: {note}") for note in replicas.protocol_notes(comparison)]
     numbers = (
         "ws max",
         "http max",

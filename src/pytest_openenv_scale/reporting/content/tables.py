@@ -13,7 +13,8 @@ from pytest_openenv_scale.core.text import collapse
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from . import wording
+from . import verdicts, wording
+from .refusals import refusal_sentence
 from .wording import BatchRow
 
 _MESSAGE_CHARACTERS = 300
@@ -139,11 +140,11 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchRow]) -> list[str]:
     verdict = view.verdict
     sentences = [
         wording.max_batch_sentence(verdict),
-        wording.first_breach_sentence(verdict),
+        verdicts.first_breach_sentence(view),
         wording.breach_by_repetition(view),
     ]
-    sentences += [wording.refusal_sentence(refusal) for refusal in verdict.refused]
-    sentences += [reason.text for reason in wording.further_reasons(verdict)]
+    sentences += [refusal_sentence(refusal) for refusal in verdict.refused]
+    sentences += [reason.text for reason in verdicts.further_reasons(view)]
     sentences += [wording.repetitions_note(rows), wording.few_sessions_note(rows), proxy_use_sentence(view)]
     return [sentence for sentence in sentences if sentence]
 

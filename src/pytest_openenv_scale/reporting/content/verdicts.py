@@ -1,4 +1,4 @@
-"""Verdicts in words: the headline of a curve, each limit, each breach and each doubt; nobody else makes these sentences."""
+"""Verdicts in words: the headline of a curve, each limit, each breach and each doubt. All these sentences are here."""
 
 from __future__ import annotations
 
@@ -46,10 +46,19 @@ def reason_lines(view: CurveView) -> list[ReasonLine]:
     return list(dict.fromkeys(lines))
 
 
-def first_broken(view: CurveView) -> str | None:
+def first_breach_sentence(view: CurveView) -> str | None:
     """Return the limit that broke first, observed against allowed; None where none broke."""
     breach = view.verdict.first_breach
     return None if breach is None else f"first limit broken: {breach_text(view, breach)}"
+
+
+def further_reasons(view: CurveView) -> list[ReasonLine]:
+    """Return what else is to be said of a curve: its reasons after the headline, and why it ended early."""
+    lines = reason_lines(view)
+    told = (lines[0].text, first_breach_sentence(view) or "")
+    stopped = stop_words(view.verdict)
+    further = [line for line in lines[1:] if not any(line.text in text for text in told)]
+    return [*further, ReasonLine("incomplete", stopped)] if stopped else further
 
 
 def stop_words(verdict: CurveVerdict) -> str | None:
@@ -77,7 +86,8 @@ def _capacity(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
         return f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
     advice = ""
     if "observed" in judged.figures:
-        got = f"got {formatting.number(judged.figures['observed'])} ({got}; {formatting.count_of(verdict.cores or 0, 'core')})"
+        per_core, cores = formatting.number(judged.figures["observed"]), formatting.count_of(verdict.cores or 0, "core")
+        got = f"got {per_core} ({got}; {cores})"
         advice = f"add a batch ≥ {judged.figures['needed']:.0f}"
     if judged.cause == "open":
         return f"{limit.text} is not decided, {got}: {_open_end(view, advice)}"

@@ -6,18 +6,18 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_openenv_scale.config.limits import LIMITS, LimitKind
+from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, plain
-from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import Breach, CellVerdict, CurveVerdict, Outcome, Reason, Refusal
-from pytest_openenv_scale.verdict.evidence import describe_error
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, ErrorCount, Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView
+
+from .refusals import error_words
+from .verdicts import breach_words
 
 Figures = Sequence[float | None]
 
@@ -59,18 +59,6 @@ _INCONCLUSIVE_TEXTS = {
     "incomplete": "repetitions missing",
     "unmeasurable": "a limit cannot be judged",
 }
-
-
-def breach_words(breach: Breach) -> str:
-    """Return a broken limit in short: "success 78.1 % < 95 %", "total_p99 3.1 s > 2.5 s"."""
-    kind = LIMITS.get(breach.limit)
-    if kind is None or breach.observed is None or breach.allowed is None:
-        return "the server died" if breach.limit == "server" else breach.text
-    unit = "seconds" if kind.phase else kind.unit
-    name = f"{kind.phase}_{kind.statistic}" if kind.phase else kind.name
-    sign = "<" if kind.direction == ">=" else ">"
-    observed = formatting.observed(unit, breach.observed, breach.allowed)
-    return f"{name} {observed} {sign} {format_value(unit, breach.allowed)}"
 
 
 def batch_rows(view: CurveView) -> tuple[BatchRow, ...]:
@@ -269,19 +257,6 @@ def max_batch_sentence(verdict: CurveVerdict) -> str:
     return f"{text}: the largest batch asked for passes" if is_open(verdict) else text
 
 
-def first_breach_sentence(verdict: CurveVerdict) -> str | None:
-    """Return the limit that broke first, observed against allowed; None where none broke."""
-    return None if verdict.first_breach is None else f"first limit broken: {verdict.first_breach.text}"
-
-
-def refusal_sentence(refusal: Refusal) -> str:
-    """Return what refused sessions, and what to do about it."""
-    remedy = f" → {refusal.remedy}" if refusal.remedy else ""
-    who = "the platform" if refusal.cause.startswith("platform") else "the server"
-    sessions = formatting.count_of(refusal.count, "session")
-    return f"{who} refused {sessions} at batch {refusal.batch}: {refusal.text}{remedy}"
-
-
 def repetitions_note(rows: Sequence[BatchRow]) -> str | None:
     """Say how several repetitions are shown as one row; None where there is one of each."""
     most = max((len(row.repetitions) for row in rows), default=0)
@@ -300,19 +275,10 @@ def few_sessions_note(rows: Sequence[BatchRow]) -> str | None:
     return f"p99 of {counts_text} ≈ max"
 
 
-def further_reasons(verdict: CurveVerdict) -> list[Reason]:
-    """Return what else is to be said of a curve: its reasons after the headline, and why it ended early."""
-    reported = (verdict.headline, first_breach_sentence(verdict) or "")
-    reasons = [reason for reason in verdict.reasons[1:] if not any(reason.text in text for text in reported)]
-    if verdict.stop_reason:
-        reasons.append(Reason("incomplete", verdict.stop_reason))
-    return reasons
-
-
 def error_sentence(error: ErrorCount) -> str:
     """Return one way sessions failed: "56 capacity in reset: Server at capacity"."""
     message = collapse(error.message or "")
-    return describe_error(error) + (f": {message[:200]}" if message else "")
+    return error_words(error) + (f": {message[:200]}" if message else "")
 
 
 def server_log_tail(summaries: Iterable[CellSummary], lines: int) -> list[str]:
@@ -351,18 +317,11 @@ def breach_by_repetition(view: CurveView) -> str | None:
     if breach is None or kind is None or breach.allowed is None:
         return None
     cells = [summary for summary in view.summaries if summary.batch == breach.batch]
-    values = [_limit_figure(summary, kind) for summary in cells]
+    values = [kind.measure(summary) for summary in cells]
     if len(values) < 2:
         return None
-    unit, name = ("seconds", f"{kind.phase}_{kind.statistic}") if kind.phase else (kind.unit, kind.name)
     texts = [
-        formatting.MISSING if value is None else formatting.observed(unit, value, breach.allowed) for value in values
+        formatting.MISSING if value is None else formatting.observed(kind.figure_unit, value, breach.allowed)
+        for value in values
     ]
-    return f"{name} in the {len(texts)} repetitions: {', '.join(texts)}"
-
-
-def _limit_figure(summary: CellSummary, kind: LimitKind) -> float | None:
-    if kind.phase and kind.statistic:
-        stats = summary.phase(kind.phase)
-        return getattr(stats, kind.statistic) if stats else None
-    return summary.success_rate if kind.name == "success" else summary.hosts
+    return f"{kind.figure} in the {len(texts)} repetitions: {', '.join(texts)}"

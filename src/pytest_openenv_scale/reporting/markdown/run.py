@@ -11,7 +11,7 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import collapse, plain
-from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.overview import (
     CHECK_MARKS,
@@ -105,7 +105,7 @@ def curve_section(record: SweepRecord, view: CurveView) -> str:
     verdict = view.verdict
     rows = batch_rows(view)
     lines = [f"## {escape(wording.curve_facts(record, view.curve))}", "", inline_code(collapse(record.test)), ""]
-    lines += [f"**{wording.OUTCOME_MARKS[verdict.outcome]} {escape(verdict.headline)}**", ""]
+    lines += [f"**{wording.OUTCOME_MARKS[verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
     if rows:
         columns = visible_columns(view, rows)
         cells = zip(*([escape(cell.strip()) for cell in column.texts(rows)] for column in columns), strict=True)
@@ -254,7 +254,7 @@ def _study_verdicts(study: Study) -> list[str]:
     for curve in study.curves:
         verdict = curve.verdict
         outcome = f"**{wording.OUTCOME_MARKS[verdict.outcome]} {verdict.outcome}**"
-        because = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
+        because = collapse(verdicts.verdict_reason(curve.curve))
         key_cells = (escape(curve.infrastructure), curve.mode, escape(wait_text(curve.wait)))
         rows.append([*key_cells, outcome, escape(because), inline_code(curve.sweep.test, in_table=True)])
     heads = ("infrastructure", "mode", "wait", "verdict", "because", "test")

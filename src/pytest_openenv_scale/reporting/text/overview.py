@@ -8,7 +8,7 @@ from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.text import collapse, cut
-from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.overview import (
     ENTRY_HEADS,
     CurveEntry,
@@ -137,10 +137,10 @@ def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | Non
     page.add_blank()
     for curve in study.curves:
         outcome = curve.verdict.outcome
-        headline = collapse(curve.verdict.headline).removeprefix(f"SLO {outcome}: ")
+        reason = collapse(verdicts.verdict_reason(curve.curve))
         facts = f"{curve.infrastructure} · {curve.mode} · wait {wait_text(curve.wait)}"
         page.add_sentence(
-            f"{wording.OUTCOME_MARKS[outcome]} {outcome} · {facts}: {headline}",
+            f"{wording.OUTCOME_MARKS[outcome]} {outcome} · {facts}: {reason}",
             hang=4,
             **{wording.OUTCOME_COLOURS[outcome]: True},
         )

@@ -8,12 +8,12 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import collapse, cut
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.reporting.content import verdicts, wording
+from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_use_sentence
 from pytest_openenv_scale.reporting.content.wording import BatchRow, Column, batch_rows, render_seconds, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
-from pytest_openenv_scale.verdict.evidence import describe_error
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .page import DEFAULT_WIDTH, Line, TextPage
@@ -80,7 +80,7 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
     parts += [f"ok {formatting.percent(summary.success_rate)}", f"open {formatting.count(summary.peak_concurrency)}"]
     total = summary.phase("total")
     parts += [f"total p50/p99 {render_seconds([[total.p50, total.p99]])[0]}"] if total else []
-    parts += [describe_error(error) for error in summary.errors[:2]]
+    parts += [error_words(error) for error in summary.errors[:2]]
     good = summary.success_rate == 1 and not summary.findings
     return Line(cut(page.printable(collapse(" · ".join(parts))), page.width), {} if good else {"yellow": True})
 
@@ -96,9 +96,9 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
         page.add_sentence(sentence)
     page.add_sentence(proxy_use_sentence(view) or "", light=True)
     page.add_sentence(wording.max_batch_sentence(view.verdict), bold=True)
-    page.add_sentence(wording.first_breach_sentence(view.verdict) or "")
+    page.add_sentence(verdicts.first_breach_sentence(view) or "")
     for refusal in view.verdict.refused:
-        page.add_sentence(wording.refusal_sentence(refusal))
+        page.add_sentence(refusal_sentence(refusal))
     _add_verdict(page, view)
     _add_evidence(page, record, view, log, printed_logs)
 
@@ -153,11 +153,11 @@ def _fitting_columns(page: TextPage, columns: list[Column], rows: Sequence[Batch
 def _add_verdict(page: TextPage, view: CurveView) -> None:
     outcome = view.verdict.outcome
     page.add_sentence(
-        f"{wording.OUTCOME_MARKS[outcome]} {view.verdict.headline}",
+        f"{wording.OUTCOME_MARKS[outcome]} {verdicts.headline(view)}",
         bold=True,
         **{wording.OUTCOME_COLOURS[outcome]: True},
     )
-    for reason in wording.further_reasons(view.verdict):
+    for reason in verdicts.further_reasons(view):
         page.add_sentence(reason.text, indent=4)
 
 
@@ -177,15 +177,15 @@ def _add_evidence(page: TextPage, record: SweepRecord, view: CurveView, log: int
 
 
 def _add_failure(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
-    page.add_sentence(view.verdict.headline, indent=0)
+    page.add_sentence(verdicts.headline(view), indent=0)
     page.add_sentence(wording.curve_facts(record, view.curve))
     page.add_sentence(wording.max_batch_sentence(view.verdict))
-    page.add_sentence(wording.first_breach_sentence(view.verdict) or "")
+    page.add_sentence(verdicts.first_breach_sentence(view) or "")
     page.add_sentence(wording.breach_by_repetition(view) or "")
-    for reason in wording.further_reasons(view.verdict):
+    for reason in verdicts.further_reasons(view):
         page.add_sentence(reason.text)
     for refusal in view.verdict.refused:
-        page.add_sentence(wording.refusal_sentence(refusal))
+        page.add_sentence(refusal_sentence(refusal))
     for error in _first_errors(view):
         page.add_sentence(f"failed: {error}")
     _add_evidence(page, record, view, log, printed_logs)
