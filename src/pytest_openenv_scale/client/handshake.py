@@ -1,4 +1,4 @@
-"""How a WebSocket client gets in, TLS and the opening handshake (RFC 6455, section 4), and why a connection ended."""
+"""How a WebSocket client connects (TLS, opening handshake of RFC 6455, section 4), and why a connection ended."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def has_response_head(data: bytes) -> bool:
-    """Tell whether a whole response head is there, so that its status can be named."""
+    """Tell whether the bytes hold a whole response head."""
     return b"\r\n\r\n" in data
 
 
@@ -245,7 +245,7 @@ def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -
 
 
 def format_retry_after(retry_after: str | None) -> str:
-    """Return what a `Retry-After` field asks for, to be put behind a status; nothing where there is none."""
+    """Return a `Retry-After` field as text to append to a status; empty where there is none."""
     if not retry_after:
         return ""
     return f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
@@ -299,7 +299,7 @@ def clean_close(code: int, reason: str) -> Loss:
 
 
 def loss_from_error(error: OSError, *, established: bool = False) -> Loss:
-    """Put an error of the socket into the words of a row."""
+    """Return the loss for an error of the socket; `established` says whether the server had answered before."""
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     text = error.strerror or str(error)
     if error.errno in CLIENT_ERRNOS:
@@ -348,7 +348,7 @@ class TlsStream:
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Take what was read from the socket and return what it says.
+        """Take what was read from the socket and return the plain text in it, which may be nothing.
 
         Raises:
             ssl.SSLError: the handshake failed or the stream is damaged.
@@ -383,7 +383,7 @@ class TlsStream:
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:
-    """Say in a few words what went wrong."""
+    """Return one line saying what went wrong."""
     if isinstance(error, NotTlsError):
         return "the server speaks plain HTTP where TLS was asked: write http:// or ws://"
     if isinstance(error, ssl.SSLCertVerificationError):

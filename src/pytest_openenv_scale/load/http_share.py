@@ -22,8 +22,8 @@ T = TypeVar("T")
 class HttpWorkerShare:
     """What a share does in HTTP mode: `run()` plays its sessions, `release()` ends their hold.
 
-    `window` is how many may connect and reset at once, `note` takes the record of every session that starts,
-    `up` hears once of each that is reset or failed before.
+    `window` is how many may connect and reset at once, `on_start` is called with the record of every session that
+    starts, `on_ready` once for each that is reset or failed before.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class HttpWorkerShare:
         self._step_bodies = self._encode_ahead(workload.function is not None, encode)
 
     def _encode_ahead(self, per_session: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
-        """Return what a session says by its number, encoded before the cell: for each, or once for all."""
+        """Encode bodies before the cell, for each session or once for all; returns a function of a session's number."""
         if per_session:
             return {number: encode(number) for number in self._assignment.sessions}.__getitem__
         shared = encode(0)
         return lambda number: shared
 
     def release(self) -> None:
-        """The whole batch is up: let the held sessions step, one per turn of the event loop."""
+        """Let the held sessions step, one per turn of the event loop; called once the whole batch is ready."""
         self._released = True
         self._release_one()
 
@@ -80,7 +80,7 @@ class HttpWorkerShare:
     async def run(self, due: Iterable[tuple[float, int]]) -> None:
         """Play the sessions to their end; `due` holds when each is due, as clock time, and its number.
 
-        One is set going per turn of the event loop: what arrives meanwhile waits for the turn to end.
+        One session starts per turn of the event loop: what arrives meanwhile waits for the turn to end.
         """
         window = asyncio.Semaphore(self._window)
         pool = HttpPool(self._request.headers, self._request.http_connections, self._addresses)

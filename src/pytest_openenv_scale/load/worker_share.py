@@ -103,8 +103,8 @@ class WorkerShare:
             return
         actions = encode(0, min(self._cell.steps, len(request.workload.actions)))
         if request.workload.seeded:
-            scripts_by_seed = {number: script(number, actions) for number in self._numbers}
-            self._script_for = scripts_by_seed.__getitem__
+            scripts = {number: script(number, actions) for number in self._numbers}
+            self._script_for = scripts.__getitem__
         else:
             shared = script(0, actions)
             self._script_for = lambda number: shared
@@ -118,7 +118,7 @@ class WorkerShare:
             self._start_signal.set_result(None)
 
     def release(self) -> None:
-        """The whole batch is up: let the held sessions step."""
+        """Let the held sessions step; called once the whole batch is ready."""
         if self._http is not None:
             self._http.release()
         elif self.holding:
@@ -211,7 +211,7 @@ class WorkerShare:
             asyncio.get_running_loop().call_soon(self._admit)
 
     def ready(self, session: WebSocketSession) -> None:
-        """A session is up and holds."""
+        """A session is reset and holds."""
         self._held_sessions.append(session)
         self._count_ready()
 
@@ -226,13 +226,13 @@ class WorkerShare:
             self._all_finished.set_result(None)
 
     def _count_ready(self) -> None:
-        """One more session is up, or never will be; the parent hears when that is all of them."""
+        """Count a session that is reset or failed before; tell the parent of a holding batch when it was the last."""
         self._not_ready_count -= 1
         if not self._not_ready_count and self.holding:
             self._send(BatchReady())
 
     def _release_next(self) -> None:
-        """Let held sessions step a round at a time, replies being read in between."""
+        """Let some of the held sessions step, and the others in later turns, so that replies are read in between."""
         sessions = self._held_sessions
         for _ in range(min(_RELEASES_PER_TURN, len(sessions))):
             sessions.popleft().release()

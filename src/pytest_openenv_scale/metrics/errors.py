@@ -12,18 +12,18 @@ import pyarrow.compute as pc
 from pytest_openenv_scale.core.serialization import Jsonable
 
 MAX_LISTED = 1_000
-"""So many ways of failing and lost workers are listed of a cell; servers can make up any number."""
+"""Most kinds of failures, and most lost workers, listed of a cell; servers can make up any number."""
 
 MAX_TEXTS_HELD = 2**22
-"""So many texts are told apart at once."""
+"""Most texts that are compared in memory at once."""
 
 OTHERS = "others"
-"""The code under which the ways of failing beyond `MOST_LISTED` are counted, by phase and type."""
+"""The code under which kinds of failures beyond `MAX_LISTED` are counted, by phase and type."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount(Jsonable):
-    """How many sessions failed in one way: the phase, the type and code, and the first message seen."""
+    """How many sessions failed in the same way: the phase, the type and code, and the first message seen."""
 
     phase: str | None
     type: str | None
@@ -106,7 +106,7 @@ class _ErrorCounts:
             self._counts[phase, kind, code] = count + row["count_all"], first
 
     def errors(self) -> tuple[ErrorCount, ...]:
-        """Return them, the most frequent first."""
+        """Return the failures, the most frequent first."""
         counts = [ErrorCount(*key, count, message) for key, (count, message) in self._counts.items()]
         return tuple(sorted(counts, key=lambda error: -error.count))
 
@@ -177,7 +177,7 @@ Texts = Callable[[], Iterator[pa.ChunkedArray]]
 def count_distinct(texts: Texts, *, max_held: int = MAX_TEXTS_HELD) -> int | None:
     """Return the number of distinct texts; None where there are none at all.
 
-    Many are told apart a share at a time, by their last character, as a set of all would not fit into memory.
+    Many texts are compared in groups, by their last character, as a set of all would not fit into memory.
     """
     pieces: list[pa.ChunkedArray] = []
     count = 0
@@ -223,7 +223,7 @@ def _last_characters(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 class RepetitionRows(Protocol):
-    """The rows of one repetition of a cell, as often as they are asked for: a table's, or a part's from disk."""
+    """The rows of one repetition of a cell, of a table or of a part on disk; may be read again and again."""
 
     def batches(self, *columns: str) -> Iterator[pa.Table]:
         """Yield some columns, a limited number of rows at a time."""

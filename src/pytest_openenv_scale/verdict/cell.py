@@ -1,4 +1,4 @@
-"""One batch of a curve: does it pass its limits in every repetition, does it fail, or can nobody say?"""
+"""One batch of a curve: whether it passes its limits in every repetition, fails, or is inconclusive."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ LATENCY_ALLOWANCE_S = 0.5
 
 def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitions: int) -> CellVerdict:
     """Judge one batch by all its repetitions: it passes if all pass, and fails if one definitely fails."""
-    cases = [_judge_repetition(summary, slo, repetitions) for summary in summaries]
-    breaches = tuple(breach for case in cases for breach in case.breaches)
-    reasons = [reason for case in cases for reason in case.reasons]
+    judged = [_judge_repetition(summary, slo, repetitions) for summary in summaries]
+    breaches = tuple(breach for evidence in judged for breach in evidence.breaches)
+    reasons = [reason for evidence in judged for reason in evidence.reasons]
     if len(summaries) < repetitions:
         text = f"batch {batch} was measured in {len(summaries)} of {repetitions} repetitions"
         reasons.append(Reason("incomplete", text))
-    reasons += [Reason("note", f"{note}, at {case.location}") for case in cases for note in case.summary.notes]
-    doubtful = any(case.doubtful for case in cases) or len(summaries) < repetitions
+    reasons += [
+        Reason("note", f"{note}, at {evidence.location}") for evidence in judged for note in evidence.summary.notes
+    ]
+    doubtful = any(evidence.doubtful for evidence in judged) or len(summaries) < repetitions
     passed = False if breaches else None if doubtful else True
     return CellVerdict(batch, passed, breaches, tuple(dict.fromkeys(reasons)))
 
@@ -62,10 +64,10 @@ class _CellEvidence:
 
     @property
     def location(self) -> str:
-        """The place, for messages: "batch 256" or "batch 256, repetition 2 of 3"."""
+        """Where it was, for messages: "batch 256" or "batch 256, repetition 2 of 3"."""
         batch = f"batch {self.summary.batch}"
-        one = self.repetitions == 1
-        return batch if one else f"{batch}, repetition {self.summary.repetition} of {self.repetitions}"
+        single = self.repetitions == 1
+        return batch if single else f"{batch}, repetition {self.summary.repetition} of {self.repetitions}"
 
     def doubt(self, kind: str, text: str) -> None:
         self.doubtful = True
@@ -74,40 +76,42 @@ class _CellEvidence:
     def breach(self, limit: Limit, observed: float, text: str, *, allowed: float | None = None) -> None:
         kind = limit.kind
         bound = limit.allowed if allowed is None else allowed
-        place = (self.summary.batch, self.summary.repetition)
-        self.breaches.append(Breach(*place, limit.name, kind.phase, kind.statistic, observed, bound, text))
+        position = (self.summary.batch, self.summary.repetition)
+        self.breaches.append(Breach(*position, limit.name, kind.phase, kind.statistic, observed, bound, text))
 
 
 def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _CellEvidence:
-    case = _CellEvidence(summary, repetitions)
-    _judge_server(case)
+    evidence = _CellEvidence(summary, repetitions)
+    _judge_server(evidence)
     for kind, text in _client_doubts(summary):
-        case.doubt(kind, f"{text} ({case.location})")
-        case.client_troubled = True
-    _judge_success(case, slo.limit("success") or Limit("success", DEFAULT_SUCCESS, "default"))
+        evidence.doubt(kind, f"{text} ({evidence.location})")
+        evidence.client_troubled = True
+    _judge_success(evidence, slo.limit("success") or Limit("success", DEFAULT_SUCCESS, "default"))
     if summary.successful:
         for limit in slo.limits:
             if limit.kind.phase is not None:
-                _judge_latency(case, limit)
+                _judge_latency(evidence, limit)
         hosts = slo.limit("hosts")
         if hosts is not None and summary.batch >= hosts.allowed:
-            _judge_hosts(case, hosts)
-    case.reasons += host_incident_reasons(summary, case.location)
-    return case
+            _judge_hosts(evidence, hosts)
+    evidence.reasons += host_incident_reasons(summary, evidence.location)
+    return evidence
 
 
-def _judge_server(case: _CellEvidence) -> None:
-    """A server that died misses the cell, whatever the sessions say."""
-    summary = case.summary
+def _judge_server(evidence: _CellEvidence) -> None:
+    """Add a breach if the server died, whatever became of the sessions."""
+    summary = evidence.summary
     if summary.server_exit is None:
         return
     ending = summary.server_exit
     text = (
-        f"{ending} at {case.location}" if ending.startswith(SPACE) else f"the server died at {case.location}: {ending}"
+        f"{ending} at {evidence.location}"
+        if ending.startswith(SPACE)
+        else f"the server died at {evidence.location}: {ending}"
     )
-    place = (summary.batch, summary.repetition)
-    case.breaches.append(Breach(*place, "server", None, None, None, None, text))
-    case.reasons.append(Reason("server_died", text, summary.log_tail))
+    position = (summary.batch, summary.repetition)
+    evidence.breaches.append(Breach(*position, "server", None, None, None, None, text))
+    evidence.reasons.append(Reason("server_died", text, summary.log_tail))
 
 
 def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
@@ -130,7 +134,7 @@ def _client_doubts(summary: CellSummary) -> Iterator[tuple[str, str]]:
 
 
 def _client_limit_note(summary: CellSummary) -> str:
-    """Say in the system's own words what kept most of those sessions from being started, and what helps."""
+    """Return the system's error that kept most of those sessions from being started, and its remedy, as a suffix."""
     error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
     if error is None:
         return ""
@@ -138,45 +142,45 @@ def _client_limit_note(summary: CellSummary) -> str:
     return f" ({error.code + ': ' if error.code else ''}{error.message})" + (f": {remedy}" if remedy else "")
 
 
-def _judge_success(case: _CellEvidence, limit: Limit) -> None:
-    summary = case.summary
+def _judge_success(evidence: _CellEvidence, limit: Limit) -> None:
+    summary = evidence.summary
     rate = summary.success_rate
     if rate is None:
-        case.doubt("no_data", f"no session was measured at {case.location}, and no sample must not pass")
+        evidence.doubt("no_data", f"no session was measured at {evidence.location}, and no sample must not pass")
         return
-    if _holds_exactly_or_nearly(limit, rate):
+    if _holds_within_rounding(limit, rate):
         return
     server_failures = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
     best_rate = (summary.asked - server_failures) / summary.asked
-    if case.client_troubled and _holds_exactly_or_nearly(limit, best_rate):
+    if evidence.client_troubled and _holds_within_rounding(limit, best_rate):
         return
     allowed = format_value("fraction", limit.allowed)
-    text = f"success {formatting.percent(rate)} < {allowed} at {case.location} ({describe_failures(summary)})"
-    case.breach(limit, rate, text)
+    text = f"success {formatting.percent(rate)} < {allowed} at {evidence.location} ({describe_failures(summary)})"
+    evidence.breach(limit, rate, text)
 
 
-def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
+def _judge_latency(evidence: _CellEvidence, limit: Limit) -> None:
     """Judge one percentile; one that only the client's own queue breaks is in doubt."""
-    summary, phase, statistic = case.summary, limit.kind.phase or "", limit.kind.statistic or ""
+    summary, phase, statistic = evidence.summary, limit.kind.phase or "", limit.kind.statistic or ""
     allowed = _allowed_seconds(limit, summary)
     stats = summary.phase(phase)
     if allowed is None or stats is None:
         cause = "the curve has no wait" if summary.cell.wait is None else f"no {phase} time was measured"
-        case.doubt("unmeasurable", f"{limit.text} cannot be judged at {case.location}: {cause}")
+        evidence.doubt("unmeasurable", f"{limit.text} cannot be judged at {evidence.location}: {cause}")
         return
     measured: float = getattr(stats, statistic)
     if _at_most(measured, allowed):
         return
     sample_note = formatting.few(stats.count, statistic)
     text = f"{_displayed_name(limit)} {formatting.observed('seconds', measured, allowed)}{sample_note}"
-    text = f"{text} > {_displayed_bound(limit, allowed)} at {case.location}"
+    text = f"{text} > {_displayed_bound(limit, allowed)} at {evidence.location}"
     unqueued = summary.phase(f"{phase}_unqueued")
     unqueued_value = None if unqueued is None else float(getattr(unqueued, statistic))
     if unqueued_value is not None and _at_most(unqueued_value, allowed):
         explanation = f"without the client's own queue it is {formatting.seconds(unqueued_value)}"
-        case.doubt("queue", f"{text}, but {explanation}: the client was too slow")
-    elif not case.client_troubled:
-        case.breach(limit, measured, text, allowed=allowed)
+        evidence.doubt("queue", f"{text}, but {explanation}: the client was too slow")
+    elif not evidence.client_troubled:
+        evidence.breach(limit, measured, text, allowed=allowed)
 
 
 def _allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
@@ -195,23 +199,24 @@ def _displayed_bound(limit: Limit, allowed: float) -> str:
     return f"{text} ({limit.text})" if limit.name == "latency_factor" else text
 
 
-def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
-    summary = case.summary
+def _judge_hosts(evidence: _CellEvidence, limit: Limit) -> None:
+    summary = evidence.summary
     by_proxy = not summary.hosts_known and summary.proxy is not None
     host_count = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0
     if host_count >= limit.allowed:
         return
     if not summary.hosts_known and not by_proxy:
-        text = f"{limit.text} cannot be judged at {case.location}: the environment does not tell its host"
-        case.doubt("hosts", text)
-    elif not case.client_troubled:
+        text = f"{limit.text} cannot be judged at {evidence.location}: the environment does not tell its host"
+        evidence.doubt("hosts", text)
+    elif not evidence.client_troubled:
         counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
         host_names = ", ".join(host for host, count in counts.items() if count)
-        text = f"hosts {host_count} < {limit.allowed:.0f} at {case.location} (seen: {host_names}){describe_idle_hosts(summary)}"
-        case.breach(limit, host_count, text)
+        text = f"hosts {host_count} < {limit.allowed:.0f} at {evidence.location} (seen: {host_names})"
+        text += describe_idle_hosts(summary)
+        evidence.breach(limit, host_count, text)
 
 
-def _holds_exactly_or_nearly(limit: Limit, observed: float) -> bool:
+def _holds_within_rounding(limit: Limit, observed: float) -> bool:
     return limit.holds(observed) or math.isclose(observed, limit.allowed, rel_tol=1e-9)
 
 

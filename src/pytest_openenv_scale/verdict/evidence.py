@@ -1,4 +1,4 @@
-"""What refusals and verdicts are told from: failures and their words, and what a proxy counted."""
+"""The evidence for refusals and verdicts: failures and their messages, and what a proxy counted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Evidence:
 
     @property
     def workers(self) -> int | None:
-        """How many processes answer: as the endpoint says, else as many as told their pid; None if unknown.
+        """How many processes answer: as the endpoint says, else as many as reported a pid; None if unknown.
 
         The endpoint tells `workers` of each of its `replicas` or `nodes`.
         """
@@ -97,7 +97,7 @@ def host_incident_reasons(summary: CellSummary, location: str) -> Iterator[Reaso
 
 
 def _single_failed_host(summary: CellSummary) -> str:
-    """Say so where every failed session was on one host of several."""
+    """Return a sentence if every failed session was on one host of several, else an empty text."""
     if len(summary.failed_hosts) != 1 or len(summary.proxy.requests if summary.proxy else ()) < 2:
         return ""
     (host, count), failed = next(iter(summary.failed_hosts.items())), summary.failed
@@ -113,11 +113,12 @@ def _describe_incident(incident: HostIncident, proxy: ProxyFacts) -> str:
         return f"{incident.host} stopped answering: {proxy_name} took it out {when} ({incident.text})"
     if incident.out_after_s is None:
         return f"{incident.host} died {when} ({incident.text}), and {proxy_name} had not taken it out at the end"
-    return f"{incident.host} died {when} ({incident.text}), and {proxy_name} took it out {incident.out_after_s:.1f} s later"
+    taken_out = f"{proxy_name} took it out {incident.out_after_s:.1f} s later"
+    return f"{incident.host} died {when} ({incident.text}), and {taken_out}"
 
 
 def _describe_lost_sessions(incident: HostIncident, summary: CellSummary) -> str:
-    """Say how many of the failed sessions were on the host."""
+    """Return a suffix saying how many of the failed sessions were on the host."""
     failed_there, failed = summary.failed_hosts.get(incident.host, 0), summary.failed
     if incident.kind == "back" or not failed:
         return ""
@@ -127,7 +128,7 @@ def _describe_lost_sessions(incident: HostIncident, summary: CellSummary) -> str
 
 
 def describe_idle_hosts(summary: CellSummary) -> str:
-    """Return, for the message that hosts are too few, what the proxy knows of each that got nothing."""
+    """Return, as a suffix of the message that hosts are too few, what the proxy knows of each idle host."""
     proxy = summary.proxy
     if proxy is None:
         return ""
@@ -150,16 +151,16 @@ def _describe_trouble(trouble: UnhealthyHost | None, proxy_name: str) -> str:
 def lost_host(evidence: Evidence) -> Refusal | None:
     """A host behind the proxy died or stopped answering, and its sessions with it."""
     summary = evidence.summary
-    incidents = [mishap for mishap in summary.proxy.mishaps if mishap.kind != "back"] if summary.proxy else []
+    incidents = [incident for incident in summary.proxy.mishaps if incident.kind != "back"] if summary.proxy else []
     if summary.proxy is None or not incidents:
         return None
     unknown = summary.failed - sum(summary.failed_hosts.values())
-    if not unknown and not any(mishap.host in summary.failed_hosts for mishap in incidents):
+    if not unknown and not any(incident.host in summary.failed_hosts for incident in incidents):
         return None
     claimed = evidence.claim(_broken_off)
     if not claimed:
         return None
-    text = "; ".join(_describe_incident(mishap, summary.proxy) for mishap in incidents)
+    text = "; ".join(_describe_incident(incident, summary.proxy) for incident in incidents)
     return Refusal("host_lost", count_sessions(claimed), evidence.batch, text, _remedy(incidents[0]))
 
 

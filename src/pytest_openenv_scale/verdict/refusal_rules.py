@@ -32,7 +32,7 @@ def sessions_per_worker(evidence: Evidence) -> Refusal | None:
 
 
 def _limit_per_worker(errors: list[ErrorCount], evidence: Evidence) -> int | None:
-    """Return the limit per worker as the server's refusal or the endpoint's settings tell it."""
+    """Return the limit per worker, from the server's refusal or else the endpoint's settings; None if unknown."""
     for error in errors:
         message = error.message or ""
         if match := _ACTIVE_OF_MAX.search(message):
@@ -84,7 +84,7 @@ def _describe_capacity(evidence: Evidence, limit: int | None) -> tuple[str, str]
 
 
 def _capacity_setting(needed: int, scope: str, evidence: Evidence) -> str:
-    """Name the setting: the target's key where the plugin starts the server, else the variable and the line."""
+    """Return the setting to change: the target's key where the plugin starts the server, else variable and code."""
     setting = f"MAX_CONCURRENT_ENVS ≥ {needed} {scope}".rstrip()
     if "max_envs" in evidence.summary.limits:
         return f"{setting}: max_envs={needed} in the target"
@@ -221,7 +221,7 @@ def by_space(evidence: Evidence) -> Iterator[Refusal]:
 
 
 def _platform_rate(evidence: Evidence) -> Refusal | None:
-    """429: no OpenEnv server answers that."""
+    """Status 429, which no OpenEnv server answers: the platform limits the rate."""
     claimed = evidence.claim(lambda error: error.code == "429" and not _is_from_server(error))
     if not claimed:
         return None

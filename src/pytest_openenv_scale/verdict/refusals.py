@@ -18,7 +18,7 @@ _MEMORY = "give it more memory (memory= of a docker target), fewer workers, or f
 
 
 def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None) -> tuple[Refusal, ...]:
-    """Name what refused sessions, one refusal per cause, each told of the smallest batch where it happened.
+    """Name what refused sessions, one refusal per cause, each for the smallest batch where it happened.
 
     `needed` is how many sessions the server should hold (a `max_batch` limit); remedies are sized to it, or
     to the batch that was refused if that is larger.
@@ -31,7 +31,7 @@ def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None
 
 
 def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:
-    """Apply the rules in order: what the server names itself comes first, what nobody names last."""
+    """Apply the rules in order: causes the server names itself come first, unknown ones last."""
     rules: tuple[Callable[[Evidence], Refusal | None], ...] = (
         sessions_per_worker,
         connections_per_worker,
@@ -64,7 +64,7 @@ def _server_died(evidence: Evidence) -> Refusal | None:
         return None
     lost = count_sessions(evidence.claim(_broken_off))
     if not lost and evidence.summary.proxy is not None:
-        return None  # One of several hosts, and told as such.
+        return None  # It was one of several hosts, and is reported as such.
     killed = "KILL" in ending or "137" in ending
     remedy = (
         "it was killed from outside or for lack of memory: see dmesg, give it more memory or fewer sessions"
@@ -167,7 +167,7 @@ def _environment(evidence: Evidence) -> Refusal | None:
 
 
 def _unnamed(evidence: Evidence) -> Refusal | None:
-    """Failures whose cause nothing tells: counted, not explained."""
+    """The failures that no other rule explains: counted only."""
     claimed = evidence.claim(lambda error: True)
     if not claimed:
         return None
