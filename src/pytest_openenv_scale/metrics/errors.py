@@ -197,7 +197,7 @@ def _count_distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
 
 
 def _ending_groups(texts: Texts, max_held: int) -> Iterator[pa.Array]:
-    """Yield last characters, so many together that few more than `most_held` texts end in one of them."""
+    """Yield last characters, so many together that few more than `max_held` texts end in one of them."""
     counts: dict[str, int] = {}
     for piece in texts():
         for ending_count in pc.value_counts(_last_characters(piece)).to_pylist():
