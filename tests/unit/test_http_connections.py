@@ -97,10 +97,10 @@ class GivenTimes:
 
     def __init__(self, *times: Timing) -> None:
         self._times = iter(times)
-        self.last = Timing()
+        self.last_timing = Timing()
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> dict:
-        self.last = next(self._times)
+        self.last_timing = next(self._times)
         return OBSERVATION
 
 

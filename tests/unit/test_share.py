@@ -134,8 +134,8 @@ from pytest_openenv_scale.config.workload import Workload
 
 async def main():
     cell = Cell("t", "x", "x", {mode!r}, 0.0, 1, 1, "burst")
-    asked = CellRequest(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
-    worker.Share(Prepare(asked, 0, 1), print).prepare()
+    request = CellRequest(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
+    worker.WorkerShare(Prepare(request, 0, 1), print).prepare()
     assert ("aiohttp" in sys.modules) is {needed}
 
 asyncio.run(main())

@@ -65,9 +65,8 @@ class Cooldown:
             if excess <= DESCRIPTOR_SLACK or self._endpoint.exit_status() is not None:
                 return sample, ()
             if time.monotonic() >= deadline:
-                self._baseline_descriptors = (
-                    sample.descriptors
-                )  # It will not let go of these: no cell waits for them again.
+                # The server will not close these descriptors: no cell waits for them again.
+                self._baseline_descriptors = sample.descriptors
                 return sample, (
                     f"the server still held {excess:,} descriptors of earlier sessions when the cell began,"
                     f" {MAX_WAIT_S:g} s after they had ended",

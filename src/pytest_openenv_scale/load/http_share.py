@@ -50,14 +50,14 @@ class HttpWorkerShare:
         check_headers(self._request.headers)
         self._addresses = [find_address(url) for url in self._request.urls]
         workload = self._request.workload
-        make = workload.maker(cell.wait)
+        make_action = workload.maker(cell.wait)
         self._reset_body = self._encode_ahead(
             workload.seeded, lambda number: encode_body(workload.reset_data(self._request.seed + number))
         )
 
         def encode(number: int) -> list[bytes]:
             count = cell.steps if workload.function else min(cell.steps, len(workload.actions))
-            return [encode_body({"action": make(number, step)}) for step in range(count)]
+            return [encode_body({"action": make_action(number, step)}) for step in range(count)]
 
         self._step_bodies = self._encode_ahead(workload.function is not None, encode)
 
@@ -74,7 +74,7 @@ class HttpWorkerShare:
         self._release_one()
 
     def progress(self) -> ShareProgress:
-        """Return how many sessions are open, over, and failed."""
+        """Return how many sessions are open, finished, and failed."""
         return ShareProgress(self._open, self._finished, self._failed)
 
     async def run(self, due: Iterable[tuple[float, int]]) -> None:
