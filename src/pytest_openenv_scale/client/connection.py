@@ -24,9 +24,9 @@ from .handshake import (
     Loss,
     Route,
     TlsStream,
-    clean_close,
     describe_tls_error,
     has_response_head,
+    loss_from_close,
     loss_from_error,
     new_key,
     read_upgrade_response,
@@ -381,7 +381,7 @@ class Connection:
     def _handle_end_of_stream(self, error: OSError | None) -> None:
         """Report the end of the socket: by a close frame if one came, else by the error, else as closed early."""
         if self._close_received is not None:
-            self._finish(clean_close(*self._close_received))
+            self._finish(loss_from_close(*self._close_received))
         elif error is not None and error.errno != errno.EPIPE and not has_response_head(self._buffer):
             self._finish(loss_from_error(error, established=self._reader is not None or bool(self._buffer)))
         elif self._reader is None:

@@ -271,9 +271,9 @@ class _Measurement:
             single = replace(curve.cells[0], batch=1, wait=min(waits, default=None), arrival="burst")
             row = self._generator.run_cell(self._cell_request(single, _UNRECORDED)).rows[0]
             if row.error_type == "environment" and row.error_code in ("VALIDATION_ERROR", "422"):
-                what, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
+                rejected, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
                 raise SweepError(
-                    f"the environment rejects the {what} ({self._workload.source}): {row.error_message};"
+                    f"the environment rejects the {rejected} ({self._workload.source}): {row.error_message};"
                     f" write one it takes with --openenv-{option}"
                 )
 

@@ -108,13 +108,13 @@ class _LoadProcess:
     def await_ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
         how = exit_words(self.popen.returncode) if self._wait(_EXIT_TIMEOUT_S) else "fell silent"
-        return self._ending(how)
+        return self._describe_ending(how)
 
     def kill_silent(self) -> _Ending:
         """Kill a process that does not answer, and return how it ended."""
         self.popen.kill()
         self.popen.wait()
-        return self._ending("stopped answering")
+        return self._describe_ending("stopped answering")
 
     def _wait(self, timeout_s: float) -> bool:
         """Return whether the process ended by itself within `timeout_s` seconds; kill it otherwise."""
@@ -126,7 +126,7 @@ class _LoadProcess:
             return False
         return True
 
-    def _ending(self, how: str) -> _Ending:
+    def _describe_ending(self, how: str) -> _Ending:
         reason = self._errors.reason()
         return _Ending(how, f": {self._redact(reason)}" if reason else "")
 
@@ -166,7 +166,7 @@ class LoadGenerator:
         """
         count = self._fixed_count or choose_processes(request.cell.batch)
         needs = check_resources(request, count)
-        self._start(count)
+        self._ensure_processes(count)
         try:
             return _CellRun(request, needs, self._assign_sessions(request, needs, count), on_progress).run()
         except BaseException:
@@ -188,7 +188,7 @@ class LoadGenerator:
             assignments[process] = Prepare(request, process.number, count, sources)
         return assignments
 
-    def _start(self, count: int) -> None:
+    def _ensure_processes(self, count: int) -> None:
         for process in [process for process in self._processes if process.popen.poll() is not None]:
             self._processes.remove(process)
             process.stop()
@@ -324,9 +324,9 @@ class _CellRun:
         rows = [row for share in self._results.values() for row in share.rows]
         reported = {row.request_id for row in rows}
         for process, assignment in self._assignments.items():
-            lacking = " and ".join(finding.kind for finding in self._needs.findings)
+            shortages = " and ".join(finding.kind for finding in self._needs.findings)
             ending = self._dead.get(process, _UNKNOWN_ENDING)
-            why = f"not started: too few {lacking}" if lacking else f"load process {ending.how}{ending.why}"
+            reason = f"not started: too few {shortages}" if shortages else f"load process {ending.how}{ending.why}"
             rows += [
                 SessionRow(
                     number,
@@ -335,7 +335,7 @@ class _CellRun:
                     0.0,
                     error_phase="connect",
                     error_type="client_limit",
-                    error_message=why,
+                    error_message=reason,
                 )
                 for number in assignment.sessions
                 if number not in reported

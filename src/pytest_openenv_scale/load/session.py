@@ -62,8 +62,8 @@ class SessionRecord:
         if self.pid is None:
             self.identify(server_info)
 
-    def row(self, began: float, began_wall: float, process: int) -> SessionRow:
-        """Return the row; `began` and `began_wall` are the cell's start on both clocks, in seconds."""
+    def row(self, started: float, started_wall_clock: float, process: int) -> SessionRow:
+        """Return the row; `started` and `started_wall_clock` are the cell's start on both clocks, in seconds."""
         phase, kind, code, message = self.error or (None, None, None, None)
         queue = None if self.start is None else self.start - self.due
         stepping = sum(self.steps) if self.finished_steps else None
@@ -81,12 +81,12 @@ class SessionRecord:
         return SessionRow(
             self.request_id,
             process,
-            began_wall + (start - began),
-            self.due - began,
-            None if self.start is None else self.start - began,
-            None if self.connected is None else self.connected - began,
-            None if self.reset_done is None else self.reset_done - began,
-            None if self.closed is None else self.closed - began,
+            started_wall_clock + (start - started),
+            self.due - started,
+            None if self.start is None else self.start - started,
+            None if self.connected is None else self.connected - started,
+            None if self.reset_done is None else self.reset_done - started,
+            None if self.closed is None else self.closed - started,
             queue,
             self.connect_latency,
             self.reset_latency,

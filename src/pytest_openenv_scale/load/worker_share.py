@@ -111,9 +111,9 @@ class WorkerShare:
 
     # The parent's signals
 
-    def start(self, at: float, wall: float) -> None:
+    def start(self, at: float, wall_clock: float) -> None:
         """Begin at this moment, common to all processes."""
-        self._started, self._started_wall_clock = at, wall
+        self._started, self._started_wall_clock = at, wall_clock
         if not self._start_signal.done():
             self._start_signal.set_result(None)
 
@@ -133,7 +133,7 @@ class WorkerShare:
         await asyncio.sleep(max(0.0, self._started - time.perf_counter()))
         self._clock.refresh()
         usage_before, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s()
-        ticks = asyncio.create_task(self._run_ticks())
+        tick_task = asyncio.create_task(self._run_ticks())
         try:
             if not len(self._numbers):
                 self._send(BatchReady())
@@ -142,7 +142,7 @@ class WorkerShare:
             else:
                 await self._run_websockets()
         finally:
-            ticks.cancel()
+            tick_task.cancel()
         usage_after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
         ended = time.perf_counter()
         self._lags.append(max(0.0, ended - self._next_tick))

@@ -122,22 +122,22 @@ class _WorkerCounts:
     def add(self, batch: pa.Table) -> None:
         reset = pc.equal(batch["error_type"], "connection_reset")
         no_close_frame = pc.and_(pc.equal(batch["error_type"], "closed_early"), pc.equal(batch["error_code"], "1006"))
-        cut = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
+        cut_off = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
         grouped = (
             _without_dictionaries(batch.select(["success", "pid", "host_url"]))
-            .append_column("cut", pc.cast(cut, pa.int64()))
+            .append_column("cut", pc.cast(cut_off, pa.int64()))
             .group_by(["success", "pid", "host_url"], use_threads=False)
             .aggregate([("cut", "sum"), ([], "count_all")])
         )
         for row in grouped.to_pylist():
             self._add(row["success"], row["pid"], row["host_url"], row["cut_sum"], row["count_all"])
 
-    def _add(self, success: bool, pid: int | None, host: str | None, cut: int, sessions: int) -> None:
+    def _add(self, success: bool, pid: int | None, host: str | None, cut_off: int, sessions: int) -> None:
         if host is not None:
             self.hosts[success][host] = self.hosts[success].get(host, 0) + sessions
         if pid is not None:
             previous = self._sessions.get((pid, host), (0, 0))
-            self._sessions[pid, host] = previous[0] + cut, previous[1] + sessions
+            self._sessions[pid, host] = previous[0] + cut_off, previous[1] + sessions
             if success:
                 self._good.add((pid, host))
 
@@ -150,8 +150,8 @@ class _WorkerCounts:
         """Return the processes all of whose known sessions were cut off without a close handshake."""
         lost_workers = (
             LostWorker(pid, host, sessions)
-            for (pid, host), (cut, sessions) in self._sessions.items()
-            if cut == sessions > 1
+            for (pid, host), (cut_off, sessions) in self._sessions.items()
+            if cut_off == sessions > 1
         )
         return tuple(worker for worker, _ in zip(lost_workers, range(MAX_LISTED), strict=False))
 
@@ -186,7 +186,7 @@ def count_distinct(texts: Texts, *, max_held: int = MAX_TEXTS_HELD) -> int | Non
         count += len(piece)
         if count > max_held:
             pieces.clear()
-            return sum(_count_distinct(_with_ending(texts, share)) for share in _ending_groups(texts, max_held))
+            return sum(_count_distinct(_with_ending(texts, endings)) for endings in _ending_groups(texts, max_held))
     return _count_distinct(pieces) or None
 
 

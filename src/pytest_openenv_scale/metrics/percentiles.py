@@ -112,10 +112,10 @@ def _values_at_ranks(
     values_by_rank: dict[int, float] = {}
     before = 0
     for number in sorted(counts):
-        inside = [rank for rank in ranks if before <= rank < before + counts[number]]
-        if inside:
-            own = {rank - before for rank in inside}
-            selected = _values_in_bin(_filter_bin(values, least, most, number), counts[number], own, max_held)
+        ranks_inside = [rank for rank in ranks if before <= rank < before + counts[number]]
+        if ranks_inside:
+            ranks_in_bin = {rank - before for rank in ranks_inside}
+            selected = _values_in_bin(_filter_bin(values, least, most, number), counts[number], ranks_in_bin, max_held)
             values_by_rank |= {rank + before: value for rank, value in selected.items()}
         before += counts[number]
     return values_by_rank
@@ -142,8 +142,8 @@ def _filter_bin(values: Values, least: float, most: float, number: int) -> Value
 def bins(values: pa.ChunkedArray, least: float, most: float) -> pa.ChunkedArray:
     """Return the bin of every value, of many equal ones between `least` and `most`; a larger value has no lower bin."""
     share = pc.divide(pc.subtract(values, least), most - least)
-    within = pc.min_element_wise(pc.max_element_wise(share, 0.0), 1.0)
-    return pc.cast(pc.floor(pc.multiply(within, float(_BINS))), pa.int32())
+    clamped = pc.min_element_wise(pc.max_element_wise(share, 0.0), 1.0)
+    return pc.cast(pc.floor(pc.multiply(clamped, float(_BINS))), pa.int32())
 
 
 def bin_counts(values: pa.ChunkedArray, least: float, most: float) -> Mapping[int, int]:

@@ -201,15 +201,15 @@ def _displayed_bound(limit: Limit, allowed: float) -> str:
 
 def _judge_hosts(evidence: _CellEvidence, limit: Limit) -> None:
     summary = evidence.summary
-    by_proxy = not summary.hosts_known and summary.proxy is not None
-    host_count = summary.proxy.hosts if by_proxy and summary.proxy else summary.hosts or 0
+    counted_by_proxy = not summary.hosts_known and summary.proxy is not None
+    host_count = summary.proxy.hosts if counted_by_proxy and summary.proxy else summary.hosts or 0
     if host_count >= limit.allowed:
         return
-    if not summary.hosts_known and not by_proxy:
+    if not summary.hosts_known and not counted_by_proxy:
         text = f"{limit.text} cannot be judged at {evidence.location}: the environment does not tell its host"
         evidence.doubt("hosts", text)
     elif not evidence.client_troubled:
-        counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
+        counts = summary.proxy.requests if counted_by_proxy and summary.proxy else summary.host_counts
         host_names = ", ".join(host for host, count in counts.items() if count)
         text = f"hosts {host_count} < {limit.allowed:.0f} at {evidence.location} (seen: {host_names})"
         text += describe_idle_hosts(summary)

@@ -78,7 +78,7 @@ def count_sessions(errors: list[ErrorCount]) -> int:
     return sum(error.count for error in errors)
 
 
-_LOG_LINE = 160
+_MAX_LOG_LINE = 160
 """Characters of a log line quoted in a sentence."""
 
 
@@ -92,11 +92,11 @@ def host_incident_reasons(summary: CellSummary, location: str) -> Iterator[Reaso
             f"{_describe_incident(incident, summary.proxy)}{_describe_lost_sessions(incident, summary)} (at {location})"
         )
         yield Reason("hosts", text, logs.get(incident.host) or None)
-    if not summary.proxy.mishaps and (failure_text := _single_failed_host(summary)):
+    if not summary.proxy.mishaps and (failure_text := _describe_single_failed_host(summary)):
         yield Reason("hosts", f"{failure_text} (at {location})")
 
 
-def _single_failed_host(summary: CellSummary) -> str:
+def _describe_single_failed_host(summary: CellSummary) -> str:
     """Return a sentence if every failed session was on one host of several, else an empty text."""
     if len(summary.failed_hosts) != 1 or len(summary.proxy.requests if summary.proxy else ()) < 2:
         return ""
@@ -145,7 +145,7 @@ def _describe_trouble(trouble: UnhealthyHost | None, proxy_name: str) -> str:
     if trouble.connect_failures:
         text += f", {formatting.count_of(trouble.connect_failures, 'connection')} to it failed"
     lines = [line.strip() for line in trouble.log.splitlines() if line.strip()]
-    return f"{text}, its log ends {lines[-1][:_LOG_LINE]!r}" if lines else text
+    return f"{text}, its log ends {lines[-1][:_MAX_LOG_LINE]!r}" if lines else text
 
 
 def lost_host(evidence: Evidence) -> Refusal | None:
@@ -161,14 +161,14 @@ def lost_host(evidence: Evidence) -> Refusal | None:
     if not claimed:
         return None
     text = "; ".join(_describe_incident(incident, summary.proxy) for incident in incidents)
-    return Refusal("host_lost", count_sessions(claimed), evidence.batch, text, _remedy(incidents[0]))
+    return Refusal("host_lost", count_sessions(claimed), evidence.batch, text, _host_remedy(incidents[0]))
 
 
 def _broken_off(error: ErrorCount) -> bool:
     return error.type in BROKEN_OFF or error.code in ("502", "503", "504")
 
 
-def _remedy(incident: HostIncident) -> str:
+def _host_remedy(incident: HostIncident) -> str:
     if incident.kind == "out":
         return "see its log; a step that blocks its server for seconds also keeps it from answering health checks"
     if "out of memory" in incident.text:

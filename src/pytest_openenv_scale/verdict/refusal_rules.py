@@ -142,7 +142,7 @@ _STATUSES = {
 }
 
 
-def by_proxy(evidence: Evidence) -> Refusal | None:
+def refused_by_proxy(evidence: Evidence) -> Refusal | None:
     """Envoy's circuit breakers: 503 or 504 from Envoy, or at exactly its default number of connections."""
     at_default = evidence.summary.held == ENVOY_DEFAULT
     is_envoy = evidence.summary.cell.target.startswith("envoy") or evidence.any_message_matches(r"\benvoy\b|upstream")
@@ -165,7 +165,7 @@ def by_proxy(evidence: Evidence) -> Refusal | None:
     )
 
 
-def by_status(evidence: Evidence) -> Iterator[Refusal]:
+def refused_by_status(evidence: Evidence) -> Iterator[Refusal]:
     """Every other status, each with what it usually means."""
     claimed = evidence.claim(lambda error: error.type == "handshake_status")
     for status in sorted({error.code or "" for error in claimed}):
@@ -211,7 +211,7 @@ def space_stopped(evidence: Evidence) -> Refusal | None:
     return Refusal("platform_stage", count_sessions(claimed), evidence.batch, ending, remedy)
 
 
-def by_space(evidence: Evidence) -> Iterator[Refusal]:
+def refused_by_space(evidence: Evidence) -> Iterator[Refusal]:
     """What a Space's platform does to clients, where the evidence says that it was not the server."""
     if not evidence.is_space:
         return

@@ -12,7 +12,14 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Refusal
 
 from .evidence import BROKEN_OFF, Evidence, circuit_breaker, count_sessions, describe_error, lost_host
-from .refusal_rules import by_proxy, by_space, by_status, connections_per_worker, sessions_per_worker, space_stopped
+from .refusal_rules import (
+    connections_per_worker,
+    refused_by_proxy,
+    refused_by_space,
+    refused_by_status,
+    sessions_per_worker,
+    space_stopped,
+)
 
 _MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
 
@@ -45,10 +52,10 @@ def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:
     for rule in rules:
         if (refusal := rule(evidence)) is not None:
             yield refusal
-    yield from by_space(evidence)
-    if (refusal := by_proxy(evidence)) is not None:
+    yield from refused_by_space(evidence)
+    if (refusal := refused_by_proxy(evidence)) is not None:
         yield refusal
-    yield from by_status(evidence)
+    yield from refused_by_status(evidence)
     for rule in (_not_listening, _environment, _unnamed):
         if (refusal := rule(evidence)) is not None:
             yield refusal

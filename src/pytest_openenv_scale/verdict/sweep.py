@@ -250,8 +250,8 @@ def _describe_max_batch(evidence: _CurveEvidence) -> str:
 
 
 def _max_batch_of(evidence: _CurveEvidence, repetition: int) -> int | None:
-    alone = [summary for summary in evidence.summaries if summary.repetition == repetition]
-    passed = {summary.batch: judge_cell(summary.batch, [summary], evidence.slo, 1).passed for summary in alone}
+    measured = [summary for summary in evidence.summaries if summary.repetition == repetition]
+    passed = {summary.batch: judge_cell(summary.batch, [summary], evidence.slo, 1).passed for summary in measured}
     return _largest_passing(evidence.curve.batches, passed)
 
 
@@ -362,7 +362,7 @@ def _view_curve(record: SweepRecord, curve: Curve, index: int, summaries: Sequen
 
 def max_batch_certainty(view: CurveView) -> str:
     """Return how well the max batch of a curve is known: exact, open or inconclusive, as in `ModeResult`."""
-    stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
-    if stopper is not None:
-        return "exact" if stopper.passed is False else "inconclusive"
+    first_not_passed = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
+    if first_not_passed is not None:
+        return "exact" if first_not_passed.passed is False else "inconclusive"
     return "open" if view.verdict.max_batch == max(view.curve.batches) else "inconclusive"
