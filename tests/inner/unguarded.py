@@ -15,11 +15,11 @@ import pytest
 
 LIMITS = {
     "pytest_openenv_scale.load.client_health": (
-        "LAG_S",
-        "MOST_BUSY",
-        "MOST_RUNNABLE_WAIT",
-        "RESOLVED_P50_S",
-        "RESOLVED_P99_S",
+        "MAX_LOOP_LAG_S",
+        "MAX_BUSY_SHARE",
+        "MAX_STARVED_SHARE",
+        "MAX_ANSWER_LAG_P50_S",
+        "MAX_ANSWER_LAG_P99_S",
     )
 }
 

@@ -53,18 +53,18 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 def test_when_all_is_well_a_single_look_is_all_it_costs(clock):
     server = clock(descriptors=[20, 25, 20])
     for _ in range(3):
-        sample, notes = server.settling.before()
+        sample, notes = server.settling.await_server()
         assert sample is not None
         assert notes == ()
-        server.settling.after(mode="ws", failed=False, wait_s=1.0)
+        server.settling.cell_ended(mode="ws", failed=False, wait_s=1.0)
     assert (server.looks, server.now, server.played) == (3, 100.0, [])
 
 
 def test_a_server_that_still_holds_descriptors_is_waited_for(clock):
     server = clock(descriptors=[20, 1020, 500, 36])
-    server.settling.before()
-    server.settling.after(mode="ws", failed=False, wait_s=1.0)
-    sample, notes = server.settling.before()
+    server.settling.await_server()
+    server.settling.cell_ended(mode="ws", failed=False, wait_s=1.0)
+    sample, notes = server.settling.await_server()
     assert sample is not None
     assert (sample.descriptors, notes) == (36, ())
     assert server.looks == 4
@@ -72,66 +72,66 @@ def test_a_server_that_still_holds_descriptors_is_waited_for(clock):
 
 def test_one_that_does_not_let_go_is_told_once_with_what_it_kept(clock):
     server = clock(descriptors=[20, 1020])
-    server.settling.before()
-    server.settling.after(mode="ws", failed=False, wait_s=1.0)
-    _, (note,) = server.settling.before()
+    server.settling.await_server()
+    server.settling.cell_ended(mode="ws", failed=False, wait_s=1.0)
+    _, (note,) = server.settling.await_server()
     assert note == (
         "the server still held 1,000 descriptors of earlier sessions when the cell began, 5 s after they had ended"
     )
     assert 105.0 <= server.now < 105.1
-    assert server.settling.before()[1] == ()
+    assert server.settling.await_server()[1] == ()
     assert server.now < 105.1
 
 
 def test_after_failures_one_session_must_be_answered_before_the_next_cell(clock):
     server = clock(answers=["capacity", "refused", None])
-    server.settling.before()
-    server.settling.after(mode="ws", failed=True, wait_s=2.0)
-    assert server.settling.before() == (None, ())
+    server.settling.await_server()
+    server.settling.cell_ended(mode="ws", failed=True, wait_s=2.0)
+    assert server.settling.await_server() == (None, ())
     assert len(server.played) == 3
     assert server.played[0] == 7.0
 
 
 def test_an_environment_that_answers_with_an_error_has_answered(clock):
     server = clock(answers=["environment"])
-    server.settling.after(mode="ws", failed=True, wait_s=0.0)
-    assert server.settling.before() == (None, ())
+    server.settling.cell_ended(mode="ws", failed=True, wait_s=0.0)
+    assert server.settling.await_server() == (None, ())
     assert server.now == 100.0
 
 
 def test_a_server_that_answers_nobody_is_told_and_not_waited_for_longer_than_bounded(clock):
     server = clock(answers=["capacity"])
-    server.settling.after(mode="ws", failed=True, wait_s=1.0)
-    _, (note,) = server.settling.before()
+    server.settling.cell_ended(mode="ws", failed=True, wait_s=1.0)
+    _, (note,) = server.settling.await_server()
     assert note == "the server did not answer a single session before the cell began (capacity)"
     assert 100.0 < server.now <= 106.0
 
 
 def test_where_all_succeeded_or_nothing_was_measured_yet_nobody_is_asked(clock):
     server = clock(answers=["capacity"])
-    server.settling.before()
-    server.settling.after(mode="ws", failed=False, wait_s=1.0)
-    server.settling.before()
+    server.settling.await_server()
+    server.settling.cell_ended(mode="ws", failed=False, wait_s=1.0)
+    server.settling.await_server()
     assert server.played == []
 
 
 def test_a_server_that_died_is_not_waited_for(clock):
     server = clock(descriptors=[20, 1020], answers=["refused"])
-    server.settling.before()
-    server.settling.after(mode="ws", failed=True, wait_s=1.0)
+    server.settling.await_server()
+    server.settling.cell_ended(mode="ws", failed=True, wait_s=1.0)
     server.exit = "killed by SIGKILL"
-    assert server.settling.before()[1] == ()
+    assert server.settling.await_server()[1] == ()
     assert (server.now, server.played) == (100.0, [])
 
 
 def test_connections_kept_after_http_are_no_sessions_and_nobody_waits_for_them(clock):
     server = clock(descriptors=[20, 1020, 1020, 2020, 1030])
-    server.settling.before()
-    server.settling.after(mode="http", failed=False, wait_s=1.0)
-    assert server.settling.before()[1] == ()
-    server.settling.after(mode="ws", failed=False, wait_s=1.0)
-    assert server.settling.before()[1] == ()
+    server.settling.await_server()
+    server.settling.cell_ended(mode="http", failed=False, wait_s=1.0)
+    assert server.settling.await_server()[1] == ()
+    server.settling.cell_ended(mode="ws", failed=False, wait_s=1.0)
+    assert server.settling.await_server()[1] == ()
     assert (server.looks, server.now) == (3, 100.0)
-    server.settling.after(mode="ws", failed=False, wait_s=1.0)
-    assert server.settling.before()[1] == ()
+    server.settling.cell_ended(mode="ws", failed=False, wait_s=1.0)
+    assert server.settling.await_server()[1] == ()
     assert server.looks == 5  # These were sessions.

@@ -66,7 +66,7 @@ async def test_a_kept_connection_is_not_announced_as_the_last():
 
 
 async def test_a_session_that_takes_an_idle_connection_has_no_connect_time(monkeypatch):
-    monkeypatch.setattr(worker_share, "WINDOW", 1)
+    monkeypatch.setattr(worker_share, "HANDSHAKE_WINDOW", 1)
     rows, _ = await play_over("shared", good, batch=2, arrival="hold")
     first, second = sorted(rows.rows)
     assert (first.success, second.success) == (True, True)
@@ -78,7 +78,7 @@ async def test_a_session_that_takes_an_idle_connection_has_no_connect_time(monke
 
 
 async def test_a_shared_connection_that_fails_fails_the_reset_and_not_the_connect(monkeypatch):
-    monkeypatch.setattr(worker_share, "WINDOW", 1)
+    monkeypatch.setattr(worker_share, "HANDSHAKE_WINDOW", 1)
 
     async def script(peer: Peer) -> None:
         await posted(peer)
@@ -97,10 +97,10 @@ class GivenTimes:
 
     def __init__(self, *times: Timing) -> None:
         self._times = iter(times)
-        self.last = Timing()
+        self.last_timing = Timing()
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> dict:
-        self.last = next(self._times)
+        self.last_timing = next(self._times)
         return OBSERVATION
 
 

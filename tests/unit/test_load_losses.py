@@ -79,7 +79,7 @@ async def test_a_load_process_that_is_killed_takes_only_its_own_sessions_with_it
 
 
 async def test_a_load_process_that_stands_still_does_not_keep_a_hold_waiting_for_ever(generators, monkeypatch):
-    monkeypatch.setattr(runner, "_SILENCE_S", 1.5)
+    monkeypatch.setattr(runner, "_SILENCE_TIMEOUT_S", 1.5)
     began = time.monotonic()
     result = await at_reset(generators(2), 10, lambda: workers(generators(2))[0].suspend(), arrival="hold")
     assert time.monotonic() - began < 15
@@ -262,8 +262,8 @@ async def test_a_load_process_that_was_left_alone_is_not(generators):
 
 
 def test_a_cell_tells_what_its_load_processes_used_of_their_cores(environment, generators, monkeypatch):
-    monkeypatch.setattr(client_health, "MOST_BUSY", 1e-6)
-    monkeypatch.setattr(client_health, "LAG_S", 1e-6)
+    monkeypatch.setattr(client_health, "MAX_BUSY_SHARE", 1e-6)
+    monkeypatch.setattr(client_health, "MAX_LOOP_LAG_S", 1e-6)
     result = generators(1).run_cell(order(environment, batch=10, steps=20))
     (busy,) = [finding for finding in result.findings if finding.kind == "cpu"]
     assert f"used {result.client.cpu_share:.0%} of a core" in busy.message

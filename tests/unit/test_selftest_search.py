@@ -190,10 +190,10 @@ def test_percentiles_are_exact_between_neighbours(values, share, found):
 
 def test_descriptors_and_ports_bound_the_ladder_and_are_named(monkeypatch):
     monkeypatch.setattr(search, "descriptor_limit", lambda: 1000)
-    monkeypatch.setattr(search, "ports_there", lambda: 28_232)
+    monkeypatch.setattr(search, "ports_per_source", lambda: 28_232)
     assert search.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
     assert search.ceiling("ws", 900) == (900, None)
-    monkeypatch.setattr(search, "ports_there", lambda: 500)
+    monkeypatch.setattr(search, "ports_per_source", lambda: 500)
     assert search.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
     monkeypatch.setattr(search, "descriptor_limit", lambda: 64)
     with pytest.raises(SelfTestError, match="no room for a single session: the limit is 64 descriptors"):
@@ -202,7 +202,7 @@ def test_descriptors_and_ports_bound_the_ladder_and_are_named(monkeypatch):
 
 def test_memory_bounds_the_ladder_http_first(monkeypatch):
     monkeypatch.setattr(search, "descriptor_limit", lambda: 10**6)
-    monkeypatch.setattr(search, "ports_there", lambda: None)
+    monkeypatch.setattr(search, "ports_per_source", lambda: None)
     monkeypatch.setattr(search.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
     (ws, why), (http, _) = search.ceiling("ws", 10**6), search.ceiling("http", 10**6)
     assert http < ws < 10**6

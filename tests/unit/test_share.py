@@ -48,7 +48,7 @@ async def test_a_hold_steps_only_when_every_session_is_reset():
 
 
 async def test_a_hold_may_last_longer_than_any_answer(monkeypatch):
-    monkeypatch.setattr(worker_share, "WINDOW", 1)
+    monkeypatch.setattr(worker_share, "HANDSHAKE_WINDOW", 1)
 
     async def script(peer: Peer) -> None:
         await asyncio.sleep(0.15)
@@ -81,7 +81,7 @@ async def test_a_hold_does_not_wait_for_sessions_that_failed():
 @pytest.mark.parametrize("arrival", ["burst", "hold", "rate=2000"])
 async def test_silent_servers_do_not_keep_the_rest_of_the_batch_out(monkeypatch, arrival):
     """More sessions than handshakes in flight, none of them answered: each has its row, in rounds of the window."""
-    monkeypatch.setattr(worker_share, "WINDOW", 8)
+    monkeypatch.setattr(worker_share, "HANDSHAKE_WINDOW", 8)
 
     async with scripted(Peer.gone) as server:
         rows = await play(server.url, batch=20, timeout=0.15, arrival=arrival)
@@ -89,7 +89,7 @@ async def test_silent_servers_do_not_keep_the_rest_of_the_batch_out(monkeypatch,
 
 
 async def test_no_more_handshakes_are_in_flight_than_the_window_allows(monkeypatch):
-    monkeypatch.setattr(worker_share, "WINDOW", 5)
+    monkeypatch.setattr(worker_share, "HANDSHAKE_WINDOW", 5)
     flying = most = 0
 
     async def script(peer: Peer) -> None:
@@ -134,8 +134,8 @@ from pytest_openenv_scale.config.workload import Workload
 
 async def main():
     cell = Cell("t", "x", "x", {mode!r}, 0.0, 1, 1, "burst")
-    asked = CellRequest(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
-    worker.Share(Prepare(asked, 0, 1), print).prepare()
+    request = CellRequest(cell, 1, ("http://127.0.0.1:9",), {{}}, Workload(({{}},)), 1.0)
+    worker.WorkerShare(Prepare(request, 0, 1), print).prepare()
     assert ("aiohttp" in sys.modules) is {needed}
 
 asyncio.run(main())

@@ -55,9 +55,9 @@ class Pieces:
 def hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every column count as too large, so that tests of a few rows take the path of millions."""
     for module, name, most in (
-        (percentiles.column_stats, "most_held", 5),
-        (percentiles.peak_concurrency, "most_sorted", 6),
-        (errors.count_distinct, "most_held", 4),
+        (percentiles.column_stats, "max_held", 5),
+        (percentiles.peak_concurrency, "max_sorted", 6),
+        (errors.count_distinct, "max_held", 4),
     ):
         monkeypatch.setitem(module.__kwdefaults__, name, most)
 
@@ -83,10 +83,10 @@ def test_rows_read_in_pieces_have_the_summary_of_the_whole(sessions, size, littl
 
 @given(st.lists(st.lists(SECONDS, max_size=30), min_size=1, max_size=6), st.integers(1, 20))
 @settings(deadline=None)
-def test_percentiles_of_a_column_that_is_never_held_are_exact(pieces, most_held):
+def test_percentiles_of_a_column_that_is_never_held_are_exact(pieces, max_held):
     values = [value for piece in pieces for value in piece]
     columns = [pa.chunked_array([pa.array(piece, pa.float64())]) for piece in pieces]
-    found = percentiles.column_stats(lambda: iter(columns), max_held=most_held)
+    found = percentiles.column_stats(lambda: iter(columns), max_held=max_held)
     exact = percentiles.phase_stats(pa.array(values, pa.float64()))
     if exact is None or found is None:
         assert found is exact
@@ -102,7 +102,7 @@ SPANS = st.lists(st.tuples(st.none() | st.integers(0, 20), st.none() | st.intege
 
 @given(SPANS, st.integers(1, 12), st.integers(1, 50))
 @settings(deadline=None)
-def test_the_peak_is_the_same_however_time_is_cut(sessions, most_sorted, size):
+def test_the_peak_is_the_same_however_time_is_cut(sessions, max_sorted, size):
     def open_at(instant: int) -> int:
         return sum(up is not None and up <= instant and (down is None or instant < down) for up, down in sessions)
 
@@ -112,7 +112,7 @@ def test_the_peak_is_the_same_however_time_is_cut(sessions, most_sorted, size):
             kind = pa.float64()
             yield pa.table({"reset_done_s": pa.array(ups, kind), "closed_s": pa.array(downs, kind)})
 
-    found = percentiles.peak_concurrency(spans, max_sorted=most_sorted)
+    found = percentiles.peak_concurrency(spans, max_sorted=max_sorted)
     assert found == max(map(open_at, range(22)), default=0)
 
 
@@ -145,7 +145,7 @@ def test_a_part_that_is_damaged_inside_says_so_while_it_is_read(tmp_path):
 
 
 def test_ways_of_failing_a_server_makes_up_are_listed_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(errors, "MOST_LISTED", 3)
+    monkeypatch.setattr(errors, "MAX_LISTED", 3)
     rows = [a_failure(n, code=f"E{n}", message=f"no {n}") for n in range(10)]
     meta = a_meta(a_cell(10))
     summary = summarise(a_table(rows, meta), meta)
@@ -156,7 +156,7 @@ def test_ways_of_failing_a_server_makes_up_are_listed_up_to_a_bound(monkeypatch)
 
 
 def test_lost_workers_are_listed_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(errors, "MOST_LISTED", 3)
+    monkeypatch.setattr(errors, "MAX_LISTED", 3)
     rows = [a_failure(n, type="connection_reset", pid=n // 2) for n in range(20)]
     meta = a_meta(a_cell(20))
     assert [worker.pid for worker in summarise(a_table(rows, meta), meta).lost_workers] == [0, 1, 2]

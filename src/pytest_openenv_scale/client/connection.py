@@ -24,9 +24,9 @@ from .handshake import (
     Loss,
     Route,
     TlsStream,
-    clean_close,
     describe_tls_error,
     has_response_head,
+    loss_from_close,
     loss_from_error,
     new_key,
     read_upgrade_response,
@@ -44,13 +44,13 @@ _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
 
 _NORMAL_CLOSE = frames.close_message(1000)
 _COMMON_CLOSE_FRAMES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")}
-"""The close frames nearly every server sends, with what they say."""
+"""The close frames nearly every server sends, with their code and reason."""
 
 
 class Clock:
     """Converts kernel arrival times (wall clock) to `time.perf_counter()`.
 
-    `refresh()` is called regularly, so that a clock being slewed costs microseconds, not the truth. `lags`
+    `refresh()` is called regularly, so that a clock being slewed causes an error of microseconds only. `lags`
     collects, for each read, how long its bytes had waited for this process, in seconds.
     """
 
@@ -102,6 +102,7 @@ class Connection:
         "_outgoing",
         "_owner",
         "_poller",
+        "_queued_message",
         "_read_size",
         "_reader",
         "_reading_stopped",
@@ -109,7 +110,6 @@ class Connection:
         "_send_error",
         "_sock",
         "_tls",
-        "_unsaid",
         "sent_at",
     )
 
@@ -133,7 +133,7 @@ class Connection:
         self._reading_stopped = False
         self._queued_message: Message | None = None
         self.sent_at = inf
-        """When the last message was handed over by `say`, just before the system call; infinity before that."""
+        """When the last message queued by `send_after_round` was handed to the kernel; infinity before that."""
 
     # Starting
 
@@ -171,7 +171,7 @@ class Connection:
     # Sending
 
     def send_after_round(self, message: Message) -> None:
-        """Send one message when all replies that are there have been read; `said_at` tells when that was."""
+        """Send one message once all replies that are there have been read; `sent_at` is then set to that moment."""
         if self._queued_message is not None:
             self._send_queued()
         self._queued_message = message
@@ -186,7 +186,7 @@ class Connection:
     def send(self, message: Message) -> float:
         """Send one message now; returns the moment it was handed over, just before the system call.
 
-        A failure is not reported here: what the server said before it closed is read first.
+        A failure is not reported here: what the server sent before it closed is read first.
         """
         if self._queued_message is not None:
             self._send_queued()
@@ -208,19 +208,19 @@ class Connection:
             self.send(_NORMAL_CLOSE)
 
     def abort(self) -> None:
-        """Drop the socket at once, without a word and without a report."""
+        """Drop the socket at once, without a close frame and without a report."""
         if self._sock is not None:
             self._release()
 
     def reset(self) -> None:
-        """Drop the socket at once with a TCP reset, as a process that is killed may, without a report."""
+        """Drop the socket at once with a TCP reset, as the death of a process may, without a report."""
         if self._sock is not None:
             with suppress(OSError):  # macOS refuses where the other side has gone: nothing is left to be reset.
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._release()
 
     def stop_reading(self) -> None:
-        """Read nothing any more: to the server, the client has gone silent, even towards pings.
+        """Read nothing any more: to the server, the client is silent and answers not even pings.
 
         What is sent goes out as far as the kernel takes it; nothing is reported any more.
         """
@@ -304,7 +304,7 @@ class Connection:
             self._finish(Loss("protocol", "tls", describe_tls_error(error)), at)
 
     def _handle_bytes(self, data: bytes, at: float) -> None:
-        """Take bytes that are anything but one whole text message."""
+        """Take bytes that are anything but one whole text message: TLS, the upgrade response, a close, other frames."""
         if len(data) == self._read_size:
             self._read_size = _LARGE_READ
         if self._tls is not None:
@@ -348,7 +348,7 @@ class Connection:
             raise reader.error
 
     def _handle_close_frame(self, code: int, reason: str) -> None:
-        """The server's half of the close handshake: answer it with its own code."""
+        """Note the server's close frame and answer it with the code it has."""
         self._close_received = (code, reason)
         if not self._close_sent:
             self._close_sent = True
@@ -379,9 +379,9 @@ class Connection:
         self._finish(loss)
 
     def _handle_end_of_stream(self, error: OSError | None) -> None:
-        """The socket is at its end: say how, the server's last words first."""
+        """Report the end of the socket: by a close frame if one came, else by the error, else as closed early."""
         if self._close_received is not None:
-            self._finish(clean_close(*self._close_received))
+            self._finish(loss_from_close(*self._close_received))
         elif error is not None and error.errno != errno.EPIPE and not has_response_head(self._buffer):
             self._finish(loss_from_error(error, established=self._reader is not None or bool(self._buffer)))
         elif self._reader is None:

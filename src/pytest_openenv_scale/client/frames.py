@@ -113,11 +113,11 @@ def parse_single_text(data: bytes) -> bytes | None:
 class FrameReader:
     """Turns received bytes into messages: `(opcode, payload)`, the payload of a text being valid UTF-8.
 
-    `broken` is set where bytes broke the protocol after messages that were whole: those are returned
-    first, so that a server's last words are read before its fault is named. Nothing may be fed after it.
+    `error` is set where bytes broke the protocol after messages that were whole: those are returned
+    first, so that a server's last messages are read before its fault is reported. Nothing may be fed after it.
     """
 
-    __slots__ = ("_buffer", "_bytes_needed", "_fragments", "_kind", "_size", "broken")
+    __slots__ = ("_buffer", "_bytes_needed", "_fragments", "_kind", "_size", "error")
 
     def __init__(self) -> None:
         self.error: FrameError | None = None
@@ -129,7 +129,7 @@ class FrameReader:
 
     @property
     def idle(self) -> bool:
-        """Whether no frame and no message is half read."""
+        """Whether no frame and no message is read in part only."""
         return not self._buffer and self._fragments is None
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:

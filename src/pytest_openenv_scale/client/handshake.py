@@ -1,4 +1,4 @@
-"""How a WebSocket client gets in, TLS and the opening handshake (RFC 6455, section 4), and why a connection ended."""
+"""How a WebSocket client connects (TLS, opening handshake of RFC 6455, section 4), and why a connection ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_openenv_scale.core.target_spec import redact_url
 
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64
-_PROBE_S = 2.0
+_PROBE_TIMEOUT_S = 2.0
 _PATH = "/%:@!$&'()*+,;=~-._"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -86,7 +86,7 @@ def find_address(url: str) -> ServerAddress:
 
 def _listens(candidate: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
     with socket.socket(candidate[0], socket.SOCK_STREAM) as sock:
-        sock.settimeout(_PROBE_S)
+        sock.settimeout(_PROBE_TIMEOUT_S)
         try:
             return sock.connect_ex(candidate[4]) == 0
         except OSError:
@@ -154,15 +154,15 @@ def read_upgrade_response(data: bytes, key: bytes, *, ended: bool = False) -> by
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data)) or len(data) > _MAX_HEAD:
-            return _not_http(data)
+            return _not_http_loss(data)
         return Loss("closed_early", None, "closed before the upgrade was answered") if ended else None
     head = _parse_head(data[:end])
     if head is None:
-        return _not_http(data)
+        return _not_http_loss(data)
     status, reason, fields = head
     rest = data[end + 4 :]
     if status != HTTPStatus.SWITCHING_PROTOCOLS:
-        return _refusal(status, reason, fields, rest) if ended or _is_body_complete(status, fields, rest) else None
+        return _refusal_loss(status, reason, fields, rest) if ended or _is_body_complete(status, fields, rest) else None
     fault = _find_upgrade_fault(fields, key)
     if fault is not None:
         return Loss("protocol", "handshake", fault)
@@ -170,7 +170,7 @@ def read_upgrade_response(data: bytes, key: bytes, *, ended: bool = False) -> by
     return rest
 
 
-_accepted: set[tuple[bytes, bytes]] = set()
+_accepted_heads: set[tuple[bytes, bytes]] = set()
 """Heads that were read in full and accepted, cut in two where their digest stood."""
 
 
@@ -180,27 +180,27 @@ def _is_known_acceptance(data: bytes, key: bytes) -> bool:
     The answers of a server differ in little else than the digest; reading each anew would cost a load
     generator more than the digest itself.
     """
-    before, digest, after = data.partition(_digest(key))
-    return bool(digest) and (before, after) in _accepted
+    before, digest, after = data.partition(_accept_digest(key))
+    return bool(digest) and (before, after) in _accepted_heads
 
 
 def _remember_acceptance(head: bytes, key: bytes) -> None:
-    before, _, after = head.partition(_digest(key))
-    if len(_accepted) >= _MAX_ACCEPTED:
-        _accepted.clear()
-    _accepted.add((before, after))
+    before, _, after = head.partition(_accept_digest(key))
+    if len(_accepted_heads) >= _MAX_ACCEPTED:
+        _accepted_heads.clear()
+    _accepted_heads.add((before, after))
 
 
-def _digest(key: bytes) -> bytes:
+def _accept_digest(key: bytes) -> bytes:
     return b2a_base64(sha1(key + _ACCEPT_SALT).digest(), newline=False)
 
 
 def has_response_head(data: bytes) -> bool:
-    """Tell whether a whole response head is there, so that its status can be named."""
+    """Tell whether the bytes hold a whole response head."""
     return b"\r\n\r\n" in data
 
 
-def _not_http(data: bytes) -> Loss:
+def _not_http_loss(data: bytes) -> Loss:
     if _TLS_RECORD.match(data):
         return Loss("protocol", "handshake", "the server speaks TLS where ws was asked: write https:// or wss://")
     return Loss("protocol", "handshake", f"the answer to the upgrade is not HTTP: {data[:40]!r}")
@@ -232,7 +232,7 @@ def _is_body_complete(status: int, fields: Mapping[str, str], body: bytes) -> bo
     return "close" not in fields.get("connection", "").lower()
 
 
-def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
+def _refusal_loss(status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
     if "chunked" in fields.get("transfer-encoding", "").lower():
         body = _join_chunks(body)
     body_text = " ".join(body.decode("utf-8", "replace").split())[:200]
@@ -245,7 +245,7 @@ def _refusal(status: int, reason: str, fields: Mapping[str, str], body: bytes) -
 
 
 def format_retry_after(retry_after: str | None) -> str:
-    """Return what a `Retry-After` field asks for, to be put behind a status; nothing where there is none."""
+    """Return a `Retry-After` field as text to append to a status; empty where there is none."""
     if not retry_after:
         return ""
     return f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
@@ -262,7 +262,7 @@ def _join_chunks(body: bytes) -> bytes:
 
 
 def _find_upgrade_fault(fields: Mapping[str, str], key: bytes) -> str | None:
-    if fields.get("sec-websocket-accept") != _digest(key).decode():
+    if fields.get("sec-websocket-accept") != _accept_digest(key).decode():
         return "status 101 with a wrong Sec-WebSocket-Accept"
     if fields.get("upgrade", "").lower() != "websocket" or "upgrade" not in fields.get("connection", "").lower():
         return "status 101 without Upgrade: websocket and Connection: Upgrade"
@@ -293,13 +293,13 @@ class Loss:
 
 
 @lru_cache(maxsize=16)
-def clean_close(code: int, reason: str) -> Loss:
+def loss_from_close(code: int, reason: str) -> Loss:
     """Return the loss of a connection whose close handshake was completed; nearly every session ends alike."""
     return Loss("closed", str(code), reason or None)
 
 
 def loss_from_error(error: OSError, *, established: bool = False) -> Loss:
-    """Put an error of the socket into the words of a row."""
+    """Return the loss for an error of the socket; `established` says whether the server had answered before."""
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     text = error.strerror or str(error)
     if error.errno in CLIENT_ERRNOS:
@@ -313,7 +313,7 @@ def loss_from_error(error: OSError, *, established: bool = False) -> Loss:
     return Loss("protocol", code, text)
 
 
-_READ = 1024 * 1024
+_READ_SIZE = 1024 * 1024
 
 
 class NotTlsError(ssl.SSLError):
@@ -348,7 +348,7 @@ class TlsStream:
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Take what was read from the socket and return what it says.
+        """Take what was read from the socket and return the plain text in it, which may be nothing.
 
         Raises:
             ssl.SSLError: the handshake failed or the stream is damaged.
@@ -362,7 +362,7 @@ class TlsStream:
                 return b""
         parts: list[bytes] = []
         try:
-            while part := self._ssl.read(_READ):
+            while part := self._ssl.read(_READ_SIZE):
                 parts.append(part)
             self.ended = True
         except ssl.SSLWantReadError:
@@ -383,7 +383,7 @@ class TlsStream:
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:
-    """Say in a few words what went wrong."""
+    """Return one line saying what went wrong."""
     if isinstance(error, NotTlsError):
         return "the server speaks plain HTTP where TLS was asked: write http:// or ws://"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""One session over HTTP, on aiohttp, and `GET /schema`: what a server says its actions look like."""
+"""One session over HTTP, on aiohttp, and `GET /schema`, with which a server describes its actions."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def encode_body(value: Mapping[str, Any]) -> bytes:
 
 
 class HttpPool:
-    """How the sessions of a process connect; closed when they are over.
+    """Opens the HTTP connections of a process's sessions; closed when they are over.
 
     `connections` is `session` (one of its own for each session, kept over its requests), `request` (a fresh one
-    for every request) or `shared` (idle ones are taken from a common pool). Hosts in `places` are not resolved
+    for every request) or `shared` (idle ones are taken from a common pool). Hosts of `addresses` are not resolved
     again.
     """
 
@@ -96,7 +96,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 
 
 class _Resolver(AbstractResolver):
-    """Knows the addresses found before the cell, so that no session's connecting contains a look-up."""
+    """Returns addresses resolved before the cell, so that no connect latency contains a look-up."""
 
     def __init__(self, addresses: Sequence[ServerAddress]) -> None:
         self._addresses = {address.host: address for address in addresses}
@@ -119,7 +119,7 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
@@ -146,7 +146,7 @@ _CURRENT_CHANNEL: ContextVar[HttpChannel] = ContextVar("channel")
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that tells its channel which connection it was given."""
+    """A request that reports to its channel which connection was assigned to it."""
 
     async def send(self, conn: AiohttpConnection) -> aiohttp.ClientResponse:
         _CURRENT_CHANNEL.get().connection_assigned(conn)
@@ -186,10 +186,10 @@ class Timing:
 
 
 class HttpChannel:
-    """One client's way to the HTTP endpoints of a server.
+    """One session's requests to the HTTP endpoints of a server.
 
     `connected_at` is when a first connection was established, None before and where an idle one was taken;
-    `last` is what is known of the last request.
+    `last_timing` is what is known of the last request.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, pool: HttpPool | None = None) -> None:
@@ -248,7 +248,7 @@ class HttpChannel:
         return _read_json_object(answer.status, answer.reason or "", answer.headers, raw)
 
     def connection_assigned(self, connection: AiohttpConnection) -> None:
-        """The request goes over this connection."""
+        """Note the connection of the current request, and how late it was seen to be established."""
         timing, self._transport = self.last_timing, connection.transport
         if timing.connected_at is not None and self._transport is not None:
             timing.connect_lag_s = seconds_since_last_data(self._transport)
@@ -319,10 +319,10 @@ _READ_BYTES = 65_536
 
 @contextmanager
 def http_get(url: str, path: str, headers: Mapping[str, str], timeout_s: float) -> Generator[HTTPResponse]:
-    """Ask `GET path` of the server at a base URL on a new connection; within `within_s` seconds of it all is cut off.
+    """Send `GET path` to the server at a base URL on a new connection, which is cut off after `timeout_s` seconds.
 
-    As the sessions: straight to the server, whatever proxy the environment names, and no redirect is followed, so
-    that headers meant for one server are not carried to another.
+    Like the sessions, it goes straight to the server, whatever proxy the environment names, and follows no
+    redirect, so that headers meant for one server are not sent to another.
 
     Raises:
         OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.

@@ -18,7 +18,7 @@ class MessageError(ValueError):
 
 
 class ServerInfo(msgspec.Struct, gc=False):
-    """What the benchmark environment tells of itself in an observation; None elsewhere."""
+    """What the benchmark environment reports of itself in an observation; None in other environments."""
 
     waited_seconds: Annotated[float, msgspec.Meta(ge=0, le=_MAX_WAITED_S)] | None = None
     pid: Annotated[int, msgspec.Meta(ge=0, le=_MAX_INT64)] | None = None
@@ -87,7 +87,7 @@ def _read_any_message(text: bytes) -> ObservedReply | ServerError:
 
 
 def as_observed_reply(data: Mapping[str, Any]) -> ObservedReply:
-    """Take from an observation what can be used; fields of another kind than the benchmark environment's are not."""
+    """Read an observation; fields that are not of the type the benchmark environment gives them count as missing."""
     observation = data.get("observation")
     done = data["done"] if type(data.get("done")) is bool else None
     if type(observation) is not dict:

@@ -76,12 +76,12 @@ class PortableSelector:
 
 
 def new_selector() -> _Selector:
-    """Return the best this platform has."""
+    """Return epoll where the platform has it, else a `PortableSelector`."""
     return select.epoll() if hasattr(select, "epoll") else PortableSelector()
 
 
 class _LoopSelector:
-    """Every socket on the event loop itself, where the platform has no descriptor that stands for many."""
+    """Watches each socket with the event loop itself, where a selector has no descriptor of its own to watch."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ready: Callable[[int, int], None]) -> None:
         self._loop = loop
@@ -160,7 +160,7 @@ class Poller:
             self._selector.unregister(fd)
 
     def call_after_round(self, callback: Callable[[], None]) -> None:
-        """Call `work` once all that is ready has been handled; outside of a round, in the loop's next turn.
+        """Call `callback` once all that is ready has been handled; outside of a round, in the loop's next turn.
 
         Sending is put off this way: reading and sending in turns costs a sixth more than one after the other.
         """
@@ -181,7 +181,7 @@ class Poller:
             self._run_deferred()
 
     def _handle_one(self, fd: int, mask: int) -> None:
-        """Handle one socket that the loop found ready."""
+        """Handle one socket that the event loop reports as ready."""
         handler = self._handlers.get(fd)
         if handler is not None:
             handler(mask)

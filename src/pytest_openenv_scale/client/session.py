@@ -20,7 +20,7 @@ from .poller import Poller
 
 
 class SessionFailed(Exception):
-    """A session could not go on; the fields are those of a row.
+    """A session failed; the fields are those of a row.
 
     `phase` is connect, reset, step, state or close, `type` a row's `error_type`; `code` and `message` are
     the server's own where it gave any, without the values of the headers that were sent.
@@ -33,7 +33,7 @@ class SessionFailed(Exception):
 
     @classmethod
     def without(cls, secrets: Secrets, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
-        """Return the failure with every secret hidden that the server's words repeat."""
+        """Return the failure with every secret hidden in `code` and `message`, where the server may repeat them."""
         hidden = (None if text is None else secrets.hide(text) for text in (code, message))
         return cls(phase, type, *hidden)
 
@@ -80,7 +80,7 @@ class ClientSession:
         return await self._request("state", messages.encode_request("state"), "state")
 
     async def close(self) -> None:
-        """Say goodbye and wait until the server has closed the connection; does nothing the second time."""
+        """Send `close` and wait until the server has closed the connection; does nothing the second time."""
         if self._loss is None:
             self._connection.send(Message(messages.encode_request("close")))
             while await self._next_message("close") is not None:

@@ -28,7 +28,7 @@ _UNANSWERED_ERRORS = frozenset(
 
 
 class Cooldown:
-    """Waits before every cell but the first; `play(timeout_s)` plays one session that is not recorded."""
+    """Waits before every cell but the first; `play_session(timeout_s)` plays one session that is not recorded."""
 
     def __init__(self, endpoint: Endpoint, play_session: Callable[[float], SessionRow]) -> None:
         self._endpoint = endpoint
@@ -37,17 +37,17 @@ class Cooldown:
         self._pending_step_s: float | None = None
 
     def cell_ended(self, *, mode: str, failed: bool, wait_s: float) -> None:
-        """A cell is over: its mode, whether some of its sessions failed, how long their steps may still go on.
+        """Note that a cell ended: its mode, whether sessions failed, and how many seconds their steps may go on.
 
         Over HTTP a server holds connections, no sessions, and may keep them as long as it likes (hypercorn does
-        until its keep-alive ends): what it holds by then is what it rests at.
+        until its keep-alive ends): the descriptors it has then are the new baseline.
         """
         self._pending_step_s = wait_s if failed else None
         if mode == "http":
             self._baseline_descriptors = None
 
     def await_server(self) -> tuple[ServerSample | None, tuple[str, ...]]:
-        """Wait; returns the last look at the server, and what was not as it should be when waiting ended."""
+        """Wait until the server is ready for a cell; returns its last sample, and notes on what was still amiss."""
         deadline = time.monotonic() + MAX_WAIT_S + (self._pending_step_s or 0.0)
         sample, notes = self._await_descriptors(deadline)
         if self._pending_step_s is not None:
@@ -65,9 +65,8 @@ class Cooldown:
             if excess <= DESCRIPTOR_SLACK or self._endpoint.exit_status() is not None:
                 return sample, ()
             if time.monotonic() >= deadline:
-                self._baseline_descriptors = (
-                    sample.descriptors
-                )  # It will not let go of these: no cell waits for them again.
+                # The server will not close these descriptors: no cell waits for them again.
+                self._baseline_descriptors = sample.descriptors
                 return sample, (
                     f"the server still held {excess:,} descriptors of earlier sessions when the cell began,"
                     f" {MAX_WAIT_S:g} s after they had ended",

@@ -63,7 +63,7 @@ class CellProgress:
 
 
 class Observer:
-    """Hears how a sweep goes on; each method does nothing unless overridden."""
+    """Is called as a sweep goes on; each method does nothing unless overridden."""
 
     def curve_started(self, curve: Curve) -> None:
         """A curve begins."""
@@ -159,7 +159,7 @@ def measure_sweep(
     Raises:
         SweepError: nothing can be measured.
     """
-    said = workload or find_workload(endpoint, settings)
+    workload = workload or find_workload(endpoint, settings)
     slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
     curves = plan_curves(
         test=test,
@@ -171,7 +171,7 @@ def measure_sweep(
         steps=settings.steps,
         arrival=str(settings.arrival),
         slo_for=lambda mode, wait: select(slos, wait, mode),
-        wait_axis=said.waits,
+        wait_axis=workload.waits,
     )
     record = SweepRecord(
         sweep_id=sha256(f"{test}\0{endpoint.target}".encode()).hexdigest()[:10],
@@ -189,16 +189,16 @@ def measure_sweep(
         hosts=endpoint.hosts,
         limits=endpoint.limits,
         startup_s=endpoint.startup_s,
-        settings=_recorded_settings(settings, said),
+        settings=_recorded_settings(settings, workload),
         rerun=rerun,
         notes=endpoint.notes,
         started_at=datetime.now(UTC),
     )
-    if not said.waits:
+    if not workload.waits:
         observer.note(f"{test}: the action has no wait_seconds, so the waits mean nothing here: one curve per mode")
     with run.measure_lock(observer.note), LoadGenerator(settings.processes) as generator:
         record = run.begin_sweep(record)
-        measurement = _Measurement(endpoint, settings, said, run, observer, record, generator)
+        measurement = _Measurement(endpoint, settings, workload, run, observer, record, generator)
         try:
             measurement.warm_up()
             measurement.measure()
@@ -217,14 +217,14 @@ def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]
     """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
     recorded: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
     if settings.reset is not None:
-        # By a digest alone: it may hold what nobody else is to read, and only whether it is the same matters.
+        # Only a digest: the data may be secret, and all that matters is whether it is the same.
         serialized = json.dumps(settings.reset, sort_keys=True, default=str)
         recorded["reset"] = f"data {sha256(serialized.encode()).hexdigest()[:10]}"
     return {**recorded, "http_connections": settings.http_connections} if "http" in settings.modes else recorded
 
 
 def find_workload(endpoint: Endpoint, settings: Settings) -> Workload:
-    """Decide what sessions say: as the settings ask, else as the server's `/schema` asks.
+    """Return what sessions send: by the settings, else by the server's `/schema`.
 
     Raises:
         SweepError: no action can be made.
@@ -271,9 +271,9 @@ class _Measurement:
             single = replace(curve.cells[0], batch=1, wait=min(waits, default=None), arrival="burst")
             row = self._generator.run_cell(self._cell_request(single, _UNRECORDED)).rows[0]
             if row.error_type == "environment" and row.error_code in ("VALIDATION_ERROR", "422"):
-                what, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
+                rejected, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
                 raise SweepError(
-                    f"the environment rejects the {what} ({self._workload.source}): {row.error_message};"
+                    f"the environment rejects the {rejected} ({self._workload.source}): {row.error_message};"
                     f" write one it takes with --openenv-{option}"
                 )
 
@@ -285,7 +285,7 @@ class _Measurement:
         return self._generator.run_cell(request).rows[0]
 
     def measure(self) -> None:
-        """Measure the curves in order, until the server is gone; one that is gone already is measured to be so."""
+        """Measure the curves in order until the server has exited; at least one cell is measured in any case."""
         for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
             if self.summaries and self._endpoint.exit_status() is not None:
                 return

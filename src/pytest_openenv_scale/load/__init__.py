@@ -1,1 +1,1 @@
-"""Many sessions from worker processes, and whether they kept up. May import client, config, core, results."""
+"""Runs many sessions in load processes and checks that these kept up. May import client, config, core, results."""

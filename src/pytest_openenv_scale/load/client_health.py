@@ -13,7 +13,7 @@ from .client_resources import SPARE_DESCRIPTORS, PortBudget, plan_ports
 from .ipc import CellRequest
 
 SESSIONS_PER_PROCESS = 8192
-"""Sessions beyond which `auto` adds a load process where there is a core for it."""
+"""Sessions per load process beyond which `auto` adds another where there is a core for it."""
 
 MAX_BUSY_SHARE = 0.9
 """Share of a cell from which a load process that works or waits for a core counts as the bottleneck.
@@ -66,7 +66,7 @@ class ClientStats:
 
 @dataclass(frozen=True, slots=True)
 class ResourceNeeds:
-    """What a cell needs of this machine, and what of that is not there (`findings`: nothing must be started)."""
+    """What a cell needs of this machine; with `findings` something is lacking, and nothing may be started."""
 
     descriptors: int
     descriptor_limit: int
@@ -85,7 +85,7 @@ def choose_processes(batch: int) -> int:
 
 
 def check_resources(request: CellRequest, processes: int) -> ResourceNeeds:
-    """Compare what a cell needs with what there is; may resolve hosts, and blocks while it does.
+    """Compare what a cell needs with what this machine has; may resolve hosts, and blocks while it does.
 
     Sessions of `rate=R` follow each other, and how many are open at once only the cell tells: for them
     nothing is refused beforehand.
@@ -116,8 +116,8 @@ def check_pace(stats: ClientStats) -> tuple[ClientFinding, ...]:
         findings.append(
             ClientFinding(
                 "loop_lag",
-                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms (allowed {MAX_LOOP_LAG_S * 1000:.0f} ms):"
-                " it needs a core that nothing else keeps busy",
+                f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms"
+                f" (allowed {MAX_LOOP_LAG_S * 1000:.0f} ms): it needs a core that nothing else keeps busy",
             )
         )
     longest_work_s = max(
@@ -146,19 +146,19 @@ def _pace_message(stats: ClientStats) -> str:
 
 
 MAX_ANSWER_LAG_P50_S = 0.005
-"""What the client may add to half of the HTTP latencies, in seconds."""
+"""Longest median time by which HTTP answers may be seen late, in seconds."""
 
 MAX_ANSWER_LAG_P99_S = 0.040
-"""What the client may add to 99 of 100 HTTP latencies, in seconds."""
+"""Longest 99th percentile of the time by which HTTP answers may be seen late, in seconds."""
 
 
 MIN_SAMPLES = 20
-"""Samples from which half of them say something about the client, and not about one hiccup."""
+"""Fewest samples of a phase whose median is judged: fewer may show a single hiccup."""
 
 
 @dataclass(slots=True)
 class AnswerLags:
-    """How late connections, resets and steps were seen, in seconds; None where the kernel did not tell."""
+    """How late this process saw that connections, resets and steps were answered, in seconds; None where unknown."""
 
     connect: list[float | None] = field(default_factory=list[float | None])
     reset: list[float | None] = field(default_factory=list[float | None])
@@ -178,7 +178,7 @@ def _percentile(ordered: list[float], share: float) -> float:
 
 
 def check_answer_lags(client: ClientStats) -> tuple[ClientFinding, ...]:
-    """Judge whether the client resolved what it measured over HTTP; nothing where nothing is known (ws mode)."""
+    """Judge whether HTTP answers were seen in time; no finding where nothing is known (ws mode)."""
     p50, p99 = client.answer_lag_p50_s or 0.0, client.answer_lag_p99_s or 0.0
     if p50 <= MAX_ANSWER_LAG_P50_S and p99 <= MAX_ANSWER_LAG_P99_S:
         return ()

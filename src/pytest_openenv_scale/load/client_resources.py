@@ -26,8 +26,8 @@ WIDEST_RANGE = (1024, 65535)
 
 _PROC = Path("/proc")
 _MAX_FILL_SHARE = 0.5
-"""How much of one source's ports a cell may take on loopback, where another source costs nothing: the kernel then
-finds a free port without a search."""
+"""Largest share of one source's ports a cell takes before it uses more loopback addresses: the kernel then finds a
+free port without a search."""
 _LISTEN, _TIME_WAIT = "0A", "06"
 
 
@@ -102,11 +102,11 @@ class Destination:
 
     @property
     def text(self) -> str:
-        """The destination as a person writes it."""
+        """The destination as address:port, an IPv6 address in brackets."""
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     def ports_held(self) -> int:
-        """Return how many ports earlier connections to it still hold.
+        """Return how many ports earlier connections to this destination still hold.
 
         One in TIME_WAIT does not count where the kernel gives it out again (net.ipv4.tcp_tw_reuse=1).
         """
@@ -119,10 +119,10 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class PortBudget:
-    """The ports of a cell: `needed` towards the busiest destination, `there` from one source address.
+    """The ports of a cell: `needed` towards the busiest destination, `per_source` from one source address.
 
     `sources` are how many source addresses the load processes connect from together, 0 to leave that to the
-    system; `lack` says in one line, with the remedy, that there are too few ports.
+    system; `shortage` says in one line, with the remedy, that there are too few ports.
     """
 
     needed: int
@@ -168,7 +168,7 @@ def _destinations(urls: Iterable[str], connections: int) -> list[Destination]:
 
 
 def _shortage_message(destination: Destination, per_source: int) -> str | None:
-    """Say that a destination's ports do not suffice, and what helps; None where they do."""
+    """Return a line saying that a destination's ports do not suffice, with remedies; None where they do."""
     ports_held = destination.ports_held()
     needed = destination.connections
     if needed + ports_held <= per_source:
@@ -185,8 +185,8 @@ def _shortage_message(destination: Destination, per_source: int) -> str | None:
         remedies.append("write 127.0.0.1 instead of [::1]: there the client takes several source addresses")
     remedies.append("spread the sessions over URLs with several addresses or ports, or over client machines")
     return (
-        f"{needed:,} connections to {destination.text} need as many ports, and this machine has {per_source:,} towards it"
-        f" (net.ipv4.ip_local_port_range {low} {high}){held_note}: {'; or '.join(remedies)}"
+        f"{needed:,} connections to {destination.text} need as many ports, and this machine has {per_source:,}"
+        f" towards it (net.ipv4.ip_local_port_range {low} {high}){held_note}: {'; or '.join(remedies)}"
     )
 
 

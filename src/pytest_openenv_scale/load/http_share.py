@@ -22,8 +22,8 @@ T = TypeVar("T")
 class HttpWorkerShare:
     """What a share does in HTTP mode: `run()` plays its sessions, `release()` ends their hold.
 
-    `window` is how many may connect and reset at once, `note` takes the record of every session that starts,
-    `up` hears once of each that is reset or failed before.
+    `window` is how many may connect and reset at once, `on_start` is called with the record of every session that
+    starts, `on_ready` once for each that is reset or failed before.
     """
 
     def __init__(
@@ -50,37 +50,37 @@ class HttpWorkerShare:
         check_headers(self._request.headers)
         self._addresses = [find_address(url) for url in self._request.urls]
         workload = self._request.workload
-        make = workload.maker(cell.wait)
+        make_action = workload.maker(cell.wait)
         self._reset_body = self._encode_ahead(
             workload.seeded, lambda number: encode_body(workload.reset_data(self._request.seed + number))
         )
 
         def encode(number: int) -> list[bytes]:
             count = cell.steps if workload.function else min(cell.steps, len(workload.actions))
-            return [encode_body({"action": make(number, step)}) for step in range(count)]
+            return [encode_body({"action": make_action(number, step)}) for step in range(count)]
 
         self._step_bodies = self._encode_ahead(workload.function is not None, encode)
 
     def _encode_ahead(self, per_session: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
-        """Return what a session says by its number, encoded before the cell: for each, or once for all."""
+        """Encode bodies before the cell, for each session or once for all; returns a function of a session's number."""
         if per_session:
             return {number: encode(number) for number in self._assignment.sessions}.__getitem__
         shared = encode(0)
         return lambda number: shared
 
     def release(self) -> None:
-        """The whole batch is up: let the held sessions step, one per turn of the event loop."""
+        """Let the held sessions step, one per turn of the event loop; called once the whole batch is ready."""
         self._released = True
         self._release_one()
 
     def progress(self) -> ShareProgress:
-        """Return how many sessions are open, over, and failed."""
+        """Return how many sessions are open, finished, and failed."""
         return ShareProgress(self._open, self._finished, self._failed)
 
     async def run(self, due: Iterable[tuple[float, int]]) -> None:
         """Play the sessions to their end; `due` holds when each is due, as clock time, and its number.
 
-        One is set going per turn of the event loop: what arrives meanwhile waits for the turn to end.
+        One session starts per turn of the event loop: what arrives meanwhile waits for the turn to end.
         """
         window = asyncio.Semaphore(self._window)
         pool = HttpPool(self._request.headers, self._request.http_connections, self._addresses)

@@ -1,4 +1,4 @@
-"""What the parent and its load processes say to each other; pickled over a pipe, secrets included, nowhere else."""
+"""The messages between the parent and its load processes; pickled over a pipe, secrets included, nowhere else."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class SetImportPath:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Parent to process: the sessions of the next cell that are yours, and the addresses to connect them from.
+    """Parent to process: make the process's share of the next cell ready, its sessions connecting from `sources`.
 
-    No `sources` leave that to the system. They exist for WebSocket sessions only.
+    Without `sources` the system chooses the address; they exist for WebSocket sessions only.
     """
 
     request: CellRequest
@@ -58,13 +58,13 @@ class Prepare:
 
     @property
     def routes(self) -> int:
-        """After how many sessions of this process `way` repeats itself."""
+        """After how many sessions of this process `route` repeats itself."""
         return len(self.request.urls) * max(1, len(self.sources))
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Process to parent: prepared; waiting for the common start."""
+    """Process to parent: the share is prepared and waits for the common start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,17 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class BatchReady:
-    """Process to parent: every session of mine is reset and holds, or has failed."""
+    """Process to parent: every session of the share is reset and holds, or has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Parent to process: the whole batch is up; step."""
+    """Parent to process: the whole batch is ready, the held sessions may step."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShareProgress:
-    """Process to parent, twice a second: how many sessions are open, over, and failed."""
+    """Process to parent, twice a second: how many sessions are open, finished, and failed."""
 
     open: int
     finished: int

@@ -49,7 +49,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """How far a repetition is: sessions asked for, open, over and failed among those; seconds since its start."""
+    """How far a repetition is: sessions asked for, open, finished and failed among those; seconds since its start."""
 
     asked: int
     open: int
@@ -108,16 +108,16 @@ class _LoadProcess:
     def await_ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
         how = exit_words(self.popen.returncode) if self._wait(_EXIT_TIMEOUT_S) else "fell silent"
-        return self._ending(how)
+        return self._describe_ending(how)
 
     def kill_silent(self) -> _Ending:
-        """End a process that does not answer."""
+        """Kill a process that does not answer, and return how it ended."""
         self.popen.kill()
         self.popen.wait()
-        return self._ending("stopped answering")
+        return self._describe_ending("stopped answering")
 
     def _wait(self, timeout_s: float) -> bool:
-        """Say whether the process ended by itself in so many seconds; else it is ended."""
+        """Return whether the process ended by itself within `timeout_s` seconds; kill it otherwise."""
         try:
             self.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -126,7 +126,7 @@ class _LoadProcess:
             return False
         return True
 
-    def _ending(self, how: str) -> _Ending:
+    def _describe_ending(self, how: str) -> _Ending:
         reason = self._errors.reason()
         return _Ending(how, f": {self._redact(reason)}" if reason else "")
 
@@ -162,19 +162,19 @@ class LoadGenerator:
         """Run one repetition of a cell; blocks until every session is over.
 
         Raises:
-            LoadError: a load process refused the order: an action cannot be made, a host does not resolve.
+            LoadError: a load process refused the cell: an action cannot be made, a host does not resolve.
         """
         count = self._fixed_count or choose_processes(request.cell.batch)
         needs = check_resources(request, count)
-        self._start(count)
+        self._ensure_processes(count)
         try:
             return _CellRun(request, needs, self._assign_sessions(request, needs, count), on_progress).run()
         except BaseException:
-            self._stop()  # They are in the middle of something: the next cell begins with fresh ones.
+            self._stop()  # They may be in the middle of a cell: the next one begins with fresh processes.
             raise
 
     def _assign_sessions(self, request: CellRequest, needs: ResourceNeeds, count: int) -> dict[_LoadProcess, Prepare]:
-        """Say to each process which sessions are its own, and from where it connects them.
+        """Return for each process which sessions are its own, and from which addresses it connects them.
 
         No two processes share a source address, nor do cells that follow each other: what an earlier one left in
         TIME_WAIT is then of no concern.
@@ -188,7 +188,7 @@ class LoadGenerator:
             assignments[process] = Prepare(request, process.number, count, sources)
         return assignments
 
-    def _start(self, count: int) -> None:
+    def _ensure_processes(self, count: int) -> None:
         for process in [process for process in self._processes if process.popen.poll() is not None]:
             self._processes.remove(process)
             process.stop()
@@ -242,7 +242,7 @@ class _CellRun:
             )
             for process, ending in self._dead.items()
         )
-        wall_s = max((rows.wall_s for rows in self._results.values()), default=0.0)
+        wall_s = max((share.wall_s for share in self._results.values()), default=0.0)
         return CellResult(rows, wall_s, started_at, stats, findings + check_pace(stats) + check_answer_lags(stats))
 
     def _prepare(self) -> None:
@@ -258,7 +258,7 @@ class _CellRun:
                     waiting.discard(process)
 
     def _await_results(self) -> None:
-        """Listen until every process has returned its rows or died."""
+        """Receive messages until every process has returned its rows or died."""
         holding = parse_arrival(self._request.cell.arrival).kind == "hold"
         self._last_message_at = dict.fromkeys(self._assignments, time.monotonic())
         while waiting := {p for p in self._assignments if p not in self._results and p not in self._dead}:
@@ -272,11 +272,11 @@ class _CellRun:
                     self._results[process] = message
             if holding and not self._released and all(p in self._ready or p in self._dead for p in self._assignments):
                 self._released = True
-                self._report_progress()  # The batch is up: no better moment to look at the server.
+                self._report_progress()  # The whole batch is open: the best moment to sample the server.
                 self._broadcast(Release())
 
     def _receive(self, waiting: set[_LoadProcess], timeout_s: float) -> list[tuple[_LoadProcess, object]]:
-        """Return what processes said; one whose pipe broke is dead, and so is one that stays silent too long."""
+        """Return the messages received; a process is dead if its pipe broke or it is silent for `timeout_s` seconds."""
         pipes = {process.pipe: process for process in waiting}
         deadline = min(self._last_message_at[process] for process in waiting) + timeout_s
         ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
@@ -321,12 +321,12 @@ class _CellRun:
 
     def _collect_rows(self) -> list[SessionRow]:
         """Return one row for every session asked for, also for those that never started."""
-        rows = [row for part in self._results.values() for row in part.rows]
+        rows = [row for share in self._results.values() for row in share.rows]
         reported = {row.request_id for row in rows}
         for process, assignment in self._assignments.items():
-            lacking = " and ".join(finding.kind for finding in self._needs.findings)
+            shortages = " and ".join(finding.kind for finding in self._needs.findings)
             ending = self._dead.get(process, _UNKNOWN_ENDING)
-            why = f"not started: too few {lacking}" if lacking else f"load process {ending.how}{ending.why}"
+            reason = f"not started: too few {shortages}" if shortages else f"load process {ending.how}{ending.why}"
             rows += [
                 SessionRow(
                     number,
@@ -335,7 +335,7 @@ class _CellRun:
                     0.0,
                     error_phase="connect",
                     error_type="client_limit",
-                    error_message=why,
+                    error_message=reason,
                 )
                 for number in assignment.sessions
                 if number not in reported
@@ -343,26 +343,26 @@ class _CellRun:
         return sorted(rows)
 
     def _stats(self) -> ClientStats:
-        parts = self._results.values()
-        timed = [part for part in parts if part.wall_s > 0]
+        shares = self._results.values()
+        timed = [share for share in shares if share.wall_s > 0]
         needs = self._needs
         return ClientStats(
             processes=len(self._assignments),
-            cpu_s=tuple(part.cpu_s for part in parts),
-            cpu_share=max((part.cpu_s / part.wall_s for part in timed), default=0.0),
-            starved_s=tuple(part.starved_s for part in parts),
-            starved_share=max((part.starved_s / part.wall_s for part in timed), default=0.0),
-            busy_share=max(((part.cpu_s + part.starved_s) / part.wall_s for part in timed), default=0.0),
-            read_lag_p99_s=max((part.read_lag_p99_s for part in parts), default=0.0),
-            loop_lag_max_s=max((part.loop_lag_max_s for part in parts), default=0.0),
-            answer_lag_p50_s=_max_known(part.answer_lag_p50_s for part in parts),
-            answer_lag_p99_s=_max_known(part.answer_lag_p99_s for part in parts),
+            cpu_s=tuple(share.cpu_s for share in shares),
+            cpu_share=max((share.cpu_s / share.wall_s for share in timed), default=0.0),
+            starved_s=tuple(share.starved_s for share in shares),
+            starved_share=max((share.starved_s / share.wall_s for share in timed), default=0.0),
+            busy_share=max(((share.cpu_s + share.starved_s) / share.wall_s for share in timed), default=0.0),
+            read_lag_p99_s=max((share.read_lag_p99_s for share in shares), default=0.0),
+            loop_lag_max_s=max((share.loop_lag_max_s for share in shares), default=0.0),
+            answer_lag_p50_s=_max_known(share.answer_lag_p50_s for share in shares),
+            answer_lag_p99_s=_max_known(share.answer_lag_p99_s for share in shares),
             descriptors_needed=needs.descriptors,
             descriptor_limit=needs.descriptor_limit,
             ports_needed=needs.ports.needed,
             ports_there=needs.ports.per_source,
             sources=sum(len(assignment.sources) for assignment in self._assignments.values()),
-            rss_bytes=sum(part.rss_bytes for part in parts),
+            rss_bytes=sum(share.rss_bytes for share in shares),
         )
 
 

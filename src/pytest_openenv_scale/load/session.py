@@ -51,19 +51,19 @@ class SessionRecord:
             self.error = (phase, kind, code and storable(code), message and storable(message))
 
     def identify(self, server_info: ServerInfo) -> None:
-        """Note which server the session is on, where it says so."""
+        """Note which server process and host the session is on, as far as the environment reports them."""
         self.pid, self.host_url, self.session_hash = server_info.pid, server_info.host_url, server_info.session_hash
 
     def note_step(self, server_info: ServerInfo) -> None:
-        """Note how long the server says a step waited, and where the session is if the reset did not tell."""
+        """Add up how long the server says a step waited, and identify the server if the reset did not."""
         waited = server_info.waited_seconds
         if waited is not None:
             self.waited = waited if self.waited is None else self.waited + waited
         if self.pid is None:
             self.identify(server_info)
 
-    def row(self, began: float, began_wall: float, process: int) -> SessionRow:
-        """Return the row; `began` and `began_wall` are the cell's start on both clocks, in seconds."""
+    def row(self, started: float, started_wall_clock: float, process: int) -> SessionRow:
+        """Return the row; `started` and `started_wall_clock` are the cell's start on both clocks, in seconds."""
         phase, kind, code, message = self.error or (None, None, None, None)
         queue = None if self.start is None else self.start - self.due
         stepping = sum(self.steps) if self.finished_steps else None
@@ -81,12 +81,12 @@ class SessionRecord:
         return SessionRow(
             self.request_id,
             process,
-            began_wall + (start - began),
-            self.due - began,
-            None if self.start is None else self.start - began,
-            None if self.connected is None else self.connected - began,
-            None if self.reset_done is None else self.reset_done - began,
-            None if self.closed is None else self.closed - began,
+            started_wall_clock + (start - started),
+            self.due - started,
+            None if self.start is None else self.start - started,
+            None if self.connected is None else self.connected - started,
+            None if self.reset_done is None else self.reset_done - started,
+            None if self.closed is None else self.closed - started,
             queue,
             self.connect_latency,
             self.reset_latency,
@@ -110,7 +110,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionScript:
-    """What the sessions of a cell say and how long they may wait for answers, encoded once.
+    """The messages a session sends, encoded once, and how long it may wait for answers.
 
     `steps` holds one message for every step, or one per step; timeouts are in seconds.
     """
@@ -124,7 +124,7 @@ class SessionScript:
 
 
 class BatchEvents(Protocol):
-    """What a session tells the batch it belongs to."""
+    """What a session reports to the batch it belongs to."""
 
     holding: bool
 
@@ -181,7 +181,7 @@ class WebSocketSession:
     # Called by the connection
 
     def opened(self, at: float) -> None:
-        """The handshake is done: reset."""
+        """The handshake is done: send the reset."""
         record = self.record
         assert record.start is not None
         record.connected = at
@@ -191,7 +191,7 @@ class WebSocketSession:
         self._send(self._script.reset, self._script.timeout)
 
     def received(self, text: bytes, at: float) -> None:
-        """A reply arrived: record it and say the next thing."""
+        """A reply arrived: record it and send the next message."""
         if self._closing:
             return
         try:
@@ -202,7 +202,7 @@ class WebSocketSession:
         if isinstance(answer, ServerError):
             self._give_up(*answer)
         elif self._connection.sent_at == inf:
-            self._give_up("protocol", None, _UNREQUESTED)  # Else it would answer what is said next, in no time.
+            self._give_up("protocol", None, _UNREQUESTED)  # Else it would count as the answer to the next message.
         elif self.phase == "step":
             self._handle_step_reply(answer, at)
         elif self.phase == "reset":
@@ -211,7 +211,7 @@ class WebSocketSession:
             self._give_up("protocol", None, _UNREQUESTED)
 
     def lost(self, loss: Loss, at: float) -> None:
-        """The connection ended: as agreed, or by failure."""
+        """The connection ended, after a close handshake or by a failure: finish the record."""
         if self.phase == "connect":
             self._batch.connected()
         if self.phase == "close" and self.record.error is None:
@@ -269,7 +269,7 @@ class WebSocketSession:
         self.deadline = time.perf_counter() + timeout
 
     def _give_up(self, kind: str, code: str | None, message: str | None) -> None:
-        """Fail the session, and leave in good order."""
+        """Fail the session and start a close handshake."""
         self.record.fail(self.phase, kind, code, message)
         self._closing = True
         self.deadline = time.perf_counter() + GRACE_S

@@ -1,4 +1,4 @@
-"""A load-generating process: takes orders over a pipe, runs its share of each cell, returns the rows.
+"""A load-generating process: takes messages over a pipe, runs its share of each cell, returns the rows.
 
 Started as `python -m pytest_openenv_scale.load.worker FD`. It holds nothing but sessions, so that neither
 the test runner's work nor its garbage collection comes between a session and the server.
@@ -24,7 +24,7 @@ from .worker_share import WorkerShare
 
 
 class Worker:
-    """Answers the orders of the parent, one cell at a time."""
+    """Handles the messages of the parent, one cell at a time."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe

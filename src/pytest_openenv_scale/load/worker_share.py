@@ -103,22 +103,22 @@ class WorkerShare:
             return
         actions = encode(0, min(self._cell.steps, len(request.workload.actions)))
         if request.workload.seeded:
-            scripts_by_seed = {number: script(number, actions) for number in self._numbers}
-            self._script_for = scripts_by_seed.__getitem__
+            scripts = {number: script(number, actions) for number in self._numbers}
+            self._script_for = scripts.__getitem__
         else:
             shared = script(0, actions)
             self._script_for = lambda number: shared
 
     # The parent's signals
 
-    def start(self, at: float, wall: float) -> None:
+    def start(self, at: float, wall_clock: float) -> None:
         """Begin at this moment, common to all processes."""
-        self._started, self._started_wall_clock = at, wall
+        self._started, self._started_wall_clock = at, wall_clock
         if not self._start_signal.done():
             self._start_signal.set_result(None)
 
     def release(self) -> None:
-        """The whole batch is up: let the held sessions step."""
+        """Let the held sessions step; called once the whole batch is ready."""
         if self._http is not None:
             self._http.release()
         elif self.holding:
@@ -133,7 +133,7 @@ class WorkerShare:
         await asyncio.sleep(max(0.0, self._started - time.perf_counter()))
         self._clock.refresh()
         usage_before, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s()
-        ticks = asyncio.create_task(self._run_ticks())
+        tick_task = asyncio.create_task(self._run_ticks())
         try:
             if not len(self._numbers):
                 self._send(BatchReady())
@@ -142,7 +142,7 @@ class WorkerShare:
             else:
                 await self._run_websockets()
         finally:
-            ticks.cancel()
+            tick_task.cancel()
         usage_after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
         ended = time.perf_counter()
         self._lags.append(max(0.0, ended - self._next_tick))
@@ -211,7 +211,7 @@ class WorkerShare:
             asyncio.get_running_loop().call_soon(self._admit)
 
     def ready(self, session: WebSocketSession) -> None:
-        """A session is up and holds."""
+        """A session is reset and holds."""
         self._held_sessions.append(session)
         self._count_ready()
 
@@ -226,13 +226,13 @@ class WorkerShare:
             self._all_finished.set_result(None)
 
     def _count_ready(self) -> None:
-        """One more session is up, or never will be; the parent hears when that is all of them."""
+        """Count a session that is reset or failed before; tell the parent of a holding batch when it was the last."""
         self._not_ready_count -= 1
         if not self._not_ready_count and self.holding:
             self._send(BatchReady())
 
     def _release_next(self) -> None:
-        """Let held sessions step a round at a time, replies being read in between."""
+        """Let some of the held sessions step, and the others in later turns, so that replies are read in between."""
         sessions = self._held_sessions
         for _ in range(min(_RELEASES_PER_TURN, len(sessions))):
             sessions.popleft().release()

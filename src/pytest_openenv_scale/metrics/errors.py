@@ -13,13 +13,13 @@ from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.outcome import ErrorCount
 
 MAX_LISTED = 1_000
-"""So many ways of failing and lost workers are listed of a cell; servers can make up any number."""
+"""Most kinds of failures, and most lost workers, listed of a cell; servers can make up any number."""
 
 MAX_TEXTS_HELD = 2**22
-"""So many texts are told apart at once."""
+"""Most texts that are compared in memory at once."""
 
 OTHERS = "others"
-"""The code under which the ways of failing beyond `MOST_LISTED` are counted, by phase and type."""
+"""The code under which kinds of failures beyond `MAX_LISTED` are counted, by phase and type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _ErrorCounts:
             self._counts[phase, kind, code] = count + row["count_all"], first
 
     def errors(self) -> tuple[ErrorCount, ...]:
-        """Return them, the most frequent first."""
+        """Return the failures, the most frequent first."""
         counts = [ErrorCount(*key, count, message) for key, (count, message) in self._counts.items()]
         return tuple(sorted(counts, key=lambda error: -error.count))
 
@@ -112,22 +112,22 @@ class _WorkerCounts:
     def add(self, batch: pa.Table) -> None:
         reset = pc.equal(batch["error_type"], "connection_reset")
         no_close_frame = pc.and_(pc.equal(batch["error_type"], "closed_early"), pc.equal(batch["error_code"], "1006"))
-        cut = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
+        cut_off = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
         grouped = (
             _without_dictionaries(batch.select(["success", "pid", "host_url"]))
-            .append_column("cut", pc.cast(cut, pa.int64()))
+            .append_column("cut", pc.cast(cut_off, pa.int64()))
             .group_by(["success", "pid", "host_url"], use_threads=False)
             .aggregate([("cut", "sum"), ([], "count_all")])
         )
         for row in grouped.to_pylist():
             self._add(row["success"], row["pid"], row["host_url"], row["cut_sum"], row["count_all"])
 
-    def _add(self, success: bool, pid: int | None, host: str | None, cut: int, sessions: int) -> None:
+    def _add(self, success: bool, pid: int | None, host: str | None, cut_off: int, sessions: int) -> None:
         if host is not None:
             self.hosts[success][host] = self.hosts[success].get(host, 0) + sessions
         if pid is not None:
             previous = self._sessions.get((pid, host), (0, 0))
-            self._sessions[pid, host] = previous[0] + cut, previous[1] + sessions
+            self._sessions[pid, host] = previous[0] + cut_off, previous[1] + sessions
             if success:
                 self._good.add((pid, host))
 
@@ -140,8 +140,8 @@ class _WorkerCounts:
         """Return the processes all of whose known sessions were cut off without a close handshake."""
         lost_workers = (
             LostWorker(pid, host, sessions)
-            for (pid, host), (cut, sessions) in self._sessions.items()
-            if cut == sessions > 1
+            for (pid, host), (cut_off, sessions) in self._sessions.items()
+            if cut_off == sessions > 1
         )
         return tuple(worker for worker, _ in zip(lost_workers, range(MAX_LISTED), strict=False))
 
@@ -167,7 +167,7 @@ Texts = Callable[[], Iterator[pa.ChunkedArray]]
 def count_distinct(texts: Texts, *, max_held: int = MAX_TEXTS_HELD) -> int | None:
     """Return the number of distinct texts; None where there are none at all.
 
-    Many are told apart a share at a time, by their last character, as a set of all would not fit into memory.
+    Many texts are compared in groups, by their last character, as a set of all would not fit into memory.
     """
     pieces: list[pa.ChunkedArray] = []
     count = 0
@@ -176,7 +176,7 @@ def count_distinct(texts: Texts, *, max_held: int = MAX_TEXTS_HELD) -> int | Non
         count += len(piece)
         if count > max_held:
             pieces.clear()
-            return sum(_count_distinct(_with_ending(texts, share)) for share in _ending_groups(texts, max_held))
+            return sum(_count_distinct(_with_ending(texts, endings)) for endings in _ending_groups(texts, max_held))
     return _count_distinct(pieces) or None
 
 
@@ -187,7 +187,7 @@ def _count_distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
 
 
 def _ending_groups(texts: Texts, max_held: int) -> Iterator[pa.Array]:
-    """Yield last characters, so many together that few more than `most_held` texts end in one of them."""
+    """Yield last characters, so many together that few more than `max_held` texts end in one of them."""
     counts: dict[str, int] = {}
     for piece in texts():
         for ending_count in pc.value_counts(_last_characters(piece)).to_pylist():
@@ -213,7 +213,7 @@ def _last_characters(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 class RepetitionRows(Protocol):
-    """The rows of one repetition of a cell, as often as they are asked for: a table's, or a part's from disk."""
+    """The rows of one repetition of a cell, of a table or of a part on disk; may be read again and again."""
 
     def batches(self, *columns: str) -> Iterator[pa.Table]:
         """Yield some columns, a limited number of rows at a time."""

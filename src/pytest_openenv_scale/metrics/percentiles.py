@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pytest_openenv_scale.core.serialization import Jsonable
 
 MAX_VALUES_HELD = 2**24
-"""So many values of a column are held in memory at once (8 bytes each); beyond it they are read several times."""
+"""Most values of a column held in memory at once (8 bytes each); columns with more are read several times."""
 
 _BINS = 2**14
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -68,7 +68,7 @@ def column_stats(values: Values, *, max_held: int = MAX_VALUES_HELD) -> PhaseSta
 
 
 def concatenate(pieces: list[pa.ChunkedArray]) -> pa.Array:
-    """Return columns of seconds as one and empty the list: what is computed then does not depend on how it was cut."""
+    """Join columns of seconds into one array and empty the list; results then do not depend on how they were cut."""
     whole = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.float64())
     pieces.clear()
     return whole.combine_chunks()
@@ -83,11 +83,11 @@ def _stats_by_reading_again(values: Values, max_held: int) -> PhaseStats:
             count += len(chunk)
             sums.append(pc.sum(chunk).as_py())
     positions = {name: (count - 1) * share for name, share in _QUANTILES.items()}
-    ranks = {rank for place in positions.values() for rank in (math.floor(place), math.ceil(place))}
+    ranks = {rank for position in positions.values() for rank in (math.floor(position), math.ceil(position))}
     value_at = _values_at_ranks(values, least, most, ranks, max_held)
     quantiles = {
-        name: _interpolate(value_at[math.floor(place)], value_at[math.ceil(place)], place % 1)
-        for name, place in positions.items()
+        name: _interpolate(value_at[math.floor(position)], value_at[math.ceil(position)], position % 1)
+        for name, position in positions.items()
     }
     return PhaseStats(count=count, min=least, mean=math.fsum(sums) / count, max=most, **quantiles)
 
@@ -112,10 +112,10 @@ def _values_at_ranks(
     values_by_rank: dict[int, float] = {}
     before = 0
     for number in sorted(counts):
-        inside = [rank for rank in ranks if before <= rank < before + counts[number]]
-        if inside:
-            own = {rank - before for rank in inside}
-            selected = _values_in_bin(_filter_bin(values, least, most, number), counts[number], own, max_held)
+        ranks_inside = [rank for rank in ranks if before <= rank < before + counts[number]]
+        if ranks_inside:
+            ranks_in_bin = {rank - before for rank in ranks_inside}
+            selected = _values_in_bin(_filter_bin(values, least, most, number), counts[number], ranks_in_bin, max_held)
             values_by_rank |= {rank + before: value for rank, value in selected.items()}
         before += counts[number]
     return values_by_rank
@@ -124,7 +124,7 @@ def _values_at_ranks(
 def _values_in_bin(values: Values, count: int, ranks: set[int], max_held: int) -> dict[int, float]:
     if count > max_held:
         extremes = [pc.min_max(chunk).as_py() for chunk in values() if len(chunk)]
-        least, most = min(found["min"] for found in extremes), max(found["max"] for found in extremes)
+        least, most = min(item["min"] for item in extremes), max(item["max"] for item in extremes)
         return _values_at_ranks(values, least, most, ranks, max_held)
     inside = concatenate(list(values()))
     in_order = pc.take(inside, pc.sort_indices(inside))
@@ -142,8 +142,8 @@ def _filter_bin(values: Values, least: float, most: float, number: int) -> Value
 def bins(values: pa.ChunkedArray, least: float, most: float) -> pa.ChunkedArray:
     """Return the bin of every value, of many equal ones between `least` and `most`; a larger value has no lower bin."""
     share = pc.divide(pc.subtract(values, least), most - least)
-    within = pc.min_element_wise(pc.max_element_wise(share, 0.0), 1.0)
-    return pc.cast(pc.floor(pc.multiply(within, float(_BINS))), pa.int32())
+    clamped = pc.min_element_wise(pc.max_element_wise(share, 0.0), 1.0)
+    return pc.cast(pc.floor(pc.multiply(clamped, float(_BINS))), pa.int32())
 
 
 def bin_counts(values: pa.ChunkedArray, least: float, most: float) -> Mapping[int, int]:
@@ -153,7 +153,7 @@ def bin_counts(values: pa.ChunkedArray, least: float, most: float) -> Mapping[in
 
 
 MAX_MOMENTS_SORTED = 2**21
-"""So many moments are sorted at once; where there are more, time is cut into slices."""
+"""Most moments sorted at once; where there are more, time is cut into slices."""
 
 Spans = Callable[[], Iterator[pa.Table]]
 """The columns `reset_done_s` and `closed_s`, piece by piece, from the start each time it is called."""
@@ -168,10 +168,10 @@ def peak_concurrency(spans: Spans, *, max_sorted: int = MAX_MOMENTS_SORTED) -> i
     opened: list[pa.ChunkedArray] = []
     closed: list[pa.ChunkedArray] = []
     count = 0
-    for ups, downs in _moments(spans):
-        opened.append(ups)
-        closed.append(downs)
-        count += len(ups) + len(downs)
+    for openings, closings in _moments(spans):
+        opened.append(openings)
+        closed.append(closings)
+        count += len(openings) + len(closings)
         if count > max_sorted:
             opened.clear()
             closed.clear()
@@ -180,23 +180,23 @@ def peak_concurrency(spans: Spans, *, max_sorted: int = MAX_MOMENTS_SORTED) -> i
 
 
 def _moments(spans: Spans) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-    """Yield when sessions came up and when they closed; those that were never up are left out."""
+    """Yield when sessions opened and when they closed; those that were never open are left out."""
     for span in spans():
-        up, down = (span[name] for name in ("reset_done_s", "closed_s"))
-        lived = pc.fill_null(pc.greater(pc.fill_null(down, math.inf), up), False)
-        yield up.filter(lived), pc.drop_null(down.filter(lived))
+        opened, closed = (span[name] for name in ("reset_done_s", "closed_s"))
+        was_open = pc.fill_null(pc.greater(pc.fill_null(closed, math.inf), opened), False)
+        yield opened.filter(was_open), pc.drop_null(closed.filter(was_open))
 
 
 def _peak(opened: list[pa.ChunkedArray], closed: list[pa.ChunkedArray]) -> int:
     """Return how far the number of open sessions rises above what it was before these moments; at least 0."""
-    downs = sum(map(len, closed))
+    closing_count = sum(map(len, closed))
     moments = concatenate([*closed, *opened])
-    if len(moments) == downs:
+    if len(moments) == closing_count:
         return 0
     # The sort is stable: at one instant closes come before openings.
     order = pc.sort_indices(moments)
     changes = pc.if_else(
-        pc.less(order, pa.scalar(downs, pa.uint64())), pa.scalar(-1, pa.int32()), pa.scalar(1, pa.int32())
+        pc.less(order, pa.scalar(closing_count, pa.uint64())), pa.scalar(-1, pa.int32()), pa.scalar(1, pa.int32())
     )
     return max(0, int(pc.max(pc.cumulative_sum(changes)).as_py()))
 
@@ -208,15 +208,15 @@ def _peak_by_slices(spans: Spans, max_sorted: int) -> int:
         extremes = pc.min_max(moments).as_py()
         least, most = min(least, extremes["min"]), max(most, extremes["max"])
     most = max(most, math.nextafter(least, math.inf))
-    ups: dict[int, int] = {}
-    downs: dict[int, int] = {}
+    openings: dict[int, int] = {}
+    closings: dict[int, int] = {}
     for pair in _moments(spans):
-        for counts, moments in zip((ups, downs), pair, strict=True):
+        for counts, moments in zip((openings, closings), pair, strict=True):
             for number, count in bin_counts(moments, least, most).items():
                 counts[number] = counts.get(number, 0) + count
-    slices = _slices(ups, downs, max_sorted)
+    slices = _slices(openings, closings, max_sorted)
     best = max(before for _, _, before, _ in slices)
-    for first, last, before, highest in sorted(slices, key=lambda found: -found[3]):
+    for first, last, before, highest in sorted(slices, key=lambda item: -item[3]):
         if highest <= best:
             break
         inside = [
@@ -227,21 +227,21 @@ def _peak_by_slices(spans: Spans, max_sorted: int) -> int:
     return best
 
 
-def _slices(ups: dict[int, int], downs: dict[int, int], max_sorted: int) -> list[tuple[int, int, int, int]]:
+def _slices(openings: dict[int, int], closings: dict[int, int], max_sorted: int) -> list[tuple[int, int, int, int]]:
     """Return slices of time: first and last bin, sessions open before it, and the most there could be in it."""
     slices: list[tuple[int, int, int, int]] = []
     before = open_now = size = rising = 0
     first: int | None = None
     last = 0
-    for number in sorted({*ups, *downs}):
-        moments = ups.get(number, 0) + downs.get(number, 0)
+    for number in sorted({*openings, *closings}):
+        moments = openings.get(number, 0) + closings.get(number, 0)
         if first is not None and size + moments > max_sorted:
             slices.append((first, last, before, before + rising))
             first = None
         if first is None:
             first, before, size, rising = number, open_now, 0, 0
-        last, size, rising = number, size + moments, rising + ups.get(number, 0)
-        open_now += ups.get(number, 0) - downs.get(number, 0)
+        last, size, rising = number, size + moments, rising + openings.get(number, 0)
+        open_now += openings.get(number, 0) - closings.get(number, 0)
     if first is not None:
         slices.append((first, last, before, before + rising))
     return slices

@@ -206,7 +206,8 @@ def _overhead(good: pa.Table) -> pa.ChunkedArray:
 def _phases(rows: RepetitionRows) -> dict[str, PhaseStats]:
     """Return the statistics of every phase that has values."""
     stats_by_phase = {
-        name: column_stats(partial(_phase_values, rows, columns, of)) for name, (columns, of) in _PHASE_SOURCES.items()
+        name: column_stats(partial(_phase_values, rows, columns, compute))
+        for name, (columns, compute) in _PHASE_SOURCES.items()
     }
     return {name: stats for name, stats in stats_by_phase.items() if stats is not None}
 
@@ -214,7 +215,7 @@ def _phases(rows: RepetitionRows) -> dict[str, PhaseStats]:
 def _phase_values(
     rows: RepetitionRows, columns: Sequence[str], compute: Callable[[pa.Table], pa.ChunkedArray]
 ) -> Iterator[pa.ChunkedArray]:
-    """Yield what is computed of the successful rows, nulls left out."""
+    """Yield what `compute` makes of the successful rows, nulls left out."""
     for batch in rows.batches("success", *columns):
         good = batch.filter(batch["success"])
         yield pc.drop_null(compute(good))

@@ -14,7 +14,7 @@ from .outcome import Reason
 
 
 class Judgement(StrEnum):
-    """What a comparison says: `held` is no regression, `shown` that nobody said what would be one."""
+    """What a comparison says: `held` is no regression; `shown` is without `--fail-on`, where nothing is judged."""
 
     REGRESSED = "regressed"
     INCONCLUSIVE = "inconclusive"
@@ -116,7 +116,7 @@ class CurveComparison(Jsonable):
 
     @property
     def undecided_changes(self) -> tuple[Change, ...]:
-        """What `--fail-on` asks for and nobody can say."""
+        """The changes that `--fail-on` asks to be judged and that are inconclusive."""
         return tuple(change for change in self.changes_with(Status.INCONCLUSIVE) if change.fail_on is not None)
 
 

@@ -23,7 +23,7 @@ from .outcome import Outcome
 Status = Literal["running", "complete", "failed", "interrupted"]
 
 MANIFEST = "manifest.json"
-"""The name of the file."""
+"""The name of the manifest file."""
 
 FORMAT = 1
 """The version of the run directory's layout; a reader refuses a larger one."""
@@ -176,7 +176,7 @@ def find_run(reference: Reference, results: Path | None, *, other_than: str | No
 
 
 def _run_at_path(reference: Reference) -> Path | None:
-    """Return the run that lies there, or None; what the system does not take for a path is none."""
+    """Return the run at the path a reference names; None where there is none or the text is no valid path."""
     try:
         path = reference.directory / Path(reference.text).expanduser()
         path = path.parent if path.name == MANIFEST else path
@@ -186,10 +186,10 @@ def _run_at_path(reference: Reference) -> Path | None:
 
 
 def _refuse_other_than_run(reference: Reference) -> None:
-    """Refuse a path at which something else than a run lies.
+    """Refuse a path that exists but is no run.
 
     Raises:
-        RunError: it names the runs in a folder of them.
+        RunError: it is no run; where it is a folder of runs, the message names one.
     """
     path = reference.directory / reference.text
     try:

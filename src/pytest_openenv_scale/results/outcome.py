@@ -277,7 +277,7 @@ def combine_with_checks(sweeps: Outcome | None, checks: Iterable[CheckRecord]) -
 
 
 def write_check(run: Path, record: CheckRecord) -> Path:
-    """Write the file of a check, complete or not there, into the directory of a run; return its path.
+    """Write the file of a check into the directory of a run, in one piece or not at all; return its path.
 
     Raises:
         RunError: it cannot be written.
@@ -295,7 +295,7 @@ def write_check(run: Path, record: CheckRecord) -> Path:
 
 
 def read_checks(run: Path, problems: list[str]) -> tuple[CheckRecord, ...]:
-    """Read the checks of a run in the order they began; files that cannot be read are told in `problems`."""
+    """Read the checks of a run in the order they began; files that cannot be read are reported in `problems`."""
     records: list[CheckRecord] = []
     for path in sorted((run / CHECKS).glob("[!.]*.json")):
         try:

@@ -77,7 +77,7 @@ SCHEMA = pa.schema(
 
 
 BATCH_ROWS = 2**17
-"""So many rows of a large part are in memory at once; row groups hold a multiple of it."""
+"""Most rows of a large part that are in memory at once; row groups hold a multiple of it."""
 
 _ROW_GROUP = 2**20
 
@@ -227,10 +227,10 @@ _REPEATING_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_
 def read_parts(directory: Path, on_problem: Callable[[str], None] | None = None) -> Iterator[Part]:
     """Yield the sealed parts of a directory by name; files beginning with a dot are unfinished and skipped.
 
-    A damaged part is told to `on_problem` in one line and left out; without one it raises.
+    A damaged part is reported to `on_problem` in one line and left out; without `on_problem` it raises.
 
     Raises:
-        PartError: a part is damaged and nobody listens to problems.
+        PartError: a part is damaged and there is no `on_problem`.
     """
     for path in sorted(directory.glob("*.parquet")):
         if path.name.startswith("."):
@@ -244,7 +244,7 @@ def read_parts(directory: Path, on_problem: Callable[[str], None] | None = None)
 
 
 def read_part(path: Path) -> Part:
-    """Read what a part says of itself, not its rows.
+    """Read the description of a part, not its rows.
 
     Raises:
         PartError: the file is truncated, damaged or was not written by this project.

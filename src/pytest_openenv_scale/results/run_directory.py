@@ -70,7 +70,7 @@ class RunDirectory:
         """Make a run whose directory is removed by `close`: for `--openenv-results none`."""
         path = Path(tempfile.mkdtemp(prefix="openenv-scale-")) / new_run_id()
         (path / PARTS).mkdir(parents=True)
-        return cls(path, kept=False, removes=True)
+        return cls(path, kept=False, remove_on_close=True)
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -1,4 +1,4 @@
-"""What a run is called; a controller of xdist workers makes one up before anybody measures, so it imports little."""
+"""Ids of runs. The controller of xdist workers makes one before anything is measured, so this imports little."""
 
 from __future__ import annotations
 
