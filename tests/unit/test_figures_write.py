@@ -167,9 +167,9 @@ def test_the_process_of_the_caller_never_imports_what_draws(tmp_path):
     code = (
         "import sys\n"
         "import pytest_openenv_scale.reporting.figures as figures\n"
-        "from pytest_openenv_scale.reporting.figures.write import contents\n"
+        "from pytest_openenv_scale.reporting.figures.write import figure_contents\n"
         "from figures_samples import every_kind\n"
-        "assert contents(every_kind())\n"
+        "assert figure_contents(every_kind())\n"
         "assert not {'plotnine', 'matplotlib', 'mizani'} & set(sys.modules)\n"
     )
     result = subprocess.run(

@@ -13,7 +13,7 @@ from pytest_openenv_scale.results.outcome import Reason
 from pytest_openenv_scale.verdict.sweep import CurveView, max_batch_certainty
 
 NOTICEABLE = 0.05
-"""A change by less than this share of the baseline is shown as none, unless `--fail-on` says otherwise."""
+"""A change by less than this share of the baseline counts as unchanged, unless `--fail-on` says otherwise."""
 
 SPREAD_UNKNOWN = "spread unknown: the baseline was measured once"
 
@@ -84,7 +84,7 @@ def _is_noticeable(then: float, now: float) -> bool:
 
 
 def _shift_text(metric: str, then: float, now: float) -> str:
-    """Return how far a figure moved: "+23 %", or the difference where the baseline is no base for a share."""
+    """Return how far a figure moved: "+23 %", or the difference where the baseline is not above 0."""
     if then > 0:
         return percent_change(now / then)
     return f"{'+' if now >= then else '−'}{formatting.observed(METRICS[metric].unit, abs(now - then), 0.0)}"
@@ -171,7 +171,7 @@ DEFAULT_METRICS = (
     *("max_batch", "success", "rps", "total_p50", "total_p99"),
     *("overhead_p99", "connect_p99", "reset_p99", "step_p99"),
 )
-"""What is compared where nobody names a metric, and besides those that are named."""
+"""The metrics that are always compared, besides those named by `--fail-on`."""
 
 
 def cell_figure(view: CurveView, metric: str, batch: int) -> ComparedFigure | None:
@@ -201,7 +201,7 @@ class CurveCapacity:
 
     @property
     def held(self) -> float:
-        """What passed for certain."""
+        """The most that passed for certain, 0 where nothing did."""
         return self.figure.value or 0.0
 
     def per_core(self, cores: int) -> CurveCapacity:

@@ -136,7 +136,7 @@ def _compare_pairs(
 
 
 def side_of(run: Run) -> Side:
-    """Return what a comparison says of one of its runs."""
+    """Return the id, status, start and commit of a run for a comparison."""
     git: dict[str, Any] = run.record.fingerprint.get("git") or {}
     commit, branch, dirty = git.get("commit"), git.get("branch"), git.get("dirty")
     return Side(run.run_id, run.status, run.record.started_at, commit, branch, dirty)
@@ -152,7 +152,7 @@ def _run_remarks(baseline: Run, now: Run) -> Iterator[str]:
 def _unpaired_curve(
     pair: CurvePair, baseline: Run, now: Run, then_tests: Sequence[str], now_tests: Sequence[str]
 ) -> CurveComparison:
-    """Return a curve that only one of the runs has, with a guess at what became of it."""
+    """Return a curve that only one of the runs has, with the test it may have been renamed to or from."""
     latest = pair.latest
     state: State = "missing" if pair.now is None else "new"
     here, there = (then_tests, now_tests) if state == "missing" else (now_tests, then_tests)
@@ -176,7 +176,7 @@ def _curve_comparison(sweep: SweepView, view: CurveView, state: State, **fields:
 def _compare_pair(
     baseline: Run, now: Run, then: SweepCurve, today: SweepCurve, fail_on: Sequence[FailOn], *, fewer_batches: bool
 ) -> CurveComparison:
-    """Compare two curves; unless `fewer_batches` are fine, one the newer run did not ask for is in doubt."""
+    """Compare two curves; unless `fewer_batches`, a batch missing from the newer run is inconclusive."""
     different = workload_differences(then, today)
     if different:
         remarks = tuple(f"not comparable: {text}" for text in different)
@@ -281,7 +281,7 @@ def _missing_batch_change(threshold: FailOn, left_out: Sequence[int], batches: S
 
 
 def _with_effect(change: Change, baseline: Run, now: Run, then: SweepCurve, today: SweepCurve) -> Change:
-    """Add Cliff's delta to a latency that changed, where the rows are there."""
+    """Add Cliff's delta to a latency that changed, where the rows of both runs can be read."""
     phase = METRICS[change.metric].phase
     if phase is None or change.batch is None or change.status in (Status.UNCHANGED, Status.INCONCLUSIVE):
         return change
@@ -365,5 +365,5 @@ class CellRows:
 
 
 def latency_effect(baseline: CellRows, now: CellRows, phase: str) -> float | None:
-    """Return Cliff's delta of a latency in one cell; None where the rows of a side are gone."""
+    """Return Cliff's delta of a latency in one cell; None where the rows of a side cannot be read."""
     return cliffs_delta(baseline.latencies(phase), now.latencies(phase))

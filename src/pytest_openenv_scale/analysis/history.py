@@ -30,7 +30,7 @@ class HistoryPoint:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is complete."""
         return self.run.status == "complete"
 
 

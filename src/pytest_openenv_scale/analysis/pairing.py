@@ -117,7 +117,9 @@ def same_sweep(sweep: SweepView, other: SweepView) -> bool:
 
 
 def guess_renamed(test: str, here: Collection[str], there: Collection[str]) -> str | None:
-    """Return the test of the other side (`there`) that this one of `here` may be; None where none is like it.
+    """Return the test of the other run (`there`) that a test of this run (`here`) may have been renamed to or from.
+
+    None where none has a similar name.
 
     The same function in another file comes first, then the name most alike, then the only one left.
     """
@@ -134,7 +136,7 @@ def guess_renamed(test: str, here: Collection[str], there: Collection[str]) -> s
 
 
 def workload_differences(baseline: SweepCurve, now: SweepCurve) -> list[str]:
-    """Return in words what keeps two curves from being compared: they were not asked to do the same.
+    """Return in words which settings of the workload differ, which keeps two curves from being compared.
 
     What one side does not tell, such as the seed of an imported run, is no difference.
     """
@@ -164,7 +166,7 @@ def _setting_text(value: object) -> str:
 
 
 def server_differences(baseline: SweepCurve, now: SweepCurve) -> list[str]:
-    """Return in words what differs about the server: compared all the same, as it may be what was changed."""
+    """Return in words how the servers differ; their curves are compared nonetheless."""
     then, today = _server_settings(baseline.sweep.record), _server_settings(now.sweep.record)
     names = [name for name in {**then, **today} if then.get(name) != today.get(name)]
     return [f"{name} {_setting_text(then.get(name))} → {_setting_text(today.get(name))}" for name in names]

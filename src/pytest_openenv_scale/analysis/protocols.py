@@ -43,7 +43,7 @@ class ModeResult(Jsonable):
 
     @property
     def certain_batch(self) -> int:
-        """The batch that passed for certain."""
+        """The largest batch that passed for certain, 0 where none did."""
         return self.max_batch or 0
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "load_run"]
 
 _ROWS_READ_AT_ONCE = 2**18
-"""The rows of a part of this size are read together, those of a larger one column by column."""
+"""A part of at most this many rows is read whole, a larger one column by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _as_interrupted(manifest: Manifest) -> Manifest:
 
 
 def _read_summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
-    """Summarise every part that can be read; the others are told as problems."""
+    """Summarise every part that can be read; the others are added to `problems`."""
     summaries: list[CellSummary] = []
     for part in read_parts(parts, problems.append):
         try:

@@ -233,7 +233,7 @@ FAMILIES = (
 """The labels targets have by themselves, in the order reports show them; others follow as they were measured."""
 
 Words = tuple[str, ...]
-"""What is appended to a label, an empty text where an attribute does not tell anything."""
+"""What is appended to a label, an empty text where an attribute is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,18 +250,18 @@ class SweepSource:
 
     @property
     def setup(self) -> tuple[Any, ...]:
-        """What was measured: two sweeps of equal things measured the same."""
+        """Hardware, cores and target: sweeps of equal setups measured the same thing."""
         record = self.sweep.record
         return record.hardware, record.cores, record.target
 
     @property
     def loads(self) -> frozenset[tuple[str, float | None]]:
-        """Where in a table its curves stand."""
+        """The mode and wait of each of its curves, which is where they stand in a table."""
         return frozenset((curve.curve.mode, curve.curve.wait) for curve in self.sweep.curves)
 
 
 def name_sweeps(sweeps: Sequence[tuple[Run, SweepView]]) -> list[tuple[str, Run, SweepView]]:
-    """Return sweeps with their names; what is of one name stands together, known infrastructures first."""
+    """Return sweeps with the names of what they measured, grouped by name, known infrastructures first."""
     sources = [SweepSource(run, sweep) for run, sweep in sweeps]
     named_sources = [pair for label, group in _group_by_label(sources).items() for pair in _name_group(label, group)]
     labels = list(dict.fromkeys(label for label, _ in named_sources))
@@ -280,7 +280,7 @@ def _infrastructure_key(label: str, labels: list[str]) -> tuple[int, list[tuple[
 
 
 def _group_by_label(sources: Sequence[SweepSource]) -> dict[str, list[SweepSource]]:
-    """Group sweeps by label; what had a longer one in a run with more targets takes that one everywhere."""
+    """Group sweeps by label; a setup that has a longer label in another run is known by that one everywhere."""
     groups: dict[str, list[SweepSource]] = {}
     labels: dict[tuple[Any, ...], set[str]] = {}
     for source in sources:
@@ -292,7 +292,7 @@ def _group_by_label(sources: Sequence[SweepSource]) -> dict[str, list[SweepSourc
 
 
 def _name_group(label: str, sources: Sequence[SweepSource]) -> list[tuple[str, SweepSource]]:
-    """Give sweeps of one label what tells them apart."""
+    """Return the sweeps of one label with names that tell them apart: "label (words)"."""
     setups = list(dict.fromkeys(source.setup for source in sources))
     differences = _setup_words(
         setups, [next(example for example in sources if example.setup == setup) for setup in setups]
@@ -307,7 +307,7 @@ def _name_group(label: str, sources: Sequence[SweepSource]) -> list[tuple[str, S
 
 
 def _setup_words(setups: Sequence[tuple[Any, ...]], examples: Sequence[SweepSource]) -> list[Words]:
-    """Return the fewest words that tell different things of one label apart."""
+    """Return the fewest words that tell different setups of one label apart."""
     records = [example.sweep.record for example in examples]
     words = [
         [record.hardware or "" for record in records],
@@ -318,7 +318,7 @@ def _setup_words(setups: Sequence[tuple[Any, ...]], examples: Sequence[SweepSour
 
 
 def _sweep_words(sources: Sequence[SweepSource]) -> list[Words]:
-    """Return what tells sweeps of one thing apart that would stand in the same place of a table."""
+    """Return the words that tell sweeps of one setup apart which would stand in the same place of a table."""
 
     def unique(names: Sequence[Words]) -> bool:
         loads = [(name, load) for name, source in zip(names, sources, strict=True) for load in source.loads]
@@ -330,7 +330,7 @@ def _sweep_words(sources: Sequence[SweepSource]) -> list[Words]:
 
 
 def _fewest_words(words: Sequence[Sequence[str]], unique: Callable[[Sequence[Words]], bool]) -> list[Words]:
-    """Return for each thing the words of the smallest choice of attributes that makes them unique, else numbers."""
+    """Return per item the words of the fewest attributes that tell all items apart, else all words and a number."""
     count = len(words[0])
     for size in range(len(words) + 1):
         for chosen in combinations(words, size):

@@ -18,11 +18,11 @@ _BEARER = re.compile(r"(bearer|basic)(\s+|%20|\+)[^\s'\",;]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _MOST_CHARACTERS = 300
-"""How much of what the Hub says is repeated, in characters."""
+"""The most characters of a message of the Hub that are repeated."""
 
 
 class HubError(TargetError):
-    """Something on the Hub that cannot be done: one line saying what, why and what to do."""
+    """A request to the Hub that failed: one line saying what, why and what to do."""
 
 
 def connect() -> HfApi:
@@ -44,7 +44,7 @@ def check_repo_id(text: str, example: str) -> str:
     """Return the name of a repository on the Hub, which is USER/NAME.
 
     Raises:
-        HubError: it is none; `example` is what to write instead.
+        HubError: the text is not USER/NAME; the message shows `example`.
     """
     if not _REPO_ID.fullmatch(text) or "--" in text or ".." in text:
         raise HubError(f"{without_secrets(text)!r} is no repository on the Hub; write USER/NAME, such as {example}")
@@ -88,7 +88,7 @@ def explain_error(error: Exception) -> str:
 
 
 def _status_message(status: int, name: str) -> str | None:
-    """Return what a status means; None where the Hub's own words are needed."""
+    """Return what an HTTP status means and what to do; None where the Hub's own message is needed."""
     if status == 401:
         return "the Hub does not accept the token, or there is none (401); run hf auth login, or set HF_TOKEN"
     if status == 403:

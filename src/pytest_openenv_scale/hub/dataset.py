@@ -45,12 +45,12 @@ class RunSection:
 
 
 def updated_card(card: str | None, name: str, sections: Sequence[RunSection], configs: Collection[str]) -> str:
-    """Return a card with these runs added or said anew; `card` is the one there is, `name` the dataset's.
+    """Return a card with these runs added or updated; `card` is the existing one, `name` the dataset's.
 
     `configs` says which of cells and sessions the dataset has files of: the viewer cannot show one without.
 
     Raises:
-        HubError: the front matter of the card there is cannot be read.
+        HubError: the front matter of the existing card cannot be read.
     """
     front, text = _split_front_matter(card or "")
     metadata = _merged_metadata(front, name, configs)
@@ -85,7 +85,7 @@ def _split_front_matter(card: str) -> tuple[dict[str, Any], str]:
 
 
 def _merged_metadata(front: Mapping[str, Any], name: str, configs: Collection[str]) -> dict[str, Any]:
-    """Return the front matter with ours in it: other keys, tags and configurations stay."""
+    """Return the front matter with our tags and configurations; all other keys, tags and configurations stay."""
     merged = {"pretty_name": name.partition("/")[2], **front}
     tags: object = front.get("tags") or []
     theirs = cast("list[object]", tags if isinstance(tags, list) else [tags])
@@ -162,7 +162,7 @@ def _origin_line(run: Run, folder: str, files: Sequence[str]) -> str:
 
 
 def _pictures(files: Sequence[str]) -> list[str]:
-    """Return the figures to show: of one in several formats the first of `_PICTURES`."""
+    """Return the figures to show; of a figure in several formats, the first format of `_PICTURES`."""
     best: dict[str, str] = {}
     for suffix in _PICTURES:
         for file in files:
@@ -307,7 +307,7 @@ def cells_path(run_id: str) -> str:
 def runs_in_dataset(paths: Iterable[str]) -> dict[str, list[str]]:
     """Return the runs of a dataset by id: the paths of their files, relative to the run.
 
-    What is no run (it has no manifest, or a path that leads elsewhere) is left out.
+    Folders without a manifest are left out, and so are paths with a part that begins with a dot.
     """
     runs: dict[str, list[str]] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Runs go to a dataset byte for byte, and come back as the directories they were; none of yours is overwritten."""
+"""Runs are pushed to a dataset byte for byte and pulled as the same directories; no local run is overwritten."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class PlannedRun:
 
     @property
     def section(self) -> RunSection:
-        """What the card says of it."""
+        """Its section of the card."""
         return RunSection(self.run, [file.as_posix() for file in self.files])
 
     @property
     def sources(self) -> dict[str, Path]:
-        """Where each file goes in the dataset, and where it lies."""
+        """The local path of each file, by its path in the dataset."""
         return {path_in_dataset(self.run.run_id, file): self.run.path / file for file in self.files}
 
 
@@ -73,7 +73,7 @@ def plan_push(paths: Sequence[Path]) -> tuple[PlannedRun, ...]:
     """Read the runs to push; any that ended may be, whole or not.
 
     Raises:
-        RunError: one is no run, or is still going on, or two have the same id.
+        RunError: a path is no run, is still going on, or is not named by the run's id.
     """
     planned: dict[str, PlannedRun] = {}
     for path in paths:
@@ -87,7 +87,7 @@ def plan_push(paths: Sequence[Path]) -> tuple[PlannedRun, ...]:
 
 
 def dataset_configs(paths: Collection[str], planned: Sequence[PlannedRun]) -> set[str]:
-    """Return which of cells and sessions a dataset has files of, with these runs in it."""
+    """Return which of "cells" and "sessions" a dataset has files of once these runs are in it."""
     has_rows = any(cells_table(planned_run.run).num_rows for planned_run in planned)
     in_sessions = any(path.startswith(f"{RUNS}/") and f"/{PARTS}/" in path for path in paths)
     in_cells = any(path.startswith(f"{CELLS}/") for path in paths)
@@ -169,7 +169,11 @@ def is_same(path: Path, entry: Any) -> bool:
 def _compare_with_dataset(
     planned: Sequence[PlannedRun], remote_files: dict[str, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the ids of runs that are new, that have other reports there, and that are there as they are here."""
+    """Return the ids of runs that are new, that differ in their reports, and that are the same in the dataset.
+
+    Raises:
+        HubError: the dataset has another run of the same id.
+    """
     remote_runs = runs_in_dataset(remote_files)
     added: list[str] = []
     updated: list[str] = []
@@ -206,7 +210,7 @@ def _card(api: HfApi, repo_id: str, revision: str | None) -> str:
 
 @dataclass(frozen=True)
 class PullResult:
-    """The run directories `new` here and those `already` there; those `kept` differ from the dataset's and stay."""
+    """The local run directories: `new`, `unchanged`, and those that are `different` in the dataset and stay."""
 
     new: tuple[Path, ...] = ()
     unchanged: tuple[Path, ...] = ()
@@ -284,7 +288,11 @@ def _download_runs(
 
 
 def _check_download(folder: Path, repo_id: str, run_id: str, files: Sequence[str], entries: dict[str, Any]) -> None:
-    """Make sure that what came is what the Hub announced, and is the run it is named for."""
+    """Check that the downloaded files are those the Hub announced, and hold the run they are named for.
+
+    Raises:
+        HubError: a file is damaged, or the run has another id.
+    """
     for file in files:
         path = folder / file
         if not path.is_file() or not is_same(path, _entry(entries, run_id, file)):

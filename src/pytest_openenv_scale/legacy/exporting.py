@@ -63,7 +63,7 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
 
 
 def _part_order(part: Part) -> tuple[int, datetime, Path]:
-    """Say where a part belongs: where it stood when it was imported, else when it was measured."""
+    """Return the sort key of a part: its position when it was imported, else the time it was measured."""
     return part.meta.client.get(OLDER_POSITION, 0), part.meta.started_at, part.path
 
 

@@ -249,7 +249,7 @@ _TYPES_BY_MESSAGE = (
 
 
 def error_type_of(name: str, message: str | None) -> str | None:
-    """Return the `error_type` of a failure whose exception had this name; None where it does not tell."""
+    """Return the `error_type` of a failure whose exception had this name; None where neither tells."""
     for pattern, kind in _TYPES_BY_MESSAGE:
         if pattern == name or pattern in (message or ""):
             return kind
@@ -314,7 +314,7 @@ class SummaryMatcher:
         self._current = 0
 
     def take_line(self, block: Block) -> SummaryRow | None:
-        """Return the first line left of the block's cell, or None."""
+        """Return and use up the first unmatched line of the block's cell; None where there is none."""
         for line in self._unmatched:
             hardware = line.texts.get("hardware"), block.rows[0].hardware
             if line.key == block.key and (not all(hardware) or hardware[0] == hardware[1]):
@@ -335,7 +335,7 @@ class SummaryMatcher:
 
 
 def summary_differences(block: Block, line: SummaryRow | None) -> tuple[str, ...]:
-    """Say where the sessions and their line of the summary do not agree; the sessions are what counts."""
+    """Return notes on where the sessions and their summary line disagree; the sessions are what counts."""
     if line is None:
         return ()
     good = sum(row.success for row in block.rows)

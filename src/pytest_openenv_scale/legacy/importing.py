@@ -140,7 +140,7 @@ def import_older(
 
 
 def _ignored_options(path: Path, cores: int | None, note: str | None) -> Iterator[str]:
-    """Say what was asked for and is not what the run that is there already has."""
+    """Return a note on the options that an existing run was not imported with; nothing where there are none."""
     manifest = read_manifest(path)
     same_cores = all(sweep.cores == cores for sweep in manifest.sweeps)
     ignored = [
@@ -159,7 +159,7 @@ def _stage_runs(
     note: str | None,
     notes: list[str],
 ) -> Iterator[Path]:
-    """Write the runs of a source into a folder of their own, so that nothing half-made is ever seen as a run."""
+    """Write the runs of a source into a folder of their own, so that no incomplete directory is taken for a run."""
     digest = sha256(source.infrastructure.encode())
     for path in (source.raw, source.summary):
         digest.update(path.read_bytes() if path else b"")
@@ -198,7 +198,7 @@ def _incomplete_note(raw: Path, key: tuple[str, float | None, int], count: int) 
 
 @dataclass(slots=True)
 class _RunImport:
-    """One run as it is put together."""
+    """One run while its parts are being written."""
 
     source: OlderFiles
     number: int

@@ -1,4 +1,4 @@
-"""What people and programs are told: every report is a function of a run or of a study, and nothing else.
+"""Reports for people and programs: each is a function of a run or of a study, and nothing else.
 
 May import core, config, results, metrics, verdict and analysis.
 """
@@ -48,7 +48,7 @@ def write_reports(
     written. Any run can be reported, also one that was interrupted or is damaged.
 
     Raises:
-        RunError: something cannot be written; several failures are told in one line.
+        RunError: something cannot be written; several failures are joined in one line.
     """
     run = source if isinstance(source, Run) else None
     run_folder = run.path if run and run.record.kept else None

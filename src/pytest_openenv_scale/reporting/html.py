@@ -91,7 +91,7 @@ def _printable(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class CheckSection:
-    """One check; what is not shown of one that was met is in its file in the run."""
+    """One check; details are shown of those missed or inconclusive, and are in the check's file for all others."""
 
     name: str
     infrastructure: str
@@ -106,7 +106,7 @@ class CheckSection:
 
     @property
     def has_details(self) -> bool:
-        """Whether there is more to show than a line."""
+        """Whether the check is shown in full: it was missed or is inconclusive."""
         return self.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE)
 
 
@@ -157,7 +157,7 @@ _LOG_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class CurveVerdictView:
-    """One curve in a line: where its section is, what was asked, what came out and why."""
+    """One curve in a line: the anchor of its section, its limits, max batch and outcome, and why."""
 
     anchor: str
     infrastructure: str
@@ -177,7 +177,7 @@ class CurveVerdictView:
 
 @dataclass(frozen=True, slots=True)
 class CurveSection:
-    """One curve in full; `sessions` is the table of its batches, the last column their remarks."""
+    """One curve in full; `batches` is the table of its batches, whose last column is their verdicts."""
 
     verdict: CurveVerdictView
     test: str
@@ -191,7 +191,7 @@ class CurveSection:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Where a run comes from and what repeats it."""
+    """What a run was, its environment, and the commands that repeat it and its reports."""
 
     run_id: str
     facts: str
@@ -223,14 +223,14 @@ class ReportPage:
 
     @property
     def mark(self) -> str:
-        """The outcome of it all as a sign."""
+        """The outcome of the whole report as a sign: ✓, ✗ or ?."""
         return wording.OUTCOME_MARKS[self.outcome]
 
 
 def report_page(
     study: Study, tables: Sequence[StudyTable], findings: Sequence[StudyFinding], styles: Mapping[str, SeriesStyle]
 ) -> ReportPage:
-    """Put the report of a study together."""
+    """Return the content of the report of a study, without its figures."""
     sections = tuple(_curve_section(curve, f"curve-{number}") for number, curve in enumerate(study.curves, start=1))
     worst_first = [Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET]
     tests = _by_test(study, sections, worst_first)
@@ -376,7 +376,7 @@ def _curve_facts(curve: StudyCurve) -> str:
 
 
 def _period(runs: Sequence[Run]) -> str:
-    """Return from when to when runs were made."""
+    """Return when the first and the last of these runs started (UTC)."""
     starts = [f"{run.record.started_at:%Y-%m-%d %H:%M}" for run in runs]
     return f"{min(starts)} to {max(starts)} UTC" if starts else ""
 

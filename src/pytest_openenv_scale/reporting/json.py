@@ -26,7 +26,7 @@ from .content.wording import BatchRow, batch_rows
 FORMAT = 1
 
 _FIELDS_ABOVE = ("run_id", "sweep_id", "cell", "limits", "hardware", "cores", "hosts_available")
-"""Fields of a summary that the sweep, the curve or the cell around it holds already."""
+"""Fields of a summary that are left out, as the sweep, curve or cell around it holds them."""
 
 
 def run_json(run: Run) -> str:

@@ -112,7 +112,7 @@ def batch_suffix(change: Change) -> str:
 
 
 def rename_hint(curve: CurveComparison) -> str:
-    """Return the question whether a curve without a counterpart was renamed; nothing where none is alike."""
+    """Return a hint that a curve without a counterpart may have been renamed; "" where no test has a like name."""
     if curve.renamed is None:
         return ""
     was = "to" if curve.state == "missing" else "from"
@@ -135,7 +135,7 @@ def figure_range(metric: str, figure: ComparedFigure) -> str:
 
 
 def effect_text(change: Change) -> str:
-    """Return how large a change is beside the noise: "4.2 × range, δ +0.91 large"; a dash where nobody knows."""
+    """Return how large a change is beside the noise: "4.2 × range, δ +0.91 large"; a dash where neither is known."""
     parts = [] if change.change_in_ranges is None else [f"{formatting.number(change.change_in_ranges)} × range"]
     if change.effect is not None:
         parts.append(f"δ {change.effect:+.2f} {effect_size(change.effect)}")
@@ -143,7 +143,7 @@ def effect_text(change: Change) -> str:
 
 
 def change_row(change: Change) -> tuple[str, ...]:
-    """Return the cells of a change, below `HEADS`."""
+    """Return the cells of a change, in the order of `CHANGE_HEADS`."""
     ratio = change.ratio
     return (
         change.metric,
@@ -164,7 +164,7 @@ def notable_changes(curve: CurveComparison) -> list[Change]:
 
 
 def status_reason(change: Change) -> str:
-    """Return why a change has its status, without what its own columns say."""
+    """Return why a change has its status, leaving out what the columns of its row show already."""
     allowed = "" if change.allowed is None else f"allowed {_allowed(change)}; "
     shift = "" if change.ratio is None else percent_change(change.ratio)
     reason = _reason_text(change).removeprefix(shift).lstrip(",; ")
@@ -176,7 +176,7 @@ def _reason_text(change: Change) -> str:
 
 
 def _allowed(change: Change) -> str:
-    """Return the worst value that passes; of sessions, which are whole, the next above."""
+    """Return the worst value that passes; a number of sessions is rounded up to a whole one."""
     allowed = change.allowed
     return metric_text(change.metric, allowed if allowed is None or change.metric != "max_batch" else ceil(allowed))
 
@@ -193,7 +193,7 @@ def run_caption(side: Side) -> str:
 
 
 def baseline_alias(comparison: Comparison) -> str:
-    """Return the name the baseline was asked for by, where that is not its id."""
+    """Return " · named REFERENCE" where the baseline was not requested by its run id, else ""."""
     reference = comparison.reference
     is_shown = reference is not None and reference.rstrip("/").rpartition("/")[2] != comparison.baseline.run_id
     return f" · named {collapse(reference)}" if reference is not None and is_shown else ""

@@ -38,7 +38,7 @@ TOPICS = {
     "hosts": "Load balance",
     "cores": "Use of cores",
 }
-"""The kinds of findings in the order they are told, and their names for people."""
+"""The kinds of findings in the order of reports, and their headings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ def findings(study: Study, tables: Sequence[StudyTable]) -> tuple[StudyFinding, 
 
 
 def _findings_about(kind: str, sentences: Iterator[str]) -> Iterator[StudyFinding]:
+    """Turn sentences into findings of one kind."""
     return (StudyFinding(kind, text) for text in sentences)
 
 
@@ -183,7 +184,7 @@ def _wait_sentences(facts: Facts) -> Iterator[str]:
 
 
 def _node_sentences(facts: Facts) -> Iterator[str]:
-    """Say what the most replicas hold of what the fewest hold, where both are known."""
+    """Say how much more the most replicas hold than the fewest, where both are known."""
     table = facts.table("nodes")
     if table is None:
         return
@@ -207,7 +208,7 @@ def _node_sentences(facts: Facts) -> Iterator[str]:
 
 
 def _comparison_phrase(few: StudyCurve | None, many: StudyCurve | None) -> str | None:
-    """Say what the second holds compared with the first; None where that is not certain."""
+    """Return "more than", "less than" or "no more than" for what `many` hold against `few`; None if uncertain."""
     if few is None or many is None or not Facts.comparable(few, many):
         return None
     if not (Facts.is_exact(few) and Facts.is_exact(many)):
@@ -271,7 +272,7 @@ def _host_sentences(facts: Facts) -> Iterator[str]:
 
 
 def _core_sentences(facts: Facts) -> Iterator[str]:
-    """Name what holds few sessions for its cores, at the wait of each infrastructure and mode with the fewest."""
+    """Say which curves hold fewer than `FEW_PER_CORE` sessions per core, at the worst wait of each target and mode."""
     for curves in facts.by_mode():
         exact = [curve for curve in curves if Facts.is_exact(curve) and curve.verdict.max_batch_per_core]
         few = [curve for curve in exact if (curve.verdict.max_batch_per_core or 0) < FEW_PER_CORE]
@@ -291,7 +292,7 @@ _CurveKey = tuple[str, str, str]
 
 
 class Facts:
-    """The tables of a study, by key, and their rows, by curve."""
+    """Looks up the tables of a study by key, and their rows by curve."""
 
     def __init__(self, study: Study, tables: Sequence[StudyTable]) -> None:
         self._study = study
@@ -342,7 +343,7 @@ class Facts:
 
     @staticmethod
     def comparable(curve: StudyCurve, other: StudyCurve) -> bool:
-        """Say whether two curves were asked for under equal terms but for mode and wait."""
+        """Say whether two curves have the same limits, steps and arrival; mode and wait may differ."""
         return _terms(curve) == _terms(other)
 
     @staticmethod
@@ -351,7 +352,7 @@ class Facts:
         return max_batch_certainty(curve.curve) == "exact"
 
     def summary_value(self, curve: StudyCurve, head: str) -> Value:
-        """Return a cell of the results of a curve."""
+        """Return the cell of a curve in the results table, under this head."""
         return self._cell("summary", self._results.get(_curve_key(curve)), head)
 
     def max_batch(self, curve: StudyCurve) -> Value:
@@ -363,7 +364,7 @@ class Facts:
         return self.summary_value(curve, "wait")
 
     def scaling_value(self, curve: StudyCurve, batch: int, head: str) -> Value:
-        """Return a cell of the scaling table."""
+        """Return the cell of a batch of a curve in the scaling table, under this head."""
         return self._cell("scaling", self._batches.get((_curve_key(curve), batch)), head)
 
     def hosts_row(self, curve: StudyCurve, batch: int) -> tuple[Value, ...] | None:
@@ -375,7 +376,7 @@ class Facts:
         return MISSING if row is None else self._tables[key].value(row, head)
 
     def curve_with_count(self, target: str, mode: str, wait: str, axis: Axis, count: Value) -> StudyCurve | None:
-        """Return the one curve a row of the table of nodes is about; None where it could be of several."""
+        """Return the curve with this number of replicas or nodes; None where several curves match."""
         matches = [
             curve
             for curve in self._study.curves
@@ -417,7 +418,7 @@ class Facts:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Return names as a list for people: "a", "a and b", "a, b and c"."""
+    """Return names joined for a sentence: "a", "a and b", "a, b and c"."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -437,7 +438,7 @@ def _curve_key(curve: StudyCurve) -> _CurveKey:
 
 
 def _terms(curve: StudyCurve) -> tuple[object, ...]:
-    """Return what makes a cell pass, and the load besides mode and wait."""
+    """Return the limits that make a cell pass, the steps and the arrival: what curves must share to be compared."""
     limits = tuple((limit.name, limit.allowed) for limit in curve.verdict.slo.limits if limit.kind.scope == "cell")
     return limits, curve.curve.curve.steps, curve.curve.curve.arrival
 
@@ -456,6 +457,6 @@ def load_text(curve: StudyCurve) -> str:
 
 
 def one_repetition_note(curves: Iterable[StudyCurve]) -> str:
-    """Say that the spread is not known where one of these curves was measured once."""
+    """Return a note that the spread is unknown if a batch of these curves was measured once, else ""."""
     once = any(len(point.repetitions) < 2 for curve in curves for point in curve.points)
     return " (one repetition: spread unknown)" if once else ""

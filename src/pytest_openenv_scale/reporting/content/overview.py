@@ -20,7 +20,7 @@ CHECK_MARKS = {
     CheckOutcome.INCONCLUSIVE: "?",
     CheckOutcome.SKIPPED: "–",
 }
-"""The sign of each outcome."""
+"""The sign of each outcome of a check."""
 
 
 def check_tally(checks: Sequence[CheckRecord]) -> str:
@@ -36,7 +36,7 @@ def check_name(check: CheckRecord) -> str:
 
 
 def check_properties(check: CheckRecord) -> list[tuple[str, object]]:
-    """Return what JUnit is told of a check: `openenv_verdict`, `openenv_reason` and its figures by name."""
+    """Return what a JUnit file says of a check: `openenv_verdict`, `openenv_reason` and its figures by name."""
     result = check.result
     properties: list[tuple[str, object]] = [
         ("openenv_verdict", result.outcome.value),
@@ -64,7 +64,7 @@ ENTRY_HEADS = ("target", "mode", "wait", "max batch", "per core")
 
 @dataclass(frozen=True, slots=True)
 class CurveEntry:
-    """One curve of the table: `cells` follow `TITLES`, `reason` says why the outcome is what it is."""
+    """One curve of the table: `cells` follow `ENTRY_HEADS`, `reason` says why the outcome is what it is."""
 
     test: str
     cells: tuple[str, ...]

@@ -63,16 +63,16 @@ class ScalingTable(Jsonable):
 
     @property
     def unit(self) -> str:
-        """One of what there are several of: "replica"."""
+        """The singular of the axis: "replica" or "node"."""
         return self.axis.removesuffix("s")
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """What stands above the columns, in the order of `cells`."""
+        """The heads of the columns, in the order of `scaling_cells`."""
         return (self.axis, f"sessions per {self.unit}", "max batch", "rps", "scaling factor", "efficiency")
 
     def to_document(self) -> dict[str, Any]:
-        """Return it for the JSON report, its rows in the words of its axis."""
+        """Return the table for the JSON report; keys of its rows name the axis: "replicas", "sessions_per_replica"."""
         document: dict[str, Any] = encode(self)
         names = {"count": self.axis, "sessions_each": f"sessions_per_{self.unit}"}
         rows = [{names.get(name, name): value for name, value in row.items()} for row in document["rows"]]
@@ -96,7 +96,7 @@ def scaling_tables(sweeps: Iterable[SweepView], axes: Sequence[Axis] = AXES) -> 
 
 
 def without_count(target: str, axis: Axis) -> str:
-    """Return the target's text without what tells numbers of replicas or nodes apart."""
+    """Return the target without its number of replicas or nodes and its label."""
     try:
         spec = parse_target(target)
     except GrammarError:
@@ -147,7 +147,7 @@ def _per_server(value: float | None, count: int) -> float | None:
 
 
 def growth_factor(value: float | None, fewest: int, unit_value: float | None) -> float | None:
-    """Return how many times as much there is as with the fewest that were measured."""
+    """Return the value as a multiple of that of the fewest servers; `unit_value` is what each of these reached."""
     if value is None or not unit_value:
         return None
     return value / (unit_value * fewest)
@@ -212,12 +212,12 @@ PROTOCOL_FIGURES = (
     ("ok", "success"),
     *((f"{phase} {statistic}", f"{phase}_{statistic}") for phase, statistic in COMPARED_LATENCIES),
 )
-"""What is compared at the largest common batch: its name, and the field it is in."""
+"""What is compared at the largest common batch: its name and the field of `ModeResult` it is in."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolEntry:
-    """One comparison in words: `cells` follow `HEADS`; `figures` are "ws / http" at `batch` and follow `AT`."""
+    """One comparison in words: `cells` follow `PROTOCOL_HEADS`; `figures` at `batch` follow `PROTOCOL_FIGURES`."""
 
     test: str
     cells: tuple[str, ...]
@@ -258,14 +258,14 @@ def _max_batch_note(result: ModeResult) -> str | None:
 
 
 def mode_max_batch_text(result: ModeResult) -> str:
-    """Return the max batch of a mode with the sign of what is certain about it: "128", "≥ 128", "none", "unknown"."""
+    """Return the max batch of a mode, with ≥ where it may be more: "128", "≥ 128", "none", "unknown"."""
     if result.max_batch is None:
         return "unknown" if result.known == "inconclusive" else "none"
     return f"{'' if result.known == 'exact' else '≥ '}{formatting.count(result.max_batch)}"
 
 
 def ratio_text(comparison: ProtocolComparison) -> str:
-    """Return ws max ÷ http max, with the sign of what is certain about it; "–" where nothing is."""
+    """Return ws max ÷ http max, with ≥ or ≤ where one of them may be more; "–" where it is not known."""
     signs = {("exact", "exact"): "", ("open", "exact"): "≥ ", ("inconclusive", "exact"): "≥ "}
     signs |= {("exact", "open"): "≤ ", ("exact", "inconclusive"): "≤ "}
     sign = signs.get((comparison.ws.known, comparison.http.known))
@@ -273,7 +273,7 @@ def ratio_text(comparison: ProtocolComparison) -> str:
 
 
 def figure_texts(comparison: ProtocolComparison) -> tuple[str, ...]:
-    """Return what is compared at the largest common batch, "ws / http" each, in the order of `AT`."""
+    """Return what is compared at the largest common batch, "ws / http" each, in the order of `PROTOCOL_FIGURES`."""
     texts: list[str] = []
     for _, field in PROTOCOL_FIGURES:
         values = [getattr(result, field) for result in comparison.modes]

@@ -39,7 +39,7 @@ _OPEN_NOTE = "≥: the largest batch asked for passes; a larger one may too"
 
 
 def study_tables(study: Study) -> tuple[StudyTable, ...]:
-    """Return every table of a study in the order reports show them; one without rows tells nothing here."""
+    """Return every table of a study in the order reports show them; those without rows are left out by reports."""
     return (
         runs_table(study),
         max_batch_table(study),
@@ -54,7 +54,7 @@ def study_tables(study: Study) -> tuple[StudyTable, ...]:
 
 
 def runs_table(study: Study) -> StudyTable:
-    """List the runs of a study; a single one speaks for itself elsewhere."""
+    """Return a row per run of a study; none where there is a single run, which reports describe elsewhere."""
     rows = [
         (
             Value(run.run_id),
@@ -165,7 +165,7 @@ def protocols_table(study: Study) -> StudyTable:
 
 
 def latency_table(study: Study) -> StudyTable:
-    """Return where the time goes at max batch, phase by phase."""
+    """Return the latencies of each phase at max batch, a row per curve."""
     best_points = [(curve, best) for curve in study.curves if (best := curve.best) is not None]
     rows = [
         (
@@ -181,7 +181,7 @@ def latency_table(study: Study) -> StudyTable:
 
 
 def scaling_table(study: Study) -> StudyTable:
-    """Return what became of every batch of every curve."""
+    """Return success, latency, throughput and behaviour of every batch of every curve."""
     points = [(curve, point) for curve in study.curves for point in curve.points]
     rows = [
         (
@@ -199,7 +199,7 @@ def scaling_table(study: Study) -> StudyTable:
 
 
 def nodes_table(study: Study) -> StudyTable:
-    """Return what more replicas or nodes of the same target bring, relative to the fewest that were measured."""
+    """Return max batch and throughput by number of replicas or nodes, relative to the fewest that were measured."""
     rows: list[tuple[Value, ...]] = []
     notes: dict[str, None] = {}
     for table in replicas.scaling_tables(study.sweeps):
@@ -242,7 +242,7 @@ def _curve_table(
 
 
 _MOST_FAILURES = 12
-"""So many ways of failing are listed of an infrastructure and mode; servers can make up any number."""
+"""The most ways of failing that are listed per infrastructure and mode; servers can make up any number."""
 
 _MESSAGE_CHARACTERS = 120
 
@@ -337,7 +337,7 @@ def _host_count(summary: CellSummary) -> int:
 
 
 def _sessions_per_host(summary: CellSummary) -> list[int]:
-    """Return the sessions of each host, of those that got none too."""
+    """Return the number of sessions of each host, hosts without any included."""
     counts = list(summary.host_counts.values())
     return [*counts, *([0] * (_host_count(summary) - len(counts)))]
 

@@ -18,7 +18,7 @@ from .refusals import refusal_sentence
 from .wording import BatchRow
 
 _MESSAGE_CHARACTERS = 300
-"""So many characters of a server's message are shown."""
+"""The most characters of a server's message that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def _text_table(heads: str, rows: Iterable[Sequence[str]], *, right: str = "", c
 
 
 def targets_table(sweeps: Iterable[SweepView]) -> TextTable:
-    """Return a row per target: what it was, how long it took to start, what it stands on."""
+    """Return a row per target: its specification, start-up time, cores, hosts, hardware and settings."""
     rows: dict[str, tuple[str, ...]] = {}
     for view in sweeps:
         record = view.record
@@ -63,7 +63,7 @@ def targets_table(sweeps: Iterable[SweepView]) -> TextTable:
 
 
 def workloads_table(sweeps: Iterable[SweepView]) -> TextTable:
-    """Return a row per curve: what was asked of it and what its sessions said."""
+    """Return a row per curve: the plan, the limits and the workload of its sessions."""
     rows = [
         (
             view.test,
@@ -136,7 +136,7 @@ def _fact_text(value: object, is_size: bool) -> str:
 
 
 def curve_remarks(view: CurveView, rows: Sequence[BatchRow]) -> list[str]:
-    """Return everything that is to be said of a curve beneath its table, refusals included."""
+    """Return the sentences that stand beneath the table of a curve, refusals included."""
     verdict = view.verdict
     sentences = [
         wording.max_batch_sentence(verdict),
@@ -150,7 +150,7 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchRow]) -> list[str]:
 
 
 _MOST_HOSTS_LISTED = 6
-"""Up to so many hosts each one's sessions are shown, beyond it the fewest and the most."""
+"""Up to this many hosts the sessions of each are shown, beyond it only the fewest and the most."""
 
 PROXY_HOST_HEADS = ("batch", "repetition", "host", "seen by the client", "sent by the proxy", "failed there", "health")
 
@@ -208,7 +208,7 @@ def proxy_use_sentence(view: CurveView) -> str | None:
 
 
 def client_host_counts(summary: CellSummary) -> Mapping[str, int] | None:
-    """Return how many sessions each host answered, failed ones included; None where hosts were never told."""
+    """Return how many sessions each host answered, failed ones included; None where no answer named its host."""
     hosts = {*summary.host_counts, *summary.failed_hosts}
     counts = {host: summary.host_counts.get(host, 0) + summary.failed_hosts.get(host, 0) for host in sorted(hosts)}
     return counts or None
@@ -221,7 +221,7 @@ def _counts_text(counts: Mapping[str, int]) -> str:
 
 
 def proxy_host_rows(view: CurveView) -> Iterator[list[str]]:
-    """Yield a row per host of every repetition behind a proxy, in the order of `HEADS`."""
+    """Yield a row per host of every repetition behind a proxy, in the order of `PROXY_HOST_HEADS`."""
     for summary in view.summaries:
         if summary.proxy is None:
             continue
@@ -254,7 +254,7 @@ class Value:
 
 
 MISSING = Value(formatting.MISSING)
-"""Where there is nothing to show; never 0."""
+"""The cell of a figure that is not known; never 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +320,7 @@ def wait_text(wait: float | None) -> str:
 
 
 def curve_cells(curve: StudyCurve) -> tuple[Value, Value, Value]:
-    """Return the cells under `PLACE`: which curve a row is of."""
+    """Return the cells under `CURVE_HEADS`: which curve a row is of."""
     return Value(curve.infrastructure), Value(curve.mode), Value(wait_text(curve.wait), curve.wait)
 
 

@@ -74,8 +74,8 @@ class Column:
     """One display column; several repetitions of a batch are shown by the worst of each figure.
 
     `group` and `title` are its heading, on two lines or as one ("connect p50/p99"). `texts` renders it for
-    all rows at once, in one unit, so that rows compare at a glance. Where the width does not do, the column
-    of the highest `drop` leaves first; those of 0 stay. `useful` says whether it tells anything here.
+    all rows at once, in one unit, so that rows compare at a glance. Where the width is too small, the column
+    of the highest `drop` is left out first; those of 0 stay. `useful` says whether it is worth showing.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Column:
 
 
 def visible_columns(view: CurveView, rows: Sequence[BatchRow]) -> list[Column]:
-    """Return the columns worth showing for a curve, in order; those of its limits leave last."""
+    """Return the columns worth showing for a curve, in order; those of its limits are the last to be left out."""
     limited = {limit.kind.phase or limit.name for limit in view.verdict.slo.limits}
     return [
         replace(column, drop=1) if column.name in limited and column.drop else column
@@ -266,7 +266,7 @@ def repetitions_note(rows: Sequence[BatchRow]) -> str | None:
 
 
 def few_sessions_note(rows: Sequence[BatchRow]) -> str | None:
-    """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where for none."""
+    """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where there are none."""
     counts = {stats.count for row in rows for summary in row.repetitions if (stats := summary.phase("total"))}
     few = sorted(count for count in counts if formatting.few(count, "p99"))
     if not few:

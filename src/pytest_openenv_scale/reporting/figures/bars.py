@@ -22,7 +22,7 @@ _EXACT, _OPEN, _UNSURE = "exact", "open", "unsure"
 
 
 def max_batch_content(study: Study) -> content.FigureContent | None:
-    """Return the max batch of every curve and how far the truth may lie from it; None where nothing was measured."""
+    """Return the max batch of every curve and up to where it may lie; None where nothing was measured."""
     curves = [curve for curve in study.curves if curve.points]
     if not curves:
         return None
@@ -107,7 +107,7 @@ def _bar_notes(rows: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
 
 
 def draw_bars(figure: content.FigureContent) -> Any:
-    """Draw either with plotnine."""
+    """Draw max batch, or max batch per core, with plotnine."""
     import plotnine as p9
 
     from .theme import RowLayout, data_frame, figure_labels, figure_theme, infrastructure_scales
@@ -219,7 +219,7 @@ def heat_content(study: Study) -> content.FigureContent | None:
 
 
 def draw_heat(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw the tiles of p99 latency with plotnine."""
     import plotnine as p9
 
     from .theme import RowLayout, data_frame, figure_labels, figure_theme
@@ -264,7 +264,7 @@ def draw_heat(figure: content.FigureContent) -> Any:
 
 
 def _narrow_tile_text(text: str, sign: str, room: float) -> str:
-    """Return what a tile of so many inches says: the sign below the figure, or the sign alone."""
+    """Return the text of a tile `room` inches wide: the sign below the figure, or the sign alone."""
     if room < _FIGURE_IN:
         return sign
     return f"{text.removesuffix(f' {sign}')}\n{sign}" if sign else text
@@ -344,7 +344,7 @@ def phase_breakdown(cell: CellSummary, beyond: str = "overhead") -> dict[str, fl
 
 
 def draw_latency(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw the latencies by phase with plotnine."""
     import plotnine as p9
 
     from .theme import RowLayout, data_frame, figure_labels, figure_theme, legend_height, seconds_ticks

@@ -66,12 +66,12 @@ def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Columns:
 
 
 def point_state(point: BatchPoint) -> str:
-    """Say in one word what was judged of a batch."""
+    """Return the verdict on a batch: passes, fails or inconclusive."""
     return DOUBTFUL if point.passed is None else PASSES if point.passed else FAILS
 
 
 def phase_beyond_waits(curve: StudyCurve) -> str:
-    """Return the phase of `CellSummary` that is latency beyond the waits; without waits it is all of it."""
+    """Return the phase of `CellSummary` that holds latency beyond the waits: total without waits, else overhead."""
     return "total" if curve.wait is None else "overhead"
 
 
@@ -96,7 +96,7 @@ def infrastructures_of(study: Study, curves: Iterable[StudyCurve]) -> list[str]:
 
 
 def subtitle_of(panels: Sequence[str], *more: str) -> str:
-    """Return the name of the panel where there is but one, so that it needs no strip, and what else is to be said."""
+    """Return a subtitle: the name of a single panel, which then needs no strip, and `more` texts."""
     return "  ·  ".join([*(panels if len(panels) == 1 else ()), *(text for text in more if text)])
 
 
@@ -107,7 +107,7 @@ def wrap_label(label: str, width: int = 24) -> str:
 
 
 def names_text(names: Sequence[str]) -> str:
-    """Return names as a list for people, a long one cut."""
+    """Return names joined by commas, those after the eighth as a count."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
@@ -165,7 +165,7 @@ class SeriesStyle:
 
 
 def _all_styles() -> list[SeriesStyle]:
-    """Return looks no two of which are the same: colours first, then other markers and lines for each."""
+    """Return styles, all different: colours first, then other markers and lines for each."""
     rounds = product(range(len(_SHAPES)), range(len(_COLOURS)))
     return [
         SeriesStyle(
@@ -204,7 +204,7 @@ def batch_colours(count: int) -> list[str]:
 
 
 def heat_colour(share: float) -> str:
-    """Return the colour of a value whose place between the fastest (0) and the slowest (1) is `share`."""
+    """Return the colour of a value that lies at `share` between the fastest (0) and the slowest (1)."""
     return _interpolated(HEAT, min(max(share, 0.0), 1.0))
 
 

@@ -80,7 +80,7 @@ _RATE_OFFSET = 1000.0
 
 
 def draw_throughput(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw throughput and efficiency against batch with plotnine."""
     import plotnine as p9
 
     from .theme import (
@@ -212,7 +212,7 @@ def _node_measures(row: ScalingRow) -> list[tuple[str, float | None, bool, str]]
 
 
 def draw_nodes(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw the factors gained by replicas or nodes with plotnine."""
     import plotnine as p9
 
     from .theme import PanelGrid, data_frame, figure_labels, figure_theme
@@ -331,7 +331,7 @@ def side_by_side(names: list[str], batches: list[int]) -> dict[str, float]:
 
 
 def draw_scaling(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw success against batch with plotnine."""
     import plotnine as p9
 
     from .theme import (

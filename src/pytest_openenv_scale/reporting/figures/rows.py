@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 1 << 17
-"""Rows held at once."""
+"""Rows read into memory at once."""
 
 STEPS_PER_DECADE = 120
 """The resolution of a distribution: finer than a pixel of its panel."""
@@ -153,7 +153,7 @@ def _largest(table: pa.Table, names: Sequence[str]) -> float:
 
 
 def _round_up(value: float) -> float:
-    """Return a width of two digits, so that what is drawn does not hang on the last digit of a float."""
+    """Return a width rounded up to two digits, so that a drawing does not depend on the last digit of a float."""
     scale = 10.0 ** (floor(log10(value)) - 1)
     return ceil(value / scale) * scale
 

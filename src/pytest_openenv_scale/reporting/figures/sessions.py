@@ -15,7 +15,7 @@ from .rows import StudyRows, overhead_distribution, session_concurrency
 CONCURRENCY_KEY = "concurrency"
 ASKED, OPEN, STEPPING = "asked for", "open", "stepping"
 MOST_PANELS = 12
-"""So many cells are shown; of more, those with the longest wait of each infrastructure and mode."""
+"""The most cells shown; of more, those with the longest wait of each infrastructure and mode."""
 
 _CONCURRENCY_COLUMNS = ("panel", "measure", "seconds", "sessions")
 _PEAK_COLUMNS = ("panel", "peak", "text")
@@ -89,7 +89,7 @@ def _shown_points(curve: StudyCurve) -> list[BatchPoint]:
 
 
 def _corners(values: list[int]) -> list[int]:
-    """Return where a line of steps changes, and its ends: all that is needed to draw it."""
+    """Return the indices at which a line of steps changes, and its ends: all that is needed to draw it."""
     last = len(values) - 1
     return [
         at
@@ -99,7 +99,7 @@ def _corners(values: list[int]) -> list[int]:
 
 
 def draw_concurrency(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw sessions over time with plotnine."""
     import plotnine as p9
 
     from .theme import PanelGrid, data_frame, figure_labels, figure_theme, seconds_ticks
@@ -209,7 +209,7 @@ def overhead_content(study: Study, rows: StudyRows) -> content.FigureContent | N
 
 
 def draw_overhead(figure: content.FigureContent) -> Any:
-    """Draw it with plotnine."""
+    """Draw the distributions of overhead with plotnine."""
     import plotnine as p9
 
     from .theme import WIDTH, data_frame, figure_labels, figure_theme, seconds_ticks, text_height, with_order

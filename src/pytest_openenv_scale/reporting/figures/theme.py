@@ -1,4 +1,4 @@
-"""The look all figures share. Imports plotnine: only the process that draws may import this."""
+"""The theme all figures share. Imports plotnine: only the process that draws may import this."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ HEADING = 0.85
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where each (panel, infrastructure) stands: `places` and `headings` count rows downwards from 0."""
+    """The row of each (panel, infrastructure) and panel heading: `positions` and `headings` count down from 0."""
 
     positions: dict[tuple[str, str], float]
     headings: dict[str, float]
@@ -247,21 +247,21 @@ class RowLayout:
 
     @property
     def rows(self) -> float:
-        """The height of it all, in rows."""
+        """The height of the layout, in rows."""
         return self.top - self.bottom
 
     @property
     def top(self) -> float:
-        """Where the axis ends above."""
+        """The upper end of the axis, in rows."""
         return max([*self.headings.values(), *self.positions.values()]) + 0.55
 
     @property
     def bottom(self) -> float:
-        """Where the axis ends below."""
+        """The lower end of the axis, in rows."""
         return min(self.positions.values()) - 0.55
 
     def column(self, table: Any) -> list[float]:
-        """Return the place of every row of a frame with the columns panel and infrastructure."""
+        """Return the position of every row of a frame with the columns panel and infrastructure."""
         pairs = zip(table["panel"].astype(str), table["infrastructure"].astype(str), strict=True)
         return [self.positions[pair] for pair in pairs]
 

@@ -29,7 +29,7 @@ KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "ov
 """Every figure there is, in the order reports show them."""
 
 _PROCESSES = 2
-"""Figures are drawn by so many processes at once; each takes a second to start."""
+"""The number of processes that draw at once; each takes a second to start."""
 
 
 class FiguresError(RunError):
@@ -92,7 +92,7 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
 
 
 def _write_whole(path: Path, content: bytes) -> Path:
-    """Write a file at once, complete or not there."""
+    """Write a file so that it is either complete or not there."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)
@@ -117,7 +117,7 @@ def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:
 
 
 _last_drawing: tuple[Study, list[tuple[FigureContent, Picture]]] | None = None
-"""The study drawn last: who asks for files and for HTML waits once."""
+"""The study drawn last and its pictures, so that files and HTML of one study are drawn once."""
 
 
 def _draw_once(study: Study) -> list[tuple[FigureContent, Picture]]:
@@ -132,7 +132,7 @@ def _draw_once(study: Study) -> list[tuple[FigureContent, Picture]]:
 
 
 def _same_runs(study: Study, other: Study) -> bool:
-    """Say whether two studies are of the same runs, judged alike: what joins runs twice makes two of them."""
+    """Say whether two studies hold the very same run objects; joining runs twice makes two equal studies."""
     return len(study.runs) == len(other.runs) and all(a is b for a, b in zip(study.runs, other.runs, strict=True))
 
 
@@ -181,11 +181,15 @@ class _DrawingProcess:
         theirs.close()
 
     def begin(self, contents: Sequence[FigureContent]) -> None:
-        """Say what is to be drawn."""
+        """Send the figures to draw."""
         self._pipe.send(DrawingRequest(tuple(sys.path), tuple(contents)))
 
     def pictures(self) -> list[Picture]:
-        """Wait for the pictures."""
+        """Wait for the pictures.
+
+        Raises:
+            FiguresError: the process ended, or cannot draw one of them.
+        """
         try:
             answer: list[Picture] | str = self._pipe.recv()
         except EOFError:
@@ -240,7 +244,7 @@ def for_html(svg: str, key: str, alt_text: str) -> str:
 
 
 def _embeddable(svg: str, alt_text: str, prefix: str, family: str) -> str:
-    """Return the drawing itself: what it shows in words, ids of its own, a width that follows the page's."""
+    """Return the SVG element without metadata and styles, with a title, ids under `prefix` and a flexible width."""
     bare = _STYLE.sub("", _METADATA.sub("", _PROLOG.sub("", svg, count=1)), count=1)
     bare = _ID.sub(rf"\g<1>{prefix}\g<2>", bare)
     bare = _FONT.sub(lambda match: match[1] + family, bare)

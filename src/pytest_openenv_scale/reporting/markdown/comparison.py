@@ -95,7 +95,7 @@ def _change_table(pairs: Iterable[tuple[CurveComparison, Change]]) -> list[str]:
 
 
 def _truncated(lines: list[str], room: int) -> list[str]:
-    """Return as many lines as fit, and say how many were left out."""
+    """Return as many lines as fit into `room` characters, and a line that counts those left out."""
     fitting: list[str] = []
     for line in lines:
         room -= len(line) + 1

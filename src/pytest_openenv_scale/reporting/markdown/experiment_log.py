@@ -131,7 +131,7 @@ def _split_entries(existing: str) -> tuple[str, list[_LogEntry]]:
 
 
 def _check_no_stray_end(text: str) -> None:
-    """Refuse the end of an entry where none is open: its beginning was lost, and its figures would stand twice."""
+    """Raise RunError for an end marker without its begin marker: the entry would be written a second time."""
     if (end := _ANY_END.search(text)) is not None:
         problem = f"the entry of run {end[1]} has lost its beginning"
         raise RunError(f"the log was left as it is: {problem}; write {_begin_marker(end[1])} above its heading")
@@ -211,7 +211,7 @@ def _times_text(run: Run) -> str:
 
 
 def _links(run: Run, folder: Path) -> list[str]:
-    """Return links to what there is of the run, from where the log stands."""
+    """Return links to the reports and figures of the run that exist, relative to `folder`."""
     paths = [path for name in ("report.md", "report.html", "figures") if (path := run.path / name).exists()]
     return [f"[{path.name}]({_url(path, folder)})" for path in paths]
 

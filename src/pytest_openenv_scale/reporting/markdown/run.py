@@ -90,7 +90,7 @@ def overview_section(run: Run) -> str:
 
 
 def _study_sections(run: Run) -> list[str]:
-    """Return what a run says as a study: findings, and the tables that say more than its curves do one by one."""
+    """Return the findings and study tables of a run, without tables that repeat the sections of its curves."""
     study = study_of(run)
     all_tables = study_tables(study)
     left_out = {"runs", "scaling"}
@@ -173,7 +173,7 @@ _ROOM_FOR_NOTICE = 300
 
 
 def step_summary(run: Run, limit: int = SUMMARY_BYTES) -> str:
-    """Return the summary in at most `limit` bytes of UTF-8; what is left out is said."""
+    """Return the summary in at most `limit` bytes of UTF-8; its last line counts the curves left out."""
     head = overview_section(run)
     room = limit - _ROOM_FOR_NOTICE
     if _byte_size(head) > room:
@@ -227,7 +227,7 @@ def study_markdown(study: Study) -> str:
 
 
 def findings_section(study: Study, all_tables: Sequence[StudyTable]) -> list[str]:
-    """Return what the tables of a study say in sentences; nothing where that is nothing."""
+    """Return what the tables of a study say in sentences; nothing where there are no findings."""
     sentences = [f"- {escape(finding.text)}" for finding in findings(study, all_tables)]
     return ["## Findings", "", *sentences, ""] if sentences else []
 
@@ -280,7 +280,7 @@ def _study_repeat_section(study: Study) -> list[str]:
 
 
 def checks_section(checks: Sequence[CheckRecord]) -> str:
-    """Return the section of `report.md` on checks: a table of all, and the whole of those that were not met."""
+    """Return the section of `report.md` on checks: a table of all, and the details of those missed or inconclusive."""
     if not checks:
         return ""
     rows = [

@@ -44,7 +44,7 @@ def check_lines(
 def check_failure_text(
     check: CheckRecord, evidence_path: str | None, *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> str:
-    """Return the message of a test that failed by this check; `kept` is the file that holds all of it, or None."""
+    """Return the message of a test that failed by this check; `evidence_path` names its file, if kept."""
     page = TextPage(width, encoding)
     result = check.result
     page.add_sentence(f"{CHECK_MARKS[result.outcome]} {check.infrastructure}: {result.headline}", indent=0)
@@ -76,7 +76,7 @@ def _add_conversation(page: TextPage, transcript: Transcript) -> None:
 
 
 NOTE_MARK = "!"
-"""The sign of what was missed and decides nothing."""
+"""The sign of a question that was missed but does not decide the answer."""
 
 _NAME_WIDTH = 11
 _MOST_DETAILS = 1
@@ -84,7 +84,7 @@ _PYTEST_OPTION = re.compile(r"--openenv-(action|reset|header|timeout|seed)\b")
 
 
 def with_command_options(text: str) -> str:
-    """Return a sentence of the suite with the options of pytest named as this command names them, or as pytest's."""
+    """Return a sentence of the suite with pytest's `--openenv-X` options written as this command's `--X`."""
     return _PYTEST_OPTION.sub(r"--\1", text).replace("measure with --openenv", "measure with pytest --openenv")
 
 
@@ -140,7 +140,7 @@ def progress_line(text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None
 
 
 def _add_hanging_sentence(page: TextPage, prefix: str, text: str, markup: dict[str, bool]) -> None:
-    """Add a sentence beside the column of names."""
+    """Add a sentence that wraps beside the column of names, its first line after `prefix`."""
     column = _NAME_WIDTH + 4
     beside = TextPage(page.width, None)
     beside.add_sentence(page.printable(text), indent=column, hang=0)

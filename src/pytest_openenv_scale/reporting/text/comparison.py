@@ -34,7 +34,7 @@ from pytest_openenv_scale.results.comparison import Comparison, CurveComparison,
 from .page import DEFAULT_WIDTH, Line, TextPage, supports_unicode
 
 COMMENT_CHARACTERS = 65_536
-"""What GitHub takes as one comment."""
+"""The most characters GitHub takes as one comment."""
 
 _JUDGEMENT_COLOURS = {
     Judgement.REGRESSED: {"red": True},

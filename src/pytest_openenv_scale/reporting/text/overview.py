@@ -187,7 +187,7 @@ def _study_row(row: Sequence[str], widths: Sequence[int], table: StudyTable) -> 
 def scaling_lines(
     sweeps: Iterable[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
-    """Return the tables of a run as lines of text; nothing where no target was repeated."""
+    """Return the tables over numbers of replicas or nodes as lines; none where no target had several numbers."""
     page = TextPage(width, encoding)
     for table in scaling_tables(sweeps):
         page.add_blank()

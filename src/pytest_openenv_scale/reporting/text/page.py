@@ -1,4 +1,4 @@
-"""Lines of a text report: wrapped to a width, free of control characters, in ASCII where need be."""
+"""Lines of a text report: wrapped to a width, free of control characters, in ASCII where the stream needs it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TextPage:
         self.lines.extend(Line(line.replace("\xa0", " "), markup) for line in wrapped)
 
     def add_blank(self) -> None:
-        """Add an empty line, unless one stands there or nothing does."""
+        """Add an empty line, unless the page is empty or ends in one."""
         if self.lines and self.lines[-1].text:
             self.lines.append(Line("", {}))
 

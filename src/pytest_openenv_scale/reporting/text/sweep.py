@@ -162,7 +162,7 @@ def _add_verdict(page: TextPage, view: CurveView) -> None:
 
 
 def _add_evidence(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
-    """Add the end of the server's log, unless it was `told` already, and the command that measures again."""
+    """Add the end of the server's log, unless it is in `printed_logs` already, and the command that measures again."""
     if view.verdict.outcome is Outcome.MET:
         return
     tail = wording.server_log_tail(view.summaries, log)
