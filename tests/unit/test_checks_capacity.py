@@ -175,7 +175,7 @@ async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(c
     server = House(2)
     async with scripted(server) as running:
         asked = subject(running.url, timeout_s=0.3)
-        await asked.learn(capacity_probe.find_slots)
+        await asked.ask_once(capacity_probe.find_slots)
         server.inside = 2
         result = await check(asked)
     assert result.outcome is MISSED
@@ -190,7 +190,7 @@ async def test_slots_that_are_taken_at_the_start_are_told(check):
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        await asked.ask_once(capacity_probe.find_slots)
         server.inside = 1
         result = await check(asked)
     assert result.outcome is MET, result
@@ -205,7 +205,7 @@ async def test_slots_that_come_back_a_little_late_are_waited_for(check):
     server = House(1)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        await asked.ask_once(capacity_probe.find_slots)
         server.inside = 1
         asyncio.get_running_loop().call_later(0.2, setattr, server, "inside", 0)
         assert (await check(asked)).outcome is MET

@@ -128,7 +128,7 @@ async def test_slots_that_ordinary_sessions_keep_are_missed_by_the_short_ones():
 async def test_the_time_that_slots_really_had_is_told():
     async with scripted(House(4, keeps=lambda number, politely: not politely)) as running:
         asked = subject(running.url)
-        await asked.learn(single_session)
+        await asked.ask_once(single_session)
         asked.slowest_single_s = 0.2
         result = await churn.dropped(asked)
     assert result.outcome is MISSED
@@ -201,7 +201,7 @@ async def test_slots_lost_before_the_short_ones_count_too():
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        await asked.ask_once(capacity_probe.find_slots)
         server.inside = 1
         result = await churn.short(asked)
     assert result.outcome is MISSED
@@ -213,7 +213,7 @@ async def test_a_server_with_no_slot_left_is_missed_by_what_it_held_before(check
     server = House(4)
     async with scripted(server) as running:
         asked = subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        await asked.ask_once(capacity_probe.find_slots)
         server.inside = 4
         result = await check(asked)
     assert result.outcome is MISSED
@@ -370,8 +370,8 @@ def test_a_pool_that_fills_up_late_is_no_leak_and_what_goes_on_growing_is(what):
         usage = Usage(Endpoint(("http://127.0.0.1:9",), "here", "there"))
         for number, value in enumerate(values):
             usage.sessions.append(number * 25)
-            usage.looks.append(ServerSample(0.0, **{what: value}))
-        found = usage.kept(what, usage.looks[0], usage.looks[-1], 400)
+            usage.samples.append(ServerSample(0.0, **{what: value}))
+        found = usage.change(what, usage.samples[0], usage.samples[-1], 400)
         assert found is not None
         return found
 
@@ -398,7 +398,7 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
     house = Pooled(8, stands=stands)
     async with scripted(house) as server:
         asked = subject(server.url, endpoint={"sampler": house.sample})
-        await asked.learn(capacity_probe.find_slots)
+        await asked.ask_once(capacity_probe.find_slots)
         most = 0
         opened = len(server.peers)
         start = await leaks.before(asked)
@@ -411,17 +411,17 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
 
 
 def test_how_many_threads_may_stay_depends_on_the_sessions():
-    assert [resources.allowed(count) for count in (2, 8, 100, 2000)] == [1, 4, 8, 40]
+    assert [resources.allowed_growth(count) for count in (2, 8, 100, 2000)] == [1, 4, 8, 40]
 
 
 def test_a_resource_that_falls_is_no_leak():
     usage = Usage(Endpoint(("http://127.0.0.1:9",), "here", "there"))
     for number in range(10):
         usage.sessions.append(number * 100)
-        usage.looks.append(ServerSample(0.0, rss_bytes=90_000_000 - number * 10**6, threads=60 - number))
-    kept = usage.kept("threads", usage.looks[0], usage.looks[-1], 900)
+        usage.samples.append(ServerSample(0.0, rss_bytes=90_000_000 - number * 10**6, threads=60 - number))
+    kept = usage.change("threads", usage.samples[0], usage.samples[-1], 900)
     assert kept is not None
     assert not kept.leaked
-    memory = usage.kept("memory", usage.looks[0], usage.looks[-1], 900)
+    memory = usage.change("memory", usage.samples[0], usage.samples[-1], 900)
     assert str(memory) == "memory −10 kB per session"
-    assert usage.kept("descriptors", usage.looks[0], usage.looks[-1], 900) is None
+    assert usage.change("descriptors", usage.samples[0], usage.samples[-1], 900) is None

@@ -126,7 +126,7 @@ async def test_the_worker_that_answers_is_not_decided_by_the_seed() -> None:
 
     async with serving(Worked) as url:
         asked = asked_of(url)
-        known = await asked.learn(seeded)
+        known = await asked.ask_once(seeded)
         result = await determinism(asked)
     assert "observation.pid" in known.decided | known.volatile
     assert result.outcome is MET, result
@@ -154,7 +154,7 @@ async def late(late_kind: type[Any]) -> CheckResult:
     """The result where the server changes once the lone sessions were played."""
     async with serving(late_kind) as url:
         asked = asked_of(url)
-        await asked.learn(seeded)
+        await asked.ask_once(seeded)
         late_kind.late = True
         return await determinism(asked)
 

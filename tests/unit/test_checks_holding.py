@@ -113,7 +113,7 @@ async def someone_else(url: str):
     """Another client's session on the server."""
     async with subject(url).client() as client:
         session = await client.start()
-        assert session.first.kind == "observation"
+        assert session.first_answer.kind == "observation"
         yield session
 
 

@@ -17,7 +17,7 @@ from pytest_openenv_scale.checks.preflight.questions import (
     questions,
     verdict,
 )
-from pytest_openenv_scale.checks.run import DIED
+from pytest_openenv_scale.checks.run import SERVER_DIED
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
@@ -31,7 +31,7 @@ MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
 async def test_the_largest_reply_is_found():
     async with served() as url:
         asked = subject(url, workload=Workload(({"text": "x" * 5000},)))
-        found = await asked.learn(play_session)
+        found = await asked.ask_once(play_session)
         result = await largest_reply(asked)
     assert 5000 < found.largest_bytes < 5300
     assert (result.outcome, found.largest[:5]) == (MET, "step ")
@@ -84,7 +84,7 @@ def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None)
         ),
         ({"parallel": bad(SKIPPED)}, MET, "4 sessions fit"),
         (
-            {"isolation": bad(MISSED, f"{DIED}: it was killed"), "freshness": bad(MISSED, f"{DIED}: again")},
+            {"isolation": bad(MISSED, f"{SERVER_DIED}: it was killed"), "freshness": bad(MISSED, f"{SERVER_DIED}: again")},
             MISSED,
             "4 sessions fit, but the server died",
         ),

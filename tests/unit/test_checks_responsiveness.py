@@ -91,7 +91,7 @@ async def test_a_server_without_http_is_judged_by_its_steps_alone() -> None:
 async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
     async with scripted(only_sessions) as server:
         asked = subject(server.url, wait_s=None, most=3, workload=Workload(({"fail": True},)))
-        asked._known = {find_slots: Slots(3)}
+        asked._answers = {find_slots: Slots(3)}
         result = await responsiveness.parallel(asked)
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "EXECUTION_ERROR (busy)" in result.headline
@@ -103,7 +103,7 @@ async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
 def asked(check: Any, *rounds: StepRound, waited: bool = False, idle_s: float | None = 0.002) -> CheckResult:
     known = subject("http://127.0.0.1:9")
     sessions = len(rounds[0].together_s)
-    known._known = {find_slots: Slots(sessions), responsiveness.stepping: Stepping(rounds, sessions, waited, idle_s)}
+    known._answers = {find_slots: Slots(sessions), responsiveness.stepping: Stepping(rounds, sessions, waited, idle_s)}
     return asyncio.run(check(known))
 
 

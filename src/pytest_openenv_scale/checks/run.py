@@ -19,7 +19,7 @@ from .subject import Subject
 Check = Callable[[Subject], Awaitable[CheckResult]]
 """A question about a server. It bounds its own time, by `Subject.patience_s` for each answer."""
 
-DIED = "the server died during this check"
+SERVER_DIED = "the server died during this check"
 
 _LOG_LINES = 20
 
@@ -32,50 +32,50 @@ def run_check(subject: Subject, check: Check) -> CheckResult:
     """
     if ended := subject.endpoint.exit_status():
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"the server is not running any more: {ended}")
-    restarts = _restarts(subject.endpoint)
+    restarts = _restart_count(subject.endpoint)
     try:
-        result = asyncio.run(_ask(subject, check))
+        result = asyncio.run(_check_playable_server(subject, check))
     except (RouteError, WorkloadError) as error:
         return CheckResult(CheckOutcome.INCONCLUSIVE, str(error))
-    return _storable(_alive(subject.endpoint, result, restarts))
+    return _without_surrogates(_fail_if_server_died(subject.endpoint, result, restarts))
 
 
-async def _ask(subject: Subject, check: Check) -> CheckResult:
-    alone = await subject.learn(single_session)
-    if alone.reset.kind == "lost" and alone.reset.code in ("403", "404", "405"):
-        said = f"the server has no /ws (HTTP {alone.reset.code}), and sessions need one"
-        return CheckResult(CheckOutcome.SKIPPED, said)
-    if not alone.plays:
+async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
+    single = await subject.ask_once(single_session)
+    if single.reset.kind == "lost" and single.reset.code in ("403", "404", "405"):
+        headline = f"the server has no /ws (HTTP {single.reset.code}), and sessions need one"
+        return CheckResult(CheckOutcome.SKIPPED, headline)
+    if not single.succeeded:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
-            f"a session on its own does not play: {alone.trouble}",
+            f"a session on its own does not play: {single.first_failure}",
             remedy="write an action the environment takes with --openenv-action",
-            transcripts=(alone.transcript,),
+            transcripts=(single.transcript,),
         )
     return await check(subject)
 
 
-def _alive(endpoint: Endpoint, result: CheckResult, restarts: int | None) -> CheckResult:
+def _fail_if_server_died(endpoint: Endpoint, result: CheckResult, restarts: int | None) -> CheckResult:
     """Return the result, unless the server ended or was started again meanwhile."""
-    ended, again = endpoint.exit_status(), _restarts(endpoint)
-    if ended is None and (again is None or restarts is None or again <= restarts):
+    ended, restarts_now = endpoint.exit_status(), _restart_count(endpoint)
+    if ended is None and (restarts_now is None or restarts is None or restarts_now <= restarts):
         return result
-    words = ended if ended is not None else "it was started again"
+    reason = ended if ended is not None else "it was started again"
     tail = tuple(endpoint.log_tail(_LOG_LINES).splitlines())
     return replace(
         result,
         outcome=CheckOutcome.MISSED,
-        headline=f"{DIED}: {words}",
+        headline=f"{SERVER_DIED}: {reason}",
         details=(result.headline, *result.details, *tail),
     )
 
 
-def _restarts(endpoint: Endpoint) -> int | None:
+def _restart_count(endpoint: Endpoint) -> int | None:
     sample = endpoint.sample()
     return sample.restarts if sample is not None else None
 
 
-def _storable(result: CheckResult) -> CheckResult:
+def _without_surrogates(result: CheckResult) -> CheckResult:
     """Return the result without halves of surrogate pairs: servers may say them, no file or terminal takes them."""
     text = json.dumps(result.to_json(), ensure_ascii=False)
     clean = storable(text)

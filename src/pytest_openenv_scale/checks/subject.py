@@ -24,7 +24,7 @@ T = TypeVar("T")
 _PATIENCE_S, _PATIENCE_FACTOR = 15.0, 5.0
 
 
-def say_nothing(text: str) -> None:
+def ignore_progress(text: str) -> None:
     """Drop what nobody listens to."""
 
 
@@ -39,16 +39,16 @@ class Subject:
 
     endpoint: Endpoint
     workload: Workload
-    most: int
+    max_sessions: int
     wait_s: float | None
     timeout_s: float
     soak_s: float
     seed: int = 0
     schema: Mapping[str, Any] | None = None
-    say: Callable[[str], None] = say_nothing
+    report_progress: Callable[[str], None] = ignore_progress
     slowest_single_s: float = 0.0
     """The slowest answer a session got that had the server to itself, in seconds; checks wait longer for slow ones."""
-    _known: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
+    _answers: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @property
     def patience_s(self) -> float:
@@ -78,11 +78,11 @@ class Subject:
         """Return the reset data that was asked for, for the session with this seed."""
         return dict(self.workload.reset_data(seed))
 
-    async def learn(self, question: Callable[[Subject], Awaitable[T]]) -> T:
+    async def ask_once(self, question: Callable[[Subject], Awaitable[T]]) -> T:
         """Ask a question about the server once; every later check gets the same answer."""
-        if question not in self._known:
-            self._known[question] = await question(self)
-        return cast(T, self._known[question])
+        if question not in self._answers:
+            self._answers[question] = await question(self)
+        return cast(T, self._answers[question])
 
 
 class RawClient:
@@ -132,30 +132,30 @@ class RawClient:
         self._sessions.append(session)
         self._clock.refresh()
         route = self._routes[number % len(self._routes)]
-        session.first = await session.connect(Connection(self._poller, self._clock, route, session))
+        session.first_answer = await session.connect(Connection(self._poller, self._clock, route, session))
         return session
 
     async def start(self, reset: Mapping[str, Any] | None = None, *, patience_s: float | None = None) -> RawSession:
         """Open a session and reset it; `first` is the answer to the reset, or what kept it from one."""
         session = await self.connect()
-        if session.first.kind == "opened":
-            session.first = await session.reset(reset, patience_s=patience_s)
+        if session.first_answer.kind == "opened":
+            session.first_answer = await session.reset(reset, patience_s=patience_s)
         return session
 
     async def start_many(self, resets: list[Mapping[str, Any]], *, at_once: int = 32) -> list[RawSession]:
         """Open a session per reset, `at_once` at a time; those that were refused are in the list too."""
         window = asyncio.Semaphore(at_once)
 
-        async def one(reset: Mapping[str, Any]) -> RawSession:
+        async def start_one(reset: Mapping[str, Any]) -> RawSession:
             async with window:
                 return await self.start(reset)
 
-        return list(await asyncio.gather(*map(one, resets)))
+        return list(await asyncio.gather(*map(start_one, resets)))
 
 
 async def close_all(sessions: list[RawSession]) -> list[Answer]:
     """Say goodbye on every session that is still open, at once; those that fell silent are left without a word."""
     for session in sessions:
-        if session.silent and not session.over:
+        if session.timed_out and not session.ended:
             session.drop()
-    return list(await asyncio.gather(*(session.close() for session in sessions if not session.over)))
+    return list(await asyncio.gather(*(session.close() for session in sessions if not session.ended)))

@@ -167,7 +167,7 @@ def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
     return Subject(
         endpoint=endpoint,
         workload=workload,
-        most=min(MOST, max(2, asked.sessions)),
+        max_sessions=min(MOST, max(2, asked.sessions)),
         wait_s=_WAIT_S if workload.waits else None,
         timeout_s=asked.timeout,
         soak_s=0.0,
@@ -184,7 +184,7 @@ def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Pro
 
     columns, encoding = width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
-    subject.say = progress.say
+    subject.report_progress = progress.say
     progress.end()
     _tell(heading(endpoint.target, asked.sessions, width=columns, encoding=encoding))
     findings: list[Answered] = []

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
@@ -60,7 +60,7 @@ class ConcurrentPlay:
         """
         identities = [self.known.identities.new() for _ in range(count)]
         of = {me.episode_id: me for me in identities}
-        self.sessions = await open_each(
+        self.sessions = await open_sessions(
             client, self.subject, [self.known.reset_data(self.subject, me) for me in identities]
         )
         began = time.perf_counter()
@@ -75,7 +75,7 @@ class ConcurrentPlay:
         )
 
     async def _repeat(self, session: RawSession, me: Identity, place: int, until: float, stop: float) -> None:
-        first = session.first
+        first = session.first_answer
         while await self._episode(session, first, me, 1 + place % self.known.steps, stop):
             if time.perf_counter() >= until or not self.known.begins_anew:
                 return
@@ -210,7 +210,7 @@ async def interleaved(subject: Subject) -> CheckResult:
 
 async def under_load(subject: Subject) -> CheckResult:
     """Play as many sessions as fit, episode after episode, and look for what is another's."""
-    return await _among(subject, subject.most, f"at once for {_BUSY_S:g} s", _BUSY_S)
+    return await _among(subject, subject.max_sessions, f"at once for {_BUSY_S:g} s", _BUSY_S)
 
 
 async def _among(subject: Subject, wanted: int, how: str, lasting_s: float) -> CheckResult:
@@ -235,7 +235,7 @@ async def _among(subject: Subject, wanted: int, how: str, lasting_s: float) -> C
 
 async def known_alone(subject: Subject) -> SingleReference | CheckResult:
     """Return what lone sessions see, or the result where no answer tells one session from another."""
-    known = await subject.learn(learn_reference)
+    known = await subject.ask_once(learn_reference)
     if known is None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
     if known.signals:

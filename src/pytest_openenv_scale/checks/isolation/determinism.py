@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_openenv_scale.checks.background import single_session
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
@@ -87,7 +87,7 @@ async def determinism(subject: Subject) -> CheckResult:
     """Play seeds alone and among others, and compare what the sessions saw, field by field."""
     if skipped := await skip_single_slot(subject):
         return skipped
-    known = await subject.learn(seeded)
+    known = await subject.ask_once(seeded)
     if result := _no_seed(known):
         return result
     count = await sessions_at_once(subject, _TOGETHER)
@@ -128,7 +128,7 @@ async def seeded(subject: Subject) -> Seeded:
     for number, seed in enumerate(plan):
         session, views = await _alone(subject, seed, _PAUSE_S if number == len(plan) - 1 else 0.0)
         if not views:
-            return Seeded({}, frozenset(), frozenset(), {}, number, session.first)
+            return Seeded({}, frozenset(), frozenset(), {}, number, session.first_answer)
         plays[seed].append(views)
         shown.setdefault(seed, session.transcript(f"seed {seed} alone"))
     unsteady = frozenset[str]().union(*(volatile(each) for each in plays.values()))
@@ -149,7 +149,7 @@ async def _alone(subject: Subject, seed: int, pause_s: float) -> tuple[RawSessio
 
 
 async def _steps(subject: Subject) -> int:
-    return _STEPS if (await subject.learn(single_session)).step_s < _SLOW_STEP_S else _SLOW_STEPS
+    return _STEPS if (await subject.ask_once(single_session)).step_s < _SLOW_STEP_S else _SLOW_STEPS
 
 
 def _reset_data(subject: Subject, seed: int) -> Mapping[str, Any]:
@@ -160,7 +160,7 @@ async def _watch(subject: Subject, session: RawSession, steps: int, pause_s: flo
     wait = None if subject.wait_s is None else min(subject.wait_s, _WAIT_S)
     looks = episode(
         session,
-        session.first,
+        session.first_answer,
         lambda step: subject.action(0, step, wait_s=wait),
         steps,
         ask_state=False,
@@ -176,7 +176,7 @@ async def _round(subject: Subject, known: Seeded, count: int, number: int, round
     steps = await _steps(subject)
     async with subject.client() as client:
         chosen = [seeds[(place + number) % len(seeds)] for place in range(count)]
-        sessions = await open_each(client, subject, [_reset_data(subject, seed) for seed in chosen])
+        sessions = await open_sessions(client, subject, [_reset_data(subject, seed) for seed in chosen])
         seen = await asyncio.gather(*(_watch(subject, session, steps) for session in sessions))
         for session, views in zip(sessions, seen, strict=True):
             if len(views) < len(known.expected[session.reset_data["seed"]]):

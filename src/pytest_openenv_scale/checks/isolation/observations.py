@@ -13,7 +13,7 @@ from math import comb
 from typing import Any, cast
 from uuid import uuid4
 
-from pytest_openenv_scale.checks.capacity_probe import open_each
+from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -179,10 +179,10 @@ async def open_alone(client: RawClient, subject: Subject, reset: Mapping[str, An
     A server whose slots come back late is asked again; one that does not take what the reset says is not.
     """
     session = await client.start(reset)
-    if session.first.kind == "observation" or not (session.first.full or session.first.over):
+    if session.first_answer.kind == "observation" or not (session.first_answer.full or session.first_answer.ended):
         return session
     session.drop()
-    return next(iter(await open_each(client, subject, [reset])), session)
+    return next(iter(await open_sessions(client, subject, [reset])), session)
 
 
 async def episode(

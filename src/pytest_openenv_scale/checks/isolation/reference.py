@@ -149,7 +149,7 @@ def read_fields(identities: Identities, look: StepView, me: Identity, foreign: s
 
 async def learn_reference(subject: Subject) -> SingleReference | None:
     """Play lone episodes; ask with `subject.learn(alone)`. None where a reset or a first step was not answered."""
-    before = await subject.learn(single_session)
+    before = await subject.ask_once(single_session)
     action: Any = (subject.schema or {}).get("action")
     identities = Identities()
     length = len(identities.new().token)
@@ -181,7 +181,7 @@ async def play_alone(
     With a pause in seconds, each step of each episode waits for it. Return those that were answered, and whether the
     server fell silent, after which it is asked nothing more.
     """
-    before = await subject.learn(single_session)
+    before = await subject.ask_once(single_session)
     steps = _STEPS if before.step_s < _SLOW_STEP_S else _SLOW_STEPS
     steps = min(steps, known.steps) if known.expected else steps
     found: list[Play] = []
@@ -189,11 +189,11 @@ async def play_alone(
         for number in range(count):
             me, more = known.identities.new(), 0.03 * (number % 2)
             session = await open_alone(client, subject, known.reset_data(subject, me))
-            if session.first.kind != "observation":
-                return found, session.silent
+            if session.first_answer.kind != "observation":
+                return found, session.timed_out
             pause, at = (pause_s, None) if pause_s else (_PAUSE_S * (number == 1), min(2, steps))
             play = await _play(subject, known, session, me, steps, more, pause, at)
-            if session.silent:
+            if session.timed_out:
                 return found, True
             found.append(play)
             await session.close()
@@ -212,7 +212,7 @@ async def _play(
 ) -> Play:
     looks = episode(
         session,
-        session.first,
+        session.first_answer,
         lambda step: known.action(subject, me, step, more_s=more_s),
         steps,
         ask_state=known.has_state,
@@ -229,7 +229,7 @@ async def _play(
         if known.identities.holds(value, number)
     }
     me = known.identities.new()
-    again = Answer("silence") if session.silent else await session.reset(known.reset_data(subject, me))
+    again = Answer("silence") if session.timed_out else await session.reset(known.reset_data(subject, me))
     state = await session.state() if known.has_state and again.kind == "observation" else None
     fields: Fields = known.read(StepView(0, again, state), me, set()) if again.kind == "observation" else {}
     return Play(tuple(views), fields, tuple(sorted(foreign)), session.transcript("a session on its own"))

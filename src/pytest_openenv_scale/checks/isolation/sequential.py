@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
@@ -116,7 +116,7 @@ async def _play(client: RawClient, subject: Subject, known: SingleReference, pla
     identities = [known.identities.new() for _ in range(places)]
     of = {me.episode_id: me for me in identities}
     resets = [known.reset_data(subject, me) for me in identities]
-    sessions = await open_each(client, subject, resets, within_s=_BACK_S)
+    sessions = await open_sessions(client, subject, resets, within_s=_BACK_S)
     return list(
         await asyncio.gather(
             *(_episode(subject, known, session, of[session.reset_data["episode_id"]], steps) for session in sessions)
@@ -127,7 +127,7 @@ async def _play(client: RawClient, subject: Subject, known: SingleReference, pla
 async def _episode(subject: Subject, known: SingleReference, session: RawSession, me: Identity, steps: int) -> _Played:
     taken, name = 0, None
     looks = episode(
-        session, session.first, lambda step: known.action(subject, me, step), steps, ask_state=known.has_state
+        session, session.first_answer, lambda step: known.action(subject, me, step), steps, ask_state=known.has_state
     )
     async for look in looks:
         taken, name = look.step, own_name(known, known.read(look, me, set()))
@@ -175,11 +175,11 @@ async def _next(
     me = known.identities.new()
     while True:
         session = await client.connect()
-        state, first = None, session.first
+        state, first = None, session.first_answer
         if first.kind == "opened":
             state = await session.state() if known.has_state else None
             # Nothing of its own is said: a server that takes a reset without data for "go on" must show itself.
-            if state is None or not (state.over or state.full):
+            if state is None or not (state.ended or state.full):
                 first = await session.reset(subject.reset_data(me.seed))
         if first.kind == "observation":
             break
@@ -250,7 +250,7 @@ async def reset_twice(subject: Subject) -> CheckResult:
     left, lengths = Leftovers(known), lengths_of(known)
     async with subject.client() as client:
         first = known.identities.new()
-        opened = await open_each(client, subject, [known.reset_data(subject, first)])
+        opened = await open_sessions(client, subject, [known.reset_data(subject, first)])
         done, stopped = (
             await _again(subject, known, opened[0], first, lengths, left) if opened else (0, "no slot was free")
         )
@@ -279,7 +279,7 @@ async def _again(
     left: Leftovers,
 ) -> tuple[int, str]:
     """Play episodes of these lengths in one session; return how many resets were answered, and what ended it early."""
-    answer, me, begins_done, before, last = session.first, first, session.first.done, 0, None
+    answer, me, begins_done, before, last = session.first_answer, first, session.first_answer.done, 0, None
     for number, steps in enumerate([*lengths, 1]):
         if number:
             last, me = me, known.identities.new()

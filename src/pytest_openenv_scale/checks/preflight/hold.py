@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.checks.capacity_probe import open_each
+from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.results.outcome import Transcript
@@ -116,14 +116,14 @@ class _Opening:
     async def _open(self) -> None:
         session = await self.client.connect()
         phase = "connect"
-        if session.first.kind == "opened":
-            self.connected.append(session.first.latency_s or 0.0)
-            phase, session.first = "reset", await session.reset(self._reset_data(session))
-        if session.first.kind == "observation":
+        if session.first_answer.kind == "opened":
+            self.connected.append(session.first_answer.latency_s or 0.0)
+            phase, session.first_answer = "reset", await session.reset(self._reset_data(session))
+        if session.first_answer.kind == "observation":
             self.held.append(session)
         else:
             session.drop()
-            self.refused.append((OpenFailure(phase, session.first), session))
+            self.refused.append((OpenFailure(phase, session.first_answer), session))
 
     def _reset_data(self, session: RawSession) -> dict[str, Any]:
         return self.subject.reset_data(self.subject.seed + session.number)
@@ -145,7 +145,7 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
     async with subject.client(patience_s) as client:
         opening = _Opening(client, subject, [], [], [])
         began = time.perf_counter()
-        subject.say(f"opening {sessions:,} sessions")
+        subject.report_progress(f"opening {sessions:,} sessions")
         await opening.open(sessions)
         while (late := (opening.limit or 0) - len(opening.held)) > 0 and time.perf_counter() - began < LATE_S:
             await asyncio.sleep(_PAUSE_S)
@@ -155,7 +155,7 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
         opened_s = time.perf_counter() - began
         held, beyond = opening.held, None if opening.refused else await _one_more(client, subject)
         limit = opening.limit if beyond is None else _limit(beyond)
-        subject.say(f"stepping {len(held):,} sessions at once")
+        subject.report_progress(f"stepping {len(held):,} sessions at once")
         step_patience_s = subject.patience_among(len(held))
         steps = await asyncio.gather(
             *(
@@ -181,7 +181,7 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
         patience_s=patience_s,
         cut_short=any((step_patience_s if phase == "step" else patience_s) >= subject.timeout_s for phase in silent),
         connect_s=tuple(opening.connected),
-        reset_s=_latencies(session.first for session in held),
+        reset_s=_latencies(session.first_answer for session in held),
         step_s=_latencies(step for step in steps if step.kind == "observation"),
         pids=pids,
         closed=closed,
@@ -193,14 +193,14 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
 async def _one_more(client: RawClient, subject: Subject) -> Answer:
     """Open one session more and leave; return what it got."""
     session = await client.connect()
-    if session.first.kind == "opened":
+    if session.first_answer.kind == "opened":
         patience = min(subject.patience_s, max(_BEYOND_S, _BEYOND_FACTOR * subject.slowest_single_s))
-        session.first = await session.reset(subject.reset_data(subject.seed + session.number), patience_s=patience)
-    if session.first.kind == "observation":
+        session.first_answer = await session.reset(subject.reset_data(subject.seed + session.number), patience_s=patience)
+    if session.first_answer.kind == "observation":
         await session.close()
     else:
         session.drop()
-    return session.first
+    return session.first_answer
 
 
 def _limit(answer: Answer) -> int | None:
@@ -213,22 +213,22 @@ async def _give_back(
     client: RawClient, subject: Subject, held: list[RawSession], *, full: bool
 ) -> tuple[SlotsReturned | None, SlotsReturned | None]:
     """Close all sessions, one of them by dropping it where the server is full, and see who gets in again."""
-    open_now = [session for session in held if not session.over]
+    open_now = [session for session in held if not session.ended]
     reset = subject.reset_data(subject.seed)
     dropped = None
     if full and len(open_now) == len(held):
-        subject.say("dropping a session without goodbye")
+        subject.report_progress("dropping a session without goodbye")
         began = time.perf_counter()
         open_now.pop().reset_connection()
-        again = await open_each(client, subject, [reset], within_s=BACK_S)
+        again = await open_sessions(client, subject, [reset], within_s=BACK_S)
         dropped = SlotsReturned(1, len(again), time.perf_counter() - began)
         open_now += again
     if not open_now:
         return None, dropped
-    subject.say(f"closing {len(open_now)} sessions and opening as many")
+    subject.report_progress(f"closing {len(open_now)} sessions and opening as many")
     began = time.perf_counter()
     await close_all(open_now)
-    again = await open_each(client, subject, [reset] * len(open_now), within_s=BACK_S)
+    again = await open_sessions(client, subject, [reset] * len(open_now), within_s=BACK_S)
     closed = SlotsReturned(len(open_now), len(again), time.perf_counter() - began)
     await close_all(again)
     return closed, dropped

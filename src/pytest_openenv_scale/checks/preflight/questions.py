@@ -10,7 +10,7 @@ from statistics import median
 
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
-from pytest_openenv_scale.checks.run import DIED, Check, run_check
+from pytest_openenv_scale.checks.run import SERVER_DIED, Check, run_check
 from pytest_openenv_scale.checks.session import Answer, wire_text
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
@@ -70,7 +70,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
 
     def of_held(judge: Callable[[HoldResult, Subject], CheckResult]) -> Check:
         async def check(subject: Subject) -> CheckResult:
-            return judge(await subject.learn(held), subject)
+            return judge(await subject.ask_once(held), subject)
 
         return check
 
@@ -117,7 +117,7 @@ def ask(
 
 async def reachable(subject: Subject) -> CheckResult:
     """Play one session and say what each part of it took, and which action it played."""
-    found = await subject.learn(play_session)
+    found = await subject.ask_once(play_session)
     asked = [("connect", found.connect), ("reset", found.reset), *(("step", step) for step in found.steps)]
     for name, answer in asked:
         if not answer.good:
@@ -141,7 +141,7 @@ async def reachable(subject: Subject) -> CheckResult:
 
 
 def _close(closed: Answer) -> str:
-    return formatting.seconds(closed.latency_s) if closed.over else f"not answered ({closed})"
+    return formatting.seconds(closed.latency_s) if closed.ended else f"not answered ({closed})"
 
 
 def verdict(findings: list[Answered], sessions: int) -> CheckVerdict:
@@ -166,7 +166,7 @@ def verdict(findings: list[Answered], sessions: int) -> CheckVerdict:
 
 
 def _broken(finding: Answered) -> str:
-    return "the server died" if finding.result.headline.startswith(DIED) else finding.question.broken or ""
+    return "the server died" if finding.result.headline.startswith(SERVER_DIED) else finding.question.broken or ""
 
 
 def _capacity(result: CheckResult, sessions: int) -> str:
@@ -220,11 +220,11 @@ async def play_session(subject: Subject) -> PlayedSession:
     """
     async with subject.client() as client:
         session = await client.connect()
-        connect, heard_of, sizes = session.first, [session.first], list[tuple[int, str]]()
+        connect, heard_of, sizes = session.first_answer, [session.first_answer], list[tuple[int, str]]()
 
         def heard(answer: Answer, name: str) -> Answer:
             heard_of.append(answer)
-            if answer.kind != "silence" and not answer.over:
+            if answer.kind != "silence" and not answer.ended:
                 sizes.append((session.last_bytes, name))
             return answer
 
@@ -244,7 +244,7 @@ async def play_session(subject: Subject) -> PlayedSession:
 
 async def largest_reply(subject: Subject) -> CheckResult:
     """Say how large replies get, and whether clients that read up to 1 MiB can read them."""
-    found = await subject.learn(play_session)
+    found = await subject.ask_once(play_session)
     said = f"largest of {found.replies} replies: {_size(found.largest_bytes)}, the answer to {_the(found.largest)}"
     figures = {"largest_reply_bytes": found.largest_bytes, "replies": found.replies}
     if found.largest_bytes <= DEFAULT_LIMIT_BYTES:

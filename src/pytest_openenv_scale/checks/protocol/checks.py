@@ -62,7 +62,7 @@ class _CaseFindings:
 
 
 async def _ask(subject: Subject, case: Case) -> CheckResult:
-    alone = await subject.learn(single_session)
+    alone = await subject.ask_once(single_session)
     async with subject.client(patience_s(subject, case)) as client:
         try:
             played = await _played(client, subject, case, alone)
@@ -85,7 +85,7 @@ async def _played(client: RawClient, subject: Subject, case: Case, alone: Single
         found.doubt = f"only a part of it was taken: {answer}"
     elif fault := _fault(case, answer):
         found.faults.append(fault)
-    if answer.kind != "silence" and not answer.over:
+    if answer.kind != "silence" and not answer.ended:
         await _afterwards(found, case, session, subject)
     found.transcripts.append(session.transcript(f"the session with {case.what}"))
     await _part(session)
@@ -113,7 +113,7 @@ async def _asked(client: RawClient, subject: Subject, case: Case, alone: SingleS
     deadline = time.perf_counter() + patience_s(subject, case)
     while True:
         session, other = await client.connect(), None
-        answer = session.first
+        answer = session.first_answer
         if answer.kind == "opened" and not case.first:
             answer = await session.reset(subject.reset_data(subject.seed))
         ready = answer.kind in ("opened", "observation")
@@ -124,8 +124,8 @@ async def _asked(client: RawClient, subject: Subject, case: Case, alone: SingleS
             except LackError:
                 await _part(session)
                 raise
-        if not answer.put_off or time.perf_counter() > deadline:
-            return _CaseSession(session, answer, ready and not answer.put_off, other)
+        if not answer.retryable or time.perf_counter() > deadline:
+            return _CaseSession(session, answer, ready and not answer.retryable, other)
         await _part(session)
         await asyncio.sleep(_PAUSE_S)
 
@@ -184,8 +184,8 @@ def _fault(case: Case, answer: Answer) -> str | None:
 async def _afterwards(found: _CaseFindings, case: Case, session: RawSession, subject: Subject) -> None:
     """See whether the session goes on, or ends as OpenEnv's does."""
     if not case.goes_on:
-        end = await session.next(patience_s=_CLOSING_S)
-        if end.over:
+        end = await session.next_answer(patience_s=_CLOSING_S)
+        if end.ended:
             found.then, found.goes_on = f"then {end}", False
             return
     asked, answer = "reset", await session.reset(subject.reset_data(subject.seed))
@@ -208,7 +208,7 @@ async def _afterwards(found: _CaseFindings, case: Case, session: RawSession, sub
 async def _another(client: RawClient, subject: Subject) -> RawSession | None:
     """Open a session beside the one of the case, where one fits."""
     session = await client.start(subject.reset_data(subject.seed))
-    if session.first.kind == "observation":
+    if session.first_answer.kind == "observation":
         return session
     await _part(session)
     return None
@@ -230,14 +230,14 @@ async def _a_new_one(found: _CaseFindings, client: RawClient, subject: Subject) 
     began = time.perf_counter()
     while True:
         session = await client.start(subject.reset_data(subject.seed))
-        found.new = session.first
-        if not found.new.put_off or time.perf_counter() - began > _PATIENCE_S:
+        found.new = session.first_answer
+        if not found.new.retryable or time.perf_counter() - began > _PATIENCE_S:
             break
         await _part(session)
         await asyncio.sleep(_PAUSE_S)
     if found.new.kind == "observation":
         found.new = await session.step(quick_action(subject, 0, 0))
-    if found.new.kind != "observation" and not found.new.put_off:
+    if found.new.kind != "observation" and not found.new.retryable:
         found.faults.append(f"a new session does not work: {found.new}")
         found.transcripts.append(session.transcript("a new session after it"))
     await _part(session)
@@ -254,7 +254,7 @@ def _result(case: Case, found: _CaseFindings) -> CheckResult:
         "session_goes_on": found.goes_on,
         "new_session_works": new is not None and new.kind == "observation",
     }
-    full = f"a new session is refused with {_said(new)}" if new is not None and new.put_off else ""
+    full = f"a new session is refused with {_said(new)}" if new is not None and new.retryable else ""
     if found.faults:
         first, *more = found.faults
         words = (f"the server's words: {answer}",) if answer.message and answer.kind == "error" else ()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 from pytest_openenv_scale.checks.background import SingleSession, quick_action
-from pytest_openenv_scale.checks.session import Answer, RawSession, silence
+from pytest_openenv_scale.checks.session import Answer, RawSession, silence_answer
 from pytest_openenv_scale.checks.subject import Subject
 
 from . import cases as protocol_cases
@@ -37,7 +37,7 @@ async def play(case: Case, session: RawSession, subject: Subject, alone: SingleS
     """
     if isinstance(case.sent, bytes):
         session.send_binary(case.sent)
-        return await session.next()
+        return await session.next_answer()
     if case.sent is not None:
         return await session.ask(case.sent)
     return await PLAYS[case.id](session, subject, alone)
@@ -82,14 +82,14 @@ async def _long_text(characters: int, session: RawSession, subject: Subject, alo
         {"type": "step", "data": protocol_cases.long_text(_schema(subject), quick_action(subject, 0, 0), characters)}
     )
     deadline = time.perf_counter() + subject.patience_s
-    while (answer := await session.next(patience_s=_LOOK_S)).kind == "silence":
-        closed = session.goodbye
+    while (answer := await session.next_answer(patience_s=_LOOK_S)).kind == "silence":
+        closed = session.close_frame
         if closed is not None:
             # Some servers (hypercorn) say goodbye to what is too long, and then forget to let go of the socket.
-            last = await session.next(patience_s=_LOOK_S)
-            return last if last.over else closed
+            last = await session.next_answer(patience_s=_LOOK_S)
+            return last if last.ended else closed
         if time.perf_counter() > deadline:
-            return silence(subject.patience_s)
+            return silence_answer(subject.patience_s)
     return answer
 
 
@@ -147,7 +147,7 @@ async def _unawaited(session: RawSession, subject: Subject, alone: SingleSession
         session.send(message)
     answer = Answer("silence")
     for number, message in enumerate(asked):
-        answer = await session.next()
+        answer = await session.next_answer()
         wanted = "state" if message["type"] == "state" else "observation"
         if not answer.good:
             return answer
@@ -166,12 +166,12 @@ async def _unawaited(session: RawSession, subject: Subject, alone: SingleSession
 async def _fragments(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     text = json.dumps({"type": "reset", "data": subject.reset_data(subject.seed)})
     session.send_in_fragments(text[:5], text[5:12], text[12:])
-    return await session.next()
+    return await session.next_answer()
 
 
 async def _close_frame(session: RawSession, subject: Subject, alone: SingleSession) -> Answer:
     session.send_close_frame()
-    return await session.next()
+    return await session.next_answer()
 
 
 PLAYS: Mapping[str, Play] = {

@@ -12,7 +12,7 @@ from pytest_openenv_scale.checks.background import BackgroundLoad, quick_action,
 from pytest_openenv_scale.checks.capacity_probe import (
     fill_server,
     find_slots,
-    open_each,
+    open_sessions,
     sessions_at_once,
     slot_return_s,
 )
@@ -42,13 +42,13 @@ _FEW_FAILURES = 0.005
 
 async def short(subject: Subject) -> CheckResult:
     """Play thousands of sessions of one step, as many at once as fit."""
-    found = await subject.learn(find_slots)
+    found = await subject.ask_once(find_slots)
     start = await before(subject)
     if isinstance(start, CheckResult):
         return start
     # Checks before this one may have cost slots: what fitted first is the measure.
-    start = replace(start, room=found.open if found.known else start.room)
-    alone = await subject.learn(single_session)
+    start = replace(start, room=found.open if found.limit_reached else start.room)
+    alone = await subject.ask_once(single_session)
     session_s = sum(filter(None, (alone.reset.latency_s, start.lone_s, alone.closed.latency_s)))
     rounds = _Short(subject, await sessions_at_once(subject, _AT_ONCE), session_s)
     usage, findings = Usage(subject.endpoint), Findings()
@@ -107,12 +107,12 @@ class _Short:
             session = await self._get_in(client, number)
             if session is None:
                 return
-            answer = session.first
+            answer = session.first_answer
             if answer.kind == "observation":
                 answer = await session.step(quick_action(self.subject, number, 0))
             if answer.kind == "observation":
                 answer = await session.close(patience_s=self.patience_s)
-            if not answer.over or answer.kind == "lost":
+            if not answer.ended or answer.kind == "lost":
                 self.failed.append((session, answer))
             self.ended += 1
 
@@ -121,7 +121,7 @@ class _Short:
         deadline = time.perf_counter() + self.free_s
         while not self.stuck:
             session = await client.start(self.subject.reset_data(self.subject.seed + number))
-            if not session.first.put_off:
+            if not session.first_answer.retryable:
                 return session
             session.drop()
             self.refused += 1
@@ -164,7 +164,7 @@ async def dropped(subject: Subject) -> CheckResult:
             resets: list[Mapping[str, Any]] = [
                 subject.reset_data(subject.seed + ended + number) for number in range(at_once)
             ]
-            held = await open_each(client, subject, resets, within_s=within_s)
+            held = await open_sessions(client, subject, resets, within_s=within_s)
             # Every look finds as many sessions open, so that only what is left behind makes a difference.
             if len(held) < at_once:
                 missing = f"{at_once - len(held):,} of {formatting.count_of(at_once, 'slot')}"
@@ -174,7 +174,7 @@ async def dropped(subject: Subject) -> CheckResult:
                 await close_all(held)
                 waited = True
                 break
-            if ended >= _LOOK_EVERY * len(usage.looks):
+            if ended >= _LOOK_EVERY * len(usage.samples):
                 await usage.sample(ended)
             way = ways[ended // at_once % len(ways)]
             await _drop(subject, held, way)
@@ -207,7 +207,7 @@ async def silent(subject: Subject) -> CheckResult:
     start = await before(subject)
     if isinstance(start, CheckResult):
         return start
-    found = await subject.learn(find_slots)
+    found = await subject.ask_once(find_slots)
     tells = found.refusal is not None and found.refusal.full
     findings = Findings()
     async with subject.client() as client:
@@ -215,15 +215,15 @@ async def silent(subject: Subject) -> CheckResult:
         wanted = start.room if tells else min(start.room, _SILENT + _OTHERS)
         mute, others = await _split(client, subject, wanted, _SILENT)
         calm = await step_in_background(subject, others[:_OTHERS], _BEFORE_S)
-        if calm.stopped and not calm.going:
+        if calm.stopped and not calm.still_playing:
             return await _none_stepped([*mute, *others], calm)
         for session in mute:
             session.connection.mute()
-        during = await step_in_background(subject, calm.going, _SILENT_S)
+        during = await step_in_background(subject, calm.still_playing, _SILENT_S)
         dropped = await _let_in(client, subject, len(mute)) if tells else None
         for session in mute:
             session.drop()
-        await close_all([*during.going, *others[_OTHERS:]])
+        await close_all([*during.still_playing, *others[_OTHERS:]])
     _tell(findings, len(mute), calm, during)
     findings.figures["dropped_by_server"] = dropped
     said = "" if dropped is None else f", {dropped:,} of them dropped by the server meanwhile"
@@ -242,16 +242,16 @@ async def not_reading(subject: Subject) -> CheckResult:
     async with subject.client() as client:
         mute, others = await _split(client, subject, min(start.room, _NOT_READING + _OTHERS), _NOT_READING)
         calm = await step_in_background(subject, others[:_OTHERS], _BEFORE_S)
-        if calm.stopped and not calm.going:
+        if calm.stopped and not calm.still_playing:
             return await _none_stepped([*mute, *others], calm)
         steps = _steps(start, calm, len(mute))
         sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in mute]
-        during = await step_in_background(subject, calm.going, _NOT_READING_S)
+        during = await step_in_background(subject, calm.still_playing, _NOT_READING_S)
         sent = await asyncio.gather(*sending)
         backed_up = sum(session.connection.backed_up for session in mute)
         for session in mute:
             session.drop()
-        await close_all([*during.going, *others[_OTHERS:]])
+        await close_all([*during.still_playing, *others[_OTHERS:]])
     _tell(findings, len(mute), calm, during)
     sent_bytes = sum(size for _, size in sent)
     findings.figures |= {
@@ -276,7 +276,7 @@ async def _split(
     client: RawClient, subject: Subject, wanted: int, most: int
 ) -> tuple[list[RawSession], list[RawSession]]:
     """Open sessions and return those that will be mute, half of them at most but one at least, and the others."""
-    held = await open_each(client, subject, [subject.reset_data(subject.seed)] * wanted)
+    held = await open_sessions(client, subject, [subject.reset_data(subject.seed)] * wanted)
     count = min(most, max(1, len(held) // 2))
     return held[:count], held[count:]
 
@@ -317,7 +317,7 @@ def _tell(findings: Findings, mute: int, calm: BackgroundLoad, during: Backgroun
     """Write down how the others fared."""
     findings.figures |= {
         "mute": mute,
-        "others": len(calm.going),
+        "others": len(calm.still_playing),
         "step_before_s": calm.step_s,
         "step_during_s": during.step_s,
         "slowest_step_during_s": during.slowest_s,
@@ -325,17 +325,17 @@ def _tell(findings: Findings, mute: int, calm: BackgroundLoad, during: Backgroun
     if calm.stopped:
         answer, transcript = calm.stopped[0]
         findings.transcripts.append(transcript)
-        count = formatting.count_of(len(calm.stopped) + len(calm.going), "session")
+        count = formatting.count_of(len(calm.stopped) + len(calm.still_playing), "session")
         said = f"{len(calm.stopped):,} of {count} beside them stopped before any client was mute: {answer}"
         findings.details.append(f"{said}; they are not counted")
-    if not calm.going:
+    if not calm.still_playing:
         findings.details.append("no slot was left for sessions beside them")
     remedy = "write to each client from a task of its own, and wait for no client while others wait"
     if during.stopped:
         answer, transcript = during.stopped[0]
         findings.transcripts.append(transcript)
         said = (
-            f"{len(during.stopped):,} of {formatting.count_of(len(calm.going), 'session')} beside them got no step done"
+            f"{len(during.stopped):,} of {formatting.count_of(len(calm.still_playing), 'session')} beside them got no step done"
         )
         findings.problems.append((f"{said}: {answer}", remedy))
     elif during.much_slower_than(calm):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from pytest_openenv_scale.checks.background import quick_action
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core import formatting
@@ -193,8 +193,8 @@ def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
 
 async def _round(subject: Subject, wanted: int) -> FairnessRound | CheckResult:
     async with subject.client() as client:
-        held = await open_each(client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)])
-        players = [Player(session, _worker(session.first)) for session in held]
+        held = await open_sessions(client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)])
+        players = [Player(session, _worker(session.first_answer)) for session in held]
         began = time.perf_counter()
         until = await _play(subject, players) if len(players) > 1 else began
         await close_all([player.session for player in players if len(player.sent) == len(player.answered)])

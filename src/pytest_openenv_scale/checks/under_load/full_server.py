@@ -28,7 +28,7 @@ async def with_full_server(subject: Subject, ask: FullServerCheck) -> CheckResul
     """Fill the server to its limit and ask; skip where the limit is beyond what may be opened."""
     if (skipped := await _no_limit(subject)) is not None:
         return skipped
-    found = await subject.learn(find_slots)
+    found = await subject.ask_once(find_slots)
     async with subject.client() as client:
         held = await _fill_up(client, subject)
         if not held:
@@ -40,23 +40,23 @@ async def with_full_server(subject: Subject, ask: FullServerCheck) -> CheckResul
 
 async def _fill_up(client: RawClient, subject: Subject) -> list[RawSession]:
     """Open sessions until the server lets no more in; those that got in, none where nobody did."""
-    found = await subject.learn(find_slots)
+    found = await subject.ask_once(find_slots)
     # Where the refusal is silence, knocking again costs the whole patience, and may do harm.
     quiet = found.refusal is not None and found.refusal.kind == "silence"
-    held, _ = await fill_empty_server(client, subject, found.open if quiet else subject.most)
+    held, _ = await fill_empty_server(client, subject, found.open if quiet else subject.max_sessions)
     return held
 
 
 async def _no_limit(subject: Subject) -> CheckResult | None:
     """Return the result of a check about a full server where the limit is beyond what may be opened; else None."""
-    found = await subject.learn(find_slots)
-    if found.known:
+    found = await subject.ask_once(find_slots)
+    if found.limit_reached:
         return None
     known = _slots(subject, found)
     told = f" (the target's settings make it {known[1]})" if known else ""
     opened = formatting.count_of(found.open, "session")
     said = f"no limit was reached with {opened}{told}; ask for more with --openenv-batches"
-    if found.open < subject.most:
+    if found.open < subject.max_sessions:
         # Neither the server nor what was asked for ended it.
         said = (
             f"no limit was reached with the {opened} this machine could open{told}; raise `ulimit -n` where pytest runs"
@@ -66,7 +66,7 @@ async def _no_limit(subject: Subject) -> CheckResult | None:
 
 def no_slot_free(found: Slots) -> CheckResult:
     """Return the result of a check that finds every slot taken, though this client has no session open."""
-    if not found.known or not found.open:
+    if not found.limit_reached or not found.open:
         return _nobody_in(found)
     slots = "the only slot is not" if found.open == 1 else f"none of {formatting.count_of(found.open, 'slot')} is"
     return CheckResult(
@@ -89,7 +89,7 @@ def _nobody_in(found: Slots) -> CheckResult:
         CheckOutcome.INCONCLUSIVE,
         f"no session gets in any more{said}",
         remedy="ask this check alone, on a server that was just started: what was asked before it took the slots",
-        transcripts=(found.refused,) if found.refused is not None else (),
+        transcripts=(found.refused_transcript,) if found.refused_transcript is not None else (),
     )
 
 
@@ -125,7 +125,7 @@ def _slots(subject: Subject, found: Slots) -> tuple[int, str] | None:
     workers = endpoint.limits.get("workers")
     if len(endpoint.urls) > 1 or (endpoint.hosts or 1) > 1:
         return None
-    if not isinstance(limit, int) or not isinstance(workers, int) or (workers == 1 and found.known):
+    if not isinstance(limit, int) or not isinstance(workers, int) or (workers == 1 and found.limit_reached):
         return None
     return workers * limit, f"{formatting.count_of(workers, 'worker')} × {limit:,}"
 
@@ -206,12 +206,12 @@ async def time_slot_return(
     while True:
         session = await client.start(subject.reset_data(subject.seed))
         passed_s = time.perf_counter() - began
-        if session.first.kind == "observation":
+        if session.first_answer.kind == "observation":
             held.append(session)
             way.took_s.append(passed_s)
             return
         session.drop()
-        if passed_s > within_s or session.first.kind == "silence":
+        if passed_s > within_s or session.first_answer.kind == "silence":
             way.kept = session.transcript(f"a newcomer {passed_s:.1f} s after {way.name}")
             return
         await asyncio.sleep(_RETRY_S)

@@ -10,8 +10,8 @@ from statistics import median
 from typing import Any
 
 from pytest_openenv_scale.checks.background import quick_action
-from pytest_openenv_scale.checks.capacity_probe import FREE_S, fill_empty_server, find_slots, open_each, slot_return_s
-from pytest_openenv_scale.checks.resources import Usage, come_back, settled
+from pytest_openenv_scale.checks.capacity_probe import SLOT_RETURN_LIMIT_S, fill_empty_server, find_slots, open_sessions, slot_return_s
+from pytest_openenv_scale.checks.resources import Usage, sample_when_released, sample_when_settled
 from pytest_openenv_scale.checks.session import RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core import formatting
@@ -62,8 +62,8 @@ class Findings:
 
 async def before(subject: Subject) -> ServerBefore | CheckResult:
     """Play a few sessions, look at the server, and count how many sessions fit; or the result where none does."""
-    found = await subject.learn(find_slots)
-    most = found.open if found.known else min(found.open, _MOST)
+    found = await subject.ask_once(find_slots)
+    most = found.open if found.limit_reached else min(found.open, _MOST)
     played, until = 0, time.perf_counter() + _WARM_S
     async with subject.client() as client:
         held, _ = await fill_empty_server(client, subject, most)
@@ -75,11 +75,11 @@ async def before(subject: Subject) -> ServerBefore | CheckResult:
             played += len(held)
             if played >= _WARM or time.perf_counter() > until:
                 break
-            held = await open_each(
+            held = await open_sessions(
                 client, subject, [subject.reset_data(subject.seed)] * room, within_s=slot_return_s(subject)
             )
     lone_s = await lone_step_s(subject)
-    return ServerBefore(room, await settled(subject.endpoint), lone_s)
+    return ServerBefore(room, await sample_when_settled(subject.endpoint), lone_s)
 
 
 async def _step_and_leave(subject: Subject, sessions: list[RawSession]) -> None:
@@ -117,7 +117,7 @@ async def judge(
         remedy="; ".join(dict.fromkeys(remedy for _, remedy in found.problems)) or None,
         details=(*found.details, *(words if found.problems else ())),
         figures=found.figures,
-        series={"sessions": tuple(map(float, usage.sessions)), **_series(usage)} if len(usage.looks) > 1 else {},
+        series={"sessions": tuple(map(float, usage.sessions)), **_series(usage)} if len(usage.samples) > 1 else {},
         transcripts=tuple(found.transcripts),
     )
 
@@ -127,7 +127,7 @@ async def _slots(subject: Subject, start: ServerBefore, found: Findings, within_
     began = time.perf_counter()
     async with subject.client() as client:
         resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed)] * start.room
-        held = await open_each(client, subject, resets, within_s=0.0 if waited else within_s)
+        held = await open_sessions(client, subject, resets, within_s=0.0 if waited else within_s)
         took_s = time.perf_counter() - began
         refused = None if len(held) == start.room else await client.start(subject.reset_data(subject.seed))
         if refused is not None:
@@ -144,10 +144,10 @@ async def _slots(subject: Subject, start: ServerBefore, found: Findings, within_
 
 
 async def _resources(subject: Subject, start: ServerBefore, usage: Usage, sessions: int, found: Findings) -> list[str]:
-    after = await come_back(subject.endpoint, start.sample, sessions, FREE_S)
+    after = await sample_when_released(subject.endpoint, start.sample, sessions, SLOT_RETURN_LIMIT_S)
     words: list[str] = []
     for name in RESOURCES:
-        kept = usage.kept(name, start.sample, after, sessions)
+        kept = usage.change(name, start.sample, after, sessions)
         unit = "_bytes" if name == "memory" else ""
         found.figures |= {
             f"{name}_before{unit}": None if kept is None else kept.before,
@@ -158,7 +158,7 @@ async def _resources(subject: Subject, start: ServerBefore, usage: Usage, sessio
             found.details.append(f"{name}: not readable here")
             continue
         words.append(str(kept))
-        if name == "memory" and usage.too_few(name):
+        if name == "memory" and usage.too_few_samples(name):
             found.details.append("too few sessions to tell whether memory grows")
         if kept.leaked:
             each = f"{formatting.size(round(kept.per_session or 0))} of memory" if name == "memory" else name
@@ -202,7 +202,7 @@ async def lone_step_s(subject: Subject) -> float | None:
     for number in range(_LONE):
         async with subject.client() as client:
             reset = subject.reset_data(subject.seed + number)
-            opened = await open_each(client, subject, [reset], within_s=slot_return_s(subject))
+            opened = await open_sessions(client, subject, [reset], within_s=slot_return_s(subject))
             if not opened:
                 break
             for session in opened:

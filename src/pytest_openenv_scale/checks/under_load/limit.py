@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from pytest_openenv_scale.checks.background import BackgroundLoad, single_session, step_in_background
-from pytest_openenv_scale.checks.capacity_probe import FREE_S, Slots, find_slots
+from pytest_openenv_scale.checks.capacity_probe import SLOT_RETURN_LIMIT_S, Slots, find_slots
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core import formatting
@@ -51,9 +51,9 @@ async def refusal(subject: Subject) -> CheckResult:
 
 
 async def _refusal(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    found = await subject.learn(find_slots)
+    found = await subject.ask_once(find_slots)
     knocks: list[_OpenAttempt] = []
-    while len(knocks) < _ATTEMPTS and len(held) <= subject.most:
+    while len(knocks) < _ATTEMPTS and len(held) <= subject.max_sessions:
         knock = await _attempt_open(client, subject)
         if knock.answer.kind == "observation":
             # Another worker had room, or a slot came back late.
@@ -68,7 +68,7 @@ async def _refusal(client: RawClient, subject: Subject, held: list[RawSession]) 
             CheckOutcome.INCONCLUSIVE,
             f"the server let {formatting.count_of(len(held), 'session')} in where it had refused at {found.open:,}",
         )
-    reset_s = (await subject.learn(single_session)).reset.latency_s or 0.0
+    reset_s = (await subject.ask_once(single_session)).reset.latency_s or 0.0
     return _judge_refusal(subject, found, len(held), knocks, reset_s)
 
 
@@ -85,9 +85,9 @@ async def _attempt_open(client: RawClient, subject: Subject) -> _OpenAttempt:
     began = time.perf_counter()
     session = await client.start(subject.reset_data(subject.seed))
     took_s = time.perf_counter() - began
-    if session.first.kind != "observation":
+    if session.first_answer.kind != "observation":
         session.drop()
-    return _OpenAttempt(session, session.first, took_s)
+    return _OpenAttempt(session, session.first_answer, took_s)
 
 
 def _judge_refusal(
@@ -135,7 +135,7 @@ def _judge_refusal(
 
 def _clear(answer: Answer) -> bool:
     """Whether a client can tell from this that the server is full, or at least that it was turned away."""
-    if answer.put_off:
+    if answer.retryable:
         return True
     if answer.kind == "error":
         return _FULL_WORDS.search(f"{answer.code} {answer.message}") is not None
@@ -146,7 +146,7 @@ def _clear(answer: Answer) -> bool:
 
 def _said(knocks: list[_OpenAttempt]) -> list[str]:
     """Say what refusals other than OpenEnv's were, and how many."""
-    texts = [str(knock.answer) for knock in knocks if not (knock.answer.put_off or knock.answer.kind == "silence")]
+    texts = [str(knock.answer) for knock in knocks if not (knock.answer.retryable or knock.answer.kind == "silence")]
     found = [f"{texts.count(text)} of {len(knocks)} were answered: {text}" for text in dict.fromkeys(texts)]
     if any(knock.answer.code == "403" for knock in knocks):
         found.append("HTTP 403 refuses, but does not say why; 503, or CAPACITY_REACHED after accepting, would")
@@ -176,8 +176,8 @@ async def _others_go_on(client: RawClient, subject: Subject, held: list[RawSessi
     for task in knocking:
         task.cancel()
     await asyncio.gather(*knocking, return_exceptions=True)
-    after = await step_in_background(subject, during.going, _AFTER_S)
-    await close_all(list(after.going))
+    after = await step_in_background(subject, during.still_playing, _AFTER_S)
+    await close_all(list(after.still_playing))
     return _judge_others(len(held), before, during, after, knockers)
 
 
@@ -195,7 +195,7 @@ class _OpenAttempts:
             session = self.last = await self._client.connect()
             self.knocks += 1
             try:
-                answer = session.first
+                answer = session.first_answer
                 if answer.kind == "opened":
                     answer = await session.reset(self._subject.reset_data(self._subject.seed))
                 if answer.kind == "observation":
@@ -248,7 +248,7 @@ async def freed_slot(subject: Subject) -> CheckResult:
 async def _freed_slot(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
     total, ways = len(held), [clean_close(), *dropped_connections(MID_STEP_S)]
     for way in ways:
-        within_s = _SHORT_FREE_S if any(other.kept for other in ways) else FREE_S
+        within_s = _SHORT_FREE_S if any(other.kept for other in ways) else SLOT_RETURN_LIMIT_S
         # The slot of a client that drops in mid-step is held until the step returns, as documented; any slot until
         # the environment's close() does.
         within_s += MID_STEP_S + subject.slowest_single_s
@@ -276,7 +276,7 @@ def _judge_freed(total: int, ways: list[SessionEnd]) -> CheckResult:
     return replace(
         result,
         outcome=CheckOutcome.MISSED,
-        headline=f"a slot was not usable again within {FREE_S:g} s after {names}",
+        headline=f"a slot was not usable again within {SLOT_RETURN_LIMIT_S:g} s after {names}",
         remedy="give the slot back in a `finally` around the whole session, whatever ends it; "
         "see that the environment's close() returns",
         details=(*back, *result.details),

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from statistics import median
 
 from pytest_openenv_scale.checks.background import waiting_action
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.client.http import http_answer
@@ -22,7 +22,7 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 async def health(subject: Subject) -> CheckResult:
     """While steps run, HTTP is answered."""
-    found = await subject.learn(stepping)
+    found = await subject.ask_once(stepping)
     if failed := _failed(found):
         return failed
     if found.idle_s is None:
@@ -56,7 +56,7 @@ async def parallel(subject: Subject) -> CheckResult:
     """Steps of several sessions run side by side."""
     if skipped := await skip_single_slot(subject):
         return skipped
-    found = await subject.learn(stepping)
+    found = await subject.ask_once(stepping)
     if failed := _failed(found):
         return failed
     if found.sessions < 2:
@@ -291,7 +291,7 @@ async def stepping(subject: Subject) -> Stepping:
     workers = str(subject.endpoint.limits.get("workers", ""))
     wanted = await sessions_at_once(subject, max(SESSIONS, PER_WORKER * int(workers) if workers.isdecimal() else 0))
     async with subject.client() as client:
-        sessions = await open_each(
+        sessions = await open_sessions(
             client, subject, [subject.reset_data(subject.seed + number) for number in range(wanted)]
         )
         found = Stepping((), len(sessions), False, idle, None if sessions else "no session could be opened")

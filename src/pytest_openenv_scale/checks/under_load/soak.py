@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from pytest_openenv_scale.checks.background import single_session
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
 from pytest_openenv_scale.core.endpoint import ServerSample
@@ -88,21 +88,21 @@ class Soak:
 
 async def soak(subject: Subject) -> Soak:
     """Let half of the sessions that fit play for `subject.soak_s`; `sessions` is 0 where none could be opened."""
-    wanted = max(1, await sessions_at_once(subject, subject.most) // 2)
+    wanted = max(1, await sessions_at_once(subject, subject.max_sessions) // 2)
     async with subject.client(subject.patience_among(wanted)) as client:
         resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed + number) for number in range(wanted)]
-        held = await open_each(client, subject, resets)
+        held = await open_sessions(client, subject, resets)
         found = Soak(len(held), subject.soak_s)
         if held:
             await _Player(subject, found, held).run(await _windows(subject))
-        await close_all([session for session in held if not session.over])
+        await close_all([session for session in held if not session.ended])
     return found
 
 
 async def _windows(subject: Subject) -> int:
     """Return how many windows the soak has: enough for a slope, each with steps in it."""
     length = subject.soak_s
-    alone = (await subject.learn(single_session)).step_s
+    alone = (await subject.ask_once(single_session)).step_s
     if subject.wait_s is not None:
         alone = max(0.0, alone - subject.wait_s) + min(subject.wait_s, LONGEST_WAIT_S)
     usual = min(_MOST, max(_FEWEST, int(length / _WINDOW_S)))
@@ -142,7 +142,7 @@ class _Player:
             answer = await session.step(self._subject.action(number, taken, wait_s=self._wait_s))
             taken += 1
             self._note(answer, session)
-            if answer.over or answer.kind == "silence":
+            if answer.ended or answer.kind == "silence":
                 return
             if answer.good and answer.latency_s is not None:
                 self._latencies.append(answer.latency_s)
@@ -151,12 +151,12 @@ class _Player:
                 seed = self._subject.seed + number + episode * len(self._sessions)
                 answer = await session.reset(self._subject.reset_data(seed))
                 self._note(answer, session)
-            if answer.over or answer.kind == "silence":
+            if answer.ended or answer.kind == "silence":
                 return
             await asyncio.sleep(max(0.0, self._cycle_s - (time.perf_counter() - began)))
 
     def _note(self, answer: Answer, session: RawSession) -> None:
-        if answer.over or answer.kind == "silence":
+        if answer.ended or answer.kind == "silence":
             at = time.perf_counter() - self._began
             shown = session.transcript(f"session {session.number}, lost after {at:.1f} s")
             self._found.lost.append(Lost(at, answer, shown))
