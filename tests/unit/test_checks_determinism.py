@@ -11,7 +11,7 @@ import pytest
 from checking_subjects import served, subject
 from pytest_openenv_scale.checks.isolation import determinism as module
 from pytest_openenv_scale.checks.isolation import observations
-from pytest_openenv_scale.checks.isolation.determinism import determinism, seeded
+from pytest_openenv_scale.checks.isolation.determinism import determinism, learn_seed_reference
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -126,7 +126,7 @@ async def test_the_worker_that_answers_is_not_decided_by_the_seed() -> None:
 
     async with serving(Worked) as url:
         asked = asked_of(url)
-        known = await asked.ask_once(seeded)
+        known = await asked.ask_once(learn_seed_reference)
         result = await determinism(asked)
     assert "observation.pid" in known.decided | known.volatile
     assert result.outcome is MET, result
@@ -154,7 +154,7 @@ async def late(late_kind: type[Any]) -> CheckResult:
     """The result where the server changes once the lone sessions were played."""
     async with serving(late_kind) as url:
         asked = asked_of(url)
-        await asked.ask_once(seeded)
+        await asked.ask_once(learn_seed_reference)
         late_kind.late = True
         return await determinism(asked)
 
