@@ -45,7 +45,7 @@ def one_after_another(*, done: bool = False) -> Callable[[Peer], Awaitable[None]
 
 
 def slow(url: str) -> Subject:
-    return subject(url, timeout_s=20.0, most=10, soak_s=1.0, slowest_single_s=STEP_S)
+    return subject(url, timeout_s=20.0, max_sessions=10, soak_s=1.0, slowest_single_s=STEP_S)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["steps", "steps and resets"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_openenv_scale.checks.isolation import observations
-from pytest_openenv_scale.checks.isolation.observations import fisher_probability, confirm_by_replaying
+from pytest_openenv_scale.checks.isolation.observations import confirm_by_replaying, fisher_probability
 from pytest_openenv_scale.results.outcome import CheckOutcome
 
 HALF = set(range(8))
@@ -26,8 +26,11 @@ async def test_what_none_alone_sees_is_the_others_doing_once_chance_is_out() -> 
 
 
 async def test_names_take_all_the_plays_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await confirm_by_replaying({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (MISSED, observations.MAX_REPLAYS)
-    monkeypatch.setattr(observations, "AGAIN_S", 0.0)
+    assert await confirm_by_replaying({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (
+        MISSED,
+        observations.MAX_REPLAYS,
+    )
+    monkeypatch.setattr(observations, "REPLAY_S", 0.0)
     assert await confirm_by_replaying({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (INCONCLUSIVE, 1)
 
 

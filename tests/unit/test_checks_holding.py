@@ -12,7 +12,7 @@ from checking_subjects import served, subject
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
 from pytest_openenv_scale.checks.preflight.hold import HoldResult, OpenFailure, SlotsReturned, hold
-from pytest_openenv_scale.checks.preflight.judge import fits, second_session, slots_back
+from pytest_openenv_scale.checks.preflight.judge import fits, second_session, slots_returned
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -27,11 +27,11 @@ FULL = Answer(
 )
 
 ALL_IN = HoldResult(
-    asked=4,
+    requested=4,
     held=4,
     untried=0,
     failures=(),
-    beyond=Answer("observation"),
+    extra_answer=Answer("observation"),
     limit=None,
     full=False,
     opened_s=0.05,
@@ -43,7 +43,7 @@ ALL_IN = HoldResult(
     pids=None,
     closed=SlotsReturned(4, 4, 0.01),
     dropped=None,
-    shown=None,
+    refused_transcript=None,
 )
 
 
@@ -58,8 +58,8 @@ def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", 
 @pytest.fixture
 def hurried(monkeypatch):
     """Waits for slots end soon."""
-    monkeypatch.setattr(preflight_hold, "BACK_S", 0.5)
-    monkeypatch.setattr(preflight_hold, "LATE_S", 0.5)
+    monkeypatch.setattr(preflight_hold, "SLOT_RETURN_S", 0.5)
+    monkeypatch.setattr(preflight_hold, "LATE_SLOT_S", 0.5)
 
 
 # Sessions held at once
@@ -68,34 +68,34 @@ def hurried(monkeypatch):
 async def test_all_that_fit_are_held_and_step_at_once():
     async with served(limit=16) as url:
         found = await hold(subject(url), 6)
-    assert (found.asked, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
-    assert found.beyond is not None
-    assert found.beyond.good
+    assert (found.requested, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
+    assert found.extra_answer is not None
+    assert found.extra_answer.good
     assert [len(values) for values in (found.connect_s, found.reset_s, found.step_s)] == [6, 6, 6]
-    assert (found.closed.given_up, found.closed.back, found.dropped) == (6, 6, None)
+    assert (found.closed.released, found.closed.returned, found.dropped) == (6, 6, None)
 
 
 async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room():
     async with served(limit=4) as url:
         found = await hold(subject(url), 6)
-    assert (found.held, len(found.refused), found.limit, found.full, found.others) == (4, 2, 4, True, 0)
+    assert (found.held, len(found.refused), found.limit, found.full, found.taken_by_others) == (4, 2, 4, True, 0)
     assert found.refused[0].answer.code == "CAPACITY_REACHED"
-    assert (found.closed.back, found.dropped.back) == (4, 1)
-    assert found.shown.title == "a session that was not let in"
+    assert (found.closed.returned, found.dropped.returned) == (4, 1)
+    assert found.refused_transcript.title == "a session that was not let in"
 
 
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
     async with served(limit=4) as url:
         found = await hold(subject(url), 4)
-    assert (found.held, found.failures, found.beyond.code, found.full) == (4, (), "CAPACITY_REACHED", True)
-    assert found.dropped.back == 1
+    assert (found.held, found.failures, found.extra_answer.code, found.full) == (4, (), "CAPACITY_REACHED", True)
+    assert found.dropped.returned == 1
 
 
 async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
     async with served("leaked_slots", 4) as url:
         found = await hold(subject(url), 4)
-    assert (found.closed, found.dropped.back) == (SlotsReturned(3, 3, found.closed.took_s), 0)
-    result = slots_back(found)
+    assert (found.closed, found.dropped.returned) == (SlotsReturned(3, 3, found.closed.took_s), 0)
+    result = slots_returned(found)
     assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
     assert "no slot came back" in result.headline
     assert "dropped without goodbye" in result.headline
@@ -103,7 +103,7 @@ async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
 
 async def test_slots_that_closed_sessions_keep_are_missed(hurried):
     async with served("leaked_slots_on_close", 8) as url:
-        result = slots_back(await hold(subject(url), 8))
+        result = slots_returned(await hold(subject(url), 8))
     assert result.outcome is MISSED
     assert "after all were closed" in result.headline
 
@@ -130,7 +130,7 @@ async def test_a_slot_on_its_way_back_is_waited_for():
 async def test_slots_that_others_hold_are_told_apart(hurried):
     async with served(limit=4) as url, someone_else(url):
         found = await hold(subject(url), 4)
-    assert (found.held, found.others, found.full, found.dropped) == (3, 1, False, None)
+    assert (found.held, found.taken_by_others, found.full, found.dropped) == (3, 1, False, None)
     result = fits(found, SERVER)
     assert result.outcome is MISSED
     assert result.headline.startswith("3 of 4 sessions fit: CAPACITY_REACHED")
@@ -179,7 +179,7 @@ async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
         asked = subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
         found = await hold(asked, 24)
     assert max(found.reset_s + found.step_s) > asked.patience_s
-    assert (found.held, found.failures, len(found.step_s), found.closed.back) == (24, (), 24, 24)
+    assert (found.held, found.failures, len(found.step_s), found.closed.returned) == (24, (), 24, 24)
     assert fits(found, SERVER).outcome is MET
 
 
@@ -283,7 +283,7 @@ def test_a_server_of_one_session_is_configuration_with_the_line_to_change():
 
 
 def test_slots_without_a_session_are_no_question():
-    assert slots_back(refused(0, 4, closed=None)).outcome is SKIPPED
+    assert slots_returned(refused(0, 4, closed=None)).outcome is SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -299,4 +299,4 @@ def test_slots_without_a_session_are_no_question():
     ],
 )
 def test_slots_that_came_back_are_told_with_the_time_they_took(found, told):
-    assert (slots_back(found).outcome, slots_back(found).headline) == (MET, told)
+    assert (slots_returned(found).outcome, slots_returned(found).headline) == (MET, told)

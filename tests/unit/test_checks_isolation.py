@@ -34,7 +34,7 @@ PARALLEL, ALL = [interleaved, under_load], [interleaved, under_load, sequential,
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone_module, "_PAUSE_S", 0.01)
     monkeypatch.setattr(isolation_module, "_BUSY_S", 0.1)
-    monkeypatch.setattr(isolation_module, "_SLOWEST_S", 0.02)
+    monkeypatch.setattr(isolation_module, "_LONGEST_PAUSE_S", 0.02)
 
 
 def asked_of(url: str, **changes: Any) -> Subject:
@@ -235,7 +235,7 @@ async def test_what_differs_alone_too_once_one_looks_longer_is_left_out() -> Non
 
     async with serving(Rare) as url:
         asked = asked_of(url)
-        await asked.ask_once(learn_reference)
+        await asked.learn(learn_reference)
         Rare.late = 1
         result = await interleaved(asked)
     assert result.outcome is MET, result
@@ -446,7 +446,7 @@ async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
     async with serving(Strict) as url:
         asked = asked_of(url)
         result = await interleaved(asked)
-        known = await asked.ask_once(learn_reference)
+        known = await asked.learn(learn_reference)
     assert result.outcome is MET, result
     assert known is not None
     assert known.texts == ()
@@ -488,7 +488,7 @@ async def test_a_server_that_falls_silent_alone_is_asked_no_more(at: int, heard_
 
     async with scripted(script) as server:
         asked = asked_of(server.url, timeout_s=0.3)
-        assert await asked.ask_once(learn_reference) is None
+        assert await asked.learn(learn_reference) is None
     assert len(heard) == 2, "the lone session, and one more"
     assert heard[-1][-1] == heard_last
 

@@ -39,7 +39,7 @@ def answering(*, steps: int, state_s: float | None, step_s: float = 0.0):
 async def test_only_answers_that_came_are_counted():
     async with scripted(answering(steps=1, state_s=None)) as server:
         asked = subject(server.url, timeout_s=0.3)
-        found, result = await asked.ask_once(play_session), await largest_reply(asked)
+        found, result = await asked.learn(play_session), await largest_reply(asked)
     assert (found.replies, len(found.steps)) == (2, 1)
     assert result.headline.startswith("largest of 2 replies: ")
     assert result.figures["replies"] == 2

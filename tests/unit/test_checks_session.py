@@ -66,7 +66,11 @@ async def test_a_server_that_is_full_is_told_from_one_that_cuts():
     async with scripted(script) as server, subject(server.url).client() as client:
         told, refused, cut = [await client.start() for _ in range(3)]
         assert (told.first_answer.code, told.first_answer.full) == ("CAPACITY_REACHED", True)
-        assert (refused.first_answer.kind, refused.first_answer.code, refused.first_answer.full) == ("lost", "503", True)
+        assert (refused.first_answer.kind, refused.first_answer.code, refused.first_answer.full) == (
+            "lost",
+            "503",
+            True,
+        )
         assert (cut.first_answer.kind, cut.first_answer.full) == ("lost", False)
 
 
@@ -227,4 +231,4 @@ async def test_what_is_learned_is_asked_once():
         return len(asked)
 
     of = subject("http://127.0.0.1:1")
-    assert [await of.ask_once(question), await of.ask_once(question)] == [1, 1]
+    assert [await of.learn(question), await of.learn(question)] == [1, 1]

@@ -98,8 +98,8 @@ async def test_a_refusal_that_passes_is_not_taken_for_the_answer(turned_away: se
     server.turns_away = frozenset(turned_away)
     async with scripted(server) as running:
         asked = subject(running.url)
-        alone = await asked.ask_once(background.single_session)
-        found = await asked.ask_once(capacity_probe.find_slots)
+        alone = await asked.learn(background.single_session)
+        found = await asked.learn(capacity_probe.find_slots)
     assert alone.succeeded, alone.first_failure
     assert found.open == 4
 
@@ -216,6 +216,6 @@ async def test_what_an_environment_takes_to_close_counts_as_slow() -> None:
 
     async with scripted(script) as running:
         asked = subject(running.url)
-        alone = await asked.ask_once(background.single_session)
+        alone = await asked.learn(background.single_session)
     assert asked.slowest_single_s >= 0.3
     assert alone.closed.ended

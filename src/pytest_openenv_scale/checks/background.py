@@ -1,4 +1,4 @@
-"""Sessions a check compares with: one that has the server to itself, and those that step on beside others."""
+"""Sessions a check compares with: one that has the server to itself, and a background load of several that step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .session import Answer, RawSession
 from .subject import RawClient, Subject
 
 RETRY_PAUSE_S = 0.05
-"""Pause before one who was refused asks again, in seconds."""
+"""Pause before a refused session is tried again, in seconds."""
 
 _STEPS = 3
 
@@ -45,7 +45,7 @@ class SingleSession:
 
     @property
     def first_failure(self) -> str:
-        """Say what went wrong with the first question that did."""
+        """Which request was first not answered with an observation, and with what instead."""
         answers = [("reset", self.reset), *((f"step {number}", step) for number, step in enumerate(self.steps, 1))]
         return next((f"{name}: {answer}" for name, answer in answers if answer.kind != "observation"), "nothing")
 
@@ -67,7 +67,7 @@ class SingleSession:
 
 
 async def single_session(subject: Subject) -> SingleSession:
-    """Play one session alone; ask with `subject.learn(single_session)`, so that it is played once."""
+    """Play one session alone; call it as `subject.learn(single_session)`, so that it is played once."""
     episode = f"check-{uuid4().hex[:12]}"
     async with subject.client(subject.timeout_s) as client:
         session = await open_with_retry(client, subject, {**subject.reset_data(subject.seed), "episode_id": episode})
@@ -96,9 +96,9 @@ async def single_session(subject: Subject) -> SingleSession:
 
 
 async def open_with_retry(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
-    """Open a session; where it is put off, ask again for `subject.patience_s` seconds.
+    """Open a session; where the refusal is temporary, try again for `subject.patience_s` seconds.
 
-    Slots may still come back: those of sessions that others, or earlier checks, have just ended.
+    Slots of sessions that have just ended may still come back.
     """
     deadline = time.perf_counter() + subject.patience_s
     while (session := await client.start(reset)).first_answer.retryable and time.perf_counter() < deadline:
@@ -115,10 +115,10 @@ _FEWEST_ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """How sessions stepped for a while: `steps` answered, `step_s` their median and `slowest_s` their longest latency.
+    """How sessions stepped for a while: `steps` answered, their median latency `step_s`, their longest `slowest_s`.
 
     Latencies are seconds, None where no step was answered. `stopped` are the sessions that were lost or stuck: what
-    they got instead of an observation, and their transcript; `going` are the others.
+    they got instead of an observation, and their transcript; `still_playing` are the others.
     """
 
     steps: int
@@ -135,9 +135,9 @@ class BackgroundLoad:
 
 
 async def step_in_background(subject: Subject, sessions: Sequence[RawSession], duration_s: float) -> BackgroundLoad:
-    """Let sessions step, each as soon as all are answered, for so many seconds and three rounds at least.
+    """Let all sessions step in rounds, for `duration_s` seconds and three rounds at least.
 
-    Where there is none the time passes all the same.
+    A round begins as soon as the last one is answered. Without sessions it just waits for `duration_s`.
     """
     still_playing: list[RawSession] = list(sessions)
     stopped: list[tuple[Answer, Transcript]] = []
@@ -148,7 +148,10 @@ async def step_in_background(subject: Subject, sessions: Sequence[RawSession], d
     while still_playing and (rounds < _FEWEST_ROUNDS or time.perf_counter() < end):
         patience_s = subject.patience_among(len(still_playing))
         answers = await asyncio.gather(
-            *(session.step(quick_action(subject, session.number, rounds), patience_s=patience_s) for session in still_playing)
+            *(
+                session.step(quick_action(subject, session.number, rounds), patience_s=patience_s)
+                for session in still_playing
+            )
         )
         rounds += 1
         played = list(zip(still_playing, answers, strict=True))
@@ -166,10 +169,10 @@ async def step_in_background(subject: Subject, sessions: Sequence[RawSession], d
 
 
 def quick_action(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
-    """Return the action of a step that waits for nothing, as far as the environment lets that be asked."""
+    """Return the action of a step with a wait of 0 s, where the environment takes a wait."""
     return waiting_action(subject, session, step, 0.0)
 
 
 def waiting_action(subject: Subject, session: int, step: int, wait_s: float) -> Mapping[str, Any]:
-    """Return the action of a step that takes so many seconds, as far as the environment takes a wait."""
+    """Return the action of a step with a wait of `wait_s` seconds, where the environment takes a wait."""
     return subject.action(session, step, wait_s=wait_s)

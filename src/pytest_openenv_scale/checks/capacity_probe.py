@@ -15,21 +15,22 @@ from .session import Answer, RawSession
 from .subject import RawClient, Subject, close_all
 
 _AT_ONCE, _PAUSE_SHARE = 16, 0.05
-"""New sessions at a time; the pause of one that has waited for long, as a share of how long."""
+"""New sessions at a time; the pause before another attempt, as a share of the time waited so far."""
 
 _REFUSALS_IN_A_ROW, _REFUSALS_IN_A_ROW_UNEVEN = 16, 96
-"""Refusals in a row after which the server counts as full: more where its own words leave room in some worker."""
+"""Refusals in a row after which the server counts as full; the second where the limit in its refusals does not divide
+the sessions that fit, so that some worker may have room."""
 
 SLOT_RETURN_LIMIT_S = 15.0
-"""Longest a server may take to give slots back that are free, in seconds."""
+"""How long a server may take until the slots of ended sessions can be used again, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How many sessions fit: `held` were open at once when the next one was not let in, or when `most` was reached.
+    """How many sessions fit: `open` were open when the next one was refused, or `Subject.max_sessions` was reached.
 
-    `refusal` is what the next one got, None where none was refused; `limit` is what the server's refusal says of itself
-    (it is per worker). `refused` shows that session.
+    `refusal` is what the next one got, None where none was refused; `limit` is the limit per worker that the refusal
+    names. `refused_transcript` is that session's.
     """
 
     open: int
@@ -39,13 +40,16 @@ class Slots:
 
     @property
     def limit_reached(self) -> bool:
-        """Whether the limit was reached."""
+        """Whether a session was refused, so that `open` is the server's limit."""
         return self.refusal is not None
 
 
 async def find_slots(subject: Subject) -> Slots:
-    """Open sessions until the server refuses one or `subject.most` are open; ask with `subject.learn(find_slots)`."""
-    await subject.ask_once(single_session)
+    """Open sessions until the server refuses one or `subject.max_sessions` are open.
+
+    Call it as `subject.learn(find_slots)`.
+    """
+    await subject.learn(single_session)
     async with subject.client() as client:
         admitted, turned_away = await fill_empty_server(client, subject, subject.max_sessions)
         await close_all(admitted)
@@ -55,7 +59,7 @@ async def find_slots(subject: Subject) -> Slots:
 async def fill_empty_server(
     client: RawClient, subject: Subject, limit: int
 ) -> tuple[list[RawSession], list[RawSession]]:
-    """Open sessions as `crowd` does on a server that should be empty.
+    """Open sessions as `fill_server` does, on a server that should be empty.
 
     The first one waits for a slot: a server whose slots come back late is not full.
     """
@@ -69,9 +73,9 @@ async def fill_empty_server(
 async def fill_server(
     client: RawClient, subject: Subject, limit: int, already_open: Sequence[RawSession] = ()
 ) -> tuple[list[RawSession], list[RawSession]]:
-    """Open sessions until `most` are, or the server lets no more in; return those, and the last ones turned away.
+    """Open sessions until `limit` are open or the server is full; return those, and the last ones turned away.
 
-    Those `inside` are open already. Connections split unevenly over workers, and each has its own limit: one refusal
+    Those `already_open` count. Connections split unevenly over workers, and each has its own limit: one refusal
     does not mean that all are full. A burst that gets no answer is followed by one session at a time, so that a slow
     server is not taken for a full one. Where this machine can open no more, none counts as turned away.
     """
@@ -124,10 +128,10 @@ def _int_or_none(value: Any) -> int | None:
 async def open_sessions(
     client: RawClient, subject: Subject, resets: list[Mapping[str, Any]], *, within_s: float = SLOT_RETURN_LIMIT_S
 ) -> list[RawSession]:
-    """Open a session per reset and return those that got in, in the order of the resets.
+    """Open one session per reset and return those that were let in, in the order of the resets.
 
     Slots of earlier sessions may come back a little later than these were closed, and workers may be full unevenly:
-    each that found no room asks again, for `within_s` seconds after it was first turned away.
+    each that was refused is tried again, for `within_s` seconds after its first refusal.
     """
     window = asyncio.Semaphore(_AT_ONCE)
 
@@ -157,21 +161,21 @@ async def open_sessions(
 def slot_return_s(subject: Subject, sessions: int = 1) -> float:
     """Return how long slots may take to come back once their clients have left, in seconds.
 
-    `FREE_S`, and what so many sessions may still have to end, one after another on a server that works so: a step that
-    runs, an environment's close(). That is as long as a lone session's slowest answer for each, `subject.timeout_s` at
-    most.
+    That is `SLOT_RETURN_LIMIT_S` and the time that `sessions` sessions may need to end, one after another: a step that
+    still runs, an environment's close(). Each counts as long as a lone session's slowest answer, all together
+    `subject.timeout_s` at most.
     """
     return SLOT_RETURN_LIMIT_S + min(subject.timeout_s, sessions * subject.slowest_single_s)
 
 
 async def sessions_at_once(subject: Subject, requested: int) -> int:
-    """Return how many sessions a check may hold at once: as many as wanted, allowed and known to fit."""
-    return max(1, min(requested, subject.max_sessions, (await subject.ask_once(find_slots)).open))
+    """Return how many sessions a check may hold at once: as many as requested, allowed and known to fit."""
+    return max(1, min(requested, subject.max_sessions, (await subject.learn(find_slots)).open))
 
 
 async def skip_single_slot(subject: Subject) -> CheckResult | None:
-    """Return the result of a check that needs two sessions at once where the server holds one; else None."""
-    slots = await subject.ask_once(find_slots)
+    """Return a skipped result for checks that need two sessions at once where the server holds only one; else None."""
+    slots = await subject.learn(find_slots)
     if slots.open > 1 or not slots.limit_reached:
         return None
     return CheckResult(

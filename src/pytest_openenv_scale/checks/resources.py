@@ -13,11 +13,11 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 
 LEAK_BYTES, LEAK_LEAST_BYTES = 20_000, 8_000_000
-"""Memory leaks where it grows by both: so many bytes per session, and so many over all of them. Sound Python servers
-creep by 1 to 4 kB per session and jump by a few MB."""
+"""Memory leaks where it grows by both: the first, in bytes per session, and the second, in bytes over all sessions.
+Sound Python servers creep by 1 to 4 kB per session and jump by a few MB."""
 
 LEAK_COUNT, LEAK_COUNT_SHARE = 8, 0.02
-"""Threads or descriptors leak where they grow by more than both: so many, and this share of the sessions."""
+"""Threads or descriptors leak where they grow by more than both: this number, and this share of the sessions."""
 
 _SETTLED_S, _SETTLED_SAMPLES, _SAMPLE_PAUSE_S = 2.0, 3, 0.05
 
@@ -33,7 +33,7 @@ class ResourceChange:
     leaked: bool
 
     def __str__(self) -> str:
-        """Say it in a few words: "threads 2 → 2", "memory +0.4 kB per session"."""
+        """Return it in a few words: "threads 2 → 2", "memory +0.4 kB per session"."""
         if self.name != "memory":
             return f"{self.name} {self.before:,} → {self.after:,}"
         if self.per_session is None:
@@ -45,9 +45,9 @@ class ResourceChange:
 
 @dataclass
 class Usage:
-    """Looks at a server while sessions come and go; `sessions` counts those that had ended before each look.
+    """Samples of a server while sessions come and go; `sessions` counts those that had ended before each sample.
 
-    A look is summed over the processes of the server, but for descriptors: there the process with most of them counts.
+    A sample sums over the processes of the server, but for descriptors: there the process with most of them counts.
     """
 
     endpoint: Endpoint
@@ -55,7 +55,7 @@ class Usage:
     samples: list[ServerSample | None] = field(default_factory=list[ServerSample | None])
 
     async def sample(self, sessions: int) -> ServerSample | None:
-        """Take a look after so many sessions."""
+        """Sample the server after `sessions` sessions have ended."""
         # Not on the loop: some servers are asked through an engine that takes its time.
         sample = await asyncio.to_thread(self.endpoint.sample)
         self.sessions.append(sessions)
@@ -63,17 +63,17 @@ class Usage:
         return sample
 
     def too_few_samples(self, name: str) -> bool:
-        """Whether there were looks at a resource, but too few of them to tell how it grows."""
+        """Whether there are samples of a resource, but too few to tell how it grows."""
         return bool(self.samples) and drift(self.sessions, self.series(name)) is None
 
     def series(self, name: str) -> tuple[int | None, ...]:
-        """Return what each look showed of memory (in bytes), threads or descriptors."""
+        """Return memory (in bytes), threads or descriptors of each sample."""
         return tuple(None if sample is None else _read_resource(sample, name) for sample in self.samples)
 
     def change(
         self, name: str, before: ServerSample | None, after: ServerSample | None, sessions: int
     ) -> ResourceChange | None:
-        """Judge what `sessions` sessions left behind of a resource; None where it is not readable."""
+        """Judge how `sessions` sessions changed a resource; None where it is not readable."""
         first, last = (None if sample is None else _read_resource(sample, name) for sample in (before, after))
         if first is None or last is None:
             return None
@@ -90,7 +90,7 @@ class Usage:
 
 
 def allowed_growth(sessions: int) -> float:
-    """Return by how many threads or descriptors a server may grow over so many sessions: pools fill up late.
+    """Return by how many threads or descriptors a server may grow over `sessions` sessions: pools fill up late.
 
     A handful of sessions must leave fewer than half of a thread each.
     """
@@ -98,7 +98,7 @@ def allowed_growth(sessions: int) -> float:
 
 
 async def sample_when_settled(endpoint: Endpoint) -> ServerSample | None:
-    """Return a look at a server whose threads and descriptors have stopped changing, or the last after two seconds."""
+    """Return a sample of the server once threads and descriptors have stopped changing, else the last after 2 s."""
     usage, end = Usage(endpoint), time.perf_counter() + _SETTLED_S
     while (sample := await usage.sample(0)) is not None and time.perf_counter() < end:
         latest = usage.samples[-_SETTLED_SAMPLES:]
@@ -111,12 +111,14 @@ async def sample_when_settled(endpoint: Endpoint) -> ServerSample | None:
 async def sample_when_released(
     endpoint: Endpoint, before: ServerSample | None, sessions: int, within_s: float
 ) -> ServerSample | None:
-    """Return a look at a server as soon as it has given back threads and descriptors, the last after `within_s`."""
+    """Return a sample of the server once it has released threads and descriptors, else the last after `within_s`."""
     end = time.perf_counter() + within_s
     while (sample := await sample_when_settled(endpoint)) is not None and before is not None:
         released = all(
             now is None or then is None or now - then <= min(allowed_growth(sessions), LEAK_COUNT / 2)
-            for now, then in ((_read_resource(sample, name), _read_resource(before, name)) for name in ("threads", "descriptors"))
+            for now, then in (
+                (_read_resource(sample, name), _read_resource(before, name)) for name in ("threads", "descriptors")
+            )
         )
         if released or time.perf_counter() > end:
             break
@@ -131,10 +133,10 @@ LEAST_POINTS = 8
 """Fewer points than this say nothing about a slope."""
 
 _LEVEL_POINTS = 3
-"""Fewer points than this are no level of their own: a single one that stands out at an end would look like a step."""
+"""A level next to a step has this many points at least: a single outlier at an end would look like a step."""
 
 _CLEAR_STEP_SHARE = 0.8
-"""A step whose scatter is below this share of that around a line is clearly one."""
+"""A step fits clearly better than a line where the scatter around it is below this share of that around the line."""
 
 _Z = 2.576
 """Standard deviations on either side that hold 99 % of a normal distribution."""

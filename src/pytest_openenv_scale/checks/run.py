@@ -1,4 +1,4 @@
-"""Asking one check, from a thread without an event loop: a result always comes of it."""
+"""Running one check, from a thread without an event loop: it always ends in a result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG_LINES = 20
 
 
 def run_check(subject: Subject, check: Check) -> CheckResult:
-    """Ask a check of a server and return its result; must not be called where an event loop runs.
+    """Run a check on a server and return its result; must not be called where an event loop runs.
 
     A server without `/ws` skips every check; one that ends meanwhile fails it; one that ended before leaves it
     inconclusive.
@@ -41,7 +41,7 @@ def run_check(subject: Subject, check: Check) -> CheckResult:
 
 
 async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
-    single = await subject.ask_once(single_session)
+    single = await subject.learn(single_session)
     if single.reset.kind == "lost" and single.reset.code in ("403", "404", "405"):
         headline = f"the server has no /ws (HTTP {single.reset.code}), and sessions need one"
         return CheckResult(CheckOutcome.SKIPPED, headline)
@@ -56,7 +56,7 @@ async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
 
 
 def _fail_if_server_died(endpoint: Endpoint, result: CheckResult, restarts: int | None) -> CheckResult:
-    """Return the result, unless the server ended or was started again meanwhile."""
+    """Return the result, or a missed one where the server ended or was restarted meanwhile."""
     ended, restarts_now = endpoint.exit_status(), _restart_count(endpoint)
     if ended is None and (restarts_now is None or restarts is None or restarts_now <= restarts):
         return result
@@ -76,7 +76,7 @@ def _restart_count(endpoint: Endpoint) -> int | None:
 
 
 def _without_surrogates(result: CheckResult) -> CheckResult:
-    """Return the result without halves of surrogate pairs: servers may say them, no file or terminal takes them."""
+    """Return the result without lone surrogates: servers may send them, but no file or terminal takes them."""
     text = json.dumps(result.to_json(), ensure_ascii=False)
     clean = storable(text)
     return result if clean == text else CheckResult.from_json(json.loads(clean))

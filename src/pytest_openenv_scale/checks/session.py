@@ -20,23 +20,23 @@ from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
 _TRANSCRIPT_LINES, _LINE_CHARACTERS = 60, 400
 _RECORDED_BYTES = 16_384
-"""As many bytes of a message are looked at: a secret that is cut off in the midst is not known again."""
+"""How many bytes of a message are searched for secrets: one that is cut off in the middle would not be recognized."""
 
 
 class RawSession:
     """A WebSocket to a server that may say anything on it; made by `RawClient`.
 
-    `first` is the answer to the handshake or, where one was asked for, to the first reset. After silence a session is
-    not used any more: a late answer would be taken for the next one.
+    `first_answer` is the answer to the handshake or, where one was sent, to the first reset. After a timeout a session
+    is not used any more: a late answer would be taken for the next one.
     """
 
     def __init__(self, number: int, began: float, patience_s: float, secrets: Secrets | None = None) -> None:
         self.number = number
         self.first_answer = Answer("silence")
         self.reset_data: dict[str, Any] = {}
-        """What the last reset said."""
+        """The data of the last reset."""
         self.last_bytes = 0
-        """How long the newest message of the server is."""
+        """The size of the newest message of the server, in bytes."""
         self.timed_out = False
         """Whether an answer did not come in time."""
         self._began = began
@@ -68,7 +68,7 @@ class RawSession:
         return redact(self._secrets, Answer("closed", code=str(frame[0]), message=frame[1] or None))
 
     def transcript(self, title: str) -> Transcript:
-        """Return what was said so far, the last 60 messages of it."""
+        """Return the last 60 messages sent and received."""
         return Transcript(title, tuple(self._lines))
 
     # Asking
@@ -138,7 +138,7 @@ class RawSession:
     # Leaving
 
     async def close(self, *, patience_s: float = 5.0) -> Answer:
-        """Say goodbye as OpenEnv clients do, and return how the connection ended (or silence)."""
+        """Send a close message as OpenEnv clients do; return how the connection ended, or silence on a timeout."""
         if not self.ended:
             self.send({"type": "close"})
         deadline = time.perf_counter() + patience_s
@@ -149,7 +149,7 @@ class RawSession:
         return answer
 
     def drop(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket without a close message or a close frame."""
         self._record("client", "<closed the socket without goodbye>")
         self._disconnect(self._connection.abort)
 
@@ -173,20 +173,20 @@ class RawSession:
         return await self.next_answer()
 
     def opened(self, at: float) -> None:
-        """The handshake is done."""
+        """Record that the handshake is done."""
         self._record("server", "<connected>")
         self._unread.append((b'{"type":"opened","data":{}}', at))
         self._arrived.set()
 
     def received(self, text: bytes, at: float) -> None:
-        """A message arrived."""
+        """Record a message that arrived."""
         self.last_bytes = len(text)
         self._record("server", text[:_RECORDED_BYTES].decode(errors="replace"), len(text))
         self._unread.append((text, at))
         self._arrived.set()
 
     def lost(self, loss: Loss, at: float) -> None:
-        """The connection is over."""
+        """Record that the connection has ended."""
         self._record("server", f"<{loss_answer(loss)}>")
         self._loss = loss, at
         self._arrived.set()
@@ -219,7 +219,7 @@ class Answer:
 
     @property
     def good(self) -> bool:
-        """Whether this is an answer of a session that goes on as asked."""
+        """Whether this is neither an error, nor unreadable, nor the end of the connection, nor a timeout."""
         return self.kind not in ("error", "unreadable", "closed", "lost", "silence")
 
     @property
@@ -234,7 +234,7 @@ class Answer:
 
     @property
     def retryable(self) -> bool:
-        """Whether a session may get in later: the server is full, or a platform limits the rate of handshakes (429)."""
+        """Whether a later attempt may succeed: the server is full, or a platform limits handshakes (429)."""
         return self.full or (self.kind == "lost" and self.code == "429")
 
     @property
@@ -254,7 +254,7 @@ class Answer:
         return self.data.get("done") is True
 
     def __str__(self) -> str:
-        """Say what was answered in a few words: "VALIDATION_ERROR (Invalid message)", "closed with 1000"."""
+        """Return the answer in a few words: "VALIDATION_ERROR (Invalid message)", "closed with 1000"."""
         detail = f" ({self.message})" if self.message else ""
         match self.kind:
             case "error":
@@ -272,7 +272,7 @@ class Answer:
 
 
 def parse_answer(text: bytes, latency_s: float | None) -> Answer:
-    """Read a message of a server."""
+    """Return the answer that a message of the server holds; one that cannot be read is of kind `unreadable`."""
     try:
         kind, data = messages.read_message(text)
     except messages.MessageError as error:
@@ -284,18 +284,18 @@ def parse_answer(text: bytes, latency_s: float | None) -> Answer:
 
 
 def loss_answer(loss: Loss, latency_s: float | None = None) -> Answer:
-    """Read the end of a connection."""
+    """Return the answer for a connection that ended: of kind `closed` or `lost`."""
     kind = "closed" if loss.kind == "closed" else "lost"
     return Answer(kind, code=loss.code, message=loss.message, latency_s=latency_s)
 
 
 def silence_answer(waited_s: float) -> Answer:
-    """Return the answer that did not come within so many seconds."""
+    """Return the answer of kind `silence` for a timeout after `waited_s` seconds."""
     return Answer("silence", message=f"no answer within {waited_s:g} s")
 
 
 def wire_text(message: Mapping[str, Any] | str) -> str:
-    """Return a message as it is sent."""
+    """Return a message as the text that is sent."""
     return message if isinstance(message, str) else json.dumps(message, separators=(",", ":"), ensure_ascii=False)
 
 

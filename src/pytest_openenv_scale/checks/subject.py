@@ -25,16 +25,17 @@ _PATIENCE_S, _PATIENCE_FACTOR = 15.0, 5.0
 
 
 def ignore_progress(text: str) -> None:
-    """Drop what nobody listens to."""
+    """Ignore a progress message."""
 
 
 @dataclass
 class Subject:
     """One server and how checks treat it.
 
-    `most` is how many sessions it may be asked to hold at once. `wait_s` is the wait of a step in seconds, None where
+    `max_sessions` is how many sessions checks may open at once. `wait_s` is the wait of a step in seconds, None where
     the environment takes none. `timeout_s` bounds what a lone session waits for, `soak_s` is how long the endurance
-    check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is what `/schema` said, or None.
+    check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is the answer of `/schema`, or None.
+    `report_progress` is called with short texts for the terminal.
     """
 
     endpoint: Endpoint
@@ -52,13 +53,13 @@ class Subject:
 
     @property
     def patience_s(self) -> float:
-        """How long an answer may take before it counts as none, in seconds."""
+        """The timeout of an answer, in seconds."""
         return min(self.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * self.slowest_single_s))
 
     def patience_among(self, sessions: int) -> float:
-        """Return how long an answer may take, in seconds, where so many sessions ask at once.
+        """Return the timeout of an answer, in seconds, where `sessions` sessions ask at once.
 
-        A server that takes one after the other lets the last of them wait for all.
+        A server that serves one session after another lets the last of them wait for all.
         """
         return min(self.timeout_s, self.patience_s + sessions * self.slowest_single_s)
 
@@ -67,7 +68,7 @@ class Subject:
         return RawClient(self.endpoint, self.patience_s if patience_s is None else patience_s)
 
     def action(self, session: int = 0, step: int = 0, *, wait_s: float | None = None) -> Mapping[str, Any]:
-        """Return the action of a step, both counted from 0, with a wait other than `wait_s` where one is given.
+        """Return the action of a step, session and step counted from 0; `wait_s` overrides the subject's own.
 
         Raises:
             WorkloadError: the user's callable fails.
@@ -75,11 +76,11 @@ class Subject:
         return self.workload.maker(self.wait_s if wait_s is None else wait_s)(session, step)
 
     def reset_data(self, seed: int) -> dict[str, Any]:
-        """Return the reset data that was asked for, for the session with this seed."""
+        """Return the workload's reset data for the session with this seed."""
         return dict(self.workload.reset_data(seed))
 
-    async def ask_once(self, question: Callable[[Subject], Awaitable[T]]) -> T:
-        """Ask a question about the server once; every later check gets the same answer."""
+    async def learn(self, question: Callable[[Subject], Awaitable[T]]) -> T:
+        """Await `question(self)` once and keep its answer: later calls with the same question return it."""
         if question not in self._answers:
             self._answers[question] = await question(self)
         return cast(T, self._answers[question])
@@ -126,7 +127,7 @@ class RawClient:
         return time.perf_counter() - self._began
 
     async def connect(self) -> RawSession:
-        """Open a connection and say nothing; `first` is "opened", or why it is not."""
+        """Open a connection and send nothing; `first_answer` is of kind "opened", or says why it is not."""
         number = len(self._sessions)
         session = RawSession(number, self._began, self._patience_s, self._secrets)
         self._sessions.append(session)
@@ -136,14 +137,14 @@ class RawClient:
         return session
 
     async def start(self, reset: Mapping[str, Any] | None = None, *, patience_s: float | None = None) -> RawSession:
-        """Open a session and reset it; `first` is the answer to the reset, or what kept it from one."""
+        """Open a session and reset it; `first_answer` is the answer to the reset, or says why there is none."""
         session = await self.connect()
         if session.first_answer.kind == "opened":
             session.first_answer = await session.reset(reset, patience_s=patience_s)
         return session
 
     async def start_many(self, resets: list[Mapping[str, Any]], *, at_once: int = 32) -> list[RawSession]:
-        """Open a session per reset, `at_once` at a time; those that were refused are in the list too."""
+        """Open one session per reset, `at_once` at a time; the list includes those that were refused."""
         window = asyncio.Semaphore(at_once)
 
         async def start_one(reset: Mapping[str, Any]) -> RawSession:
@@ -154,7 +155,10 @@ class RawClient:
 
 
 async def close_all(sessions: list[RawSession]) -> list[Answer]:
-    """Say goodbye on every session that is still open, at once; those that fell silent are left without a word."""
+    """Close all sessions that are still open, concurrently, and return how each ended.
+
+    Those that timed out are dropped instead, as they would not answer a close message either.
+    """
     for session in sessions:
         if session.timed_out and not session.ended:
             session.drop()

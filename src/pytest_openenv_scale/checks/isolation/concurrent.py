@@ -13,15 +13,25 @@ from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .observations import Fields, Identity, StepView, after_step, play_episode, join_names, confirm_by_replaying, path_pattern, json_excerpt
+from .observations import (
+    Fields,
+    Identity,
+    StepView,
+    after_step,
+    confirm_by_replaying,
+    join_names,
+    json_excerpt,
+    path_pattern,
+    play_episode,
+)
 from .reference import SingleReference, learn_reference, play_alone
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """What a session saw that is not its own.
+    """Something a session was shown that is not its own.
 
-    `sure` where nothing else explains it: an identity that another session had, or OpenEnv's own `step_count`.
+    `certain` where nothing else explains it: an identity that another session had, or OpenEnv's own `step_count`.
     """
 
     certain: bool
@@ -32,10 +42,10 @@ class Leak:
 
 @dataclass
 class ConcurrentPlay:
-    """Sessions at the same time: what they saw of each other, and how much was looked at.
+    """Sessions that play at the same time: what they were shown of each other.
 
-    `answers` counts what was looked at, `episodes` those begun; `unanswered` says of sessions that ended early why.
-    `suspects` are the fields of leaks that are not sure, with the episodes in which they were seen.
+    `answers` counts the answers inspected, `episodes` those begun; `unanswered` tells which sessions ended early.
+    `suspects` are the fields of leaks that are not certain, with the episodes in which they were seen.
     """
 
     subject: Subject
@@ -54,9 +64,9 @@ class ConcurrentPlay:
     _last_answered: RawSession | None = None
 
     async def play(self, client: RawClient, count: int, *, lasting_s: float, longest_s: float) -> None:
-        """Open so many sessions and play episodes with all of them at once, again and again for `lasting_s` seconds.
+        """Open `count` sessions and play episodes in all of them at once, again and again for `lasting_s` seconds.
 
-        Each session takes another number of steps than its neighbours. An episode is broken off after `most_s` seconds.
+        Each session takes another number of steps than its neighbours. Episodes are cut off after `longest_s` seconds.
         """
         identities = [self.reference.identities.new() for _ in range(count)]
         by_episode_id = {identity.episode_id: identity for identity in identities}
@@ -74,7 +84,9 @@ class ConcurrentPlay:
             )
         )
 
-    async def _play_episodes(self, session: RawSession, identity: Identity, position: int, until: float, cutoff: float) -> None:
+    async def _play_episodes(
+        self, session: RawSession, identity: Identity, position: int, until: float, cutoff: float
+    ) -> None:
         first = session.first_answer
         while await self._play_episode(session, first, identity, 1 + position % self.reference.steps, cutoff):
             if time.perf_counter() >= until or not self.reference.resets_cleanly:
@@ -83,8 +95,10 @@ class ConcurrentPlay:
             self._owners[identity.number] = session
             first = await session.reset(self.reference.reset_data(self.subject, identity))
 
-    async def _play_episode(self, session: RawSession, first: Answer, identity: Identity, steps: int, cutoff: float) -> bool:
-        """Play one episode; return whether every question was answered."""
+    async def _play_episode(
+        self, session: RawSession, first: Answer, identity: Identity, steps: int, cutoff: float
+    ) -> bool:
+        """Play one episode; return whether every request was answered."""
         self.episodes += 1
         last_step = -1
         step_views = play_episode(
@@ -106,9 +120,17 @@ class ConcurrentPlay:
             # What the others do after this session's last step must not show either.
             state = await session.state()
             if state.kind == "state":
-                self._record_deviations(session, identity, last_step, self.reference.read_view(StepView(last_step, first, state), identity, set()), "state.")
+                self._record_deviations(
+                    session,
+                    identity,
+                    last_step,
+                    self.reference.read_view(StepView(last_step, first, state), identity, set()),
+                    "state.",
+                )
         if last_step < steps and not done:
-            self.unanswered.append(f"session {session.number} was not answered any more {after_step(max(last_step, 0))}")
+            self.unanswered.append(
+                f"session {session.number} was not answered any more {after_step(max(last_step, 0))}"
+            )
             session.drop()
         return last_step == steps or done
 
@@ -126,24 +148,29 @@ class ConcurrentPlay:
             self._record_shared_id(session, path, fields)
         self._last_answered = session
 
-    def _record_foreign_identity(self, session: RawSession, identity: Identity, number: int, fields: Fields, step: int) -> None:
+    def _record_foreign_identity(
+        self, session: RawSession, identity: Identity, number: int, fields: Fields, step: int
+    ) -> None:
         owner = self._owners.get(number)
         if owner is session:
-            # What is left of an episode after a reset is another check's question.
+            # What is left of the same session's earlier episode is another check's matter.
             return
         whose = f"session {owner.number}'s" if owner is not None else "an earlier session's"
         path, value = next(
             (
                 (path, value)
                 for path, value in fields.items()
-                if self.reference.identities.appears_in(value, number) or self.reference.identities.appears_in(path, number)
+                if self.reference.identities.appears_in(value, number)
+                or self.reference.identities.appears_in(path, number)
             ),
             ("an answer", ""),
         )
         description = f"session {session.number} saw {whose} {path} {after_step(step)}: {json_excerpt(value)}"
         self._record_leak(True, path, description, session, owner)
 
-    def _record_deviations(self, session: RawSession, identity: Identity, step: int, fields: Fields, path_prefix: str = "") -> None:
+    def _record_deviations(
+        self, session: RawSession, identity: Identity, step: int, fields: Fields, path_prefix: str = ""
+    ) -> None:
         for deviation in self.reference.deviations(fields, step):
             if not deviation.path.startswith(path_prefix):
                 continue
@@ -151,7 +178,9 @@ class ConcurrentPlay:
             if not certain:
                 self.suspects.setdefault(path_pattern(deviation.path), set()).add(identity.number)
             owner = self._likely_owner(session, deviation.actual)
-            self._record_leak(certain, path_pattern(deviation.path), f"session {session.number}: {deviation}", session, owner)
+            self._record_leak(
+                certain, path_pattern(deviation.path), f"session {session.number}: {deviation}", session, owner
+            )
 
     def _record_shared_id(self, session: RawSession, path: str, fields: Fields) -> None:
         if path not in fields:
@@ -164,13 +193,15 @@ class ConcurrentPlay:
         self._record_leak(False, path, description, session, first)
 
     def _likely_owner(self, session: RawSession, value: object) -> RawSession | None:
-        """Return the session that is as far as what was seen, else the one that was answered last."""
+        """Return the session that has taken as many steps as `value`, else the one that was answered last."""
         others = [other for other in self.sessions if other is not session]
         return next((other for other in others if self._steps_taken.get(other.number) == value), None) or (
             self._last_answered if self._last_answered is not session else next(iter(others), None)
         )
 
-    def _record_leak(self, certain: bool, path: str, description: str, session: RawSession, owner: RawSession | None) -> None:
+    def _record_leak(
+        self, certain: bool, path: str, description: str, session: RawSession, owner: RawSession | None
+    ) -> None:
         transcripts: list[Transcript] = []
         if not any(leak.certain == certain and leak.transcripts for leak in self.leaks):
             transcripts.append(session.transcript(f"session {session.number}, which saw it"))
@@ -181,7 +212,7 @@ class ConcurrentPlay:
 
 
 def count_processes(concurrent: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
-    """Return how many processes and hosts answered, as far as observations tell, as figures and as sentences."""
+    """Return how many processes and hosts answered, where observations tell, as figures and as sentences."""
     pids, hosts = len(concurrent.pids - {None}), len(concurrent.hosts - {None})
     figures = {name: count for name, count in (("pids", pids), ("hosts", hosts)) if count}
     parts = [
@@ -200,16 +231,16 @@ REMEDY = (
     "give each session an environment object of its own: pass the class (or a factory that makes a new one) to "
     "create_app, and keep nothing of an episode in module variables or class attributes"
 )
-"""What an author does about sessions that see each other."""
+"""What the environment's author does about sessions that see each other."""
 
 
 async def interleaved(subject: Subject) -> CheckResult:
-    """Play sessions side by side, each with its own identity and number of steps, and look for what is another's."""
+    """Play sessions side by side, each with its own identity and number of steps, and look for foreign state."""
     return await _check_concurrent(subject, _SESSIONS, "side by side", 0.0)
 
 
 async def under_load(subject: Subject) -> CheckResult:
-    """Play as many sessions as fit, episode after episode, and look for what is another's."""
+    """Play as many sessions as fit, episode after episode, and look for foreign state."""
     return await _check_concurrent(subject, subject.max_sessions, f"at once for {_BUSY_S:g} s", _BUSY_S)
 
 
@@ -234,8 +265,8 @@ async def _check_concurrent(subject: Subject, requested: int, manner: str, lasti
 
 
 async def usable_reference(subject: Subject) -> SingleReference | CheckResult:
-    """Return what lone sessions see, or the result where no answer tells one session from another."""
-    reference = await subject.ask_once(learn_reference)
+    """Return the reference of lone sessions, or the check's result where no answer tells one session from another."""
+    reference = await subject.learn(learn_reference)
     if reference is None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
     if reference.signals:
@@ -249,7 +280,12 @@ async def usable_reference(subject: Subject) -> SingleReference | CheckResult:
 
 async def _judge(subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay, manner: str) -> CheckResult:
     process_figures, process_details = count_processes(concurrent)
-    figures = {"sessions": len(concurrent.sessions), "episodes": concurrent.episodes, "answers": concurrent.answers, **process_figures}
+    figures = {
+        "sessions": len(concurrent.sessions),
+        "episodes": concurrent.episodes,
+        "answers": concurrent.answers,
+        **process_figures,
+    }
     details = [f"seen by: {join_names(reference.signals)}", *process_details, *_unanswered_details(concurrent)]
     sessions = f"{len(concurrent.sessions)} sessions {manner}"
     certain = [leak for leak in concurrent.leaks if leak.certain]
@@ -267,7 +303,9 @@ async def _judge(subject: Subject, reference: SingleReference, concurrent: Concu
                 sessions, suspects, figures, [*details, f"{replayed} more sessions on their own never saw it"]
             )
         if verdict is CheckOutcome.INCONCLUSIVE:
-            comparison = f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
+            comparison = (
+                f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
+            )
             return CheckResult(
                 verdict,
                 f"{sessions}: {comparison}; too few to say that it comes from the others",
@@ -302,14 +340,20 @@ def _leak_result(sessions: str, leaks: list[Leak], figures: dict[str, int], deta
 def _unanswered_details(concurrent: ConcurrentPlay) -> list[str]:
     if not concurrent.unanswered:
         return []
-    return [f"{count_of(len(concurrent.unanswered), 'episode')} ended early, which is no leak: {concurrent.unanswered[0]}"]
+    return [
+        f"{count_of(len(concurrent.unanswered), 'episode')} ended early, which is no leak: {concurrent.unanswered[0]}"
+    ]
 
 
-async def _confirm(subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay) -> tuple[CheckOutcome, int]:
-    """Play alone until it is clear whether what was seen among others is seen alone; and how often that was."""
-    # Names that sessions share by chance are rare enough to need all the sessions there is time for.
+async def _confirm(
+    subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay
+) -> tuple[CheckOutcome, int]:
+    """Play alone until it is clear whether the suspects differ alone too; return the outcome and the replays."""
+    # Ids that sessions share by chance are rare enough to need all the replays there is time for.
     id_fields = set(concurrent.suspects) & reference.session_ids
-    ids: dict[str, set[object]] = {path: {play.after_second_reset[path] for play in reference.plays} for path in id_fields}
+    ids: dict[str, set[object]] = {
+        path: {play.after_second_reset[path] for play in reference.plays} for path in id_fields
+    }
 
     async def replay(number: int) -> set[str] | None:
         # First as slowly as a busy server answers, then as fast as it goes.
@@ -318,11 +362,15 @@ async def _confirm(subject: Subject, reference: SingleReference, concurrent: Con
         if not played:
             return None
         views = enumerate(played[0].views)
-        seen_alone = {path_pattern(deviation.path) for step, fields in views for deviation in reference.deviations(fields, step)}
+        seen_alone = {
+            path_pattern(deviation.path) for step, fields in views for deviation in reference.deviations(fields, step)
+        }
         for path, earlier in ids.items():
             session_id = played[0].after_second_reset.get(path)
             seen_alone |= {path} if session_id in earlier else set()
             earlier.add(session_id)
         return seen_alone
 
-    return await confirm_by_replaying(concurrent.suspects, concurrent.episodes, len(reference.plays) - 1, replay, rare=id_fields)
+    return await confirm_by_replaying(
+        concurrent.suspects, concurrent.episodes, len(reference.plays) - 1, replay, rare=id_fields
+    )

@@ -19,12 +19,12 @@ from .observations import (
     Fields,
     ObservationDifference,
     compare_episodes,
-    play_episode,
+    confirm_by_replaying,
     flatten_answer,
     join_names,
-    confirm_by_replaying,
     open_alone,
     path_pattern,
+    play_episode,
     volatile_patterns,
 )
 
@@ -40,7 +40,7 @@ REMEDY = (
     "let reset(seed=...) make a generator of the environment's own, self.random = random.Random(seed) or "
     "numpy.random.default_rng(seed), and never call random.seed() or numpy.random.seed(), which all sessions share"
 )
-"""What an author does about observations that depend on who else plays."""
+"""What the environment's author does about observations that depend on other sessions."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SeedReference:
     """What the seed decides, learned from sessions on their own.
 
     `expected` is what each seed shows after the reset and after each step, `decided` are the patterns of the fields
-    that differ between seeds and never with the same seed, `volatile` of those that differ with the same seed too.
+    that differ between seeds and never with the same seed, `volatile` those of fields that differ with the same seed.
     `refusal` is the answer to a reset with a seed where it was no observation.
     """
 
@@ -61,17 +61,21 @@ class SeedReference:
 
     @property
     def judged_fields(self) -> frozenset[str]:
-        """The fields that have to be the same among others: what the seed decides, and `reward` and `done`."""
+        """The patterns of fields that must be the same among others: what the seed decides, and `reward` and `done`."""
         return self.decided | (frozenset(_ALWAYS_JUDGED) - self.volatile)
 
     def deviations(self, seed: int, actual: Sequence[Fields], fields: frozenset[str]) -> list[ObservationDifference]:
         """Return where an episode with this seed differs from the one alone."""
-        return [difference for difference in compare_episodes(self.expected[seed], actual) if path_pattern(difference.path) in fields]
+        return [
+            difference
+            for difference in compare_episodes(self.expected[seed], actual)
+            if path_pattern(difference.path) in fields
+        ]
 
 
 @dataclass
 class _Rounds:
-    """What the sessions saw that played at the same time."""
+    """What sessions that play at the same time are shown, and how it differs from what a session alone is shown."""
 
     sessions: int = 0
     episodes: int = 0
@@ -84,10 +88,10 @@ class _Rounds:
 
 
 async def determinism(subject: Subject) -> CheckResult:
-    """Play seeds alone and among others, and compare what the sessions saw, field by field."""
+    """Play seeds alone and among others, and compare what the sessions are shown, field by field."""
     if skipped := await skip_single_slot(subject):
         return skipped
-    reference = await subject.ask_once(learn_seed_reference)
+    reference = await subject.learn(learn_seed_reference)
     if result := _result_without_seed(reference):
         return result
     count = await sessions_at_once(subject, _SESSIONS)
@@ -103,7 +107,7 @@ async def determinism(subject: Subject) -> CheckResult:
 
 
 def _result_without_seed(reference: SeedReference) -> CheckResult | None:
-    """Return the result where no seed decides anything."""
+    """Return the check's result where a reset takes no seed or the seed decides nothing; else None."""
     if reference.refusal is not None:
         rejected = reference.refusal.kind == "error" and not reference.refusal.full
         outcome = CheckOutcome.SKIPPED if rejected else CheckOutcome.INCONCLUSIVE
@@ -120,7 +124,7 @@ def _result_without_seed(reference: SeedReference) -> CheckResult | None:
 
 
 async def learn_seed_reference(subject: Subject) -> SeedReference:
-    """Play a few seeds alone, one of them several times; ask with `subject.learn(seeded)`."""
+    """Play a few seeds alone, one of them several times; call it as `subject.learn(learn_seed_reference)`."""
     seeds = [subject.seed + number for number in range(1, _SEEDS + 1)]
     plan = [*seeds, *(seeds[:2]), *(seeds[:1] * (_REPEATS - 2))]
     plays: dict[int, list[Sequence[Fields]]] = {seed: [] for seed in seeds}
@@ -135,12 +139,14 @@ async def learn_seed_reference(subject: Subject) -> SeedReference:
     # The longest, as a lone session may be cut short by what is not its fault.
     expected = {seed: max(episodes, key=len) for seed, episodes in plays.items()}
     first = expected[seeds[0]]
-    differing = {path_pattern(difference.path) for seed in seeds[1:] for difference in compare_episodes(first, expected[seed])}
+    differing = {
+        path_pattern(difference.path) for seed in seeds[1:] for difference in compare_episodes(first, expected[seed])
+    }
     return SeedReference(expected, frozenset(differing - unsteady), unsteady, transcripts, len(plan))
 
 
 async def _play_alone(subject: Subject, seed: int, pause_s: float) -> tuple[RawSession, list[Fields]]:
-    """Play a seed alone; nothing was seen where its reset was not answered with an observation."""
+    """Play a seed alone; without fields where its reset was not answered with an observation."""
     async with subject.client(subject.timeout_s) as client:
         session = await open_alone(client, subject, _reset_data(subject, seed))
         views = await _play_fields(subject, session, await _step_count(subject), pause_s)
@@ -149,7 +155,7 @@ async def _play_alone(subject: Subject, seed: int, pause_s: float) -> tuple[RawS
 
 
 async def _step_count(subject: Subject) -> int:
-    return _STEPS if (await subject.ask_once(single_session)).step_s < _SLOW_STEP_S else _SLOW_STEPS
+    return _STEPS if (await subject.learn(single_session)).step_s < _SLOW_STEP_S else _SLOW_STEPS
 
 
 def _reset_data(subject: Subject, seed: int) -> Mapping[str, Any]:
@@ -171,7 +177,7 @@ async def _play_fields(subject: Subject, session: RawSession, steps: int, pause_
 
 
 async def _play_round(subject: Subject, reference: SeedReference, count: int, number: int, rounds: _Rounds) -> None:
-    """Play one episode in each of so many sessions at once; each seed is played by several of them."""
+    """Play one episode in each of `count` sessions at once; each seed is played by several of them."""
     seeds = list(reference.expected)
     steps = await _step_count(subject)
     async with subject.client() as client:
@@ -180,7 +186,7 @@ async def _play_round(subject: Subject, reference: SeedReference, count: int, nu
         episodes = await asyncio.gather(*(_play_fields(subject, session, steps) for session in sessions))
         for session, views in zip(sessions, episodes, strict=True):
             if len(views) < len(reference.expected[session.reset_data["seed"]]):
-                # Most likely it waits for an answer that does not come: nor would one to a goodbye.
+                # Most likely its last request timed out: a close message would not be answered either.
                 session.drop()
         await close_all(sessions)
     rounds.sessions = max(rounds.sessions, len(sessions))
@@ -193,7 +199,11 @@ async def _play_round(subject: Subject, reference: SeedReference, count: int, nu
             path = path_pattern(difference.path)
             rounds.differing.setdefault(path, set()).add(rounds.episodes)
             if path not in rounds.first_differences:
-                rounds.first_differences[path] = seed, difference, session.transcript(f"seed {seed} among {len(sessions) - 1} others")
+                rounds.first_differences[path] = (
+                    seed,
+                    difference,
+                    session.transcript(f"seed {seed} among {len(sessions) - 1} others"),
+                )
 
 
 async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) -> CheckResult:
@@ -206,7 +216,9 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
     verdict, replayed = await _confirm(subject, reference, rounds) if rounds.differing else (CheckOutcome.MET, 0)
     among = f"among {rounds.sessions - 1} others"
     if rounds.differing:
-        seed, difference, transcript = next(iter(rounds.first_differences[path] for path in rounds.first_differences if path in rounds.differing))
+        seed, difference, transcript = next(
+            iter(rounds.first_differences[path] for path in rounds.first_differences if path in rounds.differing)
+        )
         differing = len(set[int]().union(*rounds.differing.values()))
         figures |= {"episodes_differing": differing, "episodes_alone": reference.plays + replayed}
         headline = f"{differing} of {rounds.episodes} episodes {among} were not as alone: seed {seed}, {difference}"
@@ -220,7 +232,10 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
             remedy,
             tuple(details),
             figures,
-            transcripts=(_cut_transcript(transcript, difference.step), _cut_transcript(reference.transcripts[seed], difference.step)),
+            transcripts=(
+                _cut_transcript(transcript, difference.step),
+                _cut_transcript(reference.transcripts[seed], difference.step),
+            ),
         )
     if verdict is CheckOutcome.SKIPPED:
         return CheckResult(
@@ -242,22 +257,24 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
 
 
 def _cut_transcript(transcript: Transcript, step: int) -> Transcript:
-    """Return a conversation up to the answer to this step: connected, then a question and an answer each."""
+    """Return a transcript up to the answer to this step: one line for the connection, then two per request."""
     return Transcript(transcript.title, transcript.said[: 3 + 2 * step])
 
 
 async def _confirm(subject: Subject, reference: SeedReference, rounds: _Rounds) -> tuple[CheckOutcome, int]:
-    """Play alone until it is clear whether the differences are seen alone too; return how often it was.
+    """Play alone until it is clear whether the differences occur alone too; return the outcome and the replays.
 
-    Fields that are, are taken out of the rounds: they are no matter of who else plays. Skipped where the seed decides
-    nothing else.
+    Fields that differ alone too are removed from the rounds. Skipped where the seed decides nothing else.
     """
     seeds, decided = list(reference.expected), set(reference.decided)
 
     async def replay(number: int) -> set[str] | None:
         seed = seeds[number % len(seeds)]
         _, views = await _play_alone(subject, seed, 0.0)
-        seen_alone = {path_pattern(difference.path) for difference in reference.deviations(seed, views, frozenset(rounds.differing))}
+        seen_alone = {
+            path_pattern(difference.path)
+            for difference in reference.deviations(seed, views, frozenset(rounds.differing))
+        }
         decided.difference_update(seen_alone)
         return seen_alone if views else None
 

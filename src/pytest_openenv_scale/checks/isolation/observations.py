@@ -1,4 +1,4 @@
-"""What a session sees in one episode, what only it has said, and how two episodes differ."""
+"""What a session is shown in one episode, the identity it sends, and how two episodes differ."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Fields = Mapping[str, Any]
 """The fields of one answer by path: `observation.board[0].colour`, `reward`, `state.step_count`."""
 
 ABSENT = "<no such field>"
-"""What a field shows that is not there."""
+"""The value that stands for a field that is missing."""
 
 _EXCERPT_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class ObservationDifference:
-    """Where two sessions saw different things: `step` 0 is the reset."""
+    """A field in which two episodes differ: `step` 0 is the reset."""
 
     step: int
     path: str
@@ -37,8 +37,9 @@ class ObservationDifference:
     actual: Any
 
     def __str__(self) -> str:
-        """Say it in one line, long values cut."""
-        return f"{self.path} {after_step(self.step)}: expected {json_excerpt(self.expected)}, seen {json_excerpt(self.actual)}"
+        """Return it in one line, long values cut."""
+        expected, actual = json_excerpt(self.expected), json_excerpt(self.actual)
+        return f"{self.path} {after_step(self.step)}: expected {expected}, seen {actual}"
 
 
 def after_step(step: int) -> str:
@@ -57,9 +58,9 @@ def _unchanged(value: Any) -> Any:
 
 
 def flatten_answer(answer: Answer, state: Answer | None = None, read: Callable[[Any], Any] = _unchanged) -> Fields:
-    """Return the fields of an answer and of the state asked after it; `read` is applied to each text and number.
+    """Return the fields of an answer and of the state asked after it; `read` is applied to each text and integer.
 
-    Lists of numbers, however nested, count as one field: an image is one thing to see.
+    A list of numbers, however nested, counts as one field, as an image does.
     """
     fields: dict[str, Any] = {}
     _collect(answer.data, "", read, fields)
@@ -88,12 +89,12 @@ def _all_numbers(items: list[Any]) -> bool:
 
 
 def path_pattern(path: str) -> str:
-    """Return a path without the places in lists: what is volatile in one place is so in all."""
+    """Return a path without list indices: what is volatile at one index is so at all."""
     return re.sub(r"\[\d+\]", "[]", path)
 
 
 def field_differences(expected: Fields, actual: Fields, step: int) -> Iterator[ObservationDifference]:
-    """Yield each field that is not the same, in the order of the answers."""
+    """Yield each field that differs, in the order of the answers."""
     for path in {**expected, **actual}:
         if expected.get(path, ABSENT) != (value := actual.get(path, ABSENT)):
             yield ObservationDifference(step, path, expected.get(path, ABSENT), value)
@@ -102,18 +103,24 @@ def field_differences(expected: Fields, actual: Fields, step: int) -> Iterator[O
 def compare_episodes(expected: Sequence[Fields], actual: Sequence[Fields]) -> list[ObservationDifference]:
     """Return how two episodes differ, as far as both go."""
     pairs = zip(expected, actual, strict=False)
-    return [difference for step, (expected_fields, actual_fields) in enumerate(pairs) for difference in field_differences(expected_fields, actual_fields, step)]
+    return [
+        difference
+        for step, (expected_fields, actual_fields) in enumerate(pairs)
+        for difference in field_differences(expected_fields, actual_fields, step)
+    ]
 
 
 def volatile_patterns(plays: Sequence[Sequence[Fields]]) -> frozenset[str]:
     """Return the patterns of the fields that are not the same in all these episodes."""
-    return frozenset(path_pattern(difference.path) for play in plays[1:] for difference in compare_episodes(plays[0], play))
+    return frozenset(
+        path_pattern(difference.path) for play in plays[1:] for difference in compare_episodes(plays[0], play)
+    )
 
 
 def fisher_probability(differing: int, among: int, alone: int) -> float:
-    """Return how probable it is that all of the `differing` episodes fall among the `crowd` by mere chance.
+    """Return the probability that all `differing` episodes are among others by mere chance.
 
-    One side of Fisher's exact test for `differing` of `crowd` episodes among others, none of `alone` episodes alone.
+    One side of Fisher's exact test: `differing` of `among` episodes among others, none of `alone` episodes alone.
     """
     return comb(among, differing) / comb(among + alone, differing)
 
@@ -125,10 +132,10 @@ def join_names(names: Iterable[str], limit: int = 6) -> str:
 
 
 MAX_REPLAYS, REPLAY_S = 40, 10.0
-"""How often sessions play alone again, at most, and after how many seconds no further one begins."""
+"""How often a session plays alone again, at most, and after how many seconds no further one begins."""
 
 _CHANCE_LIMIT = 0.001
-"""How improbable it has to be that what was seen fell among others by mere chance."""
+"""Below this probability, differences that occur only among others are no chance."""
 
 
 async def confirm_by_replaying(
@@ -139,12 +146,15 @@ async def confirm_by_replaying(
     *,
     rare: Set[str] = frozenset(),
 ) -> tuple[CheckOutcome, int]:
-    """Play alone again until it is clear whether what was seen among others is seen alone; and how often that was.
+    """Play alone until it is clear whether what differs among others differs alone too.
 
-    `suspects` are fields, with the episodes in which they were seen, of `among` ones among others; `alone` never saw
-    them. `again` plays once more, is given how often it has, and returns the fields it saw, None where nothing was
-    answered; those are taken out of `suspects`. Met where none is left, missed where chance explains none. What is
-    `rare` alone as well takes all the plays there is time for.
+    `suspects` are fields with the episodes in which they differed, of `among` episodes among others; in `alone`
+    episodes alone they never did. `replay` gets the number of replays so far, plays once more and returns the fields
+    that differed, None where nothing was answered; those are removed from `suspects`. Fields in `rare` take all the
+    replays there is time for.
+
+    Returns the outcome and the number of replays: met where no suspect is left, missed where chance does not explain
+    them, else inconclusive.
     """
     began, replayed = time.perf_counter(), 0
     while replayed < MAX_REPLAYS and (replayed == 0 or time.perf_counter() - began < REPLAY_S):
@@ -174,9 +184,9 @@ class StepView:
 
 
 async def open_alone(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
-    """Open a session on a server nobody else uses; `first` is an observation, or why it is none.
+    """Open a session on a server nobody else uses; `first_answer` is an observation, or says why there is none.
 
-    A server whose slots come back late is asked again; one that does not take what the reset says is not.
+    Where slots come back late it is tried again; where the server rejects the reset data it is not.
     """
     session = await client.start(reset)
     if session.first_answer.kind == "observation" or not (session.first_answer.full or session.first_answer.ended):
@@ -195,7 +205,7 @@ async def play_episode(
     pause_s: float = 0.0,
     pause_at: int | None = None,
 ) -> AsyncGenerator[StepView, None]:
-    """Yield what a session sees, from the answer `first` to its reset on, until it is done or took so many steps.
+    """Yield what a session is shown, from the answer `first` to its reset on, until it is done or took `steps` steps.
 
     An answer that is no observation ends it too. Each step, or only the one numbered `pause_at`, waits `pause_s`
     seconds before it is taken.
@@ -217,12 +227,12 @@ async def play_episode(
 
 
 _SEEDS = range(100_000_000, 2**31)
-"""Seeds that environments write by chance only where they draw numbers of that size, and that every generator takes."""
+"""Seeds: so large that environments hardly show such a number by chance, and every generator takes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What one episode says of itself: the `episode_id` and `seed` of its reset, the `token` in its actions."""
+    """What marks one episode as its own: the `episode_id` and `seed` of its reset, the `token` in its actions."""
 
     number: int
     episode_id: str
@@ -232,17 +242,17 @@ class Identity:
 
 @dataclass
 class Identities:
-    """Gives out identities and knows them again in what a server answers."""
+    """Issues identities and recognizes them in what a server answers."""
 
     _prefix: str = field(default_factory=lambda: f"oes{uuid4().hex[:10]}")
     _seeds: dict[int, int] = field(default_factory=dict[int, int])
     _seeds_seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
-    """Which identity saw whose seed, by their numbers."""
+    """Pairs of identity numbers: who was shown whose seed."""
 
     def new(self) -> Identity:
-        """Return an identity nobody had before."""
+        """Return an identity that was never used before."""
         number = len(self._seeds)
-        # Not from the plan's seed: a server that is asked a second time must not have heard of any of them.
+        # Not from the plan's seed: a server that is checked a second time must not have seen any of them.
         seed = random.choice(_SEEDS)
         while seed in self._seeds:
             seed = random.choice(_SEEDS)
@@ -250,13 +260,13 @@ class Identities:
         return Identity(number, f"{self._prefix}-{number:06d}-e", f"{self._prefix}-{number:06d}-t", seed)
 
     def appears_in(self, value: object, number: int) -> bool:
-        """Say whether a text or a number is, or contains, what the identity with this number said."""
+        """Whether a text or a number is, or contains, what the identity with this number has sent."""
         if isinstance(value, str):
             return f"{self._prefix}-{number:06d}-" in value.lower()
         return type(value) is int and self._seeds.get(value) == number
 
     def label_text(self, text: str, identity: Identity, foreign: set[int]) -> str:
-        """Return the text with its own identity named as such; whose others it holds is added to `foreign`."""
+        """Return the text with its own identity replaced by a label; the numbers of others in it go into `foreign`."""
         if self._prefix not in text.lower():
             return text
 
@@ -271,9 +281,9 @@ class Identities:
         return re.sub(rf"{self._prefix}-(\d{{6}})-([et])", label, text, flags=re.IGNORECASE)
 
     def label_number(self, value: int, identity: Identity, foreign: set[int]) -> int | str:
-        """Return the number, or a name for its own seed; whose seed else it is, is added to `foreign`.
+        """Return the number, or a label for its own seed; of another's seed, that one's number goes into `foreign`.
 
-        The first time it is not: of ten thousand numbers that an environment draws, one is the seed of one of a
+        Not the first time: of ten thousand numbers that an environment draws, one is the seed of one of a
         thousand episodes in one run of two hundred. A server that mixes sessions up does it again.
         """
         number = self._seeds.get(value)
@@ -288,9 +298,9 @@ class Identities:
 
 
 def token_fields(schema: Mapping[str, Any] | None, generated: bool, length: int) -> tuple[str, ...]:
-    """Return the fields of an action that may hold any text of so many characters, by its JSON schema.
+    """Return the fields of an action that may hold any text of `length` characters, by its JSON schema.
 
-    `made` tells whether the action was made from the schema: what a person wrote is not changed.
+    `generated` tells whether the action was made from the schema: what a person wrote is not changed.
     """
     if schema is None or not generated:
         return ()
@@ -306,7 +316,9 @@ def token_fields(schema: Mapping[str, Any] | None, generated: bool, length: int)
 
 
 def _takes_any_text(field_schema: Mapping[str, Any], length: int) -> bool:
-    if field_schema.get("type") != "string" or any(field_schema.get(key) for key in ("enum", "pattern", "format", "examples")):
+    if field_schema.get("type") != "string" or any(
+        field_schema.get(key) for key in ("enum", "pattern", "format", "examples")
+    ):
         return False
     if "const" in field_schema or field_schema.get("default"):
         return False

@@ -1,4 +1,4 @@
-"""What sessions see that have the server to themselves, and what is left of an episode that is over."""
+"""What sessions are shown that have the server to themselves, and what is left over from an earlier episode."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .observations import (
     StepView,
     after_step,
     field_differences,
-    play_episode,
     flatten_answer,
+    json_excerpt,
     open_alone,
     path_pattern,
-    json_excerpt,
+    play_episode,
     token_fields,
     volatile_patterns,
 )
@@ -34,7 +34,7 @@ from .observations import (
 _STEPS, _PLAYS = 6, 3
 _SLOW_STEP_S, _SLOW_STEPS = 0.5, 3
 _PAUSE_S = 1.1
-"""Longer than the second that a clock may count in."""
+"""Longer than 1 s, so that a clock that counts in seconds shows."""
 _WAIT_S = 0.05
 _ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]*[a-f])[0-9a-f]{12,}", re.IGNORECASE)
 _OWN_PREFIX = "<its own "
@@ -42,9 +42,9 @@ _OWN_PREFIX = "<its own "
 
 @dataclass(frozen=True)
 class Play:
-    """One episode alone: what was seen after the reset and after each step, and once more after a second reset.
+    """One episode alone: the fields after the reset and after each step, and once more after a second reset.
 
-    `foreign` are the fields in which it saw what an earlier session had said of itself.
+    `foreign_fields` are those that showed the identity of an earlier session.
     """
 
     views: tuple[Fields, ...]
@@ -57,9 +57,10 @@ class Play:
 class SingleReference:
     """What several lone episodes had in common, each with its own seed, `episode_id`, token, wait and pause.
 
-    `expected` is what a session sees after the reset and after each step; `tells` are the fields of it by which one
-    session can be known from another: they change from step to step, or hold what only this session said. `ids` are
-    names that the server gave each session. `steps` is how far all of them came.
+    `expected` is what a session is shown after the reset and after each step; `distinguishing` are its fields by which
+    one session can be told from another: they change from step to step, or hold its identity. `session_ids` are fields
+    in which the server names each session. `texts` are the action fields that take the token. `steps` is how far all
+    of them came.
     """
 
     identities: Identities
@@ -75,21 +76,21 @@ class SingleReference:
 
     @property
     def steps(self) -> int:
-        """How many steps are known."""
+        """How many steps of an episode have expected fields."""
         return len(self.expected) - 1
 
     @property
     def resets_cleanly(self) -> bool:
-        """Whether a second reset in a session shows what the first one did."""
+        """Whether a second reset in a session shows the same as the first."""
         return not any(self.deviations(play.after_second_reset, 0) for play in self.plays)
 
     def echoes(self, path: str) -> bool:
-        """Say whether a field holds what the session said of itself."""
+        """Whether a field repeats the identity that the session has sent."""
         return any(isinstance(view.get(path), str) and _OWN_PREFIX in view[path] for view in self.expected)
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """Name what one session can be known from another by."""
+        """The names of the fields by which one session can be told from another."""
         identity_kinds = {
             path: value[len(_OWN_PREFIX) : -1]
             for view in self.expected
@@ -98,9 +99,13 @@ class SingleReference:
         }
         named = [path if path.endswith(f".{kind}") else f"{kind} in {path}" for path, kind in identity_kinds.items()]
         foreign_patterns = {path_pattern(path) for play in self.plays for path in play.foreign_fields}
-        return tuple(sorted({*named, *(self.distinguishing - identity_kinds.keys()), *self.session_ids, *foreign_patterns}))
+        return tuple(
+            sorted({*named, *(self.distinguishing - identity_kinds.keys()), *self.session_ids, *foreign_patterns})
+        )
 
-    def action(self, subject: Subject, identity: Identity, step: int, *, extra_wait_s: float = 0.0) -> Mapping[str, Any]:
+    def action(
+        self, subject: Subject, identity: Identity, step: int, *, extra_wait_s: float = 0.0
+    ) -> Mapping[str, Any]:
         """Return the action of a step, counted from 0, with this session's token in it."""
         wait = None if self.wait_s is None else self.wait_s + extra_wait_s
         return {**subject.action(0, step, wait_s=wait), **dict.fromkeys(self.texts, identity.token)}
@@ -111,13 +116,13 @@ class SingleReference:
         return {**data, "seed": identity.seed} if self.seeded else data
 
     def read_view(self, step_view: StepView, identity: Identity, foreign: set[int]) -> Fields:
-        """Return the fields of a look, what is its own named as such; whose others it shows is added to `foreign`."""
+        """Return the fields of a view with identities labelled; see `read_fields`."""
         return read_fields(self.identities, step_view, identity, foreign)
 
     def deviations(self, fields: Fields, step: int) -> list[ObservationDifference]:
-        """Return where a session sees what none saw alone after so many steps, and what no clock explains.
+        """Return where a session is shown what no session alone was after as many steps, and no clock explains it.
 
-        Fractions may be times: they count only where they are what another step shows.
+        Fractions may be times: they count only where another step shows the same.
         """
         if step > self.steps:
             return []
@@ -137,7 +142,7 @@ class SingleReference:
 
 
 def read_fields(identities: Identities, step_view: StepView, identity: Identity, foreign: set[int]) -> Fields:
-    """Return the fields of a look; what identities it holds is named, or added to `foreign`."""
+    """Return the fields of a view: its own identity is replaced by a label, the numbers of others go into `foreign`."""
 
     def label(value: Any) -> Any:
         if isinstance(value, str):
@@ -148,8 +153,11 @@ def read_fields(identities: Identities, step_view: StepView, identity: Identity,
 
 
 async def learn_reference(subject: Subject) -> SingleReference | None:
-    """Play lone episodes; ask with `subject.learn(alone)`. None where a reset or a first step was not answered."""
-    single = await subject.ask_once(single_session)
+    """Play episodes alone and return what they have in common; None where a reset or a first step was not answered.
+
+    Call it as `subject.learn(learn_reference)`.
+    """
+    single = await subject.learn(single_session)
     action: Any = (subject.schema or {}).get("action")
     identities = Identities()
     length = len(identities.new().token)
@@ -159,7 +167,7 @@ async def learn_reference(subject: Subject) -> SingleReference | None:
         length,
     )
     wait = None if subject.wait_s is None else min(subject.wait_s, _WAIT_S)
-    # What the server does not take is left out: first the token, then the seed.
+    # What the server rejects is left out: first the token, then the seed.
     for seeded, fields in dict.fromkeys([(True, texts), (True, ()), (False, texts), (False, ())]):
         candidate = SingleReference(
             identities, (), (), frozenset(), frozenset(), single.has_state, single.counts_steps, seeded, fields, wait
@@ -176,12 +184,12 @@ async def learn_reference(subject: Subject) -> SingleReference | None:
 async def play_alone(
     subject: Subject, reference: SingleReference, count: int, *, pause_s: float = 0.0
 ) -> tuple[list[Play], bool]:
-    """Play so many episodes, one after the other, every other one slower than it needs to be.
+    """Play `count` episodes one after another, every other one with slower steps.
 
-    With a pause in seconds, each step of each episode waits for it. Return those that were answered, and whether the
-    server fell silent, after which it is asked nothing more.
+    Every step waits `pause_s` seconds before it, where that is not 0. Return the episodes that were answered, and
+    whether an answer timed out, after which no more is asked.
     """
-    single = await subject.ask_once(single_session)
+    single = await subject.learn(single_session)
     steps = _STEPS if single.step_s < _SLOW_STEP_S else _SLOW_STEPS
     steps = min(steps, reference.steps) if reference.expected else steps
     plays: list[Play] = []
@@ -231,7 +239,9 @@ async def _play(
     identity = reference.identities.new()
     again = Answer("silence") if session.timed_out else await session.reset(reference.reset_data(subject, identity))
     state = await session.state() if reference.has_state and again.kind == "observation" else None
-    fields: Fields = reference.read_view(StepView(0, again, state), identity, set()) if again.kind == "observation" else {}
+    fields: Fields = (
+        reference.read_view(StepView(0, again, state), identity, set()) if again.kind == "observation" else {}
+    )
     return Play(tuple(views), fields, tuple(sorted(foreign)), session.transcript("a session on its own"))
 
 
@@ -240,7 +250,8 @@ def _reference_from_plays(candidate: SingleReference, plays: Sequence[Play]) -> 
     unsteady = volatile_patterns(views)
     length = min(map(len, views))
     expected = tuple(
-        {path: value for path, value in view.items() if path_pattern(path) not in unsteady} for view in views[0][:length]
+        {path: value for path, value in view.items() if path_pattern(path) not in unsteady}
+        for view in views[0][:length]
     )
     return SingleReference(
         candidate.identities,
@@ -257,7 +268,7 @@ def _reference_from_plays(candidate: SingleReference, plays: Sequence[Play]) -> 
 
 
 def _distinguishing_patterns(expected: Sequence[Fields]) -> Iterable[str]:
-    """Yield the patterns of fields that change with each step of an episode, or hold what only this session said."""
+    """Yield the patterns of fields that change from step to step of an episode, or hold the session's identity."""
     steps = expected[1:] if len(expected) > 2 else expected
     for path in {path for view in expected for path in view}:
         values = [view.get(path, ABSENT) for view in steps]
@@ -270,7 +281,11 @@ def _distinguishing_patterns(expected: Sequence[Fields]) -> Iterable[str]:
 def _session_id_fields(plays: Sequence[Play], unsteady: frozenset[str]) -> Iterable[str]:
     """Yield the fields that name a session: the same in both its episodes, another in each session."""
     for path in {path for path in plays[0].after_second_reset if path_pattern(path) in unsteady}:
-        values_by_play = [{view.get(path, ABSENT) for view in (*play.views, play.after_second_reset)} for play in plays if _always_text(path, play)]
+        values_by_play = [
+            {view.get(path, ABSENT) for view in (*play.views, play.after_second_reset)}
+            for play in plays
+            if _always_text(path, play)
+        ]
         values = [next(iter(distinct)) for distinct in values_by_play if len(distinct) == 1]
         if len(values) == len(plays) == len(set(values)) and all(
             isinstance(value, str) and _ID.fullmatch(value) for value in values
@@ -297,7 +312,7 @@ _FEWEST_ID_CHARACTERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One thing that was left over, with the conversations that show it."""
+    """Something left over from an earlier episode, in words, with the transcripts that show it."""
 
     description: str
     transcripts: tuple[Transcript, ...] = ()
@@ -305,11 +320,11 @@ class Leftover:
 
 @dataclass
 class Leftovers:
-    """Collects what new episodes show of the last ones.
+    """Collects what new episodes show of earlier ones.
 
-    That OpenEnv's own `step_count` is not from 0, or an identity comes again, is sure at once. Any other field has to
-    go on exactly where the last episode stopped, after episodes of several lengths, and never to show anything else
-    than that or what a lone session sees.
+    That OpenEnv's own `step_count` does not start from 0, or that an earlier identity appears, is `certain` at once.
+    Any other field counts only if it goes on exactly where the last episode stopped, after episodes of several lengths,
+    and never shows anything but that or what a lone session is shown.
     """
 
     reference: SingleReference
@@ -317,8 +332,10 @@ class Leftovers:
     _continuations: dict[str, dict[int, Leftover]] = field(default_factory=dict[str, dict[int, Leftover]])
     _ruled_out: set[str] = field(default_factory=set[str])
 
-    def inspect(self, fields: Fields, step: int, before: int, observer: str, transcripts: tuple[Transcript, ...]) -> None:
-        """Look at what a new episode shows after so many steps; the last one stopped after `before`."""
+    def inspect(
+        self, fields: Fields, step: int, before: int, observer: str, transcripts: tuple[Transcript, ...]
+    ) -> None:
+        """Inspect the fields of a new episode after `step` steps; the last episode stopped after `before` steps."""
         count = fields.get("state.step_count")
         if self.reference.counts_steps and type(count) is int and count != step:
             description = f"{observer} {after_step(step)}: state.step_count is {count}, expected {step}"
@@ -327,23 +344,30 @@ class Leftovers:
             return
         for deviation in self.reference.deviations(fields, step):
             position = step + before
-            continued = self.reference.expected[position].get(deviation.path, ABSENT) if position <= self.reference.steps else ABSENT
+            continued = (
+                self.reference.expected[position].get(deviation.path, ABSENT)
+                if position <= self.reference.steps
+                else ABSENT
+            )
             if deviation.actual != continued or continued == ABSENT:
                 self._ruled_out.add(path_pattern(deviation.path))
                 continue
-            description = f"{observer} {after_step(step)}: {deviation.path} is {json_excerpt(deviation.actual)}, expected {json_excerpt(deviation.expected)}"
+            actual, expected = json_excerpt(deviation.actual), json_excerpt(deviation.expected)
+            description = f"{observer} {after_step(step)}: {deviation.path} is {actual}, expected {expected}"
             leftover = Leftover(f"{description}; the last episode stopped there, after {before} steps", transcripts)
             self._continuations.setdefault(path_pattern(deviation.path), {}).setdefault(before, leftover)
 
-    def inspect_before_reset(self, state: Fields, before: int, observer: str, transcripts: tuple[Transcript, ...]) -> None:
-        """Look at the state of a session that has not been reset; the last one stopped after so many steps."""
+    def inspect_before_reset(
+        self, state: Fields, before: int, observer: str, transcripts: tuple[Transcript, ...]
+    ) -> None:
+        """Inspect the state of a session not yet reset; the last episode stopped after `before` steps."""
         count = state.get("state.step_count")
         if self.reference.counts_steps and type(count) is int and count == before:
             leftover = Leftover(f"{observer}: state.step_count is {count}, where the last episode stopped", transcripts)
             self._continuations.setdefault("state.step_count before a reset", {}).setdefault(before, leftover)
 
     def confirmed(self, lengths: set[int]) -> list[Leftover]:
-        """Return what was left over, the surest first, where episodes of these lengths went before."""
+        """Return what was left over, the certain first, given the lengths of the episodes before."""
         enough = min(3, len(lengths))
         continued = [
             next(iter(hits.values()))
@@ -354,16 +378,25 @@ class Leftovers:
 
 
 def server_episode_id(reference: SingleReference, fields: Fields) -> str | None:
-    """Return the `episode_id` a server made for an episode; None where it makes none that tells episodes apart."""
+    """Return the `episode_id` the server chose for an episode; None where it chooses none that is unique."""
     episode_id = fields.get("state.episode_id")
     episode_ids = [play.views[0].get("state.episode_id") for play in reference.plays]
-    return episode_id if isinstance(episode_id, str) and len(episode_id) >= _FEWEST_ID_CHARACTERS and len(set(episode_ids)) == len(episode_ids) else None
+    return (
+        episode_id
+        if isinstance(episode_id, str)
+        and len(episode_id) >= _FEWEST_ID_CHARACTERS
+        and len(set(episode_ids)) == len(episode_ids)
+        else None
+    )
 
 
 def counters_across_sessions(reference: SingleReference) -> Iterator[str]:
-    """Yield a sentence for each number that every lone session went on counting where an earlier one stopped."""
+    """Yield a sentence for each counter that lone sessions went on counting where an earlier one stopped."""
     for path in reference.plays[0].views[0]:
-        counters = [_read_counter([view.get(path) for view in play.views], play.after_second_reset.get(path)) for play in reference.plays]
+        counters = [
+            _read_counter([view.get(path) for view in play.views], play.after_second_reset.get(path))
+            for play in reference.plays
+        ]
         if any(counter is None for counter in counters):
             continue
         complete = [counter for counter in counters if counter is not None]
@@ -381,7 +414,7 @@ def counters_across_sessions(reference: SingleReference) -> Iterator[str]:
 
 
 def _read_counter(values: list[Any], after_second_reset: Any) -> tuple[int, int, int] | None:
-    """Return where a count began, where it stopped, and by how much it goes at each step; None where it is none."""
+    """Return where a counter began, where it stopped, and its change per step; None where these are no counter."""
     if not all(type(value) is int for value in values) or len(values) < 3:
         return None
     strides = {later - earlier for earlier, later in pairwise(values)}

@@ -15,24 +15,25 @@ from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .concurrent import usable_reference
-from .observations import Fields, Identity, StepView, after_step, play_episode, join_names, json_excerpt
+from .observations import Fields, Identity, StepView, after_step, join_names, json_excerpt, play_episode
 from .reference import Leftover, Leftovers, SingleReference, counters_across_sessions, server_episode_id
 
 _SESSIONS, _DROPPED_SESSIONS = 8, 2
-"""Sessions at a time: enough to come to every worker, few enough for a server that loses slots; those that drop."""
+"""Sessions at a time: enough to reach every worker, few enough for a server that loses slots; fewer are dropped."""
 _PAUSE_S, _SLOT_RETURN_S, _LONGEST_S = 0.05, 5.0, 45.0
-"""Between two attempts to get in; how long slots may take to come back; after what time no more is asked."""
+"""The pause between attempts to open a session, how long slots may take to come back, and after what time the check
+begins no further round; in seconds."""
 
 FRESH_REMEDY = (
     "build a new environment for each session (pass the class to create_app), or let the one that is used again "
     "forget everything before the next session gets it"
 )
-"""What an author does about sessions that begin with the last one's episode."""
+"""What the environment's author does about sessions that begin with the last one's episode."""
 
 
 @dataclass(frozen=True)
 class _PlayedEpisode:
-    """An episode that somebody played before: who, how far, and what the server called it."""
+    """An episode that was played: its session and identity, its steps, and the `episode_id` the server chose."""
 
     session: RawSession
     identity: Identity
@@ -41,11 +42,15 @@ class _PlayedEpisode:
 
 
 async def sequential(subject: Subject) -> CheckResult:
-    """Let sessions leave, closed or dropped in mid-episode, and look whether those that come next begin anew."""
+    """End sessions, closed or dropped in mid-episode, and check that those that come next begin anew."""
     reference = await usable_reference(subject)
     if isinstance(reference, CheckResult):
         return reference
-    echoed = [f"{play.foreign_fields[0]} showed what an earlier session had said" for play in reference.plays if play.foreign_fields]
+    echoed = [
+        f"{play.foreign_fields[0]} showed what an earlier session had said"
+        for play in reference.plays
+        if play.foreign_fields
+    ]
     if continued := [*echoed, *counters_across_sessions(reference)]:
         return CheckResult(
             CheckOutcome.MISSED,
@@ -61,9 +66,13 @@ async def sequential(subject: Subject) -> CheckResult:
     for ending, steps in [*(("closed", steps) for steps in lengths), *(("dropped", steps) for steps in lengths[:2])]:
         async with subject.client() as client:
             # Only few are dropped: a server that never notices would have no room for what comes after.
-            before = await _play_episodes(client, subject, reference, slots if ending == "closed" else min(slots, _DROPPED_SESSIONS), steps)
+            before = await _play_episodes(
+                client, subject, reference, slots if ending == "closed" else min(slots, _DROPPED_SESSIONS), steps
+            )
             await _end_sessions(before, ending)
-            arrived = await _open_next_sessions(client, subject, reference, slots, before, leftovers, f"after one that was {ending}")
+            arrived = await _open_next_sessions(
+                client, subject, reference, slots, before, leftovers, f"after one that was {ending}"
+            )
         counts = [counts[0] + len(before), counts[1] + arrived]
         if arrived < slots:
             lost = f"{slots - arrived} of {slots} did not get in within {_SLOT_RETURN_S:g} s after others were {ending}"
@@ -74,7 +83,7 @@ async def sequential(subject: Subject) -> CheckResult:
 
 
 def episode_lengths(reference: SingleReference) -> list[int]:
-    """Return after how many steps episodes are broken off, so that what goes on with them can be told."""
+    """Return after how many steps episodes are cut off: several, so that what goes on with them shows."""
     return list(range(1, min(3, max(1, reference.steps - 1)) + 1))
 
 
@@ -105,32 +114,53 @@ def leftover_result(
         CheckOutcome.MISSED,
         leftovers[0].description,
         remedy,
-        (*list(dict.fromkeys(leftover.description for leftover in leftovers if leftover.description != leftovers[0].description))[:3], *details),
+        (
+            *list(
+                dict.fromkeys(
+                    leftover.description for leftover in leftovers if leftover.description != leftovers[0].description
+                )
+            )[:3],
+            *details,
+        ),
         {**figures, "leaks": len(leftovers)},
         transcripts=leftovers[0].transcripts,
     )
 
 
-async def _play_episodes(client: RawClient, subject: Subject, reference: SingleReference, count: int, steps: int) -> list[_PlayedEpisode]:
-    """Play an episode of so many steps in each of so many sessions, at once."""
+async def _play_episodes(
+    client: RawClient, subject: Subject, reference: SingleReference, count: int, steps: int
+) -> list[_PlayedEpisode]:
+    """Play an episode of `steps` steps in each of `count` sessions, at once."""
     identities = [reference.identities.new() for _ in range(count)]
     by_episode_id = {identity.episode_id: identity for identity in identities}
     resets = [reference.reset_data(subject, identity) for identity in identities]
     sessions = await open_sessions(client, subject, resets, within_s=_SLOT_RETURN_S)
     return list(
         await asyncio.gather(
-            *(_play_episode(subject, reference, session, by_episode_id[session.reset_data["episode_id"]], steps) for session in sessions)
+            *(
+                _play_episode(subject, reference, session, by_episode_id[session.reset_data["episode_id"]], steps)
+                for session in sessions
+            )
         )
     )
 
 
-async def _play_episode(subject: Subject, reference: SingleReference, session: RawSession, identity: Identity, steps: int) -> _PlayedEpisode:
+async def _play_episode(
+    subject: Subject, reference: SingleReference, session: RawSession, identity: Identity, steps: int
+) -> _PlayedEpisode:
     last_step, episode_id = 0, None
     step_views = play_episode(
-        session, session.first_answer, lambda step: reference.action(subject, identity, step), steps, ask_state=reference.has_state
+        session,
+        session.first_answer,
+        lambda step: reference.action(subject, identity, step),
+        steps,
+        ask_state=reference.has_state,
     )
     async for step_view in step_views:
-        last_step, episode_id = step_view.step, server_episode_id(reference, reference.read_view(step_view, identity, set()))
+        last_step, episode_id = (
+            step_view.step,
+            server_episode_id(reference, reference.read_view(step_view, identity, set())),
+        )
     return _PlayedEpisode(session, identity, last_step, episode_id)
 
 
@@ -139,7 +169,7 @@ async def _end_sessions(played: Sequence[_PlayedEpisode], ending: str) -> None:
         await close_all([episode.session for episode in played])
         return
     for number, episode in enumerate(played):
-        # A peer that ends the connection in order, and one that is killed.
+        # Every other one as if its process were killed.
         if number % 2:
             episode.session.reset_connection()
         else:
@@ -155,9 +185,11 @@ async def _open_next_sessions(
     leftovers: Leftovers,
     context: str,
 ) -> int:
-    """Open so many sessions and look at what each of them begins with; return how many got in."""
+    """Open `count` sessions and inspect what each of them begins with; return how many were let in."""
     deadline = time.perf_counter() + _SLOT_RETURN_S
-    arrived = await asyncio.gather(*(_open_next_session(client, subject, reference, before, leftovers, context, deadline) for _ in range(count)))
+    arrived = await asyncio.gather(
+        *(_open_next_session(client, subject, reference, before, leftovers, context, deadline) for _ in range(count))
+    )
     await close_all([session for session in arrived if session is not None])
     return sum(session is not None for session in arrived)
 
@@ -171,14 +203,14 @@ async def _open_next_session(
     context: str,
     deadline: float,
 ) -> RawSession | None:
-    """Open one session as soon as there is room, and look at it before its reset, after it and after a step."""
+    """Open one session as soon as there is room, and inspect it before its reset, after it and after a step."""
     identity = reference.identities.new()
     while True:
         session = await client.connect()
         state, first = None, session.first_answer
         if first.kind == "opened":
             state = await session.state() if reference.has_state else None
-            # Nothing of its own is said: a server that takes a reset without data for "go on" must show itself.
+            # No identity is sent: a server that takes a reset without data for "go on" must show itself.
             if state is None or not (state.ended or state.full):
                 first = await session.reset(subject.reset_data(identity.seed))
         if first.kind == "observation":
@@ -189,8 +221,18 @@ async def _open_next_session(
         await asyncio.sleep(_PAUSE_S)
     if state is not None and state.kind == "state":
         step_view = StepView(0, Answer("observation"), state)
-        _inspect(reference, before, leftovers, session, identity, step_view, f"a fresh session's state before its reset, {context},")
-    step_views = play_episode(session, first, lambda step: reference.action(subject, identity, step), 1, ask_state=reference.has_state)
+        _inspect(
+            reference,
+            before,
+            leftovers,
+            session,
+            identity,
+            step_view,
+            f"a fresh session's state before its reset, {context},",
+        )
+    step_views = play_episode(
+        session, first, lambda step: reference.action(subject, identity, step), 1, ask_state=reference.has_state
+    )
     async for step_view in step_views:
         _inspect(reference, before, leftovers, session, identity, step_view, f"a fresh session, {context},")
     return session
@@ -208,11 +250,20 @@ def _inspect(
     foreign: set[int] = set()
     fields = reference.read_view(step_view, identity, foreign)
     episode_id = server_episode_id(reference, fields)
-    owner = next((earlier for earlier in before if earlier.identity.number in foreign or (episode_id is not None and earlier.episode_id == episode_id)), None)
+    owner = next(
+        (
+            earlier
+            for earlier in before
+            if earlier.identity.number in foreign or (episode_id is not None and earlier.episode_id == episode_id)
+        ),
+        None,
+    )
     transcripts = _transcripts(session, owner or next(iter(before), None))
     if owner is not None or foreign:
         path, value = _foreign_field(reference, fields, foreign, episode_id)
-        leftovers.certain.append(Leftover(f"{observer} showed an earlier session's {path}: {json_excerpt(value)}", transcripts))
+        leftovers.certain.append(
+            Leftover(f"{observer} showed an earlier session's {path}: {json_excerpt(value)}", transcripts)
+        )
     lengths = {earlier.steps for earlier in before}
     if len(lengths) != 1:
         return
@@ -222,7 +273,9 @@ def _inspect(
         leftovers.inspect_before_reset(fields, lengths.pop(), observer, transcripts)
 
 
-def _foreign_field(reference: SingleReference, fields: Fields, foreign: set[int], episode_id: str | None) -> tuple[str, Any]:
+def _foreign_field(
+    reference: SingleReference, fields: Fields, foreign: set[int], episode_id: str | None
+) -> tuple[str, Any]:
     for path, value in fields.items():
         if any(reference.identities.appears_in(value, number) for number in foreign):
             return path, value
@@ -239,11 +292,11 @@ def _transcripts(session: RawSession, owner: _PlayedEpisode | None) -> tuple[Tra
 
 
 RESET_REMEDY = "in reset() make a new state (State(episode_id=..., step_count=0)) and clear every field of the episode"
-"""What an author does about an episode that outlives a reset."""
+"""What the environment's author does about an episode that outlives a reset."""
 
 
 async def reset_twice(subject: Subject) -> CheckResult:
-    """Reset in mid-episode, again and again, and look whether anything of the last episode is left."""
+    """Reset in mid-episode, again and again, and check that nothing of the last episode is left."""
     reference = await usable_reference(subject)
     if isinstance(reference, CheckResult):
         return reference
@@ -252,7 +305,9 @@ async def reset_twice(subject: Subject) -> CheckResult:
         first = reference.identities.new()
         opened = await open_sessions(client, subject, [reference.reset_data(subject, first)])
         resets, stopped = (
-            await _reset_repeatedly(subject, reference, opened[0], first, lengths, leftovers) if opened else (0, "no slot was free")
+            await _reset_repeatedly(subject, reference, opened[0], first, lengths, leftovers)
+            if opened
+            else (0, "no slot was free")
         )
         await close_all(opened)
     figures = {"resets": resets}
@@ -279,7 +334,13 @@ async def _reset_repeatedly(
     leftovers: Leftovers,
 ) -> tuple[int, str]:
     """Play episodes of these lengths in one session; return how many resets were answered, and what ended it early."""
-    answer, identity, begins_done, before, last_identity = session.first_answer, first, session.first_answer.done, 0, None
+    answer, identity, begins_done, before, last_identity = (
+        session.first_answer,
+        first,
+        session.first_answer.done,
+        0,
+        None,
+    )
     for number, steps in enumerate([*lengths, 1]):
         if number:
             last_identity, identity = identity, reference.identities.new()
@@ -287,10 +348,16 @@ async def _reset_repeatedly(
         if answer.kind != "observation":
             return number - 1, f"a reset after {count_of(before, 'step')}: {answer}"
         if answer.done and not begins_done:
-            leftovers.certain.append(Leftover("done is still true after another reset", (session.transcript("the session"),)))
+            leftovers.certain.append(
+                Leftover("done is still true after another reset", (session.transcript("the session"),))
+            )
         last_step = 0
         step_views = play_episode(
-            session, answer, lambda step, me=identity: reference.action(subject, me, step), steps, ask_state=reference.has_state
+            session,
+            answer,
+            lambda step, me=identity: reference.action(subject, me, step),
+            steps,
+            ask_state=reference.has_state,
         )
         async for step_view in step_views:
             last_step = step_view.step
@@ -309,11 +376,12 @@ def _inspect_after_reset(
     last_identity: Identity,
     before: int,
 ) -> None:
-    """Look at what an episode shows of the one before it in the same session."""
+    """Inspect what an episode shows of the one before it in the same session."""
     fields = reference.read_view(step_view, identity, set())
     transcripts = (session.transcript("the session, from one episode to the next"),)
     for path, value in fields.items():
         if reference.echoes(path) and reference.identities.appears_in(value, last_identity.number):
-            description = f"after another reset {path} is still the last episode's {after_step(step_view.step)}: {json_excerpt(value)}"
+            when, excerpt = after_step(step_view.step), json_excerpt(value)
+            description = f"after another reset {path} is still the last episode's {when}: {excerpt}"
             leftovers.certain.append(Leftover(description, transcripts))
     leftovers.inspect(fields, step_view.step, before, "an episode after another reset,", transcripts)
