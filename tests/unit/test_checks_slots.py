@@ -137,7 +137,7 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
         def _start(self) -> RawSession:
             self.opened += 1
             answer = Answer("observation") if self.opened <= 5 else Answer("lost", code=code)
-            return cast("RawSession", SimpleNamespace(first=answer, drop=lambda: None))
+            return cast("RawSession", SimpleNamespace(first_answer=answer, drop=lambda: None))
 
     limited = Limited()
     held, turned_away = await capacity_probe.fill_server(cast("RawClient", limited), subject("http://127.0.0.1:9"), 100)
@@ -146,8 +146,8 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
 
 
 def test_a_connection_that_the_server_resets_is_its_refusal() -> None:
-    assert not Answer("lost", code="ECONNRESET").by_client
-    assert not Answer("error", code="EMFILE").by_client
+    assert not Answer("lost", code="ECONNRESET").client_limited
+    assert not Answer("error", code="EMFILE").client_limited
 
 
 # A session on its own

@@ -90,7 +90,7 @@ async def fill_server(
         turned_away = [*turned_away, *refused] if len(refused) == burst else refused
         for session in refused:
             session.drop()
-        if any(session.first_answer.by_client for session in refused):
+        if any(session.first_answer.client_limited for session in refused):
             return admitted, []
         if any(session.first_answer.kind == "silence" for session in refused):
             if burst == 1:

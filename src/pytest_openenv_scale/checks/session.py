@@ -194,8 +194,8 @@ class RawSession:
     def _record(self, by: str, text: str, length: int | None = None) -> None:
         length = len(text) if length is None else length
         text = self._secrets.hide(text)
-        shown = text if length <= _LINE_CHARACTERS else f"{text[:_LINE_CHARACTERS]}… ({length} in all)"
-        self._lines.append(TranscriptLine(round(time.perf_counter() - self._began, 4), by, shown))
+        excerpt = text if length <= _LINE_CHARACTERS else f"{text[:_LINE_CHARACTERS]}… ({length} in all)"
+        self._lines.append(TranscriptLine(round(time.perf_counter() - self._began, 4), by, excerpt))
 
 
 _CLIENT_CODES = frozenset(errno.errorcode[number] for number in CLIENT_ERRNOS)
@@ -238,7 +238,7 @@ class Answer:
         return self.full or (self.kind == "lost" and self.code == "429")
 
     @property
-    def by_client(self) -> bool:
+    def client_limited(self) -> bool:
         """Whether this machine could not open the connection, which is no refusal: descriptors, ports, memory."""
         return self.kind == "lost" and self.code in _CLIENT_CODES
 

@@ -200,7 +200,7 @@ async def play_alone(
             if session.first_answer.kind != "observation":
                 return plays, session.timed_out
             pause, pause_at = (pause_s, None) if pause_s else (_PAUSE_S * (number == 1), min(2, steps))
-            play = await _play(subject, reference, session, identity, steps, extra_wait_s, pause, pause_at)
+            play = await _play_once(subject, reference, session, identity, steps, extra_wait_s, pause, pause_at)
             if session.timed_out:
                 return plays, True
             plays.append(play)
@@ -208,7 +208,7 @@ async def play_alone(
     return plays, False
 
 
-async def _play(
+async def _play_once(
     subject: Subject,
     reference: SingleReference,
     session: RawSession,

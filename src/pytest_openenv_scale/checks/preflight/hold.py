@@ -34,9 +34,9 @@ class OpenFailure:
     answer: Answer
 
     @property
-    def by_client(self) -> bool:
+    def client_limited(self) -> bool:
         """Whether this machine could not open the session: descriptors, ports, memory."""
-        return self.answer.by_client
+        return self.answer.client_limited
 
 
 @dataclass(frozen=True, slots=True)

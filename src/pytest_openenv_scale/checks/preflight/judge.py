@@ -38,21 +38,21 @@ def second_session(result: HoldResult) -> CheckResult:
     return CheckResult(CheckOutcome.MISSED, f"the second session is refused: {answer}", figures=figures)
 
 
-def fits(result: HoldResult, endpoint: Endpoint) -> CheckResult:
+def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
     """Judge whether all requested sessions are held and step at once; else name what refused the rest."""
     requested = formatting.count_of(result.requested, "session")
     figures = _figures(result)
     transcripts = (result.refused_transcript,) if result.refused_transcript else ()
-    by_client = [failure for failure in result.failures if failure.by_client]
+    client_limited = [failure for failure in result.failures if failure.client_limited]
     stepped = len(result.step_s)
     if min(stepped, result.requested) == result.requested:
         verb = "fits" if result.requested == 1 else "fit"
         more = ", and no more" if result.full else ""
         return CheckResult(CheckOutcome.MET, f"{requested} {verb}{more}: {_latency_text(result)}", figures=figures)
-    if by_client:
+    if client_limited:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
-            f"this machine opened only {result.held:,} of {requested}: {by_client[0].answer}",
+            f"this machine opened only {result.held:,} of {requested}: {client_limited[0].answer}",
             "raise `ulimit -n` where openenv-scale runs, or ask for fewer --sessions",
             figures=figures,
         )
@@ -177,7 +177,7 @@ _BY_ERRNO = {
 
 def refusals(endpoint: Endpoint, result: HoldResult) -> tuple[Refusal, ...]:
     """Name what kept sessions from being held, with remedies for the number of sessions requested."""
-    failures = [failure for failure in result.failures if not failure.by_client]
+    failures = [failure for failure in result.failures if not failure.client_limited]
     stepped = len(result.step_s)
     summary = CellSummary(
         run_id="",

@@ -18,7 +18,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .hold import HoldResult, hold
-from .judge import fits, second_session, slots_returned
+from .judge import second_session, sessions_fit, slots_returned
 from .openenv_validate import validate
 
 MAX_SESSIONS = 8
@@ -76,7 +76,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
         return check
 
     second = judging_hold(lambda result, _: second_session(result))
-    fitting = judging_hold(lambda result, subject: fits(result, subject.endpoint))
+    fitting = judging_hold(lambda result, subject: sessions_fit(result, subject.endpoint))
     slots = judging_hold(lambda result, _: slots_returned(result))
     session_count = formatting.count_of(sessions, "session")
     return (

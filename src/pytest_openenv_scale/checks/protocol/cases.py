@@ -184,7 +184,7 @@ def unknown_field(schema: Schema | None, action: Mapping[str, Any]) -> dict[str,
     Raises:
         LackError: the schema is not known, or allows further fields.
     """
-    if not _is_closed(_object_schema(schema)):
+    if not _forbids_extra_fields(_object_schema(schema)):
         raise CaseNotApplicableError("its /schema allows actions further fields (no additionalProperties: false)")
     return {**action, _unused_field_name(schema): 1}
 
@@ -198,7 +198,7 @@ def wrapped_action(schema: Schema | None, action: Mapping[str, Any]) -> dict[str
     object_schema = _object_schema(schema)
     if "action" in _field_schemas(object_schema):
         raise CaseNotApplicableError("its actions have a field named action")
-    if not _is_closed(object_schema) and not object_schema.get("required"):
+    if not _forbids_extra_fields(object_schema) and not object_schema.get("required"):
         raise CaseNotApplicableError("its /schema allows actions further fields and requires none")
     return {"action": dict(action)}
 
@@ -211,11 +211,11 @@ def wrong_type(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, An
     """
     object_schema = _object_schema(schema)
     for name, field in _field_schemas(object_schema).items():
-        kinds = _kinds(field, object_schema)
+        kinds = _json_types(field, object_schema)
         if kinds and kinds <= _SCALARS:
             return {**action, name: {"not": "a plain value"}}
     for name, field in _field_schemas(object_schema).items():
-        if _kinds(field, object_schema) == {"object"}:
+        if _json_types(field, object_schema) == {"object"}:
             return {**action, name: ["not an object"]}
     raise CaseNotApplicableError("its /schema has no action field of a plain type")
 
@@ -270,7 +270,7 @@ def _field_schemas(object_schema: Schema) -> Mapping[str, Schema]:
     return {name: cast("Schema", field) for name, field in fields.items() if isinstance(field, Mapping)}
 
 
-def _is_closed(object_schema: Schema) -> bool:
+def _forbids_extra_fields(object_schema: Schema) -> bool:
     return object_schema.get("additionalProperties") is False
 
 
@@ -282,10 +282,10 @@ def _unused_field_name(schema: Schema | None) -> str:
 
 
 def _is_number(field: Schema, root: Schema) -> bool:
-    return bool(_kinds(field, root) & {"number", "integer"})
+    return bool(_json_types(field, root) & {"number", "integer"})
 
 
-def _kinds(field: Schema, root: Schema) -> set[str]:
+def _json_types(field: Schema, root: Schema) -> set[str]:
     """Return the JSON types a field may have; empty where the schema leaves it open."""
     kinds: set[str] = set()
     for part in _alternatives(field, root):

@@ -39,7 +39,7 @@ def case_check(case: Case) -> Check:
     """Return the check that plays one case."""
 
     async def check(subject: Subject) -> CheckResult:
-        return await _ask(subject, case)
+        return await _check_case(subject, case)
 
     return check
 
@@ -61,7 +61,7 @@ class _CaseFindings:
     transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
 
-async def _ask(subject: Subject, case: Case) -> CheckResult:
+async def _check_case(subject: Subject, case: Case) -> CheckResult:
     single = await subject.learn(single_session)
     async with subject.client(patience_s(subject, case)) as client:
         try:

@@ -223,7 +223,7 @@ async def _play_round(subject: Subject, count: int) -> FairnessRound | CheckResu
 async def _step_all(subject: Subject, players: Sequence[Player]) -> float:
     """Let all sessions step until the round is over; return its end, by `time.perf_counter`."""
     stop = asyncio.Event()
-    tasks = [asyncio.create_task(_step_on(subject, player, stop)) for player in players]
+    tasks = [asyncio.create_task(_step_until_stopped(subject, player, stop)) for player in players]
     began = now = time.perf_counter()
     while now < began + _LONGEST_ROUND_S and not all(task.done() for task in tasks):
         if now >= began + _ROUND_S and median(len(player.answered) for player in players) >= _MEDIAN_STEPS:
@@ -241,7 +241,7 @@ async def _step_all(subject: Subject, players: Sequence[Player]) -> float:
     return now
 
 
-async def _step_on(subject: Subject, player: Player, stop: asyncio.Event) -> None:
+async def _step_until_stopped(subject: Subject, player: Player, stop: asyncio.Event) -> None:
     session = player.session
     while not stop.is_set():
         at = time.perf_counter()

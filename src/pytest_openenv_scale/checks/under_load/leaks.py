@@ -77,7 +77,7 @@ async def measure_before(subject: Subject) -> ServerBefore | CheckResult:
             return no_slot_free(slots)
         count = len(sessions)
         while sessions:
-            await _step_and_leave(subject, sessions)
+            await _step_and_close(subject, sessions)
             played += len(sessions)
             if played >= _WARM_UP_SESSIONS or time.perf_counter() > until:
                 break
@@ -88,7 +88,7 @@ async def measure_before(subject: Subject) -> ServerBefore | CheckResult:
     return ServerBefore(count, await sample_when_settled(subject.endpoint), lone_s)
 
 
-async def _step_and_leave(subject: Subject, sessions: list[RawSession]) -> None:
+async def _step_and_close(subject: Subject, sessions: list[RawSession]) -> None:
     """Take a step in all sessions at once, so that thread pools reach their size, and close them."""
     patience_s = subject.patience_among(len(sessions))
     await asyncio.gather(

@@ -182,7 +182,7 @@ async def _check_others_go_on(client: RawClient, subject: Subject, sessions: lis
         headline = f"a session among {len(sessions):,} did not step before anybody knocked: {before.stopped[0][0]}"
         return CheckResult(CheckOutcome.INCONCLUSIVE, headline, transcripts=(before.stopped[0][1],))
     newcomers = _OpenAttempts(client, subject)
-    tasks = [asyncio.create_task(newcomers.repeat()) for _ in range(_NEWCOMERS)]
+    tasks = [asyncio.create_task(newcomers.attempt_repeatedly()) for _ in range(_NEWCOMERS)]
     during = await step_in_background(subject, sessions, _DURING_S)
     for task in tasks:
         task.cancel()
@@ -200,7 +200,7 @@ class _OpenAttempts:
         self.count = 0
         self.last_session: RawSession | None = None
 
-    async def repeat(self) -> None:
+    async def attempt_repeatedly(self) -> None:
         """Try to open a session, again and again, until cancelled."""
         while True:
             session = self.last_session = await self._client.connect()

@@ -42,7 +42,7 @@ async def health(subject: Subject) -> CheckResult:
     return CheckResult(
         CheckOutcome.MISSED,
         f"steps block the event loop: {measured}",
-        remedy=_FREE_THE_LOOP,
+        remedy=_FREE_LOOP_REMEDY,
         details=(
             f"beside one session's steps /health took {formatting.seconds(last.alone_http_s)}"
             f"{_beside_several_text(stepping)}",
@@ -85,7 +85,7 @@ async def parallel(subject: Subject) -> CheckResult:
     return CheckResult(
         CheckOutcome.MISSED,
         headline,
-        remedy=_FREE_THE_LOOP if blocked or stepping.idle_s is None else _FREE_THE_LOCK,
+        remedy=_FREE_LOOP_REMEDY if blocked or stepping.idle_s is None else _FREE_LOCK_REMEDY,
         details=(
             "latencies of the steps at once: "
             + ", ".join(formatting.seconds(step) for step in sorted(last.together_s)),
@@ -95,11 +95,11 @@ async def parallel(subject: Subject) -> CheckResult:
     )
 
 
-_FREE_THE_LOOP = (
+_FREE_LOOP_REMEDY = (
     "write step() as an ordinary function, which OpenEnv runs in a thread; in step_async() await what takes time"
     " (asyncio.sleep, an async client) or run it with await asyncio.to_thread(...)"
 )
-_FREE_THE_LOCK = (
+_FREE_LOCK_REMEDY = (
     "steps of different sessions wait for one lock, one pool or one resource: give each session's environment its own"
 )
 
