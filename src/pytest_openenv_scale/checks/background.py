@@ -108,7 +108,7 @@ async def open_with_retry(client: RawClient, subject: Subject, reset: Mapping[st
 
 
 SLOWER_FACTOR, SLOWER_LEAST_S = 5.0, 0.25
-"""A step counts as much slower than before from this factor and so many seconds on."""
+"""A step counts as much slower than before from this factor and this many seconds more."""
 
 _FEWEST_ROUNDS = 3
 

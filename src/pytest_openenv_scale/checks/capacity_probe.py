@@ -110,7 +110,7 @@ def _is_full(admitted: int, turned_away: list[RawSession]) -> bool:
 def _slots_from_refusals(admitted: int, turned_away: list[RawSession]) -> Slots:
     if not turned_away:
         return Slots(admitted)
-    # The clearest reason counts: beside refusals that say why there may be connections that were merely cut.
+    # Prefer a refusal that says why: other connections may merely have been cut.
     example = next((session for session in turned_away if session.first_answer.full), turned_away[0])
     data = example.first_answer.data
     return Slots(

@@ -1,4 +1,4 @@
-"""One session of a check: every message in and out is kept, and every answer is a value, never an error."""
+"""One session of a check: records every message, and returns every failure as an `Answer` instead of raising."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RECORDED_BYTES = 16_384
 
 
 class RawSession:
-    """A WebSocket to a server that may say anything on it; made by `RawClient`.
+    """A WebSocket session with a server that may send anything; made by `RawClient`.
 
     `first_answer` is the answer to the handshake or, where one was sent, to the first reset. After a timeout a session
     is not used any more: a late answer would be taken for the next one.

@@ -1,4 +1,4 @@
-"""The server a check is asked about, what was learned of it before, and the client that opens sessions on it."""
+"""The server that is checked, answers that checks share, and the client that opens sessions on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ignore_progress(text: str) -> None:
 
 @dataclass
 class Subject:
-    """One server and how checks treat it.
+    """One server and the settings of its checks.
 
     `max_sessions` is how many sessions checks may open at once. `wait_s` is the wait of a step in seconds, None where
     the environment takes none. `timeout_s` bounds what a lone session waits for, `soak_s` is how long the endurance
@@ -48,7 +48,7 @@ class Subject:
     schema: Mapping[str, Any] | None = None
     report_progress: Callable[[str], None] = ignore_progress
     slowest_single_s: float = 0.0
-    """The slowest answer a session got that had the server to itself, in seconds; checks wait longer for slow ones."""
+    """The slowest answer to a lone session, in seconds; timeouts grow with it."""
     _answers: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @property

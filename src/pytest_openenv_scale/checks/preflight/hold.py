@@ -17,7 +17,7 @@ AT_ONCE = 32
 """New sessions at a time."""
 
 LATE_SLOT_S = 3.0
-"""How long the slots of earlier sessions may take to come back before the sessions are opened, in seconds."""
+"""How long the slots of earlier sessions may take to come back while sessions are opened, in seconds."""
 
 SLOT_RETURN_S = 10.0
 """How long the slots of closed sessions may take to come back, in seconds."""

@@ -153,7 +153,7 @@ class _ShortSessions:
 
 
 async def dropped_sessions(subject: Subject) -> CheckResult:
-    """Drop hundreds of sessions without goodbye, idle ones and in mid-step, with a FIN and with a TCP reset."""
+    """Drop hundreds of sessions without a close message, idle ones and in mid-step, with a FIN and with a TCP reset."""
     before = await measure_before(subject)
     if isinstance(before, CheckResult):
         return before
