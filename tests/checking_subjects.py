@@ -20,7 +20,7 @@ def subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any)
     """The server at a base URL, which takes `wait_seconds`; patient for a second or two, up to eight sessions."""
     given: dict[str, Any] = {
         "workload": Workload(({"wait_seconds": "$wait"},)),
-        "most": 8,
+        "max_sessions": 8,
         "wait_s": 0.0,
         "timeout_s": 2.0,
         "soak_s": 2.0,

@@ -18,7 +18,7 @@ def outcome(name, **more):
     async def check(subject):
         alone = await subject.learn(single_session)
         return CheckResult(
-            CheckOutcome(name), f"it is {name}", figures={"step_s": alone.step_s, "most": subject.most}, **more
+            CheckOutcome(name), f"it is {name}", figures={"step_s": alone.step_s, "most": subject.max_sessions}, **more
         )
     return check
 """

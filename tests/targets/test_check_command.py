@@ -193,4 +193,4 @@ def test_ctrl_c_exits_130_and_leaves_no_session_open():
 async def _opened(address: str, wanted: int) -> int:
     """How many sessions get in within two seconds each."""
     async with subject(f"http://{address}").client() as client:
-        return sum(session.first.good for session in await client.start_many([{}] * wanted))
+        return sum(session.first_answer.good for session in await client.start_many([{}] * wanted))

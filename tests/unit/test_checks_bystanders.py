@@ -10,7 +10,7 @@ import pytest
 from checking_subjects import subject
 from pytest_openenv_scale.checks import subject as subject_module
 from pytest_openenv_scale.checks.background import step_in_background
-from pytest_openenv_scale.checks.capacity_probe import open_each
+from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load.soak import soak
 from scripted_server import Peer, observation, scripted
@@ -45,18 +45,18 @@ def one_after_another(*, done: bool = False) -> Callable[[Peer], Awaitable[None]
 
 
 def slow(url: str) -> Subject:
-    return subject(url, timeout_s=20.0, most=10, soak_s=1.0, slowest_single_s=STEP_S)
+    return subject(url, timeout_s=20.0, max_sessions=10, soak_s=1.0, slowest_single_s=STEP_S)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["steps", "steps and resets"])
 async def test_sessions_that_are_served_in_turn_are_waited_for(done: bool) -> None:
     async with scripted(one_after_another(done=done)) as server, slow(server.url).client() as client:
         asked = slow(server.url)
-        held = await open_each(client, asked, [{}] * 6)
+        held = await open_sessions(client, asked, [{}] * 6)
         found = await step_in_background(asked, held, 0.0)
     assert found.stopped == ()
     assert found.steps == 18
-    assert not any(session.silent for session in held)
+    assert not any(session.timed_out for session in held)
     assert found.slowest_s is not None
     assert found.slowest_s > asked.patience_s
 

@@ -30,10 +30,10 @@ MET, MISSED, INCONCLUSIVE, SKIPPED = (
 @pytest.fixture(autouse=True)
 def _short_times(monkeypatch):
     """What is watched for seconds on real servers is watched for moments here."""
-    for name, value in {"_BEFORE_S": 0.02, "_DURING_S": 0.2, "_AFTER_S": 0.02, "_KNOCK_PAUSE_S": 0.01}.items():
+    for name, value in {"_BEFORE_S": 0.02, "_DURING_S": 0.2, "_AFTER_S": 0.02, "_NEWCOMER_PAUSE_S": 0.01}.items():
         monkeypatch.setattr(under_load_limit, name, value)
-    monkeypatch.setattr(under_load_limit, "FREE_S", 0.5)
-    monkeypatch.setattr(under_load_limit, "_SHORT_FREE_S", 0.2)
+    monkeypatch.setattr(under_load_limit, "SLOT_RETURN_LIMIT_S", 0.5)
+    monkeypatch.setattr(under_load_limit, "_SHORT_SLOT_RETURN_S", 0.2)
     monkeypatch.setattr(under_load_limit, "MID_STEP_S", 0.1)
 
 
@@ -109,7 +109,7 @@ async def test_a_close_frame_with_a_reason_is_a_clear_refusal():
 
 @pytest.mark.parametrize(("status", "clear"), [("429", True), ("503", True), ("403", True), ("500", False)])
 def test_the_status_of_a_refused_handshake_says_whether_the_server_is_full(status, clear):
-    assert under_load_limit._clear(Answer("lost", code=status)) is clear
+    assert under_load_limit._says_full(Answer("lost", code=status)) is clear
 
 
 async def test_one_unclear_refusal_among_clear_ones_is_told_but_forgiven():
@@ -311,7 +311,7 @@ async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
             await super().__call__(peer)
 
     async with scripted(Queue(100)) as running:
-        found = await capacity_probe.find_slots(subject(running.url, timeout_s=0.4, most=8))
+        found = await capacity_probe.find_slots(subject(running.url, timeout_s=0.4, max_sessions=8))
     assert found.open == 8
 
 
@@ -324,4 +324,4 @@ def test_ordinals_are_english():
 def test_every_way_to_leave_has_a_figure_of_its_own():
     ways = [full_server.clean_close(), *full_server.dropped_connections(0.1)]
     assert len({way.figure for way in ways}) == len(ways) == 5
-    assert full_server.ONE.endswith("(max_concurrent_envs=1)")
+    assert full_server.SINGLE_SLOT.endswith("(max_concurrent_envs=1)")

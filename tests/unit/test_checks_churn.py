@@ -23,28 +23,30 @@ pytestmark = pytest.mark.usefixtures("quick_waits")
 
 MET, MISSED = CheckOutcome.MET, CheckOutcome.MISSED
 
-ALL = pytest.mark.parametrize("check", [churn.short, churn.dropped, churn.silent, churn.not_reading])
-ROUNDS = pytest.mark.parametrize("check", [churn.short, churn.dropped])
+ALL = pytest.mark.parametrize(
+    "check", [churn.short_sessions, churn.dropped_sessions, churn.silent_clients, churn.clients_not_reading]
+)
+ROUNDS = pytest.mark.parametrize("check", [churn.short_sessions, churn.dropped_sessions])
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Fewer sessions, shorter waits."""
     for module in (leaks, capacity_probe):
-        monkeypatch.setattr(module, "FREE_S", 0.2)
+        monkeypatch.setattr(module, "SLOT_RETURN_LIMIT_S", 0.2)
     for module, name, value in (
-        (churn, "_SHORT", 96),
-        (churn, "_DROPPED", 64),
+        (churn, "_SHORT_SESSIONS", 96),
+        (churn, "_DROPPED_SESSIONS", 64),
         (churn, "_MID_STEP_S", 0.01),
         (churn, "_BEFORE_S", 0.02),
         (churn, "_SILENT_S", 0.05),
         (churn, "_NOT_READING_S", 0.06),
         (churn, "_WORK_S", 0.05),
-        (resources, "_LOOK_S", 0.002),
-        (capacity_probe, "PAUSE_S", 0.005),
+        (resources, "_SAMPLE_PAUSE_S", 0.002),
+        (capacity_probe, "RETRY_PAUSE_S", 0.005),
         (leaks, "_QUIET_S", 0.0),
-        (leaks, "_WARM", 4),
-        (leaks, "_LONE", 2),
+        (leaks, "_WARM_UP_SESSIONS", 4),
+        (leaks, "_LONE_SESSIONS", 2),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -81,7 +83,7 @@ async def test_a_pool_that_fills_up_once_and_noise_of_a_few_megabytes_are_no_lea
                 7 + self.inside,
             )
 
-    result = await ask(churn.short, Noisy(4))
+    result = await ask(churn.short_sessions, Noisy(4))
     assert result.outcome is MET, result.headline
 
 
@@ -118,7 +120,7 @@ async def test_what_cannot_be_read_is_left_out_and_said(check):
 
 
 async def test_slots_that_ordinary_sessions_keep_are_missed_by_the_short_ones():
-    result = await ask(churn.short, House(8, keeps=lambda number, politely: number > 60 and number % 5 == 0))
+    result = await ask(churn.short_sessions, House(8, keeps=lambda number, politely: number > 60 and number % 5 == 0))
     assert result.outcome is MISSED
     assert "8 of 8 slots not given back" in result.headline
     assert "finally" in str(result.remedy)
@@ -130,7 +132,7 @@ async def test_the_time_that_slots_really_had_is_told():
         asked = subject(running.url)
         await asked.learn(single_session)
         asked.slowest_single_s = 0.2
-        result = await churn.dropped(asked)
+        result = await churn.dropped_sessions(asked)
     assert result.outcome is MISSED
     assert "4 of 4 slots not given back within 1 s" in result.headline
 
@@ -142,7 +144,7 @@ async def test_a_session_waits_for_its_slot_as_long_as_those_before_it_may_take_
         asked.slowest_single_s = 0.5
         server.inside = 1
         asyncio.get_running_loop().call_later(0.6, setattr, server, "inside", 0)
-        rounds = churn._Short(asked, 1, 0.0)
+        rounds = churn._ShortSessions(asked, 1, 0.0)
         await rounds.play(1)
     assert (rounds.stuck, rounds.ended, len(rounds.failed)) == (False, 1, 0)
 
@@ -155,8 +157,8 @@ async def test_an_environment_that_takes_its_time_to_close_is_no_defect(monkeypa
             return politely
 
     monkeypatch.setattr(RawSession.close, "__kwdefaults__", {"patience_s": 0.05})
-    monkeypatch.setattr(churn, "_SHORT", 16)
-    result = await ask(churn.short, Slow(4))
+    monkeypatch.setattr(churn, "_SHORT_SESSIONS", 16)
+    result = await ask(churn.short_sessions, Slow(4))
     assert result.outcome is MET, result
     assert result.figures["failed"] == 0
 
@@ -173,16 +175,16 @@ class Serial(House):
 
 
 async def test_a_slow_server_is_looked_at_often_enough_to_judge_its_memory(monkeypatch):
-    monkeypatch.setattr(churn, "_SHORT", 2000)
+    monkeypatch.setattr(churn, "_SHORT_SESSIONS", 2000)
     monkeypatch.setattr(churn, "_SHORT_S", 3.0)
-    result = await ask(churn.short, Serial(8, leaves_bytes=160_000))
+    result = await ask(churn.short_sessions, Serial(8, leaves_bytes=160_000))
     assert len(result.series["memory_bytes"]) >= 8
     assert "each session leaves 160 kB of memory" in result.headline
 
 
 async def test_a_fast_server_plays_all_sessions_in_rounds_of_some(monkeypatch):
-    monkeypatch.setattr(churn, "_SHORT", 400)
-    result = await ask(churn.short, House(8))
+    monkeypatch.setattr(churn, "_SHORT_SESSIONS", 400)
+    result = await ask(churn.short_sessions, House(8))
     assert result.figures["sessions"] == 400
     assert 16 <= len(result.series["memory_bytes"]) <= 20
 
@@ -194,7 +196,7 @@ async def test_too_few_looks_to_judge_memory_are_told(check, monkeypatch):
     monkeypatch.setattr(Serial, "lock", asyncio.Lock())
     said = "too few sessions to tell whether memory grows"
     assert said in (await ask(check, Serial(4, leaves_bytes=160_000))).details
-    assert said not in (await ask(churn.silent, House(4))).details
+    assert said not in (await ask(churn.silent_clients, House(4))).details
 
 
 async def test_slots_lost_before_the_short_ones_count_too():
@@ -203,7 +205,7 @@ async def test_slots_lost_before_the_short_ones_count_too():
         asked = subject(running.url)
         await asked.learn(capacity_probe.find_slots)
         server.inside = 1
-        result = await churn.short(asked)
+        result = await churn.short_sessions(asked)
     assert result.outcome is MISSED
     assert "1 of 4 slots not given back" in result.headline
 
@@ -220,7 +222,7 @@ async def test_a_server_with_no_slot_left_is_missed_by_what_it_held_before(check
     assert result.headline.startswith("none of 4 slots is free any more, though no session is open")
 
 
-@pytest.mark.parametrize("check", [churn.dropped, churn.silent, churn.not_reading])
+@pytest.mark.parametrize("check", [churn.dropped_sessions, churn.silent_clients, churn.clients_not_reading])
 async def test_slots_that_dropped_sessions_keep_are_missed(check):
     result = await ask(check, House(8, keeps=lambda number, politely: not politely))
     assert result.outcome is MISSED
@@ -228,7 +230,7 @@ async def test_slots_that_dropped_sessions_keep_are_missed(check):
 
 
 async def test_the_way_to_leave_that_costs_slots_is_named():
-    result = await ask(churn.dropped, House(4, keeps=lambda number, politely: not politely))
+    result = await ask(churn.dropped_sessions, House(4, keeps=lambda number, politely: not politely))
     assert "after 4 sessions 4 of 4 slots did not come back: " in result.details[0]
     assert result.details[0].endswith("the last ones ended with a socket closed without goodbye")
 
@@ -241,7 +243,7 @@ async def test_short_sessions_that_fail_are_missed_and_shown():
         steps += house.ended > 30
         return steps in (5, 15)
 
-    result = await ask(churn.short, House(4, stands=stands), timeout_s=0.5)
+    result = await ask(churn.short_sessions, House(4, stands=stands), timeout_s=0.5)
     assert result.outcome is MISSED
     assert " of them failed: no answer within 0.5 s" in result.headline
     assert result.figures["failed"] >= 2
@@ -249,9 +251,9 @@ async def test_short_sessions_that_fail_are_missed_and_shown():
 
 
 async def test_a_lone_session_that_became_slower_is_missed(monkeypatch):
-    monkeypatch.setattr(leaks, "_LONE", 1)
-    monkeypatch.setattr(leaks, "_SLOWER_S", 0.02)
-    result = await ask(churn.short, House(8, slower_s=0.001), timeout_s=5.0)
+    monkeypatch.setattr(leaks, "_LONE_SESSIONS", 1)
+    monkeypatch.setattr(leaks, "_SLOWER_LEAST_S", 0.02)
+    result = await ask(churn.short_sessions, House(8, slower_s=0.001), timeout_s=5.0)
     assert result.outcome is MISSED
     assert "a lone session's step is slower: " in result.headline
 
@@ -272,7 +274,7 @@ def while_mute(monkeypatch, does, afterwards=lambda: None):
     monkeypatch.setattr(churn, "step_in_background", pace)
 
 
-@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
+@pytest.mark.parametrize("check", [churn.silent_clients, churn.clients_not_reading])
 async def test_sessions_beside_mute_ones_that_stand_still_are_missed(check, monkeypatch):
     server, sound = House(8), House.stands
     while_mute(
@@ -283,7 +285,7 @@ async def test_sessions_beside_mute_ones_that_stand_still_are_missed(check, monk
     assert "4 of 4 sessions beside them got no step done: no answer within 0.3 s" in result.headline
 
 
-@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
+@pytest.mark.parametrize("check", [churn.silent_clients, churn.clients_not_reading])
 async def test_sessions_beside_mute_ones_that_become_much_slower_are_missed(check, monkeypatch):
     server = House(4)
     server.ended = 100
@@ -296,7 +298,7 @@ async def test_sessions_beside_mute_ones_that_become_much_slower_are_missed(chec
 async def test_a_server_that_answers_no_step_afterwards_is_missed(monkeypatch):
     server = House(4)
     while_mute(monkeypatch, lambda: None, lambda: setattr(server, "stands", lambda house: True))
-    result = await ask(churn.silent, server, timeout_s=0.2)
+    result = await ask(churn.silent_clients, server, timeout_s=0.2)
     assert result.outcome is MISSED
     assert result.headline.endswith("a session on its own gets no step done any more")
 
@@ -314,7 +316,7 @@ def calm_is_disturbed(monkeypatch, server, stands):
     monkeypatch.setattr(churn, "step_in_background", pace)
 
 
-@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
+@pytest.mark.parametrize("check", [churn.silent_clients, churn.clients_not_reading])
 async def test_sessions_that_stopped_before_anybody_was_mute_are_told_and_not_blamed_on_it(check, monkeypatch):
     server, stood = House(8), iter([True])
     calm_is_disturbed(monkeypatch, server, lambda house: next(stood, False))
@@ -326,7 +328,7 @@ async def test_sessions_that_stopped_before_anybody_was_mute_are_told_and_not_bl
     assert result.transcripts
 
 
-@pytest.mark.parametrize("check", [churn.silent, churn.not_reading])
+@pytest.mark.parametrize("check", [churn.silent_clients, churn.clients_not_reading])
 async def test_where_no_session_steps_before_anybody_is_mute_nothing_is_known(check, monkeypatch):
     server = House(8)
     calm_is_disturbed(monkeypatch, server, lambda house: True)
@@ -340,24 +342,26 @@ def test_as_many_steps_are_sent_as_the_server_does_meanwhile_and_one_each_at_lea
     monkeypatch.setattr(churn, "_WORK_S", 3.0)
 
     def steps(step_s, clients):
-        return churn._steps(leaks.ServerBefore(16, None, step_s), BackgroundLoad(0, None, None, (), ()), clients)
+        return churn._steps_per_client(
+            leaks.ServerBefore(16, None, step_s), BackgroundLoad(0, None, None, (), ()), clients
+        )
 
     assert [steps(step_s, 4) for step_s in (0.0, 1e-3, 0.1, 0.5, 2.0, 60.0)] == [2500, 750, 7, 1, 1, 1]
     assert steps(2.0, 12) == 1
 
 
 async def test_silent_clients_that_the_server_dropped_are_counted(monkeypatch):
-    assert (await ask(churn.silent, House(4))).figures["dropped_by_server"] == 0
+    assert (await ask(churn.silent_clients, House(4))).figures["dropped_by_server"] == 0
     server = House(4)
     while_mute(monkeypatch, lambda: setattr(server, "inside", server.inside - 2))
-    assert (await ask(churn.silent, server)).figures["dropped_by_server"] == 2
+    assert (await ask(churn.silent_clients, server)).figures["dropped_by_server"] == 2
 
 
 async def test_not_reading_stops_where_the_server_takes_no_more(monkeypatch):
     monkeypatch.setattr(churn, "_NOT_READING_S", 0.3)
     monkeypatch.setattr(churn, "_WORK_S", 1.0)
-    monkeypatch.setattr(churn, "_MOST_BYTES", 600)
-    result = await ask(churn.not_reading, House(4))
+    monkeypatch.setattr(churn, "_MAX_BYTES", 600)
+    result = await ask(churn.clients_not_reading, House(4))
     assert result.outcome is MET
     # Two clients, twenty steps of about 45 bytes at a time.
     assert result.figures["steps_sent"] == 40
@@ -370,8 +374,8 @@ def test_a_pool_that_fills_up_late_is_no_leak_and_what_goes_on_growing_is(what):
         usage = Usage(Endpoint(("http://127.0.0.1:9",), "here", "there"))
         for number, value in enumerate(values):
             usage.sessions.append(number * 25)
-            usage.looks.append(ServerSample(0.0, **{what: value}))
-        found = usage.kept(what, usage.looks[0], usage.looks[-1], 400)
+            usage.samples.append(ServerSample(0.0, **{what: value}))
+        found = usage.change(what, usage.samples[0], usage.samples[-1], 400)
         assert found is not None
         return found
 
@@ -401,7 +405,7 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
         await asked.learn(capacity_probe.find_slots)
         most = 0
         opened = len(server.peers)
-        start = await leaks.before(asked)
+        start = await leaks.measure_before(asked)
         opened = len(server.peers) - opened
     assert isinstance(start, leaks.ServerBefore)
     assert start.sample is not None
@@ -411,17 +415,17 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
 
 
 def test_how_many_threads_may_stay_depends_on_the_sessions():
-    assert [resources.allowed(count) for count in (2, 8, 100, 2000)] == [1, 4, 8, 40]
+    assert [resources.allowed_growth(count) for count in (2, 8, 100, 2000)] == [1, 4, 8, 40]
 
 
 def test_a_resource_that_falls_is_no_leak():
     usage = Usage(Endpoint(("http://127.0.0.1:9",), "here", "there"))
     for number in range(10):
         usage.sessions.append(number * 100)
-        usage.looks.append(ServerSample(0.0, rss_bytes=90_000_000 - number * 10**6, threads=60 - number))
-    kept = usage.kept("threads", usage.looks[0], usage.looks[-1], 900)
+        usage.samples.append(ServerSample(0.0, rss_bytes=90_000_000 - number * 10**6, threads=60 - number))
+    kept = usage.change("threads", usage.samples[0], usage.samples[-1], 900)
     assert kept is not None
     assert not kept.leaked
-    memory = usage.kept("memory", usage.looks[0], usage.looks[-1], 900)
+    memory = usage.change("memory", usage.samples[0], usage.samples[-1], 900)
     assert str(memory) == "memory −10 kB per session"
-    assert usage.kept("descriptors", usage.looks[0], usage.looks[-1], 900) is None
+    assert usage.change("descriptors", usage.samples[0], usage.samples[-1], 900) is None

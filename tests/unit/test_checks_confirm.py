@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_openenv_scale.checks.isolation import observations
-from pytest_openenv_scale.checks.isolation.observations import chance, only_among_others
+from pytest_openenv_scale.checks.isolation.observations import confirm_by_replaying, fisher_probability
 from pytest_openenv_scale.results.outcome import CheckOutcome
 
 HALF = set(range(8))
@@ -20,15 +20,18 @@ async def nothing(number: int) -> set[str] | None:
 
 async def test_what_none_alone_sees_is_the_others_doing_once_chance_is_out() -> None:
     suspects = {"board": {*HALF}}
-    verdict, plays = await only_among_others(suspects, 16, 2, nothing)
+    verdict, plays = await confirm_by_replaying(suspects, 16, 2, nothing)
     assert (verdict, suspects) == (MISSED, {"board": HALF})
-    assert chance(8, 16, 2 + plays) < 0.001 <= chance(8, 16, 1 + plays)
+    assert fisher_probability(8, 16, 2 + plays) < 0.001 <= fisher_probability(8, 16, 1 + plays)
 
 
 async def test_names_take_all_the_plays_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await only_among_others({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (MISSED, observations.PLAYS)
-    monkeypatch.setattr(observations, "AGAIN_S", 0.0)
-    assert await only_among_others({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (INCONCLUSIVE, 1)
+    assert await confirm_by_replaying({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (
+        MISSED,
+        observations.MAX_REPLAYS,
+    )
+    monkeypatch.setattr(observations, "REPLAY_S", 0.0)
+    assert await confirm_by_replaying({"name": {*HALF}}, 16, 2, nothing, rare={"name"}) == (INCONCLUSIVE, 1)
 
 
 async def test_what_is_seen_alone_too_is_taken_out_and_the_rest_is_judged() -> None:
@@ -36,13 +39,13 @@ async def test_what_is_seen_alone_too_is_taken_out_and_the_rest_is_judged() -> N
         return {"clock", "luck"} if number == 2 else set()
 
     suspects = {"clock": {1, 2}, "board": {*HALF}}
-    assert (await only_among_others(suspects, 16, 2, again))[0] is MISSED
+    assert (await confirm_by_replaying(suspects, 16, 2, again))[0] is MISSED
     assert suspects == {"board": HALF}
-    assert await only_among_others({"clock": {1, 2}}, 16, 2, again) == (MET, 3)
+    assert await confirm_by_replaying({"clock": {1, 2}}, 16, 2, again) == (MET, 3)
 
 
 async def test_a_server_that_does_not_answer_alone_leaves_it_open() -> None:
     async def again(number: int) -> set[str] | None:
         return None if number else set()
 
-    assert await only_among_others({"board": {*HALF}}, 16, 2, again) == (INCONCLUSIVE, 1)
+    assert await confirm_by_replaying({"board": {*HALF}}, 16, 2, again) == (INCONCLUSIVE, 1)

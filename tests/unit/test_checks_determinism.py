@@ -11,7 +11,7 @@ import pytest
 from checking_subjects import served, subject
 from pytest_openenv_scale.checks.isolation import determinism as module
 from pytest_openenv_scale.checks.isolation import observations
-from pytest_openenv_scale.checks.isolation.determinism import determinism, seeded
+from pytest_openenv_scale.checks.isolation.determinism import determinism, learn_seed_reference
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -25,7 +25,7 @@ MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPP
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(observations, "AGAIN_S", 2.0)
+    monkeypatch.setattr(observations, "REPLAY_S", 2.0)
 
 
 def asked_of(url: str, **changes: Any) -> Subject:
@@ -126,7 +126,7 @@ async def test_the_worker_that_answers_is_not_decided_by_the_seed() -> None:
 
     async with serving(Worked) as url:
         asked = asked_of(url)
-        known = await asked.learn(seeded)
+        known = await asked.learn(learn_seed_reference)
         result = await determinism(asked)
     assert "observation.pid" in known.decided | known.volatile
     assert result.outcome is MET, result
@@ -154,7 +154,7 @@ async def late(late_kind: type[Any]) -> CheckResult:
     """The result where the server changes once the lone sessions were played."""
     async with serving(late_kind) as url:
         asked = asked_of(url)
-        await asked.learn(seeded)
+        await asked.learn(learn_seed_reference)
         late_kind.late = True
         return await determinism(asked)
 
@@ -185,7 +185,7 @@ async def test_one_field_that_differs_alone_too_leaves_the_others_judged() -> No
 
 
 async def test_a_single_difference_is_too_little_to_say_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observations, "PLAYS", 3)
+    monkeypatch.setattr(observations, "MAX_REPLAYS", 3)
     sessions = itertools.count()
 
     class Once(Dice):

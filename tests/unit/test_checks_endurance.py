@@ -15,7 +15,7 @@ from defects.running import in_process
 from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.checks.under_load import endurance
-from pytest_openenv_scale.checks.under_load.soak import Lost, Soak, Window
+from pytest_openenv_scale.checks.under_load.soak import LostSession, Soak, Window
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 from scripted_server import Peer, error, observation, scripted
@@ -40,7 +40,7 @@ def soaked(defect: str, soak_s: float, **changes: Any) -> CheckResult:
             )
 
         asked = subject(f"http://{address}", endpoint={"sampler": sample}, soak_s=soak_s, timeout_s=10.0, **changes)
-        return run_check(asked, endurance.soaked)
+        return run_check(asked, endurance.steady_soak)
 
 
 def test_a_sound_server_stays_as_it_is() -> None:
@@ -67,7 +67,7 @@ def test_memory_that_every_step_leaves_is_found_with_how_much() -> None:
 
 
 async def test_a_soak_of_nothing_is_skipped() -> None:
-    result = await endurance.soaked(subject("http://127.0.0.1:9", soak_s=0.0))
+    result = await endurance.steady_soak(subject("http://127.0.0.1:9", soak_s=0.0))
     assert (result.outcome, "--openenv-soak 0" in result.headline) == (CheckOutcome.SKIPPED, True)
 
 
@@ -83,7 +83,7 @@ async def test_sessions_that_end_in_the_midst_say_when_and_how() -> None:
         await peer.part()
 
     async with scripted(script) as server:
-        result = await endurance.soaked(subject(server.url, most=4))
+        result = await endurance.steady_soak(subject(server.url, max_sessions=4))
     assert result.outcome is CheckOutcome.MISSED
     assert "all 2 sessions were lost" in result.headline
     assert "closed with 1011" in result.headline
@@ -102,7 +102,7 @@ async def test_a_session_that_ends_with_its_episode_is_lost_once() -> None:
         await peer.part(1011)
 
     async with scripted(script) as server:
-        result = await endurance.soaked(subject(server.url, most=4))
+        result = await endurance.steady_soak(subject(server.url, max_sessions=4))
     assert "all 2 sessions were lost" in result.headline
 
 
@@ -117,7 +117,7 @@ async def test_errors_that_come_with_time_are_found() -> None:
         await peer.part()
 
     async with scripted(script) as server:
-        result = await endurance.soaked(subject(server.url, most=2))
+        result = await endurance.steady_soak(subject(server.url, max_sessions=2))
     assert result.outcome is CheckOutcome.MISSED
     assert "errors come with time" in result.headline
     assert "out of handles" in result.headline
@@ -230,7 +230,7 @@ def test_a_server_whose_memory_is_not_readable_is_judged_by_the_rest() -> None:
 
 def test_a_loss_counts_before_everything_else() -> None:
     found = recorded(ramp(0.02, 0.08))
-    found.lost.append(Lost(7.25, Answer("closed", code="1006"), Transcript("session 3", ())))
+    found.lost.append(LostSession(7.25, Answer("closed", code="1006"), Transcript("session 3", ())))
     result = endurance.judge(found)
     assert result.headline == "1 of 8 sessions were lost while they played, the first after 7.2 s: closed with 1006"
     assert any("longer and longer" in detail for detail in result.details)

@@ -20,7 +20,7 @@ from scripted_server import CAPACITY, Peer, error, observation, scripted
 def asked(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 16, **changes: Any) -> CheckResult:
     monkeypatch.setattr(fairness, "_ROUND_S", 0.7)
     with in_process(defect, limit) as (_, address):
-        return run_check(subject(f"http://{address}", most=16, timeout_s=10.0, **changes), fairness.shares)
+        return run_check(subject(f"http://{address}", max_sessions=16, timeout_s=10.0, **changes), fairness.fair_shares)
 
 
 def test_a_sound_server_is_fair(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_session_that_others_pass_again_and_again_starves(monkeypatch: pytest.
 
 async def test_a_server_of_one_session_has_nobody_to_be_unfair_to() -> None:
     async with served("one_session") as url:
-        result = await fairness.shares(subject(url))
+        result = await fairness.fair_shares(subject(url))
     assert result.outcome is CheckOutcome.SKIPPED
     assert "max_concurrent_envs" in f"{result.headline} {result.remedy}"
 
@@ -54,7 +54,7 @@ async def test_sessions_that_cannot_play_on_leave_nobody_to_compare() -> None:
         await peer.part()
 
     async with scripted(script) as server:
-        result = await fairness.shares(subject(server.url, most=4))
+        result = await fairness.fair_shares(subject(server.url, max_sessions=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "EXECUTION_ERROR (no more boards)" in result.headline
 
@@ -73,9 +73,9 @@ async def test_slots_that_are_gone_leave_nobody_to_compare(monkeypatch: pytest.M
             peer.say(observation())
         await peer.part()
 
-    monkeypatch.setattr("pytest_openenv_scale.checks.capacity_probe.open_each.__kwdefaults__", {"within_s": 1.0})
+    monkeypatch.setattr("pytest_openenv_scale.checks.capacity_probe.open_sessions.__kwdefaults__", {"within_s": 1.0})
     async with scripted(script) as server:
-        result = await fairness.shares(subject(server.url, most=4))
+        result = await fairness.fair_shares(subject(server.url, max_sessions=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "0 sessions played: 4 were asked for" in result.headline
 
@@ -109,7 +109,7 @@ def judged(found: FairnessRound, *, one_worker: bool = False) -> CheckResult:
 def test_a_session_starves_below_two_fifths_of_the_median_pace(every_s: float, starved: bool) -> None:
     found = played(*many(0.01, 7), player(7, every_s))
     assert found.starved is starved
-    assert found.share == pytest.approx(0.01 / every_s, rel=0.02)
+    assert found.slowest_share == pytest.approx(0.01 / every_s, rel=0.02)
     assert judged(found).outcome is (CheckOutcome.MISSED if starved else CheckOutcome.MET)
 
 
@@ -121,7 +121,7 @@ def test_one_fair_round_is_enough() -> None:
 def test_a_session_that_is_never_answered_starves_most() -> None:
     silent = Player(RawSession(9, 0.0, 1.0), None, array("d", [0.5]))
     found = played(*many(0.01, 7), silent)
-    assert (found.share, found.longest_s) == (0.0, 9.5)
+    assert (found.slowest_share, found.longest_wait_s) == (0.0, 9.5)
     assert judged(found).outcome is CheckOutcome.MISSED
 
 

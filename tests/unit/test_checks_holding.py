@@ -12,7 +12,7 @@ from checking_subjects import served, subject
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
 from pytest_openenv_scale.checks.preflight.hold import HoldResult, OpenFailure, SlotsReturned, hold
-from pytest_openenv_scale.checks.preflight.judge import fits, second_session, slots_back
+from pytest_openenv_scale.checks.preflight.judge import second_session, sessions_fit, slots_returned
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -27,11 +27,11 @@ FULL = Answer(
 )
 
 ALL_IN = HoldResult(
-    asked=4,
+    requested=4,
     held=4,
     untried=0,
     failures=(),
-    beyond=Answer("observation"),
+    extra_answer=Answer("observation"),
     limit=None,
     full=False,
     opened_s=0.05,
@@ -43,7 +43,7 @@ ALL_IN = HoldResult(
     pids=None,
     closed=SlotsReturned(4, 4, 0.01),
     dropped=None,
-    shown=None,
+    refused_transcript=None,
 )
 
 
@@ -51,15 +51,17 @@ def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", 
     """So many sessions held of those that were asked for; the others got this answer."""
     failures = (OpenFailure(phase, answer),) * (asked - held)
     limit = answer.data.get("max_sessions")
-    base = replace(ALL_IN, asked=asked, held=held, failures=failures, beyond=None, limit=limit, step_s=(0.001,) * held)
+    base = replace(
+        ALL_IN, requested=asked, held=held, failures=failures, extra_answer=None, limit=limit, step_s=(0.001,) * held
+    )
     return replace(base, **changes)
 
 
 @pytest.fixture
 def hurried(monkeypatch):
     """Waits for slots end soon."""
-    monkeypatch.setattr(preflight_hold, "BACK_S", 0.5)
-    monkeypatch.setattr(preflight_hold, "LATE_S", 0.5)
+    monkeypatch.setattr(preflight_hold, "SLOT_RETURN_S", 0.5)
+    monkeypatch.setattr(preflight_hold, "LATE_SLOT_S", 0.5)
 
 
 # Sessions held at once
@@ -68,34 +70,34 @@ def hurried(monkeypatch):
 async def test_all_that_fit_are_held_and_step_at_once():
     async with served(limit=16) as url:
         found = await hold(subject(url), 6)
-    assert (found.asked, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
-    assert found.beyond is not None
-    assert found.beyond.good
+    assert (found.requested, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
+    assert found.extra_answer is not None
+    assert found.extra_answer.good
     assert [len(values) for values in (found.connect_s, found.reset_s, found.step_s)] == [6, 6, 6]
-    assert (found.closed.given_up, found.closed.back, found.dropped) == (6, 6, None)
+    assert (found.closed.released, found.closed.returned, found.dropped) == (6, 6, None)
 
 
 async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room():
     async with served(limit=4) as url:
         found = await hold(subject(url), 6)
-    assert (found.held, len(found.refused), found.limit, found.full, found.others) == (4, 2, 4, True, 0)
+    assert (found.held, len(found.refused), found.limit, found.full, found.taken_by_others) == (4, 2, 4, True, 0)
     assert found.refused[0].answer.code == "CAPACITY_REACHED"
-    assert (found.closed.back, found.dropped.back) == (4, 1)
-    assert found.shown.title == "a session that was not let in"
+    assert (found.closed.returned, found.dropped.returned) == (4, 1)
+    assert found.refused_transcript.title == "a session that was not let in"
 
 
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
     async with served(limit=4) as url:
         found = await hold(subject(url), 4)
-    assert (found.held, found.failures, found.beyond.code, found.full) == (4, (), "CAPACITY_REACHED", True)
-    assert found.dropped.back == 1
+    assert (found.held, found.failures, found.extra_answer.code, found.full) == (4, (), "CAPACITY_REACHED", True)
+    assert found.dropped.returned == 1
 
 
 async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
     async with served("leaked_slots", 4) as url:
         found = await hold(subject(url), 4)
-    assert (found.closed, found.dropped.back) == (SlotsReturned(3, 3, found.closed.took_s), 0)
-    result = slots_back(found)
+    assert (found.closed, found.dropped.returned) == (SlotsReturned(3, 3, found.closed.took_s), 0)
+    result = slots_returned(found)
     assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
     assert "no slot came back" in result.headline
     assert "dropped without goodbye" in result.headline
@@ -103,7 +105,7 @@ async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
 
 async def test_slots_that_closed_sessions_keep_are_missed(hurried):
     async with served("leaked_slots_on_close", 8) as url:
-        result = slots_back(await hold(subject(url), 8))
+        result = slots_returned(await hold(subject(url), 8))
     assert result.outcome is MISSED
     assert "after all were closed" in result.headline
 
@@ -113,7 +115,7 @@ async def someone_else(url: str):
     """Another client's session on the server."""
     async with subject(url).client() as client:
         session = await client.start()
-        assert session.first.kind == "observation"
+        assert session.first_answer.kind == "observation"
         yield session
 
 
@@ -130,8 +132,8 @@ async def test_a_slot_on_its_way_back_is_waited_for():
 async def test_slots_that_others_hold_are_told_apart(hurried):
     async with served(limit=4) as url, someone_else(url):
         found = await hold(subject(url), 4)
-    assert (found.held, found.others, found.full, found.dropped) == (3, 1, False, None)
-    result = fits(found, SERVER)
+    assert (found.held, found.taken_by_others, found.full, found.dropped) == (3, 1, False, None)
+    result = sessions_fit(found, SERVER)
     assert result.outcome is MISSED
     assert result.headline.startswith("3 of 4 sessions fit: CAPACITY_REACHED")
     assert "the server counts 4 as active, 1 more than are held here: other clients'" in result.details[0]
@@ -146,7 +148,7 @@ async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them
     assert found.untried > 0
     assert (found.patience_s, found.cut_short) == (1.0, True)
     assert len(found.refused) + found.untried == preflight_hold.AT_ONCE + 10
-    result = fits(found, SERVER)
+    result = sessions_fit(found, SERVER)
     assert "the next ones are neither let in nor refused (no answer within 1 s)" in result.headline
     assert f"{found.untried} were not tried, as the server had gone silent" in result.details
 
@@ -179,8 +181,8 @@ async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
         asked = subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
         found = await hold(asked, 24)
     assert max(found.reset_s + found.step_s) > asked.patience_s
-    assert (found.held, found.failures, len(found.step_s), found.closed.back) == (24, (), 24, 24)
-    assert fits(found, SERVER).outcome is MET
+    assert (found.held, found.failures, len(found.step_s), found.closed.returned) == (24, (), 24, 24)
+    assert sessions_fit(found, SERVER).outcome is MET
 
 
 async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hurried):
@@ -195,14 +197,14 @@ async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hur
 
 
 def test_what_fits_is_told_with_its_latencies():
-    result = fits(ALL_IN, SERVER)
+    result = sessions_fit(ALL_IN, SERVER)
     assert (result.outcome, result.headline) == (
         MET,
         "4 sessions fit: opened in 50 ms, all stepping at once; "
         "p50 / p99: connect 2.0 / 2.0 ms, reset 1.0 / 1.0 ms, step 1.0 / 1.0 ms",
     )
-    assert fits(replace(ALL_IN, full=True), SERVER).headline.startswith("4 sessions fit, and no more: ")
-    assert fits(replace(ALL_IN, asked=1, held=1), SERVER).headline.startswith("1 session fits: ")
+    assert sessions_fit(replace(ALL_IN, full=True), SERVER).headline.startswith("4 sessions fit, and no more: ")
+    assert sessions_fit(replace(ALL_IN, requested=1, held=1), SERVER).headline.startswith("1 session fits: ")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_what_fits_is_told_with_its_latencies():
     ],
 )
 def test_the_limit_that_refused_is_named_with_what_to_change(found, text, remedy):
-    result = fits(found, SERVER)
+    result = sessions_fit(found, SERVER)
     assert result.outcome is MISSED
     assert text in result.headline
     assert remedy in result.remedy
@@ -235,8 +237,8 @@ SILENT = Answer("silence", message="no answer within 15 s")
 
 def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit():
     quick, late = refused(24, 48, SILENT), refused(24, 48, SILENT, reset_s=(0.6, 7.8, 14.4))
-    assert "neither let in nor refused" in fits(quick, SERVER).headline
-    result = fits(late, SERVER)
+    assert "neither let in nor refused" in sessions_fit(quick, SERVER).headline
+    result = sessions_fit(late, SERVER)
     assert "neither let in nor refused" not in result.headline
     assert "raise the limit" not in result.remedy
     assert "more workers or cores" in result.remedy
@@ -245,14 +247,14 @@ def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit(
 @pytest.mark.parametrize("cut_short", [False, True])
 def test_a_longer_timeout_is_advised_only_where_one_would_have_waited_longer(cut_short):
     steps = replace(ALL_IN, step_s=(0.1,) * 3, failures=(OpenFailure("step", SILENT),), cut_short=cut_short)
-    result = fits(steps, SERVER)
+    result = sessions_fit(steps, SERVER)
     assert "more workers or cores" in result.remedy
     assert ("timeout" in result.remedy) is cut_short
 
 
 def test_what_this_machine_cannot_open_is_nobodys_fault():
     short = refused(4, 6, Answer("lost", code="EMFILE", message="Too many open files"), "connect")
-    result = fits(short, SERVER)
+    result = sessions_fit(short, SERVER)
     assert result.outcome is INCONCLUSIVE
     assert result.headline.startswith("this machine opened only 4 of 6 sessions: ")
     assert "ulimit -n" in result.remedy
@@ -265,8 +267,12 @@ ONE = Answer("error", {"max_sessions": 1}, "CAPACITY_REACHED", "Server at capaci
     ("found", "outcome", "text"),
     [
         (ALL_IN, MET, "accepted"),
-        (replace(ALL_IN, asked=1, held=1), MET, "accepted"),
-        (replace(ALL_IN, asked=1, held=1, beyond=ONE), MISSED, "the second session is refused: CAPACITY_REACHED"),
+        (replace(ALL_IN, requested=1, held=1), MET, "accepted"),
+        (
+            replace(ALL_IN, requested=1, held=1, extra_answer=ONE),
+            MISSED,
+            "the second session is refused: CAPACITY_REACHED",
+        ),
         (refused(1, 4, ONE), MISSED, "the second session is refused: CAPACITY_REACHED"),
         (refused(0, 4), INCONCLUSIVE, "no session is let in any more: CAPACITY_REACHED"),
     ],
@@ -277,13 +283,13 @@ def test_a_second_session(found, outcome, text):
 
 
 def test_a_server_of_one_session_is_configuration_with_the_line_to_change():
-    result = fits(refused(1, 64, ONE), SERVER)
+    result = sessions_fit(refused(1, 64, ONE), SERVER)
     assert "configured for one session" in result.headline
     assert "create_app(..., max_concurrent_envs=64)" in result.remedy
 
 
 def test_slots_without_a_session_are_no_question():
-    assert slots_back(refused(0, 4, closed=None)).outcome is SKIPPED
+    assert slots_returned(refused(0, 4, closed=None)).outcome is SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -299,4 +305,4 @@ def test_slots_without_a_session_are_no_question():
     ],
 )
 def test_slots_that_came_back_are_told_with_the_time_they_took(found, told):
-    assert (slots_back(found).outcome, slots_back(found).headline) == (MET, told)
+    assert (slots_returned(found).outcome, slots_returned(found).headline) == (MET, told)

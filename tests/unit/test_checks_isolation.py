@@ -34,7 +34,7 @@ PARALLEL, ALL = [interleaved, under_load], [interleaved, under_load, sequential,
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone_module, "_PAUSE_S", 0.01)
     monkeypatch.setattr(isolation_module, "_BUSY_S", 0.1)
-    monkeypatch.setattr(isolation_module, "_SLOWEST_S", 0.02)
+    monkeypatch.setattr(isolation_module, "_LONGEST_PAUSE_S", 0.02)
 
 
 def asked_of(url: str, **changes: Any) -> Subject:

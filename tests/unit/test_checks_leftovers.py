@@ -11,8 +11,8 @@ KNOWN = SingleReference(
     identities=Identities(),
     plays=(),
     expected=tuple({"observation.steps": step} for step in range(7)),
-    tells=frozenset({"observation.steps"}),
-    ids=frozenset(),
+    distinguishing=frozenset({"observation.steps"}),
+    session_ids=frozenset(),
     has_state=False,
     counts_steps=False,
     seeded=True,
@@ -28,13 +28,13 @@ KNOWN = SingleReference(
 def test_after_each_length_of_up_to_three(seen: tuple[int, ...], lengths: set[int], leaks: int) -> None:
     left = Leftovers(KNOWN)
     for before in seen:
-        left.look({"observation.steps": 1 + before}, 1, before, "a session", ())
-    assert len(left.found(lengths)) == leaks
+        left.inspect({"observation.steps": 1 + before}, 1, before, "a session", ())
+    assert len(left.confirmed(lengths)) == leaks
 
 
 def test_what_showed_anything_else_even_once_is_none() -> None:
     left = Leftovers(KNOWN)
     for before in (1, 2, 3):
-        left.look({"observation.steps": 1 + before}, 1, before, "a session", ())
-    left.look({"observation.steps": 40}, 1, 2, "a session", ())
-    assert left.found({1, 2, 3}) == []
+        left.inspect({"observation.steps": 1 + before}, 1, before, "a session", ())
+    left.inspect({"observation.steps": 40}, 1, 2, "a session", ())
+    assert left.confirmed({1, 2, 3}) == []

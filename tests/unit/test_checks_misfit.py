@@ -35,7 +35,7 @@ def _fields(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("schema", [SCHEMA, {"$ref": "#/$defs/Act", "$defs": {**SCHEMA["$defs"], "Act": SCHEMA}}])
 def test_an_action_is_made_wrong_in_one_place(schema) -> None:
     assert protocol_cases.unknown_field(schema, ACTION) == {"mode": "a", "no_such_field": 1}
-    assert protocol_cases.wrapped(schema, ACTION) == {"action": {"mode": "a"}}
+    assert protocol_cases.wrapped_action(schema, ACTION) == {"action": {"mode": "a"}}
     assert protocol_cases.wrong_type(schema, ACTION) == {"mode": {"not": "a plain value"}}
     assert protocol_cases.out_of_range(schema, ACTION) == {"mode": "a", "count": -1}
     assert protocol_cases.long_text(schema, ACTION, 3) == {"mode": "a", "text": "xxx"}
@@ -59,8 +59,8 @@ def test_other_places_are_found_where_the_usual_ones_are_missing() -> None:
         (protocol_cases.unknown_field, None, "publishes no /schema"),
         (protocol_cases.unknown_field, {"anyOf": [SCHEMA]}, "does not say which fields"),
         (protocol_cases.unknown_field, _with(additionalProperties=True), "allows actions further fields"),
-        (protocol_cases.wrapped, _fields(action={"type": "string"}), "a field named action"),
-        (protocol_cases.wrapped, _fields(text={"type": "string"}), "requires none"),
+        (protocol_cases.wrapped_action, _fields(action={"type": "string"}), "a field named action"),
+        (protocol_cases.wrapped_action, _fields(text={"type": "string"}), "requires none"),
         (protocol_cases.wrong_type, _fields(anything={}, either={"anyOf": [{}, {"type": "null"}]}), "of a plain type"),
         (
             protocol_cases.out_of_range,
@@ -71,5 +71,5 @@ def test_other_places_are_found_where_the_usual_ones_are_missing() -> None:
     ],
 )
 def test_what_a_schema_leaves_open_is_lacking(make, schema, words) -> None:
-    with pytest.raises(protocol_cases.LackError, match=words):
+    with pytest.raises(protocol_cases.CaseNotApplicableError, match=words):
         make(schema, {})

@@ -9,15 +9,15 @@ from defects.running import in_thread
 from pytest_openenv_scale.checks.preflight import questions as preflight_questions
 from pytest_openenv_scale.checks.preflight.questions import (
     DEFAULT_LIMIT_BYTES,
-    Answered,
+    AnsweredQuestion,
     Question,
-    ask,
+    ask_questions,
     largest_reply,
     play_session,
     questions,
     verdict,
 )
-from pytest_openenv_scale.checks.run import DIED
+from pytest_openenv_scale.checks.run import SERVER_DIED
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
@@ -34,7 +34,7 @@ async def test_the_largest_reply_is_found():
         found = await asked.learn(play_session)
         result = await largest_reply(asked)
     assert 5000 < found.largest_bytes < 5300
-    assert (result.outcome, found.largest[:5]) == (MET, "step ")
+    assert (result.outcome, found.largest_name[:5]) == (MET, "step ")
     assert result.figures["largest_reply_bytes"] == found.largest_bytes
 
 
@@ -50,10 +50,10 @@ async def test_a_reply_above_1_mib_is_a_note_that_says_whose_limit_it_is():
 # All questions together
 
 
-def asked(**results: CheckResult) -> list[Answered]:
+def asked(**results: CheckResult) -> list[AnsweredQuestion]:
     """Findings of the questions of four sessions: met, unless given."""
     met = CheckResult(MET, "fine")
-    return [Answered(question, results.get(question.name, met), 0.1) for question in questions(4)]
+    return [AnsweredQuestion(question, results.get(question.name, met), 0.1) for question in questions(4)]
 
 
 def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None) -> CheckResult:
@@ -84,7 +84,10 @@ def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None)
         ),
         ({"parallel": bad(SKIPPED)}, MET, "4 sessions fit"),
         (
-            {"isolation": bad(MISSED, f"{DIED}: it was killed"), "freshness": bad(MISSED, f"{DIED}: again")},
+            {
+                "isolation": bad(MISSED, f"{SERVER_DIED}: it was killed"),
+                "freshness": bad(MISSED, f"{SERVER_DIED}: again"),
+            },
             MISSED,
             "4 sessions fit, but the server died",
         ),
@@ -105,7 +108,7 @@ def test_a_second_session_decides_nothing_where_one_is_asked_for():
 def test_a_server_on_which_no_session_plays_is_asked_nothing_else():
     with in_thread() as address:
         asked = subject(f"http://{address}", workload=Workload(({"unheard": 1},)))
-        found = list(ask(asked, questions(4)))
+        found = list(ask_questions(asked, questions(4)))
     assert [finding.question.name for finding in found] == ["reachable"]
     assert found[0].result.outcome is INCONCLUSIVE
     assert verdict(found, 4).outcome is INCONCLUSIVE
@@ -117,12 +120,12 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
         return CheckResult(MISSED, "lost")
 
     asked = [Question("reachable", "", preflight_questions.reachable), Question("slots", "", check, "lost")]
-    asked += [Question("isolation", "", check, "shared", plays=True), Question("replies", "", check)]
+    asked += [Question("isolation", "", check, "shared", uses_slots=True), Question("replies", "", check)]
     with in_thread() as address:
-        found = list(ask(subject(f"http://{address}"), tuple(asked)))
+        found = list(ask_questions(subject(f"http://{address}"), tuple(asked)))
     assert [finding.result.outcome for finding in found] == [MET, MISSED, SKIPPED, MISSED]
     assert found[2].result.headline.startswith("not asked")
-    playing = {question.name for question in questions(4) if question.plays}
+    playing = {question.name for question in questions(4) if question.uses_slots}
     assert playing == {"isolation", "freshness", "health", "parallel"}
 
 

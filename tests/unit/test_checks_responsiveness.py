@@ -16,7 +16,7 @@ from pytest_openenv_scale.checks.capacity_probe import Slots, find_slots
 from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load import responsiveness
-from pytest_openenv_scale.checks.under_load.responsiveness import Stepping, StepRound, ask_health, asking
+from pytest_openenv_scale.checks.under_load.responsiveness import Stepping, StepRound, ask_health, polling_health
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import Peer, accepted, error, observation, refused_port, scripted
@@ -80,7 +80,7 @@ async def only_sessions(peer: Peer) -> None:
 
 async def test_a_server_without_http_is_judged_by_its_steps_alone() -> None:
     async with scripted(only_sessions) as server:
-        asked = subject(server.url, wait_s=None, most=3, workload=Workload(({},)))
+        asked = subject(server.url, wait_s=None, max_sessions=3, workload=Workload(({},)))
         missing, steps = await responsiveness.health(asked), await responsiveness.parallel(asked)
     assert missing.outcome is CheckOutcome.SKIPPED
     assert "no HTTP answer" in missing.headline
@@ -90,8 +90,8 @@ async def test_a_server_without_http_is_judged_by_its_steps_alone() -> None:
 
 async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
     async with scripted(only_sessions) as server:
-        asked = subject(server.url, wait_s=None, most=3, workload=Workload(({"fail": True},)))
-        asked._known = {find_slots: Slots(3)}
+        asked = subject(server.url, wait_s=None, max_sessions=3, workload=Workload(({"fail": True},)))
+        asked._answers = {find_slots: Slots(3)}
         result = await responsiveness.parallel(asked)
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "EXECUTION_ERROR (busy)" in result.headline
@@ -103,7 +103,10 @@ async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
 def asked(check: Any, *rounds: StepRound, waited: bool = False, idle_s: float | None = 0.002) -> CheckResult:
     known = subject("http://127.0.0.1:9")
     sessions = len(rounds[0].together_s)
-    known._known = {find_slots: Slots(sessions), responsiveness.stepping: Stepping(rounds, sessions, waited, idle_s)}
+    known._answers = {
+        find_slots: Slots(sessions),
+        responsiveness.measure_stepping: Stepping(rounds, sessions, waited, idle_s),
+    }
     return asyncio.run(check(known))
 
 
@@ -159,7 +162,7 @@ def test_one_late_answer_in_one_round_is_no_evidence() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_serial_steps_show_with_two_sessions_already(count: int) -> None:
-    assert StepRound(0.3, stairs(0.3, count), None, None).stairs
+    assert StepRound(0.3, stairs(0.3, count), None, None).one_after_another
     assert not StepRound(0.3, (0.32,) * count, None, None).serial
 
 
@@ -168,13 +171,13 @@ def test_sessions_spread_unevenly_over_workers_are_no_stairs(workers: tuple[int,
     # Each worker's sessions share its core and end together, after as many times the lone step.
     found = StepRound(0.3, tuple(0.3 * count for count in workers for _ in range(count)), None, None)
     assert found.serial
-    assert not found.stairs
+    assert not found.one_after_another
 
 
 @pytest.mark.parametrize("workers", [(8,), (3, 5), (1, 7), (1, 1, 1, 5), (2, 3, 3, 8)])
 def test_steps_in_a_row_on_each_worker_are_stairs(workers: tuple[int, ...]) -> None:
     steps = tuple(step_s for count in workers for step_s in stairs(0.3, count))
-    assert StepRound(0.3, steps, None, None).stairs
+    assert StepRound(0.3, steps, None, None).one_after_another
 
 
 # The probe
@@ -188,7 +191,7 @@ async def test_a_server_without_http_is_asked_for_it_once() -> None:
         peer.writer.close()
 
     async with scripted(script) as server:
-        assert await responsiveness._idle(subject(server.url)) is None
+        assert await responsiveness._idle_health_s(subject(server.url)) is None
     assert len(asked_for) == 1
 
 
@@ -217,7 +220,7 @@ async def test_an_answer_that_is_late_is_waited_for() -> None:
 
     async with scripted(script) as server:
         began = time.perf_counter()
-        async with asking(subject(server.url).endpoint, 5.0) as answers:
+        async with polling_health(subject(server.url).endpoint, 5.0) as answers:
             await asyncio.sleep(0.05)
     assert [answer.status for answer in answers] == [200]
     assert time.perf_counter() - began >= 0.3

@@ -10,7 +10,7 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks.protocol import checks as protocol_checks
-from pytest_openenv_scale.checks.session import Answer, without
+from pytest_openenv_scale.checks.session import Answer, redact
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.serialization import encode
@@ -63,7 +63,7 @@ def test_every_text_of_an_answer_is_gone_through_and_its_numbers_stay() -> None:
     said = Answer(
         "error", {"seen": [{"by": TOKEN, "number": 12345678}], "ok": True}, f"CODE {TOKEN}", f"message {TOKEN}", 0.5
     )
-    hidden = without(Secrets.of({**HEADERS, "X-Number": "12345678"}), said)
+    hidden = redact(Secrets.of({**HEADERS, "X-Number": "12345678"}), said)
     data = {"seen": [{"by": "***", "number": 12345678}], "ok": True}
     assert hidden == replace(said, data=data, code="CODE ***", message="message ***")
 
@@ -85,9 +85,9 @@ async def test_a_server_that_repeats_the_token_is_not_repeated() -> None:
     async with scripted(script) as server, given(server.url).client() as client:
         session = await client.start()
         stepped, unreadable, closed = await session.step({}), await session.state(), await session.state()
-        goodbye = session.goodbye
-    answers: tuple[Any, ...] = (session.first, stepped, unreadable, closed, goodbye)
-    assert session.first.observation == {"you": {"sent": "***"}}
+        goodbye = session.close_frame
+    answers: tuple[Any, ...] = (session.first_answer, stepped, unreadable, closed, goodbye)
+    assert session.first_answer.observation == {"you": {"sent": "***"}}
     assert str(stepped) == "NOT_*** (who is ***? (***))"
     assert stepped.data["errors"] == [{"msg": "***"}]
     assert unreadable.kind == "unreadable"
@@ -104,9 +104,9 @@ async def test_a_refused_handshake_that_repeats_the_token_is_not_repeated() -> N
 
     async with scripted(script) as server, given(server.url).client() as client:
         session = await client.start()
-    assert (session.first.kind, session.first.code) == ("lost", "401")
-    assert "***" in str(session.first)
-    assert TOKEN not in repr((session.first, session.transcript("a session")))
+    assert (session.first_answer.kind, session.first_answer.code) == ("lost", "401")
+    assert "***" in str(session.first_answer)
+    assert TOKEN not in repr((session.first_answer, session.transcript("a session")))
 
 
 async def test_a_token_at_the_end_of_what_is_shown_is_not_cut_in_two() -> None:

@@ -24,9 +24,9 @@ async def test_answers_are_values_with_the_time_they_took():
 
     async with scripted(script) as server, subject(server.url).client() as client:
         session = await client.start({"seed": 1})
-        assert session.first.kind == "observation"
-        assert session.first.observation == {"pid": 7}
-        assert session.first.latency_s is not None
+        assert session.first_answer.kind == "observation"
+        assert session.first_answer.observation == {"pid": 7}
+        assert session.first_answer.latency_s is not None
         assert session.reset_data == {"seed": 1}
         stepped = await session.step({"wait_seconds": 0})
         assert stepped.good
@@ -35,7 +35,7 @@ async def test_answers_are_values_with_the_time_they_took():
         assert (refused.kind, refused.code, refused.good) == ("error", "UNKNOWN_TYPE", False)
         assert str(refused) == "UNKNOWN_TYPE (Unknown message type: state)"
         assert (await session.close()).code == "1000"
-        assert session.over
+        assert session.ended
 
 
 async def test_silence_ends_after_the_patience_given():
@@ -46,8 +46,8 @@ async def test_silence_ends_after_the_patience_given():
 
     async with scripted(script) as server, subject(server.url).client(0.05) as client:
         session = await client.start()
-        assert session.first.kind == "silence"
-        assert str(session.first) == "no answer within 0.05 s"
+        assert session.first_answer.kind == "silence"
+        assert str(session.first_answer) == "no answer within 0.05 s"
 
 
 async def test_a_server_that_is_full_is_told_from_one_that_cuts():
@@ -65,9 +65,13 @@ async def test_a_server_that_is_full_is_told_from_one_that_cuts():
 
     async with scripted(script) as server, subject(server.url).client() as client:
         told, refused, cut = [await client.start() for _ in range(3)]
-        assert (told.first.code, told.first.full) == ("CAPACITY_REACHED", True)
-        assert (refused.first.kind, refused.first.code, refused.first.full) == ("lost", "503", True)
-        assert (cut.first.kind, cut.first.full) == ("lost", False)
+        assert (told.first_answer.code, told.first_answer.full) == ("CAPACITY_REACHED", True)
+        assert (refused.first_answer.kind, refused.first_answer.code, refused.first_answer.full) == (
+            "lost",
+            "503",
+            True,
+        )
+        assert (cut.first_answer.kind, cut.first_answer.full) == ("lost", False)
 
 
 async def test_a_limit_of_the_rate_is_not_the_servers_room():
@@ -76,15 +80,15 @@ async def test_a_limit_of_the_rate_is_not_the_servers_room():
         peer.send(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
 
     async with scripted(script) as server, subject(server.url).client() as client:
-        limited = (await client.start()).first
-    assert (limited.kind, limited.code, limited.full, limited.put_off) == ("lost", "429", False, True)
+        limited = (await client.start()).first_answer
+    assert (limited.kind, limited.code, limited.full, limited.retryable) == ("lost", "429", False, True)
 
 
 async def test_a_port_on_which_nothing_listens_is_a_lost_connection():
     with refused_port() as port:
         async with subject(f"http://127.0.0.1:{port}").client() as client:
             session = await client.start()
-            assert (session.first.kind, session.first.code) == ("lost", "ECONNREFUSED")
+            assert (session.first_answer.kind, session.first_answer.code) == ("lost", "ECONNREFUSED")
 
 
 async def test_the_transcript_holds_both_sides_and_cuts_long_messages():
@@ -130,7 +134,7 @@ async def test_a_muted_session_answers_nothing_not_even_a_ping_but_can_send():
         async with asyncio.timeout(2):
             while not heard:
                 await asyncio.sleep(0.005)
-        assert (await session.next(patience_s=0.05)).kind == "silence"
+        assert (await session.next_answer(patience_s=0.05)).kind == "silence"
         session.drop()
     assert heard == [(1, b'{"type":"step","data":{"n":2}}')]
     assert PONG not in [opcode for opcode, _ in heard]
@@ -201,7 +205,7 @@ async def test_a_session_that_fell_silent_is_left_without_a_word():
         session = await client.connect()
         assert (await session.reset()).kind == "silence"
         assert await close_all([session]) == []
-        assert session.over
+        assert session.ended
     assert heard == ["reset"]
 
 

@@ -47,7 +47,7 @@ async def test_slow_resets_leave_those_who_were_turned_away_their_time() -> None
         asked = subject(running.url)
         async with asked.client() as client:
             resets: list[Any] = [{"seed": number} for number in range(6)]
-            held = await capacity_probe.open_each(client, asked, resets, within_s=0.2)
+            held = await capacity_probe.open_sessions(client, asked, resets, within_s=0.2)
     assert [session.reset_data["seed"] for session in held] == [0, 1, 2, 3, 4, 5]
 
 
@@ -56,7 +56,7 @@ async def test_each_who_finds_no_room_asks_for_as_long_as_told_and_no_longer() -
         asked = subject(running.url)
         async with asked.client() as client:
             began = asyncio.get_running_loop().time()
-            held = await capacity_probe.open_each(client, asked, [{}, {}], within_s=0.3)
+            held = await capacity_probe.open_sessions(client, asked, [{}, {}], within_s=0.3)
             took_s = asyncio.get_running_loop().time() - began
     assert len(held) == 1
     assert 0.3 <= took_s < 1.5
@@ -73,7 +73,7 @@ async def test_an_error_that_is_no_refusal_is_not_asked_for_again() -> None:
     async with scripted(script) as running:
         asked = subject(running.url)
         async with asked.client() as client:
-            held = await capacity_probe.open_each(client, asked, [{}] * 4, within_s=5.0)
+            held = await capacity_probe.open_sessions(client, asked, [{}] * 4, within_s=5.0)
     assert (len(held), len(running.peers)) == (2, 4)
 
 
@@ -100,7 +100,7 @@ async def test_a_refusal_that_passes_is_not_taken_for_the_answer(turned_away: se
         asked = subject(running.url)
         alone = await asked.learn(background.single_session)
         found = await asked.learn(capacity_probe.find_slots)
-    assert alone.plays, alone.trouble
+    assert alone.succeeded, alone.first_failure
     assert found.open == 4
 
 
@@ -116,7 +116,7 @@ async def test_a_platform_that_limits_handshakes_for_a_moment_is_asked_again() -
 
     async with scripted(Limited(4)) as running:
         alone = await background.single_session(subject(running.url))
-    assert alone.plays, alone.trouble
+    assert alone.succeeded, alone.first_failure
 
 
 async def test_a_server_that_stays_full_is_told_as_it_is() -> None:
@@ -137,7 +137,7 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
         def _start(self) -> RawSession:
             self.opened += 1
             answer = Answer("observation") if self.opened <= 5 else Answer("lost", code=code)
-            return cast("RawSession", SimpleNamespace(first=answer, drop=lambda: None))
+            return cast("RawSession", SimpleNamespace(first_answer=answer, drop=lambda: None))
 
     limited = Limited()
     held, turned_away = await capacity_probe.fill_server(cast("RawClient", limited), subject("http://127.0.0.1:9"), 100)
@@ -146,8 +146,8 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
 
 
 def test_a_connection_that_the_server_resets_is_its_refusal() -> None:
-    assert not Answer("lost", code="ECONNRESET").by_client
-    assert not Answer("error", code="EMFILE").by_client
+    assert not Answer("lost", code="ECONNRESET").client_limited
+    assert not Answer("error", code="EMFILE").client_limited
 
 
 # A session on its own
@@ -179,7 +179,7 @@ async def test_a_lone_session_takes_no_step_past_the_end_of_its_episode() -> Non
     async with scripted(script) as running:
         alone = await background.single_session(subject(running.url))
     assert asked == ["reset", "state", "step", "state", "step", "state", "close"]
-    assert (len(alone.steps), alone.plays, alone.counts_steps) == (2, True, True)
+    assert (len(alone.steps), alone.succeeded, alone.counts_steps) == (2, True, True)
 
 
 async def test_a_lone_session_that_is_not_answered_any_more_costs_one_wait() -> None:
@@ -190,7 +190,7 @@ async def test_a_lone_session_that_is_not_answered_any_more_costs_one_wait() -> 
         began = asyncio.get_running_loop().time()
         alone = await background.single_session(subject(running.url, timeout_s=1.0))
         took_s = asyncio.get_running_loop().time() - began
-    assert alone.trouble == "step 2: no answer within 1 s"
+    assert alone.first_failure == "step 2: no answer within 1 s"
     assert 1.0 <= took_s < 2.0
 
 
@@ -207,7 +207,7 @@ async def test_a_server_without_state_is_asked_for_it_once() -> None:
     async with scripted(script) as running:
         alone = await background.single_session(subject(running.url))
     assert asked == ["reset", "state", "step", "step", "step", "close"]
-    assert (alone.plays, alone.has_state) == (True, False)
+    assert (alone.succeeded, alone.has_state) == (True, False)
 
 
 async def test_what_an_environment_takes_to_close_counts_as_slow() -> None:
@@ -218,4 +218,4 @@ async def test_what_an_environment_takes_to_close_counts_as_slow() -> None:
         asked = subject(running.url)
         alone = await asked.learn(background.single_session)
     assert asked.slowest_single_s >= 0.3
-    assert alone.closed.over
+    assert alone.closed.ended

@@ -10,11 +10,11 @@ def test_a_foreign_seed_counts_from_the_second_time_on() -> None:
     first, second, third = (identities.new() for _ in range(3))
     foreign: set[int] = set()
     for _ in range(3):
-        assert identities.read_number(first.seed, second, foreign) == first.seed
+        assert identities.label_number(first.seed, second, foreign) == first.seed
     assert foreign == set(), "one session that shows the same number again and again"
-    assert identities.read_number(second.seed, third, foreign) == second.seed
+    assert identities.label_number(second.seed, third, foreign) == second.seed
     assert foreign == {second.number}
-    identities.read_number(first.seed, second, foreign)
+    identities.label_number(first.seed, second, foreign)
     assert foreign == {first.number, second.number}
 
 
@@ -22,8 +22,8 @@ def test_its_own_seed_is_nobody_elses() -> None:
     identities = Identities()
     me, other = identities.new(), identities.new()
     foreign: set[int] = set()
-    assert identities.read_number(me.seed, me, foreign) == "<its own seed>"
-    identities.read_number(me.seed, other, foreign)
+    assert identities.label_number(me.seed, me, foreign) == "<its own seed>"
+    identities.label_number(me.seed, other, foreign)
     assert foreign == set()
 
 
@@ -31,5 +31,5 @@ def test_a_foreign_token_counts_at_once() -> None:
     identities = Identities()
     me, other = identities.new(), identities.new()
     foreign: set[int] = set()
-    assert identities.read_text(f"{me.token} {other.token}", me, foreign) == f"<its own token> {other.token}"
+    assert identities.label_text(f"{me.token} {other.token}", me, foreign) == f"<its own token> {other.token}"
     assert foreign == {other.number}

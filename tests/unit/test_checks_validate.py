@@ -66,7 +66,7 @@ async def failing(url: str, headers: Mapping[str, str] | None = None) -> dict[st
     """What fails, and what came instead."""
     found = await ask_criteria(url, headers or {})
     assert tuple(criterion.name for criterion in found) == NAMES
-    return {criterion.name: criterion.got for criterion in found if not criterion.passed}
+    return {criterion.name: criterion.actual for criterion in found if not criterion.passed}
 
 
 async def test_a_server_that_serves_everything_passes_all_six():
@@ -208,8 +208,8 @@ async def test_redirects_without_end_are_given_up():
 
 
 async def test_silence_is_waited_for_as_long_as_openenv_waits(monkeypatch):
-    assert asking._ANSWER_S == 5.0
-    monkeypatch.setattr(asking, "_ANSWER_S", 0.5)
+    assert asking._TIMEOUT_S == 5.0
+    monkeypatch.setattr(asking, "_TIMEOUT_S", 0.5)
 
     async def never(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)

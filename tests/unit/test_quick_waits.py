@@ -39,7 +39,7 @@ async def test_a_session_sees_the_latency_of_a_slow_answer_also_after_many_other
 
     async with scripted(script) as server, subject(server.url, timeout_s=10.0).client() as client:
         session = await client.start({})
-        answers = [session.first, *[await session.step({}) for _ in range(4)]]
+        answers = [session.first_answer, *[await session.step({}) for _ in range(4)]]
     assert all(answer.latency_s is not None and 0.95 <= answer.latency_s < 5.0 for answer in answers), answers
 
 
@@ -50,7 +50,7 @@ async def test_silence_is_what_comes_after_it():
 
     async with scripted(script) as server, subject(server.url).client(2.0) as client:
         session = await client.start({})
-        assert session.first.kind == "silence"
+        assert session.first_answer.kind == "silence"
 
 
 async def test_a_call_in_another_thread_is_waited_for_in_real_time():

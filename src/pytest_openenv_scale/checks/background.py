@@ -1,4 +1,4 @@
-"""Sessions a check compares with: one that has the server to itself, and those that step on beside others."""
+"""Sessions a check compares with: one that has the server to itself, and a background load of several that step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pytest_openenv_scale.results.outcome import Transcript
 from .session import Answer, RawSession
 from .subject import RawClient, Subject
 
-PAUSE_S = 0.05
-"""Pause before one who was refused asks again, in seconds."""
+RETRY_PAUSE_S = 0.05
+"""Pause before a refused session is tried again, in seconds."""
 
 _STEPS = 3
 
@@ -39,15 +39,15 @@ class SingleSession:
     transcript: Transcript
 
     @property
-    def plays(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether the reset and every step were answered with an observation."""
         return self.reset.kind == "observation" and all(step.kind == "observation" for step in self.steps)
 
     @property
-    def trouble(self) -> str:
-        """Say what went wrong with the first question that did."""
-        asked = [("reset", self.reset), *((f"step {number}", step) for number, step in enumerate(self.steps, 1))]
-        return next((f"{name}: {answer}" for name, answer in asked if answer.kind != "observation"), "nothing")
+    def first_failure(self) -> str:
+        """Which request was first not answered with an observation, and with what instead."""
+        answers = [("reset", self.reset), *((f"step {number}", step) for number, step in enumerate(self.steps, 1))]
+        return next((f"{name}: {answer}" for name, answer in answers if answer.kind != "observation"), "nothing")
 
     @property
     def has_state(self) -> bool:
@@ -67,14 +67,14 @@ class SingleSession:
 
 
 async def single_session(subject: Subject) -> SingleSession:
-    """Play one session alone; ask with `subject.learn(single_session)`, so that it is played once."""
+    """Play one session alone; call it as `subject.learn(single_session)`, so that it is played once."""
     episode = f"check-{uuid4().hex[:12]}"
     async with subject.client(subject.timeout_s) as client:
         session = await open_with_retry(client, subject, {**subject.reset_data(subject.seed), "episode_id": episode})
-        answers = [session.first]
+        answers = [session.first_answer]
         state = Answer("silence")
         states: list[Answer] = []
-        if session.first.kind == "observation":
+        if session.first_answer.kind == "observation":
             state = await session.state(patience_s=subject.patience_s)
             for number in range(_STEPS):
                 answers.append(await session.step(subject.action(0, number)))
@@ -96,63 +96,66 @@ async def single_session(subject: Subject) -> SingleSession:
 
 
 async def open_with_retry(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
-    """Open a session; where it is put off, ask again for `subject.patience_s` seconds.
+    """Open a session; where the refusal is temporary, try again for `subject.patience_s` seconds.
 
-    Slots may still come back: those of sessions that others, or earlier checks, have just ended.
+    Slots of sessions that have just ended may still come back.
     """
     deadline = time.perf_counter() + subject.patience_s
-    while (session := await client.start(reset)).first.put_off and time.perf_counter() < deadline:
+    while (session := await client.start(reset)).first_answer.retryable and time.perf_counter() < deadline:
         session.drop()
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(RETRY_PAUSE_S)
     return session
 
 
-SLOWER, SLOWER_S = 5.0, 0.25
-"""A step counts as much slower than before from this factor and so many seconds on."""
+SLOWER_FACTOR, SLOWER_LEAST_S = 5.0, 0.25
+"""A step counts as much slower than before from this factor and this many seconds more."""
 
-_LEAST = 3
+_FEWEST_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """How sessions stepped for a while: `steps` answered, `step_s` their median and `slowest_s` their longest latency.
+    """How sessions stepped for a while: `steps` answered, their median latency `step_s`, their longest `slowest_s`.
 
     Latencies are seconds, None where no step was answered. `stopped` are the sessions that were lost or stuck: what
-    they got instead of an observation, and their transcript; `going` are the others.
+    they got instead of an observation, and their transcript; `still_playing` are the others.
     """
 
     steps: int
     step_s: float | None
     slowest_s: float | None
     stopped: tuple[tuple[Answer, Transcript], ...]
-    going: tuple[RawSession, ...]
+    still_playing: tuple[RawSession, ...]
 
     def much_slower_than(self, before: BackgroundLoad) -> bool:
         """Whether the median step takes five times as long and a quarter of a second more."""
         if self.step_s is None or before.step_s is None:
             return False
-        return self.step_s > SLOWER * before.step_s + SLOWER_S
+        return self.step_s > SLOWER_FACTOR * before.step_s + SLOWER_LEAST_S
 
 
-async def step_in_background(subject: Subject, sessions: Sequence[RawSession], for_s: float) -> BackgroundLoad:
-    """Let sessions step, each as soon as all are answered, for so many seconds and three rounds at least.
+async def step_in_background(subject: Subject, sessions: Sequence[RawSession], duration_s: float) -> BackgroundLoad:
+    """Let all sessions step in rounds, for `duration_s` seconds and three rounds at least.
 
-    Where there is none the time passes all the same.
+    A round begins as soon as the last one is answered. Without sessions it just waits for `duration_s`.
     """
-    going: list[RawSession] = list(sessions)
+    still_playing: list[RawSession] = list(sessions)
     stopped: list[tuple[Answer, Transcript]] = []
     latencies: list[float] = []
-    if not going:
-        await asyncio.sleep(for_s)
-    end, rounds = time.perf_counter() + for_s, 0
-    while going and (rounds < _LEAST or time.perf_counter() < end):
-        patience_s = subject.patience_among(len(going))
+    if not still_playing:
+        await asyncio.sleep(duration_s)
+    end, rounds = time.perf_counter() + duration_s, 0
+    while still_playing and (rounds < _FEWEST_ROUNDS or time.perf_counter() < end):
+        patience_s = subject.patience_among(len(still_playing))
         answers = await asyncio.gather(
-            *(one.step(quick_action(subject, one.number, rounds), patience_s=patience_s) for one in going)
+            *(
+                session.step(quick_action(subject, session.number, rounds), patience_s=patience_s)
+                for session in still_playing
+            )
         )
         rounds += 1
-        played = list(zip(going, answers, strict=True))
-        going = [session for session, answer in played if answer.kind == "observation"]
+        played = list(zip(still_playing, answers, strict=True))
+        still_playing = [session for session, answer in played if answer.kind == "observation"]
         latencies += [answer.latency_s or 0.0 for _, answer in played if answer.kind == "observation"]
         for session, answer in played:
             if answer.kind != "observation":
@@ -161,15 +164,15 @@ async def step_in_background(subject: Subject, sessions: Sequence[RawSession], f
         await asyncio.gather(*(session.reset(session.reset_data, patience_s=patience_s) for session in over))
     slowest = max(latencies, default=None)
     return BackgroundLoad(
-        len(latencies), median(latencies) if latencies else None, slowest, tuple(stopped), tuple(going)
+        len(latencies), median(latencies) if latencies else None, slowest, tuple(stopped), tuple(still_playing)
     )
 
 
 def quick_action(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
-    """Return the action of a step that waits for nothing, as far as the environment lets that be asked."""
+    """Return the action of a step with a wait of 0 s, where the environment takes a wait."""
     return waiting_action(subject, session, step, 0.0)
 
 
 def waiting_action(subject: Subject, session: int, step: int, wait_s: float) -> Mapping[str, Any]:
-    """Return the action of a step that takes so many seconds, as far as the environment takes a wait."""
+    """Return the action of a step with a wait of `wait_s` seconds, where the environment takes a wait."""
     return subject.action(session, step, wait_s=wait_s)

@@ -10,134 +10,138 @@ from typing import Any
 
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .background import PAUSE_S, open_with_retry, single_session
+from .background import RETRY_PAUSE_S, open_with_retry, single_session
 from .session import Answer, RawSession
 from .subject import RawClient, Subject, close_all
 
 _AT_ONCE, _PAUSE_SHARE = 16, 0.05
-"""New sessions at a time; the pause of one that has waited for long, as a share of how long."""
+"""New sessions at a time; the pause before another attempt, as a share of the time waited so far."""
 
-_IN_A_ROW, _IN_A_ROW_UNEVEN = 16, 96
-"""Refusals in a row after which the server counts as full: more where its own words leave room in some worker."""
+_REFUSALS_IN_A_ROW, _REFUSALS_IN_A_ROW_UNEVEN = 16, 96
+"""Refusals in a row after which the server counts as full; the second where the limit in its refusals does not divide
+the sessions that fit, so that some worker may have room."""
 
-FREE_S = 15.0
-"""Longest a server may take to give slots back that are free, in seconds."""
+SLOT_RETURN_LIMIT_S = 15.0
+"""How long a server may take until the slots of ended sessions can be used again, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How many sessions fit: `held` were open at once when the next one was not let in, or when `most` was reached.
+    """How many sessions fit: `open` were open when the next one was refused, or `Subject.max_sessions` was reached.
 
-    `refusal` is what the next one got, None where none was refused; `limit` is what the server's refusal says of itself
-    (it is per worker). `refused` shows that session.
+    `refusal` is what the next one got, None where none was refused; `limit` is the limit per worker that the refusal
+    names. `refused_transcript` is that session's.
     """
 
     open: int
     refusal: Answer | None = None
     limit: int | None = None
-    refused: Transcript | None = None
+    refused_transcript: Transcript | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether the limit was reached."""
+    def limit_reached(self) -> bool:
+        """Whether a session was refused, so that `open` is the server's limit."""
         return self.refusal is not None
 
 
 async def find_slots(subject: Subject) -> Slots:
-    """Open sessions until the server refuses one or `subject.most` are open; ask with `subject.learn(find_slots)`."""
+    """Open sessions until the server refuses one or `subject.max_sessions` are open.
+
+    Call it as `subject.learn(find_slots)`.
+    """
     await subject.learn(single_session)
     async with subject.client() as client:
-        held, turned_away = await fill_empty_server(client, subject, subject.most)
-        await close_all(held)
-    return _slots(len(held), turned_away)
+        admitted, turned_away = await fill_empty_server(client, subject, subject.max_sessions)
+        await close_all(admitted)
+    return _slots_from_refusals(len(admitted), turned_away)
 
 
 async def fill_empty_server(
-    client: RawClient, subject: Subject, most: int
+    client: RawClient, subject: Subject, limit: int
 ) -> tuple[list[RawSession], list[RawSession]]:
-    """Open sessions as `crowd` does on a server that should be empty.
+    """Open sessions as `fill_server` does, on a server that should be empty.
 
     The first one waits for a slot: a server whose slots come back late is not full.
     """
     first = await open_with_retry(client, subject, subject.reset_data(subject.seed))
-    if first.first.kind == "observation":
-        return await fill_server(client, subject, most, (first,))
+    if first.first_answer.kind == "observation":
+        return await fill_server(client, subject, limit, (first,))
     first.drop()
-    return await fill_server(client, subject, most)
+    return await fill_server(client, subject, limit)
 
 
 async def fill_server(
-    client: RawClient, subject: Subject, most: int, inside: Sequence[RawSession] = ()
+    client: RawClient, subject: Subject, limit: int, already_open: Sequence[RawSession] = ()
 ) -> tuple[list[RawSession], list[RawSession]]:
-    """Open sessions until `most` are, or the server lets no more in; return those, and the last ones turned away.
+    """Open sessions until `limit` are open or the server is full; return those, and the last ones turned away.
 
-    Those `inside` are open already. Connections split unevenly over workers, and each has its own limit: one refusal
+    Those `already_open` count. Connections split unevenly over workers, and each has its own limit: one refusal
     does not mean that all are full. A burst that gets no answer is followed by one session at a time, so that a slow
     server is not taken for a full one. Where this machine can open no more, none counts as turned away.
     """
-    held: list[RawSession] = list(inside)
+    admitted: list[RawSession] = list(already_open)
     turned_away: list[RawSession] = []
     at_once = _AT_ONCE
-    while len(held) < most and not _full(len(held), turned_away):
-        wanted = min(at_once, most - len(held), max(1, len(held)))
-        started = await client.start_many([subject.reset_data(subject.seed)] * wanted)
-        held += [session for session in started if session.first.kind == "observation"]
-        refused = [session for session in started if session.first.kind != "observation"]
-        turned_away = [*turned_away, *refused] if len(refused) == wanted else refused
+    while len(admitted) < limit and not _is_full(len(admitted), turned_away):
+        burst = min(at_once, limit - len(admitted), max(1, len(admitted)))
+        started = await client.start_many([subject.reset_data(subject.seed)] * burst)
+        admitted += [session for session in started if session.first_answer.kind == "observation"]
+        refused = [session for session in started if session.first_answer.kind != "observation"]
+        turned_away = [*turned_away, *refused] if len(refused) == burst else refused
         for session in refused:
             session.drop()
-        if any(session.first.by_client for session in refused):
-            return held, []
-        if any(session.first.kind == "silence" for session in refused):
-            if wanted == 1:
+        if any(session.first_answer.client_limited for session in refused):
+            return admitted, []
+        if any(session.first_answer.kind == "silence" for session in refused):
+            if burst == 1:
                 break
             at_once = 1
-    return held, turned_away
+    return admitted, turned_away
 
 
-def _full(held: int, turned_away: list[RawSession]) -> bool:
-    if len(turned_away) < _IN_A_ROW:
+def _is_full(admitted: int, turned_away: list[RawSession]) -> bool:
+    if len(turned_away) < _REFUSALS_IN_A_ROW:
         return False
-    limits = {_whole(session.first.data.get("max_sessions")) for session in turned_away}
-    uneven = any(limit and held % limit for limit in limits)
-    return not uneven or len(turned_away) >= _IN_A_ROW_UNEVEN
+    limits = {_int_or_none(session.first_answer.data.get("max_sessions")) for session in turned_away}
+    uneven = any(limit and admitted % limit for limit in limits)
+    return not uneven or len(turned_away) >= _REFUSALS_IN_A_ROW_UNEVEN
 
 
-def _slots(held: int, turned_away: list[RawSession]) -> Slots:
+def _slots_from_refusals(admitted: int, turned_away: list[RawSession]) -> Slots:
     if not turned_away:
-        return Slots(held)
-    # The clearest reason counts: beside refusals that say why there may be connections that were merely cut.
-    told = next((session for session in turned_away if session.first.full), turned_away[0])
-    data = told.first.data
+        return Slots(admitted)
+    # Prefer a refusal that says why: other connections may merely have been cut.
+    example = next((session for session in turned_away if session.first_answer.full), turned_away[0])
+    data = example.first_answer.data
     return Slots(
-        held,
-        told.first,
-        _whole(data.get("max_sessions")),
-        told.transcript("the session that was not let in"),
+        admitted,
+        example.first_answer,
+        _int_or_none(data.get("max_sessions")),
+        example.transcript("the session that was not let in"),
     )
 
 
-def _whole(value: Any) -> int | None:
+def _int_or_none(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-async def open_each(
-    client: RawClient, subject: Subject, resets: list[Mapping[str, Any]], *, within_s: float = FREE_S
+async def open_sessions(
+    client: RawClient, subject: Subject, resets: list[Mapping[str, Any]], *, within_s: float = SLOT_RETURN_LIMIT_S
 ) -> list[RawSession]:
-    """Open a session per reset and return those that got in, in the order of the resets.
+    """Open one session per reset and return those that were let in, in the order of the resets.
 
     Slots of earlier sessions may come back a little later than these were closed, and workers may be full unevenly:
-    each that found no room asks again, for `within_s` seconds after it was first turned away.
+    each that was refused is tried again, for `within_s` seconds after its first refusal.
     """
     window = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(reset: Mapping[str, Any]) -> RawSession | None:
+    async def open_one(reset: Mapping[str, Any]) -> RawSession | None:
         first_at = None
         while True:
             async with window:
                 began = time.perf_counter()
                 session = await client.start(reset)
-            answer = session.first
+            answer = session.first_answer
             if answer.kind == "observation":
                 return session
             session.drop()
@@ -148,31 +152,31 @@ async def open_each(
                 first_at = began if answer.kind == "silence" else time.perf_counter()
             if (waited_s := time.perf_counter() - first_at) >= within_s:
                 return None
-            await asyncio.sleep(max(PAUSE_S, waited_s * _PAUSE_SHARE))
+            await asyncio.sleep(max(RETRY_PAUSE_S, waited_s * _PAUSE_SHARE))
 
-    opened = await asyncio.gather(*map(one, resets))
+    opened = await asyncio.gather(*map(open_one, resets))
     return [session for session in opened if session is not None]
 
 
 def slot_return_s(subject: Subject, sessions: int = 1) -> float:
     """Return how long slots may take to come back once their clients have left, in seconds.
 
-    `FREE_S`, and what so many sessions may still have to end, one after another on a server that works so: a step that
-    runs, an environment's close(). That is as long as a lone session's slowest answer for each, `subject.timeout_s` at
-    most.
+    That is `SLOT_RETURN_LIMIT_S` and the time that `sessions` sessions may need to end, one after another: a step that
+    still runs, an environment's close(). Each counts as long as a lone session's slowest answer, all together
+    `subject.timeout_s` at most.
     """
-    return FREE_S + min(subject.timeout_s, sessions * subject.slowest_single_s)
+    return SLOT_RETURN_LIMIT_S + min(subject.timeout_s, sessions * subject.slowest_single_s)
 
 
-async def sessions_at_once(subject: Subject, wanted: int) -> int:
-    """Return how many sessions a check may hold at once: as many as wanted, allowed and known to fit."""
-    return max(1, min(wanted, subject.most, (await subject.learn(find_slots)).open))
+async def sessions_at_once(subject: Subject, requested: int) -> int:
+    """Return how many sessions a check may hold at once: as many as requested, allowed and known to fit."""
+    return max(1, min(requested, subject.max_sessions, (await subject.learn(find_slots)).open))
 
 
 async def skip_single_slot(subject: Subject) -> CheckResult | None:
-    """Return the result of a check that needs two sessions at once where the server holds one; else None."""
-    found = await subject.learn(find_slots)
-    if found.open > 1 or not found.known:
+    """Return a skipped result for checks that need two sessions at once where the server holds only one; else None."""
+    slots = await subject.learn(find_slots)
+    if slots.open > 1 or not slots.limit_reached:
         return None
     return CheckResult(
         CheckOutcome.SKIPPED,

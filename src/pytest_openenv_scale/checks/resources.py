@@ -13,13 +13,13 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 
 LEAK_BYTES, LEAK_LEAST_BYTES = 20_000, 8_000_000
-"""Memory leaks where it grows by both: so many bytes per session, and so many over all of them. Sound Python servers
-creep by 1 to 4 kB per session and jump by a few MB."""
+"""Memory leaks where it grows by both: the first, in bytes per session, and the second, in bytes over all sessions.
+Sound Python servers creep by 1 to 4 kB per session and jump by a few MB."""
 
-SPARE, SPARE_SHARE = 8, 0.02
-"""Threads or descriptors leak where they grow by more than both: so many, and this share of the sessions."""
+LEAK_COUNT, LEAK_COUNT_SHARE = 8, 0.02
+"""Threads or descriptors leak where they grow by more than both: this number, and this share of the sessions."""
 
-_SETTLED_S, _SETTLED_LOOKS, _LOOK_S = 2.0, 3, 0.05
+_SETTLED_S, _SETTLED_SAMPLES, _SAMPLE_PAUSE_S = 2.0, 3, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ResourceChange:
     leaked: bool
 
     def __str__(self) -> str:
-        """Say it in a few words: "threads 2 → 2", "memory +0.4 kB per session"."""
+        """Return it in a few words: "threads 2 → 2", "memory +0.4 kB per session"."""
         if self.name != "memory":
             return f"{self.name} {self.before:,} → {self.after:,}"
         if self.per_session is None:
@@ -45,96 +45,98 @@ class ResourceChange:
 
 @dataclass
 class Usage:
-    """Looks at a server while sessions come and go; `sessions` counts those that had ended before each look.
+    """Samples of a server while sessions come and go; `sessions` counts those that had ended before each sample.
 
-    A look is summed over the processes of the server, but for descriptors: there the process with most of them counts.
+    A sample sums over the processes of the server, but for descriptors: there the process with most of them counts.
     """
 
     endpoint: Endpoint
     sessions: list[int] = field(default_factory=list[int])
-    looks: list[ServerSample | None] = field(default_factory=list[ServerSample | None])
+    samples: list[ServerSample | None] = field(default_factory=list[ServerSample | None])
 
     async def sample(self, sessions: int) -> ServerSample | None:
-        """Take a look after so many sessions."""
+        """Sample the server after `sessions` sessions have ended."""
         # Not on the loop: some servers are asked through an engine that takes its time.
         sample = await asyncio.to_thread(self.endpoint.sample)
         self.sessions.append(sessions)
-        self.looks.append(sample)
+        self.samples.append(sample)
         return sample
 
-    def too_few(self, name: str) -> bool:
-        """Whether there were looks at a resource, but too few of them to tell how it grows."""
-        return bool(self.looks) and drift(self.sessions, self.series(name)) is None
+    def too_few_samples(self, name: str) -> bool:
+        """Whether there are samples of a resource, but too few to tell how it grows."""
+        return bool(self.samples) and drift(self.sessions, self.series(name)) is None
 
     def series(self, name: str) -> tuple[int | None, ...]:
-        """Return what each look showed of memory (in bytes), threads or descriptors."""
-        return tuple(None if look is None else _read(look, name) for look in self.looks)
+        """Return memory (in bytes), threads or descriptors of each sample."""
+        return tuple(None if sample is None else _read_resource(sample, name) for sample in self.samples)
 
-    def kept(
+    def change(
         self, name: str, before: ServerSample | None, after: ServerSample | None, sessions: int
     ) -> ResourceChange | None:
-        """Judge what `sessions` sessions left behind of a resource; None where it is not readable."""
-        first, last = (None if sample is None else _read(sample, name) for sample in (before, after))
+        """Judge how `sessions` sessions changed a resource; None where it is not readable."""
+        first, last = (None if sample is None else _read_resource(sample, name) for sample in (before, after))
         if first is None or last is None:
             return None
-        grown = drift(self.sessions, self.series(name))
-        per_session = None if grown is None else grown.slope
+        growth = drift(self.sessions, self.series(name))
+        per_session = None if growth is None else growth.slope
         if name == "memory":
             least = max(LEAK_LEAST_BYTES, LEAK_BYTES * sessions)
-            leaked = grown is not None and grown.steady and grown.slope * sessions > least
+            leaked = growth is not None and growth.steady and growth.slope * sessions > least
         else:
-            spare = allowed(sessions)
-            goes_on = grown is None or (grown.steady and grown.slope * sessions > spare)
-            leaked = last - first > spare and goes_on
+            tolerated = allowed_growth(sessions)
+            goes_on = growth is None or (growth.steady and growth.slope * sessions > tolerated)
+            leaked = last - first > tolerated and goes_on
         return ResourceChange(name, first, last, per_session, leaked)
 
 
-def allowed(sessions: int) -> float:
-    """Return by how many threads or descriptors a server may grow over so many sessions: pools fill up late.
+def allowed_growth(sessions: int) -> float:
+    """Return by how many threads or descriptors a server may grow over `sessions` sessions: pools fill up late.
 
     A handful of sessions must leave fewer than half of a thread each.
     """
-    return max(min(SPARE, sessions / 2), SPARE_SHARE * sessions)
+    return max(min(LEAK_COUNT, sessions / 2), LEAK_COUNT_SHARE * sessions)
 
 
-async def settled(endpoint: Endpoint) -> ServerSample | None:
-    """Return a look at a server whose threads and descriptors have stopped changing, or the last after two seconds."""
+async def sample_when_settled(endpoint: Endpoint) -> ServerSample | None:
+    """Return a sample of the server once threads and descriptors have stopped changing, else the last after 2 s."""
     usage, end = Usage(endpoint), time.perf_counter() + _SETTLED_S
     while (sample := await usage.sample(0)) is not None and time.perf_counter() < end:
-        last = usage.looks[-_SETTLED_LOOKS:]
-        if len(last) == _SETTLED_LOOKS and len({(look.threads, look.descriptors) for look in last if look}) == 1:
+        latest = usage.samples[-_SETTLED_SAMPLES:]
+        if len(latest) == _SETTLED_SAMPLES and len({(item.threads, item.descriptors) for item in latest if item}) == 1:
             break
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_SAMPLE_PAUSE_S)
     return sample
 
 
-async def come_back(
+async def sample_when_released(
     endpoint: Endpoint, before: ServerSample | None, sessions: int, within_s: float
 ) -> ServerSample | None:
-    """Return a look at a server as soon as it has given back threads and descriptors, the last after `within_s`."""
+    """Return a sample of the server once it has released threads and descriptors, else the last after `within_s`."""
     end = time.perf_counter() + within_s
-    while (sample := await settled(endpoint)) is not None and before is not None:
-        back = all(
-            now is None or then is None or now - then <= min(allowed(sessions), SPARE / 2)
-            for now, then in ((_read(sample, name), _read(before, name)) for name in ("threads", "descriptors"))
+    while (sample := await sample_when_settled(endpoint)) is not None and before is not None:
+        released = all(
+            now is None or then is None or now - then <= min(allowed_growth(sessions), LEAK_COUNT / 2)
+            for now, then in (
+                (_read_resource(sample, name), _read_resource(before, name)) for name in ("threads", "descriptors")
+            )
         )
-        if back or time.perf_counter() > end:
+        if released or time.perf_counter() > end:
             break
     return sample
 
 
-def _read(sample: ServerSample, name: str) -> int | None:
+def _read_resource(sample: ServerSample, name: str) -> int | None:
     return {"memory": sample.rss_bytes, "threads": sample.threads, "descriptors": sample.descriptors}[name]
 
 
 LEAST_POINTS = 8
 """Fewer points than this say nothing about a slope."""
 
-_LEVEL = 3
-"""Fewer points than this are no level of their own: a single one that stands out at an end would look like a step."""
+_LEVEL_POINTS = 3
+"""A level next to a step has this many points at least: a single outlier at an end would look like a step."""
 
-_CLEARLY = 0.8
-"""A step whose scatter is below this share of that around a line is clearly one."""
+_CLEAR_STEP_SHARE = 0.8
+"""A step fits clearly better than a line where the scatter around it is below this share of that around the line."""
 
 _Z = 2.576
 """Standard deviations on either side that hold 99 % of a normal distribution."""
@@ -187,19 +189,19 @@ def drift(x: Sequence[float], y: Sequence[float | None]) -> Drift | None:
         if later[0] > earlier[0]
     )
     values = [value for _, value in points]
-    apart = _Z * math.sqrt(_variance(values))
+    rank_distance = _Z * math.sqrt(_variance(values))
     last = len(slopes) - 1
-    lower = max(0, math.floor((len(slopes) - apart) / 2) - 1)
-    upper = min(last, math.ceil((len(slopes) + apart) / 2))
+    lower = max(0, math.floor((len(slopes) - rank_distance) / 2) - 1)
+    upper = min(last, math.ceil((len(slopes) + rank_distance) / 2))
     slope = median(slopes)
-    around_line, around_step = _scatter([value - slope * at for at, value in points]), _scatter_around_a_step(values)
+    around_line, around_step = _scatter([value - slope * at for at, value in points]), _scatter_around_step(values)
     return Drift(
         start=median(values[: count // 3]),
         slope=slope,
         low=slopes[lower],
         high=slopes[upper],
         steady=around_line < around_step,
-        stepped=around_step < _CLEARLY * around_line,
+        stepped=around_step < _CLEAR_STEP_SHARE * around_line,
     )
 
 
@@ -209,9 +211,9 @@ def _scatter(values: Sequence[float]) -> float:
     return math.fsum(abs(value - middle) for value in values)
 
 
-def _scatter_around_a_step(values: Sequence[float]) -> float:
+def _scatter_around_step(values: Sequence[float]) -> float:
     """Return the least scatter around two levels, wherever the step between them is."""
-    cuts = range(_LEVEL, len(values) - _LEVEL + 1)
+    cuts = range(_LEVEL_POINTS, len(values) - _LEVEL_POINTS + 1)
     return min(_scatter(values[:cut]) + _scatter(values[cut:]) for cut in cuts)
 
 

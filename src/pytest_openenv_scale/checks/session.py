@@ -1,4 +1,4 @@
-"""One session of a check: every message in and out is kept, and every answer is a value, never an error."""
+"""One session of a check: records every message, and returns every failure as an `Answer` instead of raising."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from pytest_openenv_scale.client.handshake import CLIENT_ERRNOS, Loss
 from pytest_openenv_scale.core.text import Secrets
 from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
-_KEPT, _LONGEST = 60, 400
-_NOTED = 16_384
-"""As many bytes of a message are looked at: a secret that is cut off in the midst is not known again."""
+_TRANSCRIPT_LINES, _LINE_CHARACTERS = 60, 400
+_RECORDED_BYTES = 16_384
+"""How many bytes of a message are searched for secrets: one that is cut off in the middle would not be recognized."""
 
 
 class RawSession:
-    """A WebSocket to a server that may say anything on it; made by `RawClient`.
+    """A WebSocket session with a server that may send anything; made by `RawClient`.
 
-    `first` is the answer to the handshake or, where one was asked for, to the first reset. After silence a session is
-    not used any more: a late answer would be taken for the next one.
+    `first_answer` is the answer to the handshake or, where one was sent, to the first reset. After a timeout a session
+    is not used any more: a late answer would be taken for the next one.
     """
 
     def __init__(self, number: int, began: float, patience_s: float, secrets: Secrets | None = None) -> None:
         self.number = number
-        self.first = Answer("silence")
+        self.first_answer = Answer("silence")
         self.reset_data: dict[str, Any] = {}
-        """What the last reset said."""
+        """The data of the last reset."""
         self.last_bytes = 0
-        """How long the newest message of the server is."""
-        self.silent = False
+        """The size of the newest message of the server, in bytes."""
+        self.timed_out = False
         """Whether an answer did not come in time."""
         self._began = began
         self._patience_s = patience_s
         self._secrets = secrets or Secrets()
         self._connection: Connection
-        self._said: deque[TranscriptLine] = deque(maxlen=_KEPT)
+        self._lines: deque[TranscriptLine] = deque(maxlen=_TRANSCRIPT_LINES)
         self._unread: deque[tuple[bytes, float]] = deque()
         self._loss: tuple[Loss, float] | None = None
         self._arrived = asyncio.Event()
         self._sent_at = 0.0
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """Whether the connection has ended and everything that arrived on it was read."""
         return self._loss is not None and not self._unread
 
@@ -60,16 +60,16 @@ class RawSession:
         return self._connection
 
     @property
-    def goodbye(self) -> Answer | None:
+    def close_frame(self) -> Answer | None:
         """The server's close frame, which may be there before the connection has ended."""
-        found = self._connection.close_received
-        if found is None:
+        frame = self._connection.close_received
+        if frame is None:
             return None
-        return without(self._secrets, Answer("closed", code=str(found[0]), message=found[1] or None))
+        return redact(self._secrets, Answer("closed", code=str(frame[0]), message=frame[1] or None))
 
     def transcript(self, title: str) -> Transcript:
-        """Return what was said so far, the last 60 messages of it."""
-        return Transcript(title, tuple(self._said))
+        """Return the last 60 messages sent and received."""
+        return Transcript(title, tuple(self._lines))
 
     # Asking
 
@@ -89,22 +89,22 @@ class RawSession:
     async def ask(self, message: Mapping[str, Any] | str, *, patience_s: float | None = None) -> Answer:
         """Send a message (text goes out as it is) and return the next answer."""
         self.send(message)
-        return await self.next(patience_s=patience_s)
+        return await self.next_answer(patience_s=patience_s)
 
     def send(self, message: Mapping[str, Any] | str) -> None:
         """Send a message; a failure shows in the next answer."""
         text = wire_text(message)
-        self._note("client", text)
+        self._record("client", text)
         self._sent_at = self._connection.send(Message(text.encode()))
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary frame, which no OpenEnv message is."""
-        self._note("client", f"<binary frame of {len(data)} bytes>")
+        self._record("client", f"<binary frame of {len(data)} bytes>")
         self._sent_at = self._connection.send(Message(data, frames.BINARY))
 
     def send_in_fragments(self, first: str, *rest: str) -> None:
         """Send one message in several frames with a ping after each but the last, as RFC 6455 (5.4) allows."""
-        self._note("client", f"<in {1 + len(rest)} fragments, pings in between> {first}{''.join(rest)}")
+        self._record("client", f"<in {1 + len(rest)} fragments, pings in between> {first}{''.join(rest)}")
         self._sent_at = self._connection.send(Message(first.encode(), final=False))
         for number, part in enumerate(rest, 1):
             self._connection.send(Message(b"", frames.PING))
@@ -112,54 +112,54 @@ class RawSession:
 
     def send_close_frame(self) -> None:
         """Close the WebSocket with code 1000; the server's own close frame is the next answer."""
-        self._note("client", "<close frame 1000>")
+        self._record("client", "<close frame 1000>")
         self._sent_at = time.perf_counter()
         self._connection.close()
 
-    async def next(self, *, patience_s: float | None = None) -> Answer:
+    async def next_answer(self, *, patience_s: float | None = None) -> Answer:
         """Return the next answer, the end of the connection, or silence after `patience_s` seconds."""
         patience = self._patience_s if patience_s is None else patience_s
         deadline = time.perf_counter() + patience
         while not self._unread:
             if self._loss is not None:
-                return without(self._secrets, read_loss(self._loss[0], max(0.0, self._loss[1] - self._sent_at)))
+                return redact(self._secrets, loss_answer(self._loss[0], max(0.0, self._loss[1] - self._sent_at)))
             self._arrived.clear()
             try:
                 async with asyncio.timeout(deadline - time.perf_counter()):
                     await self._arrived.wait()
             except TimeoutError:
-                self._note("client", f"<waited {patience:g} s for an answer>")
-                self.silent = True
-                return silence(patience)
+                self._record("client", f"<waited {patience:g} s for an answer>")
+                self.timed_out = True
+                return silence_answer(patience)
         text, at = self._unread.popleft()
-        answer = read_text(text, max(0.0, at - self._sent_at))
-        return without(self._secrets, answer) if self._secrets.are_in(text) else answer
+        answer = parse_answer(text, max(0.0, at - self._sent_at))
+        return redact(self._secrets, answer) if self._secrets.are_in(text) else answer
 
     # Leaving
 
     async def close(self, *, patience_s: float = 5.0) -> Answer:
-        """Say goodbye as OpenEnv clients do, and return how the connection ended (or silence)."""
-        if not self.over:
+        """Send a close message as OpenEnv clients do; return how the connection ended, or silence on a timeout."""
+        if not self.ended:
             self.send({"type": "close"})
         deadline = time.perf_counter() + patience_s
-        while not (answer := await self.next(patience_s=max(0.0, deadline - time.perf_counter()))).over:
+        while not (answer := await self.next_answer(patience_s=max(0.0, deadline - time.perf_counter()))).ended:
             if answer.kind == "silence":
                 break
         self._connection.abort()
         return answer
 
     def drop(self) -> None:
-        """Close the socket without a word."""
-        self._note("client", "<closed the socket without goodbye>")
-        self._end(self._connection.abort)
+        """Close the socket without a close message or a close frame."""
+        self._record("client", "<closed the socket without goodbye>")
+        self._disconnect(self._connection.abort)
 
     def reset_connection(self) -> None:
         """Drop the socket with a TCP reset, as a process that is killed does."""
-        self._note("client", "<reset the connection>")
-        self._end(self._connection.reset)
+        self._record("client", "<reset the connection>")
+        self._disconnect(self._connection.reset)
 
-    def _end(self, act: Any) -> None:
-        act()
+    def _disconnect(self, end_connection: Any) -> None:
+        end_connection()
         if self._loss is None:
             self._loss = Loss("closed_early", None, "dropped by the client"), time.perf_counter()
 
@@ -170,32 +170,32 @@ class RawSession:
         self._connection = connection
         self._sent_at = time.perf_counter()
         connection.start()
-        return await self.next()
+        return await self.next_answer()
 
     def opened(self, at: float) -> None:
-        """The handshake is done."""
-        self._note("server", "<connected>")
+        """Record that the handshake is done."""
+        self._record("server", "<connected>")
         self._unread.append((b'{"type":"opened","data":{}}', at))
         self._arrived.set()
 
     def received(self, text: bytes, at: float) -> None:
-        """A message arrived."""
+        """Record a message that arrived."""
         self.last_bytes = len(text)
-        self._note("server", text[:_NOTED].decode(errors="replace"), len(text))
+        self._record("server", text[:_RECORDED_BYTES].decode(errors="replace"), len(text))
         self._unread.append((text, at))
         self._arrived.set()
 
     def lost(self, loss: Loss, at: float) -> None:
-        """The connection is over."""
-        self._note("server", f"<{read_loss(loss)}>")
+        """Record that the connection has ended."""
+        self._record("server", f"<{loss_answer(loss)}>")
         self._loss = loss, at
         self._arrived.set()
 
-    def _note(self, by: str, text: str, length: int | None = None) -> None:
+    def _record(self, by: str, text: str, length: int | None = None) -> None:
         length = len(text) if length is None else length
         text = self._secrets.hide(text)
-        shown = text if length <= _LONGEST else f"{text[:_LONGEST]}… ({length} in all)"
-        self._said.append(TranscriptLine(round(time.perf_counter() - self._began, 4), by, shown))
+        excerpt = text if length <= _LINE_CHARACTERS else f"{text[:_LINE_CHARACTERS]}… ({length} in all)"
+        self._lines.append(TranscriptLine(round(time.perf_counter() - self._began, 4), by, excerpt))
 
 
 _CLIENT_CODES = frozenset(errno.errorcode[number] for number in CLIENT_ERRNOS)
@@ -219,11 +219,11 @@ class Answer:
 
     @property
     def good(self) -> bool:
-        """Whether this is an answer of a session that goes on as asked."""
+        """Whether this is neither an error, nor unreadable, nor the end of the connection, nor a timeout."""
         return self.kind not in ("error", "unreadable", "closed", "lost", "silence")
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """Whether the connection has ended."""
         return self.kind in ("closed", "lost")
 
@@ -233,20 +233,20 @@ class Answer:
         return self.code == "CAPACITY_REACHED" or (self.kind == "lost" and self.code == "503")
 
     @property
-    def put_off(self) -> bool:
-        """Whether a session may get in later: the server is full, or a platform limits the rate of handshakes (429)."""
+    def retryable(self) -> bool:
+        """Whether a later attempt may succeed: the server is full, or a platform limits handshakes (429)."""
         return self.full or (self.kind == "lost" and self.code == "429")
 
     @property
-    def by_client(self) -> bool:
+    def client_limited(self) -> bool:
         """Whether this machine could not open the connection, which is no refusal: descriptors, ports, memory."""
         return self.kind == "lost" and self.code in _CLIENT_CODES
 
     @property
     def observation(self) -> Mapping[str, Any]:
         """The fields of the observation; empty where there is none."""
-        found = self.data.get("observation")
-        return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        fields = self.data.get("observation")
+        return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
 
     @property
     def done(self) -> bool:
@@ -254,25 +254,25 @@ class Answer:
         return self.data.get("done") is True
 
     def __str__(self) -> str:
-        """Say what was answered in a few words: "VALIDATION_ERROR (Invalid message)", "closed with 1000"."""
-        said = f" ({self.message})" if self.message else ""
+        """Return the answer in a few words: "VALIDATION_ERROR (Invalid message)", "closed with 1000"."""
+        detail = f" ({self.message})" if self.message else ""
         match self.kind:
             case "error":
-                return f"{self.code or 'an error without a code'}{said}"
+                return f"{self.code or 'an error without a code'}{detail}"
             case "closed":
-                return f"closed with {self.code}{said}"
+                return f"closed with {self.code}{detail}"
             case "lost":
-                return f"connection lost: {self.code or 'no reason'}{said}"
+                return f"connection lost: {self.code or 'no reason'}{detail}"
             case "silence":
                 return self.message or "no answer"
             case "unreadable":
-                return f"no OpenEnv message{said}"
+                return f"no OpenEnv message{detail}"
             case kind:
                 return kind
 
 
-def read_text(text: bytes, latency_s: float | None) -> Answer:
-    """Read a message of a server."""
+def parse_answer(text: bytes, latency_s: float | None) -> Answer:
+    """Return the answer that a message of the server holds; one that cannot be read is of kind `unreadable`."""
     try:
         kind, data = messages.read_message(text)
     except messages.MessageError as error:
@@ -283,35 +283,35 @@ def read_text(text: bytes, latency_s: float | None) -> Answer:
     return Answer(kind, data, latency_s=latency_s)
 
 
-def read_loss(loss: Loss, latency_s: float | None = None) -> Answer:
-    """Read the end of a connection."""
+def loss_answer(loss: Loss, latency_s: float | None = None) -> Answer:
+    """Return the answer for a connection that ended: of kind `closed` or `lost`."""
     kind = "closed" if loss.kind == "closed" else "lost"
     return Answer(kind, code=loss.code, message=loss.message, latency_s=latency_s)
 
 
-def silence(waited_s: float) -> Answer:
-    """Return the answer that did not come within so many seconds."""
+def silence_answer(waited_s: float) -> Answer:
+    """Return the answer of kind `silence` for a timeout after `waited_s` seconds."""
     return Answer("silence", message=f"no answer within {waited_s:g} s")
 
 
 def wire_text(message: Mapping[str, Any] | str) -> str:
-    """Return a message as it is sent."""
+    """Return a message as the text that is sent."""
     return message if isinstance(message, str) else json.dumps(message, separators=(",", ":"), ensure_ascii=False)
 
 
-def without(secrets: Secrets, answer: Answer) -> Answer:
+def redact(secrets: Secrets, answer: Answer) -> Answer:
     """Return the answer with no secret in any text of it; the names of its fields stay."""
-    data = {name: _hidden(secrets, value) for name, value in answer.data.items()}
+    data = {name: _redact_value(secrets, value) for name, value in answer.data.items()}
     code = None if answer.code is None else secrets.hide(answer.code)
     message = None if answer.message is None else secrets.hide(answer.message)
     return replace(answer, data=data, code=code, message=message)
 
 
-def _hidden(secrets: Secrets, value: Any) -> Any:
+def _redact_value(secrets: Secrets, value: Any) -> Any:
     if isinstance(value, str):
         return secrets.hide(value)
     if isinstance(value, dict):
-        return {name: _hidden(secrets, item) for name, item in cast("dict[str, Any]", value).items()}
+        return {name: _redact_value(secrets, item) for name, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_hidden(secrets, item) for item in cast("list[Any]", value)]
+        return [_redact_value(secrets, item) for item in cast("list[Any]", value)]
     return value

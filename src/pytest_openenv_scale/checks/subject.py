@@ -1,4 +1,4 @@
-"""The server a check is asked about, what was learned of it before, and the client that opens sessions on it."""
+"""The server that is checked, answers that checks share, and the client that opens sessions on it."""
 
 from __future__ import annotations
 
@@ -24,41 +24,42 @@ T = TypeVar("T")
 _PATIENCE_S, _PATIENCE_FACTOR = 15.0, 5.0
 
 
-def say_nothing(text: str) -> None:
-    """Drop what nobody listens to."""
+def ignore_progress(text: str) -> None:
+    """Ignore a progress message."""
 
 
 @dataclass
 class Subject:
-    """One server and how checks treat it.
+    """One server and the settings of its checks.
 
-    `most` is how many sessions it may be asked to hold at once. `wait_s` is the wait of a step in seconds, None where
+    `max_sessions` is how many sessions checks may open at once. `wait_s` is the wait of a step in seconds, None where
     the environment takes none. `timeout_s` bounds what a lone session waits for, `soak_s` is how long the endurance
-    check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is what `/schema` said, or None.
+    check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is the answer of `/schema`, or None.
+    `report_progress` is called with short texts for the terminal.
     """
 
     endpoint: Endpoint
     workload: Workload
-    most: int
+    max_sessions: int
     wait_s: float | None
     timeout_s: float
     soak_s: float
     seed: int = 0
     schema: Mapping[str, Any] | None = None
-    say: Callable[[str], None] = say_nothing
+    report_progress: Callable[[str], None] = ignore_progress
     slowest_single_s: float = 0.0
-    """The slowest answer a session got that had the server to itself, in seconds; checks wait longer for slow ones."""
-    _known: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
+    """The slowest answer to a lone session, in seconds; timeouts grow with it."""
+    _answers: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @property
     def patience_s(self) -> float:
-        """How long an answer may take before it counts as none, in seconds."""
+        """The timeout of an answer, in seconds."""
         return min(self.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * self.slowest_single_s))
 
     def patience_among(self, sessions: int) -> float:
-        """Return how long an answer may take, in seconds, where so many sessions ask at once.
+        """Return the timeout of an answer, in seconds, where `sessions` sessions ask at once.
 
-        A server that takes one after the other lets the last of them wait for all.
+        A server that serves one session after another lets the last of them wait for all.
         """
         return min(self.timeout_s, self.patience_s + sessions * self.slowest_single_s)
 
@@ -67,7 +68,7 @@ class Subject:
         return RawClient(self.endpoint, self.patience_s if patience_s is None else patience_s)
 
     def action(self, session: int = 0, step: int = 0, *, wait_s: float | None = None) -> Mapping[str, Any]:
-        """Return the action of a step, both counted from 0, with a wait other than `wait_s` where one is given.
+        """Return the action of a step, session and step counted from 0; `wait_s` overrides the subject's own.
 
         Raises:
             WorkloadError: the user's callable fails.
@@ -75,14 +76,14 @@ class Subject:
         return self.workload.maker(self.wait_s if wait_s is None else wait_s)(session, step)
 
     def reset_data(self, seed: int) -> dict[str, Any]:
-        """Return the reset data that was asked for, for the session with this seed."""
+        """Return the workload's reset data for the session with this seed."""
         return dict(self.workload.reset_data(seed))
 
     async def learn(self, question: Callable[[Subject], Awaitable[T]]) -> T:
-        """Ask a question about the server once; every later check gets the same answer."""
-        if question not in self._known:
-            self._known[question] = await question(self)
-        return cast(T, self._known[question])
+        """Await `question(self)` once and keep its answer: later calls with the same question return it."""
+        if question not in self._answers:
+            self._answers[question] = await question(self)
+        return cast(T, self._answers[question])
 
 
 class RawClient:
@@ -126,36 +127,39 @@ class RawClient:
         return time.perf_counter() - self._began
 
     async def connect(self) -> RawSession:
-        """Open a connection and say nothing; `first` is "opened", or why it is not."""
+        """Open a connection and send nothing; `first_answer` is of kind "opened", or says why it is not."""
         number = len(self._sessions)
         session = RawSession(number, self._began, self._patience_s, self._secrets)
         self._sessions.append(session)
         self._clock.refresh()
         route = self._routes[number % len(self._routes)]
-        session.first = await session.connect(Connection(self._poller, self._clock, route, session))
+        session.first_answer = await session.connect(Connection(self._poller, self._clock, route, session))
         return session
 
     async def start(self, reset: Mapping[str, Any] | None = None, *, patience_s: float | None = None) -> RawSession:
-        """Open a session and reset it; `first` is the answer to the reset, or what kept it from one."""
+        """Open a session and reset it; `first_answer` is the answer to the reset, or says why there is none."""
         session = await self.connect()
-        if session.first.kind == "opened":
-            session.first = await session.reset(reset, patience_s=patience_s)
+        if session.first_answer.kind == "opened":
+            session.first_answer = await session.reset(reset, patience_s=patience_s)
         return session
 
     async def start_many(self, resets: list[Mapping[str, Any]], *, at_once: int = 32) -> list[RawSession]:
-        """Open a session per reset, `at_once` at a time; those that were refused are in the list too."""
+        """Open one session per reset, `at_once` at a time; the list includes those that were refused."""
         window = asyncio.Semaphore(at_once)
 
-        async def one(reset: Mapping[str, Any]) -> RawSession:
+        async def start_one(reset: Mapping[str, Any]) -> RawSession:
             async with window:
                 return await self.start(reset)
 
-        return list(await asyncio.gather(*map(one, resets)))
+        return list(await asyncio.gather(*map(start_one, resets)))
 
 
 async def close_all(sessions: list[RawSession]) -> list[Answer]:
-    """Say goodbye on every session that is still open, at once; those that fell silent are left without a word."""
+    """Close all sessions that are still open, concurrently, and return how each ended.
+
+    Those that timed out are dropped instead, as they would not answer a close message either.
+    """
     for session in sessions:
-        if session.silent and not session.over:
+        if session.timed_out and not session.ended:
             session.drop()
-    return list(await asyncio.gather(*(session.close() for session in sessions if not session.over)))
+    return list(await asyncio.gather(*(session.close() for session in sessions if not session.ended)))

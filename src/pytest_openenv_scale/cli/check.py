@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .console import complain, print_lines, stop_printing, width
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.checks.preflight.questions import Answered, CheckVerdict
+    from pytest_openenv_scale.checks.preflight.questions import AnsweredQuestion, CheckVerdict
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.config.workload import ActionSource
     from pytest_openenv_scale.core.endpoint import Endpoint
@@ -150,7 +150,7 @@ def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
     Raises:
         WorkloadError: no action can be made of what `/schema` says, or the callable does not import.
     """
-    from pytest_openenv_scale.checks.preflight.questions import MOST
+    from pytest_openenv_scale.checks.preflight.questions import MAX_SESSIONS
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.client.http import server_schema
     from pytest_openenv_scale.config.workload import make_workload
@@ -167,7 +167,7 @@ def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
     return Subject(
         endpoint=endpoint,
         workload=workload,
-        most=min(MOST, max(2, asked.sessions)),
+        max_sessions=min(MAX_SESSIONS, max(2, asked.sessions)),
         wait_s=_WAIT_S if workload.waits else None,
         timeout_s=asked.timeout,
         soak_s=0.0,
@@ -178,17 +178,19 @@ def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
 
 def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
     """Ask, print while asking, and return the exit code."""
-    from pytest_openenv_scale.checks.preflight.questions import ask, questions, verdict
+    from pytest_openenv_scale.checks.preflight.questions import ask_questions, questions, verdict
     from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.reporting.text.checks import answer_lines, check_heading, question_lines
 
     columns, encoding = width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
-    subject.say = progress.say
+    subject.report_progress = progress.say
     progress.end()
     _tell(check_heading(endpoint.target, asked.sessions, width=columns, encoding=encoding))
-    findings: list[Answered] = []
-    for finding in ask(subject, questions(asked.sessions), lambda question: progress.say(question.asking)):
+    findings: list[AnsweredQuestion] = []
+    for finding in ask_questions(
+        subject, questions(asked.sessions), lambda question: progress.say(question.progress_text)
+    ):
         progress.end()
         lines = question_lines(
             finding.question.name,
@@ -218,7 +220,12 @@ def _tell(lines: list[Line]) -> None:
 
 
 def _document(
-    asked: _Options, endpoint: Endpoint, findings: list[Answered], found: CheckVerdict, started: datetime, took_s: float
+    asked: _Options,
+    endpoint: Endpoint,
+    findings: list[AnsweredQuestion],
+    found: CheckVerdict,
+    started: datetime,
+    took_s: float,
 ) -> dict[str, Any]:
     return {
         "format": 1,

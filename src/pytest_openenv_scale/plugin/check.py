@@ -57,7 +57,7 @@ class Checking:
             pytest.fail(subject, pytrace=False)
         try:
             run = self.invocation.run_directory()
-            with run.measure_lock(subject.say):
+            with run.measure_lock(subject.report_progress):
                 started, began = datetime.now(UTC), time.monotonic()
                 result = run_check(subject, self._answered(check))
             record = self._record(subject.endpoint, result, started, time.monotonic() - began)
@@ -159,7 +159,7 @@ def _subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) 
     """Return the server as checks see it, or one line that says why no session can be played."""
     from dataclasses import replace
 
-    from pytest_openenv_scale.checks.subject import Subject, say_nothing
+    from pytest_openenv_scale.checks.subject import Subject, ignore_progress
     from pytest_openenv_scale.client.http import server_schema
     from pytest_openenv_scale.engine.sweep import SweepError, find_workload
 
@@ -176,11 +176,11 @@ def _subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) 
     return Subject(
         endpoint=endpoint,
         workload=workload,
-        most=settings.batches[-1],
+        max_sessions=settings.batches[-1],
         wait_s=settings.waits[0] if workload.waits else None,
         timeout_s=settings.timeout,
         soak_s=settings.soak,
         seed=settings.seed,
         schema=server_schema(endpoint.urls[0], endpoint.headers),
-        say=cast("Callable[[str], None]", progress.note if progress is not None else say_nothing),
+        report_progress=cast("Callable[[str], None]", progress.note if progress is not None else ignore_progress),
     )

@@ -8,7 +8,7 @@ from pytest_openenv_scale.plugin.check import Checking
 
 pytestmark = pytest.mark.churn
 
-_CHECKS = [churn.short, churn.dropped, churn.silent, churn.not_reading]
+_CHECKS = [churn.short_sessions, churn.dropped_sessions, churn.silent_clients, churn.clients_not_reading]
 
 
 @pytest.mark.parametrize("check", _CHECKS, ids=["short", "dropped", "silent", "not_reading"])

@@ -9,7 +9,7 @@ from pytest_openenv_scale.plugin.check import Checking
 pytestmark = pytest.mark.endurance
 
 
-@pytest.mark.parametrize("check", [endurance.soaked], ids=["soak"])
+@pytest.mark.parametrize("check", [endurance.steady_soak], ids=["soak"])
 def test_endurance(openenv_check: Checking, check: Check) -> None:
     """Latency, memory, threads, descriptors and errors stay as they are for `--openenv-soak`."""
     openenv_check(check)

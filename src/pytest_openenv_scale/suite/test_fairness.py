@@ -9,7 +9,7 @@ from pytest_openenv_scale.plugin.check import Checking
 pytestmark = pytest.mark.fairness
 
 
-@pytest.mark.parametrize("check", [fairness.shares], ids=["shares"])
+@pytest.mark.parametrize("check", [fairness.fair_shares], ids=["shares"])
 def test_fairness(openenv_check: Checking, check: Check) -> None:
     """Sessions that step as fast as they are answered get about as much as each other."""
     openenv_check(check)

@@ -7,39 +7,49 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pytest_openenv_scale.checks.capacity_probe import open_each, sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .observations import Fields, Identity, StepView, after, episode, listed, only_among_others, pattern, quoted
+from .observations import (
+    Fields,
+    Identity,
+    StepView,
+    after_step,
+    confirm_by_replaying,
+    join_names,
+    json_excerpt,
+    path_pattern,
+    play_episode,
+)
 from .reference import SingleReference, learn_reference, play_alone
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """What a session saw that is not its own.
+    """Something a session was shown that is not its own.
 
-    `sure` where nothing else explains it: an identity that another session had, or OpenEnv's own `step_count`.
+    `certain` where nothing else explains it: an identity that another session had, or OpenEnv's own `step_count`.
     """
 
-    sure: bool
+    certain: bool
     field: str
-    words: str
+    description: str
     transcripts: tuple[Transcript, ...]
 
 
 @dataclass
 class ConcurrentPlay:
-    """Sessions at the same time: what they saw of each other, and how much was looked at.
+    """Sessions that play at the same time: what they were shown of each other.
 
-    `answers` counts what was looked at, `episodes` those begun; `unanswered` says of sessions that ended early why.
-    `suspects` are the fields of leaks that are not sure, with the episodes in which they were seen.
+    `answers` counts the answers inspected, `episodes` those begun; `unanswered` tells which sessions ended early.
+    `suspects` are the fields of leaks that are not certain, with the episodes in which they were seen.
     """
 
     subject: Subject
-    known: SingleReference
+    reference: SingleReference
     sessions: list[RawSession] = field(default_factory=list[RawSession])
     leaks: list[Leak] = field(default_factory=list[Leak])
     answers: int = 0
@@ -49,197 +59,218 @@ class ConcurrentPlay:
     hosts: set[object] = field(default_factory=set[object])
     suspects: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
     _owners: dict[int, RawSession] = field(default_factory=dict[int, RawSession])
-    _taken: dict[int, int] = field(default_factory=dict[int, int])
-    _shown: dict[tuple[str, object], RawSession] = field(default_factory=dict[tuple[str, object], RawSession])
-    _last: RawSession | None = None
+    _steps_taken: dict[int, int] = field(default_factory=dict[int, int])
+    _id_owners: dict[tuple[str, object], RawSession] = field(default_factory=dict[tuple[str, object], RawSession])
+    _last_answered: RawSession | None = None
 
-    async def play(self, client: RawClient, count: int, *, lasting_s: float, most_s: float) -> None:
-        """Open so many sessions and play episodes with all of them at once, again and again for `lasting_s` seconds.
+    async def play(self, client: RawClient, count: int, *, lasting_s: float, longest_s: float) -> None:
+        """Open `count` sessions and play episodes in all of them at once, again and again for `lasting_s` seconds.
 
-        Each session takes another number of steps than its neighbours. An episode is broken off after `most_s` seconds.
+        Each session takes another number of steps than its neighbours. Episodes are cut off after `longest_s` seconds.
         """
-        identities = [self.known.identities.new() for _ in range(count)]
-        of = {me.episode_id: me for me in identities}
-        self.sessions = await open_each(
-            client, self.subject, [self.known.reset_data(self.subject, me) for me in identities]
+        identities = [self.reference.identities.new() for _ in range(count)]
+        by_episode_id = {identity.episode_id: identity for identity in identities}
+        self.sessions = await open_sessions(
+            client, self.subject, [self.reference.reset_data(self.subject, identity) for identity in identities]
         )
         began = time.perf_counter()
-        who = [(session, of[session.reset_data["episode_id"]]) for session in self.sessions]
-        for session, me in who:
-            self._owners[me.number] = session
+        players = [(session, by_episode_id[session.reset_data["episode_id"]]) for session in self.sessions]
+        for session, identity in players:
+            self._owners[identity.number] = session
         await asyncio.gather(
             *(
-                self._repeat(session, me, place, began + lasting_s, began + most_s)
-                for place, (session, me) in enumerate(who)
+                self._play_episodes(session, identity, position, began + lasting_s, began + longest_s)
+                for position, (session, identity) in enumerate(players)
             )
         )
 
-    async def _repeat(self, session: RawSession, me: Identity, place: int, until: float, stop: float) -> None:
-        first = session.first
-        while await self._episode(session, first, me, 1 + place % self.known.steps, stop):
-            if time.perf_counter() >= until or not self.known.begins_anew:
+    async def _play_episodes(
+        self, session: RawSession, identity: Identity, position: int, until: float, cutoff: float
+    ) -> None:
+        first = session.first_answer
+        while await self._play_episode(session, first, identity, 1 + position % self.reference.steps, cutoff):
+            if time.perf_counter() >= until or not self.reference.resets_cleanly:
                 return
-            me, place = self.known.identities.new(), place + 1
-            self._owners[me.number] = session
-            first = await session.reset(self.known.reset_data(self.subject, me))
+            identity, position = self.reference.identities.new(), position + 1
+            self._owners[identity.number] = session
+            first = await session.reset(self.reference.reset_data(self.subject, identity))
 
-    async def _episode(self, session: RawSession, first: Answer, me: Identity, steps: int, stop: float) -> bool:
-        """Play one episode; return whether every question was answered."""
+    async def _play_episode(
+        self, session: RawSession, first: Answer, identity: Identity, steps: int, cutoff: float
+    ) -> bool:
+        """Play one episode; return whether every request was answered."""
         self.episodes += 1
-        seen = -1
-        looks = episode(
+        last_step = -1
+        step_views = play_episode(
             session,
             first,
-            lambda step: self.known.action(self.subject, me, step),
+            lambda step: self.reference.action(self.subject, identity, step),
             steps,
-            ask_state=self.known.has_state,
+            ask_state=self.reference.has_state,
         )
         done = False
-        async for look in looks:
-            seen, done = look.step, look.answer.done
-            self._look(session, me, look)
-            if time.perf_counter() > stop and seen:
+        async for step_view in step_views:
+            last_step, done = step_view.step, step_view.answer.done
+            self._inspect(session, identity, step_view)
+            if time.perf_counter() > cutoff and last_step:
                 done = True
                 break
-        await looks.aclose()
-        if seen == steps and not done and self.known.has_state:
+        await step_views.aclose()
+        if last_step == steps and not done and self.reference.has_state:
             # What the others do after this session's last step must not show either.
             state = await session.state()
             if state.kind == "state":
-                self._compare(session, me, seen, self.known.read(StepView(seen, first, state), me, set()), "state.")
-        if seen < steps and not done:
-            self.unanswered.append(f"session {session.number} was not answered any more {after(max(seen, 0))}")
+                self._record_deviations(
+                    session,
+                    identity,
+                    last_step,
+                    self.reference.read_view(StepView(last_step, first, state), identity, set()),
+                    "state.",
+                )
+        if last_step < steps and not done:
+            self.unanswered.append(
+                f"session {session.number} was not answered any more {after_step(max(last_step, 0))}"
+            )
             session.drop()
-        return seen == steps or done
+        return last_step == steps or done
 
-    def _look(self, session: RawSession, me: Identity, look: StepView) -> None:
+    def _inspect(self, session: RawSession, identity: Identity, step_view: StepView) -> None:
         self.answers += 1
-        self.pids.add(look.answer.observation.get("pid"))
-        self.hosts.add(look.answer.observation.get("host_url"))
-        self._taken[session.number] = look.step
+        self.pids.add(step_view.answer.observation.get("pid"))
+        self.hosts.add(step_view.answer.observation.get("host_url"))
+        self._steps_taken[session.number] = step_view.step
         foreign: set[int] = set()
-        fields = self.known.read(look, me, foreign)
+        fields = self.reference.read_view(step_view, identity, foreign)
         for number in sorted(foreign):
-            self._foreign(session, me, number, fields, look.step)
-        self._compare(session, me, look.step, fields)
-        for path in self.known.ids:
-            self._name(session, path, fields)
-        self._last = session
+            self._record_foreign_identity(session, identity, number, fields, step_view.step)
+        self._record_deviations(session, identity, step_view.step, fields)
+        for path in self.reference.session_ids:
+            self._record_shared_id(session, path, fields)
+        self._last_answered = session
 
-    def _foreign(self, session: RawSession, me: Identity, number: int, fields: Fields, step: int) -> None:
+    def _record_foreign_identity(
+        self, session: RawSession, identity: Identity, number: int, fields: Fields, step: int
+    ) -> None:
         owner = self._owners.get(number)
         if owner is session:
-            # What is left of an episode after a reset is another check's question.
+            # What is left of the same session's earlier episode is another check's matter.
             return
         whose = f"session {owner.number}'s" if owner is not None else "an earlier session's"
         path, value = next(
             (
                 (path, value)
                 for path, value in fields.items()
-                if self.known.identities.holds(value, number) or self.known.identities.holds(path, number)
+                if self.reference.identities.appears_in(value, number)
+                or self.reference.identities.appears_in(path, number)
             ),
             ("an answer", ""),
         )
-        words = f"session {session.number} saw {whose} {path} {after(step)}: {quoted(value)}"
-        self._add(True, path, words, session, owner)
+        description = f"session {session.number} saw {whose} {path} {after_step(step)}: {json_excerpt(value)}"
+        self._record_leak(True, path, description, session, owner)
 
-    def _compare(self, session: RawSession, me: Identity, step: int, fields: Fields, only: str = "") -> None:
-        for found in self.known.unlike(fields, step):
-            if not found.path.startswith(only):
+    def _record_deviations(
+        self, session: RawSession, identity: Identity, step: int, fields: Fields, path_prefix: str = ""
+    ) -> None:
+        for deviation in self.reference.deviations(fields, step):
+            if not deviation.path.startswith(path_prefix):
                 continue
-            sure = self.known.counts_steps and found.path == "state.step_count"
-            if not sure:
-                self.suspects.setdefault(pattern(found.path), set()).add(me.number)
-            owner = self._likely(session, found.seen)
-            self._add(sure, pattern(found.path), f"session {session.number}: {found}", session, owner)
+            certain = self.reference.counts_steps and deviation.path == "state.step_count"
+            if not certain:
+                self.suspects.setdefault(path_pattern(deviation.path), set()).add(identity.number)
+            owner = self._likely_owner(session, deviation.actual)
+            self._record_leak(
+                certain, path_pattern(deviation.path), f"session {session.number}: {deviation}", session, owner
+            )
 
-    def _name(self, session: RawSession, path: str, fields: Fields) -> None:
+    def _record_shared_id(self, session: RawSession, path: str, fields: Fields) -> None:
         if path not in fields:
             return
-        first = self._shown.setdefault((path, fields[path]), session)
+        first = self._id_owners.setdefault((path, fields[path]), session)
         if first is session:
             return
         self.suspects.setdefault(path, set()).add(session.number)
-        words = f"sessions {first.number} and {session.number} both showed {path} {quoted(fields[path])}"
-        self._add(False, path, words, session, first)
+        description = f"sessions {first.number} and {session.number} both showed {path} {json_excerpt(fields[path])}"
+        self._record_leak(False, path, description, session, first)
 
-    def _likely(self, session: RawSession, seen: object) -> RawSession | None:
-        """Return the session that is as far as what was seen, else the one that was answered last."""
-        others = [one for one in self.sessions if one is not session]
-        return next((one for one in others if self._taken.get(one.number) == seen), None) or (
-            self._last if self._last is not session else next(iter(others), None)
+    def _likely_owner(self, session: RawSession, value: object) -> RawSession | None:
+        """Return the session that has taken as many steps as `value`, else the one that was answered last."""
+        others = [other for other in self.sessions if other is not session]
+        return next((other for other in others if self._steps_taken.get(other.number) == value), None) or (
+            self._last_answered if self._last_answered is not session else next(iter(others), None)
         )
 
-    def _add(self, sure: bool, path: str, words: str, session: RawSession, owner: RawSession | None) -> None:
-        shown: list[Transcript] = []
-        if not any(leak.sure == sure and leak.transcripts for leak in self.leaks):
-            shown.append(session.transcript(f"session {session.number}, which saw it"))
+    def _record_leak(
+        self, certain: bool, path: str, description: str, session: RawSession, owner: RawSession | None
+    ) -> None:
+        transcripts: list[Transcript] = []
+        if not any(leak.certain == certain and leak.transcripts for leak in self.leaks):
+            transcripts.append(session.transcript(f"session {session.number}, which saw it"))
             if owner is not None and owner is not session:
-                whose = "whose it is" if sure and "step_count" not in path else "which played at the same time"
-                shown.append(owner.transcript(f"session {owner.number}, {whose}"))
-        self.leaks.append(Leak(sure, path, words, tuple(shown)))
+                whose = "whose it is" if certain and "step_count" not in path else "which played at the same time"
+                transcripts.append(owner.transcript(f"session {owner.number}, {whose}"))
+        self.leaks.append(Leak(certain, path, description, tuple(transcripts)))
 
 
-def spread(crowd: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
-    """Return how many processes and hosts answered, as far as observations tell, as figures and as sentences."""
-    pids, hosts = len(crowd.pids - {None}), len(crowd.hosts - {None})
+def count_processes(concurrent: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
+    """Return how many processes and hosts answered, where observations tell, as figures and as sentences."""
+    pids, hosts = len(concurrent.pids - {None}), len(concurrent.hosts - {None})
     figures = {name: count for name, count in (("pids", pids), ("hosts", hosts)) if count}
-    words = [
+    parts = [
         f"{count} {name if count > 1 else name[:-1]}"
         for name, count in (("processes", pids), ("hosts", hosts))
         if count
     ]
-    return figures, [f"answers came from {' on '.join(words)}"] if words else []
+    return figures, [f"answers came from {' on '.join(parts)}"] if parts else []
 
 
-_TOGETHER = 16
+_SESSIONS = 16
 _BUSY_S, _LONGEST_S = 3.0, 20.0
-_SLOWEST_S = 0.3
+_LONGEST_PAUSE_S = 0.3
 
 REMEDY = (
     "give each session an environment object of its own: pass the class (or a factory that makes a new one) to "
     "create_app, and keep nothing of an episode in module variables or class attributes"
 )
-"""What an author does about sessions that see each other."""
+"""What the environment's author does about sessions that see each other."""
 
 
 async def interleaved(subject: Subject) -> CheckResult:
-    """Play sessions side by side, each with its own identity and number of steps, and look for what is another's."""
-    return await _among(subject, _TOGETHER, "side by side", 0.0)
+    """Play sessions side by side, each with its own identity and number of steps, and look for foreign state."""
+    return await _check_concurrent(subject, _SESSIONS, "side by side", 0.0)
 
 
 async def under_load(subject: Subject) -> CheckResult:
-    """Play as many sessions as fit, episode after episode, and look for what is another's."""
-    return await _among(subject, subject.most, f"at once for {_BUSY_S:g} s", _BUSY_S)
+    """Play as many sessions as fit, episode after episode, and look for foreign state."""
+    return await _check_concurrent(subject, subject.max_sessions, f"at once for {_BUSY_S:g} s", _BUSY_S)
 
 
-async def _among(subject: Subject, wanted: int, how: str, lasting_s: float) -> CheckResult:
+async def _check_concurrent(subject: Subject, requested: int, manner: str, lasting_s: float) -> CheckResult:
     if skipped := await skip_single_slot(subject):
         return skipped
-    known = await known_alone(subject)
-    if isinstance(known, CheckResult):
-        return known
-    count = await sessions_at_once(subject, wanted)
-    crowd = ConcurrentPlay(subject, known)
+    reference = await usable_reference(subject)
+    if isinstance(reference, CheckResult):
+        return reference
+    count = await sessions_at_once(subject, requested)
+    concurrent = ConcurrentPlay(subject, reference)
     async with subject.client() as client:
         if count > 1:
-            await crowd.play(client, count, lasting_s=lasting_s, most_s=_LONGEST_S)
-        await close_all(crowd.sessions)
-    if len(crowd.sessions) < 2:
+            await concurrent.play(client, count, lasting_s=lasting_s, longest_s=_LONGEST_S)
+        await close_all(concurrent.sessions)
+    if len(concurrent.sessions) < 2:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
-            f"isolation needs two sessions at once, and {count_of(len(crowd.sessions), 'session')} got in",
+            f"isolation needs two sessions at once, and {count_of(len(concurrent.sessions), 'session')} got in",
         )
-    return await _judged(subject, known, crowd, how)
+    return await _judge(subject, reference, concurrent, manner)
 
 
-async def known_alone(subject: Subject) -> SingleReference | CheckResult:
-    """Return what lone sessions see, or the result where no answer tells one session from another."""
-    known = await subject.learn(learn_reference)
-    if known is None:
+async def usable_reference(subject: Subject) -> SingleReference | CheckResult:
+    """Return the reference of lone sessions, or the check's result where no answer tells one session from another."""
+    reference = await subject.learn(learn_reference)
+    if reference is None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
-    if known.signals:
-        return known
+    if reference.signals:
+        return reference
     return CheckResult(
         CheckOutcome.SKIPPED,
         "nothing the server answers tells one session from another: no step_count, no episode_id, no field that "
@@ -247,82 +278,99 @@ async def known_alone(subject: Subject) -> SingleReference | CheckResult:
     )
 
 
-async def _judged(subject: Subject, known: SingleReference, crowd: ConcurrentPlay, how: str) -> CheckResult:
-    found, words = spread(crowd)
-    figures = {"sessions": len(crowd.sessions), "episodes": crowd.episodes, "answers": crowd.answers, **found}
-    details = [f"seen by: {listed(known.signals)}", *words, *_missing(crowd)]
-    sessions = f"{len(crowd.sessions)} sessions {how}"
-    sure = [leak for leak in crowd.leaks if leak.sure]
-    suspects = [leak for leak in crowd.leaks if not leak.sure]
-    if sure:
-        return _leaking(sessions, sure, figures, details)
+async def _judge(subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay, manner: str) -> CheckResult:
+    process_figures, process_details = count_processes(concurrent)
+    figures = {
+        "sessions": len(concurrent.sessions),
+        "episodes": concurrent.episodes,
+        "answers": concurrent.answers,
+        **process_figures,
+    }
+    details = [f"seen by: {join_names(reference.signals)}", *process_details, *_unanswered_details(concurrent)]
+    sessions = f"{len(concurrent.sessions)} sessions {manner}"
+    certain = [leak for leak in concurrent.leaks if leak.certain]
+    suspects = [leak for leak in concurrent.leaks if not leak.certain]
+    if certain:
+        return _leak_result(sessions, certain, figures, details)
     if suspects:
-        suspected = set(crowd.suspects)
-        verdict, replayed = await _confirmed(subject, known, crowd)
-        suspects = [leak for leak in suspects if leak.field in crowd.suspects]
+        suspected = set(concurrent.suspects)
+        verdict, replayed = await _confirm(subject, reference, concurrent)
+        suspects = [leak for leak in suspects if leak.field in concurrent.suspects]
         figures = {**figures, "episodes_alone": replayed}
-        differing = len(set[int]().union(*crowd.suspects.values()))
+        differing = len(set[int]().union(*concurrent.suspects.values()))
         if verdict is CheckOutcome.MISSED:
-            return _leaking(
+            return _leak_result(
                 sessions, suspects, figures, [*details, f"{replayed} more sessions on their own never saw it"]
             )
         if verdict is CheckOutcome.INCONCLUSIVE:
-            said = f"{differing} of {crowd.episodes} episodes among others saw what none of {replayed} alone did"
+            comparison = (
+                f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
+            )
             return CheckResult(
                 verdict,
-                f"{sessions}: {said}; too few to say that it comes from the others",
-                details=(*(leak.words for leak in suspects[:3]), *details),
+                f"{sessions}: {comparison}; too few to say that it comes from the others",
+                details=(*(leak.description for leak in suspects[:3]), *details),
                 figures=figures,
                 transcripts=suspects[0].transcripts,
             )
-        details.append(f"{listed(suspected)}: differs between sessions on their own too, and was left out")
-    if not crowd.answers:
+        details.append(f"{join_names(suspected)}: differs between sessions on their own too, and was left out")
+    if not concurrent.answers:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"{sessions}: none was answered", details=tuple(details))
     return CheckResult(
         CheckOutcome.MET,
-        f"{sessions}, {crowd.answers:,} answers: none showed another session's state",
+        f"{sessions}, {concurrent.answers:,} answers: none showed another session's state",
         details=tuple(details),
         figures=figures,
     )
 
 
-def _leaking(sessions: str, leaks: list[Leak], figures: dict[str, int], details: list[str]) -> CheckResult:
+def _leak_result(sessions: str, leaks: list[Leak], figures: dict[str, int], details: list[str]) -> CheckResult:
     fields = sorted({leak.field for leak in leaks})
     more = f" (and {len(leaks) - 1:,} more like it)" if len(leaks) > 1 else ""
     return CheckResult(
         CheckOutcome.MISSED,
-        f"{sessions}: {leaks[0].words}{more}",
+        f"{sessions}: {leaks[0].description}{more}",
         REMEDY,
-        (f"leaking: {listed(fields)}", *(leak.words for leak in leaks[1:4]), *details),
+        (f"leaking: {join_names(fields)}", *(leak.description for leak in leaks[1:4]), *details),
         {**figures, "leaks": len(leaks)},
         transcripts=next((leak.transcripts for leak in leaks if leak.transcripts), ()),
     )
 
 
-def _missing(crowd: ConcurrentPlay) -> list[str]:
-    if not crowd.unanswered:
+def _unanswered_details(concurrent: ConcurrentPlay) -> list[str]:
+    if not concurrent.unanswered:
         return []
-    return [f"{count_of(len(crowd.unanswered), 'episode')} ended early, which is no leak: {crowd.unanswered[0]}"]
+    return [
+        f"{count_of(len(concurrent.unanswered), 'episode')} ended early, which is no leak: {concurrent.unanswered[0]}"
+    ]
 
 
-async def _confirmed(subject: Subject, known: SingleReference, crowd: ConcurrentPlay) -> tuple[CheckOutcome, int]:
-    """Play alone until it is clear whether what was seen among others is seen alone; and how often that was."""
-    # Names that sessions share by chance are rare enough to need all the sessions there is time for.
-    named = set(crowd.suspects) & known.ids
-    names: dict[str, set[object]] = {path: {play.again[path] for play in known.plays} for path in named}
+async def _confirm(
+    subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay
+) -> tuple[CheckOutcome, int]:
+    """Play alone until it is clear whether the suspects differ alone too; return the outcome and the replays."""
+    # Ids that sessions share by chance are rare enough to need all the replays there is time for.
+    id_fields = set(concurrent.suspects) & reference.session_ids
+    ids: dict[str, set[object]] = {
+        path: {play.after_second_reset[path] for play in reference.plays} for path in id_fields
+    }
 
-    async def again(number: int) -> set[str] | None:
+    async def replay(number: int) -> set[str] | None:
         # First as slowly as a busy server answers, then as fast as it goes.
-        pause = 0.0 if number else min(_SLOWEST_S, subject.patience_s)
-        played, _ = await play_alone(subject, known, 1, pause_s=pause)
+        pause = 0.0 if number else min(_LONGEST_PAUSE_S, subject.patience_s)
+        played, _ = await play_alone(subject, reference, 1, pause_s=pause)
         if not played:
             return None
-        looks = enumerate(played[0].views)
-        unlike = {pattern(found.path) for step, fields in looks for found in known.unlike(fields, step)}
-        for path, seen in names.items():
-            name = played[0].again.get(path)
-            unlike |= {path} if name in seen else set()
-            seen.add(name)
-        return unlike
+        views = enumerate(played[0].views)
+        seen_alone = {
+            path_pattern(deviation.path) for step, fields in views for deviation in reference.deviations(fields, step)
+        }
+        for path, earlier in ids.items():
+            session_id = played[0].after_second_reset.get(path)
+            seen_alone |= {path} if session_id in earlier else set()
+            earlier.add(session_id)
+        return seen_alone
 
-    return await only_among_others(crowd.suspects, crowd.episodes, len(known.plays) - 1, again, rare=named)
+    return await confirm_by_replaying(
+        concurrent.suspects, concurrent.episodes, len(reference.plays) - 1, replay, rare=id_fields
+    )

@@ -1,4 +1,4 @@
-"""What a session sees in one episode, what only it has said, and how two episodes differ."""
+"""What a session is shown in one episode, the identity it sends, and how two episodes differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from math import comb
 from typing import Any, cast
 from uuid import uuid4
 
-from pytest_openenv_scale.checks.capacity_probe import open_each
+from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -22,144 +22,154 @@ Fields = Mapping[str, Any]
 """The fields of one answer by path: `observation.board[0].colour`, `reward`, `state.step_count`."""
 
 ABSENT = "<no such field>"
-"""What a field shows that is not there."""
+"""The value that stands for a field that is missing."""
 
-_QUOTED = 120
+_EXCERPT_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class ObservationDifference:
-    """Where two sessions saw different things: `step` 0 is the reset."""
+    """A field in which two episodes differ: `step` 0 is the reset."""
 
     step: int
     path: str
     expected: Any
-    seen: Any
+    actual: Any
 
     def __str__(self) -> str:
-        """Say it in one line, long values cut."""
-        return f"{self.path} {after(self.step)}: expected {quoted(self.expected)}, seen {quoted(self.seen)}"
+        """Return it in one line, long values cut."""
+        expected, actual = json_excerpt(self.expected), json_excerpt(self.actual)
+        return f"{self.path} {after_step(self.step)}: expected {expected}, seen {actual}"
 
 
-def after(step: int) -> str:
+def after_step(step: int) -> str:
     """Return "after the reset" or "after step 3"."""
     return f"after step {step}" if step else "after the reset"
 
 
-def quoted(value: Any) -> str:
+def json_excerpt(value: Any) -> str:
     """Return a value as JSON, cut to 120 characters."""
     text = value if value == ABSENT else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text)} in all)"
+    return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}… ({len(text)} in all)"
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
-def fields_of(answer: Answer, state: Answer | None = None, read: Callable[[Any], Any] = _as_it_is) -> Fields:
-    """Return the fields of an answer and of the state asked after it; `read` is applied to each text and number.
+def flatten_answer(answer: Answer, state: Answer | None = None, read: Callable[[Any], Any] = _unchanged) -> Fields:
+    """Return the fields of an answer and of the state asked after it; `read` is applied to each text and integer.
 
-    Lists of numbers, however nested, count as one field: an image is one thing to see.
+    A list of numbers, however nested, counts as one field, as an image does.
     """
-    found: dict[str, Any] = {}
-    _collect(answer.data, "", read, found)
+    fields: dict[str, Any] = {}
+    _collect(answer.data, "", read, fields)
     if state is not None:
-        _collect(state.data, "state", read, found)
-    return found
+        _collect(state.data, "state", read, fields)
+    return fields
 
 
-def _collect(value: Any, path: str, read: Callable[[Any], Any], found: dict[str, Any]) -> None:
+def _collect(value: Any, path: str, read: Callable[[Any], Any], fields: dict[str, Any]) -> None:
     if isinstance(value, dict) and value:
         for name, item in cast("dict[str, Any]", value).items():
-            _collect(item, f"{path}.{read(name)}" if path else str(read(name)), read, found)
-    elif isinstance(value, list) and value and not _numbers(cast("list[Any]", value)):
+            _collect(item, f"{path}.{read(name)}" if path else str(read(name)), read, fields)
+    elif isinstance(value, list) and value and not _all_numbers(cast("list[Any]", value)):
         for index, item in enumerate(cast("list[Any]", value)):
-            _collect(item, f"{path}[{index}]", read, found)
+            _collect(item, f"{path}[{index}]", read, fields)
     else:
         value = cast("Any", value)
-        found[path] = read(value) if isinstance(value, str) or type(value) is int else value
+        fields[path] = read(value) if isinstance(value, str) or type(value) is int else value
 
 
-def _numbers(items: list[Any]) -> bool:
+def _all_numbers(items: list[Any]) -> bool:
     return all(
-        isinstance(item, int | float) or (isinstance(item, list) and _numbers(cast("list[Any]", item)))
+        isinstance(item, int | float) or (isinstance(item, list) and _all_numbers(cast("list[Any]", item)))
         for item in items
     )
 
 
-def pattern(path: str) -> str:
-    """Return a path without the places in lists: what is volatile in one place is so in all."""
+def path_pattern(path: str) -> str:
+    """Return a path without list indices: what is volatile at one index is so at all."""
     return re.sub(r"\[\d+\]", "[]", path)
 
 
-def differences(expected: Fields, seen: Fields, step: int) -> Iterator[ObservationDifference]:
-    """Yield each field that is not the same, in the order of the answers."""
-    for path in {**expected, **seen}:
-        if expected.get(path, ABSENT) != (value := seen.get(path, ABSENT)):
+def field_differences(expected: Fields, actual: Fields, step: int) -> Iterator[ObservationDifference]:
+    """Yield each field that differs, in the order of the answers."""
+    for path in {**expected, **actual}:
+        if expected.get(path, ABSENT) != (value := actual.get(path, ABSENT)):
             yield ObservationDifference(step, path, expected.get(path, ABSENT), value)
 
 
-def compare(expected: Sequence[Fields], seen: Sequence[Fields]) -> list[ObservationDifference]:
+def compare_episodes(expected: Sequence[Fields], actual: Sequence[Fields]) -> list[ObservationDifference]:
     """Return how two episodes differ, as far as both go."""
-    both = zip(expected, seen, strict=False)
-    return [found for step, (one, other) in enumerate(both) for found in differences(one, other, step)]
+    pairs = zip(expected, actual, strict=False)
+    return [
+        difference
+        for step, (expected_fields, actual_fields) in enumerate(pairs)
+        for difference in field_differences(expected_fields, actual_fields, step)
+    ]
 
 
-def volatile(plays: Sequence[Sequence[Fields]]) -> frozenset[str]:
+def volatile_patterns(plays: Sequence[Sequence[Fields]]) -> frozenset[str]:
     """Return the patterns of the fields that are not the same in all these episodes."""
-    return frozenset(pattern(found.path) for play in plays[1:] for found in compare(plays[0], play))
+    return frozenset(
+        path_pattern(difference.path) for play in plays[1:] for difference in compare_episodes(plays[0], play)
+    )
 
 
-def chance(differing: int, crowd: int, alone: int) -> float:
-    """Return how probable it is that all of the `differing` episodes fall among the `crowd` by mere chance.
+def fisher_probability(differing: int, among: int, alone: int) -> float:
+    """Return the probability that all `differing` episodes are among others by mere chance.
 
-    One side of Fisher's exact test for `differing` of `crowd` episodes among others, none of `alone` episodes alone.
+    One side of Fisher's exact test: `differing` of `among` episodes among others, none of `alone` episodes alone.
     """
-    return comb(crowd, differing) / comb(crowd + alone, differing)
+    return comb(among, differing) / comb(among + alone, differing)
 
 
-def listed(names: Iterable[str], most: int = 6) -> str:
+def join_names(names: Iterable[str], limit: int = 6) -> str:
     """Return "a, b, c and 4 more"."""
-    known = sorted(names)
-    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
 
 
-PLAYS, AGAIN_S = 40, 10.0
-"""How often sessions play alone again, at most, and after how many seconds no further one begins."""
+MAX_REPLAYS, REPLAY_S = 40, 10.0
+"""How often a session plays alone again, at most, and after how many seconds no further one begins."""
 
-_CHANCE = 0.001
-"""How improbable it has to be that what was seen fell among others by mere chance."""
+_CHANCE_LIMIT = 0.001
+"""Below this probability, differences that occur only among others are no chance."""
 
 
-async def only_among_others(
+async def confirm_by_replaying(
     suspects: dict[str, set[int]],
     among: int,
     alone: int,
-    again: Callable[[int], Awaitable[Set[str] | None]],
+    replay: Callable[[int], Awaitable[Set[str] | None]],
     *,
     rare: Set[str] = frozenset(),
 ) -> tuple[CheckOutcome, int]:
-    """Play alone again until it is clear whether what was seen among others is seen alone; and how often that was.
+    """Play alone until it is clear whether what differs among others differs alone too.
 
-    `suspects` are fields, with the episodes in which they were seen, of `among` ones among others; `alone` never saw
-    them. `again` plays once more, is given how often it has, and returns the fields it saw, None where nothing was
-    answered; those are taken out of `suspects`. Met where none is left, missed where chance explains none. What is
-    `rare` alone as well takes all the plays there is time for.
+    `suspects` are fields with the episodes in which they differed, of `among` episodes among others; in `alone`
+    episodes alone they never did. `replay` gets the number of replays so far, plays once more and returns the fields
+    that differed, None where nothing was answered; those are removed from `suspects`. Fields in `rare` take all the
+    replays there is time for.
+
+    Returns the outcome and the number of replays: met where no suspect is left, missed where chance does not explain
+    them, else inconclusive.
     """
     began, replayed = time.perf_counter(), 0
-    while replayed < PLAYS and (replayed == 0 or time.perf_counter() - began < AGAIN_S):
-        seen = await again(replayed)
-        if seen is None:
+    while replayed < MAX_REPLAYS and (replayed == 0 or time.perf_counter() - began < REPLAY_S):
+        seen_alone = await replay(replayed)
+        if seen_alone is None:
             break
         replayed += 1
-        for path in seen & suspects.keys():
+        for path in seen_alone & suspects.keys():
             del suspects[path]
         if not suspects:
             return CheckOutcome.MET, replayed
         differing = len(set[int]().union(*suspects.values()))
-        if not rare & suspects.keys() and chance(differing, among, alone + replayed) < _CHANCE:
+        if not rare & suspects.keys() and fisher_probability(differing, among, alone + replayed) < _CHANCE_LIMIT:
             return CheckOutcome.MISSED, replayed
-    if replayed >= PLAYS and rare & suspects.keys():
+    if replayed >= MAX_REPLAYS and rare & suspects.keys():
         return CheckOutcome.MISSED, replayed
     return CheckOutcome.INCONCLUSIVE, replayed
 
@@ -174,18 +184,18 @@ class StepView:
 
 
 async def open_alone(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
-    """Open a session on a server nobody else uses; `first` is an observation, or why it is none.
+    """Open a session on a server nobody else uses; `first_answer` is an observation, or says why there is none.
 
-    A server whose slots come back late is asked again; one that does not take what the reset says is not.
+    Where slots come back late it is tried again; where the server rejects the reset data it is not.
     """
     session = await client.start(reset)
-    if session.first.kind == "observation" or not (session.first.full or session.first.over):
+    if session.first_answer.kind == "observation" or not (session.first_answer.full or session.first_answer.ended):
         return session
     session.drop()
-    return next(iter(await open_each(client, subject, [reset])), session)
+    return next(iter(await open_sessions(client, subject, [reset])), session)
 
 
-async def episode(
+async def play_episode(
     session: RawSession,
     first: Answer,
     action: Callable[[int], Mapping[str, Any]],
@@ -195,34 +205,34 @@ async def episode(
     pause_s: float = 0.0,
     pause_at: int | None = None,
 ) -> AsyncGenerator[StepView, None]:
-    """Yield what a session sees, from the answer `first` to its reset on, until it is done or took so many steps.
+    """Yield what a session is shown, from the answer `first` to its reset on, until it is done or took `steps` steps.
 
     An answer that is no observation ends it too. Each step, or only the one numbered `pause_at`, waits `pause_s`
     seconds before it is taken.
     """
     answer = first
-    for taken in range(steps + 1):
-        if taken:
-            if pause_s and pause_at in (None, taken):
+    for step in range(steps + 1):
+        if step:
+            if pause_s and pause_at in (None, step):
                 await asyncio.sleep(pause_s)
-            answer = await session.step(action(taken - 1))
+            answer = await session.step(action(step - 1))
         if answer.kind != "observation":
             return
         state = await session.state() if ask_state else None
         if state is not None and state.kind != "state":
             return
-        yield StepView(taken, answer, state)
+        yield StepView(step, answer, state)
         if answer.done:
             return
 
 
 _SEEDS = range(100_000_000, 2**31)
-"""Seeds that environments write by chance only where they draw numbers of that size, and that every generator takes."""
+"""Seeds: so large that environments hardly show such a number by chance, and every generator takes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What one episode says of itself: the `episode_id` and `seed` of its reset, the `token` in its actions."""
+    """What marks one episode as its own: the `episode_id` and `seed` of its reset, the `token` in its actions."""
 
     number: int
     episode_id: str
@@ -232,83 +242,85 @@ class Identity:
 
 @dataclass
 class Identities:
-    """Gives out identities and knows them again in what a server answers."""
+    """Issues identities and recognizes them in what a server answers."""
 
-    _mark: str = field(default_factory=lambda: f"oes{uuid4().hex[:10]}")
+    _prefix: str = field(default_factory=lambda: f"oes{uuid4().hex[:10]}")
     _seeds: dict[int, int] = field(default_factory=dict[int, int])
-    _seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
-    """Which identity saw whose seed, by their numbers."""
+    _seeds_seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    """Pairs of identity numbers: who was shown whose seed."""
 
     def new(self) -> Identity:
-        """Return an identity nobody had before."""
+        """Return an identity that was never used before."""
         number = len(self._seeds)
-        # Not from the plan's seed: a server that is asked a second time must not have heard of any of them.
+        # Not from the plan's seed: a server that is checked a second time must not have seen any of them.
         seed = random.choice(_SEEDS)
         while seed in self._seeds:
             seed = random.choice(_SEEDS)
         self._seeds[seed] = number
-        return Identity(number, f"{self._mark}-{number:06d}-e", f"{self._mark}-{number:06d}-t", seed)
+        return Identity(number, f"{self._prefix}-{number:06d}-e", f"{self._prefix}-{number:06d}-t", seed)
 
-    def holds(self, value: object, number: int) -> bool:
-        """Say whether a text or a number is, or contains, what the identity with this number said."""
+    def appears_in(self, value: object, number: int) -> bool:
+        """Whether a text or a number is, or contains, what the identity with this number has sent."""
         if isinstance(value, str):
-            return f"{self._mark}-{number:06d}-" in value.lower()
+            return f"{self._prefix}-{number:06d}-" in value.lower()
         return type(value) is int and self._seeds.get(value) == number
 
-    def read_text(self, text: str, me: Identity, foreign: set[int]) -> str:
-        """Return the text with its own identity named as such; whose others it holds is added to `foreign`."""
-        if self._mark not in text.lower():
+    def label_text(self, text: str, identity: Identity, foreign: set[int]) -> str:
+        """Return the text with its own identity replaced by a label; the numbers of others in it go into `foreign`."""
+        if self._prefix not in text.lower():
             return text
 
-        def name(found: re.Match[str]) -> str:
-            number = int(found[1])
-            kind = "episode_id" if found[2].lower() == "e" else "token"
-            if number == me.number:
+        def label(match: re.Match[str]) -> str:
+            number = int(match[1])
+            kind = "episode_id" if match[2].lower() == "e" else "token"
+            if number == identity.number:
                 return f"<its own {kind}>"
             foreign.add(number)
-            return found[0]
+            return match[0]
 
-        return re.sub(rf"{self._mark}-(\d{{6}})-([et])", name, text, flags=re.IGNORECASE)
+        return re.sub(rf"{self._prefix}-(\d{{6}})-([et])", label, text, flags=re.IGNORECASE)
 
-    def read_number(self, value: int, me: Identity, foreign: set[int]) -> int | str:
-        """Return the number, or a name for its own seed; whose seed else it is, is added to `foreign`.
+    def label_number(self, value: int, identity: Identity, foreign: set[int]) -> int | str:
+        """Return the number, or a label for its own seed; of another's seed, that one's number goes into `foreign`.
 
-        The first time it is not: of ten thousand numbers that an environment draws, one is the seed of one of a
+        Not the first time: of ten thousand numbers that an environment draws, one is the seed of one of a
         thousand episodes in one run of two hundred. A server that mixes sessions up does it again.
         """
         number = self._seeds.get(value)
         if number is None:
             return value
-        if number == me.number:
+        if number == identity.number:
             return "<its own seed>"
-        self._seen.add((me.number, number))
-        if len(self._seen) > 1:
+        self._seeds_seen.add((identity.number, number))
+        if len(self._seeds_seen) > 1:
             foreign.add(number)
         return value
 
 
-def token_fields(schema: Mapping[str, Any] | None, made: bool, length: int) -> tuple[str, ...]:
-    """Return the fields of an action that may hold any text of so many characters, by its JSON schema.
+def token_fields(schema: Mapping[str, Any] | None, generated: bool, length: int) -> tuple[str, ...]:
+    """Return the fields of an action that may hold any text of `length` characters, by its JSON schema.
 
-    `made` tells whether the action was made from the schema: what a person wrote is not changed.
+    `generated` tells whether the action was made from the schema: what a person wrote is not changed.
     """
-    if schema is None or not made:
+    if schema is None or not generated:
         return ()
     properties = schema.get("properties")
     if not isinstance(properties, Mapping):
         return ()
-    known = cast("Mapping[str, Any]", properties)
+    field_schemas = cast("Mapping[str, Any]", properties)
     return tuple(
         name
-        for name, about in known.items()
-        if isinstance(about, dict) and _free(cast("dict[str, Any]", about), length)
+        for name, field_schema in field_schemas.items()
+        if isinstance(field_schema, dict) and _takes_any_text(cast("dict[str, Any]", field_schema), length)
     )
 
 
-def _free(about: Mapping[str, Any], length: int) -> bool:
-    if about.get("type") != "string" or any(about.get(key) for key in ("enum", "pattern", "format", "examples")):
+def _takes_any_text(field_schema: Mapping[str, Any], length: int) -> bool:
+    if field_schema.get("type") != "string" or any(
+        field_schema.get(key) for key in ("enum", "pattern", "format", "examples")
+    ):
         return False
-    if "const" in about or about.get("default"):
+    if "const" in field_schema or field_schema.get("default"):
         return False
-    least, most = about.get("minLength") or 0, about.get("maxLength")
+    least, most = field_schema.get("minLength") or 0, field_schema.get("maxLength")
     return least <= length and (most is None or length <= most)

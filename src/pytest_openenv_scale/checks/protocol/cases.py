@@ -1,4 +1,4 @@
-"""What a client should not send, or rarely does, and what OpenEnv answers: the table of the protocol's cases."""
+"""What a client should not send, or rarely does, and what OpenEnv answers: the table of protocol cases."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-VERSIONS = "0.2.0 to 0.10.0"
-"""The versions whose answers the table holds."""
+OPENENV_VERSIONS = "0.2.0 to 0.10.0"
+"""The OpenEnv versions whose answers the table holds."""
 
 ANY_ERROR = "any error"
 """An error frame, whatever its code."""
 
-CUT = "lost"
+CONNECTION_LOST = "lost"
 """The connection is gone without a close frame."""
 
 _AS_OPENENV = (
@@ -38,23 +38,24 @@ _LOOP = "Loops of trainers are not all alike: this order of messages happens, an
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing a client does.
+    """One thing a client does, `description` in a few words.
 
-    `what` says it in a few words, `means` what the answer is worth to a trainer. `openenv` is what OpenEnv answers: the
-    code of an error frame, the type of another message, or "closed" and a close code; `also` are answers that do as
-    well. `goes_on` tells whether the session must take a reset and a step after it. `first` cases are a session's first
-    words, all others follow a reset; during `crowd` cases another session is open, which must not notice.
+    `meaning` says what the answer is worth to a trainer. `expected` is what OpenEnv answers: the code of an error
+    frame, the type of another message, or "closed" and a close code; `also_accepted` are answers that do as well.
+    `message` is what is sent, None where `play.py` plays the case. `goes_on` tells whether the session must take a
+    reset and a step after it. A case `before_reset` is played first in its session, all others after a reset; during
+    one `with_bystander` another session is open, which must not be affected.
     """
 
     id: str
-    what: str
-    openenv: str
-    means: str
-    sent: str | bytes | None = None
-    also: tuple[str, ...] = ()
+    description: str
+    expected: str
+    meaning: str
+    message: str | bytes | None = None
+    also_accepted: tuple[str, ...] = ()
     goes_on: bool = True
-    first: bool = False
-    crowd: bool = False
+    before_reset: bool = False
+    with_bystander: bool = False
     remedy: str = _AS_OPENENV
 
 
@@ -63,7 +64,7 @@ def _no_object(name: str, what: str, sent: str) -> Case:
 
 
 def _episode(name: str, what: str, openenv: str = "observation", *, first: bool = False) -> Case:
-    return Case(name, what, openenv, _LOOP, also=("EXECUTION_ERROR",), first=first, remedy=_EPISODE)
+    return Case(name, what, openenv, _LOOP, also_accepted=("EXECUTION_ERROR",), before_reset=first, remedy=_EPISODE)
 
 
 def _action(name: str, what: str) -> Case:
@@ -76,9 +77,9 @@ def _enormous(name: str, what: str, openenv: str) -> Case:
         what,
         openenv,
         _HOSTILE,
-        also=("observation", ANY_ERROR, "closed 1009", "closed 1000", "closed 1011", CUT),
+        also_accepted=("observation", ANY_ERROR, "closed 1009", "closed 1000", "closed 1011", CONNECTION_LOST),
         goes_on=False,
-        crowd=True,
+        with_bystander=True,
         remedy="limit the size of messages where the server is started (uvicorn: --ws-max-size), "
         "and the length of texts in the Action class (max_length)",
     )
@@ -100,7 +101,7 @@ CASES = (
         "SESSION_ERROR",
         _HOSTILE,
         '{"type":"reset","data":{"deep":' + "[" * 100_000 + "]" * 100_000 + "}}",
-        also=("INVALID_JSON", "VALIDATION_ERROR", "observation"),
+        also_accepted=("INVALID_JSON", "VALIDATION_ERROR", "observation"),
         goes_on=False,
     ),
     Case(
@@ -109,20 +110,20 @@ CASES = (
         "SESSION_ERROR",
         _BUG,
         b'{"type":"reset","data":{}}',
-        also=("observation", "closed 1003"),
+        also_accepted=("observation", "closed 1003"),
         goes_on=False,
     ),
     # Messages with a field too many, too few or wrong
     Case("step-without-data", "a step without data", "VALIDATION_ERROR", _BUG, '{"type":"step"}'),
     # A server may also read over what is too much; it then does as it is asked.
-    Case("state-with-data", "a state message with data", "VALIDATION_ERROR", _TYPO, also=("state",)),
+    Case("state-with-data", "a state message with data", "VALIDATION_ERROR", _TYPO, also_accepted=("state",)),
     Case(
         "close-with-data",
         "a close message with data",
         "VALIDATION_ERROR",
         _TYPO,
         '{"type":"close","data":{}}',
-        also=("closed 1000",),
+        also_accepted=("closed 1000",),
     ),
     Case(
         "extra-field",
@@ -130,7 +131,7 @@ CASES = (
         "VALIDATION_ERROR",
         _TYPO,
         '{"type":"reset","data":{},"id":5}',
-        also=("observation",),
+        also_accepted=("observation",),
     ),
     Case("reset-data-list", "reset data that are a list", "VALIDATION_ERROR", _TYPO, '{"type":"reset","data":[1]}'),
     Case("reset-data-text", "reset data that are a text", "VALIDATION_ERROR", _TYPO, '{"type":"reset","data":"seed"}'),
@@ -165,16 +166,16 @@ CASES = (
         remedy=_SOCKET,
     ),
 )
-"""Every case, in the order the suite asks them."""
+"""Every case, in the order the suite plays them."""
 
 Schema = Mapping[str, Any]
 
 _SCALARS = frozenset(("string", "number", "integer", "boolean", "null"))
-_FREE = "no_such_field"
+_UNUSED_FIELD = "no_such_field"
 
 
-class LackError(Exception):
-    """The server lacks what a case needs; the text says what, from the server's own answers."""
+class CaseNotApplicableError(Exception):
+    """A case cannot be played, as the server lacks what it needs; the text says what."""
 
 
 def unknown_field(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,22 +184,22 @@ def unknown_field(schema: Schema | None, action: Mapping[str, Any]) -> dict[str,
     Raises:
         LackError: the schema is not known, or allows further fields.
     """
-    if not _is_closed(_object(schema)):
-        raise LackError("its /schema allows actions further fields (no additionalProperties: false)")
-    return {**action, _free_name(schema): 1}
+    if not _forbids_extra_fields(_object_schema(schema)):
+        raise CaseNotApplicableError("its /schema allows actions further fields (no additionalProperties: false)")
+    return {**action, _unused_field_name(schema): 1}
 
 
-def wrapped(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
+def wrapped_action(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
     """Return the action inside an object, as `POST /step` takes it and `/ws` does not.
 
     Raises:
         LackError: the schema is not known, has a field `action`, or allows an object without any of its fields.
     """
-    found = _object(schema)
-    if "action" in _fields(found):
-        raise LackError("its actions have a field named action")
-    if not _is_closed(found) and not found.get("required"):
-        raise LackError("its /schema allows actions further fields and requires none")
+    object_schema = _object_schema(schema)
+    if "action" in _field_schemas(object_schema):
+        raise CaseNotApplicableError("its actions have a field named action")
+    if not _forbids_extra_fields(object_schema) and not object_schema.get("required"):
+        raise CaseNotApplicableError("its /schema allows actions further fields and requires none")
     return {"action": dict(action)}
 
 
@@ -208,15 +209,15 @@ def wrong_type(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, An
     Raises:
         LackError: the schema is not known, or has no field whose type says enough.
     """
-    found = _object(schema)
-    for name, field in _fields(found).items():
-        kinds = _kinds(field, found)
+    object_schema = _object_schema(schema)
+    for name, field in _field_schemas(object_schema).items():
+        kinds = _json_types(field, object_schema)
         if kinds and kinds <= _SCALARS:
             return {**action, name: {"not": "a plain value"}}
-    for name, field in _fields(found).items():
-        if _kinds(field, found) == {"object"}:
+    for name, field in _field_schemas(object_schema).items():
+        if _json_types(field, object_schema) == {"object"}:
             return {**action, name: ["not an object"]}
-    raise LackError("its /schema has no action field of a plain type")
+    raise CaseNotApplicableError("its /schema has no action field of a plain type")
 
 
 def out_of_range(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,70 +226,74 @@ def out_of_range(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, 
     Raises:
         LackError: the schema is not known, or no number of it has a bound.
     """
-    found = _object(schema)
+    object_schema = _object_schema(schema)
     for bound, beyond in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
-        for name, field in _fields(found).items():
-            limit = next((part[bound] for part in _alternatives(field, found) if bound in part), None)
-            # Numbers so large that one more is none are no bounds to step over.
-            if isinstance(limit, int | float) and limit + beyond != limit and _is_number(field, found):
+        for name, field in _field_schemas(object_schema).items():
+            limit = next((part[bound] for part in _alternatives(field, object_schema) if bound in part), None)
+            # A bound so large that adding one does not change it cannot be exceeded.
+            if isinstance(limit, int | float) and limit + beyond != limit and _is_number(field, object_schema):
                 return {**action, name: limit + beyond}
-    raise LackError("its /schema has no action field with a minimum or a maximum")
+    raise CaseNotApplicableError("its /schema has no action field with a minimum or a maximum")
 
 
 def long_text(schema: Schema | None, action: Mapping[str, Any], characters: int) -> dict[str, Any]:
-    """Return the action with that much text in a field that takes any; where none does, in a field it has not."""
+    """Return the action with a text of this many characters, in a field that takes any text, else in an unknown one."""
     text = "x" * characters
     try:
-        found = _object(schema)
-    except LackError:
-        return {**action, _FREE: text}
-    for name, field in _fields(found).items():
-        parts = list(_alternatives(field, found))
+        object_schema = _object_schema(schema)
+    except CaseNotApplicableError:
+        return {**action, _UNUSED_FIELD: text}
+    for name, field in _field_schemas(object_schema).items():
+        parts = list(_alternatives(field, object_schema))
         if any(part.get("type") == "string" and not part.keys() & {"enum", "const", "maxLength"} for part in parts):
             return {**action, name: text}
-    return {**action, _free_name(schema): text}
+    return {**action, _unused_field_name(schema): text}
 
 
-def _object(schema: Schema | None) -> Schema:
-    """Return the schema of an action that is one object."""
+def _object_schema(schema: Schema | None) -> Schema:
+    """Return the schema of an action with its references resolved; it must be of an object.
+
+    Raises:
+        CaseNotApplicableError: there is no schema, or it names no fields.
+    """
     if schema is None:
-        raise LackError("it publishes no /schema of its actions")
-    found = _resolved(schema, schema)
-    if not isinstance(found.get("properties"), Mapping):
-        raise LackError("its /schema does not say which fields an action has")
-    # References inside are looked up from the top, wherever the object itself stands.
-    return {**schema, **found}
+        raise CaseNotApplicableError("it publishes no /schema of its actions")
+    object_schema = _resolved(schema, schema)
+    if not isinstance(object_schema.get("properties"), Mapping):
+        raise CaseNotApplicableError("its /schema does not say which fields an action has")
+    # References inside are resolved from the top, wherever the object itself stands.
+    return {**schema, **object_schema}
 
 
-def _fields(found: Schema) -> Mapping[str, Schema]:
-    fields = cast("Mapping[str, Any]", found["properties"])
+def _field_schemas(object_schema: Schema) -> Mapping[str, Schema]:
+    fields = cast("Mapping[str, Any]", object_schema["properties"])
     return {name: cast("Schema", field) for name, field in fields.items() if isinstance(field, Mapping)}
 
 
-def _is_closed(found: Schema) -> bool:
-    return found.get("additionalProperties") is False
+def _forbids_extra_fields(object_schema: Schema) -> bool:
+    return object_schema.get("additionalProperties") is False
 
 
-def _free_name(schema: Schema | None) -> str:
-    name, taken = _FREE, _fields(_object(schema))
-    while name in taken:
+def _unused_field_name(schema: Schema | None) -> str:
+    name, fields = _UNUSED_FIELD, _field_schemas(_object_schema(schema))
+    while name in fields:
         name += "_"
     return name
 
 
 def _is_number(field: Schema, root: Schema) -> bool:
-    return bool(_kinds(field, root) & {"number", "integer"})
+    return bool(_json_types(field, root) & {"number", "integer"})
 
 
-def _kinds(field: Schema, root: Schema) -> set[str]:
+def _json_types(field: Schema, root: Schema) -> set[str]:
     """Return the JSON types a field may have; empty where the schema leaves it open."""
     kinds: set[str] = set()
     for part in _alternatives(field, root):
         kind = part.get("type")
-        named = cast("list[str]", kind) if isinstance(kind, list) else [kind]
-        if not all(isinstance(name, str) for name in named):
+        kind_names = cast("list[str]", kind) if isinstance(kind, list) else [kind]
+        if not all(isinstance(name, str) for name in kind_names):
             return set()
-        kinds |= set(cast("list[str]", named))
+        kinds |= set(cast("list[str]", kind_names))
     return kinds
 
 
@@ -307,7 +312,7 @@ def _resolved(schema: Any, root: Schema) -> Schema:
     """Follow a reference within the schema, once; `{}` where it leads nowhere."""
     if "$ref" not in schema:
         return cast("Schema", schema)
-    found: Any = root
+    target: Any = root
     for part in str(schema["$ref"]).removeprefix("#/").split("/"):
-        found = cast("Schema", found).get(part) if isinstance(found, Mapping) else None
-    return cast("Schema", found) if isinstance(found, Mapping) else {}
+        target = cast("Schema", target).get(part) if isinstance(target, Mapping) else None
+    return cast("Schema", target) if isinstance(target, Mapping) else {}

@@ -1,6 +1,6 @@
 """Whether a server answers what no client should send as OpenEnv does, and goes on.
 
-Each case of `standard.CASES` is played in a session of its own. There must be an answer and it must be OpenEnv's; after
+Each case of `cases.CASES` is played in a session of its own. There must be an answer and it must be OpenEnv's; after
 it the session goes on where OpenEnv's does, and a new session works in any case.
 """
 
@@ -18,259 +18,271 @@ from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .cases import ANY_ERROR, CASES, VERSIONS, Case, LackError
-from .play import UNORDERED, play
+from .cases import ANY_ERROR, CASES, OPENENV_VERSIONS, Case, CaseNotApplicableError
+from .play import OUT_OF_ORDER, play
 
 _PATIENCE_S, _PATIENCE_FACTOR = 5.0, 5.0
-"""An answer to a single wrong message takes no work: shorter than other checks wait, as there are many cases."""
+"""Answering a wrong message takes no work: the timeout is shorter than in other checks, as there are many cases."""
 
 _CLOSING_S, _PAUSE_S = 0.5, 0.05
-"""How long a server may take to close after its last word; pause between attempts to get a slot."""
+"""How long a server may take to close after its last message; the pause between attempts to get a slot; in seconds."""
 
 
 def patience_s(subject: Subject, case: Case) -> float:
-    """Return how long each answer of a case may take, in seconds."""
-    if case.crowd:
+    """Return the timeout of each answer of a case, in seconds."""
+    if case.with_bystander:
         return subject.patience_s
     return min(subject.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * subject.slowest_single_s))
 
 
-def check_of(case: Case) -> Check:
-    """Return the check that asks one case."""
+def case_check(case: Case) -> Check:
+    """Return the check that plays one case."""
 
     async def check(subject: Subject) -> CheckResult:
-        return await _ask(subject, case)
+        return await _check_case(subject, case)
 
     return check
 
 
-CHECKS: Mapping[str, Check] = {case.id: check_of(case) for case in CASES}
+CHECKS: Mapping[str, Check] = {case.id: case_check(case) for case in CASES}
 """Every case by its id, as a check."""
 
 
 @dataclass(slots=True)
 class _CaseFindings:
-    """What became of a case; `faults` are sentences, in the order they were found, `doubt` is why it cannot be told."""
+    """What a case showed: `faults` are sentences in the order they were found, `doubt` says why it cannot be judged."""
 
     answer: Answer
     doubt: str | None = None
-    then: str = ""
+    aftermath: str = ""
     goes_on: bool | None = None
-    new: Answer | None = None
+    new_session: Answer | None = None
     faults: list[str] = field(default_factory=list[str])
     transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
 
-async def _ask(subject: Subject, case: Case) -> CheckResult:
-    alone = await subject.learn(single_session)
+async def _check_case(subject: Subject, case: Case) -> CheckResult:
+    single = await subject.learn(single_session)
     async with subject.client(patience_s(subject, case)) as client:
         try:
-            played = await _played(client, subject, case, alone)
-        except LackError as lack:
-            return CheckResult(CheckOutcome.SKIPPED, f"{case.what} cannot be asked of this server: {lack}")
+            played = await _play_and_inspect(client, subject, case, single)
+        except CaseNotApplicableError as reason:
+            return CheckResult(CheckOutcome.SKIPPED, f"{case.description} cannot be asked of this server: {reason}")
         if isinstance(played, str):
-            return CheckResult(CheckOutcome.INCONCLUSIVE, f"no session to ask it in: {played}", details=(case.means,))
+            return CheckResult(CheckOutcome.INCONCLUSIVE, f"no session to ask it in: {played}", details=(case.meaning,))
         return _result(case, played)
 
 
-async def _played(client: RawClient, subject: Subject, case: Case, alone: SingleSession) -> _CaseFindings | str:
-    """Play a case and look at what is left; return why it could not be played where no session was to be had."""
-    asked = await _asked(client, subject, case, alone)
-    session, answer, other = asked.session, asked.answer, asked.other
-    if not asked.ready:
-        await _part(session)
+async def _play_and_inspect(
+    client: RawClient, subject: Subject, case: Case, single: SingleSession
+) -> _CaseFindings | str:
+    """Play a case and inspect what follows; return the refusal as text where no session could be opened."""
+    opened = await _open_and_play(client, subject, case, single)
+    session, answer, bystander = opened.session, opened.answer, opened.bystander
+    if not opened.played:
+        await _close(session)
         return str(answer)
-    found = _CaseFindings(answer)
+    findings = _CaseFindings(answer)
     if answer.kind == "silence" and session.connection.has_unsent_bytes:
-        found.doubt = f"only a part of it was taken: {answer}"
+        findings.doubt = f"only a part of it was taken: {answer}"
     elif fault := _fault(case, answer):
-        found.faults.append(fault)
-    if answer.kind != "silence" and not answer.over:
-        await _afterwards(found, case, session, subject)
-    found.transcripts.append(session.transcript(f"the session with {case.what}"))
-    await _part(session)
-    if other is not None:
-        await _the_other(found, other, subject)
-    await _a_new_one(found, client, subject)
-    return found
+        findings.faults.append(fault)
+    if answer.kind != "silence" and not answer.ended:
+        await _inspect_session_afterwards(findings, case, session, subject)
+    findings.transcripts.append(session.transcript(f"the session with {case.description}"))
+    await _close(session)
+    if bystander is not None:
+        await _step_bystander(findings, bystander, subject)
+    await _play_new_session(findings, client, subject)
+    return findings
 
 
 @dataclass(frozen=True, slots=True)
 class _CaseSession:
-    """A session with the answer to its case; `ready` tells whether the case came to be asked, `other` is beside it."""
+    """A session with the answer to its case; `played` tells whether it was played, `bystander` is open beside it."""
 
     session: RawSession
     answer: Answer
-    ready: bool
-    other: RawSession | None
+    played: bool
+    bystander: RawSession | None
 
 
-async def _asked(client: RawClient, subject: Subject, case: Case, alone: SingleSession) -> _CaseSession:
+async def _open_and_play(client: RawClient, subject: Subject, case: Case, single: SingleSession) -> _CaseSession:
     """Open a session and play the case in it.
 
-    A server that is full is asked again for a while: slots of earlier sessions may come back late.
+    A full server is tried again for a while: slots of earlier sessions may come back late.
     """
     deadline = time.perf_counter() + patience_s(subject, case)
     while True:
-        session, other = await client.connect(), None
-        answer = session.first
-        if answer.kind == "opened" and not case.first:
+        session, bystander = await client.connect(), None
+        answer = session.first_answer
+        if answer.kind == "opened" and not case.before_reset:
             answer = await session.reset(subject.reset_data(subject.seed))
-        ready = answer.kind in ("opened", "observation")
-        if ready:
-            other = await _another(client, subject) if case.crowd else None
+        played = answer.kind in ("opened", "observation")
+        if played:
+            bystander = await _open_bystander(client, subject) if case.with_bystander else None
             try:
-                answer = await play(case, session, subject, alone)
-            except LackError:
-                await _part(session)
+                answer = await play(case, session, subject, single)
+            except CaseNotApplicableError:
+                await _close(session)
                 raise
-        if not answer.put_off or time.perf_counter() > deadline:
-            return _CaseSession(session, answer, ready and not answer.put_off, other)
-        await _part(session)
+        if not answer.retryable or time.perf_counter() > deadline:
+            return _CaseSession(session, answer, played and not answer.retryable, bystander)
+        await _close(session)
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _part(session: RawSession) -> None:
-    """Take leave in good order, so that no slot depends on how the server takes a dropped socket."""
+async def _close(session: RawSession) -> None:
+    """Close with a close message, so that no slot depends on how the server takes a dropped socket."""
     await session.close(patience_s=1.0)
 
 
 # Judging
 
 
-def _word(answer: Answer) -> str:
-    """Return an answer in the words of the table."""
+def _answer_label(answer: Answer) -> str:
+    """Return an answer as the table of cases writes it."""
     if answer.kind == "error":
         return answer.code or "an error frame without a code"
     return f"closed {answer.code}" if answer.kind == "closed" else answer.kind
 
 
-def _said(answer: Answer) -> str:
-    """Return an answer in the words of a headline."""
+def _answer_text(answer: Answer) -> str:
+    """Return an answer as a headline writes it."""
     match answer.kind:
         case "error":
-            return _word(answer)
+            return _answer_label(answer)
         case "closed" | "silence" | "lost":
             return str(answer)
-        case kind if kind == UNORDERED:
+        case kind if kind == OUT_OF_ORDER:
             return f"answers out of order ({answer.message})"
         case "unreadable":
             return str(answer)
         case kind:
-            return f"{_a(kind)} ({answer.message})" if answer.message else _a(kind)
+            return f"{_with_article(kind)} ({answer.message})" if answer.message else _with_article(kind)
 
 
-def _a(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"an {kind}" if kind.startswith(tuple("aeiou")) else f"a {kind}"
 
 
-def _openenv(case: Case) -> str:
-    """Say what OpenEnv does: "says INVALID_JSON and the session goes on"."""
-    kind, _, code = case.openenv.partition(" ")
+def _expected_text(case: Case) -> str:
+    """Return what OpenEnv does: "says INVALID_JSON and the session goes on"."""
+    kind, _, code = case.expected.partition(" ")
     if kind == "closed":
         return f"closes with {code}"
-    said = f"answers with {_a(kind)}" if kind.islower() else f"says {kind}"
-    return f"{said} and the session goes on" if case.goes_on else said
+    text = f"answers with {_with_article(kind)}" if kind.islower() else f"says {kind}"
+    return f"{text} and the session goes on" if case.goes_on else text
 
 
 def _fault(case: Case, answer: Answer) -> str | None:
-    """Say what is wrong with the answer to a case."""
-    word = _word(answer)
-    if word in (case.openenv, *case.also) or (answer.kind == "error" and ANY_ERROR in case.also):
+    """Return what is wrong with the answer to a case; None where nothing is."""
+    label = _answer_label(answer)
+    if label in (case.expected, *case.also_accepted) or (answer.kind == "error" and ANY_ERROR in case.also_accepted):
         return None
-    return f"{_said(answer)} where OpenEnv {_openenv(case)}"
+    return f"{_answer_text(answer)} where OpenEnv {_expected_text(case)}"
 
 
-async def _afterwards(found: _CaseFindings, case: Case, session: RawSession, subject: Subject) -> None:
-    """See whether the session goes on, or ends as OpenEnv's does."""
+async def _inspect_session_afterwards(
+    findings: _CaseFindings, case: Case, session: RawSession, subject: Subject
+) -> None:
+    """Check that the session goes on, or ends where OpenEnv's does."""
     if not case.goes_on:
-        end = await session.next(patience_s=_CLOSING_S)
-        if end.over:
-            found.then, found.goes_on = f"then {end}", False
+        end = await session.next_answer(patience_s=_CLOSING_S)
+        if end.ended:
+            findings.aftermath, findings.goes_on = f"then {end}", False
             return
-    asked, answer = "reset", await session.reset(subject.reset_data(subject.seed))
+    request, answer = "reset", await session.reset(subject.reset_data(subject.seed))
     if answer.kind == "observation":
-        asked, answer = "step", await session.step(quick_action(subject, 0, 0))
+        request, answer = "step", await session.step(quick_action(subject, 0, 0))
     if answer.kind == "observation":
-        found.then, found.goes_on = "the session goes on", True
+        findings.aftermath, findings.goes_on = "the session goes on", True
     elif case.goes_on:
-        found.faults.append(f"the session does not go on: the {asked} after it got {_said(answer)}")
-        found.goes_on = False
+        findings.faults.append(f"the session does not go on: the {request} after it got {_answer_text(answer)}")
+        findings.goes_on = False
     elif answer.kind == "silence":
-        found.faults.append(f"the session neither ends nor goes on: the {asked} after it got {_said(answer)}")
+        findings.faults.append(
+            f"the session neither ends nor goes on: the {request} after it got {_answer_text(answer)}"
+        )
     else:
-        found.then, found.goes_on = f"then {answer}", False
+        findings.aftermath, findings.goes_on = f"then {answer}", False
 
 
 # Others
 
 
-async def _another(client: RawClient, subject: Subject) -> RawSession | None:
+async def _open_bystander(client: RawClient, subject: Subject) -> RawSession | None:
     """Open a session beside the one of the case, where one fits."""
     session = await client.start(subject.reset_data(subject.seed))
-    if session.first.kind == "observation":
+    if session.first_answer.kind == "observation":
         return session
-    await _part(session)
+    await _close(session)
     return None
 
 
-async def _the_other(found: _CaseFindings, other: RawSession, subject: Subject) -> None:
+async def _step_bystander(findings: _CaseFindings, bystander: RawSession, subject: Subject) -> None:
     """Take a step in the session that was open beside the case."""
-    answer = await other.step(quick_action(subject, 0, 0))
+    answer = await bystander.step(quick_action(subject, 0, 0))
     if answer.kind == "observation":
-        found.then = ", ".join(filter(None, (found.then, "another session goes on")))
+        findings.aftermath = ", ".join(filter(None, (findings.aftermath, "another session goes on")))
     else:
-        found.faults.append(f"a session beside it got {_said(answer)} for its next step")
-        found.transcripts.append(other.transcript("the session beside it"))
-    await _part(other)
+        findings.faults.append(f"a session beside it got {_answer_text(answer)} for its next step")
+        findings.transcripts.append(bystander.transcript("the session beside it"))
+    await _close(bystander)
 
 
-async def _a_new_one(found: _CaseFindings, client: RawClient, subject: Subject) -> None:
-    """Open a new session and play a step; a server that says that it is full is alive."""
+async def _play_new_session(findings: _CaseFindings, client: RawClient, subject: Subject) -> None:
+    """Open a new session and take a step; a server that answers that it is full works too."""
     began = time.perf_counter()
     while True:
         session = await client.start(subject.reset_data(subject.seed))
-        found.new = session.first
-        if not found.new.put_off or time.perf_counter() - began > _PATIENCE_S:
+        findings.new_session = session.first_answer
+        if not findings.new_session.retryable or time.perf_counter() - began > _PATIENCE_S:
             break
-        await _part(session)
+        await _close(session)
         await asyncio.sleep(_PAUSE_S)
-    if found.new.kind == "observation":
-        found.new = await session.step(quick_action(subject, 0, 0))
-    if found.new.kind != "observation" and not found.new.put_off:
-        found.faults.append(f"a new session does not work: {found.new}")
-        found.transcripts.append(session.transcript("a new session after it"))
-    await _part(session)
+    if findings.new_session.kind == "observation":
+        findings.new_session = await session.step(quick_action(subject, 0, 0))
+    if findings.new_session.kind != "observation" and not findings.new_session.retryable:
+        findings.faults.append(f"a new session does not work: {findings.new_session}")
+        findings.transcripts.append(session.transcript("a new session after it"))
+    await _close(session)
 
 
 # The result
 
 
-def _result(case: Case, found: _CaseFindings) -> CheckResult:
-    answer, new = found.answer, found.new
+def _result(case: Case, findings: _CaseFindings) -> CheckResult:
+    answer, new_session = findings.answer, findings.new_session
     figures = {
-        "answer": _word(answer),
+        "answer": _answer_label(answer),
         "answer_s": answer.latency_s,
-        "session_goes_on": found.goes_on,
-        "new_session_works": new is not None and new.kind == "observation",
+        "session_goes_on": findings.goes_on,
+        "new_session_works": new_session is not None and new_session.kind == "observation",
     }
-    full = f"a new session is refused with {_said(new)}" if new is not None and new.put_off else ""
-    if found.faults:
-        first, *more = found.faults
-        words = (f"the server's words: {answer}",) if answer.message and answer.kind == "error" else ()
-        if answer.kind == "silence" and new is not None and new.kind == "observation":
-            words = ("a new session is answered meanwhile: it is this session that hangs",)
+    full_server = (
+        f"a new session is refused with {_answer_text(new_session)}"
+        if new_session is not None and new_session.retryable
+        else ""
+    )
+    if findings.faults:
+        first, *more = findings.faults
+        remarks = (f"the server's words: {answer}",) if answer.message and answer.kind == "error" else ()
+        if answer.kind == "silence" and new_session is not None and new_session.kind == "observation":
+            remarks = ("a new session is answered meanwhile: it is this session that hangs",)
         return CheckResult(
             CheckOutcome.MISSED,
-            f"{case.what}: {first}",
+            f"{case.description}: {first}",
             remedy=case.remedy,
-            details=(*more, *words, *filter(None, (full,)), case.means),
+            details=(*more, *remarks, *filter(None, (full_server,)), case.meaning),
             figures=figures,
-            transcripts=tuple(found.transcripts),
+            transcripts=tuple(findings.transcripts),
         )
-    details = (f"OpenEnv {VERSIONS} {_openenv(case)}", case.means)
-    if found.doubt is not None:
-        return CheckResult(CheckOutcome.INCONCLUSIVE, f"{case.what}: {found.doubt}", details=details, figures=figures)
-    after = f" after {formatting.seconds(answer.latency_s)}" if answer.latency_s is not None else ""
-    said = (f"{_said(answer)}{after}", *filter(None, (found.then, full)))
-    return CheckResult(CheckOutcome.MET, f"{case.what}: {', '.join(said)}", details=details, figures=figures)
+    details = (f"OpenEnv {OPENENV_VERSIONS} {_expected_text(case)}", case.meaning)
+    if findings.doubt is not None:
+        return CheckResult(
+            CheckOutcome.INCONCLUSIVE, f"{case.description}: {findings.doubt}", details=details, figures=figures
+        )
+    delay = f" after {formatting.seconds(answer.latency_s)}" if answer.latency_s is not None else ""
+    parts = (f"{_answer_text(answer)}{delay}", *filter(None, (findings.aftermath, full_server)))
+    return CheckResult(CheckOutcome.MET, f"{case.description}: {', '.join(parts)}", details=details, figures=figures)

@@ -1,4 +1,4 @@
-"""Sessions that come and go, or stop reading: what they leave behind, and whom they disturb."""
+"""Sessions that come and go, or stop reading: what they leave behind, and how they affect other sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_openenv_scale.checks.background import BackgroundLoad, quick_action,
 from pytest_openenv_scale.checks.capacity_probe import (
     fill_server,
     find_slots,
-    open_each,
+    open_sessions,
     sessions_at_once,
     slot_return_s,
 )
@@ -23,53 +23,53 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .full_server import SessionEnd, dropped_connections
-from .leaks import Findings, ServerBefore, before, judge
+from .leaks import Findings, ServerBefore, judge, measure_before
 
-_SHORT, _AT_ONCE, _SHORT_S = 2000, 64, 20.0
+_SHORT_SESSIONS, _SHORT_AT_ONCE, _SHORT_S = 2000, 64, 20.0
 """Short sessions, how many at once at most, and how long they may take together, in seconds."""
 
-_DROPPED, _DROPPED_AT_ONCE, _DROPPED_S = 400, 48, 8.0
+_DROPPED_SESSIONS, _DROPPED_AT_ONCE, _DROPPED_S = 400, 48, 8.0
 _MID_STEP_S = 0.1
-"""Sessions dropped, how many at once at most, how long that may take; the wait of the step in whose midst they drop."""
+"""Sessions dropped, how many at once at most, how long that may take; the wait of the step during which they drop."""
 
-_LOOKS, _LOOK_EVERY = 16, 8
-"""Looks at the server during short sessions; dropped sessions from one look to the next, at least."""
+_SAMPLES, _SESSIONS_PER_SAMPLE = 16, 8
+"""Samples of the server during short sessions; dropped sessions from one sample to the next, at least."""
 
 _RETRY_S = 0.02
 _FEW_FAILURES = 0.005
-"""The share of sessions that may fail without the server being blamed."""
+"""Up to this share of sessions may fail without being a problem of the server."""
 
 
-async def short(subject: Subject) -> CheckResult:
+async def short_sessions(subject: Subject) -> CheckResult:
     """Play thousands of sessions of one step, as many at once as fit."""
-    found = await subject.learn(find_slots)
-    start = await before(subject)
-    if isinstance(start, CheckResult):
-        return start
-    # Checks before this one may have cost slots: what fitted first is the measure.
-    start = replace(start, room=found.open if found.known else start.room)
-    alone = await subject.learn(single_session)
-    session_s = sum(filter(None, (alone.reset.latency_s, start.lone_s, alone.closed.latency_s)))
-    rounds = _Short(subject, await sessions_at_once(subject, _AT_ONCE), session_s)
+    slots = await subject.learn(find_slots)
+    before = await measure_before(subject)
+    if isinstance(before, CheckResult):
+        return before
+    # Checks before this one may have cost slots: compare with what fitted first.
+    before = replace(before, slots=slots.open if slots.limit_reached else before.slots)
+    single = await subject.learn(single_session)
+    session_s = sum(filter(None, (single.reset.latency_s, before.lone_step_s, single.closed.latency_s)))
+    rounds = _ShortSessions(subject, await sessions_at_once(subject, _SHORT_AT_ONCE), session_s)
     usage, findings = Usage(subject.endpoint), Findings()
     count, began = rounds.at_once, time.perf_counter()
-    while rounds.ended < _SHORT and not rounds.stuck and time.perf_counter() - began < _SHORT_S:
-        count = await rounds.play(min(count, _SHORT // _LOOKS, _SHORT - rounds.ended))
+    while rounds.ended < _SHORT_SESSIONS and not rounds.stuck and time.perf_counter() - began < _SHORT_S:
+        count = await rounds.play(min(count, _SHORT_SESSIONS // _SAMPLES, _SHORT_SESSIONS - rounds.ended))
         await usage.sample(rounds.ended)
     took_s = time.perf_counter() - began
-    rounds.tell(findings, took_s)
+    rounds.report(findings, took_s)
     ended = formatting.count_of(rounds.ended, "short session")
-    did = f"{ended}, {rounds.at_once:,} at once, in {formatting.seconds(took_s)}"
-    within_s = rounds.free_s
-    return await judge(subject, start, usage, rounds.ended, did, findings, within_s=within_s, waited=rounds.stuck)
+    activity = f"{ended}, {rounds.at_once:,} at once, in {formatting.seconds(took_s)}"
+    within_s = rounds.slot_return_s
+    return await judge(subject, before, usage, rounds.ended, activity, findings, within_s=within_s, waited=rounds.stuck)
 
 
 @dataclass
-class _Short:
-    """Rounds of sessions of one step; `ended` counts the sessions so far, `refused` attempts that found no slot.
+class _ShortSessions:
+    """Rounds of sessions of one step; `ended` counts the sessions so far, `refused` the attempts that found no slot.
 
-    `stuck` is set once no slot was free for `free_s` seconds. `session_s` is what one takes that has the server to
-    itself, in seconds.
+    `stuck` is set once no slot was free for `slot_return_s` seconds. `session_s` is how long one takes that has the
+    server to itself, in seconds.
     """
 
     subject: Subject
@@ -82,46 +82,49 @@ class _Short:
 
     @property
     def patience_s(self) -> float:
-        """How long an answer may take, in seconds."""
+        """The timeout of an answer, in seconds."""
         return self.subject.patience_among(self.at_once)
 
     @property
-    def free_s(self) -> float:
+    def slot_return_s(self) -> float:
         """How long a slot may take to come back, in seconds: those before it end a step and a close()."""
         return slot_return_s(self.subject, 2)
 
     async def play(self, count: int) -> int:
-        """Play one round of so many sessions; return how many the next should have, so that looks come often enough.
+        """Play one round of `count` sessions; return how many the next should have for samples to be frequent enough.
 
-        A round is never shorter than one session: fewer of them would not make it so.
+        A round is planned for no less time than one session takes.
         """
         numbers = iter(range(self.ended, self.ended + count))
         began = time.perf_counter()
         async with self.subject.client(self.patience_s) as client:
-            await asyncio.gather(*(self._player(client, numbers) for _ in range(min(self.at_once, count))))
+            await asyncio.gather(*(self._play_sessions(client, numbers) for _ in range(min(self.at_once, count))))
         took_s = time.perf_counter() - began
-        return max(1, int(count / took_s * max(_SHORT_S / _LOOKS, self.session_s)))
+        return max(1, int(count / took_s * max(_SHORT_S / _SAMPLES, self.session_s)))
 
-    async def _player(self, client: RawClient, numbers: Iterator[int]) -> None:
+    async def _play_sessions(self, client: RawClient, numbers: Iterator[int]) -> None:
         for number in numbers:
-            session = await self._get_in(client, number)
+            session = await self._open_session(client, number)
             if session is None:
                 return
-            answer = session.first
+            answer = session.first_answer
             if answer.kind == "observation":
                 answer = await session.step(quick_action(self.subject, number, 0))
             if answer.kind == "observation":
                 answer = await session.close(patience_s=self.patience_s)
-            if not answer.over or answer.kind == "lost":
+            if not answer.ended or answer.kind == "lost":
                 self.failed.append((session, answer))
             self.ended += 1
 
-    async def _get_in(self, client: RawClient, number: int) -> RawSession | None:
-        """Return a session, refused or not: a slot may come back a little later than its session ended."""
-        deadline = time.perf_counter() + self.free_s
+    async def _open_session(self, client: RawClient, number: int) -> RawSession | None:
+        """Open a session, trying again while the server is full; None once `stuck`.
+
+        A slot may come back a little later than its session ended.
+        """
+        deadline = time.perf_counter() + self.slot_return_s
         while not self.stuck:
             session = await client.start(self.subject.reset_data(self.subject.seed + number))
-            if not session.first.put_off:
+            if not session.first_answer.retryable:
                 return session
             session.drop()
             self.refused += 1
@@ -130,8 +133,8 @@ class _Short:
             await asyncio.sleep(_RETRY_S)
         return None
 
-    def tell(self, findings: Findings, took_s: float) -> None:
-        """Write down how the sessions went."""
+    def report(self, findings: Findings, took_s: float) -> None:
+        """Add figures and failures of the sessions to the findings."""
         findings.figures |= {
             "sessions": self.ended,
             "at_once": self.at_once,
@@ -141,160 +144,168 @@ class _Short:
         }
         if self.failed:
             session, answer = self.failed[0]
-            said = f"{len(self.failed):,} of them failed: {answer}"
+            text = f"{len(self.failed):,} of them failed: {answer}"
             findings.transcripts.append(session.transcript("a short session that failed"))
             if len(self.failed) > _FEW_FAILURES * self.ended:
-                findings.problems.append((said, "look into the server's log for what ended them"))
+                findings.problems.append((text, "look into the server's log for what ended them"))
             else:
-                findings.details.append(said)
+                findings.details.append(text)
 
 
-async def dropped(subject: Subject) -> CheckResult:
-    """Drop hundreds of sessions without goodbye, idle ones and in mid-step, with a FIN and with a TCP reset."""
-    start = await before(subject)
-    if isinstance(start, CheckResult):
-        return start
-    at_once = min(start.room, _DROPPED_AT_ONCE)
+async def dropped_sessions(subject: Subject) -> CheckResult:
+    """Drop hundreds of sessions without a close message, idle ones and in mid-step, with a FIN and with a TCP reset."""
+    before = await measure_before(subject)
+    if isinstance(before, CheckResult):
+        return before
+    at_once = min(before.slots, _DROPPED_AT_ONCE)
     within_s, waited = slot_return_s(subject, at_once), False
     usage, findings = Usage(subject.endpoint), Findings()
-    ways, last = dropped_connections(_MID_STEP_S), "none was dropped yet"
+    endings, last_ending = dropped_connections(_MID_STEP_S), "none was dropped yet"
     ended, began = 0, time.perf_counter()
     async with subject.client() as client:
-        while ended < _DROPPED and time.perf_counter() - began < _DROPPED_S:
+        while ended < _DROPPED_SESSIONS and time.perf_counter() - began < _DROPPED_S:
             resets: list[Mapping[str, Any]] = [
                 subject.reset_data(subject.seed + ended + number) for number in range(at_once)
             ]
-            held = await open_each(client, subject, resets, within_s=within_s)
-            # Every look finds as many sessions open, so that only what is left behind makes a difference.
-            if len(held) < at_once:
-                missing = f"{at_once - len(held):,} of {formatting.count_of(at_once, 'slot')}"
+            sessions = await open_sessions(client, subject, resets, within_s=within_s)
+            # Each sample is taken with as many sessions open, so that only what is left behind makes a difference.
+            if len(sessions) < at_once:
+                missing = f"{at_once - len(sessions):,} of {formatting.count_of(at_once, 'slot')}"
                 findings.details.append(
-                    f"after {formatting.count_of(ended, 'session')} {missing} did not come back: {last}"
+                    f"after {formatting.count_of(ended, 'session')} {missing} did not come back: {last_ending}"
                 )
-                await close_all(held)
+                await close_all(sessions)
                 waited = True
                 break
-            if ended >= _LOOK_EVERY * len(usage.looks):
+            if ended >= _SESSIONS_PER_SAMPLE * len(usage.samples):
                 await usage.sample(ended)
-            way = ways[ended // at_once % len(ways)]
-            await _drop(subject, held, way)
-            ended, last = ended + at_once, f"the last ones ended with {way.name}"
+            ending = endings[ended // at_once % len(endings)]
+            await _end_sessions(subject, sessions, ending)
+            ended, last_ending = ended + at_once, f"the last ones ended with {ending.name}"
     took_s = time.perf_counter() - began
     findings.figures |= {"sessions": ended, "at_once": at_once, "took_s": took_s}
-    did = f"{formatting.count_of(ended, 'session')} dropped without goodbye, {at_once:,} at once"
-    return await judge(subject, start, usage, ended, did, findings, within_s=within_s, waited=waited)
+    activity = f"{formatting.count_of(ended, 'session')} dropped without goodbye, {at_once:,} at once"
+    return await judge(subject, before, usage, ended, activity, findings, within_s=within_s, waited=waited)
 
 
-async def _drop(subject: Subject, sessions: list[RawSession], way: SessionEnd) -> None:
-    await asyncio.gather(*(way.end(subject, session) for session in sessions))
+async def _end_sessions(subject: Subject, sessions: list[RawSession], ending: SessionEnd) -> None:
+    await asyncio.gather(*(ending.end(subject, session) for session in sessions))
 
 
-_SILENT, _NOT_READING, _OTHERS = 8, 4, 8
+_SILENT_CLIENTS, _NOT_READING_CLIENTS, _OTHER_SESSIONS = 8, 4, 8
 """Silent clients, clients that do not read, and sessions that step beside them, at most."""
 
 _BEFORE_S, _SILENT_S, _NOT_READING_S = 0.5, 3.0, 2.0
-"""How long the others are watched before and during, in seconds."""
+"""How long other sessions step before, beside silent clients and beside clients that do not read, in seconds."""
 
-_WORK_S, _MOST, _MOST_BYTES = 3.0, 10_000, 8_000_000
-"""Steps sent without reading are what a server does in so many seconds, so many steps and bytes at most."""
+_WORK_S, _MAX_STEPS, _MAX_BYTES = 3.0, 10_000, 8_000_000
+"""Steps sent without reading: as many as the server does in this many seconds, this many and as many bytes at most."""
 
-_BURST, _PAUSE_S = 20, 0.005
+_BURST_STEPS, _PAUSE_S = 20, 0.005
 """Steps sent at a time, and the pause before the next, in seconds."""
 
 
-async def silent(subject: Subject) -> CheckResult:
-    """Let clients fall silent, so that not even pings are answered, then close their sockets."""
-    start = await before(subject)
-    if isinstance(start, CheckResult):
-        return start
-    found = await subject.learn(find_slots)
-    tells = found.refusal is not None and found.refusal.full
+async def silent_clients(subject: Subject) -> CheckResult:
+    """Let clients stop reading and answering pings, then close their sockets."""
+    before = await measure_before(subject)
+    if isinstance(before, CheckResult):
+        return before
+    slots = await subject.learn(find_slots)
+    refuses_clearly = slots.refusal is not None and slots.refusal.full
     findings = Findings()
     async with subject.client() as client:
-        # A server that is full tells by whom it lets in whether it has dropped a silent one.
-        wanted = start.room if tells else min(start.room, _SILENT + _OTHERS)
-        mute, others = await _split(client, subject, wanted, _SILENT)
-        calm = await step_in_background(subject, others[:_OTHERS], _BEFORE_S)
-        if calm.stopped and not calm.going:
-            return await _none_stepped([*mute, *others], calm)
-        for session in mute:
+        # On a full server, sessions that are let in show how many silent ones it has dropped.
+        count = before.slots if refuses_clearly else min(before.slots, _SILENT_CLIENTS + _OTHER_SESSIONS)
+        muted, others = await _open_muted_and_others(client, subject, count, _SILENT_CLIENTS)
+        baseline = await step_in_background(subject, others[:_OTHER_SESSIONS], _BEFORE_S)
+        if baseline.stopped and not baseline.still_playing:
+            return await _no_steps_result([*muted, *others], baseline)
+        for session in muted:
             session.connection.stop_reading()
-        during = await step_in_background(subject, calm.going, _SILENT_S)
-        dropped = await _let_in(client, subject, len(mute)) if tells else None
-        for session in mute:
+        during = await step_in_background(subject, baseline.still_playing, _SILENT_S)
+        dropped_by_server = await _count_admitted(client, subject, len(muted)) if refuses_clearly else None
+        for session in muted:
             session.drop()
-        await close_all([*during.going, *others[_OTHERS:]])
-    _tell(findings, len(mute), calm, during)
-    findings.figures["dropped_by_server"] = dropped
-    said = "" if dropped is None else f", {dropped:,} of them dropped by the server meanwhile"
-    findings.details.append(f"{formatting.count_of(len(mute), 'client')} silent for {_SILENT_S:g} s{said}")
-    did = f"{formatting.count_of(len(mute), 'client')} silent for {_SILENT_S:g} s, then gone"
-    within_s = slot_return_s(subject, len(mute))
-    return await judge(subject, start, Usage(subject.endpoint), len(mute), did, findings, within_s=within_s)
+        await close_all([*during.still_playing, *others[_OTHER_SESSIONS:]])
+    _report_others(findings, len(muted), baseline, during)
+    findings.figures["dropped_by_server"] = dropped_by_server
+    dropped_text = (
+        "" if dropped_by_server is None else f", {dropped_by_server:,} of them dropped by the server meanwhile"
+    )
+    findings.details.append(f"{formatting.count_of(len(muted), 'client')} silent for {_SILENT_S:g} s{dropped_text}")
+    activity = f"{formatting.count_of(len(muted), 'client')} silent for {_SILENT_S:g} s, then gone"
+    within_s = slot_return_s(subject, len(muted))
+    return await judge(subject, before, Usage(subject.endpoint), len(muted), activity, findings, within_s=within_s)
 
 
-async def not_reading(subject: Subject) -> CheckResult:
-    """Let clients go on sending steps whose answers they do not read, then leave."""
-    start = await before(subject)
-    if isinstance(start, CheckResult):
-        return start
+async def clients_not_reading(subject: Subject) -> CheckResult:
+    """Let clients send steps without reading the answers, then close their sockets."""
+    before = await measure_before(subject)
+    if isinstance(before, CheckResult):
+        return before
     findings = Findings()
     async with subject.client() as client:
-        mute, others = await _split(client, subject, min(start.room, _NOT_READING + _OTHERS), _NOT_READING)
-        calm = await step_in_background(subject, others[:_OTHERS], _BEFORE_S)
-        if calm.stopped and not calm.going:
-            return await _none_stepped([*mute, *others], calm)
-        steps = _steps(start, calm, len(mute))
-        sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in mute]
-        during = await step_in_background(subject, calm.going, _NOT_READING_S)
+        muted, others = await _open_muted_and_others(
+            client, subject, min(before.slots, _NOT_READING_CLIENTS + _OTHER_SESSIONS), _NOT_READING_CLIENTS
+        )
+        baseline = await step_in_background(subject, others[:_OTHER_SESSIONS], _BEFORE_S)
+        if baseline.stopped and not baseline.still_playing:
+            return await _no_steps_result([*muted, *others], baseline)
+        steps = _steps_per_client(before, baseline, len(muted))
+        sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in muted]
+        during = await step_in_background(subject, baseline.still_playing, _NOT_READING_S)
         sent = await asyncio.gather(*sending)
-        backed_up = sum(session.connection.has_unsent_bytes for session in mute)
-        for session in mute:
+        backed_up = sum(session.connection.has_unsent_bytes for session in muted)
+        for session in muted:
             session.drop()
-        await close_all([*during.going, *others[_OTHERS:]])
-    _tell(findings, len(mute), calm, during)
+        await close_all([*during.still_playing, *others[_OTHER_SESSIONS:]])
+    _report_others(findings, len(muted), baseline, during)
     sent_bytes = sum(size for _, size in sent)
     findings.figures |= {
         "steps_sent": sum(count for count, _ in sent),
         "sent_bytes": sent_bytes,
         "backed_up": backed_up,
     }
-    did = f"{formatting.count_of(len(mute), 'client')} sent {findings.figures['steps_sent']:,} steps without reading"
-    within_s = slot_return_s(subject, len(mute))
-    return await judge(subject, start, Usage(subject.endpoint), len(mute), did, findings, within_s=within_s)
+    activity = (
+        f"{formatting.count_of(len(muted), 'client')} sent {findings.figures['steps_sent']:,} steps without reading"
+    )
+    within_s = slot_return_s(subject, len(muted))
+    return await judge(subject, before, Usage(subject.endpoint), len(muted), activity, findings, within_s=within_s)
 
 
-async def _none_stepped(sessions: list[RawSession], calm: BackgroundLoad) -> CheckResult:
-    """Leave, and return the result where no session stepped even before anything was asked of the server."""
+async def _no_steps_result(sessions: list[RawSession], baseline: BackgroundLoad) -> CheckResult:
+    """Close all sessions and return the result where none stepped before any client was muted."""
     await close_all(sessions)
-    answer, transcript = calm.stopped[0]
-    said = f"{formatting.count_of(len(calm.stopped), 'session')} did not step before any client was mute: {answer}"
-    return CheckResult(CheckOutcome.INCONCLUSIVE, said, transcripts=(transcript,))
+    answer, transcript = baseline.stopped[0]
+    headline = (
+        f"{formatting.count_of(len(baseline.stopped), 'session')} did not step before any client was mute: {answer}"
+    )
+    return CheckResult(CheckOutcome.INCONCLUSIVE, headline, transcripts=(transcript,))
 
 
-async def _split(
-    client: RawClient, subject: Subject, wanted: int, most: int
+async def _open_muted_and_others(
+    client: RawClient, subject: Subject, count: int, most_muted: int
 ) -> tuple[list[RawSession], list[RawSession]]:
-    """Open sessions and return those that will be mute, half of them at most but one at least, and the others."""
-    held = await open_each(client, subject, [subject.reset_data(subject.seed)] * wanted)
-    count = min(most, max(1, len(held) // 2))
-    return held[:count], held[count:]
+    """Open sessions; return those to be muted, half of them at most but one at least, and the others."""
+    sessions = await open_sessions(client, subject, [subject.reset_data(subject.seed)] * count)
+    muted_count = min(most_muted, max(1, len(sessions) // 2))
+    return sessions[:muted_count], sessions[muted_count:]
 
 
-async def _let_in(client: RawClient, subject: Subject, most: int) -> int:
-    """Return how many sessions a server lets in that was full."""
-    inside, _ = await fill_server(client, subject, most)
-    await close_all(inside)
-    return len(inside)
+async def _count_admitted(client: RawClient, subject: Subject, limit: int) -> int:
+    """Return how many sessions a server lets in that was full before."""
+    admitted, _ = await fill_server(client, subject, limit)
+    await close_all(admitted)
+    return len(admitted)
 
 
-def _steps(start: ServerBefore, calm: BackgroundLoad, clients: int) -> int:
-    """Return how many steps each client may send: what is asked must be done before the slots are counted.
+def _steps_per_client(before: ServerBefore, baseline: BackgroundLoad, clients: int) -> int:
+    """Return how many steps each client may send: the server must be done with them before slots are counted.
 
-    As many as the server does in `_WORK_S` seconds in all, but one each however slow they are.
+    In all as many as the server does in `_WORK_S` seconds, but at least one per client.
     """
-    step_s = max(filter(None, (start.lone_s, calm.step_s)), default=0.0)
-    return max(1, min(_MOST, int(_WORK_S / max(step_s, 1e-6))) // clients)
+    step_s = max(filter(None, (before.lone_step_s, baseline.step_s)), default=0.0)
+    return max(1, min(_MAX_STEPS, int(_WORK_S / max(step_s, 1e-6))) // clients)
 
 
 async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tuple[int, int]:
@@ -302,8 +313,8 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
     session.connection.stop_reading()
     sent = size = 0
     end = time.perf_counter() + _NOT_READING_S
-    while sent < steps and size < _MOST_BYTES and time.perf_counter() < end:
-        for _ in range(min(_BURST, steps - sent)):
+    while sent < steps and size < _MAX_BYTES and time.perf_counter() < end:
+        for _ in range(min(_BURST_STEPS, steps - sent)):
             message = {"type": "step", "data": quick_action(subject, session.number, sent)}
             session.send(message)
             sent, size = sent + 1, size + len(wire_text(message))
@@ -313,31 +324,30 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
     return sent, size
 
 
-def _tell(findings: Findings, mute: int, calm: BackgroundLoad, during: BackgroundLoad) -> None:
-    """Write down how the others fared."""
+def _report_others(findings: Findings, muted: int, baseline: BackgroundLoad, during: BackgroundLoad) -> None:
+    """Add how the other sessions stepped before and during to the findings."""
     findings.figures |= {
-        "mute": mute,
-        "others": len(calm.going),
-        "step_before_s": calm.step_s,
+        "mute": muted,
+        "others": len(baseline.still_playing),
+        "step_before_s": baseline.step_s,
         "step_during_s": during.step_s,
         "slowest_step_during_s": during.slowest_s,
     }
-    if calm.stopped:
-        answer, transcript = calm.stopped[0]
+    if baseline.stopped:
+        answer, transcript = baseline.stopped[0]
         findings.transcripts.append(transcript)
-        count = formatting.count_of(len(calm.stopped) + len(calm.going), "session")
-        said = f"{len(calm.stopped):,} of {count} beside them stopped before any client was mute: {answer}"
-        findings.details.append(f"{said}; they are not counted")
-    if not calm.going:
+        count = formatting.count_of(len(baseline.stopped) + len(baseline.still_playing), "session")
+        text = f"{len(baseline.stopped):,} of {count} beside them stopped before any client was mute: {answer}"
+        findings.details.append(f"{text}; they are not counted")
+    if not baseline.still_playing:
         findings.details.append("no slot was left for sessions beside them")
     remedy = "write to each client from a task of its own, and wait for no client while others wait"
     if during.stopped:
         answer, transcript = during.stopped[0]
         findings.transcripts.append(transcript)
-        said = (
-            f"{len(during.stopped):,} of {formatting.count_of(len(calm.going), 'session')} beside them got no step done"
-        )
-        findings.problems.append((f"{said}: {answer}", remedy))
-    elif during.much_slower_than(calm):
-        pair = f"{formatting.seconds(calm.step_s)} → {formatting.seconds(during.step_s)}"
+        count = formatting.count_of(len(baseline.still_playing), "session")
+        text = f"{len(during.stopped):,} of {count} beside them got no step done"
+        findings.problems.append((f"{text}: {answer}", remedy))
+    elif during.much_slower_than(baseline):
+        pair = f"{formatting.seconds(baseline.step_s)} → {formatting.seconds(during.step_s)}"
         findings.problems.append((f"a step of the sessions beside them took {pair}", remedy))

@@ -1,4 +1,4 @@
-"""Endurance: sessions that play on and on get the same service, and the server keeps its size."""
+"""Endurance: while sessions play on, latency, memory, threads, descriptors and errors stay as they are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Tran
 
 from .soak import Soak, Window, soak
 
-WARM_UP = 0.2
-"""The share of a soak that is left out of every slope: caches, pools and allocators find their size in it."""
+WARM_UP_SHARE = 0.2
+"""The share of a soak that is left out of every slope: caches, pools and allocators fill up in it."""
 
 LATENCY_RATIO, LATENCY_LEAST_S = 0.5, 0.005
 """A median latency that rises over the soak by this share of itself and by this many seconds is a drift."""
@@ -23,16 +23,17 @@ MEMORY_RATIO, MEMORY_LEAST_BYTES = 0.1, 16 * 1024**2
 """Memory that grows over the soak by this share of itself and by this many bytes is a drift."""
 
 PER_STEP_BYTES, PER_STEP_LEAST_BYTES = 1000.0, 4 * 1024**2
-"""So are this many bytes per step, from this many in all: less is lost among what allocators do."""
+"""So is growth by this many bytes per step and this many in all: less cannot be told from what allocators do."""
 
 COUNT_RATIO, COUNT_LEAST = 0.2, 20
 """Threads or descriptors that grow over the soak by this share of themselves and by this many are a drift."""
 
 ERROR_RATIO, FEWEST_ERRORS = 0.01, 5
-"""Errors that come with time: this share of all steps more than in the warm-up, and this many."""
+"""Errors come with time where their share of the steps exceeds that in the warm-up by this much, and they are this
+many."""
 
 OTHERS_CORES = 0.5
-"""Cores that others on this machine used more at the end than at the start, from which latency shows them instead."""
+"""From so many more cores used by others on this machine at the end than at the start, latency may be due to them."""
 
 _OUTCOME = CheckOutcome
 
@@ -40,78 +41,78 @@ _OUTCOME = CheckOutcome
 @dataclass(frozen=True, slots=True)
 class _TrendFinding:
     outcome: CheckOutcome
-    said: str
+    headline: str
     remedy: str | None = None
-    shown: Transcript | None = None
+    transcript: Transcript | None = None
 
 
-async def soaked(subject: Subject) -> CheckResult:
+async def steady_soak(subject: Subject) -> CheckResult:
     """Play for `subject.soak_s` and judge, by their slopes, latency, memory, threads, descriptors and errors."""
     if subject.soak_s <= 0:
         return CheckResult(_OUTCOME.SKIPPED, "--openenv-soak 0: the endurance check was not asked for")
     return judge(await soak(subject))
 
 
-def judge(found: Soak) -> CheckResult:
-    """Judge a soak that is over."""
-    if not found.sessions:
+def judge(result: Soak) -> CheckResult:
+    """Judge a finished soak."""
+    if not result.sessions:
         return CheckResult(_OUTCOME.INCONCLUSIVE, "no session could be opened that might have played on")
-    judged = _Judged(found)
+    trends = _SoakTrends(result)
     findings = [
-        *_lost(found),
-        *_errors(found),
-        *judged.memory_findings(),
-        *judged.count_findings("threads", "thread", judged.threads),
-        *judged.count_findings("descriptors", "descriptor", judged.descriptors),
-        *judged.latency_findings(),
+        *_lost_session_findings(result),
+        *_error_findings(result),
+        *trends.memory_findings(),
+        *trends.count_findings("threads", "thread", trends.threads),
+        *trends.count_findings("descriptors", "descriptor", trends.descriptors),
+        *trends.latency_findings(),
     ]
     findings.sort(key=lambda finding: finding.outcome is not _OUTCOME.MISSED)
-    played = judged.sentence()
+    summary = trends.summary()
     if not findings:
         return CheckResult(
-            _OUTCOME.MET, played, details=judged.remarks(), figures=judged.figures(), series=_series(found.windows)
+            _OUTCOME.MET, summary, details=trends.remarks(), figures=trends.figures(), series=_series(result.windows)
         )
     worst = findings[0]
     return CheckResult(
         worst.outcome,
-        worst.said,
+        worst.headline,
         remedy=worst.remedy,
-        details=(played, *(finding.said for finding in findings[1:]), *judged.remarks()),
-        figures=judged.figures(),
-        series=_series(found.windows),
-        transcripts=tuple(finding.shown for finding in findings if finding.shown is not None)[:2],
+        details=(summary, *(finding.headline for finding in findings[1:]), *trends.remarks()),
+        figures=trends.figures(),
+        series=_series(result.windows),
+        transcripts=tuple(finding.transcript for finding in findings if finding.transcript is not None)[:2],
     )
 
 
-def _lost(found: Soak) -> list[_TrendFinding]:
-    if not found.lost:
+def _lost_session_findings(result: Soak) -> list[_TrendFinding]:
+    if not result.lost:
         return []
-    first, count = found.lost[0], len(found.lost)
-    which = f"all {count} sessions" if count == found.sessions > 1 else f"{count} of {found.sessions} sessions"
-    said = f"{which} were lost while they played, the first after {first.at_s:.1f} s: {first.answer}"
+    first, count = result.lost[0], len(result.lost)
+    which = f"all {count} sessions" if count == result.sessions > 1 else f"{count} of {result.sessions} sessions"
+    headline = f"{which} were lost while they played, the first after {first.at_s:.1f} s: {first.answer}"
     remedy = "look into the server's log at that moment: a crash, a killed worker, a timeout, a lock never given back"
-    return [_TrendFinding(_OUTCOME.MISSED, said, remedy, first.transcript)]
+    return [_TrendFinding(_OUTCOME.MISSED, headline, remedy, first.transcript)]
 
 
-def _errors(found: Soak) -> list[_TrendFinding]:
-    if not found.errors:
+def _error_findings(result: Soak) -> list[_TrendFinding]:
+    if not result.errors:
         return []
-    warm = [window for window in found.windows if window.at_s <= WARM_UP * found.length_s]
-    later = [window for window in found.windows if window.at_s > WARM_UP * found.length_s]
+    warm = [window for window in result.windows if window.at_s <= WARM_UP_SHARE * result.length_s]
+    later = [window for window in result.windows if window.at_s > WARM_UP_SHARE * result.length_s]
     before, after = _error_share(warm), _error_share(later)
     count = sum(window.errors for window in later)
     if count >= FEWEST_ERRORS and after - before >= ERROR_RATIO:
         began = next(window.at_s for window in later if window.errors)
-        said = (
+        headline = (
             f"errors come with time: {formatting.percent(after)} of the steps after {began:.1f} s,"
-            f" {formatting.percent(before)} in the warm-up; the first: {found.error}"
+            f" {formatting.percent(before)} in the warm-up; the first: {result.error}"
         )
         remedy = "see what step() holds on to from one step to the next: the error is not there when a session begins"
-        return [_TrendFinding(_OUTCOME.MISSED, said, remedy, found.error_transcript)]
-    if found.steps < found.errors:
-        said = f"most steps were answered with an error, from the start on: {found.error}"
+        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy, result.error_transcript)]
+    if result.steps < result.errors:
+        headline = f"most steps were answered with an error, from the start on: {result.error}"
         remedy = "write an action that may be repeated with --openenv-action"
-        return [_TrendFinding(_OUTCOME.INCONCLUSIVE, said, remedy, found.error_transcript)]
+        return [_TrendFinding(_OUTCOME.INCONCLUSIVE, headline, remedy, result.error_transcript)]
     return []
 
 
@@ -120,143 +121,151 @@ def _error_share(windows: Sequence[Window]) -> float:
     return errors / (errors + steps) if errors else 0.0
 
 
-class _Judged:
+class _SoakTrends:
     """The slopes of a soak after its warm-up, and what they amount to over its whole length."""
 
-    def __init__(self, found: Soak) -> None:
-        self._found = found
-        self._warm = [window for window in found.windows if window.at_s > WARM_UP * found.length_s]
+    def __init__(self, result: Soak) -> None:
+        self._result = result
+        self._windows = [window for window in result.windows if window.at_s > WARM_UP_SHARE * result.length_s]
         self.latency = self._slope(lambda window: window.p50_s)
         self.memory = self._slope(lambda window: window.sample.rss_bytes if window.sample else None)
         self.threads = self._slope(lambda window: window.sample.threads if window.sample else None)
         self.descriptors = self._slope(lambda window: window.sample.descriptors if window.sample else None)
-        self.others = self._slope(lambda window: window.others_cores)
+        self.others_cores = self._slope(lambda window: window.others_cores)
         self.per_step = self._memory_by_steps()
-        self.busy = _mean([window.client_busy for window in self._warm])
+        self.busy = _mean([window.client_busy for window in self._windows])
 
     def _slope(self, value: Callable[[Window], float | None]) -> Drift | None:
-        return drift([window.at_s for window in self._warm], [value(window) for window in self._warm])
+        return drift([window.at_s for window in self._windows], [value(window) for window in self._windows])
 
     def _memory_by_steps(self) -> Drift | None:
-        taken, x, y = 0, list[float](), list[float | None]()
-        for window in self._warm:
-            taken += window.steps
-            x.append(taken)
+        steps, x, y = 0, list[float](), list[float | None]()
+        for window in self._windows:
+            steps += window.steps
+            x.append(steps)
             y.append(window.sample.rss_bytes if window.sample else None)
         return drift(x, y)
 
     def memory_findings(self) -> list[_TrendFinding]:
-        length, steps = self._found.length_s, self._found.steps
-        found, by_step = self.memory, self.per_step
-        if found is None or by_step is None:
+        length, steps = self._result.length_s, self._result.steps
+        by_time, by_step = self.memory, self.per_step
+        if by_time is None or by_step is None:
             return []
-        over_time = found.rises(length, ratio=MEMORY_RATIO, least=MEMORY_LEAST_BYTES)
+        over_time = by_time.rises(length, ratio=MEMORY_RATIO, least=MEMORY_LEAST_BYTES)
         over_steps = by_step.rises(steps, ratio=0.0, least=max(PER_STEP_LEAST_BYTES, PER_STEP_BYTES * steps))
         if not over_time and not over_steps:
             return []
         low, high = formatting.size(round(by_step.low)), formatting.size(round(by_step.high))
-        said = (
+        headline = (
             f"memory grows by {formatting.size(round(by_step.slope))} per step (99 % interval {low} to {high}):"
-            f" {formatting.size(round(found.slope * length))} in {length:g} s,"
-            f" {formatting.size(round(found.slope * 3600))} in an hour at this pace"
+            f" {formatting.size(round(by_time.slope * length))} in {length:g} s,"
+            f" {formatting.size(round(by_time.slope * 3600))} in an hour at this pace"
         )
         remedy = (
             "free in reset() what step() collects: a list that only grows, a cache without a limit, a log in memory"
             " (tracemalloc in the server's process says where it was allocated)"
         )
-        return [_TrendFinding(_OUTCOME.MISSED, said, remedy)]
+        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy)]
 
-    def count_findings(self, things: str, thing: str, found: Drift | None) -> list[_TrendFinding]:
-        length = self._found.length_s
-        if found is None or not found.rises(length, ratio=COUNT_RATIO, least=COUNT_LEAST):
+    def count_findings(self, things: str, thing: str, trend: Drift | None) -> list[_TrendFinding]:
+        length = self._result.length_s
+        if trend is None or not trend.rises(length, ratio=COUNT_RATIO, least=COUNT_LEAST):
             return []
-        said = (
-            f"{things} grow by {found.slope * 3600:,.0f} an hour while the number of sessions stays the same:"
-            f" {found.start:g} at the start, {round(found.slope * length):+d} over {length:g} s"
+        headline = (
+            f"{things} grow by {trend.slope * 3600:,.0f} an hour while the number of sessions stays the same:"
+            f" {trend.start:g} at the start, {round(trend.slope * length):+d} over {length:g} s"
         )
         remedy = f"close each {thing} where it was opened; reset() and step() must leave as many as they found"
-        return [_TrendFinding(_OUTCOME.MISSED, said, remedy)]
+        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy)]
 
     def latency_findings(self) -> list[_TrendFinding]:
-        length, found = self._found.length_s, self.latency
-        if found is None:
-            if self._found.lost:
+        length, trend = self._result.length_s, self.latency
+        if trend is None:
+            if self._result.lost:
                 return []
-            steps = formatting.count_of(self._found.steps, "step")
-            said = f"too few windows had steps in them for a slope: {steps} in all"
-            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, said, "play for longer: --openenv-soak 5m")]
-        if not found.may_rise(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S):
+            steps = formatting.count_of(self._result.steps, "step")
+            headline = f"too few windows had steps in them for a slope: {steps} in all"
+            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, headline, "play for longer: --openenv-soak 5m")]
+        if not trend.may_rise(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S):
             return []
-        surely = found.rises(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S)
-        said = (
-            f"steps {'take' if surely else 'may take'} longer and longer: p50 {formatting.seconds(found.start)} at the"
-            f" start, {_signed(found.slope * length)} over {length:g} s"
-            f" (99 % interval {_signed(found.low * length)} to {_signed(found.high * length)})"
+        surely = trend.rises(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S)
+        headline = (
+            f"steps {'take' if surely else 'may take'} longer and longer: p50 {formatting.seconds(trend.start)} at the"
+            f" start, {_signed_seconds(trend.slope * length)} over {length:g} s"
+            f" (99 % interval {_signed_seconds(trend.low * length)} to {_signed_seconds(trend.high * length)})"
         )
         if self.busy > MAX_BUSY_SHARE:
-            why = f"this client was {self.busy:.0%} busy, so that the latency may be its own: {said}"
-            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, why, "run the check where this client has a core of its own")]
-        if self.others is not None and self.others.slope * length > OTHERS_CORES and self.others.low > 0:
-            why = (
-                f"others on this machine used {self.others.slope * length:.1f} cores more at the end than at the start,"
-                f" which latency may show: {said}"
+            doubt = f"this client was {self.busy:.0%} busy, so that the latency may be its own: {headline}"
+            return [
+                _TrendFinding(_OUTCOME.INCONCLUSIVE, doubt, "run the check where this client has a core of its own")
+            ]
+        if (
+            self.others_cores is not None
+            and self.others_cores.slope * length > OTHERS_CORES
+            and self.others_cores.low > 0
+        ):
+            doubt = (
+                f"others on this machine used {self.others_cores.slope * length:.1f} cores more at the end than at the"
+                f" start, which latency may show: {headline}"
             )
             return [
-                _TrendFinding(_OUTCOME.INCONCLUSIVE, why, "ask again on a machine where nothing else begins to work")
+                _TrendFinding(_OUTCOME.INCONCLUSIVE, doubt, "ask again on a machine where nothing else begins to work")
             ]
         if not surely:
-            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, said, "play for longer: --openenv-soak 5m")]
+            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, headline, "play for longer: --openenv-soak 5m")]
         remedy = (
             "see what a step goes through that grows with each: a history that is searched or copied,"
             " a file that is read again, a queue that is never emptied"
         )
-        return [_TrendFinding(_OUTCOME.MISSED, said, remedy)]
+        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy)]
 
-    def sentence(self) -> str:
-        """Say what was played and what it cost."""
-        found = self._found
-        told = [f"{formatting.count_of(found.sessions, 'session')} took {found.steps:,} steps in {self._lasted:.0f} s"]
+    def summary(self) -> str:
+        """Return what was played, with latency, memory and errors, in one sentence."""
+        result = self._result
+        parts = [
+            f"{formatting.count_of(result.sessions, 'session')} took {result.steps:,} steps in {self._duration_s:.0f} s"
+        ]
         if self.latency is not None:
-            over = _signed(self.latency.slope * found.length_s)
-            told.append(f"p50 {formatting.seconds(self.latency.start)} ({over} over the soak)")
+            change = _signed_seconds(self.latency.slope * result.length_s)
+            parts.append(f"p50 {formatting.seconds(self.latency.start)} ({change} over the soak)")
         if self.memory is not None:
-            grown = formatting.size(round(self.memory.slope * found.length_s))
-            told.append(f"memory {formatting.size(round(self.memory.start))} ({_plus(grown)})")
-        told.append(formatting.count_of(found.errors, "error"))
-        return ", ".join(told)
+            grown = formatting.size(round(self.memory.slope * result.length_s))
+            parts.append(f"memory {formatting.size(round(self.memory.start))} ({_with_sign(grown)})")
+        parts.append(formatting.count_of(result.errors, "error"))
+        return ", ".join(parts)
 
     @property
-    def _lasted(self) -> float:
-        return self._found.windows[-1].at_s if self._found.windows else 0.0
+    def _duration_s(self) -> float:
+        return self._result.windows[-1].at_s if self._result.windows else 0.0
 
     def remarks(self) -> tuple[str, ...]:
-        """Say what could not be judged, and what was seen but is no failure."""
-        said: list[str] = []
-        if self.memory is None and not self._found.lost:
-            said.append("the server's memory, threads and descriptors cannot be read here and were not judged")
-        length, latency = self._found.length_s, self.latency
+        """Return what could not be judged, and what was seen but is no failure."""
+        remarks: list[str] = []
+        if self.memory is None and not self._result.lost:
+            remarks.append("the server's memory, threads and descriptors cannot be read here and were not judged")
+        length, latency = self._result.length_s, self.latency
         if latency is not None and latency.jumps(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S):
-            said.append(
+            remarks.append(
                 f"p50 went up by about {formatting.seconds(latency.slope * length)}, but at once and not on and on:"
                 " something else that began to work, or a growth that has ended"
             )
-        if self._found.errors and self._found.error is not None:
-            said.append(
-                f"{formatting.count_of(self._found.errors, 'answer')} was an error; the first: {self._found.error}"
+        if self._result.errors and self._result.error is not None:
+            remarks.append(
+                f"{formatting.count_of(self._result.errors, 'answer')} was an error; the first: {self._result.error}"
             )
-        return tuple(said)
+        return tuple(remarks)
 
     def figures(self) -> dict[str, float | int | str | bool | None]:
-        """Return everything by name; slopes per hour, each with the ends of its interval."""
-        found = self._found
-        told: dict[str, float | int | str | bool | None] = {
-            "sessions": found.sessions,
-            "lost_sessions": len(found.lost),
-            "soak_s": found.length_s,
-            "windows": len(found.windows),
-            "steps": found.steps,
-            "errors": found.errors,
-            "steps_per_second": found.steps / self._lasted if self._lasted else None,
+        """Return all figures by name; slopes per hour, each with the ends of its interval."""
+        result = self._result
+        figures: dict[str, float | int | str | bool | None] = {
+            "sessions": result.sessions,
+            "lost_sessions": len(result.lost),
+            "soak_s": result.length_s,
+            "windows": len(result.windows),
+            "steps": result.steps,
+            "errors": result.errors,
+            "steps_per_second": result.steps / self._duration_s if self._duration_s else None,
             "client_busy_ratio": self.busy,
         }
         slopes = (
@@ -266,32 +275,32 @@ class _Judged:
             ("descriptors", "", self.descriptors),
         )
         for name, unit, slope in slopes:
-            end = f"_{unit}" if unit else ""
-            told[f"{name}_start{end}"] = slope.start if slope else None
+            suffix = f"_{unit}" if unit else ""
+            figures[f"{name}_start{suffix}"] = slope.start if slope else None
             for part in ("slope", "low", "high"):
                 value = getattr(slope, part) * 3600 if slope else None
-                told[f"{name}_per_hour{'' if part == 'slope' else f'_{part}'}{end}"] = value
+                figures[f"{name}_per_hour{'' if part == 'slope' else f'_{part}'}{suffix}"] = value
         for part in ("slope", "low", "high"):
             value = getattr(self.per_step, part) if self.per_step else None
-            told[f"memory_per_step{'' if part == 'slope' else f'_{part}'}_bytes"] = value
-        return told
+            figures[f"memory_per_step{'' if part == 'slope' else f'_{part}'}_bytes"] = value
+        return figures
 
 
 def _series(windows: Sequence[Window]) -> dict[str, tuple[float | None, ...]]:
-    def of(value: Callable[[Window], float | None]) -> tuple[float | None, ...]:
+    def column(value: Callable[[Window], float | None]) -> tuple[float | None, ...]:
         return tuple(value(window) for window in windows)
 
     return {
-        "at_s": of(lambda window: window.at_s),
-        "steps": of(lambda window: window.steps),
-        "errors": of(lambda window: window.errors),
-        "step_p50_s": of(lambda window: window.p50_s),
-        "step_p99_s": of(lambda window: window.p99_s),
-        "rss_bytes": of(lambda window: window.sample.rss_bytes if window.sample else None),
-        "threads": of(lambda window: window.sample.threads if window.sample else None),
-        "descriptors": of(lambda window: window.sample.descriptors if window.sample else None),
-        "client_busy_ratio": of(lambda window: window.client_busy),
-        "others_cores": of(lambda window: window.others_cores),
+        "at_s": column(lambda window: window.at_s),
+        "steps": column(lambda window: window.steps),
+        "errors": column(lambda window: window.errors),
+        "step_p50_s": column(lambda window: window.p50_s),
+        "step_p99_s": column(lambda window: window.p99_s),
+        "rss_bytes": column(lambda window: window.sample.rss_bytes if window.sample else None),
+        "threads": column(lambda window: window.sample.threads if window.sample else None),
+        "descriptors": column(lambda window: window.sample.descriptors if window.sample else None),
+        "client_busy_ratio": column(lambda window: window.client_busy),
+        "others_cores": column(lambda window: window.others_cores),
     }
 
 
@@ -299,9 +308,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _signed(seconds: float) -> str:
-    return _plus(formatting.seconds(seconds))
+def _signed_seconds(seconds: float) -> str:
+    return _with_sign(formatting.seconds(seconds))
 
 
-def _plus(text: str) -> str:
+def _with_sign(text: str) -> str:
     return text if text.startswith("-") else f"+{text}"

@@ -14,124 +14,125 @@ from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-ONE = "the environment is configured for one session at a time (max_concurrent_envs=1)"
+SINGLE_SLOT = "the environment is configured for one session at a time (max_concurrent_envs=1)"
 
-GIVE_BACK = "see that the environment's close() returns, and give slots back in a `finally` around the whole session"
-"""What to do where slots do not come back."""
+SLOT_REMEDY = "see that the environment's close() returns, and give slots back in a `finally` around the whole session"
+"""The remedy where slots do not come back."""
 
 
 FullServerCheck = Callable[[RawClient, Subject, list[RawSession]], Awaitable[CheckResult]]
-"""Asks something of a full server, given the sessions that are in, and closes them."""
+"""Checks a full server, given the sessions that are open, and closes them."""
 
 
-async def with_full_server(subject: Subject, ask: FullServerCheck) -> CheckResult:
-    """Fill the server to its limit and ask; skip where the limit is beyond what may be opened."""
-    if (skipped := await _no_limit(subject)) is not None:
+async def with_full_server(subject: Subject, check: FullServerCheck) -> CheckResult:
+    """Fill the server to its limit and run the check; skip where the limit is beyond `subject.max_sessions`."""
+    if (skipped := await _skip_without_limit(subject)) is not None:
         return skipped
-    found = await subject.learn(find_slots)
+    slots = await subject.learn(find_slots)
     async with subject.client() as client:
-        held = await _fill_up(client, subject)
-        if not held:
-            return no_slot_free(found)
-        fewer = _fewer_free(found, len(held))
-        result = await ask(client, subject, held)
-    return replace(result, details=(*result.details, *fewer))
+        sessions = await _fill_up(client, subject)
+        if not sessions:
+            return no_slot_free(slots)
+        missing = _missing_slots_detail(slots, len(sessions))
+        result = await check(client, subject, sessions)
+    return replace(result, details=(*result.details, *missing))
 
 
 async def _fill_up(client: RawClient, subject: Subject) -> list[RawSession]:
-    """Open sessions until the server lets no more in; those that got in, none where nobody did."""
-    found = await subject.learn(find_slots)
-    # Where the refusal is silence, knocking again costs the whole patience, and may do harm.
-    quiet = found.refusal is not None and found.refusal.kind == "silence"
-    held, _ = await fill_empty_server(client, subject, found.open if quiet else subject.most)
-    return held
+    """Open sessions until the server lets no more in, and return them."""
+    slots = await subject.learn(find_slots)
+    # Where the refusal is a timeout, another attempt costs as long again, and may do harm.
+    silent_refusal = slots.refusal is not None and slots.refusal.kind == "silence"
+    sessions, _ = await fill_empty_server(client, subject, slots.open if silent_refusal else subject.max_sessions)
+    return sessions
 
 
-async def _no_limit(subject: Subject) -> CheckResult | None:
-    """Return the result of a check about a full server where the limit is beyond what may be opened; else None."""
-    found = await subject.learn(find_slots)
-    if found.known:
+async def _skip_without_limit(subject: Subject) -> CheckResult | None:
+    """Return a skipped result where the server's limit was not reached; else None."""
+    slots = await subject.learn(find_slots)
+    if slots.limit_reached:
         return None
-    known = _slots(subject, found)
-    told = f" (the target's settings make it {known[1]})" if known else ""
-    opened = formatting.count_of(found.open, "session")
-    said = f"no limit was reached with {opened}{told}; ask for more with --openenv-batches"
-    if found.open < subject.most:
-        # Neither the server nor what was asked for ended it.
-        said = (
-            f"no limit was reached with the {opened} this machine could open{told}; raise `ulimit -n` where pytest runs"
+    configured = _configured_slots(subject, slots)
+    configured_text = f" (the target's settings make it {configured[1]})" if configured else ""
+    opened = formatting.count_of(slots.open, "session")
+    headline = f"no limit was reached with {opened}{configured_text}; ask for more with --openenv-batches"
+    if slots.open < subject.max_sessions:
+        # Neither the server nor `max_sessions` was the limit, but this machine.
+        headline = (
+            f"no limit was reached with the {opened} this machine could open{configured_text};"
+            " raise `ulimit -n` where pytest runs"
         )
-    return CheckResult(CheckOutcome.SKIPPED, said, figures={"sessions": found.open})
+    return CheckResult(CheckOutcome.SKIPPED, headline, figures={"sessions": slots.open})
 
 
-def no_slot_free(found: Slots) -> CheckResult:
+def no_slot_free(slots: Slots) -> CheckResult:
     """Return the result of a check that finds every slot taken, though this client has no session open."""
-    if not found.known or not found.open:
-        return _nobody_in(found)
-    slots = "the only slot is not" if found.open == 1 else f"none of {formatting.count_of(found.open, 'slot')} is"
+    if not slots.limit_reached or not slots.open:
+        return _no_room_result(slots)
+    slots_text = "the only slot is not" if slots.open == 1 else f"none of {formatting.count_of(slots.open, 'slot')} is"
     return CheckResult(
         CheckOutcome.MISSED,
-        f"{slots} free any more, though no session is open: what was asked before took them for good",
-        remedy=GIVE_BACK,
-        figures={"slots_before": found.open, "slots_after": 0},
+        f"{slots_text} free any more, though no session is open: what was asked before took them for good",
+        remedy=SLOT_REMEDY,
+        figures={"slots_before": slots.open, "slots_after": 0},
     )
 
 
-def _fewer_free(found: Slots, free: int) -> tuple[str, ...]:
-    """Say that fewer slots were free at the start of a check than fitted first; nothing where all were."""
-    return (f"{free:,} of {formatting.count_of(found.open, 'slot')} free at the start",) if free < found.open else ()
+def _missing_slots_detail(slots: Slots, free: int) -> tuple[str, ...]:
+    """Return a detail where fewer slots were free at the start of a check than at first; else nothing."""
+    return (f"{free:,} of {formatting.count_of(slots.open, 'slot')} free at the start",) if free < slots.open else ()
 
 
-def _nobody_in(found: Slots) -> CheckResult:
+def _no_room_result(slots: Slots) -> CheckResult:
     """Return the result of a check that found no room on a server whose limit is not known."""
-    said = f": {found.refusal}" if found.refusal is not None else ""
+    reason = f": {slots.refusal}" if slots.refusal is not None else ""
     return CheckResult(
         CheckOutcome.INCONCLUSIVE,
-        f"no session gets in any more{said}",
+        f"no session gets in any more{reason}",
         remedy="ask this check alone, on a server that was just started: what was asked before it took the slots",
-        transcripts=(found.refused,) if found.refused is not None else (),
+        transcripts=(slots.refused_transcript,) if slots.refused_transcript is not None else (),
     )
 
 
-def slot_arithmetic(subject: Subject, found: Slots) -> str | None:
-    """Return how the sessions that fit come of workers and their limit: "16 = 2 workers × 8"; None where unknown."""
-    slots = _slots(subject, found)
-    held = f"{found.open:,}"
-    if slots is not None:
-        total, words = slots
-        uneven = ": connections split unevenly over workers, and others hold slots too" if found.open != total else ""
-        return f"{held} = {words}" if found.open == total else f"{held} of {words} = {total:,}{uneven}"
-    limit = found.limit
-    if limit is None or limit >= found.open:
+def slot_arithmetic(subject: Subject, slots: Slots) -> str | None:
+    """Return how workers and their limit make up the sessions that fit, "16 = 2 workers × 8"; None where unknown."""
+    configured = _configured_slots(subject, slots)
+    open_count = f"{slots.open:,}"
+    if configured is not None:
+        total, formula = configured
+        uneven = ": connections split unevenly over workers, and others hold slots too" if slots.open != total else ""
+        return f"{open_count} = {formula}" if slots.open == total else f"{open_count} of {formula} = {total:,}{uneven}"
+    limit = slots.limit
+    if limit is None or limit >= slots.open:
         return None
-    if found.open % limit == 0:
-        return f"{held} = {found.open // limit} × {limit:,}: each worker holds {limit:,}"
-    return f"{held} fit and each worker holds {limit:,}: connections split unevenly over workers"
+    if slots.open % limit == 0:
+        return f"{open_count} = {slots.open // limit} × {limit:,}: each worker holds {limit:,}"
+    return f"{open_count} fit and each worker holds {limit:,}: connections split unevenly over workers"
 
 
-def limit_advice(subject: Subject, found: Slots) -> str | None:
+def limit_advice(subject: Subject, slots: Slots) -> str | None:
     """Return the line that lets more sessions in, where the limit is one per worker."""
-    if found.open != 1 and found.limit != 1:
+    if slots.open != 1 and slots.limit != 1:
         return None
     workers = subject.endpoint.limits.get("workers", 1)
     per_worker = f" per worker ({workers} workers)" if workers not in (1, "1") else ""
     return f"in the app's file write create_app(..., max_concurrent_envs=N){per_worker} for N sessions at a time"
 
 
-def _slots(subject: Subject, found: Slots) -> tuple[int, str] | None:
-    """Return workers × limit with its words; None where either is unknown or there are several hosts."""
+def _configured_slots(subject: Subject, slots: Slots) -> tuple[int, str] | None:
+    """Return workers × limit, as a number and in words; None where either is unknown or there are several hosts."""
     endpoint = subject.endpoint
-    limit = found.limit if found.limit is not None else endpoint.limits.get("max_envs")
+    limit = slots.limit if slots.limit is not None else endpoint.limits.get("max_envs")
     workers = endpoint.limits.get("workers")
     if len(endpoint.urls) > 1 or (endpoint.hosts or 1) > 1:
         return None
-    if not isinstance(limit, int) or not isinstance(workers, int) or (workers == 1 and found.known):
+    if not isinstance(limit, int) or not isinstance(workers, int) or (workers == 1 and slots.limit_reached):
         return None
     return workers * limit, f"{formatting.count_of(workers, 'worker')} × {limit:,}"
 
 
 MID_STEP_S = 0.4
-"""How long the step takes in whose midst a client drops, in seconds."""
+"""How long the step takes during which a client drops, in seconds."""
 
 _RETRY_S = 0.02
 """Pause between two attempts to get a slot, in seconds."""
@@ -141,25 +142,25 @@ EndSession = Callable[[Subject, RawSession], Awaitable[float]]
 
 
 async def _close(subject: Subject, session: RawSession) -> float:
-    at = time.perf_counter()
+    ended_at = time.perf_counter()
     await session.close(patience_s=subject.patience_s)
-    return at
+    return ended_at
 
 
 async def _drop(subject: Subject, session: RawSession) -> float:
-    at = time.perf_counter()
+    ended_at = time.perf_counter()
     session.drop()
-    return at
+    return ended_at
 
 
-async def _reset(subject: Subject, session: RawSession) -> float:
-    at = time.perf_counter()
+async def _reset_connection(subject: Subject, session: RawSession) -> float:
+    ended_at = time.perf_counter()
     session.reset_connection()
-    return at
+    return ended_at
 
 
-def _in_step(end: EndSession, wait_s: float) -> EndSession:
-    """Return how to end a session while a step of so many seconds runs."""
+def _mid_step(end: EndSession, wait_s: float) -> EndSession:
+    """Return a way to end a session while a step of `wait_s` seconds runs."""
 
     async def end_in_step(subject: Subject, session: RawSession) -> float:
         session.send({"type": "step", "data": waiting_action(subject, session.number, 0, wait_s)})
@@ -171,47 +172,50 @@ def _in_step(end: EndSession, wait_s: float) -> EndSession:
 
 @dataclass
 class SessionEnd:
-    """One way to end a session, `name` in words, and how long each slot that it freed took to be usable, in seconds.
+    """One way to end a session, `name` in words, and how long each freed slot took to be usable again, in seconds.
 
-    `kept` is what the newcomer saw where a slot was not given back.
+    `unreturned` is the transcript of the newcomer where a slot was not given back.
     """
 
     name: str
     figure: str
     end: EndSession
     took_s: list[float] = field(default_factory=list[float])
-    kept: Transcript | None = None
+    unreturned: Transcript | None = None
 
 
 def clean_close() -> SessionEnd:
-    """Return the polite way."""
+    """Return the ending with a close message."""
     return SessionEnd("a clean close", "closed_s", _close)
 
 
 def dropped_connections(mid_step_s: float) -> list[SessionEnd]:
-    """Return the ways without goodbye, idle and in the midst of a step of so many seconds."""
+    """Return the endings without a close message, idle and during a step of `mid_step_s` seconds."""
     return [
         SessionEnd("a socket closed without goodbye", "dropped_s", _drop),
-        SessionEnd("a TCP reset", "reset_s", _reset),
-        SessionEnd("a socket closed in mid-step", "dropped_in_step_s", _in_step(_drop, mid_step_s)),
-        SessionEnd("a TCP reset in mid-step", "reset_in_step_s", _in_step(_reset, mid_step_s)),
+        SessionEnd("a TCP reset", "reset_s", _reset_connection),
+        SessionEnd("a socket closed in mid-step", "dropped_in_step_s", _mid_step(_drop, mid_step_s)),
+        SessionEnd("a TCP reset in mid-step", "reset_in_step_s", _mid_step(_reset_connection, mid_step_s)),
     ]
 
 
 async def time_slot_return(
-    client: RawClient, subject: Subject, held: list[RawSession], way: SessionEnd, within_s: float
+    client: RawClient, subject: Subject, sessions: list[RawSession], ending: SessionEnd, within_s: float
 ) -> None:
-    """End the last session of a full server in this way and open another in its slot, trying for `within_s` seconds."""
-    began = await way.end(subject, held.pop())
+    """End the last session of a full server and open another in its slot, trying for `within_s` seconds.
+
+    The time it took, or the transcript of the last attempt, goes into `ending`.
+    """
+    began = await ending.end(subject, sessions.pop())
     while True:
         session = await client.start(subject.reset_data(subject.seed))
         passed_s = time.perf_counter() - began
-        if session.first.kind == "observation":
-            held.append(session)
-            way.took_s.append(passed_s)
+        if session.first_answer.kind == "observation":
+            sessions.append(session)
+            ending.took_s.append(passed_s)
             return
         session.drop()
-        if passed_s > within_s or session.first.kind == "silence":
-            way.kept = session.transcript(f"a newcomer {passed_s:.1f} s after {way.name}")
+        if passed_s > within_s or session.first_answer.kind == "silence":
+            ending.unreturned = session.transcript(f"a newcomer {passed_s:.1f} s after {ending.name}")
             return
         await asyncio.sleep(_RETRY_S)

@@ -1,4 +1,4 @@
-"""Past its limit the server says so, those who are in go on, and a slot that is freed is usable again."""
+"""At its limit the server refuses clearly, open sessions go on, and a freed slot is usable again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from pytest_openenv_scale.checks.background import BackgroundLoad, single_session, step_in_background
-from pytest_openenv_scale.checks.capacity_probe import FREE_S, Slots, find_slots
+from pytest_openenv_scale.checks.capacity_probe import SLOT_RETURN_LIMIT_S, Slots, find_slots
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core import formatting
@@ -17,7 +17,7 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .full_server import (
     MID_STEP_S,
-    ONE,
+    SINGLE_SLOT,
     SessionEnd,
     clean_close,
     dropped_connections,
@@ -28,53 +28,55 @@ from .full_server import (
 )
 
 _ATTEMPTS = 8
-"""Sessions too many whose refusal is looked at."""
+"""How many refused sessions are inspected."""
 
 _PROMPT_S, _PROMPT_FACTOR = 2.0, 5.0
-"""A refusal is late where its median is beyond both: so many seconds, and so many times a lone session's reset."""
+"""A refusal is late where its median exceeds both: this many seconds, and this many times a lone session's reset."""
 
 _FULL_WORDS = re.compile(r"capacity|too many|maximum|max_|limit|full|busy|slots?\b|sessions? (active|already)", re.I)
 
 _BEFORE_S, _DURING_S, _AFTER_S = 0.5, 2.0, 0.5
-_KNOCKERS, _KNOCK_PAUSE_S = 4, 0.05
-"""How long sessions are watched in each phase; how many knock meanwhile, and their pause between two attempts."""
+_NEWCOMERS, _NEWCOMER_PAUSE_S = 4, 0.05
+"""How long open sessions step in each phase; how many newcomers try meanwhile, and their pause between attempts."""
 
-_TIMES, _SHORT_FREE_S = 3, 5.0
-"""How often a slot is freed in each way; how long one is waited for, in seconds, where another was not given back."""
+_REPEATS, _SHORT_SLOT_RETURN_S = 3, 5.0
+"""How often a slot is freed in each way; how long one is waited for, in seconds, once another was not given back."""
 
-_REFUSE = "before anything else of a session, send {'type': 'error', 'data': {'code': 'CAPACITY_REACHED', …}} and close"
+_REFUSAL_REMEDY = (
+    "before anything else of a session, send {'type': 'error', 'data': {'code': 'CAPACITY_REACHED', …}} and close"
+)
 
 
 async def refusal(subject: Subject) -> CheckResult:
-    """Ask for one session too many, and again: each must hear at once, and clearly, that the server is full."""
-    return await with_full_server(subject, _refusal)
+    """Open sessions beyond the limit: each must be told at once, and clearly, that the server is full."""
+    return await with_full_server(subject, _check_refusal)
 
 
-async def _refusal(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    found = await subject.learn(find_slots)
-    knocks: list[_OpenAttempt] = []
-    while len(knocks) < _ATTEMPTS and len(held) <= subject.most:
-        knock = await _attempt_open(client, subject)
-        if knock.answer.kind == "observation":
+async def _check_refusal(client: RawClient, subject: Subject, sessions: list[RawSession]) -> CheckResult:
+    slots = await subject.learn(find_slots)
+    attempts: list[_OpenAttempt] = []
+    while len(attempts) < _ATTEMPTS and len(sessions) <= subject.max_sessions:
+        attempt = await _attempt_open(client, subject)
+        if attempt.answer.kind == "observation":
             # Another worker had room, or a slot came back late.
-            held.append(knock.session)
+            sessions.append(attempt.session)
             continue
-        knocks.append(knock)
-        if knock.answer.kind == "silence":
+        attempts.append(attempt)
+        if attempt.answer.kind == "silence":
             break
-    await close_all(held)
-    if not knocks:
+    await close_all(sessions)
+    if not attempts:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
-            f"the server let {formatting.count_of(len(held), 'session')} in where it had refused at {found.open:,}",
+            f"the server let {formatting.count_of(len(sessions), 'session')} in where it had refused at {slots.open:,}",
         )
     reset_s = (await subject.learn(single_session)).reset.latency_s or 0.0
-    return _judge_refusal(subject, found, len(held), knocks, reset_s)
+    return _judge_refusal(subject, slots, len(sessions), attempts, reset_s)
 
 
 @dataclass(frozen=True, slots=True)
 class _OpenAttempt:
-    """One session too many: what it was told, and how long after it began to connect, in seconds."""
+    """One session too many: its answer, and how long that took from connecting on, in seconds."""
 
     session: RawSession
     answer: Answer
@@ -85,57 +87,62 @@ async def _attempt_open(client: RawClient, subject: Subject) -> _OpenAttempt:
     began = time.perf_counter()
     session = await client.start(subject.reset_data(subject.seed))
     took_s = time.perf_counter() - began
-    if session.first.kind != "observation":
+    if session.first_answer.kind != "observation":
         session.drop()
-    return _OpenAttempt(session, session.first, took_s)
+    return _OpenAttempt(session, session.first_answer, took_s)
 
 
 def _judge_refusal(
-    subject: Subject, found: Slots, held: int, knocks: list[_OpenAttempt], reset_s: float
+    subject: Subject, slots: Slots, session_count: int, attempts: list[_OpenAttempt], reset_s: float
 ) -> CheckResult:
-    first = f"the {_ordinal(held + 1)} session"
-    took_s = median([knock.took_s for knock in knocks])
-    unclear = [knock for knock in knocks if not _clear(knock.answer)]
-    worst = unclear[0] if unclear else knocks[0]
+    session_text = f"the {_ordinal(session_count + 1)} session"
+    took_s = median([attempt.took_s for attempt in attempts])
+    unclear = [attempt for attempt in attempts if not _says_full(attempt.answer)]
+    worst = unclear[0] if unclear else attempts[0]
     base = CheckResult(
         CheckOutcome.MISSED,
         "",
-        details=tuple(filter(None, (slot_arithmetic(subject, found), *_said(knocks)))),
+        details=tuple(filter(None, (slot_arithmetic(subject, slots), *_other_refusals(attempts)))),
         figures={
-            "sessions": held,
-            "limit_told": found.limit,
-            "refused": len(knocks),
+            "sessions": session_count,
+            "limit_told": slots.limit,
+            "refused": len(attempts),
             "unclear": len(unclear),
             "refusal_s": took_s,
-            "slowest_refusal_s": max(knock.took_s for knock in knocks),
+            "slowest_refusal_s": max(attempt.took_s for attempt in attempts),
             "answer": str(worst.answer),
         },
         transcripts=(worst.session.transcript("the session that was not let in"),),
     )
     if worst.answer.kind == "silence":
-        said = f"{first} was neither let in nor refused within {subject.patience_s:g} s"
-        return replace(base, headline=said, remedy=f"refuse what does not fit instead of queueing it: {_REFUSE}")
-    # One connection of many may be cut on its way; two are a habit.
-    if len(unclear) > 1 or len(unclear) == len(knocks):
-        said = f"{first} was not told that the server is full; what its client sees is: {worst.answer}"
-        return replace(base, headline=said, remedy=_REFUSE)
-    if took_s > max(_PROMPT_S, _PROMPT_FACTOR * reset_s):
-        said = f"{first} was refused only after {formatting.seconds(took_s)} ({worst.answer})"
+        headline = f"{session_text} was neither let in nor refused within {subject.patience_s:g} s"
         return replace(
-            base, headline=said, remedy="look for a free slot before the environment is made, and refuse then"
+            base, headline=headline, remedy=f"refuse what does not fit instead of queueing it: {_REFUSAL_REMEDY}"
         )
-    told = next(knock.answer for knock in knocks if _clear(knock.answer))
-    said = f"{first} was refused in {formatting.seconds(took_s)}: {told.code or told}"
-    if held == 1:
-        said = f"{ONE}; the next one was refused in {formatting.seconds(took_s)}: {told.code or told}"
-    elif (sum_ := slot_arithmetic(subject, found)) is not None:
-        said += f" ({sum_})"
-    return replace(base, outcome=CheckOutcome.MET, headline=said, remedy=limit_advice(subject, found), transcripts=())
+    # One connection of many may be cut on its way; two are a habit.
+    if len(unclear) > 1 or len(unclear) == len(attempts):
+        headline = f"{session_text} was not told that the server is full; what its client sees is: {worst.answer}"
+        return replace(base, headline=headline, remedy=_REFUSAL_REMEDY)
+    if took_s > max(_PROMPT_S, _PROMPT_FACTOR * reset_s):
+        headline = f"{session_text} was refused only after {formatting.seconds(took_s)} ({worst.answer})"
+        return replace(
+            base, headline=headline, remedy="look for a free slot before the environment is made, and refuse then"
+        )
+    clear_answer = next(attempt.answer for attempt in attempts if _says_full(attempt.answer))
+    headline = f"{session_text} was refused in {formatting.seconds(took_s)}: {clear_answer.code or clear_answer}"
+    if session_count == 1:
+        delay, reason = formatting.seconds(took_s), clear_answer.code or clear_answer
+        headline = f"{SINGLE_SLOT}; the next one was refused in {delay}: {reason}"
+    elif (arithmetic := slot_arithmetic(subject, slots)) is not None:
+        headline += f" ({arithmetic})"
+    return replace(
+        base, outcome=CheckOutcome.MET, headline=headline, remedy=limit_advice(subject, slots), transcripts=()
+    )
 
 
-def _clear(answer: Answer) -> bool:
-    """Whether a client can tell from this that the server is full, or at least that it was turned away."""
-    if answer.put_off:
+def _says_full(answer: Answer) -> bool:
+    """Whether a client can tell from this answer that the server is full, or at least that it was turned away."""
+    if answer.retryable:
         return True
     if answer.kind == "error":
         return _FULL_WORDS.search(f"{answer.code} {answer.message}") is not None
@@ -144,13 +151,17 @@ def _clear(answer: Answer) -> bool:
     return answer.kind == "lost" and answer.code == "403"
 
 
-def _said(knocks: list[_OpenAttempt]) -> list[str]:
-    """Say what refusals other than OpenEnv's were, and how many."""
-    texts = [str(knock.answer) for knock in knocks if not (knock.answer.put_off or knock.answer.kind == "silence")]
-    found = [f"{texts.count(text)} of {len(knocks)} were answered: {text}" for text in dict.fromkeys(texts)]
-    if any(knock.answer.code == "403" for knock in knocks):
-        found.append("HTTP 403 refuses, but does not say why; 503, or CAPACITY_REACHED after accepting, would")
-    return found
+def _other_refusals(attempts: list[_OpenAttempt]) -> list[str]:
+    """Return a detail for each refusal other than OpenEnv's, with how often it came."""
+    texts = [
+        str(attempt.answer)
+        for attempt in attempts
+        if not (attempt.answer.retryable or attempt.answer.kind == "silence")
+    ]
+    details = [f"{texts.count(text)} of {len(attempts)} were answered: {text}" for text in dict.fromkeys(texts)]
+    if any(attempt.answer.code == "403" for attempt in attempts):
+        details.append("HTTP 403 refuses, but does not say why; 503, or CAPACITY_REACHED after accepting, would")
+    return details
 
 
 def _ordinal(number: int) -> str:
@@ -160,62 +171,62 @@ def _ordinal(number: int) -> str:
 
 
 async def others_go_on(subject: Subject) -> CheckResult:
-    """Let the sessions that are in step before, while and after others knock in vain."""
-    return await with_full_server(subject, _others_go_on)
+    """Let open sessions step before, while and after newcomers try in vain to open one."""
+    return await with_full_server(subject, _check_others_go_on)
 
 
-async def _others_go_on(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    before = await step_in_background(subject, held, _BEFORE_S)
+async def _check_others_go_on(client: RawClient, subject: Subject, sessions: list[RawSession]) -> CheckResult:
+    before = await step_in_background(subject, sessions, _BEFORE_S)
     if before.stopped:
-        await close_all(held)
-        said = f"a session among {len(held):,} did not step before anybody knocked: {before.stopped[0][0]}"
-        return CheckResult(CheckOutcome.INCONCLUSIVE, said, transcripts=(before.stopped[0][1],))
-    knockers = _OpenAttempts(client, subject)
-    knocking = [asyncio.create_task(knockers.attempt()) for _ in range(_KNOCKERS)]
-    during = await step_in_background(subject, held, _DURING_S)
-    for task in knocking:
+        await close_all(sessions)
+        headline = f"a session among {len(sessions):,} did not step before anybody knocked: {before.stopped[0][0]}"
+        return CheckResult(CheckOutcome.INCONCLUSIVE, headline, transcripts=(before.stopped[0][1],))
+    newcomers = _OpenAttempts(client, subject)
+    tasks = [asyncio.create_task(newcomers.attempt_repeatedly()) for _ in range(_NEWCOMERS)]
+    during = await step_in_background(subject, sessions, _DURING_S)
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*knocking, return_exceptions=True)
-    after = await step_in_background(subject, during.going, _AFTER_S)
-    await close_all(list(after.going))
-    return _judge_others(len(held), before, during, after, knockers)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    after = await step_in_background(subject, during.still_playing, _AFTER_S)
+    await close_all(list(after.still_playing))
+    return _judge_others(len(sessions), before, during, after, newcomers)
 
 
 class _OpenAttempts:
-    """Clients that ask for a session again and again; one that gets in after all leaves at once."""
+    """Newcomers that try to open a session again and again; one that gets in after all closes at once."""
 
     def __init__(self, client: RawClient, subject: Subject) -> None:
         self._client, self._subject = client, subject
-        self.knocks = 0
-        self.last: RawSession | None = None
+        self.count = 0
+        self.last_session: RawSession | None = None
 
-    async def attempt(self) -> None:
-        """Knock until cancelled."""
+    async def attempt_repeatedly(self) -> None:
+        """Try to open a session, again and again, until cancelled."""
         while True:
-            session = self.last = await self._client.connect()
-            self.knocks += 1
+            session = self.last_session = await self._client.connect()
+            self.count += 1
             try:
-                answer = session.first
+                answer = session.first_answer
                 if answer.kind == "opened":
                     answer = await session.reset(self._subject.reset_data(self._subject.seed))
                 if answer.kind == "observation":
                     await session.close()
             finally:
                 session.drop()
-            await asyncio.sleep(_KNOCK_PAUSE_S)
+            await asyncio.sleep(_NEWCOMER_PAUSE_S)
 
 
 def _judge_others(
-    held: int, before: BackgroundLoad, during: BackgroundLoad, after: BackgroundLoad, knockers: _OpenAttempts
+    session_count: int, before: BackgroundLoad, during: BackgroundLoad, after: BackgroundLoad, newcomers: _OpenAttempts
 ) -> CheckResult:
-    inside = formatting.count_of(held, "session")
+    sessions_text = formatting.count_of(session_count, "session")
     result = CheckResult(
         CheckOutcome.MISSED,
         "",
         remedy="refuse a session too many before taking any lock that steps or resets take",
         figures={
-            "sessions": held,
-            "knocks": knockers.knocks,
+            "sessions": session_count,
+            "knocks": newcomers.count,
             "stopped": len(during.stopped) + len(after.stopped),
             "step_before_s": before.step_s,
             "step_during_s": during.step_s,
@@ -223,62 +234,71 @@ def _judge_others(
             "slowest_step_during_s": during.slowest_s,
         },
     )
-    for when, found in (("while others knocked", during), ("after others had knocked", after)):
-        if found.stopped:
-            answer, transcript = found.stopped[0]
-            said = f"{len(found.stopped):,} of {inside} got no step done {when} in vain: {answer}"
-            shown = (knockers.last.transcript("one that knocked"),) if knockers.last is not None else ()
-            return replace(result, headline=said, transcripts=(transcript, *shown))
+    for when, load in (("while others knocked", during), ("after others had knocked", after)):
+        if load.stopped:
+            answer, transcript = load.stopped[0]
+            headline = f"{len(load.stopped):,} of {sessions_text} got no step done {when} in vain: {answer}"
+            newcomer_transcripts = (
+                (newcomers.last_session.transcript("one that knocked"),) if newcomers.last_session is not None else ()
+            )
+            return replace(result, headline=headline, transcripts=(transcript, *newcomer_transcripts))
     pair = f"{formatting.seconds(before.step_s)} before and"
-    for when, found in (("while others knocked", during), ("after others had knocked", after)):
-        if found.much_slower_than(before):
-            said = f"a step took {pair} {formatting.seconds(found.step_s)} {when} in vain ({inside} inside)"
-            return replace(result, headline=said)
-    went_on = f"{inside} went on" if held > 1 else "the session inside went on"
-    said = f"{went_on} while others knocked {knockers.knocks:,} times in vain: "
-    said += f"a step took {pair} {formatting.seconds(during.step_s)} meanwhile"
-    return replace(result, outcome=CheckOutcome.MET, headline=said, remedy=None)
+    for when, load in (("while others knocked", during), ("after others had knocked", after)):
+        if load.much_slower_than(before):
+            headline = f"a step took {pair} {formatting.seconds(load.step_s)} {when} in vain ({sessions_text} inside)"
+            return replace(result, headline=headline)
+    went_on = f"{sessions_text} went on" if session_count > 1 else "the session inside went on"
+    headline = f"{went_on} while others knocked {newcomers.count:,} times in vain: "
+    headline += f"a step took {pair} {formatting.seconds(during.step_s)} meanwhile"
+    return replace(result, outcome=CheckOutcome.MET, headline=headline, remedy=None)
 
 
 async def freed_slot(subject: Subject) -> CheckResult:
     """Free a slot of a full server in each way a session can end, and take it again."""
-    return await with_full_server(subject, _freed_slot)
+    return await with_full_server(subject, _check_freed_slot)
 
 
-async def _freed_slot(client: RawClient, subject: Subject, held: list[RawSession]) -> CheckResult:
-    total, ways = len(held), [clean_close(), *dropped_connections(MID_STEP_S)]
-    for way in ways:
-        within_s = _SHORT_FREE_S if any(other.kept for other in ways) else FREE_S
+async def _check_freed_slot(client: RawClient, subject: Subject, sessions: list[RawSession]) -> CheckResult:
+    total, endings = len(sessions), [clean_close(), *dropped_connections(MID_STEP_S)]
+    for ending in endings:
+        within_s = _SHORT_SLOT_RETURN_S if any(other.unreturned for other in endings) else SLOT_RETURN_LIMIT_S
         # The slot of a client that drops in mid-step is held until the step returns, as documented; any slot until
-        # the environment's close() does.
+        # the environment's close() returns.
         within_s += MID_STEP_S + subject.slowest_single_s
-        for _ in range(_TIMES):
-            if held and way.kept is None:
-                await time_slot_return(client, subject, held, way, within_s)
-    await close_all(held)
-    return _judge_freed(total, ways)
+        for _ in range(_REPEATS):
+            if sessions and ending.unreturned is None:
+                await time_slot_return(client, subject, sessions, ending, within_s)
+    await close_all(sessions)
+    return _judge_freed(total, endings)
 
 
-def _judge_freed(total: int, ways: list[SessionEnd]) -> CheckResult:
-    texts = {way.name: formatting.seconds(median(way.took_s)) if way.took_s else formatting.MISSING for way in ways}
-    tried = [way for way in ways if way.took_s or way.kept]
+def _judge_freed(total: int, endings: list[SessionEnd]) -> CheckResult:
+    return_times = {
+        ending.name: formatting.seconds(median(ending.took_s)) if ending.took_s else formatting.MISSING
+        for ending in endings
+    }
+    tried = [ending for ending in endings if ending.took_s or ending.unreturned]
     result = CheckResult(
         CheckOutcome.MET,
-        "a freed slot was usable after " + ", ".join(f"{texts[way.name]} ({way.name})" for way in tried),
-        figures={"sessions": total, **{way.figure: median(way.took_s) if way.took_s else None for way in ways}},
-        details=tuple(f"not tried, as no slot was left: {way.name}" for way in ways if way not in tried),
+        "a freed slot was usable after "
+        + ", ".join(f"{return_times[ending.name]} ({ending.name})" for ending in tried),
+        figures={
+            "sessions": total,
+            **{ending.figure: median(ending.took_s) if ending.took_s else None for ending in endings},
+        },
+        details=tuple(f"not tried, as no slot was left: {ending.name}" for ending in endings if ending not in tried),
     )
-    kept = [way for way in ways if way.kept is not None]
-    if not kept:
+    unreturned = [ending for ending in endings if ending.unreturned is not None]
+    if not unreturned:
         return result
-    names = ", ".join(way.name for way in kept)
-    back = [f"usable again {texts[way.name]} after {way.name}" for way in tried if way.took_s]
+    names = ", ".join(ending.name for ending in unreturned)
+    returned = [f"usable again {return_times[ending.name]} after {ending.name}" for ending in tried if ending.took_s]
     return replace(
         result,
         outcome=CheckOutcome.MISSED,
-        headline=f"a slot was not usable again within {FREE_S:g} s after {names}",
+        headline=f"a slot was not usable again within {SLOT_RETURN_LIMIT_S:g} s after {names}",
         remedy="give the slot back in a `finally` around the whole session, whatever ends it; "
         "see that the environment's close() returns",
-        details=(*back, *result.details),
-        transcripts=tuple(way.kept for way in kept if way.kept is not None),
+        details=(*returned, *result.details),
+        transcripts=tuple(ending.unreturned for ending in unreturned if ending.unreturned is not None),
     )
