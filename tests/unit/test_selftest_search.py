@@ -8,13 +8,13 @@ import pytest
 
 from pytest_openenv_scale.core.serialization import decode
 from pytest_openenv_scale.selftest import search
-from pytest_openenv_scale.selftest.command import batch_line, opening, sentence
+from pytest_openenv_scale.selftest.command import batch_line, mode_sentence, opening_lines
 from pytest_openenv_scale.selftest.figures import (
     MeasuredBatch,
     ModeLadder,
     SelfTest,
     SelfTestRequest,
-    ladder,
+    make_ladder,
     median_batch,
 )
 from pytest_openenv_scale.selftest.search import BatchSearch, SelfTestError, batches_up_to, self_test
@@ -41,7 +41,7 @@ def measured(monkeypatch):
     fake.calls = calls
     monkeypatch.setattr(search, "measure", fake)
     monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
-    monkeypatch.setattr(search, "ceiling", lambda mode, wanted: (wanted, None))
+    monkeypatch.setattr(search, "largest_possible_batch", lambda mode, max_batch: (max_batch, None))
     return fake
 
 
@@ -112,7 +112,7 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
     under_way = BatchSearch(SelfTestRequest(max_batch=64))
     with pytest.raises(KeyboardInterrupt):
         under_way.run()
-    ws, http = under_way.so_far().ladders
+    ws, http = under_way.result().ladders
     assert (ws.resolved_batch, ws.end, http.rungs, http.resolved_batch) == (8, "interrupted", (), None)
 
 
@@ -166,15 +166,15 @@ def test_a_batch_above_an_unresolved_one_does_not_count():
         for batch in (8, 16, 32)
         for arrival in ("hold", "burst")
     ]
-    assert ladder("ws", rungs, "top", 32, None).resolved_batch == 8
+    assert make_ladder("ws", rungs, "top", 32, None).resolved_batch == 8
 
 
 def test_a_batch_measured_in_one_arrival_only_does_not_count():
-    assert ladder("ws", [a_rung(8)], "interrupted", 32, None).resolved_batch is None
+    assert make_ladder("ws", [a_rung(8)], "interrupted", 32, None).resolved_batch is None
 
 
 def test_what_was_found_survives_json():
-    found = SelfTest((ladder("ws", [a_rung(8), a_rung(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
+    found = SelfTest((make_ladder("ws", [a_rung(8), a_rung(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
     assert decode(SelfTest, found.to_json()) == found
     assert found.to_json()["ladders"][0]["resolved_batch"] == 8
 
@@ -192,20 +192,23 @@ def test_percentiles_are_exact_between_neighbours(values, share, found):
 def test_descriptors_and_ports_bound_the_ladder_and_are_named(monkeypatch):
     monkeypatch.setattr(search, "descriptor_limit", lambda: 1000)
     monkeypatch.setattr(search, "ports_there", lambda: 28_232)
-    assert search.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
-    assert search.ceiling("ws", 900) == (900, None)
+    assert search.largest_possible_batch("ws", 16_384) == (
+        936,
+        "the limit is 1,000 descriptors per process (ulimit -n)",
+    )
+    assert search.largest_possible_batch("ws", 900) == (900, None)
     monkeypatch.setattr(search, "ports_there", lambda: 500)
-    assert search.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
+    assert search.largest_possible_batch("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
     monkeypatch.setattr(search, "descriptor_limit", lambda: 64)
     with pytest.raises(SelfTestError, match="no room for a single session: the limit is 64 descriptors"):
-        search.ceiling("ws", 16_384)
+        search.largest_possible_batch("ws", 16_384)
 
 
 def test_memory_bounds_the_ladder_http_first(monkeypatch):
     monkeypatch.setattr(search, "descriptor_limit", lambda: 10**6)
     monkeypatch.setattr(search, "ports_there", lambda: None)
     monkeypatch.setattr(search.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
-    (ws, why), (http, _) = search.ceiling("ws", 10**6), search.ceiling("http", 10**6)
+    (ws, why), (http, _) = search.largest_possible_batch("ws", 10**6), search.largest_possible_batch("http", 10**6)
     assert http < ws < 10**6
     assert why == "1.0 GB of memory are free"
 
@@ -262,13 +265,13 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
     ],
 )
 def test_a_ladder_is_one_sentence(found, says):
-    assert sentence(found, 120.0) == says
+    assert mode_sentence(found, 120.0) == says
 
 
 def test_a_rung_is_a_row_with_units_and_a_verdict():
     row = batch_line(replace(a_rung(1024, "burst", p50=0.0356, p99=0.112), runs=3))
     assert " ".join(row.split()) == "ws burst 1,024 10 / 20 ms 46 / 132 ms 36 / 112 ms 120 µs ✗ (median of 3)"
-    assert row.index("✗") == opening(SelfTestRequest(), 2)[-1].index("resolved")
+    assert row.index("✗") == opening_lines(SelfTestRequest(), 2)[-1].index("resolved")
 
 
 def test_what_rounds_to_nothing_has_no_sign():
@@ -276,5 +279,5 @@ def test_what_rounds_to_nothing_has_no_sign():
 
 
 def test_one_core_is_said():
-    assert any("one core" in line for line in opening(SelfTestRequest(), 1))
-    assert not any("one core" in line for line in opening(SelfTestRequest(), 2))
+    assert any("one core" in line for line in opening_lines(SelfTestRequest(), 1))
+    assert not any("one core" in line for line in opening_lines(SelfTestRequest(), 2))

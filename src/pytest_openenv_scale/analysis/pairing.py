@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any, cast
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.results.comparison import SettingDifference
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -146,7 +146,7 @@ def _workload(place: CurveOfSweep) -> dict[str, object]:
 
 
 def _told(value: object) -> str:
-    return formatting.MISSING if value is None else value if isinstance(value, str) else shown(value)
+    return formatting.MISSING if value is None else value if isinstance(value, str) else short_repr(value)
 
 
 def server_differences(baseline: CurveOfSweep, now: CurveOfSweep) -> list[str]:

@@ -31,7 +31,7 @@ class Cell:
     @property
     def curve(self) -> Curve:
         """The curve this cell lies on, holding only this cell."""
-        shared = {name: getattr(self, name) for name in _SHARED}
+        shared = {name: getattr(self, name) for name in _CURVE_FIELDS}
         return Curve(batches=(self.batch,), **shared)
 
     @property
@@ -56,18 +56,18 @@ class Curve:
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells in the order they are measured: the smallest batch first."""
-        shared = {name: getattr(self, name) for name in _SHARED}
+        shared = {name: getattr(self, name) for name in _CURVE_FIELDS}
         return tuple(Cell(batch=batch, **shared) for batch in self.batches)
 
     @property
     def id(self) -> str:
         """A short name, safe in file systems, the same in every run: "3f2a9c41d0-ws-w1"."""
-        identity = json.dumps([getattr(self, name) for name in _SHARED])
+        identity = json.dumps([getattr(self, name) for name in _CURVE_FIELDS])
         wait = "" if self.wait is None else f"-w{format_number(self.wait)}"
         return f"{sha256(identity.encode()).hexdigest()[:10]}-{self.mode}{wait}"
 
 
-_SHARED = tuple(field.name for field in fields(Curve) if field.name != "batches")
+_CURVE_FIELDS = tuple(field.name for field in fields(Curve) if field.name != "batches")
 
 
 def grid(batches: Iterable[int], slo: Slo) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from .serialization import Jsonable
 
-SPACE = "the Space "
+SPACE_STATUS_PREFIX = "the Space "
 """How an endpoint's exit status begins that tells the stage of a Space."""
 
 
@@ -222,9 +222,9 @@ def proxy_facts_between(
     requests: dict[str, int] = {}
     troubles: list[UnhealthyHost] = []
     for host in after.hosts:
-        then = earlier.get(host.host, HostSnapshot(host.host, 0))
-        requests[host.host] = max(host.requests - then.requests, 0)
-        failures = max(host.connect_failures - then.connect_failures, 0)
+        previous = earlier.get(host.host, HostSnapshot(host.host, 0))
+        requests[host.host] = max(host.requests - previous.requests, 0)
+        failures = max(host.connect_failures - previous.connect_failures, 0)
         idle = not requests[host.host] and batch >= len(after.hosts)
         if host.trouble or idle:
             troubles.append(UnhealthyHost(host.host, host.trouble, failures, host.log))
@@ -243,7 +243,7 @@ def proxy_facts_between(
 
 def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[HostIncident, ...]:
     """Return the events since a cell's start, a death together with the moment its host was taken out."""
-    found: list[HostIncident] = []
+    incidents: list[HostIncident] = []
     recent = sorted((event for event in events if event.at >= started_at), key=lambda event: event.at)
     dead = {event.host: event for event in recent if event.kind == "died"}
     for event in recent:
@@ -253,7 +253,7 @@ def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[Hos
             outs = (later for later in recent if later.host == event.host and later.kind == "out")
             out = next(outs, None)
             after = max((out.at - event.at).total_seconds(), 0.0) if out else None
-            found.append(HostIncident(event.host, "died", at_s, event.text, after))
+            incidents.append(HostIncident(event.host, "died", at_s, event.text, after))
         elif death is None:
-            found.append(HostIncident(event.host, event.kind, at_s, event.text))
-    return tuple(found)
+            incidents.append(HostIncident(event.host, event.kind, at_s, event.text))
+    return tuple(incidents)

@@ -98,7 +98,7 @@ def _decode_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _type_hints(kind: type[Any]) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
@@ -106,11 +106,11 @@ def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:
     where = where or kind.__name__
     if not isinstance(value, Mapping):
         return _refuse(where, "an object", value)
-    found = cast("Mapping[str, Any]", value)
+    members = cast("Mapping[str, Any]", value)
     arguments: dict[str, Any] = {}
     for field in fields(kind):
-        if field.name in found:
-            arguments[field.name] = decode(_hints(kind)[field.name], found[field.name], f"{where}.{field.name}")
+        if field.name in members:
+            arguments[field.name] = decode(_type_hints(kind)[field.name], members[field.name], f"{where}.{field.name}")
         elif field.default is MISSING and field.default_factory is MISSING:
             raise JsonError(f"{where}.{field.name} is missing")
     try:
@@ -136,8 +136,8 @@ def _decode_plain(hint: Any, value: Any, where: str) -> Any:
     return value if isinstance(value, hint) else _refuse(where, f"a {hint.__name__}", value)
 
 
-def _refuse(where: str, wanted: str, value: object) -> Any:
-    raise JsonError(f"{where}: expected {wanted}, got {repr(value)[:60]}")
+def _refuse(where: str, expected: str, value: object) -> Any:
+    raise JsonError(f"{where}: expected {expected}, got {repr(value)[:60]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ class WorkerShare:
         self._lags.append(max(0.0, ended - self._next_pulse))
         lags = sorted(self._clock.lags)
         rows = [record.row(self._began, self._wall, self._order.process) for record in self._records]
-        secrets = Secrets.of(self._order.request.headers)
+        secrets = Secrets.from_headers(self._order.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
         return ShareResult(

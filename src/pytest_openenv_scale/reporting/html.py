@@ -12,7 +12,7 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, plain
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, overall, overall_with_checks
 
 from .content import tables as content_tables
@@ -71,7 +71,7 @@ def _environment() -> Environment:
 
 def _printable(value: Any) -> Any:
     """Return a text without terminal escapes and control characters; markup and numbers as they are."""
-    return plain(value) if type(value) is str else value
+    return without_escapes(value) if type(value) is str else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,14 @@ def _check_section(check: CheckRecord) -> CheckSection:
     )
     return CheckSection(
         name=check_name(check),
-        infrastructure=collapse(check.infrastructure),
+        infrastructure=on_one_line(check.infrastructure),
         outcome=result.outcome,
         mark=MARKS[result.outcome],
-        headline=collapse(result.headline),
-        details=tuple(map(collapse, result.details)),
+        headline=on_one_line(result.headline),
+        details=tuple(map(on_one_line, result.details)),
         remedy=result.remedy,
         figures=figures,
-        conversations=tuple((collapse(each.title), "\n".join(conversation(each))) for each in result.transcripts),
+        conversations=tuple((on_one_line(each.title), "\n".join(conversation(each))) for each in result.transcripts),
         command=check.rerun,
     )
 
@@ -257,7 +257,7 @@ def _by_test(
     study: Study, sections: Sequence[Section], worst_first: Sequence[Outcome]
 ) -> tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]:
     """Return the verdicts by test: what misses its limits stands on top, among tests and among their curves."""
-    found: dict[str, list[CurveVerdictView]] = {collapse(view.test): [] for view in study.sweeps}
+    found: dict[str, list[CurveVerdictView]] = {on_one_line(view.test): [] for view in study.sweeps}
     for section in sections:
         found[section.test].append(section.verdict)
 
@@ -306,13 +306,13 @@ def _problems(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _reason(curve: StudyCurve) -> str:
-    return collapse(curve.verdict.headline).removeprefix(f"SLO {curve.verdict.outcome}: ")
+    return on_one_line(curve.verdict.headline).removeprefix(f"SLO {curve.verdict.outcome}: ")
 
 
 def _why(of: StudyCurve) -> str:
     """Return the reason of a verdict and, where limits are missed, what refused the sessions."""
     refused = of.verdict.refused if of.verdict.outcome is Outcome.MISSED else ()
-    return "; ".join([_reason(of), *(collapse(found.text) for found in refused[:1])])
+    return "; ".join([_reason(of), *(on_one_line(found.text) for found in refused[:1])])
 
 
 def _section(of: StudyCurve, anchor: str) -> Section:
@@ -341,7 +341,7 @@ def _section(of: StudyCurve, anchor: str) -> Section:
     )
     return Section(
         verdict=line,
-        test=collapse(of.sweep.test),
+        test=on_one_line(of.sweep.test),
         heading=wording.curve_facts(record, replace(of.curve.curve, infrastructure=of.infrastructure)),
         batches=batches,
         remarks=tuple(content_tables.curve_remarks(of.curve, rows)),

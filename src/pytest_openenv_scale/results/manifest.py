@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pytest_openenv_scale.config.limits import Reference, Slo
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
@@ -163,7 +163,7 @@ def find_run(reference: Reference, results: Path | None, *, other_than: str | No
         return path
     if results is None:
         _say_what_lies_there(reference)
-        text = f"there is no run at {shown(reference.text)}"
+        text = f"there is no run at {short_repr(reference.text)}"
         raise RunError(f"{text}, and no results directory to look in; give the path of a run")
     if "/" not in reference.text and (path := _as_path(Reference(reference.text, results))) is not None:
         return path
@@ -218,12 +218,16 @@ def _of_commit(reference: Reference, results: Path, runs: list[tuple[Path, Manif
     if wanted is None:
         _say_what_lies_there(reference)
         what = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
-        raise RunError(f"there is no run {shown(name)} in {results}; write {what}")
+        raise RunError(f"there is no run {short_repr(name)} in {results}; write {what}")
     found = [(path, manifest) for path, manifest in runs if (_git(manifest).get("commit") or "").startswith(wanted)]
     if not found:
         commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git(run).get("commit"))))
         known = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
-        called = f"{shown(name)} (commit {wanted[:10]})" if resolved and not resolved.startswith(name) else shown(name)
+        called = (
+            f"{short_repr(name)} (commit {wanted[:10]})"
+            if resolved and not resolved.startswith(name)
+            else short_repr(name)
+        )
         raise RunError(f"there is no complete run of {called} in {results}{known}")
     clean = [path for path, manifest in found if not _git(manifest).get("dirty")]
     return clean[0] if clean else found[0][0]

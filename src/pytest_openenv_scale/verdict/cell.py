@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, Limit, Slo
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import SPACE
+from pytest_openenv_scale.core.endpoint import SPACE_STATUS_PREFIX
 from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
@@ -102,7 +102,11 @@ def _judge_server(case: _CellEvidence) -> None:
     if summary.server_exit is None:
         return
     ending = summary.server_exit
-    text = f"{ending} at {case.where}" if ending.startswith(SPACE) else f"the server died at {case.where}: {ending}"
+    text = (
+        f"{ending} at {case.where}"
+        if ending.startswith(SPACE_STATUS_PREFIX)
+        else f"the server died at {case.where}: {ending}"
+    )
     place = (summary.batch, summary.repetition)
     case.breaches.append(Breach(*place, "server", None, None, None, None, text))
     case.reasons.append(Reason("server_died", text, summary.log_tail))
@@ -160,8 +164,8 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     measured: float = getattr(stats, statistic)
     if _within(measured, allowed):
         return
-    few = formatting.few(stats.count, statistic)
-    text = f"{_name(limit)} {formatting.observed('seconds', measured, allowed)}{few}"
+    few = formatting.small_sample_note(stats.count, statistic)
+    text = f"{_name(limit)} {formatting.format_observed('seconds', measured, allowed)}{few}"
     text = f"{text} > {_bound(limit, allowed)} at {case.where}"
     unqueued = summary.phase(f"{phase}_unqueued")
     without = None if unqueued is None else float(getattr(unqueued, statistic))

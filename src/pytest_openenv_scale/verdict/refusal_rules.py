@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import SPACE
+from pytest_openenv_scale.core.endpoint import SPACE_STATUS_PREFIX
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.results.outcome import Refusal
 
@@ -193,7 +193,7 @@ _REMEDIES = {
 def space_stopped(evidence: Evidence) -> Refusal | None:
     """A Space that left its stage RUNNING while it was measured: asleep, paused, restarted; or its server died."""
     ending = evidence.summary.server_exit
-    if ending is None or not ending.startswith(SPACE):
+    if ending is None or not ending.startswith(SPACE_STATUS_PREFIX):
         return None
     claimed = evidence.claim(lambda error: error.type in (*_TURNED_AWAY, "timeout") or _answered(error))
     stage = re.search(r"stage (\w+)", ending)

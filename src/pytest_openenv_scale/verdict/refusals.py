@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import SPACE
+from pytest_openenv_scale.core.endpoint import SPACE_STATUS_PREFIX
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Refusal
@@ -60,7 +60,7 @@ def _broken_off(error: ErrorCount) -> bool:
 
 def _server_died(evidence: Evidence) -> Refusal | None:
     ending = evidence.summary.server_exit
-    if ending is None or ending.startswith(SPACE):
+    if ending is None or ending.startswith(SPACE_STATUS_PREFIX):
         return None
     lost = total(evidence.claim(_broken_off))
     if not lost and evidence.summary.proxy is not None:

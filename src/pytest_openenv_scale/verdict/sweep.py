@@ -140,13 +140,13 @@ def _judge_limits(case: _CurveEvidence) -> list[_LimitFinding]:
         findings.append(_judge_max_batch(case, max_batch))
     if per_core is not None:
         findings.append(_judge_per_core(case, per_core))
-    if not case.slo.asked:
+    if not case.slo.explicit_limits:
         findings.append(_judge_default(case))
     elif max_batch is None and per_core is None:
         findings.append(_judge_every_cell(case))
     if (rps := case.slo.limit("rps")) is not None:
         findings.append(_judge_rate(case, rps))
-    hosts = next((limit for limit in case.slo.asked if limit.name == "hosts"), None)
+    hosts = next((limit for limit in case.slo.explicit_limits if limit.name == "hosts"), None)
     if hosts is not None and case.cells[-1].batch < hosts.allowed:
         text = f"{hosts.text} needs a batch of at least {hosts.allowed:.0f}, the largest measured is"
         findings.append(_LimitFinding(Outcome.INCONCLUSIVE, f"{text} {case.cells[-1].batch}"))
@@ -205,7 +205,7 @@ def _judge_every_cell(case: _CurveEvidence) -> _LimitFinding:
     if any(cell.passed is None for cell in case.cells) or _unmeasured(case):
         return _LimitFinding(Outcome.INCONCLUSIVE, _open_end(case))
     limits = ", ".join(limit.text for limit in case.slo.limits if limit.kind.scope == "cell")
-    batches = formatting.several([cell.batch for cell in case.cells])
+    batches = formatting.list_of_counts([cell.batch for cell in case.cells])
     return _LimitFinding(Outcome.MET, f"{limits or 'every cell passes'} at batch {batches}")
 
 
@@ -222,7 +222,7 @@ def _judge_rate(case: _CurveEvidence, limit: Limit) -> _LimitFinding:
         return _LimitFinding(outcome, f"{limit.text}: no passing cell to judge it on")
     best = max(rates, key=lambda batch: min(rates[batch]))
     reached = min(rates[best])
-    got = f"got {formatting.observed('per second', reached, limit.allowed)} at batch {best}"
+    got = f"got {formatting.format_observed('per second', reached, limit.allowed)} at batch {best}"
     if limit.holds(reached):
         return _LimitFinding(Outcome.MET, f"{limit.text}, {got}")
     if any(cell.passed is None for cell in case.cells):  # One in doubt might have reached it.
@@ -238,7 +238,7 @@ def _got(case: _CurveEvidence) -> str:
     each = [_max_batch_of(case, repetition) for repetition in range(1, case.repetitions + 1)]
     same = each.count(case.max_batch)
     larger = sorted({batch for batch in each if batch is not None and batch > (case.max_batch or 0)})
-    others = f" ({formatting.several(larger)} in the others)" if larger else ""
+    others = f" ({formatting.list_of_counts(larger)} in the others)" if larger else ""
     return f"got {best} in {same} of {case.repetitions} repetitions{others}"
 
 
@@ -260,7 +260,7 @@ def _open_end(case: _CurveEvidence, advice: str = "") -> str:
         return doubtful.reasons[0].text
     if missing := _unmeasured(case):
         noun = "batch" if len(missing) == 1 else "batches"
-        return f"{noun} {formatting.several(missing)} not measured"
+        return f"{noun} {formatting.list_of_counts(missing)} not measured"
     return f"no batch larger than {case.cells[-1].batch} was measured" + (f"; {advice}" if advice else "")
 
 
@@ -270,10 +270,10 @@ def _stop_reason(case: _CurveEvidence) -> str | None:
     if not missing:
         return None
     noun = "batch" if len(missing) == 1 else "batches"
-    left = f"{noun} {formatting.several(missing)} not measured"
+    left = f"{noun} {formatting.list_of_counts(missing)} not measured"
     if _ended_early(case):
         return f"ended early; {left}"
-    last = formatting.several([cell.batch for cell in _before(case, missing[0])[-2:]])
+    last = formatting.list_of_counts([cell.batch for cell in _before(case, missing[0])[-2:]])
     return f"stopped after two failing batches in a row ({last}); {left}"
 
 

@@ -8,7 +8,7 @@ from pytest_openenv_scale.analysis.changes import figure_value, percent_change
 from pytest_openenv_scale.analysis.compare import effect_size
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.results.comparison import (
     Change,
     ComparedFigure,
@@ -41,7 +41,7 @@ def headline(found: Comparison) -> str:
         worse = [(curve, change) for curve in found.curves for change in curve.of(Status.REGRESSED)]
         more = f", and {formatting.count_of(len(worse) - 1, 'more figure')}" if len(worse) > 1 else ""
         curve, change = worse[0]
-        of = f" · {collapse(curve.test)}" if len({each.test for each in found.curves}) > 1 else ""
+        of = f" · {on_one_line(curve.test)}" if len({each.test for each in found.curves}) > 1 else ""
         return f"regressed: {_sentence(change)} ({curve_place(curve)}{of}){more}"
     if found.outcome is Judgement.INCONCLUSIVE:
         return f"inconclusive: {_why_inconclusive(found)}"
@@ -83,13 +83,13 @@ def _sentence(change: Change) -> str:
 
 def curve_name(curve: CurveComparison) -> str:
     """Return the test and the curve: "test_scaling · local · ws · wait 0.1 s"."""
-    return f"{collapse(curve.test)} · {curve_place(curve)}"
+    return f"{on_one_line(curve.test)} · {curve_place(curve)}"
 
 
 def curve_place(curve: CurveComparison) -> str:
     """Return which curve of its test it is: "local · ws · wait 0.1 s"."""
     wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
-    return f"{collapse(curve.infrastructure)} · {curve.mode}{wait}"
+    return f"{on_one_line(curve.infrastructure)} · {curve.mode}{wait}"
 
 
 def at_batch(change: Change) -> str:
@@ -102,7 +102,7 @@ def rename_hint(curve: CurveComparison) -> str:
     if curve.renamed is None:
         return ""
     was = "to" if curve.state == "missing" else "from"
-    return f" (did you rename it {was} {collapse(curve.renamed)}?)"
+    return f" (did you rename it {was} {on_one_line(curve.renamed)}?)"
 
 
 def _known(metric: str, figure: ComparedFigure) -> str:
@@ -171,14 +171,14 @@ def run_caption(side: Side) -> str:
             f"{side.commit[:10]}{' + changes' if side.dirty else ''}{f' ({side.branch})' if side.branch else ''}"
         )
     parts += [] if side.status in ("complete", "running") else [side.status]
-    return " · ".join(map(collapse, parts))
+    return " · ".join(map(on_one_line, parts))
 
 
 def baseline_alias(found: Comparison) -> str:
     """Return the name the baseline was asked for by, where that is not its id."""
     reference = found.reference
     shown = reference is not None and reference.rstrip("/").rpartition("/")[2] != found.baseline.run_id
-    return f" · named {collapse(reference)}" if reference is not None and shown else ""
+    return f" · named {on_one_line(reference)}" if reference is not None and shown else ""
 
 
 def comparison_remarks(found: Comparison) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import known_max_batch
 
 from .replicas import Axis, without_count
@@ -376,7 +376,7 @@ class Facts:
             for curve in self._study.curves
             if curve.sweep.record.limits.get(axis) == count.number
             and (curve.mode, wait_text(curve.wait)) == (mode, wait)
-            and collapse(without_count(curve.sweep.target, axis)) == target
+            and on_one_line(without_count(curve.sweep.target, axis)) == target
         ]
         return found[0] if len(found) == 1 else None
 
@@ -401,7 +401,7 @@ class Facts:
         return " and ".join(said) or "it does not pass"
 
     def _words(self, curve: StudyCurve, kind: tuple[str | None, str | None, str | None]) -> str:
-        phase, name, code = (collapse(part or "") for part in kind)
+        phase, name, code = (on_one_line(part or "") for part in kind)
         shown = [curve.infrastructure, curve.mode, *(part or MISSING.text for part in (phase, name, code))]
         listed = any([cell.text for cell in row[:5]] == shown for row in self._rows("errors"))
         told = f" {code}" if code and listed and name != "capacity" else ""
@@ -416,7 +416,7 @@ def list_of(names: Iterable[str]) -> str:
 
 def _in_full(curves: Sequence[StudyCurve]) -> str:
     """Return the load of curves together with the tests that asked for it."""
-    tests = dict.fromkeys(collapse(curve.sweep.test).rpartition("::")[2] for curve in curves)
+    tests = dict.fromkeys(on_one_line(curve.sweep.test).rpartition("::")[2] for curve in curves)
     return f"{where(curves[0])} in {list_of(tests)}"
 
 

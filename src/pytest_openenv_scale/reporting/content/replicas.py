@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import Jsonable, encode
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording
@@ -225,9 +225,9 @@ def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
 def _protocol_entry(view: SweepView, found: ProtocolComparison) -> ProtocolEntry:
     wait = formatting.MISSING if found.wait is None else f"{format_number(found.wait)} s"
     maxima = (max_batch(found.ws), max_batch(found.http))
-    cells = (collapse(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
+    cells = (on_one_line(view.infrastructure), wait, *maxima, ratio(found), found.winner or "unknown")
     batch = None if found.batch is None else formatting.count(found.batch)
-    return ProtocolEntry(collapse(view.test), cells, batch, figures(found), tuple(map(collapse, found.notes)))
+    return ProtocolEntry(on_one_line(view.test), cells, batch, figures(found), tuple(map(on_one_line, found.notes)))
 
 
 def max_batch(result: ModeResult) -> str:

@@ -10,7 +10,7 @@ from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Outcome
 
@@ -61,9 +61,9 @@ def runs(study: Study) -> StudyTable:
             Value(f"{run.record.started_at:%Y-%m-%d %H:%M} UTC"),
             Value(run.status),
             Value(tally(run.sweeps)),
-            Value(collapse(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
+            Value(on_one_line(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
             Value(_commit(run.record.fingerprint.get("git"))),
-            Value(collapse(run.record.note or formatting.MISSING)),
+            Value(on_one_line(run.record.note or formatting.MISSING)),
         )
         for run in (study.runs if len(study.runs) > 1 else ())
     ]
@@ -136,7 +136,7 @@ def comparison(study: Study) -> StudyTable:
         rows.append(
             (Value(name), Value(wait_text(found.wait), found.wait), *maxima, *decided, count(found.batch), *figures)
         )
-        notes += [collapse(f"{name}, wait {wait_text(found.wait)}: {note}") for note in found.notes]
+        notes += [on_one_line(f"{name}, wait {wait_text(found.wait)}: {note}") for note in found.notes]
     numbers = ("ws max", "http max", "ratio", "at batch", *(f"{figure} ws / http" for figure, _ in replicas.AT))
     heads = ("infrastructure", "wait", *numbers[:3], "winner", *numbers[3:])
     right = frozenset({"wait", *numbers})
@@ -186,7 +186,7 @@ def nodes(study: Study) -> StudyTable:
     for found in replicas.scaling_tables(study.sweeps):
         rows += [
             (
-                Value(collapse(found.target)),
+                Value(on_one_line(found.target)),
                 Value(found.mode),
                 Value(wait_text(found.wait), found.wait),
                 Value(found.axis),
@@ -252,11 +252,11 @@ def errors(study: Study) -> StudyTable:
                 (
                     Value(name),
                     Value(mode),
-                    *(Value(collapse(part or formatting.MISSING)) for part in kind),
+                    *(Value(on_one_line(part or formatting.MISSING)) for part in kind),
                     count(way.sessions),
                     percent(way.sessions / failed),
                     Value(_batches(way), way.smallest),
-                    Value(collapse(way.message)[:_MESSAGE] or formatting.MISSING),
+                    Value(on_one_line(way.message)[:_MESSAGE] or formatting.MISSING),
                 )
                 for kind, way in listed[:_MOST]
             ]

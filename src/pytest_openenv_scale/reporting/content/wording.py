@@ -11,7 +11,7 @@ from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import format_value
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, plain
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.metrics.errors import ErrorCount
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
@@ -69,7 +69,7 @@ def breach_words(breach: Breach) -> str:
     unit = "seconds" if kind.phase else kind.unit
     name = f"{kind.phase}_{kind.statistic}" if kind.phase else kind.name
     sign = "<" if kind.direction == ">=" else ">"
-    observed = formatting.observed(unit, breach.observed, breach.allowed)
+    observed = formatting.format_observed(unit, breach.observed, breach.allowed)
     return f"{name} {observed} {sign} {format_value(unit, breach.allowed)}"
 
 
@@ -283,10 +283,10 @@ def repetitions_note(rows: Sequence[Row]) -> str | None:
 def few_note(rows: Sequence[Row]) -> str | None:
     """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where for none."""
     counts = {stats.count for row in rows for summary in row.repetitions if (stats := summary.phase("total"))}
-    few = sorted(count for count in counts if formatting.few(count, "p99"))
+    few = sorted(count for count in counts if formatting.small_sample_note(count, "p99"))
     if not few:
         return None
-    shown = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+    shown = formatting.list_of_counts(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
     return f"p99 of {shown} ≈ max"
 
 
@@ -301,14 +301,14 @@ def remarks(verdict: CurveVerdict) -> list[Reason]:
 
 def error_sentence(error: ErrorCount) -> str:
     """Return one way sessions failed: "56 capacity in reset: Server at capacity"."""
-    message = collapse(error.message or "")
+    message = on_one_line(error.message or "")
     return error_words(error) + (f": {message[:200]}" if message else "")
 
 
 def log_of(summaries: Iterable[CellSummary], lines: int) -> list[str]:
     """Return the last lines of the server's log from the last cell in which something failed."""
     tails = [summary.log_tail for summary in summaries if summary.log_tail]
-    found = [line.rstrip() for line in plain(tails[-1]).splitlines() if line.strip()] if tails else []
+    found = [line.rstrip() for line in without_escapes(tails[-1]).splitlines() if line.strip()] if tails else []
     return found[-lines:]
 
 
@@ -346,7 +346,8 @@ def by_repetition(view: CurveView) -> str | None:
         return None
     unit, name = ("seconds", f"{kind.phase}_{kind.statistic}") if kind.phase else (kind.unit, kind.name)
     shown = [
-        formatting.MISSING if value is None else formatting.observed(unit, value, breach.allowed) for value in found
+        formatting.MISSING if value is None else formatting.format_observed(unit, value, breach.allowed)
+        for value in found
     ]
     return f"{name} in the {len(shown)} repetitions: {', '.join(shown)}"
 

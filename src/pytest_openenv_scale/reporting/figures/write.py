@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import ErrorOutput, exit_words
+from pytest_openenv_scale.core.files import ErrorOutput, describe_exit
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.core.system import cannot_draw
+from pytest_openenv_scale.core.system import figures_problem
 
 from . import bars, content, lines, sessions
 from .content import Content, DrawingRequest, Picture
@@ -124,7 +124,7 @@ def _drawn(study: Study) -> list[tuple[Content, Picture]]:
     global _last
     if _last is None or not _same(_last[0], study):
         # Said before rows are read for figures that nobody can draw.
-        if study.curves and (problem := cannot_draw()):
+        if study.curves and (problem := figures_problem()):
             raise FiguresError(problem)
         found = contents(study)
         _last = study, list(zip(found, draw_all(found), strict=True))
@@ -189,7 +189,7 @@ class _DrawingProcess:
         try:
             answer: list[Picture] | str = self._pipe.recv()
         except EOFError:
-            how = exit_words(self._popen.wait())
+            how = describe_exit(self._popen.wait())
             why = f": {reason}" if (reason := self._errors.reason()) else ""
             raise FiguresError(f"figures cannot be drawn: the process that draws {how}{why}") from None
         if isinstance(answer, str):

@@ -18,7 +18,7 @@ from pytest_openenv_scale.analysis.study import Study, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import exclusive_lock, replace_file
-from pytest_openenv_scale.core.text import plain
+from pytest_openenv_scale.core.text import without_escapes
 from pytest_openenv_scale.reporting.content import tables as content_tables
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
@@ -182,7 +182,7 @@ def _generated(run: Run, folder: Path) -> str:
     targets, plan = content_tables.targets(run.sweeps), content_tables.workloads(run.sweeps)
     lines += ["", *_section("Infrastructure", targets), *_section("Configuration", plan)]
     if record.command:
-        lines += ["### Command", "", *block(plain(shlex.join(record.command)), "sh"), ""]
+        lines += ["### Command", "", *block(without_escapes(shlex.join(record.command)), "sh"), ""]
     lines += comparison_entry(run.sweeps)
     lines += [*_study_section("Results", summary(study)), *_study_section("Scaling behaviour", scaling(study))]
     said = [f"- {text(finding.text)}" for finding in findings(study, tables(study))]

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.text import collapse, plain
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content import tables as content_tables
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
@@ -90,7 +90,7 @@ def curve_section(record: SweepRecord, view: CurveView) -> str:
     """Return the section of one curve: its verdict, table, refusals, failures, log and rerun command."""
     verdict = view.verdict
     rows = rows_of(view)
-    lines = [f"## {text(wording.curve_facts(record, view.curve))}", "", code(collapse(record.test)), ""]
+    lines = [f"## {text(wording.curve_facts(record, view.curve))}", "", code(on_one_line(record.test)), ""]
     lines += [f"**{wording.MARKS[verdict.outcome]} {text(verdict.headline)}**", ""]
     if rows:
         columns = chosen(view, rows)
@@ -136,7 +136,7 @@ def _log(view: CurveView) -> list[str]:
 
 def _rerun(record: SweepRecord, view: CurveView) -> list[str]:
     command = wording.rerun(record, view.curve)
-    return ["Measure this curve again:", "", *block(plain(command), "sh"), ""] if command else []
+    return ["Measure this curve again:", "", *block(without_escapes(command), "sh"), ""] if command else []
 
 
 def _again(run: Run) -> str:
@@ -234,7 +234,7 @@ def _verdicts(study: Study) -> list[str]:
     for curve in study.curves:
         verdict = curve.verdict
         outcome = f"**{wording.MARKS[verdict.outcome]} {verdict.outcome}**"
-        because = collapse(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
+        because = on_one_line(verdict.headline).removeprefix(f"SLO {verdict.outcome}: ")
         place = (text(curve.infrastructure), curve.mode, text(wait_text(curve.wait)))
         rows.append([*place, outcome, text(because), code(curve.sweep.test, in_table=True)])
     heads = ("infrastructure", "mode", "wait", "verdict", "because", "test")
@@ -291,7 +291,7 @@ def _whole(check: CheckRecord) -> list[str]:
         rows = [[code(name, in_table=True), text(figure_text(value))] for name, value in result.figures.items()]
         lines += [*table(["figure", "value"], rows, right=("value",)), ""]
     for transcript in result.transcripts:
-        lines += [f"{text(transcript.title)}:", "", *block(plain("\n".join(conversation(transcript)))), ""]
+        lines += [f"{text(transcript.title)}:", "", *block(without_escapes("\n".join(conversation(transcript)))), ""]
     if check.rerun:
-        lines += ["Ask again:", "", *block(plain(check.rerun), "sh"), ""]
+        lines += ["Ask again:", "", *block(without_escapes(check.rerun), "sh"), ""]
     return lines

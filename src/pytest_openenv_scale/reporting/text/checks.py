@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Sequence
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.text import collapse, cut, plain
+from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
 from pytest_openenv_scale.reporting.content.overview import MARKS, check_name, check_tally, conversation
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
@@ -59,7 +59,7 @@ def failure_text(
     if kept is not None:
         page.verbatim(f"  evidence: {kept}")
     if check.rerun:
-        page.verbatim(f"  rerun: {plain(check.rerun)}")
+        page.verbatim(f"  rerun: {without_escapes(check.rerun)}")
     return page.text
 
 
@@ -132,7 +132,7 @@ def answer_lines(
 def progress_line(text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> str:
     """Return what is being asked, as one line that is rewritten."""
     page = TextPage(width, encoding)
-    return cut(page.fit(f"  {collapse(text)} …"), page.width - 1)
+    return shorten(page.fit(f"  {on_one_line(text)} …"), page.width - 1)
 
 
 def _hanging(page: TextPage, start: str, text: str, markup: dict[str, bool]) -> None:

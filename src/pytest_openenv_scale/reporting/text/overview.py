@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pytest_openenv_scale.analysis.protocols import FOOTNOTE
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study
-from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.overview import TITLES, CurveEntry, entries, problems, run_tally
 from pytest_openenv_scale.reporting.content.replicas import (
@@ -55,7 +55,7 @@ def summary_lines(
     for entry, row in zip(found, texts[1:], strict=True):
         if entry.test != test:
             test = entry.test
-            page.verbatim(_GAP + cut(page.fit(test), page.width - len(_GAP), left=True))
+            page.verbatim(_GAP + shorten(page.fit(test), page.width - len(_GAP), left=True))
         _row(page, entry, f"{_aligned(row, widths)}{_GAP}{page.fit(entry.verdict)}")
     add_protocol_lines(page, sweeps)
     return page.lines
@@ -84,7 +84,7 @@ def _row(page: TextPage, entry: CurveEntry, line: str) -> None:
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [
-        f"{cut(text, width):{'>' if title in _RIGHT else '<'}{width}}"
+        f"{shorten(text, width):{'>' if title in _RIGHT else '<'}{width}}"
         for title, text, width in zip(TITLES, row, widths, strict=False)
     ]
     return _GAP * 2 + _GAP.join(cells)
@@ -125,7 +125,7 @@ def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | Non
     page.blank()
     for curve in study.curves:
         outcome = curve.verdict.outcome
-        headline = collapse(curve.verdict.headline).removeprefix(f"SLO {outcome}: ")
+        headline = on_one_line(curve.verdict.headline).removeprefix(f"SLO {outcome}: ")
         facts = f"{curve.infrastructure} · {curve.mode} · wait {wait_text(curve.wait)}"
         page.say(
             f"{wording.MARKS[outcome]} {outcome} · {facts}: {headline}", hang=4, **{wording.COLOURS[outcome]: True}
@@ -163,7 +163,7 @@ def _study_widths(texts: Sequence[Sequence[str]], width: int) -> list[int]:
 
 def _study_row(row: Sequence[str], widths: Sequence[int], found: StudyTable) -> str:
     cells = [
-        f"{cut(text, width):{'>' if head in found.right else '<'}{width}}"
+        f"{shorten(text, width):{'>' if head in found.right else '<'}{width}}"
         for head, text, width in zip(found.heads, row, widths, strict=False)
     ]
     return _GAP + _GAP.join(cells)
@@ -176,7 +176,7 @@ def scaling_lines(
     page = TextPage(width, encoding)
     for table in scaling_tables(sweeps):
         page.blank()
-        page.say(f"{table.axis} · {heading(table)} · {collapse(table.test)}", indent=0, bold=True)
+        page.say(f"{table.axis} · {heading(table)} · {on_one_line(table.test)}", indent=0, bold=True)
         texts = [[page.fit(text) for text in row] for row in (table.titles, *(cells(row) for row in table.rows))]
         widths = [max(len(row[at]) for row in texts) for at in range(len(texts[0]))]
         page.verbatim(_scaling_row(texts[0], widths), bold=True)
@@ -203,7 +203,7 @@ def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
     for entry, row in zip(found, rows, strict=True):
         if entry.test != test:
             test = entry.test
-            page.verbatim(_GAP + cut(page.fit(test), page.width - len(_GAP), left=True))
+            page.verbatim(_GAP + shorten(page.fit(test), page.width - len(_GAP), left=True))
         page.verbatim(row)
         if entry.batch is not None:
             figures = ", ".join(f"{name} {figure}" for (name, _), figure in zip(AT, entry.figures, strict=True))
@@ -222,7 +222,7 @@ def _protocol_rows(page: TextPage, rows: list[tuple[str, ...]]) -> list[str]:
     return [
         _GAP * 2
         + _GAP.join(
-            f"{cut(cell, width):{'>' if head in PROTOCOL_RIGHT else '<'}{width}}"
+            f"{shorten(cell, width):{'>' if head in PROTOCOL_RIGHT else '<'}{width}}"
             for head, cell, width in zip(PROTOCOL_HEADS, row, widths, strict=True)
         )
         for row in texts

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.tables import proxy_use_sentence, spread_sentences
@@ -80,7 +80,7 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
     parts += [f"total p50/p99 {seconds([[total.p50, total.p99]])[0]}"] if total else []
     parts += [error_words(error) for error in summary.errors[:2]]
     good = summary.success_rate == 1 and not summary.findings
-    return Line(cut(page.fit(collapse(" · ".join(parts))), page.width), {} if good else {"yellow": True})
+    return Line(shorten(page.fit(on_one_line(" · ".join(parts))), page.width), {} if good else {"yellow": True})
 
 
 def _block(page: TextPage, record: SweepRecord, view: CurveView, log: int, told: set[str]) -> None:
@@ -102,7 +102,7 @@ def _block(page: TextPage, record: SweepRecord, view: CurveView, log: int, told:
 
 
 def _heading(page: TextPage, record: SweepRecord, view: CurveView) -> None:
-    facts, test = page.fit(wording.curve_facts(record, view.curve)), page.fit(collapse(record.test))
+    facts, test = page.fit(wording.curve_facts(record, view.curve)), page.fit(on_one_line(record.test))
     gap = page.width - len(facts) - len(test)
     if gap >= 2:
         page.verbatim(f"{facts}{' ' * gap}{test}", bold=True)
@@ -121,7 +121,7 @@ def _table(page: TextPage, view: CurveView, rows: Sequence[Row]) -> None:
     for row, cells in zip(rows, zip(*texts, strict=True), strict=True):
         line = _GAP.join(text.rjust(width) for text, width in zip(cells, widths, strict=True))
         line = f"{_GAP}{line}{_GAP}{page.fit(row.mark)}"
-        remark = page.fit(collapse(row.remark))
+        remark = page.fit(on_one_line(row.remark))
         if remark and len(line) + 1 + len(remark) <= page.width:
             page.verbatim(f"{line} {remark}", **_ROW_MARKUP[row.mark])
             continue
