@@ -20,7 +20,7 @@ from pytest_openenv_scale.selftest.figures import (
 from pytest_openenv_scale.selftest.search import BatchSearch, SelfTestError, batches_up_to, self_test
 
 
-def a_rung(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> MeasuredBatch:
+def a_batch(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> MeasuredBatch:
     return MeasuredBatch(
         mode, arrival, batch, 1, 0.010, 0.020, 0.010 + p50, 0.020 + p99, p50, p99, 120e-6, problem=problem
     )
@@ -33,11 +33,11 @@ def measured(monkeypatch):
 
     def fake(generator, asked, mode, arrival, batch):
         if asked.wait_s == 0:  # The warm-up.
-            return a_rung(batch, arrival, mode=mode)
+            return a_batch(batch, arrival, mode=mode)
         calls.append((mode, arrival, batch))
         return replace(fake.figures(mode, arrival, batch, calls.count(calls[-1])), mode=mode)
 
-    fake.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival)
+    fake.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival)
     fake.calls = calls
     monkeypatch.setattr(search, "measure", fake)
     monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
@@ -69,35 +69,35 @@ def test_every_batch_is_measured_in_both_arrivals_once_where_it_resolves(measure
 
 
 def test_one_bad_run_of_three_is_noise(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p99=0.9 if count == 1 else 0.001)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p99=0.9 if count == 1 else 0.001)
     found = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
     assert found.resolves("ws") == 16
-    assert {rung.runs for rung in found.ladders[0].rungs} == {3}
+    assert {result.runs for result in found.ladders[0].rungs} == {3}
 
 
 def test_two_bad_runs_of_three_end_the_ladder_after_both_arrivals_were_shown(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(
+    measured.figures = lambda mode, arrival, batch, count: a_batch(
         batch, arrival, p50=0.006 if batch == 16 and arrival == "hold" and count != 2 else 0.001
     )
     (found,) = self_test(SelfTestRequest(modes=("ws",), max_batch=64)).ladders
     assert (found.resolved_batch, found.end) == (8, "unresolved")
-    assert [(rung.batch, rung.arrival, rung.resolved) for rung in found.rungs[2:]] == [
+    assert [(result.batch, result.arrival, result.resolved) for result in found.rungs[2:]] == [
         (16, "hold", False),
         (16, "burst", True),
     ]
 
 
 def test_a_mode_that_ends_leaves_the_other_its_turn(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p50=1.0 if mode == "ws" else 0.0)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p50=1.0 if mode == "ws" else 0.0)
     found = self_test(SelfTestRequest(max_batch=16))
     assert (found.resolves("ws"), found.resolves("http")) == (None, 16)
 
 
 def test_the_time_bounds_the_ladder_but_the_smallest_batch_is_always_measured(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p50=1.0)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p50=1.0)
     found = self_test(SelfTestRequest(modes=("ws",), max_batch=64, time_s=1e-9))
     assert measured.calls == [("ws", "hold", 8), ("ws", "burst", 8)]  # No repetition either.
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival)
     found = self_test(SelfTestRequest(modes=("ws", "http"), max_batch=64, time_s=1e-9))
     assert [(one.resolved_batch, one.end) for one in found.ladders] == [(8, "time"), (8, "time")]
 
@@ -106,7 +106,7 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
     def figures(mode, arrival, batch, count):
         if batch == 16:
             raise KeyboardInterrupt
-        return a_rung(batch, arrival)
+        return a_batch(batch, arrival)
 
     measured.figures = figures
     under_way = BatchSearch(SelfTestRequest(max_batch=64))
@@ -116,7 +116,7 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
     assert (ws.resolved_batch, ws.end, http.rungs, http.resolved_batch) == (8, "interrupted", (), None)
 
 
-def test_each_rung_is_told_as_it_is_known(measured):
+def test_each_batch_is_reported_once_measured(measured):
     told: list[MeasuredBatch] = []
     found = self_test(SelfTestRequest(modes=("http",), max_batch=8), told.append)
     assert tuple(told) == found.ladders[0].rungs
@@ -126,7 +126,7 @@ def test_each_rung_is_told_as_it_is_known(measured):
 
 
 def test_three_runs_are_their_median_figure_by_figure():
-    runs = [a_rung(p50=p50, p99=p99) for p50, p99 in ((0.001, 0.9), (0.003, 0.1), (0.9, 0.2))]
+    runs = [a_batch(p50=p50, p99=p99) for p50, p99 in ((0.001, 0.9), (0.003, 0.1), (0.9, 0.2))]
     merged = median_batch(runs)
     assert (merged.invented_p50_s, merged.invented_p99_s, merged.runs) == (0.003, 0.2, 3)
 
@@ -135,7 +135,7 @@ def test_three_runs_are_their_median_figure_by_figure():
     ("troubled", "runs", "kept"), [(1, 3, None), (2, 3, "x"), (3, 3, "x"), (1, 2, "x"), (1, 1, "x")]
 )
 def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, kept):
-    runs = [a_rung(problem="x" if number < troubled else None) for number in range(runs)]
+    runs = [a_batch(problem="x" if number < troubled else None) for number in range(runs)]
     assert median_batch(runs).problem == kept
 
 
@@ -151,30 +151,30 @@ def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, kept):
     ],
 )
 def test_both_limits_are_kept_and_nothing_else_is_wrong(details, resolved):
-    assert a_rung(**details).resolved is resolved
+    assert a_batch(**details).resolved is resolved
 
 
 def test_runs_in_which_nothing_succeeded_resolve_nothing():
-    nothing = replace(a_rung(), client_p50_s=None, client_p99_s=None, invented_p50_s=None, invented_p99_s=None)
+    nothing = replace(a_batch(), client_p50_s=None, client_p99_s=None, invented_p50_s=None, invented_p99_s=None)
     assert not median_batch([nothing] * 3).resolved
     assert "–" in batch_line(nothing)
 
 
 def test_a_batch_above_an_unresolved_one_does_not_count():
-    rungs = [
-        a_rung(batch, arrival, p50=0.9 if batch == 16 else 0.0)
+    measured = [
+        a_batch(batch, arrival, p50=0.9 if batch == 16 else 0.0)
         for batch in (8, 16, 32)
         for arrival in ("hold", "burst")
     ]
-    assert make_ladder("ws", rungs, "top", 32, None).resolved_batch == 8
+    assert make_ladder("ws", measured, "top", 32, None).resolved_batch == 8
 
 
 def test_a_batch_measured_in_one_arrival_only_does_not_count():
-    assert make_ladder("ws", [a_rung(8)], "interrupted", 32, None).resolved_batch is None
+    assert make_ladder("ws", [a_batch(8)], "interrupted", 32, None).resolved_batch is None
 
 
 def test_what_was_found_survives_json():
-    found = SelfTest((make_ladder("ws", [a_rung(8), a_rung(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
+    found = SelfTest((make_ladder("ws", [a_batch(8), a_batch(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
     assert decode(SelfTest, found.to_json()) == found
     assert found.to_json()["ladders"][0]["resolved_batch"] == 8
 
@@ -220,35 +220,35 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
     ("found", "says"),
     [
         (
-            ModeLadder("ws", (a_rung(),), 16_384, "top", 16_384),
+            ModeLadder("ws", (a_batch(),), 16_384, "top", 16_384),
             "ws: this client resolves 5/40 ms up to batch 16,384 here, in hold and burst; the ladder ended there",
         ),
         (
-            ModeLadder("ws", (a_rung(),), 936, "top", 936, "the limit is 1,000 descriptors per process (ulimit -n)"),
+            ModeLadder("ws", (a_batch(),), 936, "top", 936, "the limit is 1,000 descriptors per process (ulimit -n)"),
             "ws: this client resolves 5/40 ms up to batch 936 here, in hold and burst; the ladder ended there:"
             " the limit is 1,000 descriptors per process (ulimit -n)",
         ),
         (
-            ModeLadder("http", (a_rung(8), a_rung(16, "burst", p50=0.0031, p99=0.061)), 8, "unresolved", 64),
+            ModeLadder("http", (a_batch(8), a_batch(16, "burst", p50=0.0031, p99=0.061)), 8, "unresolved", 64),
             "http: this client resolves 5/40 ms up to batch 8 here, in hold and burst; at 16 in burst it invents"
             " 3.1 / 61 ms: see docs/self-test.md",
         ),
         (
             ModeLadder(
-                "http", (a_rung(8, p50=0.0098, p99=0.011, problem="answers were seen late"),), None, "unresolved", 64
+                "http", (a_batch(8, p50=0.0098, p99=0.011, problem="answers were seen late"),), None, "unresolved", 64
             ),
             "http: this client resolves 5/40 ms at no batch here; at 8 in hold it invents 9.8 / 11 ms:"
             " see docs/self-test.md",
         ),
         (
-            ModeLadder("ws", (a_rung(8, problem="a load process stood still for 681 ms"),), None, "unresolved", 64),
+            ModeLadder("ws", (a_batch(8, problem="a load process stood still for 681 ms"),), None, "unresolved", 64),
             "ws: this client resolves 5/40 ms at no batch here; at 8 in hold a load process stood still for 681 ms:"
             " see docs/self-test.md",
         ),
         (
             ModeLadder(
                 "http",
-                (replace(a_rung(8, problem="2 of 8 sessions failed (connect: timeout)"), failed=2),),
+                (replace(a_batch(8, problem="2 of 8 sessions failed (connect: timeout)"), failed=2),),
                 None,
                 "unresolved",
                 64,
@@ -257,7 +257,7 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
             " (connect: timeout): see docs/self-test.md",
         ),
         (
-            ModeLadder("ws", (a_rung(),), 8, "time", 64),
+            ModeLadder("ws", (a_batch(),), 8, "time", 64),
             "ws: this client resolves 5/40 ms up to batch 8 here, in hold and burst; the time ended there"
             " (--time 120s)",
         ),
@@ -268,14 +268,14 @@ def test_a_ladder_is_one_sentence(found, says):
     assert mode_sentence(found, 120.0) == says
 
 
-def test_a_rung_is_a_row_with_units_and_a_verdict():
-    row = batch_line(replace(a_rung(1024, "burst", p50=0.0356, p99=0.112), runs=3))
+def test_a_batch_is_a_row_with_units_and_a_verdict():
+    row = batch_line(replace(a_batch(1024, "burst", p50=0.0356, p99=0.112), runs=3))
     assert " ".join(row.split()) == "ws burst 1,024 10 / 20 ms 46 / 132 ms 36 / 112 ms 120 µs ✗ (median of 3)"
     assert row.index("✗") == opening_lines(SelfTestRequest(), 2)[-1].index("resolved")
 
 
 def test_what_rounds_to_nothing_has_no_sign():
-    assert " 0 / 0 ms " in batch_line(a_rung(p50=-0.000002, p99=-0.000004))
+    assert " 0 / 0 ms " in batch_line(a_batch(p50=-0.000002, p99=-0.000004))
 
 
 def test_one_core_is_said():

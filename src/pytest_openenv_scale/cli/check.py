@@ -28,7 +28,7 @@ T = TypeVar("T")
 HELP = "say in seconds whether a server holds the sessions of a training run"
 
 EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
-"""By what the questions add up to; 2 is a server that cannot be reached, or bad input."""
+"""Exit codes by outcome; 2 is a server that cannot be reached, or bad input."""
 
 _SESSIONS, _TIMEOUT, _MAX_SESSIONS, _WAIT_S = "64", "30s", 16_384, 0.02
 
@@ -179,7 +179,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
 
 
 def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
-    """Ask, print while asking, and return the exit code."""
+    """Ask every question, print each answer as it comes, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask, questions, verdict
     from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.reporting.text.checks import answer_lines, heading, question_lines
@@ -211,7 +211,7 @@ def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, prog
 
 
 def _print_flushed(lines: list[Line]) -> None:
-    """Print, as long as somebody reads: the exit code is an answer too."""
+    """Print at once; where the reader is gone go on, as the exit code is an answer too."""
     try:
         print_lines(lines)
         sys.stdout.flush()
@@ -264,7 +264,7 @@ class _Progress:
         self._visible = False
 
     def show(self, text: str) -> None:
-        """Show this instead of what was shown."""
+        """Replace the line by this text."""
         from pytest_openenv_scale.reporting.text.checks import progress_line
 
         if sys.stderr.isatty():
@@ -274,7 +274,7 @@ class _Progress:
             self._visible = True
 
     def end(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._visible:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

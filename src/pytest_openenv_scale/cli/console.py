@@ -40,7 +40,7 @@ def print_lines(lines: Sequence[Line]) -> None:
 
 
 def stop_printing() -> None:
-    """The reader has seen enough: write nothing to it any more, not even at exit."""
+    """Discard all further standard output, that at exit too: its reader is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -52,9 +52,9 @@ def print_error(command: str, problem: str) -> int:
 
 
 def run_path(name: str, results: Path) -> Path:
-    """Return where the run is that somebody calls by its folder, its id below `results`, or latest.
+    """Return the directory of the run named by a folder, by its id below `results`, or as latest.
 
-    Whether there is a run is for its reader to say.
+    Whether a run is there is not checked; `load_run` and the like do that.
 
     Raises:
         RunError: the latest is asked for and there is none.

@@ -323,7 +323,7 @@ def _is_zero(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A run as it was named, and the directory a path in it is relative to."""
+    """The name of a stored run as it was written, and the directory to which a path is relative."""
 
     text: str
     directory: Path

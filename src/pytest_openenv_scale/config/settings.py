@@ -76,7 +76,7 @@ class Settings:
 
     `waits`, `timeout` and `soak` are seconds, `processes` None means automatic, `results` and `json` None mean
     nothing is written there. `slo` holds the limits of command line and ini alike, each with its source.
-    `declared` keeps the axes as they stand without the command line, `given` what the command line said
+    `declared` keeps the axes as they stand without the command line, `command_line` the options written on it
     (without secrets), for the command that reruns a curve. `headers` are never shown.
     """
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from .serialization import Jsonable
 
 SPACE_STATUS_PREFIX = "the Space "
-"""How an endpoint's exit status begins that tells the stage of a Space."""
+"""What an exit status begins with that reports the stage of a Hugging Face Space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ LOG_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class HostEvent(Jsonable):
-    """What befell a host: it `died` (`text` says how), was taken `out` of the rotation (why), or is `back`."""
+    """What happened to a host: it `died`, was taken `out` of the rotation, or is `back`; `text` says how or why."""
 
     host: str
     kind: Literal["died", "out", "back"]
@@ -160,7 +160,7 @@ class ProxySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class UnhealthyHost(Jsonable):
-    """A host that is not well at the end of a cell: the proxy's flags, failed connections, its log's end."""
+    """A host with a problem at the end of a cell: the proxy's health flags, failed connections, the end of its log."""
 
     host: str
     trouble: str
@@ -170,9 +170,10 @@ class UnhealthyHost(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class HostIncident(Jsonable):
-    """What befell a host during a cell, `at_s` seconds after its start.
+    """What happened to a host during a cell, `at_s` seconds after the cell's start.
 
-    `out_after_s` is how many seconds after its death the proxy took it out (None: it did not, or none died).
+    `out_after_s` is the time in seconds from the host's death until the proxy took it out (None: it did not die,
+    or was not taken out).
     """
 
     host: str

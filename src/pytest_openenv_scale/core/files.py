@@ -1,4 +1,4 @@
-"""Files of several processes: replaced at once, locked as long as their holder lives, and what a process said last."""
+"""Files that processes share: replaced in one step, locked while their holder lives; and the end of error output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from .errors import RunError
 
 _measuring_threads: list[int] = []
-"""The thread of this process that measures, if one does."""
+"""The thread of this process that holds the measure lock, if one does."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def is_locked(path: Path) -> bool:
 def measure_lock(on_wait: Callable[[str], None] | None = None) -> Generator[None]:
     """Let one process of this user on this machine measure at a time; others wait for it.
 
-    `on_wait` is told, once, who is waited for.
+    `on_wait` is called once, with a line that names the process waited for, where there is one.
 
     Raises:
         RunError: this thread measures already (it would wait for itself), or the lock cannot be made.
@@ -117,15 +117,15 @@ class ErrorOutput:
         self.file = _unnamed_file()
 
     def text(self) -> str:
-        """Return the end of it."""
+        """Return the end of what was written, at most 64 KiB."""
         return read_tail(self.file.fileno()).decode(errors="replace")
 
     def reason(self) -> str | None:
-        """Return the line that says why the process ended, None where it said nothing."""
+        """Return the line that says why the process ended, None where nothing was written."""
         return last_error_in(self.text())
 
     def close(self) -> str:
-        """Let go of the file and return the end of it; nothing where that was done before."""
+        """Close the file and return the end of what was written; empty where it was closed before."""
         tail = "" if self.file.closed else self.text()
         self.file.close()
         return tail

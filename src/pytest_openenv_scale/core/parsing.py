@@ -45,7 +45,7 @@ _OWN_HEADERS = frozenset(
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known name closest to `name`, else the list of known names."""
+    """Return "; did you mean 'x'?" for the choice closest to `name`, else the list of choices."""
     names = list(choices)
     matches = difflib.get_close_matches(name[:80].lower(), names, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else f"; write one of {', '.join(names)}"

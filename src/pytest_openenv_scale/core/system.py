@@ -56,5 +56,5 @@ def usable_cores() -> int:
 
 
 def url_host(host: str) -> str:
-    """The host as it stands in a URL: IPv6 addresses in brackets."""
+    """Return a host as it is written in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host

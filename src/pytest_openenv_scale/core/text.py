@@ -68,10 +68,10 @@ def redact_text(text: str) -> str:
 
 
 _MIN_SECRET_LENGTH = 8
-"""Texts of fewer characters are no secrets: they would be found in words that have none."""
+"""Shorter texts are not hidden: they occur inside ordinary words."""
 
 _TRAILING_PUNCTUATION = "'\")]} …"
-"""What a sentence may put after words that were cut."""
+"""Characters that may follow a text that was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Secrets:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Self:
-        """Return what is secret in headers."""
+        """Return the secrets of headers: their values, whole and without a scheme."""
         values = {value.strip() for value in headers.values()}
         values |= {value.partition(" ")[2].strip() for value in values}
         written = {json.dumps(value)[1:-1] for value in values}
@@ -102,12 +102,12 @@ class Secrets:
         return text
 
     def may_be_in(self, text: bytes) -> bool:
-        """Say whether a message may hold one: what holds none need not be gone through, value by value."""
+        """Say whether a message may hold a secret; one that cannot need not be searched value by value."""
         return any(word.encode() in text for word in self.words) or (bool(self.words) and b"\\u" in text)
 
 
 def _hide_prefix(text: str, word: str) -> str:
-    """Hide the beginning of the word a text ends with, where it has as many characters after the scheme as a secret."""
+    """Hide the beginning of `word` that ends a text, if `_MIN_SECRET_LENGTH` characters beyond its scheme are there."""
     shortest_prefix = word[: word.find(" ") + 1 + _MIN_SECRET_LENGTH]
     trimmed = text.rstrip(_TRAILING_PUNCTUATION)
     start = trimmed.rfind(shortest_prefix)
@@ -142,7 +142,7 @@ def on_one_line(text: str) -> str:
 
 
 def shorten(text: str, width: int, *, left: bool = False) -> str:
-    """Shorten text to a width, at its end or, where its end tells more, at its start."""
+    """Shorten text to a width: at its end or, with `left`, at its start."""
     if len(text) <= width:
         return text
     return f"..{text[len(text) - width + 2 :]}" if left else f"{text[: width - 2]}.."

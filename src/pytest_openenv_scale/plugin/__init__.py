@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .scaling_fixture import Scaling
 
 SCALING: pytest.StashKey[Scaling] = pytest.StashKey()
-"""On a test: what its fixture measures with."""
+"""In a test's stash: what its fixture `scaling` returned."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -185,7 +185,7 @@ class _ReportReceiver:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object | None) -> None:
-    """Take what an xdist worker has to say; where it crashed, the run is not complete."""
+    """Collect the problems that an xdist worker reports; where it crashed, the run is not complete."""
     invocation = _invocation(node.config)
     invocation.problems += getattr(node, "workeroutput", {}).get(PROBLEMS, ())
     if error is not None:
@@ -216,7 +216,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Let go of the run directory."""
+    """Close the run directory; remove it where it is temporary."""
     if INVOCATION in config.stash:
         config.stash[INVOCATION].close()
 

@@ -39,7 +39,7 @@ class CheckRunner:
     item: pytest.Function
     subject: Callable[[], Subject | str]
     calls: list[Check] = field(default_factory=list["Check"], init=False, repr=False)
-    """The check that was asked, once one was."""
+    """The checks this was called with: at most one."""
 
     def __call__(self, check: Check) -> CheckResult:
         """Ask one check and judge the test by it; at most one per test, and not where an event loop runs."""
@@ -69,7 +69,7 @@ class CheckRunner:
         return result
 
     def _checked(self, check: Check) -> Check:
-        """Return the check, which now fails the test in one line if its answer cannot be kept."""
+        """Wrap a check so that a result that cannot be stored fails the test in one line."""
 
         async def checked(subject: Subject) -> CheckResult:
             awaitable = cast(object, check(subject))

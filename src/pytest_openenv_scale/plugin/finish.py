@@ -47,7 +47,7 @@ def finish_run(invocation: Invocation, status: Status) -> bool:
 
 
 class _FinalSteps:
-    """Attempts one thing after the other and tells what did not work."""
+    """Takes the last steps of a run; one that raises becomes a problem to report and does not stop the next."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation

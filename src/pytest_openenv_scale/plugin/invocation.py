@@ -36,7 +36,7 @@ _JOIN_S = 10.0
 _POLL_S = 0.02
 
 PROBLEMS = "openenv_scale_problems"
-"""Where an xdist worker puts what the end of the run says."""
+"""In the output of an xdist worker: the problems that the controlling process shows at the end."""
 
 _MARKS = frozenset({"scaling", "slo"})
 _FIXTURES = frozenset({"scaling", "openenv_check"})
@@ -58,9 +58,9 @@ class Invocation:
         self.views: dict[tuple[str, str], SweepView] = {}
         self.worker_crashed = False
         self.result_lines: list[str] = []
-        """Where the results are, for the end of the run to say."""
+        """Lines for the end of the run that say where its results are."""
         self.problems: list[str] = []
-        """What could not be written or stopped, for the end of the run to say."""
+        """Lines for the end of the run that say what could not be written or stopped."""
         self.subjects: dict[str, Subject] = {}
         """What checks know of each target, by its canonical specification."""
         self.checks: tuple[CheckRecord, ...] = ()
@@ -151,7 +151,7 @@ class Invocation:
         return self._progress
 
     def note_problem(self, text: str) -> None:
-        """Have the end of the run say this; an xdist worker leaves that to the process that has a terminal."""
+        """Show this line at the end of the run; an xdist worker sends it to the process that has a terminal."""
         if self.is_worker:
             worker: Any = self.config
             worker.workeroutput.setdefault(PROBLEMS, []).append(text)
@@ -196,7 +196,7 @@ class Invocation:
         self.add_view(SweepView.from_json(payload))
 
     def close(self) -> None:
-        """Let go of the run directory and, in the controlling process, remove a temporary one."""
+        """Close the run directory and, in the controlling process, remove a temporary one."""
         if self._run is not None:
             self._run.close()
         if self._run_location is not None and not self._run_location.kept and not self.is_worker:
@@ -259,7 +259,7 @@ class RunLocation:
         return self.results / self.run_id
 
     def to_worker(self) -> dict[str, Any]:
-        """Return the place as plain values that travel to an xdist worker."""
+        """Return the location as plain values that travel to an xdist worker."""
         return {
             "results": str(self.results),
             "run_id": self.run_id,
@@ -274,4 +274,4 @@ class RunLocation:
 
 
 INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
-"""On the configuration: what the whole invocation shares."""
+"""In the stash of the configuration: what the whole invocation shares."""

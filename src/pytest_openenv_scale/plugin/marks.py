@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.config.settings import ScalingMark, Settings
 
 DECLARATION: pytest.StashKey[Declaration] = pytest.StashKey()
-"""On a test: what its marks ask for."""
+"""In a test's stash: what its marks ask for."""
 
 Number = int | float | str
 

@@ -1,4 +1,4 @@
-"""The one table of options and their ini twins, and what is written for them; what it means, `resolving` tells.
+"""The one table of options and their ini twins, and the text written for them; `plugin/settings.py` parses it.
 
 Every pytest run pays for this module, so it imports nothing and makes no value that only a measurement needs.
 """

@@ -1,4 +1,4 @@
-"""Who hears of a sweep as it goes on: hooks, and live lines, on a terminal one that is rewritten."""
+"""The progress of a sweep: passed to hooks, and shown as live lines, on a terminal as one that is rewritten."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Progress(Observer):
             self.end()
 
     def note(self, text: str) -> None:
-        """Say something once per pytest run."""
+        """Show a text, wrapped, once per pytest run."""
         if text not in self._noted:
             self._noted.add(text)
             self.end()
@@ -75,7 +75,7 @@ class Progress(Observer):
             self._reporter.flush()
 
     def end(self) -> None:
-        """Leave a line that was being rewritten; nothing where there is none."""
+        """End the line that is being rewritten, if there is one."""
         if self._line_is_open:
             self._line_is_open = False
             with self._uncaptured():
@@ -180,7 +180,7 @@ class ThreadSafeObserver(Observer):
         self._progress.curve_done(view)
 
     def note(self, text: str) -> None:
-        """Something a person should know once."""
+        """Pass on a text that is shown once."""
         self._progress.note(text)
 
     def _stop_if_cancelled(self) -> None:

@@ -38,7 +38,7 @@ _OPTIONS_BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one source says, by option name, and where an option stands in it."""
+    """The values of one source by option name; `origin` says where an option is written."""
 
     values: Mapping[str, Any]
     origin: Callable[[Option], ValueOrigin]
@@ -153,7 +153,7 @@ class Baseline:
 
     @cached_property
     def _location(self) -> tuple[Path | None, str]:
-        """Where it is, or what keeps it from being found."""
+        """The directory of the baseline and no problem, or None and why it cannot be found."""
         if self._payload is not None:
             path = self._payload["path"]
             return (Path(path) if path else None), self._payload["problem"]

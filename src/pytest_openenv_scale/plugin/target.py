@@ -74,7 +74,7 @@ def _public_options(spec: TargetSpec) -> dict[str, str]:
 
 @contextmanager
 def running_target(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
-    """Start or attach to a target, sized to the selected tests; what cannot is one clean failure."""
+    """Start or attach to a target sized to the selected tests, and stop it after the block; fail where none starts."""
     entered = _enter_target(invocation, spec)
     if isinstance(entered, str):
         pytest.fail(entered, pytrace=False)
@@ -96,7 +96,7 @@ def _enter_target(invocation: Invocation, spec: TargetSpec) -> tuple[Target, End
 
 
 def _stop_target(invocation: Invocation, target: Target) -> None:
-    """Stop a target; what it could not stop is told at the end, and takes nothing from what was measured."""
+    """Stop a target; what it could not stop is reported at the end of the run and fails no test."""
     try:
         target.__exit__(None, None, None)
     except TargetError as error:

@@ -69,7 +69,7 @@ def run_self_test(request: SelfTestRequest, json_path: Path | None) -> int:
 
 
 class _Screen:
-    """Standard output, a line as soon as it is known, in ASCII where it speaks nothing else."""
+    """Standard output: each line at once, in ASCII where its encoding has nothing else."""
 
     def __init__(self) -> None:
         self._width = shutil.get_terminal_size((_WIDTH, 24)).columns
@@ -171,9 +171,9 @@ def _breach_text(measured: MeasuredBatch) -> str:
     return f"{position} it invents {_invented_text(measured)}"
 
 
-def _invented_text(rung: MeasuredBatch) -> str:
-    """Below 10 µs lies a system call or two; what rounds to nothing has no sign."""
-    values = (rung.invented_p50_s, rung.invented_p99_s)
+def _invented_text(measured: MeasuredBatch) -> str:
+    """Return the invented latency, p50 / p99, rounded to 10 µs; what rounds to 0 has no sign."""
+    values = (measured.invented_p50_s, measured.invented_p99_s)
     return seconds_pair(*(None if value is None else round(value, 5) + 0.0 for value in values))
 
 

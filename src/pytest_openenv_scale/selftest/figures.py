@@ -17,7 +17,7 @@ ARRIVALS = ("hold", "burst")
 """A batch counts as resolved when it is in both."""
 
 SMALLEST_BATCH = {"ws": 64, "http": 8}
-"""Where the ladder of a mode begins, unless it ends below: over HTTP a client resolves far less."""
+"""The batch a mode's search begins with, or the largest possible if smaller: over HTTP a client resolves far less."""
 
 WAITING_WORKLOAD = Workload(({"wait_seconds": "$wait"},), source="self-test")
 
@@ -89,7 +89,7 @@ _FIGURES = (
 
 
 def median_batch(runs: Sequence[MeasuredBatch]) -> MeasuredBatch:
-    """Return the rung whose figures are the medians of these; a problem counts when half the runs had one."""
+    """Return one batch with the medians of these runs of it; a problem counts when half the runs had one."""
     figures = {name: _median([getattr(run, name) for run in runs]) for name in _FIGURES}
     problems = [run.problem for run in runs if run.problem is not None]
     return replace(
@@ -127,7 +127,7 @@ class ModeLadder(Jsonable):
 def make_ladder(
     mode: str, measured: Sequence[MeasuredBatch], end: SearchEnd, top: int, top_reason: str | None
 ) -> ModeLadder:
-    """Return the ladder these rungs make."""
+    """Return the batches measured in one mode, with the largest that is resolved."""
     resolved: int | None = None
     for batch in sorted({result.batch for result in measured}):
         at_batch = [result for result in measured if result.batch == batch]

@@ -108,7 +108,7 @@ class NullServer:
                     self._handle_requests(peer, time.perf_counter())
 
     def totals(self) -> dict[str, Any]:
-        """What the server knows of its work; seconds."""
+        """Return the server's own counts and times, in seconds."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "sessions": self.sessions,
@@ -163,7 +163,7 @@ class NullServer:
             self.open -= 1
 
     def _write(self, peer: Peer, data: bytes) -> bool:
-        """Hand an answer to the kernel; a client that leaves its answers lying is dropped."""
+        """Hand an answer to the kernel; a client that does not read its answers is dropped."""
         if peer.sock is not None:
             try:
                 if peer.sock.send(data) == len(data):

@@ -41,7 +41,7 @@ def self_test(
 ) -> SelfTest:
     """Measure up to which batch this client resolves 5 ms at the median and 40 ms at the 99th percentile here.
 
-    Takes a minute or two; `on_rung` hears each figure as it is known. Nothing is left running, whatever is raised.
+    Takes a minute or two; `on_measured` is called with each batch once measured. Nothing is left running.
 
     Raises:
         LoadError: a load process refused the order: the workload cannot be used.
@@ -61,7 +61,7 @@ def batches_up_to(smallest: int, top: int, max_batch: int) -> tuple[int, ...]:
 
 
 class BatchSearch:
-    """A self-test under way; `so_far()` says at any moment, also after an interruption, what is known.
+    """A self-test under way; `result()` gives what is known at any moment, also after an interruption.
 
     Raises:
         SelfTestError: not a single session fits this machine.
@@ -75,7 +75,7 @@ class BatchSearch:
         self._tops = {mode: largest_possible_batch(mode, request.max_batch) for mode in request.modes}
 
     def run(self) -> SelfTest:
-        """Climb the ladder of every mode."""
+        """Search every mode for the largest batch this client resolves."""
         modes = self._request.modes
         deadline = time.monotonic() + self._request.time_s
         with LoadGenerator(self._request.processes) as generator:
@@ -231,7 +231,7 @@ class SelfTestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NullServerTotals:
-    """What the server saw: its sessions, its CPU seconds, and each step's seconds beyond its wait, sorted."""
+    """The server's own figures: its sessions, its CPU seconds, and each step's seconds beyond its wait, sorted."""
 
     sessions: int
     peak_open: int
@@ -271,7 +271,7 @@ class NullServerProcess:
         return self._popen.pid
 
     def end_and_read_totals(self) -> NullServerTotals:
-        """End the server and return what it saw.
+        """End the server and return what it counted and timed.
 
         Raises:
             SelfTestError: it ended before it was asked to.

@@ -90,11 +90,11 @@ class SessionEndpoint(_WebSocketEndpoint):
             await socket.write(reply)
 
     def capacity_message(self, error: CapacityReachedError) -> str:
-        """CAPACITY_REACHED, with the numbers."""
+        """The error CAPACITY_REACHED, with the active and the possible sessions."""
         return error_message("CAPACITY_REACHED", str(error), active_sessions=error.active, max_sessions=error.limit)
 
     def failure_message(self, message: str) -> str:
-        """SESSION_ERROR."""
+        """The error SESSION_ERROR with this text."""
         return error_message("SESSION_ERROR", message)
 
     async def _answer(self, message: Json, socket: Socket, environment: Environment) -> str | None:
@@ -133,7 +133,7 @@ class McpEndpoint(_WebSocketEndpoint):
     """`/mcp` as a WebSocket: JSON-RPC requests without an envelope, in a session of their own."""
 
     def requested_session(self, scope: Event) -> str | None:
-        """Always a new one."""
+        """None: every connection has a new session."""
         return None
 
     async def converse(self, socket: Socket, environment: Environment) -> None:
@@ -149,11 +149,11 @@ class McpEndpoint(_WebSocketEndpoint):
             await socket.write(encode(reply))
 
     def capacity_message(self, error: CapacityReachedError) -> str:
-        """A server error with the numbers."""
+        """A JSON-RPC server error, with the active and the possible sessions."""
         return encode(rpc_capacity_error(error))
 
     def failure_message(self, message: str) -> str:
-        """An internal error."""
+        """A JSON-RPC internal error with this text."""
         return encode(rpc_error(INTERNAL_ERROR, message))
 
 
