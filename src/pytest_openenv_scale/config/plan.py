@@ -70,7 +70,7 @@ class Curve:
 _CURVE_FIELDS = tuple(field.name for field in fields(Curve) if field.name != "batches")
 
 
-def grid(batches: Iterable[int], slo: Slo) -> tuple[int, ...]:
+def curve_batches(batches: Iterable[int], slo: Slo) -> tuple[int, ...]:
     """Return the batches of a curve, ascending: those asked for and the one a `max_batch` limit names."""
     limit = slo.limit("max_batch")
     return tuple(sorted({*batches, *(() if limit is None else (int(limit.allowed),))}))
@@ -96,7 +96,7 @@ def plan_curves(
     """
     axis: Sequence[float | None] = sorted(set(waits)) if wait_axis else [None]
     return tuple(
-        Curve(test, target, infrastructure, mode, wait, steps, arrival, grid(batches, slo_for(mode, wait)))
+        Curve(test, target, infrastructure, mode, wait, steps, arrival, curve_batches(batches, slo_for(mode, wait)))
         for mode in dict.fromkeys(modes)
         for wait in axis
     )
@@ -104,7 +104,7 @@ def plan_curves(
 
 def largest_batch(batches: Iterable[int], slos: Iterable[Slo]) -> int:
     """Return the most sessions any cell can ask for, known before a server is started."""
-    return max(batch for slo in (Slo(), *slos) for batch in grid(list(batches), slo))
+    return max(batch for slo in (Slo(), *slos) for batch in curve_batches(list(batches), slo))
 
 
 def should_stop(passed: Sequence[bool | None]) -> bool:

@@ -1,4 +1,4 @@
-"""What a session says: actions and reset data as a person writes them, and from where each session takes its own."""
+"""What sessions send: actions and reset data as a person writes them, and where each session takes its own from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WorkloadError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the sessions of a sweep say.
+    """What the sessions of a sweep send.
 
     `actions` holds one action for every step, or one per step (the last is repeated beyond its end);
     `function` is "module:function", called with `(session, step)`, both counted from 0. The string
@@ -106,7 +106,7 @@ def import_callable(reference: str) -> Callable[[int, int], Any]:
 def make_workload(
     schema: Mapping[str, Any] | None, action: ActionSource | None, reset: Mapping[str, Any] | None
 ) -> Workload:
-    """Decide what sessions say from what a person wrote, else from the action schema of `/schema`.
+    """Decide what sessions send: what a person wrote, else an action made from the schema of `/schema`.
 
     `schema` is the JSON schema of the action, None where the server has no `/schema`.
 

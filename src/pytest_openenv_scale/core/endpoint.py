@@ -94,7 +94,7 @@ class Endpoint:
 
 
 class Target(Protocol):
-    """A way for a URL to come to exist: a synchronous context manager around a server's life."""
+    """What starts or finds a server to measure: a synchronous context manager around the server's life."""
 
     spec: str
     """The canonical target specification, options sorted, without secrets."""

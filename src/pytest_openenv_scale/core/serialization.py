@@ -57,41 +57,41 @@ def encode(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def decode(hint: Any, value: Any, where: str = "") -> Any:
+def decode(hint: Any, value: Any, path: str = "") -> Any:
     """Return `value` as the type an annotation describes.
 
     Raises:
-        JsonError: it does not fit; `where` names the place in the message.
+        JsonError: it does not fit; `path` names the value in the message.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
     if origin in (Union, UnionType):
-        return _decode_union(arguments, value, where)
+        return _decode_union(arguments, value, path)
     if origin is Literal:
-        return value if value in arguments else _refuse(where, f"one of {arguments}", value)
+        return value if value in arguments else _refuse(path, f"one of {arguments}", value)
     if origin is tuple:
         if not isinstance(value, list):
-            return _refuse(where, "a list", value)
+            return _refuse(path, "a list", value)
         items = cast("list[Any]", value)
-        return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+        return tuple(decode(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
-            return _refuse(where, "an object", value)
+            return _refuse(path, "an object", value)
         pairs = cast("dict[str, Any]", value)
-        return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in pairs.items()}
+        return {key: decode(arguments[1], item, f"{path}.{key}") for key, item in pairs.items()}
     if is_dataclass(hint):
-        return _decode_dataclass(cast("type[Any]", hint), value, where)
-    return _decode_plain(hint, value, where)
+        return _decode_dataclass(cast("type[Any]", hint), value, path)
+    return _decode_plain(hint, value, path)
 
 
-def _decode_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _decode_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and NoneType in choices:
         return None
-    problem = JsonError(f"{where}: has no type")
+    problem = JsonError(f"{path}: has no type")
     for choice in (choice for choice in choices if choice is not NoneType):
         try:
-            return decode(choice, value, where)
+            return decode(choice, value, path)
         except JsonError as error:
             problem = error
     raise problem
@@ -102,42 +102,42 @@ def _type_hints(kind: type[Any]) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:
-    where = where or kind.__name__
+def _decode_dataclass(kind: type[Any], value: Any, path: str) -> Any:
+    path = path or kind.__name__
     if not isinstance(value, Mapping):
-        return _refuse(where, "an object", value)
+        return _refuse(path, "an object", value)
     members = cast("Mapping[str, Any]", value)
     arguments: dict[str, Any] = {}
     for field in fields(kind):
         if field.name in members:
-            arguments[field.name] = decode(_type_hints(kind)[field.name], members[field.name], f"{where}.{field.name}")
+            arguments[field.name] = decode(_type_hints(kind)[field.name], members[field.name], f"{path}.{field.name}")
         elif field.default is MISSING and field.default_factory is MISSING:
-            raise JsonError(f"{where}.{field.name} is missing")
+            raise JsonError(f"{path}.{field.name} is missing")
     try:
         return kind(**arguments)
     except ValueError as error:
-        raise JsonError(f"{where}: {error}") from None
+        raise JsonError(f"{path}: {error}") from None
 
 
-def _decode_plain(hint: Any, value: Any, where: str) -> Any:
+def _decode_plain(hint: Any, value: Any, path: str) -> Any:
     if hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        return _refuse(where, "a number", value)
+        return _refuse(path, "a number", value)
     if hint is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        return value if whole else _refuse(where, "a whole number", value)
+        return value if whole else _refuse(path, "a whole number", value)
     if hint is datetime or issubclass(hint, Enum):
         read = datetime.fromisoformat if hint is datetime else cast("type[Enum]", hint)
         try:
             return read(value)
         except (TypeError, ValueError):
-            return _refuse(where, f"a {hint.__name__}", value)
-    return value if isinstance(value, hint) else _refuse(where, f"a {hint.__name__}", value)
+            return _refuse(path, f"a {hint.__name__}", value)
+    return value if isinstance(value, hint) else _refuse(path, f"a {hint.__name__}", value)
 
 
-def _refuse(where: str, expected: str, value: object) -> Any:
-    raise JsonError(f"{where}: expected {expected}, got {repr(value)[:60]}")
+def _refuse(path: str, expected: str, value: object) -> Any:
+    raise JsonError(f"{path}: expected {expected}, got {repr(value)[:60]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How it ends: the verdict on a test, and after the last one the run's reports and what the terminal shows of it."""
+"""The end: the verdict on a test, and after the last test the run's reports and the summary on the terminal."""
 
 from __future__ import annotations
 
@@ -192,8 +192,8 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
         from pytest_openenv_scale.reporting.content.comparison import headline
         from pytest_openenv_scale.reporting.text.comparison import failure_lines
 
-        first = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
-        texts.insert(first, failure_lines(comparison, width=WIDTH, encoding=encoding()))
+        position = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
+        texts.insert(position, failure_lines(comparison, width=WIDTH, encoding=encoding()))
         inconclusive.append(f"baseline: {headline(comparison).removeprefix('inconclusive: ')}")
     if no_baseline is not None:
         inconclusive.append(f"no baseline to compare with: {no_baseline}")
@@ -201,9 +201,9 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
         pytest.fail("\n\n".join(texts), pytrace=False)
     if not inconclusive:
         return
-    first = f"inconclusive: {inconclusive[0]}"
+    first_line = f"inconclusive: {inconclusive[0]}"
     if warn:
-        item.warn(InconclusiveWarning("; ".join([first, *inconclusive[1:]])))
+        item.warn(InconclusiveWarning("; ".join([first_line, *inconclusive[1:]])))
         return
     rest = [f"inconclusive: {doubt}" for doubt in inconclusive[1:]]
-    pytest.fail("\n\n".join([first, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)
+    pytest.fail("\n\n".join([first_line, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)

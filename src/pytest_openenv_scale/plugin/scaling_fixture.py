@@ -155,7 +155,7 @@ class Scaling:
                 progress.end()
 
     def _find_workload(self) -> Workload:
-        """Decide what sessions say: an action that is written, a hook, or the server's schema."""
+        """Decide what sessions send: an action that is written, else what a hook returns, else the server's schema."""
         from pytest_openenv_scale.engine.sweep import find_workload
 
         settings = self._task.settings

@@ -48,10 +48,10 @@ def label_suffix(spec: TargetSpec, specs: Sequence[TargetSpec]) -> str:
 def _label_key(spec: TargetSpec) -> tuple[str | None, ...]:
     """Return what decides a target's label; targets of one family collide."""
     hosts = ",".join(urlsplit(url).netloc.rpartition("@")[2] for url in spec.urls)
-    return (spec.name, hosts, spec.option("server"), spec.option("label"), _several_nodes(spec))
+    return (spec.name, hosts, spec.option("server"), spec.option("label"), _node_kind(spec))
 
 
-def _several_nodes(spec: TargetSpec) -> str | None:
+def _node_kind(spec: TargetSpec) -> str | None:
     """Tell slurm-single from slurm-multi, which are two labels; the nodes of an allocation are not known yet."""
     nodes = spec.option("nodes") or (spec.argument or "").removeprefix("nodes=") or "1"
     return str(nodes.strip() != "1") if spec.name == "slurm" else None
