@@ -133,7 +133,7 @@ _SESSION_BYTES = {"ws": 48 * 1024, "http": 192 * 1024}
 
 
 def largest_possible_batch(mode: str, max_batch: int) -> tuple[int, str | None]:
-    """Return the largest batch up to `wanted` that can be tried, and why it is smaller, where it is.
+    """Return the largest batch up to `max_batch` that can be tried, and why it is smaller, where it is.
 
     Raises:
         SelfTestError: there is not room for a single session.
