@@ -51,7 +51,7 @@ def settings_of(
         headers={},
         sources={},
         declared={},
-        given={},
+        command_line={},
     )
 
 

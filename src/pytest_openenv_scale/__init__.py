@@ -46,7 +46,7 @@ __all__ = [
     "slo",
 ]
 
-_HOMES = {
+_LOCATIONS = {
     "Cell": ("config.plan", "Cell"),
     "CellSummary": ("metrics.summary", "CellSummary"),
     "CheckOutcome": ("results.outcome", "CheckOutcome"),
@@ -72,9 +72,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used, so that importing the package costs nothing."""
-    if name not in _HOMES:
+    if name not in _LOCATIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
+    module, attribute = _LOCATIONS[name]
     return getattr(import_module(f".{module}", __name__), attribute)
 
 

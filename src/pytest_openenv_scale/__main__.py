@@ -21,9 +21,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 where the input is wrong; the others are the command's own."""
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        code: int = given.run(given)
+        code: int = options.run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -38,9 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version('pytest-openenv-scale')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, command in COMMANDS.items():
-        own = commands.add_parser(name, help=command.help, description=command.run.__doc__)
-        command.add(own)
-        own.set_defaults(run=command.run)
+        subparser = commands.add_parser(name, help=command.help, description=command.run.__doc__)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
     return parser
 
 

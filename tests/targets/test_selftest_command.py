@@ -89,7 +89,7 @@ def test_a_client_with_planted_latency_resolves_nothing(planted, nothing_left):
     found = self_test(SelfTestRequest(max_batch=8, wait_s=0.05, workload=planted))
     for ladder in found.ladders:
         assert (ladder.resolved_batch, ladder.end) == (None, "unresolved")
-        assert all(rung.failed == 0 and not rung.resolved for rung in ladder.rungs)
+        assert all(batch.failed == 0 and not batch.resolved for batch in ladder.rungs)
 
 
 def test_a_workload_that_cannot_be_imported_is_an_error(nothing_left):
@@ -113,10 +113,10 @@ def test_the_command_measures_both_modes_and_writes_what_it_found(tmp_path, noth
     assert (found["wait_s"], found["cores"]) == (0.05, usable_cores())
     assert [ladder["mode"] for ladder in found["ladders"]] == ["ws", "http"]
     for ladder in found["ladders"]:
-        for rung in ladder["rungs"]:
-            assert (rung["failed"], rung["batch"], rung["processes"]) == (0, 8, 1)
-            assert rung["client_p50_s"] > 0
-            assert rung["server_p50_s"] > 0
+        for batch in ladder["rungs"]:
+            assert (batch["failed"], batch["batch"], batch["processes"]) == (0, 8, 1)
+            assert batch["client_p50_s"] > 0
+            assert batch["server_p50_s"] > 0
 
 
 def test_ctrl_c_prints_what_is_known_and_leaves_nothing_behind(nothing_left):

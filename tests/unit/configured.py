@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from pytest_openenv_scale.config.settings import Settings
-from pytest_openenv_scale.plugin.options import register
-from pytest_openenv_scale.plugin.settings import resolve
+from pytest_openenv_scale.plugin.options import register_options
+from pytest_openenv_scale.plugin.settings import resolve_settings
 
 Resolve = Callable[..., Settings]
 
@@ -18,7 +18,7 @@ class OptionsOnly:
 
     @staticmethod
     def pytest_addoption(parser: pytest.Parser) -> None:
-        register(parser)
+        register_options(parser)
 
 
 def resolver(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolve:
@@ -30,6 +30,6 @@ def resolver(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Reso
         if ini:
             section = "[tool.pytest.ini_options]" if file == "pyproject.toml" else "[pytest]"
             (pytester.path / file).write_text(f"{section}\n{ini}\n", encoding="utf-8")
-        return resolve(pytester.parseconfig(*arguments))
+        return resolve_settings(pytester.parseconfig(*arguments))
 
     return run

@@ -51,19 +51,19 @@ def given(url: str) -> Subject:
     ],
 )
 def test_values_are_hidden_with_their_scheme_and_without_it(text: str, shown: str) -> None:
-    assert Secrets.of(HEADERS).hide(text) == shown
+    assert Secrets.from_headers(HEADERS).hide(text) == shown
 
 
 def test_without_headers_nothing_is_hidden() -> None:
-    assert Secrets.of({}).hide("everything") == "everything"
-    assert not Secrets.of({}).are_in(b"everything")
+    assert Secrets.from_headers({}).hide("everything") == "everything"
+    assert not Secrets.from_headers({}).may_be_in(b"everything")
 
 
 def test_every_text_of_an_answer_is_gone_through_and_its_numbers_stay() -> None:
     said = Answer(
         "error", {"seen": [{"by": TOKEN, "number": 12345678}], "ok": True}, f"CODE {TOKEN}", f"message {TOKEN}", 0.5
     )
-    hidden = redact(Secrets.of({**HEADERS, "X-Number": "12345678"}), said)
+    hidden = redact(Secrets.from_headers({**HEADERS, "X-Number": "12345678"}), said)
     data = {"seen": [{"by": "***", "number": 12345678}], "ok": True}
     assert hidden == replace(said, data=data, code="CODE ***", message="message ***")
 

@@ -2,7 +2,7 @@
 
 from cells import a_curve, a_summary, an_slo
 
-from pytest_openenv_scale.config.limits import Slo, make_limit, merge
+from pytest_openenv_scale.config.limits import Slo, make_limit, merge_slos
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import judge_curve
 
@@ -35,5 +35,5 @@ def test_a_batch_too_small_for_every_host_is_no_reason_for_doubt():
 
 def test_what_is_written_outranks_it():
     written = an_slo(hosts=1)
-    assert merge(written, DEFAULT).limits == written.limits
-    assert judge(on(30, "a", "b"), slo=merge(written, DEFAULT)).outcome is Outcome.MET
+    assert merge_slos(written, DEFAULT).limits == written.limits
+    assert judge(on(30, "a", "b"), slo=merge_slos(written, DEFAULT)).outcome is Outcome.MET

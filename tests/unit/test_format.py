@@ -71,8 +71,8 @@ def test_numbers_and_nouns():
     assert formatting.count_of(1024, "session") == "1,024 sessions"
     assert formatting.number(64.0) == "64"
     assert formatting.number(10.66) == "10.7"
-    assert formatting.several([32, 64, 128]) == "32, 64 and 128"
-    assert formatting.several([32]) == "32"
+    assert formatting.list_of_counts([32, 64, 128]) == "32, 64 and 128"
+    assert formatting.list_of_counts([32]) == "32"
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ def test_numbers_and_nouns():
     [(24, "p99", " (p99 of 24 ≈ max)"), (100, "p99", ""), (9, "p90", " (p90 of 9 ≈ max)"), (2, "p50", "")],
 )
 def test_a_percentile_of_few_values_says_so(count, statistic, text):
-    assert formatting.few(count, statistic) == text
+    assert formatting.small_sample_note(count, statistic) == text
 
 
 @given(st.floats(1e-6, 1e4), st.floats(1e-6, 1e4))
 def test_a_duration_over_its_limit_never_reads_like_the_limit(a, b):
     if abs(a - b) > 1e-9 * max(a, b):
-        assert formatting.observed("seconds", a, b) != formatting.seconds(b)
+        assert formatting.format_observed("seconds", a, b) != formatting.seconds(b)
 
 
 def test_observed_values_carry_the_unit_of_their_limit():
-    assert formatting.observed("seconds", 2.504, 2.5) == "2.504 s"
-    assert formatting.observed("fraction", 0.78125, 0.95) == "78.1 %"
-    assert formatting.observed("per second", 17.6, 50) == "17.6/s"
-    assert formatting.observed("hosts", 2, 3) == "2"
-    assert formatting.observed("sessions per core", 32.0, 64) == "32"
+    assert formatting.format_observed("seconds", 2.504, 2.5) == "2.504 s"
+    assert formatting.format_observed("fraction", 0.78125, 0.95) == "78.1 %"
+    assert formatting.format_observed("per second", 17.6, 50) == "17.6/s"
+    assert formatting.format_observed("hosts", 2, 3) == "2"
+    assert formatting.format_observed("sessions per core", 32.0, 64) == "32"

@@ -16,7 +16,6 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import (
     Arrival,
     format_number,
-    nearest,
     parse_arrival,
     parse_batches,
     parse_count,
@@ -25,7 +24,8 @@ from pytest_openenv_scale.core.parsing import (
     parse_number,
     parse_seconds,
     parse_waits,
-    shown,
+    short_repr,
+    suggestion,
 )
 
 # Batches
@@ -359,8 +359,8 @@ def test_an_arrival_written_out_reads_back(rate):
 
 
 def test_the_nearest_name_is_suggested_else_all_are_listed():
-    assert nearest("batchs", ["batches", "waits"]) == "; did you mean 'batches'?"
-    assert nearest("zzz", ["batches", "waits"]) == "; write one of batches, waits"
+    assert suggestion("batchs", ["batches", "waits"]) == "; did you mean 'batches'?"
+    assert suggestion("zzz", ["batches", "waits"]) == "; write one of batches, waits"
 
 
 def test_long_values_are_shortened_and_odd_ones_named():
@@ -372,7 +372,7 @@ def test_long_values_are_shortened_and_odd_ones_named():
         def __repr__(self):
             return "a\nb"
 
-    assert len(shown("x" * 1000)) == 71
-    assert shown(Odd()) == "a value of type Odd"
-    assert shown(Tall()) == "a b"
-    assert shown("http://u:p@h/x") == "'http://h/x'"
+    assert len(short_repr("x" * 1000)) == 71
+    assert short_repr(Odd()) == "a value of type Odd"
+    assert short_repr(Tall()) == "a b"
+    assert short_repr("http://u:p@h/x") == "'http://h/x'"

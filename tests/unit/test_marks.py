@@ -13,7 +13,7 @@ from pytest_openenv_scale.config.limits import LIMITS, Limit, Slo
 from pytest_openenv_scale.config.settings import ScalingMark
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
-from pytest_openenv_scale.plugin.collection import check_selects, scaling_mark, slo_marks
+from pytest_openenv_scale.plugin.collection import check_slos_apply, scaling_mark, slo_marks
 from pytest_openenv_scale.plugin.marks import MarkError, marker_lines, scaling, slo
 
 
@@ -81,7 +81,7 @@ def test_every_subject_of_the_suite_has_a_mark_with_a_sentence():
 
 def test_a_bare_mark_writes_nothing():
     assert scaling() == ScalingMark()
-    assert scaling().written() == {}
+    assert scaling().written_arguments() == {}
 
 
 def test_a_mark_holds_checked_values():
@@ -321,7 +321,7 @@ def test_an_action_file_is_looked_for_beside_the_test(collect, pytester, monkeyp
     ],
 )
 def test_limits_that_can_be_measured_are_accepted(slos):
-    check_selects(slos, ("ws", "http"), (0.1, 1.0), (1, 8))
+    check_slos_apply(slos, ("ws", "http"), (0.1, 1.0), (1, 8))
 
 
 @pytest.mark.parametrize(
@@ -355,10 +355,10 @@ def test_limits_that_can_be_measured_are_accepted(slos):
 )
 def test_limits_that_cannot_be_measured_are_refused(slos, waits, problem):
     with pytest.raises(MarkError) as error:
-        check_selects(slos, ("ws",), waits, (1, 8))
+        check_slos_apply(slos, ("ws",), waits, (1, 8))
     assert str(error.value).startswith(problem)
     assert "\n" not in str(error.value)
 
 
 def test_without_batches_hosts_is_not_checked():
-    check_selects([slo(hosts=9)], ("ws",), (1.0,))
+    check_slos_apply([slo(hosts=9)], ("ws",), (1.0,))

@@ -48,7 +48,7 @@ def test_nothing_written_gives_the_defaults(settle, pytester):
     assert found.results == pytester.path / "openenv-results"
     assert found.report == ("md",)
     assert set(found.sources.values()) == {"default"}
-    assert found.given == {}
+    assert found.command_line == {}
 
 
 CASES = [
@@ -320,7 +320,7 @@ def test_headers_repeat_and_are_never_shown(settle, monkeypatch):
     found = settle("--openenv-header", "X-A: hunter2", "--openenv-header=Authorization: env:MY_TOKEN")
     assert found.headers == {"X-A": "hunter2", "Authorization": "Bearer hunter2"}
     assert "hunter2" not in repr(found)
-    assert "header" not in found.given
+    assert "header" not in found.command_line
 
 
 def test_ini_reads_headers_from_the_environment_only(settle, monkeypatch):

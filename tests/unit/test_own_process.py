@@ -14,7 +14,7 @@ from load_processes import actions, environment, generators
 from playing import order
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.files import last_error_in
-from pytest_openenv_scale.core.own_process import command, import_named, standard_library_first
+from pytest_openenv_scale.core.own_process import command, import_user_module, standard_library_first
 from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
 from pytest_openenv_scale.targets.common.options import TargetContext
@@ -91,7 +91,7 @@ def test_what_a_user_names_is_the_user_s_also_under_a_name_of_the_library(tmp_pa
     monkeypatch.setattr(sys, "path", standard_library_first([str(tmp_path), *sys.path]))
     for name in ("turtledemo", "turtledemo.moves"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    found = import_named("turtledemo.moves" if package else "turtledemo")
+    found = import_user_module("turtledemo.moves" if package else "turtledemo")
     assert getattr(found, "mine", False)
     for name in ("turtledemo", "turtledemo.moves"):
         sys.modules.pop(name, None)

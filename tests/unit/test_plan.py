@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.config.limits import Limit, Slo
-from pytest_openenv_scale.config.plan import Cell, Curve, grid, largest_batch, plan_curves, should_stop
+from pytest_openenv_scale.config.plan import Cell, Curve, curve_batches, largest_batch, plan_curves, should_stop
 
 
 def a_curve(**changes) -> Curve:
@@ -120,7 +120,7 @@ def test_limits_are_asked_for_by_mode_and_wait():
 )
 def test_a_grid_ascends_without_duplicates(batches, limit, expected):
     slo = Slo() if limit is None else Slo((Limit("max_batch", limit),))
-    assert grid(batches, slo) == expected
+    assert curve_batches(batches, slo) == expected
 
 
 def test_the_largest_batch_counts_every_max_batch_limit():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.text import collapse, cut, plain
+from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
 from pytest_openenv_scale.reporting.text.page import TextPage, supports_unicode
 
 
@@ -15,20 +15,20 @@ def test_an_encoding_speaks_unicode_if_it_prints_every_sign_of_the_reports(encod
 
 
 def test_colours_and_cursor_movements_of_a_log_are_removed():
-    assert plain("\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2Kgone\x07") == "red gone?"
+    assert without_escapes("\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2Kgone\x07") == "red gone?"
 
 
 def test_text_directions_and_lone_surrogates_cannot_garble_a_report():
-    assert plain("a\u202eb\ud800c") == "a?b?c"
+    assert without_escapes("a\u202eb\ud800c") == "a?b?c"
 
 
 def test_line_ends_become_one_space():
-    assert collapse(" one\r\n\ttwo \n three ") == "one two three"
+    assert on_one_line(" one\r\n\ttwo \n three ") == "one two three"
 
 
 def test_text_is_cut_where_it_tells_least():
-    assert cut("tests/test_a.py::test_b", 12) == "tests/test.."
-    assert cut("tests/test_a.py::test_b", 12, left=True) == "..py::test_b"
+    assert shorten("tests/test_a.py::test_b", 12) == "tests/test.."
+    assert shorten("tests/test_a.py::test_b", 12, left=True) == "..py::test_b"
 
 
 def test_a_unit_stays_with_its_number_where_a_line_wraps():
@@ -53,7 +53,7 @@ def test_no_sentence_is_wider_than_the_page(text, width, encoding):
 @given(st.text())
 def test_what_a_server_wrote_can_always_be_printed(text):
     page = TextPage(encoding="ascii")
-    page.add_line(plain(text).replace("\n", " "))
+    page.add_line(without_escapes(text).replace("\n", " "))
     assert page.text.isascii()
     assert page.text.isprintable()
 

@@ -19,7 +19,7 @@ from pytest_openenv_scale.selftest.null_server_wire import (
     http_answer,
     read_request,
     server_frame,
-    unmasked,
+    unmask,
     upgrade_answer,
 )
 
@@ -79,7 +79,7 @@ def test_a_message_of_every_kind_of_length_is_read(length):
 
 @given(KEYS, st.binary(max_size=40))
 def test_a_mask_comes_off_as_the_rfc_says(key, payload):
-    assert unmasked(key, payload) == bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+    assert unmask(key, payload) == bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_selftest_search import a_rung
+from test_selftest_search import a_batch
 
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.load.runner import LoadError
@@ -22,7 +22,7 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
     monkeypatch.setenv("COLUMNS", "140")
-    put(lambda mode, arrival, batch: a_rung(batch, arrival, mode=mode))
+    put(lambda mode, arrival, batch: a_batch(batch, arrival, mode=mode))
     return put
 
 
@@ -59,7 +59,7 @@ def test_the_table_then_one_sentence_per_mode(measured, capsys):
 
 
 def test_a_mode_that_resolves_nothing_fails(measured, capsys):
-    measured(lambda mode, arrival, batch: a_rung(batch, arrival, mode=mode, p50=1.0 if mode == "http" else 0.0))
+    measured(lambda mode, arrival, batch: a_batch(batch, arrival, mode=mode, p50=1.0 if mode == "http" else 0.0))
     assert main(["self-test", "--max-batch", "16"]) == 1
     assert "http: this client resolves 5/40 ms at no batch here" in capsys.readouterr().out
     assert main(["self-test", "--max-batch", "16", "--modes", "ws"]) == 0
@@ -69,7 +69,7 @@ def test_ctrl_c_prints_what_is_known_so_far(measured, tmp_path, capsys):
     def figures(mode, arrival, batch):
         if mode == "http":
             raise KeyboardInterrupt
-        return a_rung(batch, arrival)
+        return a_batch(batch, arrival)
 
     measured(figures)
     assert main(["self-test", "--max-batch", "16", "--json", str(tmp_path / "found.json")]) == 130

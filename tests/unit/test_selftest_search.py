@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 
 from pytest_openenv_scale.selftest import search
-from pytest_openenv_scale.selftest.command import batch_line, opening, sentence
+from pytest_openenv_scale.selftest.command import batch_line, mode_sentence, opening_lines
 from pytest_openenv_scale.selftest.figures import (
     MeasuredBatch,
     ModeLadder,
     SelfTest,
     SelfTestRequest,
-    ladder,
+    make_ladder,
     median_batch,
 )
 from pytest_openenv_scale.selftest.search import BatchSearch, SelfTestError, batches_up_to, self_test
 
 
-def a_rung(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> MeasuredBatch:
+def a_batch(batch=8, arrival="hold", *, p50=0.001, p99=0.002, mode="ws", problem=None) -> MeasuredBatch:
     return MeasuredBatch(
         mode, arrival, batch, 1, 0.010, 0.020, 0.010 + p50, 0.020 + p99, p50, p99, 120e-6, problem=problem
     )
@@ -32,15 +32,15 @@ def measured(monkeypatch):
 
     def fake(generator, asked, mode, arrival, batch):
         if asked.wait_s == 0:  # The warm-up.
-            return a_rung(batch, arrival, mode=mode)
+            return a_batch(batch, arrival, mode=mode)
         calls.append((mode, arrival, batch))
         return replace(fake.figures(mode, arrival, batch, calls.count(calls[-1])), mode=mode)
 
-    fake.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival)
+    fake.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival)
     fake.calls = calls
     monkeypatch.setattr(search, "measure", fake)
     monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
-    monkeypatch.setattr(search, "ceiling", lambda mode, wanted: (wanted, None))
+    monkeypatch.setattr(search, "largest_possible_batch", lambda mode, max_batch: (max_batch, None))
     return fake
 
 
@@ -68,35 +68,35 @@ def test_every_batch_is_measured_in_both_arrivals_once_where_it_resolves(measure
 
 
 def test_one_bad_run_of_three_is_noise(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p99=0.9 if count == 1 else 0.001)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p99=0.9 if count == 1 else 0.001)
     found = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
     assert found.resolves("ws") == 16
-    assert {rung.runs for rung in found.ladders[0].rungs} == {3}
+    assert {result.runs for result in found.ladders[0].rungs} == {3}
 
 
 def test_two_bad_runs_of_three_end_the_ladder_after_both_arrivals_were_shown(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(
+    measured.figures = lambda mode, arrival, batch, count: a_batch(
         batch, arrival, p50=0.006 if batch == 16 and arrival == "hold" and count != 2 else 0.001
     )
     (found,) = self_test(SelfTestRequest(modes=("ws",), max_batch=64)).ladders
     assert (found.resolved_batch, found.end) == (8, "unresolved")
-    assert [(rung.batch, rung.arrival, rung.resolved) for rung in found.rungs[2:]] == [
+    assert [(result.batch, result.arrival, result.resolved) for result in found.rungs[2:]] == [
         (16, "hold", False),
         (16, "burst", True),
     ]
 
 
 def test_a_mode_that_ends_leaves_the_other_its_turn(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p50=1.0 if mode == "ws" else 0.0)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p50=1.0 if mode == "ws" else 0.0)
     found = self_test(SelfTestRequest(max_batch=16))
     assert (found.resolves("ws"), found.resolves("http")) == (None, 16)
 
 
 def test_the_time_bounds_the_ladder_but_the_smallest_batch_is_always_measured(measured):
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival, p50=1.0)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p50=1.0)
     found = self_test(SelfTestRequest(modes=("ws",), max_batch=64, time_s=1e-9))
     assert measured.calls == [("ws", "hold", 8), ("ws", "burst", 8)]  # No repetition either.
-    measured.figures = lambda mode, arrival, batch, count: a_rung(batch, arrival)
+    measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival)
     found = self_test(SelfTestRequest(modes=("ws", "http"), max_batch=64, time_s=1e-9))
     assert [(one.resolved_batch, one.end) for one in found.ladders] == [(8, "time"), (8, "time")]
 
@@ -105,17 +105,17 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
     def figures(mode, arrival, batch, count):
         if batch == 16:
             raise KeyboardInterrupt
-        return a_rung(batch, arrival)
+        return a_batch(batch, arrival)
 
     measured.figures = figures
     under_way = BatchSearch(SelfTestRequest(max_batch=64))
     with pytest.raises(KeyboardInterrupt):
         under_way.run()
-    ws, http = under_way.so_far().ladders
+    ws, http = under_way.result().ladders
     assert (ws.resolved_batch, ws.end, http.rungs, http.resolved_batch) == (8, "interrupted", (), None)
 
 
-def test_each_rung_is_told_as_it_is_known(measured):
+def test_each_batch_is_reported_once_measured(measured):
     told: list[MeasuredBatch] = []
     found = self_test(SelfTestRequest(modes=("http",), max_batch=8), told.append)
     assert tuple(told) == found.ladders[0].rungs
@@ -125,7 +125,7 @@ def test_each_rung_is_told_as_it_is_known(measured):
 
 
 def test_three_runs_are_their_median_figure_by_figure():
-    runs = [a_rung(p50=p50, p99=p99) for p50, p99 in ((0.001, 0.9), (0.003, 0.1), (0.9, 0.2))]
+    runs = [a_batch(p50=p50, p99=p99) for p50, p99 in ((0.001, 0.9), (0.003, 0.1), (0.9, 0.2))]
     merged = median_batch(runs)
     assert (merged.invented_p50_s, merged.invented_p99_s, merged.runs) == (0.003, 0.2, 3)
 
@@ -134,7 +134,7 @@ def test_three_runs_are_their_median_figure_by_figure():
     ("troubled", "runs", "kept"), [(1, 3, None), (2, 3, "x"), (3, 3, "x"), (1, 2, "x"), (1, 1, "x")]
 )
 def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, kept):
-    runs = [a_rung(problem="x" if number < troubled else None) for number in range(runs)]
+    runs = [a_batch(problem="x" if number < troubled else None) for number in range(runs)]
     assert median_batch(runs).problem == kept
 
 
@@ -150,30 +150,30 @@ def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, kept):
     ],
 )
 def test_both_limits_are_kept_and_nothing_else_is_wrong(details, resolved):
-    assert a_rung(**details).resolved is resolved
+    assert a_batch(**details).resolved is resolved
 
 
 def test_runs_in_which_nothing_succeeded_resolve_nothing():
-    nothing = replace(a_rung(), client_p50_s=None, client_p99_s=None, invented_p50_s=None, invented_p99_s=None)
+    nothing = replace(a_batch(), client_p50_s=None, client_p99_s=None, invented_p50_s=None, invented_p99_s=None)
     assert not median_batch([nothing] * 3).resolved
     assert "–" in batch_line(nothing)
 
 
 def test_a_batch_above_an_unresolved_one_does_not_count():
-    rungs = [
-        a_rung(batch, arrival, p50=0.9 if batch == 16 else 0.0)
+    measured = [
+        a_batch(batch, arrival, p50=0.9 if batch == 16 else 0.0)
         for batch in (8, 16, 32)
         for arrival in ("hold", "burst")
     ]
-    assert ladder("ws", rungs, "top", 32, None).resolved_batch == 8
+    assert make_ladder("ws", measured, "top", 32, None).resolved_batch == 8
 
 
 def test_a_batch_measured_in_one_arrival_only_does_not_count():
-    assert ladder("ws", [a_rung(8)], "interrupted", 32, None).resolved_batch is None
+    assert make_ladder("ws", [a_batch(8)], "interrupted", 32, None).resolved_batch is None
 
 
 def test_what_was_found_survives_json():
-    found = SelfTest((ladder("ws", [a_rung(8), a_rung(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
+    found = SelfTest((make_ladder("ws", [a_batch(8), a_batch(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
     assert SelfTest.from_json(found.to_json()) == found
     assert found.to_json()["ladders"][0]["resolved_batch"] == 8
 
@@ -191,20 +191,23 @@ def test_percentiles_are_exact_between_neighbours(values, share, found):
 def test_descriptors_and_ports_bound_the_ladder_and_are_named(monkeypatch):
     monkeypatch.setattr(search, "descriptor_limit", lambda: 1000)
     monkeypatch.setattr(search, "ports_per_source", lambda: 28_232)
-    assert search.ceiling("ws", 16_384) == (936, "the limit is 1,000 descriptors per process (ulimit -n)")
-    assert search.ceiling("ws", 900) == (900, None)
+    assert search.largest_possible_batch("ws", 16_384) == (
+        936,
+        "the limit is 1,000 descriptors per process (ulimit -n)",
+    )
+    assert search.largest_possible_batch("ws", 900) == (900, None)
     monkeypatch.setattr(search, "ports_per_source", lambda: 500)
-    assert search.ceiling("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
+    assert search.largest_possible_batch("ws", 16_384)[1] == "there are 500 local ports (net.ipv4.ip_local_port_range)"
     monkeypatch.setattr(search, "descriptor_limit", lambda: 64)
     with pytest.raises(SelfTestError, match="no room for a single session: the limit is 64 descriptors"):
-        search.ceiling("ws", 16_384)
+        search.largest_possible_batch("ws", 16_384)
 
 
 def test_memory_bounds_the_ladder_http_first(monkeypatch):
     monkeypatch.setattr(search, "descriptor_limit", lambda: 10**6)
     monkeypatch.setattr(search, "ports_per_source", lambda: None)
     monkeypatch.setattr(search.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
-    (ws, why), (http, _) = search.ceiling("ws", 10**6), search.ceiling("http", 10**6)
+    (ws, why), (http, _) = search.largest_possible_batch("ws", 10**6), search.largest_possible_batch("http", 10**6)
     assert http < ws < 10**6
     assert why == "1.0 GB of memory are free"
 
@@ -216,35 +219,35 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
     ("found", "says"),
     [
         (
-            ModeLadder("ws", (a_rung(),), 16_384, "top", 16_384),
+            ModeLadder("ws", (a_batch(),), 16_384, "top", 16_384),
             "ws: this client resolves 5/40 ms up to batch 16,384 here, in hold and burst; the ladder ended there",
         ),
         (
-            ModeLadder("ws", (a_rung(),), 936, "top", 936, "the limit is 1,000 descriptors per process (ulimit -n)"),
+            ModeLadder("ws", (a_batch(),), 936, "top", 936, "the limit is 1,000 descriptors per process (ulimit -n)"),
             "ws: this client resolves 5/40 ms up to batch 936 here, in hold and burst; the ladder ended there:"
             " the limit is 1,000 descriptors per process (ulimit -n)",
         ),
         (
-            ModeLadder("http", (a_rung(8), a_rung(16, "burst", p50=0.0031, p99=0.061)), 8, "unresolved", 64),
+            ModeLadder("http", (a_batch(8), a_batch(16, "burst", p50=0.0031, p99=0.061)), 8, "unresolved", 64),
             "http: this client resolves 5/40 ms up to batch 8 here, in hold and burst; at 16 in burst it invents"
             " 3.1 / 61 ms: see docs/self-test.md",
         ),
         (
             ModeLadder(
-                "http", (a_rung(8, p50=0.0098, p99=0.011, problem="answers were seen late"),), None, "unresolved", 64
+                "http", (a_batch(8, p50=0.0098, p99=0.011, problem="answers were seen late"),), None, "unresolved", 64
             ),
             "http: this client resolves 5/40 ms at no batch here; at 8 in hold it invents 9.8 / 11 ms:"
             " see docs/self-test.md",
         ),
         (
-            ModeLadder("ws", (a_rung(8, problem="a load process stood still for 681 ms"),), None, "unresolved", 64),
+            ModeLadder("ws", (a_batch(8, problem="a load process stood still for 681 ms"),), None, "unresolved", 64),
             "ws: this client resolves 5/40 ms at no batch here; at 8 in hold a load process stood still for 681 ms:"
             " see docs/self-test.md",
         ),
         (
             ModeLadder(
                 "http",
-                (replace(a_rung(8, problem="2 of 8 sessions failed (connect: timeout)"), failed=2),),
+                (replace(a_batch(8, problem="2 of 8 sessions failed (connect: timeout)"), failed=2),),
                 None,
                 "unresolved",
                 64,
@@ -253,7 +256,7 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
             " (connect: timeout): see docs/self-test.md",
         ),
         (
-            ModeLadder("ws", (a_rung(),), 8, "time", 64),
+            ModeLadder("ws", (a_batch(),), 8, "time", 64),
             "ws: this client resolves 5/40 ms up to batch 8 here, in hold and burst; the time ended there"
             " (--time 120s)",
         ),
@@ -261,19 +264,19 @@ def test_memory_bounds_the_ladder_http_first(monkeypatch):
     ],
 )
 def test_a_ladder_is_one_sentence(found, says):
-    assert sentence(found, 120.0) == says
+    assert mode_sentence(found, 120.0) == says
 
 
-def test_a_rung_is_a_row_with_units_and_a_verdict():
-    row = batch_line(replace(a_rung(1024, "burst", p50=0.0356, p99=0.112), runs=3))
+def test_a_batch_is_a_row_with_units_and_a_verdict():
+    row = batch_line(replace(a_batch(1024, "burst", p50=0.0356, p99=0.112), runs=3))
     assert " ".join(row.split()) == "ws burst 1,024 10 / 20 ms 46 / 132 ms 36 / 112 ms 120 µs ✗ (median of 3)"
-    assert row.index("✗") == opening(SelfTestRequest(), 2)[-1].index("resolved")
+    assert row.index("✗") == opening_lines(SelfTestRequest(), 2)[-1].index("resolved")
 
 
 def test_what_rounds_to_nothing_has_no_sign():
-    assert " 0 / 0 ms " in batch_line(a_rung(p50=-0.000002, p99=-0.000004))
+    assert " 0 / 0 ms " in batch_line(a_batch(p50=-0.000002, p99=-0.000004))
 
 
 def test_one_core_is_said():
-    assert any("one core" in line for line in opening(SelfTestRequest(), 1))
-    assert not any("one core" in line for line in opening(SelfTestRequest(), 2))
+    assert any("one core" in line for line in opening_lines(SelfTestRequest(), 1))
+    assert not any("one core" in line for line in opening_lines(SelfTestRequest(), 2))

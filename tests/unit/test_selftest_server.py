@@ -247,11 +247,11 @@ def test_the_truth_counts_every_step_and_the_most_sessions_at_once(server):
             other.ask("step", wait_seconds=wait)
     with client(server) as third:
         third.ask("reset")
-    truth = server.truth()
-    assert (truth.sessions, truth.peak_open, len(truth.overheads_s)) == (3, 2, 4)
-    assert list(truth.overheads_s) == sorted(truth.overheads_s)
-    assert all(value > 0 for value in truth.overheads_s)
-    assert truth.cpu_s > 0
+    totals = server.end_and_read_totals()
+    assert (totals.sessions, totals.peak_open, len(totals.overheads_s)) == (3, 2, 4)
+    assert list(totals.overheads_s) == sorted(totals.overheads_s)
+    assert all(value > 0 for value in totals.overheads_s)
+    assert totals.cpu_s > 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's arrival times are Linux'")
@@ -269,7 +269,7 @@ def test_a_step_counts_from_when_it_reached_the_socket_not_from_when_it_was_read
         time.sleep(0.15)  # The length of the stop is what is measured.
         os.kill(server.pid, signal.SIGCONT)
         assert one.reply() if protocol == "ws" else answers(sock, 1)
-    (overhead,) = server.truth().overheads_s
+    (overhead,) = server.end_and_read_totals().overheads_s
     assert overhead > 0.14  # A little less than it slept: two clocks are compared, and one may be slewed.
 
 
@@ -278,7 +278,7 @@ def test_a_step_nobody_waits_for_any_more_is_none(server):
         one.send({"type": "step", "data": {"wait_seconds": 0.05}})
     with client(server) as other:
         other.ask("step", wait_seconds=0.1)
-    assert len(server.truth().overheads_s) == 1
+    assert len(server.end_and_read_totals().overheads_s) == 1
 
 
 # Its end
@@ -320,7 +320,7 @@ def test_without_a_pipe_it_says_what_it_needs(tmp_path):
 def test_one_that_ended_by_itself_is_one_line(server):
     os.kill(server.pid, signal.SIGKILL)
     with pytest.raises(SelfTestError, match=r"^the null server ended by itself, with code -9$"):
-        server.truth()
+        server.end_and_read_totals()
 
 
 def test_one_that_cannot_start_says_its_last_words(monkeypatch, tmp_path):

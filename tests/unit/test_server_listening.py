@@ -12,7 +12,7 @@ from pytest_openenv_scale.server import serve
 @pytest.mark.parametrize("spreads", [True, False])
 def test_every_worker_has_a_socket_of_the_same_address(monkeypatch: pytest.MonkeyPatch, *, spreads: bool) -> None:
     if not spreads:
-        monkeypatch.setattr(serve, "_SPREADS", None)
+        monkeypatch.setattr(serve, "_SHARE_PORT", None)
     sockets = serve.listening_sockets("127.0.0.1", 0, 3, 16)
     address = sockets[0].getsockname()
     assert [sock.getsockname() for sock in sockets] == [address] * 3

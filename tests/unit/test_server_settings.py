@@ -80,7 +80,7 @@ def test_an_application_with_a_negative_limit_is_refused():
 def test_an_argument_outranks_the_environment(monkeypatch):
     monkeypatch.setitem(os.environ, "MAX_CONCURRENT_ENVS", "1")
     sessions = create_app(2).state.sessions
-    with sessions.seat(), sessions.seat():
+    with sessions.hold_slot(), sessions.hold_slot():
         assert sessions.active == 2
-    with create_app(0).state.sessions.seat():
+    with create_app(0).state.sessions.hold_slot():
         pass

@@ -7,7 +7,7 @@ import shlex
 import pytest
 from configured import Resolve, resolver
 
-from pytest_openenv_scale.config.limits import Limit, Slo, select
+from pytest_openenv_scale.config.limits import Limit, Slo, slo_for_curve
 from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
@@ -105,7 +105,7 @@ def test_an_axis_keeps_what_was_declared_before_the_command_line_narrowed_it(set
 def test_limits_come_from_the_command_line_then_the_marks_then_ini(settle):
     found = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  success>=0.5\n  rps>=1")
     slos = found.slos([Slo((Limit("max_batch", 64), Limit("success", 0.9)))])
-    chosen = select(slos, 1.0, "ws")
+    chosen = slo_for_curve(slos, 1.0, "ws")
     assert [(limit.name, limit.allowed, limit.source) for limit in chosen.limits] == [
         ("max_batch", 8, "command line"),
         ("success", 0.9, "mark"),

@@ -15,9 +15,9 @@ from pytest_openenv_scale.config.limits import (
     Limit,
     Slo,
     make_limit,
-    merge,
+    merge_slos,
     parse_slo_expression,
-    select,
+    slo_for_curve,
 )
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.formatting import format_value
@@ -166,7 +166,7 @@ FAR = Slo((Limit("max_batch", 8), Limit("total_p99", 2.0)))
 
 
 def test_the_nearest_limit_wins_and_the_others_stay():
-    merged = merge(NEAR, FAR)
+    merged = merge_slos(NEAR, FAR)
     assert [(limit.name, limit.allowed) for limit in merged.limits] == [
         ("max_batch", 64),
         ("success", 0.9),
@@ -175,12 +175,14 @@ def test_the_nearest_limit_wins_and_the_others_stay():
 
 
 def test_merging_nothing_limits_nothing():
-    assert merge() == Slo()
+    assert merge_slos() == Slo()
     assert Slo().limit("success") is None
 
 
 def test_merged_limits_come_in_the_order_of_the_table():
-    names = [limit.name for limit in merge(Slo((Limit("hosts", 1), Limit("rps", 1), Limit("max_batch", 1)))).limits]
+    names = [
+        limit.name for limit in merge_slos(Slo((Limit("hosts", 1), Limit("rps", 1), Limit("max_batch", 1)))).limits
+    ]
     assert names == ["max_batch", "rps", "hosts"]
 
 
@@ -208,6 +210,6 @@ def test_limits_apply_to_the_curves_of_their_wait_and_mode(slo, wait, mode, sele
 
 def test_a_curve_gets_the_limits_that_select_it_nearest_first():
     slos = (Slo((Limit("max_batch", 4),), wait=1.0), NEAR, FAR)
-    assert select(slos, 1.0, "ws").limit("max_batch") == Limit("max_batch", 4)
-    assert select(slos, 0.1, "ws").limit("max_batch") == Limit("max_batch", 64)
-    assert select(slos, 0.1, "ws").limit("total_p99") == Limit("total_p99", 2.0)
+    assert slo_for_curve(slos, 1.0, "ws").limit("max_batch") == Limit("max_batch", 4)
+    assert slo_for_curve(slos, 0.1, "ws").limit("max_batch") == Limit("max_batch", 64)
+    assert slo_for_curve(slos, 0.1, "ws").limit("total_p99") == Limit("total_p99", 2.0)

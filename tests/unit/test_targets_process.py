@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import exit_words
+from pytest_openenv_scale.core.files import describe_exit
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from pytest_openenv_scale.targets.local import serving
 
@@ -52,7 +52,7 @@ def lines_of(process: ServerProcess, count: int) -> list[str]:
     ("code", "words"), [(0, "exited with code 0"), (3, "exited with code 3"), (-9, "killed by SIGKILL")]
 )
 def test_an_end_is_put_in_words(code: int, words: str) -> None:
-    assert exit_words(code) == words
+    assert describe_exit(code) == words
 
 
 def test_output_of_both_streams_is_in_the_log_also_after_the_end() -> None:

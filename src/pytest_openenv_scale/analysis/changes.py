@@ -87,7 +87,7 @@ def _shift_text(metric: str, then: float, now: float) -> str:
     """Return how far a figure moved: "+23 %", or the difference where the baseline is not above 0."""
     if then > 0:
         return percent_change(now / then)
-    return f"{'+' if now >= then else '−'}{formatting.observed(METRICS[metric].unit, abs(now - then), 0.0)}"
+    return f"{'+' if now >= then else '−'}{formatting.format_observed(METRICS[metric].unit, abs(now - then), 0.0)}"
 
 
 def percent_change(ratio: float) -> str:
@@ -117,7 +117,7 @@ def metric_text(metric: str, value: float | None) -> str:
         return formatting.MISSING
     if metric == "max_batch":
         return formatting.count(int(value)) if value else "none"
-    return formatting.observed(METRICS[metric].unit, value, value)
+    return formatting.format_observed(METRICS[metric].unit, value, value)
 
 
 def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fail_on: Sequence[FailOn]) -> Change:

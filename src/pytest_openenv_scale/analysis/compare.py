@@ -190,7 +190,7 @@ def _compare_pair(
     batches = [batch for batch in _judged_batches(old) if batch in new.curve.batches]
     left_out = [batch for batch in _judged_batches(old) if batch not in new.curve.batches]
     if left_out:
-        remarks.append(f"batch {formatting.several(left_out)} of the baseline was not asked for now")
+        remarks.append(f"batch {formatting.list_of_counts(left_out)} of the baseline was not asked for now")
     changes += [change for batch in batches for change in _batch_changes(old, new, batch, fail_on)]
     if not batches or (left_out and not fewer_batches):
         changes += [
@@ -274,7 +274,7 @@ def _batch_doubt(side: str, view: CurveView, batch: int) -> Doubt | None:
 def _missing_batch_change(threshold: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:
     no_figure = ComparedFigure(None, None, None, 0)
     if batches:
-        why = f"batch {formatting.several(list(left_out))} of the baseline was not asked for now"
+        why = f"batch {formatting.list_of_counts(list(left_out))} of the baseline was not asked for now"
     else:
         why = "no batch that the baseline held was asked for now" if left_out else "the baseline held no batch"
     return Change(threshold.metric, None, no_figure, no_figure, Status.INCONCLUSIVE, why, threshold.text)

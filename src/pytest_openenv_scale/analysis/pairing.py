@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any, cast
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.results.comparison import SettingDifference
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -162,7 +162,7 @@ def _workload_settings(sweep_curve: SweepCurve) -> dict[str, object]:
 
 
 def _setting_text(value: object) -> str:
-    return formatting.MISSING if value is None else value if isinstance(value, str) else shown(value)
+    return formatting.MISSING if value is None else value if isinstance(value, str) else short_repr(value)
 
 
 def server_differences(baseline: SweepCurve, now: SweepCurve) -> list[str]:

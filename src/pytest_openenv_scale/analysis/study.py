@@ -11,7 +11,7 @@ from typing import Any
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -246,7 +246,7 @@ class SweepSource:
     @property
     def label(self) -> str:
         """The label its run gave it."""
-        return collapse(self.sweep.infrastructure)
+        return on_one_line(self.sweep.infrastructure)
 
     @property
     def setup(self) -> tuple[Any, ...]:
@@ -345,22 +345,22 @@ def _target_differences(targets: Sequence[str]) -> list[str]:
     try:
         specs = [parse_target(target) for target in targets]
     except GrammarError:
-        return [collapse(target) for target in targets]
+        return [on_one_line(target) for target in targets]
     options_by_target = [
         {"": ",".join(spec.urls) or spec.argument or spec.name, **dict(spec.options)} for spec in specs
     ]
     keys = {key: None for options in options_by_target for key in options}
     differing = [key for key in keys if len({options.get(key) for options in options_by_target}) > 1]
     return [
-        collapse(", ".join(f"{key} {options[key]}".strip() for key in differing if key in options))
+        on_one_line(", ".join(f"{key} {options[key]}".strip() for key in differing if key in options))
         for options in options_by_target
     ]
 
 
 def _test_names(tests: Sequence[str]) -> list[str]:
     """Return tests by the name of their function, or in full where that is the same."""
-    short = [collapse(test.rpartition("::")[2].partition("[")[0]) for test in tests]
-    return short if len(set(short)) == len(set(tests)) else [collapse(test) for test in tests]
+    short = [on_one_line(test.rpartition("::")[2].partition("[")[0]) for test in tests]
+    return short if len(set(short)) == len(set(tests)) else [on_one_line(test) for test in tests]
 
 
 def _run_names(runs: Sequence[Run]) -> list[str]:

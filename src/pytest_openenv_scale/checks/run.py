@@ -10,7 +10,7 @@ from dataclasses import replace
 from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.text import storable
+from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .background import single_session
@@ -78,5 +78,5 @@ def _restart_count(endpoint: Endpoint) -> int | None:
 def _without_surrogates(result: CheckResult) -> CheckResult:
     """Return the result without lone surrogates: servers may send them, but no file or terminal takes them."""
     text = json.dumps(result.to_json(), ensure_ascii=False)
-    clean = storable(text)
+    clean = utf8_safe(text)
     return result if clean == text else CheckResult.from_json(json.loads(clean))

@@ -133,7 +133,7 @@ class RawSession:
                 return silence_answer(patience)
         text, at = self._unread.popleft()
         answer = parse_answer(text, max(0.0, at - self._sent_at))
-        return redact(self._secrets, answer) if self._secrets.are_in(text) else answer
+        return redact(self._secrets, answer) if self._secrets.may_be_in(text) else answer
 
     # Leaving
 

@@ -96,7 +96,7 @@ class RawClient:
     def __init__(self, endpoint: Endpoint, patience_s: float) -> None:
         self._endpoint = endpoint
         self._patience_s = patience_s
-        self._secrets = Secrets.of(endpoint.headers)
+        self._secrets = Secrets.from_headers(endpoint.headers)
         self._routes: list[Route] = []
         self._sessions: list[RawSession] = []
         self._began = time.perf_counter()

@@ -19,7 +19,7 @@ class Command:
     """What a command does in one line, what declares its arguments, and what runs it and returns the exit code."""
 
     help: str
-    add: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .console import complain, print_lines, stop_printing, width
+from .console import print_error, print_lines, stop_printing, terminal_width
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.checks.preflight.questions import AnsweredQuestion, CheckVerdict
@@ -28,9 +28,9 @@ T = TypeVar("T")
 HELP = "say in seconds whether a server holds the sessions of a training run"
 
 EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
-"""By what the questions add up to; 2 is a server that cannot be reached, or bad input."""
+"""Exit codes by outcome; 2 is a server that cannot be reached, or bad input."""
 
-_SESSIONS, _TIMEOUT, _MOST_SESSIONS, _WAIT_S = "64", "30s", 16_384, 0.02
+_SESSIONS, _TIMEOUT, _MAX_SESSIONS, _WAIT_S = "64", "30s", 16_384, 0.02
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file as well")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Ask a running server, in seconds, what a training run needs of it.
 
     Do so many sessions fit, which limit refused the rest, are sessions isolated, do slots come back, does a step
@@ -75,10 +75,10 @@ def run(given: argparse.Namespace) -> int:
 
     progress = _Progress()
     try:
-        asked = _read(given)
-        progress.say("waiting for a first session")
-        with asked.target as endpoint:
-            return _check(asked, _subject(asked, endpoint), endpoint, progress)
+        options = _read_options(arguments)
+        progress.show("waiting for a first session")
+        with options.target as endpoint:
+            return _ask_and_print(options, _make_subject(options, endpoint), endpoint, progress)
     except (GrammarError, TargetError, WorkloadError) as error:
         progress.end()
         return complain("check", with_command_options(str(error)))
@@ -99,7 +99,7 @@ class _Options:
     json: Path | None
 
 
-def _read(given: argparse.Namespace) -> _Options:
+def _read_options(arguments: argparse.Namespace) -> _Options:
     """Read the command line.
 
     Raises:
@@ -111,21 +111,23 @@ def _read(given: argparse.Namespace) -> _Options:
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
 
-    here = values.ValueOrigin("command line", "the command line", Path.cwd())
-    sessions = parse_count(given.sessions, maximum=_MOST_SESSIONS, what="--sessions")
-    headers = _option("--header", lambda: values.headers(given.header, here))
+    origin = values.ValueOrigin("command line", "the command line", Path.cwd())
+    sessions = parse_count(arguments.sessions, maximum=_MAX_SESSIONS, what="--sessions")
+    headers = _parse_option("--header", lambda: values.parse_headers(arguments.header, origin))
     return _Options(
-        UrlTarget(values.url(given.url, here)[0], TargetContext(here.directory, sessions, headers)),
+        UrlTarget(values.parse_url(arguments.url, origin)[0], TargetContext(origin.directory, sessions, headers)),
         sessions,
-        _option("--action", lambda: parse_action(given.action, here.directory)) if given.action is not None else None,
-        _option("--reset", lambda: parse_reset(given.reset)) if given.reset is not None else None,
-        parse_seconds(given.timeout, positive=True, what="--timeout"),
-        _option("--seed", lambda: values.seed(given.seed, here)),
-        _writable(given.json) if given.json is not None else None,
+        _parse_option("--action", lambda: parse_action(arguments.action, origin.directory))
+        if arguments.action is not None
+        else None,
+        _parse_option("--reset", lambda: parse_reset(arguments.reset)) if arguments.reset is not None else None,
+        parse_seconds(arguments.timeout, positive=True, what="--timeout"),
+        _parse_option("--seed", lambda: values.parse_seed(arguments.seed, origin)),
+        _check_writable(arguments.json) if arguments.json is not None else None,
     )
 
 
-def _option(name: str, parse: Callable[[], T]) -> T:
+def _parse_option(name: str, parse: Callable[[], T]) -> T:
     from pytest_openenv_scale.core.errors import GrammarError
 
     try:
@@ -134,7 +136,7 @@ def _option(name: str, parse: Callable[[], T]) -> T:
         raise GrammarError(f"{name}: {error}") from None
 
 
-def _writable(path: Path) -> Path:
+def _check_writable(path: Path) -> Path:
     from pytest_openenv_scale.core.errors import GrammarError
 
     if path.is_dir():
@@ -144,7 +146,7 @@ def _writable(path: Path) -> Path:
     return path
 
 
-def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
+def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     """Return the server as checks see it.
 
     Raises:
@@ -157,21 +159,21 @@ def _subject(asked: _Options, endpoint: Endpoint) -> Subject:
     from pytest_openenv_scale.core.own_process import standard_library_first
 
     schema = server_schema(endpoint.urls[0], endpoint.headers)
-    of_action: Any = (schema or {}).get("action")
-    if asked.action is not None and asked.action.kind == "callable":
+    raw_schema: Any = (schema or {}).get("action")
+    if options.action is not None and options.action.kind == "callable":
         # The folder is where a user's modules are; a script's own would be on the path in its place.
         sys.path[:] = standard_library_first([str(Path.cwd()), *sys.path])
-    taken = cast("dict[str, Any]", of_action) if isinstance(of_action, dict) else None
-    workload = make_workload(taken, asked.action, asked.reset)
+    action_schema = cast("dict[str, Any]", raw_schema) if isinstance(raw_schema, dict) else None
+    workload = make_workload(action_schema, options.action, options.reset)
     workload.maker(None)
     return Subject(
         endpoint=endpoint,
         workload=workload,
         max_sessions=min(MAX_SESSIONS, max(2, asked.sessions)),
         wait_s=_WAIT_S if workload.waits else None,
-        timeout_s=asked.timeout,
+        timeout_s=options.timeout,
         soak_s=0.0,
-        seed=asked.seed,
+        seed=options.seed,
         schema=schema,
     )
 
@@ -182,7 +184,7 @@ def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Pro
     from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.reporting.text.checks import answer_lines, check_heading, question_lines
 
-    columns, encoding = width(), sys.stdout.encoding
+    columns, encoding = terminal_width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
     subject.report_progress = progress.say
     progress.end()
@@ -196,22 +198,22 @@ def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Pro
             finding.question.name,
             finding.result,
             decides=finding.question.decides,
-            advised=[before.result.remedy or "" for before in findings],
+            advised=[earlier.result.remedy or "" for earlier in findings],
             width=columns,
             encoding=encoding,
         )
-        _tell(lines)
+        _print_flushed(lines)
         findings.append(finding)
-    found, took_s = verdict(findings, asked.sessions), time.monotonic() - began
-    said = f"{found.text} ({formatting.seconds(took_s)})"
-    _tell(answer_lines(found.outcome, said, width=columns, encoding=encoding))
-    if asked.json is not None:
-        _write(asked.json, _document(asked, endpoint, findings, found, started, took_s))
-    return EXIT_CODES[found.outcome]
+    check_verdict, took_s = verdict(findings, options.sessions), time.monotonic() - began
+    summary = f"{check_verdict.text} ({formatting.seconds(took_s)})"
+    _print_flushed(answer_lines(check_verdict.outcome, summary, width=columns, encoding=encoding))
+    if options.json is not None:
+        _write_json(options.json, _json_document(options, endpoint, findings, check_verdict, started, took_s))
+    return EXIT_CODES[check_verdict.outcome]
 
 
-def _tell(lines: list[Line]) -> None:
-    """Print, as long as somebody reads: the exit code is an answer too."""
+def _print_flushed(lines: list[Line]) -> None:
+    """Print at once; where the reader is gone go on, as the exit code is an answer too."""
     try:
         print_lines(lines)
         sys.stdout.flush()
@@ -230,10 +232,10 @@ def _document(
     return {
         "format": 1,
         "target": endpoint.target,
-        "sessions": asked.sessions,
-        "outcome": found.outcome.value,
-        "exit_code": EXIT_CODES[found.outcome],
-        "answer": found.text,
+        "sessions": options.sessions,
+        "outcome": check_verdict.outcome.value,
+        "exit_code": EXIT_CODES[check_verdict.outcome],
+        "answer": check_verdict.text,
         "started_at": started.isoformat(),
         "took_s": round(took_s, 3),
         "questions": [
@@ -248,7 +250,7 @@ def _document(
     }
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
+def _write_json(path: Path, document: dict[str, Any]) -> None:
     from pytest_openenv_scale.core.errors import GrammarError
 
     try:
@@ -261,21 +263,21 @@ class _Progress:
     """One line on a terminal's standard error that says what is being asked; nothing where there is no terminal."""
 
     def __init__(self) -> None:
-        self._shown = False
+        self._visible = False
 
-    def say(self, text: str) -> None:
-        """Show this instead of what was shown."""
+    def show(self, text: str) -> None:
+        """Replace the line by this text."""
         from pytest_openenv_scale.reporting.text.checks import progress_line
 
         if sys.stderr.isatty():
             sys.stdout.flush()
-            sys.stderr.write(f"\r\x1b[K{progress_line(text, width=width(), encoding=sys.stderr.encoding)}")
+            sys.stderr.write(f"\r\x1b[K{progress_line(text, width=terminal_width(), encoding=sys.stderr.encoding)}")
             sys.stderr.flush()
-            self._shown = True
+            self._visible = True
 
     def end(self) -> None:
-        """Take the line away."""
-        if self._shown:
+        """Remove the line."""
+        if self._visible:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-            self._shown = False
+            self._visible = False

@@ -20,12 +20,12 @@ WIDTH = 120
 _STYLES = {"bold": "1", "light": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
-def width() -> int:
+def terminal_width() -> int:
     """Return the columns of the terminal."""
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
-def show(lines: Sequence[Line]) -> None:
+def print_block(lines: Sequence[Line]) -> None:
     """Print lines as `print_lines` does, and an empty line."""
     print_lines(lines)
     print()
@@ -35,16 +35,16 @@ def print_lines(lines: Sequence[Line]) -> None:
     """Print lines with their markup, in colour on a terminal unless NO_COLOR is set."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for text, markup in lines:
-        codes = ";".join(_STYLES[name] for name, wanted in markup.items() if wanted)
+        codes = ";".join(_STYLES[name] for name, enabled in markup.items() if enabled)
         print(f"\x1b[{codes}m{text}\x1b[0m" if coloured and codes else text)
 
 
 def stop_printing() -> None:
-    """The reader has seen enough: write nothing to it any more, not even at exit."""
+    """Discard all further standard output, that at exit too: its reader is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def complain(command: str, problem: str) -> int:
+def print_error(command: str, problem: str) -> int:
     """Say on standard error what is wrong, in one line, and return the exit code of a usage error."""
     sys.stdout.flush()
     print(f"{PROGRAM} {command}: {problem}", file=sys.stderr)
@@ -52,9 +52,9 @@ def complain(command: str, problem: str) -> int:
 
 
 def run_path(name: str, results: Path) -> Path:
-    """Return where the run is that somebody calls by its folder, its id below `results`, or latest.
+    """Return the directory of the run named by a folder, by its id below `results`, or as latest.
 
-    Whether there is a run is for its reader to say.
+    Whether a run is there is not checked; `load_run` and the like do that.
 
     Raises:
         RunError: the latest is asked for and there is none.

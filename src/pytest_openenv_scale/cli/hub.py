@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, complain, run_path
+from .console import USAGE_ERROR, print_error, run_path
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.hub.transfer import PlannedRun, PushResult
@@ -21,9 +21,9 @@ def add_deploy(parser: argparse.ArgumentParser) -> None:
     places = parser.add_subparsers(title="places", metavar="PLACE", required=True)
     spaces = places.add_parser("spaces", help="a Hugging Face Space", description=run_deploy.__doc__)
     spaces.add_argument("repo", metavar="REPO_ID", help="the Space, USER/NAME; made where it is missing")
-    what = spaces.add_mutually_exclusive_group()
-    what.add_argument("--app", metavar="MODULE:ATTR", help="serve this application of the current folder")
-    what.add_argument(
+    source = spaces.add_mutually_exclusive_group()
+    source.add_argument("--app", metavar="MODULE:ATTR", help="serve this application of the current folder")
+    source.add_argument(
         "--folder",
         metavar="DIR",
         help="an environment's folder: its Dockerfile, else its openenv.yaml's app",
@@ -35,7 +35,7 @@ def add_deploy(parser: argparse.ArgumentParser) -> None:
     spaces.add_argument("--dry-run", action="store_true", help="list the files; open no network")
 
 
-def run_deploy(given: argparse.Namespace) -> int:
+def run_deploy(arguments: argparse.Namespace) -> int:
     """Create or update a Space from the benchmark environment, an application of the current folder, or a folder.
 
     The token is the one of `hf auth login` or HF_TOKEN. Hidden files, results and caches of a folder are left out.
@@ -46,27 +46,30 @@ def run_deploy(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.targets.spaces.deploy import SpaceSource, create_or_update
 
     try:
-        repo_id = check_repo_id(given.repo, "alice/my-env")
-        asked = {"WORKERS": (given.workers, "--workers"), "MAX_CONCURRENT_ENVS": (given.max_envs, "--max-envs")}
-        variables = {name: str(parse_count(n, what=what)) for name, (n, what) in asked.items() if n is not None}
-        source = SpaceSource.parse(app=given.app, folder=given.folder, root=Path.cwd())
-        if given.dry_run:
+        repo_id = check_repo_id(arguments.repo, "alice/my-env")
+        numbers = {
+            "WORKERS": (arguments.workers, "--workers"),
+            "MAX_CONCURRENT_ENVS": (arguments.max_envs, "--max-envs"),
+        }
+        variables = {name: str(parse_count(n, what=option)) for name, (n, option) in numbers.items() if n is not None}
+        source = SpaceSource.parse(app=arguments.app, folder=arguments.folder, root=Path.cwd())
+        if arguments.dry_run:
             _show_source(source, repo_id, variables)
             return 0
         api = connect()
         hide_progress_without_terminal()
-        done = create_or_update(
-            api, repo_id, source, private=given.private, hardware=given.hardware, variables=variables
+        deployed = create_or_update(
+            api, repo_id, source, private=arguments.private, hardware=arguments.hardware, variables=variables
         )
     except (GrammarError, TargetError) as error:
-        return complain("deploy", str(error))
+        return print_error("deploy", str(error))
     from pytest_openenv_scale.core.formatting import size
 
-    if not done.changed:
-        print(f"unchanged: {done.url} has the files of {source.says} already")
+    if not deployed.changed:
+        print(f"unchanged: {deployed.url} has the files of {source.says} already")
         return 0
-    what = "created" if done.created else "updated"
-    print(f"{what} {done.url} from {source.says}: {done.files} files, {size(done.size)}")
+    verb = "created" if deployed.created else "updated"
+    print(f"{verb} {deployed.url} from {source.says}: {deployed.files} files, {size(deployed.size)}")
     print(f"it builds now; measure it: pytest -m scaling --openenv-target spaces:{repo_id}")
     return 0
 
@@ -95,7 +98,7 @@ def add_pull(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_pull(given: argparse.Namespace) -> int:
+def run_pull(arguments: argparse.Namespace) -> int:
     """Pull every run of a dataset into the results directory, where it reports and compares as if measured here.
 
     A run that is here already stays as it is; one of the same id that was measured otherwise is told, and
@@ -105,18 +108,18 @@ def run_pull(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.hub.transfer import pull
 
     try:
-        repo_id = check_repo_id(given.repo, "alice/openenv-runs")
+        repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
         api = connect()
         hide_progress_without_terminal()
-        pulled = pull(api, repo_id, given.results)
+        pulled = pull(api, repo_id, arguments.results)
     except HubError as error:
-        return complain("pull", str(error))
+        return print_error("pull", str(error))
     for path in pulled.new:
         print(f"pulled {path}")
     for path in pulled.unchanged:
         print(f"already here: {path}")
     for path in pulled.different:
-        complain("pull", f"{path} is another run of that id and stays; move it away, or give another --results")
+        print_error("pull", f"{path} is another run of that id and stays; move it away, or give another --results")
     return USAGE_ERROR if pulled.different else 0
 
 
@@ -132,7 +135,7 @@ def add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
 
 
-def run_push(given: argparse.Namespace) -> int:
+def run_push(arguments: argparse.Namespace) -> int:
     """Push runs, whole or interrupted, with a card that tells their verdicts and makes the dataset viewer work.
 
     Several pushes into one dataset add runs. Text of your own on the card, outside its markers, is kept. The
@@ -144,20 +147,20 @@ def run_push(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.hub.transfer import plan_push, push
 
     try:
-        repo_id = check_repo_id(given.repo, "alice/openenv-runs")
-        planned = plan_push([_known_path(name, given.results) for name in given.runs])
-        if given.dry_run:
+        repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
+        planned = plan_push([_existing_run_path(name, arguments.results) for name in arguments.runs])
+        if arguments.dry_run:
             _show_plan(planned, repo_id)
             return 0
         api = connect()
         hide_progress_without_terminal()
-        _tell(push(api, repo_id, planned, private=given.private), repo_id)
+        _print_pushed(push(api, repo_id, planned, private=arguments.private), repo_id)
     except (RunError, HubError) as error:
-        return complain("push", str(error))
+        return print_error("push", str(error))
     return 0
 
 
-def _known_path(name: str, results: Path) -> Path:
+def _existing_run_path(name: str, results: Path) -> Path:
     from pytest_openenv_scale.core.errors import RunError
 
     path = run_path(name, results)
@@ -173,24 +176,24 @@ def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:
 
     print(f"would push to {repo_id}:")
     total = 0
-    for one in planned:
-        for path, source in one.sources.items():
+    for run in planned:
+        for path, source in run.sources.items():
             size = source.stat().st_size
             total += size
             print(f"  {formatting.size(size):>8}  {path}")
-        if rows := cells_table(one.run).num_rows:
-            print(f"  {formatting.count_of(rows, 'row'):>8}  {cells_path(one.run.run_id)}")
+        if rows := cells_table(run.run).num_rows:
+            print(f"  {formatting.count_of(rows, 'row'):>8}  {cells_path(run.run.run_id)}")
     print(f"  {formatting.size(total)} in all, and {CARD}, here as of a new dataset:\n")
-    print(updated_card(None, repo_id, [one.section for one in planned], dataset_configs((), planned)))
+    print(updated_card(None, repo_id, [run.section for run in planned], dataset_configs((), planned)))
 
 
-def _tell(pushed: PushResult, repo_id: str) -> None:
-    for what, run_ids in (
+def _print_pushed(pushed: PushResult, repo_id: str) -> None:
+    for text, run_ids in (
         ("pushed", pushed.added),
         ("pushed the reports of", pushed.updated),
         ("already there:", pushed.unchanged),
     ):
         for run_id in run_ids:
-            print(f"{what} {run_id}")
+            print(f"{text} {run_id}")
     print(f"{'new dataset' if pushed.created else 'dataset'} {pushed.url}")
     print(f"back again: openenv-scale pull {repo_id}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, complain, run_path, show, width
+from .console import USAGE_ERROR, print_block, print_error, run_path, terminal_width
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.history import CurveHistory
@@ -40,67 +40,67 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_report(given: argparse.Namespace) -> int:
+def run_report(arguments: argparse.Namespace) -> int:
     """Print stored runs and rebuild their reports from the rows; the exit code does not tell the verdict.
 
     Each run's reports are written into its own directory. With --output they go there, and several runs are
     joined into one report of a study.
     """
-    from pytest_openenv_scale.config.limits import Slo, merge, parse_slo_expression
+    from pytest_openenv_scale.config.limits import Slo, merge_slos, parse_slo_expression
     from pytest_openenv_scale.config.values import parse_reports
     from pytest_openenv_scale.core.errors import GrammarError, RunError
-    from pytest_openenv_scale.core.system import cannot_draw
+    from pytest_openenv_scale.core.system import figures_problem
 
     try:
         # The last expression wins where a limit is named twice.
-        limits = merge(*(Slo((parse_slo_expression(text),)) for text in reversed(given.slo)))
-        formats = parse_reports(given.formats or "md")
-        if "figures" in formats and (problem := cannot_draw()):
+        limits = merge_slos(*(Slo((parse_slo_expression(text),)) for text in reversed(arguments.slo)))
+        formats = parse_reports(arguments.formats or "md")
+        if "figures" in formats and (problem := figures_problem()):
             raise RunError(f"--formats: {problem}")
-        paths = _run_paths(given)
-        if limits.limits and given.formats and given.output is None:
+        paths = _run_paths(arguments)
+        if limits.limits and arguments.formats and arguments.output is None:
             raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")
     except (GrammarError, RunError) as error:
-        return complain("report", str(error))
-    if given.output is not None and len(paths) > 1:
-        return _report_study(paths, limits, formats, given.output)
+        return print_error("report", str(error))
+    if arguments.output is not None and len(paths) > 1:
+        return _report_study(paths, limits, formats, arguments.output)
     code = 0
     for path in paths:
         try:
-            _report_run(path, limits, formats, given.output, asked=given.formats is not None)
+            _report_run(path, limits, formats, arguments.output, formats_given=arguments.formats is not None)
         except RunError as error:
-            code = complain("report", str(error))
+            code = print_error("report", str(error))
     return code
 
 
-def _run_paths(given: argparse.Namespace) -> list[Path]:
+def _run_paths(arguments: argparse.Namespace) -> list[Path]:
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.manifest import latest_run, run_paths
 
-    if given.all and given.runs:
+    if arguments.all and arguments.runs:
         raise RunError("--all and a run are given; write one of them")
-    if given.all:
-        found = run_paths(given.results)
-        return found or [latest_run(given.results)]
-    return [run_path(name, given.results) for name in given.runs] or [latest_run(given.results)]
+    if arguments.all:
+        paths = run_paths(arguments.results)
+        return paths or [latest_run(arguments.results)]
+    return [run_path(name, arguments.results) for name in arguments.runs] or [latest_run(arguments.results)]
 
 
-def _report_run(path: Path, limits: Slo, formats: tuple[str, ...], output: Path | None, *, asked: bool) -> None:
+def _report_run(path: Path, limits: Slo, formats: tuple[str, ...], output: Path | None, *, formats_given: bool) -> None:
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.reporting import run_lines, write_reports
 
-    run = _load(path, limits)
-    show(run_lines(run, width=width(), encoding=sys.stdout.encoding))
+    run = _load_run(path, limits)
+    print_block(run_lines(run, width=terminal_width(), encoding=sys.stdout.encoding))
     if output is not None:
-        _told(write_reports(run, formats=formats, directory=output))
+        _print_written(write_reports(run, formats=formats, directory=output))
     elif not limits.limits:
         try:
-            _told(write_reports(run, formats=formats))
+            _print_written(write_reports(run, formats=formats))
         except RunError as error:
-            if asked:
+            if formats_given:
                 raise
             # What was asked for stands on the terminal; a run on a read-only disk stays as it is.
-            complain("report", str(error))
+            print_error("report", str(error))
 
 
 def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], output: Path) -> int:
@@ -112,26 +112,26 @@ def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], 
     runs: list[Run] = []
     for path in paths:
         try:
-            runs.append(_load(path, limits))
+            runs.append(_load_run(path, limits))
         except RunError as error:
-            code = complain("report", str(error))
+            code = print_error("report", str(error))
     if not runs:
         return code
     study = join_runs(runs)
-    show(study_lines(study, width=width(), encoding=sys.stdout.encoding))
+    print_block(study_lines(study, width=terminal_width(), encoding=sys.stdout.encoding))
     try:
-        _told(write_reports(study, formats=formats, directory=output))
+        _print_written(write_reports(study, formats=formats, directory=output))
     except RunError as error:
-        return complain("report", str(error))
+        return print_error("report", str(error))
     return code
 
 
-def _load(path: Path, limits: Slo) -> Run:
+def _load_run(path: Path, limits: Slo) -> Run:
     """Read a run; these limits are added to those it was judged by, and win over limits of the same name."""
     from dataclasses import replace
 
     from pytest_openenv_scale.analysis.run import load_run
-    from pytest_openenv_scale.config.limits import merge
+    from pytest_openenv_scale.config.limits import merge_slos
     from pytest_openenv_scale.verdict.sweep import view_sweep
 
     run = load_run(path)
@@ -139,7 +139,7 @@ def _load(path: Path, limits: Slo) -> Run:
         return run
     views = [
         view_sweep(
-            replace(view.record, slos=tuple(merge(limits, slo) for slo in view.record.slos)),
+            replace(view.record, slos=tuple(merge_slos(limits, slo) for slo in view.record.slos)),
             view.summaries,
         )
         for view in run.sweeps
@@ -147,7 +147,7 @@ def _load(path: Path, limits: Slo) -> Run:
     return replace(run, sweeps=tuple(views))
 
 
-def _told(paths: Sequence[Path]) -> None:
+def _print_written(paths: Sequence[Path]) -> None:
     if paths:
         print(f"written: {', '.join(map(str, paths))}\n")
 
@@ -157,12 +157,12 @@ COMPARE_HELP = "compare a run with a baseline"
 EXIT_CODES = {"held": 0, "shown": 0, "regressed": 1, "inconclusive": 3}
 """By outcome; 2 is bad input."""
 
-_RUN = "a path, a run id, latest, or a git commit, branch or tag"
+_RUN_HELP = "a path, a run id, latest, or a git commit, branch or tag"
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("baseline", metavar="A", help=f"the baseline: {_RUN}")
+    parser.add_argument("baseline", metavar="A", help=f"the baseline: {_RUN_HELP}")
     parser.add_argument("now", metavar="B", help="the newer run, named in the same way")
     parser.add_argument(
         "--fail-on",
@@ -180,7 +180,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
 
 
-def run_compare(given: argparse.Namespace) -> int:
+def run_compare(arguments: argparse.Namespace) -> int:
     """Compare run B with the baseline A, curve by curve.
 
     A figure regresses where it is beyond --fail-on and outside the baseline's range over repetitions. Exit code 0
@@ -194,30 +194,33 @@ def run_compare(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.results.manifest import find_run
 
     try:
-        fail_on = parse_fail_on(given.fail_on)
-        paths = [find_run(parse_reference(name, Path.cwd()), given.results) for name in (given.baseline, given.now)]
+        fail_on = parse_fail_on(arguments.fail_on)
+        paths = [
+            find_run(parse_reference(name, Path.cwd()), arguments.results)
+            for name in (arguments.baseline, arguments.now)
+        ]
         if paths[0].resolve() == paths[1].resolve():
-            return complain("compare", f"A and B are the same run, {paths[0]}")
+            return print_error("compare", f"A and B are the same run, {paths[0]}")
         baseline, now = map(load_run, paths)
     except (GrammarError, RunError) as error:
-        return complain("compare", str(error))
-    named = given.baseline if given.baseline not in map(str, paths) else None
-    found = compare_runs(baseline, now, fail_on, reference=named, allow_missing=given.allow_missing)
-    _print(found, given.format)
-    return EXIT_CODES[found.outcome]
+        return print_error("compare", str(error))
+    reference = arguments.baseline if arguments.baseline not in map(str, paths) else None
+    comparison = compare_runs(baseline, now, fail_on, reference=reference, allow_missing=arguments.allow_missing)
+    _print_comparison(comparison, arguments.format)
+    return EXIT_CODES[comparison.outcome]
 
 
-def _print(found: Comparison, form: str) -> None:
+def _print_comparison(comparison: Comparison, output_format: str) -> None:
     from pytest_openenv_scale.reporting.markdown.comparison import comparison_markdown
     from pytest_openenv_scale.reporting.text.comparison import comparison_lines
 
-    if form == "text":
-        show(comparison_lines(found, width=width(), encoding=sys.stdout.encoding))
+    if output_format == "text":
+        print_block(comparison_lines(comparison, width=terminal_width(), encoding=sys.stdout.encoding))
         return
-    if form == "md":
-        sys.stdout.buffer.write(comparison_markdown(found).encode())
+    if output_format == "md":
+        sys.stdout.buffer.write(comparison_markdown(comparison).encode())
         return
-    document = {"format": 1, "outcome": found.outcome.value, **found.to_json()}
+    document = {"format": 1, "outcome": comparison.outcome.value, **comparison.to_json()}
     print(json.dumps(document, allow_nan=False, indent=1))
 
 
@@ -231,17 +234,17 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write there (default: the run's folder older/)")
 
 
-def run_export(given: argparse.Namespace) -> int:
+def run_export(arguments: argparse.Namespace) -> int:
     """Write raw.jsonl (a line per session) and summary.csv (a line per cell and repetition) of a run."""
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.legacy.exporting import export_older
     from pytest_openenv_scale.legacy.files import LegacyError
 
     try:
-        path = run_path(given.path, given.results)
-        written = export_older(path, given.output or path / "older")
+        path = run_path(arguments.path, arguments.results)
+        written = export_older(path, arguments.output or path / "older")
     except (LegacyError, RunError) as error:
-        return complain("export", str(error))
+        return print_error("export", str(error))
     print(f"written: {', '.join(map(str, written))}")
     return 0
 
@@ -262,72 +265,74 @@ def add_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="draw a figure as well: FILE.svg or FILE.png")
 
 
-def run_history(given: argparse.Namespace) -> int:
+def run_history(arguments: argparse.Namespace) -> int:
     """Show a figure of every curve over the runs, the oldest first; the exit code does not tell a verdict."""
     from pytest_openenv_scale.analysis.history import histories
     from pytest_openenv_scale.config.limits import METRICS
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.core.parsing import nearest, shown
-    from pytest_openenv_scale.core.system import cannot_draw
+    from pytest_openenv_scale.core.parsing import short_repr, suggestion
+    from pytest_openenv_scale.core.system import figures_problem
     from pytest_openenv_scale.reporting.text.comparison import history_lines
 
-    if given.metric not in METRICS:
-        return complain("history", f"there is no metric {shown(given.metric)}{nearest(given.metric, METRICS)}")
-    if given.last < 1:
-        return complain("history", f"--last must be at least 1, got {given.last}")
-    if given.batch is not None and given.batch < 1:
-        return complain("history", f"--batch must be at least 1, got {given.batch}")
-    if given.output is not None and given.output.suffix not in _FIGURES:
-        return complain("history", f"--output: write FILE.svg or FILE.png, got {shown(str(given.output))}")
-    if given.output is not None and (problem := cannot_draw()):
-        return complain("history", f"--output: {problem}")
+    if arguments.metric not in METRICS:
+        return print_error(
+            "history", f"there is no metric {short_repr(arguments.metric)}{suggestion(arguments.metric, METRICS)}"
+        )
+    if arguments.last < 1:
+        return print_error("history", f"--last must be at least 1, got {arguments.last}")
+    if arguments.batch is not None and arguments.batch < 1:
+        return print_error("history", f"--batch must be at least 1, got {arguments.batch}")
+    if arguments.output is not None and arguments.output.suffix not in _FIGURES:
+        return print_error("history", f"--output: write FILE.svg or FILE.png, got {short_repr(str(arguments.output))}")
+    if arguments.output is not None and (problem := figures_problem()):
+        return print_error("history", f"--output: {problem}")
     problems: list[str] = []
     try:
-        found = histories(_runs(given, problems), given.metric, batch=given.batch)
-        curves = _selected(found, given)
+        all_curves = histories(_load_runs(arguments, problems), arguments.metric, batch=arguments.batch)
+        curves = _select_curves(all_curves, arguments)
     except RunError as error:
-        return complain("history", str(error))
-    show(history_lines(curves, width=width(), encoding=sys.stdout.encoding))
+        return print_error("history", str(error))
+    print_block(history_lines(curves, width=terminal_width(), encoding=sys.stdout.encoding))
     for problem in problems:
-        complain("history", problem)
-    drawn = 0 if given.output is None else _draw(curves, given.output)
-    return USAGE_ERROR if problems else drawn
+        print_error("history", problem)
+    code = 0 if arguments.output is None else _draw(curves, arguments.output)
+    return USAGE_ERROR if problems else code
 
 
-def _runs(given: argparse.Namespace, problems: list[str]) -> list[Run]:
+def _load_runs(arguments: argparse.Namespace, problems: list[str]) -> list[Run]:
     """Read the runs, the oldest first; one that cannot be read is told and left out."""
     from pytest_openenv_scale.analysis.run import load_run
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.manifest import run_paths
 
-    found: list[Run] = []
-    for path in run_paths(given.results)[-given.last :]:
+    runs: list[Run] = []
+    for path in run_paths(arguments.results)[-arguments.last :]:
         try:
-            found.append(load_run(path))
+            runs.append(load_run(path))
         except RunError as error:
             problems.append(str(error))
-    if not found:
-        raise RunError(problems[0] if problems else f"there is no run in {given.results}")
-    return sorted(found, key=lambda run: run.record.started_at)
+    if not runs:
+        raise RunError(problems[0] if problems else f"there is no run in {arguments.results}")
+    return sorted(runs, key=lambda run: run.record.started_at)
 
 
-def _selected(curves: tuple[CurveHistory, ...], given: argparse.Namespace) -> list[CurveHistory]:
+def _select_curves(curves: tuple[CurveHistory, ...], arguments: argparse.Namespace) -> list[CurveHistory]:
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.core.parsing import nearest, shown
+    from pytest_openenv_scale.core.parsing import short_repr, suggestion
 
     labels = list(dict.fromkeys(curve.infrastructure for curve in curves))
-    if given.infrastructure is not None and given.infrastructure not in labels:
-        text = f"no run measured an infrastructure {shown(given.infrastructure)}"
-        raise RunError(f"{text}{nearest(given.infrastructure, labels)}" if labels else text)
-    found = [
+    if arguments.infrastructure is not None and arguments.infrastructure not in labels:
+        text = f"no run measured an infrastructure {short_repr(arguments.infrastructure)}"
+        raise RunError(f"{text}{suggestion(arguments.infrastructure, labels)}" if labels else text)
+    selected = [
         curve
         for curve in curves
-        if (given.test or "") in curve.test and given.infrastructure in (None, curve.infrastructure)
+        if (arguments.test or "") in curve.test and arguments.infrastructure in (None, curve.infrastructure)
     ]
-    if not found:
+    if not selected:
         tests = ", ".join(dict.fromkeys(curve.test for curve in curves)) or "none"
         raise RunError(f"no curve is left to show; the tests of these runs are: {tests}")
-    return found
+    return selected
 
 
 def _draw(curves: list[CurveHistory], path: Path) -> int:
@@ -336,7 +341,7 @@ def _draw(curves: list[CurveHistory], path: Path) -> int:
     try:
         write_history(curves, path)
     except OSError as error:
-        return complain("history", f"the figure cannot be written: {path}: {error.strerror}")
+        return print_error("history", f"the figure cannot be written: {path}: {error.strerror}")
     print(f"written: {path}")
     return 0
 
@@ -355,7 +360,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_import(given: argparse.Namespace) -> int:
+def run_import(arguments: argparse.Namespace) -> int:
     """Make a run of raw.jsonl and the summary.csv beside it, so that it reports and compares like any other."""
     from pytest_openenv_scale.core.errors import GrammarError, RunError
     from pytest_openenv_scale.core.parsing import parse_count
@@ -363,15 +368,15 @@ def run_import(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.legacy.importing import find_sources, import_older
 
     try:
-        cores = None if given.cores is None else parse_count(given.cores, what="--cores")
-        for source in find_sources(given.paths, given.infrastructure):
-            found = import_older(source, given.results, cores=cores, note=given.note)
-            for note in found.notes:
+        cores = None if arguments.cores is None else parse_count(arguments.cores, what="--cores")
+        for source in find_sources(arguments.paths, arguments.infrastructure):
+            imported = import_older(source, arguments.results, cores=cores, note=arguments.note)
+            for note in imported.notes:
                 print(f"! {note}")
-            for path in found.made:
+            for path in imported.made:
                 print(f"imported {source.raw} as {path}")
-            for path in found.present:
+            for path in imported.present:
                 print(f"{source.raw} is imported already: {path}")
     except (GrammarError, LegacyError, RunError) as error:
-        return complain("import", str(error))
+        return print_error("import", str(error))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .console import USAGE_ERROR, complain
+from .console import USAGE_ERROR, print_error
 
 SHOW_HELP = "show what a target would start, and start nothing"
 _LARGEST_BATCH = 128
@@ -24,7 +24,7 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, metavar="DIR", help="where openenv.yaml is (default: the current folder)")
 
 
-def run_show(given: argparse.Namespace) -> int:
+def run_show(arguments: argparse.Namespace) -> int:
     """Print the commands, scripts and configurations a target would start, without secrets; nothing is started.
 
     Exit code 2 where a target cannot be read, or what it names is not there.
@@ -36,13 +36,13 @@ def run_show(given: argparse.Namespace) -> int:
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.describe import describe
 
-    root = (given.root or Path.cwd()).resolve()
+    root = (arguments.root or Path.cwd()).resolve()
     try:
-        context = TargetContext(root, parse_count(given.batch, what="--batch"))
-        shown = [(spec, describe(spec, context)) for spec in map(parse_target, given.specs)]
+        context = TargetContext(root, parse_count(arguments.batch, what="--batch"))
+        described = [(spec, describe(spec, context)) for spec in map(parse_target, arguments.specs)]
     except (GrammarError, TargetError) as error:
-        return complain("show", str(error))
-    for spec, parts in shown:
+        return print_error("show", str(error))
+    for spec, parts in described:
         print(f"### {redact_text(redact_target(spec))}")
         for part in parts:
             print(f"\n## {part.title}\n\n{part.text}")
@@ -61,30 +61,30 @@ def add_gc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed and leave it")
 
 
-def run_gc(given: argparse.Namespace) -> int:
+def run_gc(arguments: argparse.Namespace) -> int:
     """Remove what runs left behind that were killed (SIGKILL, a crash); what a living run uses is left alone.
 
     Exit code 2 where a leftover cannot be removed, or a kind that is named cannot be looked for, else 0.
     """
-    from pytest_openenv_scale.core.parsing import nearest
+    from pytest_openenv_scale.core.parsing import suggestion
     from pytest_openenv_scale.targets.gc import COLLECTORS, collect
 
-    for kind in given.kinds:
+    for kind in arguments.kinds:
         if kind not in COLLECTORS:
-            return complain("gc", f"there is no kind {kind!r}{nearest(kind, COLLECTORS)}")
-    found = collect(given.kinds, dry_run=given.dry_run)
-    for line in found.lines:
-        print(f"{'would remove' if given.dry_run else 'removed'} {line}")
-    for problem in found.problems:
-        complain("gc", problem)
-    if not (found.lines or found.problems) and not (given.kinds and found.unreached):
+            return print_error("gc", f"there is no kind {kind!r}{suggestion(kind, COLLECTORS)}")
+    collected = collect(arguments.kinds, dry_run=arguments.dry_run)
+    for line in collected.lines:
+        print(f"{'would remove' if arguments.dry_run else 'removed'} {line}")
+    for problem in collected.problems:
+        print_error("gc", problem)
+    if not (collected.lines or collected.problems) and not (arguments.kinds and collected.unreached):
         print("nothing left behind")
-    for kind, why in found.unreached.items():
-        if given.kinds:
-            complain("gc", f"{kind}: {why}")
+    for kind, reason in collected.unreached.items():
+        if arguments.kinds:
+            print_error("gc", f"{kind}: {reason}")
         else:
-            print(f"{kind}: not looked for: {why}")
-    return USAGE_ERROR if found.problems or (given.kinds and found.unreached) else 0
+            print(f"{kind}: not looked for: {reason}")
+    return USAGE_ERROR if collected.problems or (arguments.kinds and collected.unreached) else 0
 
 
 SELF_TEST_HELP = "measure what this client resolves here"
@@ -100,17 +100,17 @@ def add_self_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to this file as well")
 
 
-def run_self_test(given: argparse.Namespace) -> int:
+def run_self_test(arguments: argparse.Namespace) -> int:
     """Find the batch up to which this client adds at most 5 ms (p50) and 40 ms (p99) to a server's latency here."""
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.load.runner import LoadError
-    from pytest_openenv_scale.selftest.command import asked_for, run_self_test
+    from pytest_openenv_scale.selftest.command import read_options, run_self_test
     from pytest_openenv_scale.selftest.search import SelfTestError
 
     try:
-        return run_self_test(asked_for(given), given.json)
+        return run_self_test(read_options(arguments), arguments.json)
     except (GrammarError, LoadError, SelfTestError) as error:
-        return complain("self-test", str(error))
+        return print_error("self-test", str(error))
 
 
 SERVE_HELP = "serve the benchmark environment"
@@ -127,8 +127,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", default="hypercorn", help="hypercorn or uvicorn (default: hypercorn)")
 
 
-def run_serve(given: argparse.Namespace) -> int:
+def run_serve(arguments: argparse.Namespace) -> int:
     """Serve the benchmark environment until it is stopped; what is not given is read from the environment."""
     from pytest_openenv_scale.server.serve import serve
 
-    return serve(given.host, given.port, given.workers, given.max_envs, given.server)
+    return serve(arguments.host, arguments.port, arguments.workers, arguments.max_envs, arguments.server)

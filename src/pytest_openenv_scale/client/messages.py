@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
-from pytest_openenv_scale.core.text import loads, storable
+from pytest_openenv_scale.core.text import loads, utf8_safe
 
 _MAX_INT64, _MAX_WAITED_S = 2**63 - 1, 1e9
 
@@ -98,8 +98,8 @@ def as_observed_reply(data: Mapping[str, Any]) -> ObservedReply:
     server_info = ServerInfo(
         float(waited) if isinstance(waited, int | float) and 0 <= waited <= _MAX_WAITED_S else None,
         pid if type(pid) is int and 0 <= pid <= _MAX_INT64 else None,
-        storable(session) if isinstance(session, str) else None,
-        storable(host) if isinstance(host, str) else None,
+        utf8_safe(session) if isinstance(session, str) else None,
+        utf8_safe(host) if isinstance(host, str) else None,
     )
     return ObservedReply(server_info, done)
 

@@ -203,7 +203,7 @@ async def open_session(
         route = await loop.run_in_executor(None, prepare_route, url, headers)
     except RouteError as error:
         raise SessionFailed("connect", "refused", None, str(error)) from None
-    session = ClientSession(timeout_s, Secrets.of(headers or {}))
+    session = ClientSession(timeout_s, Secrets.from_headers(headers or {}))
     with Poller(loop) as poller:
         connection = Connection(poller, Clock(), route, session)
         try:
@@ -227,7 +227,7 @@ async def open_http_session(
         check_headers(headers or {})
     except RouteError as error:
         raise SessionFailed("connect", "refused", None, str(error)) from None
-    session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s, Secrets.of(headers or {}))
+    session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s, Secrets.from_headers(headers or {}))
     try:
         yield session
     finally:

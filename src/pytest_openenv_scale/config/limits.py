@@ -17,12 +17,12 @@ from pytest_openenv_scale.core.parsing import (
     MAX_BATCH,
     MAX_SECONDS,
     format_number,
-    nearest,
     parse_count,
     parse_fraction,
     parse_number,
     parse_seconds,
-    shown,
+    short_repr,
+    suggestion,
 )
 
 DEFAULT_SUCCESS = 0.95
@@ -106,10 +106,10 @@ _EXAMPLES: Mapping[Unit, str] = {
 }
 
 
-def _share_above_zero(value: object, what: str) -> float:
+def _positive_fraction(value: object, what: str) -> float:
     share = parse_fraction(value, what=what)
     if share == 0:
-        raise GrammarError(f'{what} must be above 0, got {shown(value)}; write 0.95 or "95%"')
+        raise GrammarError(f'{what} must be above 0, got {short_repr(value)}; write 0.95 or "95%"')
     return share
 
 
@@ -122,7 +122,7 @@ def _no_figure_of_a_cell(cell: Measured) -> float | None:
     return None
 
 
-def _latency(phase: str, statistic: str) -> LimitKind:
+def _latency_limit(phase: str, statistic: str) -> LimitKind:
     name = f"{phase}_{statistic}"
     return LimitKind(
         name,
@@ -201,7 +201,7 @@ _KINDS = (
     ),
 )
 
-LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _KINDS})
+LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _LIMIT_KINDS})
 """Every limit that can be asked for, by name; in `http` mode `connect` is the TCP and TLS connection."""
 
 
@@ -251,7 +251,7 @@ class Slo:
         return next((limit for limit in self.limits if limit.name == name), None)
 
     @property
-    def asked(self) -> tuple[Limit, ...]:
+    def explicit_limits(self) -> tuple[Limit, ...]:
         """The limits somebody wrote; those that hold by default for an endpoint only say when a cell passes."""
         return tuple(limit for limit in self.limits if limit.source != "default")
 
@@ -270,7 +270,7 @@ def make_limit(name: str, value: object, source: str = "mark") -> Limit:
     """
     kind = LIMITS.get(name)
     if kind is None:
-        raise GrammarError(f"{shown(name)} is no limit anybody measures{nearest(name, LIMITS)}")
+        raise GrammarError(f"{short_repr(name)} is no limit anybody measures{suggestion(name, LIMITS)}")
     return Limit(name, kind.parse(value), source)
 
 
@@ -285,29 +285,29 @@ def parse_slo_expression(text: object, source: str = "command line") -> Limit:
     """
     match = _EXPRESSION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise GrammarError(f'a limit is written like "total_p99<=2s" or "max_batch>=64", got {shown(text)}')
+        raise GrammarError(f'a limit is written like "total_p99<=2s" or "max_batch>=64", got {short_repr(text)}')
     name, operator, value = match.groups()
     kind = LIMITS.get(name)
     if kind is None:
         return make_limit(name, value)
     if {"≥": ">=", "≤": "<="}.get(operator, operator) != kind.direction:
         bound = "a lower" if kind.direction == ">=" else "an upper"
-        raise GrammarError(f"{name} is {bound} limit, got {shown(operator)}; write for example {kind.example}")
+        raise GrammarError(f"{name} is {bound} limit, got {short_repr(operator)}; write for example {kind.example}")
     return make_limit(name, value, source)
 
 
-def merge(*slos: Slo) -> Slo:
+def merge_slos(*slos: Slo) -> Slo:
     """Combine limits given nearest first: the nearest wins per limit; order is that of `LIMITS`."""
-    found: dict[str, Limit] = {}
+    nearest: dict[str, Limit] = {}
     for slo in slos:
         for limit in slo.limits:
-            found.setdefault(limit.name, limit)
-    return Slo(tuple(found[name] for name in LIMITS if name in found))
+            nearest.setdefault(limit.name, limit)
+    return Slo(tuple(nearest[name] for name in LIMITS if name in nearest))
 
 
-def select(slos: Iterable[Slo], wait: float | None, mode: str) -> Slo:
+def slo_for_curve(slos: Iterable[Slo], wait: float | None, mode: str) -> Slo:
     """Return the limits of one curve: those that select it, merged, nearest first."""
-    return merge(*(slo for slo in slos if slo.selects(wait, mode)))
+    return merge_slos(*(slo for slo in slos if slo.selects(wait, mode)))
 
 
 METRICS = {name: kind for name, kind in LIMITS.items() if kind.compared}
@@ -373,37 +373,37 @@ def parse_fail_on(expressions: str | Iterable[str]) -> tuple[FailOn, ...]:
         GrammarError: an unknown metric, a direction that is no worsening, or a change that nothing can exceed.
     """
     texts = [expressions] if isinstance(expressions, str) else expressions
-    found: dict[tuple[str, bool], FailOn] = {}
+    changes: dict[tuple[str, bool], FailOn] = {}
     for text in (piece for line in texts for piece in line.split(",")):
-        one = _parse_one(text.strip())
-        found[one.metric, one.relative] = one
-    return tuple(found.values())
+        change = _parse_change(text.strip())
+        changes[change.metric, change.relative] = change
+    return tuple(changes.values())
 
 
-def _parse_one(text: str) -> FailOn:
+def _parse_change(text: str) -> FailOn:
     match = _CHANGE.fullmatch(text)
     if match is None:
         example = 'a change that fails is written like "max_batch:-10%" or "total_p99:+15%"'
-        raise GrammarError(f"{example}, got {shown(text)}")
+        raise GrammarError(f"{example}, got {short_repr(text)}")
     name, sign, amount = match.groups()
     if name in LIMITS and not LIMITS[name].compared:
         instead = LIMITS[name].figure if LIMITS[name].figure in METRICS else "max_batch"
         raise GrammarError(f"{name} is a limit and not a figure that is compared; write for example {instead}")
     if name not in METRICS:
-        raise GrammarError(f"{shown(name)} is nothing that is compared{nearest(name, METRICS)}")
+        raise GrammarError(f"{short_repr(name)} is nothing that is compared{suggestion(name, METRICS)}")
     worse = "-" if higher_is_better(name) else "+"
     if sign.replace("−", "-") != worse:
         better = "higher" if worse == "-" else "lower"
         raise GrammarError(
-            f"{name}: {better} is better, so {shown(text)} is no regression; write {name}:{worse}{amount}"
+            f"{name}: {better} is better, so {short_repr(text)} is no regression; write {name}:{worse}{amount}"
         )
-    size, relative = _amount(name, amount)
+    size, relative = _parse_amount(name, amount)
     if relative and worse == "-" and size >= 1:
-        raise GrammarError(f"{shown(text)} can never be exceeded: nothing falls below 0; write less than 100%")
+        raise GrammarError(f"{short_repr(text)} can never be exceeded: nothing falls below 0; write less than 100%")
     return FailOn(name, -size if worse == "-" else size, relative)
 
 
-def _amount(name: str, text: str) -> tuple[float, bool]:
+def _parse_amount(name: str, text: str) -> tuple[float, bool]:
     """Return the size of a change, and whether it is a fraction of the baseline."""
     if text.endswith("%"):
         percent = text[:-1].strip()
@@ -415,7 +415,7 @@ def _amount(name: str, text: str) -> tuple[float, bool]:
     seconds = parse_seconds(text, what=f"the change of {name}")
     if re.fullmatch(r"[0-9.eE+]+", text):
         # "total_p99:+15" is meant as a percentage as often as not, and 15 s would let everything pass.
-        raise GrammarError(f"the change of {name} needs a unit, got {shown(text)}; write {text}% or {text}s")
+        raise GrammarError(f"the change of {name} needs a unit, got {short_repr(text)}; write {text}% or {text}s")
     return min(seconds, MAX_SECONDS), False
 
 
@@ -428,7 +428,7 @@ def _is_zero(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A run as it was named, and the directory a path in it is relative to."""
+    """The name of a stored run as it was written, and the directory to which a path is relative."""
 
     text: str
     directory: Path
@@ -444,5 +444,5 @@ def parse_reference(text: object, directory: Path) -> Reference:
         GrammarError: it is empty, or no line of text.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text or "\n" in text:
-        raise GrammarError(f'a baseline is a path, a run id, "latest" or a git commit, got {shown(text)}')
+        raise GrammarError(f'a baseline is a path, a run id, "latest" or a git commit, got {short_repr(text)}')
     return Reference(text.strip(), directory)

@@ -31,7 +31,7 @@ class Cell:
     @property
     def curve(self) -> Curve:
         """The curve this cell lies on, holding only this cell."""
-        shared = {name: getattr(self, name) for name in _SHARED}
+        shared = {name: getattr(self, name) for name in _CURVE_FIELDS}
         return Curve(batches=(self.batch,), **shared)
 
     @property
@@ -56,21 +56,21 @@ class Curve:
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells in the order they are measured: the smallest batch first."""
-        shared = {name: getattr(self, name) for name in _SHARED}
+        shared = {name: getattr(self, name) for name in _CURVE_FIELDS}
         return tuple(Cell(batch=batch, **shared) for batch in self.batches)
 
     @property
     def id(self) -> str:
         """A short name, safe in file systems, the same in every run: "3f2a9c41d0-ws-w1"."""
-        identity = json.dumps([getattr(self, name) for name in _SHARED])
+        identity = json.dumps([getattr(self, name) for name in _CURVE_FIELDS])
         wait = "" if self.wait is None else f"-w{format_number(self.wait)}"
         return f"{sha256(identity.encode()).hexdigest()[:10]}-{self.mode}{wait}"
 
 
-_SHARED = tuple(field.name for field in fields(Curve) if field.name != "batches")
+_CURVE_FIELDS = tuple(field.name for field in fields(Curve) if field.name != "batches")
 
 
-def grid(batches: Iterable[int], slo: Slo) -> tuple[int, ...]:
+def curve_batches(batches: Iterable[int], slo: Slo) -> tuple[int, ...]:
     """Return the batches of a curve, ascending: those asked for and the one a `max_batch` limit names."""
     limit = slo.limit("max_batch")
     return tuple(sorted({*batches, *(() if limit is None else (int(limit.allowed),))}))
@@ -96,7 +96,7 @@ def plan_curves(
     """
     axis: Sequence[float | None] = sorted(set(waits)) if wait_axis else [None]
     return tuple(
-        Curve(test, target, infrastructure, mode, wait, steps, arrival, grid(batches, slo_for(mode, wait)))
+        Curve(test, target, infrastructure, mode, wait, steps, arrival, curve_batches(batches, slo_for(mode, wait)))
         for mode in dict.fromkeys(modes)
         for wait in axis
     )
@@ -104,7 +104,7 @@ def plan_curves(
 
 def largest_batch(batches: Iterable[int], slos: Iterable[Slo]) -> int:
     """Return the most sessions any cell can ask for, known before a server is started."""
-    return max(batch for slo in (Slo(), *slos) for batch in grid(list(batches), slo))
+    return max(batch for slo in (Slo(), *slos) for batch in curve_batches(list(batches), slo))
 
 
 def should_stop(passed: Sequence[bool | None]) -> bool:

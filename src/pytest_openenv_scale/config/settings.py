@@ -64,10 +64,10 @@ class ScalingMark:
     action: ActionSource | None = None
     reset: Mapping[str, Any] | None = None
 
-    def written(self) -> dict[str, Any]:
+    def written_arguments(self) -> dict[str, Any]:
         """Return the arguments that were written, by name."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in found.items() if value is not None}
+        arguments = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in arguments.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Settings:
 
     `waits`, `timeout` and `soak` are seconds, `processes` None means automatic, `results` and `json` None mean
     nothing is written there. `slo` holds the limits of command line and ini alike, each with its source.
-    `declared` keeps the axes as they stand without the command line, `given` what the command line said
+    `declared` keeps the axes as they stand without the command line, `command_line` the options written on it
     (without secrets), for the command that reruns a curve. `headers` are never shown.
     """
 
@@ -104,14 +104,14 @@ class Settings:
     headers: Mapping[str, str] = field(repr=False)
     sources: Mapping[str, Source]
     declared: Mapping[str, tuple[Any, ...]] = field(repr=False)
-    given: Mapping[str, tuple[str, ...]] = field(repr=False)
+    command_line: Mapping[str, tuple[str, ...]] = field(repr=False)
     baseline: Reference | None = None
     fail_on: tuple[FailOn, ...] = ()
     soak: float = 20.0
 
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""
-        written = mark.written() if mark else {}
+        written = mark.written_arguments() if mark else {}
         applied = {name: value for name, value in written.items() if self.sources[name] != "command line"}
         return replace(
             self,
@@ -136,9 +136,9 @@ class Settings:
 
     def slos(self, marks: Iterable[Slo] = ()) -> tuple[Slo, ...]:
         """Return all limits, nearest first: command line, then the marks, then ini."""
-        first = Slo(tuple(limit for limit in self.slo if limit.source == "command line"))
-        last = Slo(tuple(limit for limit in self.slo if limit.source != "command line"))
-        return tuple(slo for slo in (first, *marks, last) if slo.limits)
+        from_command_line = Slo(tuple(limit for limit in self.slo if limit.source == "command line"))
+        from_ini = Slo(tuple(limit for limit in self.slo if limit.source != "command line"))
+        return tuple(slo for slo in (from_command_line, *marks, from_ini) if slo.limits)
 
 
 RERUN_OPTIONS: Sequence[str] = (
@@ -155,12 +155,12 @@ def rerun_options(settings: Settings, *, target: TargetSpec, mode: str, wait: fl
     and secrets in target keys are left out. Empty where the test alone measures that curve.
     """
     words = _rerun_target(settings, target)
-    if wait is not None and _narrows(settings, "waits"):
+    if wait is not None and _must_narrow(settings, "waits"):
         words += ["--openenv-waits", format_number(wait)]
-    if _narrows(settings, "modes"):
+    if _must_narrow(settings, "modes"):
         words += ["--openenv-modes", mode]
     for name in RERUN_OPTIONS:
-        for text in settings.given.get(name, ()):
+        for text in settings.command_line.get(name, ()):
             if text.startswith("@"):  # Alone, pytest would take it for a file of its own arguments.
                 words.append(f"--openenv-{name}={text}")
             else:
@@ -169,12 +169,12 @@ def rerun_options(settings: Settings, *, target: TargetSpec, mode: str, wait: fl
 
 
 def _rerun_target(settings: Settings, target: TargetSpec) -> list[str]:
-    if "url" in settings.given:
-        return ["--openenv-url", settings.given["url"][0]]
+    if "url" in settings.command_line:
+        return ["--openenv-url", settings.command_line["url"][0]]
     if settings.sources["target"] == "command line" or len(settings.targets) > 1:
         return ["--openenv-target", redact_target(target)]
     return []
 
 
-def _narrows(settings: Settings, axis: str) -> bool:
+def _must_narrow(settings: Settings, axis: str) -> bool:
     return settings.sources[axis] == "command line" or len(getattr(settings, axis)) > 1

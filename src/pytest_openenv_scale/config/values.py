@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import nearest, parse_count, parse_header, parse_seconds, shown
+from pytest_openenv_scale.core.parsing import parse_count, parse_header, parse_seconds, short_repr, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 
 from .limits import FailOn, Limit, Reference, parse_fail_on, parse_reference, parse_slo_expression
@@ -33,13 +33,13 @@ class ValueOrigin:
 Parser = Callable[[Any, ValueOrigin], Any]
 
 
-def workload(name: str) -> Parser:
+def workload_parser(name: str) -> Parser:
     """Return the parser of a value that the `scaling` mark takes as well."""
     parse = WORKLOAD_PARSERS[name]
-    return lambda value, place: parse(value, place.directory)
+    return lambda value, origin: parse(value, origin.directory)
 
 
-def targets(values: Any, place: ValueOrigin) -> tuple[TargetSpec, ...]:
+def parse_targets(values: Any, origin: ValueOrigin) -> tuple[TargetSpec, ...]:
     """Parse target specifications, each kept once."""
     texts: list[str] = [values] if isinstance(values, str) else values
     if not texts:
@@ -47,17 +47,19 @@ def targets(values: Any, place: ValueOrigin) -> tuple[TargetSpec, ...]:
     return tuple(dict.fromkeys(parse_target(text) for text in texts))
 
 
-def url(value: Any, place: ValueOrigin) -> tuple[TargetSpec, ...]:
+def parse_url(value: Any, origin: ValueOrigin) -> tuple[TargetSpec, ...]:
     """Parse URLs joined by commas, or `env:FILE`, into one target."""
     text = value.strip() if isinstance(value, str) else ""
     file = text.removeprefix("env:").strip() if text.startswith("env:") else None
     if file is None:
         spec = parse_target(text) if "://" in text else None
-        problem = shown(value)
+        problem = short_repr(value)
     else:
-        problem = f"OPENENV_URL in {shown(file)}"
+        problem = f"OPENENV_URL in {short_repr(file)}"
         try:
-            spec = _with_hosts(parse_target(read_variable(file, "OPENENV_URL", place.directory)), file, place.directory)
+            spec = _with_hosts(
+                parse_target(read_variable(file, "OPENENV_URL", origin.directory)), file, origin.directory
+            )
         except UnusableUrl:
             raise
         except GrammarError:
@@ -79,100 +81,100 @@ def read_variable(file: str, variable: str, directory: Path) -> str:
     """
     if not file or "\0" in file:
         raise UnusableUrl('env: names no file; write for example "env:.env"')
-    text = _variables(file, directory).get(variable)
+    text = _read_variables(file, directory).get(variable)
     if not text:
         path = directory / Path(file).expanduser()
-        raise UnusableUrl(f"{shown(str(path))} does not set {variable}; write {variable}=URL into it")
+        raise UnusableUrl(f"{short_repr(str(path))} does not set {variable}; write {variable}=URL into it")
     return text
 
 
 def _with_hosts(spec: TargetSpec, file: str, directory: Path) -> TargetSpec:
     """Add how many hosts are behind the URL, where the file tells: the scripts of deploy/slurm write NUM_WORKERS."""
-    told = _variables(file, directory).get("NUM_WORKERS", "")
-    if spec.name != "url" or spec.option("hosts") is not None or not re.fullmatch(r"[1-9]\d*", told):
+    hosts = _read_variables(file, directory).get("NUM_WORKERS", "")
+    if spec.name != "url" or spec.option("hosts") is not None or not re.fullmatch(r"[1-9]\d*", hosts):
         return spec
-    return replace(spec, options=tuple(sorted([*spec.options, ("hosts", told)])))
+    return replace(spec, options=tuple(sorted([*spec.options, ("hosts", hosts)])))
 
 
-def _variables(file: str, directory: Path) -> dict[str, str]:
+def _read_variables(file: str, directory: Path) -> dict[str, str]:
     path = directory / Path(file).expanduser()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UnusableUrl(f"cannot read {shown(str(path))}: {error.strerror or error}") from None
+        raise UnusableUrl(f"cannot read {short_repr(str(path))}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise UnusableUrl(f"{shown(str(path))} is not UTF-8 text; write OPENENV_URL=URL into it") from None
+        raise UnusableUrl(f"{short_repr(str(path))} is not UTF-8 text; write OPENENV_URL=URL into it") from None
     matches = [match for line in lines if (match := _ASSIGNMENT.fullmatch(line.strip()))]
-    return {match[1]: _unquoted(match[2]) for match in matches}
+    return {match[1]: _unquote(match[2]) for match in matches}
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     quoted = re.fullmatch(r"""(["'])(.*?)\1\s*(?:#.*)?""", text)
     return quoted[2] if quoted else re.split(r"\s#", text, maxsplit=1)[0].strip()
 
 
-def limits(values: Any, place: ValueOrigin) -> tuple[Limit, ...]:
+def parse_limits(values: Any, origin: ValueOrigin) -> tuple[Limit, ...]:
     """Parse limits, several joined by commas; of two with one name the last counts."""
-    found: dict[str, Limit] = {}
+    parsed: dict[str, Limit] = {}
     for text in cast("list[str]", values):
         for expression in text.split(","):
-            limit = parse_slo_expression(expression, place.source)
-            found[limit.name] = limit
-    return tuple(found.values())
+            limit = parse_slo_expression(expression, origin.source)
+            parsed[limit.name] = limit
+    return tuple(parsed.values())
 
 
-def baseline(value: Any, place: ValueOrigin) -> Reference:
+def parse_baseline(value: Any, origin: ValueOrigin) -> Reference:
     """Parse the name of a stored run."""
-    return parse_reference(value, place.directory)
+    return parse_reference(value, origin.directory)
 
 
-def fail_on(values: Any, place: ValueOrigin) -> tuple[FailOn, ...]:
+def parse_fail_on_option(values: Any, origin: ValueOrigin) -> tuple[FailOn, ...]:
     """Parse the changes to fail on."""
     return parse_fail_on(cast("list[str]", values))
 
 
-def headers(values: Any, place: ValueOrigin) -> dict[str, str]:
+def parse_headers(values: Any, origin: ValueOrigin) -> dict[str, str]:
     """Parse headers; `env:VARIABLE` as a value reads the environment, and is all that ini may hold."""
-    found: dict[str, tuple[str, str]] = {}
+    by_name: dict[str, tuple[str, str]] = {}
     for text in cast("list[str]", values):
         name, content = parse_header(text)
         variable = content.removeprefix("env:").strip() if content.startswith("env:") else None
-        if variable is None and place.source == "ini":
+        if variable is None and origin.source == "ini":
             raise GrammarError(f'header {name!r} must not hold its value here; write "{name}: env:VARIABLE"')
         if variable is not None:
             if not os.environ.get(variable):
                 raise GrammarError(f"header {name!r} reads ${variable}, which is not set; set it or drop the header")
             name, content = parse_header(f"{name}: {os.environ[variable]}")
-        found[name.lower()] = name, content
-    return dict(found.values())
+        by_name[name.lower()] = name, content
+    return dict(by_name.values())
 
 
 def join_headers(nearest_first: list[Mapping[str, str]]) -> dict[str, str]:
     """Combine headers of several sources; names are compared without case and the nearest wins."""
-    found: dict[str, tuple[str, str]] = {}
+    by_name: dict[str, tuple[str, str]] = {}
     for source in nearest_first:
         for name, content in source.items():
-            found.setdefault(name.lower(), (name, content))
-    return dict(found.values())
+            by_name.setdefault(name.lower(), (name, content))
+    return dict(by_name.values())
 
 
-def choice(*choices: str) -> Parser:
+def choice_parser(*choices: str) -> Parser:
     """Return a parser that accepts exactly `choices`."""
 
-    def parse(value: Any, place: ValueOrigin) -> str:
+    def parse(value: Any, origin: ValueOrigin) -> str:
         if value not in choices:
-            raise GrammarError(f"it must be {' or '.join(choices)}, got {shown(value)}")
+            raise GrammarError(f"it must be {' or '.join(choices)}, got {short_repr(value)}")
         return value
 
     return parse
 
 
-def flag(value: Any, place: ValueOrigin) -> bool:
+def parse_flag(value: Any, origin: ValueOrigin) -> bool:
     """Accept what pytest has read as true or false."""
     return bool(value)
 
 
-def processes(value: Any, place: ValueOrigin) -> int | None:
+def parse_processes(value: Any, origin: ValueOrigin) -> int | None:
     """Parse a number of processes; "auto" is None."""
     if value == "auto":
         return None
@@ -182,33 +184,33 @@ def processes(value: Any, place: ValueOrigin) -> int | None:
         raise GrammarError(f'{error}; write a number or "auto"') from None
 
 
-def seed(value: Any, place: ValueOrigin) -> int:
+def parse_seed(value: Any, origin: ValueOrigin) -> int:
     """Parse a seed."""
     return parse_count(value, minimum=0, maximum=10**18 - 1, what="the seed")
 
 
-def text(value: Any, place: ValueOrigin) -> str:
+def parse_text(value: Any, origin: ValueOrigin) -> str:
     """Parse text that is not empty."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise GrammarError(f"it must be text that is not empty, got {shown(value)}")
+        raise GrammarError(f"it must be text that is not empty, got {short_repr(value)}")
     return value.strip()
 
 
-def directory(value: Any, place: ValueOrigin) -> Path | None:
+def parse_directory(value: Any, origin: ValueOrigin) -> Path | None:
     """Parse a directory; "none" is None."""
-    name = text(value, place)
-    return None if name == "none" else place.directory / Path(name).expanduser()
+    name = parse_text(value, origin)
+    return None if name == "none" else origin.directory / Path(name).expanduser()
 
 
-def file(value: Any, place: ValueOrigin) -> Path:
+def parse_file(value: Any, origin: ValueOrigin) -> Path:
     """Parse the name of a file to write."""
-    path = place.directory / Path(text(value, place)).expanduser()
+    path = origin.directory / Path(parse_text(value, origin)).expanduser()
     if path.is_dir():
-        raise GrammarError(f"{shown(str(path))} is a directory; write the name of a file")
+        raise GrammarError(f"{short_repr(str(path))} is a directory; write the name of a file")
     return path
 
 
-def reports(value: Any, place: ValueOrigin) -> tuple[str, ...]:
+def parse_report_option(value: Any, origin: ValueOrigin) -> tuple[str, ...]:
     """Parse the reports to render; "none" is empty."""
     return parse_reports(value)
 
@@ -224,35 +226,35 @@ def parse_reports(value: str | list[str]) -> tuple[str, ...]:
         return ()
     for item in items:
         if item not in REPORTS:
-            raise GrammarError(f"there is no report {shown(item)}{nearest(item, (*REPORTS, 'none'))}")
+            raise GrammarError(f"there is no report {short_repr(item)}{suggestion(item, (*REPORTS, 'none'))}")
     return tuple(dict.fromkeys(items))
 
 
-def soak(value: Any, place: ValueOrigin) -> float:
+def parse_soak(value: Any, origin: ValueOrigin) -> float:
     """Parse how long the endurance test lasts, in seconds; 0 leaves it out."""
     return parse_seconds(value, what="the soak")
 
 
 PARSERS: Mapping[str, Parser] = MappingProxyType(
     {
-        **{name: workload(name) for name in WORKLOAD_PARSERS},
-        "target": targets,
-        "url": url,
-        "until-done": flag,
-        "slo": limits,
-        "inconclusive": choice("fail", "warn"),
-        "full-grid": flag,
-        "http-connections": choice(*HTTP_CONNECTIONS),
-        "processes": processes,
-        "seed": seed,
-        "header": headers,
-        "note": text,
-        "results": directory,
-        "json": file,
-        "report": reports,
-        "soak": soak,
-        "baseline": baseline,
-        "fail-on": fail_on,
+        **{name: workload_parser(name) for name in WORKLOAD_PARSERS},
+        "target": parse_targets,
+        "url": parse_url,
+        "until-done": parse_flag,
+        "slo": parse_limits,
+        "inconclusive": choice_parser("fail", "warn"),
+        "full-grid": parse_flag,
+        "http-connections": choice_parser(*HTTP_CONNECTIONS),
+        "processes": parse_processes,
+        "seed": parse_seed,
+        "header": parse_headers,
+        "note": parse_text,
+        "results": parse_directory,
+        "json": parse_file,
+        "report": parse_report_option,
+        "soak": parse_soak,
+        "baseline": parse_baseline,
+        "fail-on": parse_fail_on_option,
     }
 )
 """How each option is read, by its name in the table."""

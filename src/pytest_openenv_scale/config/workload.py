@@ -1,4 +1,4 @@
-"""What a session says: actions and reset data as a person writes them, and from where each session takes its own."""
+"""What sessions send: actions and reset data as a person writes them, and where each session takes its own from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.own_process import import_named
-from pytest_openenv_scale.core.parsing import parse_json, shown
+from pytest_openenv_scale.core.own_process import import_user_module
+from pytest_openenv_scale.core.parsing import parse_json, short_repr
 
 _WAIT, _SEED = "$wait", "$seed"
-_DEPTH = 12
+_MAX_DEPTH = 12
 
 
 class WorkloadError(ValueError):
@@ -24,7 +24,7 @@ class WorkloadError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the sessions of a sweep say.
+    """What the sessions of a sweep send.
 
     `actions` holds one action for every step, or one per step (the last is repeated beyond its end);
     `function` is "module:function", called with `(session, step)`, both counted from 0. The string
@@ -46,7 +46,7 @@ class Workload:
 
     def reset_data(self, seed: int) -> Mapping[str, Any]:
         """Return the reset data of the session with this seed."""
-        return cast("Mapping[str, Any]", _fill(self.reset, _SEED, seed))
+        return cast("Mapping[str, Any]", _substitute(self.reset, _SEED, seed))
 
     def maker(self, wait: float | None) -> Callable[[int, int], Mapping[str, Any]]:
         """Return `(session, step) -> action` for a cell.
@@ -56,7 +56,7 @@ class Workload:
                 callable fails or returns no mapping, or one that JSON cannot hold.
         """
         if self.function is None:
-            filled = [_fill_wait(action, wait) for action in self.actions]
+            filled = [_substitute_wait(action, wait) for action in self.actions]
             return lambda session, step: filled[min(step, len(filled) - 1)]
         function = import_callable(self.function)
 
@@ -71,7 +71,7 @@ class Workload:
                 raise WorkloadError(
                     f"{self.function}({session}, {step}) returned {type(action).__name__}; return the action as a dict"
                 )
-            filled = cast("Mapping[str, Any]", _fill_wait(action, wait))
+            filled = cast("Mapping[str, Any]", _substitute_wait(action, wait))
             try:
                 json.dumps(filled, allow_nan=False)
             except (TypeError, ValueError, RecursionError) as error:
@@ -91,22 +91,22 @@ def import_callable(reference: str) -> Callable[[int, int], Any]:
     """
     module_name, _, path = reference.partition(":")
     try:
-        found: Any = import_named(module_name)
+        attribute: Any = import_user_module(module_name)
     except Exception as error:
         raise WorkloadError(
             f"action {reference}: {module_name} does not import ({type(error).__name__}: {error})"
         ) from None
     for name in path.split("."):
-        found = getattr(found, name, None)
-    if not callable(found):
+        attribute = getattr(attribute, name, None)
+    if not callable(attribute):
         raise WorkloadError(f"action {reference}: {module_name} has no function {path}")
-    return found
+    return attribute
 
 
 def make_workload(
     schema: Mapping[str, Any] | None, action: ActionSource | None, reset: Mapping[str, Any] | None
 ) -> Workload:
-    """Decide what sessions say from what a person wrote, else from the action schema of `/schema`.
+    """Decide what sessions send: what a person wrote, else an action made from the schema of `/schema`.
 
     `schema` is the JSON schema of the action, None where the server has no `/schema`.
 
@@ -125,11 +125,11 @@ def make_workload(
     minimal = minimal_value(schema)
     if not isinstance(minimal, dict):
         raise WorkloadError("no action can be made from /schema (it is not an object); write one with --openenv-action")
-    made = cast("dict[str, Any]", minimal)
+    minimal_action = cast("dict[str, Any]", minimal)
     waits = isinstance(properties, Mapping) and "wait_seconds" in properties
     if waits:
-        made["wait_seconds"] = _WAIT
-    return Workload((made,), None, data, waits, "/schema")
+        minimal_action["wait_seconds"] = _WAIT
+    return Workload((minimal_action,), None, data, waits, "/schema")
 
 
 def minimal_value(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
@@ -139,10 +139,10 @@ def minimal_value(schema: Mapping[str, Any], root: Mapping[str, Any] | None = No
         WorkloadError: the schema nests too deeply or a reference in it leads nowhere.
     """
     root = schema if root is None else root
-    if depth > _DEPTH:
+    if depth > _MAX_DEPTH:
         raise WorkloadError("no action can be made from /schema (it nests too deeply); write one with --openenv-action")
     if "$ref" in schema:
-        return minimal_value(_resolve(str(schema["$ref"]), root), root, depth + 1)
+        return minimal_value(_resolve_reference(str(schema["$ref"]), root), root, depth + 1)
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
@@ -161,10 +161,10 @@ def minimal_value(schema: Mapping[str, Any], root: Mapping[str, Any] | None = No
     for key in ("anyOf", "oneOf"):
         if schema.get(key):
             return minimal_value(schema[key][0], root, depth + 1)
-    return _of_type(schema, root, depth)
+    return _minimal_of_type(schema, root, depth)
 
 
-def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
+def _minimal_of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = cast("list[str]", kind)[0] if kind else None
@@ -172,9 +172,9 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
         properties = cast("Mapping[str, Mapping[str, Any]]", schema.get("properties") or {})
         return {name: minimal_value(properties.get(name, {}), root, depth + 1) for name in schema.get("required") or ()}
     if kind in ("number", "integer"):
-        return _number(schema, whole=kind == "integer")
+        return _minimal_number(schema, whole=kind == "integer")
     if kind == "string":
-        return _string(schema)
+        return _minimal_string(schema)
     if kind == "boolean":
         return False
     if kind == "array":
@@ -183,7 +183,7 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
     return None if kind == "null" else {}
 
 
-def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
+def _minimal_number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
     low, above = _bound(schema, "minimum"), _bound(schema, "exclusiveMinimum")
     high, below = _bound(schema, "maximum"), _bound(schema, "exclusiveMaximum")
     least = max((bound for bound in (low, above) if bound is not None), default=None)
@@ -201,37 +201,37 @@ def _bound(schema: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _string(schema: Mapping[str, Any]) -> str:
+def _minimal_string(schema: Mapping[str, Any]) -> str:
     least = int(schema.get("minLength") or 0)
     most = schema.get("maxLength")
     text = "hello" if most is None or most >= 5 else "x" * most
     return text.ljust(least, "x")
 
 
-def _resolve(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Any = root
+def _resolve_reference(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    node: Any = root
     for part in filter(None, reference.removeprefix("#").split("/")):
         name = part.replace("~1", "/").replace("~0", "~")
-        found = cast("Mapping[str, Any]", found).get(name) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping):
+        node = cast("Mapping[str, Any]", node).get(name) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
         raise WorkloadError(
             f"no action can be made from /schema ({reference} leads nowhere); write one with --openenv-action"
         )
-    return cast("Mapping[str, Any]", found)
+    return cast("Mapping[str, Any]", node)
 
 
-def _fill_wait(action: Any, wait: float | None) -> Any:
-    return _fill(action, _WAIT, 0.0 if wait is None else wait)
+def _substitute_wait(action: Any, wait: float | None) -> Any:
+    return _substitute(action, _WAIT, 0.0 if wait is None else wait)
 
 
-def _fill(value: Any, name: str, meaning: Any) -> Any:
+def _substitute(value: Any, name: str, replacement: Any) -> Any:
     """Return the value with `meaning` wherever the text `name` stands alone."""
     if value == name:
-        return meaning
+        return replacement
     if isinstance(value, Mapping):
-        return {key: _fill(item, name, meaning) for key, item in cast("Mapping[str, Any]", value).items()}
+        return {key: _substitute(item, name, replacement) for key, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_fill(item, name, meaning) for item in cast("list[Any]", value)]
+        return [_substitute(item, name, replacement) for item in cast("list[Any]", value)]
     return value
 
 
@@ -275,23 +275,25 @@ def parse_action(value: object, directory: Path = Path()) -> ActionSource:
         return ActionSource("callable", text)
     if callable(value):
         raise GrammarError(
-            f'a function is named "module:function" so that load processes import it, got {shown(value)}'
+            f'a function is named "module:function" so that load processes import it, got {short_repr(value)}'
         )
     if text is not None and not text.startswith("{"):
-        raise GrammarError(f'an action is a JSON object, "@file.jsonl" or "module:function", got {shown(value)}')
-    return ActionSource("json", _object(value, "an action"))
+        raise GrammarError(f'an action is a JSON object, "@file.jsonl" or "module:function", got {short_repr(value)}')
+    return ActionSource("json", _parse_object(value, "an action"))
 
 
 def parse_reset(value: object) -> dict[str, Any]:
     """Parse the data of a reset: a JSON object or a mapping, for example {"seed": 1}."""
-    return _object(value, "reset data")
+    return _parse_object(value, "reset data")
 
 
-def _object(value: object, what: str) -> dict[str, Any]:
-    found = parse_json(value, what)
-    if not isinstance(found, dict):
-        raise GrammarError(f"{what} must be a JSON object, got {shown(value)}; write for example '{{\"seed\": 1}}'")
-    return cast("dict[str, Any]", found)
+def _parse_object(value: object, what: str) -> dict[str, Any]:
+    data = parse_json(value, what)
+    if not isinstance(data, dict):
+        raise GrammarError(
+            f"{what} must be a JSON object, got {short_repr(value)}; write for example '{{\"seed\": 1}}'"
+        )
+    return cast("dict[str, Any]", data)
 
 
 def _read_lines(name: str, directory: Path) -> tuple[dict[str, Any], ...]:
@@ -300,17 +302,23 @@ def _read_lines(name: str, directory: Path) -> tuple[dict[str, Any], ...]:
     path = directory / name
     try:
         if path.stat().st_size > MAX_ACTION_BYTES:
-            raise GrammarError(f"action file {shown(name)} is larger than {MAX_ACTION_BYTES >> 20} MiB; shorten it")
+            raise GrammarError(
+                f"action file {short_repr(name)} is larger than {MAX_ACTION_BYTES >> 20} MiB; shorten it"
+            )
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise GrammarError(f"cannot read action file {shown(str(path))}: {error.strerror or error}") from None
+        raise GrammarError(f"cannot read action file {short_repr(str(path))}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise GrammarError(f"action file {shown(name)} is not UTF-8 text; write one JSON object per line") from None
+        raise GrammarError(
+            f"action file {short_repr(name)} is not UTF-8 text; write one JSON object per line"
+        ) from None
     actions = tuple(
-        _object(line, f"line {number} of action file {shown(name)}")
+        _parse_object(line, f"line {number} of action file {short_repr(name)}")
         for number, line in enumerate(lines, 1)
         if line.strip()
     )
     if not actions:
-        raise GrammarError(f"action file {shown(name)} is empty; write one JSON object per line, one line per step")
+        raise GrammarError(
+            f"action file {short_repr(name)} is empty; write one JSON object per line, one line per step"
+        )
     return actions

@@ -96,7 +96,7 @@ class Endpoint:
 
 
 class Target(Protocol):
-    """A way for a URL to come to exist: a synchronous context manager around a server's life."""
+    """What starts or finds a server to measure: a synchronous context manager around the server's life."""
 
     spec: str
     """The canonical target specification, options sorted, without secrets."""
@@ -163,7 +163,7 @@ class ProxySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class UnhealthyHost(Jsonable):
-    """A host that is not well at the end of a cell: the proxy's flags, failed connections, its log's end."""
+    """A host with a problem at the end of a cell: the proxy's health flags, failed connections, the end of its log."""
 
     host: str
     trouble: str
@@ -173,7 +173,7 @@ class UnhealthyHost(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class HostIncident(Jsonable):
-    """What befell a host during a cell, `at_s` seconds after its start.
+    """What happened to a host during a cell, `at_s` seconds after the cell's start.
 
     `out_after_s` is how many seconds after its death the proxy took it out (None: it did not, or none died). `exit` is
     how it died; runs of version 0.1 have the sentence alone, in `text`.
@@ -232,9 +232,9 @@ def proxy_facts_between(
     requests: dict[str, int] = {}
     troubles: list[UnhealthyHost] = []
     for host in after.hosts:
-        then = earlier.get(host.host, HostSnapshot(host.host, 0))
-        requests[host.host] = max(host.requests - then.requests, 0)
-        failures = max(host.connect_failures - then.connect_failures, 0)
+        previous = earlier.get(host.host, HostSnapshot(host.host, 0))
+        requests[host.host] = max(host.requests - previous.requests, 0)
+        failures = max(host.connect_failures - previous.connect_failures, 0)
         idle = not requests[host.host] and batch >= len(after.hosts)
         if host.trouble or idle:
             troubles.append(UnhealthyHost(host.host, host.trouble, failures, host.log))
@@ -253,7 +253,7 @@ def proxy_facts_between(
 
 def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[HostIncident, ...]:
     """Return the events since a cell's start, a death together with the moment its host was taken out."""
-    found: list[HostIncident] = []
+    incidents: list[HostIncident] = []
     recent = sorted((event for event in events if event.at >= started_at), key=lambda event: event.at)
     dead = {event.host: event for event in recent if event.kind == "died"}
     for event in recent:
@@ -265,5 +265,5 @@ def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[Hos
             after = max((out.at - event.at).total_seconds(), 0.0) if out else None
             found.append(HostIncident(event.host, "died", at_s, event.text, after, event.exit))
         elif death is None:
-            found.append(HostIncident(event.host, event.kind, at_s, event.text))
-    return tuple(found)
+            incidents.append(HostIncident(event.host, event.kind, at_s, event.text))
+    return tuple(incidents)

@@ -1,4 +1,4 @@
-"""Files of several processes: replaced at once, locked as long as their holder lives, and what a process said last."""
+"""Files that processes share: replaced in one step, locked while their holder lives; and the end of error output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from .errors import RunError
 
-_holder: list[int] = []
-"""The thread of this process that measures, if one does."""
+_measuring_threads: list[int] = []
+"""The thread of this process that holds the measure lock, if one does."""
 
 
 @contextmanager
@@ -55,12 +55,12 @@ def is_locked(path: Path) -> bool:
 def measure_lock(on_wait: Callable[[str], None] | None = None) -> Generator[None]:
     """Let one process of this user on this machine measure at a time; others wait for it.
 
-    `on_wait` is told, once, who is waited for.
+    `on_wait` is called once, with a line that names the process waited for, where there is one.
 
     Raises:
         RunError: this thread measures already (it would wait for itself), or the lock cannot be made.
     """
-    if threading.get_ident() in _holder:
+    if threading.get_ident() in _measuring_threads:
         raise RunError("a sweep is running already in this process; wait for it before starting the next")
     path = Path(tempfile.gettempdir()) / f"openenv-scale-{os.getuid()}.lock"
     try:
@@ -68,17 +68,17 @@ def measure_lock(on_wait: Callable[[str], None] | None = None) -> Generator[None
     except OSError as error:
         raise RunError(f"measurements cannot be kept apart: {path}: {error.strerror}; set TMPDIR") from None
     with os.fdopen(descriptor, "r+b", buffering=0):
-        _wait_for(descriptor, on_wait)
+        _lock_or_wait(descriptor, on_wait)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        _holder.append(threading.get_ident())
+        _measuring_threads.append(threading.get_ident())
         try:
             yield
         finally:
-            _holder.remove(threading.get_ident())
+            _measuring_threads.remove(threading.get_ident())
 
 
-def _wait_for(descriptor: int, on_wait: Callable[[str], None] | None) -> None:
+def _lock_or_wait(descriptor: int, on_wait: Callable[[str], None] | None) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -89,12 +89,12 @@ def _wait_for(descriptor: int, on_wait: Callable[[str], None] | None) -> None:
 
 
 _TAIL_BYTES = 64 * 1024
-_LONGEST = 300
+_MAX_REASON_LENGTH = 300
 _TRACEBACK = "Traceback (most recent call last):"
 _IGNORED = "Exception ignored"
 
 
-def exit_words(returncode: int) -> str:
+def describe_exit(returncode: int) -> str:
     """Say what a return code of `subprocess` means."""
     if returncode >= 0:
         return f"exited with code {returncode}"
@@ -117,18 +117,18 @@ class ErrorOutput:
         self.file = _unnamed_file()
 
     def text(self) -> str:
-        """Return the end of it."""
+        """Return the end of what was written, at most 64 KiB."""
         return read_tail(self.file.fileno()).decode(errors="replace")
 
     def reason(self) -> str | None:
-        """Return the line that says why the process ended, None where it said nothing."""
+        """Return the line that says why the process ended, None where nothing was written."""
         return last_error_in(self.text())
 
     def close(self) -> str:
-        """Let go of the file and return the end of it; nothing where that was done before."""
-        said = "" if self.file.closed else self.text()
+        """Close the file and return the end of what was written; empty where it was closed before."""
+        tail = "" if self.file.closed else self.text()
         self.file.close()
-        return said
+        return tail
 
 
 def _unnamed_file() -> BinaryIO:
@@ -144,10 +144,10 @@ def last_error_in(text: str) -> str | None:
     for number in range(len(lines) - 1, -1, -1):
         ignored = number > 0 and lines[number - 1].startswith(_IGNORED)
         if lines[number] == _TRACEBACK and not ignored:
-            told = next((line for line in lines[number + 1 :] if line and not line[0].isspace()), None)
-            if told is not None:
-                return told[:_LONGEST]
-    return next((line.strip()[:_LONGEST] for line in reversed(lines) if line.strip()), None)
+            exception_line = next((line for line in lines[number + 1 :] if line and not line[0].isspace()), None)
+            if exception_line is not None:
+                return exception_line[:_MAX_REASON_LENGTH]
+    return next((line.strip()[:_MAX_REASON_LENGTH] for line in reversed(lines) if line.strip()), None)
 
 
 def replace_file(path: Path, content: str) -> Path:

@@ -21,10 +21,10 @@ def seconds(value: float | None) -> str:
 
 def seconds_pair(first: float | None, second: float | None) -> str:
     """Return two durations given in seconds in one unit, that of the larger: "9 / 14 ms", "1.00 / 1.01 s"."""
-    known = [value for value in (first, second) if value is not None]
-    if not known:
+    measured = [value for value in (first, second) if value is not None]
+    if not measured:
         return MISSING
-    unit = _unit(max(known, key=abs))
+    unit = _unit(max(measured, key=abs))
     texts = [MISSING if value is None else _scaled(value, unit) for value in (first, second)]
     return f"{texts[0]} / {texts[1]} {unit}"
 
@@ -90,25 +90,25 @@ def size(value: int | None) -> str:
     return f"{scaled:.1f} {unit}" if unit != "B" and scaled < 9.95 else f"{scaled:.0f} {unit}"
 
 
-def few(values: int, statistic: str) -> str:
+def small_sample_note(values: int, statistic: str) -> str:
     """Say that a percentile rests on few values: " (p99 of 24 ≈ max)"; nothing where there are enough."""
     enough = 100 // (100 - int(statistic.removeprefix("p")))
     return "" if values >= enough else f" ({statistic} of {values} ≈ max)"
 
 
-def several(numbers: list[int]) -> str:
+def list_of_counts(numbers: list[int]) -> str:
     """Return whole numbers as a list for people: "32", "32 and 64", "32, 64 and 128"."""
     texts = [count(value) for value in numbers]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def observed(unit: Unit, value: float, allowed: float) -> str:
+def format_observed(unit: Unit, value: float, allowed: float) -> str:
     """Return a measured value in its unit, with digits enough that it does not read like the allowed one."""
     match unit:
         case "fraction":
             return percent(value)
         case "seconds":
-            return _told_apart(value, allowed)
+            return _distinct_seconds(value, allowed)
         case "per second":
             return f"{rate(value)}/s"
         case "sessions" | "hosts":
@@ -117,14 +117,14 @@ def observed(unit: Unit, value: float, allowed: float) -> str:
             return number(value)
 
 
-def _told_apart(value: float, allowed: float) -> str:
+def _distinct_seconds(value: float, allowed: float) -> str:
     usual = seconds(value)
     if usual != seconds(allowed) or value == allowed:
         return usual
     unit = _unit(value)
-    shown = (f"{value / _DIVISORS[unit]:.{digits}f}" for digits in range(2, 12))
+    candidates = (f"{value / _DIVISORS[unit]:.{digits}f}" for digits in range(2, 12))
     limit = allowed / _DIVISORS[unit]
-    return next((f"{text} {unit}" for text in shown if float(text) != round(limit, 11)), usual)
+    return next((f"{text} {unit}" for text in candidates if float(text) != round(limit, 11)), usual)
 
 
 def format_value(unit: Unit, value: float) -> str:

@@ -10,7 +10,7 @@ import sys
 
 # Nothing is imported here that the standard library has to be found for: it may not be first yet.
 _LIBRARY = os.__file__.rpartition(os.sep)[0]
-_BESIDE = (f"{os.sep}lib-dynload", f"{os.sep}python{sys.version_info.major}{sys.version_info.minor}.zip")
+_STANDARD_ENDINGS = (f"{os.sep}lib-dynload", f"{os.sep}python{sys.version_info.major}{sys.version_info.minor}.zip")
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -24,7 +24,7 @@ def standard_library_first(path: list[str]) -> list[str]:
     return standard + [entry for entry in path if not _is_standard(entry)]
 
 
-def import_named(name: str) -> object:
+def import_user_module(name: str) -> object:
     """Import a module that a user named.
 
     It is the user's also where the standard library has one of that name that nothing has imported yet, as
@@ -36,11 +36,11 @@ def import_named(name: str) -> object:
 
     top = name.partition(".")[0]
     if top not in sys.modules and PathFinder.find_spec(top, [entry for entry in sys.path if _is_standard(entry)]):
-        theirs = PathFinder.find_spec(top, [entry for entry in sys.path if not _is_standard(entry)])
-        if theirs is not None and theirs.loader is not None:
-            module = sys.modules[top] = module_from_spec(theirs)
+        user_spec = PathFinder.find_spec(top, [entry for entry in sys.path if not _is_standard(entry)])
+        if user_spec is not None and user_spec.loader is not None:
+            module = sys.modules[top] = module_from_spec(user_spec)
             try:
-                theirs.loader.exec_module(module)
+                user_spec.loader.exec_module(module)
             except BaseException:
                 del sys.modules[top]
                 raise
@@ -48,7 +48,7 @@ def import_named(name: str) -> object:
 
 
 def _is_standard(entry: str) -> bool:
-    return entry == _LIBRARY or entry.endswith(_BESIDE)
+    return entry == _LIBRARY or entry.endswith(_STANDARD_ENDINGS)
 
 
 def main() -> None:

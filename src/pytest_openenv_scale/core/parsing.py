@@ -44,14 +44,14 @@ _OWN_HEADERS = frozenset(
 )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known name closest to `name`, else the list of known names."""
-    names = list(known)
-    found = difflib.get_close_matches(name[:80].lower(), names, n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else f"; write one of {', '.join(names)}"
+def suggestion(name: str, choices: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the choice closest to `name`, else the list of choices."""
+    names = list(choices)
+    matches = difflib.get_close_matches(name[:80].lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]!r}?" if matches else f"; write one of {', '.join(names)}"
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a short repr of what was written, without the userinfo of any URL in it."""
     text = USERINFO.sub(r"\1", value) if isinstance(value, str) else value
     try:
@@ -73,17 +73,17 @@ def parse_count(value: object, *, minimum: int = 1, maximum: int = MAX_COUNT, wh
     if whole and not isinstance(value, bool):
         number = int(cast(int, value))
     if number is None or number < minimum:
-        raise GrammarError(f"{what} must be a whole number ≥ {minimum}, got {shown(value)}")
+        raise GrammarError(f"{what} must be a whole number ≥ {minimum}, got {short_repr(value)}")
     if number > maximum:
-        raise GrammarError(f"{what} must be at most {maximum:,}, got {shown(value)}")
+        raise GrammarError(f"{what} must be at most {maximum:,}, got {short_repr(value)}")
     return number
 
 
 def parse_number(value: object, *, maximum: float = 1e9, what: str = "the value") -> float:
     """Parse a finite number above 0."""
-    number = _number(value)
+    number = _finite_number(value)
     if number is None or not 0 < number <= maximum:
-        raise GrammarError(f"{what} must be a number > 0 and ≤ {maximum:g}, got {shown(value)}")
+        raise GrammarError(f"{what} must be a number > 0 and ≤ {maximum:g}, got {short_repr(value)}")
     return number
 
 
@@ -94,13 +94,13 @@ def parse_seconds(value: object, *, positive: bool = False, what: str = "the dur
         match = _SECONDS.fullmatch(value.strip())
         seconds = float(Decimal(match[1]) * Decimal(_UNITS[match[2] or ""])) if match else None
     else:
-        seconds = _number(value)
+        seconds = _finite_number(value)
     if seconds is None or not math.isfinite(seconds):
-        raise GrammarError(f'{what} must be a number of seconds, got {shown(value)}; write for example "2.5s"')
+        raise GrammarError(f'{what} must be a number of seconds, got {short_repr(value)}; write for example "2.5s"')
     if seconds < 0 or (positive and seconds == 0):
-        raise GrammarError(f"{what} must be {'>' if positive else '≥'} 0 seconds, got {shown(value)}")
+        raise GrammarError(f"{what} must be {'>' if positive else '≥'} 0 seconds, got {short_repr(value)}")
     if seconds > MAX_SECONDS:
-        raise GrammarError(f"{what} must be at most 7 days ({MAX_SECONDS:.0f} s), got {shown(value)}")
+        raise GrammarError(f"{what} must be at most 7 days ({MAX_SECONDS:.0f} s), got {short_repr(value)}")
     return seconds + 0.0  # no negative zero
 
 
@@ -111,12 +111,12 @@ def parse_fraction(value: object, *, what: str = "the fraction") -> float:
         percent = text[:-1].rstrip()
         number = float(Decimal(percent) / 100) if _NUMBER.fullmatch(percent) else None
     else:
-        number = _number(value)
+        number = _finite_number(value)
     if number is not None and 1 < number <= 100 and not text.endswith("%"):
         hint = format_number(number)
-        raise GrammarError(f'{what} must be between 0 and 1, got {shown(value)}; for {hint} % write "{hint}%"')
+        raise GrammarError(f'{what} must be between 0 and 1, got {short_repr(value)}; for {hint} % write "{hint}%"')
     if number is None or not 0 <= number <= 1:
-        raise GrammarError(f'{what} must be a fraction between 0 and 1, got {shown(value)}; write 0.95 or "95%"')
+        raise GrammarError(f'{what} must be a fraction between 0 and 1, got {short_repr(value)}; write 0.95 or "95%"')
     return number + 0.0
 
 
@@ -126,14 +126,14 @@ def parse_batches(value: object) -> tuple[int, ...]:
     Takes text ("1,8,32..512"), one number, or an iterable of numbers and such text.
     """
     batches: set[int] = set()
-    for item in _items(value, "batches", '"1,8,32..512"'):
-        spread = _RANGE.fullmatch(item.strip()) if isinstance(item, str) else None
-        if spread is None:
-            batches.add(_batch(item))
+    for item in _split_items(value, "batches", '"1,8,32..512"'):
+        range_match = _RANGE.fullmatch(item.strip()) if isinstance(item, str) else None
+        if range_match is None:
+            batches.add(_parse_batch(item))
             continue
-        first, last = _batch(spread[1]), _batch(spread[2])
+        first, last = _parse_batch(range_match[1]), _parse_batch(range_match[2])
         if first > last:
-            raise GrammarError(f'batches must grow from left to right, got {shown(item)}; write "{last}..{first}"')
+            raise GrammarError(f'batches must grow from left to right, got {short_repr(item)}; write "{last}..{first}"')
         while first < last:
             batches.add(first)
             first *= 2
@@ -141,34 +141,34 @@ def parse_batches(value: object) -> tuple[int, ...]:
     return tuple(sorted(batches))
 
 
-def _batch(item: object) -> int:
+def _parse_batch(item: object) -> int:
     try:
         return parse_count(item, maximum=MAX_BATCH, what="batches")
     except GrammarError as error:
         if "at most" in str(error):
             raise
         raise GrammarError(
-            f'batches must be whole numbers ≥ 1, got {shown(item)}; write for example "1,8,32..512"'
+            f'batches must be whole numbers ≥ 1, got {short_repr(item)}; write for example "1,8,32..512"'
         ) from None
 
 
 def parse_waits(value: object) -> tuple[float, ...]:
     """Parse the seconds a step is asked to spend, each ≥ 0; sorted, without duplicates."""
-    items = _items(value, "waits", '"0.1,1s"')
+    items = _split_items(value, "waits", '"0.1,1s"')
     return tuple(sorted({parse_seconds(item, what="waits") for item in items}))
 
 
 def parse_modes(value: object) -> tuple[str, ...]:
     """Parse protocols in the order given, without duplicates: "ws", "http" or both."""
-    return tuple(dict.fromkeys(parse_mode(item) for item in _items(value, "modes", '"ws,http"')))
+    return tuple(dict.fromkeys(parse_mode(item) for item in _split_items(value, "modes", '"ws,http"')))
 
 
 def parse_mode(value: object) -> str:
     """Parse one protocol: "ws" or "http"."""
     mode = value.strip() if isinstance(value, str) else value
     if mode not in MODES:
-        hint = nearest(mode, MODES) if isinstance(mode, str) else "; write one of ws, http"
-        raise GrammarError(f"modes are ws and http, got {shown(value)}{hint}")
+        hint = suggestion(mode, MODES) if isinstance(mode, str) else "; write one of ws, http"
+        raise GrammarError(f"modes are ws and http, got {short_repr(value)}{hint}")
     return cast(str, mode)
 
 
@@ -194,18 +194,18 @@ def parse_arrival(value: object) -> Arrival:
     if name.strip() == "rate" and separator:
         number = parse_number(rate, maximum=MAX_RATE, what="arrival rate=R (sessions per second)")
         return Arrival("rate", number)
-    hint = '; write for example "rate=50"' if name == "rate" else nearest(name, ARRIVALS)
-    raise GrammarError(f"arrival is hold, burst or rate=R, got {shown(value)}{hint}")
+    hint = '; write for example "rate=50"' if name == "rate" else suggestion(name, ARRIVALS)
+    raise GrammarError(f"arrival is hold, burst or rate=R, got {short_repr(value)}{hint}")
 
 
 def parse_json(value: object, what: str) -> Any:
     """Parse JSON text, or check that a Python value is JSON; NaN and infinities are refused."""
     try:
-        found: Any = json.loads(value) if isinstance(value, str) else value
-        return json.loads(json.dumps(found, allow_nan=False))
+        data: Any = json.loads(value) if isinstance(value, str) else value
+        return json.loads(json.dumps(data, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GrammarError(f"{what} must be JSON, got {shown(value)} ({problem})") from None
+        raise GrammarError(f"{what} must be JSON, got {short_repr(value)} ({problem})") from None
 
 
 def parse_header(value: object) -> tuple[str, str]:
@@ -221,7 +221,7 @@ def parse_header(value: object) -> tuple[str, str]:
     return name, content
 
 
-def _number(value: object) -> float | None:
+def _finite_number(value: object) -> float | None:
     """Return a finite number written as text or given as one; None for anything else, booleans included."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         number = float(value)
@@ -235,7 +235,7 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _items(value: object, what: str, example: str) -> list[object]:
+def _split_items(value: object, what: str, example: str) -> list[object]:
     """Split text at commas, or take an iterable's items; at least one, at most MAX_ITEMS."""
     if isinstance(value, str):
         items: list[object] = list(value.split(","))

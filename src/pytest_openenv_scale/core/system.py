@@ -28,8 +28,8 @@ def raise_descriptor_limit() -> int:
     what could be had.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = [hard] if hard != resource.RLIM_INFINITY else [1 << power for power in range(20, 13, -1)] + [_OPEN_MAX]
-    for limit in wanted:
+    candidates = [hard] if hard != resource.RLIM_INFINITY else [1 << power for power in range(20, 13, -1)] + [_OPEN_MAX]
+    for limit in candidates:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             return limit
@@ -39,14 +39,14 @@ def raise_descriptor_limit() -> int:
 _EXTRAS = {"plotnine": "figures", "pandas": "figures", "pytest_asyncio": "asyncio"}
 
 
-def missing(module: str) -> str | None:
+def install_command(module: str) -> str | None:
     """Return the command that installs a module's extra; None where the module is there. Nothing is imported."""
     return None if find_spec(module) else f"pip install 'pytest-openenv-scale[{_EXTRAS[module]}]'"
 
 
-def cannot_draw() -> str | None:
+def figures_problem() -> str | None:
     """Return why no figure can be drawn here and what to install, in one line; None where they can be."""
-    install = missing("plotnine")
+    install = install_command("plotnine")
     return install and f"figures need plotnine: {install}"
 
 
@@ -55,6 +55,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def bracketed(host: str) -> str:
-    """The host as it stands in a URL: IPv6 addresses in brackets."""
+def url_host(host: str) -> str:
+    """Return a host as it is written in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .errors import GrammarError
-from .parsing import USERINFO, shown
+from .parsing import USERINFO, short_repr
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE)
@@ -58,26 +58,26 @@ def parse_target(value: object) -> TargetSpec:
         return value
     text = value.strip() if isinstance(value, str) else ""
     if not text or _CONTROL.search(text):
-        raise GrammarError(f'a target must be one line of text, got {shown(value)}; write for example "local"')
+        raise GrammarError(f'a target must be one line of text, got {short_repr(value)}; write for example "local"')
     if not _SCHEME.match(text):
         text = _FLAG.sub(",temporary=yes", text)
     head, *pieces = _NEXT_OPTION.split(text)
     if _SCHEME.match(text):
         urls = ",".join(_check_url(url.strip()) for url in _NEXT_URL.split(head))
-        return TargetSpec("url", urls, _target_options(pieces))
+        return TargetSpec("url", urls, _parse_options(pieces))
     head, *stray = head.split(",")
     name, colon, argument = (part.strip() for part in head.partition(":"))
     _refuse_stray(stray)
     if not _NAME.fullmatch(name) or name in ("localhost", "url"):
         host = re.match(r"[\w.-]+:[0-9]+", head) or re.match(r"[\w-]+(\.[\w-]+)+(?=/|$)", head)
         hint = f'; for a server that runs already write "http://{head}"' if host else '; write "local" or a URL'
-        raise GrammarError(f"a target must be NAME[:ARGUMENT][,key=value…] or a URL, got {shown(text)}{hint}")
+        raise GrammarError(f"a target must be NAME[:ARGUMENT][,key=value…] or a URL, got {short_repr(text)}{hint}")
     if colon and not argument:
         raise GrammarError(f"target {name!r} has nothing after its colon; write {name!r} or {name}:ARGUMENT")
-    return TargetSpec(name, argument or None, _target_options(pieces))
+    return TargetSpec(name, argument or None, _parse_options(pieces))
 
 
-def _target_options(pieces: list[str]) -> tuple[tuple[str, str], ...]:
+def _parse_options(pieces: list[str]) -> tuple[tuple[str, str], ...]:
     options: dict[str, str] = {}
     for piece in pieces:
         key, _, text = (part.strip() for part in piece.partition("="))
@@ -96,7 +96,7 @@ def _target_options(pieces: list[str]) -> tuple[tuple[str, str], ...]:
 
 def _refuse_stray(pieces: list[str]) -> None:
     if pieces:
-        raise GrammarError(f"a target's settings are written key=value, got {shown(pieces[0].strip())}")
+        raise GrammarError(f"a target's settings are written key=value, got {short_repr(pieces[0].strip())}")
 
 
 def _check_url(url: str) -> str:
@@ -110,7 +110,7 @@ def _check_url(url: str) -> str:
         problem = "its port is no number from 1 to 65535" if port else "its host cannot be read"
     if problem or url.endswith(","):
         problem = problem or "it ends with a comma"
-        raise GrammarError(f"{shown(redact_url(url))} is not a URL: {problem}; write http://host:port/prefix")
+        raise GrammarError(f"{short_repr(redact_url(url))} is not a URL: {problem}; write http://host:port/prefix")
     return url
 
 

@@ -32,25 +32,25 @@ def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
     written; so are userinfo and query values in anything that looks like a URL, the values of `env.NAME=`
     in targets, and what a provider gets as a key, token or password.
     """
-    kept: list[str] = []
-    before = ""
+    redacted: list[str] = []
+    previous = ""
     for argument in arguments:
-        kept.append(_redact(argument, before))
-        before = argument
-    return tuple(kept)
+        redacted.append(_redact_argument(argument, previous))
+        previous = argument
+    return tuple(redacted)
 
 
-def _redact(argument: str, before: str) -> str:
-    if before == _HEADER_OPTION:
-        return _header(argument)
+def _redact_argument(argument: str, previous: str) -> str:
+    if previous == _HEADER_OPTION:
+        return _redact_header(argument)
     if argument.startswith(f"{_HEADER_OPTION}="):
-        return f"{_HEADER_OPTION}={_header(argument.removeprefix(f'{_HEADER_OPTION}='))}"
-    if before in _INI_OPTIONS or argument.startswith(_INI_OPTIONS):
+        return f"{_HEADER_OPTION}={_redact_header(argument.removeprefix(f'{_HEADER_OPTION}='))}"
+    if previous in _INI_OPTIONS or argument.startswith(_INI_OPTIONS):
         argument = _INI_HEADER.sub(rf"\1{_HIDDEN}", argument)
     return redact_text(argument)
 
 
-def _header(text: str) -> str:
+def _redact_header(text: str) -> str:
     """Keep the name of a header, as in "Authorization: ***"; text that has none is hidden whole."""
     name, colon, _ = text.partition(":")
     return f"{name.strip()}: {_HIDDEN}" if colon else _HIDDEN
@@ -67,11 +67,11 @@ def redact_text(text: str) -> str:
     return _QUERY_VALUE.sub(rf"\1{_HIDDEN}", text)
 
 
-_SHORTEST = 8
-"""Texts of fewer characters are no secrets: they would be found in words that have none."""
+_MIN_SECRET_LENGTH = 8
+"""Shorter texts are not hidden: they occur inside ordinary words."""
 
-_AFTER_CUT = "'\")]} …"
-"""What a sentence may put after words that were cut."""
+_TRAILING_PUNCTUATION = "'\")]} …"
+"""Characters that may follow a text that was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class Secrets:
     words: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Self:
-        """Return what is secret in headers."""
+    def from_headers(cls, headers: Mapping[str, str]) -> Self:
+        """Return the secrets of headers: their values, whole and without a scheme."""
         values = {value.strip() for value in headers.values()}
         values |= {value.partition(" ")[2].strip() for value in values}
         written = {json.dumps(value)[1:-1] for value in values}
         slashed = {value.replace("/", "\\/") for value in written}
-        words = {word for word in values | written | slashed if len(word) >= _SHORTEST}
+        words = {word for word in values | written | slashed if len(word) >= _MIN_SECRET_LENGTH}
         return cls(tuple(sorted(words, key=len, reverse=True)))
 
     def hide(self, text: str) -> str:
@@ -98,20 +98,20 @@ class Secrets:
         for word in self.words:
             text = text.replace(word, _HIDDEN)
         for word in self.words:
-            text = _hide_beginning(text, word)
+            text = _hide_prefix(text, word)
         return text
 
-    def are_in(self, text: bytes) -> bool:
-        """Say whether a message may hold one: what holds none need not be gone through, value by value."""
+    def may_be_in(self, text: bytes) -> bool:
+        """Say whether a message may hold a secret; one that cannot need not be searched value by value."""
         return any(word.encode() in text for word in self.words) or (bool(self.words) and b"\\u" in text)
 
 
-def _hide_beginning(text: str, word: str) -> str:
-    """Hide the beginning of the word a text ends with, where it has as many characters after the scheme as a secret."""
-    least = word[: word.find(" ") + 1 + _SHORTEST]
-    cut = text.rstrip(_AFTER_CUT)
-    at = cut.rfind(least)
-    return text[:at] + _HIDDEN + text[len(cut) :] if at >= 0 and word.startswith(cut[at:]) else text
+def _hide_prefix(text: str, word: str) -> str:
+    """Hide the beginning of `word` that ends a text, if `_MIN_SECRET_LENGTH` characters beyond its scheme are there."""
+    shortest_prefix = word[: word.find(" ") + 1 + _MIN_SECRET_LENGTH]
+    trimmed = text.rstrip(_TRAILING_PUNCTUATION)
+    start = trimmed.rfind(shortest_prefix)
+    return text[:start] + _HIDDEN + text[len(trimmed) :] if start >= 0 and word.startswith(trimmed[start:]) else text
 
 
 def loads(text: str | bytes) -> Any:
@@ -126,23 +126,23 @@ def loads(text: str | bytes) -> Any:
         return json.loads(text)
 
 
-def storable(text: str) -> str:
+def utf8_safe(text: str) -> str:
     """Return text that UTF-8 can hold: JSON may spell half a surrogate pair, which no file takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def plain(text: str) -> str:
+def without_escapes(text: str) -> str:
     """Return text a server or a person wrote without terminal escapes and control characters."""
     return _CONTROL.sub("?", _ESCAPE.sub("", text).expandtabs(4).replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def collapse(text: str) -> str:
+def on_one_line(text: str) -> str:
     """Return `plain` text with every run of white space, line ends included, as one space."""
-    return " ".join(plain(text).split())
+    return " ".join(without_escapes(text).split())
 
 
-def cut(text: str, width: int, *, left: bool = False) -> str:
-    """Shorten text to a width, at its end or, where its end tells more, at its start."""
+def shorten(text: str, width: int, *, left: bool = False) -> str:
+    """Shorten text to a width: at its end or, with `left`, at its start."""
     if len(text) <= width:
         return text
     return f"..{text[len(text) - width + 2 :]}" if left else f"{text[: width - 2]}.."

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.client.http import action_schema
-from pytest_openenv_scale.config.limits import Slo, make_limit, select
+from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
 from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import Workload, WorkloadError, make_workload
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
-from pytest_openenv_scale.core.parsing import shown
-from pytest_openenv_scale.core.system import missing
+from pytest_openenv_scale.core.parsing import short_repr
+from pytest_openenv_scale.core.system import install_command
 from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
@@ -125,7 +125,7 @@ class Sweep:
         if len(matches) != 1:
             choices = ", ".join(f"mode={item.mode!r} wait={item.wait}" for item in self.curves)
             raise ValueError(
-                f"max_batch(wait={shown(wait)}, mode={shown(mode)}) selects {len(matches)} curves of: {choices}"
+                f"max_batch(wait={short_repr(wait)}, mode={short_repr(mode)}) selects {len(matches)} curves of: {choices}"
             )
         return matches[0].max_batch
 
@@ -136,7 +136,7 @@ class Sweep:
             ModuleNotFoundError: pandas is not installed, which the extra `figures` brings.
         """
         __tracebackhide__ = True
-        if install := missing("pandas"):
+        if install := install_command("pandas"):
             raise ModuleNotFoundError(f"to_pandas() needs pandas: {install}", name="pandas")
         return self.table.to_pandas()
 
@@ -170,7 +170,7 @@ def measure_sweep(
         batches=settings.batches,
         steps=settings.steps,
         arrival=str(settings.arrival),
-        slo_for=lambda mode, wait: select(slos, wait, mode),
+        slo_for=lambda mode, wait: slo_for_curve(slos, wait, mode),
         wait_axis=workload.waits,
     )
     record = SweepRecord(
@@ -179,7 +179,7 @@ def measure_sweep(
         target=endpoint.target,
         infrastructure=endpoint.label,
         curves=curves,
-        slos=tuple(select(slos, curve.wait, curve.mode) for curve in curves),
+        slos=tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves),
         steps=settings.steps,
         arrival=str(settings.arrival),
         reps=settings.reps,

@@ -14,7 +14,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from pytest_openenv_scale.core.files import ErrorOutput, exit_words
+from pytest_openenv_scale.core.files import ErrorOutput, describe_exit
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.parsing import parse_arrival
@@ -107,7 +107,7 @@ class _LoadProcess:
 
     def await_ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
-        how = exit_words(self.popen.returncode) if self._wait(_EXIT_TIMEOUT_S) else "fell silent"
+        how = describe_exit(self.popen.returncode) if self._wait(_EXIT_TIMEOUT_S) else "fell silent"
         return self._describe_ending(how)
 
     def kill_silent(self) -> _Ending:
@@ -184,7 +184,7 @@ class LoadGenerator:
         for process in self._processes[:count]:
             sources = tuple(loopback_source(number) for number in range(self._sources, self._sources + sources_each))
             self._sources += sources_each
-            process.secrets = Secrets.of(request.headers)
+            process.secrets = Secrets.from_headers(request.headers)
             assignments[process] = Prepare(request, process.number, count, sources)
         return assignments
 

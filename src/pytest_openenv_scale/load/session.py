@@ -13,7 +13,7 @@ from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo
-from pytest_openenv_scale.core.text import storable
+from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.row import SessionRow
 
 _CLOSE_MESSAGE = Message(messages.encode_request("close"))
@@ -48,7 +48,7 @@ class SessionRecord:
     def fail(self, phase: str, kind: str, code: str | None, message: str | None) -> None:
         """Note why the session failed; the first reason stays."""
         if self.error is None:
-            self.error = (phase, kind, code and storable(code), message and storable(message))
+            self.error = (phase, kind, code and utf8_safe(code), message and utf8_safe(message))
 
     def identify(self, server_info: ServerInfo) -> None:
         """Note which server process and host the session is on, as far as the environment reports them."""

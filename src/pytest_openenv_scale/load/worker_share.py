@@ -150,7 +150,7 @@ class WorkerShare:
         rows = [
             record.row(self._started, self._started_wall_clock, self._assignment.process) for record in self._records
         ]
-        secrets = Secrets.of(self._assignment.request.headers)
+        secrets = Secrets.from_headers(self._assignment.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
         return ShareResult(

@@ -16,16 +16,16 @@ import pytest
 from . import hookspec
 from .invocation import INVOCATION, PROBLEMS, Invocation
 from .marks import DECLARATION, marker_lines
-from .options import register
+from .options import register_options
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.core.endpoint import Endpoint
 
-    from .check import Checking
+    from .check import CheckRunner
     from .scaling_fixture import Scaling
 
 SCALING: pytest.StashKey[Scaling] = pytest.StashKey()
-"""On a test: what its fixture measures with."""
+"""In a test's stash: what its fixture `scaling` returned."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -35,7 +35,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options and their ini twins."""
-    register(parser)
+    register_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,14 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
         check_settings(config, invocation.settings)
     config.stash[INVOCATION] = invocation
-    config.pluginmanager.register(_Gathering(invocation), "openenv_scale_gathering")
+    config.pluginmanager.register(_ReportReceiver(invocation), "openenv_scale_gathering")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker which run it takes part in."""
     invocation = _invocation(node.config)
-    node.workerinput["openenv_scale"] = invocation.place.to_worker()
+    node.workerinput["openenv_scale"] = invocation.run_location.to_worker()
     if invocation.baseline is not None:
         node.workerinput["openenv_scale_baseline"] = invocation.baseline.to_worker()
 
@@ -63,7 +63,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what will be measured, where the command line or the ini file asks for it."""
     invocation = _invocation(config)
-    if not invocation.is_asked_for:
+    if not invocation.is_requested:
         return []
     from .settings import header_lines
 
@@ -73,7 +73,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what will be measured where only marked tests ask for it."""
     invocation = _invocation(config)
-    if not invocation.measures or invocation.is_asked_for or config.get_verbosity() < 0:
+    if not invocation.measures or invocation.is_requested or config.get_verbosity() < 0:
         return []
     from .settings import header_lines
 
@@ -97,7 +97,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read the marks of the selected tests: servers are sized to the largest cell among them."""
-    _invocation(session.config).collected(session.items)
+    _invocation(session.config).read_marks(session.items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -110,13 +110,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def openenv_target(request: pytest.FixtureRequest) -> Generator[Endpoint]:
     """The server to measure: started or attached to once, sized to the largest selected cell."""
-    from .target import opened
+    from .target import running_target
 
     invocation = _invocation(request.config)
     targets = invocation.settings.targets
     if len(targets) > 1 and not hasattr(request, "param"):
         pytest.fail("there are several targets: take openenv_target or scaling as an argument", pytrace=False)
-    with opened(invocation, targets[getattr(request, "param", 0)]) as endpoint:
+    with running_target(invocation, targets[getattr(request, "param", 0)]) as endpoint:
         yield endpoint
 
 
@@ -126,17 +126,17 @@ def scaling(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Scaling
     from .scaling_fixture import make_scaling
 
     item: pytest.Function = cast(Any, request).node
-    made = make_scaling(_invocation(request.config), item, openenv_target)
-    item.stash[SCALING] = made
-    return made
+    runner = make_scaling(_invocation(request.config), item, openenv_target)
+    item.stash[SCALING] = runner
+    return runner
 
 
 @pytest.fixture
-def openenv_check(request: pytest.FixtureRequest, openenv_target: Endpoint) -> Checking:
+def openenv_check(request: pytest.FixtureRequest, openenv_target: Endpoint) -> CheckRunner:
     """Ask a check of the target, `openenv_check(check)`, and judge the test by its result: the suite is written so."""
-    from .check import make_checking
+    from .check import make_check_runner
 
-    return make_checking(_invocation(request.config), cast(Any, request).node, openenv_target)
+    return make_check_runner(_invocation(request.config), cast(Any, request).node, openenv_target)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -146,16 +146,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         result = yield
     except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
         if "openenv_target" in pyfuncitem.fixturenames:
-            from .finish import not_awaited
+            from .finish import unawaited_problem
 
-            if problem := not_awaited(pyfuncitem, outcome):
+            if problem := unawaited_problem(pyfuncitem, outcome):
                 raise pytest.fail.Exception(problem, pytrace=False) from None
         raise
     runner = pyfuncitem.stash.get(SCALING, None)
     if runner is not None:
-        from .finish import judge
+        from .finish import judge_test
 
-        judge(pyfuncitem, runner)
+        judge_test(pyfuncitem, runner)
     return result
 
 
@@ -171,21 +171,21 @@ def pytest_runtest_makereport(
     return report
 
 
-class _Gathering:
+class _ReportReceiver:
     """Gathers the results that arrive on reports, from this process or from xdist workers."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        sent = getattr(report, "openenv_scale", None)
-        if sent is not None:
-            self._invocation.add_sent(sent)
+        payload = getattr(report, "openenv_scale", None)
+        if payload is not None:
+            self._invocation.add_sent_view(payload)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object | None) -> None:
-    """Take what an xdist worker has to say; where it crashed, the run is not complete."""
+    """Collect the problems that an xdist worker reports; where it crashed, the run is not complete."""
     invocation = _invocation(node.config)
     invocation.problems += getattr(node, "workeroutput", {}).get(PROBLEMS, ())
     if error is not None:
@@ -197,10 +197,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
     """End the run and write its reports, once every server is stopped and every worker is done."""
     result = yield
     invocation = _invocation(session.config)
-    if invocation.measured() and not invocation.is_worker:
-        from .finish import end_status, finish
+    if invocation.has_begun() and not invocation.is_worker:
+        from .finish import end_status, finish_run
 
-        written = finish(invocation, end_status(session, exitstatus, worker_crashed=invocation.worker_crashed))
+        written = finish_run(invocation, end_status(session, exitstatus, worker_crashed=invocation.worker_crashed))
         if not written and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result
@@ -210,13 +210,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Show every curve and where the run is."""
     invocation = _invocation(config)
     if (invocation.views or invocation.checks or invocation.problems) and config.get_verbosity() > -2:
-        from .finish import summarise
+        from .finish import show_summary
 
-        summarise(invocation, terminalreporter)
+        show_summary(invocation, terminalreporter)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Let go of the run directory."""
+    """Close the run directory; remove it where it is temporary."""
     if INVOCATION in config.stash:
         config.stash[INVOCATION].close()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Checking:
+class CheckRunner:
     """Asks checks about one target: `openenv_check(isolation.interleaved)`.
 
     The result is written into the run; a limit that is missed fails the test, a capability that is not there skips
@@ -37,21 +37,21 @@ class Checking:
     invocation: Invocation
     item: pytest.Function
     subject: Callable[[], Subject | str]
-    asked: list[Check] = field(default_factory=list["Check"], init=False, repr=False)
-    """The check that was asked, once one was."""
+    calls: list[Check] = field(default_factory=list["Check"], init=False, repr=False)
+    """The checks this was called with: at most one."""
 
     def __call__(self, check: Check) -> CheckResult:
         """Ask one check and judge the test by it; at most one per test, and not where an event loop runs."""
         from pytest_openenv_scale.checks.run import run_check
         from pytest_openenv_scale.core.errors import RunError
 
-        from .scaling_fixture import loop_runs
+        from .scaling_fixture import is_loop_running
 
-        if loop_runs():
+        if is_loop_running():
             self._fail("openenv_check() would block the event loop of an async test; write the test with def")
-        if self.asked:
+        if self.calls:
             self._fail("openenv_check() was called twice; a test asks one check, so write a second test")
-        self.asked.append(check)
+        self.calls.append(check)
         subject = self.subject()
         if isinstance(subject, str):
             pytest.fail(subject, pytrace=False)
@@ -59,41 +59,43 @@ class Checking:
             run = self.invocation.run_directory()
             with run.measure_lock(subject.report_progress):
                 started, began = datetime.now(UTC), time.monotonic()
-                result = run_check(subject, self._answered(check))
-            record = self._record(subject.endpoint, result, started, time.monotonic() - began)
+                result = run_check(subject, self._checked(check))
+            record = self._make_record(subject.endpoint, result, started, time.monotonic() - began)
             path = write_check(run.path, record)
         except RunError as error:
             self._fail(str(error))
-        self._judge(record, str(path) if self.invocation.place.kept else None)
+        self._judge(record, str(path) if self.invocation.run_location.kept else None)
         return result
 
-    def _answered(self, check: Check) -> Check:
-        """Return the check, which now fails the test in one line if its answer cannot be kept."""
+    def _checked(self, check: Check) -> Check:
+        """Wrap a check so that a result that cannot be stored fails the test in one line."""
 
-        async def answered(subject: Subject) -> CheckResult:
-            coming = cast(object, check(subject))
-            if not isawaitable(coming):
-                self._fail(f"the check {_name(check)} is not async; write async def {_name(check)}(subject)")
-            result = cast(object, await coming)
+        async def checked(subject: Subject) -> CheckResult:
+            awaitable = cast(object, check(subject))
+            if not isawaitable(awaitable):
+                self._fail(
+                    f"the check {_check_name(check)} is not async; write async def {_check_name(check)}(subject)"
+                )
+            result = cast(object, await awaitable)
             if not isinstance(result, CheckResult):
                 kind = "None" if result is None else type(result).__name__
-                self._fail(f"the check {_name(check)} returned {kind}; return a CheckResult from every path")
-            if flaw := _flaw(result):
+                self._fail(f"the check {_check_name(check)} returned {kind}; return a CheckResult from every path")
+            if problem := _result_problem(result):
                 self._fail(
-                    f"the result of the check {_name(check)} cannot be kept: {flaw}; "
+                    f"the result of the check {_check_name(check)} cannot be kept: {problem}; "
                     "write figures as finite numbers, text, true, false or None, and words as text"
                 )
             return result
 
-        return answered
+        return checked
 
-    def _fail(self, words: str) -> NoReturn:
-        pytest.fail(f"{self.item.nodeid}: {words}", pytrace=False)
+    def _fail(self, message: str) -> NoReturn:
+        pytest.fail(f"{self.item.nodeid}: {message}", pytrace=False)
 
-    def _record(self, endpoint: Endpoint, result: CheckResult, started: datetime, took_s: float) -> CheckRecord:
+    def _make_record(self, endpoint: Endpoint, result: CheckResult, started: datetime, took_s: float) -> CheckRecord:
         settings = self.invocation.settings
-        chosen = getattr(self.item, "callspec", None)
-        index: int = chosen.params.get("openenv_target", 0) if chosen else 0
+        callspec = getattr(self.item, "callspec", None)
+        index: int = callspec.params.get("openenv_target", 0) if callspec else 0
         test = test_name(self.item, target_ids(settings.targets)[index] if len(settings.targets) > 1 else None)
         marks = {mark.name for mark in self.item.iter_markers()}
         return CheckRecord(
@@ -125,11 +127,11 @@ class Checking:
         pytest.fail(check_failure_text(record, kept, width=WIDTH, encoding=encoding()), pytrace=False)
 
 
-def _name(check: Check) -> str:
+def _check_name(check: Check) -> str:
     return getattr(check, "__name__", type(check).__name__)
 
 
-def _flaw(result: CheckResult) -> str | None:
+def _result_problem(result: CheckResult) -> str | None:
     """Return why a report could not read this result back; None if it can."""
     if not isinstance(cast(object, result.outcome), CheckOutcome):
         return f"its outcome is {result.outcome!r}, not a CheckOutcome"
@@ -140,22 +142,22 @@ def _flaw(result: CheckResult) -> str | None:
     return None
 
 
-def make_checking(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Checking:
+def make_check_runner(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> CheckRunner:
     """Return what the fixture gives one test on one target; what is learned of a server is shared by its tests."""
 
-    def subject() -> Subject | str:
-        known = invocation.subjects
-        if endpoint.target not in known:
-            made = _subject(invocation, item, endpoint)
-            if isinstance(made, str):
-                return made
-            known[endpoint.target] = made
-        return known[endpoint.target]
+    def get_subject() -> Subject | str:
+        subjects = invocation.subjects
+        if endpoint.target not in subjects:
+            new_subject = _make_subject(invocation, item, endpoint)
+            if isinstance(new_subject, str):
+                return new_subject
+            subjects[endpoint.target] = new_subject
+        return subjects[endpoint.target]
 
-    return Checking(invocation, item, subject)
+    return CheckRunner(invocation, item, get_subject)
 
 
-def _subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Subject | str:
+def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Subject | str:
     """Return the server as checks see it, or one line that says why no session can be played."""
     from dataclasses import replace
 

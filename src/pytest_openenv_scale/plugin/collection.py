@@ -15,10 +15,10 @@ import pytest
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import largest_batch
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
-from pytest_openenv_scale.core.parsing import format_number, nearest
+from pytest_openenv_scale.core.parsing import format_number, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
-from .marks import DECLARATION, SIGNATURES, Declaration, MarkError, make_scaling, make_slo
+from .marks import DECLARATION, SIGNATURES, Declaration, MarkError, parse_scaling_mark, parse_slo_mark
 
 
 def scaling_mark(item: pytest.Item) -> ScalingMark | None:
@@ -30,18 +30,18 @@ def scaling_mark(item: pytest.Item) -> ScalingMark | None:
     Raises:
         MarkError: a mark is wrong, or two marks in one place write the same argument.
     """
-    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     marked = False
-    for level in _levels(item, "scaling"):
-        here: dict[str, Any] = {}
+    for level in _marks_by_level(item, "scaling"):
+        of_level: dict[str, Any] = {}
         for arguments in level:
             marked = True
-            for name, value in make_scaling(arguments, item.path.parent).written().items():
-                if name in here:
+            for name, value in parse_scaling_mark(arguments, item.path.parent).written_arguments().items():
+                if name in of_level:
                     raise MarkError(f"mark scaling: {name} is written twice in one place; write it once")
-                here[name] = value
-        found = {**here, **found}
-    return ScalingMark(**found) if marked else None
+                of_level[name] = value
+        merged = {**of_level, **merged}
+    return ScalingMark(**merged) if marked else None
 
 
 def slo_marks(item: pytest.Item) -> tuple[Slo, ...]:
@@ -52,21 +52,21 @@ def slo_marks(item: pytest.Item) -> tuple[Slo, ...]:
     Raises:
         MarkError: a mark is wrong, or two marks in one place set the same limit on the same curves.
     """
-    found: list[Slo] = []
-    for level in _levels(item, "slo"):
-        here = [make_slo(arguments) for arguments in level]
-        seen: set[tuple[str, float | None, str | None]] = set()
-        for limits in here:
+    slos: list[Slo] = []
+    for level in _marks_by_level(item, "slo"):
+        of_level = [parse_slo_mark(arguments) for arguments in level]
+        keys: set[tuple[str, float | None, str | None]] = set()
+        for limits in of_level:
             for limit in limits.limits:
                 key = limit.name, limits.wait, limits.mode
-                if key in seen:
+                if key in keys:
                     raise MarkError(f"mark slo: {limit.name} is set twice in one place; write it once")
-                seen.add(key)
-        found += sorted(here, key=lambda limits: (limits.wait is None) + (limits.mode is None))
-    return tuple(found)
+                keys.add(key)
+        slos += sorted(of_level, key=lambda limits: (limits.wait is None) + (limits.mode is None))
+    return tuple(slos)
 
 
-def check_selects(
+def check_slos_apply(
     slos: Iterable[Slo],
     modes: Sequence[str],
     waits: Sequence[float | None],
@@ -80,22 +80,22 @@ def check_selects(
     Raises:
         MarkError: naming the limit and what there is instead.
     """
-    every = tuple(slos)
-    largest = max((*batches, *(size for limits in every for size in _max_batches(limits))), default=0)
-    for limits in every:
+    all_slos = tuple(slos)
+    largest = max((*batches, *(size for limits in all_slos for size in _max_batches(limits))), default=0)
+    for limits in all_slos:
         selected = [(mode, wait) for mode in modes for wait in waits if limits.selects(wait, mode)]
         if not selected:
-            raise MarkError(_selects_nothing(limits, modes, waits))
+            raise MarkError(_selects_nothing_message(limits, modes, waits))
         for limit in limits.limits:
             needs_wait = limit.name == "latency_factor" or limit.kind.phase == "overhead"
             if needs_wait and all(wait is None for _, wait in selected):
                 raise MarkError(
-                    f"{_place(limit)}: {limit.name} cannot be measured, because the environment cannot be "
+                    f"{_limit_origin(limit)}: {limit.name} cannot be measured, because the environment cannot be "
                     "asked to wait; write a limit on total or step instead"
                 )
             if limit.name == "hosts" and batches and limit.allowed > largest:
                 raise MarkError(
-                    f"{_place(limit)}: {limit.text} cannot be measured with at most {largest} sessions; "
+                    f"{_limit_origin(limit)}: {limit.text} cannot be measured with at most {largest} sessions; "
                     f"write a batch of at least {limit.allowed:.0f}"
                 )
 
@@ -105,65 +105,67 @@ def _max_batches(limits: Slo) -> tuple[int, ...]:
     return () if limit is None else (int(limit.allowed),)
 
 
-def _place(limit: Limit) -> str:
+def _limit_origin(limit: Limit) -> str:
     return {"command line": "--openenv-slo", "ini": "openenv_slo"}.get(limit.source, "mark slo")
 
 
-def _selects_nothing(limits: Slo, modes: Sequence[str], waits: Sequence[float | None]) -> str:
+def _selects_nothing_message(limits: Slo, modes: Sequence[str], waits: Sequence[float | None]) -> str:
     if limits.mode is not None and limits.mode not in modes:
         return (
             f'mark slo(mode="{limits.mode}") selects no curve; the modes measured are {", ".join(modes)} '
             "(set modes= in the mark scaling)"
         )
-    asked = format_number(limits.wait or 0.0)
+    wait_text = format_number(limits.wait or 0.0)
     if all(wait is None for wait in waits):
-        return f"mark slo(wait={asked}) selects no curve: the environment cannot be asked to wait; leave wait= out"
-    there = ", ".join(format_number(wait) for wait in waits if wait is not None)
-    return f"mark slo(wait={asked}) selects no curve; the waits are {there} (set waits= in the mark scaling)"
+        return f"mark slo(wait={wait_text}) selects no curve: the environment cannot be asked to wait; leave wait= out"
+    waits_text = ", ".join(format_number(wait) for wait in waits if wait is not None)
+    return f"mark slo(wait={wait_text}) selects no curve; the waits are {waits_text} (set waits= in the mark scaling)"
 
 
-def _levels(item: pytest.Item, name: str) -> Iterator[list[Mapping[str, Any]]]:
+def _marks_by_level(item: pytest.Item, name: str) -> Iterator[list[Mapping[str, Any]]]:
     """Yield the arguments of the marks of one place at a time, the nearest place first."""
     for node in reversed(item.listchain()):
-        places = _places(node)
+        locations = _mark_locations(node)
         level: dict[int, list[Mapping[str, Any]]] = {}
-        added = -1  # a mark that a plugin prepended is nearer than what is written, an appended one farther
+        plugin_rank = -1  # a mark that a plugin prepended is nearer than what is written, an appended one farther
         for mark in node.own_markers:
-            rank = next((rank for rank, place in enumerate(places) if any(mark is one for one in place)), None)
-            added = added if rank is None else len(places)
+            rank = next(
+                (rank for rank, location in enumerate(locations) if any(mark is written for written in location)), None
+            )
+            plugin_rank = plugin_rank if rank is None else len(locations)
             if mark.name == name:
-                level.setdefault(added if rank is None else rank, []).append(_arguments(mark))
+                level.setdefault(plugin_rank if rank is None else rank, []).append(_mark_arguments(mark))
         for rank in sorted(level):
             yield level[rank]
 
 
-def _places(node: Any) -> list[list[pytest.Mark]]:
+def _mark_locations(node: Any) -> list[list[pytest.Mark]]:
     """Return the marks written on a node, place by place: a parameter, then the object, then base classes."""
-    parameter = _listed(list(getattr(getattr(node, "callspec", None), "marks", ())))
-    written = getattr(node, "obj", None)
-    if isinstance(written, type):
-        return [parameter, *(_listed(vars(owner).get("pytestmark")) for owner in written.__mro__)]
-    return [parameter, _listed(getattr(written, "pytestmark", None))]
+    parameter = _as_mark_list(list(getattr(getattr(node, "callspec", None), "marks", ())))
+    marked = getattr(node, "obj", None)
+    if isinstance(marked, type):
+        return [parameter, *(_as_mark_list(vars(owner).get("pytestmark")) for owner in marked.__mro__)]
+    return [parameter, _as_mark_list(getattr(marked, "pytestmark", None))]
 
 
-def _listed(marks: Any) -> list[pytest.Mark]:
-    several = cast("list[Any]", marks) if isinstance(marks, list) else [marks]
-    return [getattr(mark, "mark", mark) for mark in several]
+def _as_mark_list(marks: Any) -> list[pytest.Mark]:
+    items = cast("list[Any]", marks) if isinstance(marks, list) else [marks]
+    return [getattr(mark, "mark", mark) for mark in items]
 
 
-def _arguments(mark: pytest.Mark) -> Mapping[str, Any]:
+def _mark_arguments(mark: pytest.Mark) -> Mapping[str, Any]:
     """Return a mark's arguments by name, after a look at the names.
 
     Raises:
         MarkError: an argument is positional, or has a name that does not exist.
     """
-    known = list(inspect.signature(SIGNATURES[mark.name]).parameters)
+    parameters = list(inspect.signature(SIGNATURES[mark.name]).parameters)
     if mark.args:
         example = "batches=…" if mark.name == "scaling" else "max_batch=…"
         raise MarkError(f"mark {mark.name} takes named arguments only; write {mark.name}({example})")
     for name in mark.kwargs:
-        if name not in known:
-            raise MarkError(f"mark {mark.name} has no argument {name!r}{nearest(name, known)}")
+        if name not in parameters:
+            raise MarkError(f"mark {mark.name} has no argument {name!r}{suggestion(name, parameters)}")
     return mark.kwargs
 
 
@@ -222,38 +224,40 @@ class Selection:
     tests: tuple[str, ...] = ()
 
 
-def declare(item: pytest.Item, settings: Settings) -> Declaration | None:
+def read_declaration(item: pytest.Item, settings: Settings) -> Declaration | None:
     """Read the marks of a test; None where it has nothing to do with this plugin."""
     try:
-        return _read(item, settings, fixture=FIXTURE in getattr(item, "fixturenames", ()))
+        return _make_declaration(item, settings, fixture=FIXTURE in getattr(item, "fixturenames", ()))
     except MarkError as error:
         return Declaration(settings, problem=str(error))
 
 
-def select(items: Iterable[pytest.Item], settings: Settings) -> Selection:
+def make_selection(items: Iterable[pytest.Item], settings: Settings) -> Selection:
     """Sum up what the selected tests ask of a target: the cells they declare, and the sessions that checks open."""
     items = list(items)
     checks = [item.nodeid for item in items if CHECK_FIXTURE in getattr(item, "fixturenames", ())]
-    found = {
+    declarations = {
         item.nodeid: item.stash[DECLARATION]
         for item in items
         if DECLARATION in item.stash and FIXTURE in getattr(item, "fixturenames", ())
     }
-    sound = {test: declared for test, declared in found.items() if declared.problem is None}
-    if not sound and not checks:
+    valid = {test: declared for test, declared in declarations.items() if declared.problem is None}
+    if not valid and not checks:
         return Selection()
-    largest = [largest_batch(each.settings.batches, each.slos) for each in sound.values()]
-    modes = [mode for each in sound.values() for mode in each.settings.modes]
+    largest = [largest_batch(declared.settings.batches, declared.slos) for declared in valid.values()]
+    modes = [mode for declared in valid.values() for mode in declared.settings.modes]
     return Selection(
         largest_batch=max([*largest, settings.batches[-1]] if checks else largest),
         modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
-        tests=tuple(item.nodeid for item in items if item.nodeid in sound or item.nodeid in checks),
+        tests=tuple(item.nodeid for item in items if item.nodeid in valid or item.nodeid in checks),
     )
 
 
-def _read(item: pytest.Item, settings: Settings, *, fixture: bool) -> Declaration | None:
+def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -> Declaration | None:
     mark, marked_slos = scaling_mark(item), slo_marks(item)
-    arguments = [name for name, given in (("scaling", mark and mark.written()), ("slo", marked_slos)) if given]
+    arguments = [
+        name for name, written in (("scaling", mark and mark.written_arguments()), ("slo", marked_slos)) if written
+    ]
     if not fixture and not arguments:
         return None
     if not isinstance(item, pytest.Function) or _is_unittest(item):
@@ -271,10 +275,10 @@ def _read(item: pytest.Item, settings: Settings, *, fixture: bool) -> Declaratio
             "the fixture scaling needs the mark: write @pytest.mark.scaling above the test "
             "(without it, -m scaling skips this test)"
         )
-    own = settings.with_mark(mark)
-    slos = own.slos(marked_slos)
-    check_selects(slos, own.axis("modes"), own.axis("waits"), own.axis("batches"))
-    return Declaration(own, slos)
+    test_settings = settings.with_mark(mark)
+    slos = test_settings.slos(marked_slos)
+    check_slos_apply(slos, test_settings.axis("modes"), test_settings.axis("waits"), test_settings.axis("batches"))
+    return Declaration(test_settings, slos)
 
 
 def _is_unittest(item: pytest.Function) -> bool:

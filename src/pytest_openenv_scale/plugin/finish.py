@@ -1,4 +1,4 @@
-"""How it ends: the verdict on a test, and after the last one the run's reports and what the terminal shows of it."""
+"""The end: the verdict on a test, and after the last test the run's reports and the summary on the terminal."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ def end_status(session: pytest.Session, exitstatus: int, *, worker_crashed: bool
     return "interrupted" if stopped or worker_crashed else "complete"
 
 
-def finish(invocation: Invocation, status: Status) -> bool:
+def finish_run(invocation: Invocation, status: Status) -> bool:
     """End the run of this invocation and write its reports; return whether all of that worked.
 
     Runs in the controlling process only.
     """
-    end = _End(invocation)
-    run = end.attempt("the end of the run", lambda: _end_run(invocation.place.path, status))
+    steps = _FinalSteps(invocation)
+    run = steps.attempt("the end of the run", lambda: _end_run(invocation.run_location.path, status))
     if run is None:
         return False
     for view in run.sweeps:
         invocation.views.setdefault((view.test, view.target), view)
     invocation.checks = run.checks
-    if invocation.place.kept:
-        invocation.written.append(f"run {run.path} ({run.status})")
-    _write_reports(end, invocation, run)
-    return end.well
+    if invocation.run_location.kept:
+        invocation.result_lines.append(f"run {run.path} ({run.status})")
+    _write_reports(steps, invocation, run)
+    return steps.succeeded
 
 
-class _End:
-    """Attempts one thing after the other and tells what did not work."""
+class _FinalSteps:
+    """Takes the last steps of a run; one that raises becomes a problem to report and does not stop the next."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        self.well = True
+        self.succeeded = True
 
-    def attempt(self, name: str, act: Callable[[], T]) -> T | None:
+    def attempt(self, name: str, action: Callable[[], T]) -> T | None:
         try:
-            return act()
+            return action()
         except Exception as error:
             from pytest_openenv_scale.core.errors import RunError
 
-            said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-            self.well = False
-            self._invocation.problems.append(f"{name} was not written: {said}")
+            message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            self.succeeded = False
+            self._invocation.problems.append(f"{name} was not written: {message}")
             return None
 
 
@@ -76,26 +76,26 @@ def _end_run(path: Path, status: Status) -> Run:
     return load_run(path)
 
 
-def _write_reports(end: _End, invocation: Invocation, run: Run) -> None:
+def _write_reports(steps: _FinalSteps, invocation: Invocation, run: Run) -> None:
     from pytest_openenv_scale.reporting import append_step_summary, write_json, write_reports
 
     settings, hooks = invocation.settings, invocation.config.hook
-    if invocation.place.kept:
-        end.attempt("the report", lambda: write_reports(run, formats=settings.report))
+    if invocation.run_location.kept:
+        steps.attempt("the report", lambda: write_reports(run, formats=settings.report))
     if (path := settings.json) is not None:
-        end.attempt(f"--openenv-json {path}", lambda: write_json(run, path))
-    end.attempt("the GitHub step summary", lambda: append_step_summary(run))
-    relayed: Any = hooks
-    end.attempt("a report of pytest_openenv_scale_report", lambda: relayed.pytest_openenv_scale_report(run=run))
+        steps.attempt(f"--openenv-json {path}", lambda: write_json(run, path))
+    steps.attempt("the GitHub step summary", lambda: append_step_summary(run))
+    untyped_hooks: Any = hooks
+    steps.attempt("a report of pytest_openenv_scale_report", lambda: untyped_hooks.pytest_openenv_scale_report(run=run))
 
 
-def summarise(invocation: Invocation, reporter: Any) -> None:
+def show_summary(invocation: Invocation, reporter: Any) -> None:
     """Show every curve, the table of all of them, where the run is and what could not be written."""
     try:
         _show_curves(invocation, reporter)
     except Exception as error:
         reporter.write_line(f"the curves cannot be shown: {type(error).__name__}: {error}", red=True)
-    for text in invocation.written:
+    for text in invocation.result_lines:
         reporter.write_line(text)
     for text in invocation.problems:
         reporter.write_line(text, red=True)
@@ -129,10 +129,10 @@ def _show_curves(invocation: Invocation, reporter: Any) -> None:
         for line in summary_lines(views, width=width, encoding=encoding()):
             reporter.write_line(line.text, **line.markup)
         reporter.write_line("")
-    compared = join_comparisons(view.record.comparison for view in views if view.record.comparison is not None)
-    for found in compared:
+    comparisons = join_comparisons(view.record.comparison for view in views if view.record.comparison is not None)
+    for comparison in comparisons:
         reporter.section("OpenEnv scaling: compared with the baseline")
-        for line in comparison_lines(found, width=width, encoding=encoding()):
+        for line in comparison_lines(comparison, width=width, encoding=encoding()):
             reporter.write_line(line.text, **line.markup)
         reporter.write_line("")
     if repeated := scaling_lines(views, width=width, encoding=encoding()):
@@ -149,7 +149,7 @@ class InconclusiveWarning(pytest.PytestWarning):
     """An SLO could not be judged, and `--openenv-inconclusive warn` lets the test pass."""
 
 
-def judge(item: pytest.Item, scaling: Scaling) -> None:
+def judge_test(item: pytest.Item, scaling: Scaling) -> None:
     """Fail a test whose SLO is not met, or that measured nothing."""
     if scaling.sweep is not None:
         _judge_sweep(item, scaling.sweep, scaling.no_baseline, warn=scaling.settings.inconclusive == "warn")
@@ -161,13 +161,13 @@ def judge(item: pytest.Item, scaling: Scaling) -> None:
         pytest.fail(f"{item.nodeid}: {text}", pytrace=False)
 
 
-def not_awaited(item: pytest.Item, outcome: BaseException) -> str | None:
+def unawaited_problem(item: pytest.Item, outcome: BaseException) -> str | None:
     """Return what to do about an async test that no plugin runs; pytest says less, and before 8.4 only skips it."""
     if not str(outcome).startswith("async def function"):
         return None
-    from pytest_openenv_scale.core.system import missing
+    from pytest_openenv_scale.core.system import install_command
 
-    install = missing("pytest_asyncio")
+    install = install_command("pytest_asyncio")
     mark = "write @pytest.mark.asyncio above it, or asyncio_mode = auto into the ini file"
     return f"{item.nodeid}: no plugin runs this async test: {f'{install}, then {mark}' if install else mark}"
 
@@ -182,29 +182,29 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
     from .progress import encoding
 
     texts: list[str] = []
-    doubts: list[str] = []
+    inconclusive: list[str] = []
     if sweep.outcome is not Outcome.MET:
         texts.append(sweep_failure_text(sweep.view, width=WIDTH, encoding=encoding()))
         first = next(curve for curve in sweep.view.curves if curve.verdict.outcome is not Outcome.MET)
-        doubts.append(verdict_reason(first))
-    compared = sweep.view.record.comparison
-    regressed = compared is not None and compared.outcome is Judgement.REGRESSED
-    if compared is not None and compared.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
+        inconclusive.append(verdict_reason(first))
+    comparison = sweep.view.record.comparison
+    regressed = comparison is not None and comparison.outcome is Judgement.REGRESSED
+    if comparison is not None and comparison.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
         from pytest_openenv_scale.reporting.content.comparison import comparison_headline
         from pytest_openenv_scale.reporting.text.comparison import comparison_failure_text
 
-        first = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
-        texts.insert(first, comparison_failure_text(compared, width=WIDTH, encoding=encoding()))
-        doubts.append(f"baseline: {comparison_headline(compared).removeprefix('inconclusive: ')}")
+        position = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
+        texts.insert(position, comparison_failure_text(comparison, width=WIDTH, encoding=encoding()))
+        inconclusive.append(f"baseline: {comparison_headline(comparison).removeprefix('inconclusive: ')}")
     if no_baseline is not None:
-        doubts.append(f"no baseline to compare with: {no_baseline}")
+        inconclusive.append(f"no baseline to compare with: {no_baseline}")
     if sweep.outcome is Outcome.MISSED or regressed:
         pytest.fail("\n\n".join(texts), pytrace=False)
-    if not doubts:
+    if not inconclusive:
         return
-    first = f"inconclusive: {doubts[0]}"
+    first_line = f"inconclusive: {inconclusive[0]}"
     if warn:
-        item.warn(InconclusiveWarning("; ".join([first, *doubts[1:]])))
+        item.warn(InconclusiveWarning("; ".join([first_line, *inconclusive[1:]])))
         return
-    rest = [f"inconclusive: {doubt}" for doubt in doubts[1:]]
-    pytest.fail("\n\n".join([first, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)
+    rest = [f"inconclusive: {doubt}" for doubt in inconclusive[1:]]
+    pytest.fail("\n\n".join([first_line, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)

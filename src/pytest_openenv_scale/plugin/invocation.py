@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .marks import DECLARATION
-from .options import DEFAULT_RESULTS, sources
+from .options import DEFAULT_RESULTS, value_sources
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.checks.subject import Subject
@@ -36,13 +36,13 @@ _JOIN_S = 10.0
 _POLL_S = 0.02
 
 PROBLEMS = "openenv_scale_problems"
-"""Where an xdist worker puts what the end of the run says."""
+"""In the output of an xdist worker: the problems that the controlling process shows at the end."""
 
 _MARKS = frozenset({"scaling", "slo"})
 _FIXTURES = frozenset({"scaling", "openenv_check"})
 
 
-def concerns(item: pytest.Item) -> bool:
+def concerns_plugin(item: pytest.Item) -> bool:
     """Whether a test has to do with this plugin at all: a mark or a fixture says so."""
     fixtures: Iterable[str] = getattr(item, "fixturenames", ())
     return not _FIXTURES.isdisjoint(fixtures) or any(mark.name in _MARKS for mark in item.iter_markers())
@@ -53,19 +53,19 @@ class Invocation:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.sources = sources(config)
+        self.sources = value_sources(config)
         """Where anything is written: "command line", "ini", both or neither."""
         self.views: dict[tuple[str, str], SweepView] = {}
         self.worker_crashed = False
-        self.written: list[str] = []
-        """Where the results are, for the end of the run to say."""
+        self.result_lines: list[str] = []
+        """Lines for the end of the run that say where its results are."""
         self.problems: list[str] = []
-        """What could not be written or stopped, for the end of the run to say."""
+        """Lines for the end of the run that say what could not be written or stopped."""
         self.subjects: dict[str, Subject] = {}
         """What checks know of each target, by its canonical specification."""
         self.checks: tuple[CheckRecord, ...] = ()
         """What checks found, once the run has ended."""
-        self._place: RunPlace | None = None
+        self._run_location: RunLocation | None = None
         self._selection: Selection | None = None
         self._run: RunDirectory | None = None
         self._progress: Progress | None = None
@@ -84,12 +84,12 @@ class Invocation:
         Raises:
             pytest.UsageError: it is wrong, or contradicts itself; without `sources` it cannot be.
         """
-        from .settings import resolve
+        from .settings import resolve_settings
 
-        return resolve(self.config)
+        return resolve_settings(self.config)
 
     @property
-    def is_asked_for(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether the command line asks for scaling tests, or an ini file that they are not deselected from."""
         marks: str = self.config.option.markexpr
         deselected = "not scaling" in marks
@@ -112,23 +112,23 @@ class Invocation:
         return self._selection is not None and bool(self._selection.tests)
 
     @property
-    def place(self) -> RunPlace:
+    def run_location(self) -> RunLocation:
         """Where the run goes; for `--openenv-results none` a folder that the end of the run removes."""
-        sent = getattr(self.config, "workerinput", {}).get("openenv_scale")
-        if self._place is None and sent:
-            self._place = RunPlace.from_worker(sent)
-        if self._place is None:
+        payload = getattr(self.config, "workerinput", {}).get("openenv_scale")
+        if self._run_location is None and payload:
+            self._run_location = RunLocation.from_worker(payload)
+        if self._run_location is None:
             from pytest_openenv_scale.results.run_id import new_run_id
 
             # A controller of xdist workers asks, whatever they run: the default is known without all the settings.
             results = self.settings.results if self.sources else self.config.rootpath / DEFAULT_RESULTS
-            self._place = RunPlace(
+            self._run_location = RunLocation(
                 results=results or Path(tempfile.mkdtemp(prefix="openenv-scale-")),
                 run_id=new_run_id(),
                 kept=results is not None,
                 command=("pytest", *map(str, self.config.invocation_params.args)),
             )
-        return self._place
+        return self._run_location
 
     @property
     def baseline(self) -> Baseline | None:
@@ -136,8 +136,8 @@ class Invocation:
         if self._baseline is None and self.sources and self.settings.baseline is not None:
             from .settings import Baseline
 
-            sent = getattr(self.config, "workerinput", {}).get("openenv_scale_baseline")
-            self._baseline = Baseline(self.settings.baseline, self.settings, self.place.run_id, sent)
+            payload = getattr(self.config, "workerinput", {}).get("openenv_scale_baseline")
+            self._baseline = Baseline(self.settings.baseline, self.settings, self.run_location.run_id, payload)
         return self._baseline
 
     @property
@@ -151,25 +151,25 @@ class Invocation:
         return self._progress
 
     def note_problem(self, text: str) -> None:
-        """Have the end of the run say this; an xdist worker leaves that to the process that has a terminal."""
+        """Show this line at the end of the run; an xdist worker sends it to the process that has a terminal."""
         if self.is_worker:
             worker: Any = self.config
             worker.workeroutput.setdefault(PROBLEMS, []).append(text)
         else:
             self.problems.append(text)
 
-    def collected(self, items: Iterable[pytest.Item]) -> None:
+    def read_marks(self, items: Iterable[pytest.Item]) -> None:
         """Read the marks of the selected tests, so that servers are sized before one starts."""
-        items = [item for item in items if concerns(item)]
+        items = [item for item in items if concerns_plugin(item)]
         if not items:
             return
-        from .collection import declare, select
+        from .collection import make_selection, read_declaration
 
         for item in items:
-            declared = declare(item, self.settings)
+            declared = read_declaration(item, self.settings)
             if declared is not None:
                 item.stash[DECLARATION] = declared
-        self._selection = select(items, self.settings)
+        self._selection = make_selection(items, self.settings)
 
     def run_directory(self) -> RunDirectory:
         """Return the run directory; the first process that asks makes and begins it.
@@ -178,45 +178,45 @@ class Invocation:
             RunError: it cannot be written.
         """
         if self._run is None:
-            self._run = self._make_or_join()
+            self._run = self._create_or_join_run()
         return self._run
 
-    def measured(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether any process of this invocation began to measure."""
-        return self._place is not None and self._place.path.exists()
+        return self._run_location is not None and self._run_location.path.exists()
 
-    def add(self, view: SweepView) -> None:
+    def add_view(self, view: SweepView) -> None:
         """Keep the result of a sweep; one that was measured again replaces the older one."""
         self.views[view.test, view.target] = view
 
-    def add_sent(self, sent: Mapping[str, Any]) -> None:
+    def add_sent_view(self, payload: Mapping[str, Any]) -> None:
         """Keep the result of a sweep that arrived on a test report."""
         from pytest_openenv_scale.verdict.sweep import SweepView
 
-        self.add(SweepView.from_json(sent))
+        self.add_view(SweepView.from_json(payload))
 
     def close(self) -> None:
-        """Let go of the run directory and, in the controlling process, remove a temporary one."""
+        """Close the run directory and, in the controlling process, remove a temporary one."""
         if self._run is not None:
             self._run.close()
-        if self._place is not None and not self._place.kept and not self.is_worker:
-            shutil.rmtree(self._place.results, ignore_errors=True)
+        if self._run_location is not None and not self._run_location.kept and not self.is_worker:
+            shutil.rmtree(self._run_location.results, ignore_errors=True)
 
-    def _make_or_join(self) -> RunDirectory:
+    def _create_or_join_run(self) -> RunDirectory:
         from pytest_openenv_scale.core.errors import RunError
         from pytest_openenv_scale.results.environment import fingerprint
         from pytest_openenv_scale.results.run_directory import RunDirectory
 
-        place = self.place
-        seen = fingerprint(self.config.rootpath)
+        location = self.run_location
+        environment = fingerprint(self.config.rootpath)
         try:
-            path = RunDirectory.create(place.results, place.run_id).path
+            path = RunDirectory.create(location.results, location.run_id).path
         except RunError:
-            if not place.path.is_dir():
+            if not location.path.is_dir():
                 raise
-            return _join(place.path)
-        run = RunDirectory(path, kept=place.kept)
-        run.begin(command=place.command, note=self.settings.note, plan=self._plan(), fingerprint=seen)
+            return _join_run(location.path)
+        run = RunDirectory(path, kept=location.kept)
+        run.begin(command=location.command, note=self.settings.note, plan=self._plan(), fingerprint=environment)
         return run
 
     def _plan(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class Invocation:
         }
 
 
-def _join(path: Path) -> RunDirectory:
+def _join_run(path: Path) -> RunDirectory:
     """Take part in a run that another process is just beginning."""
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.run_directory import RunDirectory
@@ -245,7 +245,7 @@ def _join(path: Path) -> RunDirectory:
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlace:
+class RunLocation:
     """Where the run of this invocation goes, the same in every process of it; made when it is first needed."""
 
     results: Path
@@ -259,7 +259,7 @@ class RunPlace:
         return self.results / self.run_id
 
     def to_worker(self) -> dict[str, Any]:
-        """Return the place as plain values that travel to an xdist worker."""
+        """Return the location as plain values that travel to an xdist worker."""
         return {
             "results": str(self.results),
             "run_id": self.run_id,
@@ -268,10 +268,10 @@ class RunPlace:
         }
 
     @classmethod
-    def from_worker(cls, sent: Mapping[str, Any]) -> RunPlace:
+    def from_worker(cls, payload: Mapping[str, Any]) -> RunLocation:
         """Read what `to_worker` sent."""
-        return cls(Path(sent["results"]), sent["run_id"], sent["kept"], tuple(sent["command"]))
+        return cls(Path(payload["results"]), payload["run_id"], payload["kept"], tuple(payload["command"]))
 
 
 INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
-"""On the configuration: what the whole invocation shares."""
+"""In the stash of the configuration: what the whole invocation shares."""

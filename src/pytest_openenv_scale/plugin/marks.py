@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.config.settings import ScalingMark, Settings
 
 DECLARATION: pytest.StashKey[Declaration] = pytest.StashKey()
-"""On a test: what its marks ask for."""
+"""In a test's stash: what its marks ask for."""
 
 Number = int | float | str
 
@@ -63,7 +63,7 @@ def scaling(
     Raises:
         MarkError: a value is wrong.
     """
-    return make_scaling(dict(locals()), Path())
+    return parse_scaling_mark(dict(locals()), Path())
 
 
 def slo(
@@ -105,7 +105,7 @@ def slo(
     Raises:
         MarkError: a value is wrong, or there is no limit.
     """
-    return make_slo(dict(locals()))
+    return parse_slo_mark(dict(locals()))
 
 
 SIGNATURES: Mapping[str, Callable[..., object]] = MappingProxyType({"scaling": scaling, "slo": slo})
@@ -123,7 +123,7 @@ def marker_lines() -> tuple[str, ...]:
     return tuple(lines)
 
 
-def make_scaling(arguments: Mapping[str, Any], directory: Path) -> ScalingMark:
+def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> ScalingMark:
     """Check the arguments of a `scaling` mark; paths are relative to `directory`.
 
     Raises:
@@ -140,7 +140,7 @@ def make_scaling(arguments: Mapping[str, Any], directory: Path) -> ScalingMark:
         raise MarkError(f"mark scaling: {error}") from None
 
 
-def make_slo(arguments: Mapping[str, Any]) -> Slo:
+def parse_slo_mark(arguments: Mapping[str, Any]) -> Slo:
     """Check the arguments of an `slo` mark.
 
     Raises:
@@ -150,11 +150,11 @@ def make_slo(arguments: Mapping[str, Any]) -> Slo:
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import parse_mode, parse_seconds
 
-    written = {name: value for name, value in arguments.items() if value is not None}
+    arguments_given = {name: value for name, value in arguments.items() if value is not None}
     try:
-        wait = parse_seconds(written.pop("wait"), what="wait") if "wait" in written else None
-        mode = parse_mode(written.pop("mode")) if "mode" in written else None
-        limits = tuple(make_limit(name, value) for name, value in written.items())
+        wait = parse_seconds(arguments_given.pop("wait"), what="wait") if "wait" in arguments_given else None
+        mode = parse_mode(arguments_given.pop("mode")) if "mode" in arguments_given else None
+        limits = tuple(make_limit(name, value) for name, value in arguments_given.items())
     except GrammarError as error:
         raise MarkError(f"mark slo: {error}") from None
     if not limits:

@@ -1,4 +1,4 @@
-"""The one table of options and their ini twins, and what is written for them; what it means, `resolving` tells.
+"""The one table of options and their ini twins, and the text written for them; `plugin/settings.py` parses it.
 
 Every pytest run pays for this module, so it imports nothing and makes no value that only a measurement needs.
 """
@@ -183,48 +183,48 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 
-def register(parser: pytest.Parser) -> None:
+def register_options(parser: pytest.Parser) -> None:
     """Add every option, in a group of its own, and its ini twin."""
     group = parser.getgroup("openenv-scale", "OpenEnv scaling: how many sessions does a server hold at once?")
     for option in OPTIONS:
-        takes: dict[str, Any] = {"metavar": option.metavar}
+        arguments: dict[str, Any] = {"metavar": option.metavar}
         if option.kind == "flag":
-            takes = {"action": "store_true"}
+            arguments = {"action": "store_true"}
         elif option.kind == "repeated":
-            takes["action"] = "append"
-        group.addoption(option.flag, dest=option.ini, default=None, help=option.full_help, **takes)
+            arguments["action"] = "append"
+        group.addoption(option.flag, dest=option.ini, default=None, help=option.full_help, **arguments)
         parser.addini(option.ini, f"Same as {option.flag}.", type=_INI_TYPES[option.kind], default=None)
 
 
-def on_command_line(config: pytest.Config) -> dict[str, Any]:
+def command_line_values(config: pytest.Config) -> dict[str, Any]:
     """Return what the command line says, by option name, as it is written."""
-    read = {option.name: config.getoption(option.ini) for option in OPTIONS}
-    return {name: value for name, value in read.items() if value is not None}
+    values = {option.name: config.getoption(option.ini) for option in OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def in_ini(config: pytest.Config) -> dict[str, Any]:
+def ini_values(config: pytest.Config) -> dict[str, Any]:
     """Return what the ini file and `-o` say, by option name, as it is written.
 
     Raises:
         pytest.UsageError: a value has another type than pytest was told; one line naming where.
     """
-    read: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for option in OPTIONS:
         try:
-            read[option.name] = config.getini(option.ini)
+            values[option.name] = config.getini(option.ini)
         except (ValueError, TypeError) as error:
             raise pytest.UsageError(f"{ini_label(config, option)}: {error}") from None
-    return {name: value for name, value in read.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def sources(config: pytest.Config) -> frozenset[str]:
+def value_sources(config: pytest.Config) -> frozenset[str]:
     """Return where anything is written: "command line", "ini", both or neither.
 
     Raises:
         pytest.UsageError: an ini value has another type than pytest was told.
     """
-    written = {"command line": on_command_line(config), "ini": in_ini(config)}
-    return frozenset(source for source, values in written.items() if values)
+    by_source = {"command line": command_line_values(config), "ini": ini_values(config)}
+    return frozenset(source for source, values in by_source.items() if values)
 
 
 def ini_label(config: pytest.Config, option: Option) -> str:

@@ -1,4 +1,4 @@
-"""Who hears of a sweep as it goes on: hooks, and live lines, on a terminal one that is rewritten."""
+"""The progress of a sweep: passed to hooks, and shown as live lines, on a terminal as one that is rewritten."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Progress(Observer):
         self._reporter = reporter
         self._width = page_width(config)
         self._rewrites = bool(reporter.isatty)
-        self._live = False
-        self._said: set[str] = set()
+        self._line_is_open = False
+        self._noted: set[str] = set()
 
     def curve_started(self, curve: Curve) -> None:
         """Show which curve begins, where lines are rewritten."""
         if self._rewrites:
-            self._write(self._fit(f"{_name(curve)} · …"))
+            self._write(self._fit(f"{_curve_name(curve)} · …"))
 
     def cell_progress(self, progress: CellProgress) -> None:
         """Show how far the cell is, where lines are rewritten."""
         if self._rewrites:
-            self._write(self._fit(_how_far(progress)))
+            self._write(self._fit(_cell_status(progress)))
 
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """Show the finished cell."""
@@ -52,49 +52,49 @@ class Progress(Observer):
     def curve_done(self, view: CurveView) -> None:
         """End the rewritten line with what the curve came to."""
         if self._rewrites:
-            said = wording.max_batch_sentence(view.verdict)
+            sentence = wording.max_batch_sentence(view.verdict)
             colour = wording.OUTCOME_COLOURS[view.verdict.outcome]
-            self._write(self._fit(f"{_name(view.curve)} · {said}", **{colour: True}))
+            self._write(self._fit(f"{_curve_name(view.curve)} · {sentence}", **{colour: True}))
             self.end()
 
     def note(self, text: str) -> None:
-        """Say something once per pytest run."""
-        if text not in self._said:
-            self._said.add(text)
+        """Show a text, wrapped, once per pytest run."""
+        if text not in self._noted:
+            self._noted.add(text)
             self.end()
-            with self._shown():
+            with self._uncaptured():
                 for line in self._wrapped(text):
                     self._reporter.write_line(line.text)
 
     def line(self, text: str) -> None:
         """Show one line as it is, such as the output of a build."""
         self.end()
-        with self._shown():
+        with self._uncaptured():
             self._reporter.ensure_newline()
             self._reporter.write_line(text)
             self._reporter.flush()
 
     def end(self) -> None:
-        """Leave a line that was being rewritten; nothing where there is none."""
-        if self._live:
-            self._live = False
-            with self._shown():
+        """End the line that is being rewritten, if there is one."""
+        if self._line_is_open:
+            self._line_is_open = False
+            with self._uncaptured():
                 self._reporter.write("\n", flush=True)
 
     def _write(self, line: Line) -> None:
-        with self._shown():
+        with self._uncaptured():
             if not self._rewrites:
                 self._reporter.write_line(line.text, **line.markup)
                 self._reporter.flush()
                 return
-            if not self._live:
+            if not self._line_is_open:
                 self._reporter.ensure_newline()
-                self._live = True
+                self._line_is_open = True
             self._reporter.rewrite(line.text, erase=True, **line.markup)
             self._reporter.flush()
 
     @contextmanager
-    def _shown(self) -> Generator[None]:
+    def _uncaptured(self) -> Generator[None]:
         if self._capture is None:
             yield
             return
@@ -132,17 +132,17 @@ def encoding() -> str | None:
     return getattr(sys.__stdout__, "encoding", None)
 
 
-def _name(curve: Curve) -> str:
+def _curve_name(curve: Curve) -> str:
     wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
     return f"{curve.infrastructure} · {curve.mode}{wait}"
 
 
-def _how_far(progress: CellProgress) -> str:
+def _cell_status(progress: CellProgress) -> str:
     cell = progress.cell
     repetition = f" rep {progress.repetition}" if progress.repetition > 1 else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
     return (
-        f"{_name(cell.curve)} · batch {cell.batch}{repetition} · "
+        f"{_curve_name(cell.curve)} · batch {cell.batch}{repetition} · "
         f"{progress.open} open, {progress.done} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
     )
 
@@ -180,7 +180,7 @@ class ThreadSafeObserver(Observer):
         self._progress.curve_done(view)
 
     def note(self, text: str) -> None:
-        """Something a person should know once."""
+        """Pass on a text that is shown once."""
         self._progress.note(text)
 
     def _stop_if_cancelled(self) -> None:

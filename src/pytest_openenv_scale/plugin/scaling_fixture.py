@@ -15,7 +15,7 @@ from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.core.endpoint import Endpoint
 
-from .collection import check_selects, rerun_command, test_name
+from .collection import check_slos_apply, rerun_command, test_name
 from .marks import DECLARATION, MarkError
 from .target import target_ids
 
@@ -88,7 +88,7 @@ class Scaling:
         The test fails if nothing can be measured, if `run()` was called before, or if it is called while
         an event loop runs in this thread (which it would stop: use `run_async`).
         """
-        if loop_runs():
+        if is_loop_running():
             self._fail("scaling.run() would block the event loop of an async test; write await scaling.run_async()")
         self._begin()
         return self._finish(self._measure(threading.Event()))
@@ -135,9 +135,9 @@ class Scaling:
 
         task, progress = self._task, self._progress()
         try:
-            workload = self._workload()
+            workload = self._find_workload()
             if not workload.waits:
-                check_selects(task.slos, task.settings.axis("modes"), (None,))
+                check_slos_apply(task.slos, task.settings.axis("modes"), (None,))
             return measure_sweep(
                 endpoint=task.endpoint,
                 test=task.test,
@@ -154,15 +154,15 @@ class Scaling:
             if progress is not None:
                 progress.end()
 
-    def _workload(self) -> Workload:
-        """Decide what sessions say: an action that is written, a hook, or the server's schema."""
+    def _find_workload(self) -> Workload:
+        """Decide what sessions send: an action that is written, else what a hook returns, else the server's schema."""
         from pytest_openenv_scale.engine.sweep import find_workload
 
         settings = self._task.settings
         if settings.action is None:
-            found: Workload | None = self._hooks.pytest_openenv_scale_workload(endpoint=self._task.endpoint)
-            if found is not None:
-                return found if settings.reset is None else replace(found, reset=settings.reset)
+            workload: Workload | None = self._hooks.pytest_openenv_scale_workload(endpoint=self._task.endpoint)
+            if workload is not None:
+                return workload if settings.reset is None else replace(workload, reset=settings.reset)
         return find_workload(self._task.endpoint, settings)
 
     def _finish(self, measured: Sweep | str) -> Sweep:
@@ -192,8 +192,8 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
             pytrace=False,
         )
     targets = invocation.settings.targets
-    chosen = getattr(item, "callspec", None)
-    index: int = chosen.params.get("openenv_target", 0) if chosen else 0
+    callspec = getattr(item, "callspec", None)
+    index: int = callspec.params.get("openenv_target", 0) if callspec else 0
     test = test_name(item, target_ids(targets)[index] if len(targets) > 1 else None)
     task = Task(
         test=test,
@@ -207,10 +207,10 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         baseline = invocation.baseline
         if baseline is None:
             return sweep
-        tests = [each.partition("[")[0] for each in invocation.selection.tests] + list(invocation.selection.tests)
+        tests = [test_id.partition("[")[0] for test_id in invocation.selection.tests] + list(invocation.selection.tests)
         return baseline.compare(sweep, declared.settings, invocation.run_directory(), tests)
 
-    def keep(sweep: Sweep) -> None:
+    def add_properties(sweep: Sweep) -> None:
         from pytest_openenv_scale.reporting.json import junit_properties
 
         item.user_properties.extend(junit_properties(sweep.view))
@@ -221,11 +221,11 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         hooks=item.ihook,
         progress=lambda: invocation.progress,
         compare=compare,
-        on_measured=keep,
+        on_measured=add_properties,
     )
 
 
-def loop_runs() -> bool:
+def is_loop_running() -> bool:
     """Whether an event loop runs in this thread, which a measurement would stop."""
     try:
         asyncio.get_running_loop()

@@ -22,80 +22,80 @@ from pytest_openenv_scale.config.settings import AXES, RERUN_OPTIONS, Settings, 
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
 from pytest_openenv_scale.core.errors import GrammarError, RunError
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.system import cannot_draw
+from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
 from pytest_openenv_scale.results.manifest import find_run
 
-from .options import OPTIONS, Option, in_ini, ini_label, on_command_line
+from .options import OPTIONS, Option, command_line_values, ini_label, ini_values
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.run import Run
     from pytest_openenv_scale.engine.sweep import Sweep
     from pytest_openenv_scale.results.run_directory import RunDirectory
 
-_BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})
+_OPTIONS_BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one source says, by option name, and where an option stands in it."""
+    """The values of one source by option name; `origin` says where an option is written."""
 
     values: Mapping[str, Any]
-    place: Callable[[Option], ValueOrigin]
+    origin: Callable[[Option], ValueOrigin]
 
     def read(self, name: str) -> Any:
-        place = self.place(_BY_NAME[name])
+        origin = self.origin(_OPTIONS_BY_NAME[name])
         try:
-            return PARSERS[name](self.values[name], place)
+            return PARSERS[name](self.values[name], origin)
         except GrammarError as error:
-            raise pytest.UsageError(f"{place.label}: {error}") from None
+            raise pytest.UsageError(f"{origin.label}: {error}") from None
 
 
-def resolve(config: pytest.Config) -> Settings:
+def resolve_settings(config: pytest.Config) -> Settings:
     """Read command line, ini and defaults into settings.
 
     Raises:
         pytest.UsageError: a value is wrong, or two options contradict each other; one line naming where.
     """
-    layers = (_command_line(config), _ini(config), _defaults(config))
+    layers = (_command_line_layer(config), _ini_layer(config), _default_layer(config))
     for layer in layers:
         if "url" in layer.values and "target" in layer.values:
-            one, other = (layer.place(_BY_NAME[name]).label for name in ("url", "target"))
-            raise pytest.UsageError(f"{one} and {other} both name servers; write only one of them")
-    found: dict[str, Any] = {}
+            url_label, target_label = (layer.origin(_OPTIONS_BY_NAME[name]).label for name in ("url", "target"))
+            raise pytest.UsageError(f"{url_label} and {target_label} both name servers; write only one of them")
+    values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for option in OPTIONS:
         nearest = next((layer for layer in layers if option.name in layer.values), None)
-        sources[option.name] = nearest.place(option).source if nearest else "default"
+        sources[option.name] = nearest.origin(option).source if nearest else "default"
         if nearest and option.name not in ("target", "url", "slo", "header"):
-            found[option.ini.removeprefix("openenv_")] = nearest.read(option.name)
+            values[option.ini.removeprefix("openenv_")] = nearest.read(option.name)
     servers = next(layer for layer in layers if "url" in layer.values or "target" in layer.values)
-    named = "url" if "url" in servers.values else "target"
-    sources["target"] = sources[named]
+    server_option = "url" if "url" in servers.values else "target"
+    sources["target"] = sources[server_option]
     del sources["url"]
     optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json"))
     return Settings(
-        **{**optional, **found},
-        targets=servers.read(named),
+        **{**optional, **values},
+        targets=servers.read(server_option),
         slo=tuple(limit for layer in layers if "slo" in layer.values for limit in layer.read("slo")),
         headers=join_headers([layer.read("header") for layer in layers if "header" in layer.values]),
         sources=sources,
         declared={axis: next(layer for layer in layers[1:] if axis in layer.values).read(axis) for axis in AXES},
-        given=_given(layers[0].values),
+        command_line=_rerun_values(layers[0].values),
     ).with_fitting_steps()
 
 
-def _command_line(config: pytest.Config) -> _Layer:
+def _command_line_layer(config: pytest.Config) -> _Layer:
     directory = config.invocation_params.dir
-    return _Layer(on_command_line(config), lambda option: ValueOrigin("command line", option.flag, directory))
+    return _Layer(command_line_values(config), lambda option: ValueOrigin("command line", option.flag, directory))
 
 
-def _ini(config: pytest.Config) -> _Layer:
+def _ini_layer(config: pytest.Config) -> _Layer:
     directory = config.inipath.parent if config.inipath else config.rootpath
-    return _Layer(in_ini(config), lambda option: ValueOrigin("ini", ini_label(config, option), directory))
+    return _Layer(ini_values(config), lambda option: ValueOrigin("ini", ini_label(config, option), directory))
 
 
-def _defaults(config: pytest.Config) -> _Layer:
+def _default_layer(config: pytest.Config) -> _Layer:
     read = {option.name: False if option.kind == "flag" else option.default for option in OPTIONS}
     return _Layer(
         {name: value for name, value in read.items() if value is not None},
@@ -103,13 +103,13 @@ def _defaults(config: pytest.Config) -> _Layer:
     )
 
 
-def _given(command_line: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _rerun_values(command_line: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Keep what a rerun repeats, as it was written but without secrets; a flag is an empty text."""
     texts: dict[str, tuple[str, ...]] = {}
     for name in RERUN_OPTIONS:
         if name in command_line:
-            said: str | bool | list[str] = command_line[name]
-            texts[name] = tuple(said) if isinstance(said, list) else (said if isinstance(said, str) else "",)
+            value: str | bool | list[str] = command_line[name]
+            texts[name] = tuple(value) if isinstance(value, list) else (value if isinstance(value, str) else "",)
     if "url" in command_line:
         url: str = command_line["url"].strip()
         texts["url"] = (url if url.startswith("env:") else redact_target(parse_target(url)),)
@@ -143,18 +143,20 @@ class Baseline:
     latest one; an xdist worker is told which it is.
     """
 
-    def __init__(self, reference: Reference, settings: Settings, run_id: str, sent: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, reference: Reference, settings: Settings, run_id: str, payload: Mapping[str, Any] | None
+    ) -> None:
         self._reference = reference
         self._settings = settings
         self._run_id = run_id
-        self._sent = sent
+        self._payload = payload
 
     @cached_property
-    def _found(self) -> tuple[Path | None, str]:
-        """Where it is, or what keeps it from being found."""
-        if self._sent is not None:
-            path = self._sent["path"]
-            return (Path(path) if path else None), self._sent["problem"]
+    def _location(self) -> tuple[Path | None, str]:
+        """The directory of the baseline and no problem, or None and why it cannot be found."""
+        if self._payload is not None:
+            path = self._payload["path"]
+            return (Path(path) if path else None), self._payload["problem"]
         try:
             return find_run(self._reference, self._settings.results, other_than=self._run_id), ""
         except RunError as error:
@@ -164,14 +166,14 @@ class Baseline:
     def _run(self) -> Run:
         from pytest_openenv_scale.analysis.run import load_run
 
-        path, problem = self._found
+        path, problem = self._location
         if path is None:
             raise RunError(problem)
         return load_run(path)
 
     def to_worker(self) -> dict[str, Any]:
         """Return which run it is as plain values that travel to an xdist worker."""
-        path, problem = self._found
+        path, problem = self._location
         return {"path": str(path.absolute()) if path else None, "problem": problem}
 
     def compare(self, sweep: Sweep, settings: Settings, run: RunDirectory, tests: Collection[str]) -> Sweep:
@@ -187,7 +189,7 @@ class Baseline:
         from pytest_openenv_scale.results.manifest import read_manifest
 
         view = sweep.view
-        found = compare_sweep(
+        comparison = compare_sweep(
             self._run,
             Run(run.path, read_manifest(run.path), (view,)),
             view,
@@ -196,8 +198,8 @@ class Baseline:
             tests=tests,
             narrowed=[axis for axis in ("modes", "waits", "batches") if settings.sources[axis] == "command line"],
         )
-        run.store_comparison(view.record.sweep_id, found)
-        return replace(sweep, view=replace(view, record=replace(view.record, comparison=found)))
+        run.store_comparison(view.record.sweep_id, comparison)
+        return replace(sweep, view=replace(view, record=replace(view.record, comparison=comparison)))
 
 
 _MANIFEST = "openenv.yaml"
@@ -205,17 +207,17 @@ _MANIFEST = "openenv.yaml"
 
 def header_lines(settings: Settings, root: Path) -> list[str]:
     """Return the targets, the grid and what else was set, each with its source; no secrets."""
-    targets = ", ".join(_target(spec, root) for spec in settings.targets)
+    targets = ", ".join(_describe_target(spec, root) for spec in settings.targets)
     lines = [f"openenv-scale: {targets} ({settings.sources['target']})"]
-    grid = [_value(settings, name) for name in ("batches", "waits", "modes", "reps", "arrival")]
+    grid = [_describe_setting(settings, name) for name in ("batches", "waits", "modes", "reps", "arrival")]
     lines.append(f"  {', '.join(grid)}; marks outrank ini and default")
     others = [
-        _value(settings, name)
+        _describe_setting(settings, name)
         for name in ("steps", "timeout", "until_done", "full_grid", "seed", "processes", "inconclusive", "report")
         if settings.sources[name.replace("_", "-")] != "default"
     ]
     if "http" in settings.modes:
-        others.append(_value(settings, "http_connections"))
+        others.append(_describe_setting(settings, "http_connections"))
     if settings.slo:
         others.append(f"limits {', '.join(f'{limit.text} ({limit.source})' for limit in settings.slo)}")
     if settings.baseline is not None:
@@ -231,7 +233,7 @@ def header_lines(settings: Settings, root: Path) -> list[str]:
     return lines
 
 
-def _target(spec: TargetSpec, root: Path) -> str:
+def _describe_target(spec: TargetSpec, root: Path) -> str:
     text = redact_target(spec)
     if _names_no_app(spec) and not (root / _MANIFEST).exists():
         return f"{text}: the built-in environment, as there is no {_MANIFEST} in {root}"
@@ -244,17 +246,17 @@ def _names_no_app(spec: TargetSpec) -> bool:
     return spec.name == "local" and spec.argument is None and spec.option("app") is None
 
 
-def _value(settings: Settings, name: str) -> str:
+def _describe_setting(settings: Settings, name: str) -> str:
     source = settings.sources[name.replace("_", "-")]
     value = getattr(settings, name)
     declared = settings.declared.get(name) if name in AXES else None
-    instead = f" instead of {_text(declared)}" if declared is not None and declared != value else ""
-    return f"{name.replace('_', '-')} {_text(value)} ({source}{instead})"
+    instead = f" instead of {_format_value(declared)}" if declared is not None and declared != value else ""
+    return f"{name.replace('_', '-')} {_format_value(value)} ({source}{instead})"
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(_text, cast("tuple[object, ...]", value)))
+        return ",".join(map(_format_value, cast("tuple[object, ...]", value)))
     if isinstance(value, bool):
         return "on" if value else "off"
     return format_number(value) if isinstance(value, float) else str(value)
@@ -271,26 +273,28 @@ def check_settings(config: pytest.Config, settings: Settings) -> None:
     if settings.sources["target"] != "default":
         _check_targets(config, settings)
     if settings.results is not None and settings.sources["results"] != "default":
-        _check_writable(settings.results, _place(settings, "results"), "give a folder that can be written, or none")
+        _check_writable(
+            settings.results, _option_label(settings, "results"), "give a folder that can be written, or none"
+        )
     if settings.json is not None:
-        _check_writable(settings.json, _place(settings, "json"), "give a file that can be written")
-    if "figures" in settings.report and (problem := cannot_draw()):
-        raise pytest.UsageError(f"{_place(settings, 'report')}: {problem}")
+        _check_writable(settings.json, _option_label(settings, "json"), "give a file that can be written")
+    if "figures" in settings.report and (problem := figures_problem()):
+        raise pytest.UsageError(f"{_option_label(settings, 'report')}: {problem}")
     check_baseline(settings)
 
 
-def _place(settings: Settings, name: str) -> str:
+def _option_label(settings: Settings, name: str) -> str:
     ini = settings.sources[name] == "ini"
     return f"openenv_{name}" if ini else f"--openenv-{name}"
 
 
 def _check_targets(config: pytest.Config, settings: Settings) -> None:
-    place = "--openenv-url" if "url" in settings.given else _place(settings, "target")
+    label = "--openenv-url" if "url" in settings.command_line else _option_label(settings, "target")
     for spec in settings.targets:
         try:
             _check_target(config, settings, spec)
         except GrammarError as error:
-            raise pytest.UsageError(f"{place}: {error}") from None
+            raise pytest.UsageError(f"{label}: {error}") from None
 
 
 def _check_target(config: pytest.Config, settings: Settings, spec: TargetSpec) -> None:
@@ -309,14 +313,14 @@ def _check_target(config: pytest.Config, settings: Settings, spec: TargetSpec) -
     open_target(spec, root=config.rootpath, headers=settings.headers)
 
 
-def _check_writable(path: Path, place: str, advice: str) -> None:
+def _check_writable(path: Path, label: str, advice: str) -> None:
     """Look at the nearest folder that exists, as the rest is made when it is needed."""
     folder = path if path.is_dir() else path.parent
-    if path.exists() and not path.is_dir() and place.endswith("results"):
-        raise pytest.UsageError(f"{place}: {path} is not a folder; {advice}")
+    if path.exists() and not path.is_dir() and label.endswith("results"):
+        raise pytest.UsageError(f"{label}: {path} is not a folder; {advice}")
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise pytest.UsageError(f"{place}: {folder} is not a folder; {advice}")
+        raise pytest.UsageError(f"{label}: {folder} is not a folder; {advice}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise pytest.UsageError(f"{place}: {folder} cannot be written; {advice}")
+        raise pytest.UsageError(f"{label}: {folder} cannot be written; {advice}")

@@ -35,37 +35,37 @@ def label_suffix(spec: TargetSpec, specs: Sequence[TargetSpec]) -> str:
 
     `slurm:nodes=2` and `slurm:nodes=4` share a label and get "-nodes2" and "-nodes4".
     """
-    rivals = [other for other in specs if _family(other) == _family(spec)]
+    rivals = [other for other in specs if _label_key(other) == _label_key(spec)]
     if len(rivals) < 2:
         return ""
-    suffixes = [_difference(rival, rivals) for rival in rivals]
+    suffixes = [_label_difference(rival, rivals) for rival in rivals]
     own = suffixes[rivals.index(spec)]
     if suffixes.count(own) == 1:
         return own
     return f"{own}-{rivals.index(spec) + 1}"
 
 
-def _family(spec: TargetSpec) -> tuple[str | None, ...]:
+def _label_key(spec: TargetSpec) -> tuple[str | None, ...]:
     """Return what decides a target's label; targets of one family collide."""
     hosts = ",".join(urlsplit(url).netloc.rpartition("@")[2] for url in spec.urls)
-    return (spec.name, hosts, spec.option("server"), spec.option("label"), _several_nodes(spec))
+    return (spec.name, hosts, spec.option("server"), spec.option("label"), _node_kind(spec))
 
 
-def _several_nodes(spec: TargetSpec) -> str | None:
+def _node_kind(spec: TargetSpec) -> str | None:
     """Tell slurm-single from slurm-multi, which are two labels; the nodes of an allocation are not known yet."""
     nodes = spec.option("nodes") or (spec.argument or "").removeprefix("nodes=") or "1"
     return str(nodes.strip() != "1") if spec.name == "slurm" else None
 
 
-def _difference(spec: TargetSpec, rivals: Sequence[TargetSpec]) -> str:
-    shown = _public(spec)
-    others = [_public(rival) for rival in rivals]
-    differing = [key for key in shown if any(other.get(key) != shown[key] for other in others)]
-    parts = [shown[key] if key == "" else f"{key}{shown[key]}" for key in differing]
+def _label_difference(spec: TargetSpec, rivals: Sequence[TargetSpec]) -> str:
+    own = _public_options(spec)
+    others = [_public_options(rival) for rival in rivals]
+    differing = [key for key in own if any(other.get(key) != own[key] for other in others)]
+    parts = [own[key] if key == "" else f"{key}{own[key]}" for key in differing]
     return "".join(f"-{clean}" for part in parts if (clean := _UNSAFE.sub("-", part.replace("=", "")).strip("-.")))
 
 
-def _public(spec: TargetSpec) -> dict[str, str]:
+def _public_options(spec: TargetSpec) -> dict[str, str]:
     """Return the argument (under "") and the options of a target, without secrets."""
     public = parse_target(redact_target(spec))
     argument = urlsplit(public.urls[0]).path if public.urls else public.argument
@@ -73,9 +73,9 @@ def _public(spec: TargetSpec) -> dict[str, str]:
 
 
 @contextmanager
-def opened(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
-    """Start or attach to a target, sized to the selected tests; what cannot is one clean failure."""
-    entered = _enter(invocation, spec)
+def running_target(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
+    """Start or attach to a target sized to the selected tests, and stop it after the block; fail where none starts."""
+    entered = _enter_target(invocation, spec)
     if isinstance(entered, str):
         pytest.fail(entered, pytrace=False)
     target, endpoint = entered
@@ -83,40 +83,40 @@ def opened(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
         suffix = label_suffix(spec, invocation.settings.targets)
         yield replace(endpoint, label=f"{endpoint.label}{suffix}") if suffix else endpoint
     finally:
-        _leave(invocation, target)
+        _stop_target(invocation, target)
 
 
-def _enter(invocation: Invocation, spec: TargetSpec) -> tuple[Target, Endpoint] | str:
+def _enter_target(invocation: Invocation, spec: TargetSpec) -> tuple[Target, Endpoint] | str:
     """Return an entered target with its endpoint, or the message of what kept it from starting."""
     try:
-        target = _find(invocation, spec)
+        target = _find_target(invocation, spec)
         return target, target.__enter__()
     except (TargetError, GrammarError) as error:
         return str(error)
 
 
-def _leave(invocation: Invocation, target: Target) -> None:
-    """Stop a target; what it could not stop is told at the end, and takes nothing from what was measured."""
+def _stop_target(invocation: Invocation, target: Target) -> None:
+    """Stop a target; what it could not stop is reported at the end of the run and fails no test."""
     try:
         target.__exit__(None, None, None)
     except TargetError as error:
         invocation.note_problem(str(error))
 
 
-def _find(invocation: Invocation, spec: TargetSpec) -> Target:
+def _find_target(invocation: Invocation, spec: TargetSpec) -> Target:
     from pytest_openenv_scale.targets import open_target
 
     settings, selection = invocation.settings, invocation.selection
     hook: Any = invocation.config.hook
-    found: Target | None = hook.pytest_openenv_scale_target(
+    hook_target: Target | None = hook.pytest_openenv_scale_target(
         spec=spec, settings=settings, largest_batch=selection.largest_batch
     )
-    return found or open_target(
+    return hook_target or open_target(
         spec,
         root=invocation.config.rootpath,
         largest_batch=selection.largest_batch,
         headers=settings.headers,
         modes=selection.modes,
-        run_id=invocation.place.run_id,
+        run_id=invocation.run_location.run_id,
         say=invocation.progress.line if invocation.progress is not None else None,
     )

@@ -12,7 +12,7 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, plain
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.results.outcome import (
     CheckOutcome,
     CheckRecord,
@@ -86,7 +86,7 @@ def _environment() -> Environment:
 
 def _printable(value: Any) -> Any:
     """Return a text without terminal escapes and control characters; markup and numbers as they are."""
-    return plain(value) if type(value) is str else value
+    return without_escapes(value) if type(value) is str else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +127,15 @@ def _check_section(check: CheckRecord) -> CheckSection:
     )
     return CheckSection(
         name=check_name(check),
-        infrastructure=collapse(check.infrastructure),
+        infrastructure=on_one_line(check.infrastructure),
         outcome=result.outcome,
         mark=CHECK_MARKS[result.outcome],
-        headline=collapse(result.headline),
-        details=tuple(map(collapse, result.details)),
+        headline=on_one_line(result.headline),
+        details=tuple(map(on_one_line, result.details)),
         remedy=result.remedy,
         figures=figures,
         conversations=tuple(
-            (collapse(transcript.title), "\n".join(conversation_lines(transcript))) for transcript in result.transcripts
+            (on_one_line(transcript.title), "\n".join(conversation_lines(transcript))) for transcript in result.transcripts
         ),
         command=check.rerun,
     )
@@ -276,7 +276,7 @@ def _by_test(
     study: Study, sections: Sequence[CurveSection], worst_first: Sequence[Outcome]
 ) -> tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]:
     """Return the verdicts by test: what misses its limits stands on top, among tests and among their curves."""
-    verdicts_by_test: dict[str, list[CurveVerdictView]] = {collapse(view.test): [] for view in study.sweeps}
+    verdicts_by_test: dict[str, list[CurveVerdictView]] = {on_one_line(view.test): [] for view in study.sweeps}
     for section in sections:
         verdicts_by_test[section.test].append(section.verdict)
 
@@ -326,13 +326,13 @@ def _page_problems(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _headline_reason(curve: StudyCurve) -> str:
-    return collapse(verdicts.verdict_reason(curve.curve))
+    return on_one_line(verdicts.verdict_reason(curve.curve))
 
 
 def _reason_with_refusal(curve: StudyCurve) -> str:
     """Return the reason of a verdict and, where limits are missed, what refused the sessions."""
     refused = curve.verdict.refused if curve.verdict.outcome is Outcome.MISSED else ()
-    return "; ".join([_headline_reason(curve), *(collapse(refusal_words(refusal)[0]) for refusal in refused[:1])])
+    return "; ".join([_headline_reason(curve), *(on_one_line(refusal_words(refusal)[0]) for refusal in refused[:1])])
 
 
 def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
@@ -361,7 +361,7 @@ def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
     )
     return CurveSection(
         verdict=line,
-        test=collapse(curve.sweep.test),
+        test=on_one_line(curve.sweep.test),
         heading=wording.curve_facts(record, replace(curve.curve.curve, infrastructure=curve.infrastructure)),
         batches=batches,
         remarks=tuple(curve_remarks(curve.curve, rows)),

@@ -11,7 +11,7 @@ from pytest_openenv_scale.config.limits import Limit
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import encode
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
@@ -139,8 +139,8 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
     """
     properties: list[tuple[str, object]] = [
         ("openenv_verdict", view.outcome.value),
-        ("openenv_target", collapse(view.target)),
-        ("openenv_infrastructure", collapse(view.infrastructure)),
+        ("openenv_target", on_one_line(view.target)),
+        ("openenv_infrastructure", on_one_line(view.infrastructure)),
     ]
     for curve in view.curves:
         name = _curve_name(curve.curve)
@@ -165,7 +165,7 @@ def _curve_figures(view: CurveView) -> list[tuple[str, object]]:
         ("max_batch_per_core", verdict.max_batch_per_core),
         ("success", _lowest_success(rows[-1]) if rows else None),
         ("total_p99", _worst_total_p99(best) if best else None),
-        ("reason", collapse(verdicts.headline(view))),
+        ("reason", on_one_line(verdicts.headline(view))),
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pytest_openenv_scale.config.limits import Reference, Slo
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
@@ -163,7 +163,7 @@ def find_run(reference: Reference, results: Path | None, *, other_than: str | No
         return path
     if results is None:
         _refuse_other_than_run(reference)
-        text = f"there is no run at {shown(reference.text)}"
+        text = f"there is no run at {short_repr(reference.text)}"
         raise RunError(f"{text}, and no results directory to look in; give the path of a run")
     if "/" not in reference.text and (path := _run_at_path(Reference(reference.text, results))) is not None:
         return path
@@ -218,7 +218,7 @@ def _run_of_commit(reference: Reference, results: Path, runs: list[tuple[Path, M
     if commit_prefix is None:
         _refuse_other_than_run(reference)
         choices = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
-        raise RunError(f"there is no run {shown(name)} in {results}; write {choices}")
+        raise RunError(f"there is no run {short_repr(name)} in {results}; write {choices}")
     matches = [
         (path, manifest)
         for path, manifest in runs
@@ -228,9 +228,9 @@ def _run_of_commit(reference: Reference, results: Path, runs: list[tuple[Path, M
         commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git_state(run).get("commit"))))
         hint = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
         label = (
-            f"{shown(name)} (commit {commit_prefix[:10]})"
+            f"{short_repr(name)} (commit {commit_prefix[:10]})"
             if resolved and not resolved.startswith(name)
-            else shown(name)
+            else short_repr(name)
         )
         raise RunError(f"there is no complete run of {label} in {results}{hint}")
     clean = [path for path, manifest in matches if not _git_state(manifest).get("dirty")]

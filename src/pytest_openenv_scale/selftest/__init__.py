@@ -1,4 +1,4 @@
-"""What this client can resolve on this machine: itself against a server that does nothing but wait.
+"""The self-test: up to which batch this client measures precisely here, against a server that only waits.
 
 May import core, config, client, load and reporting.
 """

@@ -24,22 +24,24 @@ _WIDTH = 120
 _MAX_PROCESSES = 256
 
 
-def asked_for(given: argparse.Namespace) -> SelfTestRequest:
+def read_options(arguments: argparse.Namespace) -> SelfTestRequest:
     """Read the options of a command line.
 
     Raises:
         GrammarError: a value cannot be used; one line naming the option.
     """
     return SelfTestRequest(
-        parse_modes(given.modes),
-        parse_count(given.max_batch, what="--max-batch"),
-        parse_seconds(given.wait, what="--wait"),
-        None if given.processes == "auto" else parse_count(given.processes, maximum=_MAX_PROCESSES, what="--processes"),
-        parse_seconds(given.time, positive=True, what="--time"),
+        parse_modes(arguments.modes),
+        parse_count(arguments.max_batch, what="--max-batch"),
+        parse_seconds(arguments.wait, what="--wait"),
+        None
+        if arguments.processes == "auto"
+        else parse_count(arguments.processes, maximum=_MAX_PROCESSES, what="--processes"),
+        parse_seconds(arguments.time, positive=True, what="--time"),
     )
 
 
-def run_self_test(asked: SelfTestRequest, json_path: Path | None) -> int:
+def run_self_test(request: SelfTestRequest, json_path: Path | None) -> int:
     """Measure, print while measuring, and return the exit code; 130 where Ctrl-C ended it.
 
     Raises:
@@ -48,26 +50,26 @@ def run_self_test(asked: SelfTestRequest, json_path: Path | None) -> int:
     """
     if json_path is not None:
         _check_writable(json_path)
-    page = _Screen()
-    climb = BatchSearch(asked, lambda rung: page.show(batch_line(rung)))
-    for line in opening(asked, usable_cores()):
-        page.show(line)
+    screen = _Screen()
+    search = BatchSearch(request, lambda measured: screen.show(batch_line(measured)))
+    for line in opening_lines(request, usable_cores()):
+        screen.show(line)
     code = 0
     try:
-        found = climb.run()
+        result = search.run()
     except KeyboardInterrupt:
-        found, code = climb.so_far(), INTERRUPTED
-    page.show("")
-    for ladder in found.ladders:
-        page.tell(sentence(ladder, asked.time_s))
+        result, code = search.result(), INTERRUPTED
+    screen.show("")
+    for ladder in result.ladders:
+        screen.show_sentence(mode_sentence(ladder, request.time_s))
     if json_path is not None:
-        _write(json_path, found)
-    unresolved = any(ladder.resolved_batch is None for ladder in found.ladders)
+        _write_json(json_path, result)
+    unresolved = any(ladder.resolved_batch is None for ladder in result.ladders)
     return code or (UNRESOLVED if unresolved else 0)
 
 
 class _Screen:
-    """Standard output, a line as soon as it is known, in ASCII where it speaks nothing else."""
+    """Standard output: each line at once, in ASCII where its encoding has nothing else."""
 
     def __init__(self) -> None:
         self._width = shutil.get_terminal_size((_WIDTH, 24)).columns
@@ -78,7 +80,7 @@ class _Screen:
         page.add_line(line)
         print(page.text, flush=True)
 
-    def tell(self, text: str) -> None:
+    def show_sentence(self, text: str) -> None:
         """Print a sentence, wrapped to the terminal."""
         page = TextPage(self._width, sys.stdout.encoding)
         page.add_sentence(text, indent=0)
@@ -93,9 +95,9 @@ def _check_writable(path: Path) -> None:
         raise GrammarError(f"--json: {path} cannot be written; name a file in a directory that can")
 
 
-def _write(path: Path, found: SelfTest) -> None:
+def _write_json(path: Path, result: SelfTest) -> None:
     try:
-        path.write_text(json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n")
+        path.write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         raise GrammarError(f"--json: {path} cannot be written: {error.strerror}") from None
 
@@ -103,15 +105,15 @@ def _write(path: Path, found: SelfTest) -> None:
 GUIDE = "docs/self-test.md"
 
 _WIDTHS = (5, 6, 7, 16, 16, 16, 9)
-_LIMITS = f"{P50_LIMIT_S * 1e3:.0f}/{P99_LIMIT_S * 1e3:.0f} ms"
+_LIMITS_TEXT = f"{P50_LIMIT_S * 1e3:.0f}/{P99_LIMIT_S * 1e3:.0f} ms"
 
 
-def opening(asked: SelfTestRequest, cores: int) -> list[str]:
+def opening_lines(request: SelfTestRequest, cores: int) -> list[str]:
     """Return what is about to be measured, and the head of the table."""
-    modes, arrivals = " and ".join(asked.modes), " and ".join(ARRIVALS)
+    modes, arrivals = " and ".join(request.modes), " and ".join(ARRIVALS)
     lines = [
         f"self-test: this client against a server that only waits, {modes}, {arrivals}, steps of"
-        f" {seconds(asked.wait_s)}, {'1 core' if cores == 1 else f'{cores} cores'}",
+        f" {seconds(request.wait_s)}, {'1 core' if cores == 1 else f'{cores} cores'}",
     ]
     if cores == 1:
         lines.append("client and server share the one core: what this shows is less than what the client can do")
@@ -119,37 +121,37 @@ def opening(asked: SelfTestRequest, cores: int) -> list[str]:
         *lines,
         "step latency beyond the wait, p50 / p99; invented = this client's figure − the server's own",
         "",
-        _row("mode", "from", "batch", "server's own", "this client's", "invented", "CPU each") + "  resolved",
+        _table_row("mode", "from", "batch", "server's own", "this client's", "invented", "CPU each") + "  resolved",
     ]
 
 
-def batch_line(rung: MeasuredBatch) -> str:
+def batch_line(measured: MeasuredBatch) -> str:
     """Return the row of one batch in one arrival."""
-    figures = _row(
-        rung.mode,
-        rung.arrival,
-        count(rung.batch),
-        seconds_pair(rung.server_p50_s, rung.server_p99_s),
-        seconds_pair(rung.client_p50_s, rung.client_p99_s),
-        _invented(rung),
-        seconds(rung.cpu_s),
+    figures = _table_row(
+        measured.mode,
+        measured.arrival,
+        count(measured.batch),
+        seconds_pair(measured.server_p50_s, measured.server_p99_s),
+        seconds_pair(measured.client_p50_s, measured.client_p99_s),
+        _invented_text(measured),
+        seconds(measured.cpu_s),
     )
-    repeated = f" (median of {rung.runs})" if rung.runs > 1 else ""
-    return f"{figures}  {'✓' if rung.resolved else '✗'}{repeated}"
+    repeated = f" (median of {measured.runs})" if measured.runs > 1 else ""
+    return f"{figures}  {'✓' if measured.resolved else '✗'}{repeated}"
 
 
-def sentence(ladder: ModeLadder, time_s: float) -> str:
+def mode_sentence(ladder: ModeLadder, time_s: float) -> str:
     """Return what a ladder means, in one sentence."""
     if not ladder.rungs:
-        return f"{ladder.mode}: nothing was measured; {_end(ladder, time_s)}"
+        return f"{ladder.mode}: nothing was measured; {_end_reason(ladder, time_s)}"
     if ladder.resolved_batch is not None:
-        found = f"up to batch {count(ladder.resolved_batch)} here, in {' and '.join(ARRIVALS)}"
+        reached = f"up to batch {count(ladder.resolved_batch)} here, in {' and '.join(ARRIVALS)}"
     else:
-        found = "at no batch here"
-    return f"{ladder.mode}: this client resolves {_LIMITS} {found}; {_end(ladder, time_s)}"
+        reached = "at no batch here"
+    return f"{ladder.mode}: this client resolves {_LIMITS_TEXT} {reached}; {_end_reason(ladder, time_s)}"
 
 
-def _end(ladder: ModeLadder, time_s: float) -> str:
+def _end_reason(ladder: ModeLadder, time_s: float) -> str:
     match ladder.end:
         case "top":
             return "the ladder ended there" + (f": {ladder.top_reason}" if ladder.top_reason else "")
@@ -158,24 +160,24 @@ def _end(ladder: ModeLadder, time_s: float) -> str:
         case "interrupted":
             return "interrupted"
         case "unresolved":
-            return f"{_breach(next(rung for rung in ladder.rungs if not rung.resolved))}: see {GUIDE}"
+            return f"{_breach_text(next(measured for measured in ladder.rungs if not measured.resolved))}: see {GUIDE}"
 
 
-def _breach(rung: MeasuredBatch) -> str:
-    at = f"at {count(rung.batch)} in {rung.arrival}"
+def _breach_text(measured: MeasuredBatch) -> str:
+    position = f"at {count(measured.batch)} in {measured.arrival}"
     # What was measured says more than a guard that fired over it; sessions that failed say most.
-    if rung.problem is not None and (rung.failed or rung.within_limits):
-        return f"{at} {rung.problem}"
-    return f"{at} it invents {_invented(rung)}"
+    if measured.problem is not None and (measured.failed or measured.within_limits):
+        return f"{position} {measured.problem}"
+    return f"{position} it invents {_invented_text(measured)}"
 
 
-def _invented(rung: MeasuredBatch) -> str:
-    """Below 10 µs lies a system call or two; what rounds to nothing has no sign."""
-    figures = (rung.invented_p50_s, rung.invented_p99_s)
-    return seconds_pair(*(None if value is None else round(value, 5) + 0.0 for value in figures))
+def _invented_text(measured: MeasuredBatch) -> str:
+    """Return the invented latency, p50 / p99, rounded to 10 µs; what rounds to 0 has no sign."""
+    values = (measured.invented_p50_s, measured.invented_p99_s)
+    return seconds_pair(*(None if value is None else round(value, 5) + 0.0 for value in values))
 
 
-def _row(*cells: str) -> str:
+def _table_row(*cells: str) -> str:
     columns = zip(cells, _WIDTHS, strict=True)
     texts = [cell.rjust(width) if number > 1 else cell.ljust(width) for number, (cell, width) in enumerate(columns)]
     return " ".join(texts)

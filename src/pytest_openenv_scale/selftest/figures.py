@@ -17,11 +17,11 @@ ARRIVALS = ("hold", "burst")
 """A batch counts as resolved when it is in both."""
 
 SMALLEST_BATCH = {"ws": 64, "http": 8}
-"""Where the ladder of a mode begins, unless it ends below: over HTTP a client resolves far less."""
+"""The batch a mode's search begins with, or the largest possible if smaller: over HTTP a client resolves far less."""
 
-WAITING = Workload(({"wait_seconds": "$wait"},), source="self-test")
+WAITING_WORKLOAD = Workload(({"wait_seconds": "$wait"},), source="self-test")
 
-End = Literal["top", "unresolved", "time", "interrupted"]
+SearchEnd = Literal["top", "unresolved", "time", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class SelfTestRequest:
     wait_s: float = 1.0
     processes: int | None = None
     time_s: float = 120.0
-    workload: Workload = field(default=WAITING, repr=False)
+    workload: Workload = field(default=WAITING_WORKLOAD, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ _FIGURES = (
 
 
 def median_batch(runs: Sequence[MeasuredBatch]) -> MeasuredBatch:
-    """Return the rung whose figures are the medians of these; a problem counts when half the runs had one."""
+    """Return one batch with the medians of these runs of it; a problem counts when half the runs had one."""
     figures = {name: _median([getattr(run, name) for run in runs]) for name in _FIGURES}
     problems = [run.problem for run in runs if run.problem is not None]
     return replace(
@@ -103,8 +103,8 @@ def median_batch(runs: Sequence[MeasuredBatch]) -> MeasuredBatch:
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    measured = [value for value in values if value is not None]
+    return median(measured) if measured else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +119,22 @@ class ModeLadder(Jsonable):
     mode: str
     rungs: tuple[MeasuredBatch, ...]
     resolved_batch: int | None
-    end: End
+    end: SearchEnd
     top: int
     top_reason: str | None = None
 
 
-def ladder(mode: str, rungs: Sequence[MeasuredBatch], end: End, top: int, top_reason: str | None) -> ModeLadder:
-    """Return the ladder these rungs make."""
+def make_ladder(
+    mode: str, measured: Sequence[MeasuredBatch], end: SearchEnd, top: int, top_reason: str | None
+) -> ModeLadder:
+    """Return the batches measured in one mode, with the largest that is resolved."""
     resolved: int | None = None
-    for batch in sorted({rung.batch for rung in rungs}):
-        of_batch = [rung for rung in rungs if rung.batch == batch]
-        if {rung.arrival for rung in of_batch if rung.resolved} != set(ARRIVALS):
+    for batch in sorted({result.batch for result in measured}):
+        at_batch = [result for result in measured if result.batch == batch]
+        if {result.arrival for result in at_batch if result.resolved} != set(ARRIVALS):
             break
         resolved = batch
-    return ModeLadder(mode, tuple(rungs), resolved, end, top, top_reason)
+    return ModeLadder(mode, tuple(measured), resolved, end, top, top_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +150,4 @@ class SelfTest(Jsonable):
 
     def resolves(self, mode: str) -> int | None:
         """Return the largest batch this client resolves in a mode; None where there is none, or it was not asked."""
-        return next((found.resolved_batch for found in self.ladders if found.mode == mode), None)
+        return next((ladder.resolved_batch for ladder in self.ladders if ladder.mode == mode), None)

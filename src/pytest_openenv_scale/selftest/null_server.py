@@ -35,10 +35,10 @@ MAX_WAIT_S = 3600.0
 """Longest wait a step may ask for, in seconds."""
 
 _SO_TIMESTAMPNS = 35 if os.uname().sysname == "Linux" else None
-_STAMP = Struct("qq").unpack
-_STAMP_SPACE = socket.CMSG_SPACE(16)
+_UNPACK_TIMESTAMP = Struct("qq").unpack
+_TIMESTAMP_SPACE = socket.CMSG_SPACE(16)
 _READ_SIZE = 4096
-_ROUND = 64
+_MAX_EVENTS = 64
 _BACKLOG = 65535
 
 _SCHEMA = msgspec.json.encode(
@@ -86,16 +86,16 @@ class NullServer:
     def run(self, until: int) -> None:
         """Serve until `until`, a pipe or a terminal, comes to its end."""
         selector, peers, timers = self._selector, self._peers, self._timers
-        door = self._listener.fileno()
-        selector.register(door, READ)
+        listening = self._listener.fileno()
+        selector.register(listening, READ)
         selector.register(until, READ)
         while True:
             timeout = max(0.0, timers[0][0] - time.perf_counter()) if timers else -1
-            for fd, _ in selector.poll(timeout, _ROUND):
+            for fd, _ in selector.poll(timeout, _MAX_EVENTS):
                 peer = peers.get(fd)
                 if peer is not None:
-                    self._readable(peer)
-                elif fd == door:
+                    self._on_readable(peer)
+                elif fd == listening:
                     self._accept()
                 elif fd == until and not os.read(until, _READ_SIZE):
                     return
@@ -105,23 +105,23 @@ class NullServer:
                 self._answer_step(peer, arrived, wait)
                 if peer.buffer and peer.sock is not None:
                     # A client that sent its next request early: it counts from when it can be looked at.
-                    self._requests(peer, time.perf_counter())
+                    self._handle_requests(peer, time.perf_counter())
 
-    def truth(self) -> dict[str, Any]:
-        """What the server knows of its work; seconds."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
+    def totals(self) -> dict[str, Any]:
+        """Return the server's own counts and times, in seconds."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "sessions": self.sessions,
             "peak_open": self.peak,
             "steps": len(self.overheads),
-            "cpu_s": round(used.ru_utime + used.ru_stime, 6),
+            "cpu_s": round(usage.ru_utime + usage.ru_stime, 6),
             "overheads_s": [round(value, 7) for value in self.overheads],
         }
 
     # Connections
 
     def _accept(self) -> None:
-        for _ in range(_ROUND):
+        for _ in range(_MAX_EVENTS):
             try:
                 sock, _ = self._listener.accept()
             except (BlockingIOError, ConnectionError):
@@ -133,10 +133,10 @@ class NullServer:
             self.open += 1
             self.peak = max(self.peak, self.open)
 
-    def _readable(self, peer: Peer) -> None:
+    def _on_readable(self, peer: Peer) -> None:
         assert peer.sock is not None
         try:
-            data, ancillary, _, _ = peer.sock.recvmsg(_READ_SIZE, _STAMP_SPACE)
+            data, ancillary, _, _ = peer.sock.recvmsg(_READ_SIZE, _TIMESTAMP_SPACE)
         except BlockingIOError:
             return
         except OSError:
@@ -146,13 +146,13 @@ class NullServer:
             return
         arrived = time.perf_counter()
         if ancillary:
-            seconds, nanoseconds = _STAMP(ancillary[0][2])
+            seconds, nanoseconds = _UNPACK_TIMESTAMP(ancillary[0][2])
             arrived -= max(0.0, time.time() - seconds - nanoseconds * 1e-9)
         if peer.frames is None:
             peer.buffer += data
-            self._requests(peer, arrived)
+            self._handle_requests(peer, arrived)
         else:
-            self._messages(peer, peer.frames, data, arrived)
+            self._handle_messages(peer, peer.frames, data, arrived)
 
     def _drop(self, peer: Peer) -> None:
         if peer.sock is not None:
@@ -163,7 +163,7 @@ class NullServer:
             self.open -= 1
 
     def _write(self, peer: Peer, data: bytes) -> bool:
-        """Hand an answer to the kernel; a client that leaves its answers lying is dropped."""
+        """Hand an answer to the kernel; a client that does not read its answers is dropped."""
         if peer.sock is not None:
             try:
                 if peer.sock.send(data) == len(data):
@@ -175,7 +175,7 @@ class NullServer:
 
     # HTTP
 
-    def _requests(self, peer: Peer, arrived: float) -> None:
+    def _handle_requests(self, peer: Peer, arrived: float) -> None:
         """Answer the whole requests that have come, one after the other."""
         while peer.buffer and peer.frames is None and not peer.waiting:
             try:
@@ -190,23 +190,23 @@ class NullServer:
             if request.key is not None:
                 peer.frames = ClientFrames()
                 if self._write(peer, upgrade_answer(request.key)) and peer.buffer:
-                    self._messages(peer, peer.frames, peer.buffer, arrived)
+                    self._handle_messages(peer, peer.frames, peer.buffer, arrived)
                 peer.buffer = b""
                 return
-            self._request(peer, request.method, request.path, request.body, arrived)
+            self._handle_request(peer, request.method, request.path, request.body, arrived)
 
-    def _request(self, peer: Peer, method: bytes, path: bytes, body: bytes, arrived: float) -> None:
+    def _handle_request(self, peer: Peer, method: bytes, path: bytes, body: bytes, arrived: float) -> None:
         match method, path:
             case b"POST", b"/step":
                 try:
-                    self._step(peer, _object(body).get("action"), arrived)
+                    self._start_step(peer, _parse_object(body).get("action"), arrived)
                 except _Refusal as refusal:
                     self._write(
                         peer, http_answer("422 Unprocessable Content", msgspec.json.encode({"detail": str(refusal)}))
                     )
             case b"POST", b"/reset":
                 peer.steps = 0
-                self._write(peer, http_answer("200 OK", _observed(peer, 0.0)))
+                self._write(peer, http_answer("200 OK", _observation_json(peer, 0.0)))
             case b"GET", b"/health":
                 self._write(peer, http_answer("200 OK", b'{"status":"healthy"}'))
             case b"GET", b"/schema":
@@ -216,11 +216,11 @@ class NullServer:
 
     # WebSocket
 
-    def _messages(self, peer: Peer, frames: ClientFrames, data: bytes, arrived: float) -> None:
+    def _handle_messages(self, peer: Peer, frames: ClientFrames, data: bytes, arrived: float) -> None:
         try:
             for opcode, payload in frames.feed(data):
                 if opcode == TEXT:
-                    self._message(peer, payload, arrived)
+                    self._handle_message(peer, payload, arrived)
                 elif opcode == PING:
                     self._write(peer, server_frame(PONG, payload))
                 elif opcode == CLOSE:
@@ -235,18 +235,18 @@ class NullServer:
             self._write(peer, server_frame(CLOSE, error.code.to_bytes(2, "big") + str(error).encode()))
             self._drop(peer)
 
-    def _message(self, peer: Peer, payload: bytes, arrived: float) -> None:
+    def _handle_message(self, peer: Peer, payload: bytes, arrived: float) -> None:
         try:
-            message = _object(payload)
+            message = _parse_object(payload)
             match message.get("type"):
                 case "step":
-                    self._step(peer, message.get("data"), arrived)
+                    self._start_step(peer, message.get("data"), arrived)
                 case "reset":
                     peer.steps = 0
-                    self._say(peer, b'{"type":"observation","data":%b}' % _observed(peer, 0.0))
+                    self._send_text(peer, b'{"type":"observation","data":%b}' % _observation_json(peer, 0.0))
                 case "state":
                     state = {"episode_id": f"{peer.number:012x}", "step_count": peer.steps}
-                    self._say(peer, msgspec.json.encode({"type": "state", "data": state}))
+                    self._send_text(peer, msgspec.json.encode({"type": "state", "data": state}))
                 case "close":
                     peer.closing = True
                     self._write(peer, server_frame(CLOSE, b"\x03\xe8"))
@@ -254,14 +254,14 @@ class NullServer:
                     raise _Refusal(f"unknown message type {kind!r}")
         except _Refusal as refusal:
             data = {"message": str(refusal), "code": "VALIDATION_ERROR"}
-            self._say(peer, msgspec.json.encode({"type": "error", "data": data}))
+            self._send_text(peer, msgspec.json.encode({"type": "error", "data": data}))
 
-    def _say(self, peer: Peer, text: bytes) -> bool:
+    def _send_text(self, peer: Peer, text: bytes) -> bool:
         return self._write(peer, server_frame(TEXT, text))
 
     # Steps, the same for both
 
-    def _step(self, peer: Peer, action: object, arrived: float) -> None:
+    def _start_step(self, peer: Peer, action: object, arrived: float) -> None:
         """Answer a step now, or when the wait it asks for is over; what it asks is checked at once."""
         wait: object = cast("dict[str, object]", action).get("wait_seconds", 0) if isinstance(action, dict) else None
         if type(wait) not in (int, float) or not 0 <= cast("float", wait) <= MAX_WAIT_S:
@@ -277,11 +277,11 @@ class NullServer:
     def _answer_step(self, peer: Peer, arrived: float, wait: float) -> None:
         peer.waiting = False
         peer.steps += 1
-        body = _observed(peer, wait)
+        body = _observation_json(peer, wait)
         if peer.frames is None:
             written = self._write(peer, http_answer("200 OK", body))
         else:
-            written = self._say(peer, b'{"type":"observation","data":%b}' % body)
+            written = self._send_text(peer, b'{"type":"observation","data":%b}' % body)
         if written:
             self.overheads.append(time.perf_counter() - arrived - wait)
 
@@ -289,14 +289,14 @@ class NullServer:
 _PID = os.getpid()
 
 
-def _observed(peer: Peer, waited: float) -> bytes:
+def _observation_json(peer: Peer, waited: float) -> bytes:
     return (
         f'{{"observation":{{"waited_seconds":{waited!r},"pid":{_PID},"session_hash":"{peer.number:012x}",'
         f'"host_url":"null:0","step_count":{peer.steps}}},"reward":null,"done":false}}'
     ).encode()
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _parse_object(text: bytes) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
@@ -323,7 +323,7 @@ def listening_socket() -> socket.socket:
     return listener
 
 
-def _tell(value: object) -> None:
+def _print_json(value: object) -> None:
     """Write one line of JSON to standard output; nothing where nobody listens any more."""
     data = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     try:
@@ -338,7 +338,7 @@ def main() -> int:
     raise_descriptor_limit()
     listener = listening_socket()
     server = NullServer(listener)
-    _tell({"port": listener.getsockname()[1]})
+    _print_json({"port": listener.getsockname()[1]})
     gc.freeze()
     gc.disable()
     try:
@@ -348,7 +348,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         pass
-    _tell(server.truth())
+    _print_json(server.totals())
     return 0
 
 

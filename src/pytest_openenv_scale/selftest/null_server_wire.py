@@ -12,7 +12,7 @@ from pytest_openenv_scale.client.frames import BINARY, CLOSE, CONTINUATION, PING
 MAX_MESSAGE = 1024 * 1024
 """Longest message taken, in bytes."""
 
-_KNOWN = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 
 def server_frame(opcode: int, payload: bytes) -> bytes:
@@ -25,7 +25,7 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
     return bytes((0x80 | opcode, 127)) + length.to_bytes(8, "big") + payload
 
 
-def unmasked(key: bytes, payload: bytes) -> bytes:
+def unmask(key: bytes, payload: bytes) -> bytes:
     """Return a payload with its mask of four bytes taken off."""
     length = len(payload)
     mask = (key * (length // 4 + 1))[:length]
@@ -58,7 +58,7 @@ class ClientFrames:
             if not length & 0x80:
                 raise FrameError(1002, "unmasked frame from a client")
             length &= 0x7F
-            _check(first, length)
+            _check_frame_head(first, length)
             if length >= 126:
                 start += 2 if length == 126 else 8
                 if end < start:
@@ -70,7 +70,7 @@ class ClientFrames:
             if end < start + length:
                 break
             at = start + length
-            message = self._assemble(first, unmasked(data[start - 4 : start], data[start:at]))
+            message = self._assemble(first, unmask(data[start - 4 : start], data[start:at]))
             if message is not None:
                 messages.append(message)
         self._rest = data[at:]
@@ -97,12 +97,12 @@ class ClientFrames:
         return self._kind, whole
 
 
-def _check(first: int, length: int) -> None:
+def _check_frame_head(first: int, length: int) -> None:
     """Refuse what no client may send, as soon as the first two bytes show it."""
     opcode = first & 0x0F
     if first & 0x70:
         raise FrameError(1002, "reserved bits set although no extension was agreed")
-    if opcode not in _KNOWN:
+    if opcode not in _OPCODES:
         raise FrameError(1002, f"unknown opcode {opcode}")
     if opcode >= CLOSE and (length > 125 or not first & 0x80):
         raise FrameError(1002, "control frame that is fragmented or longer than 125 bytes")

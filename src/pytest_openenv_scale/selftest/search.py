@@ -22,121 +22,123 @@ from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
 from .figures import (
     ARRIVALS,
     SMALLEST_BATCH,
-    End,
     MeasuredBatch,
     ModeLadder,
+    SearchEnd,
     SelfTest,
     SelfTestRequest,
-    ladder,
+    make_ladder,
     median_batch,
 )
 
 _REPEATS = 3
-_GROWTH = 2.0
+_EXPECTED_GROWTH = 2.0
 _WARM_UP_BATCH = 16
 
 
-def self_test(asked: SelfTestRequest | None = None, on_rung: Callable[[MeasuredBatch], None] | None = None) -> SelfTest:
+def self_test(
+    request: SelfTestRequest | None = None, on_measured: Callable[[MeasuredBatch], None] | None = None
+) -> SelfTest:
     """Measure up to which batch this client resolves 5 ms at the median and 40 ms at the 99th percentile here.
 
-    Takes a minute or two; `on_rung` hears each figure as it is known. Nothing is left running, whatever is raised.
+    Takes a minute or two; `on_measured` is called with each batch once measured. Nothing is left running.
 
     Raises:
         LoadError: a load process refused the order: the workload cannot be used.
         SelfTestError: the null server cannot be started, or not a single session fits this machine.
     """
-    return BatchSearch(asked or SelfTestRequest(), on_rung).run()
+    return BatchSearch(request or SelfTestRequest(), on_measured).run()
 
 
-def batches_up_to(smallest: int, top: int, asked: int) -> tuple[int, ...]:
+def batches_up_to(smallest: int, top: int, max_batch: int) -> tuple[int, ...]:
     """Return the batches to try: doubling up to `top`, which is one of them where it is what was asked for."""
     batches: list[int] = []
     batch = min(smallest, top)
     while batch <= top:
         batches.append(batch)
         batch *= 2
-    return (*batches, top) if top == asked and batches[-1] != top else tuple(batches)
+    return (*batches, top) if top == max_batch and batches[-1] != top else tuple(batches)
 
 
 class BatchSearch:
-    """A self-test under way; `so_far()` says at any moment, also after an interruption, what is known.
+    """A self-test under way; `result()` gives what is known at any moment, also after an interruption.
 
     Raises:
         SelfTestError: not a single session fits this machine.
     """
 
-    def __init__(self, asked: SelfTestRequest, on_rung: Callable[[MeasuredBatch], None] | None = None) -> None:
-        self._asked = asked
-        self._on_rung = on_rung
-        self._rungs: list[MeasuredBatch] = []
-        self._ends: dict[str, End] = {}
-        self._tops = {mode: ceiling(mode, asked.max_batch) for mode in asked.modes}
+    def __init__(self, request: SelfTestRequest, on_measured: Callable[[MeasuredBatch], None] | None = None) -> None:
+        self._request = request
+        self._on_measured = on_measured
+        self._measured: list[MeasuredBatch] = []
+        self._ends: dict[str, SearchEnd] = {}
+        self._tops = {mode: largest_possible_batch(mode, request.max_batch) for mode in request.modes}
 
     def run(self) -> SelfTest:
-        """Climb the ladder of every mode."""
-        modes = self._asked.modes
-        ending = time.monotonic() + self._asked.time_s
-        with LoadGenerator(self._asked.processes) as generator:
+        """Search every mode for the largest batch this client resolves."""
+        modes = self._request.modes
+        deadline = time.monotonic() + self._request.time_s
+        with LoadGenerator(self._request.processes) as generator:
             for number, mode in enumerate(modes):
                 now = time.monotonic()
                 # Each mode has an equal part of what time is left.
-                self._ends[mode] = self._raise_batch(generator, mode, now + (ending - now) / (len(modes) - number))
-        return self.so_far()
+                self._ends[mode] = self._search_mode(generator, mode, now + (deadline - now) / (len(modes) - number))
+        return self.result()
 
-    def so_far(self) -> SelfTest:
+    def result(self) -> SelfTest:
         """Return what is known; a mode that has not come to its end counts as interrupted."""
         return SelfTest(
-            tuple(self._ladder(mode) for mode in self._asked.modes),
-            self._asked.wait_s,
+            tuple(self._mode_ladder(mode) for mode in self._request.modes),
+            self._request.wait_s,
             usable_cores(),
             version("pytest-openenv-scale"),
         )
 
-    def _ladder(self, mode: str) -> ModeLadder:
-        rungs = [rung for rung in self._rungs if rung.mode == mode]
+    def _mode_ladder(self, mode: str) -> ModeLadder:
+        measured = [result for result in self._measured if result.mode == mode]
         top, reason = self._tops[mode]
-        return ladder(mode, rungs, self._ends.get(mode, "interrupted"), top, reason)
+        return make_ladder(mode, measured, self._ends.get(mode, "interrupted"), top, reason)
 
-    def _raise_batch(self, generator: LoadGenerator, mode: str, ending: float) -> End:
+    def _search_mode(self, generator: LoadGenerator, mode: str, deadline: float) -> SearchEnd:
         # The first sessions of a process pay for what it never did before.
-        measure(generator, replace(self._asked, wait_s=0.0), mode, "burst", _WARM_UP_BATCH)
+        measure(generator, replace(self._request, wait_s=0.0), mode, "burst", _WARM_UP_BATCH)
         expected = 0.0
-        for batch in batches_up_to(SMALLEST_BATCH[mode], self._tops[mode][0], self._asked.max_batch):
+        for batch in batches_up_to(SMALLEST_BATCH[mode], self._tops[mode][0], self._request.max_batch):
             began = time.monotonic()
-            if expected and began + expected > ending:
+            if expected and began + expected > deadline:
                 return "time"
-            resolved = [self._measure_batch(generator, mode, arrival, batch, ending) for arrival in ARRIVALS]
+            resolved = [self._measure_batch(generator, mode, arrival, batch, deadline) for arrival in ARRIVALS]
             if not all(resolved):
                 return "unresolved"
-            expected = (time.monotonic() - began) * _GROWTH
+            expected = (time.monotonic() - began) * _EXPECTED_GROWTH
         return "top"
 
-    def _measure_batch(self, generator: LoadGenerator, mode: str, arrival: str, batch: int, ending: float) -> bool:
+    def _measure_batch(self, generator: LoadGenerator, mode: str, arrival: str, batch: int, deadline: float) -> bool:
         """Measure a batch in one arrival; again, to know the median, where it does not resolve at once."""
         began = time.monotonic()
-        runs = [measure(generator, self._asked, mode, arrival, batch)]
+        runs = [measure(generator, self._request, mode, arrival, batch)]
         took = time.monotonic() - began
-        while not runs[0].resolved and len(runs) < _REPEATS and time.monotonic() + took < ending:
-            runs.append(measure(generator, self._asked, mode, arrival, batch))
-        rung = median_batch(runs)
-        self._rungs.append(rung)
-        if self._on_rung is not None:
-            self._on_rung(rung)
-        return rung.resolved
+        while not runs[0].resolved and len(runs) < _REPEATS and time.monotonic() + took < deadline:
+            runs.append(measure(generator, self._request, mode, arrival, batch))
+        measured = median_batch(runs)
+        self._measured.append(measured)
+        if self._on_measured is not None:
+            self._on_measured(measured)
+        return measured.resolved
 
 
 _SPARE_PORTS = 64
-_BYTES = {"ws": 48 * 1024, "http": 192 * 1024}
+_SESSION_BYTES = {"ws": 48 * 1024, "http": 192 * 1024}
 """Memory of one session: the client's, the server's and the kernel's part of it, rounded up generously."""
 
 
-def ceiling(mode: str, wanted: int) -> tuple[int, str | None]:
-    """Return the largest batch up to `wanted` that can be tried, and why it is smaller, where it is.
+def largest_possible_batch(mode: str, max_batch: int) -> tuple[int, str | None]:
+    """Return the largest batch up to `max_batch` that can be tried, and why it is smaller, where it is.
 
     Raises:
         SelfTestError: there is not room for a single session.
     """
-    limits = [(wanted, None), _descriptors(), _memory(mode)]
+    limits = [(max_batch, None), _batch_limit_of_descriptors(), _batch_limit_of_memory(mode)]
     ports = ports_per_source()
     if ports is not None:
         # The client connects from one address to one port: each session takes a port of its own.
@@ -147,44 +149,45 @@ def ceiling(mode: str, wanted: int) -> tuple[int, str | None]:
     return top, reason
 
 
-def _descriptors() -> tuple[int, str]:
+def _batch_limit_of_descriptors() -> tuple[int, str]:
     """The server is one process; load processes left to `auto` are as many as descriptors ask for."""
     limit = descriptor_limit()
     return limit - SPARE_DESCRIPTORS, f"the limit is {limit:,} descriptors per process (ulimit -n)"
 
 
-def _memory(mode: str) -> tuple[int, str]:
+def _batch_limit_of_memory(mode: str) -> tuple[int, str]:
     free = psutil.virtual_memory().available
-    return free // 2 // _BYTES[mode], f"{free / 1e9:.1f} GB of memory are free"
+    return free // 2 // _SESSION_BYTES[mode], f"{free / 1e9:.1f} GB of memory are free"
 
 
 _TIMEOUT_S = 30.0
 
 
-def measure(generator: LoadGenerator, asked: SelfTestRequest, mode: str, arrival: str, batch: int) -> MeasuredBatch:
+def measure(generator: LoadGenerator, request: SelfTestRequest, mode: str, arrival: str, batch: int) -> MeasuredBatch:
     """Run one batch against a server of its own: nothing an earlier one left behind is met again.
 
     Raises:
         LoadError: a load process refused the order: the workload cannot be used.
         SelfTestError: the null server cannot be started, or ended by itself.
     """
-    cell = Cell("self-test", "null", "null", mode, asked.wait_s, batch, 1, arrival)
+    cell = Cell("self-test", "null", "null", mode, request.wait_s, batch, 1, arrival)
     with NullServerProcess() as server:
-        order = CellRequest(cell, 1, (server.url,), {}, asked.workload, _TIMEOUT_S)
-        result = generator.run_cell(order)
-        truth = server.truth().overheads_s
-    steps, failures = _outcome(result, asked.wait_s)
-    known, told = (_p50_p99(truth), _p50_p99(steps))
+        cell_request = CellRequest(cell, 1, (server.url,), {}, request.workload, _TIMEOUT_S)
+        result = generator.run_cell(cell_request)
+        overheads_s = server.end_and_read_totals().overheads_s
+    steps, failures = _latencies_and_failures(result, request.wait_s)
+    server_figures, client_figures = (_p50_p99(overheads_s), _p50_p99(steps))
     invented = tuple(
-        None if ours is None or theirs is None else ours - theirs for ours, theirs in zip(told, known, strict=True)
+        None if client_s is None or server_s is None else client_s - server_s
+        for client_s, server_s in zip(client_figures, server_figures, strict=True)
     )
     return MeasuredBatch(
         mode,
         arrival,
         batch,
         result.client.processes,
-        *known,
-        *told,
+        *server_figures,
+        *client_figures,
         *invented,
         cpu_s=sum(result.client.cpu_s) / batch,
         failed=len(failures),
@@ -192,7 +195,7 @@ def measure(generator: LoadGenerator, asked: SelfTestRequest, mode: str, arrival
     )
 
 
-def _outcome(result: CellResult, wait_s: float) -> tuple[list[float], list[str]]:
+def _latencies_and_failures(result: CellResult, wait_s: float) -> tuple[list[float], list[str]]:
     """Return the successful sessions' step latencies beyond the wait, sorted, and what the others died of."""
     steps = sorted(row.step_latency - wait_s for row in result.rows if row.success and row.step_latency is not None)
     failures = [f"{row.error_phase}: {row.error_message or row.error_type}" for row in result.rows if not row.success]
@@ -213,10 +216,10 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     """Return a percentile of sorted values, linear between neighbours; None where there is no value."""
     if not values:
         return None
-    place = share * (len(values) - 1)
-    below = int(place)
+    position = share * (len(values) - 1)
+    below = int(position)
     above = min(below + 1, len(values) - 1)
-    return values[below] + (values[above] - values[below]) * (place - below)
+    return values[below] + (values[above] - values[below]) * (position - below)
 
 
 _STOP_S = 5.0
@@ -227,8 +230,8 @@ class SelfTestError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ServerTruth:
-    """What the server saw: its sessions, its CPU seconds, and each step's seconds beyond its wait, sorted."""
+class NullServerTotals:
+    """The server's own figures: its sessions, its CPU seconds, and each step's seconds beyond its wait, sorted."""
 
     sessions: int
     peak_open: int
@@ -267,8 +270,8 @@ class NullServerProcess:
         """The process id of the server."""
         return self._popen.pid
 
-    def truth(self) -> ServerTruth:
-        """End the server and return what it saw.
+    def end_and_read_totals(self) -> NullServerTotals:
+        """End the server and return what it counted and timed.
 
         Raises:
             SelfTestError: it ended before it was asked to.
@@ -278,16 +281,18 @@ class NullServerProcess:
             self._popen.stdin.close()
         except BrokenPipeError:
             pass
-        told = self._read_line()
-        return ServerTruth(told["sessions"], told["peak_open"], told["cpu_s"], tuple(sorted(told["overheads_s"])))
+        report = self._read_line()
+        return NullServerTotals(
+            report["sessions"], report["peak_open"], report["cpu_s"], tuple(sorted(report["overheads_s"]))
+        )
 
     def _read_line(self) -> dict[str, Any]:
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
         line = self._popen.stdout.readline()
         if not line:
-            last_words = "".join(f": {line}" for line in self._popen.stderr.read().strip().splitlines()[-1:])
-            raise SelfTestError(f"the null server ended by itself, with code {self._popen.wait()}{last_words}")
+            last_error = "".join(f": {line}" for line in self._popen.stderr.read().strip().splitlines()[-1:])
+            raise SelfTestError(f"the null server ended by itself, with code {self._popen.wait()}{last_error}")
         return json.loads(line)
 
     def _end(self) -> None:

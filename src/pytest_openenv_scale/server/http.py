@@ -27,7 +27,7 @@ from .schemas import (
     reset_problems,
 )
 from .sessions import Sessions
-from .ws import MAX_MESSAGE, UNPARSABLE, ClientGoneError, Event, wait_watching
+from .ws import MAX_MESSAGE, UNPARSABLE, ClientGoneError, Event, wait_while_receiving
 
 # nginx's status for a client that closed its request: nobody is there to read it.
 CLIENT_CLOSED_REQUEST = 499
@@ -45,88 +45,88 @@ def http_routes(sessions: Sessions) -> list[Route]:
     """The routes of the HTTP side, over the same sessions the WebSockets count in."""
 
     async def reset(request: Request) -> Response:
-        body = await _json_body(request)
-        options = _as_object(body) if body is not None else {}
+        body = await _read_json(request)
+        options = _require_object(body) if body is not None else {}
         if problems := reset_problems(options):
             raise _InvalidBodyError(in_body(problems))
-        return _observation(sessions.environment().reset(options.get("episode_id")))
+        return _observation_response(sessions.environment().reset(options.get("episode_id")))
 
     async def step(request: Request) -> Response:
-        action = _action_of(await _json_body(request))
+        action = _require_action(await _read_json(request))
         wait, problems = parse_wait(action)
         if problems:
             raise _InvalidBodyError(problems)
         try:
-            waited = await wait_watching(wait, request.receive, _ends_with_client) if wait else 0.0
+            waited = await wait_while_receiving(wait, request.receive, _stop_if_client_gone) if wait else 0.0
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return _observation(sessions.environment().stepped(waited))
+        return _observation_response(sessions.environment().step(waited))
 
     async def state(_: Request) -> Response:
-        return _json(sessions.environment().state())
+        return _json_response(sessions.environment().state())
 
     async def rpc(request: Request) -> Response:
         try:
-            parsed: Any = json.loads(await _body(request))
+            parsed: Any = json.loads(await _read_body(request))
         except UNPARSABLE:
-            return _json(encode(ws.rpc_error(ws.PARSE_ERROR, "Parse error")))
-        return _json(encode(ws.answer(parsed, sessions)))
+            return _json_response(encode(ws.rpc_error(ws.PARSE_ERROR, "Parse error")))
+        return _json_response(encode(ws.answer_rpc(parsed, sessions)))
 
     return [
-        Route("/reset", _refusing(reset), methods=["POST"]),
-        Route("/step", _refusing(step), methods=["POST"]),
+        Route("/reset", _with_body_errors(reset), methods=["POST"]),
+        Route("/step", _with_body_errors(step), methods=["POST"]),
         Route("/state", state),
-        Route("/health", _constant({"status": "healthy"})),
-        Route("/metadata", _constant(METADATA)),
-        Route("/schema", _constant(SCHEMAS)),
-        Route("/list_environments", _constant([ENVIRONMENT_NAME])),
-        Route("/openapi.json", _constant(openapi())),
+        Route("/health", _constant_handler({"status": "healthy"})),
+        Route("/metadata", _constant_handler(METADATA)),
+        Route("/schema", _constant_handler(SCHEMAS)),
+        Route("/list_environments", _constant_handler([ENVIRONMENT_NAME])),
+        Route("/openapi.json", _constant_handler(openapi())),
         Route("/mcp", rpc, methods=["POST"]),
-        Route("/docs", _docs),
+        Route("/docs", _docs_handler),
     ]
 
 
 async def http_error(_: Request, error: Exception) -> Response:
     """404, 405 and the like as OpenEnv words them: `{"detail": ...}`."""
-    refused = cast(HTTPException, error)
-    return JSONResponse({"detail": refused.detail}, refused.status_code, headers=refused.headers)
+    http_exception = cast(HTTPException, error)
+    return JSONResponse({"detail": http_exception.detail}, http_exception.status_code, headers=http_exception.headers)
 
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+HttpHandler = Callable[[Request], Awaitable[Response]]
 
 
-def _refusing(endpoint: Endpoint) -> Endpoint:
+def _with_body_errors(handler: HttpHandler) -> HttpHandler:
     async def answer(request: Request) -> Response:
         try:
-            return await endpoint(request)
+            return await handler(request)
         except _InvalidBodyError as error:
-            return _json(encode({"detail": error.problems}), 422)
+            return _json_response(encode({"detail": error.problems}), 422)
 
     return answer
 
 
-def _constant(value: object) -> Endpoint:
+def _constant_handler(value: object) -> HttpHandler:
     body = encode(value)
 
     async def answer(_: Request) -> Response:
-        return _json(body)
+        return _json_response(body)
 
     return answer
 
 
-async def _docs(_: Request) -> Response:
+async def _docs_handler(_: Request) -> Response:
     return HTMLResponse(docs_page())
 
 
-def _json(body: str, status: int = 200) -> Response:
+def _json_response(body: str, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def _observation(observation: str) -> Response:
-    return _json(f'{observation[:-1]},"metadata":null}}')
+def _observation_response(observation: str) -> Response:
+    return _json_response(f'{observation[:-1]},"metadata":null}}')
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
@@ -140,20 +140,20 @@ async def _body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def _json_body(request: Request) -> Any:
+async def _read_json(request: Request) -> Any:
     """The parsed body, None where there is none."""
-    body = await _body(request)
+    body = await _read_body(request)
     if not body:
         return None
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
-        raise _InvalidBodyError([_bad_json(error.pos, error.msg)]) from error
+        raise _InvalidBodyError([_json_problem(error.pos, error.msg)]) from error
     except UNPARSABLE as error:
-        raise _InvalidBodyError([_bad_json(0, str(error))]) from error
+        raise _InvalidBodyError([_json_problem(0, str(error))]) from error
 
 
-def _bad_json(position: int, reason: str) -> Problem:
+def _json_problem(position: int, reason: str) -> Problem:
     return {
         "type": "json_invalid",
         "loc": ["body", position],
@@ -163,17 +163,17 @@ def _bad_json(position: int, reason: str) -> Problem:
     }
 
 
-def _as_object(body: object) -> Json:
+def _require_object(body: object) -> Json:
     if isinstance(body, dict):
         return cast(Json, body)
     msg = "Input should be a valid dictionary or object to extract fields from"
     raise _InvalidBodyError([{"type": "model_attributes_type", "loc": ["body"], "msg": msg, "input": body}])
 
 
-def _action_of(body: object) -> Json:
+def _require_action(body: object) -> Json:
     if body is None:
         raise _InvalidBodyError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
-    request = _as_object(body)
+    request = _require_object(body)
     if "action" not in request:
         raise _InvalidBodyError(in_body([problem("missing", "action", "Field required", request)]))
     action = request["action"]
@@ -183,7 +183,7 @@ def _action_of(body: object) -> Json:
     return cast(Json, action)
 
 
-def _ends_with_client(event: Event) -> bool:
+def _stop_if_client_gone(event: Event) -> bool:
     if event["type"] == "http.disconnect":
         raise ClientGoneError
     return True

@@ -190,28 +190,28 @@ def docs_page() -> str:
 
 
 def _operation(method: str, summary: str, body: Json | None, reply: Json) -> Json:
-    described: Json = {
+    operation: Json = {
         "summary": summary,
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reply}}}},
     }
     if method == "post":
-        described["requestBody"] = {"content": {"application/json": {"schema": body}}}
-    return described
+        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
+    return operation
 
 
 Json = dict[str, Any]
 Problem = dict[str, Any]
 
-_EXPLAINED_AT = "https://errors.pydantic.dev/2.14/v/"
+_ERROR_DOCS_URL = "https://errors.pydantic.dev/2.14/v/"
 
 
 def problem(kind: str, field: str, msg: str, value: object, ctx: Json | None = None) -> Problem:
     """One validation error at a field."""
-    found: Problem = {"type": kind, "loc": [field], "msg": msg, "input": value}
+    error: Problem = {"type": kind, "loc": [field], "msg": msg, "input": value}
     if ctx is not None:
-        found["ctx"] = ctx
-    found["url"] = _EXPLAINED_AT + kind
-    return found
+        error["ctx"] = ctx
+    error["url"] = _ERROR_DOCS_URL + kind
+    return error
 
 
 def message_problems(message: Json, *, data: str) -> list[Problem]:
@@ -219,18 +219,18 @@ def message_problems(message: Json, *, data: str) -> list[Problem]:
     problems: list[Problem] = []
     if data != "forbidden":
         if "data" in message:
-            problems += _not_a_dict(message, "data")
+            problems += _dict_problems(message, "data")
         elif data == "required":
             problems.append(problem("missing", "data", "Field required", message))
     allowed = {"type"} if data == "forbidden" else {"type", "data"}
     return problems + extra_problems(message, allowed)
 
 
-def extra_problems(given: Json, allowed: set[str]) -> list[Problem]:
+def extra_problems(fields: Json, allowed: set[str]) -> list[Problem]:
     """One problem per field that is not allowed."""
     return [
         problem("extra_forbidden", field, "Extra inputs are not permitted", value)
-        for field, value in given.items()
+        for field, value in fields.items()
         if field not in allowed
     ]
 
@@ -239,17 +239,17 @@ def parse_wait(action: Json) -> tuple[float, list[Problem]]:
     """The wait of an action in seconds (0 where absent) and everything that is wrong with the action."""
     problems: list[Problem] = []
     if "metadata" in action:
-        problems += _not_a_dict(action, "metadata")
-    given = action.get("wait_seconds", 0.0)
-    wait, wrong = _as_float(given)
-    if wrong is None and not wait <= MAX_WAIT_SECONDS:
+        problems += _dict_problems(action, "metadata")
+    value = action.get("wait_seconds", 0.0)
+    wait, wait_problem = _as_float(value)
+    if wait_problem is None and not wait <= MAX_WAIT_SECONDS:
         msg = f"Input should be less than or equal to {MAX_WAIT_SECONDS}"
-        wrong = problem("less_than_equal", "wait_seconds", msg, given, {"le": float(MAX_WAIT_SECONDS)})
-    elif wrong is None and wait < 0:
+        wait_problem = problem("less_than_equal", "wait_seconds", msg, value, {"le": float(MAX_WAIT_SECONDS)})
+    elif wait_problem is None and wait < 0:
         msg = "Input should be greater than or equal to 0"
-        wrong = problem("greater_than_equal", "wait_seconds", msg, given, {"ge": 0.0})
-    if wrong is not None:
-        problems.append(wrong)
+        wait_problem = problem("greater_than_equal", "wait_seconds", msg, value, {"ge": 0.0})
+    if wait_problem is not None:
+        problems.append(wait_problem)
     return wait, problems + extra_problems(action, {"metadata", "wait_seconds"})
 
 
@@ -258,8 +258,8 @@ def reset_problems(body: Json) -> list[Problem]:
     problems: list[Problem] = []
     seed = body.get("seed")
     if seed is not None:
-        wrong = _seed_problem(seed)
-        problems += [wrong] if wrong else []
+        seed_problem = _seed_problem(seed)
+        problems += [seed_problem] if seed_problem else []
     episode_id = body.get("episode_id")
     if episode_id is not None and not isinstance(episode_id, str):
         problems.append(problem("string_type", "episode_id", "Input should be a valid string", episode_id))
@@ -272,8 +272,8 @@ def reset_problems(body: Json) -> list[Problem]:
 def in_body(problems: list[Problem]) -> list[Problem]:
     """The same problems as an HTTP body's: located under `body`, without the explanation's address."""
     return [
-        {**{key: value for key, value in found.items() if key != "url"}, "loc": ["body", *found["loc"]]}
-        for found in problems
+        {**{key: value for key, value in error.items() if key != "url"}, "loc": ["body", *error["loc"]]}
+        for error in problems
     ]
 
 
@@ -295,27 +295,27 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _not_a_dict(given: Json, field: str) -> list[Problem]:
-    value = given[field]
+def _dict_problems(message: Json, field: str) -> list[Problem]:
+    value = message[field]
     if isinstance(value, dict):
         return []
     return [problem("dict_type", field, "Input should be a valid dictionary", value)]
 
 
-def _as_float(given: object) -> tuple[float, Problem | None]:
+def _as_float(value: object) -> tuple[float, Problem | None]:
     msg = "Input should be a valid number"
-    if isinstance(given, str):
+    if isinstance(value, str):
         try:
-            return float(given), None
+            return float(value), None
         except ValueError:
             msg += ", unable to parse string as a number"
-            return 0.0, problem("float_parsing", "wait_seconds", msg, given)
-    if isinstance(given, (int, float)):
+            return 0.0, problem("float_parsing", "wait_seconds", msg, value)
+    if isinstance(value, (int, float)):
         try:
-            return float(given), None
+            return float(value), None
         except OverflowError:
             pass
-    return 0.0, problem("float_type", "wait_seconds", msg, given)
+    return 0.0, problem("float_type", "wait_seconds", msg, value)
 
 
 def _seed_problem(seed: object) -> Problem | None:

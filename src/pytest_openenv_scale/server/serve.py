@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import Self
 
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.core.system import bracketed
+from pytest_openenv_scale.core.system import url_host
 
 from .settings import ServerSettings, SettingError, settings_from
 
 SERVERS = ("hypercorn", "uvicorn")
 _UVICORN_EXTRA = "pytest-openenv-scale[uvicorn]"
 # What a server cannot do without: module, what it is, what to install. The order matters: a package before its modules.
-_NEEDED = {
+_REQUIRED_MODULES = {
     "hypercorn": {"hypercorn": ("hypercorn", "hypercorn")},
     "uvicorn": {
         "uvicorn": ("uvicorn", _UVICORN_EXTRA),
@@ -36,7 +36,7 @@ DEFAULT_BACKLOG = 16_384
 _STOP_DEADLINE_S = 5.0
 _RESTART_PAUSE_S = 1.0
 
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def serve(
@@ -54,19 +54,19 @@ def serve(
     0: asked to stop. 1: the address is taken or a worker failed. 2: a setting is wrong.
     """
     try:
-        settings = _settings(host, port, workers, max_envs)
+        settings = _read_settings(host, port, workers, max_envs)
         _check_server(server)
         if backlog < 1:
             raise SettingError(f"backlog={backlog}: expected 1 or more")
     except SettingError as error:
-        return _complain(str(error), 2)
-    where = f"{bracketed(settings.host)}:{settings.port}"
+        return _log_failure(str(error), 2)
+    address = f"{url_host(settings.host)}:{settings.port}"
     try:
         sockets = listening_sockets(settings.host, settings.port, settings.workers, backlog)
     except socket.gaierror as error:
-        return _complain(f"HOST={settings.host!r}: {error.strerror}", 2)
+        return _log_failure(f"HOST={settings.host!r}: {error.strerror}", 2)
     except OSError as error:
-        return _complain(f"cannot listen on {where}: {os.strerror(error.errno or 0)}", 1)
+        return _log_failure(f"cannot listen on {address}: {os.strerror(error.errno or 0)}", 1)
     settings = replace(settings, port=sockets[0].getsockname()[1])
     try:
         return _Supervisor(settings, server, sockets, backlog).run()
@@ -75,27 +75,27 @@ def serve(
             sock.close()
 
 
-def _settings(host: str | None, port: int | None, workers: int | None, max_envs: int | None) -> ServerSettings:
-    given = {"HOST": host, "PORT": port, "WORKERS": workers, "MAX_CONCURRENT_ENVS": max_envs}
+def _read_settings(host: str | None, port: int | None, workers: int | None, max_envs: int | None) -> ServerSettings:
+    arguments = {"HOST": host, "PORT": port, "WORKERS": workers, "MAX_CONCURRENT_ENVS": max_envs}
     # Both ways of setting a value go through the one check.
-    overrides = {name: str(value) for name, value in given.items() if value is not None}
+    overrides = {name: str(value) for name, value in arguments.items() if value is not None}
     return settings_from({**os.environ, **overrides})
 
 
 def _check_server(server: str) -> None:
     if server not in SERVERS:
         raise SettingError(f"server={server!r}: expected one of {', '.join(SERVERS)}")
-    for module, (what, install) in _NEEDED[server].items():
+    for module, (package, install) in _REQUIRED_MODULES[server].items():
         if importlib.util.find_spec(module) is None:
-            raise SettingError(f"server={server!r}: {what} is not installed; pip install '{install}'")
+            raise SettingError(f"server={server!r}: {package} is not installed; pip install '{install}'")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"openenv-scale serve: {text}", file=sys.stderr, flush=True)
 
 
-def _complain(text: str, code: int) -> int:
-    _say(text)
+def _log_failure(text: str, code: int) -> int:
+    _log(text)
     return code
 
 
@@ -103,33 +103,33 @@ class _StopSignals:
     """Signals as something to wait for: a self-pipe, so that none is lost between looking and waiting."""
 
     def __init__(self) -> None:
-        self.stops = 0
+        self.stop_count = 0
 
     def __enter__(self) -> Self:
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        self._previous = {number: signal.signal(number, self._note) for number in _HANDLED}
-        self._previous_wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self._read_end, self._write_end = socket.socketpair()
+        self._read_end.setblocking(False)
+        self._write_end.setblocking(False)
+        self._previous = {number: signal.signal(number, self._on_signal) for number in _HANDLED_SIGNALS}
+        self._previous_wakeup = signal.set_wakeup_fd(self._write_end.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
         signal.set_wakeup_fd(self._previous_wakeup)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._read.close()
-        self._write.close()
+        self._read_end.close()
+        self._write_end.close()
 
     def wait(self, timeout: float | None = None) -> None:
         """Return at the next signal, at latest after `timeout` seconds."""
-        self._read.settimeout(timeout)
+        self._read_end.settimeout(timeout)
         try:
-            self._read.recv(4096)
+            self._read_end.recv(4096)
         except (TimeoutError, BlockingIOError):
             pass
 
-    def _note(self, number: int, _frame: object) -> None:
-        self.stops += number != signal.SIGCHLD
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.stop_count += number != signal.SIGCHLD
 
 
 @dataclass
@@ -151,7 +151,7 @@ class _Supervisor:
     def run(self) -> int:
         """Start the workers, keep them, stop them; the exit code."""
         # Workers hold the read end: it breaks when this process is gone, however it went.
-        self._lifeline, holder = os.pipe()
+        self._lifeline, write_end = os.pipe()
         try:
             with _StopSignals() as signals:
                 try:
@@ -161,14 +161,14 @@ class _Supervisor:
                 finally:
                     self._stop(signals)
         finally:
-            os.close(holder)
+            os.close(write_end)
             os.close(self._lifeline)
 
     def _announce(self) -> None:
         settings = self._settings
         limit = f"{settings.max_envs} sessions per worker" if settings.max_envs else "unlimited sessions"
-        _say(
-            f"listening on http://{bracketed(settings.host)}:{settings.port} "
+        _log(
+            f"listening on http://{url_host(settings.host)}:{settings.port} "
             f"(workers {settings.workers}, {self._server}, {limit})"
         )
 
@@ -194,40 +194,40 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _watch(self, signals: _StopSignals) -> int:
-        while not signals.stops:
+        while not signals.stop_count:
             for worker in self._workers:
                 code = worker.process.poll()
                 if code is None:
                     continue
                 if code > 0:
-                    return _complain(f"worker {worker.process.pid} failed with exit code {code}", 1)
+                    return _log_failure(f"worker {worker.process.pid} failed with exit code {code}", 1)
                 self._restart(worker, code, signals)
-                if signals.stops:
+                if signals.stop_count:
                     return 0
             signals.wait()
         return 0
 
     def _restart(self, worker: _Worker, code: int, signals: _StopSignals) -> None:
-        how = f"was killed by {signal.Signals(-code).name}" if code else "ended"
-        _say(f"worker {worker.process.pid} {how}; its sessions are lost, starting another")
+        ending = f"was killed by {signal.Signals(-code).name}" if code else "ended"
+        _log(f"worker {worker.process.pid} {ending}; its sessions are lost, starting another")
         # A worker that dies at once must not become a loop that takes the machine.
-        until = time.monotonic() + _RESTART_PAUSE_S
-        while not signals.stops and (left := until - time.monotonic()) > 0:
-            signals.wait(left)
-        if not signals.stops:
+        restart_at = time.monotonic() + _RESTART_PAUSE_S
+        while not signals.stop_count and (remaining_s := restart_at - time.monotonic()) > 0:
+            signals.wait(remaining_s)
+        if not signals.stop_count:
             worker.process = self._start(worker.socket)
 
     def _stop(self, signals: _StopSignals) -> None:
-        asked = signals.stops
+        stops_before = signals.stop_count
         for worker in self._workers:
             worker.process.terminate()
         deadline = time.monotonic() + _STOP_DEADLINE_S
         # Whoever asks twice does not want to wait.
-        while signals.stops == asked and any(worker.process.poll() is None for worker in self._workers):
-            left = deadline - time.monotonic()
-            if left <= 0:
+        while signals.stop_count == stops_before and any(worker.process.poll() is None for worker in self._workers):
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
                 break
-            signals.wait(left)
+            signals.wait(remaining_s)
         for worker in self._workers:
             worker.process.kill()
             worker.process.wait()
@@ -236,7 +236,7 @@ class _Supervisor:
 # The kernel probes a silent client, so that half-open connections do not hold slots for ever.
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 60, 15, 4
 # The option with which a kernel spreads connections over sockets of one address; macOS has it and does not.
-_SPREADS: int | None = getattr(socket, "SO_REUSEPORT" if sys.platform == "linux" else "SO_REUSEPORT_LB", None)
+_SHARE_PORT: int | None = getattr(socket, "SO_REUSEPORT" if sys.platform == "linux" else "SO_REUSEPORT_LB", None)
 
 
 def listening_sockets(host: str, port: int, count: int, backlog: int) -> list[socket.socket]:
@@ -254,10 +254,10 @@ def listening_sockets(host: str, port: int, count: int, backlog: int) -> list[so
         address = (address[0], probe.getsockname()[1], *address[2:])
     sockets: list[socket.socket] = []
     try:
-        for _ in range(count if _SPREADS is not None else 1):
+        for _ in range(count if _SHARE_PORT is not None else 1):
             sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)
-            _prepare(sock, shared=count > 1)
+            _set_socket_options(sock, shared=count > 1)
             sock.bind(address)
             sock.listen(backlog)
         sockets += (sockets[0].dup() for _ in range(count - len(sockets)))
@@ -268,11 +268,11 @@ def listening_sockets(host: str, port: int, count: int, backlog: int) -> list[so
     return sockets
 
 
-def _prepare(sock: socket.socket, *, shared: bool) -> None:
+def _set_socket_options(sock: socket.socket, *, shared: bool) -> None:
     """Options that accepted connections inherit."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared and _SPREADS is not None:
-        sock.setsockopt(socket.SOL_SOCKET, _SPREADS, 1)
+    if shared and _SHARE_PORT is not None:
+        sock.setsockopt(socket.SOL_SOCKET, _SHARE_PORT, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (

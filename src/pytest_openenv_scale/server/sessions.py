@@ -38,7 +38,7 @@ class Sessions:
         self._host_url = host_url
         self._detached: dict[str, Environment] = {}
         self._attached: set[str] = set()
-        self._doomed: set[str] = set()
+        self._close_on_detach: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def environment(self) -> Environment:
@@ -46,7 +46,7 @@ class Sessions:
         return Environment(self._host_url)
 
     @contextmanager
-    def seat(self, session_id: str | None = None) -> Generator[Environment, None, None]:
+    def hold_slot(self, session_id: str | None = None) -> Generator[Environment, None, None]:
         """Hold a session's slot for the length of the block, in a new session or one created over HTTP.
 
         The slot is free again however the block ends. Raises CapacityReachedError, UnknownSessionError.
@@ -78,13 +78,13 @@ class Sessions:
         if session_id not in self._detached:
             raise UnknownSessionError(f"Unknown session_id: {session_id}")
         if session_id in self._attached:
-            self._doomed.add(session_id)
+            self._close_on_detach.add(session_id)
             return False
         self._release(session_id)
         return True
 
     @contextmanager
-    def tracked(self) -> Generator[None, None, None]:
+    def track_task(self) -> Generator[None, None, None]:
         """Let `close_all` reach the current task for the length of the block."""
         task = asyncio.current_task()
         assert task is not None
@@ -112,7 +112,7 @@ class Sessions:
             yield environment
         finally:
             self._attached.discard(session_id)
-            if session_id in self._doomed:
+            if session_id in self._close_on_detach:
                 self._release(session_id)
 
     def _take_slot(self) -> None:
@@ -121,7 +121,7 @@ class Sessions:
         self.active += 1
 
     def _release(self, session_id: str) -> None:
-        self._doomed.discard(session_id)
+        self._close_on_detach.discard(session_id)
         del self._detached[session_id]
         self.active -= 1
 
@@ -129,11 +129,11 @@ class Sessions:
 class Environment:
     """One session's environment. It holds no thread and no timer: whoever drives it does the waiting."""
 
-    __slots__ = ("_answered_by", "_episode_id", "_session_id", "step_count")
+    __slots__ = ("_constant_fields", "_episode_id", "_session_id", "step_count")
 
     def __init__(self, host_url: str) -> None:
         # Everything between the wait and the count is the same in every observation: written once.
-        self._answered_by = (
+        self._constant_fields = (
             f',"pid":{os.getpid()},"session_hash":"{secrets.token_hex(6)}","host_url":{encode(host_url)},"step_count":'
         )
         self._episode_id: str | None = None
@@ -160,7 +160,7 @@ class Environment:
         self.step_count = 0
         return self._observation(0.0)
 
-    def stepped(self, waited: float) -> str:
+    def step(self, waited: float) -> str:
         """Count a step that waited so many seconds and return its observation as JSON."""
         self.step_count += 1
         return self._observation(waited)
@@ -172,5 +172,5 @@ class Environment:
     def _observation(self, waited: float) -> str:
         return (
             f'{{"observation":{{"metadata":{{}},"waited_seconds":{round(waited, 6)!r}'
-            f'{self._answered_by}{self.step_count}}},"reward":null,"done":false}}'
+            f'{self._constant_fields}{self.step_count}}},"reward":null,"done":false}}'
         )

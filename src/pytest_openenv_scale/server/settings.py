@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_openenv_scale.core.system import bracketed, usable_cores
+from pytest_openenv_scale.core.system import url_host, usable_cores
 
 HOST, PORT, WORKERS, MAX_CONCURRENT_ENVS = "HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS"
 
@@ -35,7 +35,7 @@ class ServerSettings:
     def host_url(self) -> str:
         """What observations report: the bound address where it tells servers apart, else `hostname:port`."""
         name = socket.gethostname() if self.host in _ANONYMOUS_HOSTS else self.host
-        return f"{bracketed(name)}:{self.port}"
+        return f"{url_host(name)}:{self.port}"
 
     def environ(self) -> dict[str, str]:
         """These settings as environment variables, for worker processes."""

@@ -18,7 +18,7 @@ from .sessions import CapacityReachedError, Environment, Sessions, UnknownSessio
 UNPARSABLE = (ValueError, RecursionError)
 
 
-class _Endpoint(ABC):
+class _WebSocketEndpoint(ABC):
     """A WebSocket from handshake to close: what every endpoint does around its conversation."""
 
     def __init__(self, sessions: Sessions) -> None:
@@ -26,18 +26,18 @@ class _Endpoint(ABC):
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         socket = Socket(receive, send)
-        last_words, code = None, NORMAL
-        with self.sessions.tracked():
+        last_message, code = None, NORMAL
+        with self.sessions.track_task():
             try:
                 await socket.accept()
-                with self.sessions.seat(self.wanted_session(scope)) as environment:
+                with self.sessions.hold_slot(self.requested_session(scope)) as environment:
                     await self.converse(socket, environment)
             except ClientGoneError:
                 return
             except CapacityReachedError as full:
-                last_words = self.refused(full)
+                last_message = self.capacity_message(full)
             except UnreadableError as error:
-                last_words, code = self.broken(str(error)), error.close_code
+                last_message, code = self.failure_message(str(error)), error.close_code
             except asyncio.CancelledError:
                 if not self.sessions.closing:
                     raise
@@ -45,11 +45,11 @@ class _Endpoint(ABC):
                 code = GOING_AWAY
             except Exception as error:
                 # Whatever a message provokes ends its own session, said as OpenEnv says it, and nothing else.
-                last_words = self.broken(str(error))
-        await socket.close(last_words, code)
+                last_message = self.failure_message(str(error))
+        await socket.close(last_message, code)
 
     @abstractmethod
-    def wanted_session(self, scope: Event) -> str | None:
+    def requested_session(self, scope: Event) -> str | None:
         """The id of the existing session the client asks for."""
 
     @abstractmethod
@@ -57,18 +57,18 @@ class _Endpoint(ABC):
         """Answer messages until the session is to be closed."""
 
     @abstractmethod
-    def refused(self, full: CapacityReachedError) -> str:
+    def capacity_message(self, error: CapacityReachedError) -> str:
         """The last message of a session that does not fit."""
 
     @abstractmethod
-    def broken(self, message: str) -> str:
+    def failure_message(self, message: str) -> str:
         """The last message of a session that cannot go on."""
 
 
-class SessionEndpoint(_Endpoint):
+class SessionEndpoint(_WebSocketEndpoint):
     """`/ws`: one environment per connection; reset, step, state, mcp, close."""
 
-    def wanted_session(self, scope: Event) -> str | None:
+    def requested_session(self, scope: Event) -> str | None:
         """`?session_id=` names a session created over HTTP."""
         query: bytes = scope["query_string"]
         return parse_qs(query.decode("latin-1")).get("session_id", [None])[0] if query else None
@@ -89,12 +89,12 @@ class SessionEndpoint(_Endpoint):
                 return
             await socket.write(reply)
 
-    def refused(self, full: CapacityReachedError) -> str:
-        """CAPACITY_REACHED, with the numbers."""
-        return error_message("CAPACITY_REACHED", str(full), active_sessions=full.active, max_sessions=full.limit)
+    def capacity_message(self, error: CapacityReachedError) -> str:
+        """The error CAPACITY_REACHED, with the active and the possible sessions."""
+        return error_message("CAPACITY_REACHED", str(error), active_sessions=error.active, max_sessions=error.limit)
 
-    def broken(self, message: str) -> str:
-        """SESSION_ERROR."""
+    def failure_message(self, message: str) -> str:
+        """The error SESSION_ERROR with this text."""
         return error_message("SESSION_ERROR", message)
 
     async def _answer(self, message: Json, socket: Socket, environment: Environment) -> str | None:
@@ -105,7 +105,7 @@ class SessionEndpoint(_Endpoint):
                 wait, problems = parse_wait(message["data"])
                 if not problems:
                     waited = await socket.wait(wait) if wait else 0.0
-                    return _observation_message(environment.stepped(waited))
+                    return _observation_message(environment.step(waited))
         elif kind == "reset":
             problems = message_problems(message, data="optional")
             if not problems:
@@ -122,18 +122,18 @@ class SessionEndpoint(_Endpoint):
         elif kind == "mcp":
             problems = message_problems(message, data="required")
             if not problems:
-                reply = answer(message["data"], self.sessions, in_session=environment.session_id)
+                reply = answer_rpc(message["data"], self.sessions, in_session=environment.session_id)
                 return encode({"type": "mcp", "data": reply})
         else:
             return error_message("UNKNOWN_TYPE", f"Unknown message type: {kind}")
         return error_message("VALIDATION_ERROR", "Invalid message", errors=problems)
 
 
-class McpEndpoint(_Endpoint):
+class McpEndpoint(_WebSocketEndpoint):
     """`/mcp` as a WebSocket: JSON-RPC requests without an envelope, in a session of their own."""
 
-    def wanted_session(self, scope: Event) -> str | None:
-        """Always a new one."""
+    def requested_session(self, scope: Event) -> str | None:
+        """None: every connection has a new session."""
         return None
 
     async def converse(self, socket: Socket, environment: Environment) -> None:
@@ -145,15 +145,15 @@ class McpEndpoint(_Endpoint):
             except UNPARSABLE as error:
                 reply = rpc_error(PARSE_ERROR, f"Parse error: {error}")
             else:
-                reply = answer(request, self.sessions, in_session=environment.session_id)
+                reply = answer_rpc(request, self.sessions, in_session=environment.session_id)
             await socket.write(encode(reply))
 
-    def refused(self, full: CapacityReachedError) -> str:
-        """A server error with the numbers."""
-        return encode(refusal(full))
+    def capacity_message(self, error: CapacityReachedError) -> str:
+        """A JSON-RPC server error, with the active and the possible sessions."""
+        return encode(rpc_capacity_error(error))
 
-    def broken(self, message: str) -> str:
-        """An internal error."""
+    def failure_message(self, message: str) -> str:
+        """A JSON-RPC internal error with this text."""
         return encode(rpc_error(INTERNAL_ERROR, message))
 
 
@@ -176,17 +176,17 @@ def rpc_error(code: int, message: str, request_id: object = None, data: Json | N
     return {"jsonrpc": "2.0", "id": request_id, "error": error}
 
 
-def refusal(full: CapacityReachedError, request_id: object = None) -> Json:
+def rpc_capacity_error(error: CapacityReachedError, request_id: object = None) -> Json:
     """The reply to a session that does not fit."""
-    data = {"active_sessions": full.active, "max_sessions": full.limit}
-    return rpc_error(SERVER_ERROR, str(full), request_id, data)
+    data = {"active_sessions": error.active, "max_sessions": error.limit}
+    return rpc_error(SERVER_ERROR, str(error), request_id, data)
 
 
-def answer(request: object, sessions: Sessions, *, in_session: str | None = None) -> Json:
+def answer_rpc(request: object, sessions: Sessions, *, in_session: str | None = None) -> Json:
     """The reply to one parsed request; `in_session` is the id of the WebSocket's session it came through."""
-    wrong = _what_is_wrong(request)
-    if wrong:
-        return rpc_error(INVALID_REQUEST, f"Invalid request: {wrong}")
+    problem = _request_problem(request)
+    if problem:
+        return rpc_error(INVALID_REQUEST, f"Invalid request: {problem}")
     call = cast(Json, request)
     request_id, method, params = call.get("id"), call["method"], call.get("params", {})
     if not isinstance(params, dict):
@@ -194,21 +194,21 @@ def answer(request: object, sessions: Sessions, *, in_session: str | None = None
     if method in ("tools/list", "tools/call"):
         return rpc_error(INTERNAL_ERROR, "Environment does not support MCP", request_id)
     if method == "openenv/session/create":
-        return _create(request_id, sessions, in_session)
+        return _create_session(request_id, sessions, in_session)
     if method == "openenv/session/close":
-        return _close(request_id, cast(Json, params).get("session_id"), sessions, in_session)
+        return _close_session(request_id, cast(Json, params).get("session_id"), sessions, in_session)
     return rpc_error(METHOD_NOT_FOUND, f"Method not found: {method}", request_id)
 
 
-def _create(request_id: object, sessions: Sessions, in_session: str | None) -> Json:
+def _create_session(request_id: object, sessions: Sessions, in_session: str | None) -> Json:
     try:
         session_id = in_session or sessions.create()
-    except CapacityReachedError as full:
-        return refusal(full, request_id)
-    return _result(request_id, {"session_id": session_id})
+    except CapacityReachedError as error:
+        return rpc_capacity_error(error, request_id)
+    return _rpc_result(request_id, {"session_id": session_id})
 
 
-def _close(request_id: object, session_id: object, sessions: Sessions, in_session: str | None) -> Json:
+def _close_session(request_id: object, session_id: object, sessions: Sessions, in_session: str | None) -> Json:
     if not isinstance(session_id, str) or not session_id:
         return rpc_error(INVALID_PARAMS, "Invalid params - 'session_id' is required", request_id)
     if session_id == in_session:
@@ -219,26 +219,26 @@ def _close(request_id: object, session_id: object, sessions: Sessions, in_sessio
     except UnknownSessionError as error:
         return rpc_error(INVALID_PARAMS, str(error), request_id)
     result: Json = {"session_id": session_id, "closed": closed}
-    return _result(request_id, result if closed else {**result, "closing": True})
+    return _rpc_result(request_id, result if closed else {**result, "closing": True})
 
 
-def _result(request_id: object, result: Json) -> Json:
+def _rpc_result(request_id: object, result: Json) -> Json:
     return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
-def _what_is_wrong(request: object) -> str:
+def _request_problem(request: object) -> str:
     if not isinstance(request, dict):
         return f"expected an object, not {type(request).__name__}"
     call = cast(dict[str, Any], request)
-    wrong: list[str] = []
+    problems: list[str] = []
     if call.get("jsonrpc") != "2.0":
-        wrong.append("jsonrpc: must be '2.0'")
+        problems.append("jsonrpc: must be '2.0'")
     if not isinstance(call.get("method"), str):
-        wrong.append("method: a string is required")
+        problems.append("method: a string is required")
     if not isinstance(call.get("id"), (str, int, type(None))):
-        wrong.append("id: must be a string or an integer")
-    wrong += [f"{name}: not permitted" for name in call if name not in ("jsonrpc", "id", "method", "params")]
-    return "; ".join(wrong)
+        problems.append("id: must be a string or an integer")
+    problems += [f"{name}: not permitted" for name in call if name not in ("jsonrpc", "id", "method", "params")]
+    return "; ".join(problems)
 
 
 Event = MutableMapping[str, Any]
@@ -252,24 +252,24 @@ class ClientGoneError(Exception):
     """The client dropped its connection."""
 
 
-async def wait_watching(seconds: float, receive: Receive, on_event: Callable[[Event], bool]) -> float:
+async def wait_while_receiving(seconds: float, receive: Receive, on_event: Callable[[Event], bool]) -> float:
     """Wait and return the seconds really waited, never fewer than asked for.
 
     Meanwhile events are received and handed to `on_event`, until it answers False (it can hold no more). The
     wait itself is a deadline on `receive`, so a waiting session costs one timer and no further task. Whatever
     `on_event` raises ends the wait.
     """
-    begun = monotonic()
-    wanted = True
-    while (left := begun + seconds - monotonic()) > 0:
+    started_at = monotonic()
+    receiving = True
+    while (remaining_s := started_at + seconds - monotonic()) > 0:
         try:
-            async with asyncio.timeout(left + _ROUND_UP):
-                while wanted:
-                    wanted = on_event(await receive())
-                await asyncio.sleep(left + 1)
+            async with asyncio.timeout(remaining_s + _ROUND_UP):
+                while receiving:
+                    receiving = on_event(await receive())
+                await asyncio.sleep(remaining_s + 1)
         except TimeoutError:
             continue
-    return monotonic() - begun
+    return monotonic() - started_at
 
 
 MAX_MESSAGE = 1 << 20
@@ -294,12 +294,12 @@ class UnreadableError(Exception):
 class Socket:
     """One accepted WebSocket. Reading from or writing to a client that left raises ClientGoneError."""
 
-    __slots__ = ("_ahead", "_receive", "_send")
+    __slots__ = ("_receive", "_received_ahead", "_send")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._ahead: deque[Event] = deque()
+        self._received_ahead: deque[Event] = deque()
 
     async def accept(self) -> None:
         """Answer the handshake."""
@@ -308,7 +308,7 @@ class Socket:
 
     async def read(self) -> str:
         """The next message. Raises UnreadableError for a binary frame and for one that is too long."""
-        event = self._ahead.popleft() if self._ahead else await self._receive()
+        event = self._received_ahead.popleft() if self._received_ahead else await self._receive()
         if event["type"] == "websocket.disconnect":
             raise ClientGoneError
         text = event.get("text")
@@ -325,17 +325,17 @@ class Socket:
 
     async def wait(self, seconds: float) -> float:
         """Wait that long, keeping what arrives; the seconds really waited."""
-        return await wait_watching(seconds, self._receive, self._keep)
+        return await wait_while_receiving(seconds, self._receive, self._queue_event)
 
-    async def close(self, last_words: str | None = None, code: int = NORMAL) -> None:
+    async def close(self, last_message: str | None = None, code: int = NORMAL) -> None:
         """Send a last message if there is one, close, and let the client finish reading it.
 
         Closing a connection with unread data resets it, and a client that is still sending would lose the
         last message, the only place that says why: what it sends is read and dropped until it closes too.
         """
         try:
-            if last_words is not None:
-                await self.write(last_words)
+            if last_message is not None:
+                await self.write(last_message)
             await self._emit({"type": "websocket.close", "code": code})
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 while (await self._receive())["type"] != "websocket.disconnect":
@@ -344,11 +344,11 @@ class Socket:
             # RuntimeError: the ASGI server closed the socket itself (a protocol error, its own shutdown).
             pass
 
-    def _keep(self, event: Event) -> bool:
+    def _queue_event(self, event: Event) -> bool:
         if event["type"] == "websocket.disconnect":
             raise ClientGoneError
-        self._ahead.append(event)
-        return len(self._ahead) < MAX_AHEAD
+        self._received_ahead.append(event)
+        return len(self._received_ahead) < MAX_AHEAD
 
     async def _emit(self, event: Event) -> None:
         try:

@@ -4,12 +4,12 @@ import pytest
 
 from pytest_openenv_scale.checks.isolation.determinism import determinism
 from pytest_openenv_scale.checks.run import Check
-from pytest_openenv_scale.plugin.check import Checking
+from pytest_openenv_scale.plugin.check import CheckRunner
 
 pytestmark = pytest.mark.determinism
 
 
 @pytest.mark.parametrize("check", [pytest.param(determinism, id="among_others")])
-def test_determinism(openenv_check: Checking, check: Check) -> None:
+def test_determinism(openenv_check: CheckRunner, check: Check) -> None:
     """What a seed gives does not depend on who else plays."""
     openenv_check(check)

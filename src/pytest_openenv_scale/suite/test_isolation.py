@@ -5,7 +5,7 @@ import pytest
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
 from pytest_openenv_scale.checks.isolation.sequential import reset_twice, sequential
 from pytest_openenv_scale.checks.run import Check
-from pytest_openenv_scale.plugin.check import Checking
+from pytest_openenv_scale.plugin.check import CheckRunner
 
 pytestmark = pytest.mark.isolation
 
@@ -19,6 +19,6 @@ pytestmark = pytest.mark.isolation
         pytest.param(sequential, id="sequential"),
     ],
 )
-def test_isolation(openenv_check: Checking, check: Check) -> None:
+def test_isolation(openenv_check: CheckRunner, check: Check) -> None:
     """What a session is shown is its own."""
     openenv_check(check)

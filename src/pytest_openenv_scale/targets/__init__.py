@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_openenv_scale.core.endpoint import Target
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import nearest
+from pytest_openenv_scale.core.parsing import suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
 from .common.options import TargetContext
@@ -102,7 +102,7 @@ def open_target(
     factory = _FACTORIES.get(spec.name)
     if factory is None:
         known = ", ".join([*target_names(), "http(s)://…"])
-        hint = nearest(spec.name, target_names())
+        hint = suggestion(spec.name, target_names())
         near = hint if "did you mean" in hint else ""
         raise GrammarError(f"there is no target {spec.name!r}{near} (targets: {known})")
     context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)

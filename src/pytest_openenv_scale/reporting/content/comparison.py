@@ -8,7 +8,7 @@ from pytest_openenv_scale.analysis.changes import metric_text, percent_change
 from pytest_openenv_scale.analysis.compare import effect_size
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.results.comparison import (
     Change,
     ComparedFigure,
@@ -43,7 +43,7 @@ def comparison_headline(comparison: Comparison) -> str:
         worse = [(curve, change) for curve in comparison.curves for change in curve.changes_with(Status.REGRESSED)]
         more = f", and {formatting.count_of(len(worse) - 1, 'more figure')}" if len(worse) > 1 else ""
         curve, change = worse[0]
-        test_suffix = f" · {collapse(curve.test)}" if len({other.test for other in comparison.curves}) > 1 else ""
+        test_suffix = f" · {on_one_line(curve.test)}" if len({other.test for other in comparison.curves}) > 1 else ""
         return f"regressed: {_change_sentence(change)} ({curve_label(curve)}{test_suffix}){more}"
     if comparison.outcome is Judgement.INCONCLUSIVE:
         return f"inconclusive: {_why_inconclusive(comparison)}"
@@ -97,13 +97,13 @@ def _change_sentence(change: Change) -> str:
 
 def curve_name(curve: CurveComparison) -> str:
     """Return the test and the curve: "test_scaling · local · ws · wait 0.1 s"."""
-    return f"{collapse(curve.test)} · {curve_label(curve)}"
+    return f"{on_one_line(curve.test)} · {curve_label(curve)}"
 
 
 def curve_label(curve: CurveComparison) -> str:
     """Return which curve of its test it is: "local · ws · wait 0.1 s"."""
     wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
-    return f"{collapse(curve.infrastructure)} · {curve.mode}{wait}"
+    return f"{on_one_line(curve.infrastructure)} · {curve.mode}{wait}"
 
 
 def batch_suffix(change: Change) -> str:
@@ -116,7 +116,7 @@ def rename_hint(curve: CurveComparison) -> str:
     if curve.renamed is None:
         return ""
     was = "to" if curve.state == "missing" else "from"
-    return f" (did you rename it {was} {collapse(curve.renamed)}?)"
+    return f" (did you rename it {was} {on_one_line(curve.renamed)}?)"
 
 
 def _value_text(metric: str, figure: ComparedFigure) -> str:
@@ -189,14 +189,14 @@ def run_caption(side: Side) -> str:
             f"{side.commit[:10]}{' + changes' if side.dirty else ''}{f' ({side.branch})' if side.branch else ''}"
         )
     parts += [] if side.status in ("complete", "running") else [side.status]
-    return " · ".join(map(collapse, parts))
+    return " · ".join(map(on_one_line, parts))
 
 
 def baseline_alias(comparison: Comparison) -> str:
     """Return " · named REFERENCE" where the baseline was not requested by its run id, else ""."""
     reference = comparison.reference
     is_shown = reference is not None and reference.rstrip("/").rpartition("/")[2] != comparison.baseline.run_id
-    return f" · named {collapse(reference)}" if reference is not None and is_shown else ""
+    return f" · named {on_one_line(reference)}" if reference is not None and is_shown else ""
 
 
 def comparison_remarks(comparison: Comparison) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import max_batch_certainty
 
 from .replicas import Axis, without_count
@@ -382,7 +382,7 @@ class Facts:
             for curve in self._study.curves
             if curve.sweep.record.limits.get(axis) == count.number
             and (curve.mode, wait_text(curve.wait)) == (mode, wait)
-            and collapse(without_count(curve.sweep.target, axis)) == target
+            and on_one_line(without_count(curve.sweep.target, axis)) == target
         ]
         return matches[0] if len(matches) == 1 else None
 
@@ -410,7 +410,7 @@ class Facts:
         return " and ".join(clauses) or "it does not pass"
 
     def _failure_phrase(self, curve: StudyCurve, kind: tuple[str | None, str | None, str | None]) -> str:
-        phase, name, code = (collapse(part or "") for part in kind)
+        phase, name, code = (on_one_line(part or "") for part in kind)
         row_texts = [curve.infrastructure, curve.mode, *(part or MISSING.text for part in (phase, name, code))]
         is_listed = any([cell.text for cell in row[:5]] == row_texts for row in self._rows("errors"))
         code_suffix = f" {code}" if code and is_listed and name != "capacity" else ""
@@ -425,7 +425,7 @@ def join_names(names: Iterable[str]) -> str:
 
 def _load_and_tests(curves: Sequence[StudyCurve]) -> str:
     """Return the load of curves together with the tests that asked for it."""
-    tests = dict.fromkeys(collapse(curve.sweep.test).rpartition("::")[2] for curve in curves)
+    tests = dict.fromkeys(on_one_line(curve.sweep.test).rpartition("::")[2] for curve in curves)
     return f"{load_text(curves[0])} in {join_names(tests)}"
 
 

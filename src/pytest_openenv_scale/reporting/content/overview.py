@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, Transcript
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
@@ -32,7 +32,7 @@ def check_tally(checks: Sequence[CheckRecord]) -> str:
 
 def check_name(check: CheckRecord) -> str:
     """Return the test without its file: "test_isolation[interleaved]"."""
-    return collapse(check.test.rpartition("::")[2].removeprefix("test_"))
+    return on_one_line(check.test.rpartition("::")[2].removeprefix("test_"))
 
 
 def check_properties(check: CheckRecord) -> list[tuple[str, object]]:
@@ -40,9 +40,9 @@ def check_properties(check: CheckRecord) -> list[tuple[str, object]]:
     result = check.result
     properties: list[tuple[str, object]] = [
         ("openenv_verdict", result.outcome.value),
-        ("openenv_target", collapse(check.target)),
-        ("openenv_infrastructure", collapse(check.infrastructure)),
-        ("openenv_reason", collapse(result.headline)),
+        ("openenv_target", on_one_line(check.target)),
+        ("openenv_infrastructure", on_one_line(check.infrastructure)),
+        ("openenv_reason", on_one_line(result.headline)),
     ]
     return [*properties, *((f"openenv_{name}", value) for name, value in result.figures.items() if value is not None)]
 
@@ -86,14 +86,14 @@ def _curve_entry(view: SweepView, curve: CurveView) -> CurveEntry:
     verdict = curve.verdict
     wait = curve.curve.wait
     cells = (
-        collapse(view.infrastructure),
+        on_one_line(view.infrastructure),
         curve.curve.mode,
         formatting.MISSING if wait is None else f"{format_number(wait)} s",
         wording.max_batch_text(verdict),
         formatting.number(verdict.max_batch_per_core),
     )
-    reason = collapse(verdicts.verdict_reason(curve))
-    return CurveEntry(collapse(view.test), cells, verdict.outcome, reason)
+    reason = on_one_line(verdicts.verdict_reason(curve))
+    return CurveEntry(on_one_line(view.test), cells, verdict.outcome, reason)
 
 
 def curve_tally(sweeps: Iterable[SweepView]) -> str:

@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import Jsonable, encode
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording

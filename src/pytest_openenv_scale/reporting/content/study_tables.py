@@ -10,7 +10,7 @@ from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Outcome
 
@@ -63,7 +63,7 @@ def runs_table(study: Study) -> StudyTable:
             Value(curve_tally(run.sweeps)),
             Value(collapse(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
             Value(_commit(run.record.fingerprint.get("git"))),
-            Value(collapse(run.record.note or formatting.MISSING)),
+            Value(on_one_line(run.record.note or formatting.MISSING)),
         )
         for run in (study.runs if len(study.runs) > 1 else ())
     ]

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
@@ -95,7 +95,7 @@ def failures_table(view: CurveView) -> TextTable:
             error.type or formatting.MISSING,
             error.code or formatting.MISSING,
             formatting.count(error.count),
-            collapse(error.message or "")[:_MESSAGE_CHARACTERS],
+            on_one_line(error.message or "")[:_MESSAGE_CHARACTERS],
         )
         for summary in view.summaries
         for error in summary.errors
@@ -333,8 +333,10 @@ def reading_notes(points: Iterable[BatchPoint | None]) -> tuple[str, ...]:
     notes: list[str] = []
     if any(len(point.repetitions) > 1 for point in measured):
         notes.append("each figure is the worst of its repetitions")
-    few = sorted({point.samples for point in measured if point.samples and formatting.few(point.samples, "p99")})
+    few = sorted(
+        {point.samples for point in measured if point.samples and formatting.small_sample_note(point.samples, "p99")}
+    )
     if few:
-        several = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+        several = formatting.list_of_counts(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
         notes.append(f"p99 of {several} ≈ max")
     return tuple(notes)

@@ -268,7 +268,7 @@ def repetitions_note(rows: Sequence[BatchRow]) -> str | None:
 def few_sessions_note(rows: Sequence[BatchRow]) -> str | None:
     """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where there are none."""
     counts = {stats.count for row in rows for summary in row.repetitions if (stats := summary.phase("total"))}
-    few = sorted(count for count in counts if formatting.few(count, "p99"))
+    few = sorted(count for count in counts if formatting.small_sample_note(count, "p99"))
     if not few:
         return None
     counts_text = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
@@ -277,7 +277,7 @@ def few_sessions_note(rows: Sequence[BatchRow]) -> str | None:
 
 def error_sentence(error: ErrorCount) -> str:
     """Return one way sessions failed: "56 capacity in reset: Server at capacity"."""
-    message = collapse(error.message or "")
+    message = on_one_line(error.message or "")
     return error_words(error) + (f": {message[:200]}" if message else "")
 
 

@@ -11,7 +11,7 @@ from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.replicas import ScalingRow, ScalingTable, scaling_tables
 
@@ -164,7 +164,7 @@ def nodes_content(study: Study) -> content.FigureContent | None:
     if any(row[4] for row in rows):
         notes.append("▶ and ≥: the largest batch asked for passes there, so that it may hold more.")
     shared = (
-        f"All {table.axis} of {collapse(table.target)} share {formatting.count_of(table.cores, 'core')}."
+        f"All {table.axis} of {on_one_line(table.target)} share {formatting.count_of(table.cores, 'core')}."
         for table in tables
         if table.cores is not None
     )
@@ -186,7 +186,7 @@ def nodes_content(study: Study) -> content.FigureContent | None:
 
 def _node_panel(table: ScalingTable) -> str:
     wait = "" if table.wait is None else f" · wait {format_number(table.wait)} s"
-    return f"{collapse(table.target)} · {table.mode}{wait}"
+    return f"{on_one_line(table.target)} · {table.mode}{wait}"
 
 
 def _node_rows(table: ScalingTable) -> list[tuple[Any, ...]]:

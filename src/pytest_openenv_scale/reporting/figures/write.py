@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import ErrorOutput, exit_words
+from pytest_openenv_scale.core.files import ErrorOutput, describe_exit
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.core.system import cannot_draw
+from pytest_openenv_scale.core.system import figures_problem
 
 from . import bars, lines, sessions
 from .content import GRID, GROUND, INK, MUTED, SURFACE, DrawingRequest, FigureContent, Picture
@@ -124,7 +124,7 @@ def _draw_once(study: Study) -> list[tuple[FigureContent, Picture]]:
     global _last_drawing
     if _last_drawing is None or not _same_runs(_last_drawing[0], study):
         # Said before rows are read for figures that nobody can draw.
-        if study.curves and (problem := cannot_draw()):
+        if study.curves and (problem := figures_problem()):
             raise FiguresError(problem)
         contents = figure_contents(study)
         _last_drawing = study, list(zip(contents, draw_all(contents), strict=True))
@@ -193,7 +193,7 @@ class _DrawingProcess:
         try:
             answer: list[Picture] | str = self._pipe.recv()
         except EOFError:
-            how = exit_words(self._popen.wait())
+            how = describe_exit(self._popen.wait())
             why = f": {reason}" if (reason := self._errors.reason()) else ""
             raise FiguresError(f"figures cannot be drawn: the process that draws {how}{why}") from None
         if isinstance(answer, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 
 _BACKTICKS = re.compile(r"`+")
 _MARKUP_SIGNS = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)")
@@ -29,12 +29,12 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right
 
 def escape(value: str) -> str:
     """Return text in which nothing is taken for Markdown or HTML, on one line."""
-    return _MARKUP_SIGNS.sub(lambda match: f"\\{match[0]}", collapse(value))
+    return _MARKUP_SIGNS.sub(lambda match: f"\\{match[0]}", on_one_line(value))
 
 
 def inline_code(value: str, *, in_table: bool = False) -> str:
     """Return text as inline code, whatever backticks it holds."""
-    value = collapse(value)
+    value = on_one_line(value)
     fence = "`" * (max(map(len, _BACKTICKS.findall(value)), default=0) + 1)
     pad = " " if "`" in value else ""
     spanned = f"{fence}{pad}{value}{pad}{fence}"

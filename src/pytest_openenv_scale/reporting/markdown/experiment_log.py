@@ -18,7 +18,7 @@ from pytest_openenv_scale.analysis.study import Study, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import exclusive_lock, replace_file
-from pytest_openenv_scale.core.text import plain
+from pytest_openenv_scale.core.text import without_escapes
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
@@ -190,7 +190,7 @@ def _generated_part(run: Run, folder: Path) -> str:
     targets, plan = targets_table(run.sweeps), workloads_table(run.sweeps)
     lines += ["", *_text_section("Infrastructure", targets), *_text_section("Configuration", plan)]
     if record.command:
-        lines += ["### Command", "", *code_block(plain(shlex.join(record.command)), "sh"), ""]
+        lines += ["### Command", "", *code_block(without_escapes(shlex.join(record.command)), "sh"), ""]
     lines += comparison_entry(run.sweeps)
     lines += [
         *_study_section("Results", summary_table(study)),

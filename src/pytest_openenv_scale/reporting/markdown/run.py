@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.text import collapse, plain
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.overview import (
@@ -104,7 +104,7 @@ def curve_section(record: SweepRecord, view: CurveView) -> str:
     """Return the section of one curve: its verdict, table, refusals, failures, log and rerun command."""
     verdict = view.verdict
     rows = batch_rows(view)
-    lines = [f"## {escape(wording.curve_facts(record, view.curve))}", "", inline_code(collapse(record.test)), ""]
+    lines = [f"## {escape(wording.curve_facts(record, view.curve))}", "", inline_code(on_one_line(record.test)), ""]
     lines += [f"**{wording.OUTCOME_MARKS[verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
     if rows:
         columns = visible_columns(view, rows)
@@ -152,7 +152,7 @@ def _log_section(view: CurveView) -> list[str]:
 
 def _rerun_section(record: SweepRecord, view: CurveView) -> list[str]:
     command = wording.rerun_command(record, view.curve)
-    return ["Measure this curve again:", "", *code_block(plain(command), "sh"), ""] if command else []
+    return ["Measure this curve again:", "", *code_block(without_escapes(command), "sh"), ""] if command else []
 
 
 def _repeat_section(run: Run) -> str:
@@ -254,7 +254,7 @@ def _study_verdicts(study: Study) -> list[str]:
     for curve in study.curves:
         verdict = curve.verdict
         outcome = f"**{wording.OUTCOME_MARKS[verdict.outcome]} {verdict.outcome}**"
-        because = collapse(verdicts.verdict_reason(curve.curve))
+        because = on_one_line(verdicts.verdict_reason(curve.curve))
         key_cells = (escape(curve.infrastructure), curve.mode, escape(wait_text(curve.wait)))
         rows.append([*key_cells, outcome, escape(because), inline_code(curve.sweep.test, in_table=True)])
     heads = ("infrastructure", "mode", "wait", "verdict", "because", "test")
@@ -313,7 +313,7 @@ def _check_details(check: CheckRecord) -> list[str]:
         ]
         lines += [*markdown_table(["figure", "value"], rows, right=("value",)), ""]
     for transcript in result.transcripts:
-        lines += [f"{escape(transcript.title)}:", "", *code_block(plain("\n".join(conversation_lines(transcript)))), ""]
+        lines += [f"{escape(transcript.title)}:", "", *code_block(without_escapes("\n".join(conversation_lines(transcript)))), ""]
     if check.rerun:
-        lines += ["Ask again:", "", *code_block(plain(check.rerun), "sh"), ""]
+        lines += ["Ask again:", "", *code_block(without_escapes(check.rerun), "sh"), ""]
     return lines

@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Sequence
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.text import collapse, cut, plain
+from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
 from pytest_openenv_scale.reporting.content.overview import CHECK_MARKS, check_name, check_tally, conversation_lines
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
@@ -61,7 +61,7 @@ def check_failure_text(
     if evidence_path is not None:
         page.add_line(f"  evidence: {evidence_path}")
     if check.rerun:
-        page.add_line(f"  rerun: {plain(check.rerun)}")
+        page.add_line(f"  rerun: {without_escapes(check.rerun)}")
     return page.text
 
 
@@ -136,7 +136,7 @@ def answer_lines(
 def progress_line(text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> str:
     """Return what is being asked, as one line that is rewritten."""
     page = TextPage(width, encoding)
-    return cut(page.printable(f"  {collapse(text)} …"), page.width - 1)
+    return shorten(page.printable(f"  {on_one_line(text)} …"), page.width - 1)
 
 
 def _add_hanging_sentence(page: TextPage, prefix: str, text: str, markup: dict[str, bool]) -> None:

@@ -8,7 +8,7 @@ from pytest_openenv_scale.analysis.changes import metric_text
 from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.comparison import (
     CHANGE_HEADS,
@@ -134,7 +134,7 @@ def history_lines(
     levels = _LEVELS if encoding is None or _supports_blocks(encoding) else _ASCII_LEVELS
     for curve in curves:
         page.add_blank()
-        page.add_sentence(f"{history_heading(curve)} · {collapse(curve.test)}", indent=0, bold=True)
+        page.add_sentence(f"{history_heading(curve)} · {on_one_line(curve.test)}", indent=0, bold=True)
         # The page's own translation to ASCII knows no blocks: what it prints is decided above.
         page.lines.append(Line(f"  {sparkline(curve.points, levels)}", {}))
         _add_history_rows(page, curve)
@@ -157,7 +157,7 @@ def history_heading(curve: CurveHistory) -> str:
     """Return what tells a curve apart: "local-uvicorn · ws · wait 1 s · total_p99 at batch 32"."""
     wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     at = "" if curve.batch is None else f" at batch {formatting.count(curve.batch)}"
-    return " · ".join([collapse(curve.infrastructure), curve.mode, *wait, f"{curve.metric}{at}"])
+    return " · ".join([on_one_line(curve.infrastructure), curve.mode, *wait, f"{curve.metric}{at}"])
 
 
 def sparkline(points: Sequence[HistoryPoint], levels: str = _LEVELS) -> str:
@@ -191,7 +191,7 @@ def _add_history_rows(page: TextPage, curve: CurveHistory) -> None:
             f"{cell:{'>' if at == 3 else '<'}{width}}" for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         colour = {wording.OUTCOME_COLOURS[point.outcome]: True} if point else {"bold": True}
-        page.add_line(cut(f"  {'  '.join(cells)}", page.width), **colour)
+        page.add_line(shorten(f"  {'  '.join(cells)}", page.width), **colour)
         if point and point.machine:
             page.add_sentence(f"another machine: {', '.join(point.machine)}", indent=6, light=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study
-from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.overview import (
     ENTRY_HEADS,
@@ -67,7 +67,7 @@ def summary_lines(
     for entry, row in zip(entries, texts[1:], strict=True):
         if entry.test != test:
             test = entry.test
-            page.add_line(_GAP + cut(page.printable(test), page.width - len(_GAP), left=True))
+            page.add_line(_GAP + shorten(page.printable(test), page.width - len(_GAP), left=True))
         _add_entry(page, entry, f"{_align_cells(row, widths)}{_GAP}{page.printable(entry.verdict)}")
     add_protocol_lines(page, sweeps)
     return page.lines
@@ -96,7 +96,7 @@ def _add_entry(page: TextPage, entry: CurveEntry, line: str) -> None:
 
 def _align_cells(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [
-        f"{cut(text, width):{'>' if title in _RIGHT else '<'}{width}}"
+        f"{shorten(text, width):{'>' if title in _RIGHT else '<'}{width}}"
         for title, text, width in zip(ENTRY_HEADS, row, widths, strict=False)
     ]
     return _GAP * 2 + _GAP.join(cells)
@@ -137,7 +137,7 @@ def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | Non
     page.add_blank()
     for curve in study.curves:
         outcome = curve.verdict.outcome
-        reason = collapse(verdicts.verdict_reason(curve.curve))
+        reason = on_one_line(verdicts.verdict_reason(curve.curve))
         facts = f"{curve.infrastructure} · {curve.mode} · wait {wait_text(curve.wait)}"
         page.add_sentence(
             f"{wording.OUTCOME_MARKS[outcome]} {outcome} · {facts}: {reason}",
@@ -178,7 +178,7 @@ def _study_widths(texts: Sequence[Sequence[str]], width: int) -> list[int]:
 
 def _study_row(row: Sequence[str], widths: Sequence[int], table: StudyTable) -> str:
     cells = [
-        f"{cut(text, width):{'>' if head in table.right else '<'}{width}}"
+        f"{shorten(text, width):{'>' if head in table.right else '<'}{width}}"
         for head, text, width in zip(table.heads, row, widths, strict=False)
     ]
     return _GAP + _GAP.join(cells)
@@ -191,7 +191,7 @@ def scaling_lines(
     page = TextPage(width, encoding)
     for table in scaling_tables(sweeps):
         page.add_blank()
-        page.add_sentence(f"{table.axis} · {scaling_heading(table)} · {collapse(table.test)}", indent=0, bold=True)
+        page.add_sentence(f"{table.axis} · {scaling_heading(table)} · {on_one_line(table.test)}", indent=0, bold=True)
         texts = [
             [page.printable(text) for text in row]
             for row in (table.titles, *(scaling_cells(row) for row in table.rows))
@@ -221,7 +221,7 @@ def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
     for entry, row in zip(entries, rows, strict=True):
         if entry.test != test:
             test = entry.test
-            page.add_line(_GAP + cut(page.printable(test), page.width - len(_GAP), left=True))
+            page.add_line(_GAP + shorten(page.printable(test), page.width - len(_GAP), left=True))
         page.add_line(row)
         if entry.batch is not None:
             figures = ", ".join(
@@ -242,7 +242,7 @@ def _protocol_rows(page: TextPage, rows: list[tuple[str, ...]]) -> list[str]:
     return [
         _GAP * 2
         + _GAP.join(
-            f"{cut(cell, width):{'>' if head in PROTOCOL_RIGHT else '<'}{width}}"
+            f"{shorten(cell, width):{'>' if head in PROTOCOL_RIGHT else '<'}{width}}"
             for head, cell, width in zip(PROTOCOL_HEADS, row, widths, strict=True)
         )
         for row in texts

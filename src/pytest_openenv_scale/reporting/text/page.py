@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from pytest_openenv_scale.core.text import collapse
+from pytest_openenv_scale.core.text import on_one_line
 
 DEFAULT_WIDTH = 110
 MIN_WIDTH = 60
@@ -74,7 +74,7 @@ class TextPage:
     def add_sentence(self, text: str, *, indent: int = 2, hang: int = 2, **markup: bool) -> None:
         """Add a sentence, wrapped to the width; further lines are indented by `hang` more."""
         wrapped = textwrap.wrap(
-            _CALL_GAP.sub("(...,\xa0", _UNIT_GAP.sub("\xa0", self.printable(collapse(text)))),
+            _CALL_GAP.sub("(...,\xa0", _UNIT_GAP.sub("\xa0", self.printable(on_one_line(text)))),
             self.width,
             initial_indent=" " * indent,
             subsequent_indent=" " * (indent + hang),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, cut
+from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
@@ -82,7 +82,7 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
     parts += [f"total p50/p99 {render_seconds([[total.p50, total.p99]])[0]}"] if total else []
     parts += [error_words(error) for error in summary.errors[:2]]
     good = summary.success_rate == 1 and not summary.findings
-    return Line(cut(page.printable(collapse(" · ".join(parts))), page.width), {} if good else {"yellow": True})
+    return Line(shorten(page.printable(on_one_line(" · ".join(parts))), page.width), {} if good else {"yellow": True})
 
 
 def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
@@ -104,7 +104,7 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
 
 
 def _add_heading(page: TextPage, record: SweepRecord, view: CurveView) -> None:
-    facts, test = page.printable(wording.curve_facts(record, view.curve)), page.printable(collapse(record.test))
+    facts, test = page.printable(wording.curve_facts(record, view.curve)), page.printable(on_one_line(record.test))
     gap = page.width - len(facts) - len(test)
     if gap >= 2:
         page.add_line(f"{facts}{' ' * gap}{test}", bold=True)
@@ -123,7 +123,7 @@ def _add_table(page: TextPage, view: CurveView, rows: Sequence[BatchRow]) -> Non
     for row, cells in zip(rows, zip(*texts, strict=True), strict=True):
         line = _GAP.join(text.rjust(width) for text, width in zip(cells, widths, strict=True))
         line = f"{_GAP}{line}{_GAP}{page.printable(row.mark)}"
-        remark = page.printable(collapse(row.remark))
+        remark = page.printable(on_one_line(row.remark))
         if remark and len(line) + 1 + len(remark) <= page.width:
             page.add_line(f"{line} {remark}", **_ROW_MARKUP[row.mark])
             continue

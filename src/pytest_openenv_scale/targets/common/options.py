@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import nearest, parse_count, shown
+from pytest_openenv_scale.core.parsing import parse_count, short_repr, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
@@ -57,7 +57,7 @@ def one_of(*choices: str) -> Parser:
 
     def parse(value: str, what: str) -> str:
         if value not in choices:
-            raise GrammarError(f"{what} has no choice {value!r}{nearest(value, choices)}")
+            raise GrammarError(f"{what} has no choice {value!r}{suggestion(value, choices)}")
         return value
 
     return parse
@@ -74,7 +74,7 @@ def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
     key, equals, value = (part.strip() for part in spec.argument.partition("="))
     if not equals or not value:
         raise GrammarError(
-            f"target {spec.name} takes key=value after its colon, got {shown(spec.argument)}; "
+            f"target {spec.name} takes key=value after its colon, got {short_repr(spec.argument)}; "
             f"write {spec.name}:KEY=VALUE"
         )
     if spec.option(key) is not None:
@@ -99,7 +99,7 @@ def read_options(spec: TargetSpec, parsers: Mapping[str, Parser], *, env: bool =
             values[key] = parsers[key](value, f"{name}: {key}")
         else:
             known = [*sorted(parsers), *(["env.NAME"] if env else [])]
-            hint = nearest(key, known)
+            hint = suggestion(key, known)
             listed = "" if hint.startswith("; write one of") else f" (keys: {', '.join(known)})"
             raise GrammarError(f"{name} has no key {key!r}{hint}{listed}")
     return TargetOptions(values, variables)

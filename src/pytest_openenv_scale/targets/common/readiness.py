@@ -285,7 +285,7 @@ def _wait_for_one(
         if reason := still_alive():
             raise TargetError(reason)
         if not problem.passing or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
-            raise TargetError(f"{redact_url(url)} {Secrets.of(headers).hide(problem.text)}")
+            raise TargetError(f"{redact_url(url)} {Secrets.from_headers(headers).hide(problem.text)}")
         time.sleep(_PAUSE_S)
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import exit_words, read_tail
+from pytest_openenv_scale.core.files import describe_exit, read_tail
 
 from . import parent_death
 from .sampling import ProcessSampler
@@ -99,7 +99,7 @@ class ServerProcess:
     def exit_status(self) -> str | None:
         """Say how the command ended, "exited with code 1" or "killed by SIGKILL"; None while it runs."""
         code = None if self._popen is None else _peek(self._popen)
-        return None if code is None else exit_words(code)
+        return None if code is None else describe_exit(code)
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last `lines` lines of the output, also after the end."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
-from pytest_openenv_scale.core.system import bracketed, usable_cores
+from pytest_openenv_scale.core.system import url_host, usable_cores
 from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, is_app_name
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
@@ -178,7 +178,7 @@ class ServedApplication:
         self.port = self._wanted_port or 0
         environ = {**self._make_environ(), **dict.fromkeys(self._options.env, "***")}
         added = {name: text for name, text in environ.items() if text and os.environ.get(name) != text}
-        where = f"{bracketed(self._host)}:{self._wanted_port}" if self._wanted_port else f"a free port of {self._host}"
+        where = f"{url_host(self._host)}:{self._wanted_port}" if self._wanted_port else f"a free port of {self._host}"
         return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, where)
 
     def stop(self) -> None:
@@ -190,7 +190,7 @@ class ServedApplication:
     def url(self) -> str:
         """Where a client on this machine reaches the server."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
-        return f"http://{bracketed(host)}:{self.port}"
+        return f"http://{url_host(host)}:{self.port}"
 
     @property
     def process(self) -> ServerProcess:
@@ -276,7 +276,7 @@ def _bound(target: str, host: str, port: int | None, preferred: int | None) -> G
     try:
         listener = _bind_first(host, [port] if port else [preferred or 0, 0])
     except OSError as error:
-        where = f"{bracketed(host)}:{port}" if port else host
+        where = f"{url_host(host)}:{port}" if port else host
         if error.errno == errno.EADDRINUSE:
             pids = listening_processes(port or 0)
             by = f" by process {pids[0]}" if pids else ""

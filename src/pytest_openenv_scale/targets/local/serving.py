@@ -233,7 +233,7 @@ def load_app(name: str) -> Any:
 
 def _import(name: str, module_name: str) -> Any:
     try:
-        return own_process.import_named(module_name)
+        return own_process.import_user_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(f"{missing}."):

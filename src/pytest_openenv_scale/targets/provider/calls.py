@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_openenv_scale.core.parsing import nearest
+from pytest_openenv_scale.core.parsing import suggestion
 
 _START = ("start_container", "start")
 _STOP = ("stop_container", "stop")
@@ -93,7 +93,7 @@ class _Call:
 
     def give(self, name: str, text: str) -> None:
         if name not in self.named and not self._open:
-            known = nearest(name, self.named) if self.named else ": it takes none"
+            known = suggestion(name, self.named) if self.named else ": it takes none"
             raise ProviderError(f"{self._what} takes no argument {name!r}{known}")
         self.given[name] = _value(text, self.named.get(name))
 
@@ -126,7 +126,7 @@ def _takers(key: str, init: _Call, start: _Call, ready: _Call) -> list[_Call]:
 
 def _unknown(name: str, key: str, *calls: _Call) -> str:
     known = dict.fromkeys(taken for call in calls for taken in call.named if taken != _BASE_URL)
-    hint = nearest(key, known) if known else ""
+    hint = suggestion(key, known) if known else ""
     near = hint if "did you mean" in hint else ""
     return f"{name} takes no argument {key!r}{near} (it takes {', '.join(known) or 'none'})"
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
-from pytest_openenv_scale.core.own_process import import_named, standard_library_first
+from pytest_openenv_scale.core.own_process import import_user_module, standard_library_first
 from pytest_openenv_scale.core.target_spec import names_secret
 
 from .calls import Calls, ProviderError, ServerRequest, plan_calls, takes_base_url
@@ -193,7 +193,7 @@ def load_class(name: str) -> type:
     """
     module_name, _, attribute = name.partition(":")
     try:
-        found: object = import_named(module_name)
+        found: object = import_user_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == "openenv":

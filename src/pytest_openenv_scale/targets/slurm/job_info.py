@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import exit_words
+from pytest_openenv_scale.core.files import describe_exit
 
 _LARGE = 4 * 1024**2
 """Characters beyond which `squeue --json` is not asked again: older ones list every job of the cluster each time."""
@@ -70,7 +70,7 @@ class Job:
             return "is being ended by Slurm (COMPLETING)"
         details = [self.reason] if self.reason else []
         if self.exit_code:
-            details.append(exit_words(self.exit_code))
+            details.append(describe_exit(self.exit_code))
         return f"ended as {self.state}" + (f" ({', '.join(details)})" if details else "")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.system import bracketed
+from pytest_openenv_scale.core.system import url_host
 
 from .job_info import SlurmError, call, parse_fields
 
@@ -22,11 +22,11 @@ class Node:
 
     def url(self, port: int) -> str:
         """Return the base URL of a server on this node."""
-        return f"http://{bracketed(self.address)}:{port}"
+        return f"http://{url_host(self.address)}:{port}"
 
     def at(self, port: int) -> str:
         """Return how a server on this node is named in an error: "node2 (127.0.0.3:8000)"."""
-        return f"{self.name} ({bracketed(self.address)}:{port})"
+        return f"{self.name} ({url_host(self.address)}:{port})"
 
 
 def find_nodes(hostlist: str) -> tuple[Node, ...]:

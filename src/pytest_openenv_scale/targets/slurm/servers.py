@@ -15,7 +15,7 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import exit_words
+from pytest_openenv_scale.core.files import describe_exit
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
@@ -134,7 +134,7 @@ class NodeServers:
             return None
         code = int(text)
         # A shell says 128 + N of what was killed by signal N.
-        return f"on {node} {exit_words(128 - code if 128 < code < 128 + 65 else code)}"
+        return f"on {node} {describe_exit(128 - code if 128 < code < 128 + 65 else code)}"
 
     def log_tail(self, number: int, lines: int) -> str:
         """See `Replicas`."""
@@ -264,7 +264,7 @@ class NodeEnvoy:
         if not text.isdecimal():
             return None
         code = int(text)
-        return f"Envoy on {self._node.name} {exit_words(128 - code if 128 < code < 128 + 65 else code)}"
+        return f"Envoy on {self._node.name} {describe_exit(128 - code if 128 < code < 128 + 65 else code)}"
 
     def log_tail(self, lines: int) -> str:
         """See `Fleet`."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import shown
+from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
 from pytest_openenv_scale.targets.common import options
 
@@ -46,14 +46,14 @@ def sleep_time(value: str, what: str) -> int:
         return NEVER
     found = _DURATION.fullmatch(value)
     if found is None or int(found[1]) == 0:
-        raise GrammarError(f"{what} must be a time, got {shown(value)}; write 300, 5m, 1h or never")
+        raise GrammarError(f"{what} must be a time, got {short_repr(value)}; write 300, 5m, 1h or never")
     return int(found[1]) * _SECONDS[found[2]]
 
 
 def yes(value: str, what: str) -> bool:
     """Parse the value of a key that is there or not, as in `,temporary`."""
     if value not in ("yes", "true", "1"):
-        raise GrammarError(f"{what} is written without a value, got {shown(value)}; leave it out for no")
+        raise GrammarError(f"{what} is written without a value, got {short_repr(value)}; leave it out for no")
     return True
 
 
@@ -104,7 +104,7 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
     if spec.argument is None and not temporary:
         raise GrammarError("target spaces: name the Space, spaces:USER/NAME; or write spaces,temporary for one of ours")
     if spec.argument is not None and not _REPO_ID.fullmatch(spec.argument):
-        raise GrammarError(f"target spaces: {shown(spec.argument)} names no Space; write spaces:USER/NAME")
+        raise GrammarError(f"target spaces: {short_repr(spec.argument)} names no Space; write spaces:USER/NAME")
     for key in ("app", "folder"):
         if given.text(key) and not temporary:
             raise GrammarError(f"target spaces: {key}= is for a Space made for the run; add ,temporary")
