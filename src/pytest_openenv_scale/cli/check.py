@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _ask_and_print(options, _make_subject(options, endpoint), endpoint, progress)
     except (GrammarError, TargetError, WorkloadError) as error:
         progress.end()
-        return complain("check", with_command_options(str(error)))
+        return print_error("check", with_command_options(str(error)))
     finally:
         progress.end()
 
@@ -169,7 +169,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     return Subject(
         endpoint=endpoint,
         workload=workload,
-        max_sessions=min(MAX_SESSIONS, max(2, asked.sessions)),
+        max_sessions=min(MAX_SESSIONS, max(2, options.sessions)),
         wait_s=_WAIT_S if workload.waits else None,
         timeout_s=options.timeout,
         soak_s=0.0,
@@ -178,7 +178,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     )
 
 
-def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
+def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask_questions, questions, verdict
     from pytest_openenv_scale.core import formatting
@@ -186,12 +186,12 @@ def _check(asked: _Options, subject: Subject, endpoint: Endpoint, progress: _Pro
 
     columns, encoding = terminal_width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
-    subject.report_progress = progress.say
+    subject.report_progress = progress.show
     progress.end()
-    _tell(check_heading(endpoint.target, asked.sessions, width=columns, encoding=encoding))
+    _print_flushed(check_heading(endpoint.target, options.sessions, width=columns, encoding=encoding))
     findings: list[AnsweredQuestion] = []
     for finding in ask_questions(
-        subject, questions(asked.sessions), lambda question: progress.say(question.progress_text)
+        subject, questions(options.sessions), lambda question: progress.show(question.progress_text)
     ):
         progress.end()
         lines = question_lines(
@@ -221,11 +221,11 @@ def _print_flushed(lines: list[Line]) -> None:
         stop_printing()
 
 
-def _document(
-    asked: _Options,
+def _json_document(
+    options: _Options,
     endpoint: Endpoint,
     findings: list[AnsweredQuestion],
-    found: CheckVerdict,
+    check_verdict: CheckVerdict,
     started: datetime,
     took_s: float,
 ) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _latency_limit(phase: str, statistic: str) -> LimitKind:
     )
 
 
-_KINDS = (
+_LIMIT_KINDS = (
     LimitKind(
         "max_batch",
         "sessions",
@@ -154,10 +154,10 @@ _KINDS = (
         ">=",
         scope="cell",
         family="share",
-        parse=partial(_share_above_zero, what="success"),
+        parse=partial(_positive_fraction, what="success"),
         measure=lambda cell: cell.success_rate,
     ),
-    *(_latency(phase, statistic) for phase in PHASES for statistic in STATISTICS),
+    *(_latency_limit(phase, statistic) for phase in PHASES for statistic in STATISTICS),
     LimitKind(
         "latency_factor",
         "factor",

@@ -263,7 +263,7 @@ def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[Hos
             outs = (later for later in recent if later.host == event.host and later.kind == "out")
             out = next(outs, None)
             after = max((out.at - event.at).total_seconds(), 0.0) if out else None
-            found.append(HostIncident(event.host, "died", at_s, event.text, after, event.exit))
+            incidents.append(HostIncident(event.host, "died", at_s, event.text, after, event.exit))
         elif death is None:
             incidents.append(HostIncident(event.host, event.kind, at_s, event.text))
     return tuple(incidents)

@@ -135,7 +135,8 @@ def _check_section(check: CheckRecord) -> CheckSection:
         remedy=result.remedy,
         figures=figures,
         conversations=tuple(
-            (on_one_line(transcript.title), "\n".join(conversation_lines(transcript))) for transcript in result.transcripts
+            (on_one_line(transcript.title), "\n".join(conversation_lines(transcript)))
+            for transcript in result.transcripts
         ),
         command=check.rerun,
     )

@@ -234,10 +234,14 @@ def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
 def _protocol_entry(view: SweepView, comparison: ProtocolComparison) -> ProtocolEntry:
     wait = formatting.MISSING if comparison.wait is None else f"{format_number(comparison.wait)} s"
     maxima = (mode_max_batch_text(comparison.ws), mode_max_batch_text(comparison.http))
-    cells = (collapse(view.infrastructure), wait, *maxima, ratio_text(comparison), comparison.winner or "unknown")
+    cells = (on_one_line(view.infrastructure), wait, *maxima, ratio_text(comparison), comparison.winner or "unknown")
     batch = None if comparison.batch is None else formatting.count(comparison.batch)
     return ProtocolEntry(
-        collapse(view.test), cells, batch, figure_texts(comparison), tuple(map(collapse, protocol_notes(comparison)))
+        on_one_line(view.test),
+        cells,
+        batch,
+        figure_texts(comparison),
+        tuple(map(on_one_line, protocol_notes(comparison))),
     )
 
 

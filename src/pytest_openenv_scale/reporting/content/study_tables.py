@@ -61,7 +61,7 @@ def runs_table(study: Study) -> StudyTable:
             Value(f"{run.record.started_at:%Y-%m-%d %H:%M} UTC"),
             Value(run.status),
             Value(curve_tally(run.sweeps)),
-            Value(collapse(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
+            Value(on_one_line(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
             Value(_commit(run.record.fingerprint.get("git"))),
             Value(on_one_line(run.record.note or formatting.MISSING)),
         )
@@ -144,7 +144,7 @@ def protocols_table(study: Study) -> StudyTable:
             )
         )
         place = f"{name}, wait {wait_text(comparison.wait)}"
-        notes += [collapse(f"{place}: {note}") for note in replicas.protocol_notes(comparison)]
+        notes += [on_one_line(f"{place}: {note}") for note in replicas.protocol_notes(comparison)]
     numbers = (
         "ws max",
         "http max",
@@ -205,7 +205,7 @@ def nodes_table(study: Study) -> StudyTable:
     for table in replicas.scaling_tables(study.sweeps):
         rows += [
             (
-                Value(collapse(table.target)),
+                Value(on_one_line(table.target)),
                 Value(table.mode),
                 Value(wait_text(table.wait), table.wait),
                 Value(table.axis),
@@ -271,11 +271,11 @@ def errors_table(study: Study) -> StudyTable:
                 (
                     Value(name),
                     Value(mode),
-                    *(Value(collapse(part or formatting.MISSING)) for part in kind),
+                    *(Value(on_one_line(part or formatting.MISSING)) for part in kind),
                     count_value(group.sessions),
                     percent_value(group.sessions / failed),
                     Value(_batch_range(group), group.smallest),
-                    Value(collapse(group.message)[:_MESSAGE_CHARACTERS] or formatting.MISSING),
+                    Value(on_one_line(group.message)[:_MESSAGE_CHARACTERS] or formatting.MISSING),
                 )
                 for kind, group in ranked[:_MOST_FAILURES]
             ]

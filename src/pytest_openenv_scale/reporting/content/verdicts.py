@@ -70,7 +70,7 @@ def stop_words(verdict: CurveVerdict) -> str | None:
     if verdict.stopped == "ended_early":
         return f"ended early; {unmeasured}"
     last = [cell.batch for cell in verdict.cells if cell.batch < missing[0]][-2:]
-    return f"stopped after two failing batches in a row ({formatting.several(last)}); {unmeasured}"
+    return f"stopped after two failing batches in a row ({formatting.list_of_counts(last)}); {unmeasured}"
 
 
 def limit_words(view: CurveView, judged: LimitVerdict) -> str:
@@ -98,7 +98,9 @@ def _rate(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     observed = judged.figures.get("observed")
     if observed is None:
         return f"{limit.text}: no passing cell to judge it on"
-    got = f"got {formatting.observed(limit.kind.unit, observed, limit.allowed)} at batch {judged.figures['batch']}"
+    got = (
+        f"got {formatting.format_observed(limit.kind.unit, observed, limit.allowed)} at batch {judged.figures['batch']}"
+    )
     if judged.cause == "open":
         return f"{limit.text} is not decided, {got}: {_open_end(view)}"
     return f"{limit.text}, {got}"
@@ -131,7 +133,7 @@ def _every_cell(view: CurveView, judged: LimitVerdict) -> str:
         return _open_end(view)
     if judged.outcome is Outcome.MET:
         limits = ", ".join(limit.text for limit in verdict.slo.limits if limit.kind.scope == "cell")
-        return f"{limits or 'every cell passes'} at batch {formatting.several([cell.batch for cell in verdict.cells])}"
+        return f"{limits or 'every cell passes'} at batch {formatting.list_of_counts([cell.batch for cell in verdict.cells])}"
     first = next(cell for cell in verdict.cells if cell.passed is False)
     broken = {breach.repetition for breach in first.breaches}
     where = f", in {len(broken)} of {verdict.repetitions} repetitions" if verdict.repetitions > 1 else ""
@@ -162,7 +164,7 @@ def _got(verdict: CurveVerdict) -> str:
         return f"got {best}"
     same = verdict.max_batches.count(verdict.max_batch)
     larger = sorted({batch for batch in verdict.max_batches if batch is not None and batch > (verdict.max_batch or 0)})
-    others = f" ({formatting.several(larger)} in the others)" if larger else ""
+    others = f" ({formatting.list_of_counts(larger)} in the others)" if larger else ""
     return f"got {best} in {same} of {verdict.repetitions} repetitions{others}"
 
 
@@ -178,7 +180,7 @@ def _open_end(view: CurveView, advice: str = "") -> str:
 
 
 def _batches(batches: Sequence[int]) -> str:
-    return f"{'batch' if len(batches) == 1 else 'batches'} {formatting.several(list(batches))}"
+    return f"{'batch' if len(batches) == 1 else 'batches'} {formatting.list_of_counts(list(batches))}"
 
 
 def _first_breaches(view: CurveView) -> list[str]:
@@ -195,7 +197,7 @@ def breach_words(breach: Breach) -> str:
     if kind is None or breach.observed is None or breach.allowed is None:
         return "the server died"
     sign = "<" if kind.direction == ">=" else ">"
-    observed = formatting.observed(kind.figure_unit, breach.observed, breach.allowed)
+    observed = formatting.format_observed(kind.figure_unit, breach.observed, breach.allowed)
     return f"{kind.figure} {observed} {sign} {format_value(kind.figure_unit, breach.allowed)}"
 
 
@@ -243,11 +245,11 @@ _OF_BREACH: Mapping[str, Callable[[CurveView, Breach, CellSummary, str], str]] =
 def _latency(limit: Limit | None, observed: float, allowed: float, samples: int) -> str:
     """Return "total_p99 3.1 s (of 12) > 2.5 s", with the factor it comes from where it is one."""
     kind = limit.kind if limit else LIMITS["total_p99"]
-    few = formatting.few(samples, kind.statistic or "")
+    few = formatting.small_sample_note(samples, kind.statistic or "")
     bound = format_value("seconds", allowed)
     if limit is not None and limit.kind.unit == "factor":
         bound = f"{bound} ({limit.text})"
-    return f"{kind.figure} {formatting.observed('seconds', observed, allowed)}{few} > {bound}"
+    return f"{kind.figure} {formatting.format_observed('seconds', observed, allowed)}{few} > {bound}"
 
 
 def _failures(summary: CellSummary) -> str:

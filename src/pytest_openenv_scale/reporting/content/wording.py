@@ -10,7 +10,7 @@ from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import collapse, plain
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, ErrorCount, Outcome
@@ -271,7 +271,7 @@ def few_sessions_note(rows: Sequence[BatchRow]) -> str | None:
     few = sorted(count for count in counts if formatting.small_sample_note(count, "p99"))
     if not few:
         return None
-    counts_text = formatting.several(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+    counts_text = formatting.list_of_counts(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
     return f"p99 of {counts_text} ≈ max"
 
 
@@ -284,7 +284,7 @@ def error_sentence(error: ErrorCount) -> str:
 def server_log_tail(summaries: Iterable[CellSummary], lines: int) -> list[str]:
     """Return the last lines of the server's log from the last cell in which something failed."""
     tails = [summary.log_tail for summary in summaries if summary.log_tail]
-    log_lines = [line.rstrip() for line in plain(tails[-1]).splitlines() if line.strip()] if tails else []
+    log_lines = [line.rstrip() for line in without_escapes(tails[-1]).splitlines() if line.strip()] if tails else []
     return log_lines[-lines:]
 
 
@@ -321,7 +321,7 @@ def breach_by_repetition(view: CurveView) -> str | None:
     if len(values) < 2:
         return None
     texts = [
-        formatting.MISSING if value is None else formatting.observed(kind.figure_unit, value, breach.allowed)
+        formatting.MISSING if value is None else formatting.format_observed(kind.figure_unit, value, breach.allowed)
         for value in values
     ]
     return f"{kind.figure} in the {len(texts)} repetitions: {', '.join(texts)}"

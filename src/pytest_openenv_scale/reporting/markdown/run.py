@@ -313,7 +313,12 @@ def _check_details(check: CheckRecord) -> list[str]:
         ]
         lines += [*markdown_table(["figure", "value"], rows, right=("value",)), ""]
     for transcript in result.transcripts:
-        lines += [f"{escape(transcript.title)}:", "", *code_block(without_escapes("\n".join(conversation_lines(transcript)))), ""]
+        lines += [
+            f"{escape(transcript.title)}:",
+            "",
+            *code_block(without_escapes("\n".join(conversation_lines(transcript)))),
+            "",
+        ]
     if check.rerun:
         lines += ["Ask again:", "", *code_block(without_escapes(check.rerun), "sh"), ""]
     return lines
