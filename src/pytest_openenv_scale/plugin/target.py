@@ -118,5 +118,5 @@ def _find(invocation: Invocation, spec: TargetSpec) -> Target:
         headers=settings.headers,
         modes=selection.modes,
         run_id=invocation.place.run_id,
-        say=invocation.progress.line if invocation.progress is not None else None,
+        show_progress=invocation.progress.line if invocation.progress is not None else None,
     )
