@@ -173,7 +173,7 @@ def test_a_connection_closed_without_an_answer_may_pass() -> None:
 
 
 def test_a_server_that_stays_silent_may_still_answer_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._LOOK_S", 0.2)
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._REQUEST_TIMEOUT_S", 0.2)
     answered = threading.Event()
     with raw(lambda connection: answered.wait(10) and None) as url:
         told = diagnose(url, {}, "ws")

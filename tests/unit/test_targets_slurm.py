@@ -126,7 +126,7 @@ def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: P
     (tmp_path / "openenv.yaml").write_text("app: server.app:app\n")
     asked = request("slurm:nodes=2,workers=3,max_envs=50,env.TOKEN=secret", tmp_path, 2)
     assert asked.envoy
-    assert asked.knobs == {
+    assert asked.variables == {
         "OPENENV_APP": "server.app:app",
         "OPENENV_PATH": f"{tmp_path}:{tmp_path.parent}",
         "OPENENV_DIR": str(tmp_path),
@@ -146,7 +146,7 @@ def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: P
         "ENVOY_LB": "round_robin",
     }
     assert not request("slurm:nodes=2,envoy=client", tmp_path, 2).envoy
-    assert request("slurm:python=/opt/python", tmp_path).knobs["PYTHON"] == "/opt/python"
+    assert request("slurm:python=/opt/python", tmp_path).variables["PYTHON"] == "/opt/python"
 
 
 def test_the_example_of_a_job_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,13 +348,13 @@ def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(tmp_path: Pat
 
 
 def test_what_a_cancelled_job_took_along_is_not_blamed(tmp_path: Path) -> None:
-    class Front:
+    class Endpoint:
         def exit_status(self) -> str | None:
             return "Envoy on n1 takes no connections any more"
 
-    front: Any = Front()
+    endpoint: Any = Endpoint()
     with JobFolder(tmp_path) as folder:
-        assert find_exit_status(front, servers(folder, _Cancelled())) == "job 7 ended as CANCELLED on n1, n2"
+        assert find_exit_status(endpoint, servers(folder, _Cancelled())) == "job 7 ended as CANCELLED on n1, n2"
         assert find_exit_status(endpoint, servers(folder)) == "Envoy on n1 takes no connections any more"
 
 

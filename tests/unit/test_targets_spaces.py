@@ -56,7 +56,7 @@ def one_server(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def space(hub: Hub, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Open a target on the stand-in; `token=None` for somebody who is not logged in."""
-    monkeypatch.setattr(api, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(api, "FIRST_RETRY_S", 0.0)
     monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.02)
 
     def opened(text: str = f"spaces:{ENV}", *, token: str | None = TOKEN, modes: tuple[str, ...] = ("ws",)) -> Any:
@@ -302,7 +302,7 @@ def test_what_passes_by_itself_is_waited_for_and_said_once(
 ) -> None:
     hub.add_space(ENV)
     target = space()
-    monkeypatch.setattr(api, "FIRST_PATIENCE_S", 5.0)
+    monkeypatch.setattr(api, "FIRST_RETRY_S", 5.0)
     monkeypatch.setattr(api, "_PAUSE_S", 0.01)
     hub.failures += [("/runtime", HubError(503, "busy")), ("/runtime", HubError(429, "slow down"))]
     with target as endpoint:
