@@ -158,7 +158,7 @@ def _request(
     request_headers = dict(headers)
     if body is not None:
         request_headers["Content-Type"] = "application/json"
-    connection = _connection(parts)
+    connection = _open_connection(parts)
     try:
         connection.request(method, parts.path.rstrip("/") + path, body, request_headers)
         response = connection.getresponse()
@@ -170,7 +170,7 @@ def _request(
         connection.close()
 
 
-def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+def _open_connection(parts: SplitResult) -> http.client.HTTPConnection:
     host = parts.hostname or ""
     if _uses_tls(parts):
         return http.client.HTTPSConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_S)

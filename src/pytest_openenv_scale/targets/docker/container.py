@@ -207,7 +207,7 @@ class Container:
     def _choose_network(self) -> Literal["host", "publish"]:
         if self._options.network != "auto":
             return self._options.network
-        return "publish" if self._engine.publishes else "host"
+        return "publish" if self._engine.has_bridge else "host"
 
     def _run(self) -> bool:
         """Create and start it; False where the engine has no network to publish its port from."""

@@ -39,8 +39,8 @@ class Engine:
         self.cores: int = int(info.get("NCPU") or 1)
         """The processors of the engine's machine."""
         networks = self.call(client.networks.list, "list its networks")
-        self.publishes = any(network.attrs.get("Driver") == "bridge" for network in networks)
-        """Whether there is a bridge, without which published ports are ignored."""
+        self.has_bridge = any(network.attrs.get("Driver") == "bridge" for network in networks)
+        """Whether there is a bridge network, without which the engine ignores ports to publish."""
         self.address = _engine_address(client)
         """Where this machine reaches a port that the engine publishes."""
 

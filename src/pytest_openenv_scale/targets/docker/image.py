@@ -122,7 +122,7 @@ def _build_by_engine(engine: Engine, build: Build) -> Iterator[str]:
             tag=build.tag,
             buildargs=dict(build.arguments),
             # Without a bridge a build has no other way to reach a package index.
-            network_mode=None if engine.publishes else "host",
+            network_mode=None if engine.has_bridge else "host",
             rm=True,
             forcerm=True,
             decode=True,

@@ -32,7 +32,7 @@ _SESSION_S = 30.0
 """Seconds the first session through Envoy gets; every replica has answered one by then."""
 
 _MAX_ENVOYS = 32
-"""Each takes some 40 MB and a thread or more: beyond this, what is missing is descriptors."""
+"""Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
 
 
 class EnvoyTarget:

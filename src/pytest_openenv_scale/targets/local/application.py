@@ -238,9 +238,9 @@ class ServedApplication:
         if paths:
             entries = self._options.env.get("PYTHONPATH", environ.get("PYTHONPATH", "")).split(os.pathsep)
             folders = {path.resolve() for path in paths}
-            others = [entry for entry in entries if (self._context.root / entry).resolve() not in folders]
-            environ["PYTHONPATH"] = os.pathsep.join(others)
-            environ[PATH_VARIABLE] = os.pathsep.join([*map(str, paths), *others])
+            other_entries = [entry for entry in entries if (self._context.root / entry).resolve() not in folders]
+            environ["PYTHONPATH"] = os.pathsep.join(other_entries)
+            environ[PATH_VARIABLE] = os.pathsep.join([*map(str, paths), *other_entries])
         environ["PYTHONUNBUFFERED"] = "1"
         if self.application.built_in:
             environ |= {"HOST": self._host, "PORT": str(self.port), "WORKERS": str(self._serving.workers)}

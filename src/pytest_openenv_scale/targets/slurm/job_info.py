@@ -119,12 +119,12 @@ def parse_json(text: str) -> tuple[Job, ...]:
     """
     try:
         jobs: list[dict[str, Any]] = json.loads(text)["jobs"]
-        return tuple(_from_json(job) for job in jobs)
+        return tuple(_job_from_json(job) for job in jobs)
     except (KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise ValueError(f"squeue's JSON cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _from_json(job: Mapping[str, Any]) -> Job:
+def _job_from_json(job: Mapping[str, Any]) -> Job:
     starts = _unwrap_number(job.get("start_time"))
     return Job(
         id=int(job["job_id"]),

@@ -82,7 +82,7 @@ class NodeServers:
         """Where each server is reached."""
         return tuple(node.url(self._port) for node in self._nodes)
 
-    def node_of(self, host: str) -> str:
+    def node_name(self, host: str) -> str:
         """Return the name of the node that a host such as "127.0.0.2:8000" is on."""
         names = {backend.name: node.name for backend, node in zip(self.backends, self._nodes, strict=True)}
         return names.get(host, host)
@@ -157,7 +157,7 @@ class NodeServers:
 
         Slurm is asked only once one does not: a controller has better things to do during a measurement.
         """
-        refusals = [refusal(node.address, self._port) for node in self._nodes]
+        refusals = [connection_refusal(node.address, self._port) for node in self._nodes]
         if not any(refusals):
             return None
         deadline = time.monotonic() + _EXIT_REPORT_S
@@ -175,7 +175,7 @@ class NodeServers:
         return f"{ended} on {format_nodes(self._nodes)}" if ended else None
 
 
-def refusal(address: str, port: int) -> str | None:
+def connection_refusal(address: str, port: int) -> str | None:
     """Say how a server turns connections away; None where it takes them, or takes long."""
     try:
         with socket.create_connection((address, port), _ANSWER_S):
@@ -260,7 +260,7 @@ class NodeEnvoy:
 
     def exit_status(self) -> str | None:
         """See `EnvoyPool`."""
-        refused = refusal(self._node.address, self._port)
+        refused = connection_refusal(self._node.address, self._port)
         return self._own_exit_status() or (
             f"Envoy on {self._node.server_label(self._port)} {refused}" if refused else None
         )
@@ -300,7 +300,7 @@ class PoolOnNodes:
         return tuple(self._name_node(state) if state.trouble else state for state in states)
 
     def _name_node(self, state: HostState) -> HostState:
-        return replace(state, trouble=f"{state.trouble} on {self._servers.node_of(state.host)}")
+        return replace(state, trouble=f"{state.trouble} on {self._servers.node_name(state.host)}")
 
 
 def reach_every_host(
@@ -325,7 +325,7 @@ def reach_every_host(
     for state in pool.hosts():
         if state.requests == before.get(state.host, 0):
             health = f"Envoy says {state.trouble}" if state.trouble else "Envoy finds it healthy"
-            node = servers.node_of(state.host)
+            node = servers.node_name(state.host)
             raise TargetError(
                 f"target slurm: of {count} sessions through Envoy at {url} none reached {node} ({state.host}): "
                 f"{health}; see its log, or leave the node out with extra=--exclude={node}"

@@ -51,7 +51,7 @@ def sleep_time(value: str, what: str) -> int:
 
 
 def flag(value: str, what: str) -> bool:
-    """Parse the value of a key that is there or not, as in `,temporary`."""
+    """Parse a key that stands without a value, as in `,temporary`."""
     if value not in ("yes", "true", "1"):
         raise GrammarError(f"{what} is written without a value, got {shown(value)}; leave it out for no")
     return True
