@@ -15,7 +15,7 @@ from openenv_venvs import PACKAGES, openenv_python
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.readiness import wait_until_ready
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
-from pytest_openenv_scale.targets.local.serving import workers_up
+from pytest_openenv_scale.targets.local.serving import count_ready_workers
 
 APPS = Path(__file__).resolve().parent / "openenv_apps"
 
@@ -80,7 +80,7 @@ def openenv_server(server: OpenEnvServer, folder: Path, *, start_s: float = STAR
     log_path = folder / f"{server.id}.log"
     # SIGTERM should this process be killed, so that a supervisor takes its workers with it.
     process = ServerProcess(
-        _command(python, server), env=_environ(server), cwd=APPS, log_path=log_path, orphaned_by=signal.SIGTERM
+        _command(python, server), env=_environ(server), cwd=APPS, log_path=log_path, orphan_signal=signal.SIGTERM
     )
     with process:
         url = _wait(server, process, time.monotonic() + start_s)
@@ -114,7 +114,7 @@ def _wait(server: OpenEnvServer, process: ServerProcess, deadline: float) -> str
         return f"{server.id}: the server {status} before it answered a session" if status else None
 
     address = None
-    while address is None or workers_up("uvicorn", process.log_tail(_WHOLE_LOG)) < server.workers:
+    while address is None or count_ready_workers("uvicorn", process.log_tail(_WHOLE_LOG)) < server.workers:
         address = _ADDRESS.search(process.log_tail(_WHOLE_LOG))
         if reason := ended():
             raise TargetError(process.with_log(reason))

@@ -29,7 +29,7 @@ from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.docker.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
 from pytest_openenv_scale.targets.docker.engine import Engine, read_stats
-from pytest_openenv_scale.targets.docker.image import BENCHMARK_TAG, build_image, build_of
+from pytest_openenv_scale.targets.docker.image import BENCHMARK_TAG, build_image, find_build
 from pytest_run import PytestRun, command, environ, run_pytest, write_test
 
 pytestmark = pytest.mark.real
@@ -367,7 +367,7 @@ def test_a_process_killed_for_lack_of_memory_is_told_while_the_container_lives(
     connected: Engine, folder: Callable[..., Path]
 ) -> None:
     env = folder("STOPSIGNAL SIGKILL", 'CMD python -c "x = bytearray(300 << 20)"; echo went on; sleep 60')
-    image = build_image(connected, build_of(str(env), env), lambda line: None)
+    image = build_image(connected, find_build(str(env), env), lambda line: None)
     with Container(connected, image, ContainerOptions(memory=64 << 20)) as container:
         assert eventually(lambda: "went on" in container.log_tail())
         assert container.exit_status() is None

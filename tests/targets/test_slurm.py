@@ -275,7 +275,7 @@ def test_a_job_that_stays_pending_is_cancelled_at_the_deadline_with_slurms_reaso
         no_json(tmp_path, monkeypatch)
     busy(cluster)
     lines: list[str] = []
-    target = serve("slurm:cpus_per_task=2,pending_timeout=3s", tmp_path, say=lines.append)
+    target = serve("slurm:cpus_per_task=2,pending_timeout=3s", tmp_path, show_progress=lines.append)
     with pytest.raises(TargetError) as caught, target:
         pass
     assert "was still pending after 3 s and is cancelled; Slurm says Resources" in str(caught.value)

@@ -24,7 +24,7 @@ from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from pytest_openenv_scale.targets.local.launch import command
-from pytest_openenv_scale.targets.local.serving import ServeSettings, bind, workers_up
+from pytest_openenv_scale.targets.local.serving import ServeSettings, bind, count_ready_workers
 
 APPS = """
 import json
@@ -213,7 +213,7 @@ def running(root: Path, app: str, name: str) -> Generator[str]:
     with bind("127.0.0.1", 0) as listener, launching(root, app, name, listener) as process:
         process.start()
         deadline = time.monotonic() + 20
-        while not workers_up(name, process.log_tail(1000)):
+        while not count_ready_workers(name, process.log_tail(1000)):
             assert process.exit_status() is None, process.log_tail()
             assert time.monotonic() < deadline, process.log_tail()
             time.sleep(0.02)

@@ -308,7 +308,7 @@ def test_a_job_finds_what_serves_beside_the_file_it_was_submitted_from(name: str
 REQUEST = SlurmRequest(
     nodes=2,
     directives=("--job-name=openenv-scale-1", "--nodes=2", "--time=60"),
-    knobs={"OPENENV_APP": "server.app:app", "PORT": "8000", "OPENENV_DIR": "/a folder/it's"},
+    variables={"OPENENV_APP": "server.app:app", "PORT": "8000", "OPENENV_DIR": "/a folder/it's"},
 )
 
 
@@ -327,7 +327,7 @@ def test_in_an_allocation_that_exists_it_is_the_same_without_directives() -> Non
 
 def test_the_settings_of_a_job_reach_what_serves(fake: Path) -> None:
     (fake / "serve_multi.sh").write_text('echo "$OPENENV_APP|$PORT|$OPENENV_DIR|$ENVOY"\n')
-    script = render_script(SlurmRequest(1, (), REQUEST.knobs, envoy=False))
+    script = render_script(SlurmRequest(1, (), REQUEST.variables, envoy=False))
     script = script.replace(str(deploy_file("slurm")), str(fake))
     done = subprocess.run(
         ["bash"], input=script, env=environ(fake, SLURM_JOB_ID="7"), capture_output=True, text=True, check=False

@@ -85,13 +85,13 @@ def found(answers: Answers, mode: str = "ws", prefix: str = "") -> Diagnosis:
 def test_each_status_is_told_with_what_to_do_and_whether_it_may_pass(status: int, says: str, passing: bool) -> None:
     told = found({"GET /ws": (status, {})})
     assert says in told.text
-    assert told.passing is passing
+    assert told.transient is passing
 
 
 def test_a_redirect_says_where_to_without_the_endpoint_and_without_secrets() -> None:
     told = found({"GET /ws": (308, {"Location": "https://u:hush@example.org/env/ws?token=hush"})})
     assert told.text == "redirects to https://example.org/env (308 Permanent Redirect); write that URL"
-    assert not told.passing
+    assert not told.transient
 
 
 def test_a_403_where_plain_requests_pass_is_a_server_without_websocket() -> None:
@@ -173,7 +173,7 @@ def test_a_connection_closed_without_an_answer_may_pass() -> None:
 
 
 def test_a_server_that_stays_silent_may_still_answer_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._LOOK_S", 0.2)
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._REQUEST_TIMEOUT_S", 0.2)
     answered = threading.Event()
     with raw(lambda connection: answered.wait(10) and None) as url:
         told = diagnose(url, {}, "ws")
@@ -202,7 +202,7 @@ def test_a_certificate_nobody_trusts_is_told_with_the_variable_to_set(
     assert told is not None
     assert told.text.startswith("has a certificate that is not trusted: self-signed certificate;")
     assert "SSL_CERT_FILE" in told.text
-    assert not told.passing
+    assert not told.transient
 
 
 def test_a_trusted_certificate_is_looked_behind(

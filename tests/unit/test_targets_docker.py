@@ -25,7 +25,7 @@ from pytest_openenv_scale.targets.common.sampling import control_group
 from pytest_openenv_scale.targets.docker import target
 from pytest_openenv_scale.targets.docker.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
 from pytest_openenv_scale.targets.docker.engine import Engine, exit_words, read_stats, split_tag
-from pytest_openenv_scale.targets.docker.image import Build, build_image, build_of, is_path
+from pytest_openenv_scale.targets.docker.image import Build, build_image, find_build, is_path
 
 RUNNING = {"Running": True, "StartedAt": "2026-01-01T00:00:00.1Z", "Pid": 0}
 pytest.importorskip("docker", reason="needs the docker package")
@@ -494,27 +494,27 @@ def test_a_folder_is_built_by_its_dockerfile_or_the_one_openenv_init_writes(tmp_
     with pytest.raises(
         TargetError, match=r"there is no Dockerfile in .*/env or .*/env/server; write one, or name its path"
     ):
-        build_of("./env", tmp_path)
+        find_build("./env", tmp_path)
     (tmp_path / "env" / "server" / "Dockerfile").touch()
-    build = build_of("./env", tmp_path)
+    build = find_build("./env", tmp_path)
     assert (build.folder, build.dockerfile) == ((tmp_path / "env").resolve(), "server/Dockerfile")
     assert build.tag.startswith("openenv-scale/env:")
     (tmp_path / "env" / "Dockerfile").touch()
-    assert build_of("./env", tmp_path).dockerfile == "Dockerfile"
+    assert find_build("./env", tmp_path).dockerfile == "Dockerfile"
 
 
 def test_a_dockerfile_is_built_from_the_repository_it_is_in(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
     (tmp_path / "server" / "Dockerfile.gpu").touch()
-    assert build_of("./server/Dockerfile.gpu", tmp_path).dockerfile == "Dockerfile.gpu"
+    assert find_build("./server/Dockerfile.gpu", tmp_path).dockerfile == "Dockerfile.gpu"
     (tmp_path / "openenv.yaml").touch()
-    build = build_of("./server/Dockerfile.gpu", tmp_path)
+    build = find_build("./server/Dockerfile.gpu", tmp_path)
     assert (build.folder, build.dockerfile) == (tmp_path.resolve(), "server/Dockerfile.gpu")
 
 
 def test_a_folder_that_is_not_there_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(TargetError) as caught:
-        build_of("./nowhere", tmp_path)
+        find_build("./nowhere", tmp_path)
     assert (
         str(caught.value) == f"target docker: there is no folder './nowhere' from {Path.cwd()} or {tmp_path} to build"
     )

@@ -13,9 +13,9 @@ from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.envoy.config import EnvoySettings
-from pytest_openenv_scale.targets.envoy.endpoint import Watch
+from pytest_openenv_scale.targets.envoy.endpoint import ReplicaWatch
 from pytest_openenv_scale.targets.envoy.pool import AdminError, HostState, LocalEnvoyPool, find_envoy
-from pytest_openenv_scale.targets.envoy.replicas import numbered, replica_address, resolved, sum_samples
+from pytest_openenv_scale.targets.envoy.replicas import numbered_log_path, replica_address, resolve_backend, sum_samples
 from pytest_openenv_scale.targets.envoy.target import EnvoySpec
 
 
@@ -41,7 +41,7 @@ def test_urls_are_separated_by_bars() -> None:
     spec = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64")
     assert (spec.kind, spec.replicas) == ("urls", 2)
     assert spec.urls == ("http://127.0.0.2:8000", "http://[::1]:8001")
-    assert spec.told_limits == {"workers": 2, "max_envs": 64}
+    assert spec.declared_limits == {"workers": 2, "max_envs": 64}
 
 
 def test_an_image_makes_the_replicas_containers() -> None:
@@ -152,14 +152,14 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
 
 def test_every_replica_has_a_loopback_address_and_a_log_of_its_own() -> None:
     assert [replica_address(number) for number in (0, 1, 249)] == ["127.0.0.2", "127.0.0.3", "127.0.0.251"]
-    logs = [numbered(Path("logs/server.log"), number) for number in (0, 1)]
+    logs = [numbered_log_path(Path("logs/server.log"), number) for number in (0, 1)]
     assert logs == [Path("logs/server.log"), Path("logs/server-2.log")]
-    assert numbered(None, 1) is None
+    assert numbered_log_path(None, 1) is None
 
 
 def test_a_url_is_resolved_to_what_envoy_reports() -> None:
-    assert resolved("http://localhost:8000").name in ("127.0.0.1:8000", "[::1]:8000")
-    assert resolved("http://127.0.0.9").name == "127.0.0.9:80"
+    assert resolve_backend("http://localhost:8000").name in ("127.0.0.1:8000", "[::1]:8000")
+    assert resolve_backend("http://127.0.0.9").name == "127.0.0.9:80"
 
 
 def test_samples_are_summed_but_descriptors_are_those_of_the_fullest() -> None:
@@ -181,8 +181,8 @@ class Scene:
         self.ended: dict[int, str] = {}
         self.envoys = list(envoys)
 
-    def watch(self) -> Watch:
-        return Watch(self.hosts, self.ended.get, self.each)
+    def watch(self) -> ReplicaWatch:
+        return ReplicaWatch(self.hosts, self.ended.get, self.each)
 
     def each(self) -> list[list[HostState]]:
         return [self._told(*one) for one in self.envoys]
@@ -216,7 +216,7 @@ def test_a_watch_waits_for_nothing_once_envoy_itself_is_gone() -> None:
         assert len(looks) == 1, "nobody is left to take a replica out"
         raise AdminError("gone")
 
-    assert Watch(Scene.hosts, {}.get, each).events(settle_s=60) == ()
+    assert ReplicaWatch(Scene.hosts, {}.get, each).events(settle_s=60) == ()
 
 
 def test_a_watch_waits_until_what_does_not_answer_is_out() -> None:
@@ -229,6 +229,6 @@ def test_a_watch_waits_until_what_does_not_answer_is_out() -> None:
             scene.envoys = [("failed", "failed")]
         return scene.each()
 
-    watch = Watch(scene.hosts, scene.ended.get, each)
+    watch = ReplicaWatch(scene.hosts, scene.ended.get, each)
     assert len(watch.events(settle_s=60)) == 2
     assert len(looks) == 3

@@ -14,7 +14,7 @@ from pytest_openenv_scale.targets.envoy.pool import (
     HostState,
     parse_clusters,
     parse_overflows,
-    summed,
+    sum_host_states,
 )
 
 
@@ -89,7 +89,7 @@ def test_several_envoys_are_summed_and_trouble_of_one_is_trouble() -> None:
         (HostState("a", 3, 1, ""), HostState("b", 2, 0, "")),
         (HostState("a", 4, 0, "failed"), HostState("b", 5, 0, "")),
     ]
-    assert summed(looks) == (HostState("a", 7, 1, "failed"), HostState("b", 7, 0, ""))
+    assert sum_host_states(looks) == (HostState("a", 7, 1, "failed"), HostState("b", 7, 0, ""))
 
 
 def test_an_admin_interface_that_is_gone_is_not_ready() -> None:

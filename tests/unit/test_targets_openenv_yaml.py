@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.targets.common.files import app_of, is_app_name
+from pytest_openenv_scale.targets.common.files import is_app_name, manifest_app
 
 
 def test_without_the_file_there_is_no_app(tmp_path: Path) -> None:
-    assert app_of(tmp_path) is None
+    assert manifest_app(tmp_path) is None
 
 
 def test_the_app_is_read_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "openenv.yaml").write_text("spec_version: 1\nname: e\napp: server.app:app\nport: 8000\n")
-    assert app_of(tmp_path) == "server.app:app"
+    assert manifest_app(tmp_path) == "server.app:app"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_app_is_read_from_the_file(tmp_path: Path) -> None:
 def test_a_file_that_names_no_app_is_one_clear_line_with_its_path(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "openenv.yaml").write_text(content, encoding="latin-1")
     with pytest.raises(TargetError) as caught:
-        app_of(tmp_path)
+        manifest_app(tmp_path)
     line = str(caught.value)
     assert line.startswith(str(tmp_path / "openenv.yaml"))
     assert says in line

@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.core.text import redact_command
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.provider.calls import Calls, ProviderError, ServerRequest, plan_calls
+from pytest_openenv_scale.targets.provider.calls import ProviderCalls, ProviderError, ServerRequest, plan_calls
 from pytest_openenv_scale.targets.provider.host import load_class, secret_values
 
 
@@ -70,7 +70,7 @@ class OwnReplicas(Bare):
         return ""
 
 
-def planned(provider: type, env: dict[str, str] | None = None, **given: Any) -> Calls:
+def planned(provider: type, env: dict[str, str] | None = None, **given: Any) -> ProviderCalls:
     counts = {key: given.pop(key) for key in ("replicas", "workers") if key in given}
     arguments = {key.replace("__", "."): text for key, text in given.items()}
     return plan_calls(provider, ServerRequest(arguments, env or {}, **counts), 60)

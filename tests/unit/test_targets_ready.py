@@ -69,7 +69,7 @@ def test_the_session_is_an_http_one_only_where_nothing_else_will_be_spoken(
 
 def test_what_may_pass_is_tried_until_it_has_passed(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     played = sessions([REFUSED, REFUSED, None])
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", passing=True))
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", transient=True))
     wait_until_ready(["http://a"], {}, 5)
     assert len(played) == 3
 
@@ -82,13 +82,13 @@ def test_what_cannot_pass_fails_at_once(sessions: Script, monkeypatch: pytest.Mo
 
 def test_what_does_not_pass_fails_at_the_deadline(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     played = sessions([REFUSED])
-    assert fails(monkeypatch, Diagnosis("refused the connection", passing=True)).endswith("refused the connection")
+    assert fails(monkeypatch, Diagnosis("refused the connection", transient=True)).endswith("refused the connection")
     assert len(played) > 1
 
 
 def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions([REFUSED])
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", passing=True))
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", transient=True))
     began = time.monotonic()
     with pytest.raises(TargetError):
         wait_until_ready(["http://a"], {}, 60, retry_s=0.1)

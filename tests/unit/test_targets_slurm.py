@@ -27,16 +27,16 @@ from pytest_openenv_scale.targets.slurm.job_info import (
     Job,
     SlurmError,
     call,
-    first_words,
+    error_summary,
     is_hopeless,
+    pending_remedy,
     refusal_remedy,
-    remedy,
     waiting_words,
 )
-from pytest_openenv_scale.targets.slurm.nodes import Node, find_nodes, listed, parse_unusable
+from pytest_openenv_scale.targets.slurm.nodes import Node, find_nodes, format_nodes, parse_unusable
 from pytest_openenv_scale.targets.slurm.servers import NodeServers
 from pytest_openenv_scale.targets.slurm.spec import JobNames, JobPorts, SlurmSpec, default_folder
-from pytest_openenv_scale.targets.slurm.target import SlurmTarget, how_it_ended
+from pytest_openenv_scale.targets.slurm.target import SlurmTarget, find_exit_status
 
 NAMES = JobNames("openenv-scale-run7", "openenv-scale-owner=1:2:3", Path("/shared/job-7"))
 PORTS = JobPorts(20001, 20002, 20003, 20004)
@@ -126,7 +126,7 @@ def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: P
     (tmp_path / "openenv.yaml").write_text("app: server.app:app\n")
     asked = request("slurm:nodes=2,workers=3,max_envs=50,env.TOKEN=secret", tmp_path, 2)
     assert asked.envoy
-    assert asked.knobs == {
+    assert asked.variables == {
         "OPENENV_APP": "server.app:app",
         "OPENENV_PATH": f"{tmp_path}:{tmp_path.parent}",
         "OPENENV_DIR": str(tmp_path),
@@ -146,7 +146,7 @@ def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: P
         "ENVOY_LB": "round_robin",
     }
     assert not request("slurm:nodes=2,envoy=client", tmp_path, 2).envoy
-    assert request("slurm:python=/opt/python", tmp_path).knobs["PYTHON"] == "/opt/python"
+    assert request("slurm:python=/opt/python", tmp_path).variables["PYTHON"] == "/opt/python"
 
 
 def test_the_example_of_a_job_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_one_node_and_several_are_two_labels_that_do_not_collide() -> None:
 def test_each_reason_to_wait_has_a_remedy(reason: str, hopeless: bool, helps: str) -> None:
     job = Job(7, "PENDING", reason)
     assert is_hopeless(job) is hopeless
-    assert helps in remedy(job)
+    assert helps in pending_remedy(job)
     assert reason in waiting_words(job)
 
 
@@ -189,11 +189,11 @@ def test_a_refusal_of_sbatch_is_one_line_with_what_to_write() -> None:
     text = (
         "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition"
     )
-    assert first_words(text) == "invalid partition specified: x; Batch job submission failed: Invalid partition"
+    assert error_summary(text) == "invalid partition specified: x; Batch job submission failed: Invalid partition"
     assert refusal_remedy(text) == ": write partition=NAME; sinfo lists them"
     assert refusal_remedy("Requested time limit is invalid") != ""
     assert refusal_remedy("Unable to contact slurm controller") == ""
-    assert first_words("") == "it failed and said nothing"
+    assert error_summary("") == "it failed and said nothing"
 
 
 def test_a_program_that_is_missing_or_fails_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]) -> lis
 
 def batch(tmp_path: Path, lines: list[str]) -> BatchJob:
     folder = JobFolder(tmp_path)
-    return BatchJob("#!/bin/sh\n", "name", folder, env={}, say=lines.append)
+    return BatchJob("#!/bin/sh\n", "name", folder, env={}, show_progress=lines.append)
 
 
 def test_a_job_is_cancelled_however_its_submission_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_a_pending_job_tells_each_new_reason_once_and_ends_at_one_that_does_not_
         monkeypatch.setattr(job._reader, "read", lambda number: Job(number, "PENDING", next(reasons)))
         monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
         with pytest.raises(TargetError, match="job 12 cannot start and is cancelled; Slurm says BadConstraints"):
-            job.wait_running(60)
+            job.wait_until_running(60)
     assert [line.partition("is ")[2] for line in lines[:2]] == ["pending: Priority", "pending: Resources"]
 
 
@@ -282,11 +282,11 @@ def test_a_job_that_ends_before_it_serves_shows_what_it_said(tmp_path: Path, mon
     recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
     with JobFolder(tmp_path) as folder:
         (folder.path / "job.log").write_text("serve_multi.sh: there is no envoy on PATH\nbye\n")
-        with BatchJob("", "name", folder, env={}, say=[].append) as job:
+        with BatchJob("", "name", folder, env={}, show_progress=[].append) as job:
             ended = Job(12, "FAILED", "NonZeroExitCode", exit_code=1)
             monkeypatch.setattr(job._reader, "read", lambda number: ended)
             with pytest.raises(TargetError) as caught:
-                job.wait_running(60)
+                job.wait_until_running(60)
     assert str(caught.value) == (
         "target slurm: job 12 ended as FAILED (NonZeroExitCode, exited with code 1) before it served: "
         "there is no envoy on PATH\nthe job's output ends:\nserve_multi.sh: there is no envoy on PATH\nbye"
@@ -317,13 +317,13 @@ def test_addresses_are_slurms_own_and_names_only_where_they_resolve(monkeypatch:
 def test_nodes_that_are_out_are_listed_once_with_the_administrators_reason() -> None:
     text = "n1|idle|none\nn2|drained|bad disk\nn2|drained|bad disk\nn3|down*|Not responding\nn4|mixed|none\nn5|idle*|\n"
     assert parse_unusable(text) == ("n2 is drained: bad disk", "n3 is down: Not responding", "n5 is idle")
-    assert listed([Node(f"n{number}", "") for number in range(9)]) == "n0, n1, …, n8 (9 nodes)"
+    assert format_nodes([Node(f"n{number}", "") for number in range(9)]) == "n0, n1, …, n8 (9 nodes)"
 
 
 class _Runs:
     id = 7
 
-    def ended(self, *, now: bool = False) -> str | None:
+    def exit_status(self, *, now: bool = False) -> str | None:
         return None
 
 
@@ -332,7 +332,7 @@ class _Cancelled:
 
     id = 7
 
-    def ended(self, *, now: bool = False) -> str | None:
+    def exit_status(self, *, now: bool = False) -> str | None:
         return "job 7 ended as CANCELLED" if now else None
 
 
@@ -344,18 +344,18 @@ def servers(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) 
 
 def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(tmp_path: Path) -> None:
     with JobFolder(tmp_path) as folder:
-        assert servers(folder, _Cancelled(), port=1).lost() == "job 7 ended as CANCELLED on n1, n2"
+        assert servers(folder, _Cancelled(), port=1).servers_end() == "job 7 ended as CANCELLED on n1, n2"
 
 
 def test_what_a_cancelled_job_took_along_is_not_blamed(tmp_path: Path) -> None:
-    class Front:
+    class Endpoint:
         def exit_status(self) -> str | None:
             return "Envoy on n1 takes no connections any more"
 
-    front: Any = Front()
+    endpoint: Any = Endpoint()
     with JobFolder(tmp_path) as folder:
-        assert how_it_ended(front, servers(folder, _Cancelled())) == "job 7 ended as CANCELLED on n1, n2"
-        assert how_it_ended(front, servers(folder)) == "Envoy on n1 takes no connections any more"
+        assert find_exit_status(endpoint, servers(folder, _Cancelled())) == "job 7 ended as CANCELLED on n1, n2"
+        assert find_exit_status(endpoint, servers(folder)) == "Envoy on n1 takes no connections any more"
 
 
 def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
@@ -365,11 +365,11 @@ def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
     states = iter(["RUNNING", "COMPLETING", "COMPLETING", "CANCELLED"])
     with batch(tmp_path, []) as job:
         monkeypatch.setattr(job._reader, "read", lambda number: Job(number, next(states), nodes="n1"))
-        job.wait_running(60)
-        monkeypatch.setattr(job, "_asked_at", math.inf)
+        job.wait_until_running(60)
+        monkeypatch.setattr(job, "_polled_at", math.inf)
         monkeypatch.setattr(slurm_job, "_PAUSE_S", 0.0)
-        assert job.ended() is None
-        assert job.ended(now=True) == "job 12 ended as CANCELLED"
+        assert job.exit_status() is None
+        assert job.exit_status(now=True) == "job 12 ended as CANCELLED"
 
 
 def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
@@ -387,7 +387,7 @@ def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
     monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
     with batch(tmp_path, []) as job:
         monkeypatch.setattr(job._reader, "read", read)
-        assert job.wait_running(60).is_running
+        assert job.wait_until_running(60).is_running
 
 
 def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(tmp_path: Path) -> None:
@@ -403,16 +403,16 @@ def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(tmp_pat
 
 
 def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fleet:
+    class Pool:
         played = 0
 
         def hosts(self) -> tuple[HostState, ...]:
             return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
 
-    fleet: Any = Fleet()
-    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(fleet, "played", 8) or 0.0)
+    pool: Any = Pool()
+    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(pool, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
-        slurm_servers.reach_every_host("http://e", servers(folder), fleet, {}, ("ws",), threads=1)
+        slurm_servers.reach_every_host("http://e", servers(folder), pool, {}, ("ws",), threads=1)
     assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(
         caught.value
     )
@@ -429,7 +429,7 @@ def test_how_a_nodes_server_ended_is_read_from_what_the_scripts_left(tmp_path: P
         assert found.exit_status(1) == "on n2 exited with code 3"
         assert found.log_tail(0, 1) == "two"
         assert found.log_tail(1, 5) == ""
-        assert found.node_of("127.0.0.3:8000") == "n2"
+        assert found.node_name("127.0.0.3:8000") == "n2"
 
 
 def test_gc_cancels_the_jobs_of_dead_owners_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

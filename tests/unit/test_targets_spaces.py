@@ -56,12 +56,12 @@ def one_server(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def space(hub: Hub, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Open a target on the stand-in; `token=None` for somebody who is not logged in."""
-    monkeypatch.setattr(api, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(api, "FIRST_RETRY_S", 0.0)
     monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.02)
 
     def opened(text: str = f"spaces:{ENV}", *, token: str | None = TOKEN, modes: tuple[str, ...] = ("ws",)) -> Any:
         hub.patch(monkeypatch, tmp_path, token)
-        return open_target(parse_target(text), root=tmp_path, say=lines.append, modes=modes, run_id="run-1")
+        return open_target(parse_target(text), root=tmp_path, show_progress=lines.append, modes=modes, run_id="run-1")
 
     return opened
 
@@ -302,7 +302,7 @@ def test_what_passes_by_itself_is_waited_for_and_said_once(
 ) -> None:
     hub.add_space(ENV)
     target = space()
-    monkeypatch.setattr(api, "FIRST_PATIENCE_S", 5.0)
+    monkeypatch.setattr(api, "FIRST_RETRY_S", 5.0)
     monkeypatch.setattr(api, "_PAUSE_S", 0.01)
     hub.failures += [("/runtime", HubError(503, "busy")), ("/runtime", HubError(429, "slow down"))]
     with target as endpoint:
@@ -476,7 +476,7 @@ def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pyte
             return api.Runtime(stages.pop(0), "cpu-upgrade", "cpu-upgrade", 3600, 1, "")
 
     monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.0)
-    wanted = api.Wanted("cpu-upgrade", restarted=True)
+    wanted = api.ExpectedRuntime("cpu-upgrade", restarted=True)
     api.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None)
     assert stages == []
 

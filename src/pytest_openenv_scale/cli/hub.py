@@ -66,10 +66,10 @@ def run_deploy(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.formatting import size
 
     if not deployed.changed:
-        print(f"unchanged: {deployed.url} has the files of {source.says} already")
+        print(f"unchanged: {deployed.url} has the files of {source.description} already")
         return 0
     verb = "created" if deployed.created else "updated"
-    print(f"{verb} {deployed.url} from {source.says}: {deployed.files} files, {size(deployed.size)}")
+    print(f"{verb} {deployed.url} from {source.description}: {deployed.files} files, {size(deployed.size)}")
     print(f"it builds now; measure it: pytest -m scaling --openenv-target spaces:{repo_id}")
     return 0
 
@@ -79,7 +79,7 @@ def _show_source(source: SpaceSource, repo_id: str, variables: Mapping[str, str]
     from pytest_openenv_scale.targets.spaces.deploy import README, space_files
 
     files = space_files(source, repo_id.partition("/")[2])
-    print(f"would deploy {source.says} to {repo_id}:")
+    print(f"would deploy {source.description} to {repo_id}:")
     for path, content in sorted(files.items()):
         print(f"  {size(len(content)):>8}  {path}")
     for name, value in variables.items():

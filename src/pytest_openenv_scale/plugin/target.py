@@ -118,5 +118,5 @@ def _find_target(invocation: Invocation, spec: TargetSpec) -> Target:
         headers=settings.headers,
         modes=selection.modes,
         run_id=invocation.run_location.run_id,
-        say=invocation.progress.line if invocation.progress is not None else None,
+        show_progress=invocation.progress.line if invocation.progress is not None else None,
     )

@@ -1,4 +1,4 @@
-"""Targets: the ways for a URL to come to exist, a folder for each of them.
+"""Targets: what can provide the URL of a server to measure, a folder for each kind.
 
 May import core, config, client, results and `hub.access`.
 """
@@ -88,22 +88,22 @@ def open_target(
     log_path: Path | None = None,
     modes: tuple[str, ...] = ("ws",),
     run_id: str | None = None,
-    say: Callable[[str], None] | None = None,
+    show_progress: Callable[[str], None] | None = None,
 ) -> Target:
     """Return the target `spec` describes; nothing is started or reached before it is entered.
 
     `largest_batch` is the most sessions any cell asks for; `root` is where `openenv.yaml` is looked for;
     a started server writes to `log_path`, or to an unnamed temporary file. Containers and jobs are
-    labelled with `run_id`. `say` gets the lines to show while it opens.
+    labelled with `run_id`. `show_progress` gets the lines to show while it opens.
 
     Raises:
         GrammarError: there is no such target, it has no such key, or a value cannot be used.
     """
     factory = _FACTORIES.get(spec.name)
     if factory is None:
-        known = ", ".join([*target_names(), "http(s)://…"])
+        available = ", ".join([*target_names(), "http(s)://…"])
         hint = suggestion(spec.name, target_names())
-        near = hint if "did you mean" in hint else ""
-        raise GrammarError(f"there is no target {spec.name!r}{near} (targets: {known})")
+        suggestion = hint if "did you mean" in hint else ""
+        raise GrammarError(f"there is no target {spec.name!r}{suggestion} (targets: {available})")
     context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
-    return factory(spec, context if say is None else replace(context, say=say))
+    return factory(spec, context if show_progress is None else replace(context, show_progress=show_progress))

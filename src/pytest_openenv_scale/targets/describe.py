@@ -1,4 +1,4 @@
-"""What a target would start, as text: asked of what starts it, and nothing is started or reached."""
+"""What a target would start, as text; nothing is started or reached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .local.application import ServedApplication
 
 HIDDEN = "***"
-_FREE = "# Port 0 stands for a free one, chosen when it starts."
+_FREE_PORT_NOTE = "# Port 0 stands for a free one, chosen when it starts."
 
 
 @dataclass(frozen=True)
@@ -39,50 +39,53 @@ def describe(spec: TargetSpec, context: TargetContext) -> tuple[DescriptionPart,
     """
     from . import open_target
 
-    open_target(spec, root=context.root)  # Says what is wrong with it.
+    open_target(spec, root=context.root)  # Raises what is wrong with it.
     if spec.name not in _DESCRIBE:
         raise GrammarError(f"target {spec.name} cannot be shown")
     return tuple(_DESCRIBE[spec.name](spec, context))
 
 
-def _local(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_local(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .local.target import LocalTarget
 
-    return _launched(LocalTarget(spec, context).application())
+    return _describe_launch(LocalTarget(spec, context).application())
 
 
-def _launched(served: ServedApplication, which: str = "server") -> list[DescriptionPart]:
+def _describe_launch(served: ServedApplication, role: str = "server") -> list[DescriptionPart]:
     launch = served.launch()
-    title = f"{which}, in {launch.folder}, on an open socket at {launch.address}"
-    return [DescriptionPart(title, _command(launch.command, launch.environ))]
+    title = f"{role}, in {launch.folder}, on an open socket at {launch.address}"
+    return [DescriptionPart(title, _shell_command(launch.command, launch.environ))]
 
 
-def _docker(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_docker(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .docker.target import DockerTarget
 
     target = DockerTarget(spec, context)
-    return [_image(target.source), DescriptionPart("container", _docker_run(target.source, target.options()))]
+    return [
+        _describe_image(target.source),
+        DescriptionPart("container", _docker_run_command(target.source, target.options())),
+    ]
 
 
-def _image(source: ImageSource) -> DescriptionPart:
+def _describe_image(source: ImageSource) -> DescriptionPart:
     from .common.files import deploy_file
-    from .docker.image import BENCHMARK_TAG, build_of
+    from .docker.image import BENCHMARK_TAG, find_build
 
     arguments = [part for name in source.arguments for part in ("--build-arg", f"{name}={HIDDEN}")]
     if source.name is None:
         folder = str(deploy_file("docker"))
-        return DescriptionPart("image", _command(["docker", "build", "--tag", BENCHMARK_TAG, *arguments, folder]))
+        return DescriptionPart("image", _shell_command(["docker", "build", "--tag", BENCHMARK_TAG, *arguments, folder]))
     if source.is_built:
-        build = build_of(source.name, source.root)
+        build = find_build(source.name, source.root)
         file = str(build.folder / build.dockerfile)
         words = ["docker", "build", "--tag", build.tag, "--file", file, *arguments, str(build.folder)]
-        return DescriptionPart("image", _command(words))
-    said = {"missing": "pulled where the engine does not have it", "always": "pulled", "never": "not pulled"}
-    return DescriptionPart("image", f"{source.name} ({said[source.pull]})")
+        return DescriptionPart("image", _shell_command(words))
+    pull_words = {"missing": "pulled where the engine does not have it", "always": "pulled", "never": "not pulled"}
+    return DescriptionPart("image", f"{source.name} ({pull_words[source.pull]})")
 
 
-def _docker_run(source: ImageSource, options: ContainerOptions) -> str:
-    """Return the command that does the same as what the engine is told through its API."""
+def _docker_run_command(source: ImageSource, options: ContainerOptions) -> str:
+    """Return the docker command that does what the target does through the engine's API."""
     from .docker.image import BENCHMARK_TAG
 
     words = ["docker", "run", "--detach", "--label", "openenv-scale.run=RUN_ID"]
@@ -100,114 +103,120 @@ def _docker_run(source: ImageSource, options: ContainerOptions) -> str:
     }
     for name, limit in limits.items():
         words += [name, str(limit)] if limit is not None else []
-    return _command([*words, source.name if source.name and not source.is_built else BENCHMARK_TAG])
+    return _shell_command([*words, source.name if source.name and not source.is_built else BENCHMARK_TAG])
 
 
-def _envoy(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_envoy(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .envoy.config import Backend, render
     from .envoy.container_replicas import ContainerReplicas
-    from .envoy.replicas import LocalReplicas, replica_address, resolved
+    from .envoy.replicas import LocalReplicas, replica_address, resolve_backend
     from .envoy.target import EnvoyTarget
 
     target = EnvoyTarget(spec, context)
-    replicas, numbers = target.replicas(), range(target.asked.replicas)
+    replicas, numbers = target.replicas(), range(target.envoy_spec.replicas)
     if isinstance(replicas, LocalReplicas):
-        parts = [part for n in numbers for part in _launched(replicas.servers[n], f"server {n + 1}")]
+        parts = [part for n in numbers for part in _describe_launch(replicas.servers[n], f"server {n + 1}")]
     elif isinstance(replicas, ContainerReplicas):
-        run = [
-            DescriptionPart(f"container {n + 1}", _docker_run(replicas.source, replicas.options(n))) for n in numbers
+        containers = [
+            DescriptionPart(f"container {n + 1}", _docker_run_command(replicas.source, replicas.options(n)))
+            for n in numbers
         ]
-        parts = [_image(replicas.source), *run]
+        parts = [_describe_image(replicas.source), *containers]
     else:
-        parts = [DescriptionPart("servers, which run already", "\n".join(target.asked.urls))]
-    backends = tuple(resolved(url) for url in target.asked.urls)
+        parts = [DescriptionPart("servers, which run already", "\n".join(target.envoy_spec.urls))]
+    backends = tuple(resolve_backend(url) for url in target.envoy_spec.urls)
     backends = backends or tuple(Backend(replica_address(number), 0) for number in numbers)
-    return [*parts, DescriptionPart("Envoy's configuration", f"{_FREE}\n{render(target.settings(backends)).rstrip()}")]
+    return [
+        *parts,
+        DescriptionPart("Envoy's configuration", f"{_FREE_PORT_NOTE}\n{render(target.settings(backends)).rstrip()}"),
+    ]
 
 
-def _provider(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_provider(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .provider.target import ProviderTarget
 
-    order = ProviderTarget(spec, context).order()
-    asked = order.asked
-    arguments = [f"{key}={HIDDEN if names_secret(key) else redact_text(text)}" for key, text in asked.arguments.items()]
-    lines = [f"class      {order.provider}", *(f"argument   {text}" for text in arguments)]
-    lines += [f"variable   {name}={HIDDEN}" for name in asked.env]
-    lines += [f"servers    {asked.replicas}"] if asked.replicas is not None else []
-    lines += [f"workers    {asked.workers}"] if asked.workers is not None else []
-    lines += [f"import     {path}" for path in order.paths]
+    request = ProviderTarget(spec, context).provider_request()
+    server_request = request.server_request
+    arguments = [
+        f"{key}={HIDDEN if names_secret(key) else redact_text(text)}" for key, text in server_request.arguments.items()
+    ]
+    lines = [f"class      {request.provider}", *(f"argument   {text}" for text in arguments)]
+    lines += [f"variable   {name}={HIDDEN}" for name in server_request.env]
+    lines += [f"servers    {server_request.replicas}"] if server_request.replicas is not None else []
+    lines += [f"workers    {server_request.workers}"] if server_request.workers is not None else []
+    lines += [f"import     {path}" for path in request.paths]
     return [DescriptionPart("provider, in a process of its own", "\n".join(lines))]
 
 
-def _slurm(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_slurm(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .common.files import deploy_file
-    from .slurm.spec import SERVES, SlurmSpec, render, render_attached
+    from .slurm.spec import SERVE_SCRIPT, SlurmSpec, render, render_attached
 
-    asked = SlurmSpec(spec)
-    request = asked.example_request(context.root, largest_batch=context.largest_batch)
-    hidden = dict.fromkeys(asked.given.env, HIDDEN)
+    slurm_spec = SlurmSpec(spec)
+    request = slurm_spec.example_request(context.root, largest_batch=context.largest_batch)
+    hidden = dict.fromkeys(slurm_spec.options.env, HIDDEN)
     title = "SCRIPT"
-    if asked.attached is not None:
+    if slurm_spec.attached_job is not None:
         command = DescriptionPart(
-            "command", _command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(asked.attached), **hidden})
+            "command", _shell_command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(slurm_spec.attached_job), **hidden})
         )
-        title += "" if asked.nodes else ", for one node; nodes=N shows that for several"
+        title += "" if slurm_spec.nodes else ", for one node; nodes=N shows that for several"
         script = render_attached(request)
     else:
-        command = DescriptionPart("command", _command(["sbatch", "--parsable", "--export=ALL", "SCRIPT"], hidden))
+        command = DescriptionPart("command", _shell_command(["sbatch", "--parsable", "--export=ALL", "SCRIPT"], hidden))
         script = render(request)
-    serves = DescriptionPart("what the script hands over to, on every node", str(deploy_file(SERVES)))
-    return [command, DescriptionPart(title, script.rstrip()), serves]
+    serve_script = DescriptionPart("what the script hands over to, on every node", str(deploy_file(SERVE_SCRIPT)))
+    return [command, DescriptionPart(title, script.rstrip()), serve_script]
 
 
-def _spaces(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_spaces(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     from .spaces.deploy import DOCKERFILE, space_files
     from .spaces.spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, WORKERS
     from .spaces.target import SpacesTarget
     from .spaces.temporary import NewSpace
 
     target = SpacesTarget(spec, context)
-    asked = target.asked
-    new = NewSpace.asked(asked)
-    variables = new.variables if asked.temporary else asked.variables
-    sleeps = asked.sleep_time or (SAFE_SLEEP_S if asked.hardware not in (None, FREE) else None)
-    lines = [f"hardware    {new.hardware}"] if asked.hardware or asked.temporary else []
-    lines += [] if sleeps is None else [f"sleep time  {'never' if sleeps == NEVER else f'{sleeps} s'}"]
+    space_spec = target.space_spec
+    new_space = NewSpace.from_spec(space_spec)
+    variables = new_space.variables if space_spec.temporary else space_spec.variables
+    sleep_time = space_spec.sleep_time or (SAFE_SLEEP_S if space_spec.hardware not in (None, FREE) else None)
+    lines = [f"hardware    {new_space.hardware}"] if space_spec.hardware or space_spec.temporary else []
+    lines += [] if sleep_time is None else [f"sleep time  {'never' if sleep_time == NEVER else f'{sleep_time} s'}"]
     lines += [
         f"variable    {name}={text if name in (WORKERS, MAX_ENVS) else HIDDEN}" for name, text in variables.items()
     ]
-    if not asked.temporary:
+    if not space_spec.temporary:
         if not lines:
-            return [DescriptionPart("nothing is set on the Space; it is measured as it is", str(asked.repo_id))]
-        text = "\n".join([f"Space       {asked.repo_id}", *lines])
+            return [DescriptionPart("nothing is set on the Space; it is measured as it is", str(space_spec.repo_id))]
+        text = "\n".join([f"Space       {space_spec.repo_id}", *lines])
         return [DescriptionPart("set on the Space where it differs, and put back afterwards", text)]
-    name = asked.repo_id or "USER/openenv-scale-…"
+    name = space_spec.repo_id or "USER/openenv-scale-…"
     files = space_files(target.source(), name.partition("/")[2])
     return [
         DescriptionPart(
             "a private Space, made for the run and deleted after it", "\n".join([f"Space       {name}", *lines])
         ),
-        DescriptionPart(f"its files: {target.source().says}", "\n".join(sorted(files))),
+        DescriptionPart(f"its files: {target.source().description}", "\n".join(sorted(files))),
         DescriptionPart(DOCKERFILE, files[DOCKERFILE].decode("utf-8", "replace").rstrip()),
     ]
 
 
-def _url(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
+def _describe_url(spec: TargetSpec, context: TargetContext) -> list[DescriptionPart]:
     return [DescriptionPart("nothing is started; these are measured", "\n".join(map(redact_url, spec.urls)))]
 
 
-def _command(words: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
+def _shell_command(words: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
     """Return a command as a shell takes it, each variable on a line of its own."""
     variables = [f"{name}={text if text == HIDDEN else shlex.quote(text)} \\" for name, text in (environ or {}).items()]
     return "\n".join([*sorted(variables), shlex.join(words)])
 
 
 _DESCRIBE: Mapping[str, Callable[[TargetSpec, TargetContext], list[DescriptionPart]]] = {
-    "docker": _docker,
-    "envoy": _envoy,
-    "local": _local,
-    "provider": _provider,
-    "slurm": _slurm,
-    "spaces": _spaces,
-    "url": _url,
+    "docker": _describe_docker,
+    "envoy": _describe_envoy,
+    "local": _describe_local,
+    "provider": _describe_provider,
+    "slurm": _describe_slurm,
+    "spaces": _describe_spaces,
+    "url": _describe_url,
 }

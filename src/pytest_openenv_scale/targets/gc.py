@@ -26,7 +26,7 @@ _SETTLED_S = 60.0
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found: a line for each leftover, why others stay, and by kind why there was no looking for it."""
+    """What was found: a line for each leftover, why others stay, and by kind why it could not be looked for."""
 
     lines: tuple[str, ...]
     problems: tuple[str, ...]
@@ -47,11 +47,11 @@ def _spaces(dry_run: bool) -> list[str]:
 
 def _folders(dry_run: bool) -> list[str]:
     """Remove the run directories of `--openenv-results none` that nobody writes any more."""
-    found = [folder for folder in Path(tempfile.gettempdir()).glob("openenv-scale-*") if _is_abandoned(folder)]
+    folders = [folder for folder in Path(tempfile.gettempdir()).glob("openenv-scale-*") if _is_abandoned(folder)]
     if not dry_run:
-        for folder in found:
+        for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-    return [f"temporary results {folder}" for folder in sorted(found)]
+    return [f"temporary results {folder}" for folder in sorted(folders)]
 
 
 def _is_abandoned(folder: Path) -> bool:

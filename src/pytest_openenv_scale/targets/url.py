@@ -1,4 +1,4 @@
-"""A URL that is given: servers that run already are measured and left alone."""
+"""The URLs of servers that run already: they are measured and left alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UrlTarget:
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
-        self._given = options.read_options(spec, _KEYS)
+        self._options = options.read_options(spec, _KEYS)
         self._context = context
         for url in spec.urls:
             _refuse_query(url)
@@ -52,13 +52,13 @@ class UrlTarget:
         server = LocalServers(self._urls)
         return Endpoint(
             urls=self._urls,
-            label=self._given.text("label") or _label(self._urls),
+            label=self._options.text("label") or _label(self._urls),
             target=self.spec,
-            cores=self._given.count("cores"),
-            hosts=self._given.count("hosts"),
+            cores=self._options.count("cores"),
+            hosts=self._options.count("hosts"),
             limits=self._limits(),
             headers=self._headers,
-            hardware=self._given.text("hardware"),
+            hardware=self._options.text("hardware"),
             startup_s=startup_s,
             sampler=server.sample,
             exit_reader=server.exit_status,
@@ -75,7 +75,7 @@ class UrlTarget:
         if server is not None:
             limits["server"] = server
         for key in ("workers", "max_envs"):
-            number = self._given.count(key)
+            number = self._options.count(key)
             if number is not None:
                 limits[key] = number
         return limits
@@ -95,10 +95,10 @@ def _base_url(url: str) -> str:
 
 
 def _authorization(urls: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:
-    given = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
-    if len(given) > 1:
+    credentials = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
+    if len(credentials) > 1:
         raise GrammarError("the URLs of a target must have the same user:password@; use one target per server")
-    username, password = given.pop()
+    username, password = credentials.pop()
     if username is None or any(name.lower() == "authorization" for name in headers):
         return {}
     pair = f"{unquote(username)}:{unquote(password or '')}"

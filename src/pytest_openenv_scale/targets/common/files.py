@@ -15,7 +15,7 @@ from pytest_openenv_scale.core.errors import TargetError
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROJECT = "pytest-openenv-scale"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: openenv-scale\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-_SAME_DATE = (1980, 1, 1, 0, 0, 0)
+_FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 """Equal files make an equal wheel, so that an image's layers are found again."""
 
 
@@ -24,14 +24,14 @@ def write_own_wheel(folder: Path) -> Path:
     version = _version()
     info = f"{_PROJECT.replace('-', '_')}-{version}"
     path = folder / f"{info}-py3-none-any.whl"
-    described = f"Metadata-Version: 2.1\nName: {_PROJECT}\nVersion: {version}\n"
+    metadata_text = f"Metadata-Version: 2.1\nName: {_PROJECT}\nVersion: {version}\n"
     files = dict(_sources())
-    files |= {f"{info}.dist-info/METADATA": described.encode(), f"{info}.dist-info/WHEEL": _WHEEL.encode()}
+    files |= {f"{info}.dist-info/METADATA": metadata_text.encode(), f"{info}.dist-info/WHEEL": _WHEEL.encode()}
     record = [f"{name},sha256={_hash(content)},{len(content)}" for name, content in files.items()]
     files[f"{info}.dist-info/RECORD"] = "\n".join([*record, f"{info}.dist-info/RECORD,,", ""]).encode()
     with zipfile.ZipFile(path, "w") as wheel:
         for name, content in files.items():
-            entry = zipfile.ZipInfo(name, _SAME_DATE)
+            entry = zipfile.ZipInfo(name, _FIXED_DATE)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             wheel.writestr(entry, content)
@@ -40,9 +40,9 @@ def write_own_wheel(folder: Path) -> Path:
 
 def _sources() -> Iterator[tuple[str, bytes]]:
     for path in sorted(_PACKAGE.rglob("*")):
-        inside = path.relative_to(_PACKAGE)
-        if path.suffix == ".py" and inside.parts[0] != "deploy":
-            yield f"{_PACKAGE.name}/{inside.as_posix()}", path.read_bytes()
+        relative = path.relative_to(_PACKAGE)
+        if path.suffix == ".py" and relative.parts[0] != "deploy":
+            yield f"{_PACKAGE.name}/{relative.as_posix()}", path.read_bytes()
 
 
 def _version() -> str:
@@ -73,7 +73,7 @@ def deploy_file(name: str) -> Path:
 MANIFEST = "openenv.yaml"
 
 
-def app_of(root: Path) -> str | None:
+def manifest_app(root: Path) -> str | None:
     """Return the `module:app` that `openenv.yaml` in `root` names, or None where there is no such file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What does not die with this process by itself: whose it is, and an orderly end on SIGTERM and SIGHUP."""
+"""What outlives this process unless it is cleaned up: who owns it, and an orderly end on SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -14,63 +14,63 @@ from typing import Any, TypeVar
 
 import psutil
 
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-_HANDLED = (signal.SIGINT, *_SIGNALS)
+_ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_DEFERRED_SIGNALS = (signal.SIGINT, *_ENDING_SIGNALS)
 _T = TypeVar("_T")
 
 
 class _GracefulSignals:
-    """Raises KeyboardInterrupt at a signal that would end the process at once, while anybody holds it."""
+    """Raises KeyboardInterrupt at a signal that would end the process at once, from `acquire()` until `release()`."""
 
     def __init__(self) -> None:
         self._holders = 0
         self._replaced: dict[int, Any] = {}
 
     def acquire(self) -> None:
-        """Begin; signals somebody else handles or ignores stay as they are, as does every other thread's program."""
+        """Install the handlers, at the first call and in the main thread; a signal with a handler keeps it."""
         self._holders += 1
         if self._holders > 1 or threading.current_thread() is not threading.main_thread():
             return
-        for number in _SIGNALS:
+        for number in _ENDING_SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
-                self._replaced[number] = signal.signal(number, _interrupt)
+                self._replaced[number] = signal.signal(number, _raise_interrupt)
 
     def release(self) -> None:
-        """End; the last one puts back what was there."""
+        """Give up one `acquire()`; the last one restores the handlers that were there before."""
         self._holders -= 1
         if self._holders or threading.current_thread() is not threading.main_thread():
             return
         for number, handler in self._replaced.items():
-            if signal.getsignal(number) is _interrupt:
+            if signal.getsignal(number) is _raise_interrupt:
                 signal.signal(number, handler)
         self._replaced.clear()
 
 
 graceful_signals = _GracefulSignals()
-"""Held while something is up that must be taken down: a test run ended by a signal then unwinds as at Ctrl-C."""
+"""Acquired while something runs that must be removed: a test run ended by a signal then unwinds as at Ctrl-C."""
 
 
 def deferring_interrupts(work: Callable[[], _T]) -> _T:
     """Return what `work` returns; an interrupt is raised only once the work is over.
 
-    What a request creates is thus always known to who asked for it.
+    The caller thus always learns what a request has created.
     """
     if threading.current_thread() is not threading.main_thread():
-        return work()  # Signals are none of its business.
-    handlers = {number: handler for number in _HANDLED if callable(handler := signal.getsignal(number))}
-    came: list[tuple[int, FrameType | None]] = []
+        return work()  # Only the main thread receives signals.
+    handlers = {number: handler for number in _DEFERRED_SIGNALS if callable(handler := signal.getsignal(number))}
+    received: list[tuple[int, FrameType | None]] = []
     try:
         for number in handlers:
-            signal.signal(number, lambda number, frame: came.append((number, frame)))
+            signal.signal(number, lambda number, frame: received.append((number, frame)))
         return work()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number, frame in came:
+        for number, frame in received:
             handlers[number](number, frame)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
 
 
@@ -80,7 +80,7 @@ _DEAD_STATES = "ZXx"
 def owner_label() -> str:
     """Return the label that names this process: `<pid>:<start time>:<machine>`, without spaces or commas."""
     pid = os.getpid()
-    return f"{pid}:{_started(pid)}:{_machine()}"
+    return f"{pid}:{_start_time(pid)}:{_machine_id()}"
 
 
 def is_alive(label: str) -> bool:
@@ -90,23 +90,23 @@ def is_alive(label: str) -> bool:
     to be left behind must be left alone.
     """
     pid, _, rest = label.partition(":")
-    started, _, machine = rest.partition(":")
-    if machine != _machine() or not pid.isdecimal():
+    start_time, _, machine = rest.partition(":")
+    if machine != _machine_id() or not pid.isdecimal():
         return True
-    return _started(int(pid)) == started
+    return _start_time(int(pid)) == start_time
 
 
-def _started(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """Return when a process began, or None where none of that number runs (a zombie does not)."""
     try:
         # psutil's own time moves with the clock; the kernel's ticks since boot do not.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return _started_elsewhere(pid)
-    return None if fields[0] in _DEAD_STATES else f"{_boot()}-{fields[19]}"
+        return _start_time_by_psutil(pid)
+    return None if fields[0] in _DEAD_STATES else f"{_boot_id()}-{fields[19]}"
 
 
-def _started_elsewhere(pid: int) -> str | None:
+def _start_time_by_psutil(pid: int) -> str | None:
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"
@@ -114,15 +114,15 @@ def _started_elsewhere(pid: int) -> str | None:
         return None
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:
         return "0"
 
 
-def _machine() -> str:
-    """Return what two processes share that can see each other's numbers: the host and its PID namespace."""
+def _machine_id() -> str:
+    """Return a hash of host name and PID namespace: equal for processes whose process ids mean the same."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

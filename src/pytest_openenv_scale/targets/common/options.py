@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.parsing import parse_count, short_repr, suggestio
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
-_LEAST_MEMORY = 6 * 1024**2
+_MIN_MEMORY = 6 * 1024**2
 _VARIABLE = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)")
 
 Parser = Callable[[str, str], Any]
@@ -98,14 +98,14 @@ def read_options(spec: TargetSpec, parsers: Mapping[str, Parser], *, env: bool =
         elif key in parsers:
             values[key] = parsers[key](value, f"{name}: {key}")
         else:
-            known = [*sorted(parsers), *(["env.NAME"] if env else [])]
-            hint = suggestion(key, known)
-            listed = "" if hint.startswith("; write one of") else f" (keys: {', '.join(known)})"
-            raise GrammarError(f"{name} has no key {key!r}{hint}{listed}")
+            allowed = [*sorted(parsers), *(["env.NAME"] if env else [])]
+            hint = suggestion(key, allowed)
+            key_list = "" if hint.startswith("; write one of") else f" (keys: {', '.join(allowed)})"
+            raise GrammarError(f"{name} has no key {key!r}{hint}{key_list}")
     return TargetOptions(values, variables)
 
 
-def _say_nothing(text: str) -> None:
+def _ignore_line(text: str) -> None:
     pass
 
 
@@ -117,7 +117,7 @@ class TargetContext:
     directory whose `openenv.yaml` counts, `log_path` where a started server's output goes (None: an
     unnamed temporary file), `modes` the protocols that will be spoken. `headers` are sent with every
     request and never shown. `run_id` names the run on what is started outside this process (None: none).
-    `say` shows a line of what goes on while a target opens, such as a build's output.
+    `show_progress` shows one line of what happens while a target opens, such as of a build's output.
     """
 
     root: Path
@@ -126,7 +126,7 @@ class TargetContext:
     log_path: Path | None = None
     modes: tuple[str, ...] = ("ws",)
     run_id: str | None = None
-    say: Callable[[str], None] = field(default=_say_nothing, repr=False)
+    show_progress: Callable[[str], None] = field(default=_ignore_line, repr=False)
 
 
 def cpus(value: str, what: str) -> float:
@@ -142,10 +142,10 @@ def cpus(value: str, what: str) -> float:
 
 def memory(value: str, what: str) -> int:
     """Parse bytes as docker writes them: "512m", "2g"."""
-    found = _MEMORY.fullmatch(value)
-    number = float(found[1]) * 1024 ** "kmgt".index(found[2].lower()) * 1024 if found and found[2] else 0
-    number = float(found[1]) if found and not found[2] else number
-    if number < _LEAST_MEMORY:
+    match = _MEMORY.fullmatch(value)
+    number = float(match[1]) * 1024 ** "kmgt".index(match[2].lower()) * 1024 if match and match[2] else 0
+    number = float(match[1]) if match and not match[2] else number
+    if number < _MIN_MEMORY:
         raise GrammarError(f"{what} must be at least 6m, the least an engine allows, got {value!r}; write 512m or 2g")
     return int(number)
 

@@ -16,18 +16,18 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_LESS = (1 << 18, 1 << 16, 10_240)
-"""What is tried where the hard limit cannot be had: macOS says "infinity" and means less."""
+_FALLBACK_LIMITS = (1 << 18, 1 << 16, 10_240)
+"""What is tried where the hard limit cannot be set: macOS reports "infinity" and allows less."""
 
 
-def end_with_parent(parent: int, by: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process the signal `by` when `parent` dies; exit at once if it is already gone.
+def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process `signal_number` when `parent` dies; exit at once if it is already gone.
 
     Linux only; a no-op elsewhere.
     """
     if not sys.platform.startswith("linux"):
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
@@ -35,9 +35,9 @@ def end_with_parent(parent: int, by: int = signal.SIGKILL) -> None:
 def limit_descriptors(soft: int | None) -> None:
     """Set the soft limit of open descriptors to `soft`, or to the hard limit, or near it, where it is None."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    for wanted in (hard, *_LESS) if soft is None else (soft,):
+    for limit in (hard, *_FALLBACK_LIMITS) if soft is None else (soft,):
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             return
         except (OSError, ValueError) as error:
             if soft is not None:
@@ -46,14 +46,14 @@ def limit_descriptors(soft: int | None) -> None:
 
 def main(arguments: list[str]) -> None:
     """Tether this process, set its limits and exec the command after `--`."""
-    own, command = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+    own_arguments, command = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--nofile", type=int)
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
-    given = parser.parse_args(own)
-    end_with_parent(given.parent, given.signal)
-    limit_descriptors(given.nofile)
+    parsed = parser.parse_args(own_arguments)
+    end_with_parent(parsed.parent, parsed.signal)
+    limit_descriptors(parsed.nofile)
     try:
         os.execvp(command[0], command)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Whether a server is ready: once it has answered a real session; and why none came about, told in one line."""
+"""Whether a server is ready, that is, has answered a real session; and in one line why it has not."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pytest_openenv_scale.core.text import Secrets
 if TYPE_CHECKING:
     from pytest_openenv_scale.client.session import SessionFailed
 
-_LOOK_S = 5.0
-_HANDSHAKE = {
+_REQUEST_TIMEOUT_S = 5.0
+_HANDSHAKE_HEADERS = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": base64.b64encode(b"one look, no use").decode(),
 }
-_WRITE_TLS = "speaks TLS on this port; write https:// (or wss://) instead"
+_USE_TLS_HINT = "speaks TLS on this port; write https:// (or wss://) instead"
 _NOT_OPENENV = (
     "does not speak OpenEnv: {what} was answered {status}; is the path prefix right, "
     "and is it an OpenEnv server from openenv-core 0.2.0 on?"
@@ -42,11 +42,11 @@ _NOT_OPENENV = (
 class Diagnosis:
     """What is wrong, as the rest of a sentence that begins with the URL.
 
-    `passing` says that it may pass by itself (a server that still starts), so that asking again makes sense.
+    `transient` says that it may pass by itself (a server that still starts), so that a retry makes sense.
     """
 
     text: str
-    passing: bool = False
+    transient: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,48 +64,50 @@ def diagnose(url: str, headers: Mapping[str, str], mode: str) -> Diagnosis | Non
     """
     parts = urlsplit(url)
     try:
-        return _judge(parts, headers, mode, _ask_session(parts, headers, mode))
+        return _diagnose_answer(parts, headers, mode, _request_session(parts, headers, mode))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return _from_error(parts, error)
+        return _diagnose_error(parts, error)
 
 
 def server_name(url: str, headers: Mapping[str, str]) -> str | None:
     """Return "hypercorn" or "uvicorn" where the server at `url` says it is that, else None."""
     try:
-        name = _ask(urlsplit(url), "GET", "/health", headers).server or ""
+        name = _request(urlsplit(url), "GET", "/health", headers).server or ""
     except (OSError, http.client.HTTPException, ValueError):
         return None
-    found = re.match(r"hypercorn|uvicorn", name)
-    return found[0] if found else None
+    match = re.match(r"hypercorn|uvicorn", name)
+    return match[0] if match else None
 
 
-def _judge(parts: SplitResult, headers: Mapping[str, str], mode: str, answer: _HttpAnswer) -> Diagnosis | None:
+def _diagnose_answer(
+    parts: SplitResult, headers: Mapping[str, str], mode: str, answer: _HttpAnswer
+) -> Diagnosis | None:
     what = "POST /reset" if mode == "http" else "the WebSocket handshake at /ws"
     status = f"{answer.status} {answer.reason}".strip()
     if answer.status == (200 if mode == "http" else 101):
         return None
     if answer.location and 300 <= answer.status < 400:
         return Diagnosis(f"redirects to {redact_url(_without_endpoint(answer.location))} ({status}); write that URL")
-    if answer.status == 400 and not _tls(parts) and _speaks_tls(parts):
-        return Diagnosis(_WRITE_TLS)
-    if answer.status in (401, 407) or (answer.status == 403 and not _open_elsewhere(parts, headers)):
+    if answer.status == 400 and not _uses_tls(parts) and _speaks_tls(parts):
+        return Diagnosis(_USE_TLS_HINT)
+    if answer.status in (401, 407) or (answer.status == 403 and not _plain_requests_pass(parts, headers)):
         return Diagnosis(
             f"asks for credentials ({status}); give them with --openenv-header 'Authorization: Bearer …' "
             "or as user:password@ in the URL"
         )
     if answer.status == 429:
-        return Diagnosis(f"asks for fewer requests ({status})", passing=True)
+        return Diagnosis(f"asks for fewer requests ({status})", transient=True)
     if answer.status in (502, 504):
-        return Diagnosis(f"is a proxy with no server behind it: {what} was answered {status}", passing=True)
+        return Diagnosis(f"is a proxy with no server behind it: {what} was answered {status}", transient=True)
     if answer.status == 503:
         return Diagnosis(
             f"is not available: {what} was answered {status}; it is starting, overloaded, "
             "or refuses by a limit of its own (uvicorn --limit-concurrency)",
-            passing=True,
+            transient=True,
         )
     if answer.status >= 500:
         return Diagnosis(f"failed: {what} was answered {status}; its log says why")
-    if mode == "ws" and _plays_http(parts, headers):
+    if mode == "ws" and _reset_over_http_works(parts, headers):
         return Diagnosis(
             f"has no WebSocket sessions: {what} was answered {status} while POST /reset works; "
             "update it to openenv-core 0.2.0 or newer, or measure with --openenv-modes http"
@@ -113,52 +115,52 @@ def _judge(parts: SplitResult, headers: Mapping[str, str], mode: str, answer: _H
     return Diagnosis(_NOT_OPENENV.format(what=what, status=status))
 
 
-def _from_error(parts: SplitResult, error: Exception) -> Diagnosis:
-    where = _host_port(parts)
+def _diagnose_error(parts: SplitResult, error: Exception) -> Diagnosis:
+    address = _host_port(parts)
     match error:
         case ssl.SSLCertVerificationError():
             return Diagnosis(
                 f"has a certificate that is not trusted: {error.verify_message}; "
                 "for a private authority set SSL_CERT_FILE to its certificate"
             )
-        case ssl.SSLError() | ConnectionResetError() if _tls(parts) and _speaks_http(parts):
+        case ssl.SSLError() | ConnectionResetError() if _uses_tls(parts) and _speaks_http(parts):
             return Diagnosis("speaks plain HTTP on this port; write http:// (or ws://) instead")
         case ssl.SSLError():
             return Diagnosis(f"fails the TLS handshake: {error.reason or error}")
         case socket.gaierror():
-            passing = error.errno == socket.EAI_AGAIN
-            return Diagnosis(f"cannot be reached: the host name {parts.hostname!r} does not resolve", passing)
+            transient = error.errno == socket.EAI_AGAIN
+            return Diagnosis(f"cannot be reached: the host name {parts.hostname!r} does not resolve", transient)
         case ConnectionRefusedError():
-            return Diagnosis(f"refused the connection: nothing listens on {where}", passing=True)
+            return Diagnosis(f"refused the connection: nothing listens on {address}", transient=True)
         case TimeoutError():
-            return Diagnosis("did not answer in time", passing=True)
+            return Diagnosis("did not answer in time", transient=True)
         case http.client.BadStatusLine() | ConnectionResetError() | BrokenPipeError():
-            if not _tls(parts) and _speaks_tls(parts):
-                return Diagnosis(_WRITE_TLS)
+            if not _uses_tls(parts) and _speaks_tls(parts):
+                return Diagnosis(_USE_TLS_HINT)
             if isinstance(error, ConnectionError):
-                return Diagnosis("closes the connection without an answer", passing=True)
+                return Diagnosis("closes the connection without an answer", transient=True)
             return Diagnosis("does not speak HTTP; is the port right?")
         case OSError():
-            return Diagnosis(f"cannot be reached: {error.strerror or error}", passing=True)
+            return Diagnosis(f"cannot be reached: {error.strerror or error}", transient=True)
         case _:
             return Diagnosis(f"does not speak HTTP ({type(error).__name__}); is the port right?")
 
 
-def _ask_session(parts: SplitResult, headers: Mapping[str, str], mode: str) -> _HttpAnswer:
+def _request_session(parts: SplitResult, headers: Mapping[str, str], mode: str) -> _HttpAnswer:
     if mode == "http":
-        return _ask(parts, "POST", "/reset", headers, b"{}")
-    return _ask(parts, "GET", "/ws", {**headers, **_HANDSHAKE})
+        return _request(parts, "POST", "/reset", headers, b"{}")
+    return _request(parts, "GET", "/ws", {**headers, **_HANDSHAKE_HEADERS})
 
 
-def _ask(
+def _request(
     parts: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
 ) -> _HttpAnswer:
-    sent = dict(headers)
+    request_headers = dict(headers)
     if body is not None:
-        sent["Content-Type"] = "application/json"
-    connection = _connection(parts)
+        request_headers["Content-Type"] = "application/json"
+    connection = _open_connection(parts)
     try:
-        connection.request(method, parts.path.rstrip("/") + path, body, sent)
+        connection.request(method, parts.path.rstrip("/") + path, body, request_headers)
         response = connection.getresponse()
         response.close()
         return _HttpAnswer(
@@ -168,31 +170,31 @@ def _ask(
         connection.close()
 
 
-def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+def _open_connection(parts: SplitResult) -> http.client.HTTPConnection:
     host = parts.hostname or ""
-    if _tls(parts):
-        return http.client.HTTPSConnection(host, parts.port, timeout=_LOOK_S)
-    return http.client.HTTPConnection(host, parts.port, timeout=_LOOK_S)
+    if _uses_tls(parts):
+        return http.client.HTTPSConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_S)
+    return http.client.HTTPConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_S)
 
 
-def _open_elsewhere(parts: SplitResult, headers: Mapping[str, str]) -> bool:
+def _plain_requests_pass(parts: SplitResult, headers: Mapping[str, str]) -> bool:
     """Say whether plain requests pass; a 403 is then how ASGI servers answer where there is no WebSocket."""
     try:
-        return _ask(parts, "GET", "/health", headers).status not in (401, 403)
+        return _request(parts, "GET", "/health", headers).status not in (401, 403)
     except (OSError, http.client.HTTPException, ValueError):
         return False
 
 
-def _plays_http(parts: SplitResult, headers: Mapping[str, str]) -> bool:
+def _reset_over_http_works(parts: SplitResult, headers: Mapping[str, str]) -> bool:
     try:
-        return _ask(parts, "POST", "/reset", headers, b"{}").status == 200
+        return _request(parts, "POST", "/reset", headers, b"{}").status == 200
     except (OSError, http.client.HTTPException, ValueError):
         return False
 
 
 def _speaks_http(parts: SplitResult) -> bool:
     try:
-        _ask(parts._replace(scheme="http"), "GET", "/health", {})
+        _request(parts._replace(scheme="http"), "GET", "/health", {})
     except (OSError, http.client.HTTPException, ValueError):
         return False
     return True
@@ -204,7 +206,7 @@ def _speaks_tls(parts: SplitResult) -> bool:
     context.verify_mode = ssl.CERT_NONE
     try:
         with (
-            socket.create_connection((parts.hostname or "", parts.port or 80), _LOOK_S) as raw,
+            socket.create_connection((parts.hostname or "", parts.port or 80), _REQUEST_TIMEOUT_S) as raw,
             context.wrap_socket(raw, server_hostname=parts.hostname),
         ):
             return True
@@ -216,12 +218,12 @@ def _without_endpoint(location: str) -> str:
     return re.sub(r"/(ws|reset)/?$", "", location.partition("?")[0]) or "/"
 
 
-def _tls(parts: SplitResult) -> bool:
+def _uses_tls(parts: SplitResult) -> bool:
     return parts.scheme.lower() in ("https", "wss")
 
 
 def _host_port(parts: SplitResult) -> str:
-    return f"{parts.hostname}:{parts.port or (443 if _tls(parts) else 80)}"
+    return f"{parts.hostname}:{parts.port or (443 if _uses_tls(parts) else 80)}"
 
 
 START_S = 60.0
@@ -235,10 +237,10 @@ ATTACH_RETRY_S = 10.0
 
 _PAUSE_S = 0.2
 _CLOSE_S = 2.0
-_FULL = re.compile(r"(\d+)\s*/\s*(\d+)")
+_SESSION_COUNTS = re.compile(r"(\d+)\s*/\s*(\d+)")
 
 
-def _alive() -> str | None:
+def _no_exit_reason() -> str | None:
     return None
 
 
@@ -246,7 +248,7 @@ def wait_until_ready(
     urls: Sequence[str],
     headers: Mapping[str, str],
     deadline_s: float,
-    still_alive: Callable[[], str | None] = _alive,
+    exit_reason: Callable[[], str | None] = _no_exit_reason,
     *,
     retry_s: float | None = None,
     modes: Sequence[str] = ("ws",),
@@ -254,7 +256,7 @@ def wait_until_ready(
     """Play one session (connect, reset, close) at each URL and return the seconds until all had answered.
 
     What may pass by itself, such as a refused connection, is tried again for `retry_s` seconds (default:
-    the whole deadline); what cannot, such as 401, fails at once. `still_alive` returns why there is no use
+    the whole deadline); what cannot, such as 401, fails at once. `exit_reason` returns why there is no use
     in waiting any longer, or None. The session is a WebSocket one unless `modes` is only "http". May be
     called while an event loop runs in this thread.
 
@@ -264,60 +266,62 @@ def wait_until_ready(
     began = time.monotonic()
     mode = "ws" if "ws" in modes else "http"
     for url in urls:
-        _wait_for_one(url, headers, mode, began + deadline_s, began + (retry_s or deadline_s), still_alive)
+        _wait_until_url_ready(url, headers, mode, began + deadline_s, began + (retry_s or deadline_s), exit_reason)
     return time.monotonic() - began
 
 
-def _wait_for_one(
+def _wait_until_url_ready(
     url: str,
     headers: Mapping[str, str],
     mode: str,
     deadline: float,
     retry_until: float,
-    still_alive: Callable[[], str | None],
+    exit_reason: Callable[[], str | None],
 ) -> None:
     while True:
-        given_s = max(deadline - time.monotonic(), 0.1)
-        failure = _try_session(url, headers, mode, given_s)
+        remaining_s = max(deadline - time.monotonic(), 0.1)
+        failure = _try_session(url, headers, mode, remaining_s)
         if failure is None:
             return
-        problem = _explain(url, headers, mode, failure, given_s)
-        if reason := still_alive():
+        problem = _explain_failure(url, headers, mode, failure, remaining_s)
+        if reason := exit_reason():
             raise TargetError(reason)
-        if not problem.passing or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
+        if not problem.transient or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
             raise TargetError(f"{redact_url(url)} {Secrets.from_headers(headers).hide(problem.text)}")
         time.sleep(_PAUSE_S)
 
 
-def _explain(url: str, headers: Mapping[str, str], mode: str, failure: SessionFailed, given_s: float) -> Diagnosis:
-    said = failure.message or failure.type
+def _explain_failure(
+    url: str, headers: Mapping[str, str], mode: str, failure: SessionFailed, timeout_s: float
+) -> Diagnosis:
+    message = failure.message or failure.type
     if failure.type == "capacity":
-        counts = _FULL.search(said)
-        active = f"{counts[1]}/{counts[2]} sessions active" if counts else said
+        counts = _SESSION_COUNTS.search(message)
+        active = f"{counts[1]}/{counts[2]} sessions active" if counts else message
         return Diagnosis(
             f"is full: {active}; end other clients and wait until their slots are free, or raise MAX_CONCURRENT_ENVS",
-            passing=True,
+            transient=True,
         )
     if failure.type == "client_limit":
-        return Diagnosis(f"cannot be tried from this machine: {said}")
+        return Diagnosis(f"cannot be tried from this machine: {message}")
     if failure.type == "environment":
-        return Diagnosis(f"answers, but its environment fails to reset: {failure.code or 'error'}: {said}")
-    found = diagnose(url, headers, mode)
-    if found is not None:
-        return found
+        return Diagnosis(f"answers, but its environment fails to reset: {failure.code or 'error'}: {message}")
+    diagnosis = diagnose(url, headers, mode)
+    if diagnosis is not None:
+        return diagnosis
     endpoint = "POST /reset" if mode == "http" else "the WebSocket at /ws"
     if failure.type == "timeout":
-        return Diagnosis(f"accepts {endpoint} but did not answer a reset within {given_s:.0f} s", passing=True)
+        return Diagnosis(f"accepts {endpoint} but did not answer a reset within {timeout_s:.0f} s", transient=True)
     if failure.type in ("refused", "closed_early", "connection_reset"):
-        return Diagnosis(f"closed {endpoint} before it answered a reset: {said}", passing=True)
-    return Diagnosis(f"does not speak OpenEnv: {endpoint} answers something else: {said}")
+        return Diagnosis(f"closed {endpoint} before it answered a reset: {message}", transient=True)
+    return Diagnosis(f"does not speak OpenEnv: {endpoint} answers something else: {message}")
 
 
 def _try_session(url: str, headers: Mapping[str, str], mode: str, timeout_s: float) -> SessionFailed | None:
     from pytest_openenv_scale.client.session import SessionFailed
 
     try:
-        _run_apart(lambda: _play_session(url, headers, mode, timeout_s))
+        _run_in_own_thread(lambda: _play_session(url, headers, mode, timeout_s))
     except SessionFailed as failure:
         return failure
     except TimeoutError:
@@ -332,8 +336,8 @@ async def _play_session(url: str, headers: Mapping[str, str], mode: str, timeout
     answered = False
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            opened = open_http_session if mode == "http" else open_session
-            async with opened(url, headers=headers, timeout_s=timeout_s) as session:
+            open_client = open_http_session if mode == "http" else open_session
+            async with open_client(url, headers=headers, timeout_s=timeout_s) as session:
                 await session.reset()
                 answered = True
                 limit.reschedule(asyncio.get_running_loop().time() + _CLOSE_S)
@@ -342,32 +346,32 @@ async def _play_session(url: str, headers: Mapping[str, str], mode: str, timeout
             raise
 
 
-def _run_apart(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _run_in_own_thread(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `work` in a thread and loop of its own; an interrupt of this thread cancels it."""
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
-    done: Future[None] = Future()
+    task_started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+    outcome: Future[None] = Future()
 
     async def main() -> None:
         task = asyncio.create_task(work())
-        begun.set_result((asyncio.get_running_loop(), task))
+        task_started.set_result((asyncio.get_running_loop(), task))
         await task
 
     def run() -> None:
         try:
             asyncio.run(main())
         except BaseException as error:
-            done.set_exception(error)
+            outcome.set_exception(error)
         else:
-            done.set_result(None)
+            outcome.set_result(None)
 
     thread = threading.Thread(target=run, name="openenv-scale-ready", daemon=True)
     try:
         thread.start()
-        done.result()
+        outcome.result()
     except BaseException:
         # RuntimeError: the interrupt came before the thread, or after its loop.
         with contextlib.suppress(RuntimeError, TimeoutError):
-            loop, task = begun.result(1.0)
+            loop, task = task_started.result(1.0)
             loop.call_soon_threadsafe(task.cancel)
         raise
     finally:

@@ -21,7 +21,7 @@ class ProcessSampler:
     """Samples the processes given by `roots` and everything below them."""
 
     def __init__(self, roots: Iterable[int]) -> None:
-        self._roots = [process for pid in roots if (process := _process(pid)) is not None]
+        self._roots = [process for pid in roots if (process := _find_process(pid)) is not None]
         self._cpu_seconds: dict[tuple[int, float], float] = {}
         self._limits: dict[int, int] = {}
 
@@ -37,7 +37,7 @@ class ProcessSampler:
         at_s = time.monotonic()
         processes = threads = rss = 0
         fullest: tuple[float, int, int | None] | None = None
-        for process in self._tree():
+        for process in self._process_tree():
             try:
                 with process.oneshot():
                     if process.status() == psutil.STATUS_ZOMBIE:
@@ -47,7 +47,7 @@ class ProcessSampler:
                     rss += process.memory_info().rss
                     threads += process.num_threads()
                     processes += 1
-                descriptors, limit = process.num_fds(), self._limit(process)
+                descriptors, limit = process.num_fds(), self._descriptor_limit(process)
             except psutil.Error:
                 continue
             share = descriptors / limit if limit else 0.0
@@ -65,17 +65,17 @@ class ProcessSampler:
             descriptor_limit=fullest[2] if fullest else None,
         )
 
-    def _tree(self) -> list[psutil.Process]:
-        found: dict[int, psutil.Process] = {}
+    def _process_tree(self) -> list[psutil.Process]:
+        processes: dict[int, psutil.Process] = {}
         for root in self._roots:
-            found[root.pid] = root
+            processes[root.pid] = root
             try:
-                found.update((child.pid, child) for child in root.children(recursive=True))
+                processes.update((child.pid, child) for child in root.children(recursive=True))
             except psutil.Error:
                 continue
-        return list(found.values())
+        return list(processes.values())
 
-    def _limit(self, process: psutil.Process) -> int | None:
+    def _descriptor_limit(self, process: psutil.Process) -> int | None:
         if not hasattr(psutil, "RLIMIT_NOFILE"):
             return None
         if process.pid not in self._limits:
@@ -84,7 +84,7 @@ class ProcessSampler:
 
 
 def listening_processes(port: int) -> tuple[int, ...]:
-    """Return the processes of this machine that listen on TCP `port`; empty where that cannot be read.
+    """Return the ids of this machine's processes that listen on TCP `port`; empty where that cannot be read.
 
     Of workers that share a socket with their supervisor, only the supervisor.
     """
@@ -92,17 +92,19 @@ def listening_processes(port: int) -> tuple[int, ...]:
         connections = psutil.net_connections(kind="tcp")
     except psutil.Error:
         return ()
-    holders = {found.pid for found in connections if found.pid is not None and _listens(found, port)}
-    return tuple(sorted({_topmost(pid, port) for pid in holders}))
+    holders = {
+        connection.pid for connection in connections if connection.pid is not None and _listens(connection, port)
+    }
+    return tuple(sorted({_topmost_listener(pid, port) for pid in holders}))
 
 
-def _topmost(pid: int, port: int) -> int:
+def _topmost_listener(pid: int, port: int) -> int:
     """Climb from `pid` to its furthest ancestor that holds the listening socket too."""
-    process = _process(pid)
+    process = _find_process(pid)
     while process is not None:
         try:
             pid, process = process.pid, process.parent()
-            if process is None or not any(_listens(found, port) for found in process.net_connections("tcp")):
+            if process is None or not any(_listens(connection, port) for connection in process.net_connections("tcp")):
                 break
         except psutil.Error:
             break
@@ -113,7 +115,7 @@ def _listens(connection: Any, port: int) -> bool:
     return connection.status == psutil.CONN_LISTEN and bool(connection.laddr) and connection.laddr.port == port
 
 
-def _process(pid: int) -> psutil.Process | None:
+def _find_process(pid: int) -> psutil.Process | None:
     try:
         return psutil.Process(pid)
     except psutil.Error:
@@ -127,7 +129,7 @@ def _is_zombie(process: psutil.Process) -> bool:
         return True
 
 
-_ROOT = Path("/sys/fs/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = ("cpuacct", "memory", "pids")
 
 
@@ -144,19 +146,21 @@ class ControlGroup:
         """Return CPU seconds, memory without the cache the kernel would give back, and tasks; None once it is gone."""
         try:
             if self.unified:
-                cpu_seconds = _table(self.cpuacct / "cpu.stat")["usage_usec"] / 1e6
+                cpu_seconds = _read_table(self.cpuacct / "cpu.stat")["usage_usec"] / 1e6
                 used, cache = "memory.current", "inactive_file"
             else:
-                cpu_seconds = _number(self.cpuacct / "cpuacct.usage") / 1e9
+                cpu_seconds = _read_number(self.cpuacct / "cpuacct.usage") / 1e9
                 used, cache = "memory.usage_in_bytes", "total_inactive_file"
-            memory = _number(self.memory / used) - _table(self.memory / "memory.stat").get(cache, 0)
-            tasks = _number(self.pids / "pids.current")
+            memory = _read_number(self.memory / used) - _read_table(self.memory / "memory.stat").get(cache, 0)
+            tasks = _read_number(self.pids / "pids.current")
         except (OSError, ValueError, KeyError):
             return None
         return ServerSample(at_s=at_s, cpu_seconds=cpu_seconds, rss_bytes=max(memory, 0), threads=tasks)
 
 
-def control_group(pid: int, identity: str, *, root: Path = _ROOT, proc: Path = Path("/proc")) -> ControlGroup | None:
+def control_group(
+    pid: int, identity: str, *, root: Path = _CGROUP_ROOT, proc: Path = Path("/proc")
+) -> ControlGroup | None:
     """Return the group of process `pid`, or None where it is not that of container `identity` or cannot be read.
 
     An engine in a virtual machine gives numbers that are somebody else's here.
@@ -165,25 +169,25 @@ def control_group(pid: int, identity: str, *, root: Path = _ROOT, proc: Path = P
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
         return None
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if identity in path:
             for name in controllers.split(","):
-                found[name] = root / name / path.lstrip("/")
-    if "" in found and not any(name in found for name in _CONTROLLERS):
-        folder = root / found[""].relative_to(root)
+                folders[name] = root / name / path.lstrip("/")
+    if "" in folders and not any(name in folders for name in _CONTROLLERS):
+        folder = root / folders[""].relative_to(root)
         return ControlGroup(folder, folder, folder, unified=True) if folder.is_dir() else None
-    if not all(name in found and found[name].is_dir() for name in _CONTROLLERS):
+    if not all(name in folders and folders[name].is_dir() for name in _CONTROLLERS):
         return None
-    return ControlGroup(found["cpuacct"], found["memory"], found["pids"], unified=False)
+    return ControlGroup(folders["cpuacct"], folders["memory"], folders["pids"], unified=False)
 
 
-def _number(path: Path) -> int:
+def _read_number(path: Path) -> int:
     return int(path.read_text())
 
 
-def _table(path: Path) -> dict[str, int]:
+def _read_table(path: Path) -> dict[str, int]:
     pairs = (line.split() for line in path.read_text().splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 

@@ -23,7 +23,7 @@ from pytest_openenv_scale.core.files import describe_exit, read_tail
 from . import parent_death
 from .sampling import ProcessSampler
 
-_FOLLOW_S = 1.0
+_GROUP_EXIT_S = 1.0
 """Seconds the rest of a process group gets to follow its leader by itself before it is killed."""
 
 
@@ -33,7 +33,7 @@ class ServerProcess:
     The command dies with this process even when that is killed (see `parent_death`). `nofile` sets its soft
     limit of open descriptors; by default that is raised to the hard limit. Without `log_path` the log
     is an unnamed temporary file. `stop_s` is how many seconds the command gets to end after SIGTERM.
-    `orphaned_by` is the signal it gets where this process dies: SIGTERM for one that cleans up by itself.
+    `orphan_signal` is the signal it gets where this process dies: SIGTERM for one that cleans up by itself.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ServerProcess:
         nofile: int | None = None,
         pass_fds: Sequence[int] = (),
         stop_s: float = 5.0,
-        orphaned_by: signal.Signals = signal.SIGKILL,
+        orphan_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self._command = command
         self._env = env
@@ -55,11 +55,11 @@ class ServerProcess:
         self._nofile = nofile
         self._pass_fds = pass_fds
         self._stop_s = stop_s
-        self._orphaned_by = orphaned_by
+        self._orphan_signal = orphan_signal
         self._popen: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
         self._log_start = 0
-        self._last_words = b""
+        self._final_log = b""
         self._sampler: ProcessSampler | None = None
         self._stopped = threading.Event()
 
@@ -90,7 +90,7 @@ class ServerProcess:
             if threading.current_thread() is threading.main_thread():
                 self._spawn()
             else:
-                _in_lasting_thread(self._spawn, until=self._stopped)
+                _run_in_lasting_thread(self._spawn, stopped=self._stopped)
         except OSError as error:
             self._close_log()
             raise TargetError(f"the server cannot be started: {error.strerror}: {error.filename}") from None
@@ -98,7 +98,7 @@ class ServerProcess:
 
     def exit_status(self) -> str | None:
         """Say how the command ended, "exited with code 1" or "killed by SIGKILL"; None while it runs."""
-        code = None if self._popen is None else _peek(self._popen)
+        code = None if self._popen is None else _peek_return_code(self._popen)
         return None if code is None else describe_exit(code)
 
     def log_tail(self, lines: int = 20) -> str:
@@ -125,16 +125,16 @@ class ServerProcess:
             self._end_group()
             self._popen.wait()
             self._stopped.set()
-            self._last_words = self._read_tail()
+            self._final_log = self._read_tail()
             self._close_log()
 
     def _spawn(self) -> None:
-        tied = [sys.executable, "-I", parent_death.__file__, "--parent", str(os.getpid())]
-        tied += ["--signal", str(int(self._orphaned_by))]
+        wrapper = [sys.executable, "-I", parent_death.__file__, "--parent", str(os.getpid())]
+        wrapper += ["--signal", str(int(self._orphan_signal))]
         if self._nofile is not None:
-            tied += ["--nofile", str(self._nofile)]
+            wrapper += ["--nofile", str(self._nofile)]
         self._popen = subprocess.Popen(
-            [*tied, "--", *self._command],
+            [*wrapper, "--", *self._command],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -154,7 +154,7 @@ class ServerProcess:
 
     def _read_tail(self) -> bytes:
         if self._log is None:
-            return self._last_words
+            return self._final_log
         return read_tail(self._log.fileno(), self._log_start)
 
     def _close_log(self) -> None:
@@ -164,11 +164,11 @@ class ServerProcess:
 
     def _end_leader(self, popen: subprocess.Popen[bytes]) -> None:
         try:
-            if _peek(popen) is None:
+            if _peek_return_code(popen) is None:
                 os.kill(popen.pid, signal.SIGTERM)
-                _wait_until(lambda: _peek(popen) is not None, self._stop_s)
+                _wait_until(lambda: _peek_return_code(popen) is not None, self._stop_s)
         finally:
-            if _peek(popen) is None:
+            if _peek_return_code(popen) is None:
                 os.kill(popen.pid, signal.SIGKILL)
 
     def _end_group(self) -> None:
@@ -177,16 +177,16 @@ class ServerProcess:
         Workers follow their leader by their tether; multiprocessing's resource tracker removes named
         semaphores first, which SIGKILL would leave behind.
         """
-        if _wait_until(lambda: not self._group(), _FOLLOW_S):
+        if _wait_until(lambda: not self._group_members(), _GROUP_EXIT_S):
             return
-        for process in self._group():
+        for process in self._group_members():
             try:
                 process.kill()
             except psutil.Error:
                 continue
-        _wait_until(lambda: not self._group(), _FOLLOW_S)
+        _wait_until(lambda: not self._group_members(), _GROUP_EXIT_S)
 
-    def _group(self) -> list[psutil.Process]:
+    def _group_members(self) -> list[psutil.Process]:
         """Return the living members of the group, whose number is ours until its leader is reaped."""
         members: list[psutil.Process] = []
         for pid in psutil.pids():
@@ -201,7 +201,7 @@ class ServerProcess:
         return members
 
 
-def _peek(popen: subprocess.Popen[bytes]) -> int | None:
+def _peek_return_code(popen: subprocess.Popen[bytes]) -> int | None:
     """Return the return code of a process that has ended, without reaping it where that is possible."""
     if popen.returncode is not None or not hasattr(os, "waitid"):
         return popen.poll()
@@ -214,12 +214,12 @@ def _peek(popen: subprocess.Popen[bytes]) -> int | None:
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def _in_lasting_thread(spawn: Callable[[], None], *, until: threading.Event) -> None:
-    """Call `spawn` in a thread that lasts until the event, as the kernel ties the child to that thread."""
+def _run_in_lasting_thread(spawn: Callable[[], None], *, stopped: threading.Event) -> None:
+    """Call `spawn` in a thread that lasts until `stopped`: the kernel ends the child together with that thread."""
     spawned = threading.Event()
     failure: list[BaseException] = []
 
-    def live() -> None:
+    def spawn_and_wait() -> None:
         try:
             spawn()
         except BaseException as error:
@@ -227,17 +227,17 @@ def _in_lasting_thread(spawn: Callable[[], None], *, until: threading.Event) -> 
         finally:
             spawned.set()
         if not failure:
-            until.wait()
+            stopped.wait()
 
-    threading.Thread(target=live, name="openenv-scale-parent", daemon=True).start()
+    threading.Thread(target=spawn_and_wait, name="openenv-scale-parent", daemon=True).start()
     spawned.wait()
     if failure:
         raise failure[0]
 
 
-def _wait_until(done: Callable[[], bool], timeout_s: float) -> bool:
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not done():
+    while not condition():
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.02)

@@ -19,16 +19,16 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
 
-from .engine import Engine, exit_words, explained, is_not_found, memory_words, read_stats
+from .engine import Engine, exit_words, explain_error, is_not_found, memory_words, read_stats
 
 RUN_LABEL = "openenv-scale.run"
 OWNER_LABEL = "openenv-scale.owner"
 _DEFAULT_PORT = 8000
 _STOP_S = 3
-_KEPT_LINES = 1000
-_ENGINE_PERIOD_S = 1.1
+_KEPT_LOG_LINES = 1000
+_STATS_PERIOD_S = 1.1
 _NO_BRIDGE = re.compile("create endpoint|find bridge|network bridge not found")
-_UNKNOWN: dict[str, Any] = {"State": {}, "Config": {}, "NetworkSettings": {}}
+_NO_ATTRIBUTES: dict[str, Any] = {"State": {}, "Config": {}, "NetworkSettings": {}}
 
 Network = Literal["auto", "host", "publish"]
 
@@ -59,7 +59,7 @@ class Container:
     """A container from its creation to its removal; a context manager, or `start` and `stop`.
 
     `log_path` gets its whole output when it is stopped. Once `start` has returned, `url` is where it is to be
-    reached; whether it answers there is for `ready.wait_until_ready` to find out.
+    reached; whether it answers there is for `readiness.wait_until_ready` to find out.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class Container:
         self._container: Any = None
         self._began = 0.0
         self._started_at = ""
-        self._last_words: str | None = None
-        self._ending: str | None = None
+        self._final_log: str | None = None
+        self._final_status: str | None = None
         self._processes: ProcessSampler | None = None
-        self._local: ControlGroup | None = None
-        self._told: ServerSample | None = None
-        self._held = False
+        self._control_group: ControlGroup | None = None
+        self._engine_sample: ServerSample | None = None
+        self._holds_signals = False
         self.name = ""
         """What the engine calls it; each start makes a new one."""
         self.env: Mapping[str, str] = {}
@@ -109,16 +109,16 @@ class Container:
             TargetError: the engine refuses an option, or cannot run the image's command.
         """
         graceful_signals.acquire()
-        self._held = True
-        self._last_words = self._ending = None
+        self._holds_signals = True
+        self._final_log = self._final_status = None
         try:
             self.network = self._choose_network()
-            if not (self._run() and self._find_published()):
+            if not (self._run() and self._find_published_port()):
                 # Some engines take a port to publish and do nothing about it; others have lost their bridge.
                 if self._options.network == "publish":
                     raise TargetError(
-                        f"{self._engine.what}: the engine does not publish ports (it has no working bridge network); "
-                        "write network=host"
+                        f"{self._engine.error_prefix}: the engine does not publish ports "
+                        "(it has no working bridge network); write network=host"
                     )
                 self._remove()
                 self.network = "host"
@@ -132,7 +132,7 @@ class Container:
         try:
             try:
                 if self._container is not None:
-                    self._keep_last_words()
+                    self._keep_final_state()
                     with contextlib.suppress(Exception):
                         self._container.stop(timeout=_STOP_S)
                     self._keep_log()
@@ -140,39 +140,43 @@ class Container:
                 # Also at a second interrupt, given because the first took too long.
                 self._remove()
         finally:
-            if self._held:
-                self._held = False
+            if self._holds_signals:
+                self._holds_signals = False
                 graceful_signals.release()
 
     def sample(self) -> ServerSample | None:
-        """Return what the container uses now; None once it does not run, or where nobody tells.
+        """Return what the container uses now; None once it does not run, or where that cannot be read.
 
         Memory is without the page cache that the kernel would give back. Where the container is not this
         machine's, the figures are the engine's, up to a second old and without processes and descriptors.
         """
         if self._container is None:
             return None
-        used = self._local.sample(time.monotonic()) if self._local is not None else self._sample_by_engine()
-        if used is None:
+        usage = (
+            self._control_group.sample(time.monotonic())
+            if self._control_group is not None
+            else self._sample_by_engine()
+        )
+        if usage is None:
             return None
-        inside = self._processes.sample() if self._processes is not None else None
+        process_sample = self._processes.sample() if self._processes is not None else None
         return replace(
-            used,
-            processes=inside.processes if inside else None,
-            descriptors=inside.descriptors if inside else None,
-            descriptor_limit=inside.descriptor_limit if inside else None,
+            usage,
+            processes=process_sample.processes if process_sample else None,
+            descriptors=process_sample.descriptors if process_sample else None,
+            descriptor_limit=process_sample.descriptor_limit if process_sample else None,
             restarts=self.restarts(),
         )
 
     def _sample_by_engine(self) -> ServerSample | None:
-        """Ask the engine, which makes whoever asks again within a second wait for it."""
+        """Return the engine's figures, read anew after `_STATS_PERIOD_S`, as it delays requests that come sooner."""
         now = time.monotonic()
-        if self._told is None or now - self._told.at_s > _ENGINE_PERIOD_S:
+        if self._engine_sample is None or now - self._engine_sample.at_s > _STATS_PERIOD_S:
             try:
-                self._told = read_stats(self._container.stats(stream=False, one_shot=True), now)
+                self._engine_sample = read_stats(self._container.stats(stream=False, one_shot=True), now)
             except Exception:
-                self._told = None
-        return self._told
+                self._engine_sample = None
+        return self._engine_sample
 
     def restarts(self) -> int | None:
         """Return how often it was started again since `start`, by the engine or by somebody; None if unknown."""
@@ -180,20 +184,20 @@ class Container:
         if attributes is None or attributes["State"].get("Removed"):
             return None
         by_engine = int(attributes.get("RestartCount") or 0)
-        again = bool(attributes["State"].get("StartedAt", "") != self._started_at and self._started_at)
-        return max(by_engine, int(again))
+        restarted = bool(attributes["State"].get("StartedAt", "") != self._started_at and self._started_at)
+        return max(by_engine, int(restarted))
 
     def exit_status(self) -> str | None:
         """Say how it ended, "exited with code 1" or "was restarted …"; None while it runs as it was started."""
-        if self._ending is None and self._container is not None:
-            self._ending = self._look_at_end()
-        return self._ending
+        if self._final_status is None and self._container is not None:
+            self._final_status = self._read_final_status()
+        return self._final_status
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last `lines` lines of its output, also after the end, and what the engine knows besides."""
-        text = self._read_log(lines) if self._last_words is None else self._last_words
-        kept = text.splitlines()[-lines:] if lines > 0 else []
-        return "\n".join([*kept, *self._short_of_memory()])
+        text = self._read_log(lines) if self._final_log is None else self._final_log
+        tail = text.splitlines()[-lines:] if lines > 0 else []
+        return "\n".join([*tail, *self._out_of_memory_lines()])
 
     def with_log(self, message: str) -> str:
         """Return `message` with the last lines of the output below it, where there are any."""
@@ -203,99 +207,99 @@ class Container:
     def _choose_network(self) -> Literal["host", "publish"]:
         if self._options.network != "auto":
             return self._options.network
-        return "publish" if self._engine.publishes else "host"
+        return "publish" if self._engine.has_bridge else "host"
 
     def _run(self) -> bool:
         """Create and start it; False where the engine has no network to publish its port from."""
-        inside = self._inner_port()
-        self.host, self.port = self._reached_at(), inside
-        listens = self._options.address if self.network == "host" else "0.0.0.0"
-        environment = {"HOST": listens, "PORT": str(inside), **self._options.env}
+        inner_port = self._inner_port()
+        self.host, self.port = self._reachable_host(), inner_port
+        listen_address = self._options.address if self.network == "host" else "0.0.0.0"
+        environment = {"HOST": listen_address, "PORT": str(inner_port), **self._options.env}
         self.name = f"openenv-scale-{secrets.token_hex(6)}"
-        deferring_interrupts(lambda: self._create(environment, inside))
+        deferring_interrupts(lambda: self._create(environment, inner_port))
         self._began = time.time()
         if not deferring_interrupts(self._start):
             return False
-        attributes = self._inspect() or _UNKNOWN
+        attributes = self._inspect() or _NO_ATTRIBUTES
         self._started_at = str(attributes["State"].get("StartedAt", ""))
-        self.env = _variables(attributes["Config"].get("Env"))
+        self.env = _parse_variables(attributes["Config"].get("Env"))
         pid, identity = attributes["State"].get("Pid"), str(attributes.get("Id", ""))
         if pid and identity and self._engine.is_local:
-            self._local = control_group(int(pid), identity)
-            self._processes = ProcessSampler([int(pid)]) if self._local else None
+            self._control_group = control_group(int(pid), identity)
+            self._processes = ProcessSampler([int(pid)]) if self._control_group else None
         return True
 
-    def _create(self, environment: Mapping[str, str], inside: int) -> None:
+    def _create(self, environment: Mapping[str, str], inner_port: int) -> None:
         types: Any = importlib.import_module("docker.types")
-        given = self._options
+        options = self._options
         arguments: dict[str, Any] = {
             "image": self._image,
             "name": self.name,
             "environment": dict(environment),
-            "labels": {RUN_LABEL: given.run_id or "", OWNER_LABEL: owner_label()},
+            "labels": {RUN_LABEL: options.run_id or "", OWNER_LABEL: owner_label()},
             "detach": True,
         }
         if self.network == "host":
             arguments["network_mode"] = "host"
         else:
             # An engine elsewhere is reached at its own address, so it must listen there.
-            where = given.address if self._engine.is_local else "0.0.0.0"
-            arguments["ports"] = {f"{inside}/tcp": (where, None)}
-        if given.cpus is not None:
-            arguments["nano_cpus"] = round(given.cpus * 1e9)
-        if given.memory is not None:
+            host_address = options.address if self._engine.is_local else "0.0.0.0"
+            arguments["ports"] = {f"{inner_port}/tcp": (host_address, None)}
+        if options.cpus is not None:
+            arguments["nano_cpus"] = round(options.cpus * 1e9)
+        if options.memory is not None:
             # As much with swap as without: a server that swaps measures the disk.
-            arguments |= {"mem_limit": given.memory, "memswap_limit": given.memory}
-        if given.nofile is not None:
-            arguments["ulimits"] = [types.Ulimit(name="nofile", soft=given.nofile, hard=given.nofile)]
-        if given.gpu is not None:
-            which = {"count": -1} if given.gpu == "all" else {"device_ids": [given.gpu]}
-            arguments["device_requests"] = [types.DeviceRequest(capabilities=[["gpu"]], **which)]
-        self._container = self._engine.asked(self._engine.client.containers.create, "make a container", **arguments)
+            arguments |= {"mem_limit": options.memory, "memswap_limit": options.memory}
+        if options.nofile is not None:
+            arguments["ulimits"] = [types.Ulimit(name="nofile", soft=options.nofile, hard=options.nofile)]
+        if options.gpu is not None:
+            device = {"count": -1} if options.gpu == "all" else {"device_ids": [options.gpu]}
+            arguments["device_requests"] = [types.DeviceRequest(capabilities=[["gpu"]], **device)]
+        self._container = self._engine.call(self._engine.client.containers.create, "make a container", **arguments)
 
     def _start(self) -> bool:
         try:
             self._container.start()
         except Exception as error:
-            reason = explained(error)
+            reason = explain_error(error)
             if self.network == "publish" and _NO_BRIDGE.search(reason):
                 return False
-            raise TargetError(f"{self._engine.what}: {self._not_started(reason)}") from None
+            raise TargetError(f"{self._engine.error_prefix}: {self._start_failure(reason)}") from None
         return True
 
-    def _not_started(self, reason: str) -> str:
-        given = self._options
-        if given.nofile is not None and "rlimit" in reason:
-            return f"the engine may not allow nofile={given.nofile} open files: {reason}; write a smaller nofile="
-        if given.gpu is not None and "capabilities" in reason:
+    def _start_failure(self, reason: str) -> str:
+        options = self._options
+        if options.nofile is not None and "rlimit" in reason:
+            return f"the engine may not allow nofile={options.nofile} open files: {reason}; write a smaller nofile="
+        if options.gpu is not None and "capabilities" in reason:
             remedy = "install nvidia-container-toolkit where it runs"
-            return f"the engine has no GPU to give for gpu={given.gpu}: {reason}; {remedy}"
+            return f"the engine has no GPU to give for gpu={options.gpu}: {reason}; {remedy}"
         return f"the container cannot start: {reason}"
 
     def _inner_port(self) -> int:
-        given = self._options
-        if given.port is not None:
-            return given.port
-        if given.env.get("PORT", "").isdecimal():
-            return int(given.env["PORT"])
+        options = self._options
+        if options.port is not None:
+            return options.port
+        if options.env.get("PORT", "").isdecimal():
+            return int(options.env["PORT"])
         if self.network == "host":
-            return _free_port(given.address)
+            return _free_port(options.address)
         config = self._engine.image_config(self._image)
         ports: dict[str, object] = config.get("ExposedPorts") or {}
         exposed = [int(port.partition("/")[0]) for port in ports if port.endswith("/tcp")]
-        told = _variables(config.get("Env")).get("PORT", "")
-        if told.isdecimal():
-            return int(told)
+        image_port = _parse_variables(config.get("Env")).get("PORT", "")
+        if image_port.isdecimal():
+            return int(image_port)
         return exposed[0] if len(exposed) == 1 else _DEFAULT_PORT
 
-    def _reached_at(self) -> str:
+    def _reachable_host(self) -> str:
         return self._options.address if self._engine.is_local else self._engine.address
 
-    def _find_published(self) -> bool:
+    def _find_published_port(self) -> bool:
         """Read which port the engine chose; False where it published none, though it should have."""
         if self.network == "host":
             return True
-        attributes = self._inspect() or _UNKNOWN
+        attributes = self._inspect() or _NO_ATTRIBUTES
         if not attributes["State"].get("Running"):
             return True
         ports: dict[str, list[dict[str, str]] | None] = attributes["NetworkSettings"].get("Ports") or {}
@@ -311,10 +315,10 @@ class Container:
         try:
             self._container.reload()
         except Exception as error:
-            return {**_UNKNOWN, "State": {"Removed": True}} if is_not_found(error) else None
+            return {**_NO_ATTRIBUTES, "State": {"Removed": True}} if is_not_found(error) else None
         return self._container.attrs
 
-    def _look_at_end(self) -> str | None:
+    def _read_final_status(self) -> str | None:
         attributes = self._inspect()
         if attributes is None:
             return None
@@ -327,9 +331,9 @@ class Container:
             return f"was restarted at {str(state.get('StartedAt', ''))[:19]} UTC, which ended its sessions"
         return None
 
-    def _short_of_memory(self) -> list[str]:
-        """Tell of processes the kernel killed for lack of memory while the container itself went on."""
-        if self._container is None or self._ending is not None:
+    def _out_of_memory_lines(self) -> list[str]:
+        """Return a line on processes the kernel killed for lack of memory while the container itself went on."""
+        if self._container is None or self._final_status is not None:
             return []
         try:
             events = self._engine.client.events(
@@ -354,14 +358,14 @@ class Container:
         except Exception:
             return ""
 
-    def _keep_last_words(self) -> None:
-        """Keep how it ended before we end it, and the end of its log."""
+    def _keep_final_state(self) -> None:
+        """Read how it ended, before we end it, and the end of its log."""
         self.exit_status()
-        self._last_words = self._read_log(_KEPT_LINES)
+        self._final_log = self._read_log(_KEPT_LOG_LINES)
 
     def _keep_log(self) -> None:
-        text = self._read_log("all" if self._log_path is not None else _KEPT_LINES)
-        self._last_words = text or self._last_words
+        text = self._read_log("all" if self._log_path is not None else _KEPT_LOG_LINES)
+        self._final_log = text or self._final_log
         if self._log_path is not None and text:
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             with self._log_path.open("a", encoding="utf-8") as file:
@@ -369,7 +373,7 @@ class Container:
 
     def _remove(self) -> None:
         """Remove it by name, which is known before it exists."""
-        name, self._container, self._processes, self._local = self.name, None, None, None
+        name, self._container, self._processes, self._control_group = self.name, None, None, None
         if not name:
             return
 
@@ -379,7 +383,7 @@ class Container:
             except Exception as error:
                 if not is_not_found(error) and "already in progress" not in str(error):
                     raise TargetError(
-                        f"{self._engine.what}: the container {name} cannot be removed: {explained(error)}; "
+                        f"{self._engine.error_prefix}: the container {name} cannot be removed: {explain_error(error)}; "
                         "openenv-scale gc removes it later"
                     ) from None
 
@@ -387,7 +391,7 @@ class Container:
         self.name = ""
 
 
-def _variables(pairs: list[str] | None) -> dict[str, str]:
+def _parse_variables(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or [] if "=" in pair)
 
 

@@ -23,29 +23,29 @@ _ANSWER_S = 15
 _REQUEST_S = 120
 """Seconds it gets for each later one; builds and pulls have no limit."""
 
-_DEFAULT = "unix:///var/run/docker.sock"
+_DEFAULT_URL = "unix:///var/run/docker.sock"
 
 
 class Engine:
     """A connection to the engine that DOCKER_HOST, else the docker command's context, names.
 
-    `what` begins every error: the target that asks. `client` is a `docker.DockerClient`.
+    `error_prefix` begins every error and names the target. `client` is a `docker.DockerClient`.
     """
 
-    def __init__(self, client: Any, what: str = "target docker") -> None:
+    def __init__(self, client: Any, error_prefix: str = "target docker") -> None:
         self.client = client
-        self.what = what
-        info = self.asked(client.info, "tell about itself")
+        self.error_prefix = error_prefix
+        info = self.call(client.info, "tell about itself")
         self.cores: int = int(info.get("NCPU") or 1)
         """The processors of the engine's machine."""
-        networks = self.asked(client.networks.list, "list its networks")
-        self.publishes = any(network.attrs.get("Driver") == "bridge" for network in networks)
-        """Whether there is a bridge, without which published ports are ignored."""
-        self.address = _address(client)
+        networks = self.call(client.networks.list, "list its networks")
+        self.has_bridge = any(network.attrs.get("Driver") == "bridge" for network in networks)
+        """Whether there is a bridge network, without which the engine ignores ports to publish."""
+        self.address = _engine_address(client)
         """Where this machine reaches a port that the engine publishes."""
 
     @classmethod
-    def connect(cls, what: str = "target docker") -> Engine:
+    def connect(cls, error_prefix: str = "target docker") -> Engine:
         """Return the engine that answers.
 
         Raises:
@@ -54,20 +54,22 @@ class Engine:
         try:
             docker: Any = importlib.import_module("docker")
         except ImportError:
-            raise TargetError(f"{what}: needs the docker package: pip install 'pytest-openenv-scale[docker]'") from None
+            raise TargetError(
+                f"{error_prefix}: needs the docker package: pip install 'pytest-openenv-scale[docker]'"
+            ) from None
         with warnings.catch_warnings():
             # The package leaves the socket of a connection that failed to the garbage collector.
             warnings.simplefilter("ignore", ResourceWarning)
-            client, failure = _reach(docker)
+            client, failure = _connect_client(docker)
             if failure is not None:
                 gc.collect()
         if failure is not None:
-            raise TargetError(f"{what}: {failure}")
+            raise TargetError(f"{error_prefix}: {failure}")
         client.api.timeout = _REQUEST_S
-        return cls(client, what)
+        return cls(client, error_prefix)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.client.close()
 
     @property
@@ -75,8 +77,8 @@ class Engine:
         """Whether the engine is reached through this machine and not over a network."""
         return self.address == "127.0.0.1"
 
-    def asked(self, request: Callable[..., Any], to: str, **arguments: Any) -> Any:
-        """Return what the engine answers to `request`; `to` says what was wanted of it.
+    def call(self, request: Callable[..., Any], purpose: str, **arguments: Any) -> Any:
+        """Return what the engine answers to `request`; `purpose` completes "the engine cannot …".
 
         Raises:
             TargetError: it refuses, with its own words, or does not answer.
@@ -84,23 +86,23 @@ class Engine:
         try:
             return request(**arguments)
         except Exception as error:
-            raise TargetError(f"{self.what}: the engine cannot {to}: {explained(error)}") from None
+            raise TargetError(f"{self.error_prefix}: the engine cannot {purpose}: {explain_error(error)}") from None
 
-    def ensure_image(self, image: str, pull: str, say: Callable[[str], None]) -> None:
+    def ensure_image(self, image: str, pull: str, show_progress: Callable[[str], None]) -> None:
         """Make sure that `image` is there; `pull` is "missing", "always" or "never".
 
         Raises:
             TargetError: it is not there, and could not or must not be pulled.
         """
-        there = self.image_id(image) is not None
-        if pull == "never" and not there:
+        is_present = self.image_id(image) is not None
+        if pull == "never" and not is_present:
             raise TargetError(
-                f"{self.what}: the engine has no image {image!r} and pull=never; "
+                f"{self.error_prefix}: the engine has no image {image!r} and pull=never; "
                 f"build it (docker build -t {image} FOLDER), correct the name, or write pull=missing"
             )
-        if pull == "always" or not there:
-            say(f"docker: pulling {image}")
-            self._pull(image, there)
+        if pull == "always" or not is_present:
+            show_progress(f"docker: pulling {image}")
+            self._pull(image, is_present)
 
     def image_id(self, image: str) -> str | None:
         """Return the id of an image, or None where the engine has none of that name."""
@@ -109,46 +111,48 @@ class Engine:
         except Exception as error:
             if is_not_found(error):
                 return None
-            raise TargetError(f"{self.what}: the engine cannot look up {image!r}: {explained(error)}") from None
+            raise TargetError(
+                f"{self.error_prefix}: the engine cannot look up {image!r}: {explain_error(error)}"
+            ) from None
 
     def image_config(self, image: str) -> Mapping[str, Any]:
         """Return what an image says about running it: Env, ExposedPorts and the like."""
-        found = self.asked(self.client.images.get, f"look up {image!r}", name=image)
-        config: Mapping[str, Any] | None = found.attrs.get("Config")
+        engine_image = self.call(self.client.images.get, f"look up {image!r}", name=image)
+        config: Mapping[str, Any] | None = engine_image.attrs.get("Config")
         return config or {}
 
-    def _pull(self, image: str, there: bool) -> None:
+    def _pull(self, image: str, is_present: bool) -> None:
         repository, tag = split_tag(image)
         try:
-            for told in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
-                if "error" in told:
-                    raise TargetError(self._not_pulled(image, there, str(told["error"])))
+            for message in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
+                if "error" in message:
+                    raise TargetError(self._pull_failure(image, is_present, str(message["error"])))
         except TargetError:
             raise
         except Exception as error:
-            raise TargetError(self._not_pulled(image, there, explained(error))) from None
+            raise TargetError(self._pull_failure(image, is_present, explain_error(error))) from None
 
-    def _not_pulled(self, image: str, there: bool, reason: str) -> str:
-        instead = (
+    def _pull_failure(self, image: str, is_present: bool, reason: str) -> str:
+        remedy = (
             "the engine has an older one: write pull=missing to use it"
-            if there
+            if is_present
             else f"build it (docker build -t {image} FOLDER), correct the name, or docker login where it is private"
         )
-        return f"{self.what}: the image {image!r} cannot be pulled: {' '.join(reason.split())}; {instead}"
+        return f"{self.error_prefix}: the image {image!r} cannot be pulled: {' '.join(reason.split())}; {remedy}"
 
 
 def split_tag(image: str) -> tuple[str, str | None]:
     """Return repository and tag; an image named by its digest has no tag, one without either gets "latest"."""
     if "@" in image:
         return image, None
-    found = re.fullmatch(r"(.+):([^/:]+)", image)
-    return (found[1], found[2]) if found else (image, "latest")
+    match = re.fullmatch(r"(.+):([^/:]+)", image)
+    return (match[1], match[2]) if match else (image, "latest")
 
 
-def explained(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """Return one line: the engine's own words where it answered, else the error's."""
-    said = getattr(error, "explanation", None) or getattr(error, "msg", None) or str(error) or type(error).__name__
-    line = " ".join(str(said).split())
+    message = getattr(error, "explanation", None) or getattr(error, "msg", None) or str(error) or type(error).__name__
+    line = " ".join(str(message).split())
     # runc tells its whole call stack, innermost last.
     return re.sub(r"^.*(?:unable to start container process|OCI runtime create failed): ", "", line)
 
@@ -158,10 +162,10 @@ def is_not_found(error: Exception) -> bool:
     return getattr(getattr(error, "response", None), "status_code", None) == 404
 
 
-def _address(client: Any) -> str:
+def _engine_address(client: Any) -> str:
     """Return the host of an engine that is reached over a network; else the loopback address."""
-    given = str(os.environ.get("DOCKER_HOST") or getattr(client.api, "base_url", ""))
-    parts = urlsplit(given)
+    url = str(os.environ.get("DOCKER_HOST") or getattr(client.api, "base_url", ""))
+    parts = urlsplit(url)
     if parts.scheme not in ("tcp", "http", "https", "ssh"):
         return "127.0.0.1"
     # docker gives sockets, pipes and ssh a made-up host of their own.
@@ -169,60 +173,58 @@ def _address(client: Any) -> str:
     return "127.0.0.1" if host in ("localhost", "localunixsocket", "localnpipe", "::1", "127.0.0.1") else host
 
 
-def _reach(docker: Any) -> tuple[Any, str | None]:
+def _connect_client(docker: Any) -> tuple[Any, str | None]:
     """Return a client whose engine has answered, or why there is none."""
-    named = os.environ.get("DOCKER_CONTEXT")
+    context_name = os.environ.get("DOCKER_CONTEXT")
     try:
-        if named and not os.environ.get("DOCKER_HOST") and docker.ContextAPI.get_context(named) is None:
+        if context_name and not os.environ.get("DOCKER_HOST") and docker.ContextAPI.get_context(context_name) is None:
             # The package would take the default engine instead.
-            return (
-                None,
-                f"there is no docker context {named!r} (DOCKER_CONTEXT); docker context ls shows which there are",
-            )
+            missing = f"there is no docker context {context_name!r} (DOCKER_CONTEXT)"
+            return None, f"{missing}; docker context ls shows which there are"
         client = docker.from_env(timeout=_ANSWER_S)
         client.ping()
     except Exception as error:  # docker, requests and the transports each have errors of their own.
-        return None, _no_engine(error)
+        return None, _connection_failure(error)
     return client, None
 
 
-def _no_engine(error: Exception) -> str:
+def _connection_failure(error: Exception) -> str:
     """Say why no engine answers, and what to do about it."""
-    given = os.environ.get("DOCKER_HOST")
-    where = redact_url(given) if given and "@" in given else given
-    told = " ".join(str(error).split())
-    if "Permission denied" in told or "PermissionError" in told:
+    docker_host = os.environ.get("DOCKER_HOST")
+    shown_host = redact_url(docker_host) if docker_host and "@" in docker_host else docker_host
+    message = " ".join(str(error).split())
+    if "Permission denied" in message or "PermissionError" in message:
         return (
-            f"this user may not use the Docker engine at {where or _DEFAULT}; "
+            f"this user may not use the Docker engine at {shown_host or _DEFAULT_URL}; "
             "add the user to the group docker (usermod -aG docker USER), or run docker rootless"
         )
-    if "paramiko" in told:
-        return f"DOCKER_HOST={where} needs paramiko: pip install 'docker[ssh]'"
-    place = f"at {where} (DOCKER_HOST)" if where else f"({_context()})"
+    if "paramiko" in message:
+        return f"DOCKER_HOST={shown_host} needs paramiko: pip install 'docker[ssh]'"
+    location = f"at {shown_host} (DOCKER_HOST)" if shown_host else f"({_context_words()})"
     return (
-        f"no Docker engine answers {place}: {_reason(told)}; start one (systemctl start docker, or Docker Desktop), "
-        f"or {'correct' if where else 'set'} DOCKER_HOST"
+        f"no Docker engine answers {location}: {_failure_reason(message)}; "
+        f"start one (systemctl start docker, or Docker Desktop), or {'correct' if shown_host else 'set'} DOCKER_HOST"
     )
 
 
-def _context() -> str:
-    named = os.environ.get("DOCKER_CONTEXT")
-    return f"docker context {named!r}" if named else "the docker context in use, or " + _DEFAULT
+def _context_words() -> str:
+    context_name = os.environ.get("DOCKER_CONTEXT")
+    return f"docker context {context_name!r}" if context_name else "the docker context in use, or " + _DEFAULT_URL
 
 
-def _reason(told: str) -> str:
-    if "No such file" in told or "FileNotFoundError" in told:
+def _failure_reason(message: str) -> str:
+    if "No such file" in message or "FileNotFoundError" in message:
         return "there is no such socket"
-    if "refused" in told:
+    if "refused" in message:
         return "connection refused"
-    if "timed out" in told or "timeout" in told.lower():
+    if "timed out" in message or "timeout" in message.lower():
         return f"no answer within {_ANSWER_S} s"
-    if "resolve" in told or "Name or service" in told:
+    if "resolve" in message or "Name or service" in message:
         return "its host name does not resolve"
-    return told.removeprefix("Error while fetching server API version: ")[:200]
+    return message.removeprefix("Error while fetching server API version: ")[:200]
 
 
-_KILLED = 128
+_SIGNAL_BASE = 128
 """An exit code beyond this one names the signal that ended the process."""
 
 
@@ -249,15 +251,15 @@ def read_stats(stats: Mapping[str, Any], at_s: float) -> ServerSample | None:
 def exit_words(state: Mapping[str, Any], memory: int | None) -> str:
     """Say how a container ended, from the State that the engine tells; `memory` is its limit in bytes."""
     code = int(state.get("ExitCode") or 0)
-    said = str(state.get("Error") or "").strip()
+    error_text = str(state.get("Error") or "").strip()
     if state.get("OOMKilled"):
         return f"exited with code {code}: out of memory ({memory_words(memory)})"
-    if code > _KILLED:
+    if code > _SIGNAL_BASE:
         try:
-            return f"exited with code {code}: killed by {signal.Signals(code - _KILLED).name}"
+            return f"exited with code {code}: killed by {signal.Signals(code - _SIGNAL_BASE).name}"
         except ValueError:
             pass
-    return f"exited with code {code}" + (f": {said}" if said else "")
+    return f"exited with code {code}" + (f": {error_text}" if error_text else "")
 
 
 def memory_words(memory: int | None) -> str:

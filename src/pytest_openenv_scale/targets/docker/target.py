@@ -1,4 +1,4 @@
-"""`docker[:IMAGE|:PATH]`: an environment in a container; and the containers of killed runs are removed."""
+"""`docker[:IMAGE|:PATH]`: an environment in a container; and the removal of containers that killed runs left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_re
 
 from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, Network
 from .engine import Engine, is_not_found
-from .image import PULL, ImageSource, obtain_image
+from .image import PULL_POLICIES, ImageSource, obtain_image
 
 _WORKERS, _MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
 _BUILD_ARGUMENT = re.compile(r"build\.([A-Za-z_][A-Za-z0-9_]*)")
@@ -31,7 +31,7 @@ _KEYS = {
     "port": common_options.port,
     "cpus": cpus,
     "memory": memory,
-    "pull": common_options.one_of(*PULL),
+    "pull": common_options.one_of(*PULL_POLICIES),
     "nofile": common_options.count,
     "network": common_options.one_of("auto", "host", "publish"),
     "gpu": common_options.text,
@@ -46,70 +46,76 @@ class DockerTarget:
     """A server in one container: built or pulled, run, watched, and removed on every way out."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        arguments = {found[1]: text for key, text in spec.options if (found := _BUILD_ARGUMENT.fullmatch(key))}
-        plain = replace(spec, options=tuple(pair for pair in spec.options if not _BUILD_ARGUMENT.fullmatch(pair[0])))
-        self._given = common_options.read_options(plain, _KEYS, env=True)
+        arguments = {match[1]: text for key, text in spec.options if (match := _BUILD_ARGUMENT.fullmatch(key))}
+        plain_spec = replace(
+            spec, options=tuple(pair for pair in spec.options if not _BUILD_ARGUMENT.fullmatch(pair[0]))
+        )
+        self._options = common_options.read_options(plain_spec, _KEYS, env=True)
         self._context = context
         self.spec = redact_target(spec)
         self.source = ImageSource(
-            spec.argument, context.root, self._given.text("pull") or PULL[0], arguments, self._given.text("wheels")
+            spec.argument,
+            context.root,
+            self._options.text("pull") or PULL_POLICIES[0],
+            arguments,
+            self._options.text("wheels"),
         )
-        self._check()
-        self._life = ExitStack()
+        self._check_keys()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Endpoint:
         """Build or pull the image, start a container and return once it has answered a session; see `Target`."""
-        with ExitStack() as life:
-            endpoint = self._start(life)
-            self._life = life.pop_all()
+        with ExitStack() as stack:
+            endpoint = self._start(stack)
+            self._stack = stack.pop_all()
         return endpoint
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the container."""
-        self._life.close()
+        self._stack.close()
 
-    def _check(self) -> None:
-        source, given = self.source, self._given
-        if source.is_built and given.text("pull"):
+    def _check_keys(self) -> None:
+        source, options = self.source, self._options
+        if source.is_built and options.text("pull"):
             raise GrammarError("target docker: pull= is for images by name; a folder is always built")
         if not source.is_built and source.arguments:
             raise GrammarError("target docker: build.NAME= is for what is built; name a folder instead of an image")
         if source.wheels is not None and source.name is not None:
             raise GrammarError("target docker: wheels= is for the packaged Dockerfile; leave out the image")
 
-    def _start(self, life: ExitStack) -> Endpoint:
+    def _start(self, stack: ExitStack) -> Endpoint:
         engine = Engine.connect()
-        life.callback(engine.close)
+        stack.callback(engine.close)
         # From here on: a build, too, is better interrupted than left to the engine.
         graceful_signals.acquire()
-        life.callback(graceful_signals.release)
-        image = obtain_image(engine, self.source, self._context.say)
+        stack.callback(graceful_signals.release)
+        image = obtain_image(engine, self.source, self._context.show_progress)
         began = time.monotonic()
         container = Container(engine, image, self.options(self._cores(engine)), log_path=self._context.log_path)
-        life.enter_context(container)
+        stack.enter_context(container)
         endpoint = Endpoint(
             urls=(container.url,),
-            label=self._given.text("label") or "local-docker",
+            label=self._options.text("label") or "local-docker",
             target=self.spec,
-            cores=self._given.count("cores") or self._cores(engine),
+            cores=self._options.count("cores") or self._cores(engine),
             hosts=1,
             limits=self._limits(engine, container, image),
             headers=dict(self._context.headers),
-            hardware=self._given.text("hardware"),
+            hardware=self._options.text("hardware"),
             sampler=container.sample,
             log_reader=container.log_tail,
             exit_reader=container.exit_status,
         )
-        self._await(endpoint, container)
+        self._wait_until_ready(endpoint, container)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
     def options(self, cores: int | None = None) -> ContainerOptions:
         """Return how the container is run on an engine of `cores` processors."""
-        given = self._given
+        options = self._options
         environment: dict[str, str] = {}
-        workers, max_envs = given.count("workers"), given.count("max_envs")
+        workers, max_envs = options.count("workers"), options.count("max_envs")
         if workers is None and self.source.name is None:
             # Inside, the server would see every processor of the machine, whatever it may use of them.
             workers = cores
@@ -118,18 +124,18 @@ class DockerTarget:
         if max_envs is not None:
             environment[_MAX_ENVS] = str(max_envs)
         return ContainerOptions(
-            env={**environment, **given.env},
-            port=given.count("port"),
-            network=cast("Network", given.text("network") or "auto"),
-            cpus=given.values.get("cpus"),
-            memory=given.values.get("memory"),
-            nofile=given.count("nofile"),
-            gpu=given.text("gpu"),
+            env={**environment, **options.env},
+            port=options.count("port"),
+            network=cast("Network", options.text("network") or "auto"),
+            cpus=options.values.get("cpus"),
+            memory=options.values.get("memory"),
+            nofile=options.count("nofile"),
+            gpu=options.text("gpu"),
             run_id=self._context.run_id,
         )
 
     def _cores(self, engine: Engine) -> int:
-        limit: float | None = self._given.values.get("cpus")
+        limit: float | None = self._options.values.get("cpus")
         return engine.cores if limit is None else min(math.ceil(limit), engine.cores)
 
     def _limits(self, engine: Engine, container: Container, image: str) -> dict[str, str | int]:
@@ -137,29 +143,29 @@ class DockerTarget:
         for name, variable in (("workers", _WORKERS), ("max_envs", _MAX_ENVS)):
             if container.env.get(variable, "").isdecimal() and int(container.env[variable]) > 0:
                 limits[name] = int(container.env[variable])
-        if (limit := self._given.values.get("cpus")) is not None:
+        if (limit := self._options.values.get("cpus")) is not None:
             limits["cpus"] = f"{limit:g}"
-        if (limit := self._given.values.get("memory")) is not None:
+        if (limit := self._options.values.get("memory")) is not None:
             limits["memory"] = format_memory(limit)
-        if (nofile := self._given.count("nofile")) is not None:
+        if (nofile := self._options.count("nofile")) is not None:
             limits["nofile"] = nofile
         limits["network"] = container.network
         limits["image"] = (engine.image_id(image) or image).removeprefix("sha256:")[:12]
         return limits
 
-    def _await(self, endpoint: Endpoint, container: Container) -> None:
-        def still_alive() -> str | None:
+    def _wait_until_ready(self, endpoint: Endpoint, container: Container) -> None:
+        def exit_reason() -> str | None:
             status = container.exit_status()
             return f"target {self.spec}: the container {status} before it answered a session" if status else None
 
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, still_alive, modes=self._context.modes)
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, exit_reason, modes=self._context.modes)
         except TargetError as error:
             message = str(error)
             if message.startswith(endpoint.urls[0]):
-                told = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
-                elsewhere = f"it was told {told}: write port= if it listens elsewhere"
-                message = f"target {self.spec}: the container at {message}; {elsewhere}"
+                variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
+                hint = f"it was told {variables}: write port= if it listens elsewhere"
+                message = f"target {self.spec}: the container at {message}; {hint}"
             raise TargetError(container.with_log(message)) from None
 
 
@@ -173,18 +179,18 @@ def collect_containers(*, dry_run: bool = False) -> list[str]:
     """
     engine = Engine.connect("docker")
     with contextlib.closing(engine):
-        containers: list[Any] = engine.asked(
+        containers: list[Any] = engine.call(
             engine.client.containers.list,
             "list its containers",
             all=True,
             ignore_removed=True,
             filters={"label": OWNER_LABEL},
         )
-        left = [container for container in containers if not is_alive(container.labels.get(OWNER_LABEL, ""))]
-        return [_line(container) for container in left if dry_run or _remove(engine, container)]
+        leftovers = [container for container in containers if not is_alive(container.labels.get(OWNER_LABEL, ""))]
+        return [_leftover_line(container) for container in leftovers if dry_run or _remove_container(engine, container)]
 
 
-def _remove(engine: Engine, container: Any) -> bool:
+def _remove_container(engine: Engine, container: Any) -> bool:
     """Remove one; False where it is gone already."""
 
     def remove() -> bool:
@@ -196,10 +202,10 @@ def _remove(engine: Engine, container: Any) -> bool:
             raise
         return True
 
-    return bool(engine.asked(remove, f"remove the container {container.name}"))
+    return bool(engine.call(remove, f"remove the container {container.name}"))
 
 
-def _line(container: Any) -> str:
+def _leftover_line(container: Any) -> str:
     run = container.labels.get(RUN_LABEL) or "unknown"
     image = container.attrs.get("Config", {}).get("Image", "")
     return f"container {container.name} of {image} (run {run})"

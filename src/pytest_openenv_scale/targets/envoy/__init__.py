@@ -1,1 +1,1 @@
-"""The target `envoy`: replicas behind Envoy, its configuration, its answers, who died when."""
+"""The target `envoy`: replicas behind Envoy, its configuration, its statistics, and which replica died when."""

@@ -1,4 +1,4 @@
-"""How Envoy is set up: how many of them, how large their limits, and the configuration they read."""
+"""How Envoy is set up: how many Envoys, how large their limits, and the configuration they read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CHECK_TIMEOUT_S = 2.0
 UNHEALTHY_AFTER = 2
 """Failed health checks in a row after which Envoy sends no more sessions to a replica."""
 
-TAKEN_OUT_S = UNHEALTHY_AFTER * (CHECK_INTERVAL_S + CHECK_TIMEOUT_S) + 1.0
+UNHEALTHY_DETECTION_S = UNHEALTHY_AFTER * (CHECK_INTERVAL_S + CHECK_TIMEOUT_S) + 1.0
 """Seconds within which even a replica that only hangs is taken out, one for Envoy itself included."""
 
 _OWN_DESCRIPTORS = 256
 """What an Envoy needs besides sessions: 25 when idle, and room for health checks and closing connections."""
 
-_UNEVEN = 0.9
+_USABLE_SHARE = 0.9
 """The share of an Envoy's room to plan with where several share a port: the kernel spreads by hash, not evenly."""
 
-_LEAST_BREAKER = 1024
-_LEAST_BACKLOG = 2048
+_MIN_BREAKER = 1024
+_MIN_BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Backend:
 class EnvoySettings:
     """What the template is filled with.
 
-    `breaker` is the size of all circuit breakers. The admin interface takes a free port where its is 0. At
-    `stats_port` what it tells can be read from elsewhere; 0 for not at all.
+    `breaker` is the size of all circuit breakers. The admin interface takes a free port where
+    `admin_port` is 0. Other machines can read its statistics, and nothing else of it, at `stats_port`; 0 for none.
     """
 
     port: int
     backends: tuple[Backend, ...]
     policy: Policy = "round_robin"
-    breaker: int = _LEAST_BREAKER
-    backlog: int = _LEAST_BACKLOG
+    breaker: int = _MIN_BREAKER
+    backlog: int = _MIN_BACKLOG
     address: str = "127.0.0.1"
     admin_port: int = 0
     stats_port: int = 0
@@ -67,27 +67,27 @@ def envoys_needed(largest_batch: int, nofile: int) -> int:
 
     A WebSocket takes two: that of the client and that of the replica.
     """
-    room = max((nofile - _OWN_DESCRIPTORS) // 2, 1)
-    return 1 if largest_batch <= room else math.ceil(largest_batch / (room * _UNEVEN))
+    capacity = max((nofile - _OWN_DESCRIPTORS) // 2, 1)
+    return 1 if largest_batch <= capacity else math.ceil(largest_batch / (capacity * _USABLE_SHARE))
 
 
 def threads_for(cores: int, envoys: int) -> int:
     """Return the worker threads of each Envoy: half of the cores together, at least one each.
 
-    The servers and the clients on the same machine need the other half, and the fewer the threads, the
-    evener the round robin, which each thread goes on its own.
+    The servers and the clients on the same machine need the other half. Each thread goes round robin by itself,
+    so the fewer the threads, the more even the spread.
     """
     return max(1, cores // 2 // envoys)
 
 
 def breaker_for(largest_batch: int) -> int:
     """Return the size of circuit breakers that a batch never reaches: sessions that close may overlap the next."""
-    return max(2 * largest_batch + 64, _LEAST_BREAKER)
+    return max(2 * largest_batch + 64, _MIN_BREAKER)
 
 
 def backlog_for(largest_batch: int) -> int:
     """Return how many connections may wait to be accepted."""
-    return max(largest_batch, _LEAST_BACKLOG)
+    return max(largest_batch, _MIN_BACKLOG)
 
 
 def render(settings: EnvoySettings) -> str:
@@ -115,9 +115,9 @@ def render(settings: EnvoySettings) -> str:
         check_interval_s=CHECK_INTERVAL_S,
         check_timeout_s=CHECK_TIMEOUT_S,
         unhealthy_after=UNHEALTHY_AFTER,
-        backends=_listed(settings.backends),
+        backends=_backend_entries(settings.backends),
     )
 
 
-def _listed(backends: Sequence[Backend]) -> list[dict[str, str | int]]:
+def _backend_entries(backends: Sequence[Backend]) -> list[dict[str, str | int]]:
     return [{"address": backend.address, "port": backend.port} for backend in backends]

@@ -18,7 +18,7 @@ from pytest_openenv_scale.targets.docker.engine import Engine
 from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 
 from .config import Backend
-from .replicas import numbered, replica_address, resolved, sum_samples
+from .replicas import numbered_log_path, replica_address, resolve_backend, sum_samples
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class ImageOptions:
     @property
     def variables(self) -> dict[str, str]:
         """The variables every container is given."""
-        given = {"WORKERS": self.workers, "MAX_CONCURRENT_ENVS": self.max_envs}
-        return {**{name: str(value) for name, value in given.items() if value is not None}, **self.env}
+        settings = {"WORKERS": self.workers, "MAX_CONCURRENT_ENVS": self.max_envs}
+        return {**{name: str(value) for name, value in settings.items() if value is not None}, **self.env}
 
 
 class ContainerReplicas:
@@ -55,17 +55,17 @@ class ContainerReplicas:
         self._containers: list[Container] = []
         self._backends: tuple[Backend, ...] = ()
         self._engine_cores: int | None = None
-        self._life = ExitStack()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        with ExitStack() as life:
+        with ExitStack() as stack:
             engine = Engine.connect("target envoy")
-            life.callback(engine.close)
+            stack.callback(engine.close)
             self._engine_cores = engine.cores
-            image = obtain_image(engine, self.source, self._context.say)
-            self._containers = [life.enter_context(self._container(engine, image, n)) for n in range(self._count)]
-            self._backends = tuple(resolved(container.url) for container in self._containers)
-            self._life = life.pop_all()
+            image = obtain_image(engine, self.source, self._context.show_progress)
+            self._containers = [stack.enter_context(self._make_container(engine, image, n)) for n in range(self._count)]
+            self._backends = tuple(resolve_backend(container.url) for container in self._containers)
+            self._stack = stack.pop_all()
         return self
 
     @property
@@ -75,23 +75,25 @@ class ContainerReplicas:
 
     def options(self, number: int) -> ContainerOptions:
         """Return how container `number`, counted from 0, is run."""
-        given = self._options
+        options = self._options
         return ContainerOptions(
-            env=given.variables,
+            env=options.variables,
             address=replica_address(number),
-            cpus=given.cpus,
-            memory=given.memory,
-            nofile=given.nofile,
+            cpus=options.cpus,
+            memory=options.memory,
+            nofile=options.nofile,
             run_id=self._context.run_id,
         )
 
-    def _container(self, engine: Engine, image: str, number: int) -> Container:
-        return Container(engine, image, self.options(number), log_path=numbered(self._context.log_path, number))
+    def _make_container(self, engine: Engine, image: str, number: int) -> Container:
+        return Container(
+            engine, image, self.options(number), log_path=numbered_log_path(self._context.log_path, number)
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._life.close()
+        self._stack.close()
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -101,10 +103,10 @@ class ContainerReplicas:
     @property
     def limits(self) -> dict[str, str | int]:
         """See `Replicas`; the variables of the image count where none were given."""
-        inside, limits = self._containers[0].env, dict[str, str | int]()
+        variables, limits = self._containers[0].env, dict[str, str | int]()
         for name, variable in (("workers", "WORKERS"), ("max_envs", "MAX_CONCURRENT_ENVS")):
-            if inside.get(variable, "").isdecimal() and int(inside[variable]) > 0:
-                limits[name] = int(inside[variable])
+            if variables.get(variable, "").isdecimal() and int(variables[variable]) > 0:
+                limits[name] = int(variables[variable])
         limits["network"] = self._containers[0].network
         limits["image"] = self._options.image
         return limits
@@ -128,13 +130,13 @@ class ContainerReplicas:
         return ()
 
     def _wait_for(self, container: Container, backend: Backend, headers: Mapping[str, str]) -> None:
-        def still_alive() -> str | None:
+        def exit_reason() -> str | None:
             status = container.exit_status()
-            where = f"target {self._target}: the container at {backend.name}"
-            return f"{where} {status} before it answered a session" if status else None
+            subject = f"target {self._target}: the container at {backend.name}"
+            return f"{subject} {status} before it answered a session" if status else None
 
         try:
-            wait_until_ready((container.url,), headers, START_S, still_alive, modes=self._context.modes)
+            wait_until_ready((container.url,), headers, START_S, exit_reason, modes=self._context.modes)
         except TargetError as error:
             raise TargetError(container.with_log(str(error))) from None
 

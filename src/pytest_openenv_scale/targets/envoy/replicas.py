@@ -94,51 +94,51 @@ class LocalReplicas:
     """`count` servers of an application on this machine, each on a loopback address of its own."""
 
     def __init__(self, options: ServerOptions, context: TargetContext, *, count: int, target: str) -> None:
-        self._served = [
+        self._servers = [
             ServedApplication(
                 options,
                 context,
                 target=target,
                 host=replica_address(number),
-                log_path=numbered(context.log_path, number),
+                log_path=numbered_log_path(context.log_path, number),
             )
             for number in range(count)
         ]
-        self._life = ExitStack()
+        self._stack = ExitStack()
 
     @property
     def servers(self) -> tuple[ServedApplication, ...]:
         """Each server, by its number."""
-        return tuple(self._served)
+        return tuple(self._servers)
 
     def __enter__(self) -> Self:
-        with ExitStack() as life:
+        with ExitStack() as stack:
             port: int | None = None
-            for served in self._served:
+            for served in self._servers:
                 # The same port on every address reads best; where it is taken on one, any will do.
                 served.start(port)
-                life.callback(served.stop)
+                stack.callback(served.stop)
                 port = served.port
-            self._life = life.pop_all()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Ending a server takes a while; several end side by side.
-        with ThreadPoolExecutor(min(len(self._served), 16)) as pool:
-            list(pool.map(ServedApplication.stop, self._served))
-        self._life.close()
+        with ThreadPoolExecutor(min(len(self._servers), 16)) as executor:
+            list(executor.map(ServedApplication.stop, self._servers))
+        self._stack.close()
 
     @property
     def backends(self) -> tuple[Backend, ...]:
         """See `Replicas`."""
-        return tuple(Backend(replica_address(number), served.port) for number, served in enumerate(self._served))
+        return tuple(Backend(replica_address(number), served.port) for number, served in enumerate(self._servers))
 
     @property
     def limits(self) -> dict[str, str | int]:
         """See `Replicas`."""
-        return self._served[0].limits
+        return self._servers[0].limits
 
     @property
     def cores(self) -> int | None:
@@ -148,40 +148,40 @@ class LocalReplicas:
     @property
     def notes(self) -> tuple[str, ...]:
         """See `Replicas`."""
-        return self._served[0].application.notes
+        return self._servers[0].application.notes
 
     def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
         """See `Replicas`."""
         return tuple(
             f"{backend.name}: {note}"
-            for backend, served in zip(self.backends, self._served, strict=True)
+            for backend, served in zip(self.backends, self._servers, strict=True)
             for note in served.wait(headers)
         )
 
     def exit_status(self, number: int) -> str | None:
         """See `Replicas`."""
-        return self._served[number].process.exit_status()
+        return self._servers[number].process.exit_status()
 
     def log_tail(self, number: int, lines: int) -> str:
         """See `Replicas`."""
-        return self._served[number].process.log_tail(lines)
+        return self._servers[number].process.log_tail(lines)
 
     def sample(self) -> ServerSample | None:
         """See `Replicas`."""
-        return sum_samples(served.process.sample() for served in self._served)
+        return sum_samples(served.process.sample() for served in self._servers)
 
 
-class GivenReplicas:
+class AttachedReplicas:
     """Servers that run already, by their URLs; they are left alone."""
 
     def __init__(self, urls: Sequence[str], context: TargetContext) -> None:
         self._urls = tuple(urls)
         self._context = context
         self._backends: tuple[Backend, ...] = ()
-        self._local: LocalServers | None = None
+        self._local_servers: LocalServers | None = None
 
     def __enter__(self) -> Self:
-        self._backends = tuple(resolved(url) for url in self._urls)
+        self._backends = tuple(resolve_backend(url) for url in self._urls)
         return self
 
     def __exit__(
@@ -202,7 +202,7 @@ class GivenReplicas:
 
     @property
     def cores(self) -> int | None:
-        """See `Replicas`; nobody told."""
+        """See `Replicas`; unknown."""
         return None
 
     @property
@@ -213,7 +213,7 @@ class GivenReplicas:
     def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
         """See `Replicas`."""
         wait_until_ready(self._urls, headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self._context.modes)
-        self._local = LocalServers(self._urls)
+        self._local_servers = LocalServers(self._urls)
         return ()
 
     def exit_status(self, number: int) -> str | None:
@@ -226,10 +226,10 @@ class GivenReplicas:
 
     def sample(self) -> ServerSample | None:
         """See `Replicas`."""
-        return self._local.sample() if self._local is not None else None
+        return self._local_servers.sample() if self._local_servers is not None else None
 
 
-def numbered(log_path: Path | None, number: int) -> Path | None:
+def numbered_log_path(log_path: Path | None, number: int) -> Path | None:
     """Return the log of replica `number`, counted from 0, beside the one asked for: server.log, server-2.log, …"""
     if log_path is None or number == 0:
         return log_path
@@ -238,41 +238,41 @@ def numbered(log_path: Path | None, number: int) -> Path | None:
 
 def sum_samples(samples: Iterable[ServerSample | None]) -> ServerSample | None:
     """Add up samples of several servers; None where there is none. Descriptors are those of the fullest process."""
-    found = [sample for sample in samples if sample is not None]
-    if not found:
+    readable = [sample for sample in samples if sample is not None]
+    if not readable:
         return None
-    fullest = max(found, key=lambda sample: (sample.descriptors or 0) / (sample.descriptor_limit or 1))
+    fullest = max(readable, key=lambda sample: (sample.descriptors or 0) / (sample.descriptor_limit or 1))
     return ServerSample(
         at_s=time.monotonic(),
-        processes=_count(sample.processes for sample in found),
-        cpu_seconds=_total(sample.cpu_seconds for sample in found),
-        rss_bytes=_count(sample.rss_bytes for sample in found),
-        threads=_count(sample.threads for sample in found),
+        processes=_sum_counts(sample.processes for sample in readable),
+        cpu_seconds=_sum_floats(sample.cpu_seconds for sample in readable),
+        rss_bytes=_sum_counts(sample.rss_bytes for sample in readable),
+        threads=_sum_counts(sample.threads for sample in readable),
         descriptors=fullest.descriptors,
         descriptor_limit=fullest.descriptor_limit,
-        restarts=_count(sample.restarts for sample in found),
+        restarts=_sum_counts(sample.restarts for sample in readable),
     )
 
 
-def _total(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def _sum_floats(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
 
 
-def _count(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def _sum_counts(values: Iterable[int | None]) -> int | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
 
 
-def resolved(url: str) -> Backend:
+def resolve_backend(url: str) -> Backend:
     """Return the IP address and port a URL names, IPv4 where it has both."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
     with contextlib.suppress(ValueError):
         return Backend(str(ipaddress.ip_address(host)), port)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        address_infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror:
         raise TargetError(f"target envoy: {url} cannot be reached: the host name {host!r} does not resolve") from None
-    addresses = sorted(found, key=lambda entry: entry[0] is not socket.AF_INET)
+    addresses = sorted(address_infos, key=lambda entry: entry[0] is not socket.AF_INET)
     return Backend(str(addresses[0][4][0]), port)

@@ -18,7 +18,7 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target, red
 from pytest_openenv_scale.targets.common import options
 from pytest_openenv_scale.targets.common.options import TargetContext, cpus, memory
 from pytest_openenv_scale.targets.common.readiness import wait_until_ready
-from pytest_openenv_scale.targets.docker.image import PULL
+from pytest_openenv_scale.targets.docker.image import PULL_POLICIES
 from pytest_openenv_scale.targets.local.application import ServerOptions, backlog_notes, check_options
 from pytest_openenv_scale.targets.local.serving import SERVERS
 
@@ -26,17 +26,17 @@ from .config import Backend, EnvoySettings, Policy, backlog_for, breaker_for, en
 from .container_replicas import ContainerReplicas, ImageOptions
 from .endpoint import EnvoyEndpoint
 from .pool import LocalEnvoyPool, find_envoy
-from .replicas import GivenReplicas, LocalReplicas, Replicas
+from .replicas import AttachedReplicas, LocalReplicas, Replicas
 
 _SESSION_S = 30.0
 """Seconds the first session through Envoy gets; every replica has answered one by then."""
 
-_MOST_ENVOYS = 32
-"""Each takes some 40 MB and a thread or more: beyond this, what is missing is descriptors."""
+_MAX_ENVOYS = 32
+"""Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
 
 
 class EnvoyTarget:
-    """Starts replicas, or takes those given, and puts Envoy in front of them for as long as the context lasts.
+    """Starts replicas, or attaches to those of `urls=`, and puts Envoy in front of them while the context lasts.
 
     Raises:
         GrammarError: the specification has an unknown key or a value that cannot be used.
@@ -45,98 +45,100 @@ class EnvoyTarget:
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
         self._context = context
-        self.asked = EnvoySpec(spec)
-        self._life = ExitStack()
+        self.envoy_spec = EnvoySpec(spec)
+        self._stack = ExitStack()
 
     def __enter__(self) -> Endpoint:
         """Start everything and return once a session was answered through Envoy; see `Target`."""
-        with ExitStack() as life:
-            endpoint = self._start(life)
-            self._life = life.pop_all()
+        with ExitStack() as stack:
+            endpoint = self._start(stack)
+            self._stack = stack.pop_all()
         return endpoint
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop Envoy, then the replicas that were started."""
-        self._life.close()
+        self._stack.close()
 
-    def _start(self, life: ExitStack) -> Endpoint:
-        asked, given = self.asked, self.asked.given
-        executable, count = find_envoy(), self._envoys()  # Before anything else is started in vain.
+    def _start(self, stack: ExitStack) -> Endpoint:
+        envoy_spec, target_options = self.envoy_spec, self.envoy_spec.options
+        executable, count = find_envoy(), self._envoy_count()  # Before anything else is started in vain.
         began = time.monotonic()
         headers = dict(self._context.headers)
-        replicas = life.enter_context(self.replicas())
-        late = replicas.wait(headers)
-        fleet = life.enter_context(self._fleet(executable, count, replicas))
-        fleet.wait()
-        front = EnvoyEndpoint(replicas, fleet, asked.policy)
-        life.callback(front.stop)
-        limits = {"replicas": asked.replicas, **asked.told_limits, **replicas.limits}
+        replicas = stack.enter_context(self.replicas())
+        late_notes = replicas.wait(headers)
+        pool = stack.enter_context(self._make_pool(executable, count, replicas))
+        pool.wait()
+        envoy_endpoint = EnvoyEndpoint(replicas, pool, envoy_spec.policy)
+        stack.callback(envoy_endpoint.stop)
+        limits = {"replicas": envoy_spec.replicas, **envoy_spec.declared_limits, **replicas.limits}
         endpoint = Endpoint(
-            urls=(fleet.url,),
-            label=given.text("label") or f"envoy-{asked.kind}",
+            urls=(pool.url,),
+            label=target_options.text("label") or f"envoy-{envoy_spec.kind}",
             target=self.spec,
-            cores=given.count("cores") or replicas.cores,
-            hosts=asked.replicas,
-            limits={**limits, "lb": asked.policy, "envoys": fleet.count},
+            cores=target_options.count("cores") or replicas.cores,
+            hosts=envoy_spec.replicas,
+            limits={**limits, "lb": envoy_spec.policy, "envoys": pool.count},
             headers=headers,
-            hardware=given.text("hardware"),
-            notes=(*replicas.notes, *late, *backlog_notes(self._context.largest_batch)),
+            hardware=target_options.text("hardware"),
+            notes=(*replicas.notes, *late_notes, *backlog_notes(self._context.largest_batch)),
             sampler=replicas.sample,
-            log_reader=front.log_tail,
-            exit_reader=front.exit_status,
-            proxy_reader=front.snapshot,
+            log_reader=envoy_endpoint.log_tail,
+            exit_reader=envoy_endpoint.exit_status,
+            proxy_reader=envoy_endpoint.snapshot,
         )
-        self._play_through(endpoint, front)
+        self._check_through_envoy(endpoint, envoy_endpoint)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
     def replicas(self) -> Replicas:
         """Return what stands behind Envoy, before it is started."""
-        asked = self.asked
-        if asked.kind == "urls":
-            return GivenReplicas(asked.urls, self._context)
-        if asked.kind == "docker":
-            return ContainerReplicas(asked.image, self._context, count=asked.replicas, target=self.spec)
-        return LocalReplicas(asked.server, self._context, count=asked.replicas, target=self.spec)
+        envoy_spec = self.envoy_spec
+        if envoy_spec.kind == "urls":
+            return AttachedReplicas(envoy_spec.urls, self._context)
+        if envoy_spec.kind == "docker":
+            return ContainerReplicas(envoy_spec.image, self._context, count=envoy_spec.replicas, target=self.spec)
+        return LocalReplicas(envoy_spec.server, self._context, count=envoy_spec.replicas, target=self.spec)
 
-    def _envoys(self) -> int:
+    def _envoy_count(self) -> int:
         largest = self._context.largest_batch
-        nofile = self.asked.given.count("nofile") or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        nofile = self.envoy_spec.options.count("nofile") or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         count = envoys_needed(largest, nofile)
-        if count > _MOST_ENVOYS:
+        if count > _MAX_ENVOYS:
             raise TargetError(
                 f"target envoy: a batch of {largest} takes {count} Envoys of {nofile} open files each, and at most "
-                f"{_MOST_ENVOYS} are started; write a larger nofile=, or raise ulimit -Hn"
+                f"{_MAX_ENVOYS} are started; write a larger nofile=, or raise ulimit -Hn"
             )
         return count
 
     def settings(self, backends: tuple[Backend, ...]) -> EnvoySettings:
         """Return what Envoy is configured with in front of these servers."""
-        given, largest = self.asked.given, self._context.largest_batch
+        target_options, largest = self.envoy_spec.options, self._context.largest_batch
         return EnvoySettings(
-            port=given.count("port") or 0,
+            port=target_options.count("port") or 0,
             backends=backends,
-            policy=self.asked.policy,
-            breaker=given.count("max_connections") or breaker_for(largest),
+            policy=self.envoy_spec.policy,
+            breaker=target_options.count("max_connections") or breaker_for(largest),
             backlog=backlog_for(largest),
         )
 
-    def _fleet(self, executable: str, count: int, replicas: Replicas) -> LocalEnvoyPool:
-        given, settings = self.asked.given, self.settings(replicas.backends)
-        threads = given.count("threads") or threads_for(usable_cores(), count)
-        return LocalEnvoyPool(executable, settings, count=count, threads=threads, nofile=given.count("nofile"))
+    def _make_pool(self, executable: str, count: int, replicas: Replicas) -> LocalEnvoyPool:
+        target_options, settings = self.envoy_spec.options, self.settings(replicas.backends)
+        threads = target_options.count("threads") or threads_for(usable_cores(), count)
+        return LocalEnvoyPool(executable, settings, count=count, threads=threads, nofile=target_options.count("nofile"))
 
-    def _play_through(self, endpoint: Endpoint, front: EnvoyEndpoint) -> None:
+    def _check_through_envoy(self, endpoint: Endpoint, envoy_endpoint: EnvoyEndpoint) -> None:
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, _SESSION_S, front.exit_status, modes=self._context.modes)
+            wait_until_ready(
+                endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self._context.modes
+            )
         except TargetError as error:
-            log = front.log_tail(20)
+            log = envoy_endpoint.log_tail(20)
             message = f"target {self.spec}: every replica answers a session, but not through Envoy: {error}"
             raise TargetError(f"{message}\n{log}" if log.strip() else message) from None
 
 
-Kind = Literal["local", "docker", "urls"]
+ReplicaKind = Literal["local", "docker", "urls"]
 """What stands behind Envoy: servers started here, containers, or servers that run already."""
 
 _COMMON_KEYS = {
@@ -151,85 +153,87 @@ _COMMON_KEYS = {
     "workers": options.count,
     "max_envs": options.count,
 }
-_OWN_KEYS: Mapping[Kind, Mapping[str, options.Parser]] = {
+_OWN_KEYS: Mapping[ReplicaKind, Mapping[str, options.Parser]] = {
     "local": {"replicas": options.count, "app": options.text, "server": options.one_of(*SERVERS)},
     "docker": {
         "replicas": options.count,
         "image": options.text,
         "cpus": cpus,
         "memory": memory,
-        "pull": options.one_of(*PULL),
+        "pull": options.one_of(*PULL_POLICIES),
     },
     "urls": {"urls": options.text},
 }
-_MOST_REPLICAS = 250
+_MAX_REPLICAS = 250
 
 
 class EnvoySpec:
-    """What an Envoy target is asked for; `given` holds the keys that are read as they stand.
+    """The parsed specification of an Envoy target; `options` holds the keys that are read as they stand.
 
     Raises:
         GrammarError: a key is unknown, does not go with another, or its value cannot be used.
     """
 
     def __init__(self, spec: TargetSpec) -> None:
-        asked = options.with_argument_as_option(spec)
-        self.kind = _kind(asked)
-        self.given = options.read_options(asked, {**_COMMON_KEYS, **_OWN_KEYS[self.kind]}, env=self.kind != "urls")
-        self.urls = _read_urls(self.given.text("urls")) if self.kind == "urls" else ()
-        self.replicas = len(self.urls) or _read_replicas(self.given)
+        normalized = options.with_argument_as_option(spec)
+        self.kind = _replica_kind(normalized)
+        self.options = options.read_options(
+            normalized, {**_COMMON_KEYS, **_OWN_KEYS[self.kind]}, env=self.kind != "urls"
+        )
+        self.urls = _read_urls(self.options.text("urls")) if self.kind == "urls" else ()
+        self.replicas = len(self.urls) or _read_replicas(self.options)
         check_options("envoy", self.server)
 
     @property
     def policy(self) -> Policy:
         """How sessions are spread."""
-        policy: Any = self.given.text("lb") or "round_robin"
+        policy: Any = self.options.text("lb") or "round_robin"
         return policy
 
     @property
     def server(self) -> ServerOptions:
         """How each replica of kind "local" is served."""
-        server: Any = self.given.text("server") or "hypercorn"
+        server: Any = self.options.text("server") or "hypercorn"
         return ServerOptions(
-            app=self.given.text("app"),
+            app=self.options.text("app"),
             server=server,
             # A replica is one process unless asked otherwise: so replicas compare, and so they are deployed.
-            workers=self.given.count("workers") or 1,
-            max_envs=self.given.count("max_envs"),
-            nofile=self.given.count("nofile"),
-            env=self.given.env,
+            workers=self.options.count("workers") or 1,
+            max_envs=self.options.count("max_envs"),
+            nofile=self.options.count("nofile"),
+            env=self.options.env,
         )
 
     @property
     def image(self) -> ImageOptions:
         """How each replica of kind "docker" is run."""
         return ImageOptions(
-            image=self.given.text("image") or "",
-            pull=self.given.text("pull") or PULL[0],
-            workers=self.given.count("workers"),
-            max_envs=self.given.count("max_envs"),
-            cpus=self.given.values.get("cpus"),
-            memory=self.given.values.get("memory"),
-            nofile=self.given.count("nofile"),
-            env=self.given.env,
+            image=self.options.text("image") or "",
+            pull=self.options.text("pull") or PULL_POLICIES[0],
+            workers=self.options.count("workers"),
+            max_envs=self.options.count("max_envs"),
+            cpus=self.options.values.get("cpus"),
+            memory=self.options.values.get("memory"),
+            nofile=self.options.count("nofile"),
+            env=self.options.env,
         )
 
     @property
-    def told_limits(self) -> dict[str, str | int]:
-        """The limits of servers that somebody else started, as far as they are told."""
-        return {key: number for key in ("workers", "max_envs") if (number := self.given.count(key)) is not None}
+    def declared_limits(self) -> dict[str, str | int]:
+        """The limits of servers that run already, as far as the specification names them."""
+        return {key: number for key in ("workers", "max_envs") if (number := self.options.count(key)) is not None}
 
 
-def _kind(spec: TargetSpec) -> Kind:
+def _replica_kind(spec: TargetSpec) -> ReplicaKind:
     """Return what stands behind Envoy.
 
     Raises:
         GrammarError: a key does not go with what decides that.
     """
-    kind: Kind = (
+    kind: ReplicaKind = (
         "urls" if spec.option("urls") is not None else "docker" if spec.option("image") is not None else "local"
     )
-    others = {key for own in _OWN_KEYS.values() for key in own} - set(_OWN_KEYS[kind])
+    others = {key for keys in _OWN_KEYS.values() for key in keys} - set(_OWN_KEYS[kind])
     for key, _ in spec.options:
         if key in others and kind != "local":
             raise GrammarError(f"target envoy: {key}= does not go with {'urls' if kind == 'urls' else 'image'}=")
@@ -238,19 +242,19 @@ def _kind(spec: TargetSpec) -> Kind:
     return kind
 
 
-def _read_replicas(given: options.TargetOptions) -> int:
-    count = given.count("replicas")
+def _read_replicas(target_options: options.TargetOptions) -> int:
+    count = target_options.count("replicas")
     if count is None:
         raise GrammarError("target envoy: how many servers? write envoy:replicas=2, or envoy:urls=URL|URL")
-    if count > _MOST_REPLICAS:
-        raise GrammarError(f"target envoy: replicas must be at most {_MOST_REPLICAS}, got {count}")
+    if count > _MAX_REPLICAS:
+        raise GrammarError(f"target envoy: replicas must be at most {_MAX_REPLICAS}, got {count}")
     return count
 
 
 def _read_urls(text: str | None) -> tuple[str, ...]:
     urls = tuple(url.strip().rstrip("/") for url in (text or "").split("|"))
     for url in urls:
-        problem = _problem_with(url)
+        problem = _url_problem(url)
         if problem:
             raise GrammarError(
                 f"target envoy: urls: {redact_url(url)!r} {problem}; write http://HOST:PORT|http://HOST:PORT"
@@ -260,7 +264,7 @@ def _read_urls(text: str | None) -> tuple[str, ...]:
     return urls
 
 
-def _problem_with(url: str) -> str | None:
+def _url_problem(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -17,21 +17,21 @@ from typing import Literal, Self
 
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import url_host, usable_cores
-from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, is_app_name
+from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .launch import command
-from .serving import PATH_VARIABLE, SAYS, ServeSettings, bind, largest_backlog, workers_up
+from .serving import LOG_PREFIX, PATH_VARIABLE, ServeSettings, bind, count_ready_workers, largest_backlog
 
 BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
-_LEAST_BACKLOG = 2048
-_WHOLE_LOG = 10_000
+_MIN_BACKLOG = 2048
+_WHOLE_LOG_LINES = 10_000
 _FIRST_DESCRIPTOR = 3
-"""What stands for the socket where none is open."""
+"""The descriptor shown in a command whose socket is not open yet."""
 
 _WORKERS_S = 10.0
 """Seconds the other workers get once the first has answered a session."""
@@ -81,12 +81,14 @@ def check_options(target: str, options: ServerOptions) -> None:
         GrammarError: the app is not named as module:app, or a setting is not the server's.
     """
     if options.app is not None and not is_app_name(options.app):
-        raise GrammarError(f"target {target}: {options.app!r} is not module:app; write for example {_example(target)}")
+        raise GrammarError(
+            f"target {target}: {options.app!r} is not module:app; write for example {_app_example(target)}"
+        )
     if options.limit_concurrency and options.server != "uvicorn":
         raise GrammarError(f"target {target}: limit_concurrency is uvicorn's; add server=uvicorn")
 
 
-def _example(target: str) -> str:
+def _app_example(target: str) -> str:
     return "local:server.app:app" if target == "local" else "app=server.app:app"
 
 
@@ -96,12 +98,12 @@ def find_application(root: Path, app: str | None) -> Application:
     Raises:
         TargetError: there is an `openenv.yaml` that names none.
     """
-    named = app_of(root) if app is None or (root / MANIFEST).exists() else None
-    if app is None and named is None:
+    declared_app = manifest_app(root) if app is None or (root / MANIFEST).exists() else None
+    if app is None and declared_app is None:
         note = f"no {MANIFEST} in {root}: serving the built-in benchmark environment"
         return Application(BUILT_IN, (), (note,))
     paths = (root, root.parent) if (root / MANIFEST).exists() else (root,)
-    return Application(app or named or BUILT_IN, paths)
+    return Application(app or declared_app or BUILT_IN, paths)
 
 
 class ServedApplication:
@@ -124,11 +126,11 @@ class ServedApplication:
         self._context = context
         self._target = target
         self._host = host
-        self._wanted_port = port
+        self._requested_port = port
         self._log_path = log_path
         self.application = find_application(context.root, options.app)
         workers = options.workers or (usable_cores() if self.application.built_in else 1)
-        backlog = max(context.largest_batch, _LEAST_BACKLOG)
+        backlog = max(context.largest_batch, _MIN_BACKLOG)
         self._serving = ServeSettings(
             self.application.name, options.server, workers, backlog, options.limit_concurrency
         )
@@ -156,7 +158,7 @@ class ServedApplication:
         name = self._target.partition(":")[0].partition(",")[0]
         if self._serving.server == "uvicorn":
             _require_uvicorn(name)
-        with _bound(name, self._host, self._wanted_port, preferred_port) as listener:
+        with _bound_socket(name, self._host, self._requested_port, preferred_port) as listener:
             self.port = int(listener.getsockname()[1])
             self._environ = self._make_environ()
             self._process = ServerProcess(
@@ -175,11 +177,15 @@ class ServedApplication:
         Raises:
             TargetError: there is an `openenv.yaml` that names no app.
         """
-        self.port = self._wanted_port or 0
+        self.port = self._requested_port or 0
         environ = {**self._make_environ(), **dict.fromkeys(self._options.env, "***")}
         added = {name: text for name, text in environ.items() if text and os.environ.get(name) != text}
-        where = f"{url_host(self._host)}:{self._wanted_port}" if self._wanted_port else f"a free port of {self._host}"
-        return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, where)
+        address = (
+            f"{url_host(self._host)}:{self._requested_port}"
+            if self._requested_port
+            else f"a free port of {self._host}"
+        )
+        return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, address)
 
     def stop(self) -> None:
         """End the server and everything it started; may be repeated."""
@@ -218,7 +224,7 @@ class ServedApplication:
             TargetError: the server ended or did not answer a session in time; its log's end is below.
         """
         try:
-            wait_until_ready((self.url,), headers, START_S, self._still_alive, modes=self._context.modes)
+            wait_until_ready((self.url,), headers, START_S, self._exit_reason, modes=self._context.modes)
         except TargetError as error:
             message = str(error)
             if message.startswith(self.url):
@@ -230,11 +236,11 @@ class ServedApplication:
         environ = dict(os.environ)
         paths = self.application.paths
         if paths:
-            given = self._options.env.get("PYTHONPATH", environ.get("PYTHONPATH", "")).split(os.pathsep)
+            entries = self._options.env.get("PYTHONPATH", environ.get("PYTHONPATH", "")).split(os.pathsep)
             folders = {path.resolve() for path in paths}
-            others = [entry for entry in given if (self._context.root / entry).resolve() not in folders]
-            environ["PYTHONPATH"] = os.pathsep.join(others)
-            environ[PATH_VARIABLE] = os.pathsep.join([*map(str, paths), *others])
+            other_entries = [entry for entry in entries if (self._context.root / entry).resolve() not in folders]
+            environ["PYTHONPATH"] = os.pathsep.join(other_entries)
+            environ[PATH_VARIABLE] = os.pathsep.join([*map(str, paths), *other_entries])
         environ["PYTHONUNBUFFERED"] = "1"
         if self.application.built_in:
             environ |= {"HOST": self._host, "PORT": str(self.port), "WORKERS": str(self._serving.workers)}
@@ -242,25 +248,29 @@ class ServedApplication:
             environ[_MAX_ENVS] = str(self._options.max_envs)
         return {**environ, **{name: text for name, text in self._options.env.items() if name != "PYTHONPATH"}}
 
-    def _still_alive(self) -> str | None:
-        said = [line for line in self.process.log_tail(_WHOLE_LOG).splitlines() if line.startswith(SAYS)]
+    def _exit_reason(self) -> str | None:
+        error_lines = [
+            line for line in self.process.log_tail(_WHOLE_LOG_LINES).splitlines() if line.startswith(LOG_PREFIX)
+        ]
         status = self.process.exit_status()
-        if said:
-            return f"target {self._target}: {said[-1].removeprefix(SAYS)}"
+        if error_lines:
+            return f"target {self._target}: {error_lines[-1].removeprefix(LOG_PREFIX)}"
         return f"target {self._target}: the server {status} before it answered a session" if status else None
 
     def _await_workers(self) -> tuple[str, ...]:
         """Wait until every worker has said that it serves: the first one to answer is not yet all of them."""
-        until = time.monotonic() + _WORKERS_S
-        while (up := workers_up(self._serving.server, self.process.log_tail(_WHOLE_LOG))) < self._serving.workers:
-            if self.process.exit_status() is not None or time.monotonic() >= until:
-                return (f"{up} of {self._serving.workers} workers said that they serve",)
+        deadline = time.monotonic() + _WORKERS_S
+        while (
+            ready_workers := count_ready_workers(self._serving.server, self.process.log_tail(_WHOLE_LOG_LINES))
+        ) < self._serving.workers:
+            if self.process.exit_status() is not None or time.monotonic() >= deadline:
+                return (f"{ready_workers} of {self._serving.workers} workers said that they serve",)
             time.sleep(0.05)
         return ()
 
 
 def backlog_notes(largest_batch: int) -> tuple[str, ...]:
-    """Say so where the kernel lets fewer connections wait than a batch has sessions."""
+    """Return a note where the kernel lets fewer connections wait than a batch has sessions, else nothing."""
     kernel = largest_backlog()
     if largest_batch <= kernel:
         return ()
@@ -271,20 +281,20 @@ def backlog_notes(largest_batch: int) -> tuple[str, ...]:
 
 
 @contextmanager
-def _bound(target: str, host: str, port: int | None, preferred: int | None) -> Generator[socket.socket]:
+def _bound_socket(target: str, host: str, port: int | None, preferred: int | None) -> Generator[socket.socket]:
     """Yield a socket bound to `host` that the server inherits, so that a free port stays ours."""
     try:
         listener = _bind_first(host, [port] if port else [preferred or 0, 0])
     except OSError as error:
-        where = f"{url_host(host)}:{port}" if port else host
+        address = f"{url_host(host)}:{port}" if port else host
         if error.errno == errno.EADDRINUSE:
             pids = listening_processes(port or 0)
-            by = f" by process {pids[0]}" if pids else ""
+            holder = f" by process {pids[0]}" if pids else ""
             raise TargetError(
-                f"target {target}: port {port} of {host} is in use{by}; "
+                f"target {target}: port {port} of {host} is in use{holder}; "
                 "write another port=, or leave it out for a free one"
             ) from None
-        raise TargetError(f"target {target}: cannot listen on {where}: {error.strerror}") from None
+        raise TargetError(f"target {target}: cannot listen on {address}: {error.strerror}") from None
     with listener:
         yield listener
 

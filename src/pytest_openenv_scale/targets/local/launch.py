@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--backlog", type=int, required=True)
     parser.add_argument("--limit-concurrency", type=int)
-    given = parser.parse_args(arguments)
-    serving = ServeSettings(given.app, given.server, given.workers, given.backlog, given.limit_concurrency)
-    return serve(serving, socket.socket(fileno=given.fd))
+    parsed = parser.parse_args(arguments)
+    serving = ServeSettings(parsed.app, parsed.server, parsed.workers, parsed.backlog, parsed.limit_concurrency)
+    return serve(serving, socket.socket(fileno=parsed.fd))
 
 
 if __name__ == "__main__":

@@ -29,13 +29,13 @@ PATH_VARIABLE = "OPENENV_SCALE_PYTHONPATH"
 """What PYTHONPATH becomes when the application is loaded. At the start of a process Python looks there before it looks
 into its own library, and what runs until the application is loaded is none of the user's."""
 
-_FAILED = 3
+_APP_FAILED_CODE = 3
 """The exit code of a worker whose application cannot be served; uvicorn's supervisor gives up on it too."""
 
 _IDLE_S = 600
 """Seconds an accepted connection may wait for its request: thousands of handshakes queue for a while."""
 
-_UP = {
+_READY_LINES = {
     "hypercorn": re.compile(r"Running on "),
     "uvicorn": re.compile(r"Application startup complete|'lifespan' protocol appears unsupported"),
 }
@@ -82,16 +82,16 @@ def serve(serving: ServeSettings, listener: socket.socket) -> int:
     """Serve on `listener` until SIGTERM or SIGINT and return an exit code.
 
     The application is imported in each worker; where that fails, the reason goes to stderr as one line
-    that begins with `SAYS`.
+    that begins with `LOG_PREFIX`.
     """
     os.environ[_APP_VARIABLE] = serving.app
     run = _run_uvicorn if serving.server == "uvicorn" else _run_hypercorn
     return run(serving, listener)
 
 
-def workers_up(server: str, log: str) -> int:
+def count_ready_workers(server: str, log: str) -> int:
     """Return how many workers have said in the log that they serve."""
-    return len(_UP[server].findall(log))
+    return len(_READY_LINES[server].findall(log))
 
 
 def load() -> Any:
@@ -109,8 +109,8 @@ def load() -> Any:
     except AppError as error:
         if error.details:
             print(error.details, file=sys.stderr)
-        print(f"{SAYS}{error}", file=sys.stderr, flush=True)
-        sys.exit(_FAILED)
+        print(f"{LOG_PREFIX}{error}", file=sys.stderr, flush=True)
+        sys.exit(_APP_FAILED_CODE)
 
 
 def _run_hypercorn(serving: ServeSettings, listener: socket.socket) -> int:
@@ -134,20 +134,20 @@ def _run_hypercorn(serving: ServeSettings, listener: socket.socket) -> int:
 def _notice_killed_workers() -> list[int]:
     """Log and list the signals that workers are killed by: hypercorn then ends and says nothing."""
     killed: list[int] = []
-    seen: set[int] = set()
+    reported_pids: set[int] = set()
 
-    def look(*_: object) -> None:
+    def on_child_exit(*_: object) -> None:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is None or ended.si_pid in seen or ended.si_status == signal.SIGTERM:
+        if ended is None or ended.si_pid in reported_pids or ended.si_status == signal.SIGTERM:
             return
         if ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-            seen.add(ended.si_pid)
+            reported_pids.add(ended.si_pid)
             killed.append(ended.si_status)
             name = signal.Signals(ended.si_status).name
-            print(f"{SAYS}worker {ended.si_pid} was killed by {name}", file=sys.stderr, flush=True)
+            print(f"{LOG_PREFIX}worker {ended.si_pid} was killed by {name}", file=sys.stderr, flush=True)
 
     if hasattr(os, "waitid"):
-        signal.signal(signal.SIGCHLD, look)
+        signal.signal(signal.SIGCHLD, on_child_exit)
     return killed
 
 
@@ -159,7 +159,7 @@ def _run_uvicorn(serving: ServeSettings, listener: socket.socket) -> int:
     server = uvicorn.Server(config)
     if serving.workers == 1:
         server.run(sockets=[listener])
-        return 0 if server.started else _FAILED
+        return 0 if server.started else _APP_FAILED_CODE
     arguments: dict[str, Any] = {"config": config, "sockets": [listener]}
     if "target" in inspect.signature(Multiprocess).parameters:  # uvicorn < 0.42
         arguments["target"] = server.run
@@ -189,8 +189,8 @@ def _uvicorn_settings(serving: ServeSettings) -> dict[str, Any]:
         "log_config": logging_config,
         "use_colors": False,
     }
-    known = inspect.signature(Config).parameters
-    return {name: value for name, value in settings.items() if name in known}
+    parameters = inspect.signature(Config).parameters
+    return {name: value for name, value in settings.items() if name in parameters}
 
 
 class NoSessionNoise:
@@ -201,7 +201,7 @@ class NoSessionNoise:
         return not _SESSION_NOISE.search(str(record.msg))
 
 
-SAYS = "openenv-scale: "
+LOG_PREFIX = "openenv-scale: "
 """How a line of ours begins in a server's log."""
 
 
@@ -221,14 +221,16 @@ def load_app(name: str) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     module = _import(name, module_name)
-    found: Any = module
+    app_object: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise AppError(f"{name}: {_place(found)} has no attribute {part!r}{_near(part, found)}")
-        found = getattr(found, part)
-    if _is_factory(found):
-        return _checked(f"{name}()", _call(name, found))
-    return _checked(name, found)
+        if not hasattr(app_object, part):
+            raise AppError(
+                f"{name}: {_describe_owner(app_object)} has no attribute {part!r}{_suggest_name(part, app_object)}"
+            )
+        app_object = getattr(app_object, part)
+    if _is_factory(app_object):
+        return _check_application(f"{name}()", _call_factory(name, app_object))
+    return _check_application(name, app_object)
 
 
 def _import(name: str, module_name: str) -> Any:
@@ -246,17 +248,17 @@ def _import(name: str, module_name: str) -> Any:
             _details(error),
         ) from None
     except (Exception, SystemExit) as error:
-        raise AppError(f"{name} does not import: {_told(error)}", _details(error)) from None
+        raise AppError(f"{name} does not import: {_error_line(error)}", _details(error)) from None
 
 
-def _call(name: str, factory: Callable[[], object]) -> object:
+def _call_factory(name: str, factory: Callable[[], object]) -> object:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise AppError(f"{name}() failed: {_told(error)}", _details(error)) from None
+        raise AppError(f"{name}() failed: {_error_line(error)}", _details(error)) from None
 
 
-def _checked(name: str, app: object) -> Any:
+def _check_application(name: str, app: object) -> Any:
     if not callable(app):
         raise AppError(
             f"{name} is not an ASGI application but of type {type(app).__name__}; name the application object"
@@ -272,16 +274,16 @@ def _checked(name: str, app: object) -> Any:
     return app
 
 
-def _is_factory(found: object) -> bool:
-    if not (inspect.isfunction(found) or inspect.ismethod(found) or inspect.isclass(found)):
+def _is_factory(candidate: object) -> bool:
+    if not (inspect.isfunction(candidate) or inspect.ismethod(candidate) or inspect.isclass(candidate)):
         return False
-    signature = _signature(found)
-    return not inspect.iscoroutinefunction(found) and signature is not None and _accepts(signature, 0)
+    signature = _signature(candidate)
+    return not inspect.iscoroutinefunction(candidate) and signature is not None and _accepts(signature, 0)
 
 
-def _signature(found: Callable[..., object]) -> inspect.Signature | None:
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
     try:
-        return inspect.signature(found)
+        return inspect.signature(function)
     except (TypeError, ValueError):
         return None
 
@@ -294,17 +296,17 @@ def _accepts(signature: inspect.Signature, arguments: int) -> bool:
     return True
 
 
-def _place(found: object) -> str:
-    file = getattr(found, "__file__", None)
-    return f"the module in {file}" if file else f"{type(found).__name__} object"
+def _describe_owner(owner: object) -> str:
+    file = getattr(owner, "__file__", None)
+    return f"the module in {file}" if file else f"{type(owner).__name__} object"
 
 
-def _near(wrong: str, found: object) -> str:
-    names = difflib.get_close_matches(wrong, [name for name in dir(found) if name[0] != "_"], n=1)
+def _suggest_name(wrong: str, owner: object) -> str:
+    names = difflib.get_close_matches(wrong, [name for name in dir(owner) if name[0] != "_"], n=1)
     return f"; did you mean {names[0]!r}?" if names else ""
 
 
-def _told(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

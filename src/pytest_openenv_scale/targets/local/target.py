@@ -42,35 +42,35 @@ class LocalTarget:
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
-        self._given = options.read_options(spec, _KEYS, env=True)
+        self._target_options = options.read_options(spec, _KEYS, env=True)
         self._context = context
-        self._life = ExitStack()
-        if self._given.text("app") and spec.argument:
+        self._stack = ExitStack()
+        if self._target_options.text("app") and spec.argument:
             raise GrammarError("target local: the app is given twice; write local:module:app or app=module:app")
-        server: Any = self._given.text("server") or "hypercorn"
+        server: Any = self._target_options.text("server") or "hypercorn"
         self._options = ServerOptions(
-            app=self._given.text("app") or spec.argument,
+            app=self._target_options.text("app") or spec.argument,
             server=server,
-            workers=self._given.count("workers"),
-            max_envs=self._given.count("max_envs"),
-            nofile=self._given.count("nofile"),
-            limit_concurrency=self._given.count("limit_concurrency"),
-            env=self._given.env,
+            workers=self._target_options.count("workers"),
+            max_envs=self._target_options.count("max_envs"),
+            nofile=self._target_options.count("nofile"),
+            limit_concurrency=self._target_options.count("limit_concurrency"),
+            env=self._target_options.env,
         )
         check_options("local", self._options)
 
     def __enter__(self) -> Endpoint:
         """Start the server and return once it has answered a session; see `Target`."""
-        with ExitStack() as life:
-            endpoint = self._start(life)
-            self._life = life.pop_all()
+        with ExitStack() as stack:
+            endpoint = self._start(stack)
+            self._stack = stack.pop_all()
         return endpoint
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the server and everything it started."""
-        self._life.close()
+        self._stack.close()
 
     def application(self) -> ServedApplication:
         """Return what is served, before it is started.
@@ -82,28 +82,28 @@ class LocalTarget:
             self._options,
             self._context,
             target=self.spec,
-            host=self._given.text("host") or "127.0.0.1",
-            port=self._given.count("port"),
+            host=self._target_options.text("host") or "127.0.0.1",
+            port=self._target_options.count("port"),
             log_path=self._context.log_path,
         )
 
-    def _start(self, life: ExitStack) -> Endpoint:
+    def _start(self, stack: ExitStack) -> Endpoint:
         served = self.application()
         began = time.monotonic()
-        life.enter_context(served)
+        stack.enter_context(served)
         endpoint = Endpoint(
             urls=(served.url,),
-            label=self._given.text("label") or f"local-{self._options.server}",
+            label=self._target_options.text("label") or f"local-{self._options.server}",
             target=self.spec,
-            cores=self._given.count("cores") or usable_cores(),
+            cores=self._target_options.count("cores") or usable_cores(),
             hosts=1,
             limits=served.limits,
             headers=dict(self._context.headers),
-            hardware=self._given.text("hardware"),
+            hardware=self._target_options.text("hardware"),
             notes=(*served.application.notes, *backlog_notes(self._context.largest_batch)),
             sampler=served.process.sample,
             log_reader=served.process.log_tail,
             exit_reader=served.process.exit_status,
         )
-        late = served.wait(endpoint.headers)
-        return replace(endpoint, startup_s=time.monotonic() - began, notes=(*endpoint.notes, *late))
+        late_notes = served.wait(endpoint.headers)
+        return replace(endpoint, startup_s=time.monotonic() - began, notes=(*endpoint.notes, *late_notes))

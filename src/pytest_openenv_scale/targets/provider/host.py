@@ -1,7 +1,8 @@
 """The process a provider lives in: its prints stay out of pytest's terminal, and it outlives pytest to stop.
 
-Whatever ends pytest, SIGKILL included, this process gets SIGTERM and stops the provider in order. Orders
-come and events go as lines of JSON over an inherited socket, so that no argument shows in a list of processes.
+Whatever ends pytest, SIGKILL included, this process gets SIGTERM and stops the provider in order. Its
+request comes and its events go as lines of JSON over an inherited socket, so that no argument shows in a list of
+processes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import Any, TextIO
 from pytest_openenv_scale.core.own_process import import_user_module, standard_library_first
 from pytest_openenv_scale.core.target_spec import names_secret
 
-from .calls import Calls, ProviderError, ServerRequest, plan_calls, takes_base_url
+from .calls import ProviderCalls, ProviderError, ServerRequest, plan_calls, takes_base_url
 
-ENDS = signal.SIGTERM
-"""What ends the process: it stops the provider then."""
+END_SIGNAL = signal.SIGTERM
+"""The signal at which the process stops the provider and ends."""
 
-_PATIENCE_S = 20
+_START_GRACE_S = 20
 """Seconds a start gets to finish once the end is asked for: interrupted, a provider may lose what it just started."""
 
 _INSTALL = "pip install 'pytest-openenv-scale[openenv]'"
@@ -38,56 +39,58 @@ class ProviderRequest:
     """What the process is to run: `provider` as module:Class, `paths` in front of sys.path."""
 
     provider: str
-    asked: ServerRequest
+    server_request: ServerRequest
     ready_s: float
     paths: tuple[str, ...] = ()
 
     def to_line(self) -> str:
-        """Return the order as one line."""
+        """Return the request as one line of JSON."""
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> ProviderRequest:
         """Read what `to_line` wrote."""
-        sent = json.loads(line)
-        return cls(sent["provider"], ServerRequest(**sent["asked"]), sent["ready_s"], tuple(sent["paths"]))
+        fields = json.loads(line)
+        return cls(
+            fields["provider"], ServerRequest(**fields["server_request"]), fields["ready_s"], tuple(fields["paths"])
+        )
 
 
 class _EndedError(BaseException):
-    """The end was asked for; no provider's `except Exception` keeps it."""
+    """The end was requested; a BaseException, so that no provider's `except Exception` catches it."""
 
 
 @dataclass
 class _HostSignals:
-    """SIGTERM as an exception in the main thread, once; a start is first given time to finish."""
+    """Raises SIGTERM as an exception in the main thread, once; a start first gets time to finish."""
 
-    patient: bool = False
-    asked: bool = False
+    starting: bool = False
+    end_requested: bool = False
     ended: bool = False
 
     def listen(self) -> None:
-        for number in (ENDS, signal.SIGALRM):
+        for number in (END_SIGNAL, signal.SIGALRM):
             signal.signal(number, self._receive)
 
     def ignore(self) -> None:
-        for number in (ENDS, signal.SIGALRM):
+        for number in (END_SIGNAL, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
-    def patience(self) -> Generator[None]:
-        self.patient = True
+    def deferring_end(self) -> Generator[None]:
+        self.starting = True
         try:
             yield
         finally:
-            self.patient = False
+            self.starting = False
             signal.alarm(0)
-        if self.asked:
+        if self.end_requested:
             self._end()
 
     def _receive(self, number: int, frame: object) -> None:
-        if number == ENDS and self.patient:
-            self.asked = True
-            signal.alarm(_PATIENCE_S)
+        if number == END_SIGNAL and self.starting:
+            self.end_requested = True
+            signal.alarm(_START_GRACE_S)
         else:
             self._end()
 
@@ -100,47 +103,47 @@ class _HostSignals:
 
 @dataclass
 class _Host:
-    """Starts, waits for and stops the providers of one order, and tells how that went."""
+    """Starts, waits for and stops the providers of one request, and sends what happens as events."""
 
-    order: ProviderRequest
-    talk: TextIO
+    request: ProviderRequest
+    stream: TextIO
     signals: _HostSignals
     secrets: frozenset[str] = field(default_factory=frozenset[str])
 
     def run(self) -> None:
-        life = ExitStack()
+        stack = ExitStack()
         try:
             try:
-                self._serve(life)
+                self._serve(stack)
             except ProviderError as error:
-                self.tell(failed=str(error))
+                self.send_event(failed=str(error))
             finally:
                 self.signals.ignore()
         except _EndedError:
             pass
         finally:
-            life.close()
+            stack.close()
 
-    def _serve(self, life: ExitStack) -> None:
-        provider = load_class(self.order.provider)
-        calls = plan_calls(provider, self.order.asked, self.order.ready_s)
-        urls = [self._start(provider, calls, life) for _ in range(calls.copies)]
-        self.tell(started=urls, hosts=calls.hosts)
+    def _serve(self, stack: ExitStack) -> None:
+        provider = load_class(self.request.provider)
+        calls = plan_calls(provider, self.request.server_request, self.request.ready_s)
+        urls = [self._start(provider, calls, stack) for _ in range(calls.copies)]
+        self.send_event(started=urls, hosts=calls.hosts)
         while True:
             signal.pause()
 
-    def _start(self, cls: type, calls: Calls, life: ExitStack) -> str:
+    def _start(self, cls: type, calls: ProviderCalls, stack: ExitStack) -> str:
         name = cls.__name__
-        with self._told(name):
+        with self._errors_in_one_line(name):
             provider: Any = cls(**calls.init)
-        life.callback(self._close, name, provider)
-        life.callback(self._stop, name, calls.stop_name, provider)
-        with self._told(f"{name}.{calls.start_name}"), self.signals.patience():
+        stack.callback(self._close, name, provider)
+        stack.callback(self._stop, name, calls.stop_name, provider)
+        with self._errors_in_one_line(f"{name}.{calls.start_name}"), self.signals.deferring_end():
             url: object = getattr(provider, calls.start_name)(**calls.start)
         if not isinstance(url, str) or not url.startswith(("http://", "https://", "ws://", "wss://")):
-            raise ProviderError(f"{name}.{calls.start_name} returned no URL but {self._hidden(repr(url)[:80])}")
+            raise ProviderError(f"{name}.{calls.start_name} returned no URL but {self._hide_secrets(repr(url)[:80])}")
         if hasattr(provider, "wait_for_ready"):
-            with self._told(f"{name}.wait_for_ready"):
+            with self._errors_in_one_line(f"{name}.wait_for_ready"):
                 provider.wait_for_ready(*([url] if takes_base_url(provider) else []), **calls.ready)
         return url.rstrip("/")
 
@@ -148,17 +151,17 @@ class _Host:
         try:
             getattr(provider, stop_name)()
         except Exception as error:
-            self.tell(left=f"{name}.{stop_name} failed, what it started may still run: {self._in_one_line(error)}")
+            self.send_event(left=f"{name}.{stop_name} failed, what it started may still run: {self._error_line(error)}")
 
     def _close(self, name: str, provider: Any) -> None:
         """Release what a container provider holds besides its container, such as an SDK's client."""
         try:
             getattr(provider, "close", lambda: None)()
         except Exception as error:
-            self.tell(left=f"{name}.close failed: {self._in_one_line(error)}")
+            self.send_event(left=f"{name}.close failed: {self._error_line(error)}")
 
     @contextmanager
-    def _told(self, what: str) -> Generator[None]:
+    def _errors_in_one_line(self, what: str) -> Generator[None]:
         """Turn what provider code raises into one line; its traceback goes to the log."""
         try:
             yield
@@ -167,22 +170,22 @@ class _Host:
             while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
                 trace = trace.tb_next
             lines = traceback.format_exception(type(error), error, trace, chain=False)
-            print(self._hidden("".join(lines)), file=sys.stderr, flush=True)
-            raise ProviderError(f"{what} failed: {self._in_one_line(error)}") from None
+            print(self._hide_secrets("".join(lines)), file=sys.stderr, flush=True)
+            raise ProviderError(f"{what} failed: {self._error_line(error)}") from None
 
-    def _in_one_line(self, error: BaseException) -> str:
+    def _error_line(self, error: BaseException) -> str:
         lines = str(error).strip().splitlines()
-        return self._hidden(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+        return self._hide_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
 
-    def _hidden(self, text: str) -> str:
+    def _hide_secrets(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
 
-    def tell(self, **event: object) -> None:
+    def send_event(self, **event: object) -> None:
         # Nobody listens any more where pytest was killed.
         with contextlib.suppress(OSError):
-            print(json.dumps(event), file=self.talk, flush=True)
+            print(json.dumps(event), file=self.stream, flush=True)
 
 
 def load_class(name: str) -> type:
@@ -193,7 +196,7 @@ def load_class(name: str) -> type:
     """
     module_name, _, attribute = name.partition(":")
     try:
-        found: object = import_user_module(module_name)
+        loaded: object = import_user_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == "openenv":
@@ -203,22 +206,22 @@ def load_class(name: str) -> type:
         traceback.print_exc()
         raise ProviderError(f"{name} does not import: {type(error).__name__}: {error}") from None
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(loaded, part):
             raise ProviderError(f"{module_name} has no {attribute!r}; write provider:MODULE:CLASS")
-        found = getattr(found, part)
-    if not isinstance(found, type):
-        raise ProviderError(f"{name} is no class but of type {type(found).__name__}")
-    return found
+        loaded = getattr(loaded, part)
+    if not isinstance(loaded, type):
+        raise ProviderError(f"{name} is no class but of type {type(loaded).__name__}")
+    return loaded
 
 
-def secret_values(asked: ServerRequest) -> frozenset[str]:
+def secret_values(request: ServerRequest) -> frozenset[str]:
     """Return the values whose names say that they must not be shown."""
-    given: Mapping[str, str] = {**asked.arguments, **asked.env}
-    return frozenset(value for name, value in given.items() if value and names_secret(name))
+    settings: Mapping[str, str] = {**request.arguments, **request.env}
+    return frozenset(value for name, value in settings.items() if value and names_secret(name))
 
 
 def main(arguments: list[str]) -> None:
-    """Run one order until SIGTERM."""
+    """Serve one request until SIGTERM."""
     parser = argparse.ArgumentParser(prog="pytest_openenv_scale.targets.provider.host")
     parser.add_argument("--fd", type=int, required=True)
     signals = _HostSignals()
@@ -226,10 +229,10 @@ def main(arguments: list[str]) -> None:
     parent = os.getppid()
     channel = socket.socket(fileno=parser.parse_args(arguments).fd)
     channel.set_inheritable(False)
-    with channel, channel.makefile("rw", encoding="utf-8") as talk:
-        order = ProviderRequest.from_line(talk.readline())
-        sys.path[:] = standard_library_first([*order.paths, *sys.path])
-        _Host(order, talk, signals, secret_values(order.asked)).run()
+    with channel, channel.makefile("rw", encoding="utf-8") as stream:
+        request = ProviderRequest.from_line(stream.readline())
+        sys.path[:] = standard_library_first([*request.paths, *sys.path])
+        _Host(request, stream, signals, secret_values(request.server_request)).run()
     if os.getppid() != parent:
         # Nobody is left to end what outlived its own parent, such as a server whose launcher was killed.
         os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -45,7 +45,7 @@ _STOP_S = 60.0
 """Seconds each provider gets to stop; LocalDockerProvider takes up to 20."""
 
 _END_S = 5.0
-"""Seconds between the last word of a process and its end."""
+"""Seconds a process gets to end once it has closed its socket."""
 
 
 class ProviderTarget:
@@ -63,23 +63,23 @@ class ProviderTarget:
                 "target provider: write provider:MODULE:CLASS, "
                 "for example provider:openenv.core.containers.runtime:UVProvider,project_path=."
             )
-        self._class = spec.argument
-        ours = tuple((key, text) for key, text in spec.options if key in _KEYS or key.startswith("env."))
-        self._given = options.read_options(replace(spec, options=ours), _KEYS, env=True)
-        self._arguments = {key: text for key, text in spec.options if (key, text) not in ours}
-        self._life = ExitStack()
+        self._class_name = spec.argument
+        own_options = tuple((key, text) for key, text in spec.options if key in _KEYS or key.startswith("env."))
+        self._options = options.read_options(replace(spec, options=own_options), _KEYS, env=True)
+        self._arguments = {key: text for key, text in spec.options if (key, text) not in own_options}
+        self._stack = ExitStack()
 
     def __enter__(self) -> Endpoint:
         """Start the provider and return once each of its servers has answered a session; see `Target`."""
-        life = ExitStack()
+        stack = ExitStack()
         try:
-            endpoint = self._start(life)
+            endpoint = self._start(stack)
         except BaseException as error:
-            left = _close(life)
-            if left and isinstance(error, TargetError):
-                raise TargetError(f"{error}\n{left}") from None
+            leftover = _close_stack(stack)
+            if leftover and isinstance(error, TargetError):
+                raise TargetError(f"{error}\n{leftover}") from None
             raise
-        self._life = life
+        self._stack = stack
         return endpoint
 
     def __exit__(
@@ -90,143 +90,149 @@ class ProviderTarget:
         Raises:
             TargetError: it failed to stop, so that what it started may still run.
         """
-        left = _close(self._life)
-        if left:
-            raise TargetError(left)
+        leftover = _close_stack(self._stack)
+        if leftover:
+            raise TargetError(leftover)
 
-    def _start(self, life: ExitStack) -> Endpoint:
+    def _start(self, stack: ExitStack) -> Endpoint:
         began = time.monotonic()
-        process, started = self._host(life)
+        process, started = self._start_host(stack)
         urls = tuple(started["started"])
-        servers = _Children(process.pid)
+        servers = _ChildServers(process.pid)
         endpoint = Endpoint(
             urls=urls,
-            label=self._given.text("label") or self._class.rpartition(":")[2].rpartition(".")[2],
+            label=self._options.text("label") or self._class_name.rpartition(":")[2].rpartition(".")[2],
             target=self.spec,
-            cores=self._given.count("cores") or (usable_cores() if servers.found else None),
+            cores=self._options.count("cores") or (usable_cores() if servers.pids else None),
             hosts=started["hosts"],
             limits=self._limits(),
             headers=dict(self._context.headers),
-            hardware=self._given.text("hardware"),
+            hardware=self._options.text("hardware"),
             sampler=servers.sample,
             log_reader=process.log_tail,
             exit_reader=lambda: process.exit_status() or servers.exit_status(),
         )
-        self._await(endpoint, process)
+        self._wait_until_ready(endpoint, process)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
-    def _host(self, life: ExitStack) -> tuple[ServerProcess, dict[str, Any]]:
-        """Start the provider in its process, which `life` ends, and return what it says once it has started."""
-        ours, theirs = socket.socketpair()
-        talk = life.enter_context(life.enter_context(ours).makefile("rw", encoding="utf-8"))
-        with theirs:
+    def _start_host(self, stack: ExitStack) -> tuple[ServerProcess, dict[str, Any]]:
+        """Start the provider in its process, which `stack` ends, and return the event it sends once it has started."""
+        own_socket, host_socket = socket.socketpair()
+        stream = stack.enter_context(stack.enter_context(own_socket).makefile("rw", encoding="utf-8"))
+        with host_socket:
             process = ServerProcess(
-                command(host.__name__, "--fd", str(theirs.fileno())),
+                command(host.__name__, "--fd", str(host_socket.fileno())),
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},  # What it prints is in the log when somebody looks.
                 cwd=self._context.root,
                 log_path=self._context.log_path,
-                pass_fds=[theirs.fileno()],
-                stop_s=_STOP_S * (self._given.count("replicas") or 1),
-                orphaned_by=host.ENDS,
+                pass_fds=[host_socket.fileno()],
+                stop_s=_STOP_S * (self._options.count("replicas") or 1),
+                orphan_signal=host.END_SIGNAL,
             )
             process.start()
-        life.callback(_stop, process, talk)
-        ours.settimeout(_START_S)
-        # A process that ended at once is told by what it does not say.
+        stack.callback(_stop_host, process, stream)
+        own_socket.settimeout(_START_S)
+        # A process that ended at once is noticed below: it sends no event.
         with suppress(OSError):
-            talk.write(self.order().to_line())
-            talk.flush()
-        return process, self._first(talk, process)
+            stream.write(self.provider_request().to_line())
+            stream.flush()
+        return process, self._read_start_event(stream, process)
 
-    def _first(self, talk: TextIO, process: ServerProcess) -> dict[str, Any]:
-        """Return the event of the start."""
+    def _read_start_event(self, stream: TextIO, process: ServerProcess) -> dict[str, Any]:
+        """Read the event that the provider has started.
+
+        Raises:
+            TargetError: it failed, ended, or took longer than `_START_S`.
+        """
         try:
-            line = talk.readline()
+            line = stream.readline()
         except TimeoutError:
             raise TargetError(
-                process.with_log(f"target {self.spec}: {self._class} did not start within {_START_S:.0f} s")
+                process.with_log(f"target {self.spec}: {self._class_name} did not start within {_START_S:.0f} s")
             ) from None
         except OSError:
             line = ""
         event: dict[str, Any] = json.loads(line) if line else {}
         if "started" in event:
             return event
-        failed = event.get("failed") or f"its process {_end_of(process)} before it had started"
+        failed = event.get("failed") or f"its process {_wait_for_exit(process)} before it had started"
         raise TargetError(process.with_log(f"target provider: {failed}"))
 
-    def order(self) -> ProviderRequest:
-        """Return what the provider's process is told to do."""
+    def provider_request(self) -> ProviderRequest:
+        """Return the request that the provider's process gets."""
         root = self._context.root
-        env = dict(self._given.env)
-        max_envs = self._given.count("max_envs")
+        env = dict(self._options.env)
+        max_envs = self._options.count("max_envs")
         if max_envs is not None:
             env = {_MAX_ENVS: str(max_envs), **env}
-        asked = ServerRequest(self._arguments, env, self._given.count("replicas"), self._given.count("workers"))
+        server_request = ServerRequest(
+            self._arguments, env, self._options.count("replicas"), self._options.count("workers")
+        )
         paths = (str(root), str(root.parent)) if (root / MANIFEST).exists() else (str(root),)
-        return ProviderRequest(self._class, asked, START_S, paths)
+        return ProviderRequest(self._class_name, server_request, START_S, paths)
 
     def _limits(self) -> dict[str, str | int]:
-        given = {key: self._given.count(key) for key in ("workers", "max_envs")}
-        return {key: number for key, number in given.items() if number is not None}
+        counts = {key: self._options.count(key) for key in ("workers", "max_envs")}
+        return {key: number for key, number in counts.items() if number is not None}
 
-    def _await(self, endpoint: Endpoint, process: ServerProcess) -> None:
-        def still_alive() -> str | None:
+    def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:
+        def exit_reason() -> str | None:
             status = endpoint.exit_status()
             return f"target {self.spec}: the server {status} before it answered a session" if status else None
 
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, still_alive, modes=self._context.modes)
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, exit_reason, modes=self._context.modes)
         except TargetError as error:
-            said = str(error)
-            where = "" if said.startswith("target ") else f"target {self.spec}: "
-            raise TargetError(process.with_log(f"{where}{said}")) from None
+            message = str(error)
+            prefix = "" if message.startswith("target ") else f"target {self.spec}: "
+            raise TargetError(process.with_log(f"{prefix}{message}")) from None
 
 
-class _Children:
+class _ChildServers:
     """The servers below the provider's process, where it starts them as processes; else nothing."""
 
     def __init__(self, pid: int) -> None:
         try:
-            self.found = [child.pid for child in psutil.Process(pid).children()]
+            self.pids = [child.pid for child in psutil.Process(pid).children()]
         except psutil.Error:
-            self.found = []
-        self._sampler = ProcessSampler(self.found)
+            self.pids = []
+        self._sampler = ProcessSampler(self.pids)
 
     def sample(self) -> ServerSample | None:
         return self._sampler.sample()
 
     def exit_status(self) -> str | None:
-        return "ended" if self.found and not self._sampler.running() else None
+        return "ended" if self.pids and not self._sampler.running() else None
 
 
-class _LeftError(Exception):
-    """What a provider said it could not stop."""
+class _LeftoverError(Exception):
+    """A provider could not stop everything; the text names what is left."""
 
 
-def _stop(process: ServerProcess, talk: TextIO) -> None:
+def _stop_host(process: ServerProcess, stream: TextIO) -> None:
     process.stop()
-    said: list[str] = []
+    leftovers: list[str] = []
     with suppress(OSError, ValueError):
-        said = [event["left"] for line in talk if "left" in (event := json.loads(line))]
+        leftovers = [event["left"] for line in stream if "left" in (event := json.loads(line))]
     status = process.exit_status() or ""
     if status.startswith("killed"):
-        said.append(f"it did not stop in time and was {status}; what it started may still run")
-    if said:
-        raise _LeftError(f"target provider: {'; '.join(said)}")
+        leftovers.append(f"it did not stop in time and was {status}; what it started may still run")
+    if leftovers:
+        raise _LeftoverError(f"target provider: {'; '.join(leftovers)}")
 
 
-def _end_of(process: ServerProcess) -> str:
-    """Say how a process ended that has let go of its socket, which is just before its end."""
-    until = time.monotonic() + _END_S
-    while (status := process.exit_status()) is None and time.monotonic() < until:
+def _wait_for_exit(process: ServerProcess) -> str:
+    """Return how a process ended that has closed its socket, which happens just before its end."""
+    deadline = time.monotonic() + _END_S
+    while (status := process.exit_status()) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return status or "went silent"
 
 
-def _close(life: ExitStack) -> str | None:
+def _close_stack(stack: ExitStack) -> str | None:
     """End what was started and return what could not be ended."""
     try:
-        life.close()
-    except _LeftError as left:
-        return str(left)
+        stack.close()
+    except _LeftoverError as error:
+        return str(error)
     return None

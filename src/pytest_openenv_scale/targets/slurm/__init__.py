@@ -1,1 +1,1 @@
-"""The target `slurm`: a job or our script in an allocation, its nodes, what killed runs left."""
+"""The target `slurm`: a job or our script in an allocation, its nodes, and what killed runs left."""

@@ -16,23 +16,23 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from .job_info import Job, JobReader, SlurmError, call, is_hopeless, refusal_remedy, remedy, waiting_words
+from .job_info import Job, JobReader, SlurmError, call, is_hopeless, pending_remedy, refusal_remedy, waiting_words
 from .nodes import unusable_nodes
-from .spec import OWNER, default_folder, last_complaint
+from .spec import OWNER_PREFIX, default_folder, last_complaint
 
 OWNER_FILE = "owner"
 LOG_FILE = "job.log"
 
-_ASK_S = 1.0
-"""Seconds between two questions about a job that runs; one that waits is asked about ever more seldom."""
+_POLL_S = 1.0
+"""Seconds between two polls of a job that runs; one that waits is polled ever more seldom."""
 
-_SELDOM_S = 10.0
+_LONGEST_POLL_S = 10.0
 _ENDING_S = 5.0
 """Seconds within which a job that is being ended mostly has ended; what ignores SIGTERM takes longer."""
 
 _PAUSE_S = 0.2
 
-_AWAY_S = 60.0
+_CONTROLLER_AWAY_S = 60.0
 """Seconds Slurm may not answer while a job waits."""
 
 _CANCEL_S = 30.0
@@ -48,11 +48,11 @@ _TAIL_BYTES = 64 * 1024
 
 
 class ServingJob(Protocol):
-    """What runs the servers, in a job whose number is `id`."""
+    """What runs the servers: a job, or a script in one; `id` is the job's number."""
 
     id: int
 
-    def ended(self, *, now: bool = False) -> str | None:
+    def exit_status(self, *, now: bool = False) -> str | None:
         """Say how it ended, or None while it runs; `now` where an answer that is a second old will not do."""
         ...
 
@@ -98,28 +98,29 @@ class JobFolder:
         return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
 
     def complaint(self) -> str | None:
-        """Return the last thing the scripts said was wrong."""
+        """Return the last error message the scripts wrote, or None."""
         return last_complaint(self.tail(LOG_FILE, 10_000))
 
 
 class BatchJob:
     """A job that is submitted on entering and cancelled on leaving, whatever state it is in by then.
 
-    `env` is put into its environment, past the script that Slurm keeps. `say` shows how it goes on.
+    `env` is put into its environment, not into the script, which Slurm keeps. `show_progress` gets what it
+    waits for.
     """
 
     def __init__(
-        self, script: str, name: str, folder: JobFolder, *, env: Mapping[str, str], say: Callable[[str], None]
+        self, script: str, name: str, folder: JobFolder, *, env: Mapping[str, str], show_progress: Callable[[str], None]
     ) -> None:
         self.id = 0
         self._script = script
         self._name = name
         self._folder = folder
         self._env = env
-        self._say = say
+        self._show_progress = show_progress
         self._reader = JobReader()
-        self._asked_at = 0.0
-        self._last: Job | None = None
+        self._polled_at = 0.0
+        self._last_job: Job | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -151,62 +152,64 @@ class BatchJob:
         except SlurmError:
             return
 
-    def wait_running(self, pending_s: float) -> Job:
-        """Return the job once its nodes are its own; says on the way what it waits for.
+    def wait_until_running(self, pending_s: float) -> Job:
+        """Return the job once it has its nodes; shows meanwhile what it waits for.
 
         Raises:
             TargetError: it waits longer than `pending_s` seconds, cannot start, or ended.
         """
-        until, pause, said = time.monotonic() + pending_s, 0.2, ""
+        deadline, pause, shown_words = time.monotonic() + pending_s, 0.2, ""
         while True:
-            job = self._look_patiently(until)
+            job = self._poll_patiently(deadline)
             if job.is_over:
                 raise TargetError(self._with_log(f"target slurm: job {self.id} {job.end_words} before it served"))
             if not job.is_waiting and job.nodes:
                 return job
             words = waiting_words(job)
-            if words != said and job.reason:
-                self._say(f"slurm: job {self.id} is {words}")
-                said = words
-            if is_hopeless(job) or time.monotonic() >= until:
-                raise TargetError(self._why_pending(job, pending_s))
-            time.sleep(min(pause, max(until - time.monotonic(), 0.05)))
-            pause = min(pause * 1.3, _SELDOM_S)
+            if words != shown_words and job.reason:
+                self._show_progress(f"slurm: job {self.id} is {words}")
+                shown_words = words
+            if is_hopeless(job) or time.monotonic() >= deadline:
+                raise TargetError(self._pending_failure(job, pending_s))
+            time.sleep(min(pause, max(deadline - time.monotonic(), 0.05)))
+            pause = min(pause * 1.3, _LONGEST_POLL_S)
 
-    def _why_pending(self, job: Job, pending_s: float) -> str:
-        how = "cannot start" if is_hopeless(job) else f"was still pending after {pending_s:g} s"
-        out = unusable_nodes(job.partition or None) if "Node" in job.reason or job.reason == "Resources" else ()
-        nodes = f" ({'; '.join(out[:4])})" if out else ""
+    def _pending_failure(self, job: Job, pending_s: float) -> str:
+        state = "cannot start" if is_hopeless(job) else f"was still pending after {pending_s:g} s"
+        unusable = unusable_nodes(job.partition or None) if "Node" in job.reason or job.reason == "Resources" else ()
+        nodes = f" ({'; '.join(unusable[:4])})" if unusable else ""
         reason = job.reason or "no reason"
-        return f"target slurm: job {self.id} {how} and is cancelled; Slurm says {reason}{nodes}: {remedy(job)}"
+        return (
+            f"target slurm: job {self.id} {state} and is cancelled; Slurm says {reason}{nodes}: {pending_remedy(job)}"
+        )
 
-    def ended(self, *, now: bool = False) -> str | None:
-        """See `Serving`; Slurm is otherwise asked once a second at most."""
-        stale = now or time.monotonic() - self._asked_at >= _ASK_S
-        if self._last is None or (not self._last.is_over and stale):
+    def exit_status(self, *, now: bool = False) -> str | None:
+        """See `ServingJob`; without `now`, Slurm is asked once a second at most."""
+        stale = now or time.monotonic() - self._polled_at >= _POLL_S
+        if self._last_job is None or (not self._last_job.is_over and stale):
             try:
-                _look_past_completing(self._look) if now else self._look()
+                _poll_past_completing(self._poll) if now else self._poll()
             except SlurmError:
                 return None  # A controller that is away for a moment says nothing about the job.
-        return _end_words(self._last, now=now)
+        return _end_words(self._last_job, now=now)
 
-    def _look_patiently(self, until: float) -> Job:
-        """Look; a controller that restarts does not cost a job its place in the queue."""
-        until = min(until, time.monotonic() + _AWAY_S)
+    def _poll_patiently(self, deadline: float) -> Job:
+        """Poll, and again where Slurm does not answer: a controller that restarts does not cost a job its place."""
+        deadline = min(deadline, time.monotonic() + _CONTROLLER_AWAY_S)
         while True:
             try:
-                return self._look()
+                return self._poll()
             except SlurmError:
-                if time.monotonic() >= until:
+                if time.monotonic() >= deadline:
                     raise
-                time.sleep(_ASK_S)
+                time.sleep(_POLL_S)
 
-    def _look(self) -> Job:
-        self._asked_at = time.monotonic()
+    def _poll(self) -> Job:
+        self._polled_at = time.monotonic()
         job = self._reader.read(self.id)
         if job is None:
             job = Job(self.id, "gone", "Slurm no longer knows it")
-        self._last = job
+        self._last_job = job
         return job
 
     def _with_log(self, message: str) -> str:
@@ -215,16 +218,16 @@ class BatchJob:
     def _cancel(self) -> None:
         try:
             call("scancel", "--quiet", str(self.id))
-            self._await_end()
+            self._wait_until_gone()
         except SlurmError as error:
             if "Invalid job id" not in str(error):
                 raise TargetError(f"{error}; job {self.id} may still run: scancel {self.id}") from None
 
-    def _await_end(self) -> None:
+    def _wait_until_gone(self) -> None:
         """Wait until its processes are gone too: what they write must not outlive their folder."""
         began, pause = time.monotonic(), 0.05
-        asked = ("squeue", "--noheader", f"--user={os.getuid()}", f"--name={self._name}", "--format=%T")
-        while states := call(*asked).split():
+        command = ("squeue", "--noheader", f"--user={os.getuid()}", f"--name={self._name}", "--format=%T")
+        while states := call(*command).split():
             waited = time.monotonic() - began
             if waited >= _COMPLETING_S and set(states) == {"COMPLETING"}:
                 return  # It is cancelled: Slurm waits for a node that does not answer, which may take minutes.
@@ -245,7 +248,7 @@ class AttachedScript:
     ) -> None:
         self.id = job.id
         self._reader = JobReader()
-        told = {
+        job_variables = {
             "SLURM_JOB_ID": str(job.id),
             "SLURM_JOBID": str(job.id),
             "SLURM_JOB_NODELIST": ",".join(nodes),
@@ -253,16 +256,16 @@ class AttachedScript:
             "SLURM_JOB_NUM_NODES": str(len(nodes)),
             "SLURM_NNODES": str(len(nodes)),
         }
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
-        config = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
+        other_variables = {name: text for name, text in os.environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
+        slurm_config = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
         self._process = ServerProcess(
             ["bash", "-c", script],
-            env={**kept, **config, **told, **env},
+            env={**other_variables, **slurm_config, **job_variables, **env},
             cwd=root,
             log_path=folder.path / LOG_FILE,
             stop_s=_STOP_S,
             # It ends its steps by itself, which nobody else would.
-            orphaned_by=signal.SIGTERM,
+            orphan_signal=signal.SIGTERM,
         )
 
     def __enter__(self) -> Self:
@@ -274,22 +277,22 @@ class AttachedScript:
     ) -> None:
         deferring_interrupts(self._process.stop)
 
-    def ended(self, *, now: bool = False) -> str | None:
-        """See `Serving`; of the job itself only with `now`, or once the script is gone."""
+    def exit_status(self, *, now: bool = False) -> str | None:
+        """See `ServingJob`; the job itself is looked at only with `now`, or once the script is gone."""
         status = self._process.exit_status()
         if status is None and not now:
             return None
         try:
-            job = _look_past_completing(lambda: self._reader.read(self.id))
+            job = _poll_past_completing(lambda: self._reader.read(self.id))
         except SlurmError:
             job = None
         return _end_words(job, now=now) or (f"the script in job {self.id} {status}" if status else None)
 
 
-def _look_past_completing(look: Callable[[], Job | None]) -> Job | None:
-    """Return the job, as what it ended where Slurm is only just ending it and soon says so."""
-    until = time.monotonic() + _ENDING_S
-    while (job := look()) is not None and job.is_completing and time.monotonic() < until:
+def _poll_past_completing(poll: Callable[[], Job | None]) -> Job | None:
+    """Return the job; where Slurm is just ending it, poll for up to `_ENDING_S` until its final state is known."""
+    deadline = time.monotonic() + _ENDING_S
+    while (job := poll()) is not None and job.is_completing and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
     return job
 
@@ -317,10 +320,10 @@ def running_job(job_id: int) -> Job:
 
 
 def with_log(message: str, folder: JobFolder) -> str:
-    """Return `message` with what the job said was wrong, and the end of its output below."""
+    """Return `message` with the job's last error message, and the end of its output below."""
     complaint, log = folder.complaint(), folder.tail(LOG_FILE, 20)
-    said = f"{message}: {complaint}" if complaint else message
-    return f"{said}\nthe job's output ends:\n{log}" if log.strip() else said
+    text = f"{message}: {complaint}" if complaint else message
+    return f"{text}\nthe job's output ends:\n{log}" if log.strip() else text
 
 
 def collect_jobs(*, dry_run: bool = False) -> list[str]:
@@ -349,21 +352,21 @@ def collect_jobs(*, dry_run: bool = False) -> list[str]:
 
 def parse_jobs(text: str) -> list[tuple[str, str, str]]:
     """Read `squeue --format=%i|%j|%k`: number, name and owner of each job that one of our runs submitted."""
-    found: list[tuple[str, str, str]] = []
+    jobs: list[tuple[str, str, str]] = []
     for line in text.splitlines():
         number, _, rest = line.strip().partition("|")
         name, _, comment = rest.rpartition("|")
-        if comment.startswith(OWNER):
-            found.append((number, name, comment.removeprefix(OWNER).strip()))
-    return found
+        if comment.startswith(OWNER_PREFIX):
+            jobs.append((number, name, comment.removeprefix(OWNER_PREFIX).strip()))
+    return jobs
 
 
 def _abandoned_folders() -> list[Path]:
     folders = [owner.parent for owner in default_folder().glob(f"job-*/{OWNER_FILE}")]
-    return sorted(folder for folder in folders if not is_alive(_read(folder / OWNER_FILE)))
+    return sorted(folder for folder in folders if not is_alive(_read_owner(folder / OWNER_FILE)))
 
 
-def _read(path: Path) -> str:
+def _read_owner(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:

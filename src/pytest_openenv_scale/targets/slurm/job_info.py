@@ -1,4 +1,4 @@
-"""Slurm's own programs, and what they tell of a job: its state, why it waits, its nodes, how it ended."""
+"""Slurm's own programs, and what they report of a job: its state, why it waits, its nodes, how it ended."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from typing import Any, cast
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import describe_exit
 
-_LARGE = 4 * 1024**2
+_MAX_JSON_CHARS = 4 * 1024**2
 """Characters beyond which `squeue --json` is not asked again: older ones list every job of the cluster each time."""
 
-_FLAGS = frozenset({"COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "POWER_UP_NODE", "RESIZING", "REQUEUED"})
+_STATE_FLAGS = frozenset(
+    {"COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "POWER_UP_NODE", "RESIZING", "REQUEUED"}
+)
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 _ALIVE = _WAITING | {"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT", "COMPLETING"}
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9/:_]*)=")
-_NONE = ("", "None", "(null)", "N/A", "none")
+_EMPTY_WORDS = ("", "None", "(null)", "N/A", "none")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Job:
 
     @property
     def is_completing(self) -> bool:
-        """Whether Slurm is ending it; older versions say only afterwards as what."""
+        """Whether Slurm is ending it; older versions give the final state only afterwards."""
         return self.state == "COMPLETING"
 
     @property
@@ -75,7 +77,7 @@ class Job:
 
 
 class JobReader:
-    """Asks Slurm for one job after another, in the form this Slurm can answer in."""
+    """Reads jobs from Slurm, as JSON where this version can write it, else as text."""
 
     def __init__(self) -> None:
         self._json = True
@@ -89,14 +91,14 @@ class JobReader:
         if self._json:
             try:
                 text = call("squeue", "--json", f"--jobs={job_id}")
-                found = {job.id: job for job in parse_json(text)}
+                jobs = {job.id: job for job in parse_json(text)}
             except (SlurmError, ValueError):
-                found = {}
+                jobs = {}
                 self._json = False  # An option it does not know, a plugin that is not installed, other contents.
             else:
-                self._json = len(text) < _LARGE
-            if job_id in found:
-                return found[job_id]
+                self._json = len(text) < _MAX_JSON_CHARS
+            if job_id in jobs:
+                return jobs[job_id]
         return _read_text(job_id)
 
 
@@ -117,57 +119,57 @@ def parse_json(text: str) -> tuple[Job, ...]:
     """
     try:
         jobs: list[dict[str, Any]] = json.loads(text)["jobs"]
-        return tuple(_from_json(job) for job in jobs)
+        return tuple(_job_from_json(job) for job in jobs)
     except (KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise ValueError(f"squeue's JSON cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _from_json(job: Mapping[str, Any]) -> Job:
-    starts = _number(job.get("start_time"))
+def _job_from_json(job: Mapping[str, Any]) -> Job:
+    starts = _unwrap_number(job.get("start_time"))
     return Job(
         id=int(job["job_id"]),
-        state=_state(job["job_state"]),
-        reason=_told(job.get("state_description")) or _told(job.get("state_reason")),
-        nodes=_told(job.get("nodes")),
-        node_count=_number(job.get("node_count")),
-        cpus=_number(job.get("cpus")),
-        partition=_told(job.get("partition")),
+        state=_job_state(job["job_state"]),
+        reason=_text_or_empty(job.get("state_description")) or _text_or_empty(job.get("state_reason")),
+        nodes=_text_or_empty(job.get("nodes")),
+        node_count=_unwrap_number(job.get("node_count")),
+        cpus=_unwrap_number(job.get("cpus")),
+        partition=_text_or_empty(job.get("partition")),
         exit_code=_exit_code(job.get("exit_code")),
         starts_at=datetime.fromtimestamp(starts) if starts else None,
     )
 
 
-def _state(value: str | list[str]) -> str:
+def _job_state(value: str | list[str]) -> str:
     """Return the state itself; newer versions list it together with flags."""
     states = value if isinstance(value, list) else value.split("+")
     words = [str(state).split()[0] for state in states if str(state).strip()]
-    return next((word for word in words if word not in _FLAGS), words[0] if words else "UNKNOWN")
+    return next((word for word in words if word not in _STATE_FLAGS), words[0] if words else "UNKNOWN")
 
 
-def _number(value: object) -> int | None:
+def _unwrap_number(value: object) -> int | None:
     """Return a number that newer versions wrap: {"set": true, "infinite": false, "number": 2}."""
     if isinstance(value, dict):
         wrapped = cast("dict[str, Any]", value)
-        return _number(wrapped.get("number")) if wrapped.get("set") and not wrapped.get("infinite") else None
+        return _unwrap_number(wrapped.get("number")) if wrapped.get("set") and not wrapped.get("infinite") else None
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _exit_code(value: object) -> int | None:
     """Return the exit code of three generations: a wait status, plain numbers, wrapped numbers."""
     if isinstance(value, dict):
-        told = cast("dict[str, Any]", value)
-        signal: dict[str, Any] = told.get("signal") or {}
-        number = _number(signal.get("signal_id")) or _number(signal.get("id"))
-        return -number if number else _number(told.get("return_code"))
-    status = _number(value)
+        fields = cast("dict[str, Any]", value)
+        signal: dict[str, Any] = fields.get("signal") or {}
+        number = _unwrap_number(signal.get("signal_id")) or _unwrap_number(signal.get("id"))
+        return -number if number else _unwrap_number(fields.get("return_code"))
+    status = _unwrap_number(value)
     if status is None:
         return None
     return -(status & 0x7F) if status & 0x7F else status >> 8
 
 
-def _told(value: object) -> str:
+def _text_or_empty(value: object) -> str:
     text = value.strip() if isinstance(value, str) else ""
-    return "" if text in _NONE else text
+    return "" if text in _EMPTY_WORDS else text
 
 
 def parse_record(text: str) -> Job | None:
@@ -179,35 +181,35 @@ def parse_record(text: str) -> Job | None:
     exit_code = (-int(signal) or int(code)) if code.isdecimal() and signal.isdecimal() else None
     return Job(
         id=int(record["JobId"]),
-        state=_state(record["JobState"]),
-        reason=_told(record.get("Reason", "").replace("_", " ")),
-        nodes=_told(record.get("NodeList")),
-        node_count=_leading(record.get("NumNodes", "")),
-        cpus=_leading(record.get("NumCPUs", "")),
-        partition=_told(record.get("Partition")),
+        state=_job_state(record["JobState"]),
+        reason=_text_or_empty(record.get("Reason", "").replace("_", " ")),
+        nodes=_text_or_empty(record.get("NodeList")),
+        node_count=_leading_number(record.get("NumNodes", "")),
+        cpus=_leading_number(record.get("NumCPUs", "")),
+        partition=_text_or_empty(record.get("Partition")),
         exit_code=exit_code,
-        starts_at=_moment(record.get("StartTime", "")),
+        starts_at=_parse_time(record.get("StartTime", "")),
     )
 
 
 def parse_fields(line: str) -> dict[str, str]:
     """Split a one-line record of scontrol's: `Name=value Name=value …`; a value may hold spaces, as reasons do."""
-    found = list(_FIELD.finditer(line))
-    ends = [*(match.start() for match in found[1:]), len(line)]
+    matches = list(_FIELD.finditer(line))
+    ends = [*(match.start() for match in matches[1:]), len(line)]
     fields: dict[str, str] = {}
-    for match, end in zip(found, ends, strict=False):
+    for match, end in zip(matches, ends, strict=False):
         # What a person wrote comes late in a record and must not replace what Slurm wrote.
         fields.setdefault(match[1], line[match.end() : end].strip())
     return fields
 
 
-def _leading(text: str) -> int | None:
+def _leading_number(text: str) -> int | None:
     """Return the number a text begins with: NumNodes is "2-2" while a job is pending."""
     match = re.match(r"\d+", text)
     return int(match[0]) if match else None
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -218,7 +220,7 @@ _CALL_S = 60.0
 """Seconds a program of Slurm's gets: a busy controller lets it wait."""
 
 _PREFIX = re.compile(r"^(?:\w+: )?(?:error|fatal): ")
-_SHOWN = 3
+_SHOWN_LINES = 3
 
 
 class SlurmError(TargetError):
@@ -234,7 +236,7 @@ def call(*command: str, stdin: str | None = None, env: Mapping[str, str] | None 
         SlurmError: it is not there, failed, or did not answer within a minute.
     """
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             input=stdin or "",
             env={**os.environ, **(env or {})},
@@ -254,15 +256,15 @@ def call(*command: str, stdin: str | None = None, env: Mapping[str, str] | None 
         raise SlurmError(f"target slurm: {command[0]} did not answer within {_CALL_S:.0f} s") from None
     except OSError as error:
         raise SlurmError(f"target slurm: {command[0]} cannot be run: {error.strerror}") from None
-    if done.returncode:
-        raise SlurmError(f"target slurm: {command[0]}: {first_words(done.stderr or done.stdout)}")
-    return done.stdout
+    if completed.returncode:
+        raise SlurmError(f"target slurm: {command[0]}: {error_summary(completed.stderr or completed.stdout)}")
+    return completed.stdout
 
 
-def first_words(text: str) -> str:
-    """Return what a program of Slurm's said as one line, without its own name on each."""
+def error_summary(text: str) -> str:
+    """Return the first lines a program of Slurm's printed as one line, without its name before each."""
     lines = [_PREFIX.sub("", line.strip()) for line in text.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines[:_SHOWN])) or "it failed and said nothing"
+    return "; ".join(dict.fromkeys(lines[:_SHOWN_LINES])) or "it failed and said nothing"
 
 
 _HOPELESS = (
@@ -308,10 +310,10 @@ _REFUSALS = (
 )
 
 
-def refusal_remedy(said: str) -> str:
-    """Return what helps where sbatch refuses a job, "" where nothing is known."""
-    found = (text for word, text in _REFUSALS if word.lower() in said.lower())
-    return "".join(f": {text}" for text in [next(found, "")] if text)
+def refusal_remedy(message: str) -> str:
+    """Return ": " and what helps against this refusal of sbatch, "" where nothing is known."""
+    remedies = (text for word, text in _REFUSALS if word.lower() in message.lower())
+    return "".join(f": {text}" for text in [next(remedies, "")] if text)
 
 
 def is_hopeless(job: Job) -> bool:
@@ -319,10 +321,10 @@ def is_hopeless(job: Job) -> bool:
     return any(job.reason.startswith(word) for word in _HOPELESS)
 
 
-def remedy(job: Job) -> str:
+def pending_remedy(job: Job) -> str:
     """Return what helps a job that is pending, by Slurm's reason."""
-    found = (text for word, text in _REMEDIES if job.reason.startswith(word))
-    return next(found, f"see scontrol show job {job.id}, and wait longer with pending_timeout=")
+    remedies = (text for word, text in _REMEDIES if job.reason.startswith(word))
+    return next(remedies, f"see scontrol show job {job.id}, and wait longer with pending_timeout=")
 
 
 def waiting_words(job: Job) -> str:

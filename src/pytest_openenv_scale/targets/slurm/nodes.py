@@ -1,4 +1,4 @@
-"""The nodes of an allocation: where each is reached, and what keeps others out of it."""
+"""The nodes of an allocation, where each is reached, and the nodes that cannot be used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Node:
         """Return the base URL of a server on this node."""
         return f"http://{url_host(self.address)}:{port}"
 
-    def at(self, port: int) -> str:
+    def server_label(self, port: int) -> str:
         """Return how a server on this node is named in an error: "node2 (127.0.0.3:8000)"."""
         return f"{self.name} ({url_host(self.address)}:{port})"
 
@@ -36,8 +36,8 @@ def find_nodes(hostlist: str) -> tuple[Node, ...]:
         TargetError: Slurm does not answer, or a node's address is a name that does not resolve here.
     """
     names = call("scontrol", "show", "hostnames", hostlist).split()
-    told = parse_addresses(call("scontrol", "--oneliner", "show", "node", hostlist))
-    return tuple(Node(name, _resolved(name, told.get(name, name))) for name in names)
+    addresses = parse_addresses(call("scontrol", "--oneliner", "show", "node", hostlist))
+    return tuple(Node(name, _resolve_address(name, addresses.get(name, name))) for name in names)
 
 
 def parse_addresses(text: str) -> dict[str, str]:
@@ -48,20 +48,20 @@ def parse_addresses(text: str) -> dict[str, str]:
     }
 
 
-def _resolved(name: str, address: str) -> str:
+def _resolve_address(name: str, address: str) -> str:
     """Return the IP address of a node whose address Slurm has as an IP address or as a name."""
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+        address_infos = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     except socket.gaierror:
         raise TargetError(
             f"target slurm: node {name} has the address {address!r} (NodeAddr in scontrol show node {name}), which "
             "does not resolve on this machine; run this where it does, such as on a login node, or in the job itself"
         ) from None
-    ordered = sorted(found, key=lambda entry: entry[0] is not socket.AF_INET)
+    ordered = sorted(address_infos, key=lambda entry: entry[0] is not socket.AF_INET)
     return str(ordered[0][4][0])
 
 
@@ -74,22 +74,22 @@ def unusable_nodes(partition: str | None = None) -> tuple[str, ...]:
         return ()  # It would only have explained another error.
 
 
-_OUT = ("drain", "down", "fail", "maint", "unknown", "no_respond", "error")
+_UNUSABLE_STATES = ("drain", "down", "fail", "maint", "unknown", "no_respond", "error")
 
 
 def parse_unusable(text: str) -> tuple[str, ...]:
     """Read `sinfo --Node --format=%N|%T|%E`; a node stands there once for each of its partitions."""
-    found: dict[str, None] = {}
+    unusable: dict[str, None] = {}
     for line in text.splitlines():
         name, _, rest = line.partition("|")
         state, _, reason = rest.partition("|")
-        if any(word in state.lower() for word in _OUT) or state.endswith("*"):
+        if any(word in state.lower() for word in _UNUSABLE_STATES) or state.endswith("*"):
             why = f": {reason.strip()}" if reason.strip() not in ("", "none", "None") else ""
-            found[f"{name.strip()} is {state.rstrip('*').strip()}{why}"] = None
-    return tuple(found)
+            unusable[f"{name.strip()} is {state.rstrip('*').strip()}{why}"] = None
+    return tuple(unusable)
 
 
-def listed(nodes: Sequence[Node]) -> str:
+def format_nodes(nodes: Sequence[Node]) -> str:
     """Return the names of nodes for a sentence, the first and the last of many."""
     names = [node.name for node in nodes]
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:2])}, …, {names[-1]} ({len(names)} nodes)"

@@ -24,19 +24,19 @@ from pytest_openenv_scale.targets.envoy.endpoint import EnvoyPool
 from pytest_openenv_scale.targets.envoy.pool import Admin, AdminError, HostState, LocalEnvoyPool
 
 from .job import JobFolder, ServingJob, with_log
-from .nodes import Node, listed
+from .nodes import Node, format_nodes
 
 _ANSWER_S = 1.0
 """Seconds a server gets to take a connection before it may be gone: a busy one takes its time."""
 
-_TOLD_S = 3.0
-"""Seconds until the scripts, or Slurm, have told how what is gone has ended."""
+_EXIT_REPORT_S = 3.0
+"""Seconds the scripts, or Slurm, get to report how a server that is gone has ended."""
 
 _PAUSE_S = 0.2
 
 
 class NodeServers:
-    """The servers on `nodes`, which `job` runs and whose logs are in `folder`; what `Replicas` asks for.
+    """The servers on `nodes`, which `job` runs and whose logs are in `folder`; implements `Replicas`.
 
     `limits` are the settings of each server, `cores` the CPUs of all of them together.
     """
@@ -82,7 +82,7 @@ class NodeServers:
         """Where each server is reached."""
         return tuple(node.url(self._port) for node in self._nodes)
 
-    def node_of(self, host: str) -> str:
+    def node_name(self, host: str) -> str:
         """Return the name of the node that a host such as "127.0.0.2:8000" is on."""
         names = {backend.name: node.name for backend, node in zip(self.backends, self._nodes, strict=True)}
         return names.get(host, host)
@@ -93,31 +93,35 @@ class NodeServers:
         Raises:
             TargetError: names the node, says what is wrong there, and ends with its server's log.
         """
-        until = time.monotonic() + self._start_s
+        deadline = time.monotonic() + self._start_s
         # One after another, in this thread, where an interrupt ends the waiting: they start side by side anyway.
         for number in range(len(self._nodes)):
-            self._await(number, headers, until)
+            self._wait_for_node(number, headers, deadline)
         self._sampler = self._local_sampler()
         return ()
 
-    def _await(self, number: int, headers: Mapping[str, str], until: float) -> None:
+    def _wait_for_node(self, number: int, headers: Mapping[str, str], deadline: float) -> None:
         node = self._nodes[number]
-        url, left_s = node.url(self._port), max(until - time.monotonic(), 1.0)
+        url, remaining_s = node.url(self._port), max(deadline - time.monotonic(), 1.0)
         try:
-            wait_until_ready((url,), headers, left_s, self._gone, modes=self._context.modes)
+            wait_until_ready((url,), headers, remaining_s, self._exit_reason, modes=self._context.modes)
         except TargetError as error:
             if not str(error).startswith(f"{url} "):
                 raise
-            said = str(error).removeprefix(f"{url} ")
-            raise TargetError(self._with_log(f"the server on {node.at(self._port)} {said}", number)) from None
+            problem = str(error).removeprefix(f"{url} ")
+            raise TargetError(
+                self._with_log(f"the server on {node.server_label(self._port)} {problem}", number)
+            ) from None
 
-    def _gone(self) -> str | None:
+    def _exit_reason(self) -> str | None:
         """Say, with the log, why there is no use in waiting any longer: a server, or the job, has ended."""
         for number, node in enumerate(self._nodes):
             if status := self.exit_status(number):
-                how = status.removeprefix(f"on {node.name} ")
-                return self._with_log(f"the server on {node.at(self._port)} {how} before it answered a session", number)
-        ended = self._job.ended()
+                ending = status.removeprefix(f"on {node.name} ")
+                return self._with_log(
+                    f"the server on {node.server_label(self._port)} {ending} before it answered a session", number
+                )
+        ended = self._job.exit_status()
         return with_log(f"target slurm: {ended} before it served", self._folder) if ended else None
 
     def _with_log(self, problem: str, number: int) -> str:
@@ -145,33 +149,33 @@ class NodeServers:
         return self._sampler.sample() if self._sampler is not None else None
 
     def _local_sampler(self) -> ProcessSampler | None:
-        pids = listening_processes(self._port) if all(_is_here(node.address) for node in self._nodes) else ()
+        pids = listening_processes(self._port) if all(_is_local_address(node.address) for node in self._nodes) else ()
         return ProcessSampler(pids) if pids else None
 
-    def lost(self) -> str | None:
+    def servers_end(self) -> str | None:
         """Say how the servers ended, or None while one takes connections and the job runs.
 
         Slurm is asked only once one does not: a controller has better things to do during a measurement.
         """
-        refusals = [refusal(node.address, self._port) for node in self._nodes]
+        refusals = [connection_refusal(node.address, self._port) for node in self._nodes]
         if not any(refusals):
             return None
-        until = time.monotonic() + _TOLD_S
-        while (ended := self.job_end()) is None and all(refusals) and time.monotonic() < until:
+        deadline = time.monotonic() + _EXIT_REPORT_S
+        while (ended := self.job_end()) is None and all(refusals) and time.monotonic() < deadline:
             if len(self._nodes) == 1 and (status := self.exit_status(0)):
                 return f"the server {status}"
             time.sleep(_PAUSE_S)
         if ended or not all(refusals):
             return ended
-        return f"{listed(self._nodes)} {refusals[-1]}, and job {self._job.id} still runs"
+        return f"{format_nodes(self._nodes)} {refusals[-1]}, and job {self._job.id} still runs"
 
     def job_end(self) -> str | None:
         """Say how the job ended, by Slurm's word of this moment, and on which nodes; None while it runs."""
-        ended = self._job.ended(now=True)
-        return f"{ended} on {listed(self._nodes)}" if ended else None
+        ended = self._job.exit_status(now=True)
+        return f"{ended} on {format_nodes(self._nodes)}" if ended else None
 
 
-def refusal(address: str, port: int) -> str | None:
+def connection_refusal(address: str, port: int) -> str | None:
     """Say how a server turns connections away; None where it takes them, or takes long."""
     try:
         with socket.create_connection((address, port), _ANSWER_S):
@@ -182,16 +186,16 @@ def refusal(address: str, port: int) -> str | None:
         return f"takes no connections any more ({error.strerror or error})"
 
 
-def _is_here(address: str) -> bool:
+def _is_local_address(address: str) -> bool:
     if ipaddress.ip_address(address).is_loopback:
         return True
-    return any(own.address == address for owns in psutil.net_if_addrs().values() for own in owns)
+    return any(entry.address == address for entries in psutil.net_if_addrs().values() for entry in entries)
 
 
-_BURST = 4
+_SESSIONS_PER_THREAD = 4
 """Sessions per host and thread of Envoy that are played through it before anything is measured."""
 
-_AT_ONCE = 8
+_CONCURRENT_SESSIONS = 8
 _SESSION_S = 30.0
 
 
@@ -218,48 +222,50 @@ class NodeEnvoy:
         Raises:
             TargetError: it ended, or is not in time; says which node, and what Envoy says of the servers.
         """
-        until = time.monotonic() + within_s
+        deadline = time.monotonic() + within_s
         while (trouble := self._trouble()) is not None:
-            ended = self._ended() or self._job.ended()
-            if ended or time.monotonic() >= until:
+            ended = self._own_exit_status() or self._job.exit_status()
+            if ended or time.monotonic() >= deadline:
                 log = self.log_tail(10)
                 why = f"{ended} before it was ready" if ended else f"{trouble} after {within_s:.0f} s"
-                message = f"target slurm: Envoy on {self._node.at(self._port)}: {why}"
-                shown = with_log(message, self._folder) if ended else message
-                raise TargetError(f"{shown}\nEnvoy's log ends:\n{log}" if log.strip() else shown)
+                message = f"target slurm: Envoy on {self._node.server_label(self._port)}: {why}"
+                text = with_log(message, self._folder) if ended else message
+                raise TargetError(f"{text}\nEnvoy's log ends:\n{log}" if log.strip() else text)
             time.sleep(_PAUSE_S)
 
     def _trouble(self) -> str | None:
         try:
             if not self._admin.ready():
                 return "it was not ready"
-            ill = [f"{state.host} ({state.trouble})" for state in self.hosts() if state.trouble]
+            unhealthy = [f"{state.host} ({state.trouble})" for state in self.hosts() if state.trouble]
         except AdminError as error:
             return str(error)
-        return f"its health check GET /health did not succeed at {'; '.join(ill)}" if ill else None
+        return f"its health check GET /health did not succeed at {'; '.join(unhealthy)}" if unhealthy else None
 
-    def each(self) -> tuple[tuple[HostState, ...], ...]:
-        """See `Fleet`."""
+    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
+        """See `EnvoyPool`."""
         return (self.hosts(),)
 
     def hosts(self) -> tuple[HostState, ...]:
-        """See `Fleet`."""
+        """See `EnvoyPool`."""
         return self._admin.hosts()
 
     def overflows(self) -> dict[str, int]:
-        """See `Fleet`."""
+        """See `EnvoyPool`."""
         return self._admin.overflows()
 
     def usage(self) -> tuple[int | None, float | None]:
-        """See `Fleet`; it runs elsewhere."""
+        """See `EnvoyPool`; it runs elsewhere."""
         return None, None
 
     def exit_status(self) -> str | None:
-        """See `Fleet`."""
-        refused = refusal(self._node.address, self._port)
-        return self._ended() or (f"Envoy on {self._node.at(self._port)} {refused}" if refused else None)
+        """See `EnvoyPool`."""
+        refused = connection_refusal(self._node.address, self._port)
+        return self._own_exit_status() or (
+            f"Envoy on {self._node.server_label(self._port)} {refused}" if refused else None
+        )
 
-    def _ended(self) -> str | None:
+    def _own_exit_status(self) -> str | None:
         text = self._folder.tail("envoy.exit", 1).strip()
         if not text.isdecimal():
             return None
@@ -267,60 +273,60 @@ class NodeEnvoy:
         return f"Envoy on {self._node.name} {describe_exit(128 - code if 128 < code < 128 + 65 else code)}"
 
     def log_tail(self, lines: int) -> str:
-        """See `Fleet`."""
+        """See `EnvoyPool`."""
         return self._folder.tail("envoy.log", lines)
 
 
-class OnNodes:
-    """An Envoy or several, in whose words on a host in trouble the node it is on is named."""
+class PoolOnNodes:
+    """An `EnvoyPool` that adds the name of the node to the trouble of a host."""
 
-    def __init__(self, fleet: NodeEnvoy | LocalEnvoyPool, servers: NodeServers) -> None:
-        self._fleet = fleet
+    def __init__(self, pool: NodeEnvoy | LocalEnvoyPool, servers: NodeServers) -> None:
+        self._pool = pool
         self._servers = servers
-        self.overflows = fleet.overflows
-        self.usage = fleet.usage
-        self.exit_status = fleet.exit_status
-        self.log_tail = fleet.log_tail
+        self.overflows = pool.overflows
+        self.usage = pool.usage
+        self.exit_status = pool.exit_status
+        self.log_tail = pool.log_tail
 
-    def each(self) -> tuple[tuple[HostState, ...], ...]:
-        """See `Fleet`."""
-        return tuple(self._named(states) for states in self._fleet.each())
+    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
+        """See `EnvoyPool`."""
+        return tuple(self._name_nodes(states) for states in self._pool.hosts_by_envoy())
 
     def hosts(self) -> tuple[HostState, ...]:
-        """See `Fleet`."""
-        return self._named(self._fleet.hosts())
+        """See `EnvoyPool`."""
+        return self._name_nodes(self._pool.hosts())
 
-    def _named(self, states: Sequence[HostState]) -> tuple[HostState, ...]:
-        return tuple(self._name(state) if state.trouble else state for state in states)
+    def _name_nodes(self, states: Sequence[HostState]) -> tuple[HostState, ...]:
+        return tuple(self._name_node(state) if state.trouble else state for state in states)
 
-    def _name(self, state: HostState) -> HostState:
-        return replace(state, trouble=f"{state.trouble} on {self._servers.node_of(state.host)}")
+    def _name_node(self, state: HostState) -> HostState:
+        return replace(state, trouble=f"{state.trouble} on {self._servers.node_name(state.host)}")
 
 
 def reach_every_host(
-    url: str, servers: NodeServers, fleet: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str], *, threads: int
+    url: str, servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str], *, threads: int
 ) -> None:
     """Play a small burst of sessions through Envoy and check, by its own counts, that every host got some.
 
     Raises:
         TargetError: names the host that got none, its node, and what Envoy says of it.
     """
-    before = {state.host: state.requests for state in fleet.hosts()}
-    count = _BURST * max(threads, 1) * len(before)
+    before = {state.host: state.requests for state in pool.hosts()}
+    count = _SESSIONS_PER_THREAD * max(threads, 1) * len(before)
 
     def play(number: int) -> float:
         return wait_until_ready((url,), headers, _SESSION_S, modes=modes)
 
     try:
-        with ThreadPoolExecutor(min(len(before), _AT_ONCE)) as pool:
-            list(pool.map(play, range(count)))
+        with ThreadPoolExecutor(min(len(before), _CONCURRENT_SESSIONS)) as executor:
+            list(executor.map(play, range(count)))
     except TargetError as error:
         raise TargetError(f"target slurm: every node answers a session, but not through Envoy: {error}") from None
-    for state in fleet.hosts():
+    for state in pool.hosts():
         if state.requests == before.get(state.host, 0):
-            ill = f"Envoy says {state.trouble}" if state.trouble else "Envoy finds it healthy"
-            node = servers.node_of(state.host)
+            health = f"Envoy says {state.trouble}" if state.trouble else "Envoy finds it healthy"
+            node = servers.node_name(state.host)
             raise TargetError(
-                f"target slurm: of {count} sessions through Envoy at {url} none reached {node} ({state.host}): {ill}; "
-                f"see its log, or leave the node out with extra=--exclude={node}"
+                f"target slurm: of {count} sessions through Envoy at {url} none reached {node} ({state.host}): "
+                f"{health}; see its log, or leave the node out with extra=--exclude={node}"
             )

@@ -15,12 +15,12 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_seconds
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common import options as common_options
-from pytest_openenv_scale.targets.common.files import MANIFEST, app_of, deploy_file
+from pytest_openenv_scale.targets.common.files import MANIFEST, deploy_file, manifest_app
 from pytest_openenv_scale.targets.envoy.config import Policy, backlog_for, breaker_for
 from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
 from pytest_openenv_scale.targets.local.serving import SERVERS
 
-EnvoyPlace = Literal["node", "client"]
+EnvoyLocation = Literal["node", "client"]
 
 DEFAULT_TIME = "60"
 """Minutes after which Slurm ends a job by itself, whatever became of us."""
@@ -31,7 +31,7 @@ PENDING_S = 600.0
 START_S = 180.0
 """Seconds the servers get once the job runs: a first import from a shared disk takes its time."""
 
-OWNER = "openenv-scale-owner="
+OWNER_PREFIX = "openenv-scale-owner="
 """What a job's comment begins with; the label of the process it belongs to follows."""
 
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")
@@ -110,63 +110,63 @@ class JobNames:
 
 
 class SlurmSpec:
-    """What a Slurm target is asked for; `given` holds the keys that are read as they stand.
+    """The parsed specification of a Slurm target; `options` holds the keys that are read as they stand.
 
     Raises:
         GrammarError: a key is unknown, does not go with another, or its value cannot be used.
     """
 
     def __init__(self, spec: TargetSpec) -> None:
-        asked = common_options.with_argument_as_option(spec)
+        normalized = common_options.with_argument_as_option(spec)
         parsers = {**_SERVING_KEYS, **_JOB_KEYS, "job": common_options.count}
-        self.given = common_options.read_options(asked, parsers, env=True)
-        self.job = self.given.count("job")
+        self.options = common_options.read_options(normalized, parsers, env=True)
+        self.job = self.options.count("job")
         if self.job is not None and self.job_keys:
             raise GrammarError(
                 f"target slurm: {self.job_keys[0]}= is for a job that is submitted and does not go with job="
             )
-        if self.given.text("envoy_port") and self.envoy == "client":
+        if self.options.text("envoy_port") and self.envoy == "client":
             raise GrammarError("target slurm: envoy_port= is for envoy=node; leave it out")
-        server: Any = self.given.text("server") or "hypercorn"
-        check_options("slurm", ServerOptions(app=self.given.text("app"), server=server))
+        server: Any = self.options.text("server") or "hypercorn"
+        check_options("slurm", ServerOptions(app=self.options.text("app"), server=server))
 
     @property
     def job_keys(self) -> tuple[str, ...]:
         """The keys that were given and concern a job that is submitted."""
-        return tuple(key for key in _JOB_KEYS if self.given.values.get(key) is not None)
+        return tuple(key for key in _JOB_KEYS if self.options.values.get(key) is not None)
 
     @property
-    def attached(self) -> int | None:
+    def attached_job(self) -> int | None:
         """The job to serve in: that of `job=`, or the one this process runs in; None where one is submitted."""
-        inside = os.environ.get("SLURM_JOB_ID", "")
-        return self.job or (int(inside) if inside.isdecimal() else None)
+        own_job = os.environ.get("SLURM_JOB_ID", "")
+        return self.job or (int(own_job) if own_job.isdecimal() else None)
 
     @property
     def nodes(self) -> int | None:
-        """The number of nodes asked for; None where it was not said."""
-        return self.given.count("nodes")
+        """The number of nodes asked for; None where `nodes=` is not given."""
+        return self.options.count("nodes")
 
     @property
-    def envoy(self) -> EnvoyPlace:
+    def envoy(self) -> EnvoyLocation:
         """Where Envoy runs if there are several nodes."""
-        place: Any = self.given.text("envoy") or "node"
-        return place
+        location: Any = self.options.text("envoy") or "node"
+        return location
 
     @property
     def policy(self) -> Policy:
         """How Envoy spreads sessions."""
-        policy: Any = self.given.text("lb") or "round_robin"
+        policy: Any = self.options.text("lb") or "round_robin"
         return policy
 
     @property
     def pending_s(self) -> float:
         """Seconds a job may wait for its nodes."""
-        return self.given.values.get("pending_timeout") or PENDING_S
+        return self.options.values.get("pending_timeout") or PENDING_S
 
     @property
     def start_s(self) -> float:
         """Seconds the servers get once the job runs."""
-        return self.given.values.get("start_timeout") or START_S
+        return self.options.values.get("start_timeout") or START_S
 
     def request(
         self, root: Path, names: JobNames, ports: JobPorts, *, largest_batch: int, nodes: int, cpus: int | None = None
@@ -178,59 +178,59 @@ class SlurmSpec:
         return SlurmRequest(
             nodes=nodes,
             directives=self._directives(root, names, nodes),
-            knobs=self._knobs(root, names, ports, largest_batch, cpus),
+            variables=self._script_variables(root, names, ports, largest_batch, cpus),
             envoy=nodes > 1 and self.envoy == "node",
         )
 
     def example_request(self, root: Path, *, largest_batch: int = 1) -> SlurmRequest:
-        """Return the job with names that say what will stand there; nothing is started or reached."""
-        folder = Path(self.given.text("dir") or default_folder()) / "openenv-scale-RUN_ID"
-        names = JobNames("openenv-scale-RUN_ID", f"{OWNER}PROCESS", folder)
-        ports = JobPorts(self.given.count("port") or 8000, self.given.count("envoy_port") or 10000, 9901, 10001)
+        """Return the job with placeholders for its names; nothing is started or reached."""
+        folder = Path(self.options.text("dir") or default_folder()) / "openenv-scale-RUN_ID"
+        names = JobNames("openenv-scale-RUN_ID", f"{OWNER_PREFIX}PROCESS", folder)
+        ports = JobPorts(self.options.count("port") or 8000, self.options.count("envoy_port") or 10000, 9901, 10001)
         return self.request(root, names, ports, largest_batch=largest_batch, nodes=self.nodes or 1)
 
     def _directives(self, root: Path, names: JobNames, nodes: int) -> tuple[str, ...]:
-        given = self.given
+        options = self.options
         directives = [
             f"--job-name={names.name}",
             f"--comment={names.comment}",
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
-            f"--time={given.text('time') or DEFAULT_TIME}",
+            f"--time={options.text('time') or DEFAULT_TIME}",
             f"--output={str(names.folder).replace('%', '%%')}/job.log",
             f"--chdir={root}",
             "--no-requeue",
         ]
         if nodes > 1:
             directives.append("--no-kill")  # A node that is lost is to be seen and named, not to end the others.
-        directives += [f"--{key}={value}" for key in _PLAIN_DIRECTIVES if (value := given.text(key))]
-        if cpus := given.count("cpus_per_task"):
+        directives += [f"--{key}={value}" for key in _PLAIN_DIRECTIVES if (value := options.text(key))]
+        if cpus := options.count("cpus_per_task"):
             directives.append(f"--cpus-per-task={cpus}")
         # What holds a space, or an option's dashes after one, stays one option.
-        return tuple(map(shlex.quote, (*directives, *(given.values.get("extra") or ()))))
+        return tuple(map(shlex.quote, (*directives, *(options.values.get("extra") or ()))))
 
-    def _knobs(
+    def _script_variables(
         self, root: Path, names: JobNames, ports: JobPorts, largest_batch: int, cpus: int | None
     ) -> dict[str, str]:
-        given = self.given
-        app = given.text("app") or app_of(root)
+        options = self.options
+        app = options.text("app") or manifest_app(root)
         paths = ([root, root.parent] if (root / MANIFEST).exists() else [root]) if app else []
-        knobs: dict[str, str | int | None] = {
+        server_variables: dict[str, str | int | None] = {
             "OPENENV_APP": app,
             "OPENENV_PATH": os.pathsep.join(map(str, paths)) or None,
             "OPENENV_DIR": str(root),
-            "SERVER": given.text("server"),
-            "WORKERS": given.count("workers"),
-            "MAX_CONCURRENT_ENVS": given.count("max_envs"),
-            "CPUS_PER_WORKER": given.count("cpus_per_task") or cpus,
+            "SERVER": options.text("server"),
+            "WORKERS": options.count("workers"),
+            "MAX_CONCURRENT_ENVS": options.count("max_envs"),
+            "CPUS_PER_WORKER": options.count("cpus_per_task") or cpus,
             "PORT": ports.server,
             "BACKLOG": backlog_for(largest_batch),
-            "PYTHON": given.text("python") or sys.executable,
+            "PYTHON": options.text("python") or sys.executable,
             "START_TIMEOUT": f"{self.start_s:.0f}",
             "CONNECTION": f"{names.folder}/openenv-connection.env",
             "LOG_DIR": str(names.folder),
         }
-        envoy: dict[str, str | int | None] = {
+        envoy_variables: dict[str, str | int | None] = {
             "ENVOY_PORT": ports.envoy,
             "ENVOY_ADMIN_PORT": ports.admin,
             "ENVOY_STATS_PORT": ports.stats,
@@ -238,8 +238,8 @@ class SlurmSpec:
             "ENVOY_BACKLOG": backlog_for(largest_batch),
             "ENVOY_LB": self.policy,
         }
-        known = {**knobs, **(envoy if self.envoy == "node" else {})}
-        return {name: str(value) for name, value in known.items() if value is not None}
+        variables = {**server_variables, **(envoy_variables if self.envoy == "node" else {})}
+        return {name: str(value) for name, value in variables.items() if value is not None}
 
 
 def default_folder() -> Path:
@@ -248,9 +248,9 @@ def default_folder() -> Path:
     return Path(cache).expanduser() / "openenv-scale" / "slurm"
 
 
-SINGLE, MULTI = "slurm/serve_single.sbatch", "slurm/serve_multi.sbatch"
-SERVES = "slurm/serve_multi.sh"
-"""What both hand over to."""
+SINGLE_NODE_SCRIPT, MULTI_NODE_SCRIPT = "slurm/serve_single.sbatch", "slurm/serve_multi.sbatch"
+SERVE_SCRIPT = "slurm/serve_multi.sh"
+"""The script that both run on every node."""
 
 _SETTINGS_GO_AFTER = "set -euo pipefail"
 _COMPLAINT = re.compile(r"^serve_(?:multi\.sh|(?:single|multi)\.sbatch): (.+)$", re.MULTILINE)
@@ -261,13 +261,13 @@ _SETTING = re.compile(r'export ([A-Z_]+)="?(.*?)"?')
 class SlurmRequest:
     """What a job is submitted with.
 
-    Each of `directives` is an option of sbatch ("--nodes=2"); `knobs` are the variables that `serve_multi.sh --help`
+    Each of `directives` is an option of sbatch ("--nodes=2"); `variables` are those that `serve_multi.sh --help`
     lists, without secrets, as Slurm keeps what is submitted. Without `envoy`, clients get the addresses of all servers.
     """
 
     nodes: int = 1
     directives: tuple[str, ...] = ()
-    knobs: Mapping[str, str] = field(default_factory=dict[str, str])
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
     envoy: bool = True
 
 
@@ -277,7 +277,7 @@ def render(request: SlurmRequest) -> str:
     Raises:
         TargetError: the scripts are not installed.
     """
-    return _filled(request, request.directives)
+    return _fill_script(request, request.directives)
 
 
 def render_attached(request: SlurmRequest) -> str:
@@ -286,24 +286,24 @@ def render_attached(request: SlurmRequest) -> str:
     Raises:
         TargetError: the scripts are not installed.
     """
-    return _filled(request, ())
+    return _fill_script(request, ())
 
 
 def script_name(request: SlurmRequest) -> str:
-    """Return which file below deploy/ a request is made of."""
-    return SINGLE if request.nodes == 1 else MULTI
+    """Return the file below deploy/ that a request is rendered from."""
+    return SINGLE_NODE_SCRIPT if request.nodes == 1 else MULTI_NODE_SCRIPT
 
 
-def _filled(request: SlurmRequest, directives: tuple[str, ...]) -> str:
+def _fill_script(request: SlurmRequest, directives: tuple[str, ...]) -> str:
     # Slurm runs a copy of a script, which has to find the one it hands over to.
-    knobs = {**request.knobs, "OPENENV_SCRIPTS": str(deploy_file(SERVES).parent)}
+    variables = {**request.variables, "OPENENV_SCRIPTS": str(deploy_file(SERVE_SCRIPT).parent)}
     if not request.envoy:
-        knobs["ENVOY"] = "none"
+        variables["ENVOY"] = "none"
     shebang, *lines = deploy_file(script_name(request)).read_text(encoding="utf-8").splitlines()
-    # What is said to somebody who edits the file goes with the directives it explains.
+    # Comments for whoever edits the file are dropped with the directives they explain.
     start = lines.index(_SETTINGS_GO_AFTER)
     head = [shebang, *(f"#SBATCH {directive}" for directive in directives), _SETTINGS_GO_AFTER, ""]
-    settings = [f"export {name}={shlex.quote(knobs[name])}" for name in sorted(knobs)]
+    settings = [f"export {name}={shlex.quote(variables[name])}" for name in sorted(variables)]
     return "\n".join([*head, *settings, *lines[start + 1 :], ""])
 
 
@@ -313,10 +313,10 @@ def read_connection(path: Path) -> dict[str, str] | None:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return {found[1]: found[2] for line in lines if (found := _SETTING.fullmatch(line))}
+    return {match[1]: match[2] for line in lines if (match := _SETTING.fullmatch(line))}
 
 
 def last_complaint(output: str) -> str | None:
-    """Return the last thing a job said was wrong, in its output, or None."""
-    found = _COMPLAINT.findall(output)
-    return found[-1] if found else None
+    """Return the last error message in a job's output, or None."""
+    complaints = _COMPLAINT.findall(output)
+    return complaints[-1] if complaints else None

@@ -28,15 +28,15 @@ from pytest_openenv_scale.targets.local.application import backlog_notes, find_a
 
 from .job import AttachedScript, BatchJob, JobFolder, ServingJob, running_job
 from .job_info import Job, call
-from .nodes import Node, find_nodes, listed
-from .servers import NodeEnvoy, NodeServers, OnNodes, reach_every_host
-from .spec import OWNER, JobNames, JobPorts, SlurmSpec, default_folder, read_connection, render, render_attached
+from .nodes import Node, find_nodes, format_nodes
+from .servers import NodeEnvoy, NodeServers, PoolOnNodes, reach_every_host
+from .spec import OWNER_PREFIX, JobNames, JobPorts, SlurmSpec, default_folder, read_connection, render, render_attached
 
 _PORTS = range(20000, 32000)
 """Where ports are drawn from: below those the kernel gives to clients. Jobs that share a node must not meet."""
 
 _ENVOY_S = 30.0
-_FILE_S = 10.0
+_CONNECTION_FILE_S = 10.0
 """Seconds the connection file may be late where the nodes' disk is shared by NFS."""
 
 _OWN_DESCRIPTORS = 256
@@ -52,14 +52,14 @@ class SlurmTarget:
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
         self._context = context
-        self._asked = SlurmSpec(spec)
-        self._life = ExitStack()
+        self._slurm_spec = SlurmSpec(spec)
+        self._stack = ExitStack()
 
     def __enter__(self) -> Endpoint:
         """Submit or attach, and return once every node, and Envoy, has answered a session; see `Target`."""
-        with ExitStack() as life:
-            endpoint = self._start(life)
-            self._life = life.pop_all()
+        with ExitStack() as stack:
+            endpoint = self._start(stack)
+            self._stack = stack.pop_all()
         return endpoint
 
     def __exit__(
@@ -70,44 +70,52 @@ class SlurmTarget:
         Raises:
             TargetError: the job could not be cancelled and may still run.
         """
-        self._life.close()
+        self._stack.close()
 
-    def _start(self, life: ExitStack) -> Endpoint:
+    def _start(self, stack: ExitStack) -> Endpoint:
         # From here on SIGTERM and SIGHUP unwind as Ctrl-C does: a job does not end with this process.
         graceful_signals.acquire()
-        life.callback(graceful_signals.release)
+        stack.callback(graceful_signals.release)
         call("sbatch", "--version")
-        folder = life.enter_context(JobFolder(Path(self._asked.given.text("dir") or default_folder()).expanduser()))
-        attached = self._asked.attached
-        served = self._attach(life, folder, attached) if attached else self._submit(life, folder)
+        folder = stack.enter_context(
+            JobFolder(Path(self._slurm_spec.options.text("dir") or default_folder()).expanduser())
+        )
+        attached_job = self._slurm_spec.attached_job
+        served = self._attach(stack, folder, attached_job) if attached_job else self._submit(stack, folder)
         began = time.monotonic()
-        self._context.say(f"slurm: job {served.serving.id} runs on {listed(served.nodes)}; waiting for its servers")
+        self._context.show_progress(
+            f"slurm: job {served.serving.id} runs on {format_nodes(served.nodes)}; waiting for its servers"
+        )
         servers = self._servers(served, folder)
         servers.wait(self._context.headers)
-        endpoint = self._endpoint(served, servers, folder, life)
+        endpoint = self._endpoint(served, servers, folder, stack)
         startup_s = time.monotonic() - began
-        self._context.say(f"slurm: {endpoint.urls[0]} is ready after {startup_s:.1f} s")
+        self._context.show_progress(f"slurm: {endpoint.urls[0]} is ready after {startup_s:.1f} s")
         return replace(endpoint, startup_s=startup_s)
 
-    def _submit(self, life: ExitStack, folder: JobFolder) -> _Served:
-        asked, count = self._asked, self._asked.nodes or 1
-        if count > 1 and asked.envoy == "client":
+    def _submit(self, stack: ExitStack, folder: JobFolder) -> _Served:
+        slurm_spec, count = self._slurm_spec, self._slurm_spec.nodes or 1
+        if count > 1 and slurm_spec.envoy == "client":
             find_envoy()  # Before anything is started in vain.
         ports, names = self._ports(), self._names(folder)
-        request = asked.request(
+        request = slurm_spec.request(
             self._context.root, names, ports, largest_batch=self._context.largest_batch, nodes=count
         )
-        job = BatchJob(render(request), names.name, folder, env=asked.given.env, say=self._context.say)
-        life.enter_context(job)
-        self._context.say(f"slurm: submitted job {job.id}, {names.name}, for {count} node{'s' if count > 1 else ''}")
-        running = job.wait_running(asked.pending_s)
+        job = BatchJob(
+            render(request), names.name, folder, env=slurm_spec.options.env, show_progress=self._context.show_progress
+        )
+        stack.enter_context(job)
+        self._context.show_progress(
+            f"slurm: submitted job {job.id}, {names.name}, for {count} node{'s' if count > 1 else ''}"
+        )
+        running = job.wait_until_running(slurm_spec.pending_s)
         return _Served(job, running, find_nodes(running.nodes), ports)
 
-    def _attach(self, life: ExitStack, folder: JobFolder, job_id: int) -> _Served:
+    def _attach(self, stack: ExitStack, folder: JobFolder, job_id: int) -> _Served:
         """Serve in an allocation that exists, on all of its nodes or the first ones."""
-        asked, job = self._asked, running_job(job_id)
+        slurm_spec, job = self._slurm_spec, running_job(job_id)
         nodes = find_nodes(job.nodes)
-        count = asked.nodes or len(nodes)
+        count = slurm_spec.nodes or len(nodes)
         if count > len(nodes):
             raise TargetError(
                 f"target slurm: job {job_id} has {len(nodes)} node{'s' if len(nodes) > 1 else ''}, and nodes={count} "
@@ -115,7 +123,7 @@ class SlurmTarget:
             )
         cpus = max((job.cpus or len(nodes)) // len(nodes), 1)
         ports = self._ports()
-        request = asked.request(
+        request = slurm_spec.request(
             self._context.root,
             self._names(folder),
             ports,
@@ -124,20 +132,22 @@ class SlurmTarget:
             cpus=cpus,
         )
         names = tuple(node.name for node in nodes[:count])
-        script = AttachedScript(render_attached(request), job, names, folder, self._context.root, env=asked.given.env)
-        life.enter_context(script)
+        script = AttachedScript(
+            render_attached(request), job, names, folder, self._context.root, env=slurm_spec.options.env
+        )
+        stack.enter_context(script)
         return _Served(script, replace(job, cpus=cpus * count), nodes[:count], ports)
 
     def _servers(self, served: _Served, folder: JobFolder) -> NodeServers:
-        given, nodes = self._asked.given, len(served.nodes)
-        built_in = find_application(self._context.root, given.text("app")).built_in
-        cpus = given.count("cpus_per_task") or served.cpus_per_node
+        options, nodes = self._slurm_spec.options, len(served.nodes)
+        built_in = find_application(self._context.root, options.text("app")).built_in
+        cpus = options.count("cpus_per_task") or served.cpus_per_node
         limits: dict[str, str | int] = {
             "nodes": nodes,
-            "server": given.text("server") or "hypercorn",
-            "workers": given.count("workers") or (cpus if built_in else 1),
+            "server": options.text("server") or "hypercorn",
+            "workers": options.count("workers") or (cpus if built_in else 1),
         }
-        if (max_envs := given.env.get("MAX_CONCURRENT_ENVS") or given.count("max_envs")) is not None:
+        if (max_envs := options.env.get("MAX_CONCURRENT_ENVS") or options.count("max_envs")) is not None:
             limits["max_envs"] = int(max_envs)
         return NodeServers(
             served.nodes,
@@ -146,57 +156,57 @@ class SlurmTarget:
             folder,
             self._context,
             limits=limits,
-            cores=given.count("cores") or served.job.cpus,
-            start_s=self._asked.start_s,
+            cores=options.count("cores") or served.job.cpus,
+            start_s=self._slurm_spec.start_s,
         )
 
-    def _endpoint(self, served: _Served, servers: NodeServers, folder: JobFolder, life: ExitStack) -> Endpoint:
-        given, several = self._asked.given, len(served.nodes) > 1
+    def _endpoint(self, served: _Served, servers: NodeServers, folder: JobFolder, stack: ExitStack) -> Endpoint:
+        options, several = self._slurm_spec.options, len(served.nodes) > 1
         endpoint = Endpoint(
             urls=servers.urls,
-            label=given.text("label") or ("slurm-multi" if several else "slurm-single"),
+            label=options.text("label") or ("slurm-multi" if several else "slurm-single"),
             target=self.spec,
             cores=servers.cores,
             hosts=len(served.nodes),
             limits=servers.limits,
             headers=dict(self._context.headers),
-            hardware=given.text("hardware") or _hardware(served),
+            hardware=options.text("hardware") or _hardware(served),
             notes=(*self._notes(served), *backlog_notes(self._context.largest_batch)),
             sampler=servers.sample,
             log_reader=lambda lines: servers.log_tail(0, lines),
-            exit_reader=servers.lost,
+            exit_reader=servers.servers_end,
         )
-        return self._behind_envoy(endpoint, served, servers, folder, life) if several else endpoint
+        return self._behind_envoy(endpoint, served, servers, folder, stack) if several else endpoint
 
     def _behind_envoy(
-        self, endpoint: Endpoint, served: _Served, servers: NodeServers, folder: JobFolder, life: ExitStack
+        self, endpoint: Endpoint, served: _Served, servers: NodeServers, folder: JobFolder, stack: ExitStack
     ) -> Endpoint:
-        policy = self._asked.policy
-        if self._asked.envoy == "client":
-            fleet, threads = self._own_envoys(servers, life), self._threads(1)
+        policy = self._slurm_spec.policy
+        if self._slurm_spec.envoy == "client":
+            pool, threads = self._start_client_pool(servers, stack), self._threads(1)
         else:
-            fleet = NodeEnvoy(served.nodes[0], served.ports.envoy, served.ports.stats, served.serving, folder)
-            fleet.wait(_ENVOY_S)
+            pool = NodeEnvoy(served.nodes[0], served.ports.envoy, served.ports.stats, served.serving, folder)
+            pool.wait(_ENVOY_S)
             self._check_descriptors(served.nodes[0], folder)
             threads = max(served.cpus_per_node // 2, 1)
-        named = OnNodes(fleet, servers)
-        front = EnvoyEndpoint(servers, named, policy)
-        life.callback(front.stop)
+        named_pool = PoolOnNodes(pool, servers)
+        envoy_endpoint = EnvoyEndpoint(servers, named_pool, policy)
+        stack.callback(envoy_endpoint.stop)
         reach_every_host(
-            fleet.url, servers, named, endpoint.headers, self._context.modes, threads=threads * fleet.count
+            pool.url, servers, named_pool, endpoint.headers, self._context.modes, threads=threads * pool.count
         )
 
         return replace(
             endpoint,
-            urls=(fleet.url,),
-            limits={**endpoint.limits, "lb": policy, "envoy": self._asked.envoy, "envoys": fleet.count},
+            urls=(pool.url,),
+            limits={**endpoint.limits, "lb": policy, "envoy": self._slurm_spec.envoy, "envoys": pool.count},
             default_limits={"hosts": len(served.nodes)},
-            log_reader=front.log_tail,
-            exit_reader=lambda: how_it_ended(front, servers),
-            proxy_reader=front.snapshot,
+            log_reader=envoy_endpoint.log_tail,
+            exit_reader=lambda: find_exit_status(envoy_endpoint, servers),
+            proxy_reader=envoy_endpoint.snapshot,
         )
 
-    def _own_envoys(self, servers: NodeServers, life: ExitStack) -> LocalEnvoyPool:
+    def _start_client_pool(self, servers: NodeServers, stack: ExitStack) -> LocalEnvoyPool:
         import resource
 
         largest = self._context.largest_batch
@@ -204,13 +214,13 @@ class SlurmTarget:
         settings = EnvoySettings(
             port=0,
             backends=servers.backends,
-            policy=self._asked.policy,
+            policy=self._slurm_spec.policy,
             breaker=breaker_for(largest),
             backlog=backlog_for(largest),
         )
-        fleet = life.enter_context(LocalEnvoyPool(find_envoy(), settings, count=count, threads=self._threads(count)))
-        fleet.wait()
-        return fleet
+        pool = stack.enter_context(LocalEnvoyPool(find_envoy(), settings, count=count, threads=self._threads(count)))
+        pool.wait()
+        return pool
 
     def _threads(self, envoys: int) -> int:
         from pytest_openenv_scale.core.system import usable_cores
@@ -219,10 +229,12 @@ class SlurmTarget:
 
     def _check_descriptors(self, node: Node, folder: JobFolder) -> None:
         """Refuse a batch that the Envoy on a node cannot hold: each WebSocket takes it two descriptors."""
-        until = time.monotonic() + _FILE_S
-        while (told := read_connection(folder.path / "openenv-connection.env")) is None and time.monotonic() < until:
+        deadline = time.monotonic() + _CONNECTION_FILE_S
+        while (
+            connection := read_connection(folder.path / "openenv-connection.env")
+        ) is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        limit, largest = (told or {}).get("ENVOY_NOFILE", ""), self._context.largest_batch
+        limit, largest = (connection or {}).get("ENVOY_NOFILE", ""), self._context.largest_batch
         if limit.isdecimal() and 2 * largest + _OWN_DESCRIPTORS > int(limit):
             raise TargetError(
                 f"target slurm: Envoy on {node.name} may open {int(limit):,} files, and a batch of {largest:,} takes "
@@ -231,20 +243,20 @@ class SlurmTarget:
             )
 
     def _notes(self, served: _Served) -> tuple[str, ...]:
-        application = find_application(self._context.root, self._asked.given.text("app"))
-        unused = self._asked.job_keys if isinstance(served.serving, AttachedScript) else ()
+        application = find_application(self._context.root, self._slurm_spec.options.text("app"))
+        unused = self._slurm_spec.job_keys if isinstance(served.serving, AttachedScript) else ()
         ignored = f"job {served.serving.id} is used as it is: {'=, '.join(unused)}= changed nothing"
         return (*application.notes, *((ignored,) if unused else ()))
 
     def _names(self, folder: JobFolder) -> JobNames:
         run = self._context.run_id or f"pid{os.getpid()}"
         # The folder's own name tells apart the jobs of one run: a study has several.
-        return JobNames(f"openenv-scale-{run}-{folder.path.name[-4:]}", f"{OWNER}{owner_label()}", folder.path)
+        return JobNames(f"openenv-scale-{run}-{folder.path.name[-4:]}", f"{OWNER_PREFIX}{owner_label()}", folder.path)
 
     def _ports(self) -> JobPorts:
-        given = self._asked.given
+        options = self._slurm_spec.options
         server, envoy, admin, stats = random.SystemRandom().sample(_PORTS, 4)
-        return JobPorts(given.count("port") or server, given.count("envoy_port") or envoy, admin, stats)
+        return JobPorts(options.count("port") or server, options.count("envoy_port") or envoy, admin, stats)
 
 
 @dataclass(frozen=True)
@@ -261,13 +273,16 @@ class _Served:
         return max((self.job.cpus or 1) // len(self.nodes), 1)
 
 
-def how_it_ended(front: EnvoyEndpoint, servers: NodeServers) -> str | None:
-    """Say how it ended, or None: a job that is cancelled takes servers and Envoy along, so it is named first."""
-    status = front.exit_status()
-    return servers.lost() if status is None else servers.job_end() or status
+def find_exit_status(envoy_endpoint: EnvoyEndpoint, servers: NodeServers) -> str | None:
+    """Return how the endpoint ended, or None while it serves.
+
+    A job that is cancelled ends its servers and Envoy with it, so its end is reported before theirs.
+    """
+    status = envoy_endpoint.exit_status()
+    return servers.servers_end() if status is None else servers.job_end() or status
 
 
 def _hardware(served: _Served) -> str:
     cpus = served.cpus_per_node
-    where = f"Slurm partition {served.job.partition}" if served.job.partition else "Slurm"
-    return f"{where}: {len(served.nodes)} × {cpus} CPU{'s' if cpus > 1 else ''}"
+    source = f"Slurm partition {served.job.partition}" if served.job.partition else "Slurm"
+    return f"{source}: {len(served.nodes)} × {cpus} CPU{'s' if cpus > 1 else ''}"

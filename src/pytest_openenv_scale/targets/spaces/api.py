@@ -1,4 +1,4 @@
-"""One Space on the Hub: what is asked of it and changed, and the stages it goes through until it runs."""
+"""One Space on the Hub: requests about it, and the stages it goes through until it runs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ _REQUEST_S = 60.0
 """Seconds a request to the Hub may be silent; without it huggingface_hub waits for ever."""
 
 _LOG_S = 10.0
-PATIENCE_S = 60.0
+RETRY_S = 60.0
 """Seconds within which the Hub may fail in ways that pass."""
 
-FIRST_PATIENCE_S = 10.0
+FIRST_RETRY_S = 10.0
 """The same for the first request of all: nothing is lost, and there may be no network at all."""
 
 _PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 30.0
-_PASSING = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError")
+_TRANSIENT_ERRORS = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a Space is: `hardware` is what it runs on, `asked` what it is set to, `sleep_time` seconds (None: never)."""
+    """The state of a Space: `hardware` is what it runs on, `requested_hardware` what it is set to.
+
+    `sleep_time` is in seconds, None for never.
+    """
 
     stage: str
     hardware: str | None
-    asked: str | None
+    requested_hardware: str | None
     sleep_time: int | None
     replicas: int
     error: str
@@ -44,7 +47,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class SpaceInfo:
-    """What a Space is; `url` is None where nothing of it can be reached."""
+    """What the Hub knows of a Space; `url` is None where it has no address."""
 
     url: str | None
     sdk: str
@@ -61,88 +64,90 @@ class HubTroubleError(TargetError):
 
 
 class SpaceApi:
-    """Requests about one Space, with the token of `huggingface_hub`; `say` is told where one has to be repeated.
+    """Requests about one Space, with the token of `huggingface_hub`; `show_progress` gets a line where one is repeated.
 
     Raises:
         TargetError: from every method: one line, without a token.
     """
 
-    def __init__(self, api: Any, repo_id: str, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, api: Any, repo_id: str, show_progress: Callable[[str], None] = lambda line: None) -> None:
         self.api = api  # An HfApi, whose types are partly unknown.
         self.repo_id = repo_id
-        self._say = say
+        self._show_progress = show_progress
 
     def info(self) -> SpaceInfo:
         """Return what the Hub knows of the Space."""
-        found = self.ask(
-            "read the Space", lambda: self.api.space_info(self.repo_id, timeout=_REQUEST_S), FIRST_PATIENCE_S
+        response = self.request(
+            "read the Space", lambda: self.api.space_info(self.repo_id, timeout=_REQUEST_S), FIRST_RETRY_S
         )
-        subdomain = f"https://{found.subdomain}.hf.space" if found.subdomain else None
+        subdomain = f"https://{response.subdomain}.hf.space" if response.subdomain else None
         return SpaceInfo(
-            url=(found.host or subdomain or "").rstrip("/") or None,
-            sdk=found.sdk or "",
-            private=bool(found.private),
-            runtime=_runtime(found.runtime) if found.runtime else None,
+            url=(response.host or subdomain or "").rstrip("/") or None,
+            sdk=response.sdk or "",
+            private=bool(response.private),
+            runtime=_runtime(response.runtime) if response.runtime else None,
         )
 
-    def runtime(self, patience_s: float = PATIENCE_S) -> Runtime:
+    def runtime(self, retry_s: float = RETRY_S) -> Runtime:
         """Return its stage and hardware."""
-        return _runtime(self.ask("see its stage", lambda: self.api.get_space_runtime(self.repo_id), patience_s))
+        return _runtime(self.request("see its stage", lambda: self.api.get_space_runtime(self.repo_id), retry_s))
 
     def variables(self) -> dict[str, str]:
         """Return its variables, which only those who may change it can read here."""
-        found = self.ask("read its variables", lambda: self.api.get_space_variables(self.repo_id), PATIENCE_S)
-        return {name: variable.value for name, variable in found.items()}
+        response = self.request("read its variables", lambda: self.api.get_space_variables(self.repo_id), RETRY_S)
+        return {name: variable.value for name, variable in response.items()}
 
     def exists(self) -> bool:
         """Say whether there is such a Space."""
-        return self.ask("look for the Space", lambda: self.api.repo_exists(self.repo_id, repo_type="space"), PATIENCE_S)
+        return self.request(
+            "look for the Space", lambda: self.api.repo_exists(self.repo_id, repo_type="space"), RETRY_S
+        )
 
     def log(self, lines: int, *, build: bool = False) -> str:
         """Return the end of its log, or of its build's; empty where the token may not read it."""
-        kept: deque[str] = deque(maxlen=lines)
+        last_lines: deque[str] = deque(maxlen=lines)
 
         def read() -> None:
             try:
                 for piece in self.api.fetch_space_logs(self.repo_id, build=build):
-                    kept.extend(piece.splitlines())
+                    last_lines.extend(piece.splitlines())
             except Exception:
-                return  # A log is extra: whoever asks has something to tell without it.
+                return  # A log is extra: the caller has a message without it.
 
         # In a thread: a stream that is kept open, but silent, would hold its reader.
         reader = threading.Thread(target=read, name="openenv-scale-space-log", daemon=True)
         reader.start()
         reader.join(_LOG_S)
-        return without_secrets("\n".join(list(kept)))
+        return without_secrets("\n".join(list(last_lines)))
 
-    def ask(self, what: str, work: Callable[[], _T], patience_s: float = 0.0) -> _T:
-        """Return what `work` returns; what may pass by itself is tried again for `patience_s` seconds.
+    def request(self, purpose: str, call: Callable[[], _T], retry_s: float = 0.0) -> _T:
+        """Return what `call` returns; errors that may pass by themselves are retried for `retry_s` seconds.
 
         Raises:
-            HubTroubleError: "target spaces: USER/NAME: cannot <what>: why".
+            HubTroubleError: "target spaces: USER/NAME: cannot <purpose>: why".
         """
-        until = time.monotonic() + patience_s
+        deadline = time.monotonic() + retry_s
         repeated = False
         while True:
             try:
-                with quiet():
-                    return work()
+                with ignoring_warnings():
+                    return call()
             except Exception as error:
                 status, pause = _status(error), _retry_after(error)
-                passing = type(error).__name__ in _PASSING or status == 429 or (status or 0) >= 500
-                why = _words(error, status, pause)
-                if not passing or time.monotonic() + pause > until:
+                transient = type(error).__name__ in _TRANSIENT_ERRORS or status == 429 or (status or 0) >= 500
+                why = _failure_words(error, status, pause)
+                if not transient or time.monotonic() + pause > deadline:
                     # Not chained: a traceback of the original would show the request.
-                    raise HubTroubleError(f"target spaces: {self.repo_id}: cannot {what}: {why}", status) from None
+                    raise HubTroubleError(f"target spaces: {self.repo_id}: cannot {purpose}: {why}", status) from None
             if not repeated:
-                self._say(f"spaces: {self.repo_id}: cannot {what} yet, trying for {patience_s:.0f} s: {why}")
+                self._show_progress(f"spaces: {self.repo_id}: cannot {purpose} yet, trying for {retry_s:.0f} s: {why}")
             repeated = True
             time.sleep(min(pause, _LONGEST_PAUSE_S))
 
 
 @contextmanager
-def quiet() -> Generator[None]:
-    """Keep what the client's libraries warn their authors of from a test run that makes errors of warnings."""
+def ignoring_warnings() -> Generator[None]:
+    """Ignore warnings of the client's libraries, which a test run may turn into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -172,15 +177,15 @@ def connect_to_hub() -> Any:
     return api
 
 
-def _runtime(found: Any) -> Runtime:
-    raw: dict[str, Any] = found.raw
-    told: dict[str, Any] = raw.get("replicas") or {}
-    replicas = told.get("current")
+def _runtime(response: Any) -> Runtime:
+    raw: dict[str, Any] = response.raw
+    replica_counts: dict[str, Any] = raw.get("replicas") or {}
+    replicas = replica_counts.get("current")
     return Runtime(
-        stage=str(found.stage),
-        hardware=found.hardware,
-        asked=found.requested_hardware,
-        sleep_time=found.sleep_time,
+        stage=str(response.stage),
+        hardware=response.hardware,
+        requested_hardware=response.requested_hardware,
+        sleep_time=response.sleep_time,
         replicas=replicas if isinstance(replicas, int) and replicas > 0 else 1,
         error=" ".join(str(raw.get("errorMessage") or "").split())[:200],
     )
@@ -193,19 +198,19 @@ def _status(error: Exception) -> int | None:
 def _retry_after(error: Exception) -> float:
     """Return the seconds the Hub asks to wait, or a short pause where it says nothing."""
     headers: Any = getattr(getattr(error, "response", None), "headers", {})
-    told = str(headers.get("retry-after", ""))
-    return float(told) if told.isdecimal() else _PAUSE_S
+    text = str(headers.get("retry-after", ""))
+    return float(text) if text.isdecimal() else _PAUSE_S
 
 
-def _words(error: Exception, status: int | None, pause: float) -> str:
+def _failure_words(error: Exception, status: int | None, pause: float) -> str:
     if type(error).__name__ == "RepositoryNotFoundError":
         if current_token() is None:
             return "there is no such Space, or it is private; check the name, or run hf auth login (or set HF_TOKEN)"
         return "there is no such Space, or the token may not see it; check the name, and hf auth whoami"
     if status == 402:
-        said = " ".join(str(getattr(error, "server_message", "") or "payment required").split())
+        message = " ".join(str(getattr(error, "server_message", "") or "payment required").split())
         return (
-            f"the Hub asks for payment (402): {without_secrets(said)[:200]}; "
+            f"the Hub asks for payment (402): {without_secrets(message)[:200]}; "
             "see https://huggingface.co/settings/billing, or use hardware the account has"
         )
     if status == 429 and pause != _PAUSE_S:
@@ -219,14 +224,14 @@ START_S = 1800.0
 _SETTLE_S = 20.0
 """Seconds a Space that was told to restart may still be seen as it was before."""
 
-_ASLEEP_S = 30.0
-"""Seconds of knocking after which a Space that sleeps is restarted, where the token may do that."""
+_WAKE_S = 30.0
+"""Seconds of requests to a Space that sleeps, after which it is restarted, where the token may do that."""
 
 _FIRST_LOOK_PAUSE_S, _LONGEST_LOOK_PAUSE_S = 0.2, 5.0
 _LOG_LINES = 20
 _BUILD_FAILED = ("BUILD_ERROR", "CONFIG_ERROR", "NO_APP_FILE")
 _RUN_FAILED = ("RUNTIME_ERROR", "DELETING", "STOPPED", "PAUSED")
-_WORDS = {
+_STAGE_WORDS = {
     "BUILDING": "is being built",
     "RUNNING_BUILDING": "runs, while its next version is being built",
     "APP_STARTING": "starts",
@@ -244,56 +249,57 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is waited for: `hardware` that runs (None: any), and what the Space was told: other hardware, a restart."""
+class ExpectedRuntime:
+    """What is waited for: `hardware` that runs (None: any), after a change of hardware or a restart."""
 
     hardware: str | None = None
-    moved: bool = False
+    changes_hardware: bool = False
     restarted: bool = False
 
 
 def wait_until_running(
-    space: SpaceApi, wanted: Wanted, knock: Callable[[], object], say: Callable[[str], None]
+    space: SpaceApi, expected: ExpectedRuntime, request_page: Callable[[], object], show_progress: Callable[[str], None]
 ) -> Runtime:
-    """Return the runtime of a Space that runs as wanted; says each stage on the way, and `knock`s at one that sleeps.
+    """Return the runtime of a Space that runs as expected; shows each stage, and calls `request_page` while it sleeps.
 
     Raises:
         TargetError: it failed to build or to start, with the end of its log, or takes longer than `START_S`.
     """
     began = time.monotonic()
-    pause, seen, changed = _FIRST_LOOK_PAUSE_S, "", not (wanted.restarted or wanted.moved)
+    pause, shown_stage, changed = _FIRST_LOOK_PAUSE_S, "", not (expected.restarted or expected.changes_hardware)
     asleep_since: float | None = None
     while True:
         runtime = space.runtime()
         stage, waited = runtime.stage, time.monotonic() - began
         changed = changed or stage not in ("RUNNING", *_RUN_FAILED, *_BUILD_FAILED) or waited >= _SETTLE_S
-        if stage != seen:
-            say(f"spaces: {space.repo_id} {stage_words(stage)}{_after(waited)}")
-            pause, seen = _FIRST_LOOK_PAUSE_S, stage
-        ready = wanted.hardware is None or runtime.hardware == wanted.hardware
+        if stage != shown_stage:
+            show_progress(f"spaces: {space.repo_id} {stage_words(stage)}{_elapsed_words(waited)}")
+            pause, shown_stage = _FIRST_LOOK_PAUSE_S, stage
+        ready = expected.hardware is None or runtime.hardware == expected.hardware
         # Other hardware than before that runs is proof of a restart.
-        if stage == "RUNNING" and ready and (changed or wanted.moved):
+        if stage == "RUNNING" and ready and (changed or expected.changes_hardware):
             return runtime
         if changed and stage in (*_BUILD_FAILED, *_RUN_FAILED):
-            raise TargetError(_failure(space, runtime))
+            raise TargetError(_failure_text(space, runtime))
         if waited >= START_S:
             build = "BUILDING" in stage
             raise TargetError(
                 with_log(
-                    f"target spaces: {space.repo_id} {_late(runtime, wanted)} after {START_S / 60:.0f} minutes",
+                    f"target spaces: {space.repo_id} {_timeout_words(runtime, expected)} "
+                    f"after {START_S / 60:.0f} minutes",
                     space.log(_LOG_LINES, build=build),
                 )
             )
         if stage == "SLEEPING":
             asleep_since = asleep_since or time.monotonic()
-            asleep_since = _wake(space, knock, asleep_since)
+            asleep_since = _wake(space, request_page, asleep_since)
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_LOOK_PAUSE_S)
 
 
 def stage_words(stage: str) -> str:
     """Return what a stage means, as the rest of a sentence that begins with the Space."""
-    return _WORDS.get(stage, f"is in stage {stage}")
+    return _STAGE_WORDS.get(stage, f"is in stage {stage}")
 
 
 def with_log(text: str, log: str) -> str:
@@ -302,8 +308,8 @@ def with_log(text: str, log: str) -> str:
     return "\n".join([text, *(f"  {line}" for line in lines)])
 
 
-def gone(runtime: Runtime) -> str | None:
-    """Say why a Space that ran is of no more use to a run, or None while it answers."""
+def unusable_reason(runtime: Runtime) -> str | None:
+    """Return why a Space that ran can no longer be measured, or None while it answers."""
     stage = runtime.stage
     if stage.startswith("RUNNING"):
         return None
@@ -311,16 +317,16 @@ def gone(runtime: Runtime) -> str | None:
     return f"the Space {words} (stage {stage})" + (f": {runtime.error}" if runtime.error else "")
 
 
-def _wake(space: SpaceApi, knock: Callable[[], object], since: float) -> float:
-    """Ask it for a page, which wakes it; where that is of no use, restart it."""
-    knock()
-    if time.monotonic() - since < _ASLEEP_S:
+def _wake(space: SpaceApi, request_page: Callable[[], object], since: float) -> float:
+    """Request a page, which wakes the Space, or restart it after `_WAKE_S`; return when the waiting began."""
+    request_page()
+    if time.monotonic() - since < _WAKE_S:
         return since
-    space.ask("restart it, as it goes on sleeping", lambda: space.api.restart_space(space.repo_id))
+    space.request("restart it, as it goes on sleeping", lambda: space.api.restart_space(space.repo_id))
     return time.monotonic()
 
 
-def _failure(space: SpaceApi, runtime: Runtime) -> str:
+def _failure_text(space: SpaceApi, runtime: Runtime) -> str:
     stage = runtime.stage
     reason = f": {runtime.error}" if runtime.error else ""
     text = f"target spaces: {space.repo_id} {stage_words(stage)} ({stage}){reason}"
@@ -331,11 +337,11 @@ def _failure(space: SpaceApi, runtime: Runtime) -> str:
     return with_log(text, space.log(_LOG_LINES, build=stage in _BUILD_FAILED))
 
 
-def _late(runtime: Runtime, wanted: Wanted) -> str:
-    if wanted.hardware is not None and runtime.hardware != wanted.hardware:
-        return f"has {runtime.hardware or 'no hardware'} and waits for {wanted.hardware} ({runtime.stage})"
+def _timeout_words(runtime: Runtime, expected: ExpectedRuntime) -> str:
+    if expected.hardware is not None and runtime.hardware != expected.hardware:
+        return f"has {runtime.hardware or 'no hardware'} and waits for {expected.hardware} ({runtime.stage})"
     return f"{stage_words(runtime.stage).partition(':')[0]} still ({runtime.stage})"
 
 
-def _after(waited_s: float) -> str:
+def _elapsed_words(waited_s: float) -> str:
     return f" (after {waited_s:.0f} s)" if waited_s >= 1 else ""

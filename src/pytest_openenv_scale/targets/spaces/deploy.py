@@ -16,18 +16,18 @@ import yaml
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.formatting import size as size_text
 from pytest_openenv_scale.hub.access import HubError, hub_calls
-from pytest_openenv_scale.targets.common.files import app_of, deploy_file, is_app_name, write_own_wheel
+from pytest_openenv_scale.targets.common.files import deploy_file, is_app_name, manifest_app, write_own_wheel
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 README, DOCKERFILE, REQUIREMENTS = "README.md", "Dockerfile", "requirements.txt"
-OURS = ("app/", "package/")
+OWN_FOLDERS = ("app/", "package/")
 """Folders of a Space that belong to its deployment: what an earlier one left there goes."""
 
 _TEMPLATE = (DOCKERFILE, REQUIREMENTS, "serve.sh")
 _SKIPPED = {"__pycache__", "node_modules", "openenv-results"}
-_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _EXPOSE = re.compile(r"^\s*EXPOSE\s+(\d+)", re.MULTILINE | re.IGNORECASE)
 _APP_ARG = re.compile(r"^ARG APP=$", re.MULTILINE)
 _PORT = 8000
@@ -53,7 +53,7 @@ class SpaceSource:
         return cls(path if path.is_absolute() or path.exists() else root / path, app)
 
     def check(self) -> None:
-        """See that it can be served, before anything is made for it.
+        """Check that it can be served, before anything is created for it.
 
         Raises:
             TargetError: as of `space_files`.
@@ -62,7 +62,7 @@ class SpaceSource:
             space_files(self, "name")
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """What it is, in a few words."""
         if self.folder is None:
             return "the benchmark environment"
@@ -76,43 +76,43 @@ def space_files(source: SpaceSource, name: str) -> dict[str, bytes]:
         TargetError: the folder cannot be served: it is none, or has neither a Dockerfile nor an app.
     """
     if source.folder is None:
-        return _benchmark()
+        return _benchmark_files()
     folder = source.folder.expanduser().resolve()
     if not folder.is_dir():
         raise TargetError(f"there is no folder {source.folder} to deploy")
     if source.app is not None and not is_app_name(source.app):
         raise TargetError(f"app {source.app!r} is not module:app; write for example server.app:app")
-    files = dict(_files_of(folder))
-    if source.app is None and (dockerfile := _dockerfile(files)) is not None:
+    files = dict(_read_files(folder))
+    if source.app is None and (dockerfile := _find_dockerfile(files)) is not None:
         files[DOCKERFILE] = dockerfile
         exposed = _EXPOSE.search(dockerfile.decode("utf-8", "replace"))
         files[README] = _card(files.get(README, b""), name, int(exposed[1]) if exposed else _PORT)
         return files
-    app = source.app or app_of(folder)
+    app = source.app or manifest_app(folder)
     if app is None:
         raise TargetError(
             f"{folder} has neither a Dockerfile (or server/Dockerfile) nor an openenv.yaml that names its app; "
             "write one of them, or give --app MODULE:ATTR"
         )
-    return _application(folder, app, files, name)
+    return _application_files(folder, app, files, name)
 
 
-def _benchmark() -> dict[str, bytes]:
+def _benchmark_files() -> dict[str, bytes]:
     files = {name: deploy_file(f"hf_spaces/{name}").read_bytes() for name in (README, *_TEMPLATE)}
     with tempfile.TemporaryDirectory(prefix="openenv-space-") as folder:
         wheel = write_own_wheel(Path(folder))
         return {**files, f"package/{wheel.name}": wheel.read_bytes()}
 
 
-def _application(folder: Path, app: str, files: Mapping[str, bytes], name: str) -> dict[str, bytes]:
+def _application_files(folder: Path, app: str, files: Mapping[str, bytes], name: str) -> dict[str, bytes]:
     """Lay out the template with the folder below app/, under its own name: it may be imported as a package."""
     template = {file: deploy_file(f"hf_spaces/{file}").read_bytes() for file in _TEMPLATE}
     dockerfile = _APP_ARG.sub(f"ARG APP={app}", template[DOCKERFILE].decode())
-    needed = template[REQUIREMENTS].decode() + "".join(f"{line}\n" for line in _requirements(folder, files))
+    requirements = template[REQUIREMENTS].decode() + "".join(f"{line}\n" for line in _requirements(folder, files))
     return {
         **template,
         DOCKERFILE: dockerfile.encode(),
-        REQUIREMENTS: needed.encode(),
+        REQUIREMENTS: requirements.encode(),
         README: _card(files.get(README, b""), name, _PORT, force_port=True),
         **{f"app/{folder.name}/{path}": content for path, content in files.items()},
     }
@@ -131,22 +131,22 @@ def _requirements(folder: Path, files: Mapping[str, bytes]) -> Iterator[str]:
         yield from files.get(path, b"").decode("utf-8", "replace").splitlines()
 
 
-def _dockerfile(files: Mapping[str, bytes]) -> bytes | None:
+def _find_dockerfile(files: Mapping[str, bytes]) -> bytes | None:
     return files.get(DOCKERFILE) or files.get(f"server/{DOCKERFILE}")
 
 
-def _files_of(folder: Path) -> Iterator[tuple[str, bytes]]:
+def _read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a folder but for hidden ones (`.env`, `.git`), results, caches and virtual environments."""
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
+    for directory, folders, names in os.walk(folder):
+        directory_path = Path(directory)
         folders[:] = sorted(
             name
             for name in folders
             if not (name.startswith(".") or name in _SKIPPED or name.endswith(".egg-info"))
-            and not (here / name / "pyvenv.cfg").exists()
+            and not (directory_path / name / "pyvenv.cfg").exists()
         )
         for name in sorted(names):
-            path = here / name
+            path = directory_path / name
             hidden = name.startswith(".") and name != ".dockerignore"
             if not hidden and path.suffix != ".pyc" and path.is_file():
                 try:
@@ -158,20 +158,20 @@ def _files_of(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _card(readme: bytes, name: str, port: int, *, force_port: bool = False) -> bytes:
     """Return a README.md with the front matter a Docker Space needs; what else it says stays."""
     text = readme.decode("utf-8", "replace")
-    matched = _FRONT.match(text)
+    match = _FRONT_MATTER.match(text)
     try:
-        front: object = yaml.safe_load(matched[1]) if matched else {}
+        front_matter: object = yaml.safe_load(match[1]) if match else {}
     except yaml.YAMLError:
         raise TargetError("the README.md to deploy has front matter that is not YAML; correct it") from None
-    theirs = cast("dict[str, Any]", front) if isinstance(front, dict) else {}
-    merged: dict[str, Any] = {"title": name, **theirs, "sdk": "docker"}
+    existing = cast("dict[str, Any]", front_matter) if isinstance(front_matter, dict) else {}
+    merged: dict[str, Any] = {"title": name, **existing, "sdk": "docker"}
     if force_port or "app_port" not in merged:
         merged["app_port"] = port
     tags = cast("list[object]", merged["tags"]) if isinstance(merged.get("tags"), list) else []
     merged["tags"] = tags if "openenv" in tags else [*tags, "openenv"]
-    body = text[matched.end() :] if matched else text
-    shown = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
-    return f"---\n{shown}---\n{body if body.startswith(chr(10)) else f'{chr(10)}{body}'}".encode()
+    body = text[match.end() :] if match else text
+    yaml_text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
+    return f"---\n{yaml_text}---\n{body if body.startswith(chr(10)) else f'{chr(10)}{body}'}".encode()
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,12 @@ def create_or_update(
     private: bool = False,
     hardware: str | None = None,
     variables: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    show_progress: Callable[[str], None] = lambda line: None,
 ) -> Deployed:
     """Make a Space of these files, or bring one up to date; it builds by itself afterwards.
 
     Files of an earlier deployment go from app/ and package/; other files of a Space that is there stay.
-    `hardware` and `variables` that are not given stay as they are. `say` is told what is uploaded.
+    `hardware` and `variables` that are not given stay as they are. `show_progress` gets what is uploaded.
 
     Raises:
         TargetError: the source cannot be served, the Hub refused, or the Space that is there is no Docker Space,
@@ -209,7 +209,7 @@ def create_or_update(
     """
     files = space_files(source, repo_id.partition("/")[2])
     size = sum(map(len, files.values()))
-    say(f"spaces: uploading {source.says} to {repo_id}: {len(files)} files, {size_text(size)}")
+    show_progress(f"spaces: uploading {source.description} to {repo_id}: {len(files)} files, {size_text(size)}")
     with hub_calls(f"deploying to {repo_id}"):
         created = not api.repo_exists(repo_id, repo_type="space")
         if created:
@@ -222,13 +222,13 @@ def create_or_update(
                 space_variables=[{"key": name, "value": value} for name, value in (variables or {}).items()] or None,
             )
         else:
-            _check(api, repo_id, private=private)
-            _tell(api, repo_id, hardware, variables or {})
+            _check_existing(api, repo_id, private=private)
+            _apply_settings(api, repo_id, hardware, variables or {})
         changed = _upload(api, repo_id, files)
     return Deployed(f"{api.endpoint}/spaces/{repo_id}", created, changed, len(files), size)
 
 
-def _check(api: HfApi, repo_id: str, *, private: bool) -> None:
+def _check_existing(api: HfApi, repo_id: str, *, private: bool) -> None:
     info = api.space_info(repo_id)
     if info.sdk not in (None, "docker"):
         raise HubError(f"{repo_id} is a {info.sdk} Space, not a Docker one; give another name, or delete it first")
@@ -239,11 +239,11 @@ def _check(api: HfApi, repo_id: str, *, private: bool) -> None:
         )
 
 
-def _tell(api: HfApi, repo_id: str, hardware: str | None, variables: Mapping[str, str]) -> None:
+def _apply_settings(api: HfApi, repo_id: str, hardware: str | None, variables: Mapping[str, str]) -> None:
     """Set what differs only: each change restarts the Space."""
-    known = api.get_space_variables(repo_id) if variables else {}
+    current = api.get_space_variables(repo_id) if variables else {}
     for name, value in variables.items():
-        if name not in known or known[name].value != value:
+        if name not in current or current[name].value != value:
             api.add_space_variable(repo_id, name, value)
     if hardware is not None:
         runtime = api.get_space_runtime(repo_id)
@@ -255,10 +255,10 @@ def _upload(api: HfApi, repo_id: str, files: Mapping[str, bytes]) -> bool:
     """Commit what differs and say whether anything did."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    there = api.list_repo_files(repo_id, repo_type="space")
-    stale = [path for path in there if path.startswith(OURS) and path not in files and "serve.sh" in files]
-    before = api.space_info(repo_id).sha
-    done = api.create_commit(
+    existing = api.list_repo_files(repo_id, repo_type="space")
+    stale = [path for path in existing if path.startswith(OWN_FOLDERS) and path not in files and "serve.sh" in files]
+    previous_sha = api.space_info(repo_id).sha
+    commit = api.create_commit(
         repo_id,
         [
             *(CommitOperationAdd(path, content) for path, content in files.items()),
@@ -267,4 +267,4 @@ def _upload(api: HfApi, repo_id: str, files: Mapping[str, bytes]) -> bool:
         commit_message="Deploy with openenv-scale",
         repo_type="space",
     )
-    return done.oid != before
+    return commit.oid != previous_sha

@@ -14,52 +14,52 @@ from typing import Any
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 
-from .api import PATIENCE_S, HubTroubleError, Runtime, SpaceApi
+from .api import RETRY_S, HubTroubleError, Runtime, SpaceApi
 from .spec import FREE, NEVER, SAFE_SLEEP_S, SpaceSpec
 
-OFF = ("PAUSED", "STOPPED")
+OFF_STAGES = ("PAUSED", "STOPPED")
 """Stages of a Space that somebody with write access has to start again."""
 
 
 @dataclass(frozen=True)
-class Changed:
+class AppliedChanges:
     """What was changed on a Space for a run.
 
-    `notes` tell it to people. It `restarts`, and `moves` where it will run on other hardware then.
+    `notes` say so in words; `restarts` and `changes_hardware` are what the Space does because of it.
     """
 
     notes: tuple[str, ...] = ()
-    moves: bool = False
+    changes_hardware: bool = False
     restarts: bool = False
 
 
-def change(
+def change_settings(
     space: SpaceApi,
     spec: SpaceSpec,
-    life: ExitStack,
+    stack: ExitStack,
     run_id: str | None,
-    say: Callable[[str], None],
-) -> Changed:
-    """Give the Space what `spec` asks for and have `life` put back what was; starts one that is off.
+    show_progress: Callable[[str], None],
+) -> AppliedChanges:
+    """Give the Space what `spec` asks for and have `stack` restore what was; starts one that is off.
 
     Raises:
         TargetError: the Hub refuses, or another run has changed the same Space.
     """
-    claimed = _claim(space, run_id, say)
+    claimed = _claim(space, run_id, show_progress)
     runtime = space.runtime()
-    has = space.variables() if spec.variables else {}
-    wanted = {name: text for name, text in spec.variables.items() if has.get(name) != text}
+    current = space.variables() if spec.variables else {}
+    differing = {name: text for name, text in spec.variables.items() if current.get(name) != text}
     hardware = spec.hardware if spec.hardware != _hardware(runtime) else None
-    sleeps = _sleep_asked(spec, runtime, hardware)
-    off = runtime.stage in OFF
+    sleep_time = _sleep_time_to_set(spec, runtime, hardware)
+    is_off = runtime.stage in OFF_STAGES
     before = SpaceSettings(
         hardware=_hardware(runtime) if hardware else None,
-        sleep_time=_sleep_time(runtime) if hardware or sleeps is not None else None,
-        variables={name: has.get(name) for name in wanted},
-        paused=off,
+        sleep_time=_sleep_time(runtime) if hardware or sleep_time is not None else None,
+        variables={name: current.get(name) for name in differing},
+        paused=is_off,
     )
-    if not (wanted or hardware or sleeps is not None or off):
-        return Changed(restarts=claimed)
+    if not (differing or hardware or sleep_time is not None or is_off):
+        return AppliedChanges(restarts=claimed)
     entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, before=before)
     try:
         entry.write()
@@ -68,22 +68,26 @@ def change(
             f"target spaces: what is changed on {space.repo_id} must be on file, and {error.filename} cannot be "
             f"written: {error.strerror}; set XDG_STATE_HOME to a folder that can"
         ) from None
-    life.callback(undo, space, entry, say)
-    for name, text in wanted.items():
+    stack.callback(undo_change, space, entry, show_progress)
+    for name, text in differing.items():
         _set_variable(space, name, text)
     if hardware:
-        _set_hardware(space, hardware, sleeps)
-    elif sleeps is not None:
-        _set_sleep_time(space, sleeps)
-    if off:
-        say(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
-        space.ask("restart it", lambda: space.api.restart_space(space.repo_id))
-    # Where it is back on hardware that still runs, that is no proof of anything.
-    moves = hardware is not None and runtime.hardware != hardware
-    return Changed(_notes(before, wanted, hardware, sleeps), moves, bool(wanted or hardware) or off or claimed)
+        _set_hardware(space, hardware, sleep_time)
+    elif sleep_time is not None:
+        _set_sleep_time(space, sleep_time)
+    if is_off:
+        show_progress(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
+        space.request("restart it", lambda: space.api.restart_space(space.repo_id))
+    # A Space set back to the hardware it still runs on is not known to have restarted.
+    changes_hardware = hardware is not None and runtime.hardware != hardware
+    return AppliedChanges(
+        _notes(before, differing, hardware, sleep_time),
+        changes_hardware,
+        bool(differing or hardware) or is_off or claimed,
+    )
 
 
-def undo(space: SpaceApi, entry: PendingChange, say: Callable[[str], None]) -> None:
+def undo_change(space: SpaceApi, entry: PendingChange, show_progress: Callable[[str], None]) -> None:
     """Put the Space back as `entry` says it was; an interrupt waits until that is done.
 
     Raises:
@@ -91,7 +95,7 @@ def undo(space: SpaceApi, entry: PendingChange, say: Callable[[str], None]) -> N
     """
 
     def work() -> None:
-        restore(space, entry.before, say)
+        restore(space, entry.before, show_progress)
         entry.remove()
 
     try:
@@ -103,28 +107,30 @@ def undo(space: SpaceApi, entry: PendingChange, say: Callable[[str], None]) -> N
         ) from None
 
 
-def restore(space: SpaceApi, before: SpaceSettings, say: Callable[[str], None] = lambda line: None) -> None:
+def restore(space: SpaceApi, before: SpaceSettings, show_progress: Callable[[str], None] = lambda line: None) -> None:
     """Give a Space back the settings it had; what is as it was already is left alone.
 
     Raises:
         HubTroubleError: the Hub refused some of it, which the message names, or cannot be reached.
     """
-    left: list[str] = []
+    not_restored: list[str] = []
     trouble: HubTroubleError | None = None
-    for part in _parts(before):
+    for part in _split_settings(before):
         # After an outage nothing more is tried; a refusal may be of this part alone.
         if trouble is None or trouble.status is not None:
             try:
-                _restore_part(space, part, say)
+                _restore_part(space, part, show_progress)
                 continue
             except HubTroubleError as error:
                 trouble = trouble or error
-        left += told(part)
+        not_restored += settings_words(part)
     if trouble is not None:
-        raise HubTroubleError(f"{trouble}; so {space.repo_id} did not get back {', '.join(left)}", trouble.status)
+        raise HubTroubleError(
+            f"{trouble}; so {space.repo_id} did not get back {', '.join(not_restored)}", trouble.status
+        )
 
 
-def _parts(before: SpaceSettings) -> Iterator[SpaceSettings]:
+def _split_settings(before: SpaceSettings) -> Iterator[SpaceSettings]:
     """Split settings into what is put back by itself; hardware, which may be billed, comes first."""
     if before.hardware or before.sleep_time is not None:
         yield SpaceSettings(hardware=before.hardware, sleep_time=before.sleep_time)
@@ -134,13 +140,13 @@ def _parts(before: SpaceSettings) -> Iterator[SpaceSettings]:
         yield SpaceSettings(paused=True)
 
 
-def _restore_part(space: SpaceApi, part: SpaceSettings, say: Callable[[str], None]) -> None:
+def _restore_part(space: SpaceApi, part: SpaceSettings, show_progress: Callable[[str], None]) -> None:
     def announce(differs: SpaceSettings) -> None:
-        say(f"spaces: {space.repo_id} gets back {', '.join(told(differs))}")
+        show_progress(f"spaces: {space.repo_id} gets back {', '.join(settings_words(differs))}")
 
     if part.variables:
-        has = space.variables()
-        differing = {name: text for name, text in part.variables.items() if has.get(name) != text}
+        current = space.variables()
+        differing = {name: text for name, text in part.variables.items() if current.get(name) != text}
         if differing:
             announce(SpaceSettings(variables=differing))
         for name, text in differing.items():
@@ -153,13 +159,13 @@ def _restore_part(space: SpaceApi, part: SpaceSettings, say: Callable[[str], Non
     elif part.sleep_time is not None and _sleep_time(runtime) != part.sleep_time:
         announce(SpaceSettings(sleep_time=part.sleep_time))
         _set_sleep_time(space, part.sleep_time)
-    elif part.paused and runtime.stage not in OFF:
+    elif part.paused and runtime.stage not in OFF_STAGES:
         announce(part)
-        space.ask("pause it again", lambda: space.api.pause_space(space.repo_id), PATIENCE_S)
+        space.request("pause it again", lambda: space.api.pause_space(space.repo_id), RETRY_S)
 
 
-def told(before: SpaceSettings) -> list[str]:
-    """Return in words what a Space gets back."""
+def settings_words(before: SpaceSettings) -> list[str]:
+    """Return the settings a Space gets back, in words."""
     words = [f"hardware {before.hardware}"] if before.hardware else []
     if before.sleep_time is not None and before.hardware != FREE:
         words.append("no sleep time" if before.sleep_time == NEVER else f"sleep time {before.sleep_time} s")
@@ -167,39 +173,39 @@ def told(before: SpaceSettings) -> list[str]:
     return [*words, "its pause"] if before.paused else words
 
 
-def _claim(space: SpaceApi, run_id: str | None, say: Callable[[str], None]) -> bool:
-    """See that nobody else changes the Space now; undo what a killed run left on it, and say whether one did."""
+def _claim(space: SpaceApi, run_id: str | None, show_progress: Callable[[str], None]) -> bool:
+    """Check that no other run has changed the Space; undo what a killed run left on it, and say whether one did."""
     undone = False
     for entry in pending_changes():
         if (entry.endpoint, entry.repo_id) != (space.api.endpoint, space.repo_id) or entry.temporary:
             continue
-        if not entry.is_left and entry.run_id == run_id and entry.owner != owner_label():
+        if not entry.is_leftover and entry.run_id == run_id and entry.owner != owner_label():
             raise TargetError(
                 f"target spaces: {space.repo_id}: another pytest-xdist worker of this run has changed its settings; "
                 "a Space whose settings are changed is for one worker: run its tests with -n 0, or in one group of "
                 "--dist loadgroup"
             )
-        if not entry.is_left:
+        if not entry.is_leftover:
             raise TargetError(
                 f"target spaces: {space.repo_id}: another run on this machine has changed its settings; "
                 "wait until that has ended"
             )
-        say(f"spaces: {space.repo_id} still has the settings of a killed run")
-        undo(space, entry, say)
+        show_progress(f"spaces: {space.repo_id} still has the settings of a killed run")
+        undo_change(space, entry, show_progress)
         undone = True
     return undone
 
 
 def _hardware(runtime: Runtime) -> str:
     """Return what it is set to, which may not be what it runs on yet."""
-    return runtime.asked or runtime.hardware or FREE
+    return runtime.requested_hardware or runtime.hardware or FREE
 
 
 def _sleep_time(runtime: Runtime) -> int:
     return NEVER if runtime.sleep_time is None else runtime.sleep_time
 
 
-def _sleep_asked(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int | None:
+def _sleep_time_to_set(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int | None:
     """Return the sleep time to set, or None where it stays as it is."""
     if spec.sleep_time is None:
         return SAFE_SLEEP_S if hardware and hardware != FREE else None
@@ -212,29 +218,31 @@ def _sleep_asked(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int
 
 def _set_variable(space: SpaceApi, name: str, text: str | None) -> None:
     if text is None:
-        space.ask(f"unset {name}", lambda: space.api.delete_space_variable(space.repo_id, name), PATIENCE_S)
+        space.request(f"unset {name}", lambda: space.api.delete_space_variable(space.repo_id, name), RETRY_S)
     else:
-        space.ask(f"set {name}", lambda: space.api.add_space_variable(space.repo_id, name, text), PATIENCE_S)
+        space.request(f"set {name}", lambda: space.api.add_space_variable(space.repo_id, name, text), RETRY_S)
 
 
-def _set_hardware(space: SpaceApi, flavor: str, sleeps: int | None) -> None:
+def _set_hardware(space: SpaceApi, flavor: str, sleep_time: int | None) -> None:
     free = flavor == FREE
-    space.ask(
+    space.request(
         f"set its hardware to {flavor}",
-        lambda: space.api.request_space_hardware(space.repo_id, flavor, sleep_time=None if free else sleeps),
-        PATIENCE_S,
+        lambda: space.api.request_space_hardware(space.repo_id, flavor, sleep_time=None if free else sleep_time),
+        RETRY_S,
     )
 
 
 def _set_sleep_time(space: SpaceApi, seconds: int) -> None:
-    space.ask("set its sleep time", lambda: space.api.set_space_sleep_time(space.repo_id, seconds), PATIENCE_S)
+    space.request("set its sleep time", lambda: space.api.set_space_sleep_time(space.repo_id, seconds), RETRY_S)
 
 
 def _notes(
-    before: SpaceSettings, variables: dict[str, str], hardware: str | None, sleeps: int | None
+    before: SpaceSettings, variables: dict[str, str], hardware: str | None, sleep_time: int | None
 ) -> tuple[str, ...]:
     changes = [f"hardware {before.hardware} → {hardware}"] if hardware else []
-    changes += ["it never sleeps" if sleeps == NEVER else f"sleep time {sleeps} s"] if sleeps is not None else []
+    changes += (
+        ["it never sleeps" if sleep_time == NEVER else f"sleep time {sleep_time} s"] if sleep_time is not None else []
+    )
     changes += [f"{name} {before.variables[name] or 'unset'} → {text}" for name, text in sorted(variables.items())]
     changes += ["restarted from its pause"] if before.paused else []
     return (f"changed on the Space for this run, and put back after it: {', '.join(changes)}",)
@@ -259,7 +267,7 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class PendingChange:
-    """One Space to put right: a temporary one is to be deleted, any other gets its settings back."""
+    """One Space to restore: a temporary one is to be deleted, any other gets its settings back."""
 
     id: str
     endpoint: str
@@ -270,12 +278,12 @@ class PendingChange:
     before: SpaceSettings = field(default_factory=SpaceSettings)
 
     @property
-    def is_left(self) -> bool:
+    def is_leftover(self) -> bool:
         """Whether the run it belongs to is gone."""
         return not is_alive(self.owner)
 
     def write(self) -> None:
-        """Put it on file, whole or not at all, before anything is changed."""
+        """Write the entry to its file, whole or not at all, before anything is changed."""
         folder = state_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = folder / f".{self.id}.new"
@@ -286,7 +294,7 @@ class PendingChange:
         new.replace(folder / f"{self.id}{_SUFFIX}")
 
     def remove(self) -> None:
-        """Take it off: everything is as it was."""
+        """Delete the file of the entry: everything is as it was."""
         (state_folder() / f"{self.id}{_SUFFIX}").unlink(missing_ok=True)
 
 
@@ -299,22 +307,22 @@ def new_pending_change(
 
 
 def pending_changes() -> list[PendingChange]:
-    """Return what is on file; what cannot be read is nobody's."""
-    return list(_read())
+    """Return the entries on file; files that cannot be read are skipped."""
+    return list(_read_entries())
 
 
 def state_folder() -> Path:
     """Return where entries are kept: below XDG_STATE_HOME, or ~/.local/state."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    home = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    home = Path(state_home) if state_home.startswith("/") else Path.home() / ".local" / "state"
     return home / "openenv-scale" / "spaces"
 
 
-def _read() -> Iterator[PendingChange]:
+def _read_entries() -> Iterator[PendingChange]:
     for path in sorted(state_folder().glob(f"*{_SUFFIX}")):
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            before = SpaceSettings(**found.pop("before"))
-            yield PendingChange(**found, before=before)
+            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            before = SpaceSettings(**fields.pop("before"))
+            yield PendingChange(**fields, before=before)
         except (OSError, ValueError, TypeError, KeyError):
             continue

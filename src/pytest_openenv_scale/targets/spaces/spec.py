@@ -1,4 +1,4 @@
-"""What a `spaces` target asks for: which Space, its settings for the run, and what its hardware is."""
+"""The specification of a `spaces` target: which Space, its settings for the run, and the cores of its hardware."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def sleep_time(value: str, what: str) -> int:
     """Parse seconds ("300", "5m", "1h"), or "never"."""
     if value == "never":
         return NEVER
-    found = _DURATION.fullmatch(value)
-    if found is None or int(found[1]) == 0:
+    match = _DURATION.fullmatch(value)
+    if match is None or int(match[1]) == 0:
         raise GrammarError(f"{what} must be a time, got {short_repr(value)}; write 300, 5m, 1h or never")
-    return int(found[1]) * _SECONDS[found[2]]
+    return int(match[1]) * _SECONDS[match[2]]
 
 
-def yes(value: str, what: str) -> bool:
-    """Parse the value of a key that is there or not, as in `,temporary`."""
+def flag(value: str, what: str) -> bool:
+    """Parse a key that stands without a value, as in `,temporary`."""
     if value not in ("yes", "true", "1"):
         raise GrammarError(f"{what} is written without a value, got {short_repr(value)}; leave it out for no")
     return True
@@ -62,7 +62,7 @@ _KEYS = {
     "sleep_time": sleep_time,
     "workers": options.count,
     "max_envs": options.count,
-    "temporary": yes,
+    "temporary": flag,
     "app": options.text,
     "folder": options.text,
     "label": options.text,
@@ -88,7 +88,7 @@ class SpaceSpec:
     cores: int | None = None
 
     @property
-    def changes(self) -> bool:
+    def changes_settings(self) -> bool:
         """Whether a setting of the Space is asked for."""
         return bool(self.hardware or self.variables or self.sleep_time is not None)
 
@@ -99,41 +99,41 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
     Raises:
         GrammarError: it names no Space, a key is unknown, or keys do not go together.
     """
-    given = options.read_options(spec, _KEYS, env=True)
-    temporary = "temporary" in given.values
+    target_options = options.read_options(spec, _KEYS, env=True)
+    temporary = "temporary" in target_options.values
     if spec.argument is None and not temporary:
         raise GrammarError("target spaces: name the Space, spaces:USER/NAME; or write spaces,temporary for one of ours")
     if spec.argument is not None and not _REPO_ID.fullmatch(spec.argument):
         raise GrammarError(f"target spaces: {short_repr(spec.argument)} names no Space; write spaces:USER/NAME")
     for key in ("app", "folder"):
-        if given.text(key) and not temporary:
+        if target_options.text(key) and not temporary:
             raise GrammarError(f"target spaces: {key}= is for a Space made for the run; add ,temporary")
-    hardware, sleeps = given.text("hardware"), given.count("sleep_time")
-    if sleeps is not None and hardware == FREE:
+    hardware, sleep_s = target_options.text("hardware"), target_options.count("sleep_time")
+    if sleep_s is not None and hardware == FREE:
         raise GrammarError(f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=")
     return SpaceSpec(
         repo_id=spec.argument,
         hardware=hardware,
-        sleep_time=sleeps,
-        variables=_variables(given),
+        sleep_time=sleep_s,
+        variables=_variables(target_options),
         temporary=temporary,
-        app=given.text("app"),
-        folder=given.text("folder"),
-        label=given.text("label"),
-        cores=given.count("cores"),
+        app=target_options.text("app"),
+        folder=target_options.text("folder"),
+        label=target_options.text("label"),
+        cores=target_options.count("cores"),
     )
 
 
-def _variables(given: options.TargetOptions) -> dict[str, str]:
-    for name in given.env:
+def _variables(target_options: options.TargetOptions) -> dict[str, str]:
+    for name in target_options.env:
         if names_secret(name):
             raise GrammarError(
                 f"target spaces: anybody can read the variables of a Space; make {name} one of its secrets, "
                 "in its settings, instead of env."
             )
-    variables = dict(given.env)
+    variables = dict(target_options.env)
     for key, variable in (("workers", WORKERS), ("max_envs", MAX_ENVS)):
-        number = given.count(key)
+        number = target_options.count(key)
         if number is not None:
             variables[variable] = str(number)
     return variables

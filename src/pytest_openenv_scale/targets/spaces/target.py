@@ -17,9 +17,18 @@ from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
 
 from . import temporary
-from .api import SpaceApi, SpaceInfo, Wanted, connect_to_hub, gone, quiet, wait_until_running, with_log
+from .api import (
+    ExpectedRuntime,
+    SpaceApi,
+    SpaceInfo,
+    connect_to_hub,
+    ignoring_warnings,
+    unusable_reason,
+    wait_until_running,
+    with_log,
+)
 from .deploy import SpaceSource
-from .settings import Changed, change
+from .settings import AppliedChanges, change_settings
 from .spec import MAX_ENVS, VCPUS, WORKERS, parse_space
 
 _LABEL = "hf-spaces"
@@ -35,21 +44,21 @@ class SpacesTarget:
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.spec = redact_target(spec)
-        self.asked = parse_space(spec)
+        self.space_spec = parse_space(spec)
         self._context = context
-        self._life = ExitStack()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Endpoint:
         """Return once the Space runs as asked and has answered a session; see `Target`."""
-        life = ExitStack()
+        stack = ExitStack()
         try:
-            endpoint = self._start(life)
+            endpoint = self._start(stack)
         except BaseException as error:
-            left = _close(life)
-            if left and isinstance(error, TargetError):
-                raise TargetError(f"{error}\n{left}") from None
+            leftover = _close_stack(stack)
+            if leftover and isinstance(error, TargetError):
+                raise TargetError(f"{error}\n{leftover}") from None
             raise
-        self._life = life
+        self._stack = stack
         return endpoint
 
     def __exit__(
@@ -60,57 +69,62 @@ class SpacesTarget:
         Raises:
             TargetError: the Hub refused, so that it is not; `openenv-scale gc` can do it later.
         """
-        left = _close(self._life)
-        if left:
-            raise TargetError(left)
+        leftover = _close_stack(self._stack)
+        if leftover:
+            raise TargetError(leftover)
 
-    def _start(self, life: ExitStack) -> Endpoint:
-        asked, say = self.asked, self._context.say
+    def _start(self, stack: ExitStack) -> Endpoint:
+        space_spec, show_progress = self.space_spec, self._context.show_progress
         api = connect_to_hub()
         graceful_signals.acquire()
-        life.callback(graceful_signals.release)
-        name = temporary.name_of(api, asked) if asked.temporary else asked.repo_id
-        space = SpaceApi(api, str(name), say)
+        stack.callback(graceful_signals.release)
+        name = temporary.choose_name(api, space_spec) if space_spec.temporary else space_spec.repo_id
+        space = SpaceApi(api, str(name), show_progress)
         began = time.monotonic()
-        if asked.temporary:
+        if space_spec.temporary:
             source = self.source()
             source.check()
-            temporary.create(space, asked, self._context.run_id, life, say)
+            temporary.create(space, space_spec, self._context.run_id, stack, show_progress)
             self._deploy(space, source)
-            info, changed = space.info(), Changed((f"{space.repo_id} is made for this run, and deleted after it",))
+            info, changed = (
+                space.info(),
+                AppliedChanges((f"{space.repo_id} is made for this run, and deleted after it",)),
+            )
         else:
             info = space.info()
-            changed = change(space, asked, life, self._context.run_id, say)
+            changed = change_settings(space, space_spec, stack, self._context.run_id, show_progress)
         return self._attach(space, info, changed, began)
 
     def source(self) -> SpaceSource:
         """Return what a temporary Space is made of."""
-        return SpaceSource.parse(app=self.asked.app, folder=self.asked.folder, root=self._context.root)
+        return SpaceSource.parse(app=self.space_spec.app, folder=self.space_spec.folder, root=self._context.root)
 
     def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
         from .deploy import create_or_update
 
-        self._context.say(f"spaces: uploading {source.says} to {space.repo_id}")
+        self._context.show_progress(f"spaces: uploading {source.description} to {space.repo_id}")
         try:
-            with quiet():
+            with ignoring_warnings():
                 create_or_update(space.api, space.repo_id, source, private=True)
         except (HubError, TargetError) as error:
             raise TargetError(f"target spaces: {error}") from None
 
-    def _attach(self, space: SpaceApi, info: SpaceInfo, changed: Changed, began: float) -> Endpoint:
-        asked, url = self.asked, info.url
+    def _attach(self, space: SpaceApi, info: SpaceInfo, changed: AppliedChanges, began: float) -> Endpoint:
+        space_spec, url = self.space_spec, info.url
         if url is None:
             raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
         headers = {**_authorization(info), **self._context.headers}
-        runs = info.runtime is not None and info.runtime.stage == "RUNNING"
-        wanted = Wanted(asked.hardware, moved=changed.moves, restarted=changed.restarts)
-        runtime = wait_until_running(space, wanted, lambda: server_name(url, headers), self._context.say)
-        facts = _Facts(space)
+        was_running = info.runtime is not None and info.runtime.stage == "RUNNING"
+        expected = ExpectedRuntime(
+            space_spec.hardware, changes_hardware=changed.changes_hardware, restarted=changed.restarts
+        )
+        runtime = wait_until_running(space, expected, lambda: server_name(url, headers), self._context.show_progress)
+        facts = _MeasuredSpace(space)
         endpoint = Endpoint(
             urls=(url,),
-            label=asked.label or _LABEL,
+            label=space_spec.label or _LABEL,
             target=self.spec,
-            cores=asked.cores or _cores(runtime.hardware, runtime.replicas),
+            cores=space_spec.cores or _cores(runtime.hardware, runtime.replicas),
             hosts=runtime.replicas,
             limits=_limits(facts.variables()),
             headers=headers,
@@ -119,14 +133,14 @@ class SpacesTarget:
             log_reader=facts.log,
             exit_reader=facts.exit_status,
         )
-        started = asked.temporary or changed.moves or changed.restarts or not runs
-        answered_s = self._await(space, info, endpoint, started)
+        started = space_spec.temporary or changed.changes_hardware or changed.restarts or not was_running
+        answered_s = self._wait_until_ready(space, info, endpoint, started)
         return replace(endpoint, startup_s=time.monotonic() - began if started else answered_s)
 
-    def _await(self, space: SpaceApi, info: SpaceInfo, endpoint: Endpoint, started: bool) -> float:
-        given_s = START_S if started else ATTACH_S
+    def _wait_until_ready(self, space: SpaceApi, info: SpaceInfo, endpoint: Endpoint, started: bool) -> float:
+        timeout_s = START_S if started else ATTACH_S
         try:
-            return wait_until_ready(endpoint.urls, endpoint.headers, given_s, modes=self._context.modes)
+            return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self._context.modes)
         except TargetError as error:
             message = without_secrets(str(error))
             if info.sdk != "docker":
@@ -135,7 +149,7 @@ class SpacesTarget:
             raise TargetError(with_log(text, space.log(_LOG_LINES))) from None
 
 
-class _Facts:
+class _MeasuredSpace:
     """What the Hub tells of a Space that is measured."""
 
     def __init__(self, space: SpaceApi) -> None:
@@ -153,7 +167,7 @@ class _Facts:
 
     def exit_status(self) -> str | None:
         try:
-            return gone(self._space.runtime(patience_s=0.0))
+            return unusable_reason(self._space.runtime(retry_s=0.0))
         except TargetError:
             return None  # The Hub's trouble says nothing of the Space.
 
@@ -166,19 +180,19 @@ def _authorization(info: SpaceInfo) -> dict[str, str]:
 
 def _cores(hardware: str | None, replicas: int) -> int | None:
     """Return the processors the name of the hardware stands for; None where that is not known."""
-    each = VCPUS.get(hardware or "")
-    return None if each is None else each * replicas
+    vcpus = VCPUS.get(hardware or "")
+    return None if vcpus is None else vcpus * replicas
 
 
 def _limits(variables: Mapping[str, str]) -> dict[str, str | int]:
-    named = {"workers": variables.get(WORKERS, ""), "max_envs": variables.get(MAX_ENVS, "")}
-    return {key: int(text) for key, text in named.items() if text.isdecimal() and int(text) > 0}
+    texts = {"workers": variables.get(WORKERS, ""), "max_envs": variables.get(MAX_ENVS, "")}
+    return {key: int(text) for key, text in texts.items() if text.isdecimal() and int(text) > 0}
 
 
-def _close(life: ExitStack) -> str | None:
-    """Put back what was changed and return what could not be."""
+def _close_stack(stack: ExitStack) -> str | None:
+    """Put back what was changed and return what could not be put back, or None."""
     try:
-        life.close()
-    except TargetError as left:
-        return str(left)
+        stack.close()
+    except TargetError as error:
+        return str(error)
     return None

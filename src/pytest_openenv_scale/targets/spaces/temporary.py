@@ -1,4 +1,4 @@
-"""A Space that exists for one run, deleted on every way out; and what killed runs left on Spaces is put right."""
+"""A Space that exists for one run and is deleted after it; and the removal of what killed runs left on Spaces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
 from pytest_openenv_scale.hub.access import current_token
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts
 
-from .api import PATIENCE_S, HubTroubleError, SpaceApi, connect_to_hub
-from .settings import PendingChange, new_pending_change, pending_changes, restore, told
+from .api import RETRY_S, HubTroubleError, SpaceApi, connect_to_hub
+from .settings import PendingChange, new_pending_change, pending_changes, restore, settings_words
 from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, WORKERS, SpaceSpec
 
-MARK = "OPENENV_SCALE_TEMPORARY"
-"""The variable that tells a Space made for a run from one of the same name that somebody made later."""
+MARK_VARIABLE = "OPENENV_SCALE_TEMPORARY"
+"""The variable that distinguishes a Space made for a run from one of the same name that somebody made later."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class NewSpace:
     variables: dict[str, str]
 
     @classmethod
-    def asked(cls, spec: SpaceSpec) -> Self:
+    def from_spec(cls, spec: SpaceSpec) -> Self:
         """Return what `spec` asks for: hardware that goes to sleep by itself, and for our server a worker per core."""
         hardware = spec.hardware or FREE
         cores = None if spec.app or spec.folder else VCPUS.get(hardware)
-        sleeps = None if hardware == FREE else spec.sleep_time or SAFE_SLEEP_S
-        return cls(hardware, sleeps, {**({WORKERS: str(cores)} if cores else {}), **spec.variables})
+        sleep_time = None if hardware == FREE else spec.sleep_time or SAFE_SLEEP_S
+        return cls(hardware, sleep_time, {**({WORKERS: str(cores)} if cores else {}), **spec.variables})
 
     @property
-    def sleeps(self) -> str:
+    def sleep_words(self) -> str:
         """When it sleeps, in words; empty where it never does or the hardware fixes it."""
         return "" if self.sleep_time in (None, NEVER) else f"sleeps after {self.sleep_time} s without a request"
 
 
-def name_of(api: Any, spec: SpaceSpec) -> str:
+def choose_name(api: Any, spec: SpaceSpec) -> str:
     """Return USER/NAME of the temporary Space `spec` asks for, with a name of ours where it has none.
 
     Raises:
@@ -55,26 +55,28 @@ def name_of(api: Any, spec: SpaceSpec) -> str:
         )
     if spec.repo_id is not None:
         return spec.repo_id
-    user: Any = SpaceApi(api, "a temporary Space").ask("find out whose token it is", api.whoami)
+    user: Any = SpaceApi(api, "a temporary Space").request("find out whose token it is", api.whoami)
     return f"{user['name']}/openenv-scale-{secrets.token_hex(3)}"
 
 
-def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack, say: Callable[[str], None]) -> None:
-    """Make an empty private Space with the settings of `spec` and have `life` delete it.
+def create(
+    space: SpaceApi, spec: SpaceSpec, run_id: str | None, stack: ExitStack, show_progress: Callable[[str], None]
+) -> None:
+    """Make an empty private Space with the settings of `spec` and have `stack` delete it.
 
     Raises:
         TargetError: there is one of that name, or the Hub refuses.
     """
     if space.exists():
-        raise TargetError(_taken(space))
+        raise TargetError(_name_taken(space))
     entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, temporary=True)
-    new = NewSpace.asked(spec)
-    variables = {**new.variables, MARK: entry.id}
+    new = NewSpace.from_spec(spec)
+    variables = {**new.variables, MARK_VARIABLE: entry.id}
 
     def make() -> None:
         entry.write()
         try:
-            space.ask(
+            space.request(
                 "make it",
                 lambda: space.api.create_repo(
                     space.repo_id,
@@ -90,14 +92,14 @@ def create(space: SpaceApi, spec: SpaceSpec, run_id: str | None, life: ExitStack
             if error.status is not None and error.status < 500:
                 entry.remove()  # Refused: there is nothing of ours.
             if error.status == 409:
-                raise TargetError(_taken(space)) from None
+                raise TargetError(_name_taken(space)) from None
             raise
 
     # What a request makes is known to be there before an interrupt is raised.
     deferring_interrupts(make)
-    life.callback(_delete_at_end, space, entry, say)
-    asleep = f"; {new.sleeps}" if new.sleeps else ""
-    say(f"spaces: made {space.repo_id} for this run, private, {new.hardware}{asleep}")
+    stack.callback(_delete_at_end, space, entry, show_progress)
+    asleep = f"; {new.sleep_words}" if new.sleep_words else ""
+    show_progress(f"spaces: made {space.repo_id} for this run, private, {new.hardware}{asleep}")
 
 
 def delete(space: SpaceApi, entry: PendingChange) -> bool:
@@ -106,20 +108,20 @@ def delete(space: SpaceApi, entry: PendingChange) -> bool:
     Raises:
         TargetError: the Hub refuses.
     """
-    if not space.exists() or space.variables().get(MARK) != entry.id:
+    if not space.exists() or space.variables().get(MARK_VARIABLE) != entry.id:
         return False
-    space.ask(
+    space.request(
         "delete it",
         lambda: space.api.delete_repo(space.repo_id, repo_type="space", missing_ok=True),
-        PATIENCE_S,
+        RETRY_S,
     )
     return True
 
 
-def _delete_at_end(space: SpaceApi, entry: PendingChange, say: Callable[[str], None]) -> None:
+def _delete_at_end(space: SpaceApi, entry: PendingChange, show_progress: Callable[[str], None]) -> None:
     def work() -> None:
         if delete(space, entry):
-            say(f"spaces: deleted {space.repo_id}")
+            show_progress(f"spaces: deleted {space.repo_id}")
         entry.remove()
 
     try:
@@ -128,7 +130,7 @@ def _delete_at_end(space: SpaceApi, entry: PendingChange, say: Callable[[str], N
         raise TargetError(f"{error}; openenv-scale gc spaces deletes it") from None
 
 
-def _taken(space: SpaceApi) -> str:
+def _name_taken(space: SpaceApi) -> str:
     return (
         f"target spaces: {space.repo_id} exists, and a temporary Space is deleted after the run; "
         "choose another name, or leave out temporary"
@@ -145,51 +147,51 @@ def collect_spaces(*, dry_run: bool = False) -> list[str]:
         PartlyCollectedError: the Hub refused some of it, which stays on file.
         TargetError: the Hub cannot be asked.
     """
-    found = pending_changes()
-    left = [entry for entry in found if entry.is_left]
-    if not left:
+    entries = pending_changes()
+    leftovers = [entry for entry in entries if entry.is_leftover]
+    if not leftovers:
         return []
     api = connect_to_hub()
-    busy = {entry.repo_id for entry in found if not entry.is_left}
-    ours = [entry for entry in left if entry.endpoint == api.endpoint and entry.repo_id not in busy]
+    busy = {entry.repo_id for entry in entries if not entry.is_leftover}
+    own_leftovers = [entry for entry in leftovers if entry.endpoint == api.endpoint and entry.repo_id not in busy]
     lines: list[str] = []
     problems: list[str] = []
-    for entry in ours:
+    for entry in own_leftovers:
         try:
-            if dry_run or _put_right(SpaceApi(api, entry.repo_id, _tell), entry):
-                lines.append(_line(entry))
+            if dry_run or _undo_entry(SpaceApi(api, entry.repo_id, _report), entry):
+                lines.append(_leftover_line(entry))
         except TargetError as error:
             problems.append(str(error).removeprefix("target "))
-    elsewhere = {entry.endpoint for entry in left} - {api.endpoint}
-    problems += [f"spaces: something is left on {hub}; set HF_ENDPOINT to it" for hub in sorted(elsewhere)]
+    other_hubs = {entry.endpoint for entry in leftovers} - {api.endpoint}
+    problems += [f"spaces: something is left on {hub}; set HF_ENDPOINT to it" for hub in sorted(other_hubs)]
     if problems:
         raise PartlyCollectedError(lines, problems)
     return lines
 
 
-def _put_right(space: SpaceApi, entry: PendingChange) -> bool:
-    """Undo one entry and take it off; False where its Space is gone, or is another one."""
-    done = True
+def _undo_entry(space: SpaceApi, entry: PendingChange) -> bool:
+    """Undo one entry and delete its file; False where its Space is gone, or is another one."""
+    undone = True
     if entry.temporary:
-        done = delete(space, entry)
+        undone = delete(space, entry)
     else:
         try:
             restore(space, entry.before)
         except HubTroubleError as error:
             if error.status not in (401, 404) or space.exists():
                 raise
-            done = False
+            undone = False
     entry.remove()
-    return done
+    return undone
 
 
-def _tell(line: str) -> None:
-    """Say on the terminal why it takes long; what is collected is what is returned."""
+def _report(line: str) -> None:
+    """Print to stderr, as stdout is for the list of what was collected."""
     print(line, file=sys.stderr)
 
 
-def _line(entry: PendingChange) -> str:
+def _leftover_line(entry: PendingChange) -> str:
     run = entry.run_id or "unknown"
     if entry.temporary:
         return f"temporary Space {entry.repo_id} (run {run})"
-    return f"changed settings of the Space {entry.repo_id}: {', '.join(told(entry.before))} (run {run})"
+    return f"changed settings of the Space {entry.repo_id}: {', '.join(settings_words(entry.before))} (run {run})"
