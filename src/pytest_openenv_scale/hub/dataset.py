@@ -221,7 +221,7 @@ SCHEMA = pa.schema(
 
 def cells_table(run: Run) -> pa.Table:
     """Return the cells of a run in the order they are reported; of one that measured none, an empty table."""
-    rows = list(_rows(run))
+    rows = list(_cell_rows(run))
     columns = [pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -231,7 +231,7 @@ def cells_parquet(run: Run, path: Path) -> None:
     pq.write_table(cells_table(run), path, compression="zstd")
 
 
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
+def _cell_rows(run: Run) -> Iterator[dict[str, Any]]:
     for view in run.sweeps:
         for curve in view.curves:
             for summary in curve.summaries:

@@ -141,7 +141,7 @@ def _push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: b
         url = f"{api.endpoint}/datasets/{repo_id}"
         if not contents:
             return PushResult(url, created, unchanged=unchanged)
-        card = _card(api, repo_id, info.sha) if CARD in remote_files else None
+        card = _download_card(api, repo_id, info.sha) if CARD in remote_files else None
         sections = [planned_run.section for planned_run in planned]
         contents[CARD] = updated_card(card, repo_id, sections, dataset_configs(remote_files, planned)).encode()
         api.create_commit(
@@ -200,7 +200,7 @@ def _compare_with_dataset(
     return tuple(added), tuple(updated), tuple(unchanged)
 
 
-def _card(api: HfApi, repo_id: str, revision: str | None) -> str:
+def _download_card(api: HfApi, repo_id: str, revision: str | None) -> str:
     # Not the shared cache: this is read once, to be written anew.
     with tempfile.TemporaryDirectory(prefix="openenv-push-") as folder:
         hub: Any = api  # Its types are partly unknown.
@@ -248,10 +248,10 @@ def _is_measured_alike(path: Path, run_id: str, files: Sequence[str], entries: d
     """Say whether a directory here holds the same measurements; its reports may have been rendered again."""
     theirs = {file for file in files if is_measured(file)}
     ours = {file.as_posix() for file in run_files(path) if is_measured(file.as_posix())}
-    return ours == theirs and all(is_same(path / file, _entry(entries, run_id, file)) for file in theirs)
+    return ours == theirs and all(is_same(path / file, _remote_entry(entries, run_id, file)) for file in theirs)
 
 
-def _entry(entries: dict[str, Any], run_id: str, file: str) -> Any:
+def _remote_entry(entries: dict[str, Any], run_id: str, file: str) -> Any:
     return entries[path_in_dataset(run_id, Path(file))]
 
 
@@ -295,7 +295,7 @@ def _check_download(folder: Path, repo_id: str, run_id: str, files: Sequence[str
     """
     for file in files:
         path = folder / file
-        if not path.is_file() or not is_same(path, _entry(entries, run_id, file)):
+        if not path.is_file() or not is_same(path, _remote_entry(entries, run_id, file)):
             raise HubError(f"{file} of the run {run_id} came damaged from {repo_id}; do it again")
     try:
         actual_id = read_manifest(folder).run_id

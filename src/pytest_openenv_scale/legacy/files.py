@@ -83,7 +83,7 @@ class RawRow(msgspec.Struct, frozen=True):
     error_message: str | None = None
 
     @property
-    def at(self) -> datetime:
+    def moment(self) -> datetime:
         """The moment of the session, UTC; the files write it without an offset or with Z.
 
         Raises:
@@ -139,7 +139,7 @@ def read_raw(path: Path, on_note: list[str]) -> Iterator[RawRow]:
                 line = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
                 try:
                     row = decoder.decode(line)
-                    _ = row.at
+                    _ = row.moment
                 except (msgspec.DecodeError, ValueError, UnicodeDecodeError) as error:
                     where = f"{path}:{number}"
                     if line.startswith(_COMPRESSED):
@@ -275,7 +275,7 @@ class Block:
     @property
     def started_at(self) -> datetime:
         """The earliest moment of its sessions, UTC."""
-        return min(row.at for row in self.rows)
+        return min(row.moment for row in self.rows)
 
 
 def split_blocks(rows: Iterable[RawRow]) -> Iterator[Block]:
@@ -355,11 +355,11 @@ def session_row(row: RawRow) -> SessionRow:
         return value if row.success or value else None
 
     connect = None if row.mode == "http" and not row.connect_latency else reached(row.connect_latency)
-    phase, kind = (None, None) if row.success else _failure(row)
+    phase, kind = (None, None) if row.success else _failed_phase(row)
     return SessionRow(
         request_id=row.request_id,
         process=0,
-        started_at=row.at.timestamp(),
+        started_at=row.moment.timestamp(),
         due_s=0.0,
         closed_s=None if row.success else reached(row.total_latency),
         connect_latency=connect,
@@ -380,7 +380,7 @@ def session_row(row: RawRow) -> SessionRow:
     )
 
 
-def _failure(row: RawRow) -> tuple[str, str | None]:
+def _failed_phase(row: RawRow) -> tuple[str, str | None]:
     """Return the phase after the last one that has a time, and the kind of the failure."""
     phases = (("connect", row.connect_latency), ("reset", row.reset_latency), ("step", row.step_latency))
     if row.mode == "http":

@@ -245,7 +245,7 @@ class _RunImport:
         table = rows_to_table(rows, cell=cell, run_id=meta.run_id, repetition=meta.repetition, hardware=hardware)
         self._directory.write_cell(table, meta)
         sweep.append(meta)
-        self.last = max(self.last, *(row.at for row in block.rows))
+        self.last = max(self.last, *(row.moment for row in block.rows))
 
     def finish(self, notes: list[str]) -> Path:
         """Write the manifest and return the directory."""

@@ -77,33 +77,33 @@ def write_json(run: Run, path: Path) -> Path:
     return replace_file(path, run_json(run))
 
 
-def _markdown(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
+def _write_markdown(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
     content = run_markdown(source) if isinstance(source, Run) else study_markdown(source)
     return [replace_file(folder / "report.md", content)]
 
 
-def _html(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
+def _write_html(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
     from .html import report_html
 
     return [replace_file(folder / "report.html", report_html(source))]
 
 
-def _figures(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
+def _write_figures(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
     from .figures import write_figures
 
     return write_figures(study_of(source), folder / "figures")
 
 
-def _log(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
+def _write_log(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
     from .markdown.experiment_log import LOG, update_log
 
     return [update_log(logs / LOG, study_of(source))]
 
 
 FORMATS: Mapping[str, Callable[[Run | Study, Path, Path], list[Path]]] = {
-    "md": _markdown,
-    "html": _html,
-    "figures": _figures,
-    "log": _log,
+    "md": _write_markdown,
+    "html": _write_html,
+    "figures": _write_figures,
+    "log": _write_log,
 }
 """The reports that can be asked for and what writes each, given the folder and where the log is."""

@@ -114,7 +114,7 @@ def draw_bars(figure: content.FigureContent) -> Any:
 
     names, panels = figure.facts["infrastructures"], figure.facts["panels"]
     bars = data_frame(figure.frames["bars"]).astype({"value": float, "upper": float})
-    layout = RowLayout.of(zip(bars["panel"], bars["infrastructure"], strict=True), panels, names)
+    layout = RowLayout.for_rows(zip(bars["panel"], bars["infrastructure"], strict=True), panels, names)
     bars["y"] = layout.column(bars)
     bars["low"], bars["high"] = bars["y"] - 0.36, bars["y"] + 0.36
     longest = float(max(bars["value"].max(), bars["upper"].fillna(0).max())) or 1.0
@@ -226,7 +226,7 @@ def draw_heat(figure: content.FigureContent) -> Any:
 
     names, panels = figure.facts["infrastructures"], figure.facts["panels"]
     tiles = data_frame(figure.frames["tiles"])
-    layout = RowLayout.of(zip(tiles["panel"], tiles["infrastructure"], strict=True), panels, names)
+    layout = RowLayout.for_rows(zip(tiles["panel"], tiles["infrastructure"], strict=True), panels, names)
     batches = sorted(set(tiles["batch"]))
     tiles["x"], tiles["y"] = (
         tiles["batch"].map({batch: float(at) for at, batch in enumerate(batches)}),
@@ -353,7 +353,7 @@ def draw_latency(figure: content.FigureContent) -> Any:
     rows = data_frame(figure.frames["rows"])
     phases = [phase for phase in PHASES if phase in set(figure.frames["parts"]["phase"])]
     parts = data_frame(figure.frames["parts"], phase=phases)
-    layout = RowLayout.of(zip(rows["panel"], rows["infrastructure"], strict=True), panels, names)
+    layout = RowLayout.for_rows(zip(rows["panel"], rows["infrastructure"], strict=True), panels, names)
     rows["y"], parts["y"] = layout.column(rows), layout.column(parts)
     parts["low"], parts["high"] = parts["y"] - 0.34, parts["y"] + 0.34
     longest = float(max(rows["mean"].max(), rows["p99"].max())) or 1e-3

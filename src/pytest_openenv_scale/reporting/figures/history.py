@@ -36,8 +36,8 @@ def history_content(curves: Sequence[CurveHistory]) -> FigureContent:
                 rows.append((at, float(point.value), panel, curve.infrastructure, _state(point)))
             if point.machine:
                 machine_changes.append((at - 0.5, panel))
-    every = -(-len(runs) // _MOST_TICKS)
-    ticks = [(at, _tick_text(run)) for at, run in enumerate(runs) if at % every == 0]
+    tick_step = -(-len(runs) // _MOST_TICKS)
+    ticks = [(at, _tick_text(run)) for at, run in enumerate(runs) if at % tick_step == 0]
     notes = [f"{_sign(state)}  {state}" for state in _SHAPES if any(row[4] == state for row in rows)]
     machines = ("dashed line: the machine changed",) if machine_changes else ()
     return FigureContent(

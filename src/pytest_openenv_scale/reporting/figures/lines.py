@@ -325,8 +325,8 @@ def side_by_side(names: list[str], batches: list[int]) -> dict[str, float]:
     """Return a factor per infrastructure that sets its markers beside the batch, within the gap to the next batch."""
     logs = sorted({log2(batch) for batch in batches})
     gaps = [right - left for left, right in pairwise(logs)]
-    whole = 0.05 * max(logs[-1] - logs[0], 1.0)
-    step = min(whole / max(len(names) - 1, 3), 0.5 * min(gaps, default=1.0) / max(len(names), 1))
+    total_shift = 0.05 * max(logs[-1] - logs[0], 1.0)
+    step = min(total_shift / max(len(names) - 1, 3), 0.5 * min(gaps, default=1.0) / max(len(names), 1))
     return {name: 2 ** ((at - (len(names) - 1) / 2) * step) for at, name in enumerate(names)}
 
 

@@ -228,7 +228,7 @@ class RowLayout:
     headings: dict[str, float]
 
     @classmethod
-    def of(cls, measured: Iterable[tuple[str, str]], panels: Sequence[str], names: Sequence[str]) -> RowLayout:
+    def for_rows(cls, measured: Iterable[tuple[str, str]], panels: Sequence[str], names: Sequence[str]) -> RowLayout:
         """Lay out what was measured; one panel alone has no heading, as the subtitle names it."""
         present = set(measured)
         positions: dict[tuple[str, str], float] = {}

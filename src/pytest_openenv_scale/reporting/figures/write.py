@@ -252,8 +252,8 @@ def _embeddable(svg: str, alt_text: str, prefix: str, family: str) -> str:
     bare = _NUMBERS.sub(lambda match: _DIGITS.sub(r"\1", match[0]), bare)
     label = f"{prefix}title"
 
-    def opening(found: re.Match[str]) -> str:
-        width, height = found[1], found[2]
+    def opening(match: re.Match[str]) -> str:
+        width, height = match[1], match[2]
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" xml:space="preserve"'
             f' viewBox="0 0 {width} {height}" width="100%" style="max-width: {float(width) * 4 / 3:.0f}px; {_LINES}"'

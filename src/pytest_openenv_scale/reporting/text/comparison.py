@@ -200,5 +200,5 @@ def _history_row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, ...]:
     run = point.run
     commit = f"{run.commit[:10]}{'+' if run.dirty else ''}" if run.commit else formatting.MISSING
     verdict = f"{wording.OUTCOME_MARKS[point.outcome]} {point.outcome}"
-    whole = "" if point.is_whole else f", {run.status}"
-    return run.run_id, f"{run.started_at:%Y-%m-%d %H:%M}", commit, value_text(curve, point), f"{verdict}{whole}"
+    status_text = "" if point.is_whole else f", {run.status}"
+    return run.run_id, f"{run.started_at:%Y-%m-%d %H:%M}", commit, value_text(curve, point), f"{verdict}{status_text}"
