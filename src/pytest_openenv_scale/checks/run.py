@@ -10,6 +10,7 @@ from dataclasses import replace
 from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
@@ -19,7 +20,6 @@ from .subject import Subject
 Check = Callable[[Subject], Awaitable[CheckResult]]
 """A question about a server. It bounds its own time, by `Subject.patience_s` for each answer."""
 
-SERVER_DIED = "the server died during this check"
 
 _LOG_LINES = 20
 
@@ -60,12 +60,13 @@ def _fail_if_server_died(endpoint: Endpoint, result: CheckResult, restarts: int 
     ended, restarts_now = endpoint.exit_status(), _restart_count(endpoint)
     if ended is None and (restarts_now is None or restarts is None or restarts_now <= restarts):
         return result
-    reason = ended if ended is not None else "it was started again"
+    reason = "it was started again" if ended is None else str(ended)
     tail = tuple(endpoint.log_tail(_LOG_LINES).splitlines())
     return replace(
         result,
         outcome=CheckOutcome.MISSED,
-        headline=f"{SERVER_DIED}: {reason}",
+        headline=f"the server died during this check: {reason}",
+        exit=ended or ExitStatus("other", reason),
         details=(result.headline, *result.details, *tail),
     )
 

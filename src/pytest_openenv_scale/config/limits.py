@@ -61,7 +61,7 @@ class LimitKind:
 
     `direction` says which side of the allowed value is good. A limit of scope "cell" is part of what makes
     a cell pass; one of scope "curve" is judged on the curve as a whole. `family` says how it is judged, and `measure`
-    reads what it bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or is no
+    reads what it bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or no
     figure of one cell (a capacity). `phase` and `statistic` name the number a latency limit bounds. `parse` turns what
     was written into a number in `unit`. Two runs are compared by what is `compared`. A limit that `needs_wait` cannot
     be measured where no step can be asked to wait.

@@ -125,7 +125,8 @@ class Sweep:
         if len(matches) != 1:
             choices = ", ".join(f"mode={item.mode!r} wait={item.wait}" for item in self.curves)
             raise ValueError(
-                f"max_batch(wait={short_repr(wait)}, mode={short_repr(mode)}) selects {len(matches)} curves of: {choices}"
+                f"max_batch(wait={short_repr(wait)}, mode={short_repr(mode)}) selects {len(matches)} curves"
+                f" of: {choices}"
             )
         return matches[0].max_batch
 

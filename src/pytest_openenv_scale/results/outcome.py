@@ -236,7 +236,7 @@ class CheckResult(Jsonable):
     """The verdict of one check, in one line (`headline`), with what to do about it (`remedy`).
 
     `figures` are measured: names end in their unit (`_s` seconds, `_bytes`, `_ratio` fractions, else counts).
-    `details` are further sentences, `series` lists of figures over time.
+    `details` are further sentences, `series` lists of figures over time. `exit` is how the server ended meanwhile.
     """
 
     outcome: CheckOutcome
@@ -248,6 +248,7 @@ class CheckResult(Jsonable):
     )
     series: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
     transcripts: tuple[Transcript, ...] = ()
+    exit: ExitStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,8 @@ def open_target(
     factory = _FACTORIES.get(spec.name)
     if factory is None:
         available = ", ".join([*target_names(), "http(s)://…"])
-        hint = suggestion(spec.name, target_names())
-        suggestion = hint if "did you mean" in hint else ""
-        raise GrammarError(f"there is no target {spec.name!r}{suggestion} (targets: {available})")
+        similar = suggestion(spec.name, target_names())
+        hint = similar if "did you mean" in similar else ""
+        raise GrammarError(f"there is no target {spec.name!r}{hint} (targets: {available})")
     context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
     return factory(spec, context if show_progress is None else replace(context, show_progress=show_progress))

@@ -152,13 +152,13 @@ def _judge_limits(case: _CurveEvidence) -> list[LimitVerdict]:
     if not case.summaries:
         return [LimitVerdict(None, Outcome.INCONCLUSIVE, "nothing_measured")]
     verdicts = [_CAPACITIES[limit.name](case, limit) for limit in case.slo.limits if limit.kind.family == "capacity"]
-    if not case.slo.asked:
+    if not case.slo.explicit_limits:
         verdicts.append(_judge_default(case))
     elif not verdicts:
         verdicts.append(_judge_every_cell(case))
     verdicts += [_judge_rate(case, limit) for limit in case.slo.limits if limit.kind.family == "rate"]
     largest = case.cells[-1].batch
-    for limit in case.slo.asked:
+    for limit in case.slo.explicit_limits:
         if limit.kind.family == "hosts" and largest < limit.allowed:
             verdicts.append(LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "small_batches", {"largest": largest}))
     return verdicts

@@ -15,6 +15,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.metrics.percentiles import phase_stats
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content.refusals import refusal_words
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, ErrorCount, Refusal
 from pytest_openenv_scale.verdict.refusals import name_refusals
 
@@ -89,7 +90,8 @@ def _cause_and_remedy(result: HoldResult, endpoint: Endpoint) -> tuple[str, str]
             "as OpenEnv does (CAPACITY_REACHED)",
         )
     causes = refusals(endpoint, result)
-    return "; ".join(cause.text for cause in causes), "; ".join(dict.fromkeys(cause.remedy for cause in causes))
+    words = [refusal_words(cause) for cause in causes]
+    return "; ".join(text for text, _ in words), "; ".join(dict.fromkeys(remedy for _, remedy in words))
 
 
 def slots_returned(result: HoldResult) -> CheckResult:
@@ -161,9 +163,6 @@ def _p50_p99(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 _LOG_LINES = 200
-_BUSY_REMEDY = "see the server's log; one that is busy answers late: more workers or cores"
-"""The remedy for timeouts shorter than the one the user set: raising that would not have helped."""
-
 _BY_ERRNO = {
     "ECONNREFUSED": "refused",
     "EHOSTUNREACH": "refused",
@@ -203,7 +202,11 @@ def refusals(endpoint: Endpoint, result: HoldResult) -> tuple[Refusal, ...]:
     causes = name_refusals([summary], needed=result.requested)
     if result.cut_short or all(failure.answer.kind != "silence" for failure in failures):
         return causes
-    return tuple(replace(cause, remedy=_BUSY_REMEDY) if cause.cause == "unnamed" else cause for cause in causes)
+    # The patience was shorter than the timeout the user set: raising that would not have helped.
+    return tuple(
+        replace(cause, figures={**cause.figures, "patience_ended": True}) if cause.cause == "unnamed" else cause
+        for cause in causes
+    )
 
 
 def _error_counts(failures: Sequence[OpenFailure]) -> tuple[ErrorCount, ...]:

@@ -10,7 +10,7 @@ from statistics import median
 
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
-from pytest_openenv_scale.checks.run import SERVER_DIED, Check, run_check
+from pytest_openenv_scale.checks.run import Check, run_check
 from pytest_openenv_scale.checks.session import Answer, wire_text
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
@@ -177,7 +177,7 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
 
 
 def _failure_text(finding: AnsweredQuestion) -> str:
-    return "the server died" if finding.result.headline.startswith(SERVER_DIED) else finding.question.failure_text or ""
+    return "the server died" if finding.result.exit is not None else finding.question.failure_text or ""
 
 
 def _capacity_text(result: CheckResult, sessions: int) -> str:

@@ -133,7 +133,8 @@ def _every_cell(view: CurveView, judged: LimitVerdict) -> str:
         return _open_end(view)
     if judged.outcome is Outcome.MET:
         limits = ", ".join(limit.text for limit in verdict.slo.limits if limit.kind.scope == "cell")
-        return f"{limits or 'every cell passes'} at batch {formatting.list_of_counts([cell.batch for cell in verdict.cells])}"
+        batches = formatting.list_of_counts([cell.batch for cell in verdict.cells])
+        return f"{limits or 'every cell passes'} at batch {batches}"
     first = next(cell for cell in verdict.cells if cell.passed is False)
     broken = {breach.repetition for breach in first.breaches}
     where = f", in {len(broken)} of {verdict.repetitions} repetitions" if verdict.repetitions > 1 else ""

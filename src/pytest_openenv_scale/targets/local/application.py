@@ -181,9 +181,7 @@ class ServedApplication:
         environ = {**self._make_environ(), **dict.fromkeys(self._options.env, "***")}
         added = {name: text for name, text in environ.items() if text and os.environ.get(name) != text}
         address = (
-            f"{url_host(self._host)}:{self._requested_port}"
-            if self._requested_port
-            else f"a free port of {self._host}"
+            f"{url_host(self._host)}:{self._requested_port}" if self._requested_port else f"a free port of {self._host}"
         )
         return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, address)
 

@@ -126,9 +126,9 @@ def _calls_taking(key: str, init: _Call, start: _Call, ready: _Call) -> list[_Ca
 
 def _unknown_argument(name: str, key: str, *calls: _Call) -> str:
     parameters = dict.fromkeys(parameter for call in calls for parameter in call.parameters if parameter != _BASE_URL)
-    hint = suggestion(key, parameters) if parameters else ""
-    suggestion = hint if "did you mean" in hint else ""
-    return f"{name} takes no argument {key!r}{suggestion} (it takes {', '.join(parameters) or 'none'})"
+    similar = suggestion(key, parameters) if parameters else ""
+    hint = similar if "did you mean" in similar else ""
+    return f"{name} takes no argument {key!r}{hint} (it takes {', '.join(parameters) or 'none'})"
 
 
 def _parse_value(text: str, parameter: inspect.Parameter | None) -> Any:
