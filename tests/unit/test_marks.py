@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 from collections.abc import Iterator
 from textwrap import dedent
 
@@ -14,15 +13,7 @@ from pytest_openenv_scale.config.settings import ScalingMark
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.plugin.collection import check_slos_apply, scaling_mark, slo_marks
-from pytest_openenv_scale.plugin.marks import MarkError, marker_lines, scaling, slo
-
-
-@pytest.fixture(autouse=True)
-def _little_to_look_through() -> Iterator[None]:
-    """A pytest that ends looks for garbage five times: not in all that this process has loaded before."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+from pytest_openenv_scale.plugin.marks import ARGUMENTS, MarkError, marker_lines, scaling, slo
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +42,11 @@ def collect(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_signature_of_slo_is_the_table_of_limits_and_what_selects_a_curve():
-    assert list(inspect.signature(slo).parameters) == ["max_batch", "success", *list(LIMITS)[2:], "wait", "mode"]
+    assert list(ARGUMENTS["slo"]) == ["max_batch", "success", *list(LIMITS)[2:], "wait", "mode"]
 
 
 def test_the_signature_of_scaling_is_what_a_mark_may_write():
-    assert list(inspect.signature(scaling).parameters) == [
+    assert list(ARGUMENTS["scaling"]) == [
         *("batches", "waits", "reps", "modes", "steps", "arrival", "timeout", "action", "reset")
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +66,10 @@ class Run:
         return read_table(self.path / PARTS)
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, measured: Mapping[str, SweepView] | None = None) -> Run:
     """Read a run and judge it again from its rows; damaged parts are named in `Run.problems`.
+
+    `measured` are the sweeps whoever asks has measured itself, by their id: these are neither read nor judged again.
 
     Raises:
         RunError: there is no run at this path, or its manifest cannot be read.
@@ -77,12 +79,18 @@ def load_run(path: Path) -> Run:
     if manifest.status == "running" and not is_locked(path / WRITER_LOCK):
         manifest = _as_interrupted(manifest)
     problems: list[str] = []
-    summaries = _read_summaries(path / PARTS, problems)
+    known = dict(measured or {})
     sweep_ids = {sweep.sweep_id for sweep in manifest.sweeps}
-    unknown = sorted({summary.sweep_id for summary in summaries} - sweep_ids)
+    summaries: dict[str, list[CellSummary]] = {}
+    if not sweep_ids or sweep_ids - known.keys():
+        for summary in _read_summaries(path / PARTS, known.keys(), problems):
+            summaries.setdefault(summary.sweep_id, []).append(summary)
+    unknown = sorted(summaries.keys() - sweep_ids)
     problems += [f"the manifest has no sweep {sweep_id}, though there are parts of it" for sweep_id in unknown]
     sweeps = tuple(
-        view_sweep(sweep, [summary for summary in summaries if summary.sweep_id == sweep.sweep_id])
+        replace(known[sweep.sweep_id], record=sweep)
+        if sweep.sweep_id in known
+        else view_sweep(sweep, summaries.get(sweep.sweep_id, ()))
         for sweep in manifest.sweeps
     )
     checks = read_checks(path, problems)
@@ -95,15 +103,15 @@ def _as_interrupted(manifest: Manifest) -> Manifest:
     return replace(manifest, status="interrupted", sweeps=tuple(sweeps))
 
 
-def _read_summaries(parts: Path, problems: list[str]) -> list[CellSummary]:
-    """Summarise every part that can be read; the others are added to `problems`."""
-    summaries: list[CellSummary] = []
+def _read_summaries(parts: Path, known: Container[str], problems: list[str]) -> Iterator[CellSummary]:
+    """Summarise every part that can be read, but those of `known` sweeps; damaged ones are added to `problems`."""
     for part in read_parts(parts, problems.append):
+        if part.meta.sweep_id in known:
+            continue
         try:
-            summaries.append(_summarise(part))
+            yield _summarise(part)
         except PartError as error:
             problems.append(str(error))
-    return summaries
 
 
 def _summarise(part: Part) -> CellSummary:

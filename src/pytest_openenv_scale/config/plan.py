@@ -96,7 +96,16 @@ def plan_curves(
     """
     axis: Sequence[float | None] = sorted(set(waits)) if wait_axis else [None]
     return tuple(
-        Curve(test, target, infrastructure, mode, wait, steps, arrival, curve_batches(batches, slo_for(mode, wait)))
+        Curve(
+            test=test,
+            target=target,
+            infrastructure=infrastructure,
+            mode=mode,
+            wait=wait,
+            steps=steps,
+            arrival=arrival,
+            batches=curve_batches(batches, slo_for(mode, wait)),
+        )
         for mode in dict.fromkeys(modes)
         for wait in axis
     )

@@ -25,12 +25,12 @@ from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.row import SessionRow
 from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.verdict.cell import judge_cell
-from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, view_sweep
+from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 
 from .cooldown import Cooldown
 
@@ -209,7 +209,7 @@ def measure_sweep(
         except BaseException as error:
             run.finish_sweep(record.sweep_id, "failed" if isinstance(error, Exception) else "interrupted")
             raise
-        view = view_sweep(record, measurement.summaries)
+        view = measurement.view()
         run.finish_sweep(record.sweep_id, "complete", view.outcome)
     return Sweep(view, run.kept_path, measurement.table())
 
@@ -259,7 +259,7 @@ class _Measurement:
         self._generator = generator
         self._cooldown = Cooldown(endpoint, self._play_unrecorded)
         self._tables: list[pa.Table] = []
-        self.summaries: list[CellSummary] = []
+        self._judged: dict[str, CurveView] = {}
 
     def warm_up(self) -> None:
         """Play one session that is not recorded, so that a first cell is no colder than the rest.
@@ -288,12 +288,18 @@ class _Measurement:
     def measure(self) -> None:
         """Measure the curves in order until the server has exited; at least one cell is measured in any case."""
         for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
-            if self.summaries and self._endpoint.exit_status() is not None:
+            if self._judged and self._endpoint.exit_status() is not None:
                 return
             self._observer.curve_started(curve)
-            self._measure_curve(curve, slo)
-            view = view_sweep(self._record, self.summaries)
-            self._observer.curve_done(next(item for item in view.curves if item.curve == curve))
+            judged = self._judged[curve.id] = self._measure_curve(curve, slo)
+            self._observer.curve_done(judged)
+
+    def view(self) -> SweepView:
+        """Return the sweep as it was judged, curve by curve; a curve the server did not live to see is inconclusive."""
+        record = self._record
+        return join_curves(
+            record, [self._judged.get(curve.id) or view_curve(record, curve, ()) for curve in record.curves]
+        )
 
     def table(self) -> pa.Table:
         """Return the rows of everything measured."""
@@ -303,15 +309,19 @@ class _Measurement:
             pa.concat_tables(self._tables) if self._tables else self._as_table([], self._record.curves[0].cells[0], 1)
         )
 
-    def _measure_curve(self, curve: Curve, slo: Slo) -> None:
-        passed: list[bool | None] = []
+    def _measure_curve(self, curve: Curve, slo: Slo) -> CurveView:
+        """Measure a curve batch by batch, each judged as soon as it is measured, until no more is to be learned."""
+        summaries: list[CellSummary] = []
+        cells: list[CellVerdict] = []
         for cell in curve.cells:
             measured = [self._measure_cell(cell, repetition) for repetition in self._repetitions()]
-            passed.append(judge_cell(cell.batch, measured, slo, self._settings.reps).passed)
+            summaries += measured
+            cells.append(judge_cell(cell.batch, measured, slo, self._settings.reps))
             if self._endpoint.exit_status() is not None:
-                return
-            if not self._settings.full_grid and should_stop(passed):
-                return
+                break
+            if not self._settings.full_grid and should_stop([verdict.passed for verdict in cells]):
+                break
+        return view_curve(self._record, curve, summaries, cells)
 
     def _repetitions(self) -> Sequence[int]:
         return [
@@ -329,13 +339,13 @@ class _Measurement:
                 samples.append(current)
             self._observer.cell_progress(
                 CellProgress(
-                    cell,
-                    repetition,
-                    progress.asked,
-                    progress.open,
-                    progress.finished,
-                    progress.failed,
-                    progress.elapsed_s,
+                    cell=cell,
+                    repetition=repetition,
+                    asked=progress.asked,
+                    open=progress.open,
+                    done=progress.finished,
+                    failed=progress.failed,
+                    elapsed_s=progress.elapsed_s,
                 )
             )
 
@@ -370,7 +380,6 @@ class _Measurement:
         self._run.write_cell(table, meta)
         self._tables.append(table)
         summary = summarise(table, meta)
-        self.summaries.append(summary)
         self._observer.cell_done(cell, summary)
         return summary
 
@@ -381,15 +390,15 @@ class _Measurement:
 
     def _cell_request(self, cell: Cell, repetition: int) -> CellRequest:
         return CellRequest(
-            cell,
-            repetition,
-            self._endpoint.urls,
-            self._endpoint.headers,
-            self._workload,
-            self._settings.timeout,
-            self._settings.seed,
-            self._settings.until_done,
-            self._settings.http_connections,
+            cell=cell,
+            repetition=repetition,
+            urls=self._endpoint.urls,
+            headers=self._endpoint.headers,
+            workload=self._workload,
+            timeout_s=self._settings.timeout,
+            seed=self._settings.seed,
+            until_done=self._settings.until_done,
+            http_connections=self._settings.http_connections,
         )
 
 

@@ -225,7 +225,16 @@ class _RunImport:
         target = _target(line, self.source.infrastructure)
         sweep = self._parts.setdefault((target, hardware), [])
         mode, wait, batch = block.key
-        cell = Cell("imported", target, self.source.infrastructure, mode, wait, batch, 1, ARRIVAL)
+        cell = Cell(
+            test="imported",
+            target=target,
+            infrastructure=self.source.infrastructure,
+            mode=mode,
+            wait=wait,
+            batch=batch,
+            steps=1,
+            arrival=ARRIVAL,
+        )
         meta = CellMeta(
             run_id=self._directory.run_id,
             sweep_id=_sweep_id(target, hardware),
@@ -283,16 +292,7 @@ class _RunImport:
             curve = meta.cell.curve
             previous = curves.get(curve.id)
             batches = {*curve.batches, *(previous.batches if previous else ())}
-            curves[curve.id] = Curve(
-                curve.test,
-                curve.target,
-                curve.infrastructure,
-                curve.mode,
-                curve.wait,
-                curve.steps,
-                curve.arrival,
-                tuple(sorted(batches)),
-            )
+            curves[curve.id] = replace(curve, batches=tuple(sorted(batches)))
         return SweepRecord(
             sweep_id=_sweep_id(target, hardware),
             test="imported",

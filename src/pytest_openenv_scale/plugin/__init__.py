@@ -8,6 +8,7 @@ May import everything but cli and suite; nothing but it and the suite imports py
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -163,16 +164,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let the result of a sweep travel on the report, from an xdist worker too."""
+    """Keep the result of a sweep; where the test ran in another process it travels on the report, as JSON."""
     report = yield
     runner = item.stash.get(SCALING, None)
     if call.when == "call" and runner is not None and runner.sweep is not None:
-        report.openenv_scale = runner.sweep.view.to_json()  # pyright: ignore[reportAttributeAccessIssue]
+        invocation = _invocation(item.config)
+        if invocation.is_worker or os.getpid() != invocation.pid:
+            report.openenv_scale = runner.sweep.view.to_json()  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            invocation.add_view(runner.sweep.view)
     return report
 
 
 class _ReportReceiver:
-    """Gathers the results that arrive on reports, from this process or from xdist workers."""
+    """Gathers the results that arrive on reports, from xdist workers and other processes."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +14,10 @@ import pytest
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import largest_batch
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
-from pytest_openenv_scale.core.parsing import format_number, suggestion
+from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
-from .marks import DECLARATION, SIGNATURES, Declaration, MarkError, parse_scaling_mark, parse_slo_mark
+from .marks import DECLARATION, Declaration, MarkError, parse_scaling_mark, parse_slo_mark
 
 
 def scaling_mark(item: pytest.Item) -> ScalingMark | None:
@@ -81,28 +80,22 @@ def check_slos_apply(
         MarkError: naming the limit and what there is instead.
     """
     all_slos = tuple(slos)
-    largest = max((*batches, *(size for limits in all_slos for size in _max_batches(limits))), default=0)
+    largest = largest_batch(batches, all_slos) if batches else None
     for limits in all_slos:
         selected = [(mode, wait) for mode in modes for wait in waits if limits.selects(wait, mode)]
         if not selected:
             raise MarkError(_selects_nothing_message(limits, modes, waits))
         for limit in limits.limits:
-            needs_wait = limit.name == "latency_factor" or limit.kind.phase == "overhead"
-            if needs_wait and all(wait is None for _, wait in selected):
+            if limit.kind.needs_wait and all(wait is None for _, wait in selected):
                 raise MarkError(
                     f"{_limit_origin(limit)}: {limit.name} cannot be measured, because the environment cannot be "
                     "asked to wait; write a limit on total or step instead"
                 )
-            if limit.name == "hosts" and batches and limit.allowed > largest:
+            if limit.kind.family == "hosts" and largest is not None and limit.allowed > largest:
                 raise MarkError(
                     f"{_limit_origin(limit)}: {limit.text} cannot be measured with at most {largest} sessions; "
                     f"write a batch of at least {limit.allowed:.0f}"
                 )
-
-
-def _max_batches(limits: Slo) -> tuple[int, ...]:
-    limit = limits.limit("max_batch")
-    return () if limit is None else (int(limit.allowed),)
 
 
 def _limit_origin(limit: Limit) -> str:
@@ -154,18 +147,14 @@ def _as_mark_list(marks: Any) -> list[pytest.Mark]:
 
 
 def _mark_arguments(mark: pytest.Mark) -> Mapping[str, Any]:
-    """Return a mark's arguments by name, after a look at the names.
+    """Return a mark's arguments by name.
 
     Raises:
-        MarkError: an argument is positional, or has a name that does not exist.
+        MarkError: an argument is positional.
     """
-    parameters = list(inspect.signature(SIGNATURES[mark.name]).parameters)
     if mark.args:
         example = "batches=…" if mark.name == "scaling" else "max_batch=…"
         raise MarkError(f"mark {mark.name} takes named arguments only; write {mark.name}({example})")
-    for name in mark.kwargs:
-        if name not in parameters:
-            raise MarkError(f"mark {mark.name} has no argument {name!r}{suggestion(name, parameters)}")
     return mark.kwargs
 
 
@@ -244,7 +233,7 @@ def make_selection(items: Iterable[pytest.Item], settings: Settings) -> Selectio
     valid = {test: declared for test, declared in declarations.items() if declared.problem is None}
     if not valid and not checks:
         return Selection()
-    largest = [largest_batch(declared.settings.batches, declared.slos) for declared in valid.values()]
+    largest = [declared.largest_batch for declared in valid.values()]
     modes = [mode for declared in valid.values() for mode in declared.settings.modes]
     return Selection(
         largest_batch=max([*largest, settings.batches[-1]] if checks else largest),
@@ -278,7 +267,7 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
     test_settings = settings.with_mark(mark)
     slos = test_settings.slos(marked_slos)
     check_slos_apply(slos, test_settings.axis("modes"), test_settings.axis("waits"), test_settings.axis("batches"))
-    return Declaration(test_settings, slos)
+    return Declaration(test_settings, slos, largest_batch(test_settings.batches, slos))
 
 
 def _is_unittest(item: pytest.Function) -> bool:

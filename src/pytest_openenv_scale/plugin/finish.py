@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_openenv_scale.analysis.run import Run
     from pytest_openenv_scale.engine.sweep import Sweep
     from pytest_openenv_scale.results.manifest import Status
@@ -34,7 +32,7 @@ def finish_run(invocation: Invocation, status: Status) -> bool:
     Runs in the controlling process only.
     """
     steps = _FinalSteps(invocation)
-    run = steps.attempt("the end of the run", lambda: _end_run(invocation.run_location.path, status))
+    run = steps.attempt("the end of the run", lambda: _end_run(invocation, status))
     if run is None:
         return False
     for view in run.sweeps:
@@ -65,15 +63,18 @@ class _FinalSteps:
             return None
 
 
-def _end_run(path: Path, status: Status) -> Run:
+def _end_run(invocation: Invocation, status: Status) -> Run:
+    """Close the run and return it; only what nobody here measured is read again (a sweep that was interrupted)."""
     from pytest_openenv_scale.analysis.run import load_run
+    from pytest_openenv_scale.results.manifest import read_manifest
     from pytest_openenv_scale.results.run_directory import RunDirectory
 
-    ends = {sweep.status for sweep in load_run(path).record.sweeps}
+    path = invocation.run_location.path
+    ends = {sweep.status for sweep in read_manifest(path).sweeps}
     if status == "complete" and not ends <= {"complete"}:
         status = "failed" if "failed" in ends else "interrupted"
     RunDirectory.open(path).finish(status)
-    return load_run(path)
+    return load_run(path, invocation.measured)
 
 
 def _write_reports(steps: _FinalSteps, invocation: Invocation, run: Run) -> None:

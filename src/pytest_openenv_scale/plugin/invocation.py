@@ -5,6 +5,7 @@ Every pytest run makes an `Invocation`; what only a measurement needs is importe
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -53,9 +54,13 @@ class Invocation:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        self.pid = os.getpid()
         self.sources = value_sources(config)
         """Where anything is written: "command line", "ini", both or neither."""
         self.views: dict[tuple[str, str], SweepView] = {}
+        """The last result of every test on every target."""
+        self.measured: dict[str, SweepView] = {}
+        """Every result, by the id of its sweep."""
         self.worker_crashed = False
         self.result_lines: list[str] = []
         """Lines for the end of the run that say where its results are."""
@@ -188,6 +193,7 @@ class Invocation:
     def add_view(self, view: SweepView) -> None:
         """Keep the result of a sweep; one that was measured again replaces the older one."""
         self.views[view.test, view.target] = view
+        self.measured[view.record.sweep_id] = view
 
     def add_sent_view(self, payload: Mapping[str, Any]) -> None:
         """Keep the result of a sweep that arrived on a test report."""

@@ -6,11 +6,11 @@ Every pytest run pays for this module: what a mark means is imported where one i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import pytest
 
@@ -42,18 +42,21 @@ class MarkError(ValueError):
     """A mark that is wrong: one line that names the mark, what was wrong and what to write instead."""
 
 
-def scaling(
-    *,
-    batches: int | str | Iterable[int | str] | None = None,
-    waits: Number | Iterable[Number] | None = None,
-    reps: int | str | None = None,
-    modes: str | Iterable[str] | None = None,
-    steps: int | str | None = None,
-    arrival: str | None = None,
-    timeout: Number | None = None,
-    action: Mapping[str, Any] | str | None = None,
-    reset: Mapping[str, Any] | str | None = None,
-) -> ScalingMark:
+class ScalingArguments(TypedDict, total=False):
+    """The arguments of the mark `scaling`, by name."""
+
+    batches: int | str | Iterable[int | str] | None
+    waits: Number | Iterable[Number] | None
+    reps: int | str | None
+    modes: str | Iterable[str] | None
+    steps: int | str | None
+    arrival: str | None
+    timeout: Number | None
+    action: Mapping[str, Any] | str | None
+    reset: Mapping[str, Any] | str | None
+
+
+def scaling(**arguments: Unpack[ScalingArguments]) -> ScalingMark:
     """Measure how many sessions the target holds at once, with the fixture of the same name.
 
     `waits` and `timeout` are seconds or text like "500ms"; `batches` text like "1,8,32..512" or numbers;
@@ -61,64 +64,69 @@ def scaling(
     left out comes from the options.
 
     Raises:
-        MarkError: a value is wrong.
+        MarkError: a value is wrong, or there is no argument of that name.
     """
-    return parse_scaling_mark(dict(locals()), Path())
+    return parse_scaling_mark(arguments, Path())
 
 
-def slo(
-    *,
-    max_batch: int | str | None = None,
-    success: float | str | None = None,
-    total_p50: Number | None = None,
-    total_p90: Number | None = None,
-    total_p95: Number | None = None,
-    total_p99: Number | None = None,
-    connect_p50: Number | None = None,
-    connect_p90: Number | None = None,
-    connect_p95: Number | None = None,
-    connect_p99: Number | None = None,
-    reset_p50: Number | None = None,
-    reset_p90: Number | None = None,
-    reset_p95: Number | None = None,
-    reset_p99: Number | None = None,
-    step_p50: Number | None = None,
-    step_p90: Number | None = None,
-    step_p95: Number | None = None,
-    step_p99: Number | None = None,
-    overhead_p50: Number | None = None,
-    overhead_p90: Number | None = None,
-    overhead_p95: Number | None = None,
-    overhead_p99: Number | None = None,
-    latency_factor: Number | None = None,
-    rps: Number | None = None,
-    batch_per_core: Number | None = None,
-    hosts: int | str | None = None,
-    wait: Number | None = None,
-    mode: str | None = None,
-) -> Slo:
+class SloArguments(TypedDict, total=False):
+    """The arguments of the mark `slo`, by name: the limits, and the curves they are for."""
+
+    max_batch: int | str | None
+    success: float | str | None
+    total_p50: Number | None
+    total_p90: Number | None
+    total_p95: Number | None
+    total_p99: Number | None
+    connect_p50: Number | None
+    connect_p90: Number | None
+    connect_p95: Number | None
+    connect_p99: Number | None
+    reset_p50: Number | None
+    reset_p90: Number | None
+    reset_p95: Number | None
+    reset_p99: Number | None
+    step_p50: Number | None
+    step_p90: Number | None
+    step_p95: Number | None
+    step_p99: Number | None
+    overhead_p50: Number | None
+    overhead_p90: Number | None
+    overhead_p95: Number | None
+    overhead_p99: Number | None
+    latency_factor: Number | None
+    rps: Number | None
+    batch_per_core: Number | None
+    hosts: int | str | None
+    wait: Number | None
+    mode: str | None
+
+
+def slo(**arguments: Unpack[SloArguments]) -> Slo:
     """Limit what a test marked scaling must meet, on every curve or on those of one wait= or mode=.
 
     Latencies are seconds or text like "250ms", `success` is a fraction or text like "95%", `rps` sessions
     per second. In mode `http` the limits on `connect` apply to the TCP and TLS connection.
 
     Raises:
-        MarkError: a value is wrong, or there is no limit.
+        MarkError: a value is wrong, there is no limit of that name, or there is none at all.
     """
-    return parse_slo_mark(dict(locals()))
+    return parse_slo_mark(arguments)
 
 
-SIGNATURES: Mapping[str, Callable[..., object]] = MappingProxyType({"scaling": scaling, "slo": slo})
-"""The marks that take arguments."""
+ARGUMENTS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {"scaling": tuple(ScalingArguments.__annotations__), "slo": tuple(SloArguments.__annotations__)}
+)
+"""The marks that take arguments, and the names of these."""
 
 
 def marker_lines() -> tuple[str, ...]:
     """Return the lines that `pytest --markers` shows: full signature and one sentence each."""
     lines: list[str] = []
-    for name, function in SIGNATURES.items():
-        sentence = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
-        arguments = ", ".join(inspect.signature(function).parameters)
-        lines.append(f"{name}({arguments}): {sentence[:1].lower()}{sentence[1:]}")
+    for mark in (scaling, slo):
+        sentence = inspect.cleandoc(mark.__doc__ or "").partition("\n")[0]
+        arguments = ", ".join(ARGUMENTS[mark.__name__])
+        lines.append(f"{mark.__name__}({arguments}): {sentence[:1].lower()}{sentence[1:]}")
     lines += [f"{name}: {sentence}." for name, sentence in SUITE_MARKS.items()]
     return tuple(lines)
 
@@ -127,11 +135,12 @@ def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> Scaling
     """Check the arguments of a `scaling` mark; paths are relative to `directory`.
 
     Raises:
-        MarkError: a value is wrong.
+        MarkError: a value is wrong, or there is no argument of that name.
     """
     from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark
     from pytest_openenv_scale.core.errors import GrammarError
 
+    _check_names("scaling", arguments)
     try:
         return ScalingMark(
             **{name: WORKLOAD_PARSERS[name](value, directory) for name, value in arguments.items() if value is not None}
@@ -140,16 +149,25 @@ def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> Scaling
         raise MarkError(f"mark scaling: {error}") from None
 
 
+def _check_names(mark: str, arguments: Iterable[str]) -> None:
+    from pytest_openenv_scale.core.parsing import suggestion
+
+    for name in arguments:
+        if name not in ARGUMENTS[mark]:
+            raise MarkError(f"mark {mark} has no argument {name!r}{suggestion(name, ARGUMENTS[mark])}")
+
+
 def parse_slo_mark(arguments: Mapping[str, Any]) -> Slo:
     """Check the arguments of an `slo` mark.
 
     Raises:
-        MarkError: a value is wrong, or there is no limit.
+        MarkError: a value is wrong, there is no argument of that name, or no limit.
     """
     from pytest_openenv_scale.config.limits import Slo, make_limit
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import parse_mode, parse_seconds
 
+    _check_names("slo", arguments)
     arguments_given = {name: value for name, value in arguments.items() if value is not None}
     try:
         wait = parse_seconds(arguments_given.pop("wait"), what="wait") if "wait" in arguments_given else None
@@ -164,8 +182,12 @@ def parse_slo_mark(arguments: Mapping[str, Any]) -> Slo:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What one test asks for; `problem` is one line where that cannot be done."""
+    """What one test asks for: its settings, its limits, nearest first, and the most sessions any of its cells opens.
+
+    `problem` is one line where that cannot be done.
+    """
 
     settings: Settings
     slos: tuple[Slo, ...] = ()
+    largest_batch: int = 0
     problem: str | None = None

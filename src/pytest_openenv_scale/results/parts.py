@@ -10,11 +10,12 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,56 +24,55 @@ from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.serialization import JsonError
 
 from .cell_meta import CellMeta
-from .row import SessionRow
+from .row import Int32, SessionRow
 
 META_KEY = b"openenv_scale"
 """Where a part's Parquet schema metadata holds its `CellMeta` as JSON."""
 
 _LABEL = pa.dictionary(pa.int32(), pa.string())
-_SECONDS = pa.float64()
 
-SCHEMA = pa.schema(
-    [
-        ("run_id", _LABEL),
-        ("test", _LABEL),
-        ("target", _LABEL),
-        ("cell_id", _LABEL),
-        ("infrastructure", _LABEL),
-        ("hardware", _LABEL),
-        ("mode", _LABEL),
-        ("batch_size", pa.int32()),
-        ("wait_requested", _SECONDS),
-        ("steps", pa.int32()),
-        ("repetition", pa.int32()),
-        ("arrival", _LABEL),
-        ("request_id", pa.int64()),
-        ("process", pa.int32()),
-        ("timestamp", pa.timestamp("us", "UTC")),
-        ("due_s", _SECONDS),
-        ("start_s", _SECONDS),
-        ("connected_s", _SECONDS),
-        ("reset_done_s", _SECONDS),
-        ("closed_s", _SECONDS),
-        ("queue_latency", _SECONDS),
-        ("connect_latency", _SECONDS),
-        ("reset_latency", _SECONDS),
-        ("hold_latency", _SECONDS),
-        ("step_latency", _SECONDS),
-        ("step_latencies", pa.list_(_SECONDS)),
-        ("resets", _SECONDS),
-        ("total_latency", _SECONDS),
-        ("waited_seconds", _SECONDS),
-        ("steps_done", pa.int32()),
-        ("pid", pa.int64()),
-        ("session_hash", pa.string()),
-        ("host_url", pa.string()),
-        ("success", pa.bool_()),
-        ("error_phase", pa.string()),
-        ("error_type", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
+
+class _CellFacts(NamedTuple):
+    cell: Cell
+    run_id: str
+    repetition: int
+    hardware: str | None
+
+
+_CELL_COLUMNS: Mapping[str, tuple[pa.DataType, Callable[[_CellFacts], object]]] = {
+    "run_id": (_LABEL, lambda facts: facts.run_id),
+    "test": (_LABEL, lambda facts: facts.cell.test),
+    "target": (_LABEL, lambda facts: facts.cell.target),
+    "cell_id": (_LABEL, lambda facts: facts.cell.id),
+    "infrastructure": (_LABEL, lambda facts: facts.cell.infrastructure),
+    "hardware": (_LABEL, lambda facts: facts.hardware),
+    "mode": (_LABEL, lambda facts: facts.cell.mode),
+    "batch_size": (pa.int32(), lambda facts: facts.cell.batch),
+    "wait_requested": (pa.float64(), lambda facts: facts.cell.wait),
+    "steps": (pa.int32(), lambda facts: facts.cell.steps),
+    "repetition": (pa.int32(), lambda facts: facts.repetition),
+    "arrival": (_LABEL, lambda facts: facts.cell.arrival),
+}
+"""The columns that all rows of a part have in common: type, and value."""
+
+_TYPES: Mapping[Any, pa.DataType] = {
+    Int32: pa.int32(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    str: pa.string(),
+    Sequence[float]: pa.list_(pa.float64()),
+}
+
+
+def _row_columns() -> Iterator[tuple[str, pa.DataType]]:
+    """Yield name and type of the columns that `SessionRow` declares."""
+    for name, hint in get_type_hints(SessionRow, include_extras=True).items():
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)] if get_origin(hint) is UnionType else [hint]
+        yield ("timestamp", pa.timestamp("us", "UTC")) if name == "started_at" else (name, _TYPES[kinds[0]])
+
+
+SCHEMA = pa.schema([*((name, kind) for name, (kind, _) in _CELL_COLUMNS.items()), *_row_columns()])
 """One row per session. Times are seconds, null where there is nothing; `timestamp` is UTC."""
 
 
@@ -90,30 +90,11 @@ def rows_to_table(
     rows: Sequence[SessionRow], *, cell: Cell, run_id: str, repetition: int, hardware: str | None = None
 ) -> pa.Table:
     """Return the sessions of one repetition of a cell as a table of `SCHEMA`."""
-    constants: dict[str, object] = {
-        "run_id": run_id,
-        "test": cell.test,
-        "target": cell.target,
-        "cell_id": cell.id,
-        "infrastructure": cell.infrastructure,
-        "hardware": hardware,
-        "mode": cell.mode,
-        "batch_size": cell.batch,
-        "wait_requested": cell.wait,
-        "steps": cell.steps,
-        "repetition": repetition,
-        "arrival": cell.arrival,
-    }
+    facts = _CellFacts(cell, run_id, repetition, hardware)
+    arrays = [_constant(value(facts), len(rows), kind) for kind, value in _CELL_COLUMNS.values()]
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(SessionRow._fields)
-    measured = dict(zip(SessionRow._fields, columns, strict=True))
-    measured["timestamp"] = [round(at * 1e6) for at in measured.pop("started_at")]
-    arrays: list[pa.Array] = []
-    for name in SCHEMA.names:
-        kind = SCHEMA.field(name).type
-        if name in measured:
-            arrays.append(pa.array(measured[name], kind))
-        else:
-            arrays.append(_constant(constants[name], len(rows), kind))
+    for name, (stored, kind), values in zip(SessionRow._fields, _row_columns(), columns, strict=True):
+        arrays.append(pa.array([round(at * 1e6) for at in values] if stored != name else values, kind))
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
@@ -164,6 +145,10 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+REPEATING_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
+"""Text columns that hold few different values: read as dictionaries, they need no memory per row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One sealed part: where it lies and what it says of itself; its rows are read when asked for."""
@@ -178,21 +163,15 @@ class Part:
         Raises:
             PartError: the file is damaged.
         """
-        names = None if columns is None else [name for name in SCHEMA.names if name in columns]
-        try:
-            return pq.read_table(
-                self.path, columns=names, partitioning=None, page_checksum_verification=True
-            ).replace_schema_metadata(None)
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise _damage_error(self.path, error) from None
+        return self.read(*(name for name in SCHEMA.names if columns is None or name in columns), dictionaries=())
 
-    def read(self, *columns: str) -> pa.Table:
-        """Read the rows of some columns at once, texts that repeat as dictionaries.
+    def read(self, *columns: str, dictionaries: Collection[str] = REPEATING_COLUMNS) -> pa.Table:
+        """Read the rows of some columns at once, texts that repeat as `dictionaries`.
 
         Raises:
             PartError: the file is damaged.
         """
-        with self._open(columns) as file:
+        with self._open(columns, dictionaries) as file:
             # Parts are many and small: a thread costs more than it saves.
             return file.read(columns=list(columns), use_threads=False).replace_schema_metadata(None)
 
@@ -202,26 +181,22 @@ class Part:
         Raises:
             PartError: the file is damaged.
         """
-        with self._open(columns) as file:
+        with self._open(columns, REPEATING_COLUMNS) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
                 yield pa.Table.from_batches([batch])
 
     @contextmanager
-    def _open(self, columns: Collection[str]) -> Generator[pq.ParquetFile]:
+    def _open(self, columns: Collection[str], dictionaries: Collection[str]) -> Generator[pq.ParquetFile]:
         try:
             with pq.ParquetFile(
                 self.path,
-                read_dictionary=[name for name in columns if name in _REPEATING_COLUMNS],
+                read_dictionary=[name for name in columns if name in dictionaries],
                 page_checksum_verification=True,
                 pre_buffer=False,
             ) as file:
                 yield file
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise _damage_error(self.path, error) from None
-
-
-_REPEATING_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
-"""Text columns that hold few different values: read as dictionaries, they need no memory per row."""
 
 
 def read_parts(directory: Path, on_problem: Callable[[str], None] | None = None) -> Iterator[Part]:

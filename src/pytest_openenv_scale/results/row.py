@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pytest_openenv_scale.core.text import Secrets
+
+Int32 = Annotated[int, "int32"]
+"""A whole number that is stored in 32 bits; any other takes 64."""
 
 
 class SessionRow(NamedTuple):
     """One session as its client saw it; seconds as floats, None where a phase was not reached.
+
+    Each field is a column of what a run keeps, of the type written here; `started_at` is its `timestamp`.
 
     Times ending in `_s` are offsets from the start of the cell. `queue_latency` runs from the moment the
     session was due to the start of its socket, `connect_latency` to the finished handshake,
@@ -19,7 +24,7 @@ class SessionRow(NamedTuple):
     """
 
     request_id: int
-    process: int
+    process: Int32
     started_at: float
     due_s: float
     start_s: float | None = None
@@ -35,7 +40,7 @@ class SessionRow(NamedTuple):
     resets: float | None = None
     total_latency: float | None = None
     waited_seconds: float | None = None
-    steps_done: int = 0
+    steps_done: Int32 = 0
     pid: int | None = None
     session_hash: str | None = None
     host_url: str | None = None

@@ -170,9 +170,20 @@ def measure(generator: LoadGenerator, request: SelfTestRequest, mode: str, arriv
         LoadError: a load process refused the order: the workload cannot be used.
         SelfTestError: the null server cannot be started, or ended by itself.
     """
-    cell = Cell("self-test", "null", "null", mode, request.wait_s, batch, 1, arrival)
+    cell = Cell(
+        test="self-test",
+        target="null",
+        infrastructure="null",
+        mode=mode,
+        wait=request.wait_s,
+        batch=batch,
+        steps=1,
+        arrival=arrival,
+    )
     with NullServerProcess() as server:
-        cell_request = CellRequest(cell, 1, (server.url,), {}, request.workload, _TIMEOUT_S)
+        cell_request = CellRequest(
+            cell=cell, repetition=1, urls=(server.url,), headers={}, workload=request.workload, timeout_s=_TIMEOUT_S
+        )
         result = generator.run_cell(cell_request)
         overheads_s = server.end_and_read_totals().overheads_s
     steps, failures = _latencies_and_failures(result, request.wait_s)

@@ -180,7 +180,16 @@ def refusals(endpoint: Endpoint, result: HoldResult) -> tuple[Refusal, ...]:
     summary = CellSummary(
         run_id="",
         sweep_id="",
-        cell=Cell("check", endpoint.target, endpoint.label, "ws", None, result.requested, 1, "hold"),
+        cell=Cell(
+            test="check",
+            target=endpoint.target,
+            infrastructure=endpoint.label,
+            mode="ws",
+            wait=None,
+            batch=result.requested,
+            steps=1,
+            arrival="hold",
+        ),
         repetition=1,
         asked=result.requested,
         successful=stepped,

@@ -14,9 +14,6 @@ from pytest_openenv_scale.results.run_directory import PARTS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH_ROWS = 1 << 17
-"""Rows read into memory at once."""
-
 STEPS_PER_DECADE = 120
 """The resolution of a distribution: finer than a pixel of its panel."""
 
@@ -55,15 +52,10 @@ class StudyRows:
 
 def stream_tables(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the rows of parts in pieces of bounded size; a part that is damaged ends where the damage begins."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for part in parts:
         try:
-            with pq.ParquetFile(part.path, page_checksum_verification=True) as file:
-                for piece in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
-                    yield pa.Table.from_batches([piece])
-        except (OSError, pa.ArrowException, ValueError, PartError):
+            yield from part.batches(*columns)
+        except PartError:
             continue
 
 
