@@ -9,6 +9,7 @@ from study_samples import a_run_of, a_study, an_slo, sample
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, join_runs
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 HOSTILE = "<script>document.title='taken'</script></svg></style><img src=x onerror=alert(1)>\"'&amp;{{ 7*7 }}\x1b[31m"
@@ -38,7 +39,12 @@ def hostile_study() -> Study:
         view_sweep(
             replace(sweep.record, notes=(HOSTILE,), rerun="pytest 'x" + HOSTILE.replace("'", "") + "'"),
             [
-                replace(summary, log_tail=HOSTILE, server_exit=HOSTILE, host_counts={HOSTILE: 1, "b": 1})
+                replace(
+                    summary,
+                    log_tail=HOSTILE,
+                    server_exit=ExitStatus("other", HOSTILE),
+                    host_counts={HOSTILE: 1, "b": 1},
+                )
                 for summary in sweep.summaries
             ],
         )

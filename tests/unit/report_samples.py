@@ -1,4 +1,4 @@
-"""Sweeps for tests of reports: judged as a run would be, with figures made up."""
+"""Sweeps for tests of reports: figures are made up, and judged by the real rules."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 from cells import NOON, a_cell, a_summary, an_slo
 
 from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import FORMAT, Manifest, SweepRecord, Writer
-from pytest_openenv_scale.results.outcome import Breach, CellVerdict, CurveVerdict, ErrorCount, Outcome, Reason, Refusal
-from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
+from pytest_openenv_scale.results.outcome import ErrorCount
+from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 TEST = "test_scale.py::test_holds_256_sessions"
+BUSY = "the client's CPU was 98 % busy"
 
 
 def latency(p50: float, p99: float, count: int) -> PhaseStats:
@@ -48,40 +51,11 @@ def measured(batch: int, *, repetition=1, connect=(0.009, 0.014), failed=0, slow
     )
 
 
-def a_sweep(
-    *summaries: CellSummary,
-    cells: tuple[CellVerdict, ...] | None = None,
-    outcome=Outcome.MET,
-    batches: tuple[int, ...] | None = None,
-    max_batch: int | None = None,
-    refused: tuple[Refusal, ...] = (),
-    reasons: tuple[Reason, ...] = (Reason("verdict", "SLO met: success ≥ 95 %"),),
-    stop_reason: str | None = None,
-    slo=None,
-    reps=1,
-    **record,
-) -> SweepView:
-    """A sweep of one curve."""
-    measured_batches = tuple(sorted({summary.batch for summary in summaries}))
-    curve = replace(summaries[0].cell.curve if summaries else a_cell().curve, batches=batches or measured_batches)
-    cells = tuple(CellVerdict(batch, True) for batch in measured_batches) if cells is None else cells
-    slo = slo or an_slo(success=0.95)
-    breaches = [breach for cell in cells for breach in cell.breaches]
-    failing = [cell.batch for cell in cells if cell.passed is False]
-    verdict = CurveVerdict(
-        curve=curve,
-        outcome=outcome,
-        max_batch=max_batch,
-        max_batch_per_core=max_batch / 2 if max_batch else None,
-        cells=cells,
-        first_breach=breaches[0] if breaches else None,
-        feasible_max=max_batch,
-        infeasible_min=min(failing, default=None),
-        refused=refused,
-        reasons=reasons,
-        stop_reason=stop_reason,
-        slo=slo,
-        repetitions=reps,
+def a_sweep(*summaries: CellSummary, batches: tuple[int, ...] = (), slo: Slo | None = None, **record) -> SweepView:
+    """A sweep of one curve: of `batches`, or of those measured."""
+    curve = replace(
+        summaries[0].cell.curve if summaries else a_cell().curve,
+        batches=batches or tuple(sorted({summary.batch for summary in summaries})),
     )
     described = SweepRecord(
         **{
@@ -90,22 +64,21 @@ def a_sweep(
             "target": "local:app:app,server=uvicorn",
             "infrastructure": curve.infrastructure,
             "curves": (curve,),
-            "slos": (slo,),
+            "slos": (slo or an_slo(success=0.95),),
             "steps": 1,
             "arrival": "hold",
-            "reps": reps,
+            "reps": max((summary.repetition for summary in summaries), default=1),
             "timeout_s": 120.0,
             "cores": 2,
             "limits": {"workers": 2, "server": "uvicorn"},
             "startup_s": 0.812,
             "rerun": f"pytest '{TEST}' --openenv-target local:app:app,server=uvicorn",
             "status": "complete",
-            "outcome": outcome,
             "started_at": NOON,
             **record,
         }
     )
-    return SweepView(described, (CurveView(curve, summaries, verdict),), outcome)
+    return view_sweep(described, summaries)
 
 
 def refused_sweep(reps=3) -> SweepView:
@@ -121,63 +94,30 @@ def refused_sweep(reps=3) -> SweepView:
         for n in range(reps)
     ]
     summaries += [
-        measured(256, repetition=n + 1, connect=(0.06, 0.108), slower=slower[n], failed=lost[n], log_tail=log)
-        for n in range(reps)
-    ]
-    where = " of 3" if reps > 1 else ""
-    breaches = tuple(
-        Breach(
+        measured(
             256,
-            n + 1,
-            "success",
-            None,
-            None,
-            1 - lost[n] / 256,
-            0.95,
-            f"success 78.1 % < 95 % at batch 256{f', repetition {n + 1}{where}' if where else ''} "
-            f"({lost[n]} of 256 failed: {lost[n]} capacity in reset)",
+            repetition=n + 1,
+            connect=(0.06, 0.108),
+            slower=slower[n],
+            failed=lost[n],
+            limits={"workers": 2},
+            log_tail=log,
         )
         for n in range(reps)
-    )
-    got = f"got 128 in {reps} of {reps} repetitions" if reps > 1 else "got 128"
-    return a_sweep(
-        *summaries,
-        cells=(CellVerdict(32, True), CellVerdict(128, True), CellVerdict(256, False, breaches)),
-        outcome=Outcome.MISSED,
-        max_batch=128,
-        refused=(
-            Refusal(
-                "capacity",
-                56,
-                256,
-                "CAPACITY_REACHED at 200 sessions = 2 workers × 100",
-                "MAX_CONCURRENT_ENVS ≥ 128 per worker (2 workers)",
-            ),
-        ),
-        reasons=(
-            Reason("verdict", f"SLO missed: max_batch ≥ 256, {got}"),
-            Reason("limit", breaches[0].text),
-        ),
-        slo=an_slo(max_batch=256, success=0.95),
-        reps=reps,
-    )
+    ]
+    return a_sweep(*summaries, slo=an_slo(max_batch=256, success=0.95))
 
 
 def doubtful_sweep() -> SweepView:
     """A sweep the client was too slow for, on two hosts."""
-    text = "the client's CPU was 98 % busy at batch 64"
-    summaries = tuple(measured(batch, hosts=2, host_counts={"a:1": batch // 2, "b:1": batch // 2}) for batch in (8, 64))
+    busy = ClientFinding("cpu", BUSY)
     return a_sweep(
-        *summaries,
-        cells=(CellVerdict(8, True), CellVerdict(64, None, (), (Reason("client", text),))),
-        outcome=Outcome.INCONCLUSIVE,
-        max_batch=8,
-        reasons=(
-            Reason("verdict", f"SLO inconclusive: max_batch ≥ 64 is not decided, got 8: {text}"),
-            Reason("client", text),
-            Reason("fallback", "no openenv.yaml in the root: the built-in environment was measured"),
+        *(
+            measured(batch, hosts=2, host_counts={"a:1": batch // 2, "b:1": batch // 2}, findings=findings)
+            for batch, findings in ((8, ()), (64, (busy,)))
         ),
         slo=an_slo(max_batch=64, hosts=2),
+        notes=("no openenv.yaml in the root: the built-in environment was measured",),
     )
 
 

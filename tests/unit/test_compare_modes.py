@@ -13,7 +13,7 @@ from report_samples import a_run, a_sweep, latency, measured
 from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE, ProtocolComparison, compare_modes
 from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.replicas import ratio_text
+from pytest_openenv_scale.reporting.content.replicas import protocol_notes, ratio_text
 from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
 from pytest_openenv_scale.reporting.markdown.run import run_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines
@@ -70,7 +70,7 @@ def test_the_mode_that_holds_more_wins():
     found = compared(*BOTH_LIMITED)
     assert (found.ws.max_batch, found.http.max_batch, found.ratio, found.winner) == (128, 32, 4.0, "ws")
     assert (found.ws.known, found.http.known) == ("exact", "exact")
-    assert found.notes == ()
+    assert (found.ws.doubt, found.http.doubt, protocol_notes(found)) == (None, None, [])
     assert ratio_text(found) == "4"
 
 
@@ -83,12 +83,12 @@ def test_a_mode_that_was_never_brought_to_its_limit_is_open():
     ws = [passing(batch, "ws") for batch in (32, 128, 256)]
     found = compared(*ws, passing(32, "http"), failing(128, "http"))
     assert (found.ws.known, found.winner, ratio_text(found)) == ("open", "ws", "≥ 8")
-    assert found.notes == ("ws: the largest batch asked for passes; it may hold more",)
+    assert protocol_notes(found) == ["ws: the largest batch asked for passes; it may hold more"]
 
 
 def test_two_open_modes_have_neither_winner_nor_ratio():
     found = compared(*(passing(batch, mode) for mode in ("ws", "http") for batch in (32, 128, 256)))
-    assert (found.winner, ratio_text(found), len(found.notes)) == (None, "–", 2)
+    assert (found.winner, ratio_text(found), len(protocol_notes(found))) == (None, "–", 2)
 
 
 def test_nobody_wins_over_a_mode_that_was_inconclusive():
@@ -99,7 +99,8 @@ def test_nobody_wins_over_a_mode_that_was_inconclusive():
         None,
         "≤ 4",
     )
-    (note,) = found.notes
+    assert (found.http.doubtful_batch, found.http.doubt.cause) == (128, "http_lag")
+    (note,) = protocol_notes(found)
     assert note.startswith("http: inconclusive from batch 128 on: HTTP answers were seen late, p50 12 ms")
 
 
@@ -218,8 +219,9 @@ def test_json_has_every_figure():
     assert found["ws"]["max_batch"] == 128
     assert set(found["http"]) == {
         *("mode", "outcome", "max_batch", "known", "success"),
-        *("reset_p50", "step_p50", "step_p99", "total_p99"),
+        *("reset_p50", "step_p50", "step_p99", "total_p99", "doubtful_batch", "doubt"),
     }
+    assert found["notes"] == []
 
 
 def test_junit_has_winner_and_ratio_per_wait():

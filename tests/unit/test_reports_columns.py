@@ -97,8 +97,8 @@ def test_the_spread_of_repetitions_is_half_their_range():
     assert column("spread").texts([BatchRow(8, cells, None)]) == ["±10 %"]
 
 
-def breach(limit, observed, allowed, text="…"):
-    return Breach(8, 1, limit, None, None, observed, allowed, text)
+def breach(limit, observed, allowed):
+    return Breach(8, 1, limit, observed=observed, allowed=allowed)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,9 @@ def test_further_limits_that_broke_are_named():
 
 
 def test_a_doubtful_batch_says_in_short_why():
-    cell = CellVerdict(8, None, (), (Reason("client", "the client's CPU was 98 % busy, and so on and on"),))
+    cell = CellVerdict(
+        8, None, (), (Reason("client", 8, cause="cpu", words="the client's CPU was 98 % busy, and so on"),)
+    )
     assert (BatchRow(8, (), cell).mark, BatchRow(8, (), cell).remark) == ("?", "the client was the limit")
 
 

@@ -132,7 +132,7 @@ def test_the_refusal_the_log_the_failures_and_the_command_of_a_curve_are_there(t
     assert "connection closed" in shown
     assert "Server at capacity: 100/100 sessions" in shown
     assert "--openenv-target local:app:app,server=uvicorn" in shown
-    assert "the client's CPU was 98 % busy at batch 64" in shown
+    assert "the client's CPU was 98 % busy (batch 64)" in shown
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@ import stat
 from pathlib import Path
 
 import pytest
-from report_samples import a_run, doubtful_sweep, refused_sweep
+from compare_samples import a_pair
+from report_samples import BUSY, a_run, a_sweep, doubtful_sweep, measured, refused_sweep
 
+from pytest_openenv_scale.analysis.compare import compare_runs
+from pytest_openenv_scale.config.limits import parse_fail_on
 from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.reporting import junit_properties, write_json, write_reports
-from pytest_openenv_scale.reporting.json import run_document, run_json
+from pytest_openenv_scale.reporting.json import comparison_document, run_document, run_json
 
 
 def refuse(constant):
@@ -28,8 +32,8 @@ def test_a_curve_holds_what_a_gate_in_ci_needs():
     assert (sweep["test"], sweep["startup_s"]) == ("test_scale.py::test_holds_256_sessions", 0.812)
     assert (curve["mode"], curve["wait"], curve["max_batch"], curve["infeasible_min"]) == ("ws", 1.0, 128, 256)
     assert curve["headline"] == "SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions"
-    assert curve["first_breach"]["observed"] == 0.78125
-    assert curve["refused"][0]["cause"] == "capacity"
+    assert (curve["first_breach"]["limit"], curve["first_breach"]["observed"]) == ("success", 0.78125)
+    assert curve["first_breach"] == curve["cells"][-1]["breaches"][0]
     assert curve["slo"][0] == {
         "name": "max_batch",
         "allowed": 256,
@@ -37,6 +41,31 @@ def test_a_curve_holds_what_a_gate_in_ci_needs():
         "unit": "sessions",
         "direction": ">=",
     }
+
+
+def test_a_verdict_is_told_in_values_and_in_words():
+    (curve,) = run_document(a_run(Path("run"), refused_sweep()))["sweeps"][0]["curves"]
+    assert curve["reasons"][0] == {"kind": "verdict", "text": curve["headline"], "detail": None}
+    assert curve["reasons"][1] == {"kind": "limit", "text": curve["first_breach"]["text"], "detail": None}
+    (refused,) = curve["refused"]
+    assert (refused["cause"], refused["count"], refused["batch"], refused["exit"]) == ("capacity", 56, 256, None)
+    evidence = {"limit": 100, "workers": 2, "held": 200, "successful": 200}
+    assert refused["figures"] == {"needed": 256, "is_key_of_target": False, **evidence}
+    assert refused["text"] == "CAPACITY_REACHED at 200 sessions = 2 workers × 100"
+    assert refused["remedy"].startswith("MAX_CONCURRENT_ENVS ≥ 128 per worker")
+
+
+def test_how_a_server_ended_is_a_sentence_and_a_value():
+    sweep = a_sweep(measured(8, server_exit=ExitStatus.from_returncode(-9), log_tail="bye"))
+    (curve,) = run_document(a_run(Path("run"), sweep))["sweeps"][0]["curves"]
+    (cell,) = curve["cells"]
+    (repetition,), (reason,), (refused,) = cell["repetitions"], cell["reasons"], curve["refused"]
+    assert repetition["server_exit"] == "killed by SIGKILL"
+    ended = repetition["exit"]
+    assert (ended["kind"], ended["signal"], ended["text"]) == ("killed", "SIGKILL", "killed by SIGKILL")
+    assert (reason["kind"], reason["detail"], reason["exit"]) == ("server_died", "bye", ended)
+    assert (refused["cause"], refused["exit"]) == ("server_died", ended)
+    assert all("killed by SIGKILL" in text for text in (reason["text"], refused["text"], curve["headline"]))
 
 
 def test_a_cell_holds_every_statistic_of_every_repetition():
@@ -53,6 +82,19 @@ def test_a_cell_holds_every_statistic_of_every_repetition():
 def test_a_batch_in_doubt_is_null():
     (curve,) = run_document(a_run(Path("run"), doubtful_sweep()))["sweeps"][0]["curves"]
     assert [cell["passed"] for cell in curve["cells"]] == [True, None]
+    (reason,) = curve["cells"][1]["reasons"]
+    assert (reason["kind"], reason["cause"], reason["batch"], reason["repetition"]) == ("client", "cpu", 64, 1)
+    assert (reason["words"], reason["text"]) == (BUSY, f"{BUSY} (batch 64)")
+
+
+def test_a_change_in_doubt_is_told_in_a_value_and_in_a_sentence():
+    comparison = compare_runs(*a_pair({"doubtful": (8,)}), parse_fail_on(["total_p99:+15%"]))
+    document = comparison_document(comparison)
+    assert document["outcome"] == "inconclusive"
+    doubtful = [change for change in document["curves"][0]["changes"] if change["doubt"]]
+    assert {(change["batch"], change["doubt"]["cause"]) for change in doubtful} == {(8, "cpu")}
+    says = "the newer run is inconclusive: the load process was at 99 % CPU (batch 8)"
+    assert {change["reason"] for change in doubtful} == {says}
 
 
 def test_problems_of_a_run_are_told():

@@ -14,7 +14,6 @@ from pytest_openenv_scale.reporting.content.replicas import efficiency, scaling_
 from pytest_openenv_scale.reporting.json import run_json
 from pytest_openenv_scale.reporting.markdown.run import run_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, scaling_lines
-from pytest_openenv_scale.results.outcome import CellVerdict, Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
 
@@ -25,16 +24,17 @@ def sweep(
     batches = (max_batch, 2 * max_batch) if failed else (max_batch,)
     target = f"envoy:replicas={replicas}{more}"
     summaries = [
-        a_summary(batch, cell=a_cell(batch, target=target), requests_per_second=rps * (batch / max_batch))
+        a_summary(
+            batch,
+            failed=0 if batch == max_batch else max_batch,
+            cell=a_cell(batch, target=target),
+            requests_per_second=rps * (batch / max_batch),
+        )
         for batch in batches
     ]
-    cells = tuple(CellVerdict(batch, batch == max_batch) for batch in batches)
     limits = {"replicas": replicas, "workers": 1}
     return a_sweep(
         *summaries,
-        cells=cells,
-        outcome=Outcome.MET,
-        max_batch=max_batch,
         **{"target": target, "limits": limits, "infrastructure": f"envoy-local-replicas{replicas}", **record},
     )
 

@@ -211,6 +211,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 
 def _print_comparison(comparison: Comparison, output_format: str) -> None:
+    from pytest_openenv_scale.reporting.json import comparison_document
     from pytest_openenv_scale.reporting.markdown.comparison import comparison_markdown
     from pytest_openenv_scale.reporting.text.comparison import comparison_lines
 
@@ -220,8 +221,7 @@ def _print_comparison(comparison: Comparison, output_format: str) -> None:
     if output_format == "md":
         sys.stdout.buffer.write(comparison_markdown(comparison).encode())
         return
-    document = {"format": 1, "outcome": comparison.outcome.value, **comparison.to_json()}
-    print(json.dumps(document, allow_nan=False, indent=1))
+    print(json.dumps({"format": 1, **comparison_document(comparison)}, allow_nan=False, indent=1))
 
 
 EXPORT_HELP = "write a run as older result files"

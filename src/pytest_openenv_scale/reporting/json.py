@@ -13,11 +13,13 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import encode
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.comparison import Comparison
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .content import replicas, verdicts, wording
+from .content.comparison import reason_text
 from .content.overview import run_problems
 from .content.refusals import refusal_words
 from .content.replicas import AXES, scaling_tables
@@ -57,13 +59,25 @@ def _sweep_document(view: SweepView) -> dict[str, Any]:
     fields = {name: value for name, value in record.items() if name not in ("curves", "slos", "outcome")}
     curves = [_curve_document(view.record, curve) for curve in view.curves]
     if view.record.comparison is not None:
-        fields["comparison"] = {"outcome": view.record.comparison.outcome.value, **fields["comparison"]}
+        fields["comparison"] = comparison_document(view.record.comparison)
     return {
         **fields,
         "outcome": view.outcome.value,
         "protocols": [_protocol_document(item) for item in compare_modes(view)],
         "curves": curves,
     }
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain JSON types, with its outcome; the reason of each change is a whole sentence."""
+    curves = [
+        {
+            **curve.to_json(),
+            "changes": [{**change.to_json(), "reason": reason_text(change)} for change in curve.changes],
+        }
+        for curve in comparison.curves
+    ]
+    return {"outcome": comparison.outcome.value, **comparison.to_json(), "curves": curves}
 
 
 def _protocol_document(comparison: ProtocolComparison) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def comparison_headline(comparison: Comparison) -> str:
 
 def _why_inconclusive(comparison: Comparison) -> str:
     reasons = [
-        f"{change.metric}{batch_suffix(change)}: {_reason_text(change)} ({curve_label(curve)})"
+        f"{change.metric}{batch_suffix(change)}: {reason_text(change)} ({curve_label(curve)})"
         for curve in comparison.curves_in_state("compared")
         for change in curve.undecided_changes
     ]
@@ -167,11 +167,12 @@ def status_reason(change: Change) -> str:
     """Return why a change has its status, leaving out what the columns of its row show already."""
     allowed = "" if change.allowed is None else f"allowed {_allowed(change)}; "
     shift = "" if change.ratio is None else percent_change(change.ratio)
-    reason = _reason_text(change).removeprefix(shift).lstrip(",; ")
+    reason = reason_text(change).removeprefix(shift).lstrip(",; ")
     return f"{allowed if change.status is Status.REGRESSED else ''}{reason}"
 
 
-def _reason_text(change: Change) -> str:
+def reason_text(change: Change) -> str:
+    """Return why a change has its status, what is to be said of a cell in doubt included."""
     return change.reason if change.doubt is None else f"{change.reason}: {reason_words(change.doubt)}"
 
 
