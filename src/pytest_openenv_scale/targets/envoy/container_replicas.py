@@ -11,6 +11,7 @@ from typing import Self
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
 from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
@@ -140,7 +141,7 @@ class ContainerReplicas:
         except TargetError as error:
             raise TargetError(container.with_log(str(error))) from None
 
-    def exit_status(self, number: int) -> str | None:
+    def exit_status(self, number: int) -> ExitStatus | None:
         """See `Replicas`."""
         return self._containers[number].exit_status()
 

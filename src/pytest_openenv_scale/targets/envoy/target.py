@@ -128,10 +128,12 @@ class EnvoyTarget:
         return LocalEnvoyPool(executable, settings, count=count, threads=threads, nofile=target_options.count("nofile"))
 
     def _check_through_envoy(self, endpoint: Endpoint, envoy_endpoint: EnvoyEndpoint) -> None:
+        def exit_reason() -> str | None:
+            status = envoy_endpoint.exit_status()
+            return str(status) if status else None
+
         try:
-            wait_until_ready(
-                endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self._context.modes
-            )
+            wait_until_ready(endpoint.urls, endpoint.headers, _SESSION_S, exit_reason, modes=self._context.modes)
         except TargetError as error:
             log = envoy_endpoint.log_tail(20)
             message = f"target {self.spec}: every replica answers a session, but not through Envoy: {error}"

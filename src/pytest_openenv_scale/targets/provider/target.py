@@ -15,6 +15,7 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
@@ -201,8 +202,8 @@ class _ChildServers:
     def sample(self) -> ServerSample | None:
         return self._sampler.sample()
 
-    def exit_status(self) -> str | None:
-        return "ended" if self.pids and not self._sampler.running() else None
+    def exit_status(self) -> ExitStatus | None:
+        return ExitStatus("other", "ended") if self.pids and not self._sampler.running() else None
 
 
 class _LeftoverError(Exception):
@@ -214,8 +215,8 @@ def _stop_host(process: ServerProcess, stream: TextIO) -> None:
     leftovers: list[str] = []
     with suppress(OSError, ValueError):
         leftovers = [event["left"] for line in stream if "left" in (event := json.loads(line))]
-    status = process.exit_status() or ""
-    if status.startswith("killed"):
+    status = process.exit_status()
+    if status is not None and status.kind == "killed":
         leftovers.append(f"it did not stop in time and was {status}; what it started may still run")
     if leftovers:
         raise _LeftoverError(f"target provider: {'; '.join(leftovers)}")
@@ -226,7 +227,7 @@ def _wait_for_exit(process: ServerProcess) -> str:
     deadline = time.monotonic() + _END_S
     while (status := process.exit_status()) is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    return status or "went silent"
+    return str(status or "went silent")
 
 
 def _close_stack(stack: ExitStack) -> str | None:

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
@@ -22,8 +23,8 @@ from .api import (
     SpaceApi,
     SpaceInfo,
     connect_to_hub,
+    exit_status,
     ignoring_warnings,
-    unusable_reason,
     wait_until_running,
     with_log,
 )
@@ -165,9 +166,9 @@ class _MeasuredSpace:
     def log(self, lines: int) -> str:
         return self._space.log(lines)
 
-    def exit_status(self) -> str | None:
+    def exit_status(self) -> ExitStatus | None:
         try:
-            return unusable_reason(self._space.runtime(retry_s=0.0))
+            return exit_status(self._space.runtime(retry_s=0.0))
         except TargetError:
             return None  # The Hub's trouble says nothing of the Space.
 
