@@ -22,7 +22,7 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.targets.common import options
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -177,16 +177,10 @@ class ProviderTarget:
         return {key: number for key, number in counts.items() if number is not None}
 
     def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:
-        def exit_reason() -> str | None:
-            status = endpoint.exit_status()
-            return f"target {self.spec}: the server {status} before it answered a session" if status else None
-
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            message = str(error)
-            prefix = "" if message.startswith("target ") else f"target {self.spec}: "
-            raise TargetError(process.with_log(f"{prefix}{message}")) from None
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, endpoint.exit_status, modes=self._context.modes)
+        except NotReadyError as error:
+            raise error.told(self.spec, with_log=process.with_log) from None
 
 
 class _ChildServers:

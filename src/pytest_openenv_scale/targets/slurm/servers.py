@@ -17,7 +17,7 @@ from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyPool
@@ -104,30 +104,28 @@ class NodeServers:
         node = self._nodes[number]
         url, remaining_s = node.url(self._port), max(deadline - time.monotonic(), 1.0)
         try:
-            wait_until_ready((url,), headers, remaining_s, self._exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            if not str(error).startswith(f"{url} "):
-                raise
-            problem = str(error).removeprefix(f"{url} ")
-            raise TargetError(
-                self._with_log(f"the server on {node.server_label(self._port)} {problem}", number)
+            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._context.modes)
+        except NotReadyError as error:
+            culprits = [number]
+            if error.exit is not None:
+                culprits = [other for other in range(len(self._nodes)) if self.exit_status(other)]
+            if not culprits:
+                raise TargetError(with_log(f"target slurm: {error.exit} before it served", self._folder)) from None
+            server = f"the server on {self._nodes[culprits[0]].server_label(self._port)}"
+            raise error.told(
+                "slurm", server=server, at=server, with_log=lambda text: self._with_log(text, culprits[0])
             ) from None
 
-    def _exit_reason(self) -> str | None:
-        """Say, with the log, why there is no use in waiting any longer: a server, or the job, has ended."""
-        for number, node in enumerate(self._nodes):
-            if status := self._own_exit_status(node):
-                return self._with_log(
-                    f"the server on {node.server_label(self._port)} {status} before it answered a session", number
-                )
-        ended = self._job.exit_status()
-        return with_log(f"target slurm: {ended} before it served", self._folder) if ended else None
+    def _first_exit(self) -> ExitStatus | None:
+        """Return how a server, or the job, has ended: there is no use in waiting for the others."""
+        statuses = (self._own_exit_status(node) for node in self._nodes)
+        return next(filter(None, statuses), None) or self._job.exit_status()
 
-    def _with_log(self, problem: str, number: int) -> str:
+    def _with_log(self, message: str, number: int) -> str:
         log = self.log_tail(number, 10)
         if not log.strip():
-            return with_log(f"target slurm: {problem}", self._folder)
-        return f"target slurm: {problem}\nthe log of {self._nodes[number].name} ends:\n{log}"
+            return with_log(message, self._folder)
+        return f"{message}\nthe log of {self._nodes[number].name} ends:\n{log}"
 
     def exit_status(self, number: int) -> ExitStatus | None:
         """See `Replicas`; names the node."""

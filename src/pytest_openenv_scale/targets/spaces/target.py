@@ -15,7 +15,13 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import (
+    ATTACH_S,
+    START_S,
+    NotReadyError,
+    server_name,
+    wait_until_ready,
+)
 
 from . import temporary
 from .api import (
@@ -142,7 +148,7 @@ class SpacesTarget:
         timeout_s = START_S if started else ATTACH_S
         try:
             return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self._context.modes)
-        except TargetError as error:
+        except NotReadyError as error:
             message = without_secrets(str(error))
             if info.sdk != "docker":
                 message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
