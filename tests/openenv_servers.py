@@ -108,21 +108,16 @@ def _environ(server: OpenEnvServer) -> dict[str, str]:
 
 def _wait(server: OpenEnvServer, process: ServerProcess, deadline: float) -> str:
     """Return the server's URL once it has said it, every worker serves and one of them has answered a session."""
-
-    def ended() -> str | None:
-        status = process.exit_status()
-        return f"{server.id}: the server {status} before it answered a session" if status else None
-
     address = None
     while address is None or count_ready_workers("uvicorn", process.log_tail(_WHOLE_LOG)) < server.workers:
         address = _ADDRESS.search(process.log_tail(_WHOLE_LOG))
-        if reason := ended():
-            raise TargetError(process.with_log(reason))
+        if status := process.exit_status():
+            raise TargetError(process.with_log(f"{server.id}: the server {status} before it answered a session"))
         if time.monotonic() >= deadline:
             raise TargetError(process.with_log(f"{server.id}: not all of {server.workers} workers came up in time"))
         time.sleep(_PAUSE_S)
     try:
-        wait_until_ready((address[1],), {}, max(deadline - time.monotonic(), 1.0), ended)
+        wait_until_ready((address[1],), {}, max(deadline - time.monotonic(), 1.0), process.exit_status)
     except TargetError as error:
         raise TargetError(process.with_log(f"{server.id}: {error}")) from None
     return address[1]

@@ -350,7 +350,7 @@ def test_what_a_container_uses_is_read_here_as_the_engine_reads_it(connected: En
         assert before.rss_bytes > 0
         docker("stop", "--time", "0", container.name)
         assert container.sample() is None
-        assert container.exit_status() == "exited with code 137: killed by SIGKILL"
+        assert str(container.exit_status()) == "exited with code 137: killed by SIGKILL"
 
 
 def test_a_container_that_is_restarted_is_noticed(connected: Engine, benchmark: str) -> None:
@@ -360,7 +360,7 @@ def test_a_container_that_is_restarted_is_noticed(connected: Engine, benchmark: 
         assert container.restarts() == 1
         ended = container.exit_status()
     assert ended is not None
-    assert re.fullmatch(r"was restarted at \S+ UTC, which ended its sessions", ended)
+    assert re.fullmatch(r"was restarted at \S+ UTC, which ended its sessions", str(ended))
 
 
 def test_a_process_killed_for_lack_of_memory_is_told_while_the_container_lives(

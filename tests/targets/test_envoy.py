@@ -230,7 +230,7 @@ def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) ->
             new.extend(hosts_of_new_sessions(endpoint, 30))
 
         sweep = measure(endpoint, tmp_path, 60, wait=5.0, observer=InMidStep(kill_one))
-        assert (endpoint.exit_status() or "").startswith("replica 127.0.0.3:")
+        assert str(endpoint.exit_status()).startswith("replica 127.0.0.3:")
         log = endpoint.log_tail(20)
     (cell,), (verdict,) = sweep.cells, sweep.verdicts
     rows = sweep.table.to_pylist()
@@ -244,7 +244,7 @@ def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) ->
     assert sweep.outcome is Outcome.MISSED
     assert cell.proxy is not None
     (mishap,) = cell.proxy.mishaps
-    assert (mishap.host, mishap.kind, mishap.text) == (dead, "died", "killed by SIGKILL")
+    assert (mishap.host, mishap.kind, str(mishap.exit)) == (dead, "died", "killed by SIGKILL")
     assert 0 < mishap.at_s < cell.wall_s
     assert mishap.out_after_s is not None
     assert (verdict.refused[0].cause, verdict.refused[0].count) == ("host_lost", 20)
@@ -292,7 +292,7 @@ def test_an_envoy_that_dies_is_named(tmp_path: Path) -> None:
         (envoy,) = [child for child in started_processes(recursive=False) if "--config-yaml" in child.cmdline()]
         envoy.kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
-        assert endpoint.exit_status() == "Envoy killed by SIGKILL"
+        assert str(endpoint.exit_status()) == "Envoy killed by SIGKILL"
         assert endpoint.proxy() is None
 
 

@@ -24,7 +24,7 @@ from pytest_openenv_scale.targets.common.options import cpus, format_memory, mem
 from pytest_openenv_scale.targets.common.sampling import control_group
 from pytest_openenv_scale.targets.docker import target
 from pytest_openenv_scale.targets.docker.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
-from pytest_openenv_scale.targets.docker.engine import Engine, exit_words, read_stats, split_tag
+from pytest_openenv_scale.targets.docker.engine import Engine, read_exit, read_stats, split_tag
 from pytest_openenv_scale.targets.docker.image import Build, build_image, find_build, is_path
 
 RUNNING = {"Running": True, "StartedAt": "2026-01-01T00:00:00.1Z", "Pid": 0}
@@ -368,7 +368,7 @@ def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(
     ],
 )
 def test_an_end_is_told_with_its_code_and_reason(state: dict[str, Any], limit: int | None, says: str) -> None:
-    assert exit_words(state, limit) == says
+    assert str(read_exit(state, limit)) == says
 
 
 def test_a_container_that_runs_has_not_ended() -> None:
@@ -382,7 +382,7 @@ def test_a_container_that_was_started_again_lost_its_sessions() -> None:
     container = started(engine)
     engine.state = {"StartedAt": "2026-01-01T00:05:00.2Z"}
     assert container.restarts() == 1
-    assert container.exit_status() == "was restarted at 2026-01-01T00:05:00 UTC, which ended its sessions"
+    assert str(container.exit_status()) == "was restarted at 2026-01-01T00:05:00 UTC, which ended its sessions"
     engine.restarts = 4
     assert container.restarts() == 4
 
@@ -391,7 +391,7 @@ def test_a_container_somebody_removed_is_told_as_that() -> None:
     engine = FakeEngine()
     container = started(engine)
     engine.there.clear()
-    assert container.exit_status() == "was removed by somebody else"
+    assert str(container.exit_status()) == "was removed by somebody else"
     container.stop()
 
 

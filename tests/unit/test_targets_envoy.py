@@ -9,6 +9,7 @@ import pytest
 
 from pytest_openenv_scale.core.endpoint import HostEvent, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
@@ -178,7 +179,7 @@ class Scene:
     hosts = ("127.0.0.1:1", "127.0.0.1:2")
 
     def __init__(self, *envoys: tuple[str, str]) -> None:
-        self.ended: dict[int, str] = {}
+        self.ended: dict[int, ExitStatus] = {}
         self.envoys = list(envoys)
 
     def watch(self) -> ReplicaWatch:
@@ -192,14 +193,14 @@ class Scene:
 
 
 def kinds(events: tuple[HostEvent, ...]) -> list[tuple[str, str, str]]:
-    return [(event.host, event.kind, event.text) for event in events]
+    return [(event.host, event.kind, str(event.exit or event.text)) for event in events]
 
 
 def test_a_watch_tells_who_died_and_when_the_last_envoy_took_it_out() -> None:
     scene = Scene(("", ""), ("", ""))
     watch = scene.watch()
     assert kinds(watch.events()) == []
-    scene.ended[1] = "killed by SIGKILL"
+    scene.ended[1] = ExitStatus.from_returncode(-9)
     scene.envoys = [("", "failed"), ("", "")]
     assert kinds(watch.events()) == [("127.0.0.1:2", "died", "killed by SIGKILL")]
     scene.envoys = [("", "failed"), ("", "failed")]

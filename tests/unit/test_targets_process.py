@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import describe_exit
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from pytest_openenv_scale.targets.local import serving
 
@@ -52,13 +52,13 @@ def lines_of(process: ServerProcess, count: int) -> list[str]:
     ("code", "words"), [(0, "exited with code 0"), (3, "exited with code 3"), (-9, "killed by SIGKILL")]
 )
 def test_an_end_is_put_in_words(code: int, words: str) -> None:
-    assert describe_exit(code) == words
+    assert str(ExitStatus.from_returncode(code)) == words
 
 
 def test_output_of_both_streams_is_in_the_log_also_after_the_end() -> None:
     with python("import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)") as process:
         assert eventually(lambda: process.exit_status() is not None)
-        assert process.exit_status() == "exited with code 3"
+        assert str(process.exit_status()) == "exited with code 3"
     assert process.log_tail().splitlines() == ["out", "err"]
     assert process.log_tail(1) == "err"
     assert process.log_tail(0) == ""
@@ -97,7 +97,7 @@ def test_stopping_lets_a_process_end_by_itself() -> None:
     ) as process:
         lines_of(process, 1)
     assert process.log_tail().splitlines() == ["up", "goodbye"]
-    assert process.exit_status() == "exited with code 0"
+    assert str(process.exit_status()) == "exited with code 0"
 
 
 STUBBORN = """
@@ -114,7 +114,7 @@ def test_a_stubborn_process_is_killed_together_with_its_children() -> None:
     with python(code, stop_s=0.2) as process:
         child = int(lines_of(process, 2)[0])
         assert runs(child)
-    assert process.exit_status() == "killed by SIGKILL"
+    assert str(process.exit_status()) == "killed by SIGKILL"
     assert not runs(child)
     assert not runs(process.pid)
 
@@ -133,7 +133,7 @@ def test_stopping_twice_or_before_the_start_does_nothing() -> None:
     process.start()
     process.stop()
     process.stop()
-    assert process.exit_status() == "killed by SIGTERM"
+    assert str(process.exit_status()) == "killed by SIGTERM"
 
 
 def test_an_interrupt_while_stopping_still_leaves_nothing() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from pytest_openenv_scale.client.session import SessionFailed
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common import readiness
-from pytest_openenv_scale.targets.common.readiness import Diagnosis, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import Diagnosis, NotReadyError, wait_until_ready
 
 Script = Callable[[Iterable[SessionFailed | None]], list[tuple[str, str]]]
 REFUSED = SessionFailed("connect", "refused", "ECONNREFUSED", "Connection refused")
@@ -97,8 +98,24 @@ def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeyp
 
 def test_a_server_that_has_ended_is_not_waited_for(sessions: Script) -> None:
     sessions([REFUSED])
-    with pytest.raises(TargetError, match=r"^the server exited with code 1$"):
-        wait_until_ready(["http://a"], {}, 60, lambda: "the server exited with code 1")
+    ended = ExitStatus.from_returncode(1)
+    with pytest.raises(NotReadyError, match=r"^the server exited with code 1 before it answered a session$") as caught:
+        wait_until_ready(["http://a"], {}, 60, lambda: ended)
+    assert caught.value.exit is ended
+
+
+def test_a_target_adds_what_it_knows_to_what_was_not_ready() -> None:
+    running = NotReadyError("http://h", "is full")
+    ended = NotReadyError("http://h", "refused", ExitStatus.from_returncode(-9))
+    told = [
+        str(error.told("x:y", server="the box", at="the box at http://h", hint="; wait", with_log="{}\nlog".format))
+        for error in (running, ended)
+    ]
+    assert told == [
+        "target x:y: the box at http://h is full; wait\nlog",
+        "target x:y: the box killed by SIGKILL before it answered a session\nlog",
+    ]
+    assert str(running.told("x:y", with_log=str)) == "target x:y: http://h is full"
 
 
 @pytest.mark.parametrize(

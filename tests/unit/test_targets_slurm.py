@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target, target_names
@@ -323,7 +324,7 @@ def test_nodes_that_are_out_are_listed_once_with_the_administrators_reason() -> 
 class _Runs:
     id = 7
 
-    def exit_status(self, *, now: bool = False) -> str | None:
+    def exit_status(self, *, now: bool = False) -> ExitStatus | None:
         return None
 
 
@@ -332,8 +333,8 @@ class _Cancelled:
 
     id = 7
 
-    def exit_status(self, *, now: bool = False) -> str | None:
-        return "job 7 ended as CANCELLED" if now else None
+    def exit_status(self, *, now: bool = False) -> ExitStatus | None:
+        return ExitStatus("job", "job 7 ended as CANCELLED") if now else None
 
 
 def servers(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) -> NodeServers:
@@ -344,18 +345,18 @@ def servers(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) 
 
 def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(tmp_path: Path) -> None:
     with JobFolder(tmp_path) as folder:
-        assert servers(folder, _Cancelled(), port=1).servers_end() == "job 7 ended as CANCELLED on n1, n2"
+        assert str(servers(folder, _Cancelled(), port=1).servers_end()) == "job 7 ended as CANCELLED on n1, n2"
 
 
 def test_what_a_cancelled_job_took_along_is_not_blamed(tmp_path: Path) -> None:
     class Endpoint:
-        def exit_status(self) -> str | None:
-            return "Envoy on n1 takes no connections any more"
+        def exit_status(self) -> ExitStatus | None:
+            return ExitStatus("other", "Envoy on n1 takes no connections any more")
 
     endpoint: Any = Endpoint()
     with JobFolder(tmp_path) as folder:
-        assert find_exit_status(endpoint, servers(folder, _Cancelled())) == "job 7 ended as CANCELLED on n1, n2"
-        assert find_exit_status(endpoint, servers(folder)) == "Envoy on n1 takes no connections any more"
+        assert str(find_exit_status(endpoint, servers(folder, _Cancelled()))) == "job 7 ended as CANCELLED on n1, n2"
+        assert str(find_exit_status(endpoint, servers(folder))) == "Envoy on n1 takes no connections any more"
 
 
 def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
@@ -369,7 +370,7 @@ def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
         monkeypatch.setattr(job, "_polled_at", math.inf)
         monkeypatch.setattr(slurm_job, "_PAUSE_S", 0.0)
         assert job.exit_status() is None
-        assert job.exit_status(now=True) == "job 12 ended as CANCELLED"
+        assert str(job.exit_status(now=True)) == "job 12 ended as CANCELLED"
 
 
 def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
@@ -424,9 +425,9 @@ def test_how_a_nodes_server_ended_is_read_from_what_the_scripts_left(tmp_path: P
         (folder.path / "server-n2.exit").write_text("137\n")
         (folder.path / "server-n1.log").write_text("one\ntwo\n")
         found = servers(folder)
-        assert (found.exit_status(0), found.exit_status(1)) == (None, "on n2 killed by SIGKILL")
+        assert (found.exit_status(0), str(found.exit_status(1))) == (None, "on n2 killed by SIGKILL")
         (folder.path / "server-n2.exit").write_text("3\n")
-        assert found.exit_status(1) == "on n2 exited with code 3"
+        assert str(found.exit_status(1)) == "on n2 exited with code 3"
         assert found.log_tail(0, 1) == "two"
         assert found.log_tail(1, 5) == ""
         assert found.node_name("127.0.0.3:8000") == "n2"

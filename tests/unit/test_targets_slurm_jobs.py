@@ -127,9 +127,15 @@ def test_a_job_that_is_over_is_neither_waiting_nor_running(state: str) -> None:
 
 
 def test_the_end_of_a_job_in_words() -> None:
-    assert Job(7, "NODE_FAIL", "NodeDown").end_words == "ended as NODE_FAIL (NodeDown)"
-    assert Job(7, "FAILED", "", exit_code=-9).end_words == "ended as FAILED (killed by SIGKILL)"
-    assert Job(7, "TIMEOUT").end_words == "ended as TIMEOUT"
+    assert str(Job(7, "NODE_FAIL", "NodeDown").ending) == "job 7 ended as NODE_FAIL (NodeDown)"
+    assert str(Job(7, "FAILED", "", exit_code=-9).ending) == "job 7 ended as FAILED (killed by SIGKILL)"
+    assert str(Job(7, "TIMEOUT").ending) == "job 7 ended as TIMEOUT"
+
+
+def test_the_end_of_a_job_as_a_value() -> None:
+    ending = Job(7, "OUT_OF_MEMORY", exit_code=-9).ending
+    assert (ending.kind, ending.stage, ending.signal, ending.out_of_memory) == ("job", "OUT_OF_MEMORY", "SIGKILL", True)
+    assert Job(7, "COMPLETING").ending.text == "job 7 is being ended by Slurm (COMPLETING)"
 
 
 class Slurm:

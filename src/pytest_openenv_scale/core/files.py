@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Generator
@@ -92,16 +91,6 @@ _TAIL_BYTES = 64 * 1024
 _MAX_REASON_LENGTH = 300
 _TRACEBACK = "Traceback (most recent call last):"
 _IGNORED = "Exception ignored"
-
-
-def describe_exit(returncode: int) -> str:
-    """Say what a return code of `subprocess` means."""
-    if returncode >= 0:
-        return f"exited with code {returncode}"
-    try:
-        return f"killed by {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"killed by signal {-returncode}"
 
 
 def read_tail(descriptor: int, since: int = 0) -> bytes:

@@ -14,7 +14,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from pytest_openenv_scale.core.files import ErrorOutput, describe_exit
+from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.files import ErrorOutput
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.parsing import parse_arrival
@@ -107,8 +108,8 @@ class _LoadProcess:
 
     def await_ending(self) -> _Ending:
         """Wait for the end of a process that has let go of its pipe, and say how and why it ended."""
-        how = describe_exit(self.popen.returncode) if self._wait(_EXIT_TIMEOUT_S) else "fell silent"
-        return self._describe_ending(how)
+        ended = self._wait(_EXIT_TIMEOUT_S)
+        return self._describe_ending(str(ExitStatus.from_returncode(self.popen.returncode)) if ended else "fell silent")
 
     def kill_silent(self) -> _Ending:
         """Kill a process that does not answer, and return how it ended."""

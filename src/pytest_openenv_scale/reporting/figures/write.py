@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.files import ErrorOutput, describe_exit
+from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.files import ErrorOutput
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import figures_problem
 
@@ -193,7 +194,7 @@ class _DrawingProcess:
         try:
             answer: list[Picture] | str = self._pipe.recv()
         except EOFError:
-            how = describe_exit(self._popen.wait())
+            how = ExitStatus.from_returncode(self._popen.wait())
             why = f": {reason}" if (reason := self._errors.reason()) else ""
             raise FiguresError(f"figures cannot be drawn: the process that draws {how}{why}") from None
         if isinstance(answer, str):

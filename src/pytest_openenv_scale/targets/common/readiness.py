@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.core.text import Secrets
 
@@ -240,7 +241,32 @@ _CLOSE_S = 2.0
 _SESSION_COUNTS = re.compile(r"(\d+)\s*/\s*(\d+)")
 
 
-def _no_exit_reason() -> str | None:
+class NotReadyError(TargetError):
+    """A server has answered no session.
+
+    `url` is where, without userinfo, and `problem` what is wrong there, as the rest of a sentence that begins with the
+    URL; `exit` is how the server ended, None while it runs.
+    """
+
+    def __init__(self, url: str, problem: str, exit: ExitStatus | None = None) -> None:
+        self.url, self.problem, self.exit = url, problem, exit
+        super().__init__(self._words("the server", url))
+
+    def told(
+        self, target: str, *, server: str = "the server", at: str = "", hint: str = "", with_log: Callable[[str], str]
+    ) -> TargetError:
+        """Return the error of a target: `server` ended, or what `at` names (default: the URL) has the problem.
+
+        `hint` follows the problem, and `with_log` adds the end of a log.
+        """
+        text = self._words(server, at or self.url)
+        return TargetError(with_log(f"target {target}: {text}{'' if self.exit else hint}"))
+
+    def _words(self, server: str, at: str) -> str:
+        return f"{server} {self.exit} before it answered a session" if self.exit else f"{at} {self.problem}"
+
+
+def _no_exit() -> ExitStatus | None:
     return None
 
 
@@ -248,7 +274,7 @@ def wait_until_ready(
     urls: Sequence[str],
     headers: Mapping[str, str],
     deadline_s: float,
-    exit_reason: Callable[[], str | None] = _no_exit_reason,
+    exit_status: Callable[[], ExitStatus | None] = _no_exit,
     *,
     retry_s: float | None = None,
     modes: Sequence[str] = ("ws",),
@@ -256,17 +282,17 @@ def wait_until_ready(
     """Play one session (connect, reset, close) at each URL and return the seconds until all had answered.
 
     What may pass by itself, such as a refused connection, is tried again for `retry_s` seconds (default:
-    the whole deadline); what cannot, such as 401, fails at once. `exit_reason` returns why there is no use
-    in waiting any longer, or None. The session is a WebSocket one unless `modes` is only "http". May be
+    the whole deadline); what cannot, such as 401, fails at once. `exit_status` returns how the
+    server ended, or None. The session is a WebSocket one unless `modes` is only "http". May be
     called while an event loop runs in this thread.
 
     Raises:
-        TargetError: one line naming the URL, what is wrong there and what to do.
+        NotReadyError: one line naming the URL, what is wrong there and what to do, or how the server ended.
     """
     began = time.monotonic()
     mode = "ws" if "ws" in modes else "http"
     for url in urls:
-        _wait_until_url_ready(url, headers, mode, began + deadline_s, began + (retry_s or deadline_s), exit_reason)
+        _wait_until_url_ready(url, headers, mode, began + deadline_s, began + (retry_s or deadline_s), exit_status)
     return time.monotonic() - began
 
 
@@ -276,7 +302,7 @@ def _wait_until_url_ready(
     mode: str,
     deadline: float,
     retry_until: float,
-    exit_reason: Callable[[], str | None],
+    exit_status: Callable[[], ExitStatus | None],
 ) -> None:
     while True:
         remaining_s = max(deadline - time.monotonic(), 0.1)
@@ -284,10 +310,9 @@ def _wait_until_url_ready(
         if failure is None:
             return
         problem = _explain_failure(url, headers, mode, failure, remaining_s)
-        if reason := exit_reason():
-            raise TargetError(reason)
-        if not problem.transient or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
-            raise TargetError(f"{redact_url(url)} {Secrets.from_headers(headers).hide(problem.text)}")
+        status = exit_status()
+        if status or not problem.transient or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
+            raise NotReadyError(redact_url(url), Secrets.from_headers(headers).hide(problem.text), status)
         time.sleep(_PAUSE_S)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.exit_status import ExitStatus
 
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -205,9 +206,9 @@ class LocalServers:
         """Return what they use now, or None where that cannot be read."""
         return self._sampler.sample() if self._sampler else None
 
-    def exit_status(self) -> str | None:
-        """Say that they ended, or None while one runs or where that is unknown."""
-        return "ended" if self._sampler and not self._sampler.running() else None
+    def exit_status(self) -> ExitStatus | None:
+        """Return that they ended, or None while one runs or where that is unknown."""
+        return ExitStatus("other", "ended") if self._sampler and not self._sampler.running() else None
 
 
 def _is_loopback(parts: SplitResult) -> bool:

@@ -18,7 +18,8 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import describe_exit, read_tail
+from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.files import read_tail
 
 from . import parent_death
 from .sampling import ProcessSampler
@@ -96,10 +97,10 @@ class ServerProcess:
             raise TargetError(f"the server cannot be started: {error.strerror}: {error.filename}") from None
         self._sampler = ProcessSampler([self.pid])
 
-    def exit_status(self) -> str | None:
-        """Say how the command ended, "exited with code 1" or "killed by SIGKILL"; None while it runs."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return how the command ended, or None while it runs."""
         code = None if self._popen is None else _peek_return_code(self._popen)
-        return None if code is None else describe_exit(code)
+        return None if code is None else ExitStatus.from_returncode(code)
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last `lines` lines of the output, also after the end."""

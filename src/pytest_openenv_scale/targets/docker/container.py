@@ -16,10 +16,11 @@ from typing import Any, Literal, Self
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
 
-from .engine import Engine, exit_words, explain_error, is_not_found, memory_words, read_stats
+from .engine import Engine, explain_error, is_not_found, memory_words, read_exit, read_stats
 
 RUN_LABEL = "openenv-scale.run"
 OWNER_LABEL = "openenv-scale.owner"
@@ -73,7 +74,7 @@ class Container:
         self._began = 0.0
         self._started_at = ""
         self._final_log: str | None = None
-        self._final_status: str | None = None
+        self._final_status: ExitStatus | None = None
         self._processes: ProcessSampler | None = None
         self._control_group: ControlGroup | None = None
         self._engine_sample: ServerSample | None = None
@@ -187,8 +188,8 @@ class Container:
         restarted = bool(attributes["State"].get("StartedAt", "") != self._started_at and self._started_at)
         return max(by_engine, int(restarted))
 
-    def exit_status(self) -> str | None:
-        """Say how it ended, "exited with code 1" or "was restarted …"; None while it runs as it was started."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return how it ended, a restart included; None while it runs as it was started."""
         if self._final_status is None and self._container is not None:
             self._final_status = self._read_final_status()
         return self._final_status
@@ -318,17 +319,18 @@ class Container:
             return {**_NO_ATTRIBUTES, "State": {"Removed": True}} if is_not_found(error) else None
         return self._container.attrs
 
-    def _read_final_status(self) -> str | None:
+    def _read_final_status(self) -> ExitStatus | None:
         attributes = self._inspect()
         if attributes is None:
             return None
         state: dict[str, Any] = attributes["State"]
         if state.get("Removed"):
-            return "was removed by somebody else"
+            return ExitStatus("other", "was removed by somebody else")
         if not state.get("Running"):
-            return exit_words(state, self._options.memory)
+            return read_exit(state, self._options.memory)
         if self.restarts():
-            return f"was restarted at {str(state.get('StartedAt', ''))[:19]} UTC, which ended its sessions"
+            at = str(state.get("StartedAt", ""))[:19]
+            return ExitStatus("other", f"was restarted at {at} UTC, which ended its sessions")
         return None
 
     def _out_of_memory_lines(self) -> list[str]:

@@ -6,14 +6,15 @@ import gc
 import importlib
 import os
 import re
-import signal
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.targets.common.options import format_memory
 
@@ -224,10 +225,6 @@ def _failure_reason(message: str) -> str:
     return message.removeprefix("Error while fetching server API version: ")[:200]
 
 
-_SIGNAL_BASE = 128
-"""An exit code beyond this one names the signal that ended the process."""
-
-
 def read_stats(stats: Mapping[str, Any], at_s: float) -> ServerSample | None:
     """Return the figures of one answer of the engine's statistics; None for a container that does not run."""
     memory: dict[str, Any] = stats.get("memory_stats") or {}
@@ -248,18 +245,16 @@ def read_stats(stats: Mapping[str, Any], at_s: float) -> ServerSample | None:
     )
 
 
-def exit_words(state: Mapping[str, Any], memory: int | None) -> str:
-    """Say how a container ended, from the State that the engine tells; `memory` is its limit in bytes."""
-    code = int(state.get("ExitCode") or 0)
-    error_text = str(state.get("Error") or "").strip()
-    if state.get("OOMKilled"):
-        return f"exited with code {code}: out of memory ({memory_words(memory)})"
-    if code > _SIGNAL_BASE:
-        try:
-            return f"exited with code {code}: killed by {signal.Signals(code - _SIGNAL_BASE).name}"
-        except ValueError:
-            pass
-    return f"exited with code {code}" + (f": {error_text}" if error_text else "")
+def read_exit(state: Mapping[str, Any], memory: int | None) -> ExitStatus:
+    """Return how a container ended, from the State that the engine tells; `memory` is its limit in bytes."""
+    status = ExitStatus.from_returncode(int(state.get("ExitCode") or 0))
+    killed = bool(state.get("OOMKilled"))
+    why = str(state.get("Error") or "").strip()
+    if killed:
+        why = f"out of memory ({memory_words(memory)})"
+    elif status.signal is not None:
+        why = f"killed by {status.signal}"
+    return replace(status, text=f"{status}: {why}" if why else status.text, out_of_memory=killed)
 
 
 def memory_words(memory: int | None) -> str:

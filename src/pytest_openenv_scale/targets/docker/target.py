@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any, cast
 
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.targets.common import options as common_options
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import TargetContext, cpus, format_memory, memory
-from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 
 from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, Network
 from .engine import Engine, is_not_found
@@ -154,19 +154,17 @@ class DockerTarget:
         return limits
 
     def _wait_until_ready(self, endpoint: Endpoint, container: Container) -> None:
-        def exit_reason() -> str | None:
-            status = container.exit_status()
-            return f"target {self.spec}: the container {status} before it answered a session" if status else None
-
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            message = str(error)
-            if message.startswith(endpoint.urls[0]):
-                variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
-                hint = f"it was told {variables}: write port= if it listens elsewhere"
-                message = f"target {self.spec}: the container at {message}; {hint}"
-            raise TargetError(container.with_log(message)) from None
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, container.exit_status, modes=self._context.modes)
+        except NotReadyError as error:
+            variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
+            raise error.told(
+                self.spec,
+                server="the container",
+                at=f"the container at {error.url}",
+                hint=f"; it was told {variables}: write port= if it listens elsewhere",
+                with_log=container.with_log,
+            ) from None
 
 
 def collect_containers(*, dry_run: bool = False) -> list[str]:

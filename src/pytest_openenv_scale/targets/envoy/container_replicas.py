@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
 from pytest_openenv_scale.targets.docker.engine import Engine
 from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
@@ -130,17 +130,13 @@ class ContainerReplicas:
         return ()
 
     def _wait_for(self, container: Container, backend: Backend, headers: Mapping[str, str]) -> None:
-        def exit_reason() -> str | None:
-            status = container.exit_status()
-            subject = f"target {self._target}: the container at {backend.name}"
-            return f"{subject} {status} before it answered a session" if status else None
-
         try:
-            wait_until_ready((container.url,), headers, START_S, exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            raise TargetError(container.with_log(str(error))) from None
+            wait_until_ready((container.url,), headers, START_S, container.exit_status, modes=self._context.modes)
+        except NotReadyError as error:
+            server = f"the container at {backend.name}"
+            raise error.told(self._target, server=server, with_log=container.with_log) from None
 
-    def exit_status(self, number: int) -> str | None:
+    def exit_status(self, number: int) -> ExitStatus | None:
         """See `Replicas`."""
         return self._containers[number].exit_status()
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from pytest_openenv_scale.core.endpoint import LOG_LINES, HostEvent, HostSnapshot, ProxySnapshot
+from pytest_openenv_scale.core.exit_status import ExitStatus
 
 from .config import UNHEALTHY_DETECTION_S
 from .pool import AdminError, HostState
@@ -35,8 +36,8 @@ class EnvoyPool(Protocol):
         """Return resident memory in bytes and CPU seconds; None where they cannot be read."""
         ...
 
-    def exit_status(self) -> str | None:
-        """Say which Envoy ended and how, or None while all run."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return which Envoy ended and how, or None while all run."""
         ...
 
     def log_tail(self, lines: int) -> str:
@@ -60,12 +61,12 @@ class EnvoyEndpoint:
         """Stop watching."""
         self._watch.stop()
 
-    def exit_status(self) -> str | None:
-        """Say which replica or Envoy ended and how, or None while all run."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return which replica or Envoy ended and how, or None while all run."""
         for number, host in enumerate(self._hosts):
             status = self._replicas.exit_status(number)
             if status is not None:
-                return f"replica {host} {status}"
+                return status.of(f"replica {host}")
         return self._pool.exit_status()
 
     def snapshot(self) -> ProxySnapshot | None:
@@ -120,20 +121,20 @@ _ANSWER_S = 0.5
 class ReplicaWatch:
     """Checks every replica from a thread of its own, from `start()` to `stop()`, and records what changed.
 
-    `hosts` name the replicas, `exit_status(n)` says how the n-th ended, `hosts_by_envoy()` what each Envoy knows.
+    `hosts` name the replicas, `exit_status(n)` is how the n-th ended, `hosts_by_envoy()` what each Envoy knows.
     """
 
     def __init__(
         self,
         hosts: Sequence[str],
-        exit_status: Callable[[int], str | None],
+        exit_status: Callable[[int], ExitStatus | None],
         hosts_by_envoy: Callable[[], Sequence[Sequence[HostState]]],
     ) -> None:
         self._hosts = tuple(hosts)
         self._exit_status = exit_status
         self._hosts_by_envoy = hosts_by_envoy
         self._events: list[HostEvent] = []
-        self._dead: dict[str, str] = {}
+        self._dead: set[str] = set()
         self._taken_out: set[str] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -166,8 +167,8 @@ class ReplicaWatch:
             for number, host in enumerate(self._hosts):
                 status = self._exit_status(number) if host not in self._dead else None
                 if status is not None:
-                    self._dead[host] = status
-                    self._events.append(HostEvent(host, "died", datetime.now(UTC), status))
+                    self._dead.add(host)
+                    self._events.append(HostEvent(host, "died", datetime.now(UTC), exit=status))
             try:
                 states = self._hosts_by_envoy()
             except AdminError:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -202,12 +203,12 @@ class LocalEnvoyPool:
         sample = self._sampler.sample()
         return (sample.rss_bytes, sample.cpu_seconds) if sample else (None, None)
 
-    def exit_status(self) -> str | None:
-        """Say which Envoy ended and how, or None while all run."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return which Envoy ended and how, or None while all run."""
         for number, envoy in enumerate(self._running, 1):
             status = envoy.process.exit_status()
             if status is not None:
-                return f"Envoy {status}" if self.count == 1 else f"Envoy {number} of {self.count} {status}"
+                return status.of("Envoy" if self.count == 1 else f"Envoy {number} of {self.count}")
         return None
 
     def log_tail(self, lines: int) -> str:

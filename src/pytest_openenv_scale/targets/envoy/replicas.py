@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
@@ -72,8 +73,8 @@ class Replicas(Protocol):
         """
         ...
 
-    def exit_status(self, number: int) -> str | None:
-        """Say how the replica ended ("killed by SIGKILL"), or None while it runs or where that is unknown."""
+    def exit_status(self, number: int) -> ExitStatus | None:
+        """Return how the replica ended, or None while it runs or where that is unknown."""
         ...
 
     def log_tail(self, number: int, lines: int) -> str:
@@ -158,7 +159,7 @@ class LocalReplicas:
             for note in served.wait(headers)
         )
 
-    def exit_status(self, number: int) -> str | None:
+    def exit_status(self, number: int) -> ExitStatus | None:
         """See `Replicas`."""
         return self._servers[number].process.exit_status()
 
@@ -216,7 +217,7 @@ class AttachedReplicas:
         self._local_servers = LocalServers(self._urls)
         return ()
 
-    def exit_status(self, number: int) -> str | None:
+    def exit_status(self, number: int) -> ExitStatus | None:
         """See `Replicas`; only Envoy sees when a server of somebody else goes away."""
         return None
 

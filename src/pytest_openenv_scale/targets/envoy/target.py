@@ -17,7 +17,7 @@ from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target, redact_url
 from pytest_openenv_scale.targets.common import options
 from pytest_openenv_scale.targets.common.options import TargetContext, cpus, memory
-from pytest_openenv_scale.targets.common.readiness import wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.docker.image import PULL_POLICIES
 from pytest_openenv_scale.targets.local.application import ServerOptions, backlog_notes, check_options
 from pytest_openenv_scale.targets.local.serving import SERVERS
@@ -132,9 +132,9 @@ class EnvoyTarget:
             wait_until_ready(
                 endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self._context.modes
             )
-        except TargetError as error:
-            log = envoy_endpoint.log_tail(20)
-            message = f"target {self.spec}: every replica answers a session, but not through Envoy: {error}"
+        except NotReadyError as error:
+            log, why = envoy_endpoint.log_tail(20), error.exit or error
+            message = f"target {self.spec}: every replica answers a session, but not through Envoy: {why}"
             raise TargetError(f"{message}\n{log}" if log.strip() else message) from None
 
 

@@ -16,10 +16,11 @@ from types import TracebackType
 from typing import Literal, Self
 
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import url_host, usable_cores
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -222,12 +223,12 @@ class ServedApplication:
             TargetError: the server ended or did not answer a session in time; its log's end is below.
         """
         try:
-            wait_until_ready((self.url,), headers, START_S, self._exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            message = str(error)
-            if message.startswith(self.url):
-                message = f"target {self._target}: {self.application.name} at {message}"
-            raise TargetError(self.process.with_log(message)) from None
+            wait_until_ready((self.url,), headers, START_S, self._exit_status, modes=self._context.modes)
+        except NotReadyError as error:
+            with_log = self.process.with_log
+            if error_line := self._error_line():
+                raise TargetError(with_log(f"target {self._target}: {error_line}")) from None
+            raise error.told(self._target, at=f"{self.application.name} at {error.url}", with_log=with_log) from None
         return self._await_workers()
 
     def _make_environ(self) -> dict[str, str]:
@@ -246,14 +247,15 @@ class ServedApplication:
             environ[_MAX_ENVS] = str(self._options.max_envs)
         return {**environ, **{name: text for name, text in self._options.env.items() if name != "PYTHONPATH"}}
 
-    def _exit_reason(self) -> str | None:
-        error_lines = [
-            line for line in self.process.log_tail(_WHOLE_LOG_LINES).splitlines() if line.startswith(LOG_PREFIX)
-        ]
-        status = self.process.exit_status()
-        if error_lines:
-            return f"target {self._target}: {error_lines[-1].removeprefix(LOG_PREFIX)}"
-        return f"target {self._target}: the server {status} before it answered a session" if status else None
+    def _exit_status(self) -> ExitStatus | None:
+        """Return how the server ended, or the reason it gave for not starting: its supervisor may still run then."""
+        error_line = self._error_line()
+        return ExitStatus("other", error_line) if error_line else self.process.exit_status()
+
+    def _error_line(self) -> str | None:
+        lines = self.process.log_tail(_WHOLE_LOG_LINES).splitlines()
+        errors = [line.removeprefix(LOG_PREFIX) for line in lines if line.startswith(LOG_PREFIX)]
+        return errors[-1] if errors else None
 
     def _await_workers(self) -> tuple[str, ...]:
         """Wait until every worker has said that it serves: the first one to answer is not yet all of them."""

@@ -15,13 +15,14 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.targets.common import options
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import START_S, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -176,16 +177,10 @@ class ProviderTarget:
         return {key: number for key, number in counts.items() if number is not None}
 
     def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:
-        def exit_reason() -> str | None:
-            status = endpoint.exit_status()
-            return f"target {self.spec}: the server {status} before it answered a session" if status else None
-
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            message = str(error)
-            prefix = "" if message.startswith("target ") else f"target {self.spec}: "
-            raise TargetError(process.with_log(f"{prefix}{message}")) from None
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, endpoint.exit_status, modes=self._context.modes)
+        except NotReadyError as error:
+            raise error.told(self.spec, with_log=process.with_log) from None
 
 
 class _ChildServers:
@@ -201,8 +196,8 @@ class _ChildServers:
     def sample(self) -> ServerSample | None:
         return self._sampler.sample()
 
-    def exit_status(self) -> str | None:
-        return "ended" if self.pids and not self._sampler.running() else None
+    def exit_status(self) -> ExitStatus | None:
+        return ExitStatus("other", "ended") if self.pids and not self._sampler.running() else None
 
 
 class _LeftoverError(Exception):
@@ -214,8 +209,8 @@ def _stop_host(process: ServerProcess, stream: TextIO) -> None:
     leftovers: list[str] = []
     with suppress(OSError, ValueError):
         leftovers = [event["left"] for line in stream if "left" in (event := json.loads(line))]
-    status = process.exit_status() or ""
-    if status.startswith("killed"):
+    status = process.exit_status()
+    if status is not None and status.kind == "killed":
         leftovers.append(f"it did not stop in time and was {status}; what it started may still run")
     if leftovers:
         raise _LeftoverError(f"target provider: {'; '.join(leftovers)}")
@@ -226,7 +221,7 @@ def _wait_for_exit(process: ServerProcess) -> str:
     deadline = time.monotonic() + _END_S
     while (status := process.exit_status()) is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    return status or "went silent"
+    return str(status or "went silent")
 
 
 def _close_stack(stack: ExitStack) -> str | None:

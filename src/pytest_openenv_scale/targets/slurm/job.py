@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -52,8 +53,8 @@ class ServingJob(Protocol):
 
     id: int
 
-    def exit_status(self, *, now: bool = False) -> str | None:
-        """Say how it ended, or None while it runs; `now` where an answer that is a second old will not do."""
+    def exit_status(self, *, now: bool = False) -> ExitStatus | None:
+        """Return how it ended, or None while it runs; `now` where an answer that is a second old will not do."""
         ...
 
 
@@ -96,6 +97,11 @@ class JobFolder:
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+
+    def exit_status(self, name: str) -> ExitStatus | None:
+        """Return how a server or an Envoy ended, from the file its script then writes: None while there is none."""
+        text = self.tail(name, 1).strip()
+        return ExitStatus.from_shell(int(text)) if text.isdecimal() else None
 
     def complaint(self) -> str | None:
         """Return the last error message the scripts wrote, or None."""
@@ -162,7 +168,7 @@ class BatchJob:
         while True:
             job = self._poll_patiently(deadline)
             if job.is_over:
-                raise TargetError(self._with_log(f"target slurm: job {self.id} {job.end_words} before it served"))
+                raise TargetError(self._with_log(f"target slurm: {job.ending} before it served"))
             if not job.is_waiting and job.nodes:
                 return job
             words = waiting_words(job)
@@ -183,7 +189,7 @@ class BatchJob:
             f"target slurm: job {self.id} {state} and is cancelled; Slurm says {reason}{nodes}: {pending_remedy(job)}"
         )
 
-    def exit_status(self, *, now: bool = False) -> str | None:
+    def exit_status(self, *, now: bool = False) -> ExitStatus | None:
         """See `ServingJob`; without `now`, Slurm is asked once a second at most."""
         stale = now or time.monotonic() - self._polled_at >= _POLL_S
         if self._last_job is None or (not self._last_job.is_over and stale):
@@ -191,7 +197,7 @@ class BatchJob:
                 _poll_past_completing(self._poll) if now else self._poll()
             except SlurmError:
                 return None  # A controller that is away for a moment says nothing about the job.
-        return _end_words(self._last_job, now=now)
+        return _ending(self._last_job, now=now)
 
     def _poll_patiently(self, deadline: float) -> Job:
         """Poll, and again where Slurm does not answer: a controller that restarts does not cost a job its place."""
@@ -277,7 +283,7 @@ class AttachedScript:
     ) -> None:
         deferring_interrupts(self._process.stop)
 
-    def exit_status(self, *, now: bool = False) -> str | None:
+    def exit_status(self, *, now: bool = False) -> ExitStatus | None:
         """See `ServingJob`; the job itself is looked at only with `now`, or once the script is gone."""
         status = self._process.exit_status()
         if status is None and not now:
@@ -286,7 +292,7 @@ class AttachedScript:
             job = _poll_past_completing(lambda: self._reader.read(self.id))
         except SlurmError:
             job = None
-        return _end_words(job, now=now) or (f"the script in job {self.id} {status}" if status else None)
+        return _ending(job, now=now) or (status.of(f"the script in job {self.id}") if status else None)
 
 
 def _poll_past_completing(poll: Callable[[], Job | None]) -> Job | None:
@@ -297,10 +303,10 @@ def _poll_past_completing(poll: Callable[[], Job | None]) -> Job | None:
     return job
 
 
-def _end_words(job: Job | None, *, now: bool) -> str | None:
+def _ending(job: Job | None, *, now: bool) -> ExitStatus | None:
     if job is None or not (job.is_over or (now and job.is_completing)):
         return None
-    return f"job {job.id} {job.end_words}"
+    return job.ending
 
 
 def running_job(job_id: int) -> Job:

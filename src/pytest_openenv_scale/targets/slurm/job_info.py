@@ -7,12 +7,12 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import describe_exit
+from pytest_openenv_scale.core.exit_status import ExitStatus
 
 _MAX_JSON_CHARS = 4 * 1024**2
 """Characters beyond which `squeue --json` is not asked again: older ones list every job of the cluster each time."""
@@ -66,14 +66,15 @@ class Job:
         return self.state == "COMPLETING"
 
     @property
-    def end_words(self) -> str:
-        """How it ended: "ended as FAILED (NonZeroExitCode, exited with code 3)"; or that it is being ended."""
+    def ending(self) -> ExitStatus:
+        """How it ended: "job 7 ended as FAILED (NonZeroExitCode, exited with code 3)"; or that it is being ended."""
+        script = ExitStatus.from_returncode(self.exit_code) if self.exit_code else ExitStatus("job", "")
+        details = ", ".join(filter(None, [self.reason, script.text]))
+        text = f"ended as {self.state}" + (f" ({details})" if details else "")
         if self.is_completing:
-            return "is being ended by Slurm (COMPLETING)"
-        details = [self.reason] if self.reason else []
-        if self.exit_code:
-            details.append(describe_exit(self.exit_code))
-        return f"ended as {self.state}" + (f" ({', '.join(details)})" if details else "")
+            text = "is being ended by Slurm (COMPLETING)"
+        memory = self.state == "OUT_OF_MEMORY"
+        return replace(script, kind="job", text=f"job {self.id} {text}", stage=self.state, out_of_memory=memory)
 
 
 class JobReader:

@@ -15,9 +15,9 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.files import describe_exit
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyPool
@@ -104,41 +104,37 @@ class NodeServers:
         node = self._nodes[number]
         url, remaining_s = node.url(self._port), max(deadline - time.monotonic(), 1.0)
         try:
-            wait_until_ready((url,), headers, remaining_s, self._exit_reason, modes=self._context.modes)
-        except TargetError as error:
-            if not str(error).startswith(f"{url} "):
-                raise
-            problem = str(error).removeprefix(f"{url} ")
-            raise TargetError(
-                self._with_log(f"the server on {node.server_label(self._port)} {problem}", number)
+            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._context.modes)
+        except NotReadyError as error:
+            culprits = [number]
+            if error.exit is not None:
+                culprits = [other for other in range(len(self._nodes)) if self.exit_status(other)]
+            if not culprits:
+                raise TargetError(with_log(f"target slurm: {error.exit} before it served", self._folder)) from None
+            server = f"the server on {self._nodes[culprits[0]].server_label(self._port)}"
+            raise error.told(
+                "slurm", server=server, at=server, with_log=lambda text: self._with_log(text, culprits[0])
             ) from None
 
-    def _exit_reason(self) -> str | None:
-        """Say, with the log, why there is no use in waiting any longer: a server, or the job, has ended."""
-        for number, node in enumerate(self._nodes):
-            if status := self.exit_status(number):
-                ending = status.removeprefix(f"on {node.name} ")
-                return self._with_log(
-                    f"the server on {node.server_label(self._port)} {ending} before it answered a session", number
-                )
-        ended = self._job.exit_status()
-        return with_log(f"target slurm: {ended} before it served", self._folder) if ended else None
+    def _first_exit(self) -> ExitStatus | None:
+        """Return how a server, or the job, has ended: there is no use in waiting for the others."""
+        statuses = (self._own_exit_status(node) for node in self._nodes)
+        return next(filter(None, statuses), None) or self._job.exit_status()
 
-    def _with_log(self, problem: str, number: int) -> str:
+    def _with_log(self, message: str, number: int) -> str:
         log = self.log_tail(number, 10)
         if not log.strip():
-            return with_log(f"target slurm: {problem}", self._folder)
-        return f"target slurm: {problem}\nthe log of {self._nodes[number].name} ends:\n{log}"
+            return with_log(message, self._folder)
+        return f"{message}\nthe log of {self._nodes[number].name} ends:\n{log}"
 
-    def exit_status(self, number: int) -> str | None:
-        """See `Replicas`: read from the file the scripts write when a node's server has ended."""
-        node = self._nodes[number].name
-        text = self._folder.tail(f"server-{node}.exit", 1).strip()
-        if not text.isdecimal():
-            return None
-        code = int(text)
-        # A shell says 128 + N of what was killed by signal N.
-        return f"on {node} {describe_exit(128 - code if 128 < code < 128 + 65 else code)}"
+    def exit_status(self, number: int) -> ExitStatus | None:
+        """See `Replicas`; names the node."""
+        node = self._nodes[number]
+        status = self._own_exit_status(node)
+        return status.of(f"on {node.name}") if status else None
+
+    def _own_exit_status(self, node: Node) -> ExitStatus | None:
+        return self._folder.exit_status(f"server-{node.name}.exit")
 
     def log_tail(self, number: int, lines: int) -> str:
         """See `Replicas`."""
@@ -152,8 +148,8 @@ class NodeServers:
         pids = listening_processes(self._port) if all(_is_local_address(node.address) for node in self._nodes) else ()
         return ProcessSampler(pids) if pids else None
 
-    def servers_end(self) -> str | None:
-        """Say how the servers ended, or None while one takes connections and the job runs.
+    def servers_end(self) -> ExitStatus | None:
+        """Return how the servers ended, or None while one takes connections and the job runs.
 
         Slurm is asked only once one does not: a controller has better things to do during a measurement.
         """
@@ -163,16 +159,17 @@ class NodeServers:
         deadline = time.monotonic() + _EXIT_REPORT_S
         while (ended := self.job_end()) is None and all(refusals) and time.monotonic() < deadline:
             if len(self._nodes) == 1 and (status := self.exit_status(0)):
-                return f"the server {status}"
+                return status.of("the server")
             time.sleep(_PAUSE_S)
         if ended or not all(refusals):
             return ended
-        return f"{format_nodes(self._nodes)} {refusals[-1]}, and job {self._job.id} still runs"
+        text = f"{format_nodes(self._nodes)} {refusals[-1]}, and job {self._job.id} still runs"
+        return ExitStatus("other", text)
 
-    def job_end(self) -> str | None:
-        """Say how the job ended, by Slurm's word of this moment, and on which nodes; None while it runs."""
+    def job_end(self) -> ExitStatus | None:
+        """Return how the job ended, by Slurm's word of this moment, and on which nodes; None while it runs."""
         ended = self._job.exit_status(now=True)
-        return f"{ended} on {format_nodes(self._nodes)}" if ended else None
+        return replace(ended, text=f"{ended} on {format_nodes(self._nodes)}") if ended else None
 
 
 def connection_refusal(address: str, port: int) -> str | None:
@@ -258,19 +255,16 @@ class NodeEnvoy:
         """See `EnvoyPool`; it runs elsewhere."""
         return None, None
 
-    def exit_status(self) -> str | None:
+    def exit_status(self) -> ExitStatus | None:
         """See `EnvoyPool`."""
         refused = connection_refusal(self._node.address, self._port)
-        return self._own_exit_status() or (
-            f"Envoy on {self._node.server_label(self._port)} {refused}" if refused else None
-        )
+        if (status := self._own_exit_status()) is not None or refused is None:
+            return status
+        return ExitStatus("other", f"Envoy on {self._node.server_label(self._port)} {refused}")
 
-    def _own_exit_status(self) -> str | None:
-        text = self._folder.tail("envoy.exit", 1).strip()
-        if not text.isdecimal():
-            return None
-        code = int(text)
-        return f"Envoy on {self._node.name} {describe_exit(128 - code if 128 < code < 128 + 65 else code)}"
+    def _own_exit_status(self) -> ExitStatus | None:
+        status = self._folder.exit_status("envoy.exit")
+        return status.of(f"Envoy on {self._node.name}") if status else None
 
     def log_tail(self, lines: int) -> str:
         """See `EnvoyPool`."""

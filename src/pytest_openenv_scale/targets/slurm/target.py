@@ -12,6 +12,7 @@ from types import TracebackType
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
@@ -273,7 +274,7 @@ class _Served:
         return max((self.job.cpus or 1) // len(self.nodes), 1)
 
 
-def find_exit_status(envoy_endpoint: EnvoyEndpoint, servers: NodeServers) -> str | None:
+def find_exit_status(envoy_endpoint: EnvoyEndpoint, servers: NodeServers) -> ExitStatus | None:
     """Return how the endpoint ended, or None while it serves.
 
     A job that is cancelled ends its servers and Envoy with it, so its end is reported before theirs.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.hub.access import HubError, connect, current_token, explain_error, without_secrets
 
 _T = TypeVar("_T")
@@ -308,13 +309,14 @@ def with_log(text: str, log: str) -> str:
     return "\n".join([text, *(f"  {line}" for line in lines)])
 
 
-def unusable_reason(runtime: Runtime) -> str | None:
+def exit_status(runtime: Runtime) -> ExitStatus | None:
     """Return why a Space that ran can no longer be measured, or None while it answers."""
     stage = runtime.stage
     if stage.startswith("RUNNING"):
         return None
     words = {"SLEEPING": "went to sleep", "PAUSED": "was paused"}.get(stage, stage_words(stage))
-    return f"the Space {words} (stage {stage})" + (f": {runtime.error}" if runtime.error else "")
+    text = f"the Space {words} (stage {stage})" + (f": {runtime.error}" if runtime.error else "")
+    return ExitStatus("stage", text, stage=stage, out_of_memory="out of memory" in runtime.error)
 
 
 def _wake(space: SpaceApi, request_page: Callable[[], object], since: float) -> float:

@@ -10,11 +10,18 @@ from types import TracebackType
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import ATTACH_S, START_S, server_name, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import (
+    ATTACH_S,
+    START_S,
+    NotReadyError,
+    server_name,
+    wait_until_ready,
+)
 
 from . import temporary
 from .api import (
@@ -22,8 +29,8 @@ from .api import (
     SpaceApi,
     SpaceInfo,
     connect_to_hub,
+    exit_status,
     ignoring_warnings,
-    unusable_reason,
     wait_until_running,
     with_log,
 )
@@ -141,7 +148,7 @@ class SpacesTarget:
         timeout_s = START_S if started else ATTACH_S
         try:
             return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self._context.modes)
-        except TargetError as error:
+        except NotReadyError as error:
             message = without_secrets(str(error))
             if info.sdk != "docker":
                 message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
@@ -165,9 +172,9 @@ class _MeasuredSpace:
     def log(self, lines: int) -> str:
         return self._space.log(lines)
 
-    def exit_status(self) -> str | None:
+    def exit_status(self) -> ExitStatus | None:
         try:
-            return unusable_reason(self._space.runtime(retry_s=0.0))
+            return exit_status(self._space.runtime(retry_s=0.0))
         except TargetError:
             return None  # The Hub's trouble says nothing of the Space.
 
