@@ -15,7 +15,7 @@ from pytest_openenv_scale.checks.protocol import play
 from pytest_openenv_scale.checks.protocol.cases import CASES
 from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.client.http import server_schema
+from pytest_openenv_scale.client.http_request import server_schema
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from wire_cases import VERSIONS, conversations, environments, every_conversation
 

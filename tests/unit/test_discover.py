@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from pytest_openenv_scale.client import http
-from pytest_openenv_scale.client.http import action_schema
+from pytest_openenv_scale.client import http_request
+from pytest_openenv_scale.client.http_request import action_schema
 from scripted_server import Peer, refused_port, scripted
 
 ACTION = {"type": "object", "properties": {"op": {"type": "string"}}}
@@ -101,7 +101,7 @@ def test_nothing_that_listens_is_no_schema():
 
 
 async def test_a_server_that_stays_silent_is_not_waited_for_long(monkeypatch):
-    monkeypatch.setattr(http, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http_request, "_TIMEOUT_S", 0.2)
 
     async def script(peer: Peer) -> None:
         await peer.gone()
@@ -126,7 +126,7 @@ LATE = json.dumps({"action": ACTION}).encode()
     ids=["body of known length", "body of unknown length", "header", "status line"],
 )
 async def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for_long(monkeypatch, head):
-    monkeypatch.setattr(http, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http_request, "_TIMEOUT_S", 0.2)
 
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -140,7 +140,7 @@ async def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for_long(mo
 
 
 async def test_a_schema_of_more_bytes_than_are_read_is_none(monkeypatch):
-    monkeypatch.setattr(http, "_MAX_BYTES", len(LATE))
+    monkeypatch.setattr(http_request, "_MAX_BYTES", len(LATE))
     assert (await ask(ok(LATE)))[0] == ACTION
     assert (await ask(ok(LATE + b" ")))[0] is None
 

@@ -11,7 +11,7 @@ import pytest
 from independent_servers import server_tls
 from playing import failure, order, play, play_row, play_share
 from pytest_openenv_scale.client.handshake import RouteError
-from pytest_openenv_scale.client.http import http_url
+from pytest_openenv_scale.client.http_request import http_url
 from pytest_openenv_scale.config.workload import Workload
 from scripted_server import Peer, refused_port, scripted
 

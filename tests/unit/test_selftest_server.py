@@ -20,7 +20,7 @@ import pytest
 
 from pytest_openenv_scale.client.frames import CLOSE, PING, PONG, TEXT, FrameReader, Message
 from pytest_openenv_scale.client.handshake import new_key, read_upgrade_response
-from pytest_openenv_scale.client.http import action_schema
+from pytest_openenv_scale.client.http_request import action_schema
 from pytest_openenv_scale.config.workload import make_workload
 from pytest_openenv_scale.selftest import search
 from pytest_openenv_scale.selftest.search import NullServerProcess, SelfTestError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import time
@@ -15,6 +14,7 @@ from pytest_openenv_scale.client import frames, messages
 from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import CLIENT_ERRNOS, Loss
+from pytest_openenv_scale.client.manual_session import ManualSession
 from pytest_openenv_scale.core.text import Secrets
 from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
@@ -23,7 +23,7 @@ _RECORDED_BYTES = 16_384
 """How many bytes of a message are searched for secrets: one that is cut off in the middle would not be recognized."""
 
 
-class RawSession:
+class RawSession(ManualSession):
     """A WebSocket session with a server that may send anything; made by `RawClient`.
 
     `first_answer` is the answer to the handshake or, where one was sent, to the first reset. After a timeout a session
@@ -31,6 +31,7 @@ class RawSession:
     """
 
     def __init__(self, number: int, began: float, patience_s: float, secrets: Secrets | None = None) -> None:
+        super().__init__()
         self.number = number
         self.first_answer = Answer("silence")
         self.reset_data: dict[str, Any] = {}
@@ -42,17 +43,7 @@ class RawSession:
         self._began = began
         self._patience_s = patience_s
         self._secrets = secrets or Secrets()
-        self._connection: Connection
         self._lines: deque[TranscriptLine] = deque(maxlen=_TRANSCRIPT_LINES)
-        self._unread: deque[tuple[bytes, float]] = deque()
-        self._loss: tuple[Loss, float] | None = None
-        self._arrived = asyncio.Event()
-        self._sent_at = 0.0
-
-    @property
-    def ended(self) -> bool:
-        """Whether the connection has ended and everything that arrived on it was read."""
-        return self._loss is not None and not self._unread
 
     @property
     def connection(self) -> Connection:
@@ -95,17 +86,17 @@ class RawSession:
         """Send a message; a failure shows in the next answer."""
         text = wire_text(message)
         self._record("client", text)
-        self._sent_at = self._connection.send(Message(text.encode()))
+        self.send_message(Message(text.encode()))
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary frame, which no OpenEnv message is."""
         self._record("client", f"<binary frame of {len(data)} bytes>")
-        self._sent_at = self._connection.send(Message(data, frames.BINARY))
+        self.send_message(Message(data, frames.BINARY))
 
     def send_in_fragments(self, first: str, *rest: str) -> None:
         """Send one message in several frames with a ping after each but the last, as RFC 6455 (5.4) allows."""
         self._record("client", f"<in {1 + len(rest)} fragments, pings in between> {first}{''.join(rest)}")
-        self._sent_at = self._connection.send(Message(first.encode(), final=False))
+        self.send_message(Message(first.encode(), final=False))
         for number, part in enumerate(rest, 1):
             self._connection.send(Message(b"", frames.PING))
             self._connection.send(Message(part.encode(), frames.CONTINUATION, final=number == len(rest)))
@@ -119,21 +110,16 @@ class RawSession:
     async def next_answer(self, *, patience_s: float | None = None) -> Answer:
         """Return the next answer, the end of the connection, or silence after `patience_s` seconds."""
         patience = self._patience_s if patience_s is None else patience_s
-        deadline = time.perf_counter() + patience
-        while not self._unread:
-            if self._loss is not None:
-                return redact(self._secrets, loss_answer(self._loss[0], max(0.0, self._loss[1] - self._sent_at)))
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(deadline - time.perf_counter()):
-                    await self._arrived.wait()
-            except TimeoutError:
-                self._record("client", f"<waited {patience:g} s for an answer>")
-                self.timed_out = True
-                return silence_answer(patience)
-        text, at = self._unread.popleft()
-        answer = parse_answer(text, max(0.0, at - self._sent_at))
-        return redact(self._secrets, answer) if self._secrets.may_be_in(text) else answer
+        try:
+            arrived, latency_s = await self.next_message(patience)
+        except TimeoutError:
+            self._record("client", f"<waited {patience:g} s for an answer>")
+            self.timed_out = True
+            return silence_answer(patience)
+        if isinstance(arrived, Loss):
+            return redact(self._secrets, loss_answer(arrived, latency_s))
+        answer = parse_answer(arrived, latency_s)
+        return redact(self._secrets, answer) if self._secrets.may_be_in(arrived) else answer
 
     # Leaving
 
@@ -167,29 +153,24 @@ class RawSession:
 
     async def connect(self, connection: Connection) -> Answer:
         """Start the connection and return how the handshake ended: `opened`, or why not."""
-        self._connection = connection
-        self._sent_at = time.perf_counter()
-        connection.start()
+        self.start(connection)
         return await self.next_answer()
 
     def opened(self, at: float) -> None:
         """Record that the handshake is done."""
         self._record("server", "<connected>")
-        self._unread.append((b'{"type":"opened","data":{}}', at))
-        self._arrived.set()
+        super().opened(at)
 
     def received(self, text: bytes, at: float) -> None:
         """Record a message that arrived."""
         self.last_bytes = len(text)
         self._record("server", text[:_RECORDED_BYTES].decode(errors="replace"), len(text))
-        self._unread.append((text, at))
-        self._arrived.set()
+        super().received(text, at)
 
     def lost(self, loss: Loss, at: float) -> None:
         """Record that the connection has ended."""
         self._record("server", f"<{loss_answer(loss)}>")
-        self._loss = loss, at
-        self._arrived.set()
+        super().lost(loss, at)
 
     def _record(self, by: str, text: str, length: int | None = None) -> None:
         length = len(text) if length is None else length

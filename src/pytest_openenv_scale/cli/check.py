@@ -154,7 +154,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     """
     from pytest_openenv_scale.checks.preflight.questions import MAX_SESSIONS
     from pytest_openenv_scale.checks.subject import Subject
-    from pytest_openenv_scale.client.http import server_schema
+    from pytest_openenv_scale.client.http_request import server_schema
     from pytest_openenv_scale.config.workload import make_workload
     from pytest_openenv_scale.core.own_process import standard_library_first
 

@@ -1,4 +1,4 @@
-"""One session over HTTP, on aiohttp, and `GET /schema`, with which a server describes its actions."""
+"""One session over HTTP, on aiohttp."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from threading import Timer
 from types import SimpleNamespace
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -25,6 +21,7 @@ from aiohttp.connector import Connection as AiohttpConnection
 from pytest_openenv_scale.core import text as core_text
 
 from .handshake import CLIENT_ERRNOS, ServerAddress, format_retry_after, loss_from_error
+from .http_request import http_url
 
 
 class HttpFailure(Exception):
@@ -33,13 +30,6 @@ class HttpFailure(Exception):
     def __init__(self, kind: str, code: str | None, message: str) -> None:
         super().__init__(message)
         self.kind, self.code, self.message = kind, code, message
-
-
-def http_url(url: str) -> str:
-    """Return a base URL with the scheme HTTP requests need, without a trailing slash."""
-    parts = urlsplit(url)
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
 def encode_body(value: Mapping[str, Any]) -> bytes:
@@ -310,72 +300,3 @@ def _read_json_object(status: int, reason: str, fields: Mapping[str, str], raw: 
             "protocol", None, f"an answer that is not a JSON object: {raw[:80].decode(errors='replace')!r}"
         )
     return cast("dict[str, Any]", body)
-
-
-_TIMEOUT_S = 10.0
-_MAX_BYTES = 4 * 1024 * 1024
-_READ_BYTES = 65_536
-
-
-@contextmanager
-def http_get(url: str, path: str, headers: Mapping[str, str], timeout_s: float) -> Generator[HTTPResponse]:
-    """Send `GET path` to the server at a base URL on a new connection, which is cut off after `timeout_s` seconds.
-
-    Like the sessions, it goes straight to the server, whatever proxy the environment names, and follows no
-    redirect, so that headers meant for one server are not sent to another.
-
-    Raises:
-        OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
-    """
-    parts = urlsplit(http_url(url))
-    connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = connection_class(parts.hostname or "", parts.port, timeout=timeout_s)
-    deadline = time.monotonic() + timeout_s
-    try:
-        connection.connect()
-        # The timeout of a socket begins anew with each read: a byte now and then would keep us waiting for ever.
-        timer = Timer(max(0.0, deadline - time.monotonic()), _shut_down, (connection.sock,))
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.request("GET", f"{parts.path}{path}", headers={"Connection": "close", **headers})
-            with connection.getresponse() as answer:
-                yield answer
-        finally:
-            timer.cancel()
-    finally:
-        connection.close()
-
-
-def _shut_down(sock: socket.socket) -> None:
-    with suppress(OSError):
-        # Not the TLS socket's own: that one may not be called while another thread reads.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
-    deadline = time.monotonic() + _TIMEOUT_S
-    try:
-        with http_get(url, "/schema", headers, _TIMEOUT_S) as answer:
-            raw = _read_body(answer, deadline) if 200 <= answer.status < 300 else None
-        body = None if raw is None else json.loads(raw)
-    except (HTTPException, OSError, ValueError, RecursionError):
-        return None
-    return cast("Mapping[str, Any]", body) if isinstance(body, dict) else None
-
-
-def _read_body(answer: HTTPResponse, deadline: float) -> bytes | None:
-    """Return the body of an answer; None if it has too many bytes or is not over at `end`, on the monotonic clock."""
-    body = bytearray()
-    while chunk := answer.read1(_READ_BYTES):
-        body += chunk
-        if len(body) > _MAX_BYTES or time.monotonic() >= deadline:
-            return None
-    return bytes(body)
-
-
-def action_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """Return the JSON schema of the actions of the server at a base URL; None where it publishes none."""
-    action = (server_schema(url, headers) or {}).get("action")
-    return cast("Mapping[str, Any]", action) if isinstance(action, dict) else None

@@ -15,6 +15,7 @@ from .connection import Clock, Connection
 from .frames import Message
 from .handshake import Loss, RouteError, check_headers, prepare_route
 from .http import HttpChannel, HttpFailure
+from .manual_session import ManualSession
 from .messages import Reply
 from .poller import Poller
 
@@ -38,22 +39,19 @@ class SessionFailed(Exception):
         return cls(phase, type, *hidden)
 
 
-class ClientSession:
+class ClientSession(ManualSession):
     """One open session over a WebSocket; made by `open_session`.
 
     A session whose answer did not come in time is over: a late answer could be taken for the next one.
     """
 
     def __init__(self, timeout_s: float, secrets: Secrets) -> None:
-        self._timeout = timeout_s
+        super().__init__()
+        self._timeout_s = timeout_s
         self._secrets = secrets
-        self._connection: Connection
-        self._answer: asyncio.Future[bytes | None] | None = None
-        self._unread: list[bytes] = []
-        self._loss: Loss | None = None
+        self._waiting = False
         self.latency_s: float | None = None
         """How long the last answer took, in seconds."""
-        self._sent_at = 0.0
 
     async def reset(self, **data: Any) -> Reply:
         """Start an episode; keyword arguments (for example `seed`) become the reset data.
@@ -82,20 +80,16 @@ class ClientSession:
     async def close(self) -> None:
         """Send `close` and wait until the server has closed the connection; does nothing the second time."""
         if self._loss is None:
-            self._connection.send(Message(messages.encode_request("close")))
-            while await self._next_message("close") is not None:
+            self.send_message(Message(messages.encode_request("close")))
+            while not isinstance(await self._wait("close"), Loss):
                 pass
 
     async def _request(self, phase: str, request: bytes, expected: str) -> dict[str, Any]:
-        if self._answer is not None:
+        if self._waiting:
             raise RuntimeError("one request at a time: this session still waits for an answer")
         if self._loss is None:
-            self._sent_at = self._connection.send(Message(request))
-        text = await self._next_message(phase)
-        if text is None:
-            assert self._loss is not None
-            kind = "closed_early" if self._loss.kind == "closed" else self._loss.kind
-            raise self._failure(phase, kind, self._loss.code, self._loss.message)
+            self.send_message(Message(request))
+        text = await self._wait_for_message(phase)
         try:
             kind, data = messages.read_message(text)
         except messages.MessageError as error:
@@ -109,54 +103,34 @@ class ClientSession:
     def _failure(self, phase: str, type: str, code: str | None, message: str | None) -> SessionFailed:
         return SessionFailed.without(self._secrets, phase, type, code, message)
 
-    async def _next_message(self, phase: str) -> bytes | None:
-        """Return the next message, or None when the connection is over."""
-        if self._unread:
-            return self._unread.pop(0)
-        if self._loss is not None:
-            return None
-        self._answer = asyncio.get_running_loop().create_future()
+    async def _wait_for_message(self, phase: str) -> bytes:
+        arrived = await self._wait(phase)
+        if isinstance(arrived, Loss):
+            kind = "closed_early" if arrived.kind == "closed" else arrived.kind
+            raise self._failure(phase, kind, arrived.code, arrived.message)
+        return arrived
+
+    async def _wait(self, phase: str) -> bytes | Loss:
+        self._waiting = True
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._answer
+            return (await self.next_message(self._timeout_s))[0]
         except TimeoutError:
             self._connection.abort()
-            self._loss = Loss("timeout", None, f"no answer within {self._timeout:g} s")
-            raise self._failure(phase, "timeout", None, self._loss.message) from None
+            loss = Loss("timeout", None, f"no answer within {self._timeout_s:g} s")
+            self.lost(loss, time.perf_counter())
+            raise self._failure(phase, loss.kind, loss.code, loss.message) from None
         finally:
-            self._answer = None
+            self._waiting = False
 
-    # Called by the connection
-
-    def opened(self, at: float) -> None:
-        """The handshake is done."""
-        self._deliver(b"")
+    async def connect(self, connection: Connection) -> None:
+        """Start the connection and wait for its handshake."""
+        self.start(connection)
+        await self._wait_for_message("connect")
 
     def received(self, text: bytes, at: float) -> None:
         """A message arrived."""
         self.latency_s = max(0.0, at - self._sent_at)
-        if self._answer is None or self._answer.done():
-            self._unread.append(text)
-        else:
-            self._deliver(text)
-
-    def lost(self, loss: Loss, at: float) -> None:
-        """The connection is over."""
-        self._loss = loss
-        self._deliver(None)
-
-    def _deliver(self, text: bytes | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(text)
-
-    async def connect(self, connection: Connection) -> None:
-        """Start the connection and wait for its handshake."""
-        self._connection = connection
-        self._sent_at = time.perf_counter()
-        connection.start()
-        if await self._next_message("connect") is None:
-            assert self._loss is not None
-            raise self._failure("connect", self._loss.kind, self._loss.code, self._loss.message)
+        super().received(text, at)
 
 
 class HttpClientSession:

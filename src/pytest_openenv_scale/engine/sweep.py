@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_openenv_scale.client.http import action_schema
+from pytest_openenv_scale.client.http_request import action_schema
 from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
 from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
 from pytest_openenv_scale.config.settings import Settings

@@ -162,7 +162,7 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
     from dataclasses import replace
 
     from pytest_openenv_scale.checks.subject import Subject, ignore_progress
-    from pytest_openenv_scale.client.http import server_schema
+    from pytest_openenv_scale.client.http_request import server_schema
     from pytest_openenv_scale.engine.sweep import SweepError, find_workload
 
     settings = invocation.settings

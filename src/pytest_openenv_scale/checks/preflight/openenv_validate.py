@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.client.http import http_url
+from pytest_openenv_scale.client.http_request import http_url
 from pytest_openenv_scale.core.text import loads
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 

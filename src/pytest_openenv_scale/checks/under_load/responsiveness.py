@@ -7,14 +7,13 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from statistics import median
 
 from pytest_openenv_scale.checks.background import waiting_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
-from pytest_openenv_scale.client.http import http_get
+from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -140,9 +139,9 @@ def ask_health(url: str, headers: Mapping[str, str], patience_s: float) -> HttpA
     """Send `GET /health` on a new connection; blocks until it is answered, fails or times out after `patience_s`."""
     began = time.perf_counter()
     try:
-        with http_get(url, "/health", headers, patience_s) as answer:
+        with http_request(f"{http_url(url)}/health", headers, patience_s) as answer:
             status = answer.status
-    except (OSError, HTTPException, ValueError):
+    except HTTP_ERRORS:
         status = None
     return HttpAnswer(time.perf_counter() - began, status)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import redact_url
@@ -66,7 +67,7 @@ def diagnose(url: str, headers: Mapping[str, str], mode: str) -> Diagnosis | Non
     parts = urlsplit(url)
     try:
         return _diagnose_answer(parts, headers, mode, _request_session(parts, headers, mode))
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except HTTP_ERRORS as error:
         return _diagnose_error(parts, error)
 
 
@@ -74,7 +75,7 @@ def server_name(url: str, headers: Mapping[str, str]) -> str | None:
     """Return "hypercorn" or "uvicorn" where the server at `url` says it is that, else None."""
     try:
         name = _request(urlsplit(url), "GET", "/health", headers).server or ""
-    except (OSError, http.client.HTTPException, ValueError):
+    except HTTP_ERRORS:
         return None
     match = re.match(r"hypercorn|uvicorn", name)
     return match[0] if match else None
@@ -156,47 +157,31 @@ def _request_session(parts: SplitResult, headers: Mapping[str, str], mode: str) 
 def _request(
     parts: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
 ) -> _HttpAnswer:
-    request_headers = dict(headers)
-    if body is not None:
-        request_headers["Content-Type"] = "application/json"
-    connection = _open_connection(parts)
-    try:
-        connection.request(method, parts.path.rstrip("/") + path, body, request_headers)
-        response = connection.getresponse()
-        response.close()
-        return _HttpAnswer(
-            response.status, response.reason, response.getheader("Location"), response.getheader("Server")
-        )
-    finally:
-        connection.close()
-
-
-def _open_connection(parts: SplitResult) -> http.client.HTTPConnection:
-    host = parts.hostname or ""
-    if _uses_tls(parts):
-        return http.client.HTTPSConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_S)
-    return http.client.HTTPConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_S)
+    content_type = {} if body is None else {"Content-Type": "application/json"}
+    url = http_url(parts.geturl()) + path
+    with http_request(url, {**headers, **content_type}, _REQUEST_TIMEOUT_S, method, body) as answer:
+        return _HttpAnswer(answer.status, answer.reason, answer.getheader("Location"), answer.getheader("Server"))
 
 
 def _plain_requests_pass(parts: SplitResult, headers: Mapping[str, str]) -> bool:
     """Say whether plain requests pass; a 403 is then how ASGI servers answer where there is no WebSocket."""
     try:
         return _request(parts, "GET", "/health", headers).status not in (401, 403)
-    except (OSError, http.client.HTTPException, ValueError):
+    except HTTP_ERRORS:
         return False
 
 
 def _reset_over_http_works(parts: SplitResult, headers: Mapping[str, str]) -> bool:
     try:
         return _request(parts, "POST", "/reset", headers, b"{}").status == 200
-    except (OSError, http.client.HTTPException, ValueError):
+    except HTTP_ERRORS:
         return False
 
 
 def _speaks_http(parts: SplitResult) -> bool:
     try:
         _request(parts._replace(scheme="http"), "GET", "/health", {})
-    except (OSError, http.client.HTTPException, ValueError):
+    except HTTP_ERRORS:
         return False
     return True
 

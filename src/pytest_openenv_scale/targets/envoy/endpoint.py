@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import LOG_LINES, HostEvent, HostSnapshot, ProxySnapshot
 from pytest_openenv_scale.core.exit_status import ExitStatus
 
@@ -190,15 +190,11 @@ class ReplicaWatch:
 
 def _answers_health_check(host: str) -> bool:
     """Say whether something at HOST:PORT answers `GET /health`, whatever the answer."""
-    connection = http.client.HTTPConnection(host, timeout=_ANSWER_S)
     try:
-        connection.request("GET", "/health")
-        connection.getresponse()
-        return True
-    except (OSError, http.client.HTTPException):
+        with http_request(f"http://{host}/health", {}, _ANSWER_S):
+            return True
+    except HTTP_ERRORS:
         return False
-    finally:
-        connection.close()
 
 
 def _hosts_taken_out(states: Sequence[Sequence[HostState]]) -> dict[str, str]:

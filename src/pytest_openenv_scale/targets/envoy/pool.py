@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
@@ -286,14 +286,11 @@ class Admin:
         return parse_overflows(self._get(f"/stats?format=json&filter=^cluster.{CLUSTER}.upstream_.*_overflow$"))
 
     def _get(self, path: str) -> str:
-        connection = http.client.HTTPConnection(self.address, timeout=_ADMIN_TIMEOUT_S)
         try:
-            connection.request("GET", path)
-            return connection.getresponse().read().decode()
-        except (OSError, http.client.HTTPException) as error:
+            with http_request(f"http://{self.address}{path}", {}, _ADMIN_TIMEOUT_S) as answer:
+                return answer.read().decode()
+        except HTTP_ERRORS as error:
             raise AdminError(f"Envoy's admin interface at {self.address} does not answer: {error}") from None
-        finally:
-            connection.close()
 
 
 def parse_clusters(text: str) -> tuple[HostState, ...]:

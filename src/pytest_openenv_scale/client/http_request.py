@@ -1,0 +1,87 @@
+"""One HTTP request that blocks, and `GET /schema`, with which a server describes its actions."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from threading import Timer
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+HTTP_ERRORS = (OSError, HTTPException, ValueError)
+"""What a request ends with where no answer came, or none that is HTTP, or the URL is none."""
+
+_TIMEOUT_S = 10.0
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+def http_url(url: str) -> str:
+    """Return a base URL with the scheme HTTP requests need, without a trailing slash."""
+    parts = urlsplit(url)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
+@contextmanager
+def http_request(
+    url: str, headers: Mapping[str, str], timeout_s: float, method: str = "GET", body: bytes | None = None
+) -> Generator[HTTPResponse]:
+    """Send a request on a new connection, which is cut off after `timeout_s` seconds, and yield the answer.
+
+    Like the sessions, it goes straight to the server, whatever proxy the environment names, and follows no
+    redirect, so that headers meant for one server are not sent to another.
+
+    Raises:
+        TimeoutError: it was cut off before the block was over.
+        OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
+    """
+    parts = urlsplit(url)
+    connection_class = HTTPSConnection if parts.scheme in ("https", "wss") else HTTPConnection
+    connection = connection_class(parts.hostname or "", parts.port, timeout=timeout_s)
+    deadline = time.monotonic() + timeout_s
+    try:
+        connection.connect()
+        # The timeout of a socket begins anew with each read: a byte now and then would keep us waiting for ever.
+        timer = Timer(max(0.0, deadline - time.monotonic()), _shut_down, (connection.sock,))
+        timer.daemon = True
+        timer.start()
+        try:
+            path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            connection.request(method, path, body, {"Connection": "close", **headers})
+            with connection.getresponse() as answer:
+                yield answer
+        except (OSError, HTTPException):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"no answer within {timeout_s:g} s") from None
+            raise
+        finally:
+            timer.cancel()
+    finally:
+        connection.close()
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with suppress(OSError):
+        # Not the TLS socket's own: that one may not be called while another thread reads.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
+    try:
+        with http_request(f"{http_url(url)}/schema", headers, _TIMEOUT_S) as answer:
+            raw = answer.read(_MAX_BYTES + 1) if 200 <= answer.status < 300 else b""
+        body = json.loads(raw) if len(raw) <= _MAX_BYTES else None
+    except (*HTTP_ERRORS, RecursionError):
+        return None
+    return cast("Mapping[str, Any]", body) if isinstance(body, dict) else None
+
+
+def action_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return the JSON schema of the actions of the server at a base URL; None where it publishes none."""
+    action = (server_schema(url, headers) or {}).get("action")
+    return cast("Mapping[str, Any]", action) if isinstance(action, dict) else None
