@@ -30,7 +30,11 @@ HELP = "say in seconds whether a server holds the sessions of a training run"
 EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
 """Exit codes by outcome; 2 is a server that cannot be reached, or bad input."""
 
-_SESSIONS, _TIMEOUT, _MAX_SESSIONS, _WAIT_S = "64", "30s", 16_384, 0.02
+_SESSIONS = "64"
+_MAX_SESSIONS = 16_384
+_TIMEOUT = "30s"
+_WAIT_S = 0.02
+"""How long each step of a held session is asked to take, in seconds, where the environment takes a wait."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,12 @@ from array import array
 from itertools import chain
 from struct import Struct
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+CONTINUATION = 0x0
+TEXT = 0x1
+BINARY = 0x2
+CLOSE = 0x8
+PING = 0x9
+PONG = 0xA
 
 MAX_MESSAGE = 256 * 1024 * 1024
 """Largest message accepted, in bytes; longer ones end the connection with code 1009."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from pytest_openenv_scale.core.system import url_host, usable_cores
 
-HOST, PORT, WORKERS, MAX_CONCURRENT_ENVS = "HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS"
+HOST = "HOST"
+PORT = "PORT"
+WORKERS = "WORKERS"
+MAX_CONCURRENT_ENVS = "MAX_CONCURRENT_ENVS"
 
 # Addresses that say nothing about which machine answers: the observation then names the machine instead.
 _ANONYMOUS_HOSTS = frozenset({"", "127.0.0.1", "0.0.0.0", "::", "::1", "localhost"})

@@ -166,8 +166,13 @@ def _observation_message(observation: str) -> str:
     return f'{{"type":"observation","data":{observation}}}'
 
 
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-INTERNAL_ERROR, SERVER_ERROR = -32603, -32000
+# JSON-RPC 2.0, section 5.1.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+SERVER_ERROR = -32000
 
 
 def rpc_error(code: int, message: str, request_id: object = None, data: Json | None = None) -> Json:

@@ -32,10 +32,20 @@ _MAX_SESSIONS, _WARM_UP_SESSIONS, _WARM_UP_S = 64, 32, 5.0
 """Sessions at a time, at most, where the limit is not known; sessions played before the first sample, and after how
 many seconds no more of them are begun."""
 
-_LONE_SESSIONS, _LONE_STEPS, _LONE_S, _LONE_FEWEST = 10, 2, 3.0, 3
-_SLOWER_FACTOR, _SLOWER_LEAST_S, _QUIET_S = 2.0, 0.1, 0.5
-"""Sessions on their own, their steps, the seconds they may take in all, and how many are played in any case. A lone
-step is slower from this factor and this many seconds on, and is measured after this many seconds of rest."""
+_LONE_SESSIONS = 10
+"""Sessions played on their own, one after another, to see how long a step takes."""
+
+_LONE_STEPS = 2
+_LONE_S = 3.0
+"""Seconds after which no further one is begun, once `_LONE_FEWEST` were played."""
+
+_LONE_FEWEST = 3
+_SLOWER_FACTOR = 2.0
+_SLOWER_LEAST_S = 0.1
+"""A step on its own counts as slower from this factor and this many seconds on."""
+
+_QUIET_S = 0.5
+"""Seconds of rest before it is measured."""
 
 _REMEDIES = {
     "memory": "look for what still refers to a session that is over (a registry, a cache, a log in memory) and drop it "

@@ -14,7 +14,10 @@ from pytest_openenv_scale.results.comparison import Side
 
 from .content import MUTED, SURFACE, FigureContent, frame
 
-CERTAIN, OPEN, DOUBTFUL, CUT_SHORT = "certain", "at least", "inconclusive", "not a whole run"
+CERTAIN = "certain"
+OPEN = "at least"
+DOUBTFUL = "inconclusive"
+CUT_SHORT = "not a whole run"
 _SHAPES = {CERTAIN: "o", OPEN: "^", DOUBTFUL: "o", CUT_SHORT: "x"}
 _MOST_TICKS = 12
 
