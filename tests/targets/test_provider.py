@@ -187,7 +187,7 @@ def test_replicas_are_servers_of_their_own_over_which_sessions_are_spread(root: 
 def test_a_server_that_dies_is_noticed(root: Path) -> None:
     with serve("provider:mine:Served", root) as endpoint:
         os.kill(server_pids(root)[0], signal.SIGKILL)
-        assert eventually(lambda: endpoint.exit_status() == "ended")
+        assert eventually(lambda: str(endpoint.exit_status()) == "ended")
 
 
 def test_what_a_provider_raises_is_one_line_and_its_details_are_in_the_log_without_secrets(root: Path) -> None:

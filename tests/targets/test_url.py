@@ -175,7 +175,7 @@ def test_a_server_on_this_machine_can_be_sampled_with_all_its_workers(root: Path
         deadline = time.monotonic() + 10
         while endpoint.exit_status() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert endpoint.exit_status() == "ended"
+        assert str(endpoint.exit_status()) == "ended"
         assert endpoint.sample() is None
 
 

@@ -319,10 +319,10 @@ def test_a_space_that_leaves_its_stage_is_seen(hub: Hub, space: Opener) -> None:
         hub.failures.append(("/runtime", HubError(500, "hiccup")))
         assert endpoint.exit_status() is None
         there.halt("SLEEPING")
-        assert endpoint.exit_status() == "the Space went to sleep (stage SLEEPING)"
+        assert str(endpoint.exit_status()) == "the Space went to sleep (stage SLEEPING)"
         there.error_message = "OOM"
         there.halt("RUNTIME_ERROR")
-        assert endpoint.exit_status() == "the Space stopped with an error (stage RUNTIME_ERROR): OOM"
+        assert str(endpoint.exit_status()) == "the Space stopped with an error (stage RUNTIME_ERROR): OOM"
 
 
 # --- settings
