@@ -23,6 +23,7 @@ from measuring import measure
 from pytest_openenv_scale.client.session import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
 from pytest_openenv_scale.reporting import sweep_lines
@@ -157,8 +158,13 @@ def test_with_breakers_of_1024_that_is_where_it_ends_and_the_breaker_is_named(tm
     assert cell.peak_concurrency == 1024
     (refusal,) = verdict.refused
     assert (refusal.cause, refusal.count) == ("proxy", 76)
-    assert "Envoy's circuit breakers opened with 1,024 sessions open (upstream_cx_overflow" in refusal.text
-    assert refusal.remedy == "leave out max_connections= in the target, or make it 1100 or more"
+    assert (refusal.figures["held"], refusal.figures["needed"], refusal.figures["is_key_of_target"]) == (
+        1024,
+        1100,
+        True,
+    )
+    assert refusal.words is not None
+    assert refusal.words.startswith("upstream_cx_overflow ")
 
 
 def test_what_is_known_of_the_endpoint(tmp_path: Path) -> None:
@@ -218,7 +224,8 @@ def test_a_server_of_somebody_else_that_dies_is_noticed_by_envoy(tmp_path: Path)
     (cell,), (verdict,) = sweep.cells, sweep.verdicts
     assert cell.failed_hosts == {where: 10}
     assert verdict.refused[0].cause == "host_lost"
-    assert f"{where} stopped answering: Envoy took it out" in said(sweep)
+    incidents = [reason.incident for reason in verdict.reasons if reason.cause == "out"]
+    assert [incident.host for incident in incidents if incident] == [where]
 
 
 def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) -> None:
@@ -244,14 +251,13 @@ def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) ->
     assert sweep.outcome is Outcome.MISSED
     assert cell.proxy is not None
     (mishap,) = cell.proxy.mishaps
-    assert (mishap.host, mishap.kind, str(mishap.exit)) == (dead, "died", "killed by SIGKILL")
+    assert (mishap.host, mishap.kind, mishap.ending) == (dead, "died", ExitStatus.from_returncode(-9))
     assert 0 < mishap.at_s < cell.wall_s
     assert mishap.out_after_s is not None
     assert (verdict.refused[0].cause, verdict.refused[0].count) == ("host_lost", 20)
-    assert (
-        f"{dead} died {mishap.at_s:.1f} s after the cell's start (killed by SIGKILL), and Envoy took it out "
-        f"{mishap.out_after_s:.1f} s later: its 20 sessions failed, and no other (at batch 60)" in said(sweep)
-    )
+    (reason,) = [reason for reason in verdict.reasons if reason.kind == "hosts"]
+    assert (reason.cause, reason.batch, reason.incident) == ("died", 60, mishap)
+    assert (reason.figures["failed_there"], reason.figures["failed"]) == (20, 20)
     assert {line.partition("]")[0] for line in log.splitlines()} == {f"[{dead}"}
 
 
@@ -266,9 +272,11 @@ def test_a_stopped_replica_is_missed_and_named(tmp_path: Path) -> None:
     (host,) = cell.failed_hosts
     assert host.startswith("127.0.0.4:")
     assert sweep.outcome is Outcome.MISSED
-    assert f"{host} stopped answering: Envoy took it out" in said(sweep)
-    assert "active_hc_timeout" in said(sweep)
-    assert "its 10 sessions failed, and no other" in said(sweep)
+    (reason,) = [reason for reason in sweep.verdicts[0].reasons if reason.cause == "out"]
+    assert (reason.figures["failed_there"], reason.figures["failed"]) == (10, 10)
+    assert reason.incident is not None
+    assert reason.incident.host == host
+    assert "active_hc_timeout" in reason.incident.text
 
 
 def test_a_host_that_gets_nothing_fails_hosts_with_what_is_wrong_there(tmp_path: Path) -> None:
@@ -281,10 +289,13 @@ def test_a_host_that_gets_nothing_fails_hosts_with_what_is_wrong_there(tmp_path:
     (cell,) = sweep.cells
     assert cell.success_rate == 1.0
     assert sweep.outcome is Outcome.MISSED
-    text = said(sweep)
-    assert "hosts 2 < 3 at batch 30 (seen: 127.0.0.2:" in text
-    assert f"; {ill.host} got nothing: Envoy says failed_active_health_check, active_hc_timeout, its log ends '" in text
-    assert f"Running on http://{ill.host}" in text
+    breach = sweep.verdicts[0].first_breach
+    assert breach is not None
+    assert (breach.limit, breach.batch, breach.observed, breach.allowed) == ("hosts", 30, 2, 3)
+    assert cell.proxy is not None
+    (trouble,) = cell.proxy.troubles
+    assert (trouble.host, trouble.trouble) == (ill.host, "failed_active_health_check, active_hc_timeout")
+    assert f"Running on http://{ill.host}" in trouble.log
 
 
 def test_an_envoy_that_dies_is_named(tmp_path: Path) -> None:
@@ -292,7 +303,7 @@ def test_an_envoy_that_dies_is_named(tmp_path: Path) -> None:
         (envoy,) = [child for child in started_processes(recursive=False) if "--config-yaml" in child.cmdline()]
         envoy.kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
-        assert str(endpoint.exit_status()) == "Envoy killed by SIGKILL"
+        assert endpoint.exit_status() == ExitStatus.from_returncode(-9).of("Envoy")
         assert endpoint.proxy() is None
 
 

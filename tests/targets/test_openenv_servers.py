@@ -126,8 +126,7 @@ def test_a_sweep_of_a_given_url_names_the_limit_and_reads_the_servers_memory(tmp
     (curve,) = sweep["curves"]
     assert curve["max_batch"] == 4
     (refused,) = curve["refused"]
-    assert refused["text"].startswith("CAPACITY_REACHED at ")
-    assert "MAX_CONCURRENT_ENVS" in refused["remedy"]
+    assert (refused["cause"], refused["figures"]["needed"]) == ("capacity", 64)
     peak = curve["cells"][-1]["repetitions"][0]["server"]["peak"]
     assert peak["processes"] > swept.workers
     assert peak["rss_bytes"] > swept.workers * 20e6

@@ -17,8 +17,8 @@ from pytest_openenv_scale.checks.preflight.questions import (
     questions,
     verdict,
 )
-from pytest_openenv_scale.checks.run import SERVER_DIED
 from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -60,6 +60,9 @@ def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None)
     return CheckResult(outcome, headline, remedy)
 
 
+DEAD = CheckResult(MISSED, "the server died", exit=ExitStatus.from_returncode(-9))
+
+
 @pytest.mark.parametrize(
     ("results", "outcome", "text"),
     [
@@ -83,14 +86,7 @@ def bad(outcome: CheckOutcome, headline: str = "bad", remedy: str | None = None)
             "4 sessions fit, but slots do not come back; not known: health",
         ),
         ({"parallel": bad(SKIPPED)}, MET, "4 sessions fit"),
-        (
-            {
-                "isolation": bad(MISSED, f"{SERVER_DIED}: it was killed"),
-                "freshness": bad(MISSED, f"{SERVER_DIED}: again"),
-            },
-            MISSED,
-            "4 sessions fit, but the server died",
-        ),
+        ({"isolation": DEAD, "freshness": DEAD}, MISSED, "4 sessions fit, but the server died"),
         ({"validate": bad(MISSED), "replies": bad(MISSED)}, MET, "4 sessions fit"),
         ({"validate": bad(INCONCLUSIVE)}, MET, "4 sessions fit"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.percentiles import peak_concurrency, phase_stats
@@ -203,7 +204,7 @@ def test_what_is_known_besides_the_rows_is_kept():
     known = {
         "findings": (ClientFinding("cpu", "busy"),),
         "server": ServerSamples(peak=ServerSample(1.0, threads=9)),
-        "server_exit": "killed by SIGKILL",
+        "server_exit": ExitStatus.from_returncode(-9),
         "log_tail": "bye",
         "limits": {"workers": 2},
         "client": {"cpu_share": 0.5},

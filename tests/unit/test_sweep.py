@@ -11,6 +11,7 @@ import pytest
 
 from measuring import measure
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.results.outcome import Outcome
 
 
@@ -25,7 +26,8 @@ def test_a_server_that_died_before_the_first_cell_is_a_miss_that_says_how(tmp_pa
     sweep = measure(endpoint, tmp_path, 2, 4, 8)
     assert sweep.outcome is Outcome.MISSED
     assert [cell.batch for cell in sweep.cells] == [2]
-    assert sweep.verdicts[0].headline.startswith("SLO missed: the server died at batch 2: exited with code 137")
+    (died,) = [reason for reason in sweep.verdicts[0].reasons if reason.kind == "server_died"]
+    assert (died.batch, died.exit, died.detail) == (2, ExitStatus.from_returncode(137), "Bye.")
 
 
 def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None:

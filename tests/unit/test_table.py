@@ -177,7 +177,7 @@ def test_a_parquet_file_of_somebody_else_is_no_part(tmp_path):
 def test_a_part_whose_description_lacks_something_says_what(tmp_path):
     table = a_table([a_row()]).replace_schema_metadata({b"openenv_scale": b'{"run_id": "r"}'})
     pq.write_table(table, tmp_path / "x.parquet")
-    with pytest.raises(PartError, match=r"CellMeta\.sweep_id is missing"):
+    with pytest.raises(PartError, match="CellMeta: object missing required field `sweep_id`"):
         read_part(tmp_path / "x.parquet")
 
 

@@ -46,8 +46,8 @@ class ExitStatus(Jsonable):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a sentence: that of a run of version 0.1, or of a target that tells nothing else."""
-        code = re.search(r"\bexited with code (\d+)", text)
-        by_signal = re.search(r"\bkilled by (SIG\w+)", text)
+        code = re.search(r"\bexited with code (\d{1,10})\b", text)
+        by_signal = re.search(r"\bkilled by (?:(SIG\w+)|signal \d+)", text)
         stage = re.search(r"^the Space .*\(stage (\w+)\)", text)
         job = re.search(r"\bjob \d+ ended as (\w+)", text)
         number = int(code[1]) if code else None

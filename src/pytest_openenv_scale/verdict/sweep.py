@@ -151,12 +151,14 @@ def _judge_limits(case: _CurveEvidence) -> list[LimitVerdict]:
     """Judge every limit that speaks of the curve as a whole, and the cells where no capacity is asked for."""
     if not case.summaries:
         return [LimitVerdict(None, Outcome.INCONCLUSIVE, "nothing_measured")]
-    verdicts = [_CAPACITIES[limit.name](case, limit) for limit in case.slo.limits if limit.kind.family == "capacity"]
+    of_curve = [limit for limit in case.slo.limits if limit.kind.scope == "curve"]
+    capacities = [limit for limit in of_curve if limit.kind.family == "capacity"]
+    verdicts = [_JUDGES[limit.name](case, limit) for limit in capacities]
     if not case.slo.explicit_limits:
         verdicts.append(_judge_default(case))
     elif not verdicts:
         verdicts.append(_judge_every_cell(case))
-    verdicts += [_judge_rate(case, limit) for limit in case.slo.limits if limit.kind.family == "rate"]
+    verdicts += [_JUDGES[limit.name](case, limit) for limit in of_curve if limit not in capacities]
     largest = case.cells[-1].batch
     for limit in case.slo.explicit_limits:
         if limit.kind.family == "hosts" and largest < limit.allowed:
@@ -182,13 +184,6 @@ def _judge_per_core(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
     if case.failed_by(needed) or case.settled:
         return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
     return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "open", figures)
-
-
-_CAPACITIES: Mapping[str, Callable[[_CurveEvidence, Limit], LimitVerdict]] = {
-    "max_batch": _judge_max_batch,
-    "batch_per_core": _judge_per_core,
-}
-"""How each limit of the family "capacity" is judged."""
 
 
 def _judge_default(case: _CurveEvidence) -> LimitVerdict:
@@ -228,6 +223,14 @@ def _judge_rate(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
     if case.doubtful:  # One in doubt might have reached it.
         return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "open", figures)
     return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
+
+
+_JUDGES: Mapping[str, Callable[[_CurveEvidence, Limit], LimitVerdict]] = {
+    "max_batch": _judge_max_batch,
+    "batch_per_core": _judge_per_core,
+    "rps": _judge_rate,
+}
+"""How each limit that speaks of a whole curve is judged, by its name; a new one has to come in here."""
 
 
 def _why_stopped(case: _CurveEvidence) -> Literal["two_failing", "ended_early"] | None:
