@@ -17,6 +17,8 @@ from study_samples import a_run_of, a_study, an_slo, sample
 
 from pytest_openenv_scale.analysis.study import join_runs, study_of
 from pytest_openenv_scale.reporting import html
+from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
+from pytest_openenv_scale.reporting.content.verdicts import reason_words
 from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg
 from pytest_openenv_scale.reporting.html import study_headline
 
@@ -127,12 +129,13 @@ def test_headings_skip_no_level() -> None:
 
 
 def test_the_refusal_the_log_the_failures_and_the_command_of_a_curve_are_there(tmp_path) -> None:
-    shown = parsed(page(a_run(tmp_path, refused_sweep(), doubtful_sweep()))).text
-    assert "MAX_CONCURRENT_ENVS ≥ 128 per worker" in shown
+    refused, doubtful = refused_sweep(), doubtful_sweep()
+    shown = parsed(page(a_run(tmp_path, refused, doubtful))).text
+    assert refusal_sentence(refused.curves[0].verdict.refused[0]) in shown
     assert "connection closed" in shown
     assert "Server at capacity: 100/100 sessions" in shown
     assert "--openenv-target local:app:app,server=uvicorn" in shown
-    assert "the client's CPU was 98 % busy (batch 64)" in shown
+    assert reason_words(doubtful.curves[0].verdict.reasons[0]) in shown
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from report_samples import a_run, a_sweep, doubtful_sweep, measured, refused_sweep
 
 from pytest_openenv_scale.reporting import append_step_summary
+from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
 from pytest_openenv_scale.reporting.markdown.run import (
     SUMMARY_BYTES,
     code_block,
@@ -139,8 +140,9 @@ def test_verdicts_come_before_curves_and_curves_before_circumstances():
 
 
 def test_a_refusal_stands_with_its_remedy():
-    report = run_markdown(a_run(FOLDER, refused_sweep()))
-    assert "CAPACITY_REACHED at 200 sessions = 2 workers × 100 → MAX_CONCURRENT_ENVS ≥ 128 per worker" in report
+    sweep = refused_sweep()
+    (refusal,) = sweep.curves[0].verdict.refused
+    assert f"- {escape(refusal_sentence(refusal))}" in run_markdown(a_run(FOLDER, sweep)).splitlines()
 
 
 def test_failures_are_listed_by_phase_and_type():

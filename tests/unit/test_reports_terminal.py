@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from report_samples import TEST, a_sweep, doubtful_sweep, measured, refused_sweep
 
 from pytest_openenv_scale.reporting import cell_line, curve_lines, summary_lines, sweep_failure_text, sweep_lines
+from pytest_openenv_scale.reporting.content.verdicts import stop_words
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
@@ -147,8 +148,10 @@ def test_a_curve_that_met_everything_shows_neither_log_nor_rerun():
 
 def test_a_curve_that_ended_early_says_so():
     cells = measured(4), measured(8, failed=4), measured(16, failed=12)
-    stopped = "stopped after two failing batches in a row (8 and 16); batch 32 not measured"
-    assert f"    {stopped}" in text(sweep_lines(a_sweep(*cells, batches=(4, 8, 16, 32)))).splitlines()
+    sweep = a_sweep(*cells, batches=(4, 8, 16, 32))
+    (view,) = sweep.curves
+    assert (view.verdict.stopped, view.verdict.unmeasured) == ("two_failing", (32,))
+    assert f"    {stop_words(view.verdict)}" in text(sweep_lines(sweep)).splitlines()
 
 
 def test_lines_are_coloured_by_outcome_and_batches_that_failed_are_red():
