@@ -382,11 +382,11 @@ def test_an_engine_without_a_bridge_runs_the_container_on_the_machines_network(t
         import os, pathlib
         from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
         from pytest_openenv_scale.targets.docker.engine import Engine
-        from pytest_openenv_scale.targets.docker.image import build_image, build_of
+        from pytest_openenv_scale.targets.docker.image import build_image, find_build
 
         os.environ["DOCKER_HOST"] = host
         engine = Engine.connect()
-        image = build_image(engine, build_of({str(tmp_path)!r}, pathlib.Path()), lambda line: None)
+        image = build_image(engine, find_build({str(tmp_path)!r}, pathlib.Path()), lambda line: None)
         with Container(engine, image, ContainerOptions(address="127.0.0.3")) as container:
             engine.client.api.wait(container.name)
             print(container.network, container.exit_status())

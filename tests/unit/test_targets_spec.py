@@ -70,7 +70,7 @@ def test_secrets_of_a_specification_are_never_shown() -> None:
     assert opened("local,env.API_KEY=hush,env.MODE=fast").spec == "local,env.API_KEY=***,env.MODE=fast"
     target = attached("http://me:hush@h:8000/x", Authorised="hush")
     assert target.spec == "http://h:8000/x"
-    assert "hush" not in repr(vars(target)["_context"])
+    assert "hush" not in repr(vars(target)["context"])
 
 
 def test_a_query_in_a_url_is_refused_without_showing_its_value() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from types import TracebackType
+from contextlib import ExitStack
 from urllib.parse import unquote, urlsplit
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target, redact_url
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
 from .common import options
+from .common.base import StartedTarget
 from .common.options import TargetContext
 from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
 from .common.sampling import LocalServers
@@ -26,7 +27,7 @@ _KEYS = {
 }
 
 
-class UrlTarget:
+class UrlTarget(StartedTarget):
     """Attaches to one or several URLs, over which sessions are spread.
 
     Userinfo in a URL becomes an `Authorization: Basic` header, unless the run has one of its own.
@@ -36,18 +37,17 @@ class UrlTarget:
     """
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        self.spec = redact_target(spec)
+        super().__init__(spec, context)
         self._options = options.read_options(spec, _KEYS)
-        self._context = context
         for url in spec.urls:
             _refuse_query(url)
         self._urls = tuple(_base_url(url) for url in spec.urls)
         self._headers = {**_authorization(spec.urls, context.headers), **context.headers}
 
-    def __enter__(self) -> Endpoint:
-        """Return once a real session was answered at every URL; see `Target`."""
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Return once a real session was answered at every URL; the servers are left alone."""
         startup_s = wait_until_ready(
-            self._urls, self._headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self._context.modes
+            self._urls, self._headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self.context.modes
         )
         server = LocalServers(self._urls)
         return Endpoint(
@@ -63,11 +63,6 @@ class UrlTarget:
             sampler=server.sample,
             exit_reader=server.exit_status,
         )
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the server alone."""
 
     def _limits(self) -> dict[str, str | int]:
         limits: dict[str, str | int] = {}

@@ -7,7 +7,8 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -44,6 +45,15 @@ class _GracefulSignals:
             if signal.getsignal(number) is _raise_interrupt:
                 signal.signal(number, handler)
         self._replaced.clear()
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Hold the signals while the block runs."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
 
 
 graceful_signals = _GracefulSignals()

@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import psutil
 
@@ -22,13 +21,14 @@ from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.files import read_tail
 
 from . import parent_death
+from .base import Startable
 from .sampling import ProcessSampler
 
 _GROUP_EXIT_S = 1.0
 """Seconds the rest of a process group gets to follow its leader by itself before it is killed."""
 
 
-class ServerProcess:
+class ServerProcess(Startable):
     """A command in a session of its own, its output in one log, ended together with whatever it started.
 
     The command dies with this process even when that is killed (see `parent_death`). `nofile` sets its soft
@@ -63,15 +63,6 @@ class ServerProcess:
         self._final_log = b""
         self._sampler: ProcessSampler | None = None
         self._stopped = threading.Event()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def pid(self) -> int:

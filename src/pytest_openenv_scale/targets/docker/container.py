@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
 
@@ -56,7 +56,7 @@ class ContainerOptions:
     run_id: str | None = None
 
 
-class Container:
+class Container(Startable):
     """A container from its creation to its removal; a context manager, or `start` and `stop`.
 
     `log_path` gets its whole output when it is stopped. Once `start` has returned, `url` is where it is to be
@@ -88,15 +88,6 @@ class Container:
         self.host = self._options.address
         self.port = 0
         """Where it is reached; inside it the server may listen on another port."""
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:

@@ -8,13 +8,13 @@ import re
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, cast
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common import options as common_options
+from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import TargetContext, cpus, format_memory, memory
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
@@ -42,7 +42,7 @@ _KEYS = {
 }
 
 
-class DockerTarget:
+class DockerTarget(StartedTarget):
     """A server in one container: built or pulled, run, watched, and removed on every way out."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
@@ -51,8 +51,7 @@ class DockerTarget:
             spec, options=tuple(pair for pair in spec.options if not _BUILD_ARGUMENT.fullmatch(pair[0]))
         )
         self._options = common_options.read_options(plain_spec, _KEYS, env=True)
-        self._context = context
-        self.spec = redact_target(spec)
+        super().__init__(spec, context)
         self.source = ImageSource(
             spec.argument,
             context.root,
@@ -61,20 +60,6 @@ class DockerTarget:
             self._options.text("wheels"),
         )
         self._check_keys()
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Endpoint:
-        """Build or pull the image, start a container and return once it has answered a session; see `Target`."""
-        with ExitStack() as stack:
-            endpoint = self._start(stack)
-            self._stack = stack.pop_all()
-        return endpoint
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove the container."""
-        self._stack.close()
 
     def _check_keys(self) -> None:
         source, options = self.source, self._options
@@ -85,15 +70,15 @@ class DockerTarget:
         if source.wheels is not None and source.name is not None:
             raise GrammarError("target docker: wheels= is for the packaged Dockerfile; leave out the image")
 
-    def _start(self, stack: ExitStack) -> Endpoint:
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Build or pull the image, start a container and return once it has answered a session."""
         engine = Engine.connect()
         stack.callback(engine.close)
         # From here on: a build, too, is better interrupted than left to the engine.
-        graceful_signals.acquire()
-        stack.callback(graceful_signals.release)
-        image = obtain_image(engine, self.source, self._context.show_progress)
+        stack.enter_context(graceful_signals.held())
+        image = obtain_image(engine, self.source, self.context.show_progress)
         began = time.monotonic()
-        container = Container(engine, image, self.options(self._cores(engine)), log_path=self._context.log_path)
+        container = Container(engine, image, self.options(self._cores(engine)), log_path=self.context.log_path)
         stack.enter_context(container)
         endpoint = Endpoint(
             urls=(container.url,),
@@ -102,7 +87,7 @@ class DockerTarget:
             cores=self._options.count("cores") or self._cores(engine),
             hosts=1,
             limits=self._limits(engine, container, image),
-            headers=dict(self._context.headers),
+            headers=dict(self.context.headers),
             hardware=self._options.text("hardware"),
             sampler=container.sample,
             log_reader=container.log_tail,
@@ -131,7 +116,7 @@ class DockerTarget:
             memory=options.values.get("memory"),
             nofile=options.count("nofile"),
             gpu=options.text("gpu"),
-            run_id=self._context.run_id,
+            run_id=self.context.run_id,
         )
 
     def _cores(self, engine: Engine) -> int:
@@ -155,7 +140,7 @@ class DockerTarget:
 
     def _wait_until_ready(self, endpoint: Endpoint, container: Container) -> None:
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, container.exit_status, modes=self._context.modes)
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, container.exit_status, modes=self.context.modes)
         except NotReadyError as error:
             variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
             raise error.told(

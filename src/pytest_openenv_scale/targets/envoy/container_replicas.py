@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.exit_status import ExitStatus
@@ -55,18 +53,15 @@ class ContainerReplicas:
         self._containers: list[Container] = []
         self._backends: tuple[Backend, ...] = ()
         self._engine_cores: int | None = None
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            engine = Engine.connect("target envoy")
-            stack.callback(engine.close)
-            self._engine_cores = engine.cores
-            image = obtain_image(engine, self.source, self._context.show_progress)
-            self._containers = [stack.enter_context(self._make_container(engine, image, n)) for n in range(self._count)]
-            self._backends = tuple(resolve_backend(container.url) for container in self._containers)
-            self._stack = stack.pop_all()
-        return self
+    def start(self, stack: ExitStack) -> None:
+        """See `Replicas`."""
+        engine = Engine.connect("target envoy")
+        stack.callback(engine.close)
+        self._engine_cores = engine.cores
+        image = obtain_image(engine, self.source, self._context.show_progress)
+        self._containers = [stack.enter_context(self._make_container(engine, image, n)) for n in range(self._count)]
+        self._backends = tuple(resolve_backend(container.url) for container in self._containers)
 
     @property
     def source(self) -> ImageSource:
@@ -89,11 +84,6 @@ class ContainerReplicas:
         return Container(
             engine, image, self.options(number), log_path=numbered_log_path(self._context.log_path, number)
         )
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     @property
     def backends(self) -> tuple[Backend, ...]:

@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.exit_status import ExitStatus
 
 from .config import UNHEALTHY_DETECTION_S
 from .pool import AdminError, HostState
-from .replicas import Replicas
+from .replicas import Hosts
 
 
 class EnvoyPool(Protocol):
@@ -48,7 +48,7 @@ class EnvoyPool(Protocol):
 class EnvoyEndpoint:
     """Replicas that serve and the Envoys in front of them, watched until `stop()`; `policy` is how they spread."""
 
-    def __init__(self, replicas: Replicas, pool: EnvoyPool, policy: str) -> None:
+    def __init__(self, replicas: Hosts, pool: EnvoyPool, policy: str) -> None:
         self._replicas = replicas
         self._pool = pool
         self._name = f"Envoy ({policy})"

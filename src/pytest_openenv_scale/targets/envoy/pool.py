@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.errors import TargetError
@@ -65,7 +64,7 @@ class LocalEnvoyPool:
     """`count` Envoys (the program `executable`) of `threads` worker threads each, on one port of an address.
 
     The port of `settings` is taken, or a free one where it is 0; `nofile` is each Envoy's soft limit of
-    descriptors, by default the hard one. A context manager; entering starts, `wait()` says when they serve.
+    descriptors, by default the hard one. `start()` starts them, `wait()` says when they serve.
     """
 
     def __init__(
@@ -86,25 +85,18 @@ class LocalEnvoyPool:
         self._log_path = log_path
         self._running: list[_RunningEnvoy] = []
         self._sampler = ProcessSampler([])
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     @property
     def url(self) -> str:
         """Where clients reach the replicas."""
         return f"http://{self._settings.address}:{self._settings.port}"
 
-    def _start(self, stack: ExitStack) -> None:
+    def start(self, stack: ExitStack) -> None:
+        """Start the Envoys, which `stack` ends.
+
+        Raises:
+            TargetError: the port cannot be had.
+        """
         # Bound and never listened on: it keeps the port ours while the Envoys come and share it.
         reserved = stack.enter_context(_reserve_port(self._settings.address, self._settings.port))
         self._settings = replace(self._settings, port=int(reserved.getsockname()[1]))

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.endpoint import ServerSample
@@ -28,13 +27,25 @@ from .config import Backend
 _FIRST_ADDRESS = ipaddress.IPv4Address("127.0.0.2")
 
 
-class Replicas(Protocol):
-    """A number of servers of the same application; entering starts them, `wait` says when they answer."""
+class Hosts(Protocol):
+    """The servers behind a proxy, while they serve."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:
         """Where each replica answers, once started."""
         ...
+
+    def exit_status(self, number: int) -> ExitStatus | None:
+        """Return how the replica ended, or None while it runs or where that is unknown."""
+        ...
+
+    def log_tail(self, number: int, lines: int) -> str:
+        """Return the end of the replica's log, or an empty string where there is none."""
+        ...
+
+
+class Replicas(Hosts, Protocol):
+    """A number of servers of the same application: `start` starts them, `wait` says when they answer."""
 
     @property
     def limits(self) -> dict[str, str | int]:
@@ -51,18 +62,12 @@ class Replicas(Protocol):
         """What a reader of the results should know, once."""
         ...
 
-    def __enter__(self) -> Self:
-        """Start the replicas.
+    def start(self, stack: ExitStack) -> None:
+        """Start the replicas, which `stack` stops.
 
         Raises:
             TargetError: one cannot be started.
         """
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop what was started."""
         ...
 
     def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
@@ -71,14 +76,6 @@ class Replicas(Protocol):
         Raises:
             TargetError: one did not; names it and says why.
         """
-        ...
-
-    def exit_status(self, number: int) -> ExitStatus | None:
-        """Return how the replica ended, or None while it runs or where that is unknown."""
-        ...
-
-    def log_tail(self, number: int, lines: int) -> str:
-        """Return the end of the replica's log, or an empty string where there is none."""
         ...
 
     def sample(self) -> ServerSample | None:
@@ -105,31 +102,25 @@ class LocalReplicas:
             )
             for number in range(count)
         ]
-        self._stack = ExitStack()
 
     @property
     def servers(self) -> tuple[ServedApplication, ...]:
         """Each server, by its number."""
         return tuple(self._servers)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            port: int | None = None
-            for served in self._servers:
-                # The same port on every address reads best; where it is taken on one, any will do.
-                served.start(port)
-                stack.callback(served.stop)
-                port = served.port
-            self._stack = stack.pop_all()
-        return self
+    def start(self, stack: ExitStack) -> None:
+        """See `Replicas`."""
+        stack.callback(self._stop)
+        port: int | None = None
+        for served in self._servers:
+            # The same port on every address reads best; where it is taken on one, any will do.
+            served.start(port)
+            port = served.port
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _stop(self) -> None:
         # Ending a server takes a while; several end side by side.
         with ThreadPoolExecutor(min(len(self._servers), 16)) as executor:
             list(executor.map(ServedApplication.stop, self._servers))
-        self._stack.close()
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -181,14 +172,9 @@ class AttachedReplicas:
         self._backends: tuple[Backend, ...] = ()
         self._local_servers: LocalServers | None = None
 
-    def __enter__(self) -> Self:
+    def start(self, stack: ExitStack) -> None:
+        """See `Replicas`; they run already, and go on."""
         self._backends = tuple(resolve_backend(url) for url in self._urls)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the servers alone."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:

@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import usable_cores
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target, redact_url
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.options import TargetContext, cpus, memory
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.docker.image import PULL_POLICIES
@@ -35,40 +35,24 @@ _MAX_ENVOYS = 32
 """Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
 
 
-class EnvoyTarget:
-    """Starts replicas, or attaches to those of `urls=`, and puts Envoy in front of them while the context lasts.
-
-    Raises:
-        GrammarError: the specification has an unknown key or a value that cannot be used.
-    """
+class EnvoyTarget(StartedTarget):
+    """Starts replicas, or attaches to those of `urls=`, and puts Envoy in front of them while the context lasts."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        self.spec = redact_target(spec)
-        self._context = context
+        super().__init__(spec, context)
         self.envoy_spec = EnvoySpec(spec)
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Endpoint:
-        """Start everything and return once a session was answered through Envoy; see `Target`."""
-        with ExitStack() as stack:
-            endpoint = self._start(stack)
-            self._stack = stack.pop_all()
-        return endpoint
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop Envoy, then the replicas that were started."""
-        self._stack.close()
-
-    def _start(self, stack: ExitStack) -> Endpoint:
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Start everything and return once a session was answered through Envoy."""
         envoy_spec, target_options = self.envoy_spec, self.envoy_spec.options
         executable, count = find_envoy(), self._envoy_count()  # Before anything else is started in vain.
         began = time.monotonic()
-        headers = dict(self._context.headers)
-        replicas = stack.enter_context(self.replicas())
+        headers = dict(self.context.headers)
+        replicas = self.replicas()
+        replicas.start(stack)
         late_notes = replicas.wait(headers)
-        pool = stack.enter_context(self._make_pool(executable, count, replicas))
+        pool = self._make_pool(executable, count, replicas)
+        pool.start(stack)
         pool.wait()
         envoy_endpoint = EnvoyEndpoint(replicas, pool, envoy_spec.policy)
         stack.callback(envoy_endpoint.stop)
@@ -82,7 +66,7 @@ class EnvoyTarget:
             limits={**limits, "lb": envoy_spec.policy, "envoys": pool.count},
             headers=headers,
             hardware=target_options.text("hardware"),
-            notes=(*replicas.notes, *late_notes, *backlog_notes(self._context.largest_batch)),
+            notes=(*replicas.notes, *late_notes, *backlog_notes(self.context.largest_batch)),
             sampler=replicas.sample,
             log_reader=envoy_endpoint.log_tail,
             exit_reader=envoy_endpoint.exit_status,
@@ -95,13 +79,13 @@ class EnvoyTarget:
         """Return what stands behind Envoy, before it is started."""
         envoy_spec = self.envoy_spec
         if envoy_spec.kind == "urls":
-            return AttachedReplicas(envoy_spec.urls, self._context)
+            return AttachedReplicas(envoy_spec.urls, self.context)
         if envoy_spec.kind == "docker":
-            return ContainerReplicas(envoy_spec.image, self._context, count=envoy_spec.replicas, target=self.spec)
-        return LocalReplicas(envoy_spec.server, self._context, count=envoy_spec.replicas, target=self.spec)
+            return ContainerReplicas(envoy_spec.image, self.context, count=envoy_spec.replicas, target=self.spec)
+        return LocalReplicas(envoy_spec.server, self.context, count=envoy_spec.replicas, target=self.spec)
 
     def _envoy_count(self) -> int:
-        largest = self._context.largest_batch
+        largest = self.context.largest_batch
         nofile = self.envoy_spec.options.count("nofile") or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         count = envoys_needed(largest, nofile)
         if count > _MAX_ENVOYS:
@@ -113,7 +97,7 @@ class EnvoyTarget:
 
     def settings(self, backends: tuple[Backend, ...]) -> EnvoySettings:
         """Return what Envoy is configured with in front of these servers."""
-        target_options, largest = self.envoy_spec.options, self._context.largest_batch
+        target_options, largest = self.envoy_spec.options, self.context.largest_batch
         return EnvoySettings(
             port=target_options.count("port") or 0,
             backends=backends,
@@ -130,7 +114,7 @@ class EnvoyTarget:
     def _check_through_envoy(self, endpoint: Endpoint, envoy_endpoint: EnvoyEndpoint) -> None:
         try:
             wait_until_ready(
-                endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self._context.modes
+                endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self.context.modes
             )
         except NotReadyError as error:
             log, why = envoy_endpoint.log_tail(20), error.exit or error

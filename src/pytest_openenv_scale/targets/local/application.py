@@ -12,12 +12,12 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import url_host, usable_cores
+from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
@@ -107,7 +107,7 @@ def find_application(root: Path, app: str | None) -> Application:
     return Application(app or declared_app or BUILT_IN, paths)
 
 
-class ServedApplication:
+class ServedApplication(Startable):
     """An application in a child process, from `start()` to `stop()`; also a context manager.
 
     `target` is the specification errors name; `host` is bound, `port` None takes a free one.
@@ -138,15 +138,6 @@ class ServedApplication:
         self.port = 0
         self._process: ServerProcess | None = None
         self._environ: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self, preferred_port: int | None = None) -> None:
         """Bind the address and start the server; it answers some time later.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.system import usable_cores
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.options import TargetContext
 
 from .application import ServedApplication, ServerOptions, backlog_notes, check_options
@@ -33,18 +33,12 @@ _KEYS = {
 }
 
 
-class LocalTarget:
-    """Serves an application in a child process for as long as the context lasts.
-
-    Raises:
-        GrammarError: the specification has an unknown key or a value that cannot be used.
-    """
+class LocalTarget(StartedTarget):
+    """Serves an application in a child process for as long as the context lasts."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        self.spec = redact_target(spec)
+        super().__init__(spec, context)
         self._target_options = options.read_options(spec, _KEYS, env=True)
-        self._context = context
-        self._stack = ExitStack()
         if self._target_options.text("app") and spec.argument:
             raise GrammarError("target local: the app is given twice; write local:module:app or app=module:app")
         server: Any = self._target_options.text("server") or "hypercorn"
@@ -59,19 +53,6 @@ class LocalTarget:
         )
         check_options("local", self._options)
 
-    def __enter__(self) -> Endpoint:
-        """Start the server and return once it has answered a session; see `Target`."""
-        with ExitStack() as stack:
-            endpoint = self._start(stack)
-            self._stack = stack.pop_all()
-        return endpoint
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the server and everything it started."""
-        self._stack.close()
-
     def application(self) -> ServedApplication:
         """Return what is served, before it is started.
 
@@ -80,14 +61,15 @@ class LocalTarget:
         """
         return ServedApplication(
             self._options,
-            self._context,
+            self.context,
             target=self.spec,
             host=self._target_options.text("host") or "127.0.0.1",
             port=self._target_options.count("port"),
-            log_path=self._context.log_path,
+            log_path=self.context.log_path,
         )
 
-    def _start(self, stack: ExitStack) -> Endpoint:
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Start the server and return once it has answered a session."""
         served = self.application()
         began = time.monotonic()
         stack.enter_context(served)
@@ -98,9 +80,9 @@ class LocalTarget:
             cores=self._target_options.count("cores") or usable_cores(),
             hosts=1,
             limits=served.limits,
-            headers=dict(self._context.headers),
+            headers=dict(self.context.headers),
             hardware=self._target_options.text("hardware"),
-            notes=(*served.application.notes, *backlog_notes(self._context.largest_batch)),
+            notes=(*served.application.notes, *backlog_notes(self.context.largest_batch)),
             sampler=served.process.sample,
             log_reader=served.process.log_tail,
             exit_reader=served.process.exit_status,

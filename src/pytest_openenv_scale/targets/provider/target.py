@@ -8,7 +8,6 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, TextIO
 
 import psutil
@@ -18,8 +17,9 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import usable_cores
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
@@ -49,7 +49,7 @@ _END_S = 5.0
 """Seconds a process gets to end once it has closed its socket."""
 
 
-class ProviderTarget:
+class ProviderTarget(StartedTarget):
     """Has a provider start servers, in a process of its own, and stop them when the context ends.
 
     Raises:
@@ -57,8 +57,7 @@ class ProviderTarget:
     """
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        self.spec = redact_target(spec)
-        self._context = context
+        super().__init__(spec, context)
         if spec.argument is None or not is_app_name(spec.argument):
             raise GrammarError(
                 "target provider: write provider:MODULE:CLASS, "
@@ -68,34 +67,9 @@ class ProviderTarget:
         own_options = tuple((key, text) for key, text in spec.options if key in _KEYS or key.startswith("env."))
         self._options = options.read_options(replace(spec, options=own_options), _KEYS, env=True)
         self._arguments = {key: text for key, text in spec.options if (key, text) not in own_options}
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Endpoint:
-        """Start the provider and return once each of its servers has answered a session; see `Target`."""
-        stack = ExitStack()
-        try:
-            endpoint = self._start(stack)
-        except BaseException as error:
-            leftover = _close_stack(stack)
-            if leftover and isinstance(error, TargetError):
-                raise TargetError(f"{error}\n{leftover}") from None
-            raise
-        self._stack = stack
-        return endpoint
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the provider.
-
-        Raises:
-            TargetError: it failed to stop, so that what it started may still run.
-        """
-        leftover = _close_stack(self._stack)
-        if leftover:
-            raise TargetError(leftover)
-
-    def _start(self, stack: ExitStack) -> Endpoint:
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Start the provider and return once each of its servers has answered a session."""
         began = time.monotonic()
         process, started = self._start_host(stack)
         urls = tuple(started["started"])
@@ -107,7 +81,7 @@ class ProviderTarget:
             cores=self._options.count("cores") or (usable_cores() if servers.pids else None),
             hosts=started["hosts"],
             limits=self._limits(),
-            headers=dict(self._context.headers),
+            headers=dict(self.context.headers),
             hardware=self._options.text("hardware"),
             sampler=servers.sample,
             log_reader=process.log_tail,
@@ -124,8 +98,8 @@ class ProviderTarget:
             process = ServerProcess(
                 command(host.__name__, "--fd", str(host_socket.fileno())),
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},  # What it prints is in the log when somebody looks.
-                cwd=self._context.root,
-                log_path=self._context.log_path,
+                cwd=self.context.root,
+                log_path=self.context.log_path,
                 pass_fds=[host_socket.fileno()],
                 stop_s=_STOP_S * (self._options.count("replicas") or 1),
                 orphan_signal=host.END_SIGNAL,
@@ -161,7 +135,7 @@ class ProviderTarget:
 
     def provider_request(self) -> ProviderRequest:
         """Return the request that the provider's process gets."""
-        root = self._context.root
+        root = self.context.root
         env = dict(self._options.env)
         max_envs = self._options.count("max_envs")
         if max_envs is not None:
@@ -178,7 +152,7 @@ class ProviderTarget:
 
     def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, endpoint.exit_status, modes=self._context.modes)
+            wait_until_ready(endpoint.urls, endpoint.headers, START_S, endpoint.exit_status, modes=self.context.modes)
         except NotReadyError as error:
             raise error.told(self.spec, with_log=process.with_log) from None
 
@@ -200,10 +174,6 @@ class _ChildServers:
         return ExitStatus("other", "ended") if self.pids and not self._sampler.running() else None
 
 
-class _LeftoverError(Exception):
-    """A provider could not stop everything; the text names what is left."""
-
-
 def _stop_host(process: ServerProcess, stream: TextIO) -> None:
     process.stop()
     leftovers: list[str] = []
@@ -213,7 +183,7 @@ def _stop_host(process: ServerProcess, stream: TextIO) -> None:
     if status is not None and status.kind == "killed":
         leftovers.append(f"it did not stop in time and was {status}; what it started may still run")
     if leftovers:
-        raise _LeftoverError(f"target provider: {'; '.join(leftovers)}")
+        raise TargetError(f"target provider: {'; '.join(leftovers)}")
 
 
 def _wait_for_exit(process: ServerProcess) -> str:
@@ -222,12 +192,3 @@ def _wait_for_exit(process: ServerProcess) -> str:
     while (status := process.exit_status()) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return str(status or "went silent")
-
-
-def _close_stack(stack: ExitStack) -> str | None:
-    """End what was started and return what could not be ended."""
-    try:
-        stack.close()
-    except _LeftoverError as error:
-        return str(error)
-    return None

@@ -9,11 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -58,20 +58,19 @@ class ServingJob(Protocol):
         ...
 
 
-class JobFolder:
-    """A folder both this machine and the nodes see, for the logs of one job; removed on leaving.
-
-    `base` is made where it does not exist.
-
-    Raises:
-        TargetError: it cannot be made.
-    """
+class JobFolder(Startable):
+    """A folder both this machine and the nodes see, for the logs of one job; `base` is made where it does not exist."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
         self.path = base
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Make the folder.
+
+        Raises:
+            TargetError: it cannot be made.
+        """
         try:
             self._base.mkdir(parents=True, exist_ok=True)
             self.path = Path(tempfile.mkdtemp(prefix="job-", dir=self._base)).absolute()
@@ -81,11 +80,9 @@ class JobFolder:
                 f"target slurm: no folder for the job's logs can be made in {self._base}: {error.strerror}; "
                 "write dir=, a folder that the nodes see too"
             ) from None
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Remove it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def tail(self, name: str, lines: int) -> str:
@@ -108,8 +105,8 @@ class JobFolder:
         return last_complaint(self.tail(LOG_FILE, 10_000))
 
 
-class BatchJob:
-    """A job that is submitted on entering and cancelled on leaving, whatever state it is in by then.
+class BatchJob(Startable):
+    """A job of our own; a context manager from its submission to its cancellation.
 
     `env` is put into its environment, not into the script, which Slurm keeps. `show_progress` gets what it
     waits for.
@@ -128,17 +125,24 @@ class BatchJob:
         self._polled_at = 0.0
         self._last_job: Job | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Submit the job.
+
+        Raises:
+            TargetError: Slurm refuses it, or does not answer.
+        """
         try:
             self.id = deferring_interrupts(self._submit)
         except BaseException:
             self._cancel_by_name()
             raise
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Cancel it, whatever state it is in.
+
+        Raises:
+            TargetError: it may still run.
+        """
         deferring_interrupts(self._cancel)
 
     def _submit(self) -> int:
@@ -243,7 +247,7 @@ class BatchJob:
             pause = min(pause * 1.5, 1.0)
 
 
-class AttachedScript:
+class AttachedScript(Startable):
     """Our script on this machine, whose steps serve in the allocation `job`; the allocation stays as it is.
 
     `nodes` is the host list of those of its nodes that are used.
@@ -274,13 +278,12 @@ class AttachedScript:
             orphan_signal=signal.SIGTERM,
         )
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the script."""
         self._process.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End it and its steps."""
         deferring_interrupts(self._process.stop)
 
     def exit_status(self, *, now: bool = False) -> ExitStatus | None:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 import psutil
 
@@ -36,7 +34,7 @@ _PAUSE_S = 0.2
 
 
 class NodeServers:
-    """The servers on `nodes`, which `job` runs and whose logs are in `folder`; implements `Replicas`.
+    """The servers on `nodes`, which `job` runs and whose logs are in `folder`.
 
     `limits` are the settings of each server, `cores` the CPUs of all of them together.
     """
@@ -63,14 +61,6 @@ class NodeServers:
         self.notes: tuple[str, ...] = ()
         self._start_s = start_s
         self._sampler: ProcessSampler | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the servers to their job."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:

@@ -8,12 +8,12 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.envoy.config import (
@@ -43,40 +43,17 @@ _CONNECTION_FILE_S = 10.0
 _OWN_DESCRIPTORS = 256
 
 
-class SlurmTarget:
-    """Has Slurm run a server per node, Envoy in front of several, and cancels the job when the context ends.
-
-    Raises:
-        GrammarError: the specification has an unknown key or a value that cannot be used.
-    """
+class SlurmTarget(StartedTarget):
+    """Has Slurm run a server per node, Envoy in front of several, and cancels the job when the context ends."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        self.spec = redact_target(spec)
-        self._context = context
+        super().__init__(spec, context)
         self._slurm_spec = SlurmSpec(spec)
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Endpoint:
-        """Submit or attach, and return once every node, and Envoy, has answered a session; see `Target`."""
-        with ExitStack() as stack:
-            endpoint = self._start(stack)
-            self._stack = stack.pop_all()
-        return endpoint
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Cancel the job; of an allocation that was there before, only what we started in it.
-
-        Raises:
-            TargetError: the job could not be cancelled and may still run.
-        """
-        self._stack.close()
-
-    def _start(self, stack: ExitStack) -> Endpoint:
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Submit or attach, and return once every node, and Envoy, has answered a session."""
         # From here on SIGTERM and SIGHUP unwind as Ctrl-C does: a job does not end with this process.
-        graceful_signals.acquire()
-        stack.callback(graceful_signals.release)
+        stack.enter_context(graceful_signals.held())
         call("sbatch", "--version")
         folder = stack.enter_context(
             JobFolder(Path(self._slurm_spec.options.text("dir") or default_folder()).expanduser())
@@ -84,14 +61,14 @@ class SlurmTarget:
         attached_job = self._slurm_spec.attached_job
         served = self._attach(stack, folder, attached_job) if attached_job else self._submit(stack, folder)
         began = time.monotonic()
-        self._context.show_progress(
+        self.context.show_progress(
             f"slurm: job {served.serving.id} runs on {format_nodes(served.nodes)}; waiting for its servers"
         )
         servers = self._servers(served, folder)
-        servers.wait(self._context.headers)
+        servers.wait(self.context.headers)
         endpoint = self._endpoint(served, servers, folder, stack)
         startup_s = time.monotonic() - began
-        self._context.show_progress(f"slurm: {endpoint.urls[0]} is ready after {startup_s:.1f} s")
+        self.context.show_progress(f"slurm: {endpoint.urls[0]} is ready after {startup_s:.1f} s")
         return replace(endpoint, startup_s=startup_s)
 
     def _submit(self, stack: ExitStack, folder: JobFolder) -> _Served:
@@ -100,13 +77,13 @@ class SlurmTarget:
             find_envoy()  # Before anything is started in vain.
         ports, names = self._ports(), self._names(folder)
         request = slurm_spec.request(
-            self._context.root, names, ports, largest_batch=self._context.largest_batch, nodes=count
+            self.context.root, names, ports, largest_batch=self.context.largest_batch, nodes=count
         )
         job = BatchJob(
-            render(request), names.name, folder, env=slurm_spec.options.env, show_progress=self._context.show_progress
+            render(request), names.name, folder, env=slurm_spec.options.env, show_progress=self.context.show_progress
         )
         stack.enter_context(job)
-        self._context.show_progress(
+        self.context.show_progress(
             f"slurm: submitted job {job.id}, {names.name}, for {count} node{'s' if count > 1 else ''}"
         )
         running = job.wait_until_running(slurm_spec.pending_s)
@@ -125,23 +102,23 @@ class SlurmTarget:
         cpus = max((job.cpus or len(nodes)) // len(nodes), 1)
         ports = self._ports()
         request = slurm_spec.request(
-            self._context.root,
+            self.context.root,
             self._names(folder),
             ports,
-            largest_batch=self._context.largest_batch,
+            largest_batch=self.context.largest_batch,
             nodes=count,
             cpus=cpus,
         )
         names = tuple(node.name for node in nodes[:count])
         script = AttachedScript(
-            render_attached(request), job, names, folder, self._context.root, env=slurm_spec.options.env
+            render_attached(request), job, names, folder, self.context.root, env=slurm_spec.options.env
         )
         stack.enter_context(script)
         return _Served(script, replace(job, cpus=cpus * count), nodes[:count], ports)
 
     def _servers(self, served: _Served, folder: JobFolder) -> NodeServers:
         options, nodes = self._slurm_spec.options, len(served.nodes)
-        built_in = find_application(self._context.root, options.text("app")).built_in
+        built_in = find_application(self.context.root, options.text("app")).built_in
         cpus = options.count("cpus_per_task") or served.cpus_per_node
         limits: dict[str, str | int] = {
             "nodes": nodes,
@@ -155,7 +132,7 @@ class SlurmTarget:
             served.ports.server,
             served.serving,
             folder,
-            self._context,
+            self.context,
             limits=limits,
             cores=options.count("cores") or served.job.cpus,
             start_s=self._slurm_spec.start_s,
@@ -170,9 +147,9 @@ class SlurmTarget:
             cores=servers.cores,
             hosts=len(served.nodes),
             limits=servers.limits,
-            headers=dict(self._context.headers),
+            headers=dict(self.context.headers),
             hardware=options.text("hardware") or _hardware(served),
-            notes=(*self._notes(served), *backlog_notes(self._context.largest_batch)),
+            notes=(*self._notes(served), *backlog_notes(self.context.largest_batch)),
             sampler=servers.sample,
             log_reader=lambda lines: servers.log_tail(0, lines),
             exit_reader=servers.servers_end,
@@ -194,7 +171,7 @@ class SlurmTarget:
         envoy_endpoint = EnvoyEndpoint(servers, named_pool, policy)
         stack.callback(envoy_endpoint.stop)
         reach_every_host(
-            pool.url, servers, named_pool, endpoint.headers, self._context.modes, threads=threads * pool.count
+            pool.url, servers, named_pool, endpoint.headers, self.context.modes, threads=threads * pool.count
         )
 
         return replace(
@@ -210,7 +187,7 @@ class SlurmTarget:
     def _start_client_pool(self, servers: NodeServers, stack: ExitStack) -> LocalEnvoyPool:
         import resource
 
-        largest = self._context.largest_batch
+        largest = self.context.largest_batch
         count = envoys_needed(largest, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         settings = EnvoySettings(
             port=0,
@@ -219,7 +196,8 @@ class SlurmTarget:
             breaker=breaker_for(largest),
             backlog=backlog_for(largest),
         )
-        pool = stack.enter_context(LocalEnvoyPool(find_envoy(), settings, count=count, threads=self._threads(count)))
+        pool = LocalEnvoyPool(find_envoy(), settings, count=count, threads=self._threads(count))
+        pool.start(stack)
         pool.wait()
         return pool
 
@@ -235,7 +213,7 @@ class SlurmTarget:
             connection := read_connection(folder.path / "openenv-connection.env")
         ) is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        limit, largest = (connection or {}).get("ENVOY_NOFILE", ""), self._context.largest_batch
+        limit, largest = (connection or {}).get("ENVOY_NOFILE", ""), self.context.largest_batch
         if limit.isdecimal() and 2 * largest + _OWN_DESCRIPTORS > int(limit):
             raise TargetError(
                 f"target slurm: Envoy on {node.name} may open {int(limit):,} files, and a batch of {largest:,} takes "
@@ -244,13 +222,13 @@ class SlurmTarget:
             )
 
     def _notes(self, served: _Served) -> tuple[str, ...]:
-        application = find_application(self._context.root, self._slurm_spec.options.text("app"))
+        application = find_application(self.context.root, self._slurm_spec.options.text("app"))
         unused = self._slurm_spec.job_keys if isinstance(served.serving, AttachedScript) else ()
         ignored = f"job {served.serving.id} is used as it is: {'=, '.join(unused)}= changed nothing"
         return (*application.notes, *((ignored,) if unused else ()))
 
     def _names(self, folder: JobFolder) -> JobNames:
-        run = self._context.run_id or f"pid{os.getpid()}"
+        run = self.context.run_id or f"pid{os.getpid()}"
         # The folder's own name tells apart the jobs of one run: a study has several.
         return JobNames(f"openenv-scale-{run}-{folder.path.name[-4:]}", f"{OWNER_PREFIX}{owner_label()}", folder.path)
 

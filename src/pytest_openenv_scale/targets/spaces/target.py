@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
+from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import (
@@ -42,7 +42,7 @@ _LABEL = "hf-spaces"
 _LOG_LINES = 10
 
 
-class SpacesTarget:
+class SpacesTarget(StartedTarget):
     """A Space that runs as it is asked to, and is afterwards as it was: its settings put back, a temporary one deleted.
 
     Raises:
@@ -50,48 +50,21 @@ class SpacesTarget:
     """
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        self.spec = redact_target(spec)
+        super().__init__(spec, context)
         self.space_spec = parse_space(spec)
-        self._context = context
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Endpoint:
-        """Return once the Space runs as asked and has answered a session; see `Target`."""
-        stack = ExitStack()
-        try:
-            endpoint = self._start(stack)
-        except BaseException as error:
-            leftover = _close_stack(stack)
-            if leftover and isinstance(error, TargetError):
-                raise TargetError(f"{error}\n{leftover}") from None
-            raise
-        self._stack = stack
-        return endpoint
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Put the Space back as it was.
-
-        Raises:
-            TargetError: the Hub refused, so that it is not; `openenv-scale gc` can do it later.
-        """
-        leftover = _close_stack(self._stack)
-        if leftover:
-            raise TargetError(leftover)
-
-    def _start(self, stack: ExitStack) -> Endpoint:
-        space_spec, show_progress = self.space_spec, self._context.show_progress
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Return once the Space runs as asked and has answered a session; `stack` puts it back as it was."""
+        space_spec, show_progress = self.space_spec, self.context.show_progress
         api = connect_to_hub()
-        graceful_signals.acquire()
-        stack.callback(graceful_signals.release)
+        stack.enter_context(graceful_signals.held())
         name = temporary.choose_name(api, space_spec) if space_spec.temporary else space_spec.repo_id
         space = SpaceApi(api, str(name), show_progress)
         began = time.monotonic()
         if space_spec.temporary:
             source = self.source()
             source.check()
-            temporary.create(space, space_spec, self._context.run_id, stack, show_progress)
+            temporary.create(space, space_spec, self.context.run_id, stack, show_progress)
             self._deploy(space, source)
             info, changed = (
                 space.info(),
@@ -99,17 +72,17 @@ class SpacesTarget:
             )
         else:
             info = space.info()
-            changed = change_settings(space, space_spec, stack, self._context.run_id, show_progress)
+            changed = change_settings(space, space_spec, stack, self.context.run_id, show_progress)
         return self._attach(space, info, changed, began)
 
     def source(self) -> SpaceSource:
         """Return what a temporary Space is made of."""
-        return SpaceSource.parse(app=self.space_spec.app, folder=self.space_spec.folder, root=self._context.root)
+        return SpaceSource.parse(app=self.space_spec.app, folder=self.space_spec.folder, root=self.context.root)
 
     def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
         from .deploy import create_or_update
 
-        self._context.show_progress(f"spaces: uploading {source.description} to {space.repo_id}")
+        self.context.show_progress(f"spaces: uploading {source.description} to {space.repo_id}")
         try:
             with ignoring_warnings():
                 create_or_update(space.api, space.repo_id, source, private=True)
@@ -120,12 +93,12 @@ class SpacesTarget:
         space_spec, url = self.space_spec, info.url
         if url is None:
             raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
-        headers = {**_authorization(info), **self._context.headers}
+        headers = {**_authorization(info), **self.context.headers}
         was_running = info.runtime is not None and info.runtime.stage == "RUNNING"
         expected = ExpectedRuntime(
             space_spec.hardware, changes_hardware=changed.changes_hardware, restarted=changed.restarts
         )
-        runtime = wait_until_running(space, expected, lambda: server_name(url, headers), self._context.show_progress)
+        runtime = wait_until_running(space, expected, lambda: server_name(url, headers), self.context.show_progress)
         facts = _MeasuredSpace(space)
         endpoint = Endpoint(
             urls=(url,),
@@ -147,7 +120,7 @@ class SpacesTarget:
     def _wait_until_ready(self, space: SpaceApi, info: SpaceInfo, endpoint: Endpoint, started: bool) -> float:
         timeout_s = START_S if started else ATTACH_S
         try:
-            return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self._context.modes)
+            return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self.context.modes)
         except NotReadyError as error:
             message = without_secrets(str(error))
             if info.sdk != "docker":
@@ -194,12 +167,3 @@ def _cores(hardware: str | None, replicas: int) -> int | None:
 def _limits(variables: Mapping[str, str]) -> dict[str, str | int]:
     texts = {"workers": variables.get(WORKERS, ""), "max_envs": variables.get(MAX_ENVS, "")}
     return {key: int(text) for key, text in texts.items() if text.isdecimal() and int(text) > 0}
-
-
-def _close_stack(stack: ExitStack) -> str | None:
-    """Put back what was changed and return what could not be put back, or None."""
-    try:
-        stack.close()
-    except TargetError as error:
-        return str(error)
-    return None

@@ -1,0 +1,102 @@
+"""The life of what targets start: begun, handed over once it serves, and taken down again on every way out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Self, TypeVar, final
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+
+from .options import TargetContext
+
+_T = TypeVar("_T")
+
+
+class _Lifetime(ExitStack):
+    """Takes everything down whatever fails; `leftovers` are the messages of what could not be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leftovers: list[str] = []
+
+    def enter_context(self, cm: AbstractContextManager[_T]) -> _T:
+        value = cm.__enter__()
+        self.callback(cm.__exit__, None, None, None)
+        return value
+
+    def callback(self, callback: Callable[..., _T], /, *args: Any, **kwds: Any) -> Callable[..., _T]:
+        super().callback(self._collect, callback, *args, **kwds)
+        return callback
+
+    def _collect(self, work: Callable[..., object], *args: Any, **kwds: Any) -> None:
+        try:
+            work(*args, **kwds)
+        except TargetError as error:
+            self.leftovers.append(str(error))
+
+
+class StartedTarget(ABC):
+    """A target whose `start` is its own; see `Target` for what entering and leaving does.
+
+    Raises:
+        GrammarError: the specification has an unknown key or a value that cannot be used.
+    """
+
+    def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
+        self.spec = redact_target(spec)
+        self.context = context
+        self._lifetime = _Lifetime()
+
+    @abstractmethod
+    def start(self, stack: ExitStack) -> Endpoint:
+        """Return the endpoint once it has answered a session; `stack` gets all that has to be taken down again.
+
+        Raises:
+            TargetError: it did not start, or did not answer as OpenEnv within its deadline.
+        """
+
+    @final
+    def __enter__(self) -> Endpoint:
+        """Start; where that fails, nothing is left, or the error says what is."""
+        self._lifetime = _Lifetime()
+        try:
+            return self.start(self._lifetime)
+        except BaseException as error:
+            self._lifetime.close()
+            if self._lifetime.leftovers and isinstance(error, TargetError):
+                raise TargetError("\n".join([str(error), *self._lifetime.leftovers])) from None
+            raise
+
+    @final
+    def __exit__(self, *error: object) -> None:
+        """Take down what was started.
+
+        Raises:
+            TargetError: names what could not be taken down and may still run, a line for each.
+        """
+        self._lifetime.close()
+        if self._lifetime.leftovers:
+            raise TargetError("\n".join(self._lifetime.leftovers))
+
+
+class Startable(ABC):
+    """What has a `start` and a `stop`: also a context manager between the two."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it; nothing is left of it where that fails."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()

@@ -1,0 +1,67 @@
+"""A target takes down all it has started, on every way out, and says what it could not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.options import TargetContext
+
+ENDPOINT = Endpoint(("http://h",), "h", "x")
+
+
+def failing(message: str) -> Callable[[], None]:
+    def stop() -> None:
+        raise TargetError(message)
+
+    return stop
+
+
+class _Target(StartedTarget):
+    """Starts two things that cannot be stopped around one that can."""
+
+    stopped = False
+    failure: BaseException | None = None
+
+    def start(self, stack: ExitStack) -> Endpoint:
+        stack.callback(failing("the first may still run"))
+        stack.callback(setattr, self, "stopped", True)
+        stack.callback(failing("the last may still run"))
+        if self.failure is not None:
+            raise self.failure
+        return ENDPOINT
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> _Target:
+    return _Target(parse_target("x:y,env.TOKEN=secret"), TargetContext(tmp_path))
+
+
+def test_leaving_stops_everything_and_names_all_that_could_not_be_stopped(target: _Target) -> None:
+    assert target.spec == "x:y,env.TOKEN=***"
+    assert target.__enter__() is ENDPOINT
+    assert not target.stopped
+    with pytest.raises(TargetError, match=r"^the last may still run\nthe first may still run$"):
+        target.__exit__(None, None, None)
+    assert target.stopped
+
+
+def test_a_start_that_fails_says_why_and_what_is_left(target: _Target) -> None:
+    target.failure = TargetError("no server")
+    with pytest.raises(TargetError, match=r"^no server\nthe last may still run\nthe first may still run$"), target:
+        pass
+    assert target.stopped
+
+
+def test_an_interrupted_start_stays_an_interrupt(target: _Target) -> None:
+    target.failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt), target:
+        pass
+    assert target.stopped
