@@ -16,6 +16,7 @@ import psutil
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.own_process import command
+from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.targets.common import options
@@ -223,10 +224,7 @@ def _stop_host(process: ServerProcess, stream: TextIO) -> None:
 
 def _wait_for_exit(process: ServerProcess) -> str:
     """Return how a process ended that has closed its socket, which happens just before its end."""
-    deadline = time.monotonic() + _END_S
-    while (status := process.exit_status()) is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return status or "went silent"
+    return wait_for(process.exit_status, _END_S, 0.02) or "went silent"
 
 
 def _close_stack(stack: ExitStack) -> str | None:
