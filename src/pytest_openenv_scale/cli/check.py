@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -111,6 +109,7 @@ def _read_options(arguments: argparse.Namespace) -> _Options:
     """
     from pytest_openenv_scale.config import values
     from pytest_openenv_scale.config.workload import parse_action, parse_reset
+    from pytest_openenv_scale.core.files import check_json_option
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
@@ -127,7 +126,7 @@ def _read_options(arguments: argparse.Namespace) -> _Options:
         _parse_option("--reset", lambda: parse_reset(arguments.reset)) if arguments.reset is not None else None,
         parse_seconds(arguments.timeout, positive=True, what="--timeout"),
         _parse_option("--seed", lambda: values.parse_seed(arguments.seed, origin)),
-        _check_writable(arguments.json) if arguments.json is not None else None,
+        check_json_option(arguments.json) if arguments.json is not None else None,
     )
 
 
@@ -138,16 +137,6 @@ def _parse_option(name: str, parse: Callable[[], T]) -> T:
         return parse()
     except GrammarError as error:
         raise GrammarError(f"{name}: {error}") from None
-
-
-def _check_writable(path: Path) -> Path:
-    from pytest_openenv_scale.core.errors import GrammarError
-
-    if path.is_dir():
-        raise GrammarError(f"--json: {path} is a directory; name a file")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise GrammarError(f"--json: {path} cannot be written; name a file in a directory that can")
-    return path
 
 
 def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
@@ -186,6 +175,7 @@ def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, prog
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask_questions, questions, verdict
     from pytest_openenv_scale.core import formatting
+    from pytest_openenv_scale.core.files import write_json_option
     from pytest_openenv_scale.reporting.text.checks import answer_lines, check_heading, question_lines
 
     columns, encoding = terminal_width(), sys.stdout.encoding
@@ -212,7 +202,7 @@ def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, prog
     summary = f"{check_verdict.text} ({formatting.seconds(took_s)})"
     _print_flushed(answer_lines(check_verdict.outcome, summary, width=columns, encoding=encoding))
     if options.json is not None:
-        _write_json(options.json, _json_document(options, endpoint, findings, check_verdict, started, took_s))
+        write_json_option(options.json, _json_document(options, endpoint, findings, check_verdict, started, took_s))
     return EXIT_CODES[check_verdict.outcome]
 
 
@@ -252,15 +242,6 @@ def _json_document(
             for finding in findings
         ],
     }
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    from pytest_openenv_scale.core.errors import GrammarError
-
-    try:
-        path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise GrammarError(f"--json: {path} cannot be written: {error.strerror}") from None
 
 
 class _Progress:

@@ -1,8 +1,9 @@
-"""Files that processes share: replaced in one step, locked while their holder lives; and the end of error output."""
+"""Files: replaced in one step, locked while their holder lives, of `--json`; and the end of error output."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import tempfile
@@ -10,9 +11,9 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from .errors import RunError
+from .errors import GrammarError, RunError
 
 _measuring_threads: list[int] = []
 """The thread of this process that holds the measure lock, if one does."""
@@ -139,20 +140,64 @@ def last_error_in(text: str) -> str | None:
     return next((line.strip()[:_MAX_REASON_LENGTH] for line in reversed(lines) if line.strip()), None)
 
 
+@contextmanager
+def replacing(path: Path, *, synced: bool = False) -> Generator[BinaryIO]:
+    """Yield the file that takes the place of `path` once the block is over: it is complete or as it was before.
+
+    `synced` makes its content survive a power cut.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def json_bytes(document: Any) -> bytes:
+    """Return JSON as people read it, a line feed at its end."""
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def check_json_option(path: Path) -> Path:
+    """Return the path of `--json FILE`, refused before anything is measured where it cannot be written.
+
+    Raises:
+        GrammarError: it is a directory, or may not be written.
+    """
+    if path.is_dir():
+        raise GrammarError(f"--json: {path} is a directory; name a file")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise GrammarError(f"--json: {path} cannot be written; name a file in a directory that can")
+    return path
+
+
+def write_json_option(path: Path, document: Any) -> None:
+    """Write the file of `--json FILE`, which may also be a device.
+
+    Raises:
+        GrammarError: it cannot be written.
+    """
+    try:
+        path.write_bytes(json_bytes(document))
+    except OSError as error:
+        raise GrammarError(f"--json: {path} cannot be written: {error.strerror}") from None
+
+
 def replace_file(path: Path, content: str) -> Path:
     """Write a file and return its path; its directory is made where it is missing.
 
     Raises:
         RunError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode("utf-8", "replace"))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(content.encode("utf-8", "replace"))
     except FileExistsError as error:
         raise RunError(f"the report cannot be written: {path}: {error.filename} is a file, not a folder") from None
     except OSError as error:

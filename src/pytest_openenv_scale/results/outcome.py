@@ -17,6 +17,7 @@ from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.endpoint import HostIncident
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 
@@ -285,11 +286,10 @@ def write_check(run: Path, record: CheckRecord) -> Path:
     """
     name = f"{_slug(record.test)}-{sha256(f'{record.test} {record.target}'.encode()).hexdigest()[:8]}.json"
     path = run / CHECKS / name
-    temporary = path.with_name(f".{name}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(json_bytes(record.to_json()))
     except OSError as error:
         raise RunError(f"a check of the run cannot be written: {path}: {error.strerror}") from None
     return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import secrets
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.files import replacing
 from pytest_openenv_scale.core.serialization import JsonError
 
 from .cell_meta import CellMeta
@@ -113,30 +113,20 @@ def write_part(directory: Path, table: pa.Table, meta: CellMeta) -> Path:
     """
     directory.mkdir(parents=True, exist_ok=True)
     table_with_meta = table.replace_schema_metadata({META_KEY: json.dumps(meta.to_json()).encode()})
-    temporary = directory / f".{meta.cell.id}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            pq.write_table(
-                table_with_meta, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        path = _seal(temporary, directory, f"{meta.cell.id}-r{meta.repetition}")
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(directory)
+    path = _free_path(directory, f"{meta.cell.id}-r{meta.repetition}")
+    with replacing(path, synced=True) as file:
+        pq.write_table(table_with_meta, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
+    _sync_directory(directory)
     return path
 
 
-def _seal(temporary: Path, directory: Path, stem: str) -> Path:
-    """Give a complete file its final name; a cell measured again in the same run gets the next free one."""
+def _free_path(directory: Path, stem: str) -> Path:
+    """Return the path of a part; a cell measured again in the same run gets the next that is free."""
     names = itertools.chain([f"{stem}.parquet"], (f"{stem}-{number}.parquet" for number in itertools.count(2)))
-    path = next(path for name in names if not (path := directory / name).exists())
-    temporary.replace(path)
-    return path
+    return next(path for name in names if not (path := directory / name).exists())
 
 
-def sync_directory(directory: Path) -> None:
+def _sync_directory(directory: Path) -> None:
     """Make the names in a directory survive a power cut, as `fsync` does for a file's content."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

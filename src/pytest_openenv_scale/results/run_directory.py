@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -205,13 +204,8 @@ class RunDirectory:
         Raises:
             RunError: it cannot be written.
         """
-        temporary = self.path / f".{MANIFEST}.tmp"
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(manifest.to_json(), file, indent=1, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / MANIFEST)
+            with files.replacing(self.path / MANIFEST, synced=True) as file:
+                file.write(files.json_bytes(manifest.to_json()))
         except OSError as error:
             raise RunError(f"the manifest of the run cannot be written: {self.path}: {error.strerror}") from None

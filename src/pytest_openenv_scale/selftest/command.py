@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
-from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.files import check_json_option, write_json_option
 from pytest_openenv_scale.core.formatting import count, seconds, seconds_pair
 from pytest_openenv_scale.core.parsing import parse_count, parse_modes, parse_seconds
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.reporting.text.page import TextPage
 
-from .figures import ARRIVALS, P50_LIMIT_S, P99_LIMIT_S, MeasuredBatch, ModeLadder, SelfTest, SelfTestRequest
+from .figures import ARRIVALS, P50_LIMIT_S, P99_LIMIT_S, MeasuredBatch, ModeLadder, SelfTestRequest
 from .search import BatchSearch
 
 UNRESOLVED, INTERRUPTED = 1, 130
@@ -49,7 +47,7 @@ def run_self_test(request: SelfTestRequest, json_path: Path | None) -> int:
         GrammarError: the JSON file cannot be written.
     """
     if json_path is not None:
-        _check_writable(json_path)
+        check_json_option(json_path)
     screen = _Screen()
     search = BatchSearch(request, lambda measured: screen.show(batch_line(measured)))
     for line in opening_lines(request, usable_cores()):
@@ -63,7 +61,7 @@ def run_self_test(request: SelfTestRequest, json_path: Path | None) -> int:
     for ladder in result.ladders:
         screen.show_sentence(mode_sentence(ladder, request.time_s))
     if json_path is not None:
-        _write_json(json_path, result)
+        write_json_option(json_path, result.to_json())
     unresolved = any(ladder.resolved_batch is None for ladder in result.ladders)
     return code or (UNRESOLVED if unresolved else 0)
 
@@ -85,21 +83,6 @@ class _Screen:
         page = TextPage(self._width, sys.stdout.encoding)
         page.add_sentence(text, indent=0)
         print(page.text, flush=True)
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse, before anything is measured, a file that cannot be written."""
-    if path.is_dir():
-        raise GrammarError(f"--json: {path} is a directory; name a file")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise GrammarError(f"--json: {path} cannot be written; name a file in a directory that can")
-
-
-def _write_json(path: Path, result: SelfTest) -> None:
-    try:
-        path.write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n")
-    except OSError as error:
-        raise GrammarError(f"--json: {path} cannot be written: {error.strerror}") from None
 
 
 GUIDE = "docs/self-test.md"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.files import ErrorOutput
+from pytest_openenv_scale.core.files import ErrorOutput, replacing
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import figures_problem
 
@@ -79,10 +78,10 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         for content, picture in drawn:
             svg = for_file(picture.svg, content.alt_text)
-            written += [
-                _write_whole(directory / f"{content.key}.svg", svg.encode()),
-                _write_whole(directory / f"{content.key}.png", picture.png),
-            ]
+            for kind, drawing in ((".svg", svg.encode()), (".png", picture.png)):
+                written.append(directory / f"{content.key}{kind}")
+                with replacing(written[-1]) as file:
+                    file.write(drawing)
         for stale in {directory / f"{key}{kind}" for key in KEYS for kind in (".svg", ".png")} - set(written):
             stale.unlink(missing_ok=True)
     except FileExistsError as error:
@@ -90,17 +89,6 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"figures cannot be written: {error.filename or directory}: {error.strerror}") from None
     return written
-
-
-def _write_whole(path: Path, content: bytes) -> Path:
-    """Write a file so that it is either complete or not there."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:

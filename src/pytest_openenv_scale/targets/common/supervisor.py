@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +18,7 @@ from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.files import read_tail
+from pytest_openenv_scale.core.polling import wait_for
 
 from . import parent_death
 from .base import Startable
@@ -26,6 +26,8 @@ from .sampling import ProcessSampler
 
 _GROUP_EXIT_S = 1.0
 """Seconds the rest of a process group gets to follow its leader by itself before it is killed."""
+
+_PAUSE_S = 0.02
 
 
 class ServerProcess(Startable):
@@ -158,7 +160,7 @@ class ServerProcess(Startable):
         try:
             if _peek_return_code(popen) is None:
                 os.kill(popen.pid, signal.SIGTERM)
-                _wait_until(lambda: _peek_return_code(popen) is not None, self._stop_s)
+                wait_for(lambda: _peek_return_code(popen) is not None, self._stop_s, _PAUSE_S)
         finally:
             if _peek_return_code(popen) is None:
                 os.kill(popen.pid, signal.SIGKILL)
@@ -169,14 +171,14 @@ class ServerProcess(Startable):
         Workers follow their leader by their tether; multiprocessing's resource tracker removes named
         semaphores first, which SIGKILL would leave behind.
         """
-        if _wait_until(lambda: not self._group_members(), _GROUP_EXIT_S):
+        if wait_for(lambda: not self._group_members(), _GROUP_EXIT_S, _PAUSE_S):
             return
         for process in self._group_members():
             try:
                 process.kill()
             except psutil.Error:
                 continue
-        _wait_until(lambda: not self._group_members(), _GROUP_EXIT_S)
+        wait_for(lambda: not self._group_members(), _GROUP_EXIT_S, _PAUSE_S)
 
     def _group_members(self) -> list[psutil.Process]:
         """Return the living members of the group, whose number is ours until its leader is reaped."""
@@ -225,12 +227,3 @@ def _run_in_lasting_thread(spawn: Callable[[], None], *, stopped: threading.Even
     spawned.wait()
     if failure:
         raise failure[0]
-
-
-def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -11,6 +10,7 @@ from typing import Protocol
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import LOG_LINES, HostEvent, HostSnapshot, ProxySnapshot
 from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.polling import wait_for
 
 from .config import UNHEALTHY_DETECTION_S
 from .pool import AdminError, HostState
@@ -151,9 +151,7 @@ class ReplicaWatch:
 
     def events(self, settle_s: float = 0.0) -> tuple[HostEvent, ...]:
         """Return what happened so far; waits up to `settle_s` for Envoy to take out what does not answer."""
-        deadline = time.monotonic() + settle_s
-        while self.check_once() and self._silent_hosts() and time.monotonic() < deadline:
-            time.sleep(_WATCH_PERIOD_S / 2)
+        wait_for(lambda: not (self.check_once() and self._silent_hosts()), settle_s, _WATCH_PERIOD_S / 2)
         with self._lock:
             return tuple(self._events)
 

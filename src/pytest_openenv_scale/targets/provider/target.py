@@ -16,6 +16,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.own_process import command
+from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common import options
@@ -188,7 +189,4 @@ def _stop_host(process: ServerProcess, stream: TextIO) -> None:
 
 def _wait_for_exit(process: ServerProcess) -> str:
     """Return how a process ended that has closed its socket, which happens just before its end."""
-    deadline = time.monotonic() + _END_S
-    while (status := process.exit_status()) is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return str(status or "went silent")
+    return str(wait_for(process.exit_status, _END_S, 0.02) or "went silent")

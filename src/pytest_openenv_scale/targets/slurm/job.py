@@ -14,6 +14,7 @@ from typing import Protocol
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.base import Startable
+from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -300,10 +301,7 @@ class AttachedScript(Startable):
 
 def _poll_past_completing(poll: Callable[[], Job | None]) -> Job | None:
     """Return the job; where Slurm is just ending it, poll for up to `_ENDING_S` until its final state is known."""
-    deadline = time.monotonic() + _ENDING_S
-    while (job := poll()) is not None and job.is_completing and time.monotonic() < deadline:
-        time.sleep(_PAUSE_S)
-    return job
+    return wait_for(poll, _ENDING_S, _PAUSE_S, until=lambda job: job is None or not job.is_completing)
 
 
 def _ending(job: Job | None, *, now: bool) -> ExitStatus | None:

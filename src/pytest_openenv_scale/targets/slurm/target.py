@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
@@ -208,11 +209,7 @@ class SlurmTarget(StartedTarget):
 
     def _check_descriptors(self, node: Node, folder: JobFolder) -> None:
         """Refuse a batch that the Envoy on a node cannot hold: each WebSocket takes it two descriptors."""
-        deadline = time.monotonic() + _CONNECTION_FILE_S
-        while (
-            connection := read_connection(folder.path / "openenv-connection.env")
-        ) is None and time.monotonic() < deadline:
-            time.sleep(0.1)
+        connection = wait_for(lambda: read_connection(folder.path / "openenv-connection.env"), _CONNECTION_FILE_S, 0.1)
         limit, largest = (connection or {}).get("ENVOY_NOFILE", ""), self.context.largest_batch
         if limit.isdecimal() and 2 * largest + _OWN_DESCRIPTORS > int(limit):
             raise TargetError(

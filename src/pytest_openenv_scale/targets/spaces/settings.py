@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 
 from .api import RETRY_S, HubTroubleError, Runtime, SpaceApi
@@ -286,12 +287,8 @@ class PendingChange:
         """Write the entry to its file, whole or not at all, before anything is changed."""
         folder = state_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = folder / f".{self.id}.new"
-        with new.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / f"{self.id}{_SUFFIX}")
+        with replacing(folder / f"{self.id}{_SUFFIX}", synced=True) as file:
+            file.write(json_bytes(asdict(self)))
 
     def remove(self) -> None:
         """Delete the file of the entry: everything is as it was."""
