@@ -53,8 +53,12 @@ def test_a_full_server_fails_the_test_and_is_named(real):
     )
     result = real.run("--openenv-target", "local,workers=1,max_envs=2", "--openenv-json", "report.json")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["SLO missed: max_batch ≥ 4, got 1", "*CAPACITY_REACHED*"])
-    assert json.loads((real.path / "report.json").read_text())["outcome"] == "missed"
+    result.stdout.fnmatch_lines(["SLO missed: *", "*CAPACITY_REACHED*"])
+    report = json.loads((real.path / "report.json").read_text())
+    (curve,) = report["sweeps"][0]["curves"]
+    (refused,) = curve["refused"]
+    assert (report["outcome"], curve["max_batch"], curve["infeasible_min"]) == ("missed", 1, 4)
+    assert (refused["cause"], refused["count"], refused["figures"]["limit"]) == ("capacity", 2, 2)
 
 
 def test_header_values_and_passwords_are_found_nowhere(real):

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import a_sweep, doubtful_sweep, measured, refused_sweep
 
+from pytest_openenv_scale.core.endpoint import ProxyFacts
 from pytest_openenv_scale.reporting.content.wording import (
     COLUMNS,
     BatchRow,
     batch_rows,
+    breach_by_repetition,
     breach_words,
     p99_spread,
     render_seconds,
@@ -113,6 +115,14 @@ def breach(limit, observed, allowed):
 )
 def test_a_broken_limit_is_told_with_what_was_observed_and_allowed(broken, words):
     assert breach_words(broken) == words
+
+
+def test_a_broken_limit_is_told_of_every_repetition_as_it_was_judged():
+    proxy = ProxyFacts("Envoy", {"a:1": 8, "b:1": 0})
+    cells = (measured(8, repetition=n, hosts=None, host_counts={}, proxy=proxy) for n in (1, 2))
+    (view,) = a_sweep(*cells, slo=an_slo(hosts=2)).curves
+    assert [(broken.limit, broken.observed) for broken in view.verdict.cells[0].breaches] == [("hosts", 1)] * 2
+    assert breach_by_repetition(view) == "hosts in the 2 repetitions: 1, 1"
 
 
 def test_further_limits_that_broke_are_named():
