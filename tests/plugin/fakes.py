@@ -20,8 +20,8 @@ from tests.unit.cells import a_failure, a_row
 import pytest_openenv_scale.engine.sweep as sweep_module
 from pytest_openenv_scale import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.load import runner
+from pytest_openenv_scale.results.cell_meta import ClientFinding
 
 _targets: dict[str, FakeTarget] = {}
 

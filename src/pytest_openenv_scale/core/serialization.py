@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import msgspec
@@ -45,14 +44,3 @@ def encode(value: object) -> Any:
         ValueError: a number in it is not finite, and JSON has none of these.
     """
     return json.loads(json.dumps(msgspec.to_builtins(value, str_keys=True), allow_nan=False))
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFinding(Jsonable):
-    """Something about the client that makes a cell inconclusive.
-
-    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
-    """
-
-    kind: str
-    message: str

@@ -19,8 +19,8 @@ from pytest_openenv_scale.core.files import ErrorOutput
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.parsing import parse_arrival
-from pytest_openenv_scale.core.serialization import ClientFinding
 from pytest_openenv_scale.core.text import Secrets, redact_text
+from pytest_openenv_scale.results.cell_meta import ClientFinding
 from pytest_openenv_scale.results.row import SessionRow
 
 from .client_health import ClientStats, ResourceNeeds, check_answer_lags, check_pace, check_resources, choose_processes

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ProxyFacts
 from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
-from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.results.cell_meta import CellMeta, ClientFinding, ServerSamples
 
 from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_distinct, count_rows
 from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency

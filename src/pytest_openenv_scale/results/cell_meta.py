@@ -10,7 +10,18 @@ from typing import Any
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ProxyFacts, ServerSample
 from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.serialization import ClientFinding, Jsonable
+from pytest_openenv_scale.core.serialization import Jsonable
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFinding(Jsonable):
+    """Something about the client that makes a cell inconclusive.
+
+    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
+    """
+
+    kind: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
