@@ -15,7 +15,13 @@ import yaml
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.overview import ENTRY_HEADS, curve_entries, curve_tally, run_problems
+from pytest_openenv_scale.reporting.content.overview import (
+    ENTRY_HEADS,
+    ENTRY_RIGHT,
+    curve_entries,
+    curve_tally,
+    run_problems,
+)
 from pytest_openenv_scale.reporting.markdown import escape, inline_code, markdown_table
 from pytest_openenv_scale.results.manifest import MANIFEST
 from pytest_openenv_scale.results.run_directory import PARTS
@@ -142,7 +148,7 @@ def _run_section(section: RunSection) -> str:
     ]
     if rows:
         heads = ["test", *ENTRY_HEADS, "verdict", "because"]
-        lines += [*markdown_table(heads, rows, right=("wait", "max batch", "per core")), ""]
+        lines += [*markdown_table(heads, rows, right=ENTRY_RIGHT), ""]
     lines += [_origin_line(run, folder, section.files), ""]
     lines += [f"![{PurePosixPath(file).stem}]({folder}/{file})\n" for file in _pictures(section.files)]
     # A marker in what a test is called must not end the section.

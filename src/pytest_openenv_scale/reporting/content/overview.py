@@ -60,6 +60,8 @@ def figure_text(value: float | int | str | bool | None) -> str:
 
 
 ENTRY_HEADS = ("target", "mode", "wait", "max batch", "per core")
+ENTRY_RIGHT = ("wait", "max batch", "per core")
+"""Those of `ENTRY_HEADS` that are numbers."""
 
 
 @dataclass(frozen=True, slots=True)

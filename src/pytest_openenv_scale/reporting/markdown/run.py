@@ -16,6 +16,7 @@ from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.overview import (
     CHECK_MARKS,
     ENTRY_HEADS,
+    ENTRY_RIGHT,
     check_name,
     check_tally,
     conversation_lines,
@@ -84,7 +85,7 @@ def overview_section(run: Run) -> str:
     ]
     if rows:
         heads = ["test", *ENTRY_HEADS, "verdict", "because"]
-        lines += ["## Verdicts", "", *markdown_table(heads, rows, right=("wait", "max batch", "per core")), ""]
+        lines += ["## Verdicts", "", *markdown_table(heads, rows, right=ENTRY_RIGHT), ""]
     lines += comparison.comparison_section(run.sweeps)
     return "\n".join([*lines, *_study_sections(run)])
 

@@ -32,6 +32,7 @@ from pytest_openenv_scale.reporting.content.comparison import (
 from pytest_openenv_scale.results.comparison import Comparison, CurveComparison, Judgement, Status
 
 from .page import DEFAULT_WIDTH, Line, TextPage, supports_unicode
+from .tables import lay_out
 
 COMMENT_CHARACTERS = 65_536
 """The most characters GitHub takes as one comment."""
@@ -80,19 +81,17 @@ def comparison_lines(comparison: Comparison, *, width: int = DEFAULT_WIDTH, enco
 def _add_curve_table(page: TextPage, curve: CurveComparison) -> None:
     changes = notable_changes(curve)
     unchanged = len(curve.changes) - len(changes)
-    rows = [tuple(page.printable(cell) for cell in row) for row in (CHANGE_HEADS, *map(change_row, changes))]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(CHANGE_HEADS))]
-    column_count = len(CHANGE_HEADS) if sum(widths) + 2 * len(widths) + 2 <= page.width else len(CHANGE_HEADS) - 1
-
-    def line(row: Sequence[str], mark: str) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        return f"  {mark} {'  '.join(cells[:column_count])}"
-
+    marks = [STATUS_MARKS[change.status] for change in changes]
+    rows = [
+        (f"{mark} {metric}", *cells)
+        for mark, (metric, *cells) in zip((" ", *marks), (CHANGE_HEADS, *map(change_row, changes)), strict=True)
+    ]
+    heads, *lines = lay_out(page, rows, right=CHANGE_HEADS[1:], drop=[CHANGE_HEADS.index("effect")]).lines
     if changes:
-        page.add_line(line(rows[0], " "), bold=True)
-    for change, row in zip(changes, rows[1:], strict=True):
+        page.add_line(heads, bold=True)
+    for change, line in zip(changes, lines, strict=True):
         colour = _STATUS_COLOURS.get(change.status, {})
-        page.add_line(line(row, page.printable(STATUS_MARKS[change.status])), **colour)
+        page.add_line(line, **colour)
         if change.status in (Status.REGRESSED, Status.INCONCLUSIVE) or change.reason.startswith("beyond "):
             page.add_sentence(status_reason(change), indent=6, **colour)
     page.add_sentence(
@@ -123,7 +122,6 @@ def comparison_failure_text(comparison: Comparison, *, width: int, encoding: str
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-=+*#@"
-_HISTORY_HEADS = ("run", "date (UTC)", "commit", "verdict")
 
 
 def history_lines(
@@ -182,21 +180,17 @@ def value_text(curve: CurveHistory, point: HistoryPoint) -> str:
 
 
 def _add_history_rows(page: TextPage, curve: CurveHistory) -> None:
-    rows = [(*_HISTORY_HEADS[:3], curve.metric, _HISTORY_HEADS[3])]
+    rows = [("run", "date (UTC)", "commit", curve.metric, "verdict")]
     rows += [_history_row(curve, point) for point in curve.points]
-    fitted = [[page.printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[at]) for row in fitted) for at in range(len(fitted[0]))]
-    for row, point in zip(fitted, (None, *curve.points), strict=True):
-        cells = [
-            f"{cell:{'>' if at == 3 else '<'}{width}}" for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        colour = {wording.OUTCOME_COLOURS[point.outcome]: True} if point else {"bold": True}
-        page.add_line(shorten(f"  {'  '.join(cells)}", page.width), **colour)
-        if point and point.machine:
+    heads, *lines = lay_out(page, rows, right=[curve.metric]).lines
+    page.add_line(shorten(heads, page.width), bold=True)
+    for point, line in zip(curve.points, lines, strict=True):
+        page.add_line(shorten(line, page.width), **{wording.OUTCOME_COLOURS[point.outcome]: True})
+        if point.machine:
             page.add_sentence(f"another machine: {', '.join(point.machine)}", indent=6, light=True)
 
 
-def _history_row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, ...]:
+def _history_row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, str, str, str, str]:
     run = point.run
     commit = f"{run.commit[:10]}{'+' if run.dirty else ''}" if run.commit else formatting.MISSING
     verdict = f"{wording.OUTCOME_MARKS[point.outcome]} {point.outcome}"

@@ -11,6 +11,7 @@ from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.overview import (
     ENTRY_HEADS,
+    ENTRY_RIGHT,
     CurveEntry,
     curve_entries,
     run_problems,
@@ -41,10 +42,7 @@ from pytest_openenv_scale.verdict.sweep import SweepView
 from .checks import check_lines
 from .page import DEFAULT_WIDTH, Line, TextPage
 from .sweep import sweep_lines
-
-_GAP = "  "
-_SHORTEST_NAME = 6
-_RIGHT = ("wait", "max batch", "per core")
+from .tables import GAP, SHORTEST_NAME, lay_out
 
 
 def summary_lines(
@@ -59,28 +57,23 @@ def summary_lines(
     entries = curve_entries(sweeps)
     if not entries:
         return []
-    texts = [[page.printable(text) for text in cells] for cells in (ENTRY_HEADS, *(entry.cells for entry in entries))]
-    verdict_width = max(len(text) for text in ("  verdict", *(entry.verdict for entry in entries)))
-    widths = _entry_widths(texts, page.width - verdict_width - 3 * len(_GAP))
-    page.add_line(f"{_align_cells(texts[0], widths)}{_GAP}  verdict", bold=True)
+    rows = [(*ENTRY_HEADS, "  verdict"), *((*entry.cells, entry.verdict) for entry in entries)]
+    per_core = ENTRY_HEADS.index("per core")
+    heads, *lines = lay_out(page, rows, right=ENTRY_RIGHT, indent=4, shortest=SHORTEST_NAME, drop=[per_core]).lines
+    page.add_line(heads, bold=True)
     test = ""
-    for entry, row in zip(entries, texts[1:], strict=True):
+    for entry, line in zip(entries, lines, strict=True):
         if entry.test != test:
             test = entry.test
-            page.add_line(_GAP + shorten(page.printable(test), page.width - len(_GAP), left=True))
-        _add_entry(page, entry, f"{_align_cells(row, widths)}{_GAP}{page.printable(entry.verdict)}")
+            _add_test(page, test)
+        _add_entry(page, entry, line)
     add_protocol_lines(page, sweeps)
     return page.lines
 
 
-def _entry_widths(texts: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Return the widths of the columns; where there is no room, names are cut and sessions per core left out."""
-    widths = [max(len(row[at]) for row in texts) for at in range(len(ENTRY_HEADS))]
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - room
-    if excess > widths[0] - _SHORTEST_NAME:
-        excess -= widths.pop() + len(_GAP)
-    widths[0] = max(widths[0] - max(excess, 0), _SHORTEST_NAME)
-    return widths
+def _add_test(page: TextPage, test: str) -> None:
+    """Add the test above its rows, cut at its start where there is no room."""
+    page.add_line(GAP + shorten(page.printable(test), page.width - len(GAP), left=True))
 
 
 def _add_entry(page: TextPage, entry: CurveEntry, line: str) -> None:
@@ -92,14 +85,6 @@ def _add_entry(page: TextPage, entry: CurveEntry, line: str) -> None:
     page.add_line(line, **colour)
     if entry.outcome is not Outcome.MET:
         page.add_sentence(reason, indent=8, **colour)
-
-
-def _align_cells(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        f"{shorten(text, width):{'>' if title in _RIGHT else '<'}{width}}"
-        for title, text, width in zip(ENTRY_HEADS, row, widths, strict=False)
-    ]
-    return _GAP * 2 + _GAP.join(cells)
 
 
 def run_lines(run: Run, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
@@ -154,34 +139,14 @@ def _add_study_table(page: TextPage, table: StudyTable) -> None:
         return
     page.add_blank()
     page.add_sentence(table.title, bold=True)
-    texts = [
-        [page.printable(text) for text in row]
-        for row in (table.heads, *([cell.text for cell in row] for row in table.rows))
-    ]
-    widths = _study_widths(texts, page.width)
-    for at, row in enumerate(texts):
-        page.add_line(_study_row(row, widths, table), bold=at == 0)
+    rows = [table.heads, *([cell.text for cell in row] for row in table.rows)]
+    from_the_right = range(len(table.heads) - 1, 1, -1)
+    heads, *lines = lay_out(page, rows, right=table.right, shortest=_SHORTEST_STUDY_NAME, drop=from_the_right).lines
+    page.add_line(heads, bold=True)
+    for line in lines:
+        page.add_line(line)
     for note in table.notes:
         page.add_sentence(note, light=True)
-
-
-def _study_widths(texts: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the widths of the columns that fit; the name of the first is cut where that is enough."""
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    while (excess := sum(widths) + len(_GAP) * len(widths) - width) > max(
-        widths[0] - _SHORTEST_STUDY_NAME, 0
-    ) and widths[2:]:
-        widths.pop()
-    widths[0] -= max(excess, 0)
-    return widths
-
-
-def _study_row(row: Sequence[str], widths: Sequence[int], table: StudyTable) -> str:
-    cells = [
-        f"{shorten(text, width):{'>' if head in table.right else '<'}{width}}"
-        for head, text, width in zip(table.heads, row, widths, strict=False)
-    ]
-    return _GAP + _GAP.join(cells)
 
 
 def scaling_lines(
@@ -192,20 +157,13 @@ def scaling_lines(
     for table in scaling_tables(sweeps):
         page.add_blank()
         page.add_sentence(f"{table.axis} · {scaling_heading(table)} · {on_one_line(table.test)}", indent=0, bold=True)
-        texts = [
-            [page.printable(text) for text in row]
-            for row in (table.titles, *(scaling_cells(row) for row in table.rows))
-        ]
-        widths = [max(len(row[at]) for row in texts) for at in range(len(texts[0]))]
-        page.add_line(_scaling_row(texts[0], widths), bold=True)
-        for row in texts[1:]:
-            page.add_line(_scaling_row(row, widths))
+        rows = [table.titles, *map(scaling_cells, table.rows)]
+        heads, *lines = lay_out(page, rows, right=table.titles).lines
+        page.add_line(heads, bold=True)
+        for line in lines:
+            page.add_line(line)
         page.add_sentence("; ".join(scaling_remarks(table)), light=True)
     return page.lines
-
-
-def _scaling_row(row: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP + _GAP.join(text.rjust(width) for text, width in zip(row, widths, strict=True))
 
 
 def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
@@ -215,14 +173,15 @@ def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
         return
     page.add_blank()
     page.add_sentence(PROTOCOL_TITLE, bold=True)
-    heads, *rows = _protocol_rows(page, [PROTOCOL_HEADS, *(entry.cells for entry in entries)])
+    rows = [PROTOCOL_HEADS, *(entry.cells for entry in entries)]
+    heads, *lines = lay_out(page, rows, right=PROTOCOL_RIGHT, indent=4, shortest=SHORTEST_NAME).lines
     page.add_line(heads, bold=True)
     test = ""
-    for entry, row in zip(entries, rows, strict=True):
+    for entry, line in zip(entries, lines, strict=True):
         if entry.test != test:
             test = entry.test
-            page.add_line(_GAP + shorten(page.printable(test), page.width - len(_GAP), left=True))
-        page.add_line(row)
+            _add_test(page, test)
+        page.add_line(line)
         if entry.batch is not None:
             figures = ", ".join(
                 f"{name} {figure}" for (name, _), figure in zip(PROTOCOL_FIGURES, entry.figures, strict=True)
@@ -231,19 +190,3 @@ def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
         for note in entry.notes:
             page.add_sentence(note, indent=8)
     page.add_sentence(HTTP_FOOTNOTE, light=True)
-
-
-def _protocol_rows(page: TextPage, rows: list[tuple[str, ...]]) -> list[str]:
-    """Return rows as lines, the heads first; where there is no room, names are cut."""
-    texts = [[page.printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    excess = sum(widths) + len(_GAP) * (len(widths) + 1) - page.width
-    widths[0] = max(widths[0] - max(excess, 0), _SHORTEST_NAME)
-    return [
-        _GAP * 2
-        + _GAP.join(
-            f"{shorten(cell, width):{'>' if head in PROTOCOL_RIGHT else '<'}{width}}"
-            for head, cell, width in zip(PROTOCOL_HEADS, row, widths, strict=True)
-        )
-        for row in texts
-    ]

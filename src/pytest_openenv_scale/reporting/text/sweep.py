@@ -11,16 +11,15 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_use_sentence
-from pytest_openenv_scale.reporting.content.wording import BatchRow, Column, batch_rows, render_seconds, visible_columns
+from pytest_openenv_scale.reporting.content.wording import BatchRow, batch_rows, render_seconds, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .page import DEFAULT_WIDTH, Line, TextPage
+from .tables import GAP, lay_out
 
 _ROW_MARKUP: dict[str, dict[str, bool]] = {"✓": {}, "✗": {"red": True}, "?": {"yellow": True}}
-
-_GAP = "  "
 
 
 def curve_lines(
@@ -114,40 +113,24 @@ def _add_heading(page: TextPage, record: SweepRecord, view: CurveView) -> None:
 
 
 def _add_table(page: TextPage, view: CurveView, rows: Sequence[BatchRow]) -> None:
-    columns, left_out = _fitting_columns(page, visible_columns(view, rows), rows)
-    texts = [[page.printable(text) for text in column.texts(rows)] for column in columns]
-    widths = [_column_width(page, column, rows) for column in columns]
-    for heads in ([column.group for column in columns], [column.title for column in columns]):
-        head = _GAP.join(page.printable(text).rjust(width) for text, width in zip(heads, widths, strict=True))
-        page.add_line(f"{_GAP}{head}", bold=True)
-    for row, cells in zip(rows, zip(*texts, strict=True), strict=True):
-        line = _GAP.join(text.rjust(width) for text, width in zip(cells, widths, strict=True))
-        line = f"{_GAP}{line}{_GAP}{page.printable(row.mark)}"
+    columns = visible_columns(view, rows)
+    groups, titles = ([*heads, ""] for heads in zip(*((column.group, column.title) for column in columns), strict=True))
+    cells = zip(*(column.texts(rows) for column in columns), [row.mark for row in rows], strict=True)
+    droppable = sorted((at for at, column in enumerate(columns) if column.drop), key=lambda at: -columns[at].drop)
+    table = lay_out(page, [groups, titles, *cells], right=groups, drop=droppable)
+    for heads in table.lines[:2]:
+        page.add_line(heads, bold=True)
+    for row, line in zip(rows, table.lines[2:], strict=True):
         remark = page.printable(on_one_line(row.remark))
         if remark and len(line) + 1 + len(remark) <= page.width:
             page.add_line(f"{line} {remark}", **_ROW_MARKUP[row.mark])
             continue
         page.add_line(line, **_ROW_MARKUP[row.mark])
         if remark:
-            page.add_sentence(remark, indent=len(_GAP) + widths[0] + len(_GAP), **_ROW_MARKUP[row.mark])
+            page.add_sentence(remark, indent=len(GAP) + table.widths[0] + len(GAP), **_ROW_MARKUP[row.mark])
+    left_out = [column.name for at, column in enumerate(columns) if at not in table.widths]
     if left_out:
         page.add_sentence(f"not shown at this width: {', '.join(left_out)}", light=True)
-
-
-def _column_width(page: TextPage, column: Column, rows: Sequence[BatchRow]) -> int:
-    return max(len(page.printable(text)) for text in (column.group, column.title, *column.texts(rows)))
-
-
-def _fitting_columns(page: TextPage, columns: list[Column], rows: Sequence[BatchRow]) -> tuple[list[Column], list[str]]:
-    """Return the columns that fit the width with room for a mark, and the names of those that do not."""
-    width = {column.name: _column_width(page, column, rows) for column in columns}
-    fitting = columns
-    while sum(width[column.name] + len(_GAP) for column in fitting) + len(_GAP) + 1 > page.width:
-        widest = max(fitting, key=lambda column: column.drop)
-        if widest.drop == 0:
-            break
-        fitting = [column for column in fitting if column is not widest]
-    return fitting, [column.name for column in columns if column not in fitting]
 
 
 def _add_verdict(page: TextPage, view: CurveView) -> None:
