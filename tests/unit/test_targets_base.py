@@ -12,9 +12,9 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import TargetContext, TargetOptions
 
-ENDPOINT = Endpoint(("http://h",), "h", "x")
+ENDPOINT = Endpoint(("http://h",), "h", "x", cores=8, hardware="found")
 
 
 def failing(message: str) -> Callable[[], None]:
@@ -41,16 +41,21 @@ class _Target(StartedTarget):
 
 @pytest.fixture
 def target(tmp_path: Path) -> _Target:
-    return _Target(parse_target("x:y,env.TOKEN=secret"), TargetContext(tmp_path))
+    return _Target(parse_target("x:y,env.TOKEN=secret"), TargetContext(tmp_path), TargetOptions(label="mine", cores=3))
 
 
 def test_leaving_stops_everything_and_names_all_that_could_not_be_stopped(target: _Target) -> None:
     assert target.spec == "x:y,env.TOKEN=***"
-    assert target.__enter__() is ENDPOINT
+    target.__enter__()
     assert not target.stopped
     with pytest.raises(TargetError, match=r"^the last may still run\nthe first may still run$"):
         target.__exit__(None, None, None)
     assert target.stopped
+
+
+def test_what_the_specification_says_of_the_endpoint_comes_first(target: _Target) -> None:
+    endpoint = target.__enter__()
+    assert (endpoint.label, endpoint.cores, endpoint.hardware) == ("mine", 3, "found")
 
 
 def test_a_start_that_fails_says_why_and_what_is_left(target: _Target) -> None:

@@ -20,7 +20,7 @@ from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.common.files import write_own_wheel
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, owner_label
-from pytest_openenv_scale.targets.common.options import cpus, format_memory, memory
+from pytest_openenv_scale.targets.common.options import format_memory, memory_size, processors
 from pytest_openenv_scale.targets.common.sampling import control_group
 from pytest_openenv_scale.targets.docker import target
 from pytest_openenv_scale.targets.docker.container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
@@ -184,7 +184,7 @@ def test_every_key_of_the_documentation_is_taken() -> None:
     ("text", "value"), [("6m", 6 * 2**20), ("1.5g", 1536 * 2**20), ("1GiB", 2**30), ("8000000", 8_000_000)]
 )
 def test_memory_is_written_as_for_docker(text: str, value: int) -> None:
-    assert memory(text, "memory") == value
+    assert memory_size(text, "memory") == value
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_memory_is_written_as_for_docker(text: str, value: int) -> None:
 )
 def test_memory_is_told_as_it_is_written(value: int, text: str) -> None:
     assert format_memory(value) == text
-    assert memory(text, "memory") == value
+    assert memory_size(text, "memory") == value
 
 
 def test_processors_may_be_parts_of_one() -> None:
-    assert cpus("0.5", "cpus") == 0.5
+    assert processors("0.5", "cpus") == 0.5
 
 
 @pytest.mark.parametrize(

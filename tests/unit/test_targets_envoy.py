@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -18,38 +19,41 @@ from pytest_openenv_scale.targets.envoy.config import EnvoySettings
 from pytest_openenv_scale.targets.envoy.endpoint import ReplicaWatch
 from pytest_openenv_scale.targets.envoy.pool import AdminError, HostState, LocalEnvoyPool, find_envoy
 from pytest_openenv_scale.targets.envoy.replicas import numbered_log_path, replica_address, resolve_backend, sum_samples
-from pytest_openenv_scale.targets.envoy.target import EnvoySpec
+from pytest_openenv_scale.targets.envoy.spec import EnvoyOptions, ImageOptions, LocalOptions, UrlOptions, parse_envoy
+
+_Options = TypeVar("_Options", bound=EnvoyOptions)
 
 
-def asked(text: str) -> EnvoySpec:
-    return EnvoySpec(parse_target(text))
+def asked(text: str, kind: type[_Options]) -> _Options:
+    options = parse_envoy(parse_target(text))
+    assert isinstance(options, kind)
+    return options
 
 
 @pytest.mark.parametrize("text", ["envoy:replicas=3,lb=least_request", "envoy,lb=least_request,replicas=3"])
 def test_the_first_key_may_stand_after_the_colon(text: str) -> None:
-    spec = asked(text)
-    assert (spec.kind, spec.replicas, spec.policy) == ("local", 3, "least_request")
+    options = asked(text, LocalOptions)
+    assert (options.replicas, options.lb) == (3, "least_request")
 
 
 def test_a_replica_is_one_process_unless_asked_otherwise() -> None:
-    assert asked("envoy:replicas=2").server.workers == 1
-    spec = asked("envoy:replicas=2,workers=3,app=server.app:app,server=uvicorn,max_envs=9,env.MODE=fast,nofile=64")
-    server = spec.server
+    assert asked("envoy:replicas=2", LocalOptions).workers == 1
+    text = "envoy:replicas=2,workers=3,app=server.app:app,server=uvicorn,max_envs=9,env.MODE=fast,nofile=64"
+    server = asked(text, LocalOptions)
     assert (server.workers, server.app, server.server, server.max_envs) == (3, "server.app:app", "uvicorn", 9)
     assert (dict(server.env), server.nofile) == ({"MODE": "fast"}, 64)
 
 
 def test_urls_are_separated_by_bars() -> None:
-    spec = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64")
-    assert (spec.kind, spec.replicas) == ("urls", 2)
-    assert spec.urls == ("http://127.0.0.2:8000", "http://[::1]:8001")
-    assert spec.declared_limits == {"workers": 2, "max_envs": 64}
+    options = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64", UrlOptions)
+    assert (options.replicas, options.workers, options.max_envs) == (2, 2, 64)
+    assert options.urls == ("http://127.0.0.2:8000", "http://[::1]:8001")
 
 
 def test_an_image_makes_the_replicas_containers() -> None:
-    spec = asked("envoy:replicas=4,image=my-env:1,cpus=0.5,memory=512m,pull=never,max_envs=8,env.A=b")
-    image = spec.image
-    assert (spec.kind, image.image, image.cpus, image.memory) == ("docker", "my-env:1", 0.5, 512 * 1024**2)
+    text = "envoy:replicas=4,image=my-env:1,cpus=0.5,memory=512m,pull=never,max_envs=8,env.A=b"
+    image = asked(text, ImageOptions)
+    assert (image.replicas, image.image, image.cpus, image.memory) == (4, "my-env:1", 0.5, 512 * 1024**2)
     assert (image.pull, image.variables) == ("never", {"MAX_CONCURRENT_ENVS": "8", "A": "b"})
 
 

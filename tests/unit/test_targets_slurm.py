@@ -44,7 +44,7 @@ PORTS = JobPorts(20001, 20002, 20003, 20004)
 
 
 def spec(text: str) -> SlurmSpec:
-    return SlurmSpec(parse_target(text))
+    return SlurmSpec.parse(parse_target(text))
 
 
 def request(text: str, root: Path, nodes: int = 1) -> Any:

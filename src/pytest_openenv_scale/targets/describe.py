@@ -110,10 +110,12 @@ def _describe_envoy(spec: TargetSpec, context: TargetContext) -> list[Descriptio
     from .envoy.config import Backend, render
     from .envoy.container_replicas import ContainerReplicas
     from .envoy.replicas import LocalReplicas, replica_address, resolve_backend
+    from .envoy.spec import UrlOptions
     from .envoy.target import EnvoyTarget
 
     target = EnvoyTarget(spec, context)
-    replicas, numbers = target.replicas(), range(target.envoy_spec.replicas)
+    urls = target.options.urls if isinstance(target.options, UrlOptions) else ()
+    replicas, numbers = target.replicas(), range(target.options.replicas)
     if isinstance(replicas, LocalReplicas):
         parts = [part for n in numbers for part in _describe_launch(replicas.servers[n], f"server {n + 1}")]
     elif isinstance(replicas, ContainerReplicas):
@@ -123,8 +125,8 @@ def _describe_envoy(spec: TargetSpec, context: TargetContext) -> list[Descriptio
         ]
         parts = [_describe_image(replicas.source), *containers]
     else:
-        parts = [DescriptionPart("servers, which run already", "\n".join(target.envoy_spec.urls))]
-    backends = tuple(resolve_backend(url) for url in target.envoy_spec.urls)
+        parts = [DescriptionPart("servers, which run already", "\n".join(urls))]
+    backends = tuple(resolve_backend(url) for url in urls)
     backends = backends or tuple(Backend(replica_address(number), 0) for number in numbers)
     return [
         *parts,
@@ -152,9 +154,9 @@ def _describe_slurm(spec: TargetSpec, context: TargetContext) -> list[Descriptio
     from .common.files import deploy_file
     from .slurm.spec import SERVE_SCRIPT, SlurmSpec, render, render_attached
 
-    slurm_spec = SlurmSpec(spec)
+    slurm_spec = SlurmSpec.parse(spec)
     request = slurm_spec.example_request(context.root, largest_batch=context.largest_batch)
-    hidden = dict.fromkeys(slurm_spec.options.env, HIDDEN)
+    hidden = dict.fromkeys(slurm_spec.env, HIDDEN)
     title = "SCRIPT"
     if slurm_spec.attached_job is not None:
         command = DescriptionPart(

@@ -5,26 +5,26 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
-from .common import options
 from .common.base import StartedTarget
-from .common.options import TargetContext
+from .common.options import TargetContext, TargetOptions, count, given, option, read_options
 from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
 from .common.sampling import LocalServers
 
-_KEYS = {
-    "label": options.text,
-    "cores": options.count,
-    "hosts": options.count,
-    "hardware": options.text,
-    "workers": options.count,
-    "max_envs": options.count,
-}
+
+@dataclass(frozen=True)
+class UrlOptions(TargetOptions):
+    """The keys of the target: what is known of the servers."""
+
+    hosts: int | None = option(count)
+    workers: int | None = option(count)
+    max_envs: int | None = option(count)
 
 
 class UrlTarget(StartedTarget):
@@ -37,8 +37,8 @@ class UrlTarget(StartedTarget):
     """
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        super().__init__(spec, context)
-        self._options = options.read_options(spec, _KEYS)
+        self._options = read_options(spec, UrlOptions)
+        super().__init__(spec, context, self._options)
         for url in spec.urls:
             _refuse_query(url)
         self._urls = tuple(_base_url(url) for url in spec.urls)
@@ -52,13 +52,11 @@ class UrlTarget(StartedTarget):
         server = LocalServers(self._urls)
         return Endpoint(
             urls=self._urls,
-            label=self._options.text("label") or _label(self._urls),
+            label=_label(self._urls),
             target=self.spec,
-            cores=self._options.count("cores"),
-            hosts=self._options.count("hosts"),
+            hosts=self._options.hosts,
             limits=self._limits(),
             headers=self._headers,
-            hardware=self._options.text("hardware"),
             startup_s=startup_s,
             sampler=server.sample,
             exit_reader=server.exit_status,
@@ -69,11 +67,7 @@ class UrlTarget(StartedTarget):
         server = server_name(self._urls[0], self._headers)
         if server is not None:
             limits["server"] = server
-        for key in ("workers", "max_envs"):
-            number = self._options.count(key)
-            if number is not None:
-                limits[key] = number
-        return limits
+        return {**limits, **given(workers=self._options.workers, max_envs=self._options.max_envs)}
 
 
 def _refuse_query(url: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from typing import Any, Self, TypeVar, final
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
-from .options import TargetContext
+from .options import TargetContext, TargetOptions
 
 _T = TypeVar("_T")
 
@@ -42,13 +43,13 @@ class _Lifetime(ExitStack):
 class StartedTarget(ABC):
     """A target whose `start` is its own; see `Target` for what entering and leaving does.
 
-    Raises:
-        GrammarError: the specification has an unknown key or a value that cannot be used.
+    The label, cores and hardware of `options` take the place of those that `start` finds.
     """
 
-    def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
+    def __init__(self, spec: TargetSpec, context: TargetContext, options: TargetOptions) -> None:
         self.spec = redact_target(spec)
         self.context = context
+        self._named = options
         self._lifetime = _Lifetime()
 
     @abstractmethod
@@ -64,12 +65,19 @@ class StartedTarget(ABC):
         """Start; where that fails, nothing is left, or the error says what is."""
         self._lifetime = _Lifetime()
         try:
-            return self.start(self._lifetime)
+            endpoint = self.start(self._lifetime)
         except BaseException as error:
             self._lifetime.close()
             if self._lifetime.leftovers and isinstance(error, TargetError):
                 raise TargetError("\n".join([str(error), *self._lifetime.leftovers])) from None
             raise
+        named = self._named
+        return replace(
+            endpoint,
+            label=named.label or endpoint.label,
+            cores=named.cores or endpoint.cores,
+            hardware=named.hardware or endpoint.hardware,
+        )
 
     @final
     def __exit__(self, *error: object) -> None:

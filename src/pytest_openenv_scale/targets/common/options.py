@@ -5,36 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_count, short_repr, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
 _MIN_MEMORY = 6 * 1024**2
-_VARIABLE = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Parser = Callable[[str, str], Any]
 """Takes the text of a value and what to call it in an error."""
-
-
-@dataclass(frozen=True)
-class TargetOptions:
-    """The parsed keys of one specification; `env` holds what `env.NAME=value` sets."""
-
-    values: Mapping[str, Any]
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-
-    def text(self, key: str) -> str | None:
-        """Return the text of `key`, or None where it was not given."""
-        return self.values.get(key)
-
-    def count(self, key: str) -> int | None:
-        """Return the number of `key`, or None where it was not given."""
-        return self.values.get(key)
 
 
 def text(value: str, what: str) -> str:
@@ -47,7 +34,7 @@ def count(value: str, what: str) -> int:
     return parse_count(value, what=what)
 
 
-def port(value: str, what: str) -> int:
+def tcp_port(value: str, what: str) -> int:
     """Parse a TCP port from 1 to 65535."""
     return parse_count(value, maximum=65535, what=what)
 
@@ -82,27 +69,61 @@ def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
     return TargetSpec(spec.name, None, tuple(sorted([*spec.options, (key, value)])))
 
 
-def read_options(spec: TargetSpec, parsers: Mapping[str, Parser], *, env: bool = False) -> TargetOptions:
-    """Parse the options of `spec` with the parser of each key; `env` allows `env.NAME=value`.
+_PARSER, _PREFIX = "parser", "prefix"
+_T = TypeVar("_T", bound="DataclassInstance")
+
+
+def option(parse: Parser = text, default: Any = None) -> Any:
+    """Return a dataclass field that is a key of a specification; `parse` reads the text of its value."""
+    return field(default=default, metadata={_PARSER: parse})
+
+
+def variables(prefix: str = "env") -> Any:
+    """Return a dataclass field for what `PREFIX.NAME=value` sets, by NAME."""
+    return field(default_factory=dict[str, str], repr=False, metadata={_PREFIX: prefix})
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """The keys of every target: what its endpoint is called, and what is known of the machine."""
+
+    label: str | None = option()
+    cores: int | None = option(count)
+    hardware: str | None = option()
+
+
+def option_names(kind: type[DataclassInstance]) -> tuple[str, ...]:
+    """Return the keys of a dataclass of options."""
+    return tuple(field.name for field in fields(kind) if _PARSER in field.metadata)
+
+
+def read_options(spec: TargetSpec, kind: type[_T]) -> _T:
+    """Read the options of `spec` into a dataclass whose fields are `option` and `variables`.
 
     Raises:
         GrammarError: a key is unknown, or a value cannot be parsed; the line names the target and the key.
     """
-    values: dict[str, Any] = {}
-    variables: dict[str, str] = {}
-    name = "a URL" if spec.name == "url" else f"target {spec.name}"
+    parsers = {field.name: field.metadata[_PARSER] for field in fields(kind) if _PARSER in field.metadata}
+    names = {field.metadata[_PREFIX]: field.name for field in fields(kind) if _PREFIX in field.metadata}
+    values: dict[str, Any] = {name: {} for name in names.values()}
+    target = "a URL" if spec.name == "url" else f"target {spec.name}"
     for key, value in spec.options:
-        variable = _VARIABLE.fullmatch(key) if env else None
-        if variable:
-            variables[variable[1]] = value
+        prefix, _, variable = key.partition(".")
+        if prefix in names and _VARIABLE.fullmatch(variable):
+            values[names[prefix]][variable] = value
         elif key in parsers:
-            values[key] = parsers[key](value, f"{name}: {key}")
+            values[key] = parsers[key](value, f"{target}: {key}")
         else:
-            allowed = [*sorted(parsers), *(["env.NAME"] if env else [])]
+            allowed = [*sorted(parsers), *(f"{prefix}.NAME" for prefix in names)]
             hint = suggestion(key, allowed)
             key_list = "" if hint.startswith("; write one of") else f" (keys: {', '.join(allowed)})"
-            raise GrammarError(f"{name} has no key {key!r}{hint}{key_list}")
-    return TargetOptions(values, variables)
+            raise GrammarError(f"{target} has no key {key!r}{hint}{key_list}")
+    return kind(**values)
+
+
+def given(**counts: int | None) -> dict[str, int]:
+    """Return the counts that were given."""
+    return {name: number for name, number in counts.items() if number is not None}
 
 
 def _ignore_line(text: str) -> None:
@@ -129,7 +150,7 @@ class TargetContext:
     show_progress: Callable[[str], None] = field(default=_ignore_line, repr=False)
 
 
-def cpus(value: str, what: str) -> float:
+def processors(value: str, what: str) -> float:
     """Parse a number of processors, of which half ones may be given too."""
     try:
         number = float(value)
@@ -140,7 +161,7 @@ def cpus(value: str, what: str) -> float:
     return number
 
 
-def memory(value: str, what: str) -> int:
+def memory_size(value: str, what: str) -> int:
     """Parse bytes as docker writes them: "512m", "2g"."""
     match = _MEMORY.fullmatch(value)
     number = float(match[1]) * 1024 ** "kmgt".index(match[2].lower()) * 1024 if match and match[2] else 0

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,15 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
+from pytest_openenv_scale.targets.common.options import (
+    count,
+    memory_size,
+    one_of,
+    option,
+    processors,
+    tcp_port,
+    variables,
+)
 from pytest_openenv_scale.targets.common.sampling import ControlGroup, ProcessSampler, control_group
 
 from .engine import Engine, explain_error, is_not_found, memory_words, read_exit, read_stats
@@ -45,14 +54,14 @@ class ContainerOptions:
     `run_id` goes on its label.
     """
 
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    env: Mapping[str, str] = variables()
     address: str = "127.0.0.1"
-    port: int | None = None
-    network: Network = "auto"
-    cpus: float | None = None
-    memory: int | None = None
-    nofile: int | None = None
-    gpu: str | None = None
+    port: int | None = option(tcp_port)
+    network: Network = option(one_of("auto", "host", "publish"), "auto")
+    cpus: float | None = option(processors)
+    memory: int | None = option(memory_size)
+    nofile: int | None = option(count)
+    gpu: str | None = option()
     run_id: str | None = None
 
 

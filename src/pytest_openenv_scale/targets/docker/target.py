@@ -4,66 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common import options as common_options
 from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
-from pytest_openenv_scale.targets.common.options import TargetContext, cpus, format_memory, memory
+from pytest_openenv_scale.targets.common.options import (
+    TargetContext,
+    TargetOptions,
+    count,
+    format_memory,
+    one_of,
+    option,
+    read_options,
+    variables,
+)
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 
-from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, Network
+from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
 from .engine import Engine, is_not_found
 from .image import PULL_POLICIES, ImageSource, obtain_image
 
 _WORKERS, _MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
-_BUILD_ARGUMENT = re.compile(r"build\.([A-Za-z_][A-Za-z0-9_]*)")
-_KEYS = {
-    "workers": common_options.count,
-    "max_envs": common_options.count,
-    "port": common_options.port,
-    "cpus": cpus,
-    "memory": memory,
-    "pull": common_options.one_of(*PULL_POLICIES),
-    "nofile": common_options.count,
-    "network": common_options.one_of("auto", "host", "publish"),
-    "gpu": common_options.text,
-    "wheels": common_options.text,
-    "label": common_options.text,
-    "cores": common_options.count,
-    "hardware": common_options.text,
-}
+
+
+@dataclass(frozen=True)
+class DockerOptions(TargetOptions, ContainerOptions):
+    """The keys of the target; `build` are those of `build.NAME=`."""
+
+    workers: int | None = option(count)
+    max_envs: int | None = option(count)
+    pull: str | None = option(one_of(*PULL_POLICIES))
+    wheels: str | None = option()
+    build: Mapping[str, str] = variables("build")
 
 
 class DockerTarget(StartedTarget):
     """A server in one container: built or pulled, run, watched, and removed on every way out."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        arguments = {match[1]: text for key, text in spec.options if (match := _BUILD_ARGUMENT.fullmatch(key))}
-        plain_spec = replace(
-            spec, options=tuple(pair for pair in spec.options if not _BUILD_ARGUMENT.fullmatch(pair[0]))
-        )
-        self._options = common_options.read_options(plain_spec, _KEYS, env=True)
-        super().__init__(spec, context)
+        options = self._options = read_options(spec, DockerOptions)
+        super().__init__(spec, context, options)
         self.source = ImageSource(
-            spec.argument,
-            context.root,
-            self._options.text("pull") or PULL_POLICIES[0],
-            arguments,
-            self._options.text("wheels"),
+            spec.argument, context.root, options.pull or PULL_POLICIES[0], options.build, options.wheels
         )
         self._check_keys()
 
     def _check_keys(self) -> None:
         source, options = self.source, self._options
-        if source.is_built and options.text("pull"):
+        if source.is_built and options.pull:
             raise GrammarError("target docker: pull= is for images by name; a folder is always built")
         if not source.is_built and source.arguments:
             raise GrammarError("target docker: build.NAME= is for what is built; name a folder instead of an image")
@@ -82,13 +77,12 @@ class DockerTarget(StartedTarget):
         stack.enter_context(container)
         endpoint = Endpoint(
             urls=(container.url,),
-            label=self._options.text("label") or "local-docker",
+            label="local-docker",
             target=self.spec,
-            cores=self._options.count("cores") or self._cores(engine),
+            cores=self._cores(engine),
             hosts=1,
             limits=self._limits(engine, container, image),
             headers=dict(self.context.headers),
-            hardware=self._options.text("hardware"),
             sampler=container.sample,
             log_reader=container.log_tail,
             exit_reader=container.exit_status,
@@ -99,28 +93,17 @@ class DockerTarget(StartedTarget):
     def options(self, cores: int | None = None) -> ContainerOptions:
         """Return how the container is run on an engine of `cores` processors."""
         options = self._options
-        environment: dict[str, str] = {}
-        workers, max_envs = options.count("workers"), options.count("max_envs")
+        workers = options.workers
         if workers is None and self.source.name is None:
             # Inside, the server would see every processor of the machine, whatever it may use of them.
             workers = cores
-        if workers is not None:
-            environment[_WORKERS] = str(workers)
-        if max_envs is not None:
-            environment[_MAX_ENVS] = str(max_envs)
-        return ContainerOptions(
-            env={**environment, **options.env},
-            port=options.count("port"),
-            network=cast("Network", options.text("network") or "auto"),
-            cpus=options.values.get("cpus"),
-            memory=options.values.get("memory"),
-            nofile=options.count("nofile"),
-            gpu=options.text("gpu"),
-            run_id=self.context.run_id,
-        )
+        environment = {
+            name: str(number) for name, number in ((_WORKERS, workers), (_MAX_ENVS, options.max_envs)) if number
+        }
+        return replace(options, env={**environment, **options.env}, run_id=self.context.run_id)
 
     def _cores(self, engine: Engine) -> int:
-        limit: float | None = self._options.values.get("cpus")
+        limit = self._options.cpus
         return engine.cores if limit is None else min(math.ceil(limit), engine.cores)
 
     def _limits(self, engine: Engine, container: Container, image: str) -> dict[str, str | int]:
@@ -128,11 +111,11 @@ class DockerTarget(StartedTarget):
         for name, variable in (("workers", _WORKERS), ("max_envs", _MAX_ENVS)):
             if container.env.get(variable, "").isdecimal() and int(container.env[variable]) > 0:
                 limits[name] = int(container.env[variable])
-        if (limit := self._options.values.get("cpus")) is not None:
+        if (limit := self._options.cpus) is not None:
             limits["cpus"] = f"{limit:g}"
-        if (limit := self._options.values.get("memory")) is not None:
-            limits["memory"] = format_memory(limit)
-        if (nofile := self._options.count("nofile")) is not None:
+        if (memory := self._options.memory) is not None:
+            limits["memory"] = format_memory(memory)
+        if (nofile := self._options.nofile) is not None:
             limits["nofile"] = nofile
         limits["network"] = container.network
         limits["image"] = (engine.image_id(image) or image).removeprefix("sha256:")[:12]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.exit_status import ExitStatus
@@ -17,38 +16,18 @@ from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 
 from .config import Backend
 from .replicas import numbered_log_path, replica_address, resolve_backend, sum_samples
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """The image, and how each container of it is run; see `ContainerOptions`. `workers` None: the image decides."""
-
-    image: str
-    pull: str = "missing"
-    workers: int | None = None
-    max_envs: int | None = None
-    cpus: float | None = None
-    memory: int | None = None
-    nofile: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """The variables every container is given."""
-        settings = {"WORKERS": self.workers, "MAX_CONCURRENT_ENVS": self.max_envs}
-        return {**{name: str(value) for name, value in settings.items() if value is not None}, **self.env}
+from .spec import ImageOptions
 
 
 class ContainerReplicas:
-    """`count` containers of an image; see `Replicas`.
+    """Containers of an image; see `Replicas`.
 
     On an engine that publishes no ports each listens at its own loopback address, by HOST and PORT.
     """
 
-    def __init__(self, options: ImageOptions, context: TargetContext, *, count: int, target: str) -> None:
+    def __init__(self, options: ImageOptions, context: TargetContext, *, target: str) -> None:
         self._options = options
         self._context = context
-        self._count = count
         self._target = target
         self._containers: list[Container] = []
         self._backends: tuple[Backend, ...] = ()
@@ -60,7 +39,9 @@ class ContainerReplicas:
         stack.callback(engine.close)
         self._engine_cores = engine.cores
         image = obtain_image(engine, self.source, self._context.show_progress)
-        self._containers = [stack.enter_context(self._make_container(engine, image, n)) for n in range(self._count)]
+        self._containers = [
+            stack.enter_context(self._make_container(engine, image, n)) for n in range(self._options.replicas)
+        ]
         self._backends = tuple(resolve_backend(container.url) for container in self._containers)
 
     @property
@@ -106,7 +87,7 @@ class ContainerReplicas:
         """See `Replicas`; no more than all containers together may use."""
         if self._options.cpus is None or self._engine_cores is None:
             return self._engine_cores
-        return min(math.ceil(self._options.cpus * self._count), self._engine_cores)
+        return min(math.ceil(self._options.cpus * self._options.replicas), self._engine_cores)
 
     @property
     def notes(self) -> tuple[str, ...]:

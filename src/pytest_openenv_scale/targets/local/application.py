@@ -19,13 +19,13 @@ from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import url_host, usable_cores
 from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import TargetContext, count, one_of, option, variables
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .launch import command
-from .serving import LOG_PREFIX, PATH_VARIABLE, ServeSettings, bind, count_ready_workers, largest_backlog
+from .serving import LOG_PREFIX, PATH_VARIABLE, SERVERS, ServeSettings, bind, count_ready_workers, largest_backlog
 
 BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
@@ -66,13 +66,13 @@ class Launch:
 class ServerOptions:
     """How an application is served. `workers` None: all cores for the built-in environment, 1 for an app."""
 
-    app: str | None = None
-    server: Literal["hypercorn", "uvicorn"] = "hypercorn"
-    workers: int | None = None
-    max_envs: int | None = None
-    nofile: int | None = None
+    app: str | None = option()
+    server: Literal["hypercorn", "uvicorn"] = option(one_of(*SERVERS), "hypercorn")
+    workers: int | None = option(count)
+    max_envs: int | None = option(count)
+    nofile: int | None = option(count)
     limit_concurrency: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    env: Mapping[str, str] = variables()
 
 
 def check_options(target: str, options: ServerOptions) -> None:

@@ -4,54 +4,44 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common import options
 from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import (
+    TargetContext,
+    TargetOptions,
+    count,
+    option,
+    read_options,
+    tcp_port,
+)
 
 from .application import ServedApplication, ServerOptions, backlog_notes, check_options
-from .serving import SERVERS
 
-_KEYS = {
-    "app": options.text,
-    "server": options.one_of(*SERVERS),
-    "workers": options.count,
-    "max_envs": options.count,
-    "port": options.port,
-    "host": options.text,
-    "label": options.text,
-    "cores": options.count,
-    "hardware": options.text,
-    "nofile": options.count,
-    "limit_concurrency": options.count,
-}
+
+@dataclass(frozen=True)
+class LocalOptions(TargetOptions, ServerOptions):
+    """The keys of the target."""
+
+    host: str = option(default="127.0.0.1")
+    port: int | None = option(tcp_port)
+    limit_concurrency: int | None = option(count)
 
 
 class LocalTarget(StartedTarget):
     """Serves an application in a child process for as long as the context lasts."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        super().__init__(spec, context)
-        self._target_options = options.read_options(spec, _KEYS, env=True)
-        if self._target_options.text("app") and spec.argument:
+        options = read_options(spec, LocalOptions)
+        super().__init__(spec, context, options)
+        if options.app and spec.argument:
             raise GrammarError("target local: the app is given twice; write local:module:app or app=module:app")
-        server: Any = self._target_options.text("server") or "hypercorn"
-        self._options = ServerOptions(
-            app=self._target_options.text("app") or spec.argument,
-            server=server,
-            workers=self._target_options.count("workers"),
-            max_envs=self._target_options.count("max_envs"),
-            nofile=self._target_options.count("nofile"),
-            limit_concurrency=self._target_options.count("limit_concurrency"),
-            env=self._target_options.env,
-        )
-        check_options("local", self._options)
+        self.options = replace(options, app=options.app or spec.argument)
+        check_options("local", self.options)
 
     def application(self) -> ServedApplication:
         """Return what is served, before it is started.
@@ -60,11 +50,11 @@ class LocalTarget(StartedTarget):
             TargetError: there is an `openenv.yaml` that names no app.
         """
         return ServedApplication(
-            self._options,
+            self.options,
             self.context,
             target=self.spec,
-            host=self._target_options.text("host") or "127.0.0.1",
-            port=self._target_options.count("port"),
+            host=self.options.host,
+            port=self.options.port,
             log_path=self.context.log_path,
         )
 
@@ -75,13 +65,12 @@ class LocalTarget(StartedTarget):
         stack.enter_context(served)
         endpoint = Endpoint(
             urls=(served.url,),
-            label=self._target_options.text("label") or f"local-{self._options.server}",
+            label=f"local-{self.options.server}",
             target=self.spec,
-            cores=self._target_options.count("cores") or usable_cores(),
+            cores=usable_cores(),
             hosts=1,
             limits=served.limits,
             headers=dict(self.context.headers),
-            hardware=self._target_options.text("hardware"),
             notes=(*served.application.notes, *backlog_notes(self.context.largest_batch)),
             sampler=served.process.sample,
             log_reader=served.process.log_tail,

@@ -6,8 +6,9 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 import psutil
@@ -19,10 +20,18 @@ from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common import options
 from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import (
+    TargetContext,
+    TargetOptions,
+    count,
+    given,
+    option,
+    option_names,
+    read_options,
+    variables,
+)
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
@@ -31,14 +40,6 @@ from . import host
 from .calls import ServerRequest
 from .host import ProviderRequest
 
-_KEYS = {
-    "label": options.text,
-    "cores": options.count,
-    "hardware": options.text,
-    "replicas": options.count,
-    "workers": options.count,
-    "max_envs": options.count,
-}
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
 _START_S = 900.0
 """Seconds a provider gets to start and to find its servers ready: one that builds an image takes minutes."""
@@ -50,6 +51,16 @@ _END_S = 5.0
 """Seconds a process gets to end once it has closed its socket."""
 
 
+@dataclass(frozen=True)
+class ProviderOptions(TargetOptions):
+    """The keys that are ours; all others are arguments of the provider."""
+
+    replicas: int | None = option(count)
+    workers: int | None = option(count)
+    max_envs: int | None = option(count)
+    env: Mapping[str, str] = variables()
+
+
 class ProviderTarget(StartedTarget):
     """Has a provider start servers, in a process of its own, and stop them when the context ends.
 
@@ -58,15 +69,16 @@ class ProviderTarget(StartedTarget):
     """
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        super().__init__(spec, context)
+        keys = option_names(ProviderOptions)
+        own_options = tuple((key, text) for key, text in spec.options if key in keys or key.startswith("env."))
+        self._options = read_options(replace(spec, options=own_options), ProviderOptions)
+        super().__init__(spec, context, self._options)
         if spec.argument is None or not is_app_name(spec.argument):
             raise GrammarError(
                 "target provider: write provider:MODULE:CLASS, "
                 "for example provider:openenv.core.containers.runtime:UVProvider,project_path=."
             )
         self._class_name = spec.argument
-        own_options = tuple((key, text) for key, text in spec.options if key in _KEYS or key.startswith("env."))
-        self._options = options.read_options(replace(spec, options=own_options), _KEYS, env=True)
         self._arguments = {key: text for key, text in spec.options if (key, text) not in own_options}
 
     def start(self, stack: ExitStack) -> Endpoint:
@@ -77,13 +89,12 @@ class ProviderTarget(StartedTarget):
         servers = _ChildServers(process.pid)
         endpoint = Endpoint(
             urls=urls,
-            label=self._options.text("label") or self._class_name.rpartition(":")[2].rpartition(".")[2],
+            label=self._class_name.rpartition(":")[2].rpartition(".")[2],
             target=self.spec,
-            cores=self._options.count("cores") or (usable_cores() if servers.pids else None),
+            cores=usable_cores() if servers.pids else None,
             hosts=started["hosts"],
-            limits=self._limits(),
+            limits=given(workers=self._options.workers, max_envs=self._options.max_envs),
             headers=dict(self.context.headers),
-            hardware=self._options.text("hardware"),
             sampler=servers.sample,
             log_reader=process.log_tail,
             exit_reader=lambda: process.exit_status() or servers.exit_status(),
@@ -102,7 +113,7 @@ class ProviderTarget(StartedTarget):
                 cwd=self.context.root,
                 log_path=self.context.log_path,
                 pass_fds=[host_socket.fileno()],
-                stop_s=_STOP_S * (self._options.count("replicas") or 1),
+                stop_s=_STOP_S * (self._options.replicas or 1),
                 orphan_signal=host.END_SIGNAL,
             )
             process.start()
@@ -138,18 +149,12 @@ class ProviderTarget(StartedTarget):
         """Return the request that the provider's process gets."""
         root = self.context.root
         env = dict(self._options.env)
-        max_envs = self._options.count("max_envs")
+        max_envs = self._options.max_envs
         if max_envs is not None:
             env = {_MAX_ENVS: str(max_envs), **env}
-        server_request = ServerRequest(
-            self._arguments, env, self._options.count("replicas"), self._options.count("workers")
-        )
+        server_request = ServerRequest(self._arguments, env, self._options.replicas, self._options.workers)
         paths = (str(root), str(root.parent)) if (root / MANIFEST).exists() else (str(root),)
         return ProviderRequest(self._class_name, server_request, START_S, paths)
-
-    def _limits(self) -> dict[str, str | int]:
-        counts = {key: self._options.count(key) for key in ("workers", "max_envs")}
-        return {key: number for key, number in counts.items() if number is not None}
 
     def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:
         try:

@@ -7,15 +7,24 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_seconds
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common import options as common_options
 from pytest_openenv_scale.targets.common.files import MANIFEST, deploy_file, manifest_app
+from pytest_openenv_scale.targets.common.options import (
+    TargetOptions,
+    count,
+    one_of,
+    option,
+    read_options,
+    tcp_port,
+    variables,
+    with_argument_as_option,
+)
 from pytest_openenv_scale.targets.envoy.config import Policy, backlog_for, breaker_for
 from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
 from pytest_openenv_scale.targets.local.serving import SERVERS
@@ -52,42 +61,15 @@ def _time(value: str, what: str) -> str:
 
 def _extra(value: str, what: str) -> tuple[str, ...]:
     try:
-        options = [option for part in shlex.split(value) for option in shlex.split(part)]
+        words = [word for part in shlex.split(value) for word in shlex.split(part)]
     except ValueError as error:
         raise GrammarError(f"{what} cannot be read: {error}; write extra=--OPTION=VALUE") from None
-    for option in options:
-        if not option.startswith("-"):
-            raise GrammarError(f"{what} holds options of sbatch, got {option!r}; write --OPTION=VALUE without a space")
-        if _RESERVED.match(option):
-            raise GrammarError(f"{what}: {option} is set by the target itself; use its keys, such as nodes= and time=")
-    return tuple(options)
-
-
-_SERVING_KEYS: Mapping[str, common_options.Parser] = {
-    "nodes": common_options.count,
-    "app": common_options.text,
-    "server": common_options.one_of(*SERVERS),
-    "workers": common_options.count,
-    "max_envs": common_options.count,
-    "port": common_options.port,
-    "python": common_options.text,
-    "envoy": common_options.one_of("node", "client"),
-    "envoy_port": common_options.port,
-    "lb": common_options.one_of("round_robin", "least_request"),
-    "start_timeout": _seconds,
-    "dir": common_options.text,
-    "label": common_options.text,
-    "hardware": common_options.text,
-    "cores": common_options.count,
-}
-_PLAIN_DIRECTIVES = ("partition", "account", "qos", "constraint", "mem")
-_JOB_KEYS: Mapping[str, common_options.Parser] = {
-    **dict.fromkeys(_PLAIN_DIRECTIVES, common_options.text),
-    "cpus_per_task": common_options.count,
-    "time": _time,
-    "extra": _extra,
-    "pending_timeout": _seconds,
-}
+    for word in words:
+        if not word.startswith("-"):
+            raise GrammarError(f"{what} holds options of sbatch, got {word!r}; write --OPTION=VALUE without a space")
+        if _RESERVED.match(word):
+            raise GrammarError(f"{what}: {word} is set by the target itself; use its keys, such as nodes= and time=")
+    return tuple(words)
 
 
 @dataclass(frozen=True)
@@ -109,64 +91,74 @@ class JobNames:
     folder: Path
 
 
-class SlurmSpec:
-    """The parsed specification of a Slurm target; `options` holds the keys that are read as they stand.
+_PLAIN_DIRECTIVES = ("partition", "account", "qos", "constraint", "mem")
 
-    Raises:
-        GrammarError: a key is unknown, does not go with another, or its value cannot be used.
+
+@dataclass(frozen=True)
+class JobOptions:
+    """The keys that concern a job that is submitted; `pending_timeout` is how many seconds it may wait for nodes."""
+
+    partition: str | None = option()
+    account: str | None = option()
+    qos: str | None = option()
+    constraint: str | None = option()
+    mem: str | None = option()
+    cpus_per_task: int | None = option(count)
+    time: str | None = option(_time)
+    extra: tuple[str, ...] = option(_extra, ())
+    pending_timeout: float = option(_seconds, PENDING_S)
+
+
+@dataclass(frozen=True)
+class SlurmSpec(TargetOptions, JobOptions):
+    """The keys of a Slurm target.
+
+    `envoy` is where Envoy runs if there are several nodes, `start_timeout` how many seconds the servers get once the
+    job runs.
     """
 
-    def __init__(self, spec: TargetSpec) -> None:
-        normalized = common_options.with_argument_as_option(spec)
-        parsers = {**_SERVING_KEYS, **_JOB_KEYS, "job": common_options.count}
-        self.options = common_options.read_options(normalized, parsers, env=True)
-        self.job = self.options.count("job")
-        if self.job is not None and self.job_keys:
+    nodes: int | None = option(count)
+    app: str | None = option()
+    server: Literal["hypercorn", "uvicorn"] | None = option(one_of(*SERVERS))
+    workers: int | None = option(count)
+    max_envs: int | None = option(count)
+    port: int | None = option(tcp_port)
+    python: str | None = option()
+    envoy: EnvoyLocation = option(one_of("node", "client"), "node")
+    envoy_port: int | None = option(tcp_port)
+    lb: Policy = option(one_of("round_robin", "least_request"), "round_robin")
+    start_timeout: float = option(_seconds, START_S)
+    dir: str | None = option()
+    job: int | None = option(count)
+    env: Mapping[str, str] = variables()
+
+    @classmethod
+    def parse(cls, spec: TargetSpec) -> Self:
+        """Read a specification.
+
+        Raises:
+            GrammarError: a key is unknown, does not go with another, or its value cannot be used.
+        """
+        slurm = read_options(with_argument_as_option(spec), cls)
+        if slurm.job is not None and slurm.job_keys:
             raise GrammarError(
-                f"target slurm: {self.job_keys[0]}= is for a job that is submitted and does not go with job="
+                f"target slurm: {slurm.job_keys[0]}= is for a job that is submitted and does not go with job="
             )
-        if self.options.text("envoy_port") and self.envoy == "client":
+        if slurm.envoy_port and slurm.envoy == "client":
             raise GrammarError("target slurm: envoy_port= is for envoy=node; leave it out")
-        server: Any = self.options.text("server") or "hypercorn"
-        check_options("slurm", ServerOptions(app=self.options.text("app"), server=server))
+        check_options("slurm", ServerOptions(app=slurm.app))
+        return slurm
 
     @property
     def job_keys(self) -> tuple[str, ...]:
         """The keys that were given and concern a job that is submitted."""
-        return tuple(key for key in _JOB_KEYS if self.options.values.get(key) is not None)
+        return tuple(field.name for field in fields(JobOptions) if getattr(self, field.name) != field.default)
 
     @property
     def attached_job(self) -> int | None:
         """The job to serve in: that of `job=`, or the one this process runs in; None where one is submitted."""
         own_job = os.environ.get("SLURM_JOB_ID", "")
         return self.job or (int(own_job) if own_job.isdecimal() else None)
-
-    @property
-    def nodes(self) -> int | None:
-        """The number of nodes asked for; None where `nodes=` is not given."""
-        return self.options.count("nodes")
-
-    @property
-    def envoy(self) -> EnvoyLocation:
-        """Where Envoy runs if there are several nodes."""
-        location: Any = self.options.text("envoy") or "node"
-        return location
-
-    @property
-    def policy(self) -> Policy:
-        """How Envoy spreads sessions."""
-        policy: Any = self.options.text("lb") or "round_robin"
-        return policy
-
-    @property
-    def pending_s(self) -> float:
-        """Seconds a job may wait for its nodes."""
-        return self.options.values.get("pending_timeout") or PENDING_S
-
-    @property
-    def start_s(self) -> float:
-        """Seconds the servers get once the job runs."""
-        return self.options.values.get("start_timeout") or START_S
 
     def request(
         self, root: Path, names: JobNames, ports: JobPorts, *, largest_batch: int, nodes: int, cpus: int | None = None
@@ -184,49 +176,47 @@ class SlurmSpec:
 
     def example_request(self, root: Path, *, largest_batch: int = 1) -> SlurmRequest:
         """Return the job with placeholders for its names; nothing is started or reached."""
-        folder = Path(self.options.text("dir") or default_folder()) / "openenv-scale-RUN_ID"
+        folder = Path(self.dir or default_folder()) / "openenv-scale-RUN_ID"
         names = JobNames("openenv-scale-RUN_ID", f"{OWNER_PREFIX}PROCESS", folder)
-        ports = JobPorts(self.options.count("port") or 8000, self.options.count("envoy_port") or 10000, 9901, 10001)
+        ports = JobPorts(self.port or 8000, self.envoy_port or 10000, 9901, 10001)
         return self.request(root, names, ports, largest_batch=largest_batch, nodes=self.nodes or 1)
 
     def _directives(self, root: Path, names: JobNames, nodes: int) -> tuple[str, ...]:
-        options = self.options
         directives = [
             f"--job-name={names.name}",
             f"--comment={names.comment}",
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
-            f"--time={options.text('time') or DEFAULT_TIME}",
+            f"--time={self.time or DEFAULT_TIME}",
             f"--output={str(names.folder).replace('%', '%%')}/job.log",
             f"--chdir={root}",
             "--no-requeue",
         ]
         if nodes > 1:
             directives.append("--no-kill")  # A node that is lost is to be seen and named, not to end the others.
-        directives += [f"--{key}={value}" for key in _PLAIN_DIRECTIVES if (value := options.text(key))]
-        if cpus := options.count("cpus_per_task"):
-            directives.append(f"--cpus-per-task={cpus}")
+        directives += [f"--{key}={value}" for key in _PLAIN_DIRECTIVES if (value := getattr(self, key))]
+        if self.cpus_per_task:
+            directives.append(f"--cpus-per-task={self.cpus_per_task}")
         # What holds a space, or an option's dashes after one, stays one option.
-        return tuple(map(shlex.quote, (*directives, *(options.values.get("extra") or ()))))
+        return tuple(map(shlex.quote, (*directives, *self.extra)))
 
     def _script_variables(
         self, root: Path, names: JobNames, ports: JobPorts, largest_batch: int, cpus: int | None
     ) -> dict[str, str]:
-        options = self.options
-        app = options.text("app") or manifest_app(root)
+        app = self.app or manifest_app(root)
         paths = ([root, root.parent] if (root / MANIFEST).exists() else [root]) if app else []
         server_variables: dict[str, str | int | None] = {
             "OPENENV_APP": app,
             "OPENENV_PATH": os.pathsep.join(map(str, paths)) or None,
             "OPENENV_DIR": str(root),
-            "SERVER": options.text("server"),
-            "WORKERS": options.count("workers"),
-            "MAX_CONCURRENT_ENVS": options.count("max_envs"),
-            "CPUS_PER_WORKER": options.count("cpus_per_task") or cpus,
+            "SERVER": self.server,
+            "WORKERS": self.workers,
+            "MAX_CONCURRENT_ENVS": self.max_envs,
+            "CPUS_PER_WORKER": self.cpus_per_task or cpus,
             "PORT": ports.server,
             "BACKLOG": backlog_for(largest_batch),
-            "PYTHON": options.text("python") or sys.executable,
-            "START_TIMEOUT": f"{self.start_s:.0f}",
+            "PYTHON": self.python or sys.executable,
+            "START_TIMEOUT": f"{self.start_timeout:.0f}",
             "CONNECTION": f"{names.folder}/openenv-connection.env",
             "LOG_DIR": str(names.folder),
         }
@@ -236,7 +226,7 @@ class SlurmSpec:
             "ENVOY_STATS_PORT": ports.stats,
             "ENVOY_BREAKER": breaker_for(largest_batch),
             "ENVOY_BACKLOG": backlog_for(largest_batch),
-            "ENVOY_LB": self.policy,
+            "ENVOY_LB": self.lb,
         }
         variables = {**server_variables, **(envoy_variables if self.envoy == "node" else {})}
         return {name: str(value) for name, value in variables.items() if value is not None}

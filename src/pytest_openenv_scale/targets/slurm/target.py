@@ -48,18 +48,16 @@ class SlurmTarget(StartedTarget):
     """Has Slurm run a server per node, Envoy in front of several, and cancels the job when the context ends."""
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        super().__init__(spec, context)
-        self._slurm_spec = SlurmSpec(spec)
+        self.slurm_spec = SlurmSpec.parse(spec)
+        super().__init__(spec, context, self.slurm_spec)
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Submit or attach, and return once every node, and Envoy, has answered a session."""
         # From here on SIGTERM and SIGHUP unwind as Ctrl-C does: a job does not end with this process.
         stack.enter_context(graceful_signals.held())
         call("sbatch", "--version")
-        folder = stack.enter_context(
-            JobFolder(Path(self._slurm_spec.options.text("dir") or default_folder()).expanduser())
-        )
-        attached_job = self._slurm_spec.attached_job
+        folder = stack.enter_context(JobFolder(Path(self.slurm_spec.dir or default_folder()).expanduser()))
+        attached_job = self.slurm_spec.attached_job
         served = self._attach(stack, folder, attached_job) if attached_job else self._submit(stack, folder)
         began = time.monotonic()
         self.context.show_progress(
@@ -73,7 +71,7 @@ class SlurmTarget(StartedTarget):
         return replace(endpoint, startup_s=startup_s)
 
     def _submit(self, stack: ExitStack, folder: JobFolder) -> _Served:
-        slurm_spec, count = self._slurm_spec, self._slurm_spec.nodes or 1
+        slurm_spec, count = self.slurm_spec, self.slurm_spec.nodes or 1
         if count > 1 and slurm_spec.envoy == "client":
             find_envoy()  # Before anything is started in vain.
         ports, names = self._ports(), self._names(folder)
@@ -81,18 +79,18 @@ class SlurmTarget(StartedTarget):
             self.context.root, names, ports, largest_batch=self.context.largest_batch, nodes=count
         )
         job = BatchJob(
-            render(request), names.name, folder, env=slurm_spec.options.env, show_progress=self.context.show_progress
+            render(request), names.name, folder, env=slurm_spec.env, show_progress=self.context.show_progress
         )
         stack.enter_context(job)
         self.context.show_progress(
             f"slurm: submitted job {job.id}, {names.name}, for {count} node{'s' if count > 1 else ''}"
         )
-        running = job.wait_until_running(slurm_spec.pending_s)
+        running = job.wait_until_running(slurm_spec.pending_timeout)
         return _Served(job, running, find_nodes(running.nodes), ports)
 
     def _attach(self, stack: ExitStack, folder: JobFolder, job_id: int) -> _Served:
         """Serve in an allocation that exists, on all of its nodes or the first ones."""
-        slurm_spec, job = self._slurm_spec, running_job(job_id)
+        slurm_spec, job = self.slurm_spec, running_job(job_id)
         nodes = find_nodes(job.nodes)
         count = slurm_spec.nodes or len(nodes)
         if count > len(nodes):
@@ -111,22 +109,20 @@ class SlurmTarget(StartedTarget):
             cpus=cpus,
         )
         names = tuple(node.name for node in nodes[:count])
-        script = AttachedScript(
-            render_attached(request), job, names, folder, self.context.root, env=slurm_spec.options.env
-        )
+        script = AttachedScript(render_attached(request), job, names, folder, self.context.root, env=slurm_spec.env)
         stack.enter_context(script)
         return _Served(script, replace(job, cpus=cpus * count), nodes[:count], ports)
 
     def _servers(self, served: _Served, folder: JobFolder) -> NodeServers:
-        options, nodes = self._slurm_spec.options, len(served.nodes)
-        built_in = find_application(self.context.root, options.text("app")).built_in
-        cpus = options.count("cpus_per_task") or served.cpus_per_node
+        options, nodes = self.slurm_spec, len(served.nodes)
+        built_in = find_application(self.context.root, options.app).built_in
+        cpus = options.cpus_per_task or served.cpus_per_node
         limits: dict[str, str | int] = {
             "nodes": nodes,
-            "server": options.text("server") or "hypercorn",
-            "workers": options.count("workers") or (cpus if built_in else 1),
+            "server": options.server or "hypercorn",
+            "workers": options.workers or (cpus if built_in else 1),
         }
-        if (max_envs := options.env.get("MAX_CONCURRENT_ENVS") or options.count("max_envs")) is not None:
+        if (max_envs := options.env.get("MAX_CONCURRENT_ENVS") or options.max_envs) is not None:
             limits["max_envs"] = int(max_envs)
         return NodeServers(
             served.nodes,
@@ -135,21 +131,21 @@ class SlurmTarget(StartedTarget):
             folder,
             self.context,
             limits=limits,
-            cores=options.count("cores") or served.job.cpus,
-            start_s=self._slurm_spec.start_s,
+            cores=served.job.cpus,
+            start_s=self.slurm_spec.start_timeout,
         )
 
     def _endpoint(self, served: _Served, servers: NodeServers, folder: JobFolder, stack: ExitStack) -> Endpoint:
-        options, several = self._slurm_spec.options, len(served.nodes) > 1
+        several = len(served.nodes) > 1
         endpoint = Endpoint(
             urls=servers.urls,
-            label=options.text("label") or ("slurm-multi" if several else "slurm-single"),
+            label="slurm-multi" if several else "slurm-single",
             target=self.spec,
             cores=servers.cores,
             hosts=len(served.nodes),
             limits=servers.limits,
             headers=dict(self.context.headers),
-            hardware=options.text("hardware") or _hardware(served),
+            hardware=_hardware(served),
             notes=(*self._notes(served), *backlog_notes(self.context.largest_batch)),
             sampler=servers.sample,
             log_reader=lambda lines: servers.log_tail(0, lines),
@@ -160,8 +156,8 @@ class SlurmTarget(StartedTarget):
     def _behind_envoy(
         self, endpoint: Endpoint, served: _Served, servers: NodeServers, folder: JobFolder, stack: ExitStack
     ) -> Endpoint:
-        policy = self._slurm_spec.policy
-        if self._slurm_spec.envoy == "client":
+        policy = self.slurm_spec.lb
+        if self.slurm_spec.envoy == "client":
             pool, threads = self._start_client_pool(servers, stack), self._threads(1)
         else:
             pool = NodeEnvoy(served.nodes[0], served.ports.envoy, served.ports.stats, served.serving, folder)
@@ -178,7 +174,7 @@ class SlurmTarget(StartedTarget):
         return replace(
             endpoint,
             urls=(pool.url,),
-            limits={**endpoint.limits, "lb": policy, "envoy": self._slurm_spec.envoy, "envoys": pool.count},
+            limits={**endpoint.limits, "lb": policy, "envoy": self.slurm_spec.envoy, "envoys": pool.count},
             default_limits={"hosts": len(served.nodes)},
             log_reader=envoy_endpoint.log_tail,
             exit_reader=lambda: find_exit_status(envoy_endpoint, servers),
@@ -193,7 +189,7 @@ class SlurmTarget(StartedTarget):
         settings = EnvoySettings(
             port=0,
             backends=servers.backends,
-            policy=self._slurm_spec.policy,
+            policy=self.slurm_spec.lb,
             breaker=breaker_for(largest),
             backlog=backlog_for(largest),
         )
@@ -219,8 +215,8 @@ class SlurmTarget(StartedTarget):
             )
 
     def _notes(self, served: _Served) -> tuple[str, ...]:
-        application = find_application(self.context.root, self._slurm_spec.options.text("app"))
-        unused = self._slurm_spec.job_keys if isinstance(served.serving, AttachedScript) else ()
+        application = find_application(self.context.root, self.slurm_spec.app)
+        unused = self.slurm_spec.job_keys if isinstance(served.serving, AttachedScript) else ()
         ignored = f"job {served.serving.id} is used as it is: {'=, '.join(unused)}= changed nothing"
         return (*application.notes, *((ignored,) if unused else ()))
 
@@ -230,9 +226,9 @@ class SlurmTarget(StartedTarget):
         return JobNames(f"openenv-scale-{run}-{folder.path.name[-4:]}", f"{OWNER_PREFIX}{owner_label()}", folder.path)
 
     def _ports(self) -> JobPorts:
-        options = self._slurm_spec.options
+        options = self.slurm_spec
         server, envoy, admin, stats = random.SystemRandom().sample(_PORTS, 4)
-        return JobPorts(options.count("port") or server, options.count("envoy_port") or envoy, admin, stats)
+        return JobPorts(options.port or server, options.envoy_port or envoy, admin, stats)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import short_repr
@@ -57,35 +58,21 @@ def flag(value: str, what: str) -> bool:
     return True
 
 
-_KEYS = {
-    "hardware": options.text,
-    "sleep_time": sleep_time,
-    "workers": options.count,
-    "max_envs": options.count,
-    "temporary": flag,
-    "app": options.text,
-    "folder": options.text,
-    "label": options.text,
-    "cores": options.count,
-}
-
-
 @dataclass(frozen=True)
-class SpaceSpec:
+class SpaceSpec(options.TargetOptions):
     """A parsed specification; `variables` are those the Space is to have during the run.
 
     `repo_id` is None for a temporary Space whose name is ours to choose; `sleep_time` is in seconds, or `NEVER`.
     """
 
-    repo_id: str | None
-    hardware: str | None = None
-    sleep_time: int | None = None
-    variables: dict[str, str] = field(default_factory=dict[str, str], repr=False)
-    temporary: bool = False
-    app: str | None = None
-    folder: str | None = None
-    label: str | None = None
-    cores: int | None = None
+    repo_id: str | None = None
+    sleep_time: int | None = options.option(sleep_time)
+    workers: int | None = options.option(options.count)
+    max_envs: int | None = options.option(options.count)
+    temporary: bool = options.option(flag, False)
+    app: str | None = options.option()
+    folder: str | None = options.option()
+    variables: Mapping[str, str] = options.variables()
 
     @property
     def changes_settings(self) -> bool:
@@ -99,41 +86,21 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
     Raises:
         GrammarError: it names no Space, a key is unknown, or keys do not go together.
     """
-    target_options = options.read_options(spec, _KEYS, env=True)
-    temporary = "temporary" in target_options.values
-    if spec.argument is None and not temporary:
+    space = options.read_options(spec, SpaceSpec)
+    if spec.argument is None and not space.temporary:
         raise GrammarError("target spaces: name the Space, spaces:USER/NAME; or write spaces,temporary for one of ours")
     if spec.argument is not None and not _REPO_ID.fullmatch(spec.argument):
         raise GrammarError(f"target spaces: {short_repr(spec.argument)} names no Space; write spaces:USER/NAME")
-    for key in ("app", "folder"):
-        if target_options.text(key) and not temporary:
+    for key, value in (("app", space.app), ("folder", space.folder)):
+        if value and not space.temporary:
             raise GrammarError(f"target spaces: {key}= is for a Space made for the run; add ,temporary")
-    hardware, sleep_s = target_options.text("hardware"), target_options.count("sleep_time")
-    if sleep_s is not None and hardware == FREE:
+    if space.sleep_time is not None and space.hardware == FREE:
         raise GrammarError(f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=")
-    return SpaceSpec(
-        repo_id=spec.argument,
-        hardware=hardware,
-        sleep_time=sleep_s,
-        variables=_variables(target_options),
-        temporary=temporary,
-        app=target_options.text("app"),
-        folder=target_options.text("folder"),
-        label=target_options.text("label"),
-        cores=target_options.count("cores"),
-    )
-
-
-def _variables(target_options: options.TargetOptions) -> dict[str, str]:
-    for name in target_options.env:
+    for name in space.variables:
         if names_secret(name):
             raise GrammarError(
                 f"target spaces: anybody can read the variables of a Space; make {name} one of its secrets, "
                 "in its settings, instead of env."
             )
-    variables = dict(target_options.env)
-    for key, variable in (("workers", WORKERS), ("max_envs", MAX_ENVS)):
-        number = target_options.count(key)
-        if number is not None:
-            variables[variable] = str(number)
-    return variables
+    counts = {name: str(number) for name, number in ((WORKERS, space.workers), (MAX_ENVS, space.max_envs)) if number}
+    return replace(space, repo_id=spec.argument, variables={**space.variables, **counts})

@@ -50,8 +50,8 @@ class SpacesTarget(StartedTarget):
     """
 
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
-        super().__init__(spec, context)
         self.space_spec = parse_space(spec)
+        super().__init__(spec, context, replace(self.space_spec, hardware=None))  # What it got, not what was asked for.
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Return once the Space runs as asked and has answered a session; `stack` puts it back as it was."""
@@ -102,9 +102,9 @@ class SpacesTarget(StartedTarget):
         facts = _MeasuredSpace(space)
         endpoint = Endpoint(
             urls=(url,),
-            label=space_spec.label or _LABEL,
+            label=_LABEL,
             target=self.spec,
-            cores=space_spec.cores or _cores(runtime.hardware, runtime.replicas),
+            cores=_cores(runtime.hardware, runtime.replicas),
             hosts=runtime.replicas,
             limits=_limits(facts.variables()),
             headers=headers,
