@@ -13,10 +13,9 @@ import pytest
 
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.core.target_spec import parse_target
-from pytest_openenv_scale.targets import target_names
+from pytest_openenv_scale.targets import open_target, target_names
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.describe import describe
 from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -157,5 +156,5 @@ def test_nothing_is_started_or_reached(root: Path) -> None:
 
 
 def test_a_description_is_text_with_a_title(root: Path) -> None:
-    (part,) = describe(parse_target("http://h:1"), TargetContext(root))
+    (part,) = open_target(parse_target("http://h:1"), root=root).describe()
     assert (part.title, part.text) == ("nothing is started; these are measured", "http://h:1")

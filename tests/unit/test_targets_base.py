@@ -12,6 +12,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import TargetContext, TargetOptions
 
 ENDPOINT = Endpoint(("http://h",), "h", "x", cores=8, hardware="found")
@@ -29,6 +30,9 @@ class _Target(StartedTarget):
 
     stopped = False
     failure: BaseException | None = None
+
+    def describe(self) -> list[DescriptionPart]:
+        return []
 
     def start(self, stack: ExitStack) -> Endpoint:
         stack.callback(failing("the first may still run"))

@@ -33,13 +33,13 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.parsing import parse_count
     from pytest_openenv_scale.core.target_spec import parse_target, redact_target
     from pytest_openenv_scale.core.text import redact_text
-    from pytest_openenv_scale.targets.common.options import TargetContext
-    from pytest_openenv_scale.targets.describe import describe
+    from pytest_openenv_scale.targets import open_target
 
     root = (arguments.root or Path.cwd()).resolve()
     try:
-        context = TargetContext(root, parse_count(arguments.batch, what="--batch"))
-        described = [(spec, describe(spec, context)) for spec in map(parse_target, arguments.specs)]
+        largest = parse_count(arguments.batch, what="--batch")
+        specs = [parse_target(text) for text in arguments.specs]
+        described = [(spec, open_target(spec, root=root, largest_batch=largest).describe()) for spec in specs]
     except (GrammarError, TargetError) as error:
         return print_error("show", str(error))
     for spec, parts in described:

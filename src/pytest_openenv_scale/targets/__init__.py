@@ -6,77 +6,65 @@ May import core, config, client, results and `hub.access`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pytest_openenv_scale.core.endpoint import Target
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
 from .common.options import TargetContext
 
-__all__ = ["TargetContext", "open_target", "target_names"]
+if TYPE_CHECKING:
+    from .common.base import StartedTarget
 
-Factory = Callable[[TargetSpec, TargetContext], Target]
-
-
-def _docker(spec: TargetSpec, context: TargetContext) -> Target:
-    from .docker.target import DockerTarget
-
-    return DockerTarget(spec, context)
+__all__ = ["KINDS", "TargetContext", "TargetKind", "open_target", "target_names"]
 
 
-def _envoy(spec: TargetSpec, context: TargetContext) -> Target:
-    from .envoy.target import EnvoyTarget
+@dataclass(frozen=True)
+class TargetKind:
+    """One kind of target, in modules that are imported when it is used.
 
-    return EnvoyTarget(spec, context)
+    `target` names the class that starts and describes it, `collector` what removes leftovers of runs that were killed.
+    """
 
+    target: str
+    collector: str | None = None
 
-def _local(spec: TargetSpec, context: TargetContext) -> Target:
-    from .local.target import LocalTarget
+    def open(self, spec: TargetSpec, context: TargetContext) -> StartedTarget:
+        """Return the target; nothing is started or reached before it is entered."""
+        return _load(self.target)(spec, context)
 
-    return LocalTarget(spec, context)
+    def collect(self, dry_run: bool) -> list[str]:
+        """Remove leftovers, or with `dry_run` only look for them, and return a line for each.
 
-
-def _provider(spec: TargetSpec, context: TargetContext) -> Target:
-    from .provider.target import ProviderTarget
-
-    return ProviderTarget(spec, context)
-
-
-def _spaces(spec: TargetSpec, context: TargetContext) -> Target:
-    from .spaces.target import SpacesTarget
-
-    return SpacesTarget(spec, context)
-
-
-def _slurm(spec: TargetSpec, context: TargetContext) -> Target:
-    from .slurm.target import SlurmTarget
-
-    return SlurmTarget(spec, context)
+        Raises:
+            TargetError: it cannot look, for want of an engine for example.
+        """
+        return _load(self.collector)(dry_run=dry_run) if self.collector else []
 
 
-def _url(spec: TargetSpec, context: TargetContext) -> Target:
-    from .url import UrlTarget
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
 
-    return UrlTarget(spec, context)
 
-
-_FACTORIES: Mapping[str, Factory] = {
-    "docker": _docker,
-    "envoy": _envoy,
-    "local": _local,
-    "provider": _provider,
-    "spaces": _spaces,
-    "slurm": _slurm,
-    "url": _url,
+KINDS: Mapping[str, TargetKind] = {
+    "docker": TargetKind("docker.target:DockerTarget", "docker.target:collect_containers"),
+    "envoy": TargetKind("envoy.target:EnvoyTarget"),
+    "local": TargetKind("local.target:LocalTarget"),
+    "provider": TargetKind("provider.target:ProviderTarget"),
+    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.temporary:collect_spaces"),
+    "slurm": TargetKind("slurm.target:SlurmTarget", "slurm.job:collect_jobs"),
+    "url": TargetKind("url:UrlTarget"),
 }
 
 
 def target_names() -> tuple[str, ...]:
     """Return the names a target specification may begin with, besides a URL."""
-    return tuple(name for name in _FACTORIES if name != "url")
+    return tuple(name for name in KINDS if name != "url")
 
 
 def open_target(
@@ -89,7 +77,7 @@ def open_target(
     modes: tuple[str, ...] = ("ws",),
     run_id: str | None = None,
     show_progress: Callable[[str], None] | None = None,
-) -> Target:
+) -> StartedTarget:
     """Return the target `spec` describes; nothing is started or reached before it is entered.
 
     `largest_batch` is the most sessions any cell asks for; `root` is where `openenv.yaml` is looked for;
@@ -99,11 +87,11 @@ def open_target(
     Raises:
         GrammarError: there is no such target, it has no such key, or a value cannot be used.
     """
-    factory = _FACTORIES.get(spec.name)
-    if factory is None:
+    kind = KINDS.get(spec.name)
+    if kind is None:
         available = ", ".join([*target_names(), "http(s)://…"])
         similar = suggestion(spec.name, target_names())
         hint = similar if "did you mean" in similar else ""
         raise GrammarError(f"there is no target {spec.name!r}{hint} (targets: {available})")
     context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
-    return factory(spec, context if show_progress is None else replace(context, show_progress=show_progress))
+    return kind.open(spec, context if show_progress is None else replace(context, show_progress=show_progress))

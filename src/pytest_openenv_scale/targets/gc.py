@@ -14,6 +14,8 @@ from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
 from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.results.run_directory import WRITER_LOCK
 
+from . import KINDS
+
 Collector = Callable[[bool], list[str]]
 """Removes the leftovers of one kind whose run is gone, or with True only looks for them; one line for each.
 
@@ -31,18 +33,6 @@ class Collected:
     lines: tuple[str, ...]
     problems: tuple[str, ...]
     unreached: Mapping[str, str]
-
-
-def _containers(dry_run: bool) -> list[str]:
-    from .docker import target
-
-    return target.collect_containers(dry_run=dry_run)
-
-
-def _spaces(dry_run: bool) -> list[str]:
-    from .spaces import temporary
-
-    return temporary.collect_spaces(dry_run=dry_run)
 
 
 def _folders(dry_run: bool) -> list[str]:
@@ -64,13 +54,10 @@ def _is_abandoned(folder: Path) -> bool:
     return status.st_uid == os.getuid() and bool(locks) and settled and not any(map(is_locked, locks))
 
 
-def _jobs(dry_run: bool) -> list[str]:
-    from .slurm import job
-
-    return job.collect_jobs(dry_run=dry_run)
-
-
-COLLECTORS: Mapping[str, Collector] = {"docker": _containers, "slurm": _jobs, "spaces": _spaces, "folders": _folders}
+COLLECTORS: Mapping[str, Collector] = {
+    **{name: kind.collect for name, kind in sorted(KINDS.items()) if kind.collector},
+    "folders": _folders,
+}
 
 
 def collect(kinds: Sequence[str] = (), *, dry_run: bool = False) -> Collected:

@@ -13,6 +13,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
 from .common.base import StartedTarget
+from .common.description import DescriptionPart
 from .common.options import TargetContext, TargetOptions, count, given, option, read_options
 from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
 from .common.sampling import LocalServers
@@ -41,8 +42,13 @@ class UrlTarget(StartedTarget):
         super().__init__(spec, context, self._options)
         for url in spec.urls:
             _refuse_query(url)
+        self._given_urls = spec.urls
         self._urls = tuple(_base_url(url) for url in spec.urls)
         self._headers = {**_authorization(spec.urls, context.headers), **context.headers}
+
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        return [DescriptionPart("nothing is started; these are measured", "\n".join(map(redact_url, self._given_urls)))]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Return once a real session was answered at every URL; the servers are left alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any, Self, TypeVar, final
@@ -12,6 +12,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
+from .description import DescriptionPart
 from .options import TargetContext, TargetOptions
 
 _T = TypeVar("_T")
@@ -58,6 +59,14 @@ class StartedTarget(ABC):
 
         Raises:
             TargetError: it did not start, or did not answer as OpenEnv within its deadline.
+        """
+
+    @abstractmethod
+    def describe(self) -> Sequence[DescriptionPart]:
+        """Return what `start` would start, without starting or reaching anything; what may be secret is hidden.
+
+        Raises:
+            TargetError: what the specification names is not there.
         """
 
     @final

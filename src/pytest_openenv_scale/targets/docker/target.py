@@ -14,6 +14,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
@@ -28,6 +29,7 @@ from pytest_openenv_scale.targets.common.options import (
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 
 from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
+from .description import describe_container, describe_image
 from .engine import Engine, is_not_found
 from .image import PULL_POLICIES, ImageSource, obtain_image
 
@@ -65,6 +67,10 @@ class DockerTarget(StartedTarget):
         if source.wheels is not None and source.name is not None:
             raise GrammarError("target docker: wheels= is for the packaged Dockerfile; leave out the image")
 
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        return [describe_image(self.source), describe_container(self.source, self.container_options())]
+
     def start(self, stack: ExitStack) -> Endpoint:
         """Build or pull the image, start a container and return once it has answered a session."""
         engine = Engine.connect()
@@ -73,7 +79,8 @@ class DockerTarget(StartedTarget):
         stack.enter_context(graceful_signals.held())
         image = obtain_image(engine, self.source, self.context.show_progress)
         began = time.monotonic()
-        container = Container(engine, image, self.options(self._cores(engine)), log_path=self.context.log_path)
+        options = self.container_options(self._cores(engine))
+        container = Container(engine, image, options, log_path=self.context.log_path)
         stack.enter_context(container)
         endpoint = Endpoint(
             urls=(container.url,),
@@ -90,7 +97,7 @@ class DockerTarget(StartedTarget):
         self._wait_until_ready(endpoint, container)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
-    def options(self, cores: int | None = None) -> ContainerOptions:
+    def container_options(self, cores: int | None = None) -> ContainerOptions:
         """Return how the container is run on an engine of `cores` processors."""
         options = self._options
         workers = options.workers

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
+from pytest_openenv_scale.targets.docker.description import describe_container, describe_image
 from pytest_openenv_scale.targets.docker.engine import Engine
 from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 
@@ -32,6 +34,14 @@ class ContainerReplicas:
         self._containers: list[Container] = []
         self._backends: tuple[Backend, ...] = ()
         self._engine_cores: int | None = None
+
+    def describe(self) -> Sequence[DescriptionPart]:
+        """See `Replicas`."""
+        containers = [
+            describe_container(self.source, self.options(number), f"container {number + 1}")
+            for number in range(self._options.replicas)
+        ]
+        return [describe_image(self.source), *containers]
 
     def start(self, stack: ExitStack) -> None:
         """See `Replicas`."""

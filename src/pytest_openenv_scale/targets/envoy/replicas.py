@@ -17,6 +17,7 @@ from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import LocalServers
@@ -62,6 +63,10 @@ class Replicas(Hosts, Protocol):
         """What a reader of the results should know, once."""
         ...
 
+    def describe(self) -> Sequence[DescriptionPart]:
+        """Return what would be started, or is there already."""
+        ...
+
     def start(self, stack: ExitStack) -> None:
         """Start the replicas, which `stack` stops.
 
@@ -103,10 +108,9 @@ class LocalReplicas:
             for number in range(count)
         ]
 
-    @property
-    def servers(self) -> tuple[ServedApplication, ...]:
-        """Each server, by its number."""
-        return tuple(self._servers)
+    def describe(self) -> Sequence[DescriptionPart]:
+        """See `Replicas`."""
+        return [served.describe(f"server {number}") for number, served in enumerate(self._servers, 1)]
 
     def start(self, stack: ExitStack) -> None:
         """See `Replicas`."""
@@ -171,6 +175,10 @@ class AttachedReplicas:
         self._context = context
         self._backends: tuple[Backend, ...] = ()
         self._local_servers: LocalServers | None = None
+
+    def describe(self) -> Sequence[DescriptionPart]:
+        """See `Replicas`."""
+        return [DescriptionPart("servers, which run already", "\n".join(self._urls))]
 
     def start(self, stack: ExitStack) -> None:
         """See `Replicas`; they run already, and go on."""

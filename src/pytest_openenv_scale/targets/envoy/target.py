@@ -12,20 +12,22 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import TargetContext, given
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.local.application import backlog_notes
 
-from .config import Backend, EnvoySettings, backlog_for, breaker_for, envoys_needed, threads_for
+from .config import Backend, EnvoySettings, backlog_for, breaker_for, envoys_needed, render, threads_for
 from .container_replicas import ContainerReplicas
 from .endpoint import EnvoyEndpoint
 from .pool import LocalEnvoyPool, find_envoy
-from .replicas import AttachedReplicas, LocalReplicas, Replicas
+from .replicas import AttachedReplicas, LocalReplicas, Replicas, replica_address, resolve_backend
 from .spec import ImageOptions, LocalOptions, UrlOptions, parse_envoy
 
 _SESSION_S = 30.0
 """Seconds the first session through Envoy gets; every replica has answered one by then."""
 
+_FREE_PORT_NOTE = "# Port 0 stands for a free one, chosen when it starts."
 _MAX_ENVOYS = 32
 """Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
 
@@ -40,6 +42,15 @@ class EnvoyTarget(StartedTarget):
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.options = parse_envoy(spec)
         super().__init__(spec, context, self.options)
+
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        options = self.options
+        backends = tuple(Backend(replica_address(number), 0) for number in range(options.replicas))
+        if isinstance(options, UrlOptions):
+            backends = tuple(map(resolve_backend, options.urls))
+        config = render(self.settings(backends)).rstrip()
+        return [*self.replicas().describe(), DescriptionPart("Envoy's configuration", f"{_FREE_PORT_NOTE}\n{config}")]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Start everything and return once a session was answered through Envoy."""

@@ -18,6 +18,7 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import url_host, usable_cores
 from pytest_openenv_scale.targets.common.base import Startable
+from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart, shell_command
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext, count, one_of, option, variables
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
@@ -170,12 +171,22 @@ class ServedApplication(Startable):
             TargetError: there is an `openenv.yaml` that names no app.
         """
         self.port = self._requested_port or 0
-        environ = {**self._make_environ(), **dict.fromkeys(self._options.env, "***")}
+        environ = {**self._make_environ(), **dict.fromkeys(self._options.env, HIDDEN)}
         added = {name: text for name, text in environ.items() if text and os.environ.get(name) != text}
         address = (
             f"{url_host(self._host)}:{self._requested_port}" if self._requested_port else f"a free port of {self._host}"
         )
         return Launch(tuple(command(self._serving, _FIRST_DESCRIPTOR)), added, self._context.root, address)
+
+    def describe(self, role: str = "server") -> DescriptionPart:
+        """Return how the server would be started.
+
+        Raises:
+            TargetError: there is an `openenv.yaml` that names no app.
+        """
+        launch = self.launch()
+        title = f"{role}, in {launch.folder}, on an open socket at {launch.address}"
+        return DescriptionPart(title, shell_command(launch.command, launch.environ))
 
     def stop(self) -> None:
         """End the server and everything it started; may be repeated."""

@@ -11,6 +11,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
@@ -57,6 +58,10 @@ class LocalTarget(StartedTarget):
             port=self.options.port,
             log_path=self.context.log_path,
         )
+
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        return [self.application().describe()]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Start the server and return once it has answered a session."""

@@ -19,8 +19,10 @@ from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.core.system import usable_cores
-from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
+from pytest_openenv_scale.core.text import redact_text
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
@@ -80,6 +82,21 @@ class ProviderTarget(StartedTarget):
             )
         self._class_name = spec.argument
         self._arguments = {key: text for key, text in spec.options if (key, text) not in own_options}
+
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        request = self.provider_request()
+        server_request = request.server_request
+        arguments = [
+            f"{key}={HIDDEN if names_secret(key) else redact_text(text)}"
+            for key, text in server_request.arguments.items()
+        ]
+        lines = [f"class      {request.provider}", *(f"argument   {text}" for text in arguments)]
+        lines += [f"variable   {name}={HIDDEN}" for name in server_request.env]
+        lines += [f"servers    {server_request.replicas}"] if server_request.replicas is not None else []
+        lines += [f"workers    {server_request.workers}"] if server_request.workers is not None else []
+        lines += [f"import     {path}" for path in request.paths]
+        return [DescriptionPart("provider, in a process of its own", "\n".join(lines))]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Start the provider and return once each of its servers has answered a session."""

@@ -15,6 +15,8 @@ from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.polling import wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart, shell_command
+from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.envoy.config import (
@@ -32,7 +34,17 @@ from .job import AttachedScript, BatchJob, JobFolder, ServingJob, running_job
 from .job_info import Job, call
 from .nodes import Node, find_nodes, format_nodes
 from .servers import NodeEnvoy, NodeServers, PoolOnNodes, reach_every_host
-from .spec import OWNER_PREFIX, JobNames, JobPorts, SlurmSpec, default_folder, read_connection, render, render_attached
+from .spec import (
+    OWNER_PREFIX,
+    SERVE_SCRIPT,
+    JobNames,
+    JobPorts,
+    SlurmSpec,
+    default_folder,
+    read_connection,
+    render,
+    render_attached,
+)
 
 _PORTS = range(20000, 32000)
 """Where ports are drawn from: below those the kernel gives to clients. Jobs that share a node must not meet."""
@@ -50,6 +62,26 @@ class SlurmTarget(StartedTarget):
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.slurm_spec = SlurmSpec.parse(spec)
         super().__init__(spec, context, self.slurm_spec)
+
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        slurm_spec = self.slurm_spec
+        request = slurm_spec.example_request(self.context.root, largest_batch=self.context.largest_batch)
+        hidden = dict.fromkeys(slurm_spec.env, HIDDEN)
+        title = "SCRIPT"
+        if slurm_spec.attached_job is not None:
+            command = DescriptionPart(
+                "command", shell_command(["bash", "SCRIPT"], {"SLURM_JOB_ID": str(slurm_spec.attached_job), **hidden})
+            )
+            title += "" if slurm_spec.nodes else ", for one node; nodes=N shows that for several"
+            script = render_attached(request)
+        else:
+            command = DescriptionPart(
+                "command", shell_command(["sbatch", "--parsable", "--export=ALL", "SCRIPT"], hidden)
+            )
+            script = render(request)
+        serve_script = DescriptionPart("what the script hands over to, on every node", str(deploy_file(SERVE_SCRIPT)))
+        return [command, DescriptionPart(title, script.rstrip()), serve_script]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Submit or attach, and return once every node, and Envoy, has answered a session."""

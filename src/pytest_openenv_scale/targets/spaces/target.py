@@ -13,6 +13,7 @@ from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.base import StartedTarget
+from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import (
@@ -34,9 +35,9 @@ from .api import (
     wait_until_running,
     with_log,
 )
-from .deploy import SpaceSource
+from .deploy import DOCKERFILE, SpaceSource, space_files
 from .settings import AppliedChanges, change_settings
-from .spec import MAX_ENVS, VCPUS, WORKERS, parse_space
+from .spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, VCPUS, WORKERS, parse_space
 
 _LABEL = "hf-spaces"
 _LOG_LINES = 10
@@ -52,6 +53,34 @@ class SpacesTarget(StartedTarget):
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         self.space_spec = parse_space(spec)
         super().__init__(spec, context, replace(self.space_spec, hardware=None))  # What it got, not what was asked for.
+
+    def describe(self) -> list[DescriptionPart]:
+        """Return what would be started; see `StartedTarget`."""
+        space_spec = self.space_spec
+        new_space = temporary.NewSpace.from_spec(space_spec)
+        variables = new_space.variables if space_spec.temporary else space_spec.variables
+        sleep_time = space_spec.sleep_time or (SAFE_SLEEP_S if space_spec.hardware not in (None, FREE) else None)
+        lines = [f"hardware    {new_space.hardware}"] if space_spec.hardware or space_spec.temporary else []
+        lines += [] if sleep_time is None else [f"sleep time  {'never' if sleep_time == NEVER else f'{sleep_time} s'}"]
+        lines += [
+            f"variable    {name}={text if name in (WORKERS, MAX_ENVS) else HIDDEN}" for name, text in variables.items()
+        ]
+        if not space_spec.temporary:
+            if not lines:
+                return [
+                    DescriptionPart("nothing is set on the Space; it is measured as it is", str(space_spec.repo_id))
+                ]
+            text = "\n".join([f"Space       {space_spec.repo_id}", *lines])
+            return [DescriptionPart("set on the Space where it differs, and put back afterwards", text)]
+        name = space_spec.repo_id or "USER/openenv-scale-…"
+        files = space_files(self.source(), name.partition("/")[2])
+        return [
+            DescriptionPart(
+                "a private Space, made for the run and deleted after it", "\n".join([f"Space       {name}", *lines])
+            ),
+            DescriptionPart(f"its files: {self.source().description}", "\n".join(sorted(files))),
+            DescriptionPart(DOCKERFILE, files[DOCKERFILE].decode("utf-8", "replace").rstrip()),
+        ]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Return once the Space runs as asked and has answered a session; `stack` puts it back as it was."""
