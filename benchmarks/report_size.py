@@ -110,7 +110,7 @@ def write_run(results: Path, rows: int, part: int) -> None:
 
     from pytest_openenv_scale.config.limits import Slo
     from pytest_openenv_scale.config.plan import Curve
-    from pytest_openenv_scale.results.cell_meta import CellMeta
+    from pytest_openenv_scale.results.cell import CellMeta
     from pytest_openenv_scale.results.manifest import SweepRecord
     from pytest_openenv_scale.results.run_directory import RunDirectory
 

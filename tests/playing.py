@@ -11,7 +11,7 @@ from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, ShareProgress, ShareResult
 from pytest_openenv_scale.load.worker_share import WorkerShare
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import SessionRow
 from scripted_server import Peer, scripted
 
 WAITING = Workload(({"wait_seconds": "$wait"},))

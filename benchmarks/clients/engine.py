@@ -19,7 +19,7 @@ from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator, LoadProgress
-from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.cell import CellMeta
 from pytest_openenv_scale.results.parts import rows_to_table, write_part
 
 TIMEOUT_S = 60.0

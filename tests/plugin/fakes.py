@@ -21,7 +21,7 @@ import pytest_openenv_scale.engine.sweep as sweep_module
 from pytest_openenv_scale import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.load import runner
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 
 _targets: dict[str, FakeTarget] = {}
 

@@ -21,9 +21,8 @@ import pytest
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
 from measuring import measure
 from pytest_openenv_scale.client.session import open_session
-from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
 from pytest_openenv_scale.reporting import sweep_lines

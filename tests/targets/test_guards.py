@@ -18,7 +18,7 @@ from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.config.limits import Slo, make_limit
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
 from pytest_openenv_scale.metrics.summary import summarise
-from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.cell import CellMeta
 from pytest_openenv_scale.results.outcome import CurveVerdict
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.verdict.sweep import judge_curve

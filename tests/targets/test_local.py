@@ -19,9 +19,8 @@ import pytest
 
 from docker_engine import started_processes
 from pytest_openenv_scale.client.session import open_session
-from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target
 

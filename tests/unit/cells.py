@@ -10,10 +10,9 @@ from pytest_openenv_scale.config.limits import Slo, make_limit
 from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.cell import CellMeta, SessionRow
 from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.results.parts import rows_to_table
-from pytest_openenv_scale.results.row import SessionRow
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

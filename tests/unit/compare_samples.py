@@ -10,7 +10,7 @@ from cells import NOON, a_cell, a_curve, a_summary, an_slo, stats
 from report_samples import a_manifest, a_sweep, measured
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 TEST = "test_scale.py::test_it"

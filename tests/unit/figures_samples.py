@@ -8,7 +8,7 @@ from pathlib import Path
 from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
 
 from pytest_openenv_scale.analysis.study import Study, join_runs
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 

@@ -9,7 +9,7 @@ from study_samples import a_run_of, a_study, an_slo, sample
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, join_runs
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 HOSTILE = "<script>document.title='taken'</script></svg></style><img src=x onerror=alert(1)>\"'&amp;{{ 7*7 }}\x1b[31m"

@@ -11,7 +11,7 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.manifest import FORMAT, Manifest, SweepRecord, Writer
 from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep

@@ -23,11 +23,10 @@ from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+from pytest_openenv_scale.results.cell import CellMeta, ServerSamples, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.results.parts import rows_to_table
-from pytest_openenv_scale.results.row import SessionRow
 from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 

@@ -18,7 +18,7 @@ from pytest_openenv_scale.checks.preflight.questions import (
     verdict,
 )
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 pytestmark = pytest.mark.usefixtures("quick_waits")

@@ -16,7 +16,7 @@ from pytest_openenv_scale.reporting.content.replicas import protocol_notes, rati
 from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
 from pytest_openenv_scale.reporting.markdown.run import run_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 PLACE = Path("openenv-results/run")

@@ -9,7 +9,7 @@ import pytest
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.engine import cooldown
 from pytest_openenv_scale.engine.cooldown import Cooldown
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import SessionRow
 
 
 class Server:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus
 
 
 @pytest.mark.parametrize(

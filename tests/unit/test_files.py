@@ -10,7 +10,7 @@ import pytest
 
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.files import check_json_option, replacing, write_json_option
-from pytest_openenv_scale.core.polling import wait_for
+from pytest_openenv_scale.core.system import wait_for
 
 
 @pytest.mark.parametrize("synced", [False, True])

@@ -16,7 +16,7 @@ from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.study_tables import study_tables
-from pytest_openenv_scale.results.cell_meta import ClientFinding as ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding as ClientFinding
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)

@@ -10,7 +10,7 @@ from cells import a_curve, a_failure, a_row, a_summary, an_slo, summary_of
 
 from pytest_openenv_scale.client.handshake import loss_from_error
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome
 from pytest_openenv_scale.verdict.sweep import judge_curve
 

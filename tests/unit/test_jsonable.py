@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.cell import CellMeta
 from pytest_openenv_scale.results.outcome import CurveVerdict
 from pytest_openenv_scale.verdict.sweep import judge_curve
 

@@ -9,7 +9,7 @@ import pytest
 from cells import a_summary
 
 from pytest_openenv_scale.config.limits import Slo
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 from pytest_openenv_scale.verdict.cell import judge_cell

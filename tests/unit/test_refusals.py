@@ -3,10 +3,9 @@
 import pytest
 from cells import a_failure, a_row, a_summary, summary_of
 
-from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.metrics.errors import LostWorker
-from pytest_openenv_scale.results.cell_meta import ServerSamples
+from pytest_openenv_scale.results.cell import ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.verdict.refusals import name_refusals
 

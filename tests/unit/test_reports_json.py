@@ -13,8 +13,8 @@ from report_samples import BUSY, a_run, a_sweep, doubtful_sweep, measured, refus
 from pytest_openenv_scale.analysis.compare import compare_runs
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.config.limits import parse_fail_on
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.reporting import junit_properties, write_json, write_reports
 from pytest_openenv_scale.reporting.content.refusals import refusal_words
 from pytest_openenv_scale.reporting.content.verdicts import headline

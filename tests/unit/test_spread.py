@@ -9,6 +9,7 @@ from typing import Any
 from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
 
 from pytest_openenv_scale.core.endpoint import (
+    ExitStatus,
     HostEvent,
     HostIncident,
     HostSnapshot,
@@ -17,10 +18,9 @@ from pytest_openenv_scale.core.endpoint import (
     UnhealthyHost,
     proxy_facts_between,
 )
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.metrics.summary import summarise
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_host_rows, proxy_use_sentence
-from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.cell import CellMeta
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Reason
 from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve

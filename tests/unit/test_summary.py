@@ -8,12 +8,11 @@ from cells import a_cell, a_failure, a_meta, a_row, a_table, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.percentiles import peak_concurrency, phase_stats
 from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise
-from pytest_openenv_scale.results.cell_meta import ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import ClientFinding, ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount
 
 SECONDS = st.floats(0, 1e4, allow_nan=False)

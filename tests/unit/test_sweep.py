@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from measuring import measure
-from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.results.outcome import Outcome
 
 

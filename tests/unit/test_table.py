@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from cells import NOON, a_cell, a_failure, a_meta, a_row, a_table
 
+from pytest_openenv_scale.results.cell import SessionRow
 from pytest_openenv_scale.results.parts import (
     SCHEMA,
     PartError,
@@ -22,7 +23,6 @@ from pytest_openenv_scale.results.parts import (
     rows_to_table,
     write_part,
 )
-from pytest_openenv_scale.results.row import SessionRow
 
 COLUMNS_OF_THE_CONTRACT = """
 run_id test target cell_id infrastructure hardware mode batch_size wait_requested steps repetition arrival

@@ -9,9 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from pytest_openenv_scale.core.endpoint import HostEvent, ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, HostEvent, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target

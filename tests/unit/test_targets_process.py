@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from pytest_openenv_scale.targets.local import serving
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from pytest_openenv_scale.client.session import SessionFailed
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common import readiness
 from pytest_openenv_scale.targets.common.readiness import Diagnosis, NotReadyError, wait_until_ready
 

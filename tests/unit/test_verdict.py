@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.config.limits import Limit, Slo
-from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.core.endpoint import ExitStatus
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, combine_outcomes
 from pytest_openenv_scale.verdict.sweep import judge_curve
 

@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.config.limits import LIMITS, Slo, make_limit
-from pytest_openenv_scale.core.endpoint import HostIncident, ProxyFacts, ServerSample, UnhealthyHost
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident, ProxyFacts, ServerSample, UnhealthyHost
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import refusals as refusals_in_words
@@ -32,7 +31,7 @@ from pytest_openenv_scale.reporting.content.verdicts import (
     reason_lines,
     stop_words,
 )
-from pytest_openenv_scale.results.cell_meta import ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import ClientFinding, ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Refusal
 from pytest_openenv_scale.verdict import cell as cell_rules
 from pytest_openenv_scale.verdict import refusal_rules, refusals

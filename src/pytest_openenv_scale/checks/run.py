@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.config.workload import WorkloadError
-from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 

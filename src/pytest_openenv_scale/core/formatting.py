@@ -91,8 +91,9 @@ def size(value: int | None) -> str:
 
 
 def small_sample_note(values: int, statistic: str) -> str:
-    """Say that a percentile rests on few values: " (p99 of 24 ≈ max)"; nothing where there are enough."""
-    enough = 100 // (100 - int(statistic.removeprefix("p")))
+    """Say that a percentile rests on few values: " (p99 of 24 ≈ max)"; nothing where enough, or of a maximum."""
+    percentile = statistic.removeprefix("p")
+    enough = 100 // (100 - int(percentile)) if percentile.isdecimal() else 0
     return "" if values >= enough else f" ({statistic} of {values} ≈ max)"
 
 

@@ -1,11 +1,14 @@
-"""What this machine and this installation offer: cores, addresses, descriptors, and what an extra brings."""
+"""What this machine and this installation offer: cores, addresses, descriptors, extras; and a wait for whatever is to be."""
 
 from __future__ import annotations
 
 import os
 import resource
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
+from typing import TypeVar
 
 _OPEN_MAX = 10_240
 """What macOS lets any process have."""
@@ -58,3 +61,17 @@ def usable_cores() -> int:
 def url_host(host: str) -> str:
     """Return a host as it is written in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+T = TypeVar("T")
+
+
+def wait_for(look: Callable[[], T], timeout_s: float, pause_s: float, *, until: Callable[[T], object] = bool) -> T:
+    """Call `look` again and again, with pauses, until what it returns is true, or `until` says so; return its last.
+
+    After `timeout_s` seconds that is whatever it returned last; it is called once at least.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not until(seen := look()) and time.monotonic() < deadline:
+        time.sleep(pause_s)
+    return seen

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import SessionRow
 
 MAX_WAIT_S = 5.0
 """Longest to wait between two cells, in seconds; the wait of a step comes on top."""

@@ -23,11 +23,10 @@ from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.cell_meta import CellMeta, ServerSamples
+from pytest_openenv_scale.results.cell import CellMeta, ServerSamples, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome
 from pytest_openenv_scale.results.parts import rows_to_table
-from pytest_openenv_scale.results.row import SessionRow
 from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.verdict.cell import judge_cell
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve

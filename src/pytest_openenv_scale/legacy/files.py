@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from pytest_openenv_scale.core.text import redact_text
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import SessionRow
 
 RAW, SUMMARY = "raw.jsonl", "summary.csv"
 

@@ -24,7 +24,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.core.text import redact_text
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.cell_meta import CellMeta
+from pytest_openenv_scale.results.cell import CellMeta
 from pytest_openenv_scale.results.manifest import FORMAT, Manifest, SweepRecord, Writer, read_manifest
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory

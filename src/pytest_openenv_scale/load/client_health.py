@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
-from pytest_openenv_scale.results.cell_meta import ClientFinding
+from pytest_openenv_scale.results.cell import ClientFinding
 
 from .client_resources import SPARE_DESCRIPTORS, PortBudget, plan_ports
 from .ipc import CellRequest

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import SessionRow
 
 
 @dataclass(frozen=True, slots=True)

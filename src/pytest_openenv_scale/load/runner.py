@@ -14,14 +14,13 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.files import ErrorOutput
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.text import Secrets, redact_text
-from pytest_openenv_scale.results.cell_meta import ClientFinding
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import ClientFinding, SessionRow
 
 from .client_health import ClientStats, ResourceNeeds, check_answer_lags, check_pace, check_resources, choose_processes
 from .client_resources import loopback_source

@@ -14,7 +14,7 @@ from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo
 from pytest_openenv_scale.core.text import utf8_safe
-from pytest_openenv_scale.results.row import SessionRow
+from pytest_openenv_scale.results.cell import SessionRow
 
 _CLOSE_MESSAGE = Message(messages.encode_request("close"))
 _UNREQUESTED = "an observation nobody asked for"

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pytest_openenv_scale.config.plan import Cell
-from pytest_openenv_scale.core.endpoint import ProxyFacts
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts
 from pytest_openenv_scale.core.serialization import Jsonable
-from pytest_openenv_scale.results.cell_meta import CellMeta, ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, ServerSamples
 
 from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_distinct, count_rows
 from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency

@@ -14,9 +14,8 @@ from typing import Any, Literal
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve
-from pytest_openenv_scale.core.endpoint import HostIncident
+from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 

@@ -23,8 +23,7 @@ from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.files import replacing
 from pytest_openenv_scale.core.serialization import JsonError
 
-from .cell_meta import CellMeta
-from .row import Int32, SessionRow
+from .cell import CellMeta, Int32, SessionRow
 
 META_KEY = b"openenv_scale"
 """Where a part's Parquet schema metadata holds its `CellMeta` as JSON."""

@@ -17,7 +17,7 @@ from pytest_openenv_scale.core import files
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.text import redact_command
 
-from .cell_meta import CellMeta
+from .cell import CellMeta
 from .comparison import Comparison
 from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest
 from .outcome import Outcome

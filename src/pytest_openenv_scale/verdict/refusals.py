@@ -8,8 +8,9 @@ from dataclasses import replace
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 
-from .evidence import BROKEN_OFF, Evidence
 from .refusal_rules import (
+    BROKEN_OFF,
+    Evidence,
     by_proxy,
     by_space,
     by_status,

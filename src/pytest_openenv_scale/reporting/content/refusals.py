@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import ErrorCount, HostIncident, Refusal
 from pytest_openenv_scale.verdict.refusal_rules import ENVOY_DEFAULT
 

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.files import ErrorOutput, replacing
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import figures_problem

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.core.text import Secrets
 

@@ -12,8 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import psutil
 
-from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 

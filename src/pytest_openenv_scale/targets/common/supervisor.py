@@ -14,11 +14,10 @@ from typing import BinaryIO
 
 import psutil
 
-from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.files import read_tail
-from pytest_openenv_scale.core.polling import wait_for
+from pytest_openenv_scale.core.system import wait_for
 
 from . import parent_death
 from .base import Startable

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import (

@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.targets.common.options import format_memory
 

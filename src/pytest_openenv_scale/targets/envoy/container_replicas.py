@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.core.exit_status import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready

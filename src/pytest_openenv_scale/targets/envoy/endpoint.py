@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
-from pytest_openenv_scale.core.endpoint import LOG_LINES, HostEvent, HostSnapshot, ProxySnapshot
-from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.polling import wait_for
+from pytest_openenv_scale.core.endpoint import LOG_LINES, ExitStatus, HostEvent, HostSnapshot, ProxySnapshot
+from pytest_openenv_scale.core.system import wait_for
 
 from .config import UNHEALTHY_DETECTION_S
 from .pool import AdminError, HostState

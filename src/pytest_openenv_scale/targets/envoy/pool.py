@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 

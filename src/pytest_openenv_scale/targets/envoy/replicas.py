@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.targets.common.description import DescriptionPart
 from pytest_openenv_scale.targets.common.options import TargetContext

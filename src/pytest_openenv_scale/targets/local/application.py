@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.system import url_host, usable_cores
 from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart, shell_command

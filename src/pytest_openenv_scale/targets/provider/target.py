@@ -13,12 +13,10 @@ from typing import Any, TextIO
 
 import psutil
 
-from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.core.polling import wait_for
-from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.core.system import usable_cores, wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
 from pytest_openenv_scale.core.text import redact_text
 from pytest_openenv_scale.targets.common.base import StartedTarget

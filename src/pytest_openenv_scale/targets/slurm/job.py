@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.polling import wait_for
+from pytest_openenv_scale.core.system import wait_for
 from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess

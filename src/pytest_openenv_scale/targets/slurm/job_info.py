@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 
 _MAX_JSON_CHARS = 4 * 1024**2
 """Characters beyond which `squeue --json` is not asked again: older ones list every job of the cluster each time."""

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import psutil
 
-from pytest_openenv_scale.core.endpoint import ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes

@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
-from pytest_openenv_scale.core.polling import wait_for
+from pytest_openenv_scale.core.system import wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import StartedTarget
 from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart, shell_command

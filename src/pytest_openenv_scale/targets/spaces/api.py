@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.hub.access import HubError, connect, current_token, explain_error, without_secrets
 
 _T = TypeVar("_T")

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.exit_status import ExitStatus
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.base import StartedTarget

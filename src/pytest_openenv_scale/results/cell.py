@@ -1,0 +1,119 @@
+"""One repetition of a cell as a run keeps it: a row per session, and what is known besides its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
+
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, ServerSample
+from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.core.text import Secrets
+
+Int32 = Annotated[int, "int32"]
+"""A whole number that is stored in 32 bits; any other takes 64."""
+
+
+class SessionRow(NamedTuple):
+    """One session as its client saw it; seconds as floats, None where a phase was not reached.
+
+    Each field is a column of what a run keeps, of the type written here; `started_at` is its `timestamp`.
+
+    Times ending in `_s` are offsets from the start of the cell. `queue_latency` runs from the moment the
+    session was due to the start of its socket, `connect_latency` to the finished handshake,
+    `reset_latency` over the first reset, `hold_latency` while the rest of the batch came up,
+    `step_latency` sums `step_latencies`, `resets` sums the resets made after `done`, and
+    `total_latency` is queue + connect + reset + steps + resets.
+    """
+
+    request_id: int
+    process: Int32
+    started_at: float
+    due_s: float
+    start_s: float | None = None
+    connected_s: float | None = None
+    reset_done_s: float | None = None
+    closed_s: float | None = None
+    queue_latency: float | None = None
+    connect_latency: float | None = None
+    reset_latency: float | None = None
+    hold_latency: float | None = None
+    step_latency: float | None = None
+    step_latencies: Sequence[float] = ()
+    resets: float | None = None
+    total_latency: float | None = None
+    waited_seconds: float | None = None
+    steps_done: Int32 = 0
+    pid: int | None = None
+    session_hash: str | None = None
+    host_url: str | None = None
+    success: bool = False
+    error_phase: str | None = None
+    error_type: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    def without(self, secrets: Secrets) -> SessionRow:
+        """Return the row with no secret in any text that the server wrote."""
+        texts = {name: getattr(self, name) for name in _WRITTEN_BY_SERVERS}
+        return self._replace(**{name: secrets.hide(text) for name, text in texts.items() if text is not None})
+
+
+_WRITTEN_BY_SERVERS = ("session_hash", "host_url", "error_code", "error_message")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFinding(Jsonable):
+    """Something about the client that makes a cell inconclusive.
+
+    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSamples(Jsonable):
+    """The server's processes before and after a cell, and the largest value of each figure in between."""
+
+    first: ServerSample | None = None
+    last: ServerSample | None = None
+    peak: ServerSample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellMeta(Jsonable):
+    """Everything about one repetition of a cell that is not in its rows; stored in the part's Parquet schema.
+
+    `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
+    `server_exit` is how the server ended if it died (a sentence in runs of version 0.1); `log_tail` is kept only where
+    something failed.
+    `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
+    front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
+    """
+
+    run_id: str
+    sweep_id: str
+    cell: Cell
+    repetition: int
+    wall_s: float
+    started_at: datetime
+    hardware: str | None = None
+    cores: int | None = None
+    hosts: int | None = None
+    limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    client: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    findings: tuple[ClientFinding, ...] = ()
+    server: ServerSamples = field(default_factory=ServerSamples)
+    server_exit: ExitStatus | str | None = None
+    log_tail: str | None = None
+    notes: tuple[str, ...] = ()
+    proxy: ProxyFacts | None = None
+
+    @property
+    def ending(self) -> ExitStatus | None:
+        """How the server ended; None while it runs or where that is unknown."""
+        return ExitStatus.parse(self.server_exit) if isinstance(self.server_exit, str) else self.server_exit
