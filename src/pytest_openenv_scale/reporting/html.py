@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import Study, StudyCurve, study_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
@@ -37,7 +37,6 @@ from .content.tables import (
     targets_table,
     workloads_table,
 )
-from .content.wording import batch_rows
 from .figures import FiguresError, FigureSvg, figure_svgs
 from .figures.content import SeriesStyle, series_styles
 
@@ -333,7 +332,7 @@ def _reason_with_refusal(curve: StudyCurve) -> str:
 
 def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
     verdict, record = curve.verdict, curve.sweep.record
-    rows = batch_rows(curve.curve)
+    rows = curve.points
     line = CurveVerdictView(
         anchor=anchor,
         infrastructure=curve.infrastructure,
@@ -349,12 +348,16 @@ def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
         verdict=line,
         test=on_one_line(curve.sweep.test),
         heading=wording.curve_facts(record, replace(curve.curve.curve, infrastructure=curve.infrastructure)),
-        batches=batches_table(curve.curve, rows, "verdict", lambda row: f"{row.mark} {row.remark}".strip()),
+        batches=batches_table(curve.curve, rows, "verdict", _batch_verdict),
         remarks=tuple(curve_remarks(curve.curve, rows)),
         hosts=proxy_hosts_table(curve.curve),
         failures=failures_table(curve.curve),
         log=tuple(wording.server_log_tail(curve.curve.summaries, _LOG_LINES)),
     )
+
+
+def _batch_verdict(row: BatchPoint) -> str:
+    return f"{wording.batch_mark(row)} {wording.batch_remark(row)}".rstrip()
 
 
 def _curve_facts(curve: StudyCurve) -> str:

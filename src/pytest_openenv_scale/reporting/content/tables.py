@@ -17,7 +17,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 from . import verdicts, wording
 from .overview import figure_text
 from .refusals import refusal_sentence
-from .wording import BatchRow, visible_columns
+from .wording import visible_columns
 
 _MESSAGE_CHARACTERS = 300
 """The most characters of a server's message that are shown."""
@@ -157,7 +157,7 @@ def environment_table(fingerprint: Mapping[str, Any]) -> Table:
 
 
 def batches_table(
-    view: CurveView, rows: Sequence[BatchRow], verdict_head: str, verdict: Callable[[BatchRow], str]
+    view: CurveView, rows: Sequence[BatchPoint], verdict_head: str, verdict: Callable[[BatchPoint], str]
 ) -> Table:
     """Return the figures of every batch of a curve worth showing; under `verdict_head` stands what became of it."""
     columns = visible_columns(view, rows) if rows else []
@@ -193,7 +193,7 @@ def _fact_text(value: object, is_size: bool) -> str:
     return formatting.size(value) if is_size and isinstance(value, int) else f"{value}"
 
 
-def curve_remarks(view: CurveView, rows: Sequence[BatchRow]) -> list[str]:
+def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     """Return the sentences that stand beneath the table of a curve, refusals included."""
     verdict = view.verdict
     sentences = [

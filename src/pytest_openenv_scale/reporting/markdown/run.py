@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import Study, study_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, batch_points, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content import verdicts, wording
@@ -38,7 +38,6 @@ from pytest_openenv_scale.reporting.content.tables import (
     wait_text,
     workloads_table,
 )
-from pytest_openenv_scale.reporting.content.wording import BatchRow, batch_rows
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord
 from pytest_openenv_scale.verdict.sweep import CurveView
@@ -101,7 +100,7 @@ def _study_sections(run: Run) -> list[str]:
 def curve_section(record: SweepRecord, view: CurveView) -> str:
     """Return the section of one curve: its verdict, table, refusals, failures, log and rerun command."""
     verdict = view.verdict
-    rows = batch_rows(view)
+    rows = batch_points(view)
     lines = [f"## {escape(wording.curve_facts(record, view.curve))}", "", inline_code(on_one_line(record.test)), ""]
     lines += [f"**{wording.OUTCOME_MARKS[verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
     lines += table_lines(batches_table(view, rows, "", partial(_batch_remark, view)))
@@ -111,11 +110,10 @@ def curve_section(record: SweepRecord, view: CurveView) -> str:
     return "\n".join([*lines, *_log_section(view), *_rerun_section(record, view)])
 
 
-def _batch_remark(view: CurveView, row: BatchRow) -> str:
+def _batch_remark(view: CurveView, row: BatchPoint) -> str:
     """Return what became of a batch: "✓ perfect scaling", "✗ above capacity: success 78.1 % < 95 %"."""
-    rates = [summary.success_rate for summary in row.repetitions if summary.success_rate is not None]
-    note = wording.scaling_note(view.verdict, row.batch, min(rates, default=None))
-    return f"{row.mark} {note}{f': {row.remark}' if row.remark else ''}"
+    note, remark = wording.scaling_note(view.verdict, row.batch, row.success), wording.batch_remark(row)
+    return f"{wording.batch_mark(row)} {note}{f': {remark}' if remark else ''}"
 
 
 def _log_section(view: CurveView) -> list[str]:
