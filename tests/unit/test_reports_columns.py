@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import a_sweep, doubtful_sweep, measured, refused_sweep
 
+from pytest_openenv_scale.analysis.study import BatchPoint, batch_points
 from pytest_openenv_scale.core.endpoint import ProxyFacts
 from pytest_openenv_scale.reporting.content.wording import (
     COLUMNS,
-    BatchRow,
-    batch_rows,
+    batch_mark,
+    batch_remark,
     breach_by_repetition,
     breach_words,
     p99_spread,
@@ -24,7 +25,7 @@ SHOWN = ["batch", "success", "open", "connect", "reset", "step", "total", "sprea
 
 def names(sweep):
     (view,) = sweep.curves
-    return [column.name for column in visible_columns(view, batch_rows(view))]
+    return [column.name for column in visible_columns(view, batch_points(view))]
 
 
 def column(name):
@@ -51,7 +52,7 @@ def test_hosts_are_shown_where_they_are_asked_for():
 
 
 def test_several_repetitions_show_the_worst_of_each_figure():
-    row = BatchRow(8, (measured(8, slower=1.0), measured(8, repetition=2, slower=1.5, failed=2)), None)
+    row = BatchPoint(8, (measured(8, slower=1.0), measured(8, repetition=2, slower=1.5, failed=2)), None)
     assert column("success").texts([row]) == ["75.0"]
     assert column("open").texts([row]) == ["6"]
     assert column("step").texts([row]) == ["1.00 / 1.52 s"]
@@ -59,13 +60,13 @@ def test_several_repetitions_show_the_worst_of_each_figure():
 
 def test_a_batch_none_of_whose_sessions_succeeded_has_no_latency_and_no_zero():
     gone = replace(measured(8, failed=8), phases={})
-    row = BatchRow(8, (gone,), None)
+    row = BatchPoint(8, (gone,), None)
     assert column("total").texts([row]) == ["–"]
     assert column("success").texts([row]) == ["0.0"]
 
 
 def test_a_failed_session_among_thousands_is_not_rounded_away():
-    row = BatchRow(5000, (replace(measured(5000), success_rate=4999 / 5000),), None)
+    row = BatchPoint(5000, (replace(measured(5000), success_rate=4999 / 5000),), None)
     assert column("success").texts([row]) == ["99.9"]
 
 
@@ -95,8 +96,8 @@ def test_the_times_of_a_column_are_aligned(values):
 
 def test_the_spread_of_repetitions_is_half_their_range():
     cells = tuple(replace(measured(8), repetition=n, phases={"total": stats(p)}) for n, p in ((1, 0.9), (2, 1.1)))
-    assert p99_spread(BatchRow(8, cells, None)) == pytest.approx(0.1)
-    assert column("spread").texts([BatchRow(8, cells, None)]) == ["±10 %"]
+    assert p99_spread(BatchPoint(8, cells, None)) == pytest.approx(0.1)
+    assert column("spread").texts([BatchPoint(8, cells, None)]) == ["±10 %"]
 
 
 def breach(limit, observed, allowed):
@@ -127,15 +128,19 @@ def test_a_broken_limit_is_told_of_every_repetition_as_it_was_judged():
 
 def test_further_limits_that_broke_are_named():
     cell = CellVerdict(8, False, (breach("success", 0.5, 0.95), breach("step_p99", 2.0, 1.0), breach("success", 0, 1)))
-    assert BatchRow(8, (), cell).remark == "success 50.0 % < 95 %, also step_p99"
+    assert batch_remark(BatchPoint(8, (), cell)) == "success 50.0 % < 95 %, also step_p99"
 
 
 def test_a_doubtful_batch_says_in_short_why():
     cell = CellVerdict(
         8, None, (), (Reason("client", 8, cause="cpu", words="the client's CPU was 98 % busy, and so on"),)
     )
-    assert (BatchRow(8, (), cell).mark, BatchRow(8, (), cell).remark) == ("?", "the client was the limit")
+    assert (batch_mark(BatchPoint(8, (), cell)), batch_remark(BatchPoint(8, (), cell))) == (
+        "?",
+        "the client was the limit",
+    )
 
 
 def test_a_batch_that_passes_needs_no_words():
-    assert (BatchRow(8, (), CellVerdict(8, True)).mark, BatchRow(8, (), CellVerdict(8, True)).remark) == ("✓", "")
+    passed = BatchPoint(8, (), CellVerdict(8, True))
+    assert (batch_mark(passed), batch_remark(passed)) == ("✓", "")

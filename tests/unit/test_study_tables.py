@@ -26,15 +26,16 @@ from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.reporting import study_lines
 from pytest_openenv_scale.reporting.content import study_tables as tables_module
 from pytest_openenv_scale.reporting.content.study_tables import study_tables
-from pytest_openenv_scale.reporting.content.tables import MISSING, StudyTable
-from pytest_openenv_scale.reporting.markdown.run import run_markdown, study_markdown, study_section
+from pytest_openenv_scale.reporting.content.tables import MISSING, Table
+from pytest_openenv_scale.reporting.markdown import table_section
+from pytest_openenv_scale.reporting.markdown.run import run_markdown, study_markdown
 from pytest_openenv_scale.results.outcome import ErrorCount
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_4, ENVOY_1, ENVOY_2, ENVOY_4)
 
 
-def table(study: Study, key: str) -> StudyTable:
+def table(study: Study, key: str) -> Table:
     return next(found for found in study_tables(study) if found.key == key)
 
 
@@ -43,7 +44,7 @@ def shown(study: Study, key: str) -> list[tuple[str, ...]]:
 
 
 def test_every_table_in_markdown():
-    lines = [line for found in study_tables(a_study(*SAMPLES)) for line in study_section(found)]
+    lines = [line for found in study_tables(a_study(*SAMPLES)) for line in table_section(found)]
     assert "\n".join(lines) == (GOLDEN / "study_tables.md").read_text(encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 from .protocols import ProtocolComparison, compare_modes
 from .run import Run
 
-__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "join_runs", "study_of"]
+__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "batch_points", "join_runs", "study_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,14 @@ class BatchPoint:
         """Return a statistic of a phase in seconds, the highest of the repetitions."""
         phases = [summary.phase(phase) for summary in self.repetitions]
         return max((float(getattr(stats, statistic)) for stats in phases if stats), default=None)
+
+
+def batch_points(view: CurveView) -> tuple[BatchPoint, ...]:
+    """Return a point per measured batch of a curve, the smallest first."""
+    measured: dict[int, list[CellSummary]] = {}
+    for summary in sorted(view.summaries, key=lambda summary: (summary.batch, summary.repetition)):
+        measured.setdefault(summary.batch, []).append(summary)
+    return tuple(BatchPoint(batch, tuple(cells), view.verdict.cell(batch)) for batch, cells in measured.items())
 
 
 def _least_count(values: Iterable[int | None]) -> int | None:
@@ -125,10 +133,7 @@ class StudyCurve:
     @property
     def points(self) -> tuple[BatchPoint, ...]:
         """What was measured, a point per batch, the smallest first."""
-        measured: dict[int, list[CellSummary]] = {}
-        for summary in self.curve.summaries:
-            measured.setdefault(summary.batch, []).append(summary)
-        return tuple(BatchPoint(batch, tuple(measured[batch]), self.verdict.cell(batch)) for batch in sorted(measured))
+        return batch_points(self.curve)
 
     def point(self, batch: int | None) -> BatchPoint | None:
         """Return the point of one batch; None where it was not measured."""

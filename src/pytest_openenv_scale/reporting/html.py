@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import Study, StudyCurve, study_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
@@ -23,12 +23,13 @@ from pytest_openenv_scale.results.outcome import (
 
 from .content import verdicts, wording
 from .content.findings import TOPICS, StudyFinding, findings
-from .content.overview import CHECK_MARKS, check_name, conversation_lines, figure_text, run_problems
+from .content.overview import CHECK_MARKS, check_name, conversation_lines, run_problems
 from .content.refusals import refusal_words
 from .content.study_tables import study_tables
 from .content.tables import (
-    StudyTable,
-    TextTable,
+    Table,
+    batches_table,
+    check_figures_table,
     curve_remarks,
     environment_table,
     failures_table,
@@ -36,7 +37,6 @@ from .content.tables import (
     targets_table,
     workloads_table,
 )
-from .content.wording import batch_rows, visible_columns
 from .figures import FiguresError, FigureSvg, figure_svgs
 from .figures.content import SeriesStyle, series_styles
 
@@ -100,7 +100,7 @@ class CheckSection:
     headline: str
     details: tuple[str, ...]
     remedy: str | None
-    figures: TextTable
+    figures: Table
     conversations: tuple[tuple[str, str], ...]
     command: str | None
 
@@ -119,12 +119,6 @@ def check_sections(runs: Sequence[Run]) -> tuple[CheckSection, ...]:
 
 def _check_section(check: CheckRecord) -> CheckSection:
     result = check.result
-    figures = TextTable(
-        ("figure", "value"),
-        tuple((name, figure_text(value)) for name, value in result.figures.items()),
-        frozenset({"value"}),
-        frozenset({"figure"}),
-    )
     return CheckSection(
         name=check_name(check),
         infrastructure=on_one_line(check.infrastructure),
@@ -133,7 +127,7 @@ def _check_section(check: CheckRecord) -> CheckSection:
         headline=on_one_line(result.headline),
         details=tuple(map(on_one_line, result.details)),
         remedy=result.remedy,
-        figures=figures,
+        figures=check_figures_table(result),
         conversations=tuple(
             (on_one_line(transcript.title), "\n".join(conversation_lines(transcript)))
             for transcript in result.transcripts
@@ -183,10 +177,10 @@ class CurveSection:
     verdict: CurveVerdictView
     test: str
     heading: str
-    batches: TextTable
+    batches: Table
     remarks: tuple[str, ...]
-    hosts: TextTable
-    failures: TextTable
+    hosts: Table
+    failures: Table
     log: tuple[str, ...]
 
 
@@ -199,7 +193,7 @@ class RunFacts:
     note: str | None
     command: str | None
     report: str
-    environment: TextTable
+    environment: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +208,9 @@ class ReportPage:
     lead: str | None
     topics: tuple[tuple[str, tuple[str, ...]], ...]
     sections: tuple[CurveSection, ...]
-    tables: tuple[StudyTable, ...]
-    targets: TextTable
-    workloads: TextTable
+    tables: tuple[Table, ...]
+    targets: Table
+    workloads: Table
     runs: tuple[RunFacts, ...]
     period: str
     styles: Mapping[str, SeriesStyle]
@@ -229,7 +223,7 @@ class ReportPage:
 
 
 def report_page(
-    study: Study, tables: Sequence[StudyTable], findings: Sequence[StudyFinding], styles: Mapping[str, SeriesStyle]
+    study: Study, tables: Sequence[Table], findings: Sequence[StudyFinding], styles: Mapping[str, SeriesStyle]
 ) -> ReportPage:
     """Return the content of the report of a study, without its figures."""
     sections = tuple(_curve_section(curve, f"curve-{number}") for number, curve in enumerate(study.curves, start=1))
@@ -257,7 +251,7 @@ def report_page(
         ),
         period=_period(study.runs),
         sections=sections,
-        tables=tuple(table for table in tables if table.rows),
+        tables=tuple(filter(None, tables)),
         targets=targets_table(study.sweeps),
         workloads=workloads_table(study.sweeps),
         runs=tuple(map(_run_facts, study.runs)),
@@ -338,17 +332,7 @@ def _reason_with_refusal(curve: StudyCurve) -> str:
 
 def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
     verdict, record = curve.verdict, curve.sweep.record
-    rows = batch_rows(curve.curve)
-    columns = visible_columns(curve.curve, rows) if rows else []
-    texts = zip(*(column.texts(rows) for column in columns), strict=True)
-    heads = [column.heading for column in columns]
-    batches = TextTable(
-        (*heads, "verdict"),
-        tuple(
-            (*map(str.strip, cells), f"{row.mark} {row.remark}".strip()) for row, cells in zip(rows, texts, strict=True)
-        ),
-        frozenset(heads),
-    )
+    rows = curve.points
     line = CurveVerdictView(
         anchor=anchor,
         infrastructure=curve.infrastructure,
@@ -364,12 +348,16 @@ def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
         verdict=line,
         test=on_one_line(curve.sweep.test),
         heading=wording.curve_facts(record, replace(curve.curve.curve, infrastructure=curve.infrastructure)),
-        batches=batches,
+        batches=batches_table(curve.curve, rows, "verdict", _batch_verdict),
         remarks=tuple(curve_remarks(curve.curve, rows)),
         hosts=proxy_hosts_table(curve.curve),
         failures=failures_table(curve.curve),
         log=tuple(wording.server_log_tail(curve.curve.summaries, _LOG_LINES)),
     )
+
+
+def _batch_verdict(row: BatchPoint) -> str:
+    return f"{wording.batch_mark(row)} {wording.batch_remark(row)}".rstrip()
 
 
 def _curve_facts(curve: StudyCurve) -> str:

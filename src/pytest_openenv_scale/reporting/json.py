@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_openenv_scale.analysis.protocols import ProtocolComparison, compare_modes
 from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.analysis.study import BatchPoint, batch_points
 from pytest_openenv_scale.config.limits import Limit
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.parsing import format_number
@@ -23,7 +24,6 @@ from .content.comparison import reason_text
 from .content.overview import run_problems
 from .content.refusals import refusal_words
 from .content.replicas import AXES, scaling_tables
-from .content.wording import BatchRow, batch_rows
 
 FORMAT = 1
 
@@ -103,7 +103,7 @@ def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "refused": [_refusal_document(refusal) for refusal in verdict.refused],
         "reasons": encode(tuple(verdicts.reason_lines(view))),
         "rerun": wording.rerun_command(record, view.curve),
-        "cells": [_cell_document(view, row) for row in batch_rows(view)],
+        "cells": [_cell_document(view, row) for row in batch_points(view)],
     }
 
 
@@ -113,7 +113,7 @@ def _limit_document(limit: Limit) -> dict[str, Any]:
     return {**fields, "unit": kind.unit, "direction": kind.direction}
 
 
-def _cell_document(view: CurveView, row: BatchRow) -> dict[str, Any]:
+def _cell_document(view: CurveView, row: BatchPoint) -> dict[str, Any]:
     verdict = row.verdict
     return {
         "cell_id": row.repetitions[0].cell.id,
@@ -171,22 +171,14 @@ def _curve_name(curve: Curve) -> str:
 
 
 def _curve_figures(view: CurveView) -> list[tuple[str, object]]:
-    rows = batch_rows(view)
+    rows = batch_points(view)
     verdict = view.verdict
     best = next((row for row in rows if row.batch == verdict.max_batch), None)
+    total_p99 = best.latency("total") if best else None
     return [
         ("max_batch", "none" if verdict.max_batch is None else verdict.max_batch),
         ("max_batch_per_core", verdict.max_batch_per_core),
-        ("success", _lowest_success(rows[-1]) if rows else None),
-        ("total_p99", _worst_total_p99(best) if best else None),
+        ("success", rows[-1].success if rows else None),
+        ("total_p99", None if total_p99 is None else round(total_p99, 6)),
         ("reason", on_one_line(verdicts.headline(view))),
     ]
-
-
-def _lowest_success(row: BatchRow) -> float | None:
-    return min((cell.success_rate for cell in row.repetitions if cell.success_rate is not None), default=None)
-
-
-def _worst_total_p99(row: BatchRow) -> float | None:
-    worst = max((stats.p99 for cell in row.repetitions if (stats := cell.phase("total"))), default=None)
-    return None if worst is None else round(worst, 6)

@@ -16,7 +16,7 @@ from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import max_batch_certainty
 
 from .replicas import Axis, without_count
-from .tables import MISSING, StudyTable, Value, wait_text
+from .tables import MISSING, Table, Value, wait_text
 
 FEW_PER_CORE = 10
 """Fewer sessions per core than this are worth a sentence."""
@@ -49,7 +49,7 @@ class StudyFinding:
     text: str
 
 
-def findings(study: Study, tables: Sequence[StudyTable]) -> tuple[StudyFinding, ...]:
+def findings(study: Study, tables: Sequence[Table]) -> tuple[StudyFinding, ...]:
     """Return what the tables of a study say in sentences, the widest first; none where there is nothing to compare."""
     facts = Facts(study, tables)
     all_findings = (
@@ -294,7 +294,7 @@ _CurveKey = tuple[str, str, str]
 class Facts:
     """Looks up the tables of a study by key, and their rows by curve."""
 
-    def __init__(self, study: Study, tables: Sequence[StudyTable]) -> None:
+    def __init__(self, study: Study, tables: Sequence[Table]) -> None:
         self._study = study
         self._tables = {table.key: table for table in tables}
         self._curves = {(curve.infrastructure, curve.mode, curve.wait): curve for curve in study.curves}
@@ -306,7 +306,7 @@ class Facts:
         table = self._tables.get(key)
         return table.rows if table else ()
 
-    def table(self, key: str) -> StudyTable | None:
+    def table(self, key: str) -> Table | None:
         """Return a table; None where the study has none of it."""
         return self._tables.get(key)
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_openenv_scale.analysis.protocols import COMPARED_LATENCIES, ModeResult, ProtocolComparison, compare_modes
+from pytest_openenv_scale.analysis.protocols import COMPARED_LATENCIES, ModeResult, ProtocolComparison
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import Jsonable, encode
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import wording
+from .tables import MISSING, Table, Value, count_value, number_value, percent_value, rate_value, wait_text
 from .verdicts import reason_words
 from .wording import render_seconds
 
@@ -65,11 +65,6 @@ class ScalingTable(Jsonable):
     def unit(self) -> str:
         """The singular of the axis: "replica" or "node"."""
         return self.axis.removesuffix("s")
-
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """The heads of the columns, in the order of `scaling_cells`."""
-        return (self.axis, f"sessions per {self.unit}", "max batch", "rps", "scaling factor", "efficiency")
 
     def to_document(self) -> dict[str, Any]:
         """Return the table for the JSON report; keys of its rows name the axis: "replicas", "sessions_per_replica"."""
@@ -174,23 +169,23 @@ def _throughput(curve: CurveView) -> float | None:
     return max((min(repetition_rates) for repetition_rates in rates.values()), default=None)
 
 
-def scaling_heading(table: ScalingTable) -> str:
-    """Return what the table is about: "envoy · ws · wait 1 s"."""
-    facts = [table.target, table.mode]
-    facts += [] if table.wait is None else [f"wait {format_number(table.wait)} s"]
-    return " · ".join(facts)
-
-
-def scaling_cells(row: ScalingRow) -> list[str]:
-    """Return a row as text, in the order of a table's titles."""
-    return [
-        formatting.count(row.count),
-        formatting.number(row.sessions_each),
-        row.max_batch_text,
-        formatting.rate(row.requests_per_second),
-        formatting.MISSING if row.scaling_factor is None else f"{row.scaling_factor:.2f} ×",
-        formatting.percent(row.efficiency),
-    ]
+def replicas_table(table: ScalingTable) -> Table:
+    """Return a scaling table as text, under what it is about: "replicas · envoy · ws · wait 1 s · test_scale.py"."""
+    wait = [] if table.wait is None else [f"wait {wait_text(table.wait)}"]
+    title = " · ".join([table.axis, table.target, table.mode, *wait, on_one_line(table.test)])
+    rows = tuple(
+        (
+            count_value(row.count),
+            number_value(row.sessions_each),
+            Value(row.max_batch_text, row.max_batch),
+            rate_value(row.requests_per_second),
+            MISSING if row.scaling_factor is None else Value(f"{row.scaling_factor:.2f} ×", row.scaling_factor),
+            percent_value(row.efficiency),
+        )
+        for row in table.rows
+    )
+    heads = (table.axis, f"sessions per {table.unit}", "max batch", "rps", "scaling factor", "efficiency")
+    return Table(table.axis, title, heads, rows, frozenset(heads), ("; ".join(scaling_remarks(table)),))
 
 
 def scaling_remarks(table: ScalingTable) -> list[str]:
@@ -206,42 +201,24 @@ def scaling_remarks(table: ScalingTable) -> list[str]:
 
 
 PROTOCOL_TITLE = "protocol comparison"
-PROTOCOL_HEADS = ("target", "wait", "ws max", "http max", "ratio", "winner")
-PROTOCOL_RIGHT = ("wait", "ws max", "http max", "ratio")
 PROTOCOL_FIGURES = (
     ("ok", "success"),
     *((f"{phase} {statistic}", f"{phase}_{statistic}") for phase, statistic in COMPARED_LATENCIES),
 )
 """What is compared at the largest common batch: its name and the field of `ModeResult` it is in."""
 
-
-@dataclass(frozen=True, slots=True)
-class ProtocolEntry:
-    """One comparison in words: `cells` follow `PROTOCOL_HEADS`; `figures` at `batch` follow `PROTOCOL_FIGURES`."""
-
-    test: str
-    cells: tuple[str, ...]
-    batch: str | None
-    figures: tuple[str, ...]
-    notes: tuple[str, ...]
+PROTOCOL_HEADS = ("wait", "ws max", "http max", "ratio", "winner")
+PROTOCOL_RIGHT = ("wait", "ws max", "http max", "ratio")
+"""Those of `PROTOCOL_HEADS` that are numbers."""
 
 
-def protocol_entries(sweeps: Iterable[SweepView]) -> list[ProtocolEntry]:
-    """Return an entry per comparison of these sweeps; nothing where they have only one mode."""
-    return [_protocol_entry(view, comparison) for view in sweeps for comparison in compare_modes(view)]
-
-
-def _protocol_entry(view: SweepView, comparison: ProtocolComparison) -> ProtocolEntry:
-    wait = formatting.MISSING if comparison.wait is None else f"{format_number(comparison.wait)} s"
-    maxima = (mode_max_batch_text(comparison.ws), mode_max_batch_text(comparison.http))
-    cells = (on_one_line(view.infrastructure), wait, *maxima, ratio_text(comparison), comparison.winner or "unknown")
-    batch = None if comparison.batch is None else formatting.count(comparison.batch)
-    return ProtocolEntry(
-        on_one_line(view.test),
-        cells,
-        batch,
-        figure_texts(comparison),
-        tuple(map(on_one_line, protocol_notes(comparison))),
+def protocol_cells(comparison: ProtocolComparison) -> tuple[Value, ...]:
+    """Return what a comparison says, in the order of `PROTOCOL_HEADS`."""
+    return (
+        Value(wait_text(comparison.wait), comparison.wait),
+        *(Value(mode_max_batch_text(result), result.max_batch) for result in comparison.modes),
+        Value(ratio_text(comparison), comparison.ratio),
+        Value(comparison.winner or "unknown"),
     )
 
 

@@ -19,7 +19,7 @@ from .overview import curve_tally
 from .tables import (
     CURVE_HEADS,
     MISSING,
-    StudyTable,
+    Table,
     Value,
     count_value,
     curve_cells,
@@ -38,7 +38,7 @@ __all__ = ["study_tables"]
 _OPEN_NOTE = "≥: the largest batch asked for passes; a larger one may too"
 
 
-def study_tables(study: Study) -> tuple[StudyTable, ...]:
+def study_tables(study: Study) -> tuple[Table, ...]:
     """Return every table of a study in the order reports show them; those without rows are left out by reports."""
     return (
         runs_table(study),
@@ -53,7 +53,7 @@ def study_tables(study: Study) -> tuple[StudyTable, ...]:
     )
 
 
-def runs_table(study: Study) -> StudyTable:
+def runs_table(study: Study) -> Table:
     """Return a row per run of a study; none where there is a single run, which reports describe elsewhere."""
     rows = [
         (
@@ -68,7 +68,7 @@ def runs_table(study: Study) -> StudyTable:
         for run in (study.runs if len(study.runs) > 1 else ())
     ]
     heads = ("run", "started", "status", "outcome", "measured from", "commit", "note")
-    return StudyTable("runs", "Runs", heads, tuple(rows))
+    return Table("runs", "Runs", heads, tuple(rows))
 
 
 def _commit(git: object) -> str:
@@ -76,7 +76,7 @@ def _commit(git: object) -> str:
     return f"{commit}"[:12] if commit else formatting.MISSING
 
 
-def max_batch_table(study: Study) -> StudyTable:
+def max_batch_table(study: Study) -> Table:
     """Return max batch by infrastructure and mode, a column per wait."""
     rows: list[tuple[Value, ...]] = []
     for name in study.infrastructures:
@@ -87,7 +87,7 @@ def max_batch_table(study: Study) -> StudyTable:
     texts = [cell.text for row in rows for cell in row[2:]]
     notes = [_OPEN_NOTE] if any(text.startswith("≥") for text in texts) else []
     notes += [f"{formatting.MISSING}: not measured"] if formatting.MISSING in texts else []
-    return StudyTable(
+    return Table(
         "max-batch",
         "Max batch by infrastructure, mode and wait",
         ("infrastructure", "mode", *waits),
@@ -101,7 +101,7 @@ def _max_batch_value(curve: StudyCurve | None) -> Value:
     return MISSING if curve is None else Value(wording.max_batch_text(curve.verdict), curve.verdict.max_batch)
 
 
-def summary_table(study: Study) -> StudyTable:
+def summary_table(study: Study) -> Table:
     """Return the results of every curve, those that depend on the load at its max batch."""
     rows = [
         (
@@ -125,46 +125,27 @@ def summary_table(study: Study) -> StudyTable:
     return _curve_table("summary", "Results", numbers, rows, notes)
 
 
-def protocols_table(study: Study) -> StudyTable:
+def protocols_table(study: Study) -> Table:
     """Return ws against http for every infrastructure and wait measured over both."""
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
     for name, comparison in study.comparisons():
-        maxima = [Value(replicas.mode_max_batch_text(result), result.max_batch) for result in comparison.modes]
-        decided = Value(replicas.ratio_text(comparison), comparison.ratio), Value(comparison.winner or "unknown")
         figures = map(Value, replicas.figure_texts(comparison))
-        rows.append(
-            (
-                Value(name),
-                Value(wait_text(comparison.wait), comparison.wait),
-                *maxima,
-                *decided,
-                count_value(comparison.batch),
-                *figures,
-            )
-        )
+        rows.append((Value(name), *replicas.protocol_cells(comparison), count_value(comparison.batch), *figures))
         place = f"{name}, wait {wait_text(comparison.wait)}"
         notes += [on_one_line(f"{place}: {note}") for note in replicas.protocol_notes(comparison)]
-    numbers = (
-        "ws max",
-        "http max",
-        "ratio",
-        "at batch",
-        *(f"{figure} ws / http" for figure, _ in replicas.PROTOCOL_FIGURES),
-    )
-    heads = ("infrastructure", "wait", *numbers[:3], "winner", *numbers[3:])
-    right = frozenset({"wait", *numbers})
-    return StudyTable(
+    figures = ("at batch", *(f"{figure} ws / http" for figure, _ in replicas.PROTOCOL_FIGURES))
+    return Table(
         "protocols",
         replicas.PROTOCOL_TITLE.capitalize(),
-        heads,
+        ("infrastructure", *replicas.PROTOCOL_HEADS, *figures),
         tuple(rows),
-        right,
+        frozenset({*replicas.PROTOCOL_RIGHT, *figures}),
         (*notes, HTTP_FOOTNOTE) if rows else (),
     )
 
 
-def latency_table(study: Study) -> StudyTable:
+def latency_table(study: Study) -> Table:
     """Return the latencies of each phase at max batch, a row per curve."""
     best_points = [(curve, best) for curve in study.curves if (best := curve.best) is not None]
     rows = [
@@ -180,7 +161,7 @@ def latency_table(study: Study) -> StudyTable:
     return _curve_table("latency", "Latency at max batch", heads, rows, reading_notes(best for _, best in best_points))
 
 
-def scaling_table(study: Study) -> StudyTable:
+def scaling_table(study: Study) -> Table:
     """Return success, latency, throughput and behaviour of every batch of every curve."""
     points = [(curve, point) for curve in study.curves for point in curve.points]
     rows = [
@@ -198,7 +179,7 @@ def scaling_table(study: Study) -> StudyTable:
     return _curve_table("scaling", "Scaling", ("batch", "success", "total p99", "rps"), rows, notes, ("behaviour",))
 
 
-def nodes_table(study: Study) -> StudyTable:
+def nodes_table(study: Study) -> Table:
     """Return max batch and throughput by number of replicas or nodes, relative to the fewest that were measured."""
     rows: list[tuple[Value, ...]] = []
     notes: dict[str, None] = {}
@@ -225,7 +206,7 @@ def nodes_table(study: Study) -> StudyTable:
     numbers = ("number", "sessions each", *factors)
     heads = ("target", "mode", "wait", "of", *numbers)
     right = frozenset({"wait", *numbers})
-    return StudyTable("nodes", "Scaling over replicas and nodes", heads, tuple(rows), right, tuple(notes))
+    return Table("nodes", "Scaling over replicas and nodes", heads, tuple(rows), right, tuple(notes))
 
 
 def _curve_table(
@@ -235,10 +216,10 @@ def _curve_table(
     rows: Sequence[tuple[Value, ...]],
     notes: Sequence[str],
     texts: Sequence[str] = (),
-) -> StudyTable:
+) -> Table:
     """Return a table with a row per curve or batch: which curve, then numbers, then texts."""
     heads = (*CURVE_HEADS, *numbers, *texts)
-    return StudyTable(key, title, heads, tuple(rows), frozenset({"wait", *numbers}), tuple(notes) if rows else ())
+    return Table(key, title, heads, tuple(rows), frozenset({"wait", *numbers}), tuple(notes) if rows else ())
 
 
 _MOST_FAILURES = 12
@@ -257,7 +238,7 @@ class _FailureGroup:
     message: str
 
 
-def errors_table(study: Study) -> StudyTable:
+def errors_table(study: Study) -> Table:
     """Return the failures of a study by infrastructure, mode, phase and kind, the most frequent first."""
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
@@ -287,7 +268,7 @@ def errors_table(study: Study) -> StudyTable:
     right = frozenset({"sessions", "share", "batches"})
     if rows:
         notes.append("over all batches and repetitions; share is of the failures of an infrastructure and mode")
-    return StudyTable("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes))
+    return Table("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes))
 
 
 def _failure_groups(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _FailureGroup]:
@@ -310,13 +291,11 @@ def _batch_range(group: _FailureGroup) -> str:
 HOSTS_HEADS = (*CURVE_HEADS, "batch", "hosts", "hosts used", "fewest", "most")
 
 
-def hosts_table(study: Study) -> StudyTable:
+def hosts_table(study: Study) -> Table:
     """Return, for each batch on several hosts, the sessions of the host with the fewest and of that with the most."""
     rows = [row for curve in study.curves for point in curve.points if (row := _host_row(curve, point)) is not None]
     notes = ("sessions that succeeded, by host, in the least even repetition",) if rows else ()
-    return StudyTable(
-        "hosts", "Sessions per host", HOSTS_HEADS, tuple(rows), frozenset({"wait", *HOSTS_HEADS[3:]}), notes
-    )
+    return Table("hosts", "Sessions per host", HOSTS_HEADS, tuple(rows), frozenset({"wait", *HOSTS_HEADS[3:]}), notes)
 
 
 def _host_row(curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:

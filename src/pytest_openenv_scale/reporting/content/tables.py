@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,39 +11,80 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.outcome import CheckResult
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording
+from .overview import figure_text
 from .refusals import refusal_sentence
-from .wording import BatchRow
+from .wording import visible_columns
 
 _MESSAGE_CHARACTERS = 300
 """The most characters of a server's message that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class TextTable:
-    """A table of text that nothing has been escaped in; `right` and `code` name columns by their head."""
+class Value:
+    """One cell: the text that is shown and, where there is one, the number it stands for.
 
+    Numbers are in the units of the run: seconds, bytes, fractions of 1, sessions, sessions per second.
+    """
+
+    text: str
+    number: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+MISSING = Value(formatting.MISSING)
+"""The cell of a figure that is not known; never 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table in which nothing has been escaped; `notes` say how to read it.
+
+    Heads are unique: `right` names the columns of numbers by them, `code` those of names and commands.
+    """
+
+    key: str
+    title: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Value, ...], ...]
     right: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
     code: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.rows)
 
+    @property
+    def texts(self) -> list[list[str]]:
+        """What the rows show."""
+        return [[cell.text for cell in row] for row in self.rows]
 
-def _text_table(heads: str, rows: Iterable[Sequence[str]], *, right: str = "", code: str = "") -> TextTable:
-    def names(text: str) -> list[str]:
-        return [name.strip() for name in text.split("|") if name.strip()]
+    def value(self, row: Sequence[Value], head: str) -> Value:
+        """Return the cell of a row under a head."""
+        return row[self.heads.index(head)]
 
-    return TextTable(
-        tuple(names(heads)), tuple(tuple(row) for row in rows), frozenset(names(right)), frozenset(names(code))
-    )
+    def select(self, **texts: str) -> tuple[tuple[Value, ...], ...]:
+        """Return the rows that show these texts: `table.select(infrastructure="local-docker", mode="ws")`."""
+        return tuple(
+            row for row in self.rows if all(self.value(row, head).text == text for head, text in texts.items())
+        )
 
 
-def targets_table(sweeps: Iterable[SweepView]) -> TextTable:
+def text_table(
+    key: str, title: str, heads: str, rows: Iterable[Iterable[str]], *, right: str = "", code: str = ""
+) -> Table:
+    """Return a table of text alone; `heads` and those of them in `right` and `code` are separated by `|`."""
+    cells = tuple(tuple(map(Value, row)) for row in rows)
+    numbers, names = (frozenset(filter(None, columns.split("|"))) for columns in (right, code))
+    return Table(key, title, tuple(heads.split("|")), cells, numbers, code=names)
+
+
+def targets_table(sweeps: Iterable[SweepView]) -> Table:
     """Return a row per target: its specification, start-up time, cores, hosts, hardware and settings."""
     rows: dict[str, tuple[str, ...]] = {}
     for view in sweeps:
@@ -59,10 +100,10 @@ def targets_table(sweeps: Iterable[SweepView]) -> TextTable:
             limits or formatting.MISSING,
         )
     heads = "target|specification|start-up|cores|hosts|hardware|settings"
-    return _text_table(heads, rows.values(), right="start-up|cores|hosts", code="specification")
+    return text_table("targets", "Targets", heads, rows.values(), right="start-up|cores|hosts", code="specification")
 
 
-def workloads_table(sweeps: Iterable[SweepView]) -> TextTable:
+def workloads_table(sweeps: Iterable[SweepView]) -> Table:
     """Return a row per curve: the plan, the limits and the workload of its sessions."""
     rows = [
         (
@@ -82,10 +123,10 @@ def workloads_table(sweeps: Iterable[SweepView]) -> TextTable:
         for curve, slo in zip(view.record.curves, view.record.slos, strict=True)
     ]
     heads = "test|target|mode|wait|batches|reps|steps|arrival|timeout|SLO|workload"
-    return _text_table(heads, rows, right="wait|reps|steps|timeout", code="test")
+    return text_table("plan", "Plan and workload", heads, rows, right="wait|reps|steps|timeout", code="test")
 
 
-def failures_table(view: CurveView) -> TextTable:
+def failures_table(view: CurveView) -> Table:
     """Return a row per way sessions of a curve failed, in every repetition."""
     rows = [
         (
@@ -101,18 +142,35 @@ def failures_table(view: CurveView) -> TextTable:
         for error in summary.errors
     ]
     heads = "batch|repetition|phase|type|code|sessions|first message"
-    return _text_table(heads, rows, right="batch|repetition|sessions")
+    return text_table("failures", "Failed sessions", heads, rows, right="batch|repetition|sessions")
 
 
-def proxy_hosts_table(view: CurveView) -> TextTable:
+def proxy_hosts_table(view: CurveView) -> Table:
     """Return a row per host of every repetition that was measured behind a proxy."""
     numbers = "batch|repetition|seen by the client|sent by the proxy|failed there"
-    return _text_table("|".join(PROXY_HOST_HEADS), proxy_host_rows(view), right=numbers)
+    return text_table("spread", "Sessions per host", "|".join(PROXY_HOST_HEADS), proxy_host_rows(view), right=numbers)
 
 
-def environment_table(fingerprint: Mapping[str, Any]) -> TextTable:
+def environment_table(fingerprint: Mapping[str, Any]) -> Table:
     """Return a row per fact about the machine that measured; the first head is empty."""
-    return TextTable(("", "value"), tuple(_flattened(fingerprint)))
+    return text_table("environment", "Environment", "|value", _flattened(fingerprint))
+
+
+def batches_table(
+    view: CurveView, rows: Sequence[BatchPoint], verdict_head: str, verdict: Callable[[BatchPoint], str]
+) -> Table:
+    """Return the figures of every batch of a curve worth showing; under `verdict_head` stands what became of it."""
+    columns = visible_columns(view, rows) if rows else []
+    heads = [column.heading for column in columns]
+    figures = zip(*(column.texts(rows) for column in columns), strict=True)
+    texts = [[*map(str.strip, cells), verdict(row)] for row, cells in zip(rows, figures, strict=True)]
+    return text_table("batches", "Batches", "|".join([*heads, verdict_head]), texts, right="|".join(heads))
+
+
+def check_figures_table(result: CheckResult) -> Table:
+    """Return the figures of a check."""
+    rows = [(name, figure_text(value)) for name, value in result.figures.items()]
+    return text_table("figures", "Figures", "figure|value", rows, right="value", code="figure")
 
 
 def _flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -135,7 +193,7 @@ def _fact_text(value: object, is_size: bool) -> str:
     return formatting.size(value) if is_size and isinstance(value, int) else f"{value}"
 
 
-def curve_remarks(view: CurveView, rows: Sequence[BatchRow]) -> list[str]:
+def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     """Return the sentences that stand beneath the table of a curve, refusals included."""
     verdict = view.verdict
     sentences = [
@@ -237,46 +295,6 @@ def proxy_host_rows(view: CurveView) -> Iterator[list[str]]:
                 formatting.count(summary.failed_hosts.get(host, 0)),
                 (troubles.get(host) or "healthy") if host in summary.proxy.requests else formatting.MISSING,
             ]
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One cell: the text that is shown and, where there is one, the number it stands for.
-
-    Numbers are in the units of the run: seconds, bytes, fractions of 1, sessions, sessions per second.
-    """
-
-    text: str
-    number: float | None = None
-
-    def __str__(self) -> str:
-        return self.text
-
-
-MISSING = Value(formatting.MISSING)
-"""The cell of a figure that is not known; never 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class StudyTable:
-    """One table of a study; heads are unique, `right` names the columns of numbers, `notes` say how to read it."""
-
-    key: str
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Value, ...], ...]
-    right: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-
-    def value(self, row: Sequence[Value], head: str) -> Value:
-        """Return the cell of a row under a head."""
-        return row[self.heads.index(head)]
-
-    def select(self, **texts: str) -> tuple[tuple[Value, ...], ...]:
-        """Return the rows that show these texts: `table.select(infrastructure="local-docker", mode="ws")`."""
-        return tuple(
-            row for row in self.rows if all(self.value(row, head).text == text for head, text in texts.items())
-        )
 
 
 def count_value(value: int | None) -> Value:

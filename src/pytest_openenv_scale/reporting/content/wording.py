@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from pytest_openenv_scale.analysis.study import BatchPoint
 from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
@@ -13,7 +14,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, ErrorCount, Outcome
+from pytest_openenv_scale.results.outcome import CurveVerdict, ErrorCount, Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView
 
 from .refusals import error_words
@@ -22,32 +23,22 @@ from .verdicts import breach_words
 Figures = Sequence[float | None]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRow:
-    """One batch of a curve: its repetitions and what was judged of them."""
+def batch_mark(point: BatchPoint) -> str:
+    """Return ✓ for a batch that passed, ✗ for one that failed, ? for one that is inconclusive."""
+    return "?" if point.passed is None else "✓" if point.passed else "✗"
 
-    batch: int
-    repetitions: tuple[CellSummary, ...]
-    verdict: CellVerdict | None
 
-    @property
-    def mark(self) -> str:
-        """✓ passed, ✗ failed, ? inconclusive."""
-        passed = self.verdict.passed if self.verdict else None
-        return "?" if passed is None else "✓" if passed else "✗"
-
-    @property
-    def remark(self) -> str:
-        """The first limit this batch broke, observed against allowed; else in short why it is inconclusive."""
-        verdict = self.verdict
-        if verdict is None or verdict.passed:
-            return ""
-        if not verdict.breaches:
-            kind = verdict.reasons[0].kind if verdict.reasons else ""
-            return _INCONCLUSIVE_TEXTS.get(kind, "inconclusive")
-        first = verdict.breaches[0]
-        others = {breach.limit for breach in verdict.breaches} - {first.limit}
-        return breach_words(first) + (f", also {', '.join(sorted(others))}" if others else "")
+def batch_remark(point: BatchPoint) -> str:
+    """Return the first limit a batch broke, observed against allowed; else in short why it is inconclusive."""
+    verdict = point.verdict
+    if verdict is None or verdict.passed:
+        return ""
+    if not verdict.breaches:
+        kind = verdict.reasons[0].kind if verdict.reasons else ""
+        return _INCONCLUSIVE_TEXTS.get(kind, "inconclusive")
+    first = verdict.breaches[0]
+    others = {breach.limit for breach in verdict.breaches} - {first.limit}
+    return breach_words(first) + (f", also {', '.join(sorted(others))}" if others else "")
 
 
 _INCONCLUSIVE_TEXTS = {
@@ -59,14 +50,6 @@ _INCONCLUSIVE_TEXTS = {
     "incomplete": "repetitions missing",
     "unmeasurable": "a limit cannot be judged",
 }
-
-
-def batch_rows(view: CurveView) -> tuple[BatchRow, ...]:
-    """Return a row per measured batch of a curve, the smallest first."""
-    measured: dict[int, list[CellSummary]] = {}
-    for summary in sorted(view.summaries, key=lambda summary: (summary.batch, summary.repetition)):
-        measured.setdefault(summary.batch, []).append(summary)
-    return tuple(BatchRow(batch, tuple(summaries), view.verdict.cell(batch)) for batch, summaries in measured.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +64,9 @@ class Column:
     name: str
     group: str
     title: str
-    texts: Callable[[Sequence[BatchRow]], list[str]]
+    texts: Callable[[Sequence[BatchPoint]], list[str]]
     drop: int = 0
-    useful: Callable[[Sequence[BatchRow]], bool] = lambda rows: True
+    useful: Callable[[Sequence[BatchPoint]], bool] = lambda rows: True
 
     @property
     def heading(self) -> str:
@@ -91,7 +74,7 @@ class Column:
         return f"{self.group} {self.title}".lstrip()
 
 
-def visible_columns(view: CurveView, rows: Sequence[BatchRow]) -> list[Column]:
+def visible_columns(view: CurveView, rows: Sequence[BatchPoint]) -> list[Column]:
     """Return the columns worth showing for a curve, in order; those of its limits are the last to be left out."""
     limited = {limit.kind.phase or limit.name for limit in view.verdict.slo.limits}
     return [
@@ -147,8 +130,8 @@ def _worst_of_repetitions(
     figures: Callable[[CellSummary], Figures],
     worst: Callable[[Iterable[float]], float],
     render: Callable[[Sequence[Figures]], list[str]],
-) -> Callable[[Sequence[BatchRow]], list[str]]:
-    def row_figures(row: BatchRow) -> Figures:
+) -> Callable[[Sequence[BatchPoint]], list[str]]:
+    def row_figures(row: BatchPoint) -> Figures:
         columns = zip(*(figures(summary) for summary in row.repetitions), strict=True)
         measured = ([value for value in column if value is not None] for column in columns)
         return [worst(values) if values else None for values in measured]
@@ -156,7 +139,7 @@ def _worst_of_repetitions(
     return lambda rows: render([row_figures(row) for row in rows])
 
 
-def _worst_latency(phase: str, *statistics: str) -> Callable[[Sequence[BatchRow]], list[str]]:
+def _worst_latency(phase: str, *statistics: str) -> Callable[[Sequence[BatchPoint]], list[str]]:
     def figures(summary: CellSummary) -> Figures:
         stats = summary.phase(phase)
         return [getattr(stats, statistic) if stats else None for statistic in statistics]
@@ -164,7 +147,7 @@ def _worst_latency(phase: str, *statistics: str) -> Callable[[Sequence[BatchRow]
     return _worst_of_repetitions(figures, max, render_seconds)
 
 
-def p99_spread(row: BatchRow) -> float | None:
+def p99_spread(row: BatchPoint) -> float | None:
     """Return half the range of total p99 between repetitions as a share of its middle; None for fewer than 2."""
     p99s = [stats.p99 for summary in row.repetitions if (stats := summary.phase("total"))]
     if len(p99s) < 2 or min(p99s) + max(p99s) == 0:
@@ -172,15 +155,15 @@ def p99_spread(row: BatchRow) -> float | None:
     return (max(p99s) - min(p99s)) / (max(p99s) + min(p99s))
 
 
-def _render_spreads(rows: Sequence[BatchRow]) -> list[str]:
+def _render_spreads(rows: Sequence[BatchPoint]) -> list[str]:
     return [formatting.MISSING if (share := p99_spread(row)) is None else f"±{share * 100:.0f} %" for row in rows]
 
 
-def _has_spread(rows: Sequence[BatchRow]) -> bool:
+def _has_spread(rows: Sequence[BatchPoint]) -> bool:
     return any(p99_spread(row) is not None for row in rows)
 
 
-def _has_several_hosts(rows: Sequence[BatchRow]) -> bool:
+def _has_several_hosts(rows: Sequence[BatchPoint]) -> bool:
     cells = [summary for row in rows for summary in row.repetitions]
     return any((cell.hosts or 0) > 1 or (cell.hosts_available or 0) > 1 for cell in cells)
 
@@ -257,7 +240,7 @@ def max_batch_sentence(verdict: CurveVerdict) -> str:
     return f"{text}: the largest batch asked for passes" if is_open(verdict) else text
 
 
-def repetitions_note(rows: Sequence[BatchRow]) -> str | None:
+def repetitions_note(rows: Sequence[BatchPoint]) -> str | None:
     """Say how several repetitions are shown as one row; None where there is one of each."""
     most = max((len(row.repetitions) for row in rows), default=0)
     if most < 2:
@@ -265,7 +248,7 @@ def repetitions_note(rows: Sequence[BatchRow]) -> str | None:
     return f"each figure is the worst of {most} repetitions; ± p99 is half their range of total p99"
 
 
-def few_sessions_note(rows: Sequence[BatchRow]) -> str | None:
+def few_sessions_note(rows: Sequence[BatchPoint]) -> str | None:
     """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where there are none."""
     counts = {stats.count for row in rows for summary in row.repetitions if (stats := summary.phase("total"))}
     few = sorted(count for count in counts if formatting.small_sample_note(count, "p99"))

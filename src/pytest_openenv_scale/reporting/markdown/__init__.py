@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pytest_openenv_scale.core.text import on_one_line
+from pytest_openenv_scale.reporting.content.tables import Table
 
 _BACKTICKS = re.compile(r"`+")
 _MARKUP_SIGNS = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|<(?=[A-Za-z/!?])|^>|&(?=#?\w+;)")
@@ -25,6 +26,26 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right
 
     rule = [f"{'-' * (width - 1)}{':' if is_right else '-'}" for width, is_right in zip(widths, aligned, strict=True)]
     return [line(heads), line(rule), *(line(row) for row in rows)]
+
+
+def table_lines(table: Table) -> list[str]:
+    """Return a table with its notes and an empty line below; nothing where it has no rows."""
+    if not table:
+        return []
+    rows = [
+        [
+            inline_code(text, in_table=True) if head in table.code else escape(text)
+            for head, text in zip(table.heads, row, strict=True)
+        ]
+        for row in table.texts
+    ]
+    notes = [f"- {escape(note)}" for note in table.notes]
+    return [*markdown_table(table.heads, rows, right=table.right), "", *notes, *([""] if notes else [])]
+
+
+def table_section(table: Table, heading: str | None = None) -> list[str]:
+    """Return a table as a section under its title or `heading`, signs included; nothing where it has no rows."""
+    return [heading or f"## {escape(table.title)}", "", *table_lines(table)] if table else []
 
 
 def escape(value: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
 from pytest_openenv_scale.reporting.content.study_tables import scaling_table, study_tables, summary_table
-from pytest_openenv_scale.reporting.content.tables import StudyTable, TextTable, targets_table, workloads_table
+from pytest_openenv_scale.reporting.content.tables import targets_table, workloads_table
 
-from . import code_block, escape, inline_code, markdown_table
+from . import code_block, escape, inline_code, table_section
 from .comparison import comparison_entry
 
 LOG = "EXPERIMENT_LOG.md"
@@ -188,13 +188,13 @@ def _generated_part(run: Run, folder: Path) -> str:
     links = _links(run, folder)
     lines += [f"- Links: {', '.join(links)}"] if links else []
     targets, plan = targets_table(run.sweeps), workloads_table(run.sweeps)
-    lines += ["", *_text_section("Infrastructure", targets), *_text_section("Configuration", plan)]
+    lines += ["", *table_section(targets, "### Infrastructure"), *table_section(plan, "### Configuration")]
     if record.command:
         lines += ["### Command", "", *code_block(without_escapes(shlex.join(record.command)), "sh"), ""]
     lines += comparison_entry(run.sweeps)
     lines += [
-        *_study_section("Results", summary_table(study)),
-        *_study_section("Scaling behaviour", scaling_table(study)),
+        *table_section(summary_table(study), "### Results"),
+        *table_section(scaling_table(study), "### Scaling behaviour"),
     ]
     sentences = [f"- {escape(finding.text)}" for finding in findings(study, study_tables(study))]
     lines += ["### Findings", "", *sentences, ""] if sentences else []
@@ -219,31 +219,3 @@ def _links(run: Run, folder: Path) -> list[str]:
 def _url(path: Path, folder: Path) -> str:
     relative = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     return f"<{relative}>" if re.search(r"[\s()]", relative) else relative
-
-
-def _text_section(title: str, table: TextTable) -> list[str]:
-    if not table:
-        return []
-    rows = [
-        [
-            inline_code(cell, in_table=True) if head in table.code else escape(cell)
-            for head, cell in zip(table.heads, row, strict=True)
-        ]
-        for row in table.rows
-    ]
-    return [f"### {title}", "", *markdown_table(table.heads, rows, right=table.right), ""]
-
-
-def _study_section(title: str, table: StudyTable) -> list[str]:
-    if not table.rows:
-        return []
-    rows: Sequence[Sequence[str]] = [[escape(cell.text) for cell in row] for row in table.rows]
-    notes = [f"- {escape(note)}" for note in table.notes]
-    return [
-        f"### {title}",
-        "",
-        *markdown_table(table.heads, rows, right=table.right),
-        "",
-        *notes,
-        *([""] if notes else []),
-    ]

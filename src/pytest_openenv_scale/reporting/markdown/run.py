@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import Study, study_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, batch_points, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content import verdicts, wording
@@ -21,14 +22,14 @@ from pytest_openenv_scale.reporting.content.overview import (
     check_tally,
     conversation_lines,
     curve_entries,
-    figure_text,
     run_problems,
     run_tally,
 )
 from pytest_openenv_scale.reporting.content.study_tables import study_facts, study_tables
 from pytest_openenv_scale.reporting.content.tables import (
-    StudyTable,
-    TextTable,
+    Table,
+    batches_table,
+    check_figures_table,
     curve_remarks,
     environment_table,
     failures_table,
@@ -37,12 +38,11 @@ from pytest_openenv_scale.reporting.content.tables import (
     wait_text,
     workloads_table,
 )
-from pytest_openenv_scale.reporting.content.wording import BatchRow, batch_rows, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord
 from pytest_openenv_scale.verdict.sweep import CurveView
 
-from . import code_block, comparison, escape, inline_code, markdown_table
+from . import code_block, comparison, escape, inline_code, markdown_table, table_lines, table_section
 
 _LOG_LINES = 20
 
@@ -54,12 +54,8 @@ def run_markdown(run: Run) -> str:
         checks_section(run.checks),
         *(curve_section(view.record, curve) for view in run.sweeps for curve in view.curves),
     ]
-    circumstantial = (
-        ("## Targets", targets_table(run.sweeps)),
-        ("## Plan and workload", workloads_table(run.sweeps)),
-        ("## Environment", environment_table(run.record.fingerprint)),
-    )
-    sections += ["\n".join(_titled_table(title, table)) for title, table in circumstantial]
+    circumstantial = targets_table(run.sweeps), workloads_table(run.sweeps), environment_table(run.record.fingerprint)
+    sections += ["\n".join(table_section(table)) for table in circumstantial]
     sections.append(_repeat_section(run))
     return "\n".join(section for section in sections if section)
 
@@ -98,52 +94,26 @@ def _study_sections(run: Run) -> list[str]:
     left_out |= {"latency", "errors"} if len(study.curves) < 2 else set()
     left_out |= {"max-batch"} if len(study.waits) < 2 else set()
     lines = findings_section(study, all_tables)
-    return [*lines, *(line for table in all_tables if table.key not in left_out for line in study_section(table))]
+    return [*lines, *(line for table in all_tables if table.key not in left_out for line in table_section(table))]
 
 
 def curve_section(record: SweepRecord, view: CurveView) -> str:
     """Return the section of one curve: its verdict, table, refusals, failures, log and rerun command."""
     verdict = view.verdict
-    rows = batch_rows(view)
+    rows = batch_points(view)
     lines = [f"## {escape(wording.curve_facts(record, view.curve))}", "", inline_code(on_one_line(record.test)), ""]
     lines += [f"**{wording.OUTCOME_MARKS[verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
-    if rows:
-        columns = visible_columns(view, rows)
-        cells = zip(*([escape(cell.strip()) for cell in column.texts(rows)] for column in columns), strict=True)
-        heads = [column.heading for column in columns]
-        body = [[*texts, escape(_batch_remark(view, row))] for texts, row in zip(cells, rows, strict=True)]
-        lines += [*markdown_table([*heads, ""], body, right=heads), ""]
+    lines += table_lines(batches_table(view, rows, "", partial(_batch_remark, view)))
     lines += [*(f"- {escape(sentence)}" for sentence in curve_remarks(view, rows)), ""]
-    return "\n".join(
-        [*lines, *_hosts_section(view), *_failures_section(view), *_log_section(view), *_rerun_section(record, view)]
-    )
+    lines += table_section(proxy_hosts_table(view), "Sessions per host:")
+    lines += table_section(failures_table(view), "Failed sessions:")
+    return "\n".join([*lines, *_log_section(view), *_rerun_section(record, view)])
 
 
-def _batch_remark(view: CurveView, row: BatchRow) -> str:
+def _batch_remark(view: CurveView, row: BatchPoint) -> str:
     """Return what became of a batch: "✓ perfect scaling", "✗ above capacity: success 78.1 % < 95 %"."""
-    rates = [summary.success_rate for summary in row.repetitions if summary.success_rate is not None]
-    note = wording.scaling_note(view.verdict, row.batch, min(rates, default=None))
-    return f"{row.mark} {note}{f': {row.remark}' if row.remark else ''}"
-
-
-def _hosts_section(view: CurveView) -> list[str]:
-    return _titled_table("Sessions per host:", proxy_hosts_table(view))
-
-
-def _failures_section(view: CurveView) -> list[str]:
-    return _titled_table("Failed sessions:", failures_table(view))
-
-
-def _titled_table(title: str, table: TextTable) -> list[str]:
-    """Return a table of plain text beneath its title; nothing where it has no rows."""
-    rows = [
-        [
-            inline_code(cell, in_table=True) if head in table.code else escape(cell)
-            for head, cell in zip(table.heads, row, strict=True)
-        ]
-        for row in table.rows
-    ]
-    return [title, "", *markdown_table(table.heads, rows, right=table.right), ""] if rows else []
+    note, remark = wording.scaling_note(view.verdict, row.batch, row.success), wording.batch_remark(row)
+    return f"{wording.batch_mark(row)} {note}{f': {remark}' if remark else ''}"
 
 
 def _log_section(view: CurveView) -> list[str]:
@@ -222,25 +192,15 @@ def study_markdown(study: Study) -> str:
     all_tables = study_tables(study)
     sections = [*_study_head(study), *_study_verdicts(study), *findings_section(study, all_tables)]
     for table in all_tables:
-        sections += study_section(table)
-    sections += _study_targets(study)
+        sections += table_section(table)
+    sections += table_section(targets_table(study.sweeps))
     return "\n".join([*sections, *_study_repeat_section(study)])
 
 
-def findings_section(study: Study, all_tables: Sequence[StudyTable]) -> list[str]:
+def findings_section(study: Study, all_tables: Sequence[Table]) -> list[str]:
     """Return what the tables of a study say in sentences; nothing where there are no findings."""
     sentences = [f"- {escape(finding.text)}" for finding in findings(study, all_tables)]
     return ["## Findings", "", *sentences, ""] if sentences else []
-
-
-def study_section(table: StudyTable) -> list[str]:
-    """Return one table of a study as a section with its notes; nothing where it has no rows."""
-    if not table.rows:
-        return []
-    rows = [[escape(cell.text) for cell in row] for row in table.rows]
-    notes = [f"- {escape(note)}" for note in table.notes]
-    lines = [f"## {escape(table.title)}", "", *markdown_table(table.heads, rows, right=table.right), ""]
-    return [*lines, *notes, *([""] if notes else [])]
 
 
 def _study_head(study: Study) -> list[str]:
@@ -260,18 +220,6 @@ def _study_verdicts(study: Study) -> list[str]:
         rows.append([*key_cells, outcome, escape(because), inline_code(curve.sweep.test, in_table=True)])
     heads = ("infrastructure", "mode", "wait", "verdict", "because", "test")
     return ["## Verdicts", "", *markdown_table(heads, rows, right=("wait",)), ""] if rows else []
-
-
-def _study_targets(study: Study) -> list[str]:
-    table = targets_table(study.sweeps)
-    rows = [
-        [
-            inline_code(cell, in_table=True) if head in table.code else escape(cell)
-            for head, cell in zip(table.heads, row, strict=True)
-        ]
-        for row in table.rows
-    ]
-    return ["## Targets", "", *markdown_table(table.heads, rows, right=table.right), ""] if rows else []
 
 
 def _study_repeat_section(study: Study) -> list[str]:
@@ -308,11 +256,7 @@ def _check_details(check: CheckRecord) -> list[str]:
     lines += [f"- {escape(detail)}" for detail in result.details]
     lines += [f"- What to do: {escape(result.remedy)}"] if result.remedy else []
     lines += [""] if result.details or result.remedy else []
-    if result.figures:
-        rows = [
-            [inline_code(name, in_table=True), escape(figure_text(value))] for name, value in result.figures.items()
-        ]
-        lines += [*markdown_table(["figure", "value"], rows, right=("value",)), ""]
+    lines += table_lines(check_figures_table(result))
     for transcript in result.transcripts:
         lines += [
             f"{escape(transcript.title)}:",

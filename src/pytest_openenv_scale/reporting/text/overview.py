@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE
+from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE, compare_modes
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.overview import (
@@ -22,10 +23,10 @@ from pytest_openenv_scale.reporting.content.replicas import (
     PROTOCOL_HEADS,
     PROTOCOL_RIGHT,
     PROTOCOL_TITLE,
-    protocol_entries,
-    scaling_cells,
-    scaling_heading,
-    scaling_remarks,
+    figure_texts,
+    protocol_cells,
+    protocol_notes,
+    replicas_table,
     scaling_tables,
 )
 from pytest_openenv_scale.reporting.content.study_tables import (
@@ -35,7 +36,7 @@ from pytest_openenv_scale.reporting.content.study_tables import (
     study_facts,
     summary_table,
 )
-from pytest_openenv_scale.reporting.content.tables import StudyTable, wait_text
+from pytest_openenv_scale.reporting.content.tables import Table, wait_text
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
@@ -73,7 +74,7 @@ def summary_lines(
 
 def _add_test(page: TextPage, test: str) -> None:
     """Add the test above its rows, cut at its start where there is no room."""
-    page.add_line(GAP + shorten(page.printable(test), page.width - len(GAP), left=True))
+    page.add_line(GAP + shorten(page.printable(on_one_line(test)), page.width - len(GAP), left=True))
 
 
 def _add_entry(page: TextPage, entry: CurveEntry, line: str) -> None:
@@ -130,18 +131,16 @@ def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | Non
             **{wording.OUTCOME_COLOURS[outcome]: True},
         )
     for table in (max_batch_table(study), summary_table(study), protocols_table(study), nodes_table(study)):
-        _add_study_table(page, table)
+        if table:
+            page.add_blank()
+            page.add_sentence(table.title, bold=True)
+            from_the_right = range(len(table.heads) - 1, 1, -1)
+            _add_table(page, table, shortest=_SHORTEST_STUDY_NAME, drop=from_the_right)
     return page.lines
 
 
-def _add_study_table(page: TextPage, table: StudyTable) -> None:
-    if not table.rows:
-        return
-    page.add_blank()
-    page.add_sentence(table.title, bold=True)
-    rows = [table.heads, *([cell.text for cell in row] for row in table.rows)]
-    from_the_right = range(len(table.heads) - 1, 1, -1)
-    heads, *lines = lay_out(page, rows, right=table.right, shortest=_SHORTEST_STUDY_NAME, drop=from_the_right).lines
+def _add_table(page: TextPage, table: Table, *, shortest: int | None = None, drop: Iterable[int] = ()) -> None:
+    heads, *lines = lay_out(page, [table.heads, *table.texts], right=table.right, shortest=shortest, drop=drop).lines
     page.add_line(heads, bold=True)
     for line in lines:
         page.add_line(line)
@@ -154,39 +153,37 @@ def scaling_lines(
 ) -> list[Line]:
     """Return the tables over numbers of replicas or nodes as lines; none where no target had several numbers."""
     page = TextPage(width, encoding)
-    for table in scaling_tables(sweeps):
+    for table in map(replicas_table, scaling_tables(sweeps)):
         page.add_blank()
-        page.add_sentence(f"{table.axis} · {scaling_heading(table)} · {on_one_line(table.test)}", indent=0, bold=True)
-        rows = [table.titles, *map(scaling_cells, table.rows)]
-        heads, *lines = lay_out(page, rows, right=table.titles).lines
-        page.add_line(heads, bold=True)
-        for line in lines:
-            page.add_line(line)
-        page.add_sentence("; ".join(scaling_remarks(table)), light=True)
+        page.add_sentence(table.title, indent=0, bold=True)
+        _add_table(page, table)
     return page.lines
 
 
 def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
     """Add the comparison to a page; nothing where there is only one mode."""
-    entries = protocol_entries(sweeps)
-    if not entries:
+    compared = [(view, comparison) for view in sweeps for comparison in compare_modes(view)]
+    if not compared:
         return
     page.add_blank()
     page.add_sentence(PROTOCOL_TITLE, bold=True)
-    rows = [PROTOCOL_HEADS, *(entry.cells for entry in entries)]
+    rows = [("target", *PROTOCOL_HEADS)]
+    rows += [
+        (on_one_line(view.infrastructure), *(cell.text for cell in protocol_cells(comparison)))
+        for view, comparison in compared
+    ]
     heads, *lines = lay_out(page, rows, right=PROTOCOL_RIGHT, indent=4, shortest=SHORTEST_NAME).lines
     page.add_line(heads, bold=True)
     test = ""
-    for entry, line in zip(entries, lines, strict=True):
-        if entry.test != test:
-            test = entry.test
+    for (view, comparison), line in zip(compared, lines, strict=True):
+        if view.test != test:
+            test = view.test
             _add_test(page, test)
         page.add_line(line)
-        if entry.batch is not None:
-            figures = ", ".join(
-                f"{name} {figure}" for (name, _), figure in zip(PROTOCOL_FIGURES, entry.figures, strict=True)
-            )
-            page.add_sentence(f"ws / http at batch {entry.batch}: {figures}", indent=8)
-        for note in entry.notes:
+        if comparison.batch is not None:
+            named = zip(PROTOCOL_FIGURES, figure_texts(comparison), strict=True)
+            figures = ", ".join(f"{name} {figure}" for (name, _), figure in named)
+            page.add_sentence(f"ws / http at batch {formatting.count(comparison.batch)}: {figures}", indent=8)
+        for note in protocol_notes(comparison):
             page.add_sentence(note, indent=8)
     page.add_sentence(HTTP_FOOTNOTE, light=True)

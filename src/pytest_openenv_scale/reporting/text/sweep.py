@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_openenv_scale.analysis.study import BatchPoint, batch_points
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, shorten
@@ -11,7 +12,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_use_sentence
-from pytest_openenv_scale.reporting.content.wording import BatchRow, batch_rows, render_seconds, visible_columns
+from pytest_openenv_scale.reporting.content.wording import batch_mark, batch_remark, render_seconds, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -85,7 +86,7 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
 
 
 def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
-    rows = batch_rows(view)
+    rows = batch_points(view)
     _add_heading(page, record, view)
     if rows:
         _add_table(page, view, rows)
@@ -112,22 +113,23 @@ def _add_heading(page: TextPage, record: SweepRecord, view: CurveView) -> None:
         page.add_line(test, bold=True)
 
 
-def _add_table(page: TextPage, view: CurveView, rows: Sequence[BatchRow]) -> None:
+def _add_table(page: TextPage, view: CurveView, rows: Sequence[BatchPoint]) -> None:
     columns = visible_columns(view, rows)
     groups, titles = ([*heads, ""] for heads in zip(*((column.group, column.title) for column in columns), strict=True))
-    cells = zip(*(column.texts(rows) for column in columns), [row.mark for row in rows], strict=True)
+    cells = zip(*(column.texts(rows) for column in columns), map(batch_mark, rows), strict=True)
     droppable = sorted((at for at, column in enumerate(columns) if column.drop), key=lambda at: -columns[at].drop)
     table = lay_out(page, [groups, titles, *cells], right=groups, drop=droppable)
     for heads in table.lines[:2]:
         page.add_line(heads, bold=True)
     for row, line in zip(rows, table.lines[2:], strict=True):
-        remark = page.printable(on_one_line(row.remark))
+        markup = _ROW_MARKUP[batch_mark(row)]
+        remark = page.printable(on_one_line(batch_remark(row)))
         if remark and len(line) + 1 + len(remark) <= page.width:
-            page.add_line(f"{line} {remark}", **_ROW_MARKUP[row.mark])
+            page.add_line(f"{line} {remark}", **markup)
             continue
-        page.add_line(line, **_ROW_MARKUP[row.mark])
+        page.add_line(line, **markup)
         if remark:
-            page.add_sentence(remark, indent=len(GAP) + table.widths[0] + len(GAP), **_ROW_MARKUP[row.mark])
+            page.add_sentence(remark, indent=len(GAP) + table.widths[0] + len(GAP), **markup)
     left_out = [column.name for at, column in enumerate(columns) if at not in table.widths]
     if left_out:
         page.add_sentence(f"not shown at this width: {', '.join(left_out)}", light=True)
