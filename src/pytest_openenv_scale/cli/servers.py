@@ -78,7 +78,7 @@ def run_gc(arguments: argparse.Namespace) -> int:
 
     Exit code 2 where a leftover cannot be removed, or a kind that is named cannot be looked for, else 0.
     """
-    from pytest_openenv_scale.core.errors import GrammarError
+    from pytest_openenv_scale.core.errors import GrammarError, TargetError
     from pytest_openenv_scale.core.parsing import suggestion
     from pytest_openenv_scale.core.target_spec import parse_target
     from pytest_openenv_scale.targets.common.options import TargetContext
@@ -94,7 +94,7 @@ def run_gc(arguments: argparse.Namespace) -> int:
         try:
             target = find_target(parse_target(kind), TargetContext(Path.cwd()), arguments.p)
             others[kind] = capability(target, "collect", "leaves nothing that could be collected")
-        except GrammarError as error:
+        except (GrammarError, TargetError) as error:
             return print_error("gc", str(error))
     collected = collect(arguments.kinds, dry_run=arguments.dry_run, others=others)
     for line in collected.lines:
