@@ -91,6 +91,42 @@ def test_a_target_nobody_knows_is_a_clean_error_where_hooks_could_have_known_it(
     result.stdout.fnmatch_lines(["there is no target 'marathon'*"])
 
 
+def test_a_hook_that_knows_nothing_of_a_target_leaves_its_early_check_alone(inner):
+    inner.tests(TESTS)
+    result = inner.run("--openenv-target", "local,worker=2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --openenv-target: target local has no key 'worker'*"])
+
+
+def test_a_hook_may_refuse_a_specification_before_anything_runs(inner):
+    inner.pytester.makeconftest(
+        "from pytest_openenv_scale import TargetError\n\n"
+        "def pytest_openenv_scale_target(spec):\n"
+        "    if spec.name == 'staging':\n        raise TargetError('staging has no port')\n"
+    )
+    inner.tests(TESTS)
+    result = inner.run("--openenv-target", "staging")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --openenv-target: staging has no port"])
+
+
+def test_a_hook_gets_what_a_target_of_ours_gets(inner):
+    inner.pytester.makeconftest(
+        "import pytest\nfrom pytest_openenv_scale import TargetError\n\n"
+        "class Mine:\n"
+        "    spec = 'mine'\n\n"
+        "    def __init__(self, context):\n        self.context = context\n\n"
+        "    def __enter__(self):\n"
+        "        run = self.context\n"
+        "        raise TargetError(f'{run.root.name} {run.largest_batch} {run.modes} {bool(run.run_id)}')\n\n"
+        "def pytest_openenv_scale_target(spec, context):\n"
+        "    return Mine(context) if spec.name == 'mine' else None\n"
+    )
+    inner.tests(TESTS)
+    result = inner.run("--openenv-target", "mine", "-k", "small")
+    result.stdout.fnmatch_lines([f"{inner.path.name} 4 ('ws',) True"])
+
+
 def test_the_target_alone_serves_a_test_without_the_mark(inner):
     inner.tests("def test_own(openenv_target):\n    assert openenv_target.label == 'fake'\n")
     inner.run().assert_outcomes(passed=1)

@@ -22,6 +22,13 @@ def add_show(parser: argparse.ArgumentParser) -> None:
         help=f"the largest batch, to which backlogs and breakers are sized (default: {_LARGEST_BATCH})",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where openenv.yaml is (default: the current folder)")
+    _add_modules(parser)
+
+
+def _add_modules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-p", action="append", default=[], metavar="MODULE", help="a module with the hook pytest_openenv_scale_target"
+    )
 
 
 def run_show(arguments: argparse.Namespace) -> int:
@@ -33,19 +40,20 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.parsing import parse_count
     from pytest_openenv_scale.core.target_spec import parse_target, redact_target
     from pytest_openenv_scale.core.text import redact_text
-    from pytest_openenv_scale.targets import open_target
+    from pytest_openenv_scale.targets.common.options import TargetContext
+    from pytest_openenv_scale.targets.others import capability, find_target
 
     root = (arguments.root or Path.cwd()).resolve()
     try:
-        largest = parse_count(arguments.batch, what="--batch")
-        specs = [parse_target(text) for text in arguments.specs]
-        described = [(spec, open_target(spec, root=root, largest_batch=largest).describe()) for spec in specs]
+        context = TargetContext(root, parse_count(arguments.batch, what="--batch"))
+        targets = [(spec, find_target(spec, context, arguments.p)) for spec in map(parse_target, arguments.specs)]
+        described = [(spec, capability(target, "describe", "cannot be shown")()) for spec, target in targets]
     except (GrammarError, TargetError) as error:
         return print_error("show", str(error))
     for spec, parts in described:
         print(f"### {redact_text(redact_target(spec))}")
-        for part in parts:
-            print(f"\n## {part.title}\n\n{part.text}")
+        for title, text in parts:
+            print(f"\n## {title}\n\n{text}")
         print()
     return 0
 
@@ -56,8 +64,12 @@ GC_HELP = "remove what killed runs left behind"
 def add_gc(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "kinds", nargs="*", metavar="KIND", help="only this: docker, slurm, spaces or folders (default: all)"
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        help="only this: docker, slurm, spaces or folders, or with -p a target (default: all of the four)",
     )
+    _add_modules(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed and leave it")
 
 
@@ -66,13 +78,25 @@ def run_gc(arguments: argparse.Namespace) -> int:
 
     Exit code 2 where a leftover cannot be removed, or a kind that is named cannot be looked for, else 0.
     """
+    from pytest_openenv_scale.core.errors import GrammarError, TargetError
     from pytest_openenv_scale.core.parsing import suggestion
-    from pytest_openenv_scale.targets.gc import COLLECTORS, collect
+    from pytest_openenv_scale.core.target_spec import parse_target
+    from pytest_openenv_scale.targets.common.options import TargetContext
+    from pytest_openenv_scale.targets.gc import COLLECTORS, Collector, collect
+    from pytest_openenv_scale.targets.others import capability, find_target
 
+    others: dict[str, Collector] = {}
     for kind in arguments.kinds:
-        if kind not in COLLECTORS:
+        if kind in COLLECTORS:
+            continue
+        if not arguments.p:
             return print_error("gc", f"there is no kind {kind!r}{suggestion(kind, COLLECTORS)}")
-    collected = collect(arguments.kinds, dry_run=arguments.dry_run)
+        try:
+            target = find_target(parse_target(kind), TargetContext(Path.cwd()), arguments.p)
+            others[kind] = capability(target, "collect", "leaves nothing that could be collected")
+        except (GrammarError, TargetError) as error:
+            return print_error("gc", str(error))
+    collected = collect(arguments.kinds, dry_run=arguments.dry_run, others=others)
     for line in collected.lines:
         print(f"{'would remove' if arguments.dry_run else 'removed'} {line}")
     for problem in collected.problems:

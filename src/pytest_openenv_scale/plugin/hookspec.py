@@ -17,18 +17,30 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.core.endpoint import Endpoint, Target
     from pytest_openenv_scale.core.target_spec import TargetSpec
     from pytest_openenv_scale.metrics.summary import CellSummary
+    from pytest_openenv_scale.targets import TargetContext
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_openenv_scale_target(spec: TargetSpec, settings: Settings, largest_batch: int) -> Target | None:
+def pytest_openenv_scale_target(
+    spec: TargetSpec, settings: Settings, largest_batch: int, context: TargetContext
+) -> Target | None:
     """Return the target for a specification of one's own, or None to leave it to others.
 
     `spec` is what `--openenv-target` names: `spec.name`, `spec.argument` (text or None) and `spec.options`
     (pairs of text). `largest_batch` is the most sessions that any selected cell asks for at once; servers,
-    backlogs and breakers are sized to it. The target is a synchronous context manager: entering starts or
-    finds the server and gives its `Endpoint`, leaving stops what was started. A `TargetError` raised while
-    entering fails the tests with its message. The first implementation that returns a target wins, before
-    the built-in ones.
+    backlogs and breakers are sized to it. `context` is what built-in targets get: `context.root` (the folder whose
+    `openenv.yaml` counts), `headers`, `modes`, `run_id` (None where nothing is measured), `log_path` (None: none is
+    kept) and `show_progress`, which shows a line while the target starts.
+
+    The target is a synchronous context manager: entering starts or finds the server and gives its `Endpoint`,
+    leaving stops what was started. A `TargetError` raised while entering fails the tests with its message. The
+    first implementation that returns a target wins, before the built-in ones. It may be asked before anything is
+    selected too, so that a `TargetError` about its specification ends the run at once: reach nothing before entering.
+
+    A target may have two more methods, for `openenv-scale show -p MODULE SPEC` and `openenv-scale gc -p MODULE SPEC`,
+    where MODULE has this hook (`settings` is not known there): `describe()` returns pairs of a title and a text on
+    what would be started, and `collect(dry_run)` removes what killed runs left, or only looks, and returns a line
+    for each; it raises a `TargetError` where it cannot look.
 
     Example: `--openenv-target staging,port=8000` measures what runs on that port.
 

@@ -20,7 +20,7 @@ import pytest
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.config.settings import AXES, RERUN_OPTIONS, Settings, Source
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
-from pytest_openenv_scale.core.errors import GrammarError, RunError
+from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
@@ -30,8 +30,10 @@ from .options import OPTIONS, Option, command_line_values, ini_label, ini_values
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.run import Run
+    from pytest_openenv_scale.core.endpoint import Target
     from pytest_openenv_scale.engine.sweep import Sweep
     from pytest_openenv_scale.results.run_directory import RunDirectory
+    from pytest_openenv_scale.targets import TargetContext
 
 _OPTIONS_BY_NAME = MappingProxyType({option.name: option for option in OPTIONS})
 
@@ -293,24 +295,30 @@ def _check_targets(config: pytest.Config, settings: Settings) -> None:
     for spec in settings.targets:
         try:
             _check_target(config, settings, spec)
-        except GrammarError as error:
+        except (GrammarError, TargetError) as error:
             raise pytest.UsageError(f"{label}: {error}") from None
 
 
 def _check_target(config: pytest.Config, settings: Settings, spec: TargetSpec) -> None:
     """Let the target check its own specification; nothing is started.
 
-    Names that are not built in are left to hooks, where there are any. A target named in the ini file is
-    looked at by name only: most runs of such a project measure nothing and should not pay for it.
+    Hooks are asked first; a name that is not built in may be known to one that is found later. A target named in the
+    ini file is looked at by name only: most runs of such a project measure nothing and should not pay for it.
     """
-    from pytest_openenv_scale.targets import open_target, target_names
+    from pytest_openenv_scale.targets import KINDS, TargetContext, open_in_context
 
-    built_in = spec.name in (*target_names(), "url")
-    if config.hook.pytest_openenv_scale_target.get_hookimpls():
+    built_in, hooks = spec.name in KINDS, config.hook.pytest_openenv_scale_target.get_hookimpls()
+    if settings.sources["target"] == "ini" and (built_in or hooks):
         return
-    if built_in and settings.sources["target"] == "ini":
-        return
-    open_target(spec, root=config.rootpath, headers=settings.headers)
+    context = TargetContext(config.rootpath, headers=settings.headers)
+    if ask_hooks(config, settings, spec, context) is None and (built_in or not hooks):
+        open_in_context(spec, context)
+
+
+def ask_hooks(config: pytest.Config, settings: Settings, spec: TargetSpec, context: TargetContext) -> Target | None:
+    """Return the target that a hook has for a specification, or None."""
+    hook: Any = config.hook.pytest_openenv_scale_target
+    return hook(spec=spec, settings=settings, largest_batch=context.largest_batch, context=context)
 
 
 def _check_writable(path: Path, label: str, advice: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -104,19 +104,18 @@ def _stop_target(invocation: Invocation, target: Target) -> None:
 
 
 def _find_target(invocation: Invocation, spec: TargetSpec) -> Target:
-    from pytest_openenv_scale.targets import open_target
+    from pytest_openenv_scale.targets import TargetContext, open_in_context
+    from pytest_openenv_scale.targets.common.options import ignore_line
 
-    settings, selection = invocation.settings, invocation.selection
-    hook: Any = invocation.config.hook
-    hook_target: Target | None = hook.pytest_openenv_scale_target(
-        spec=spec, settings=settings, largest_batch=selection.largest_batch
-    )
-    return hook_target or open_target(
-        spec,
-        root=invocation.config.rootpath,
-        largest_batch=selection.largest_batch,
-        headers=settings.headers,
+    from .settings import ask_hooks
+
+    settings, selection, progress = invocation.settings, invocation.selection, invocation.progress
+    context = TargetContext(
+        invocation.config.rootpath,
+        selection.largest_batch,
+        settings.headers,
         modes=selection.modes,
         run_id=invocation.run_location.run_id,
-        show_progress=invocation.progress.line if invocation.progress is not None else None,
+        show_progress=ignore_line if progress is None else progress.line,
     )
+    return ask_hooks(invocation.config, settings, spec, context) or open_in_context(spec, context)

@@ -20,7 +20,7 @@ from .common.options import TargetContext
 if TYPE_CHECKING:
     from .common.base import StartedTarget
 
-__all__ = ["KINDS", "TargetContext", "TargetKind", "open_target", "target_names"]
+__all__ = ["KINDS", "TargetContext", "TargetKind", "open_in_context", "open_target", "target_names"]
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,16 @@ def open_target(
     Raises:
         GrammarError: there is no such target, it has no such key, or a value cannot be used.
     """
+    context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
+    return open_in_context(spec, context if show_progress is None else replace(context, show_progress=show_progress))
+
+
+def open_in_context(spec: TargetSpec, context: TargetContext) -> StartedTarget:
+    """Return the target `spec` describes for the run of `context`; see `open_target`."""
     kind = KINDS.get(spec.name)
     if kind is None:
         available = ", ".join([*target_names(), "http(s)://…"])
         similar = suggestion(spec.name, target_names())
         hint = similar if "did you mean" in similar else ""
         raise GrammarError(f"there is no target {spec.name!r}{hint} (targets: {available})")
-    context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
-    return kind.open(spec, context if show_progress is None else replace(context, show_progress=show_progress))
+    return kind.open(spec, context)

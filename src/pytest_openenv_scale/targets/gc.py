@@ -60,14 +60,20 @@ COLLECTORS: Mapping[str, Collector] = {
 }
 
 
-def collect(kinds: Sequence[str] = (), *, dry_run: bool = False) -> Collected:
-    """Remove leftovers of these kinds (none named: of every kind); what belongs to a living run stays."""
+def collect(
+    kinds: Sequence[str] = (), *, dry_run: bool = False, others: Mapping[str, Collector] | None = None
+) -> Collected:
+    """Remove leftovers of these kinds (none named: of every kind of ours); what belongs to a living run stays.
+
+    `others` are the collectors of targets that are not ours, by the kind they are named with.
+    """
+    collectors = {**COLLECTORS, **(others or {})}
     lines: list[str] = []
     problems: list[str] = []
     unreached: dict[str, str] = {}
     for kind in kinds or COLLECTORS:
         try:
-            lines += COLLECTORS[kind](dry_run)
+            lines += collectors[kind](dry_run)
         except PartlyCollectedError as error:
             lines += error.lines
             problems += error.problems

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HIDDEN = "***"
 
 
-@dataclass(frozen=True)
-class DescriptionPart:
+class DescriptionPart(NamedTuple):
     """One thing that would be started, or what it reads: a command, an environment, a script, a configuration."""
 
     title: str

@@ -126,8 +126,8 @@ def given(**counts: int | None) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number is not None}
 
 
-def _ignore_line(text: str) -> None:
-    pass
+def ignore_line(text: str) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class TargetContext:
     log_path: Path | None = None
     modes: tuple[str, ...] = ("ws",)
     run_id: str | None = None
-    show_progress: Callable[[str], None] = field(default=_ignore_line, repr=False)
+    show_progress: Callable[[str], None] = field(default=ignore_line, repr=False)
 
 
 def processors(value: str, what: str) -> float:
