@@ -11,8 +11,7 @@ import pytest
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import DescriptionPart
+from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget
 from pytest_openenv_scale.targets.common.options import TargetContext, TargetOptions
 
 ENDPOINT = Endpoint(("http://h",), "h", "x", cores=8, hardware="found")

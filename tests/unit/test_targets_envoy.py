@@ -14,11 +14,17 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.envoy.config import EnvoySettings
+from pytest_openenv_scale.targets.envoy.config import (
+    EnvoyOptions,
+    EnvoySettings,
+    ImageOptions,
+    LocalOptions,
+    UrlOptions,
+    parse_envoy,
+)
 from pytest_openenv_scale.targets.envoy.endpoint import ReplicaWatch
 from pytest_openenv_scale.targets.envoy.pool import AdminError, HostState, LocalEnvoyPool, find_envoy
 from pytest_openenv_scale.targets.envoy.replicas import numbered_log_path, replica_address, resolve_backend, sum_samples
-from pytest_openenv_scale.targets.envoy.spec import EnvoyOptions, ImageOptions, LocalOptions, UrlOptions, parse_envoy
 
 _Options = TypeVar("_Options", bound=EnvoyOptions)
 

@@ -40,8 +40,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.parsing import parse_count
     from pytest_openenv_scale.core.target_spec import parse_target, redact_target
     from pytest_openenv_scale.core.text import redact_text
+    from pytest_openenv_scale.targets import capability, find_target
     from pytest_openenv_scale.targets.common.options import TargetContext
-    from pytest_openenv_scale.targets.others import capability, find_target
 
     root = (arguments.root or Path.cwd()).resolve()
     try:
@@ -81,9 +81,9 @@ def run_gc(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.errors import GrammarError, TargetError
     from pytest_openenv_scale.core.parsing import suggestion
     from pytest_openenv_scale.core.target_spec import parse_target
+    from pytest_openenv_scale.targets import capability, find_target
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.gc import COLLECTORS, Collector, collect
-    from pytest_openenv_scale.targets.others import capability, find_target
 
     others: dict[str, Collector] = {}
     for kind in arguments.kinds:

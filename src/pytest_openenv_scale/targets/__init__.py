@@ -5,13 +5,17 @@ May import core, config, client, results and `hub.access`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_openenv_scale.core.endpoint import Target
 from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.own_process import import_user_module
 from pytest_openenv_scale.core.parsing import suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
@@ -20,7 +24,16 @@ from .common.options import TargetContext
 if TYPE_CHECKING:
     from .common.base import StartedTarget
 
-__all__ = ["KINDS", "TargetContext", "TargetKind", "open_in_context", "open_target", "target_names"]
+__all__ = [
+    "KINDS",
+    "TargetContext",
+    "TargetKind",
+    "capability",
+    "find_target",
+    "open_in_context",
+    "open_target",
+    "target_names",
+]
 
 
 @dataclass(frozen=True)
@@ -100,3 +113,46 @@ def open_in_context(spec: TargetSpec, context: TargetContext) -> StartedTarget:
         hint = similar if "did you mean" in similar else ""
         raise GrammarError(f"there is no target {spec.name!r}{hint} (targets: {available})")
     return kind.open(spec, context)
+
+
+_HOOK = "pytest_openenv_scale_target"
+"""What modules have that know targets of others, for commands that run without pytest."""
+
+
+def find_target(spec: TargetSpec, context: TargetContext, modules: Sequence[str]) -> Target:
+    """Return the target of the first module whose hook has one for `spec`, else the built-in one.
+
+    Raises:
+        GrammarError: a module does not import or has no such hook, or the built-in target refuses `spec`.
+    """
+    if modules:
+        sys.path.insert(0, str(context.root))
+    for name in modules:
+        target = _ask(name, spec, context)
+        if target is not None:
+            return target
+    return open_in_context(spec, context)
+
+
+def _ask(module: str, spec: TargetSpec, context: TargetContext) -> Target | None:
+    try:
+        hook: Callable[..., Target | None] = getattr(import_user_module(module), _HOOK)
+    except (ImportError, AttributeError) as error:
+        raise GrammarError(f"-p {module}: {error}; name a module that has the hook {_HOOK}") from None
+    arguments = {"spec": spec, "largest_batch": context.largest_batch, "context": context}
+    try:
+        return hook(**{name: arguments[name] for name in inspect.signature(hook).parameters})
+    except KeyError as error:
+        raise GrammarError(f"-p {module}: {_HOOK} takes {error}, which only a test run has") from None
+
+
+def capability(target: Target, name: str, missing: str) -> Callable[..., Any]:
+    """Return the method `describe` or `collect` of a target, which others may leave out.
+
+    Raises:
+        GrammarError: it has none; the line ends with `missing`.
+    """
+    method = getattr(target, name, None)
+    if not callable(method):
+        raise GrammarError(f"target {target.spec} {missing}")
+    return method

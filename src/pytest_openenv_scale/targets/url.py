@@ -12,8 +12,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
-from .common.base import StartedTarget
-from .common.description import DescriptionPart
+from .common.base import DescriptionPart, StartedTarget
 from .common.options import TargetContext, TargetOptions, count, given, option, read_options
 from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
 from .common.sampling import LocalServers

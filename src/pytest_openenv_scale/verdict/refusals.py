@@ -1,25 +1,279 @@
-"""Which limit refused the sessions: evidence from rows, log and samples becomes a cause, figures and words."""
+"""Which limit refused the sessions: evidence from rows, log and samples becomes a cause; a rule for each."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 
-from .refusal_rules import (
-    BROKEN_OFF,
-    Evidence,
-    by_proxy,
-    by_space,
-    by_status,
-    circuit_breaker,
-    connections_per_worker,
-    lost_host,
-    sessions_per_worker,
-    space_stopped,
-)
+BROKEN_OFF = frozenset({"closed_early", "connection_reset", "refused", "timeout"})
+"""Failures that do not say why: the connection went away, was turned down or stayed silent."""
+
+
+@dataclass
+class Evidence:
+    """One repetition of a cell; rules claim the failures they explain, so that no failure has two causes.
+
+    `needed` is how many sessions the server should hold, for the arithmetic of the remedy.
+    """
+
+    summary: CellSummary
+    needed: int
+    unclaimed: list[ErrorCount] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unclaimed = [error for error in self.summary.errors if error.type != "client_limit"]
+
+    @property
+    def batch(self) -> int:
+        """How many sessions were asked for."""
+        return self.summary.batch
+
+    @property
+    def workers(self) -> int | None:
+        """How many processes answer: as the endpoint says, else as many as told their pid; None if unknown.
+
+        The endpoint tells `workers` of each of its `replicas` or `nodes`.
+        """
+        limits = self.summary.limits
+        workers, servers = limits.get("workers"), limits.get("replicas", limits.get("nodes", 1))
+        if workers is not None and str(workers).isdecimal():
+            return int(workers) * (int(servers) if str(servers).isdecimal() else 1)
+        return self.summary.pids
+
+    @property
+    def is_space(self) -> bool:
+        """Whether the server is a Hugging Face Space, behind the platform's own proxy."""
+        return self.summary.cell.target.startswith("spaces")
+
+    @property
+    def is_uvicorn(self) -> bool:
+        """Whether the server is known to be uvicorn: by its settings, its log or its answers."""
+        answers = any("uvicorn" in (error.message or "").lower() for error in self.summary.errors)
+        return self.summary.limits.get("server") == "uvicorn" or answers or self.search_log("uvicorn") is not None
+
+    def search_log(self, pattern: str) -> re.Match[str] | None:
+        """Search the tail of the server's log, case ignored."""
+        return re.search(pattern, self.summary.log_tail or "", re.IGNORECASE)
+
+    def any_message_matches(self, pattern: str) -> bool:
+        """Whether a failure's message matches, case ignored."""
+        return any(re.search(pattern, error.message or "", re.IGNORECASE) for error in self.unclaimed)
+
+    def claim(self, fits: Callable[[ErrorCount], bool]) -> list[ErrorCount]:
+        """Take the failures that fit out of the unclaimed ones and return them."""
+        claimed = [error for error in self.unclaimed if fits(error)]
+        self.unclaimed = [error for error in self.unclaimed if not fits(error)]
+        return claimed
+
+    def refusal(
+        self,
+        cause: str,
+        claimed: Sequence[ErrorCount],
+        *,
+        words: str | None = None,
+        **figures: float | int | str | bool | None,
+    ) -> Refusal:
+        """Return what refused the claimed sessions; `needed` joins its figures."""
+        count = sum(error.count for error in claimed)
+        return Refusal(cause, count, self.batch, {"needed": self.needed, **figures}, words)
+
+
+_ACTIVE_OF_MAX = re.compile(r"(\d+)\s*/\s*(\d+)\s+sessions", re.IGNORECASE)
+_MAX_SESSIONS = re.compile(r"max(?:imum)?[_ ]sessions\D{0,4}(\d+)", re.IGNORECASE)
+
+
+def sessions_per_worker(evidence: Evidence) -> Refusal | None:
+    """MAX_CONCURRENT_ENVS, named by the server itself: CAPACITY_REACHED."""
+    claimed = evidence.claim(lambda error: error.type == "capacity" or error.code == "CAPACITY_REACHED")
+    if not claimed:
+        return None
+    limit = _limit_per_worker(claimed, evidence)
+    summary = evidence.summary
+    return evidence.refusal(
+        "one_session" if limit == 1 else "capacity",
+        claimed,
+        limit=limit,
+        workers=evidence.workers,
+        held=summary.peak_concurrency,
+        successful=summary.successful,
+        is_key_of_target="max_envs" in summary.limits,
+    )
+
+
+def _limit_per_worker(errors: list[ErrorCount], evidence: Evidence) -> int | None:
+    """Return the limit per worker as the server's refusal or the endpoint's settings tell it."""
+    for error in errors:
+        message = error.message or ""
+        if match := _ACTIVE_OF_MAX.search(message):
+            return int(match[2])
+        if match := _MAX_SESSIONS.search(message):
+            return int(match[1])
+    max_envs = evidence.summary.limits.get("max_envs")
+    return int(max_envs) if max_envs is not None and str(max_envs).isdecimal() else None
+
+
+def connections_per_worker(evidence: Evidence) -> Refusal | None:
+    """Uvicorn's `--limit-concurrency`: HTTP 503 where its log, its settings or its answers tell who speaks."""
+    limit = evidence.summary.limits.get("limit_concurrency")
+    names_limit = evidence.search_log("exceeded concurrency limit") or evidence.any_message_matches(
+        "exceeded concurrency limit|from uvicorn"
+    )
+    # A Space's proxy answers 503 too, whatever serves behind it, but not in the server's name.
+    if not names_limit and limit is None and (evidence.is_space or not evidence.is_uvicorn):
+        return None
+    claimed = evidence.claim(lambda error: error.code == "503")
+    if not claimed:
+        return None
+    return evidence.refusal("limit_concurrency", claimed, limit=limit, workers=evidence.workers or 1)
+
+
+def lost_host(evidence: Evidence) -> Refusal | None:
+    """A host behind the proxy died or stopped answering, and its sessions with it."""
+    summary = evidence.summary
+    incidents = [incident for incident in summary.proxy.mishaps if incident.kind != "back"] if summary.proxy else []
+    if summary.proxy is None or not incidents:
+        return None
+    unknown = summary.failed - sum(summary.failed_hosts.values())
+    if not unknown and not any(incident.host in summary.failed_hosts for incident in incidents):
+        return None
+    claimed = evidence.claim(lambda error: error.type in BROKEN_OFF or error.code in ("502", "503", "504"))
+    if not claimed:
+        return None
+    refusal = evidence.refusal("host_lost", claimed, proxy=summary.proxy.name)
+    return replace(refusal, incidents=tuple(incidents))
+
+
+def circuit_breaker(evidence: Evidence) -> Refusal | None:
+    """The proxy's circuit breakers, by its own counters; a handshake that waits for a connection times out."""
+    summary = evidence.summary
+    if summary.proxy is None or not summary.proxy.overflows:
+        return None
+    claimed = evidence.claim(
+        lambda error: error.code in ("503", "504") or (error.phase == "connect" and error.type == "timeout")
+    )
+    if not claimed:
+        return None
+    return evidence.refusal(
+        "proxy",
+        claimed,
+        proxy=summary.proxy.name,
+        held=summary.held,
+        is_key_of_target=summary.cell.target.startswith("envoy"),
+        words=", ".join(f"{name} {count:,}" for name, count in summary.proxy.overflows.items()),
+    )
+
+
+ENVOY_DEFAULT = 1024
+"""Envoy's circuit breakers open at exactly this many connections and requests unless they are raised."""
+
+
+def by_proxy(evidence: Evidence) -> Refusal | None:
+    """Envoy's circuit breakers: 503 or 504 from Envoy, or at exactly its default number of connections."""
+    held = evidence.summary.held
+    at_default = held == ENVOY_DEFAULT
+    is_envoy = evidence.summary.cell.target.startswith("envoy") or evidence.any_message_matches(r"\benvoy\b|upstream")
+    counted = evidence.summary.proxy is not None  # Then its breakers are known to have refused nothing.
+    if counted or (not at_default and not is_envoy):
+        return None
+    claimed = evidence.claim(lambda error: error.code in ("503", "504"))
+    if not claimed:
+        return None
+    codes = " and ".join(sorted({str(error.code) for error in claimed}))
+    return evidence.refusal("proxy", claimed, held=held, codes=codes, at_default=at_default)
+
+
+def by_status(evidence: Evidence) -> Iterator[Refusal]:
+    """Every other status of the opening handshake."""
+    claimed = evidence.claim(lambda error: error.type == "handshake_status")
+    for code in sorted({error.code or "" for error in claimed}):
+        errors = [error for error in claimed if (error.code or "") == code]
+        status = int(code) if code.isdecimal() else 0
+        cause = "redirect" if 300 <= status < 400 else f"http_{code}" if code else "http"
+        yield evidence.refusal(cause, errors, status=status, words=(errors[0].message or f"HTTP {code}").strip())
+
+
+_TURNED_AWAY = frozenset({"connection_reset", "closed_early", "refused"})
+_NO_SERVER = frozenset({"502", "503", "504"})
+_NOT_SERVED = frozenset({"403", "404", "405"})
+_FROM_SERVER = re.compile(r"\bfrom (uvicorn|hypercorn|granian|daphne|gunicorn|python/)", re.IGNORECASE)
+"""The Server header of what runs in a Space, which its proxy passes on: such an answer is not the platform's."""
+
+
+def space_stopped(evidence: Evidence) -> Refusal | None:
+    """A Space that left its stage RUNNING while it was measured: asleep, paused, restarted; or its server died."""
+    status = evidence.summary.server_exit
+    if status is None or status.kind != "stage":
+        return None
+    claimed = evidence.claim(
+        lambda error: error.type in (*_TURNED_AWAY, "timeout") or error.code in (_NO_SERVER | _NOT_SERVED)
+    )
+    cause = "server_died" if status.stage == "RUNTIME_ERROR" else "platform_stage"
+    return replace(evidence.refusal(cause, claimed), exit=status)
+
+
+def by_space(evidence: Evidence) -> Iterator[Refusal]:
+    """What a Space's platform does to clients, where the evidence says that it was not the server."""
+    if not evidence.is_space:
+        return
+    for rule in (_rate_limit, _connection_limit, _http_not_served):
+        if (refusal := rule(evidence)) is not None:
+            yield refusal
+
+
+def _rate_limit(evidence: Evidence) -> Refusal | None:
+    """429: no OpenEnv server answers that."""
+    claimed = evidence.claim(lambda error: error.code == "429" and not _by_server(error))
+    if not claimed:
+        return None
+    words = (claimed[0].message or "HTTP 429").strip()
+    return evidence.refusal("platform_rate", claimed, held=evidence.summary.held, words=words)
+
+
+def _connection_limit(evidence: Evidence) -> Refusal | None:
+    """Handshakes turned away while others were held, by something that named no limit of the server's."""
+    held = evidence.summary.held
+    if not held:
+        return None
+    claimed = evidence.claim(
+        lambda error: (
+            error.phase == "connect"
+            and (error.type in _TURNED_AWAY or error.code in _NO_SERVER)
+            and not _by_server(error)
+        )
+    )
+    if not claimed:
+        return None
+    ways = sorted(
+        {
+            f"HTTP {error.code}" if error.type == "handshake_status" else str(error.type).replace("_", " ")
+            for error in claimed
+        }
+    )
+    return evidence.refusal("platform_connections", claimed, held=held, slots=_slots(evidence), words=", ".join(ways))
+
+
+def _http_not_served(evidence: Evidence) -> Refusal | None:
+    """HTTP mode where nothing serves the endpoints it needs."""
+    if evidence.summary.cell.mode != "http" or evidence.summary.successful:
+        return None
+    claimed = evidence.claim(lambda error: error.code in _NOT_SERVED)
+    if not claimed:
+        return None
+    return evidence.refusal("http_unreachable", claimed, status=claimed[0].code)
+
+
+def _by_server(error: ErrorCount) -> bool:
+    return _FROM_SERVER.search(error.message or "") is not None
+
+
+def _slots(evidence: Evidence) -> int | None:
+    """Return how many sessions the server was set to hold; None where that is not known."""
+    each, workers = evidence.summary.limits.get("max_envs"), evidence.workers
+    return int(each) * workers if workers is not None and each is not None and str(each).isdecimal() else None
 
 
 def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None) -> tuple[Refusal, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import ErrorCount, HostIncident, Refusal
-from pytest_openenv_scale.verdict.refusal_rules import ENVOY_DEFAULT
+from pytest_openenv_scale.verdict.refusals import ENVOY_DEFAULT
 
 _SPARE_CONNECTIONS = 10
 """Room for connections besides sessions: health checks, browsers."""

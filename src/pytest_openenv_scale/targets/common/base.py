@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from typing import Any, Self, TypeVar, final
+from typing import Any, NamedTuple, Self, TypeVar, final
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
-from .description import DescriptionPart
 from .options import TargetContext, TargetOptions
+
+HIDDEN = "***"
+
+
+class DescriptionPart(NamedTuple):
+    """One thing that would be started, or what it reads: a command, an environment, a script, a configuration."""
+
+    title: str
+    text: str
+
+
+def shell_command(words: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
+    """Return a command as a shell takes it, each variable on a line of its own."""
+    variables = [f"{name}={text if text == HIDDEN else shlex.quote(text)} \\" for name, text in (environ or {}).items()]
+    return "\n".join([*sorted(variables), shlex.join(words)])
+
 
 _T = TypeVar("_T")
 

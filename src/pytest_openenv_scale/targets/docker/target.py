@@ -13,8 +13,8 @@ from typing import Any
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import DescriptionPart
+from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget, shell_command
+from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
@@ -29,9 +29,8 @@ from pytest_openenv_scale.targets.common.options import (
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 
 from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
-from .description import describe_container, describe_image
 from .engine import Engine, is_not_found
-from .image import PULL_POLICIES, ImageSource, obtain_image
+from .image import BENCHMARK_TAG, PULL_POLICIES, ImageSource, find_build, obtain_image
 
 _WORKERS, _MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
 
@@ -182,3 +181,43 @@ def _leftover_line(container: Any) -> str:
     run = container.labels.get(RUN_LABEL) or "unknown"
     image = container.attrs.get("Config", {}).get("Image", "")
     return f"container {container.name} of {image} (run {run})"
+
+
+def describe_image(source: ImageSource) -> DescriptionPart:
+    """Return how an image is had.
+
+    Raises:
+        TargetError: there is no such folder, or nothing to build in it.
+    """
+    arguments = [part for name in source.arguments for part in ("--build-arg", f"{name}={HIDDEN}")]
+    if source.name is None:
+        folder = str(deploy_file("docker"))
+        return DescriptionPart("image", shell_command(["docker", "build", "--tag", BENCHMARK_TAG, *arguments, folder]))
+    if source.is_built:
+        build = find_build(source.name, source.root)
+        file = str(build.folder / build.dockerfile)
+        words = ["docker", "build", "--tag", build.tag, "--file", file, *arguments, str(build.folder)]
+        return DescriptionPart("image", shell_command(words))
+    pull_words = {"missing": "pulled where the engine does not have it", "always": "pulled", "never": "not pulled"}
+    return DescriptionPart("image", f"{source.name} ({pull_words[source.pull]})")
+
+
+def describe_container(source: ImageSource, options: ContainerOptions, title: str = "container") -> DescriptionPart:
+    """Return how a container of an image is run."""
+    words = ["docker", "run", "--detach", "--label", "openenv-scale.run=RUN_ID"]
+    if options.network == "host":
+        words += ["--network", "host"]
+    else:
+        words += ["--publish", f"{options.address}::{options.port or '8000'}"]
+    for name, text in options.env.items():
+        words += ["--env", f"{name}={text if name in ('WORKERS', 'MAX_CONCURRENT_ENVS') else HIDDEN}"]
+    limits: Mapping[str, object] = {
+        "--cpus": options.cpus and f"{options.cpus:g}",
+        "--memory": options.memory,
+        "--ulimit": options.nofile and f"nofile={options.nofile}:{options.nofile}",
+        "--gpus": options.gpu and (options.gpu if options.gpu == "all" else f"device={options.gpu}"),
+    }
+    for name, limit in limits.items():
+        words += [name, str(limit)] if limit is not None else []
+    command = shell_command([*words, source.name if source.name and not source.is_built else BENCHMARK_TAG])
+    return DescriptionPart(title, command)

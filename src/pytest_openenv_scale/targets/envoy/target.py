@@ -11,18 +11,27 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import DescriptionPart
+from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget
 from pytest_openenv_scale.targets.common.options import TargetContext, given
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.local.application import backlog_notes
 
-from .config import Backend, EnvoySettings, backlog_for, breaker_for, envoys_needed, render, threads_for
-from .container_replicas import ContainerReplicas
+from .config import (
+    Backend,
+    EnvoySettings,
+    ImageOptions,
+    LocalOptions,
+    UrlOptions,
+    backlog_for,
+    breaker_for,
+    envoys_needed,
+    parse_envoy,
+    render,
+    threads_for,
+)
 from .endpoint import EnvoyEndpoint
 from .pool import LocalEnvoyPool, find_envoy
-from .replicas import AttachedReplicas, LocalReplicas, Replicas, replica_address, resolve_backend
-from .spec import ImageOptions, LocalOptions, UrlOptions, parse_envoy
+from .replicas import AttachedReplicas, ContainerReplicas, LocalReplicas, Replicas, replica_address, resolve_backend
 
 _SESSION_S = 30.0
 """Seconds the first session through Envoy gets; every replica has answered one by then."""

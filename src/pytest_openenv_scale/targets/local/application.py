@@ -17,8 +17,7 @@ from typing import Literal
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import url_host, usable_cores
-from pytest_openenv_scale.targets.common.base import Startable
-from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart, shell_command
+from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, Startable, shell_command
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext, count, one_of, option, variables
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready

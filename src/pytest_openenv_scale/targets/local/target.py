@@ -10,8 +10,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import DescriptionPart
+from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,

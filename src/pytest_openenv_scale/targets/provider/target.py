@@ -19,8 +19,7 @@ from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import usable_cores, wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
 from pytest_openenv_scale.core.text import redact_text
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart
+from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,

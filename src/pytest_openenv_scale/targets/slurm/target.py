@@ -13,8 +13,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart, shell_command
+from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget, shell_command
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext

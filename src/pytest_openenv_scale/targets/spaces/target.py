@@ -11,8 +11,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
-from pytest_openenv_scale.targets.common.base import StartedTarget
-from pytest_openenv_scale.targets.common.description import HIDDEN, DescriptionPart
+from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import (
