@@ -34,7 +34,7 @@ from pytest_openenv_scale.reporting.content.verdicts import (
 from pytest_openenv_scale.results.cell import ClientFinding, ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Refusal
 from pytest_openenv_scale.verdict import cell as cell_rules
-from pytest_openenv_scale.verdict import refusal_rules, refusals
+from pytest_openenv_scale.verdict import refusals
 from pytest_openenv_scale.verdict import sweep as curve_rules
 from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
@@ -442,7 +442,7 @@ def test_every_cause_of_a_refusal_is_told_above() -> None:
     causes = {cause for cause, _ in REFUSALS}
     assert set(refusals_in_words._BY_CAUSE) <= causes
     assert {f"http_{code}" for code in refusals_in_words._STATUSES} <= causes
-    assert made(refusal_rules, "refusal", 0) | made(refusals, "refusal", 0) <= causes
+    assert made(refusals, "refusal", 0) <= causes
 
 
 def test_a_cause_without_words_is_an_error() -> None:
