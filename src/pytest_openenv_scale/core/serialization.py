@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Self, cast
 
 import msgspec
@@ -43,4 +44,5 @@ def encode(value: object) -> Any:
         TypeError: something in it has no JSON form.
         ValueError: a number in it is not finite, and JSON has none of these.
     """
-    return json.loads(json.dumps(msgspec.to_builtins(value, str_keys=True), allow_nan=False))
+    plain = msgspec.to_builtins(value, builtin_types=(datetime,), str_keys=True)
+    return json.loads(json.dumps(plain, allow_nan=False, default=datetime.isoformat))
