@@ -18,8 +18,8 @@ from pytest_openenv_scale.targets.envoy.config import (
     EnvoyOptions,
     EnvoySettings,
     ImageOptions,
-    LocalOptions,
-    UrlOptions,
+    LocalReplicaOptions,
+    UrlReplicaOptions,
     parse_envoy,
 )
 from pytest_openenv_scale.targets.envoy.endpoint import ReplicaWatch
@@ -37,20 +37,20 @@ def asked(text: str, kind: type[_Options]) -> _Options:
 
 @pytest.mark.parametrize("text", ["envoy:replicas=3,lb=least_request", "envoy,lb=least_request,replicas=3"])
 def test_the_first_key_may_stand_after_the_colon(text: str) -> None:
-    options = asked(text, LocalOptions)
+    options = asked(text, LocalReplicaOptions)
     assert (options.replicas, options.lb) == (3, "least_request")
 
 
 def test_a_replica_is_one_process_unless_asked_otherwise() -> None:
-    assert asked("envoy:replicas=2", LocalOptions).workers == 1
+    assert asked("envoy:replicas=2", LocalReplicaOptions).workers == 1
     text = "envoy:replicas=2,workers=3,app=server.app:app,server=uvicorn,max_envs=9,env.MODE=fast,nofile=64"
-    server = asked(text, LocalOptions)
+    server = asked(text, LocalReplicaOptions)
     assert (server.workers, server.app, server.server, server.max_envs) == (3, "server.app:app", "uvicorn", 9)
     assert (dict(server.env), server.nofile) == ({"MODE": "fast"}, 64)
 
 
 def test_urls_are_separated_by_bars() -> None:
-    options = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64", UrlOptions)
+    options = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64", UrlReplicaOptions)
     assert (options.replicas, options.workers, options.max_envs) == (2, 2, 64)
     assert options.urls == ("http://127.0.0.2:8000", "http://[::1]:8001")
 

@@ -176,7 +176,7 @@ class EnvoyOptions(TargetOptions):
 
 
 @dataclass(frozen=True)
-class LocalOptions(EnvoyOptions, ServerOptions):
+class LocalReplicaOptions(EnvoyOptions, ServerOptions):
     """Servers that are started here, each one process unless asked otherwise: so they compare, and are deployed."""
 
     replicas: int = option(_replicas, 0)
@@ -202,7 +202,7 @@ class ImageOptions(EnvoyOptions):
 
 
 @dataclass(frozen=True)
-class UrlOptions(EnvoyOptions):
+class UrlReplicaOptions(EnvoyOptions):
     """Servers that run already."""
 
     urls: tuple[str, ...] = option(_urls, ())
@@ -213,7 +213,7 @@ class UrlOptions(EnvoyOptions):
         return len(self.urls)
 
 
-def parse_envoy(spec: TargetSpec) -> LocalOptions | ImageOptions | UrlOptions:
+def parse_envoy(spec: TargetSpec) -> LocalReplicaOptions | ImageOptions | UrlReplicaOptions:
     """Read a specification.
 
     Raises:
@@ -221,23 +221,23 @@ def parse_envoy(spec: TargetSpec) -> LocalOptions | ImageOptions | UrlOptions:
     """
     normalized = with_argument_as_option(spec)
     kind = (
-        UrlOptions
+        UrlReplicaOptions
         if normalized.option("urls") is not None
         else ImageOptions
         if normalized.option("image") is not None
-        else LocalOptions
+        else LocalReplicaOptions
     )
-    others = {key for other in (LocalOptions, ImageOptions, UrlOptions) for key in option_names(other)}
+    others = {key for other in (LocalReplicaOptions, ImageOptions, UrlReplicaOptions) for key in option_names(other)}
     for key, _ in normalized.options:
         if key not in others - set(option_names(kind)):
             continue
-        if kind is LocalOptions:
+        if kind is LocalReplicaOptions:
             raise GrammarError(f"target envoy: {key}= is for containers; add image=IMAGE or image=PATH")
-        raise GrammarError(f"target envoy: {key}= does not go with {'urls' if kind is UrlOptions else 'image'}=")
+        raise GrammarError(f"target envoy: {key}= does not go with {'urls' if kind is UrlReplicaOptions else 'image'}=")
     options = read_options(normalized, kind)
     if not options.replicas:
         raise GrammarError("target envoy: how many servers? write envoy:replicas=2, or envoy:urls=URL|URL")
-    if isinstance(options, LocalOptions):
+    if isinstance(options, LocalReplicaOptions):
         check_options("envoy", options)
     return options
 

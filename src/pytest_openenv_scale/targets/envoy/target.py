@@ -20,8 +20,8 @@ from .config import (
     Backend,
     EnvoySettings,
     ImageOptions,
-    LocalOptions,
-    UrlOptions,
+    LocalReplicaOptions,
+    UrlReplicaOptions,
     backlog_for,
     breaker_for,
     envoys_needed,
@@ -41,7 +41,7 @@ _MAX_ENVOYS = 32
 """Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
 
 
-_KINDS = {LocalOptions: "local", ImageOptions: "docker", UrlOptions: "urls"}
+_KINDS = {LocalReplicaOptions: "local", ImageOptions: "docker", UrlReplicaOptions: "urls"}
 """What stands behind Envoy, in a label."""
 
 
@@ -56,7 +56,7 @@ class EnvoyTarget(StartedTarget):
         """Return what would be started; see `StartedTarget`."""
         options = self.options
         backends = tuple(Backend(replica_address(number), 0) for number in range(options.replicas))
-        if isinstance(options, UrlOptions):
+        if isinstance(options, UrlReplicaOptions):
             backends = tuple(map(resolve_backend, options.urls))
         config = render(self.settings(backends)).rstrip()
         return [*self.replicas().describe(), DescriptionPart("Envoy's configuration", f"{_FREE_PORT_NOTE}\n{config}")]
@@ -97,7 +97,7 @@ class EnvoyTarget(StartedTarget):
     def replicas(self) -> Replicas:
         """Return what stands behind Envoy, before it is started."""
         options = self.options
-        if isinstance(options, UrlOptions):
+        if isinstance(options, UrlReplicaOptions):
             return AttachedReplicas(options.urls, self.context)
         if isinstance(options, ImageOptions):
             return ContainerReplicas(options, self.context, target=self.spec)
