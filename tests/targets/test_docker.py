@@ -348,7 +348,7 @@ def test_what_a_container_uses_is_read_here_as_the_engine_reads_it(connected: En
         assert before.cpu_seconds <= told.cpu_seconds <= after.cpu_seconds
         assert told.rss_bytes > 0
         assert before.rss_bytes > 0
-        docker("stop", "--time", "0", container.name)
+        docker("kill", container.name)
         assert container.sample() is None
         assert str(container.exit_status()) == "exited with code 137: killed by SIGKILL"
 

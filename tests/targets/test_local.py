@@ -287,7 +287,7 @@ def test_a_server_killed_while_it_is_used_says_so(root: Path, server: str) -> No
     with serve(f"local:apps:app,server={server}", root) as endpoint:
         started_processes(recursive=False)[0].kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
-        assert str(endpoint.exit_status()) == ExitStatus.from_returncode(-9)
+        assert endpoint.exit_status() == ExitStatus.from_returncode(-9)
 
 
 @pytest.mark.real
@@ -297,7 +297,7 @@ def test_a_worker_of_hypercorn_that_is_killed_takes_the_server_with_it_and_the_l
         worker = max(leader.children(), key=lambda child: child.memory_info().rss)
         worker.kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
-        assert str(endpoint.exit_status()) == ExitStatus.from_returncode(137)
+        assert endpoint.exit_status() == ExitStatus.from_returncode(137)
         assert f"openenv-scale: worker {worker.pid} was killed by SIGKILL" in endpoint.log_tail()
 
 
