@@ -209,7 +209,7 @@ BENCHMARK_TAG = "openenv-scale/benchmark:latest"
 class ImageSource:
     """Which image: a name, a path (it begins with `.`, `/` or `~`), or None for the packaged Dockerfile.
 
-    `pull` is one of `PULL`. `arguments` are a build's ARGs; `wheels` is a folder of wheels the packaged
+    `pull` is one of `PULL_POLICIES`. `arguments` are a build's ARGs; `wheels` is a folder of wheels the packaged
     Dockerfile installs from instead of a package index. `root` is where a relative path may begin as well.
     """
 
