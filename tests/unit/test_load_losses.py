@@ -112,6 +112,15 @@ async def test_a_process_that_fails_in_a_cell_ends_instead_of_falling_silent(mon
         assert isinstance(ours.recv(), ipc.Ready)
 
 
+def test_a_message_that_comes_after_the_end_of_the_loop_is_no_second_error():
+    loop = asyncio.new_event_loop()
+    loop.close()
+    ours, theirs = Pipe()
+    with ours, theirs:
+        ours.send(ipc.Release())
+        Worker(theirs)._listen(loop)  # It raised "Event loop is closed" over what had ended the process.
+
+
 # Nothing stays behind
 
 

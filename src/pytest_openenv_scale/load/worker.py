@@ -47,14 +47,14 @@ class Worker:
             raise self._error
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            try:
-                message = self._pipe.recv()
-            except Exception:  # The parent is gone, or what it sent cannot be read here.
-                with suppress(RuntimeError):  # The loop may have ended by itself meanwhile.
+        with suppress(RuntimeError):  # The loop has ended by itself meanwhile; its own error is what is to be read.
+            while True:
+                try:
+                    message = self._pipe.recv()
+                except Exception:  # The parent is gone, or what it sent cannot be read here.
                     loop.call_soon_threadsafe(self._stopped.set)
-                return
-            loop.call_soon_threadsafe(self._handle_message, message)
+                    return
+                loop.call_soon_threadsafe(self._handle_message, message)
 
     def _handle_message(self, message: object) -> None:
         match message:
