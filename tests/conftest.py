@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
+from goldens import Golden
 from inner import unguarded
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    """Compares what people read with a file beside the test; `goldens.py` says how."""
+    return Golden(request.path, request.node.name, tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

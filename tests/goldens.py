@@ -1,0 +1,60 @@
+"""What people read, kept in files beside the tests: a test names the text, a file holds its words.
+
+`tests/unit/golden/test_it.txt` holds the texts of `tests/unit/test_it.py`, each below a line `@@ name of the test`.
+OPENENV_SCALE_WRITE_BASELINES=1 writes those of the tests that run; read what it changed before you commit it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+TITLE = "@@ "
+
+
+def read(path: Path) -> dict[str, str]:
+    """The texts of a file by their titles."""
+    if not path.exists():
+        return {}
+    _, *sections = re.split(rf"^{TITLE}(.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {title: text.strip("\n") for title, text in zip(sections[::2], sections[1::2], strict=True)}
+
+
+def write(path: Path, texts: Mapping[str, str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(f"{TITLE}{title}\n{text}\n" for title, text in texts.items()), encoding="utf-8")
+
+
+class Golden:
+    """Compares texts of one test with those it had when somebody read them."""
+
+    def __init__(self, module: Path, test: str, temporary: Path) -> None:
+        self.path = module.parent / "golden" / f"{module.stem}.txt"
+        self._test = test
+        self._masks = {
+            rf"{re.escape(str(temporary))}/[^/\s'\"]+": "TMP",
+            re.escape(sys.executable): "PYTHON",
+            r"\b\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8}\b": "RUN",
+            r"\b127\.0\.0\.1:\d+\b": "127.0.0.1:PORT",
+        }
+
+    def __call__(self, text: str, part: str = "", masks: Mapping[str, str] | None = None) -> None:
+        """Compare a text, or one of several (`part`), after what varies (regular expressions) became a word."""
+        title = f"{self._test} {part}".strip()
+        for pattern, word in {**(masks or {}), **self._masks}.items():
+            text = re.sub(pattern, word, text)
+        text = text.strip("\n")
+        texts = read(self.path)
+        if os.environ.get("OPENENV_SCALE_WRITE_BASELINES"):
+            write(self.path, {**texts, title: text})
+            return
+        if text != texts.get(title):
+            held, now = texts.get(title, "").splitlines(), text.splitlines()
+            lines = difflib.unified_diff(held, now, "held", "now", lineterm="")
+            pytest.fail("\n".join([f"{self.path}: {title}", *lines]), pytrace=False)

@@ -1,0 +1,48 @@
+"""The files that hold what people read: what varies is masked, and no text outlives its test."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import goldens
+from goldens import Golden
+
+TESTS = Path(__file__).parents[1]
+FILES = sorted(TESTS.glob("*/golden/test_*.txt"))
+
+
+@pytest.fixture
+def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
+    """The texts of a test that has none yet; where they are compared, not written."""
+    monkeypatch.delenv("OPENENV_SCALE_WRITE_BASELINES", raising=False)
+    return Golden(tmp_path / "test_it.py", "test_one", tmp_path.parent)
+
+
+def test_a_text_is_written_when_asked_and_compared_after(one: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"test_it\.txt: test_one[^$]*\+words"):
+        one("words")
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENENV_SCALE_WRITE_BASELINES", "1")
+        one("words\n\nof several lines\n")
+        one("more of them", "again")
+    one("words\n\nof several lines")
+    one("more of them", "again")
+    with pytest.raises(pytest.fail.Exception, match=r"-words[^@]*\+other words"):
+        one("other words")
+
+
+def test_what_varies_is_a_word(one: Golden, tmp_path: Path) -> None:
+    texts = {"test_one": "at 127.0.0.1:PORT, run RUN in TMP/a.txt, N of 7"}
+    goldens.write(one.path, texts)
+    one(f"at 127.0.0.1:4711, run 20261130T010336.104Z-d9b27c04 in {tmp_path}/a.txt, 3 of 7", masks={r"\d of": "N of"})
+    assert goldens.read(one.path) == texts
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parents[1].name}/{path.stem}")
+def test_every_text_has_its_test(path: Path) -> None:
+    module = ast.parse((path.parents[1] / f"{path.stem}.py").read_text())
+    tests = {node.name for node in ast.walk(module) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    assert {title.replace("[", " ").split()[0] for title in goldens.read(path)} <= tests
