@@ -272,7 +272,7 @@ def test_a_pending_job_tells_each_new_reason_once_and_ends_at_one_that_does_not_
     recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
     lines: list[str] = []
     with batch(tmp_path, lines) as job:
-        monkeypatch.setattr(job._reader, "read", lambda number: Job(number, "PENDING", next(reasons)))
+        monkeypatch.setattr(slurm_job, "read_job", lambda number: Job(number, "PENDING", next(reasons)))
         monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
         with pytest.raises(TargetError, match="job 12 cannot start and is cancelled; Slurm says BadConstraints"):
             job.wait_until_running(60)
@@ -285,7 +285,7 @@ def test_a_job_that_ends_before_it_serves_shows_what_it_said(tmp_path: Path, mon
         (folder.path / "job.log").write_text("serve_multi.sh: there is no envoy on PATH\nbye\n")
         with BatchJob("", "name", folder, env={}, show_progress=[].append) as job:
             ended = Job(12, "FAILED", "NonZeroExitCode", exit_code=1)
-            monkeypatch.setattr(job._reader, "read", lambda number: ended)
+            monkeypatch.setattr(slurm_job, "read_job", lambda number: ended)
             with pytest.raises(TargetError) as caught:
                 job.wait_until_running(60)
     assert str(caught.value) == (
@@ -365,7 +365,7 @@ def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
     recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
     states = iter(["RUNNING", "COMPLETING", "COMPLETING", "CANCELLED"])
     with batch(tmp_path, []) as job:
-        monkeypatch.setattr(job._reader, "read", lambda number: Job(number, next(states), nodes="n1"))
+        monkeypatch.setattr(slurm_job, "read_job", lambda number: Job(number, next(states), nodes="n1"))
         job.wait_until_running(60)
         monkeypatch.setattr(job, "_polled_at", math.inf)
         monkeypatch.setattr(slurm_job, "_PAUSE_S", 0.0)
@@ -387,8 +387,8 @@ def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
 
     monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
     with batch(tmp_path, []) as job:
-        monkeypatch.setattr(job._reader, "read", read)
-        assert job.wait_until_running(60).is_running
+        monkeypatch.setattr(slurm_job, "read_job", read)
+        assert job.wait_until_running(60).state == "RUNNING"
 
 
 def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
-"""What Slurm says of a job, read in every form its versions write it in."""
+"""What Slurm says of a job, read from the text all its versions write."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,44 +10,9 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.targets.slurm import job_info
 from pytest_openenv_scale.targets.slurm.job import parse_jobs
-from pytest_openenv_scale.targets.slurm.job_info import (
-    Job,
-    JobReader,
-    SlurmError,
-    parse_fields,
-    parse_json,
-    parse_record,
-)
+from pytest_openenv_scale.targets.slurm.job_info import Job, SlurmError, parse_fields, parse_record, read_job
 from pytest_openenv_scale.targets.slurm.nodes import parse_addresses, parse_unusable
 
-OLD = {
-    "job_id": 7,
-    "job_state": "RUNNING",
-    "state_reason": "None",
-    "state_description": "",
-    "nodes": "node[1-2]",
-    "node_count": 2,
-    "cpus": 4,
-    "partition": "debug",
-    "exit_code": 0,
-    "start_time": 0,
-}
-NEW = {
-    "job_id": 7,
-    "job_state": ["RUNNING"],
-    "state_reason": "None",
-    "state_description": "",
-    "nodes": "node[1-2]",
-    "node_count": {"set": True, "infinite": False, "number": 2},
-    "cpus": {"set": True, "infinite": False, "number": 4},
-    "partition": "debug",
-    "exit_code": {
-        "status": ["SUCCESS"],
-        "return_code": {"set": True, "infinite": False, "number": 0},
-        "signal": {"id": {"set": False, "infinite": False, "number": 0}, "name": ""},
-    },
-    "start_time": {"set": False, "infinite": False, "number": 0},
-}
 RECORD = (
     "JobId=7 JobName=openenv-scale-x UserId=root(0) Priority=1 JobState=RUNNING Reason=None ExitCode=0:0 "
     "TimeLimit=01:00:00 StartTime=2026-11-21T10:18:49 Partition=debug NodeList=node[1-2] BatchHost=node1 "
@@ -57,73 +20,51 @@ RECORD = (
 )
 
 
-def only(job: dict[str, Any]) -> Job:
-    (found,) = parse_json(json.dumps({"jobs": [job]}))
-    return found
+def recorded(text: str) -> Job:
+    job = parse_record(text)
+    assert job is not None
+    return job
 
 
-@pytest.mark.parametrize("told", [OLD, NEW], ids=["22.05", "24.05"])
-def test_json_of_old_and_new_versions_says_the_same(told: dict[str, Any]) -> None:
-    assert only(told) == Job(7, "RUNNING", "", "node[1-2]", 2, 4, "debug", 0, None)
-
-
-def test_text_says_the_same_as_json() -> None:
+def test_a_record_holds_the_state_the_nodes_and_the_start() -> None:
     started = datetime(2026, 11, 21, 10, 18, 49)
-    assert parse_record(RECORD) == Job(7, "RUNNING", "", "node[1-2]", 2, 4, "debug", 0, started)
+    assert parse_record(RECORD) == Job(7, "RUNNING", "", "node[1-2]", 4, "debug", 0, started)
 
 
 @pytest.mark.parametrize(
-    ("told", "state"),
+    ("text", "state"),
     [
         ("PENDING", "PENDING"),
-        (["PENDING"], "PENDING"),
-        (["COMPLETING", "FAILED"], "FAILED"),
-        (["RUNNING", "CONFIGURING"], "RUNNING"),
-        (["COMPLETING"], "COMPLETING"),
+        ("COMPLETING+FAILED", "FAILED"),
+        ("RUNNING+CONFIGURING", "RUNNING"),
+        ("COMPLETING", "COMPLETING"),
         ("CANCELLED by 1000", "CANCELLED"),
         ("CANCELLED+COMPLETING", "CANCELLED"),
-        ([], "UNKNOWN"),
-        ("", "UNKNOWN"),
+        ("+", "UNKNOWN"),
     ],
 )
-def test_a_state_is_one_word_or_a_list_with_flags(told: object, state: str) -> None:
-    assert only({**OLD, "job_state": told}).state == state
+def test_a_state_is_one_word_whatever_flags_stand_beside_it(text: str, state: str) -> None:
+    assert recorded(RECORD.replace("JobState=RUNNING", f"JobState={text}")).state == state
 
 
-@pytest.mark.parametrize(
-    ("told", "code"),
-    [
-        (0, 0),
-        (768, 3),
-        (9, -9),
-        ({"status": "ERROR", "return_code": 3}, 3),
-        ({"status": "SIGNALED", "return_code": 0, "signal": {"signal_id": 9, "name": "KILL"}}, -9),
-        ({"return_code": {"set": True, "number": 3}, "signal": {"id": {"set": False, "number": 0}}}, 3),
-        ({"return_code": {"set": False, "number": 0}, "signal": {"id": {"set": True, "number": 15}}}, -15),
-        (None, None),
-    ],
-)
-def test_exit_codes_of_three_generations(told: object, code: int | None) -> None:
-    assert only({**OLD, "exit_code": told}).exit_code == code
+@pytest.mark.parametrize(("text", "code"), [("0:0", 0), ("3:0", 3), ("0:9", -9), ("0:15", -15), ("", None)])
+def test_an_exit_code_is_negative_for_a_signal(text: str, code: int | None) -> None:
+    assert recorded(RECORD.replace("ExitCode=0:0", f"ExitCode={text}")).exit_code == code
 
 
-def test_a_long_reason_outranks_the_short_one_and_an_expected_start_is_kept() -> None:
-    told = {**OLD, "job_state": "PENDING", "state_reason": "ReqNodeNotAvail", "start_time": 1795256292}
-    job = only({**told, "state_description": "ReqNodeNotAvail, UnavailableNodes:node3"})
-    assert job.reason == "ReqNodeNotAvail, UnavailableNodes:node3"
-    assert job.starts_at == datetime.fromtimestamp(1795256292)
-    text = (
-        "JobId=1 JobName=x JobState=PENDING Reason=ReqNodeNotAvail,_UnavailableNodes:node3 NodeList=(null) NumNodes=3-3"
+def test_a_pending_job_has_a_reason_no_nodes_and_the_cpus_it_will_get() -> None:
+    pending = recorded(
+        "JobId=1 JobName=x JobState=PENDING Reason=ReqNodeNotAvail,_UnavailableNodes:node3 NodeList=(null) NumCPUs=6-6"
+        " StartTime=2026-11-21T10:18:12"
     )
-    pending = parse_record(text)
-    assert pending is not None
-    assert (pending.reason, pending.nodes, pending.node_count) == ("ReqNodeNotAvail, UnavailableNodes:node3", "", 3)
+    assert (pending.reason, pending.nodes, pending.cpus) == ("ReqNodeNotAvail, UnavailableNodes:node3", "", 6)
+    assert pending.starts_at == datetime(2026, 11, 21, 10, 18, 12)
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED", "gone"])
-def test_a_job_that_is_over_is_neither_waiting_nor_running(state: str) -> None:
+def test_a_job_that_is_over_does_not_wait(state: str) -> None:
     job = Job(7, state)
-    assert (job.is_over, job.is_waiting, job.is_running) == (True, False, False)
+    assert (job.is_over, job.is_waiting) == (True, False)
 
 
 def test_the_end_of_a_job_in_words() -> None:
@@ -138,56 +79,17 @@ def test_the_end_of_a_job_as_a_value() -> None:
     assert Job(7, "COMPLETING").ending.text == "job 7 is being ended by Slurm (COMPLETING)"
 
 
-class Slurm:
-    """Answers `call` as a Slurm with or without JSON does."""
-
-    def __init__(self, *, speaks_json: bool, finds: bool = True, large: bool = False) -> None:
-        self.speaks_json, self.finds, self.large = speaks_json, finds, large
-        self.calls: list[str] = []
-
-    def __call__(self, *command: str) -> str:
-        self.calls.append(command[0])
-        if command[0] == "squeue":
-            if not self.speaks_json:
-                raise SlurmError("target slurm: squeue: unrecognized option '--json'")
-            return (
-                json.dumps({"jobs": [{**OLD, "job_id": 3}, *([OLD] if self.finds else [])]})
-                + " " * self.large * 5_000_000
-            )
-        if not self.finds:
-            raise SlurmError("target slurm: scontrol: slurm_load_jobs error: Invalid job id specified")
-        return f"{RECORD}\n"
-
-
-@pytest.mark.parametrize("speaks_json", [True, False])
-def test_a_job_is_found_with_json_and_without(monkeypatch: pytest.MonkeyPatch, speaks_json: bool) -> None:
-    slurm = Slurm(speaks_json=speaks_json)
-    monkeypatch.setattr(job_info, "call", slurm)
-    reader = JobReader()
-    jobs = [reader.read(7), reader.read(7)]
-    assert [job and (job.id, job.nodes) for job in jobs] == [(7, "node[1-2]")] * 2
-    # Without JSON it is tried once.
-    assert slurm.calls == (["squeue", "squeue"] if speaks_json else ["squeue", "scontrol", "scontrol"])
-
-
 def test_a_job_slurm_knows_nothing_of_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for speaks_json in (True, False):
-        monkeypatch.setattr(job_info, "call", Slurm(speaks_json=speaks_json, finds=False))
-        assert JobReader().read(7) is None
+    def call(*command: str) -> str:
+        if command[-1] == "7":
+            return f"{RECORD}\n"
+        raise SlurmError("target slurm: scontrol: slurm_load_jobs error: Invalid job id specified")
 
-
-def test_a_squeue_that_lists_a_whole_large_cluster_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm = Slurm(speaks_json=True, large=True)
-    monkeypatch.setattr(job_info, "call", slurm)
-    reader = JobReader()
-    assert [reader.read(7) is not None for _ in range(2)] == [True, True]
-    assert slurm.calls == ["squeue", "scontrol"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": [1]}', '{"jobs": [{"job_id": 1}]}', "squeue: error"])
-def test_what_is_no_answer_of_squeue_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError):
-        parse_json(text)
+    monkeypatch.setattr(job_info, "call", call)
+    job = read_job(7)
+    assert job is not None
+    assert job.nodes == "node[1-2]"
+    assert read_job(8) is None
 
 
 KEYS = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,10}", fullmatch=True)
@@ -209,18 +111,3 @@ def test_no_text_whatsoever_breaks_a_parser(text: str) -> None:
     parse_unusable(text)
     parse_jobs(text)
     parse_addresses(f"NodeName=a {text}".replace("\n", " "))
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["set", "number", "id"]), inner),
-        max_leaves=5,
-    )
-)
-def test_any_json_in_a_job_is_a_job_or_a_value_error(value: object) -> None:
-    for key in ("job_state", "cpus", "exit_code", "start_time", "nodes"):
-        try:
-            only({**OLD, key: value})
-        except ValueError:
-            continue

@@ -18,7 +18,7 @@ from pytest_openenv_scale.targets.common.base import Startable
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from .job_info import Job, JobReader, SlurmError, call, is_hopeless, pending_remedy, refusal_remedy, waiting_words
+from .job_info import Job, SlurmError, call, is_hopeless, pending_remedy, read_job, refusal_remedy, waiting_words
 from .nodes import unusable_nodes
 from .spec import OWNER_PREFIX, default_folder, last_complaint
 
@@ -122,7 +122,6 @@ class BatchJob(Startable):
         self._folder = folder
         self._env = env
         self._show_progress = show_progress
-        self._reader = JobReader()
         self._polled_at = 0.0
         self._last_job: Job | None = None
 
@@ -217,7 +216,7 @@ class BatchJob(Startable):
 
     def _poll(self) -> Job:
         self._polled_at = time.monotonic()
-        job = self._reader.read(self.id)
+        job = read_job(self.id)
         if job is None:
             job = Job(self.id, "gone", "Slurm no longer knows it")
         self._last_job = job
@@ -258,7 +257,6 @@ class AttachedScript(Startable):
         self, script: str, job: Job, nodes: tuple[str, ...], folder: JobFolder, root: Path, *, env: Mapping[str, str]
     ) -> None:
         self.id = job.id
-        self._reader = JobReader()
         job_variables = {
             "SLURM_JOB_ID": str(job.id),
             "SLURM_JOBID": str(job.id),
@@ -293,7 +291,7 @@ class AttachedScript(Startable):
         if status is None and not now:
             return None
         try:
-            job = _poll_past_completing(lambda: self._reader.read(self.id))
+            job = _poll_past_completing(lambda: read_job(self.id))
         except SlurmError:
             job = None
         return _ending(job, now=now) or (status.of(f"the script in job {self.id}") if status else None)
@@ -316,7 +314,7 @@ def running_job(job_id: int) -> Job:
     Raises:
         TargetError: there is none of that number, or it has no nodes (any more).
     """
-    job = JobReader().read(job_id)
+    job = read_job(job_id)
     if job is None or job.is_over or job.is_waiting or not job.nodes:
         state = "there is no such job" if job is None else f"it is {job.state}"
         raise TargetError(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, cast
 
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-
-_MAX_JSON_CHARS = 4 * 1024**2
-"""Characters beyond which `squeue --json` is not asked again: older ones list every job of the cluster each time."""
 
 _STATE_FLAGS = frozenset(
     {"COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "POWER_UP_NODE", "RESIZING", "REQUEUED"}
@@ -39,7 +34,6 @@ class Job:
     state: str
     reason: str = ""
     nodes: str = ""
-    node_count: int | None = None
     cpus: int | None = None
     partition: str = ""
     exit_code: int | None = None
@@ -49,11 +43,6 @@ class Job:
     def is_waiting(self) -> bool:
         """Whether it has no nodes yet."""
         return self.state in _WAITING
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its nodes are its own and its script runs."""
-        return self.state == "RUNNING"
 
     @property
     def is_over(self) -> bool:
@@ -77,100 +66,18 @@ class Job:
         return replace(script, kind="job", text=f"job {self.id} {text}", stage=self.state, out_of_memory=memory)
 
 
-class JobReader:
-    """Reads jobs from Slurm, as JSON where this version can write it, else as text."""
+def read_job(job_id: int) -> Job | None:
+    """Return the job, or None where Slurm knows none of that number (any more).
 
-    def __init__(self) -> None:
-        self._json = True
-
-    def read(self, job_id: int) -> Job | None:
-        """Return the job, or None where Slurm knows none of that number (any more).
-
-        Raises:
-            SlurmError: Slurm does not answer.
-        """
-        if self._json:
-            try:
-                text = call("squeue", "--json", f"--jobs={job_id}")
-                jobs = {job.id: job for job in parse_json(text)}
-            except (SlurmError, ValueError):
-                jobs = {}
-                self._json = False  # An option it does not know, a plugin that is not installed, other contents.
-            else:
-                self._json = len(text) < _MAX_JSON_CHARS
-            if job_id in jobs:
-                return jobs[job_id]
-        return _read_text(job_id)
-
-
-def _read_text(job_id: int) -> Job | None:
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
     try:
         return parse_record(call("scontrol", "--oneliner", "show", "job", str(job_id)))
     except SlurmError as error:
         if "Invalid job id" in str(error):
             return None
         raise
-
-
-def parse_json(text: str) -> tuple[Job, ...]:
-    """Read `squeue --json`, in the forms of Slurm 22.05 to 25.05.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    try:
-        jobs: list[dict[str, Any]] = json.loads(text)["jobs"]
-        return tuple(_job_from_json(job) for job in jobs)
-    except (KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
-        raise ValueError(f"squeue's JSON cannot be read: {type(error).__name__}: {error}") from None
-
-
-def _job_from_json(job: Mapping[str, Any]) -> Job:
-    starts = _unwrap_number(job.get("start_time"))
-    return Job(
-        id=int(job["job_id"]),
-        state=_job_state(job["job_state"]),
-        reason=_text_or_empty(job.get("state_description")) or _text_or_empty(job.get("state_reason")),
-        nodes=_text_or_empty(job.get("nodes")),
-        node_count=_unwrap_number(job.get("node_count")),
-        cpus=_unwrap_number(job.get("cpus")),
-        partition=_text_or_empty(job.get("partition")),
-        exit_code=_exit_code(job.get("exit_code")),
-        starts_at=datetime.fromtimestamp(starts) if starts else None,
-    )
-
-
-def _job_state(value: str | list[str]) -> str:
-    """Return the state itself; newer versions list it together with flags."""
-    states = value if isinstance(value, list) else value.split("+")
-    words = [str(state).split()[0] for state in states if str(state).strip()]
-    return next((word for word in words if word not in _STATE_FLAGS), words[0] if words else "UNKNOWN")
-
-
-def _unwrap_number(value: object) -> int | None:
-    """Return a number that newer versions wrap: {"set": true, "infinite": false, "number": 2}."""
-    if isinstance(value, dict):
-        wrapped = cast("dict[str, Any]", value)
-        return _unwrap_number(wrapped.get("number")) if wrapped.get("set") and not wrapped.get("infinite") else None
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _exit_code(value: object) -> int | None:
-    """Return the exit code of three generations: a wait status, plain numbers, wrapped numbers."""
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        signal: dict[str, Any] = fields.get("signal") or {}
-        number = _unwrap_number(signal.get("signal_id")) or _unwrap_number(signal.get("id"))
-        return -number if number else _unwrap_number(fields.get("return_code"))
-    status = _unwrap_number(value)
-    if status is None:
-        return None
-    return -(status & 0x7F) if status & 0x7F else status >> 8
-
-
-def _text_or_empty(value: object) -> str:
-    text = value.strip() if isinstance(value, str) else ""
-    return "" if text in _EMPTY_WORDS else text
 
 
 def parse_record(text: str) -> Job | None:
@@ -180,17 +87,24 @@ def parse_record(text: str) -> Job | None:
         return None
     code, _, signal = record.get("ExitCode", "").partition(":")
     exit_code = (-int(signal) or int(code)) if code.isdecimal() and signal.isdecimal() else None
+    texts = {name: "" if text in _EMPTY_WORDS else text for name, text in record.items()}
+    cpus = re.match(r"\d+", texts.get("NumCPUs", ""))  # "4-4" while a job is pending.
     return Job(
         id=int(record["JobId"]),
         state=_job_state(record["JobState"]),
-        reason=_text_or_empty(record.get("Reason", "").replace("_", " ")),
-        nodes=_text_or_empty(record.get("NodeList")),
-        node_count=_leading_number(record.get("NumNodes", "")),
-        cpus=_leading_number(record.get("NumCPUs", "")),
-        partition=_text_or_empty(record.get("Partition")),
+        reason=texts.get("Reason", "").replace("_", " "),
+        nodes=texts.get("NodeList", ""),
+        cpus=int(cpus[0]) if cpus else None,
+        partition=texts.get("Partition", ""),
         exit_code=exit_code,
         starts_at=_parse_time(record.get("StartTime", "")),
     )
+
+
+def _job_state(text: str) -> str:
+    """Return the state itself of "CANCELLED+COMPLETING" or "CANCELLED by 1000"."""
+    words = [state.split()[0] for state in text.split("+") if state.strip()]
+    return next((word for word in words if word not in _STATE_FLAGS), words[0] if words else "UNKNOWN")
 
 
 def parse_fields(line: str) -> dict[str, str]:
@@ -202,12 +116,6 @@ def parse_fields(line: str) -> dict[str, str]:
         # What a person wrote comes late in a record and must not replace what Slurm wrote.
         fields.setdefault(match[1], line[match.end() : end].strip())
     return fields
-
-
-def _leading_number(text: str) -> int | None:
-    """Return the number a text begins with: NumNodes is "2-2" while a job is pending."""
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else None
 
 
 def _parse_time(text: str) -> datetime | None:
