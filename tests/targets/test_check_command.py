@@ -19,7 +19,7 @@ from checking_subjects import subject
 from defects.running import in_process
 from openenv_servers import SERVERS, openenv_server
 from openenv_venvs import OPENENV_0_10, openenv_python
-from pytest_openenv_scale.checks.preflight.openenv_validate import ask_criteria
+from pytest_openenv_scale.checks.preflight.http_endpoints import http_endpoints
 from server_process import running_server
 
 pytestmark = pytest.mark.real
@@ -62,6 +62,17 @@ def test_past_the_limit_of_several_workers_the_arithmetic_is_told(tmp_path):
     assert "MAX_CONCURRENT_ENVS ≥ 20 per worker" in out
 
 
+ENDPOINTS = {
+    "openapi_version_available": "/openapi.json",
+    "health_endpoint": "/health",
+    "metadata_endpoint": "/metadata",
+    "schema_endpoint": "/schema",
+    "mcp_endpoint": "/mcp",
+    "mode_endpoint_consistency": "/reset, /step and /state",
+}
+"""Our names of what `openenv validate` asks for."""
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -70,7 +81,7 @@ def test_past_the_limit_of_several_workers_the_arithmetic_is_told(tmp_path):
         pytest.param("core-0.3.0-echo-async-1w", marks=pytest.mark.matrix),
     ],
 )
-def test_what_openenv_validate_says_is_foretold(name, tmp_path):
+def test_the_endpoints_are_those_openenv_validate_asks_for(name, tmp_path):
     """Of old servers too, which fail some of it; asked with the validator of openenv 0.10."""
     python = openenv_python(OPENENV_0_10)
     script = (
@@ -81,8 +92,9 @@ def test_what_openenv_validate_says_is_foretold(name, tmp_path):
         done = subprocess.run(
             [python, "-c", script, server.url], capture_output=True, text=True, timeout=240, check=True
         )
-        ours = asyncio.run(ask_criteria(server.url, {}))
-    assert {one.name: one.passed for one in ours} == json.loads(done.stdout.splitlines()[-1])
+        ours = asyncio.run(http_endpoints(subject(server.url)))
+    theirs = {ENDPOINTS[name] for name, passed in json.loads(done.stdout.splitlines()[-1]).items() if not passed}
+    assert {detail.partition(": ")[0] for detail in ours.details} == theirs
 
 
 def test_a_server_with_http_only_exits_2(tmp_path):
@@ -138,7 +150,7 @@ def test_https_and_wss_with_an_authority_of_ones_own():
         for scheme in ("https", "wss"):
             code, out, err = check(f"{scheme}://localhost:{port}", "--sessions", "8", **trusted)
             assert (code, err) == (0, ""), out
-            assert "✓ validate openenv validate --url: 6 of 6 criteria pass" in out
+            assert "✓ validate over HTTP /openapi.json" in out
         code, out, err = check(f"https://localhost:{port}", "--sessions", "8")
         assert (code, out) == (2, "")
         assert "has a certificate that is not trusted" in err

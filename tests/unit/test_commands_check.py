@@ -128,7 +128,7 @@ def test_what_was_advised_before_is_not_repeated(answering, capsys):
 
 
 def test_notes_decide_nothing(answering, capsys):
-    answering("validate", CheckOutcome.MISSED, "5 of 6")
+    answering("http_endpoints", CheckOutcome.MISSED, "5 of 6")
     action = json.dumps({"text": "x" * 1_100_000})
     Path("large.jsonl").write_text(action)
     with in_thread() as address:

@@ -18,8 +18,8 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .hold import HoldResult, hold
+from .http_endpoints import http_endpoints
 from .judge import second_session, sessions_fit, slots_returned
-from .openenv_validate import validate
 
 MAX_SESSIONS = 8
 """The most sessions at once in every question but that of capacity."""
@@ -99,7 +99,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
         ),
         Question("parallel", "stepping at once", parallel, "a step blocks the others", uses_slots=True),
         Question("replies", "measuring replies", largest_reply),
-        Question("validate", "asking what openenv validate asks", validate),
+        Question("validate", "asking what openenv validate asks", http_endpoints),
     )
 
 
