@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAMS = sorted(path.name for path in BENCHMARKS.glob("*.py"))
-NEED_NO_COMPILER = {"size.py", "report_size.py", "endurance_power.py", "startup_cost.py"}
+NEED_NO_COMPILER = {"code_lines.py", "size.py", "report_size.py", "endurance_power.py", "startup_cost.py"}
 CLIENTS = {"c-floor", "ours", "aiohttp"}  # k6 is a guest: it joins where somebody installed it.
 
 
@@ -67,6 +67,19 @@ def test_report_size_reports_a_run_of_many_parts_and_of_one(tmp_path):
     sizes = {name: (cost["rows"], cost["parts"]) for name, cost in found.items()}
     assert sizes == {"many": (3000, 5), "one": (3000, 1)}
     assert all(cost["wall_s"] > 0 and cost["peak_bytes"] > 2**20 for cost in found.values())
+
+
+def test_code_lines_leaves_out_blank_lines_comments_and_docstrings(tmp_path):
+    module = tmp_path / "code/folder/module.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(
+        '"""About\n\nit."""\n\n# why\nLIMIT = 1\n"""Its meaning."""\n\n\ndef f(\n    x,\n):\n    return """a\nb"""\n'
+    )
+    path = tmp_path / "counts.json"
+    done = run("code_lines.py", tmp_path / "code", "--json", path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(path.read_text()) == {"folder/module.py": 6}
+    assert [line.split() for line in done.stdout.splitlines()[1:]] == [["folder", "6"], ["all", "6"]]
 
 
 def test_startup_cost_compares_runs_with_and_without_the_plugin(tmp_path):
