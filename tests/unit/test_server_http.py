@@ -12,8 +12,6 @@ import pytest
 
 from server_process import running_server
 
-URL = "https://errors.pydantic.dev/2.14/v/"
-
 
 @pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
 def server(request):
@@ -76,7 +74,6 @@ def not_an_int(value):
                 "loc": ["no_such_field"],
                 "msg": "Extra inputs are not permitted",
                 "input": 1,
-                "url": URL + "extra_forbidden",
             },
         ),
         (

@@ -1,4 +1,4 @@
-"""Actions and resets are judged as pydantic judges them in a real OpenEnv server."""
+"""What actions and resets are refused for, in the form of a real OpenEnv server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.server.schemas import encode, extra_problems, message_problems, parse_wait, reset_problems
 
-TOO_LONG, NOT_A_NUMBER = "less_than_equal", "float_type"
-
 
 @pytest.mark.parametrize(
     ("given_wait", "wait"),
@@ -23,35 +21,20 @@ def test_a_wait_is_a_number_or_text_that_reads_as_one(given_wait, wait):
 
 
 @pytest.mark.parametrize(
-    ("given_wait", "kind"),
-    [
-        (-1, "greater_than_equal"),
-        (-math.inf, "greater_than_equal"),
-        (3600.001, TOO_LONG),
-        (math.nan, TOO_LONG),
-        ("inf", TOO_LONG),
-        ("nan", TOO_LONG),
-        ("x", "float_parsing"),
-        ("", "float_parsing"),
-        (None, NOT_A_NUMBER),
-        ([1], NOT_A_NUMBER),
-        ({"a": 1}, NOT_A_NUMBER),
-        (10**400, NOT_A_NUMBER),
-    ],
+    "given_wait",
+    [-1, -math.inf, 3600.001, math.nan, "inf", "nan", "x", "", None, [1], {"a": 1}, 10**400],
 )
-def test_any_other_wait_is_refused(given_wait, kind):
-    _, problems = parse_wait({"wait_seconds": given_wait})
-    assert [found["type"] for found in problems] == [kind]
-    assert problems[0]["loc"] == ["wait_seconds"]
-    assert problems[0]["url"] == f"https://errors.pydantic.dev/2.14/v/{kind}"
+def test_any_other_wait_is_refused(given_wait):
+    _, [problem] = parse_wait({"wait_seconds": given_wait})
+    assert (problem["type"], problem["loc"]) == ("value_error", ["wait_seconds"])
 
 
-def test_every_problem_of_an_action_is_listed_in_pydantics_order():
+def test_every_problem_of_an_action_is_listed():
     action = {"x": 1, "y": 2, "wait_seconds": -1, "metadata": None}
     _, problems = parse_wait(action)
     assert [(found["type"], found["loc"]) for found in problems] == [
         ("dict_type", ["metadata"]),
-        ("greater_than_equal", ["wait_seconds"]),
+        ("value_error", ["wait_seconds"]),
         ("extra_forbidden", ["x"]),
         ("extra_forbidden", ["y"]),
     ]
@@ -73,13 +56,13 @@ def test_the_problems_of_an_envelope_are_listed_together():
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        ({"seed": -1}, "greater_than_equal"),
-        ({"seed": 1.5}, "int_from_float"),
-        ({"seed": math.inf}, "finite_number"),
-        ({"seed": [1]}, "int_type"),
+        ({"seed": -1}, "value_error"),
+        ({"seed": 1.5}, "value_error"),
+        ({"seed": math.inf}, "value_error"),
+        ({"seed": [1]}, "value_error"),
         ({"seed": "x"}, "int_parsing"),
-        ({"episode_id": 5}, "string_type"),
-        ({"episode_id": "x" * 256}, "string_too_long"),
+        ({"episode_id": 5}, "value_error"),
+        ({"episode_id": "x" * 256}, "value_error"),
     ],
 )
 def test_an_http_reset_checks_seed_and_episode_id(body, kind):
@@ -87,7 +70,7 @@ def test_an_http_reset_checks_seed_and_episode_id(body, kind):
 
 
 @pytest.mark.parametrize("body", [{}, {"seed": None}, {"seed": 1.0}, {"seed": "7"}, {"seed": True}, {"z": 1}])
-def test_an_http_reset_takes_what_pydantic_takes(body):
+def test_an_http_reset_takes_what_openenv_takes(body):
     assert reset_problems(body) == []
 
 

@@ -16,7 +16,6 @@ from websockets.exceptions import ConnectionClosed
 from server_process import running_server, session
 
 RESET, STEP = {"type": "reset", "data": {}}, {"type": "step", "data": {"wait_seconds": 0.01}}
-URL = "https://errors.pydantic.dev/2.14/v/"
 
 
 @pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
@@ -31,7 +30,6 @@ def extra(field, value):
         "loc": [field],
         "msg": "Extra inputs are not permitted",
         "input": value,
-        "url": URL + "extra_forbidden",
     }
 
 
@@ -115,7 +113,6 @@ async def test_two_sessions_share_nothing(server):
                     "loc": ["data"],
                     "msg": "Field required",
                     "input": {"type": "step"},
-                    "url": URL + "missing",
                 }
             ],
         ),
@@ -123,12 +120,10 @@ async def test_two_sessions_share_nothing(server):
             {"type": "step", "data": {"wait_seconds": 3601}},
             [
                 {
-                    "type": "less_than_equal",
+                    "type": "value_error",
                     "loc": ["wait_seconds"],
-                    "msg": "Input should be less than or equal to 3600",
+                    "msg": "Value error, expected a number of seconds from 0 to 3600",
                     "input": 3601,
-                    "ctx": {"le": 3600.0},
-                    "url": URL + "less_than_equal",
                 }
             ],
         ),

@@ -7,10 +7,9 @@ import sys
 from typing import Any, cast
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
 
-from .http import http_error, http_routes
+from .http import EXCEPTION_HANDLERS, http_routes
 from .sessions import Sessions
 from .settings import SettingError, settings_from
 from .ws import McpEndpoint, SessionEndpoint
@@ -32,7 +31,7 @@ def create_app(max_concurrent_envs: int | None = None, *, host_url: str | None =
     session, rpc = cast(Any, SessionEndpoint(sessions)), cast(Any, McpEndpoint(sessions))
     # /ws comes first: it is what thousands ask for at once.
     routes = [WebSocketRoute("/ws", session), WebSocketRoute("/mcp", rpc), *http_routes(sessions)]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
+    app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
     app.state.sessions = sessions
     return app
 

@@ -20,7 +20,6 @@ from .schemas import (
     Problem,
     docs_page,
     encode,
-    in_body,
     openapi,
     parse_wait,
     problem,
@@ -48,7 +47,7 @@ def http_routes(sessions: Sessions) -> list[Route]:
         body = await _read_json(request)
         options = _require_object(body) if body is not None else {}
         if problems := reset_problems(options):
-            raise _InvalidBodyError(in_body(problems))
+            raise _InvalidBodyError(problems)
         return _observation_response(sessions.environment().reset(options.get("episode_id")))
 
     async def step(request: Request) -> Response:
@@ -73,8 +72,8 @@ def http_routes(sessions: Sessions) -> list[Route]:
         return _json_response(encode(ws.answer_rpc(parsed, sessions)))
 
     return [
-        Route("/reset", _with_body_errors(reset), methods=["POST"]),
-        Route("/step", _with_body_errors(step), methods=["POST"]),
+        Route("/reset", reset, methods=["POST"]),
+        Route("/step", step, methods=["POST"]),
         Route("/state", state),
         Route("/health", _constant_handler({"status": "healthy"})),
         Route("/metadata", _constant_handler(METADATA)),
@@ -86,23 +85,20 @@ def http_routes(sessions: Sessions) -> list[Route]:
     ]
 
 
-async def http_error(_: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
     """404, 405 and the like as OpenEnv words them: `{"detail": ...}`."""
     http_exception = cast(HTTPException, error)
     return JSONResponse({"detail": http_exception.detail}, http_exception.status_code, headers=http_exception.headers)
 
 
+async def _body_error(_: Request, error: Exception) -> Response:
+    return _json_response(encode({"detail": cast(_InvalidBodyError, error).problems}), 422)
+
+
+EXCEPTION_HANDLERS = {HTTPException: _http_error, _InvalidBodyError: _body_error}
+"""How errors that the routes raise are answered."""
+
 HttpHandler = Callable[[Request], Awaitable[Response]]
-
-
-def _with_body_errors(handler: HttpHandler) -> HttpHandler:
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except _InvalidBodyError as error:
-            return _json_response(encode({"detail": error.problems}), 422)
-
-    return answer
 
 
 def _constant_handler(value: object) -> HttpHandler:
@@ -147,40 +143,25 @@ async def _read_json(request: Request) -> Any:
         return None
     try:
         return json.loads(body)
-    except json.JSONDecodeError as error:
-        raise _InvalidBodyError([_json_problem(error.pos, error.msg)]) from error
     except UNPARSABLE as error:
-        raise _InvalidBodyError([_json_problem(0, str(error))]) from error
+        position, reason = (error.pos, error.msg) if isinstance(error, json.JSONDecodeError) else (0, str(error))
+        invalid = problem("json_invalid", "JSON decode error", {}, "body", position)
+        raise _InvalidBodyError([{**invalid, "ctx": {"error": reason}}]) from error
 
 
-def _json_problem(position: int, reason: str) -> Problem:
-    return {
-        "type": "json_invalid",
-        "loc": ["body", position],
-        "msg": "JSON decode error",
-        "input": {},
-        "ctx": {"error": reason},
-    }
-
-
-def _require_object(body: object) -> Json:
+def _require_object(body: object, *loc: str) -> Json:
     if isinstance(body, dict):
         return cast(Json, body)
-    msg = "Input should be a valid dictionary or object to extract fields from"
-    raise _InvalidBodyError([{"type": "model_attributes_type", "loc": ["body"], "msg": msg, "input": body}])
+    raise _InvalidBodyError([problem("dict_type", "Input should be a valid dictionary", body, "body", *loc)])
 
 
 def _require_action(body: object) -> Json:
     if body is None:
-        raise _InvalidBodyError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
+        raise _InvalidBodyError([problem("missing", "Field required", None, "body")])
     request = _require_object(body)
     if "action" not in request:
-        raise _InvalidBodyError(in_body([problem("missing", "action", "Field required", request)]))
-    action = request["action"]
-    if not isinstance(action, dict):
-        msg = "Input should be a valid dictionary"
-        raise _InvalidBodyError(in_body([problem("dict_type", "action", msg, action)]))
-    return cast(Json, action)
+        raise _InvalidBodyError([problem("missing", "Field required", request, "body", "action")])
+    return _require_object(request["action"], "action")
 
 
 def _stop_if_client_gone(event: Event) -> bool:

@@ -1,4 +1,4 @@
-"""What the server says of itself and takes from clients: JSON schemas, and checks with pydantic's error objects."""
+"""What the server says of itself and takes from clients: JSON schemas, and what is wrong with a message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import json
 import math
 from typing import Any, cast
 
+Json = dict[str, Any]
+Problem = dict[str, Any]
+
 ENVIRONMENT_NAME = "benchmark"
+MAX_WAIT_SECONDS = 3600
+MAX_TEXT_FIELD = 255
 
 METADATA: Json = {
     "name": "BenchmarkEnvironment",
@@ -17,133 +22,58 @@ METADATA: Json = {
     "author": None,
     "documentation_url": None,
 }
-MAX_WAIT_SECONDS = 3600
-ACTION_SCHEMA: Json = {
-    "additionalProperties": False,
-    "description": "Wait for a duration.",
-    "properties": {
-        "metadata": {
-            "additionalProperties": True,
-            "description": "Additional metadata for the action",
-            "title": "Metadata",
-            "type": "object",
-        },
-        "wait_seconds": {
-            "default": 0.0,
-            "description": "How long the step takes, in seconds",
-            "maximum": MAX_WAIT_SECONDS,
-            "minimum": 0,
-            "title": "Wait Seconds",
-            "type": "number",
-        },
-    },
-    "title": "BenchmarkAction",
-    "type": "object",
-}
 
-OBSERVATION_SCHEMA: Json = {
-    "additionalProperties": False,
-    "properties": {
-        "done": {
-            "default": False,
-            "description": "Whether the episode has terminated",
-            "title": "Done",
-            "type": "boolean",
-        },
-        "reward": {
-            "anyOf": [{"type": "boolean"}, {"type": "integer"}, {"type": "number"}, {"type": "null"}],
-            "default": None,
-            "description": "Reward signal from the last action",
-            "title": "Reward",
-        },
-        "metadata": {
-            "additionalProperties": True,
-            "description": "Additional metadata for the observation",
-            "title": "Metadata",
-            "type": "object",
-        },
-        "waited_seconds": {
-            "default": 0.0,
-            "description": "How long the step took by the server's own clock, in seconds",
-            "title": "Waited Seconds",
-            "type": "number",
-        },
-        "pid": {
-            "default": 0,
-            "description": "The worker process that holds the session",
-            "title": "Pid",
-            "type": "integer",
-        },
-        "session_hash": {
-            "default": "",
-            "description": "Random per session",
-            "title": "Session Hash",
-            "type": "string",
-        },
-        "host_url": {
-            "default": "",
-            "description": "host:port of the server",
-            "title": "Host Url",
-            "type": "string",
-        },
-        "step_count": {
-            "default": 0,
-            "description": "Steps taken in this episode",
-            "title": "Step Count",
-            "type": "integer",
-        },
-    },
-    "title": "BenchmarkObservation",
-    "type": "object",
-}
 
-STATE_SCHEMA: Json = {
-    "additionalProperties": True,
-    "properties": {
-        "episode_id": {
-            "anyOf": [{"type": "string"}, {"type": "null"}],
-            "default": None,
-            "description": "Unique identifier for the current episode",
-            "title": "Episode Id",
-        },
-        "step_count": {
-            "default": 0,
-            "description": "Number of steps taken in the current episode",
-            "minimum": 0,
-            "title": "Step Count",
-            "type": "integer",
-        },
-    },
-    "title": "State",
-    "type": "object",
-}
+def _object_schema(title: str, *, others: bool, **properties: Json) -> Json:
+    """Return the schema of an object with these properties, titled by their names; `others` may be there as well."""
+    titled = {name: {"title": name.replace("_", " ").title(), **schema} for name, schema in properties.items()}
+    return {"title": title, "type": "object", "properties": titled, "additionalProperties": others}
 
+
+def _field_schema(kind: str | list[str], description: str, **more: object) -> Json:
+    return {"type": kind, "description": description, **more}
+
+
+_METADATA_FIELD = _field_schema("object", "Additional metadata", additionalProperties=True)
+ACTION_SCHEMA = _object_schema(
+    "BenchmarkAction",
+    others=False,
+    metadata=_METADATA_FIELD,
+    wait_seconds=_field_schema(
+        "number", "How long the step takes, in seconds", default=0.0, minimum=0, maximum=MAX_WAIT_SECONDS
+    ),
+)
+OBSERVATION_SCHEMA = _object_schema(
+    "BenchmarkObservation",
+    others=False,
+    done=_field_schema("boolean", "Whether the episode has terminated", default=False),
+    reward=_field_schema(["boolean", "integer", "number", "null"], "Reward of the last action", default=None),
+    metadata=_METADATA_FIELD,
+    waited_seconds=_field_schema("number", "How long the step took by the server's own clock, in seconds", default=0.0),
+    pid=_field_schema("integer", "The worker process that holds the session", default=0),
+    session_hash=_field_schema("string", "Random per session", default=""),
+    host_url=_field_schema("string", "host:port of the server", default=""),
+    step_count=_field_schema("integer", "Steps taken in this episode", default=0),
+)
+STATE_SCHEMA = _object_schema(
+    "State",
+    others=True,
+    episode_id=_field_schema(["string", "null"], "Unique identifier of the current episode", default=None),
+    step_count=_field_schema("integer", "Steps taken in the current episode", default=0, minimum=0),
+)
 SCHEMAS: Json = {
     "action": ACTION_SCHEMA,
     "observation": OBSERVATION_SCHEMA,
     "state": STATE_SCHEMA,
     "reset_observation": OBSERVATION_SCHEMA,
 }
-MAX_TEXT_FIELD = 255
-_RESET_BODY: Json = {
-    "additionalProperties": True,
-    "properties": {
-        "seed": {"anyOf": [{"minimum": 0, "type": "integer"}, {"type": "null"}], "default": None},
-        "episode_id": {
-            "anyOf": [{"maxLength": MAX_TEXT_FIELD, "type": "string"}, {"type": "null"}],
-            "default": None,
-        },
-    },
-    "title": "ResetRequest",
-    "type": "object",
-}
-_STEP_BODY: Json = {
-    "additionalProperties": True,
-    "properties": {"action": ACTION_SCHEMA},
-    "required": ["action"],
-    "title": "StepRequest",
-    "type": "object",
-}
+_RESET_BODY = _object_schema(
+    "ResetRequest",
+    others=True,
+    seed=_field_schema(["integer", "null"], "Seed of the episode", default=None, minimum=0),
+    episode_id=_field_schema(["string", "null"], "Name of the episode", default=None, maxLength=MAX_TEXT_FIELD),
+)
+_STEP_BODY = {**_object_schema("StepRequest", others=True, action=ACTION_SCHEMA), "required": ["action"]}
 _RPC_BODY: Json = {"title": "JsonRpcRequest", "type": "object"}
 
 # path: (method, summary, body schema, response schema)
@@ -199,37 +129,25 @@ def _operation(method: str, summary: str, body: Json | None, reply: Json) -> Jso
     return operation
 
 
-Json = dict[str, Any]
-Problem = dict[str, Any]
-
-_ERROR_DOCS_URL = "https://errors.pydantic.dev/2.14/v/"
-
-
-def problem(kind: str, field: str, msg: str, value: object, ctx: Json | None = None) -> Problem:
-    """One validation error at a field."""
-    error: Problem = {"type": kind, "loc": [field], "msg": msg, "input": value}
-    if ctx is not None:
-        error["ctx"] = ctx
-    error["url"] = _ERROR_DOCS_URL + kind
-    return error
+def problem(kind: str, msg: str, value: object, *loc: str | int) -> Problem:
+    """One validation error, of a pydantic kind: what is wrong with the value at `loc`."""
+    return {"type": kind, "loc": list(loc), "msg": msg, "input": value}
 
 
 def message_problems(message: Json, *, data: str) -> list[Problem]:
     """What is wrong with a WebSocket message's envelope; `data` is 'required', 'optional' or 'forbidden'."""
-    problems: list[Problem] = []
-    if data != "forbidden":
-        if "data" in message:
-            problems += _dict_problems(message, "data")
-        elif data == "required":
-            problems.append(problem("missing", "data", "Field required", message))
-    allowed = {"type"} if data == "forbidden" else {"type", "data"}
-    return problems + extra_problems(message, allowed)
+    if data == "forbidden":
+        return extra_problems(message, {"type"})
+    problems = _dict_problems(message, "data")
+    if data == "required" and "data" not in message:
+        problems = [problem("missing", "Field required", message, "data")]
+    return problems + extra_problems(message, {"type", "data"})
 
 
 def extra_problems(fields: Json, allowed: set[str]) -> list[Problem]:
     """One problem per field that is not allowed."""
     return [
-        problem("extra_forbidden", field, "Extra inputs are not permitted", value)
+        problem("extra_forbidden", "Extra inputs are not permitted", value, field)
         for field, value in fields.items()
         if field not in allowed
     ]
@@ -237,44 +155,30 @@ def extra_problems(fields: Json, allowed: set[str]) -> list[Problem]:
 
 def parse_wait(action: Json) -> tuple[float, list[Problem]]:
     """The wait of an action in seconds (0 where absent) and everything that is wrong with the action."""
-    problems: list[Problem] = []
-    if "metadata" in action:
-        problems += _dict_problems(action, "metadata")
+    problems = _dict_problems(action, "metadata")
     value = action.get("wait_seconds", 0.0)
-    wait, wait_problem = _as_float(value)
-    if wait_problem is None and not wait <= MAX_WAIT_SECONDS:
-        msg = f"Input should be less than or equal to {MAX_WAIT_SECONDS}"
-        wait_problem = problem("less_than_equal", "wait_seconds", msg, value, {"le": float(MAX_WAIT_SECONDS)})
-    elif wait_problem is None and wait < 0:
-        msg = "Input should be greater than or equal to 0"
-        wait_problem = problem("greater_than_equal", "wait_seconds", msg, value, {"ge": 0.0})
-    if wait_problem is not None:
-        problems.append(wait_problem)
+    try:
+        wait = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        wait = math.nan
+    if not 0 <= wait <= MAX_WAIT_SECONDS:
+        msg = f"Value error, expected a number of seconds from 0 to {MAX_WAIT_SECONDS}"
+        problems.append(problem("value_error", msg, value, "wait_seconds"))
     return wait, problems + extra_problems(action, {"metadata", "wait_seconds"})
 
 
 def reset_problems(body: Json) -> list[Problem]:
     """What is wrong with an HTTP reset: seed and episode_id are checked, anything else is welcome."""
     problems: list[Problem] = []
-    seed = body.get("seed")
-    if seed is not None:
-        seed_problem = _seed_problem(seed)
-        problems += [seed_problem] if seed_problem else []
-    episode_id = body.get("episode_id")
-    if episode_id is not None and not isinstance(episode_id, str):
-        problems.append(problem("string_type", "episode_id", "Input should be a valid string", episode_id))
-    elif episode_id is not None and len(episode_id) > MAX_TEXT_FIELD:
-        msg = f"String should have at most {MAX_TEXT_FIELD} characters"
-        problems.append(problem("string_too_long", "episode_id", msg, episode_id, {"max_length": MAX_TEXT_FIELD}))
+    seed, episode_id = body.get("seed"), body.get("episode_id")
+    if seed is not None and not _is_count(seed):
+        msg = "Input should be a valid integer, unable to parse string as an integer"
+        kind, msg = ("int_parsing", msg) if isinstance(seed, str) else ("value_error", "Value error, expected a count")
+        problems.append(problem(kind, msg, seed, "body", "seed"))
+    if episode_id is not None and not (isinstance(episode_id, str) and len(episode_id) <= MAX_TEXT_FIELD):
+        msg = f"Value error, expected text of at most {MAX_TEXT_FIELD} characters"
+        problems.append(problem("value_error", msg, episode_id, "body", "episode_id"))
     return problems
-
-
-def in_body(problems: list[Problem]) -> list[Problem]:
-    """The same problems as an HTTP body's: located under `body`, without the explanation's address."""
-    return [
-        {**{key: value for key, value in error.items() if key != "url"}, "loc": ["body", *error["loc"]]}
-        for error in problems
-    ]
 
 
 def encode(value: object) -> str:
@@ -282,59 +186,17 @@ def encode(value: object) -> str:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_finite(value), separators=(",", ":"))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in cast(Json, value).items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in cast(list[Any], value)]
-    return value
+        return encode(json.loads(json.dumps(value), parse_constant=lambda name: None))
 
 
 def _dict_problems(message: Json, field: str) -> list[Problem]:
-    value = message[field]
-    if isinstance(value, dict):
-        return []
-    return [problem("dict_type", field, "Input should be a valid dictionary", value)]
+    value = message.get(field, message)
+    return [] if isinstance(value, dict) else [problem("dict_type", "Input should be a valid dictionary", value, field)]
 
 
-def _as_float(value: object) -> tuple[float, Problem | None]:
-    msg = "Input should be a valid number"
-    if isinstance(value, str):
-        try:
-            return float(value), None
-        except ValueError:
-            msg += ", unable to parse string as a number"
-            return 0.0, problem("float_parsing", "wait_seconds", msg, value)
-    if isinstance(value, (int, float)):
-        try:
-            return float(value), None
-        except OverflowError:
-            pass
-    return 0.0, problem("float_type", "wait_seconds", msg, value)
-
-
-def _seed_problem(seed: object) -> Problem | None:
-    msg = "Input should be a valid integer"
-    if isinstance(seed, str):
-        try:
-            number = int(seed)
-        except ValueError:
-            return problem("int_parsing", "seed", f"{msg}, unable to parse string as an integer", seed)
-    elif isinstance(seed, int):
-        number = seed
-    elif not isinstance(seed, float):
-        return problem("int_type", "seed", msg, seed)
-    elif not math.isfinite(seed):
-        return problem("finite_number", "seed", "Input should be a finite number", seed)
-    elif seed.is_integer():
-        number = int(seed)
-    else:
-        return problem("int_from_float", "seed", f"{msg}, got a number with a fractional part", seed)
-    if number >= 0:
-        return None
-    return problem("greater_than_equal", "seed", "Input should be greater than or equal to 0", seed, {"ge": 0})
+def _is_count(value: object) -> bool:
+    try:
+        whole = int(cast("int | float | str", value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return whole >= 0 and (isinstance(value, str) or whole == value)

@@ -99,34 +99,29 @@ class SessionEndpoint(_WebSocketEndpoint):
 
     async def _answer(self, message: Json, socket: Socket, environment: Environment) -> str | None:
         kind = message.get("type", "")
-        if kind == "step":
-            problems = message_problems(message, data="required")
-            if not problems:
-                wait, problems = parse_wait(message["data"])
-                if not problems:
-                    waited = await socket.wait(wait) if wait else 0.0
-                    return _observation_message(environment.step(waited))
-        elif kind == "reset":
-            problems = message_problems(message, data="optional")
-            if not problems:
-                data: Json = message.get("data", {})
-                return _observation_message(environment.reset(data.get("episode_id")))
-        elif kind == "state":
-            problems = message_problems(message, data="forbidden")
-            if not problems:
-                return f'{{"type":"state","data":{environment.state()}}}'
-        elif kind == "close":
-            problems = message_problems(message, data="forbidden")
-            if not problems:
-                return None
-        elif kind == "mcp":
-            problems = message_problems(message, data="required")
-            if not problems:
-                reply = answer_rpc(message["data"], self.sessions, in_session=environment.session_id)
-                return encode({"type": "mcp", "data": reply})
-        else:
+        if not isinstance(kind, str) or kind not in _DATA:
             return error_message("UNKNOWN_TYPE", f"Unknown message type: {kind}")
-        return error_message("VALIDATION_ERROR", "Invalid message", errors=problems)
+        wait, problems = 0.0, message_problems(message, data=_DATA[kind])
+        if kind == "step" and not problems:
+            wait, problems = parse_wait(message["data"])
+        if problems:
+            return error_message("VALIDATION_ERROR", "Invalid message", errors=problems)
+        if kind == "step":
+            waited = await socket.wait(wait) if wait else 0.0
+            return _observation_message(environment.step(waited))
+        if kind == "reset":
+            data: Json = message.get("data", {})
+            return _observation_message(environment.reset(data.get("episode_id")))
+        if kind == "state":
+            return f'{{"type":"state","data":{environment.state()}}}'
+        if kind == "mcp":
+            reply = answer_rpc(message["data"], self.sessions, in_session=environment.session_id)
+            return encode({"type": "mcp", "data": reply})
+        return None
+
+
+_DATA = {"step": "required", "reset": "optional", "state": "forbidden", "mcp": "required", "close": "forbidden"}
+"""What a session may be told, and whether the message has `data`."""
 
 
 class McpEndpoint(_WebSocketEndpoint):
