@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.analysis.compare import compare_runs, compare_sweep
 from pytest_openenv_scale.config.limits import parse_fail_on
-from pytest_openenv_scale.results.comparison import Change, Comparison, Judgement, Status, join_comparisons
+from pytest_openenv_scale.reporting.content.comparison import reason_text
+from pytest_openenv_scale.results.comparison import (
+    Change,
+    ChangeReason,
+    ComparedFigure,
+    Comparison,
+    Judgement,
+    Status,
+    join_comparisons,
+)
 from pytest_openenv_scale.results.manifest import SweepRecord
 
 THREE = (0.10, 0.11, 0.12)
@@ -46,7 +55,8 @@ def test_beyond_fail_on_and_outside_the_range_is_a_regression():
         "total_p99:+15%",
         pytest.approx(0.11 * 1.15),
     )
-    assert change.reason == (
+    assert change.why == ChangeReason("beyond")
+    assert reason_text(change) == (
         "+82 %, beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions"
     )
     assert change.change_in_ranges == pytest.approx(0.09 / 0.02)
@@ -58,7 +68,8 @@ def test_beyond_fail_on_but_within_the_range_is_none_and_says_so():
     change = change_of(found, "total_p99", 32)
     assert found.outcome is Judgement.HELD
     assert change.status is Status.UNCHANGED
-    assert change.reason == "beyond total_p99:+5%, but within the baseline's 100 ms to 300 ms over 3 repetitions"
+    assert (change.why.cause, change.within_range) == ("within_range", True)
+    assert reason_text(change) == "beyond total_p99:+5%, but within the baseline's 100 ms to 300 ms over 3 repetitions"
 
 
 def test_outside_the_range_but_not_beyond_fail_on_is_worse_and_fails_nothing():
@@ -70,7 +81,8 @@ def test_outside_the_range_but_not_beyond_fail_on_is_worse_and_fails_nothing():
 def test_one_repetition_leaves_the_spread_unknown_and_fail_on_decides_alone():
     change = change_of(compared("total_p99:+15%", now={"latency": (0.2,)}), "total_p99", 32)
     assert change.status is Status.REGRESSED
-    assert change.reason.endswith("spread unknown: the baseline was measured once, judged by total_p99:+15% alone")
+    assert change.why == ChangeReason("beyond")
+    assert reason_text(change).endswith("the baseline was measured once, judged by total_p99:+15% alone")
     assert change.change_in_ranges is None
 
 
@@ -109,7 +121,7 @@ def test_what_no_session_reached_is_a_regression_of_its_latency():
     broken = replace(sweep, curves=(replace(view, summaries=(none,)),))
     found = compare_runs(a_measured_run(sweep), a_measured_run(broken, day=1), parse_fail_on("total_p99:+15%"))
     assert found.outcome is Judgement.REGRESSED
-    assert change_of(found, "total_p99", 8).reason == "no session succeeded"
+    assert change_of(found, "total_p99", 8).why.cause == "none_succeeded"
 
 
 def test_a_batch_the_baseline_could_not_hold_has_no_latency_to_keep():
@@ -148,21 +160,21 @@ def test_more_is_improved_where_the_baseline_definitely_failed():
 def test_none_at_all_is_a_regression_and_some_where_there_was_none_an_improvement():
     everything = {"fails": (8, 32, 128)}
     change = change_of(compared("max_batch:-10%", now=everything), "max_batch")
-    assert (change.status, change.reason.partition(",")[0]) == (Status.REGRESSED, "−100 %")
+    assert (change.status, reason_text(change).partition(",")[0]) == (Status.REGRESSED, "−100 %")
     change = change_of(compared("max_batch:-10%", then=everything, now={}), "max_batch")
-    assert (change.status, change.reason) == (Status.IMPROVED, "none → 128")
+    assert (change.status, reason_text(change)) == (Status.IMPROVED, "none → 128")
 
 
 def test_a_cell_in_doubt_now_is_inconclusive():
     found = compared("max_batch:-10%", now={"doubtful": (128,)})
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "max_batch").reason == "the max batch is inconclusive now"
+    assert change_of(found, "max_batch").why == ChangeReason("max_batch_doubtful", "now")
 
 
 def test_a_cell_in_doubt_then_is_inconclusive():
     found = compared("max_batch:-10%", then={"doubtful": (128,)}, now={"fails": (128,)})
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "max_batch").reason == "the baseline's own max batch is inconclusive"
+    assert change_of(found, "max_batch").why == ChangeReason("max_batch_doubtful", "baseline")
 
 
 def test_a_certain_loss_is_no_less_one_for_a_doubt_above_it():
@@ -179,15 +191,16 @@ def test_a_smaller_grid_does_not_pass_for_a_loss_nor_for_none():
     found = compared("max_batch:-10%", now={"batches": (8, 32)})
     change = change_of(found, "max_batch")
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert change.reason == "not known to hold 128: the batches asked for differ"
+    assert change.why.cause == "grids_differ"
     assert "batch 128 of the baseline was not asked for now" in found.curves[0].remarks
 
 
 def test_a_latency_in_doubt_is_inconclusive_with_the_reason():
     found = compared("total_p99:+15%", now={"doubtful": (8,), "latency": (0.3,)})
     change = change_of(found, "total_p99", 8)
-    assert (change.status, change.reason) == (Status.INCONCLUSIVE, "the newer run is inconclusive")
-    assert (change.doubt.kind, change.doubt.cause, change.doubt.batch) == ("client", "cpu", 8)
+    assert (change.status, change.why.cause, change.why.side) == (Status.INCONCLUSIVE, "doubtful", "now")
+    doubt = change.why.doubt
+    assert (doubt.kind, doubt.cause, doubt.batch) == ("client", "cpu", 8)
     assert change_of(found, "total_p99", 32).status is Status.REGRESSED
     assert found.outcome is Judgement.REGRESSED
 
@@ -195,7 +208,7 @@ def test_a_latency_in_doubt_is_inconclusive_with_the_reason():
 def test_a_batch_that_was_asked_for_and_not_measured_is_inconclusive():
     found = compared("total_p99:+15%", now={"batches": (8, 32), "planned": (8, 32, 128)})
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "total_p99", 128).reason == "the newer run did not measure batch 128"
+    assert change_of(found, "total_p99", 128).why == ChangeReason("not_measured", "now")
 
 
 def test_no_common_batch_is_inconclusive():
@@ -206,7 +219,7 @@ def test_no_common_batch_is_inconclusive():
 def test_sessions_per_core_need_the_cores_of_both():
     assert compared("batch_per_core:-10%", now={"cores": 4}).outcome is Judgement.INCONCLUSIVE
     found = compared("batch_per_core:-10%", now={"cores": None})
-    assert change_of(found, "batch_per_core").reason.startswith("the server's cores are not known")
+    assert change_of(found, "batch_per_core").why.cause == "no_cores"
     found = compared("batch_per_core:-10%", now={"cores": 4, "fails": (128,)})
     assert change_of(found, "batch_per_core").status is Status.REGRESSED
 
@@ -453,7 +466,7 @@ def test_a_slowdown_is_found_exactly_where_it_is_beyond_fail_on_and_the_range(la
 def test_a_batch_that_was_not_asked_for_does_not_pass_silently():
     found = compared("total_p99:+15%", now={"batches": (8, 32)})
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "total_p99").reason == "batch 128 of the baseline was not asked for now"
+    assert change_of(found, "total_p99").why == ChangeReason("not_asked", batches=(128,))
     assert compared("total_p99:+15%", now={"batches": (8, 32)}, allow_missing=True).outcome is Judgement.HELD
     then, sweep = a_measured_run(a_judged_sweep(8, 32)), a_judged_sweep(8)
     now, gate = a_measured_run(sweep, day=1), parse_fail_on("total_p99:+15%")
@@ -467,7 +480,7 @@ def test_a_rate_that_is_not_known_is_no_regression():
     untold = replace(sweep, curves=(replace(view, summaries=(replace(sweep.summaries[0], requests_per_second=None),)),))
     found = compare_runs(a_measured_run(sweep), a_measured_run(untold, day=1), parse_fail_on("rps:-10%"))
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "rps", 8).reason == "the newer run has no such figure"
+    assert change_of(found, "rps", 8).why == ChangeReason("no_figure", "now")
 
 
 def test_servers_that_differ_by_their_port_alone_are_each_compared_with_themselves():
@@ -501,3 +514,21 @@ def test_other_reset_data_are_another_workload(then, now, says):
     found = compare_runs(*runs, parse_fail_on("max_batch:-10%"))
     assert found.outcome is Judgement.INCONCLUSIVE
     assert found.curves[0].remarks == (f"not comparable: {says}",)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence", "cause", "said"),
+    [
+        (Status.REGRESSED, "+82 %, beyond rps:-5%; spread unknown: the baseline was…", "beyond", None),
+        (Status.UNCHANGED, "beyond rps:-5%, but within the baseline's 1 to 2 over 3 repetitions", "within_range", None),
+        (Status.IMPROVED, "+20 %", "moved", None),
+        (Status.WORSE, "no session succeeded", "stored", "no session succeeded"),
+        (Status.INCONCLUSIVE, "the max batch is inconclusive now", "stored", "the max batch is inconclusive now"),
+    ],
+)
+def test_a_sentence_of_0_1_is_read_as_its_cause_and_said_again(status, sentence, cause, said):
+    figure = ComparedFigure(10.0, 10.0, 12.0, 3)
+    stored = Change("rps", 8, figure, figure, status, sentence, fail_on="rps:-5%").to_json()
+    change = Change.from_json(stored)
+    assert change.why == ChangeReason(cause, words=said)
+    assert said is None or reason_text(change) == said

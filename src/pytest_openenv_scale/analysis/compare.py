@@ -6,12 +6,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytest_openenv_scale.config.limits import METRICS, FailOn
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.comparison import (
     Change,
+    ChangeReason,
     ComparedFigure,
     Comparison,
     CurveComparison,
@@ -26,7 +27,6 @@ from .changes import (
     CAPACITY_METRICS,
     DEFAULT_METRICS,
     CurveCapacity,
-    Doubt,
     cell_figure,
     curve_capacity,
     judge_capacity,
@@ -228,7 +228,7 @@ def _capacity_changes(
 
 def _unknown_cores_change(before: CurveCapacity, after: CurveCapacity, threshold: FailOn) -> Change:
     no_figures = [ComparedFigure(None, None, None, side.figure.repetitions) for side in (before, after)]
-    why = "the server's cores are not known; write cores=N in the target"
+    why = ChangeReason("no_cores")
     return Change("batch_per_core", None, no_figures[0], no_figures[1], Status.INCONCLUSIVE, why, threshold.text)
 
 
@@ -244,7 +244,7 @@ def _judged_batches(view: CurveView) -> list[int]:
 
 def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence[FailOn]) -> Iterator[Change]:
     judged = {threshold.metric for threshold in fail_on}
-    doubt = _batch_doubt("the baseline", old, batch) or _batch_doubt("the newer run", new, batch)
+    doubt = _batch_doubt("baseline", old, batch) or _batch_doubt("now", new, batch)
     success = cell_figure(new, "success", batch)
     none_succeeded = success is None or not success.value
     for metric in METRICS:
@@ -255,28 +255,24 @@ def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence
             continue
         blank = ComparedFigure(None, None, None, 0)
         today = today or blank
-        unknown = None if today.value is not None or none_succeeded else Doubt("the newer run has no such figure")
+        unknown = None if today.value is not None or none_succeeded else ChangeReason("no_figure", "now")
         yield judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=doubt or unknown)
 
 
-def _batch_doubt(side: str, view: CurveView, batch: int) -> Doubt | None:
+def _batch_doubt(side: Literal["baseline", "now"], view: CurveView, batch: int) -> ChangeReason | None:
     """Say why a batch of one side cannot be relied on; None where it can."""
     cell = view.verdict.cell(batch)
     if cell is None:
-        return Doubt(f"{side} did not measure batch {batch}")
+        return ChangeReason("not_measured", side)
     if cell.passed is not None:
         return None
-    if not cell.reasons:
-        return Doubt(f"{side} is inconclusive: batch {batch} could not be judged")
-    return Doubt(f"{side} is inconclusive", cell.reasons[0])
+    return ChangeReason("doubtful", side, doubt=cell.reasons[0]) if cell.reasons else ChangeReason("not_judged", side)
 
 
 def _missing_batch_change(threshold: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:
     no_figure = ComparedFigure(None, None, None, 0)
-    if batches:
-        why = f"batch {formatting.list_of_counts(list(left_out))} of the baseline was not asked for now"
-    else:
-        why = "no batch that the baseline held was asked for now" if left_out else "the baseline held no batch"
+    cause = "not_asked" if batches else "none_asked" if left_out else "none_held"
+    why = ChangeReason(cause, batches=tuple(left_out))
     return Change(threshold.metric, None, no_figure, no_figure, Status.INCONCLUSIVE, why, threshold.text)
 
 

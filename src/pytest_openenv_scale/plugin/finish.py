@@ -191,12 +191,12 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
     comparison = sweep.view.record.comparison
     regressed = comparison is not None and comparison.outcome is Judgement.REGRESSED
     if comparison is not None and comparison.outcome in (Judgement.REGRESSED, Judgement.INCONCLUSIVE):
-        from pytest_openenv_scale.reporting.content.comparison import comparison_headline
+        from pytest_openenv_scale.reporting.content.comparison import why_inconclusive
         from pytest_openenv_scale.reporting.text.comparison import comparison_failure_text
 
         position = 0 if regressed and sweep.outcome is not Outcome.MISSED else len(texts)
         texts.insert(position, comparison_failure_text(comparison, width=WIDTH, encoding=encoding()))
-        inconclusive.append(f"baseline: {comparison_headline(comparison).removeprefix('inconclusive: ')}")
+        inconclusive.append(f"baseline: {why_inconclusive(comparison)}")
     if no_baseline is not None:
         inconclusive.append(f"no baseline to compare with: {no_baseline}")
     if sweep.outcome is Outcome.MISSED or regressed:

@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import encode
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.comparison import Comparison
+from pytest_openenv_scale.results.comparison import Change, Comparison
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -70,14 +70,13 @@ def _sweep_document(view: SweepView) -> dict[str, Any]:
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison as plain JSON types, with its outcome; the reason of each change is a whole sentence."""
-    curves = [
-        {
-            **curve.to_json(),
-            "changes": [{**change.to_json(), "reason": reason_text(change)} for change in curve.changes],
-        }
-        for curve in comparison.curves
-    ]
+    curves = [{**curve.to_json(), "changes": [*map(_change_document, curve.changes)]} for curve in comparison.curves]
     return {"outcome": comparison.outcome.value, **comparison.to_json(), "curves": curves}
+
+
+def _change_document(change: Change) -> dict[str, Any]:
+    why = change.why.to_json()
+    return {**change.to_json(), "reason": reason_text(change), "cause": why["cause"], "doubt": why["doubt"]}
 
 
 def _protocol_document(comparison: ProtocolComparison) -> dict[str, Any]:

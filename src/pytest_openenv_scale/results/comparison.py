@@ -62,12 +62,51 @@ class ComparedFigure(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeReason(Jsonable):
+    """Why a change has its status, as values.
+
+    | `cause` | what it tells |
+    | --- | --- |
+    | moved | how far the figure moved is all there is to say |
+    | beyond | it is beyond `fail_on`, and outside the baseline's range or judged without one |
+    | within_range | it is beyond `fail_on`, but within the baseline's range |
+    | within_limit | it is lower, and within `fail_on` |
+    | same, all_pass | the same max batch; everything that the baseline was asked for passes |
+    | none_succeeded | no session did now |
+    | no_figure, not_measured, not_judged, doubtful | the `side` lacks the figure, or the batch, or is in doubt |
+    | max_batch_doubtful | the max batch of the `side` is inconclusive |
+    | grids_differ, not_asked, none_asked | batches (`batches`, all) that the baseline held were not asked for now |
+    | none_held | the baseline held no batch |
+    | no_cores | the server's cores are not known |
+    | stored | `words` are all that version 0.1 told |
+
+    `doubt` is what is to be said of the cell that the `side` cannot be relied on for.
+    """
+
+    cause: str
+    side: Literal["baseline", "now"] | None = None
+    batches: tuple[int, ...] = ()
+    doubt: Reason | None = None
+    words: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, status: Status) -> ChangeReason:
+        """Read a sentence of version 0.1, which kept nothing else."""
+        if status is Status.UNCHANGED and text.startswith("beyond "):
+            return cls("within_range")
+        if status is Status.REGRESSED and ", beyond " in text:
+            return cls("beyond")
+        moved = status in (Status.WORSE, Status.IMPROVED) and text != "no session succeeded"
+        return cls("moved") if moved else cls("stored", words=text)
+
+
+@dataclass(frozen=True, slots=True)
 class Change(Jsonable):
     """One metric of one curve, at one batch (None: of the curve as a whole), then and now.
 
-    `fail_on` is the expression it is judged by and `allowed` the worst value that lets pass. `effect` is
-    Cliff's delta of the sessions' latencies, now against the baseline: +1 where every one is slower. `doubt` is what is
-    to be said of the cell that one side cannot be relied on for.
+    `reason` is a sentence in runs of version 0.1 only: ask for `why`. `fail_on` is the expression it is judged by and
+    `allowed` the worst value that lets pass. `effect` is Cliff's delta of the sessions' latencies, now against the
+    baseline: +1 where every one is slower.
     """
 
     metric: str
@@ -75,11 +114,20 @@ class Change(Jsonable):
     baseline: ComparedFigure
     now: ComparedFigure
     status: Status
-    reason: str
+    reason: ChangeReason | str
     fail_on: str | None = None
     allowed: float | None = None
     effect: float | None = None
-    doubt: Reason | None = None
+
+    @property
+    def why(self) -> ChangeReason:
+        """Why it has its status."""
+        return ChangeReason.parse(self.reason, self.status) if isinstance(self.reason, str) else self.reason
+
+    @property
+    def within_range(self) -> bool:
+        """Whether it is beyond `fail_on` and counts as unchanged, being within the baseline's range."""
+        return self.why.cause == "within_range"
 
     @property
     def ratio(self) -> float | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import ceil
 
-from pytest_openenv_scale.analysis.changes import metric_text, percent_change
 from pytest_openenv_scale.analysis.compare import effect_size
+from pytest_openenv_scale.config.limits import METRICS
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
@@ -46,7 +47,7 @@ def comparison_headline(comparison: Comparison) -> str:
         test_suffix = f" · {on_one_line(curve.test)}" if len({other.test for other in comparison.curves}) > 1 else ""
         return f"regressed: {_change_sentence(change)} ({curve_label(curve)}{test_suffix}){more}"
     if comparison.outcome is Judgement.INCONCLUSIVE:
-        return f"inconclusive: {_why_inconclusive(comparison)}"
+        return f"inconclusive: {why_inconclusive(comparison)}"
     compared = comparison.curves_in_state("compared")
     common = formatting.count_of(len(compared), "curve")
     if comparison.outcome is Judgement.HELD:
@@ -60,7 +61,8 @@ def comparison_headline(comparison: Comparison) -> str:
     return f"compared: {common}, {changes_text or 'nothing changed'}; nothing is judged without --fail-on"
 
 
-def _why_inconclusive(comparison: Comparison) -> str:
+def why_inconclusive(comparison: Comparison) -> str:
+    """Return the first reason why a comparison is inconclusive, and how many more there are."""
     reasons = [
         f"{change.metric}{batch_suffix(change)}: {reason_text(change)} ({curve_label(curve)})"
         for curve in comparison.curves_in_state("compared")
@@ -157,7 +159,7 @@ def change_row(change: Change) -> tuple[str, ...]:
 
 def notable_changes(curve: CurveComparison) -> list[Change]:
     """Return what is worth a row: what changed, what is in doubt, what is beyond `--fail-on` but within the range."""
-    beyond = [change for change in curve.changes_with(Status.UNCHANGED) if change.reason.startswith("beyond ")]
+    beyond = [change for change in curve.changes if change.within_range]
     doubtful = [change for change in curve.changes_with(Status.INCONCLUSIVE) if change.fail_on or change.batch is None]
     notable = [*curve.changes_with(Status.REGRESSED, Status.WORSE, Status.IMPROVED), *beyond, *doubtful]
     return [change for change in curve.changes if change in notable]
@@ -165,15 +167,107 @@ def notable_changes(curve: CurveComparison) -> list[Change]:
 
 def status_reason(change: Change) -> str:
     """Return why a change has its status, leaving out what the columns of its row show already."""
-    allowed = "" if change.allowed is None else f"allowed {_allowed(change)}; "
-    shift = "" if change.ratio is None else percent_change(change.ratio)
-    reason = reason_text(change).removeprefix(shift).lstrip(",; ")
-    return f"{allowed if change.status is Status.REGRESSED else ''}{reason}"
+    is_limit_shown = change.status is Status.REGRESSED and change.allowed is not None
+    moved = _moved_text(change) if change.ratio is None else ""
+    return f"{f'allowed {_allowed(change)}; ' if is_limit_shown else ''}{_OF_CAUSE[change.why.cause](change, moved)}"
 
 
 def reason_text(change: Change) -> str:
-    """Return why a change has its status, what is to be said of a cell in doubt included."""
-    return change.reason if change.doubt is None else f"{change.reason}: {reason_words(change.doubt)}"
+    """Return why a change has its status in a whole sentence, how far the figure moved included."""
+    return _OF_CAUSE[change.why.cause](change, _moved_text(change))
+
+
+_SPREAD_UNKNOWN = "spread unknown: the baseline was measured once"
+_SIDES = {"baseline": "the baseline", "now": "the newer run", None: ""}
+
+
+def _only_moved(change: Change, moved: str) -> str:
+    spread = _SPREAD_UNKNOWN if change.batch is not None and change.baseline.repetitions < 2 else ""
+    return "; ".join(filter(None, (moved, spread)))
+
+
+def _beyond(change: Change, moved: str) -> str:
+    if change.baseline.repetitions < 2:
+        beside = f"; {_SPREAD_UNKNOWN}, judged by {change.fail_on} alone"
+    else:
+        beside = f" and outside {_baseline_range(change)}"
+    return ", ".join(filter(None, (moved, f"beyond {change.fail_on}{beside}")))
+
+
+def _baseline_range(change: Change) -> str:
+    low, high = (metric_text(change.metric, value) for value in (change.baseline.low, change.baseline.high))
+    return f"the baseline's {low} to {high} over {change.baseline.repetitions} repetitions"
+
+
+def _side(change: Change) -> str:
+    return _SIDES[change.why.side]
+
+
+def _doubtful(change: Change, moved: str) -> str:
+    doubt = change.why.doubt
+    return f"{_side(change)} is inconclusive{'' if doubt is None else f': {reason_words(doubt)}'}"
+
+
+_OF_CAUSE: Mapping[str, Callable[[Change, str], str]] = {
+    "moved": _only_moved,
+    "beyond": _beyond,
+    "within_range": lambda change, moved: f"beyond {change.fail_on}, but within {_baseline_range(change)}",
+    "within_limit": lambda change, moved: ", ".join(filter(None, (moved, f"within {change.fail_on}"))),
+    "same": lambda change, moved: "the same",
+    "all_pass": lambda change, moved: "everything the baseline was asked for passes",
+    "none_succeeded": lambda change, moved: "no session succeeded",
+    "no_figure": lambda change, moved: f"{_side(change)} has no such figure",
+    "not_measured": lambda change, moved: f"{_side(change)} did not measure batch {change.batch}",
+    "not_judged": lambda change, moved: f"{_side(change)} is inconclusive: batch {change.batch} could not be judged",
+    "doubtful": _doubtful,
+    "max_batch_doubtful": lambda change, moved: (
+        "the max batch is inconclusive now"
+        if change.why.side == "now"
+        else "the baseline's own max batch is inconclusive"
+    ),
+    "grids_differ": lambda change, moved: (
+        f"not known to hold {metric_text(change.metric, change.baseline.value)}: the batches asked for differ"
+    ),
+    "not_asked": lambda change, moved: (
+        f"batch {formatting.list_of_counts(list(change.why.batches))} of the baseline was not asked for now"
+    ),
+    "none_asked": lambda change, moved: "no batch that the baseline held was asked for now",
+    "none_held": lambda change, moved: "the baseline held no batch",
+    "no_cores": lambda change, moved: "the server's cores are not known; write cores=N in the target",
+    "stored": lambda change, moved: change.why.words or "",
+}
+"""Why a change has its status in words, by the cause, after how far it moved ("" where that is shown beside it)."""
+
+
+def _moved_text(change: Change) -> str:
+    """Return how far a figure moved: "+23 %", or what it was and is where the baseline is not above 0."""
+    then, now = change.baseline.value, change.now.value
+    if change.ratio is not None:
+        return percent_change(change.ratio)
+    if then is None or now is None:
+        return ""
+    if change.batch is None:
+        return f"{metric_text(change.metric, then)} → {metric_text(change.metric, now)}"
+    difference = formatting.format_observed(METRICS[change.metric].unit, abs(now - then), 0.0)
+    return f"{'+' if now >= then else '−'}{difference}"
+
+
+def percent_change(ratio: float) -> str:
+    """Return a ratio as a change: "+23 %", "−4.1 %", "×12"."""
+    if ratio >= 10:
+        return f"×{ratio:.3g}"
+    percent = (ratio - 1) * 100
+    digits = 0 if abs(percent) >= 9.95 else 1
+    return f"{'−' if percent < 0 else '+'}{abs(percent):.{digits}f} %"
+
+
+def metric_text(metric: str, value: float | None) -> str:
+    """Return a value in the unit of its metric: "1.03 s", "98.4 %", "128"; an en dash where there is none."""
+    if value is None:
+        return formatting.MISSING
+    if metric == "max_batch":
+        return formatting.count(int(value)) if value else "none"
+    return formatting.format_observed(METRICS[metric].unit, value, value)
 
 
 def _allowed(change: Change) -> str:

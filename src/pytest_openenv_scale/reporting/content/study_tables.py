@@ -85,7 +85,7 @@ def max_batch_table(study: Study) -> Table:
             rows.append((Value(name), Value(mode), *(_max_batch_value(curve) for curve in curves)))
     waits = tuple("no wait" if wait is None else f"wait {format_number(wait)} s" for wait in study.waits)
     texts = [cell.text for row in rows for cell in row[2:]]
-    notes = [_OPEN_NOTE] if any(text.startswith("≥") for text in texts) else []
+    notes = [_OPEN_NOTE] if _has_open_end(study) else []
     notes += [f"{formatting.MISSING}: not measured"] if formatting.MISSING in texts else []
     return Table(
         "max-batch",
@@ -95,6 +95,10 @@ def max_batch_table(study: Study) -> Table:
         frozenset(waits),
         tuple(notes),
     )
+
+
+def _has_open_end(study: Study) -> bool:
+    return any(wording.is_open(curve.verdict) for curve in study.curves)
 
 
 def _max_batch_value(curve: StudyCurve | None) -> Value:
@@ -120,7 +124,7 @@ def summary_table(study: Study) -> Table:
     notes = ["total p99, rps and memory are those at max batch", *reading_notes(curve.best for curve in study.curves)]
     if any(row[-1].number is not None for row in rows):
         notes.append("memory per session: what the server grew by since its smallest, per open session")
-    if any(row[3].text.startswith("≥") for row in rows):
+    if _has_open_end(study):
         notes.append(_OPEN_NOTE)
     return _curve_table("summary", "Results", numbers, rows, notes)
 

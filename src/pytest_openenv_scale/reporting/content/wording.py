@@ -215,7 +215,7 @@ def max_batch_text(verdict: CurveVerdict) -> str:
 
 def is_open(verdict: CurveVerdict) -> bool:
     """Say whether every batch asked for passes, so that a larger one might too."""
-    return verdict.max_batch == max(verdict.curve.batches)
+    return verdict.max_batch is not None and verdict.max_batch == max(verdict.curve.batches)
 
 
 def scaling_note(verdict: CurveVerdict, batch: int, success: float | None) -> str:

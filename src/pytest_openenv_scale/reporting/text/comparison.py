@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_openenv_scale.analysis.changes import metric_text
 from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
@@ -24,6 +23,7 @@ from pytest_openenv_scale.reporting.content.comparison import (
     curve_label,
     curve_name,
     figure_range,
+    metric_text,
     notable_changes,
     rename_hint,
     run_caption,
@@ -92,7 +92,7 @@ def _add_curve_table(page: TextPage, curve: CurveComparison) -> None:
     for change, line in zip(changes, lines, strict=True):
         colour = _STATUS_COLOURS.get(change.status, {})
         page.add_line(line, **colour)
-        if change.status in (Status.REGRESSED, Status.INCONCLUSIVE) or change.reason.startswith("beyond "):
+        if change.status in (Status.REGRESSED, Status.INCONCLUSIVE) or change.within_range:
             page.add_sentence(status_reason(change), indent=6, **colour)
     page.add_sentence(
         f"{formatting.count_of(unchanged, 'figure')} unchanged" if changes or unchanged else "no figure in common"
