@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from checking_subjects import subject
 from pytest_openenv_scale.checks.isolation.observations import Identities
 from pytest_openenv_scale.checks.isolation.reference import Leftovers, SingleReference
 
 KNOWN = SingleReference(
+    subject=subject("http://127.0.0.1:9"),
     identities=Identities(),
-    plays=(),
     expected=tuple({"observation.steps": step} for step in range(7)),
     distinguishing=frozenset({"observation.steps"}),
-    session_ids=frozenset(),
     has_state=False,
     counts_steps=False,
     seeded=True,
     texts=(),
-    wait_s=None,
 )
 
 

@@ -5,39 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 
-from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .observations import (
-    Fields,
     Identity,
     StepView,
     after_step,
     confirm_by_replaying,
+    count_episodes,
     join_names,
     json_excerpt,
     path_pattern,
-    play_episode,
 )
-from .reference import SingleReference, learn_reference, play_alone
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """Something a session was shown that is not its own.
-
-    `certain` where nothing else explains it: an identity that another session had, or OpenEnv's own `step_count`.
-    """
-
-    certain: bool
-    field: str
-    description: str
-    transcripts: tuple[Transcript, ...]
+from .reference import Leak, SingleReference, View, leak_result, play_alone, usable_reference
 
 
 @dataclass
@@ -48,7 +35,6 @@ class ConcurrentPlay:
     `suspects` are the fields of leaks that are not certain, with the episodes in which they were seen.
     """
 
-    subject: Subject
     reference: SingleReference
     sessions: list[RawSession] = field(default_factory=list[RawSession])
     leaks: list[Leak] = field(default_factory=list[Leak])
@@ -68,15 +54,10 @@ class ConcurrentPlay:
 
         Each session takes another number of steps than its neighbours. Episodes are cut off after `longest_s` seconds.
         """
-        identities = [self.reference.identities.new() for _ in range(count)]
-        by_episode_id = {identity.episode_id: identity for identity in identities}
-        self.sessions = await open_sessions(
-            client, self.subject, [self.reference.reset_data(self.subject, identity) for identity in identities]
-        )
+        players = await self.reference.open(client, count)
+        self.sessions = [session for session, _ in players]
+        self._owners = {identity.number: session for session, identity in players}
         began = time.perf_counter()
-        players = [(session, by_episode_id[session.reset_data["episode_id"]]) for session in self.sessions]
-        for session, identity in players:
-            self._owners[identity.number] = session
         await asyncio.gather(
             *(
                 self._play_episodes(session, identity, position, began + lasting_s, began + longest_s)
@@ -93,40 +74,27 @@ class ConcurrentPlay:
                 return
             identity, position = self.reference.identities.new(), position + 1
             self._owners[identity.number] = session
-            first = await session.reset(self.reference.reset_data(self.subject, identity))
+            first = await session.reset(self.reference.reset_data(identity))
 
     async def _play_episode(
         self, session: RawSession, first: Answer, identity: Identity, steps: int, cutoff: float
     ) -> bool:
         """Play one episode; return whether every request was answered."""
         self.episodes += 1
-        last_step = -1
-        step_views = play_episode(
-            session,
-            first,
-            lambda step: self.reference.action(self.subject, identity, step),
-            steps,
-            ask_state=self.reference.has_state,
-        )
-        done = False
-        async for step_view in step_views:
-            last_step, done = step_view.step, step_view.answer.done
-            self._inspect(session, identity, step_view)
-            if time.perf_counter() > cutoff and last_step:
-                done = True
-                break
-        await step_views.aclose()
+        last_step, done = -1, False
+        async with aclosing(self.reference.play(session, first, identity, steps)) as views:
+            async for view in views:
+                last_step, done = view.step, view.answer.done
+                self._inspect(session, identity, view)
+                if time.perf_counter() > cutoff and last_step:
+                    done = True
+                    break
         if last_step == steps and not done and self.reference.has_state:
             # What the others do after this session's last step must not show either.
             state = await session.state()
             if state.kind == "state":
-                self._record_deviations(
-                    session,
-                    identity,
-                    last_step,
-                    self.reference.read_view(StepView(last_step, first, state), identity, set()),
-                    "state.",
-                )
+                view = self.reference.read(StepView(last_step, first, state), identity)
+                self._record_deviations(session, identity, view, "state.")
         if last_step < steps and not done:
             self.unanswered.append(
                 f"session {session.number} was not answered any more {after_step(max(last_step, 0))}"
@@ -134,62 +102,48 @@ class ConcurrentPlay:
             session.drop()
         return last_step == steps or done
 
-    def _inspect(self, session: RawSession, identity: Identity, step_view: StepView) -> None:
+    def _inspect(self, session: RawSession, identity: Identity, view: View) -> None:
         self.answers += 1
-        self.pids.add(step_view.answer.observation.get("pid"))
-        self.hosts.add(step_view.answer.observation.get("host_url"))
-        self._steps_taken[session.number] = step_view.step
-        foreign: set[int] = set()
-        fields = self.reference.read_view(step_view, identity, foreign)
-        for number in sorted(foreign):
-            self._record_foreign_identity(session, identity, number, fields, step_view.step)
-        self._record_deviations(session, identity, step_view.step, fields)
-        for path in self.reference.session_ids:
-            self._record_shared_id(session, path, fields)
+        self.pids.add(view.answer.observation.get("pid"))
+        self.hosts.add(view.answer.observation.get("host_url"))
+        self._steps_taken[session.number] = view.step
+        for number in sorted(view.foreign):
+            self._record_foreign_identity(session, number, view)
+        self._record_deviations(session, identity, view)
+        for path in self.reference.session_ids & view.fields.keys():
+            self._record_shared_id(session, path, view.fields[path])
         self._last_answered = session
 
-    def _record_foreign_identity(
-        self, session: RawSession, identity: Identity, number: int, fields: Fields, step: int
-    ) -> None:
+    def _record_foreign_identity(self, session: RawSession, number: int, view: View) -> None:
         owner = self._owners.get(number)
         if owner is session:
             # What is left of the same session's earlier episode is another check's matter.
             return
         whose = f"session {owner.number}'s" if owner is not None else "an earlier session's"
+        shows = self.reference.identities.appears_in
         path, value = next(
-            (
-                (path, value)
-                for path, value in fields.items()
-                if self.reference.identities.appears_in(value, number)
-                or self.reference.identities.appears_in(path, number)
-            ),
-            ("an answer", ""),
+            (item for item in view.fields.items() if any(shows(part, number) for part in item)), ("an answer", "")
         )
-        description = f"session {session.number} saw {whose} {path} {after_step(step)}: {json_excerpt(value)}"
+        description = f"session {session.number} saw {whose} {path} {after_step(view.step)}: {json_excerpt(value)}"
         self._record_leak(True, path, description, session, owner)
 
-    def _record_deviations(
-        self, session: RawSession, identity: Identity, step: int, fields: Fields, path_prefix: str = ""
-    ) -> None:
-        for deviation in self.reference.deviations(fields, step):
+    def _record_deviations(self, session: RawSession, identity: Identity, view: View, path_prefix: str = "") -> None:
+        for deviation in self.reference.deviations(view.fields, view.step):
             if not deviation.path.startswith(path_prefix):
                 continue
-            certain = self.reference.counts_steps and deviation.path == "state.step_count"
+            path = path_pattern(deviation.path)
+            certain = self.reference.counts_steps and path == "state.step_count"
             if not certain:
-                self.suspects.setdefault(path_pattern(deviation.path), set()).add(identity.number)
+                self.suspects.setdefault(path, set()).add(identity.number)
             owner = self._likely_owner(session, deviation.actual)
-            self._record_leak(
-                certain, path_pattern(deviation.path), f"session {session.number}: {deviation}", session, owner
-            )
+            self._record_leak(certain, path, f"session {session.number}: {deviation}", session, owner)
 
-    def _record_shared_id(self, session: RawSession, path: str, fields: Fields) -> None:
-        if path not in fields:
-            return
-        first = self._id_owners.setdefault((path, fields[path]), session)
+    def _record_shared_id(self, session: RawSession, path: str, value: object) -> None:
+        first = self._id_owners.setdefault((path, value), session)
         if first is session:
             return
         self.suspects.setdefault(path, set()).add(session.number)
-        description = f"sessions {first.number} and {session.number} both showed {path} {json_excerpt(fields[path])}"
+        description = f"sessions {first.number} and {session.number} both showed {path} {json_excerpt(value)}"
         self._record_leak(False, path, description, session, first)
 
     def _likely_owner(self, session: RawSession, value: object) -> RawSession | None:
@@ -208,7 +162,7 @@ class ConcurrentPlay:
             if owner is not None and owner is not session:
                 whose = "whose it is" if certain and "step_count" not in path else "which played at the same time"
                 transcripts.append(owner.transcript(f"session {owner.number}, {whose}"))
-        self.leaks.append(Leak(certain, path, description, tuple(transcripts)))
+        self.leaks.append(Leak(description, tuple(transcripts), path, certain))
 
 
 def count_processes(concurrent: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
@@ -251,34 +205,19 @@ async def _check_concurrent(subject: Subject, requested: int, manner: str, lasti
     if isinstance(reference, CheckResult):
         return reference
     count = await sessions_at_once(subject, requested)
-    concurrent = ConcurrentPlay(subject, reference)
+    concurrent = ConcurrentPlay(reference)
     async with subject.client() as client:
         if count > 1:
             await concurrent.play(client, count, lasting_s=lasting_s, longest_s=_LONGEST_S)
         await close_all(concurrent.sessions)
     if len(concurrent.sessions) < 2:
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE,
-            f"isolation needs two sessions at once, and {count_of(len(concurrent.sessions), 'session')} got in",
-        )
-    return await _judge(subject, reference, concurrent, manner)
+        headline = f"isolation needs two sessions at once, and {count_of(len(concurrent.sessions), 'session')} got in"
+        return CheckResult(CheckOutcome.INCONCLUSIVE, headline)
+    return await _judge(concurrent, manner)
 
 
-async def usable_reference(subject: Subject) -> SingleReference | CheckResult:
-    """Return the reference of lone sessions, or the check's result where no answer tells one session from another."""
-    reference = await subject.learn(learn_reference)
-    if reference is None:
-        return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
-    if reference.signals:
-        return reference
-    return CheckResult(
-        CheckOutcome.SKIPPED,
-        "nothing the server answers tells one session from another: no step_count, no episode_id, no field that "
-        "repeats what was sent or changes from step to step",
-    )
-
-
-async def _judge(subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay, manner: str) -> CheckResult:
+async def _judge(concurrent: ConcurrentPlay, manner: str) -> CheckResult:
+    reference = concurrent.reference
     process_figures, process_details = count_processes(concurrent)
     figures = {
         "sessions": len(concurrent.sessions),
@@ -286,23 +225,22 @@ async def _judge(subject: Subject, reference: SingleReference, concurrent: Concu
         "answers": concurrent.answers,
         **process_figures,
     }
-    details = [f"seen by: {join_names(reference.signals)}", *process_details, *_unanswered_details(concurrent)]
+    details = [f"seen by: {join_names(reference.signals)}", *process_details]
+    if concurrent.unanswered:
+        ended = count_of(len(concurrent.unanswered), "episode")
+        details.append(f"{ended} ended early, which is no leak: {concurrent.unanswered[0]}")
     sessions = f"{len(concurrent.sessions)} sessions {manner}"
-    certain = [leak for leak in concurrent.leaks if leak.certain]
-    suspects = [leak for leak in concurrent.leaks if not leak.certain]
-    if certain:
+    if certain := [leak for leak in concurrent.leaks if leak.certain]:
         return _leak_result(sessions, certain, figures, details)
-    if suspects:
-        suspected = set(concurrent.suspects)
-        verdict, replayed = await _confirm(subject, reference, concurrent)
-        suspects = [leak for leak in suspects if leak.field in concurrent.suspects]
-        figures = {**figures, "episodes_alone": replayed}
-        differing = len(set[int]().union(*concurrent.suspects.values()))
+    if suspected := set(concurrent.suspects):
+        verdict, replayed = await _confirm(concurrent)
+        suspects = [leak for leak in concurrent.leaks if leak.field in concurrent.suspects]
+        figures["episodes_alone"] = replayed
         if verdict is CheckOutcome.MISSED:
-            return _leak_result(
-                sessions, suspects, figures, [*details, f"{replayed} more sessions on their own never saw it"]
-            )
+            details.append(f"{replayed} more sessions on their own never saw it")
+            return _leak_result(sessions, suspects, figures, details)
         if verdict is CheckOutcome.INCONCLUSIVE:
+            differing = count_episodes(concurrent.suspects)
             comparison = (
                 f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
             )
@@ -316,39 +254,20 @@ async def _judge(subject: Subject, reference: SingleReference, concurrent: Concu
         details.append(f"{join_names(suspected)}: differs between sessions on their own too, and was left out")
     if not concurrent.answers:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"{sessions}: none was answered", details=tuple(details))
-    return CheckResult(
-        CheckOutcome.MET,
-        f"{sessions}, {concurrent.answers:,} answers: none showed another session's state",
-        details=tuple(details),
-        figures=figures,
-    )
+    headline = f"{sessions}, {concurrent.answers:,} answers: none showed another session's state"
+    return CheckResult(CheckOutcome.MET, headline, details=tuple(details), figures=figures)
 
 
 def _leak_result(sessions: str, leaks: list[Leak], figures: dict[str, int], details: list[str]) -> CheckResult:
-    fields = sorted({leak.field for leak in leaks})
     more = f" (and {len(leaks) - 1:,} more like it)" if len(leaks) > 1 else ""
-    return CheckResult(
-        CheckOutcome.MISSED,
-        f"{sessions}: {leaks[0].description}{more}",
-        REMEDY,
-        (f"leaking: {join_names(fields)}", *(leak.description for leak in leaks[1:4]), *details),
-        {**figures, "leaks": len(leaks)},
-        transcripts=next((leak.transcripts for leak in leaks if leak.transcripts), ()),
-    )
+    result = leak_result(f"{sessions}: {leaks[0].description}{more}", leaks, REMEDY, details, figures)
+    leaking = f"leaking: {join_names({leak.field for leak in leaks})}"
+    return replace(result, details=(leaking, *result.details))
 
 
-def _unanswered_details(concurrent: ConcurrentPlay) -> list[str]:
-    if not concurrent.unanswered:
-        return []
-    return [
-        f"{count_of(len(concurrent.unanswered), 'episode')} ended early, which is no leak: {concurrent.unanswered[0]}"
-    ]
-
-
-async def _confirm(
-    subject: Subject, reference: SingleReference, concurrent: ConcurrentPlay
-) -> tuple[CheckOutcome, int]:
+async def _confirm(concurrent: ConcurrentPlay) -> tuple[CheckOutcome, int]:
     """Play alone until it is clear whether the suspects differ alone too; return the outcome and the replays."""
+    reference = concurrent.reference
     # Ids that sessions share by chance are rare enough to need all the replays there is time for.
     id_fields = set(concurrent.suspects) & reference.session_ids
     ids: dict[str, set[object]] = {
@@ -357,8 +276,8 @@ async def _confirm(
 
     async def replay(number: int) -> set[str] | None:
         # First as slowly as a busy server answers, then as fast as it goes.
-        pause = 0.0 if number else min(_LONGEST_PAUSE_S, subject.patience_s)
-        played, _ = await play_alone(subject, reference, 1, pause_s=pause)
+        pause = 0.0 if number else min(_LONGEST_PAUSE_S, reference.subject.patience_s)
+        played, _ = await play_alone(reference, 1, pause_s=pause)
         if not played:
             return None
         views = enumerate(played[0].views)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_openenv_scale.checks.background import single_session
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
@@ -20,18 +19,20 @@ from .observations import (
     ObservationDifference,
     compare_episodes,
     confirm_by_replaying,
+    count_episodes,
     flatten_answer,
     join_names,
     open_alone,
     path_pattern,
     play_episode,
+    steps_alone,
     volatile_patterns,
 )
 
 _SESSIONS, _ROUNDS = 16, 3
 _SEEDS, _REPEATS = 4, 3
 """How many seeds there are, and how often the first of them is played alone; the second once less."""
-_STEPS, _SLOW_STEP_S, _SLOW_STEPS = 10, 0.5, 4
+_STEPS, _SLOW_STEPS = 10, 4
 _WAIT_S, _PAUSE_S = 0.05, 0.3
 _LONGEST_S = 15.0
 _ALWAYS_JUDGED = ("reward", "done")
@@ -149,13 +150,9 @@ async def _play_alone(subject: Subject, seed: int, pause_s: float) -> tuple[RawS
     """Play a seed alone; without fields where its reset was not answered with an observation."""
     async with subject.client(subject.timeout_s) as client:
         session = await open_alone(client, subject, _reset_data(subject, seed))
-        views = await _play_fields(subject, session, await _step_count(subject), pause_s)
+        views = await _play_fields(subject, session, await steps_alone(subject, _STEPS, _SLOW_STEPS), pause_s)
         await session.close()
         return session, views
-
-
-async def _step_count(subject: Subject) -> int:
-    return _STEPS if (await subject.learn(single_session)).step_s < _SLOW_STEP_S else _SLOW_STEPS
 
 
 def _reset_data(subject: Subject, seed: int) -> Mapping[str, Any]:
@@ -164,22 +161,23 @@ def _reset_data(subject: Subject, seed: int) -> Mapping[str, Any]:
 
 async def _play_fields(subject: Subject, session: RawSession, steps: int, pause_s: float = 0.0) -> list[Fields]:
     wait = None if subject.wait_s is None else min(subject.wait_s, _WAIT_S)
-    step_views = play_episode(
+    views = play_episode(
         session,
         session.first_answer,
         lambda step: subject.action(0, step, wait_s=wait),
         steps,
+        lambda step_view: flatten_answer(step_view.answer),
         ask_state=False,
         pause_s=pause_s,
         pause_at=1,
     )
-    return [flatten_answer(step_view.answer) async for step_view in step_views]
+    return [view async for view in views]
 
 
 async def _play_round(subject: Subject, reference: SeedReference, count: int, number: int, rounds: _Rounds) -> None:
     """Play one episode in each of `count` sessions at once; each seed is played by several of them."""
     seeds = list(reference.expected)
-    steps = await _step_count(subject)
+    steps = await steps_alone(subject, _STEPS, _SLOW_STEPS)
     async with subject.client() as client:
         chosen = [seeds[(position + number) % len(seeds)] for position in range(count)]
         sessions = await open_sessions(client, subject, [_reset_data(subject, seed) for seed in chosen])
@@ -219,7 +217,7 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
         seed, difference, transcript = next(
             iter(rounds.first_differences[path] for path in rounds.first_differences if path in rounds.differing)
         )
-        differing = len(set[int]().union(*rounds.differing.values()))
+        differing = count_episodes(rounds.differing)
         figures |= {"episodes_differing": differing, "episodes_alone": reference.plays + replayed}
         headline = f"{differing} of {rounds.episodes} episodes {among} were not as alone: seed {seed}, {difference}"
         details = [f"differing: {join_names(rounds.differing)}", *details]

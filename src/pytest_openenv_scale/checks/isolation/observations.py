@@ -10,13 +10,16 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import comb
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
+from pytest_openenv_scale.checks.background import single_session
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.results.outcome import CheckOutcome
+
+T = TypeVar("T")
 
 Fields = Mapping[str, Any]
 """The fields of one answer by path: `observation.board[0].colour`, `reward`, `state.step_count`."""
@@ -138,6 +141,11 @@ _CHANCE_LIMIT = 0.001
 """Below this probability, differences that occur only among others are no chance."""
 
 
+def count_episodes(suspects: Mapping[str, Set[int]]) -> int:
+    """Return in how many episodes any of these fields differed."""
+    return len(set[int]().union(*suspects.values()))
+
+
 async def confirm_by_replaying(
     suspects: dict[str, set[int]],
     among: int,
@@ -166,8 +174,8 @@ async def confirm_by_replaying(
             del suspects[path]
         if not suspects:
             return CheckOutcome.MET, replayed
-        differing = len(set[int]().union(*suspects.values()))
-        if not rare & suspects.keys() and fisher_probability(differing, among, alone + replayed) < _CHANCE_LIMIT:
+        chance = fisher_probability(count_episodes(suspects), among, alone + replayed)
+        if not rare & suspects.keys() and chance < _CHANCE_LIMIT:
             return CheckOutcome.MISSED, replayed
     if replayed >= MAX_REPLAYS and rare & suspects.keys():
         return CheckOutcome.MISSED, replayed
@@ -181,6 +189,14 @@ class StepView:
     step: int
     answer: Answer
     state: Answer | None
+
+
+_SLOW_STEP_S = 0.5
+
+
+async def steps_alone(subject: Subject, usual: int, slow: int) -> int:
+    """Return how many steps a session plays alone: `usual`, or `slow` where a step takes half a second or more."""
+    return usual if (await subject.learn(single_session)).step_s < _SLOW_STEP_S else slow
 
 
 async def open_alone(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
@@ -200,15 +216,16 @@ async def play_episode(
     first: Answer,
     action: Callable[[int], Mapping[str, Any]],
     steps: int,
+    read: Callable[[StepView], T],
     *,
-    ask_state: bool = True,
+    ask_state: bool,
     pause_s: float = 0.0,
     pause_at: int | None = None,
-) -> AsyncGenerator[StepView, None]:
+) -> AsyncGenerator[T, None]:
     """Yield what a session is shown, from the answer `first` to its reset on, until it is done or took `steps` steps.
 
-    An answer that is no observation ends it too. Each step, or only the one numbered `pause_at`, waits `pause_s`
-    seconds before it is taken.
+    An answer that is no observation ends it too. Each view is given to `read`, whose result is yielded. Each step, or
+    only the one numbered `pause_at`, waits `pause_s` seconds before it is taken.
     """
     answer = first
     for step in range(steps + 1):
@@ -221,7 +238,7 @@ async def play_episode(
         state = await session.state() if ask_state else None
         if state is not None and state.kind != "state":
             return
-        yield StepView(step, answer, state)
+        yield read(StepView(step, answer, state))
         if answer.done:
             return
 

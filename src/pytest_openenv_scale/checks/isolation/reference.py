@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, cast
 
 from pytest_openenv_scale.checks.background import single_session
+from pytest_openenv_scale.checks.capacity_probe import SLOT_RETURN_LIMIT_S, open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
-from pytest_openenv_scale.checks.subject import Subject
-from pytest_openenv_scale.results.outcome import Transcript
+from pytest_openenv_scale.checks.subject import RawClient, Subject
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .observations import (
     ABSENT,
@@ -27,12 +28,12 @@ from .observations import (
     open_alone,
     path_pattern,
     play_episode,
+    steps_alone,
     token_fields,
     volatile_patterns,
 )
 
-_STEPS, _PLAYS = 6, 3
-_SLOW_STEP_S, _SLOW_STEPS = 0.5, 3
+_STEPS, _SLOW_STEPS, _PLAYS = 6, 3, 3
 _PAUSE_S = 1.1
 """Longer than 1 s, so that a clock that counts in seconds shows."""
 _WAIT_S = 0.05
@@ -53,6 +54,19 @@ class Play:
     transcript: Transcript
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a session was shown after `step` steps: the `answer`, and its `fields` with its own identity labelled.
+
+    `foreign` are the numbers of other identities that show in it.
+    """
+
+    step: int
+    answer: Answer
+    fields: Fields
+    foreign: set[int]
+
+
 @dataclass(frozen=True)
 class SingleReference:
     """What several lone episodes had in common, each with its own seed, `episode_id`, token, wait and pause.
@@ -63,16 +77,16 @@ class SingleReference:
     of them came.
     """
 
+    subject: Subject
     identities: Identities
-    plays: tuple[Play, ...]
-    expected: tuple[Fields, ...]
-    distinguishing: frozenset[str]
-    session_ids: frozenset[str]
     has_state: bool
     counts_steps: bool
     seeded: bool
     texts: tuple[str, ...]
-    wait_s: float | None
+    plays: tuple[Play, ...] = ()
+    expected: tuple[Fields, ...] = ()
+    distinguishing: frozenset[str] = frozenset()
+    session_ids: frozenset[str] = frozenset()
 
     @property
     def steps(self) -> int:
@@ -103,21 +117,57 @@ class SingleReference:
             sorted({*named, *(self.distinguishing - identity_kinds.keys()), *self.session_ids, *foreign_patterns})
         )
 
-    def action(
-        self, subject: Subject, identity: Identity, step: int, *, extra_wait_s: float = 0.0
-    ) -> Mapping[str, Any]:
-        """Return the action of a step, counted from 0, with this session's token in it."""
-        wait = None if self.wait_s is None else self.wait_s + extra_wait_s
-        return {**subject.action(0, step, wait_s=wait), **dict.fromkeys(self.texts, identity.token)}
-
-    def reset_data(self, subject: Subject, identity: Identity) -> Mapping[str, Any]:
+    def reset_data(self, identity: Identity) -> Mapping[str, Any]:
         """Return the reset data of an episode with this identity."""
-        data = {**subject.reset_data(identity.seed), "episode_id": identity.episode_id}
+        data = {**self.subject.reset_data(identity.seed), "episode_id": identity.episode_id}
         return {**data, "seed": identity.seed} if self.seeded else data
 
-    def read_view(self, step_view: StepView, identity: Identity, foreign: set[int]) -> Fields:
-        """Return the fields of a view with identities labelled; see `read_fields`."""
-        return read_fields(self.identities, step_view, identity, foreign)
+    async def open(
+        self, client: RawClient, count: int, *, within_s: float = SLOT_RETURN_LIMIT_S
+    ) -> list[tuple[RawSession, Identity]]:
+        """Open `count` sessions, each with an identity of its own, and return those that were let in."""
+        identities = [self.identities.new() for _ in range(count)]
+        by_episode_id = {identity.episode_id: identity for identity in identities}
+        resets = [self.reset_data(identity) for identity in identities]
+        opened = await open_sessions(client, self.subject, resets, within_s=within_s)
+        return [(session, by_episode_id[session.reset_data["episode_id"]]) for session in opened]
+
+    def play(
+        self,
+        session: RawSession,
+        first: Answer,
+        identity: Identity,
+        steps: int,
+        *,
+        extra_wait_s: float = 0.0,
+        pause_s: float = 0.0,
+        pause_at: int | None = None,
+    ) -> AsyncGenerator[View, None]:
+        """Yield what a session with this identity is shown; see `play_episode`. Each step waits `extra_wait_s` more."""
+        usual_s = None if self.subject.wait_s is None else min(self.subject.wait_s, _WAIT_S) + extra_wait_s
+        tokens = dict.fromkeys(self.texts, identity.token)
+        return play_episode(
+            session,
+            first,
+            lambda step: {**self.subject.action(0, step, wait_s=usual_s), **tokens},
+            steps,
+            lambda step_view: self.read(step_view, identity),
+            ask_state=self.has_state,
+            pause_s=pause_s,
+            pause_at=pause_at,
+        )
+
+    def read(self, step_view: StepView, identity: Identity) -> View:
+        """Return a view with the session's own identity replaced by labels."""
+        foreign: set[int] = set()
+
+        def label(value: Any) -> Any:
+            if isinstance(value, str):
+                return self.identities.label_text(value, identity, foreign)
+            return self.identities.label_number(value, identity, foreign)
+
+        fields = flatten_answer(step_view.answer, step_view.state, label)
+        return View(step_view.step, step_view.answer, fields, foreign)
 
     def deviations(self, fields: Fields, step: int) -> list[ObservationDifference]:
         """Return where a session is shown what no session alone was after as many steps, and no clock explains it.
@@ -141,17 +191,6 @@ class SingleReference:
         return deviations
 
 
-def read_fields(identities: Identities, step_view: StepView, identity: Identity, foreign: set[int]) -> Fields:
-    """Return the fields of a view: its own identity is replaced by a label, the numbers of others go into `foreign`."""
-
-    def label(value: Any) -> Any:
-        if isinstance(value, str):
-            return identities.label_text(value, identity, foreign)
-        return identities.label_number(value, identity, foreign)
-
-    return flatten_answer(step_view.answer, step_view.state, label)
-
-
 async def learn_reference(subject: Subject) -> SingleReference | None:
     """Play episodes alone and return what they have in common; None where a reset or a first step was not answered.
 
@@ -166,13 +205,10 @@ async def learn_reference(subject: Subject) -> SingleReference | None:
         subject.workload.source == "/schema",
         length,
     )
-    wait = None if subject.wait_s is None else min(subject.wait_s, _WAIT_S)
     # What the server rejects is left out: first the token, then the seed.
     for seeded, fields in dict.fromkeys([(True, texts), (True, ()), (False, texts), (False, ())]):
-        candidate = SingleReference(
-            identities, (), (), frozenset(), frozenset(), single.has_state, single.counts_steps, seeded, fields, wait
-        )
-        plays, timed_out = await play_alone(subject, candidate, _PLAYS)
+        candidate = SingleReference(subject, identities, single.has_state, single.counts_steps, seeded, fields)
+        plays, timed_out = await play_alone(candidate, _PLAYS)
         if timed_out:
             # Each further question would wait as long again.
             return None
@@ -181,68 +217,71 @@ async def learn_reference(subject: Subject) -> SingleReference | None:
     return None
 
 
-async def play_alone(
-    subject: Subject, reference: SingleReference, count: int, *, pause_s: float = 0.0
-) -> tuple[list[Play], bool]:
+async def usable_reference(subject: Subject) -> SingleReference | CheckResult:
+    """Return the reference of lone sessions, or the check's result where no answer tells one session from another."""
+    reference = await subject.learn(learn_reference)
+    if reference is None:
+        return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
+    if reference.signals:
+        return reference
+    return CheckResult(
+        CheckOutcome.SKIPPED,
+        "nothing the server answers tells one session from another: no step_count, no episode_id, no field that "
+        "repeats what was sent or changes from step to step",
+    )
+
+
+async def play_alone(reference: SingleReference, count: int, *, pause_s: float = 0.0) -> tuple[list[Play], bool]:
     """Play `count` episodes one after another, every other one with slower steps.
 
     Every step waits `pause_s` seconds before it, where that is not 0. Return the episodes that were answered, and
     whether an answer timed out, after which no more is asked.
     """
-    single = await subject.learn(single_session)
-    steps = _STEPS if single.step_s < _SLOW_STEP_S else _SLOW_STEPS
+    subject = reference.subject
+    steps = await steps_alone(subject, _STEPS, _SLOW_STEPS)
     steps = min(steps, reference.steps) if reference.expected else steps
     plays: list[Play] = []
     async with subject.client(subject.timeout_s) as client:
         for number in range(count):
-            identity, extra_wait_s = reference.identities.new(), 0.03 * (number % 2)
-            session = await open_alone(client, subject, reference.reset_data(subject, identity))
+            identity = reference.identities.new()
+            session = await open_alone(client, subject, reference.reset_data(identity))
             if session.first_answer.kind != "observation":
                 return plays, session.timed_out
-            pause, pause_at = (pause_s, None) if pause_s else (_PAUSE_S * (number == 1), min(2, steps))
-            play = await _play_once(subject, reference, session, identity, steps, extra_wait_s, pause, pause_at)
+            views = reference.play(
+                session,
+                session.first_answer,
+                identity,
+                steps,
+                extra_wait_s=0.03 * (number % 2),
+                pause_s=pause_s or _PAUSE_S * (number == 1),
+                pause_at=None if pause_s else min(2, steps),
+            )
+            plays.append(await _finish_play(reference, session, [view async for view in views]))
             if session.timed_out:
-                return plays, True
-            plays.append(play)
+                return plays[:-1], True
             await session.close()
     return plays, False
 
 
-async def _play_once(
-    subject: Subject,
-    reference: SingleReference,
-    session: RawSession,
-    identity: Identity,
-    steps: int,
-    extra_wait_s: float,
-    pause_s: float,
-    pause_at: int | None,
-) -> Play:
-    step_views = play_episode(
-        session,
-        session.first_answer,
-        lambda step: reference.action(subject, identity, step, extra_wait_s=extra_wait_s),
-        steps,
-        ask_state=reference.has_state,
-        pause_s=pause_s,
-        pause_at=pause_at,
-    )
-    others: set[int] = set()
-    views = [reference.read_view(step_view, identity, others) async for step_view in step_views]
+async def _finish_play(reference: SingleReference, session: RawSession, views: Sequence[View]) -> Play:
+    """Reset a session that has played an episode, and return what it was shown in all."""
+    others = set[int]().union(*(view.foreign for view in views))
     foreign = {
         path
         for view in views
-        for path, value in view.items()
+        for path, value in view.fields.items()
         for number in others
         if reference.identities.appears_in(value, number)
     }
     identity = reference.identities.new()
-    again = Answer("silence") if session.timed_out else await session.reset(reference.reset_data(subject, identity))
-    state = await session.state() if reference.has_state and again.kind == "observation" else None
-    fields: Fields = (
-        reference.read_view(StepView(0, again, state), identity, set()) if again.kind == "observation" else {}
+    again = Answer("silence") if session.timed_out else await session.reset(reference.reset_data(identity))
+    after = [view.fields async for view in reference.play(session, again, identity, 0)]
+    return Play(
+        tuple(view.fields for view in views),
+        after[0] if after else {},
+        tuple(sorted(foreign)),
+        session.transcript("a session on its own"),
     )
-    return Play(tuple(views), fields, tuple(sorted(foreign)), session.transcript("a session on its own"))
 
 
 def _reference_from_plays(candidate: SingleReference, plays: Sequence[Play]) -> SingleReference:
@@ -253,17 +292,12 @@ def _reference_from_plays(candidate: SingleReference, plays: Sequence[Play]) -> 
         {path: value for path, value in view.items() if path_pattern(path) not in unsteady}
         for view in views[0][:length]
     )
-    return SingleReference(
-        candidate.identities,
-        tuple(plays),
-        expected,
-        frozenset(_distinguishing_patterns(expected)),
-        frozenset(_session_id_fields(plays, unsteady)),
-        candidate.has_state,
-        candidate.counts_steps,
-        candidate.seeded,
-        candidate.texts,
-        candidate.wait_s,
+    return replace(
+        candidate,
+        plays=tuple(plays),
+        expected=expected,
+        distinguishing=frozenset(_distinguishing_patterns(expected)),
+        session_ids=frozenset(_session_id_fields(plays, unsteady)),
     )
 
 
@@ -280,21 +314,11 @@ def _distinguishing_patterns(expected: Sequence[Fields]) -> Iterable[str]:
 
 def _session_id_fields(plays: Sequence[Play], unsteady: frozenset[str]) -> Iterable[str]:
     """Yield the fields that name a session: the same in both its episodes, another in each session."""
-    for path in {path for path in plays[0].after_second_reset if path_pattern(path) in unsteady}:
-        values_by_play = [
-            {view.get(path, ABSENT) for view in (*play.views, play.after_second_reset)}
-            for play in plays
-            if _always_text(path, play)
-        ]
-        values = [next(iter(distinct)) for distinct in values_by_play if len(distinct) == 1]
-        if len(values) == len(plays) == len(set(values)) and all(
-            isinstance(value, str) and _ID.fullmatch(value) for value in values
-        ):
+    for path in plays[0].after_second_reset:
+        shown = [[view.get(path) for view in (*play.views, play.after_second_reset)] for play in plays]
+        ids = {values[0] for values in shown if isinstance(values[0], str) and values.count(values[0]) == len(values)}
+        if path_pattern(path) in unsteady and len(ids) == len(plays) and all(map(_ID.fullmatch, ids)):
             yield path
-
-
-def _always_text(path: str, play: Play) -> bool:
-    return all(isinstance(view.get(path, ABSENT), str) for view in (*play.views, play.after_second_reset))
 
 
 def _has_fractions(value: Any) -> bool:
@@ -311,11 +335,31 @@ _FEWEST_ID_CHARACTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
-    """Something left over from an earlier episode, in words, with the transcripts that show it."""
+class Leak:
+    """Something a session was shown that is another's, or an earlier episode's; transcripts show it.
+
+    `certain` where nothing else explains it: an identity that another session had, or OpenEnv's own `step_count`.
+    """
 
     description: str
     transcripts: tuple[Transcript, ...] = ()
+    field: str = ""
+    certain: bool = True
+
+
+def leak_result(
+    headline: str, leaks: Sequence[Leak], remedy: str, details: Sequence[str], figures: Mapping[str, int]
+) -> CheckResult:
+    """Return the result of a check that found leaks, of which up to three more are described in its details."""
+    others = dict.fromkeys(leak.description for leak in leaks if leak.description != leaks[0].description)
+    return CheckResult(
+        CheckOutcome.MISSED,
+        headline,
+        remedy,
+        (*list(others)[:3], *details),
+        {**figures, "leaks": len(leaks)},
+        transcripts=next((leak.transcripts for leak in leaks if leak.transcripts), ()),
+    )
 
 
 @dataclass
@@ -328,8 +372,8 @@ class Leftovers:
     """
 
     reference: SingleReference
-    certain: list[Leftover] = field(default_factory=list[Leftover])
-    _continuations: dict[str, dict[int, Leftover]] = field(default_factory=dict[str, dict[int, Leftover]])
+    certain: list[Leak] = field(default_factory=list[Leak])
+    _continuations: dict[str, dict[int, Leak]] = field(default_factory=dict[str, dict[int, Leak]])
     _ruled_out: set[str] = field(default_factory=set[str])
 
     def inspect(
@@ -339,7 +383,7 @@ class Leftovers:
         count = fields.get("state.step_count")
         if self.reference.counts_steps and type(count) is int and count != step:
             description = f"{observer} {after_step(step)}: state.step_count is {count}, expected {step}"
-            self.certain.append(Leftover(f"{description}; the last episode stopped at {before}", transcripts))
+            self.certain.append(Leak(f"{description}; the last episode stopped at {before}", transcripts))
         if step > self.reference.steps:
             return
         for deviation in self.reference.deviations(fields, step):
@@ -354,19 +398,19 @@ class Leftovers:
                 continue
             actual, expected = json_excerpt(deviation.actual), json_excerpt(deviation.expected)
             description = f"{observer} {after_step(step)}: {deviation.path} is {actual}, expected {expected}"
-            leftover = Leftover(f"{description}; the last episode stopped there, after {before} steps", transcripts)
-            self._continuations.setdefault(path_pattern(deviation.path), {}).setdefault(before, leftover)
+            leak = Leak(f"{description}; the last episode stopped there, after {before} steps", transcripts)
+            self._continuations.setdefault(path_pattern(deviation.path), {}).setdefault(before, leak)
 
     def inspect_before_reset(
-        self, state: Fields, before: int, observer: str, transcripts: tuple[Transcript, ...]
+        self, state: Fields, step: int, before: int, observer: str, transcripts: tuple[Transcript, ...]
     ) -> None:
         """Inspect the state of a session not yet reset; the last episode stopped after `before` steps."""
         count = state.get("state.step_count")
         if self.reference.counts_steps and type(count) is int and count == before:
-            leftover = Leftover(f"{observer}: state.step_count is {count}, where the last episode stopped", transcripts)
-            self._continuations.setdefault("state.step_count before a reset", {}).setdefault(before, leftover)
+            leak = Leak(f"{observer}: state.step_count is {count}, where the last episode stopped", transcripts)
+            self._continuations.setdefault("state.step_count before a reset", {}).setdefault(before, leak)
 
-    def confirmed(self, lengths: set[int]) -> list[Leftover]:
+    def confirmed(self, lengths: set[int]) -> list[Leak]:
         """Return what was left over, the certain first, given the lengths of the episodes before."""
         enough = min(3, len(lengths))
         continued = [
