@@ -7,6 +7,7 @@ OPENENV_SCALE_WRITE_BASELINES=1 writes those of the tests that run; read what it
 from __future__ import annotations
 
 import difflib
+import fcntl
 import os
 import re
 import sys
@@ -27,8 +28,8 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, texts: Mapping[str, str]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(f"{TITLE}{title}\n{text}\n" for title, text in texts.items()), encoding="utf-8")
+    text = "\n".join(f"{TITLE}{title}\n{text}\n" for title, text in sorted(texts.items()))
+    path.write_text(text, encoding="utf-8")
 
 
 class Golden:
@@ -50,11 +51,17 @@ class Golden:
         for pattern, word in {**(masks or {}), **self._masks}.items():
             text = re.sub(pattern, word, text)
         text = text.strip("\n")
-        texts = read(self.path)
         if os.environ.get("OPENENV_SCALE_WRITE_BASELINES"):
-            write(self.path, {**texts, title: text})
+            self._write(title, text)
             return
-        if text != texts.get(title):
-            held, now = texts.get(title, "").splitlines(), text.splitlines()
-            lines = difflib.unified_diff(held, now, "held", "now", lineterm="")
+        held = read(self.path).get(title, "")
+        if text != held:
+            lines = difflib.unified_diff(held.splitlines(), text.splitlines(), "held", "now", lineterm="")
             pytest.fail("\n".join([f"{self.path}: {title}", *lines]), pytrace=False)
+
+    def _write(self, title: str, text: str) -> None:
+        self.path.parent.mkdir(exist_ok=True)
+        with self.path.open("a") as file:
+            # Tests of one file may run in several processes of xdist.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            write(self.path, {**read(self.path), title: text})

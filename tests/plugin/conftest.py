@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,21 @@ class Inner:
     def events(self) -> list[str]:
         """What the fakes did."""
         return fakes.said(self.path)
+
+
+def errors_of(result: pytest.RunResult, tests: Iterable[str]) -> str:
+    """What was wrong with each of these tests: a line that begins with its name, and no traceback."""
+    lines = [line for line in result.outlines if line.startswith("test_it.py::") and ": " in line]
+    assert sorted(line.split(": ")[0].rpartition("::")[2] for line in lines) == sorted(tests)
+    result.stdout.no_fnmatch_line("*Traceback*")
+    return "\n".join(lines)
+
+
+def usage_error_of(result: pytest.RunResult) -> str:
+    """The one line a run ended with before anything started."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if line.strip()]
+    return line
 
 
 @pytest.fixture(scope="session")

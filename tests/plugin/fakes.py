@@ -23,6 +23,9 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.results.cell import ClientFinding
 
+LOG = "the end of the log"
+"""What a target that does not start shows of it."""
+
 _targets: dict[str, FakeTarget] = {}
 
 
@@ -44,7 +47,7 @@ class FakeTarget:
 
     def __enter__(self) -> Endpoint:
         if "broken" in self.options:
-            raise TargetError(f"{self.options['broken']}\nlast line of its log")
+            raise TargetError(f"{self.options['broken']}\n{LOG}")
         _say(f"start {self.spec} largest={self.largest}")
         url = f"http://127.0.0.1:9/{len(_targets)}"
         _targets[url] = self

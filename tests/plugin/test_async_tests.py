@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.plugin.conftest import errors_of
 
 SCALE = "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\n"
 
@@ -34,14 +35,14 @@ def test_the_loop_of_the_test_goes_on_meanwhile(inner):
     inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,seconds=0.2").assert_outcomes(passed=1)
 
 
-def test_run_in_an_async_test_says_what_to_write_instead(inner):
+def test_run_in_an_async_test_says_what_to_write_instead(inner, golden):
     inner.tests(f"{SCALE}async def test_scale(scaling):\n    scaling.run()\n")
     result = inner.run("-o", "asyncio_mode=auto")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["test_it.py::test_scale: scaling.run() would block the event loop*run_async()"])
+    golden(errors_of(result, ["test_scale"]))
 
 
-def test_a_cancelled_sweep_ends_soon_and_is_kept_as_interrupted(inner):
+def test_a_cancelled_sweep_ends_soon_and_is_kept_as_interrupted(inner, golden):
     inner.tests(
         f"{SCALE}async def test_scale(scaling):\n"
         "    with pytest.raises(TimeoutError):\n"
@@ -51,7 +52,7 @@ def test_a_cancelled_sweep_ends_soon_and_is_kept_as_interrupted(inner):
     result = inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,seconds=60")
     assert result.duration < 10
     assert inner.manifest["sweeps"][0]["status"] == inner.manifest["status"] == "interrupted"
-    result.stdout.fnmatch_lines(["test_it.py::test_scale: the sweep was begun but not finished,*"])
+    golden(errors_of(result, ["test_scale"]))
 
 
 def test_what_cannot_be_measured_fails_an_async_test_with_one_line(inner):
@@ -61,18 +62,14 @@ def test_what_cannot_be_measured_fails_an_async_test_with_one_line(inner):
     )
     result = inner.run("-o", "asyncio_mode=auto", "--openenv-target", "fake,nowait=1")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["test_it.py::test_scale: mark slo(wait=1) selects no curve*"])
+    assert "mark slo(wait=1)" in errors_of(result, ["test_scale"])
 
 
-NOBODY = "test_it.py::test_scale: no plugin runs this async test: "
-PLUGIN = "write @pytest.mark.asyncio above it, or asyncio_mode = auto into the ini file"
-
-
-def test_an_async_test_that_is_not_marked_for_the_plugin_there_is_says_what_to_write(inner):
+def test_an_async_test_that_is_not_marked_for_the_plugin_there_is_says_what_to_write(inner, golden):
     inner.tests(f"{SCALE}async def test_scale(scaling):\n    await scaling.run_async()\n")
     result = inner.run()
     result.assert_outcomes(failed=1)
-    assert f"{NOBODY}{PLUGIN}" in result.outlines
+    golden(errors_of(result, ["test_scale"]))
 
 
 # Before pytest 8.4 such a test was skipped, and a gate passed that had measured nothing.
@@ -89,5 +86,5 @@ def test_an_async_test_without_a_plugin_says_which_extra_to_install(inner, monke
         )
     result = inner.run()
     result.assert_outcomes(failed=1)
-    assert f"{NOBODY}pip install 'pytest-openenv-scale[asyncio]', then {PLUGIN}" in result.outlines
-    assert not [line for line in result.outlines if "Traceback" in line or "another exception" in line]
+    assert "pip install 'pytest-openenv-scale[asyncio]'" in errors_of(result, ["test_scale"])
+    result.stdout.no_fnmatch_line("*another exception*")

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from tests.plugin.conftest import usage_error_of
 
 from pytest_openenv_scale.__main__ import main
 
@@ -91,7 +92,7 @@ def test_the_report_keeps_the_comparison_and_needs_the_baseline_no_more(swept, c
     assert report(swept)["sweeps"][0]["comparison"] == before
     markdown = (run / "report.md").read_text()
     assert "## Comparison with the baseline" in markdown
-    assert "### ✗ OpenEnv scaling: regressed: max_batch ≥ 2 → 1, allowed 2" in markdown
+    assert [line for line in markdown.splitlines() if line.startswith("### ✗ ") and "regressed: max_batch " in line]
 
 
 def test_workers_compare_with_the_run_the_controller_chose(swept):
@@ -103,15 +104,11 @@ def test_workers_compare_with_the_run_the_controller_chose(swept):
     assert [sweep["comparison"]["outcome"] for sweep in report(swept)["sweeps"]] == ["regressed"]
 
 
-def test_a_baseline_of_the_command_line_that_is_not_there_ends_the_run_with_one_line(swept):
-    for name, says in (
-        ("latest", "ERROR: --openenv-baseline: there is no complete run in *openenv-results to compare with"),
-        ("no-such-run", "ERROR: --openenv-baseline: there is no run 'no-such-run' in *"),
-    ):
-        result = swept.run("--openenv-baseline", name)
-        assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines([says])
-        assert len([line for line in result.errlines if line.strip()]) == 1
+def test_a_baseline_of_the_command_line_that_is_not_there_ends_the_run_with_one_line(swept, golden):
+    for name in ("latest", "no-such-run"):
+        error = usage_error_of(swept.run("--openenv-baseline", name))
+        assert error.startswith("ERROR: --openenv-baseline: ")
+        golden(error, name)
 
 
 def test_a_baseline_of_the_ini_file_that_is_not_there_concerns_only_tests_that_measure(swept):
@@ -122,20 +119,11 @@ def test_a_baseline_of_the_ini_file_that_is_not_there_concerns_only_tests_that_m
     swept.run("-o", "openenv_baseline=latest", "-k", "other").assert_outcomes(passed=1, deselected=1)
 
 
-@pytest.mark.parametrize(
-    ("expression", "says"),
-    [
-        ("max_batch:+10%", "ERROR: --openenv-fail-on: max_batch: higher is better*write max_batch:-10%"),
-        (
-            "max_batch:-10%",
-            "ERROR: --openenv-fail-on: there is nothing to compare with; give --openenv-baseline REF too",
-        ),
-    ],
-)
-def test_a_wrong_fail_on_ends_the_run_with_one_line(swept, expression, says):
-    result = swept.run("--openenv-fail-on", expression)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([says])
+@pytest.mark.parametrize("expression", ["max_batch:+10%", "max_batch:-10%"])
+def test_a_wrong_fail_on_ends_the_run_with_one_line(swept, golden, expression):
+    error = usage_error_of(swept.run("--openenv-fail-on", expression))
+    assert error.startswith("ERROR: --openenv-fail-on: ")
+    golden(error)
 
 
 def test_fail_on_in_the_ini_file_waits_for_a_baseline(swept):

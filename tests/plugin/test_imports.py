@@ -27,9 +27,9 @@ def pytest_unconfigure(config):
 HEAVY = ("aiohttp", "pyarrow", "pandas", "plotnine", "psutil", "starlette", "hypercorn", "uvicorn", "uvloop", "yaml")
 
 
-@pytest.mark.parametrize("ini", ["", "openenv_target = local,server=uvicorn\nopenenv_batches = 1\n"])
-def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, ini):
-    inner.ini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}")
+@pytest.mark.parametrize("options", [(), ("openenv_target = local,server=uvicorn", "openenv_batches = 1")])
+def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, options):
+    inner.ini("\n".join(["[pytest]", "asyncio_default_fixture_loop_scope = function", *options]))
     inner.tests(
         f"import sys\n\ndef test_light():\n    assert [name for name in {HEAVY} if name in sys.modules] == []\n\n"
         "@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n"

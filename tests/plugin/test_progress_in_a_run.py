@@ -45,11 +45,12 @@ def test_that_the_wait_means_nothing_is_said_once_per_test(inner):
 def test_a_terminal_shows_one_line_per_curve_that_is_rewritten(inner):
     inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n")
     text = _on_a_terminal(inner, "--openenv-target", "fake,seconds=0.1")
-    live = [line for line in text.split("\n") if line.startswith("\rfake · ws · wait 0.01 s")]
+    curve = "fake · ws · wait 0.01 s"
+    live = [line for line in text.split("\n") if line.startswith(f"\r{curve}")]
     assert len(live) == 1
     shown = [part.strip() for part in live[0].split("\r") if part.strip()]
     assert any("batch 2 · 2 open, 0 of 2 over" in part for part in shown)
-    assert shown[-1].startswith("fake · ws · wait 0.01 s · max batch ≥ 2")
+    assert shown[-1].startswith(f"{curve} · max batch ≥ 2")
     assert all(len(part) < 100 for part in shown)
 
 

@@ -116,7 +116,15 @@ def test_why_a_load_process_ended_stands_in_the_verdict(real):
     real.tests(SWEEP)
     result = real.run_process("--openenv-target", "local,workers=1")
     result.assert_outcomes(failed=1)
-    said = " ".join(result.stdout.str().split())
-    why = "exited with code 1: RuntimeError: my own queue.py"
-    assert "load process 1 of 1 exited with code 1 and took 1 session with it: RuntimeError: my own queue.py" in said
-    assert f"4 sessions of 4 could not be started by the client (load process {why})" in said
+    why = "RuntimeError: my own queue.py"
+    assert why in " ".join(result.stdout.str().split())
+    (run,) = real.runs
+    for curve in json.loads((run / "report.json").read_text())["sweeps"][0]["curves"]:
+        for cell in curve["cells"]:
+            ended, refused = (
+                next(reason for reason in cell["reasons"] if reason["cause"] == cause)
+                for cause in ("process_died", "client_limit")
+            )
+            assert ended["words"].endswith(why)
+            assert refused["words"].endswith(why)
+            assert (refused["figures"]["sessions"], refused["figures"]["asked"]) == (cell["batch"], cell["batch"])

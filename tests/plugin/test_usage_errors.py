@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from tests.plugin.conftest import usage_error_of
 
 PLAIN = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:hypothesispytest\n"
 
@@ -32,26 +33,19 @@ WRONG = {
 }
 
 
-def error_of(result: pytest.RunResult) -> str:
-    """The one line a run ended with before anything started."""
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    (line,) = [line for line in result.errlines if line.strip()]
-    return line
-
-
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_wrong_option_ends_the_run_with_one_line(inner, golden, mistake):
     option, arguments = WRONG[mistake]
     inner.ini(PLAIN)
     inner.tests("def test_other():\n    pass\n")
-    error = error_of(inner.run(*arguments))
+    error = usage_error_of(inner.run(*arguments))
     assert error.startswith(f"ERROR: {option}")
     golden(error, masks={r"\((keys|targets): .*\)": r"(\1: …)"})
 
 
 def test_a_wrong_option_ends_a_run_under_xdist_too(inner):
     inner.tests("def test_other():\n    pass\n")
-    assert error_of(inner.run("-n2", "--openenv-batches", "0")).startswith("ERROR: --openenv-batches: ")
+    assert usage_error_of(inner.run("-n2", "--openenv-batches", "0")).startswith("ERROR: --openenv-batches: ")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +54,7 @@ def test_a_wrong_option_ends_a_run_under_xdist_too(inner):
 )
 def test_figures_without_their_extra_end_the_run_before_anything_is_measured(swept, monkeypatch, arguments, place):
     monkeypatch.setitem(sys.modules, "plotnine", None)
-    error = error_of(swept.run(*arguments))
+    error = usage_error_of(swept.run(*arguments))
     assert error.startswith(f"ERROR: {place}: ")
     assert error.endswith("pip install 'pytest-openenv-scale[figures]'")
     assert (swept.events, swept.runs) == ([], [])

@@ -35,6 +35,7 @@ def test_a_text_is_written_when_asked_and_compared_after(one: Golden, monkeypatc
 
 
 def test_what_varies_is_a_word(one: Golden, tmp_path: Path) -> None:
+    one.path.parent.mkdir()
     texts = {"test_one": "at 127.0.0.1:PORT, run RUN in TMP/a.txt, N of 7"}
     goldens.write(one.path, texts)
     one(f"at 127.0.0.1:4711, run 20261130T010336.104Z-d9b27c04 in {tmp_path}/a.txt, 3 of 7", masks={r"\d of": "N of"})
