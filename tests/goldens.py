@@ -11,12 +11,15 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
 TITLE = "@@ "
+TIMES = {r"(?<![\w.])\d[\d,.]*( (?:µs|ms|s|min|h)\b)": r"N\1"}
+"""Masks for what was measured."""
 
 
 def read(path: Path) -> dict[str, str]:
@@ -38,16 +41,26 @@ class Golden:
     def __init__(self, module: Path, test: str, temporary: Path) -> None:
         self.path = module.parent / "golden" / f"{module.stem}.txt"
         self._test = test
+        self._times: Counter[str] = Counter()
         self._masks = {
             rf"{re.escape(str(temporary))}/[^/\s'\"]+": "TMP",
             re.escape(sys.executable): "PYTHON",
             r"\b\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8}\b": "RUN",
             r"\b127\.0\.0\.1:\d+\b": "127.0.0.1:PORT",
+            r"\b(127\.\d+\.\d+\.\d+):[1-9]\d{4}\b": r"\1:PORT",
         }
 
-    def __call__(self, text: str, part: str = "", masks: Mapping[str, str] | None = None) -> None:
-        """Compare a text, or one of several (`part`), after what varies (regular expressions) became a word."""
+    def __call__(self, text: object, part: str = "", masks: Mapping[str, str] | None = None) -> None:
+        """Compare a text, or several lines, after what varies (regular expressions) became a word.
+
+        Of several texts of a test, each has a name (`part`) or its number.
+        """
         title = f"{self._test} {part}".strip()
+        self._times[title] += 1
+        if self._times[title] > 1:
+            title = f"{title} {self._times[title]:02}"
+        lines = [text] if isinstance(text, str) or not isinstance(text, Iterable) else [*text]
+        text = "\n".join(map(str, lines))
         for pattern, word in {**(masks or {}), **self._masks}.items():
             text = re.sub(pattern, word, text)
         text = text.strip("\n")

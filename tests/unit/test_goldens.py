@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,31 +16,45 @@ FILES = sorted(TESTS.glob("*/golden/test_*.txt"))
 
 
 @pytest.fixture
-def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
-    """The texts of a test that has none yet; where they are compared, not written."""
+def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Golden]:
+    """The texts of a test that has none yet, each time it runs; where they are compared, not written."""
     monkeypatch.delenv("OPENENV_SCALE_WRITE_BASELINES", raising=False)
-    return Golden(tmp_path / "test_it.py", "test_one", tmp_path.parent)
+    return lambda: Golden(tmp_path / "test_it.py", "test_one", tmp_path.parent)
 
 
-def test_a_text_is_written_when_asked_and_compared_after(one: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_written_when_asked_and_compared_after(
+    one: Callable[[], Golden], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(golden: Golden) -> None:
+        golden("words\n\nof several lines\n")
+        golden("more of them", "again")
+        golden(["a third", "and fourth"])
+
     with pytest.raises(pytest.fail.Exception, match=r"test_it\.txt: test_one[^$]*\+words"):
-        one("words")
+        compare(one())
     with monkeypatch.context() as patch:
         patch.setenv("OPENENV_SCALE_WRITE_BASELINES", "1")
-        one("words\n\nof several lines\n")
-        one("more of them", "again")
-    one("words\n\nof several lines")
-    one("more of them", "again")
+        compare(one())
+    compare(one())
+    assert goldens.read(one().path) == {
+        "test_one": "words\n\nof several lines",
+        "test_one again": "more of them",
+        "test_one 02": "a third\nand fourth",
+    }
     with pytest.raises(pytest.fail.Exception, match=r"-words[^@]*\+other words"):
-        one("other words")
+        one()("other words")
 
 
-def test_what_varies_is_a_word(one: Golden, tmp_path: Path) -> None:
-    one.path.parent.mkdir()
-    texts = {"test_one": "at 127.0.0.1:PORT, run RUN in TMP/a.txt, N of 7"}
-    goldens.write(one.path, texts)
-    one(f"at 127.0.0.1:4711, run 20261130T010336.104Z-d9b27c04 in {tmp_path}/a.txt, 3 of 7", masks={r"\d of": "N of"})
-    assert goldens.read(one.path) == texts
+def test_what_varies_is_a_word(one: Callable[[], Golden], tmp_path: Path) -> None:
+    golden = one()
+    golden.path.parent.mkdir()
+    texts = {"test_one": "at 127.0.0.1:PORT and 127.0.0.2:PORT, run RUN in TMP/a.txt, N of 7 in N ms"}
+    goldens.write(golden.path, texts)
+    seen = (
+        f"at 127.0.0.1:4711 and 127.0.0.2:45678, run 20261130T010336.104Z-d9b27c04 in {tmp_path}/a.txt, 3 of 7 in 8 ms"
+    )
+    golden(seen, masks={r"\d of": "N of", **goldens.TIMES})
+    assert goldens.read(golden.path) == texts
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parents[1].name}/{path.stem}")

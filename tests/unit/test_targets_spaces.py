@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import gc, open_target
@@ -100,23 +102,23 @@ def test_a_url_may_still_hold_the_word_temporary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text",
     [
-        ("spaces", "name the Space, spaces:USER/NAME"),
-        ("spaces:env", "names no Space; write spaces:USER/NAME"),
-        ("spaces:https://huggingface.co/spaces/a/b", "names no Space"),
-        (f"spaces:{ENV},sleep_time=soon", "write 300, 5m, 1h or never"),
-        (f"spaces:{ENV},hardware=cpu-basic,sleep_time=300", "fixed to 48 h"),
-        (f"spaces:{ENV},app=server.app:app", "add ,temporary"),
-        (f"spaces:{ENV},temporary=no", "leave it out for no"),
-        (f"spaces:{ENV},env.API_KEY=x", "make API_KEY one of its secrets"),
-        (f"spaces:{ENV},hardwear=cpu-basic", "did you mean 'hardware'"),
+        "spaces",
+        "spaces:env",
+        "spaces:https://huggingface.co/spaces/a/b",
+        f"spaces:{ENV},sleep_time=soon",
+        f"spaces:{ENV},hardware=cpu-basic,sleep_time=300",
+        f"spaces:{ENV},app=server.app:app",
+        f"spaces:{ENV},temporary=no",
+        f"spaces:{ENV},env.API_KEY=x",
+        f"spaces:{ENV},hardwear=cpu-basic",
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_the_hub_is_asked(text: str, words: str) -> None:
+def test_what_cannot_be_meant_is_refused_before_the_hub_is_asked(golden: Golden, text: str) -> None:
     with pytest.raises(GrammarError) as caught:
         open_target(parse_target(text), root=Path())
-    assert words in str(caught.value)
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -124,20 +126,20 @@ def test_never_sleeping_is_a_sleep_time() -> None:
     assert parse_space(parse_target(f"spaces:{ENV},sleep_time=never")).sleep_time == NEVER
 
 
-def test_a_missing_package_is_one_line_with_what_to_install(space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_line_with_what_to_install(
+    golden: Golden, space: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = space()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert refusal(target) == (
-        "target spaces: needs the huggingface_hub package; install it with pip install 'pytest-openenv-scale[spaces]'"
-    )
+    golden(refusal(target))
 
 
-def test_an_old_package_is_told_too(space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_package_is_told_too(golden: Golden, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     target = space()
     monkeypatch.setattr(huggingface_hub, "__version__", "1.4.2")
-    assert "huggingface_hub 1.4.2 is too old" in refusal(target)
+    golden(refusal(target))
 
 
 # --- attaching
@@ -196,69 +198,57 @@ def test_a_private_space_gets_the_token_and_nobody_else_does(hub: Hub, space: Op
     assert not any(TOKEN.encode() in head for head in public.front.seen)
 
 
-def test_a_space_that_sleeps_is_woken_by_a_request(hub: Hub, space: Opener, lines: list[str]) -> None:
+def test_a_space_that_sleeps_is_woken_by_a_request(golden: Golden, hub: Hub, space: Opener, lines: list[str]) -> None:
     hub.add_space(ENV, stage="SLEEPING")
     with space(token=None) as endpoint:
         assert endpoint.startup_s > 0
-    assert [line.partition(" (after")[0] for line in lines] == [
-        "spaces: alice/env sleeps: waking it",
-        "spaces: alice/env starts",
-        "spaces: alice/env runs",
-    ]
+    golden([line.partition(" (after")[0] for line in lines])
     assert changes(hub) == []
 
 
-def test_a_paused_space_is_restarted_and_paused_again(hub: Hub, space: Opener, lines: list[str]) -> None:
+def test_a_paused_space_is_restarted_and_paused_again(
+    golden: Golden, hub: Hub, space: Opener, lines: list[str]
+) -> None:
     there = hub.add_space(ENV, stage="PAUSED").space
     with space():
         assert there.stage == "RUNNING"
     assert there.stage == "PAUSED"
     assert [name for name, _ in changes(hub)] == ["restart", "pause"]
-    assert lines[0] == "spaces: alice/env is paused: restarting it"
+    golden(lines[0])
 
 
-def test_a_paused_space_of_somebody_else_stays_so(hub: Hub, space: Opener) -> None:
+def test_a_paused_space_of_somebody_else_stays_so(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space("bob/env", stage="PAUSED")
-    message = refusal(space("spaces:bob/env"))
-    assert message.startswith("target spaces: bob/env: cannot restart it: the token may not do this (403)")
+    golden(refusal(space("spaces:bob/env")))
 
 
 @pytest.mark.parametrize(
-    ("state", "first", "log"),
+    "state",
     [
-        (
-            {"stage": "BUILDING", "ends": "BUILD_ERROR", "build_log": ["step 3\n", "no such file\n"]},
-            "alice/env could not be built (BUILD_ERROR)",
-            ["  step 3", "  no such file"],
-        ),
-        (
-            {"stage": "APP_STARTING", "ends": "RUNTIME_ERROR", "error_message": "Exit 1\n", "run_log": ["boom\n"]},
-            "alice/env stopped with an error (RUNTIME_ERROR): Exit 1",
-            ["  boom"],
-        ),
-        ({"stage": "BUILDING", "ends": "CONFIG_ERROR"}, "alice/env has a mistake in the YAML of its README", []),
-        ({"stage": "NO_APP_FILE"}, "alice/env has no files to build from (NO_APP_FILE); put a Dockerfile", []),
+        {"stage": "BUILDING", "ends": "BUILD_ERROR", "build_log": ["step 3\n", "no such file\n"]},
+        {"stage": "APP_STARTING", "ends": "RUNTIME_ERROR", "error_message": "Exit 1\n", "run_log": ["boom\n"]},
+        {"stage": "BUILDING", "ends": "CONFIG_ERROR"},
+        {"stage": "NO_APP_FILE"},
     ],
+    ids=lambda state: state.get("ends", state["stage"]),
 )
 def test_what_failed_is_told_with_the_end_of_its_log(
-    hub: Hub, space: Opener, state: dict[str, Any], first: str, log: list[str]
+    golden: Golden, hub: Hub, space: Opener, state: dict[str, Any]
 ) -> None:
     hub.add_space(ENV, **state)
-    head, *rest = refusal(space()).splitlines()
-    assert head.startswith(f"target spaces: {first}")
-    assert rest == log
+    golden(refusal(space()))
 
 
-def test_a_space_that_takes_too_long_is_given_up(hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_space_that_takes_too_long_is_given_up(
+    golden: Golden, hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api, "START_S", 0.0)
     hub.add_space(ENV, stage="BUILDING", build_log=["pulling\n"], run_log=[])
-    assert refusal(space()).splitlines() == [
-        "target spaces: alice/env starts still (APP_STARTING) after 0 minutes",
-    ]
+    golden(refusal(space()))
 
 
 def test_what_runs_but_is_no_openenv_server_is_told_with_the_log(
-    hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
+    golden: Golden, hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pytest_openenv_scale.targets.spaces.target.ATTACH_S", 0.3)
     repo = hub.add_space(ENV, private=True, run_log=["serving a demo\n"])
@@ -266,39 +256,34 @@ def test_what_runs_but_is_no_openenv_server_is_told_with_the_log(
     repo.space.rules.private = False
     repo.space.front.backend = None  # Its proxy answers 503, as if nothing listened.
     hub.failures.append(("/variables", HubError(403, "no")))
-    message = refusal(space(modes=("ws",)))
-    assert "alice/env runs, but http://127.0.0.1" in message
-    assert "it is a gradio Space, and OpenEnv environments are docker ones" in message
-    assert message.endswith("\n  serving a demo")
+    golden(refusal(space(modes=("ws",))))
+
+
+@pytest.mark.parametrize("token", [None, TOKEN], ids=["nobody", "somebody"])
+def test_a_space_nobody_knows_is_told(golden: Golden, space: Opener, token: str | None) -> None:
+    golden(refusal(space(token=token)))
 
 
 @pytest.mark.parametrize(
-    ("token", "words"),
-    [(None, "or it is private; check the name, or run hf auth login"), (TOKEN, "or the token may not see it")],
-)
-def test_a_space_nobody_knows_is_told(space: Opener, token: str | None, words: str) -> None:
-    message = refusal(space(token=token))
-    assert message.startswith("target spaces: alice/env: cannot read the Space: there is no such Space, ")
-    assert words in message
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
+    "error",
     [
-        (HubError(429, "slow down", headers={"Retry-After": "42"}), "fewer requests (429); try again in 42 s"),
-        (HubError(502, f"upstream said {TOKEN}"), "the Hub failed (502)"),
-        (HubError(418, f"a teapot with {TOKEN}"), "the Hub answered 418: a teapot with ***"),
+        HubError(429, "slow down", headers={"Retry-After": "42"}),
+        HubError(502, f"upstream said {TOKEN}"),
+        HubError(418, f"a teapot with {TOKEN}"),
     ],
+    ids=lambda error: str(error.status),
 )
-def test_trouble_of_the_hub_is_one_line_without_the_token(hub: Hub, space: Opener, error: HubError, words: str) -> None:
+def test_trouble_of_the_hub_is_one_line_without_the_token(
+    golden: Golden, hub: Hub, space: Opener, error: HubError
+) -> None:
     hub.failures.append(("/api/spaces", error))
     message = refusal(space())
-    assert words in message
+    golden(message)
     assert "\n" not in message
 
 
 def test_what_passes_by_itself_is_waited_for_and_said_once(
-    hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    golden: Golden, hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add_space(ENV)
     target = space()
@@ -307,28 +292,25 @@ def test_what_passes_by_itself_is_waited_for_and_said_once(
     hub.failures += [("/runtime", HubError(503, "busy")), ("/runtime", HubError(429, "slow down"))]
     with target as endpoint:
         assert endpoint.urls
-    assert [line for line in lines if "cannot" in line] == [
-        "spaces: alice/env: cannot see its stage yet, trying for 60 s: the Hub failed (503); "
-        "do it again later, status: https://status.huggingface.co"
-    ]
+    golden([line for line in lines if "cannot" in line])
 
 
-def test_a_space_that_leaves_its_stage_is_seen(hub: Hub, space: Opener) -> None:
+def test_a_space_that_leaves_its_stage_is_seen(golden: Golden, hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV).space
     with space() as endpoint:
         hub.failures.append(("/runtime", HubError(500, "hiccup")))
         assert endpoint.exit_status() is None
         there.halt("SLEEPING")
-        assert str(endpoint.exit_status()) == "the Space went to sleep (stage SLEEPING)"
+        golden(endpoint.exit_status())
         there.error_message = "OOM"
         there.halt("RUNTIME_ERROR")
-        assert str(endpoint.exit_status()) == "the Space stopped with an error (stage RUNTIME_ERROR): OOM"
+        golden(endpoint.exit_status())
 
 
 # --- settings
 
 
-def test_settings_are_set_measured_with_and_put_back(hub: Hub, space: Opener, lines: list[str]) -> None:
+def test_settings_are_set_measured_with_and_put_back(golden: Golden, hub: Hub, space: Opener, lines: list[str]) -> None:
     there = hub.add_space(ENV, variables={"WORKERS": "1", "MODE": "calm"}).space
     with space(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=600,workers=2,max_envs=8") as endpoint:
         assert (there.hardware, there.sleep_time) == ("cpu-upgrade", 600)
@@ -346,10 +328,7 @@ def test_settings_are_set_measured_with_and_put_back(hub: Hub, space: Opener, li
     ]
     assert (there.requested, there.variables) == ("cpu-basic", {"WORKERS": "1", "MODE": "calm"})
     assert settings.pending_changes() == []
-    assert lines[-2:] == [
-        "spaces: alice/env gets back hardware cpu-basic",
-        "spaces: alice/env gets back MAX_CONCURRENT_ENVS unset, its WORKERS",
-    ]
+    golden(lines[-2:])
 
 
 def test_hardware_that_was_only_asked_for_is_not_measured_on(hub: Hub, space: Opener) -> None:
@@ -383,27 +362,25 @@ def test_what_is_as_asked_already_is_left_alone(hub: Hub, space: Opener) -> None
     assert changes(hub) == []
 
 
-def test_the_sleep_time_of_free_hardware_is_refused(hub: Hub, space: Opener) -> None:
+def test_the_sleep_time_of_free_hardware_is_refused(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
-    assert "the sleep time of cpu-basic is fixed to 48 h" in refusal(space(f"spaces:{ENV},sleep_time=300"))
+    golden(refusal(space(f"spaces:{ENV},sleep_time=300")))
     assert changes(hub) == []
 
 
-def test_hardware_nobody_pays_for_is_told_and_the_rest_put_back(hub: Hub, space: Opener) -> None:
+def test_hardware_nobody_pays_for_is_told_and_the_rest_put_back(golden: Golden, hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV, pays=False).space
-    message = refusal(space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4"))
-    assert "cannot set its hardware to cpu-upgrade: the Hub asks for payment (402)" in message
+    golden(refusal(space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4")))
     assert there.variables == {}
     assert settings.pending_changes() == []
 
 
-def test_settings_of_somebody_else_cannot_be_changed(hub: Hub, space: Opener, lines: list[str]) -> None:
+def test_settings_of_somebody_else_cannot_be_changed(golden: Golden, hub: Hub, space: Opener, lines: list[str]) -> None:
     hub.add_space("bob/env")
-    assert "cannot set its hardware to cpu-upgrade" in refusal(space("spaces:bob/env,hardware=cpu-upgrade"))
+    golden(refusal(space("spaces:bob/env,hardware=cpu-upgrade")))
     assert not [line for line in lines if "gets back" in line]  # Nothing was changed.
     hub.requests.clear()
-    message = refusal(space("spaces:bob/env,workers=2"))
-    assert message.startswith("target spaces: bob/env: cannot read its variables: the token may not do this (403)")
+    golden(refusal(space("spaces:bob/env,workers=2")))
     assert changes(hub) == []
 
 
@@ -414,34 +391,33 @@ def test_settings_are_put_back_after_an_error_in_between(hub: Hub, space: Opener
     assert there.requested == "cpu-basic"
 
 
-def test_what_cannot_be_put_back_is_told_and_stays_on_file(hub: Hub, space: Opener) -> None:
+def test_what_cannot_be_put_back_is_told_and_stays_on_file(golden: Golden, hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV).space
     target = space(f"spaces:{ENV},max_envs=4")
     target.__enter__()
     hub.failures.append(("DELETE /api/spaces/alice/env/variables", HubError(403, "no")))
-    with pytest.raises(
-        TargetError, match="did not get back MAX_CONCURRENT_ENVS unset; openenv-scale gc spaces"
-    ) as caught:
+    with pytest.raises(TargetError) as caught:
         target.__exit__(None, None, None)
-    assert str(caught.value).endswith(f"{hub.url}/spaces/alice/env/settings")
+    golden(caught.value)
     (entry,) = settings.pending_changes()
     assert (entry.repo_id, entry.before.variables) == (ENV, {"MAX_CONCURRENT_ENVS": None})
     assert there.variables == {"MAX_CONCURRENT_ENVS": "4"}
     assert TOKEN not in (settings.state_folder() / f"{entry.id}.json").read_text()
 
 
-def test_what_is_billed_is_put_back_though_something_else_is_refused(hub: Hub, space: Opener) -> None:
+def test_what_is_billed_is_put_back_though_something_else_is_refused(golden: Golden, hub: Hub, space: Opener) -> None:
     there = hub.add_space(ENV).space
     target = space(f"spaces:{ENV},hardware=cpu-upgrade,max_envs=4")
     target.__enter__()
     hub.failures.append(("DELETE /api/spaces/alice/env/variables", HubError(403, "no")))
-    with pytest.raises(TargetError, match="did not get back MAX_CONCURRENT_ENVS unset"):
+    with pytest.raises(TargetError) as caught:
         target.__exit__(None, None, None)
+    golden(caught.value)
     assert (there.requested, there.variables) == ("cpu-basic", {"MAX_CONCURRENT_ENVS": "4"})
 
 
 def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
-    hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
+    golden: Golden, hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
 
@@ -454,7 +430,7 @@ def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
         down.setattr(gone, "send", unreachable)
         with pytest.raises(TargetError) as caught:
             target.__exit__(None, None, None)
-    assert "so alice/env did not get back hardware cpu-basic, MAX_CONCURRENT_ENVS unset; " in str(caught.value)
+    golden(caught.value)
     assert there.requested == "cpu-upgrade"
     (entry,) = settings.pending_changes()
     left_by_a_dead_process(entry)
@@ -463,9 +439,11 @@ def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
 
 
 def unreachable(*arguments: object, **options: object) -> None:
-    import httpx
+    import huggingface_hub
 
-    raise httpx.ConnectError("[Errno 111] Connection refused")
+    # Versions of the client differ in the library they speak HTTP with.
+    library = importlib.import_module(type(huggingface_hub.get_session()).__module__.partition(".")[0])
+    raise library.ConnectError("[Errno 111] Connection refused")
 
 
 def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,35 +460,35 @@ def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pyte
 
 
 def test_what_cannot_be_put_on_file_is_not_changed(
-    hub: Hub, space: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    golden: Golden, hub: Hub, space: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add_space(ENV)
     target = space(f"spaces:{ENV},max_envs=4")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    assert "set XDG_STATE_HOME to a folder that can" in refusal(target)
+    golden(refusal(target))
     assert changes(hub) == []
 
 
-def test_two_workers_of_one_run_are_told_from_two_runs(hub: Hub, space: Opener) -> None:
+def test_two_workers_of_one_run_are_told_from_two_runs(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     target = space(f"spaces:{ENV},max_envs=4")
     other = settings.new_pending_change(hub.url, ENV, "run-1")
     replace(other, owner=other.owner.replace(":", ":1", 1).rpartition(":")[0] + ":elsewhere").write()
-    assert "another pytest-xdist worker of this run has changed its settings" in refusal(target)
+    golden(refusal(target))
 
 
-def test_a_space_another_run_has_changed_is_refused(hub: Hub, space: Opener) -> None:
+def test_a_space_another_run_has_changed_is_refused(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     with space(f"spaces:{ENV},max_envs=4"):
-        assert "another run on this machine has changed its settings" in refusal(space(f"spaces:{ENV},max_envs=9"))
+        golden(refusal(space(f"spaces:{ENV},max_envs=9")))
 
 
 # --- temporary Spaces
 
 
 def test_a_temporary_space_is_made_private_and_deleted(
-    hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    golden: Golden, hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with space("spaces,temporary,max_envs=8") as endpoint:
         ((_, name),) = hub.repos
@@ -523,15 +501,12 @@ def test_a_temporary_space_is_made_private_and_deleted(
         assert name.startswith("alice/openenv-scale-")
     assert hub.repos == {}
     assert settings.pending_changes() == []
-    assert lines[0] == f"spaces: made {name} for this run, private, cpu-basic"
-    assert lines[-1] == f"spaces: deleted {name}"
+    golden([lines[0], lines[-1]], masks={name: "NAME"})
 
 
-def test_a_space_that_is_there_is_never_made_temporary(hub: Hub, space: Opener) -> None:
+def test_a_space_that_is_there_is_never_made_temporary(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
-    assert "alice/env exists, and a temporary Space is deleted after the run" in refusal(
-        space(f"spaces:{ENV},temporary")
-    )
+    golden(refusal(space(f"spaces:{ENV},temporary")))
     assert ("space", ENV) in hub.repos
     assert changes(hub) == []
 
@@ -584,7 +559,7 @@ def test_gc_puts_settings_back_and_leaves_those_of_living_runs(hub: Hub, space: 
     assert settings.pending_changes() == [living]
 
 
-def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(hub: Hub, space: Opener) -> None:
+def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(golden: Golden, hub: Hub, space: Opener) -> None:
     space()
     entries = [
         left_by_a_dead_process(settings.new_pending_change(hub.url, f"alice/{name}", "run-7", temporary=True))
@@ -592,21 +567,21 @@ def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(hub: Hub, 
     ]
     hub.add_space("alice/ours", stage="PAUSED", variables={"OPENENV_SCALE_TEMPORARY": entries[0].id})
     hub.add_space("alice/later", stage="PAUSED")
-    assert gc.collect(["spaces"]).lines == ("temporary Space alice/ours (run run-7)",)
+    golden(gc.collect(["spaces"]).lines)
     assert set(hub.repos) == {("space", "alice/later")}
     assert settings.pending_changes() == []
 
 
-def test_gc_leaves_what_was_changed_on_another_hub(hub: Hub, space: Opener) -> None:
+def test_gc_leaves_what_was_changed_on_another_hub(golden: Golden, hub: Hub, space: Opener) -> None:
     space()
     left = left_by_a_dead_process(settings.new_pending_change("http://127.0.0.9:1", ENV, None, temporary=True))
     found = gc.collect(["spaces"])
     assert found.lines == ()
-    assert found.problems == ("spaces: something is left on http://127.0.0.9:1; set HF_ENDPOINT to it",)
+    golden(found.problems)
     assert settings.pending_changes() == [left]
 
 
-def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(hub: Hub, space: Opener) -> None:
+def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
     space(token=None)
     before = settings.SpaceSettings(variables={"WORKERS": None})
@@ -614,11 +589,13 @@ def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(hub: Hub, space: O
     found = gc.collect(["spaces"])
     assert found.lines == ()
     (problem,) = found.problems
-    assert problem.startswith("spaces: alice/env: cannot read its variables: ")
+    golden(problem)
     assert settings.pending_changes() == [left]
 
 
-def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, lines: list[str]) -> None:
+def test_the_next_run_puts_back_what_a_killed_one_left(
+    golden: Golden, hub: Hub, space: Opener, lines: list[str]
+) -> None:
     there = hub.add_space(ENV, variables={"MODE": "fast"}).space
     target = space(f"spaces:{ENV},env.MODE=slow")
     before = settings.SpaceSettings(variables={"MODE": "calm"})
@@ -626,7 +603,7 @@ def test_the_next_run_puts_back_what_a_killed_one_left(hub: Hub, space: Opener, 
     with target:
         assert there.variables == {"MODE": "slow"}
     assert there.variables == {"MODE": "calm"}
-    assert lines[0] == "spaces: alice/env still has the settings of a killed run"
+    golden(lines[0])
 
 
 def test_hardware_a_killed_run_left_is_not_taken_for_the_spaces_own(hub: Hub, space: Opener) -> None:

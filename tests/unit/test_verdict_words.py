@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +14,7 @@ from cells import a_cell, a_curve, a_summary, an_slo, stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goldens import Golden
 from pytest_openenv_scale.config.limits import LIMITS, Slo, make_limit
 from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident, ProxyFacts, ServerSample, UnhealthyHost
 from pytest_openenv_scale.metrics.errors import LostWorker
@@ -40,7 +40,6 @@ from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 
 BUSY = (ClientFinding("cpu", "a load process used 99% of a core"),)
-WORDS = Path(__file__).parent / "golden" / "words"
 A, B = "127.0.0.2:8000", "127.0.0.3:8000"
 
 
@@ -74,12 +73,6 @@ def without_phase(summary: CellSummary, word: str) -> CellSummary:
 
 def repeated(*failed: int, batch: int) -> list[CellSummary]:
     return [a_summary(batch, repetition=number, failed=count) for number, count in enumerate(failed, 1)]
-
-
-def told(family: str, scenarios: Sequence[Any]) -> list[Any]:
-    """Return every scenario with its sentences: a paragraph each of a file, in the same order."""
-    paragraphs = (WORDS / f"{family}.txt").read_text().rstrip("\n").split("\n\n")
-    return [(scenario, text.split("\n")) for scenario, text in zip(scenarios, paragraphs, strict=True)]
 
 
 # --- the verdict on a curve
@@ -129,25 +122,23 @@ HEADLINES: list[CurveView] = [
 ]
 
 
-@pytest.mark.parametrize(("view", "sentences"), told("verdicts", HEADLINES))
-def test_a_verdict_in_words(view: CurveView, sentences: list[str]) -> None:
-    assert [line.text for line in reason_lines(view) if line.kind in ("verdict", "no_data")] == sentences
-    assert headline(view) == sentences[0]
+def test_a_verdict_in_words(golden: Golden) -> None:
+    for view in HEADLINES:
+        sentences = [line.text for line in reason_lines(view) if line.kind in ("verdict", "no_data")]
+        golden(sentences)
+        assert headline(view) == sentences[0]
 
 
-STOPS: list[tuple[CurveView, str | None]] = [
-    (
-        viewed(a_summary(32, failed=9), a_summary(64, failed=60), batches=(32, 64, 128, 256)),
-        "stopped after two failing batches in a row (32 and 64); batches 128 and 256 not measured",
-    ),
-    (viewed(a_summary(32), batches=(32, 128)), "ended early; batch 128 not measured"),
-    (viewed(a_summary(32)), None),
+STOPS: list[CurveView] = [
+    viewed(a_summary(32, failed=9), a_summary(64, failed=60), batches=(32, 64, 128, 256)),
+    viewed(a_summary(32), batches=(32, 128)),
 ]
 
 
-@pytest.mark.parametrize(("view", "sentence"), STOPS)
-def test_why_a_curve_ended_in_words(view: CurveView, sentence: str | None) -> None:
-    assert stop_words(view.verdict) == sentence
+def test_why_a_curve_ended_in_words(golden: Golden) -> None:
+    for view in STOPS:
+        golden(stop_words(view.verdict))
+    assert stop_words(viewed(a_summary(32)).verdict) is None
 
 
 # --- broken limits
@@ -171,12 +162,12 @@ BREACHES: list[CurveView] = [
 ]
 
 
-@pytest.mark.parametrize(("view", "sentences"), told("breaches", BREACHES))
-def test_a_broken_limit_in_words(view: CurveView, sentences: list[str]) -> None:
-    breach = view.verdict.first_breach
-    assert breach is not None
-    assert [breach_text(view, breach), breach_words(breach)] == sentences
-    assert first_breach_sentence(view) == f"first limit broken: {sentences[0]}"
+def test_a_broken_limit_in_words(golden: Golden) -> None:
+    for view in BREACHES:
+        breach = view.verdict.first_breach
+        assert breach is not None
+        golden([breach_text(view, breach), breach_words(breach)])
+        assert first_breach_sentence(view) == f"first limit broken: {breach_text(view, breach)}"
 
 
 # --- reasons
@@ -232,11 +223,10 @@ REASONS: list[tuple[CurveView, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("scenario", "sentences"), told("reasons", REASONS))
-def test_a_reason_in_words(scenario: tuple[CurveView, str], sentences: list[str]) -> None:
-    view, kind = scenario
-    # What decides is told by the first line, and is not told again.
-    assert [line.text for line in reason_lines(view)[1:] if line.kind == kind] == sentences
+def test_a_reason_in_words(golden: Golden) -> None:
+    for view, kind in REASONS:
+        # What decides is told by the first line, and is not told again.
+        golden([line.text for line in reason_lines(view)[1:] if line.kind == kind])
 
 
 def test_a_reason_keeps_the_end_of_a_log() -> None:
@@ -247,19 +237,14 @@ def test_a_reason_keeps_the_end_of_a_log() -> None:
     assert details == [["bye"], [], ["the log"]]
 
 
-def test_a_verdict_in_several_lines() -> None:
+def test_a_verdict_in_several_lines(golden: Golden) -> None:
     summaries = [slow(200, findings=BUSY, failed=60), slow(100), a_summary(50)]
     view = viewed(*summaries, success=0.9, max_batch=100, total_p99="2.5s", batches=(50, 100, 200, 400, 800))
-    lines = [(line.kind, line.text) for line in reason_lines(view)]
-    assert lines == [
-        ("verdict", "SLO missed: max_batch ≥ 100, got 50"),
-        ("limit", "total_p99 2.61 s > 2.5 s at batch 100"),
-        ("client", "a load process used 99% of a core (batch 200)"),
-    ]
-    assert [(line.kind, line.text) for line in further_reasons(view)] == [
-        lines[2],
-        ("incomplete", stop_words(view.verdict)),
-    ]
+    lines = reason_lines(view)
+    golden(line.text for line in lines)
+    assert [line.kind for line in lines] == ["verdict", "limit", "client"]
+    further = [(line.kind, line.text) for line in further_reasons(view)]
+    assert further == [("client", lines[2].text), ("incomplete", stop_words(view.verdict))]
 
 
 # --- refusals
@@ -361,28 +346,21 @@ REFUSALS: list[tuple[str, CellSummary]] = [
 ]
 
 
-@pytest.mark.parametrize(("scenario", "words"), told("refusals", REFUSALS))
-def test_a_refusal_in_words(scenario: tuple[str, CellSummary], words: list[str]) -> None:
-    cause, summary = scenario
-    (refusal,) = name_refusals([summary])
-    assert (refusal.cause, [*refusal_words(refusal)]) == (cause, words)
+def test_a_refusal_in_words(golden: Golden) -> None:
+    for cause, summary in REFUSALS:
+        (refusal,) = name_refusals([summary])
+        assert refusal.cause == cause
+        golden(refusal_words(refusal))
 
 
-def test_a_remedy_is_sized_to_what_is_asked_for() -> None:
+def test_a_remedy_is_sized_to_what_is_asked_for(golden: Golden) -> None:
     (refusal,) = name_refusals([failing(full(5, 5, 3), batch=8, limits={"workers": 1})], needed=64)
-    assert refusal_sentence(refusal) == (
-        "the server refused 3 sessions at batch 8: CAPACITY_REACHED at 5 sessions = 1 worker × 5 → "
-        "MAX_CONCURRENT_ENVS ≥ 64; where the app does not read it, create_app(..., max_concurrent_envs=64)"
-    )
+    golden(refusal_sentence(refusal))
 
 
-def test_a_refusal_of_the_platform_says_so() -> None:
+def test_a_refusal_of_the_platform_says_so(golden: Golden) -> None:
     (refusal,) = name_refusals([failing(RESET, **SPACE)])
-    assert refusal_sentence(refusal) == (
-        "the platform refused 24 sessions at batch 64: connections to the Space were turned away in the "
-        "handshake (connection reset) with 40 sessions open; the server did not say it was full → keep to 40 "
-        "sessions on one Space, or spread them over several: their URLs, joined by commas"
-    )
+    golden(refusal_sentence(refusal))
 
 
 # --- nothing without words
@@ -445,9 +423,10 @@ def test_every_cause_of_a_refusal_is_told_above() -> None:
     assert made(refusals, "refusal", 0) <= causes
 
 
-def test_a_cause_without_words_is_an_error() -> None:
-    with pytest.raises(KeyError, match="nothing says in words what refuses for the cause 'unheard'"):
+def test_a_cause_without_words_is_an_error(golden: Golden) -> None:
+    with pytest.raises(KeyError) as caught:
         refusal_words(Refusal("unheard", 1, 1))
+    golden(caught.value)
 
 
 ODD: list[Mapping[str, Any]] = [
