@@ -9,7 +9,8 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from .cli import COMMANDS
-from .cli.console import PROGRAM, USAGE_ERROR, stop_printing
+from .cli.console import PROGRAM, USAGE_ERROR, print_error, stop_printing
+from .core.errors import ScaleError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
         return code
+    except ScaleError as error:
+        return print_error(options.command, str(error))
     except BrokenPipeError:
         stop_printing()
         return 0
@@ -40,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.help, description=command.run.__doc__)
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, command=name)
     return parser
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .console import print_error, print_lines, stop_printing, terminal_width
+from .console import print_lines, stop_printing, terminal_width
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.checks.preflight.questions import AnsweredQuestion, CheckVerdict
@@ -71,8 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     block the others. Exit code 0 where they fit, 1 where they do not or one of these is missed, 2 where the server
     cannot be reached or the input is wrong, 3 where something that decides could not be told.
     """
-    from pytest_openenv_scale.config.workload import WorkloadError
-    from pytest_openenv_scale.core.errors import GrammarError, TargetError
+    from pytest_openenv_scale.core.errors import ScaleError
     from pytest_openenv_scale.reporting.text.checks import with_command_options
 
     progress = _Progress()
@@ -81,9 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress.show("waiting for a first session")
         with options.target as endpoint:
             return _ask_and_print(options, _make_subject(options, endpoint), endpoint, progress)
-    except (GrammarError, TargetError, WorkloadError) as error:
-        progress.end()
-        return print_error("check", with_command_options(str(error)))
+    except ScaleError as error:
+        raise ScaleError(with_command_options(str(error))) from None
     finally:
         progress.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -49,6 +50,11 @@ def print_error(command: str, problem: str) -> int:
     sys.stdout.flush()
     print(f"{PROGRAM} {command}: {problem}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def add_results(parser: argparse.ArgumentParser, what: str = "where runs are") -> None:
+    """Declare the option that names the folder of runs."""
+    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help=what)
 
 
 def run_path(name: str, results: Path) -> Path:

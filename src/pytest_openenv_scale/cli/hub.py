@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, print_error, run_path
+from .console import USAGE_ERROR, add_results, print_error, run_path
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.hub.transfer import PlannedRun, PushResult
@@ -40,31 +40,26 @@ def run_deploy(arguments: argparse.Namespace) -> int:
 
     The token is the one of `hf auth login` or HF_TOKEN. Hidden files, results and caches of a folder are left out.
     """
-    from pytest_openenv_scale.core.errors import GrammarError, TargetError
+    from pytest_openenv_scale.core.formatting import size
     from pytest_openenv_scale.core.parsing import parse_count
     from pytest_openenv_scale.hub.access import check_repo_id, connect, hide_progress_without_terminal
     from pytest_openenv_scale.targets.spaces.deploy import SpaceSource, create_or_update
 
-    try:
-        repo_id = check_repo_id(arguments.repo, "alice/my-env")
-        numbers = {
-            "WORKERS": (arguments.workers, "--workers"),
-            "MAX_CONCURRENT_ENVS": (arguments.max_envs, "--max-envs"),
-        }
-        variables = {name: str(parse_count(n, what=option)) for name, (n, option) in numbers.items() if n is not None}
-        source = SpaceSource.parse(app=arguments.app, folder=arguments.folder, root=Path.cwd())
-        if arguments.dry_run:
-            _show_source(source, repo_id, variables)
-            return 0
-        api = connect()
-        hide_progress_without_terminal()
-        deployed = create_or_update(
-            api, repo_id, source, private=arguments.private, hardware=arguments.hardware, variables=variables
-        )
-    except (GrammarError, TargetError) as error:
-        return print_error("deploy", str(error))
-    from pytest_openenv_scale.core.formatting import size
-
+    repo_id = check_repo_id(arguments.repo, "alice/my-env")
+    numbers = {
+        "WORKERS": (arguments.workers, "--workers"),
+        "MAX_CONCURRENT_ENVS": (arguments.max_envs, "--max-envs"),
+    }
+    variables = {name: str(parse_count(n, what=option)) for name, (n, option) in numbers.items() if n is not None}
+    source = SpaceSource.parse(app=arguments.app, folder=arguments.folder, root=Path.cwd())
+    if arguments.dry_run:
+        _show_source(source, repo_id, variables)
+        return 0
+    api = connect()
+    hide_progress_without_terminal()
+    deployed = create_or_update(
+        api, repo_id, source, private=arguments.private, hardware=arguments.hardware, variables=variables
+    )
     if not deployed.changed:
         print(f"unchanged: {deployed.url} has the files of {source.description} already")
         return 0
@@ -93,9 +88,7 @@ PULL_HELP = "pull runs back from a dataset on the Hugging Face Hub"
 def add_pull(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME")
-    parser.add_argument(
-        "--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where the runs go"
-    )
+    add_results(parser, "where the runs go")
 
 
 def run_pull(arguments: argparse.Namespace) -> int:
@@ -104,16 +97,13 @@ def run_pull(arguments: argparse.Namespace) -> int:
     A run that is here already stays as it is; one of the same id that was measured otherwise is told, and
     the exit code is 2.
     """
-    from pytest_openenv_scale.hub.access import HubError, check_repo_id, connect, hide_progress_without_terminal
+    from pytest_openenv_scale.hub.access import check_repo_id, connect, hide_progress_without_terminal
     from pytest_openenv_scale.hub.transfer import pull
 
-    try:
-        repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
-        api = connect()
-        hide_progress_without_terminal()
-        pulled = pull(api, repo_id, arguments.results)
-    except HubError as error:
-        return print_error("pull", str(error))
+    repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
+    api = connect()
+    hide_progress_without_terminal()
+    pulled = pull(api, repo_id, arguments.results)
     for path in pulled.new:
         print(f"pulled {path}")
     for path in pulled.unchanged:
@@ -132,7 +122,7 @@ def add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME; made where it is missing")
     parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
     parser.add_argument("--dry-run", action="store_true", help="list the files and show the card; open no network")
-    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
+    add_results(parser)
 
 
 def run_push(arguments: argparse.Namespace) -> int:
@@ -142,21 +132,17 @@ def run_push(arguments: argparse.Namespace) -> int:
     token is the one of `hf auth login` or HF_TOKEN. Everything in the run directories becomes part of the
     dataset: host name, command line, the logs that were kept.
     """
-    from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.hub.access import HubError, check_repo_id, connect, hide_progress_without_terminal
+    from pytest_openenv_scale.hub.access import check_repo_id, connect, hide_progress_without_terminal
     from pytest_openenv_scale.hub.transfer import plan_push, push
 
-    try:
-        repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
-        planned = plan_push([_existing_run_path(name, arguments.results) for name in arguments.runs])
-        if arguments.dry_run:
-            _show_plan(planned, repo_id)
-            return 0
-        api = connect()
-        hide_progress_without_terminal()
-        _print_pushed(push(api, repo_id, planned, private=arguments.private), repo_id)
-    except (RunError, HubError) as error:
-        return print_error("push", str(error))
+    repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
+    planned = plan_push([_existing_run_path(name, arguments.results) for name in arguments.runs])
+    if arguments.dry_run:
+        _show_plan(planned, repo_id)
+        return 0
+    api = connect()
+    hide_progress_without_terminal()
+    _print_pushed(push(api, repo_id, planned, private=arguments.private), repo_id)
     return 0
 
 

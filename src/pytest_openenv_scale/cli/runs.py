@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, print_block, print_error, run_path, terminal_width
+from .console import USAGE_ERROR, add_results, print_block, print_error, run_path, terminal_width
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.history import CurveHistory
@@ -24,7 +24,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("runs", nargs="*", metavar="RUN", help="directory or id of a run, or latest (the default)")
     parser.add_argument("--all", action="store_true", help="every run in the results directory")
-    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
+    add_results(parser)
     parser.add_argument(
         "--slo",
         action="append",
@@ -48,20 +48,17 @@ def run_report(arguments: argparse.Namespace) -> int:
     """
     from pytest_openenv_scale.config.limits import Slo, merge_slos, parse_slo_expression
     from pytest_openenv_scale.config.values import parse_reports
-    from pytest_openenv_scale.core.errors import GrammarError, RunError
+    from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.core.system import figures_problem
 
-    try:
-        # The last expression wins where a limit is named twice.
-        limits = merge_slos(*(Slo((parse_slo_expression(text),)) for text in reversed(arguments.slo)))
-        formats = parse_reports(arguments.formats or "md")
-        if "figures" in formats and (problem := figures_problem()):
-            raise RunError(f"--formats: {problem}")
-        paths = _run_paths(arguments)
-        if limits.limits and arguments.formats and arguments.output is None:
-            raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")
-    except (GrammarError, RunError) as error:
-        return print_error("report", str(error))
+    # The last expression wins where a limit is named twice.
+    limits = merge_slos(*(Slo((parse_slo_expression(text),)) for text in reversed(arguments.slo)))
+    formats = parse_reports(arguments.formats or "md")
+    if "figures" in formats and (problem := figures_problem()):
+        raise RunError(f"--formats: {problem}")
+    paths = _run_paths(arguments)
+    if limits.limits and arguments.formats and arguments.output is None:
+        raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")
     if arguments.output is not None and len(paths) > 1:
         return _report_study(paths, limits, formats, arguments.output)
     code = 0
@@ -119,10 +116,7 @@ def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], 
         return code
     study = join_runs(runs)
     print_block(study_lines(study, width=terminal_width(), encoding=sys.stdout.encoding))
-    try:
-        _print_written(write_reports(study, formats=formats, directory=output))
-    except RunError as error:
-        return print_error("report", str(error))
+    _print_written(write_reports(study, formats=formats, directory=output))
     return code
 
 
@@ -177,7 +171,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         help="let curves and batches of the baseline be missing from the newer run",
     )
     parser.add_argument("--format", choices=("text", "md", "json"), default="text", help="(default: text)")
-    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
+    add_results(parser)
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
@@ -190,20 +184,16 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.analysis.compare import compare_runs
     from pytest_openenv_scale.analysis.run import load_run
     from pytest_openenv_scale.config.limits import parse_fail_on, parse_reference
-    from pytest_openenv_scale.core.errors import GrammarError, RunError
+    from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.manifest import find_run
 
-    try:
-        fail_on = parse_fail_on(arguments.fail_on)
-        paths = [
-            find_run(parse_reference(name, Path.cwd()), arguments.results)
-            for name in (arguments.baseline, arguments.now)
-        ]
-        if paths[0].resolve() == paths[1].resolve():
-            return print_error("compare", f"A and B are the same run, {paths[0]}")
-        baseline, now = map(load_run, paths)
-    except (GrammarError, RunError) as error:
-        return print_error("compare", str(error))
+    fail_on = parse_fail_on(arguments.fail_on)
+    paths = [
+        find_run(parse_reference(name, Path.cwd()), arguments.results) for name in (arguments.baseline, arguments.now)
+    ]
+    if paths[0].resolve() == paths[1].resolve():
+        raise RunError(f"A and B are the same run, {paths[0]}")
+    baseline, now = map(load_run, paths)
     reference = arguments.baseline if arguments.baseline not in map(str, paths) else None
     comparison = compare_runs(baseline, now, fail_on, reference=reference, allow_missing=arguments.allow_missing)
     _print_comparison(comparison, arguments.format)
@@ -230,21 +220,16 @@ EXPORT_HELP = "write a run as older result files"
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("path", metavar="RUN", help="directory or id of a run, or latest")
-    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
+    add_results(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write there (default: the run's folder older/)")
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write raw.jsonl (a line per session) and summary.csv (a line per cell and repetition) of a run."""
-    from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.legacy.exporting import export_older
-    from pytest_openenv_scale.legacy.files import LegacyError
 
-    try:
-        path = run_path(arguments.path, arguments.results)
-        written = export_older(path, arguments.output or path / "older")
-    except (LegacyError, RunError) as error:
-        return print_error("export", str(error))
+    path = run_path(arguments.path, arguments.results)
+    written = export_older(path, arguments.output or path / "older")
     print(f"written: {', '.join(map(str, written))}")
     return 0
 
@@ -256,7 +241,7 @@ _FIGURES = (".svg", ".png")
 
 def add_history(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="where runs are")
+    add_results(parser)
     parser.add_argument("--test", metavar="TEXT", help="only tests whose node id has this in it")
     parser.add_argument("--infrastructure", metavar="LABEL", help="only this infrastructure")
     parser.add_argument("--metric", default="max_batch", metavar="NAME", help="what to draw (default: max_batch)")
@@ -269,34 +254,29 @@ def run_history(arguments: argparse.Namespace) -> int:
     """Show a figure of every curve over the runs, the oldest first; the exit code does not tell a verdict."""
     from pytest_openenv_scale.analysis.history import histories
     from pytest_openenv_scale.config.limits import METRICS
-    from pytest_openenv_scale.core.errors import RunError
+    from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import short_repr, suggestion
     from pytest_openenv_scale.core.system import figures_problem
     from pytest_openenv_scale.reporting.text.comparison import history_lines
 
     if arguments.metric not in METRICS:
-        return print_error(
-            "history", f"there is no metric {short_repr(arguments.metric)}{suggestion(arguments.metric, METRICS)}"
-        )
-    if arguments.last < 1:
-        return print_error("history", f"--last must be at least 1, got {arguments.last}")
-    if arguments.batch is not None and arguments.batch < 1:
-        return print_error("history", f"--batch must be at least 1, got {arguments.batch}")
+        raise GrammarError(f"there is no metric {short_repr(arguments.metric)}{suggestion(arguments.metric, METRICS)}")
+    for name, number in (("--last", arguments.last), ("--batch", arguments.batch)):
+        if number is not None and number < 1:
+            raise GrammarError(f"{name} must be at least 1, got {number}")
     if arguments.output is not None and arguments.output.suffix not in _FIGURES:
-        return print_error("history", f"--output: write FILE.svg or FILE.png, got {short_repr(str(arguments.output))}")
+        raise GrammarError(f"--output: write FILE.svg or FILE.png, got {short_repr(str(arguments.output))}")
     if arguments.output is not None and (problem := figures_problem()):
-        return print_error("history", f"--output: {problem}")
+        raise GrammarError(f"--output: {problem}")
     problems: list[str] = []
-    try:
-        all_curves = histories(_load_runs(arguments, problems), arguments.metric, batch=arguments.batch)
-        curves = _select_curves(all_curves, arguments)
-    except RunError as error:
-        return print_error("history", str(error))
+    all_curves = histories(_load_runs(arguments, problems), arguments.metric, batch=arguments.batch)
+    curves = _select_curves(all_curves, arguments)
     print_block(history_lines(curves, width=terminal_width(), encoding=sys.stdout.encoding))
     for problem in problems:
         print_error("history", problem)
-    code = 0 if arguments.output is None else _draw(curves, arguments.output)
-    return USAGE_ERROR if problems else code
+    if arguments.output is not None:
+        _draw(curves, arguments.output)
+    return USAGE_ERROR if problems else 0
 
 
 def _load_runs(arguments: argparse.Namespace, problems: list[str]) -> list[Run]:
@@ -335,15 +315,15 @@ def _select_curves(curves: tuple[CurveHistory, ...], arguments: argparse.Namespa
     return selected
 
 
-def _draw(curves: list[CurveHistory], path: Path) -> int:
+def _draw(curves: list[CurveHistory], path: Path) -> None:
+    from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.reporting.figures.history import write_history
 
     try:
         write_history(curves, path)
     except OSError as error:
-        return print_error("history", f"the figure cannot be written: {path}: {error.strerror}")
+        raise RunError(f"the figure cannot be written: {path}: {error.strerror}") from None
     print(f"written: {path}")
-    return 0
 
 
 IMPORT_HELP = "make runs of older result files"
@@ -355,28 +335,21 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--infrastructure", metavar="NAME", help="what was measured (default: .../NAME/DATE/raw.jsonl)")
     parser.add_argument("--cores", metavar="N", help="the server's cores, where known")
     parser.add_argument("--note", metavar="TEXT", help="keep this text with the runs")
-    parser.add_argument(
-        "--results", type=Path, default=Path("openenv-results"), metavar="DIR", help="write the runs into this folder"
-    )
+    add_results(parser, "write the runs into this folder")
 
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Make a run of raw.jsonl and the summary.csv beside it, so that it reports and compares like any other."""
-    from pytest_openenv_scale.core.errors import GrammarError, RunError
     from pytest_openenv_scale.core.parsing import parse_count
-    from pytest_openenv_scale.legacy.files import LegacyError
     from pytest_openenv_scale.legacy.importing import find_sources, import_older
 
-    try:
-        cores = None if arguments.cores is None else parse_count(arguments.cores, what="--cores")
-        for source in find_sources(arguments.paths, arguments.infrastructure):
-            imported = import_older(source, arguments.results, cores=cores, note=arguments.note)
-            for note in imported.notes:
-                print(f"! {note}")
-            for path in imported.made:
-                print(f"imported {source.raw} as {path}")
-            for path in imported.present:
-                print(f"{source.raw} is imported already: {path}")
-    except (GrammarError, LegacyError, RunError) as error:
-        return print_error("import", str(error))
+    cores = None if arguments.cores is None else parse_count(arguments.cores, what="--cores")
+    for source in find_sources(arguments.paths, arguments.infrastructure):
+        imported = import_older(source, arguments.results, cores=cores, note=arguments.note)
+        for note in imported.notes:
+            print(f"! {note}")
+        for path in imported.made:
+            print(f"imported {source.raw} as {path}")
+        for path in imported.present:
+            print(f"{source.raw} is imported already: {path}")
     return 0

@@ -36,7 +36,6 @@ def run_show(arguments: argparse.Namespace) -> int:
 
     Exit code 2 where a target cannot be read, or what it names is not there.
     """
-    from pytest_openenv_scale.core.errors import GrammarError, TargetError
     from pytest_openenv_scale.core.parsing import parse_count
     from pytest_openenv_scale.core.target_spec import parse_target, redact_target
     from pytest_openenv_scale.core.text import redact_text
@@ -44,12 +43,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.targets.common.options import TargetContext
 
     root = (arguments.root or Path.cwd()).resolve()
-    try:
-        context = TargetContext(root, parse_count(arguments.batch, what="--batch"))
-        targets = [(spec, find_target(spec, context, arguments.p)) for spec in map(parse_target, arguments.specs)]
-        described = [(spec, capability(target, "describe", "cannot be shown")()) for spec, target in targets]
-    except (GrammarError, TargetError) as error:
-        return print_error("show", str(error))
+    context = TargetContext(root, parse_count(arguments.batch, what="--batch"))
+    targets = [(spec, find_target(spec, context, arguments.p)) for spec in map(parse_target, arguments.specs)]
+    described = [(spec, capability(target, "describe", "cannot be shown")()) for spec, target in targets]
     for spec, parts in described:
         print(f"### {redact_text(redact_target(spec))}")
         for title, text in parts:
@@ -78,7 +74,7 @@ def run_gc(arguments: argparse.Namespace) -> int:
 
     Exit code 2 where a leftover cannot be removed, or a kind that is named cannot be looked for, else 0.
     """
-    from pytest_openenv_scale.core.errors import GrammarError, TargetError
+    from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import suggestion
     from pytest_openenv_scale.core.target_spec import parse_target
     from pytest_openenv_scale.targets import capability, find_target
@@ -90,12 +86,9 @@ def run_gc(arguments: argparse.Namespace) -> int:
         if kind in COLLECTORS:
             continue
         if not arguments.p:
-            return print_error("gc", f"there is no kind {kind!r}{suggestion(kind, COLLECTORS)}")
-        try:
-            target = find_target(parse_target(kind), TargetContext(Path.cwd()), arguments.p)
-            others[kind] = capability(target, "collect", "leaves nothing that could be collected")
-        except (GrammarError, TargetError) as error:
-            return print_error("gc", str(error))
+            raise GrammarError(f"there is no kind {kind!r}{suggestion(kind, COLLECTORS)}")
+        target = find_target(parse_target(kind), TargetContext(Path.cwd()), arguments.p)
+        others[kind] = capability(target, "collect", "leaves nothing that could be collected")
     collected = collect(arguments.kinds, dry_run=arguments.dry_run, others=others)
     for line in collected.lines:
         print(f"{'would remove' if arguments.dry_run else 'removed'} {line}")
@@ -126,15 +119,9 @@ def add_self_test(parser: argparse.ArgumentParser) -> None:
 
 def run_self_test(arguments: argparse.Namespace) -> int:
     """Find the batch up to which this client adds at most 5 ms (p50) and 40 ms (p99) to a server's latency here."""
-    from pytest_openenv_scale.core.errors import GrammarError
-    from pytest_openenv_scale.load.runner import LoadError
     from pytest_openenv_scale.selftest.command import read_options, run_self_test
-    from pytest_openenv_scale.selftest.search import SelfTestError
 
-    try:
-        return run_self_test(read_options(arguments), arguments.json)
-    except (GrammarError, LoadError, SelfTestError) as error:
-        return print_error("self-test", str(error))
+    return run_self_test(read_options(arguments), arguments.json)
 
 
 SERVE_HELP = "serve the benchmark environment"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.errors import GrammarError, ScaleError
 from pytest_openenv_scale.core.own_process import import_user_module
 from pytest_openenv_scale.core.parsing import parse_json, short_repr
 
@@ -18,7 +18,7 @@ _WAIT, _SEED = "$wait", "$seed"
 _MAX_DEPTH = 12
 
 
-class WorkloadError(ValueError):
+class WorkloadError(ScaleError, ValueError):
     """No action can be made, or a callable cannot be imported or fails; one line."""
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class TargetError(Exception):
+class ScaleError(Exception):
+    """What this package raises for a person to read: the first line says what was wrong and what to do instead."""
+
+
+class TargetError(ScaleError):
     """A target could not be started, reached or used.
 
     The first line of the message says what was wrong and what to write or do instead; the tail of the
@@ -13,11 +17,11 @@ class TargetError(Exception):
     """
 
 
-class GrammarError(ValueError):
+class GrammarError(ScaleError, ValueError):
     """A value that does not parse: one line saying what was wrong and what to write instead."""
 
 
-class RunError(Exception):
+class RunError(ScaleError):
     """A run directory that cannot be written, read or found: one line saying which, why and what to do."""
 
 

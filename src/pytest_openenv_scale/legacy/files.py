@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from pytest_openenv_scale.core.errors import ScaleError
 from pytest_openenv_scale.core.text import redact_text
 from pytest_openenv_scale.results.cell import SessionRow
 
@@ -57,7 +58,7 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\x
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class LegacyError(ValueError):
+class LegacyError(ScaleError, ValueError):
     """A file that cannot be used: one line naming the file and line, what is wrong, and what to do."""
 
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Self
 
 from pytest_openenv_scale.core.endpoint import ExitStatus
+from pytest_openenv_scale.core.errors import ScaleError
 from pytest_openenv_scale.core.files import ErrorOutput
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.own_process import command
@@ -43,7 +44,7 @@ _STOP_TIMEOUT_S, _EXIT_TIMEOUT_S = 2.0, 30.0
 """Seconds a process gets to end once we have closed its pipe, and once it has closed it itself."""
 
 
-class LoadError(Exception):
+class LoadError(ScaleError):
     """No session could be started: the workload or the URL cannot be used; one line."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 import psutil
 
 from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core.errors import ScaleError
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
 from pytest_openenv_scale.load.client_resources import SPARE_DESCRIPTORS, ports_per_source
@@ -236,7 +237,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 _STOP_S = 5.0
 
 
-class SelfTestError(Exception):
+class SelfTestError(ScaleError):
     """Nothing can be measured here; one line."""
 
 
