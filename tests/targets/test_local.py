@@ -267,7 +267,7 @@ def test_an_openenv_yaml_without_an_app_is_told_before_anything_starts(root: Pat
 def test_uvicorn_that_is_not_installed_is_told_with_what_to_install(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("pytest_openenv_scale.core.system.find_spec", lambda name: None)
     first, _ = refusal("local:apps:app,server=uvicorn", root)
     assert "pip install 'pytest-openenv-scale[uvicorn]'" in first
 

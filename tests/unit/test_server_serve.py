@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from pytest_openenv_scale.core import system
 from pytest_openenv_scale.server.serve import _STOP_DEADLINE_S
 from pytest_openenv_scale.server.serve import serve as serve_here
 from pytest_openenv_scale.server.worker import GRACE_S
@@ -159,8 +159,8 @@ def test_an_address_of_another_machine_is_one_line():
     ],
 )
 def test_a_missing_server_is_one_line_that_says_what_to_install(monkeypatch, capsys, module, line):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find_spec(name))
+    find_spec = system.find_spec
+    monkeypatch.setattr(system, "find_spec", lambda name: None if name == module else find_spec(name))
     assert serve_here(server="uvicorn") == 2
     assert capsys.readouterr().err == f"openenv-scale serve: server='uvicorn': {line}\n"
 

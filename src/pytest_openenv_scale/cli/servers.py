@@ -129,17 +129,15 @@ SERVE_HELP = "serve the benchmark environment"
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--host", help="address to listen on (HOST, else 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, else 8000)")
-    parser.add_argument("--workers", type=int, help="worker processes (WORKERS, else one per core)")
-    parser.add_argument(
-        "--max-envs", type=int, help="sessions per worker, 0 for no limit (MAX_CONCURRENT_ENVS, else no limit)"
-    )
-    parser.add_argument("--server", default="hypercorn", help="hypercorn or uvicorn (default: hypercorn)")
+    from pytest_openenv_scale.server.settings import add_serve_options
+
+    add_serve_options(parser)
 
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve the benchmark environment until it is stopped; what is not given is read from the environment."""
     from pytest_openenv_scale.server.serve import serve
 
-    return serve(arguments.host, arguments.port, arguments.workers, arguments.max_envs, arguments.server)
+    return serve(
+        arguments.host, arguments.port, arguments.workers, arguments.max_envs, arguments.server, arguments.backlog
+    )

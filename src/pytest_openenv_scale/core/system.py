@@ -39,12 +39,27 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
-_EXTRAS = {"plotnine": "figures", "pandas": "figures", "pytest_asyncio": "asyncio"}
+def install_extra(extra: str) -> str:
+    """Return the command that installs an extra of this package."""
+    return f"pip install 'pytest-openenv-scale[{extra}]'"
+
+
+UVICORN_WEBSOCKETS = "uvicorn.protocols.websockets.websockets_sansio_impl"
+"""What uvicorn speaks WebSocket by here, from its version 0.35 on."""
+
+_INSTALL_COMMANDS = {
+    "plotnine": install_extra("figures"),
+    "pandas": install_extra("figures"),
+    "pytest_asyncio": install_extra("asyncio"),
+    "uvicorn": install_extra("uvicorn"),
+    "websockets": install_extra("uvicorn"),
+    UVICORN_WEBSOCKETS: "pip install 'uvicorn>=0.35'",
+}
 
 
 def install_command(module: str) -> str | None:
-    """Return the command that installs a module's extra; None where the module is there. Nothing is imported."""
-    return None if find_spec(module) else f"pip install 'pytest-openenv-scale[{_EXTRAS[module]}]'"
+    """Return the command that installs a module; None where it is there. Only packages that it is in are imported."""
+    return None if find_spec(module) else _INSTALL_COMMANDS[module]
 
 
 def figures_problem() -> str | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import install_extra
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,9 +35,7 @@ def connect() -> HfApi:
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise HubError(
-            "needs the huggingface_hub package; install it with pip install 'pytest-openenv-scale[spaces]'"
-        ) from None
+        raise HubError(f"needs the huggingface_hub package; install it with {install_extra('spaces')}") from None
     return HfApi(library_name="pytest-openenv-scale")
 
 

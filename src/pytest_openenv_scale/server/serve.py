@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import socket
@@ -15,23 +14,16 @@ from types import TracebackType
 from typing import Self
 
 from pytest_openenv_scale.core.own_process import command
-from pytest_openenv_scale.core.system import url_host
+from pytest_openenv_scale.core.system import UVICORN_WEBSOCKETS, install_command, url_host
 
-from .settings import ServerSettings, SettingError, settings_from
+from .settings import DEFAULT_BACKLOG, SERVERS, ServerSettings, SettingError, settings_from
 
-SERVERS = ("hypercorn", "uvicorn")
-_UVICORN_EXTRA = "pytest-openenv-scale[uvicorn]"
-# What a server cannot do without: module, what it is, what to install. The order matters: a package before its modules.
-_REQUIRED_MODULES = {
-    "hypercorn": {"hypercorn": ("hypercorn", "hypercorn")},
-    "uvicorn": {
-        "uvicorn": ("uvicorn", _UVICORN_EXTRA),
-        "websockets": ("websockets", _UVICORN_EXTRA),
-        "uvicorn.protocols.websockets.websockets_sansio_impl": ("uvicorn 0.35 or newer", "uvicorn>=0.35"),
-    },
+# What uvicorn cannot do without: module, and what it is. The order matters: a package before its modules.
+_UVICORN_MODULES = {
+    "uvicorn": "uvicorn",
+    "websockets": "websockets",
+    UVICORN_WEBSOCKETS: "uvicorn 0.35 or newer",
 }
-# Connections the kernel may hold until a worker accepts them; it caps this at somaxconn by itself.
-DEFAULT_BACKLOG = 16_384
 # A worker ends by itself within 3 s of being asked to; one that does not is killed.
 _STOP_DEADLINE_S = 5.0
 _RESTART_PAUSE_S = 1.0
@@ -85,9 +77,9 @@ def _read_settings(host: str | None, port: int | None, workers: int | None, max_
 def _check_server(server: str) -> None:
     if server not in SERVERS:
         raise SettingError(f"server={server!r}: expected one of {', '.join(SERVERS)}")
-    for module, (package, install) in _REQUIRED_MODULES[server].items():
-        if importlib.util.find_spec(module) is None:
-            raise SettingError(f"server={server!r}: {package} is not installed; pip install '{install}'")
+    for module, package in _UVICORN_MODULES.items():
+        if server == "uvicorn" and (install := install_command(module)):
+            raise SettingError(f"server={server!r}: {package} is not installed; {install}")
 
 
 def _log(text: str) -> None:

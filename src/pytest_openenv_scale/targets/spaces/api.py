@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.system import install_extra
 from pytest_openenv_scale.hub.access import HubError, connect, current_token, explain_error, without_secrets
 
 _T = TypeVar("_T")
@@ -169,8 +170,7 @@ def connect_to_hub() -> Any:
     version = huggingface_hub.__version__
     if int(version.partition(".")[0]) < 2:
         raise TargetError(
-            f"target spaces: huggingface_hub {version} is too old; "
-            "upgrade it with pip install 'pytest-openenv-scale[spaces]'"
+            f"target spaces: huggingface_hub {version} is too old; upgrade it with {install_extra('spaces')}"
         )
     session: Any = huggingface_hub.get_session()
     if session.timeout.read is None:
