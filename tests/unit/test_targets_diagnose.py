@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from goldens import Golden
-from pytest_openenv_scale.targets.common.readiness import Diagnosis, diagnose, server_name
+from pytest_openenv_scale.targets.common.readiness import Diagnosis, diagnose, server_limit
 
 Answers = Mapping[str, tuple[int, Mapping[str, str]]]
 
@@ -238,6 +238,6 @@ def test_tls_spoken_to_a_plain_port_names_the_scheme_to_write(golden: Golden) ->
 
 
 def test_a_server_that_names_itself_is_recognised() -> None:
-    assert server_name("http://127.0.0.1:1", {}) is None
+    assert server_limit("http://127.0.0.1:1", {}) == {}
     with canned({}) as server:
-        assert server_name(f"http://127.0.0.1:{server.server_port}", {}) is None
+        assert server_limit(f"http://127.0.0.1:{server.server_port}", {}) == {}

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import zipfile
 from collections.abc import Callable, Generator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -305,10 +306,29 @@ def test_limits_and_labels_reach_the_engine() -> None:
     (made,) = engine.created
     assert made["nano_cpus"] == 1_500_000_000
     assert (made["mem_limit"], made["memswap_limit"]) == (64 * 2**20, 64 * 2**20)
-    assert (made["ulimits"][0]["Soft"], made["ulimits"][0]["Hard"]) == (99, 99)
-    assert made["device_requests"][0]["DeviceIDs"] == ["0"]
+    assert (made["ulimits"][0]["soft"], made["ulimits"][0]["hard"]) == (99, 99)
+    assert made["device_requests"][0]["device_ids"] == ["0"]
     assert made["labels"] == {RUN_LABEL: "run-1", OWNER_LABEL: owner_label()}
     assert made["environment"]["A"] == "b"
+
+
+def test_a_container_is_shown_as_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    monkeypatch.setattr(Engine, "connect", classmethod(lambda cls: cls(engine)))
+    monkeypatch.setattr(target, "wait_until_ready", lambda *urls, **options: 0.0)
+    spec = parse_target("docker:env,cpus=2,memory=64m,nofile=99,gpu=0,max_envs=5,env.MODE=fast")
+    docker = open_target(spec, root=Path(), run_id="RUN_ID")
+    words = docker.describe()[1].text.split()
+    with docker:
+        (made,) = engine.created
+    made["labels"][OWNER_LABEL] = "PROCESS"
+    shown = [word.strip("'") for word in words]
+    assert [f"{name}={text}".replace("fast", "***") for name, text in made["environment"].items()] == [
+        word for flag, word in pairwise(shown) if flag == "--env"
+    ]
+    assert {f"{name}={text}" for name, text in made["labels"].items()} < set(shown)
+    assert (made["nano_cpus"], made["mem_limit"], made["memswap_limit"]) == (2_000_000_000, 64 * 2**20, 64 * 2**20)
+    assert {"--cpus", "2", "--memory", "--memory-swap", str(64 * 2**20), "nofile=99:99", "device=0"} < set(shown)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.envoy.config import (
     EnvoyOptions,
     EnvoySettings,
@@ -24,7 +25,13 @@ from pytest_openenv_scale.targets.envoy.config import (
 )
 from pytest_openenv_scale.targets.envoy.endpoint import ReplicaWatch
 from pytest_openenv_scale.targets.envoy.pool import AdminError, HostState, LocalEnvoyPool, find_envoy
-from pytest_openenv_scale.targets.envoy.replicas import numbered_log_path, replica_address, resolve_backend, sum_samples
+from pytest_openenv_scale.targets.envoy.replicas import (
+    ContainerReplicas,
+    numbered_log_path,
+    replica_address,
+    resolve_backend,
+    sum_samples,
+)
 
 _Options = TypeVar("_Options", bound=EnvoyOptions)
 
@@ -59,7 +66,9 @@ def test_an_image_makes_the_replicas_containers() -> None:
     text = "envoy:replicas=4,image=my-env:1,cpus=0.5,memory=512m,pull=never,max_envs=8,env.A=b"
     image = asked(text, ImageOptions)
     assert (image.replicas, image.image, image.cpus, image.memory) == (4, "my-env:1", 0.5, 512 * 1024**2)
-    assert (image.pull, image.variables) == ("never", {"MAX_CONCURRENT_ENVS": "8", "A": "b"})
+    replicas = ContainerReplicas(image, TargetContext(Path()), target="envoy")
+    assert (image.pull, replicas.options(1).address) == ("never", "127.0.0.3")
+    assert replicas.options(1).env == {"MAX_CONCURRENT_ENVS": "8", "A": "b"}
 
 
 @pytest.mark.parametrize(

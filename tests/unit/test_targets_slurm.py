@@ -430,7 +430,7 @@ def test_how_a_nodes_server_ended_is_read_from_what_the_scripts_left(tmp_path: P
         assert str(found.exit_status(1)) == "on n2 exited with code 3"
         assert found.log_tail(0, 1) == "two"
         assert found.log_tail(1, 5) == ""
-        assert found.node_name("127.0.0.3:8000") == "n2"
+        assert found.node_names["127.0.0.3:8000"] == "n2"
 
 
 def test_gc_cancels_the_jobs_of_dead_owners_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

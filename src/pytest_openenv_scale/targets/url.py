@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
 from .common.base import DescriptionPart, StartedTarget
 from .common.options import TargetContext, TargetOptions, count, given, option, read_options
-from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_name, wait_until_ready
+from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_limit, wait_until_ready
 from .common.sampling import LocalServers
 
 
@@ -54,25 +54,18 @@ class UrlTarget(StartedTarget):
         startup_s = wait_until_ready(
             self._urls, self._headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self.context.modes
         )
-        server = LocalServers(self._urls)
-        return Endpoint(
-            urls=self._urls,
-            label=_label(self._urls),
-            target=self.spec,
-            hosts=self._options.hosts,
-            limits=self._limits(),
+        servers, options = LocalServers(self._urls), self._options
+        limits = server_limit(self._urls[0], self._headers)
+        return self.endpoint(
+            self._urls,
+            _label(self._urls),
+            hosts=options.hosts,
+            limits={**limits, **given(workers=options.workers, max_envs=options.max_envs)},
             headers=self._headers,
             startup_s=startup_s,
-            sampler=server.sample,
-            exit_reader=server.exit_status,
+            sampler=servers.sample,
+            exit_reader=servers.exit_status,
         )
-
-    def _limits(self) -> dict[str, str | int]:
-        limits: dict[str, str | int] = {}
-        server = server_name(self._urls[0], self._headers)
-        if server is not None:
-            limits["server"] = server
-        return {**limits, **given(workers=self._options.workers, max_envs=self._options.max_envs)}
 
 
 def _refuse_query(url: str) -> None:

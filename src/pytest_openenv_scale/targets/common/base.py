@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from typing import Any, NamedTuple, Self, TypeVar, final
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, final
 
-from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
 from .options import TargetContext, TargetOptions
 
 HIDDEN = "***"
+_SHOWN_VARIABLES = ("WORKERS", "MAX_CONCURRENT_ENVS", "HOST", "PORT")
 
 
 class DescriptionPart(NamedTuple):
@@ -29,6 +30,16 @@ def shell_command(words: Sequence[str], environ: Mapping[str, str] | None = None
     """Return a command as a shell takes it, each variable on a line of its own."""
     variables = [f"{name}={text if text == HIDDEN else shlex.quote(text)} \\" for name, text in (environ or {}).items()]
     return "\n".join([*sorted(variables), shlex.join(words)])
+
+
+def shown_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables as they may be shown: all values hidden but those of our own settings."""
+    return {name: text if name in _SHOWN_VARIABLES else HIDDEN for name, text in variables.items()}
+
+
+def with_log(message: str, log: str, name: str = "the server's log") -> str:
+    """Return `message` with the end of a log below it, where there is one."""
+    return f"{message}\n{name} ends:\n{log}" if log.strip() else message
 
 
 _T = TypeVar("_T")
@@ -55,6 +66,22 @@ class _Lifetime(ExitStack):
             work(*args, **kwds)
         except TargetError as error:
             self.leftovers.append(str(error))
+
+
+class Server(Protocol):
+    """What runs and can be watched: a process, a container."""
+
+    def exit_status(self) -> ExitStatus | None:
+        """Return how it ended, or None while it runs."""
+        ...
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last lines of its output, also after its end."""
+        ...
+
+    def sample(self) -> ServerSample | None:
+        """Return what it uses now; None where that cannot be read."""
+        ...
 
 
 class StartedTarget(ABC):
@@ -84,6 +111,20 @@ class StartedTarget(ABC):
         Raises:
             TargetError: what the specification names is not there.
         """
+
+    def endpoint(
+        self, urls: Sequence[str], label: str, server: Server | None = None, *, notes: Sequence[str] = (), **facts: Any
+    ) -> Endpoint:
+        """Return the endpoint at `urls`, watched by way of `server`; `facts` are other fields of it."""
+        if server is not None:
+            facts = {
+                "sampler": server.sample,
+                "log_reader": server.log_tail,
+                "exit_reader": server.exit_status,
+                **facts,
+            }
+        headers = {**facts.pop("headers", {}), **self.context.headers}
+        return Endpoint(tuple(urls), label, self.spec, headers=headers, notes=tuple(notes), **facts)
 
     @final
     def __enter__(self) -> Endpoint:

@@ -126,6 +126,21 @@ def given(**counts: int | None) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number is not None}
 
 
+_VARIABLES = {"workers": "WORKERS", "max_envs": "MAX_CONCURRENT_ENVS"}
+"""The settings of a server of ours that it reads from its environment, by our name of each."""
+
+
+def variables_for(**settings: int | str | None) -> dict[str, str]:
+    """Return the variables that set `workers` and `max_envs`, where they were given."""
+    return {_VARIABLES[name]: str(value) for name, value in settings.items() if value is not None}
+
+
+def settings_of(variables: Mapping[str, str]) -> dict[str, str | int]:
+    """Return `workers` and `max_envs` where variables set them to a number of at least 1."""
+    texts = {name: variables.get(variable, "") for name, variable in _VARIABLES.items()}
+    return {name: int(text) for name, text in texts.items() if text.isdecimal() and int(text) > 0}
+
+
 def ignore_line(text: str) -> None:
     """Show nothing."""
 

@@ -71,14 +71,14 @@ def diagnose(url: str, headers: Mapping[str, str], mode: str) -> Diagnosis | Non
         return _diagnose_error(parts, error)
 
 
-def server_name(url: str, headers: Mapping[str, str]) -> str | None:
-    """Return "hypercorn" or "uvicorn" where the server at `url` says it is that, else None."""
+def server_limit(url: str, headers: Mapping[str, str]) -> dict[str, str | int]:
+    """Return `server`, "hypercorn" or "uvicorn", where the server at `url` says it is that, else nothing."""
     try:
         name = _request(urlsplit(url), "GET", "/health", headers).server or ""
     except HTTP_ERRORS:
-        return None
+        return {}
     match = re.match(r"hypercorn|uvicorn", name)
-    return match[0] if match else None
+    return {"server": match[0]} if match else {}
 
 
 def _diagnose_answer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import re
 import secrets
 import socket
@@ -62,6 +61,35 @@ class ContainerOptions:
     nofile: int | None = option(count)
     gpu: str | None = option()
     run_id: str | None = None
+
+
+def create_request(
+    image: str, options: ContainerOptions, *, network: Literal["host", "publish"], port: int, bind: str, owner: str
+) -> dict[str, Any]:
+    """Return what an engine is asked to make, as `containers.create` of the docker package takes it.
+
+    The server in it listens at `port`, which the engine publishes at the address `bind`, or the machine's network
+    has. `owner` goes on its label.
+    """
+    host = options.address if network == "host" else "0.0.0.0"
+    request: dict[str, Any] = {
+        "image": image,
+        "environment": {"HOST": host, "PORT": str(port), **options.env},
+        "labels": {RUN_LABEL: options.run_id or "", OWNER_LABEL: owner},
+        "detach": True,
+    }
+    request |= {"network_mode": "host"} if network == "host" else {"ports": {f"{port}/tcp": (bind, None)}}
+    if options.cpus is not None:
+        request["nano_cpus"] = round(options.cpus * 1e9)
+    if options.memory is not None:
+        # As much with swap as without: a server that swaps measures the disk.
+        request |= {"mem_limit": options.memory, "memswap_limit": options.memory}
+    if options.nofile is not None:
+        request["ulimits"] = [{"name": "nofile", "soft": options.nofile, "hard": options.nofile}]
+    if options.gpu is not None:
+        device = {"count": -1} if options.gpu == "all" else {"device_ids": [options.gpu]}
+        request["device_requests"] = [{"capabilities": [["gpu"]], **device}]
+    return request
 
 
 class Container(Startable):
@@ -152,19 +180,16 @@ class Container(Startable):
         """
         if self._container is None:
             return None
-        usage = (
-            self._control_group.sample(time.monotonic())
-            if self._control_group is not None
-            else self._sample_by_engine()
-        )
+        group = self._control_group
+        usage = group.sample(time.monotonic()) if group is not None else self._sample_by_engine()
         if usage is None:
             return None
-        process_sample = self._processes.sample() if self._processes is not None else None
+        seen = (self._processes.sample() if self._processes is not None else None) or ServerSample(usage.at_s)
         return replace(
             usage,
-            processes=process_sample.processes if process_sample else None,
-            descriptors=process_sample.descriptors if process_sample else None,
-            descriptor_limit=process_sample.descriptor_limit if process_sample else None,
+            processes=seen.processes,
+            descriptors=seen.descriptors,
+            descriptor_limit=seen.descriptor_limit,
             restarts=self.restarts(),
         )
 
@@ -199,24 +224,16 @@ class Container(Startable):
         tail = text.splitlines()[-lines:] if lines > 0 else []
         return "\n".join([*tail, *self._out_of_memory_lines()])
 
-    def with_log(self, message: str) -> str:
-        """Return `message` with the last lines of the output below it, where there are any."""
-        log = self.log_tail()
-        return f"{message}\nthe container's log ends:\n{log}" if log.strip() else message
-
     def _choose_network(self) -> Literal["host", "publish"]:
-        if self._options.network != "auto":
-            return self._options.network
-        return "publish" if self._engine.has_bridge else "host"
+        network = self._options.network
+        return network if network != "auto" else "publish" if self._engine.has_bridge else "host"
 
     def _run(self) -> bool:
         """Create and start it; False where the engine has no network to publish its port from."""
-        inner_port = self._inner_port()
-        self.host, self.port = self._reachable_host(), inner_port
-        listen_address = self._options.address if self.network == "host" else "0.0.0.0"
-        environment = {"HOST": listen_address, "PORT": str(inner_port), **self._options.env}
+        self.host = self._options.address if self._engine.is_local else self._engine.address
+        self.port = self._inner_port()
         self.name = f"openenv-scale-{secrets.token_hex(6)}"
-        deferring_interrupts(lambda: self._create(environment, inner_port))
+        deferring_interrupts(self._create)
         self._began = time.time()
         if not deferring_interrupts(self._start):
             return False
@@ -229,33 +246,14 @@ class Container(Startable):
             self._processes = ProcessSampler([int(pid)]) if self._control_group else None
         return True
 
-    def _create(self, environment: Mapping[str, str], inner_port: int) -> None:
-        types: Any = importlib.import_module("docker.types")
-        options = self._options
-        arguments: dict[str, Any] = {
-            "image": self._image,
-            "name": self.name,
-            "environment": dict(environment),
-            "labels": {RUN_LABEL: options.run_id or "", OWNER_LABEL: owner_label()},
-            "detach": True,
-        }
-        if self.network == "host":
-            arguments["network_mode"] = "host"
-        else:
-            # An engine elsewhere is reached at its own address, so it must listen there.
-            host_address = options.address if self._engine.is_local else "0.0.0.0"
-            arguments["ports"] = {f"{inner_port}/tcp": (host_address, None)}
-        if options.cpus is not None:
-            arguments["nano_cpus"] = round(options.cpus * 1e9)
-        if options.memory is not None:
-            # As much with swap as without: a server that swaps measures the disk.
-            arguments |= {"mem_limit": options.memory, "memswap_limit": options.memory}
-        if options.nofile is not None:
-            arguments["ulimits"] = [types.Ulimit(name="nofile", soft=options.nofile, hard=options.nofile)]
-        if options.gpu is not None:
-            device = {"count": -1} if options.gpu == "all" else {"device_ids": [options.gpu]}
-            arguments["device_requests"] = [types.DeviceRequest(capabilities=[["gpu"]], **device)]
-        self._container = self._engine.call(self._engine.client.containers.create, "make a container", **arguments)
+    def _create(self) -> None:
+        # An engine elsewhere is reached at its own address, so it must listen there.
+        bind = self._options.address if self._engine.is_local else "0.0.0.0"
+        request = create_request(
+            self._image, self._options, network=self.network, port=self.port, bind=bind, owner=owner_label()
+        )
+        create = self._engine.client.containers.create
+        self._container = self._engine.call(create, "make a container", name=self.name, **request)
 
     def _start(self) -> bool:
         try:
@@ -291,9 +289,6 @@ class Container(Startable):
         if image_port.isdecimal():
             return int(image_port)
         return exposed[0] if len(exposed) == 1 else _DEFAULT_PORT
-
-    def _reachable_host(self) -> str:
-        return self._options.address if self._engine.is_local else self._engine.address
 
     def _find_published_port(self) -> bool:
         """Read which port the engine chose; False where it published none, though it should have."""

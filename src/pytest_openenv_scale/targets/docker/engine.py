@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import os
 import re
 import warnings
@@ -75,6 +76,10 @@ class Engine:
     def is_local(self) -> bool:
         """Whether the engine is reached through this machine and not over a network."""
         return self.address == "127.0.0.1"
+
+    def cores_within(self, limit: float | None) -> int:
+        """Return how many of its processors a container with a limit of processors may use."""
+        return self.cores if limit is None else min(math.ceil(limit), self.cores)
 
     def call(self, request: Callable[..., Any], purpose: str, **arguments: Any) -> Any:
         """Return what the engine answers to `request`; `purpose` completes "the engine cannot …".

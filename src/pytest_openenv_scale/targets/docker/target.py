@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,14 @@ from typing import Any
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget, shell_command
+from pytest_openenv_scale.targets.common.base import (
+    HIDDEN,
+    DescriptionPart,
+    StartedTarget,
+    shell_command,
+    shown_variables,
+    with_log,
+)
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import (
@@ -24,15 +30,15 @@ from pytest_openenv_scale.targets.common.options import (
     one_of,
     option,
     read_options,
+    settings_of,
     variables,
+    variables_for,
 )
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 
-from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions
+from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, create_request
 from .engine import Engine, is_not_found
 from .image import BENCHMARK_TAG, PULL_POLICIES, ImageSource, find_build, obtain_image
-
-_WORKERS, _MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class DockerTarget(StartedTarget):
 
     def describe(self) -> list[DescriptionPart]:
         """Return what would be started; see `StartedTarget`."""
-        return [describe_image(self.source), describe_container(self.source, self.container_options())]
+        return [describe_image(self.source), describe_container(self.source, self.container_options("CORES"))]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Build or pull the image, start a container and return once it has answered a session."""
@@ -77,68 +83,61 @@ class DockerTarget(StartedTarget):
         # From here on: a build, too, is better interrupted than left to the engine.
         stack.enter_context(graceful_signals.held())
         image = obtain_image(engine, self.source, self.context.show_progress)
-        began = time.monotonic()
-        options = self.container_options(self._cores(engine))
-        container = Container(engine, image, options, log_path=self.context.log_path)
+        began, cores = time.monotonic(), engine.cores_within(self._options.cpus)
+        container = Container(engine, image, self.container_options(cores), log_path=self.context.log_path)
         stack.enter_context(container)
-        endpoint = Endpoint(
-            urls=(container.url,),
-            label="local-docker",
-            target=self.spec,
-            cores=self._cores(engine),
-            hosts=1,
-            limits=self._limits(engine, container, image),
-            headers=dict(self.context.headers),
-            sampler=container.sample,
-            log_reader=container.log_tail,
-            exit_reader=container.exit_status,
-        )
-        self._wait_until_ready(endpoint, container)
+        limits = self._limits(engine, container, image)
+        endpoint = self.endpoint([container.url], "local-docker", container, cores=cores, hosts=1, limits=limits)
+        remedy = ": write port= if it listens elsewhere"
+        wait_for_container(container, endpoint.headers, self.context.modes, target=self.spec, remedy=remedy)
         return replace(endpoint, startup_s=time.monotonic() - began)
 
-    def container_options(self, cores: int | None = None) -> ContainerOptions:
+    def container_options(self, cores: int | str) -> ContainerOptions:
         """Return how the container is run on an engine of `cores` processors."""
         options = self._options
-        workers = options.workers
-        if workers is None and self.source.name is None:
-            # Inside, the server would see every processor of the machine, whatever it may use of them.
-            workers = cores
-        environment = {
-            name: str(number) for name, number in ((_WORKERS, workers), (_MAX_ENVS, options.max_envs)) if number
-        }
-        return replace(options, env={**environment, **options.env}, run_id=self.context.run_id)
-
-    def _cores(self, engine: Engine) -> int:
-        limit = self._options.cpus
-        return engine.cores if limit is None else min(math.ceil(limit), engine.cores)
+        # Inside, the server would see every processor of the machine, whatever it may use of them.
+        workers = options.workers or (cores if self.source.name is None else None)
+        environment = {**variables_for(workers=workers, max_envs=options.max_envs), **options.env}
+        return replace(options, env=environment, run_id=self.context.run_id)
 
     def _limits(self, engine: Engine, container: Container, image: str) -> dict[str, str | int]:
-        limits: dict[str, str | int] = {}
-        for name, variable in (("workers", _WORKERS), ("max_envs", _MAX_ENVS)):
-            if container.env.get(variable, "").isdecimal() and int(container.env[variable]) > 0:
-                limits[name] = int(container.env[variable])
-        if (limit := self._options.cpus) is not None:
-            limits["cpus"] = f"{limit:g}"
-        if (memory := self._options.memory) is not None:
-            limits["memory"] = format_memory(memory)
-        if (nofile := self._options.nofile) is not None:
-            limits["nofile"] = nofile
-        limits["network"] = container.network
-        limits["image"] = (engine.image_id(image) or image).removeprefix("sha256:")[:12]
-        return limits
+        options = self._options
+        limits: dict[str, str | int | None] = {
+            **settings_of(container.env),
+            "cpus": f"{options.cpus:g}" if options.cpus is not None else None,
+            "memory": format_memory(options.memory) if options.memory is not None else None,
+            "nofile": options.nofile,
+            "network": container.network,
+            "image": (engine.image_id(image) or image).removeprefix("sha256:")[:12],
+        }
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
-    def _wait_until_ready(self, endpoint: Endpoint, container: Container) -> None:
-        try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, container.exit_status, modes=self.context.modes)
-        except NotReadyError as error:
-            variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
-            raise error.told(
-                self.spec,
-                server="the container",
-                at=f"the container at {error.url}",
-                hint=f"; it was told {variables}: write port= if it listens elsewhere",
-                with_log=container.with_log,
-            ) from None
+
+def wait_for_container(
+    container: Container,
+    headers: Mapping[str, str],
+    modes: Sequence[str],
+    *,
+    target: str,
+    name: str = "the container",
+    remedy: str = "",
+) -> None:
+    """Return once the server in a container has answered a session.
+
+    Raises:
+        TargetError: it ended or did not answer in time; the line calls it `name` and ends with `remedy`.
+    """
+    try:
+        wait_until_ready((container.url,), headers, START_S, container.exit_status, modes=modes)
+    except NotReadyError as error:
+        variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
+        raise error.told(
+            target,
+            server=name,
+            at=f"the container at {error.url}",
+            hint=f"; it was told {variables}{remedy}",
+            with_log=lambda text: with_log(text, container.log_tail(), "the container's log"),
+        ) from None
 
 
 def collect_containers(*, dry_run: bool = False) -> list[str]:
@@ -203,21 +202,27 @@ def describe_image(source: ImageSource) -> DescriptionPart:
 
 
 def describe_container(source: ImageSource, options: ContainerOptions, title: str = "container") -> DescriptionPart:
-    """Return how a container of an image is run."""
-    words = ["docker", "run", "--detach", "--label", "openenv-scale.run=RUN_ID"]
-    if options.network == "host":
-        words += ["--network", "host"]
-    else:
-        words += ["--publish", f"{options.address}::{options.port or '8000'}"]
-    for name, text in options.env.items():
-        words += ["--env", f"{name}={text if name in ('WORKERS', 'MAX_CONCURRENT_ENVS') else HIDDEN}"]
-    limits: Mapping[str, object] = {
-        "--cpus": options.cpus and f"{options.cpus:g}",
-        "--memory": options.memory,
-        "--ulimit": options.nofile and f"nofile={options.nofile}:{options.nofile}",
-        "--gpus": options.gpu and (options.gpu if options.gpu == "all" else f"device={options.gpu}"),
-    }
-    for name, limit in limits.items():
-        words += [name, str(limit)] if limit is not None else []
-    command = shell_command([*words, source.name if source.name and not source.is_built else BENCHMARK_TAG])
-    return DescriptionPart(title, command)
+    """Return how a container of an image is run, as the docker command takes it."""
+    request = create_request(
+        source.name if source.name and not source.is_built else BENCHMARK_TAG,
+        replace(options, run_id="RUN_ID"),
+        network="host" if options.network == "host" else "publish",
+        port=options.port or 8000,
+        bind=options.address,
+        owner="PROCESS",
+    )
+    words = ["docker", "run", "--detach"]
+    for name, text in request["labels"].items():
+        words += ["--label", f"{name}={text}"]
+    for port, (address, _) in request.get("ports", {}).items():
+        words += ["--publish", f"{address}::{port.removesuffix('/tcp')}"]
+    for name, text in shown_variables(request["environment"]).items():
+        words += ["--env", f"{name}={text}"]
+    for key, flag in (("network_mode", "--network"), ("mem_limit", "--memory"), ("memswap_limit", "--memory-swap")):
+        words += [flag, str(request[key])] if key in request else []
+    words += ["--cpus", f"{request['nano_cpus'] / 1e9:g}"] if "nano_cpus" in request else []
+    for limit in request.get("ulimits", []):
+        words += ["--ulimit", f"{limit['name']}={limit['soft']}:{limit['hard']}"]
+    for device in request.get("device_requests", []):
+        words += ["--gpus", f"device={device['device_ids'][0]}" if "device_ids" in device else "all"]
+    return DescriptionPart(title, shell_command([*words, request["image"]]))

@@ -194,12 +194,6 @@ class ImageOptions(EnvoyOptions):
     memory: int | None = option(memory_size)
     env: Mapping[str, str] = variables()
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """The variables every container is given."""
-        settings = {"WORKERS": self.workers, "MAX_CONCURRENT_ENVS": self.max_envs}
-        return {**{name: str(value) for name, value in settings.items() if value is not None}, **self.env}
-
 
 @dataclass(frozen=True)
 class UrlReplicaOptions(EnvoyOptions):

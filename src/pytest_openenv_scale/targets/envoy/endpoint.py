@@ -5,43 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import LOG_LINES, ExitStatus, HostEvent, HostSnapshot, ProxySnapshot
 from pytest_openenv_scale.core.system import wait_for
 
 from .config import UNHEALTHY_DETECTION_S
-from .pool import AdminError, HostState
+from .pool import AdminError, EnvoyPool, HostState
 from .replicas import Hosts
-
-
-class EnvoyPool(Protocol):
-    """The Envoys in front of the replicas, wherever they run: what can be read of them during a measurement."""
-
-    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
-        """Return what each Envoy knows of the replicas."""
-        ...
-
-    def hosts(self) -> tuple[HostState, ...]:
-        """Return what the Envoys know of the replicas, summed."""
-        ...
-
-    def overflows(self) -> dict[str, int]:
-        """Return how often circuit breakers refused, summed."""
-        ...
-
-    def usage(self) -> tuple[int | None, float | None]:
-        """Return resident memory in bytes and CPU seconds; None where they cannot be read."""
-        ...
-
-    def exit_status(self) -> ExitStatus | None:
-        """Return which Envoy ended and how, or None while all run."""
-        ...
-
-    def log_tail(self, lines: int) -> str:
-        """Return the last lines of the Envoys' logs."""
-        ...
 
 
 class EnvoyEndpoint:

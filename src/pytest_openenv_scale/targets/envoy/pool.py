@@ -9,16 +9,19 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import install_extra
+from pytest_openenv_scale.targets.common.base import with_log
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -48,6 +51,105 @@ def find_envoy() -> str:
         ) from None
 
 
+class EnvoyPool(ABC):
+    """The Envoys in front of the replicas, wherever they run, and what can be read of them during a measurement.
+
+    `error_prefix` begins every error; `node_names` names the node of a host such as "127.0.0.2:8000", where it has one.
+    """
+
+    count = 1
+    error_prefix = "target envoy"
+    node_names: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients reach the replicas."""
+
+    @abstractmethod
+    def admins(self) -> Sequence[Admin | None]:
+        """Return the admin interface of each Envoy that runs; None of one that has not told its address yet."""
+
+    @abstractmethod
+    def exit_status(self) -> ExitStatus | None:
+        """Return which Envoy ended and how, or None while all run."""
+
+    @abstractmethod
+    def log_tail(self, lines: int) -> str:
+        """Return the last lines of the Envoys' logs."""
+
+    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
+        """Return what each Envoy that still runs knows of the replicas.
+
+        Raises:
+            AdminError: one does not answer, or none is left.
+        """
+        admins = self.admins()
+        if not admins:
+            raise AdminError("no Envoy is left")
+        return tuple(tuple(map(self._name_node, admin.hosts())) for admin in admins if admin is not None)
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """Return what the Envoys know of the replicas, summed.
+
+        Raises:
+            AdminError: one does not answer, or none is left.
+        """
+        return sum_host_states(self.hosts_by_envoy())
+
+    def overflows(self) -> dict[str, int]:
+        """Return how often circuit breakers refused, summed.
+
+        Raises:
+            AdminError: one does not answer.
+        """
+        total = Counter[str]()
+        for admin in self.admins():
+            total.update(admin.overflows() if admin is not None else {})
+        return dict(total)
+
+    def usage(self) -> tuple[int | None, float | None]:
+        """Return resident memory in bytes and CPU seconds; None where they cannot be read."""
+        return None, None
+
+    def wait(self) -> None:
+        """Return once every Envoy is ready and finds every replica healthy.
+
+        Raises:
+            TargetError: one ended, or a replica is not healthy within 30 s; names it, with Envoy's flags.
+        """
+        deadline = time.monotonic() + _START_S
+        while True:
+            if (ended := self.start_failure()) is not None:
+                raise TargetError(self.with_log(f"{self.error_prefix}: {ended} before it was ready"))
+            if (trouble := self._trouble()) is None:
+                return
+            if time.monotonic() >= deadline:
+                raise TargetError(self.with_log(f"{self.error_prefix}: {trouble} after {_START_S:.0f} s"))
+            time.sleep(_PAUSE_S)
+
+    def start_failure(self) -> ExitStatus | None:
+        """Return how an Envoy ended before it was ready, or None."""
+        return self.exit_status()
+
+    def with_log(self, message: str) -> str:
+        """Return `message` with the last lines of the Envoys' logs below it, where there are any."""
+        return with_log(message, self.log_tail(20), "Envoy's log")
+
+    def _trouble(self) -> str | None:
+        try:
+            if not all(admin is not None and admin.ready() for admin in self.admins()):
+                return "Envoy was not ready"
+            unhealthy = [f"{host.host} ({host.trouble})" for host in self.hosts() if host.trouble]
+        except AdminError as error:
+            return f"Envoy was not ready, as {error},"
+        return f"Envoy's health check GET /health did not succeed at {'; '.join(unhealthy)}" if unhealthy else None
+
+    def _name_node(self, state: HostState) -> HostState:
+        node = self.node_names.get(state.host)
+        return replace(state, trouble=f"{state.trouble} on {node}") if state.trouble and node else state
+
+
 @dataclass(frozen=True)
 class _RunningEnvoy:
     """One Envoy: its process, and the unnamed file it writes the address of its admin interface to."""
@@ -61,7 +163,7 @@ class _RunningEnvoy:
         return Admin(address) if address else None
 
 
-class LocalEnvoyPool:
+class LocalEnvoyPool(EnvoyPool):
     """`count` Envoys (the program `executable`) of `threads` worker threads each, on one port of an address.
 
     The port of `settings` is taken, or a free one where it is 0; `nofile` is each Envoy's soft limit of
@@ -76,20 +178,20 @@ class LocalEnvoyPool:
         count: int = 1,
         threads: int = 1,
         nofile: int | None = None,
-        log_path: Path | None = None,
+        node_names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._executable = executable
         self._settings = settings
         self.count = count
         self._threads = threads
         self._nofile = nofile
-        self._log_path = log_path
+        self.node_names = node_names
         self._running: list[_RunningEnvoy] = []
         self._sampler = ProcessSampler([])
 
     @property
     def url(self) -> str:
-        """Where clients reach the replicas."""
+        """See `EnvoyPool`."""
         return f"http://{self._settings.address}:{self._settings.port}"
 
     def start(self, stack: ExitStack) -> None:
@@ -113,91 +215,20 @@ class LocalEnvoyPool:
         # With hot restart, the Envoys of one machine would share memory, by --base-id.
         command += ["--disable-hot-restart", "--log-level", "error"]
         command += ["--admin-address-path", f"/dev/fd/{address_file.fileno()}"]
-        process = ServerProcess(
-            command,
-            env=dict(os.environ),
-            log_path=self._log_path,
-            nofile=self._nofile,
-            pass_fds=[address_file.fileno()],
-        )
+        process = ServerProcess(command, env=os.environ, nofile=self._nofile, pass_fds=[address_file.fileno()])
         return _RunningEnvoy(stack.enter_context(process), address_file)
 
-    def wait(self) -> None:
-        """Return once every Envoy is ready and finds every replica healthy.
-
-        Raises:
-            TargetError: one ended, or a replica is not healthy within 30 s; names it, with Envoy's flags.
-        """
-        deadline = time.monotonic() + _START_S
-        self._wait_for(deadline, lambda: all((admin := envoy.admin()) and admin.ready() for envoy in self._running))
-        self._wait_for(deadline, lambda: not self._unhealthy())
-
-    def _wait_for(self, deadline: float, condition: Callable[[], bool]) -> None:
-        while not condition():
-            status = self.exit_status()
-            if status is not None:
-                raise TargetError(self._with_log(f"target envoy: {status} before it was ready"))
-            if time.monotonic() >= deadline:
-                raise TargetError(self._with_log(f"target envoy: {self._why_not_ready()} after {_START_S:.0f} s"))
-            time.sleep(_PAUSE_S)
-
-    def _unhealthy(self) -> bool:
-        try:
-            return any(host.trouble for host in self.hosts())
-        except AdminError:
-            return True
-
-    def _why_not_ready(self) -> str:
-        try:
-            unhealthy = [f"{host.host} ({host.trouble})" for host in self.hosts() if host.trouble]
-        except AdminError as error:
-            return f"Envoy was not ready, as {error},"
-        if not unhealthy:
-            return "Envoy was not ready"
-        return f"Envoy's health check GET /health did not succeed at {'; '.join(unhealthy)}"
-
-    def _with_log(self, message: str) -> str:
-        return self._running[0].process.with_log(message)
-
-    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
-        """Return what each Envoy that still runs knows of the replicas.
-
-        Raises:
-            AdminError: one does not answer, or none is left.
-        """
-        admins = [envoy.admin() for envoy in self._running if envoy.process.exit_status() is None]
-        if not admins:
-            raise AdminError("no Envoy is left")
-        return tuple(admin.hosts() for admin in admins if admin is not None)
-
-    def hosts(self) -> tuple[HostState, ...]:
-        """Return what the Envoys know of the replicas, summed.
-
-        Raises:
-            AdminError: one does not answer, or none is left.
-        """
-        return sum_host_states(self.hosts_by_envoy())
-
-    def overflows(self) -> dict[str, int]:
-        """Return how often circuit breakers refused, summed.
-
-        Raises:
-            AdminError: one does not answer.
-        """
-        total: dict[str, int] = {}
-        for envoy in self._running:
-            admin = envoy.admin() if envoy.process.exit_status() is None else None
-            for name, count in (admin.overflows() if admin else {}).items():
-                total[name] = total.get(name, 0) + count
-        return total
+    def admins(self) -> Sequence[Admin | None]:
+        """See `EnvoyPool`."""
+        return [envoy.admin() for envoy in self._running if envoy.process.exit_status() is None]
 
     def usage(self) -> tuple[int | None, float | None]:
-        """Return the Envoys' resident memory in bytes and the CPU seconds used so far."""
+        """See `EnvoyPool`."""
         sample = self._sampler.sample()
         return (sample.rss_bytes, sample.cpu_seconds) if sample else (None, None)
 
     def exit_status(self) -> ExitStatus | None:
-        """Return which Envoy ended and how, or None while all run."""
+        """See `EnvoyPool`."""
         for number, envoy in enumerate(self._running, 1):
             status = envoy.process.exit_status()
             if status is not None:
@@ -205,7 +236,7 @@ class LocalEnvoyPool:
         return None
 
     def log_tail(self, lines: int) -> str:
-        """Return the last lines of the Envoys' logs."""
+        """See `EnvoyPool`."""
         tails = [tail for envoy in self._running if (tail := envoy.process.log_tail(lines)).strip()]
         return "\n".join(tails)
 

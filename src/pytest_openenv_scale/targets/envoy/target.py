@@ -11,7 +11,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget
+from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
 from pytest_openenv_scale.targets.common.options import TargetContext, given
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.local.application import backlog_notes
@@ -66,10 +66,9 @@ class EnvoyTarget(StartedTarget):
         options = self.options
         executable, count = find_envoy(), self._envoy_count()  # Before anything else is started in vain.
         began = time.monotonic()
-        headers = dict(self.context.headers)
         replicas = self.replicas()
         replicas.start(stack)
-        late_notes = replicas.wait(headers)
+        late_notes = replicas.wait(self.context.headers)
         pool = self._make_pool(executable, count, replicas)
         pool.start(stack)
         pool.wait()
@@ -77,14 +76,12 @@ class EnvoyTarget(StartedTarget):
         stack.callback(envoy_endpoint.stop)
         declared = given(workers=options.workers, max_envs=options.max_envs)
         limits = {"replicas": options.replicas, **declared, **replicas.limits}
-        endpoint = Endpoint(
-            urls=(pool.url,),
-            label=f"envoy-{_KINDS[type(options)]}",
-            target=self.spec,
+        endpoint = self.endpoint(
+            [pool.url],
+            f"envoy-{_KINDS[type(options)]}",
             cores=replicas.cores,
             hosts=options.replicas,
             limits={**limits, "lb": options.lb, "envoys": pool.count},
-            headers=headers,
             notes=(*replicas.notes, *late_notes, *backlog_notes(self.context.largest_batch)),
             sampler=replicas.sample,
             log_reader=envoy_endpoint.log_tail,
@@ -136,6 +133,6 @@ class EnvoyTarget(StartedTarget):
                 endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self.context.modes
             )
         except NotReadyError as error:
-            log, why = envoy_endpoint.log_tail(20), error.exit or error
+            why = error.exit or error
             message = f"target {self.spec}: every replica answers a session, but not through Envoy: {why}"
-            raise TargetError(f"{message}\n{log}" if log.strip() else message) from None
+            raise TargetError(with_log(message, envoy_endpoint.log_tail(20), "the log")) from None

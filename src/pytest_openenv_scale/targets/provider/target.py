@@ -30,6 +30,7 @@ from pytest_openenv_scale.targets.common.options import (
     option_names,
     read_options,
     variables,
+    variables_for,
 )
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
@@ -39,7 +40,6 @@ from . import host
 from .calls import ServerRequest
 from .host import ProviderRequest
 
-_MAX_ENVS = "MAX_CONCURRENT_ENVS"
 _START_S = 900.0
 """Seconds a provider gets to start and to find its servers ready: one that builds an image takes minutes."""
 
@@ -99,18 +99,15 @@ class ProviderTarget(StartedTarget):
         """Start the provider and return once each of its servers has answered a session."""
         began = time.monotonic()
         process, started = self._start_host(stack)
-        urls = tuple(started["started"])
         servers = _ChildServers(process.pid)
-        endpoint = Endpoint(
-            urls=urls,
-            label=self._class_name.rpartition(":")[2].rpartition(".")[2],
-            target=self.spec,
+        endpoint = self.endpoint(
+            started["started"],
+            self._class_name.rpartition(":")[2].rpartition(".")[2],
+            process,
             cores=usable_cores() if servers.pids else None,
             hosts=started["hosts"],
             limits=given(workers=self._options.workers, max_envs=self._options.max_envs),
-            headers=dict(self.context.headers),
             sampler=servers.sample,
-            log_reader=process.log_tail,
             exit_reader=lambda: process.exit_status() or servers.exit_status(),
         )
         self._wait_until_ready(endpoint, process)
@@ -162,10 +159,7 @@ class ProviderTarget(StartedTarget):
     def provider_request(self) -> ProviderRequest:
         """Return the request that the provider's process gets."""
         root = self.context.root
-        env = dict(self._options.env)
-        max_envs = self._options.max_envs
-        if max_envs is not None:
-            env = {_MAX_ENVS: str(max_envs), **env}
+        env = {**variables_for(max_envs=self._options.max_envs), **self._options.env}
         server_request = ServerRequest(self._arguments, env, self._options.replicas, self._options.workers)
         paths = (str(root), str(root.parent)) if (root / MANIFEST).exists() else (str(root),)
         return ProviderRequest(self._class_name, server_request, START_S, paths)

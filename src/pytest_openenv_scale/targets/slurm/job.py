@@ -14,7 +14,7 @@ from typing import Protocol
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import wait_for
-from pytest_openenv_scale.targets.common.base import Startable
+from pytest_openenv_scale.targets.common.base import Startable, with_log
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -101,9 +101,12 @@ class JobFolder(Startable):
         text = self.tail(name, 1).strip()
         return ExitStatus.from_shell(int(text)) if text.isdecimal() else None
 
-    def complaint(self) -> str | None:
-        """Return the last error message the scripts wrote, or None."""
-        return last_complaint(self.tail(LOG_FILE, 10_000))
+    def with_log(self, message: str) -> str:
+        """Return `message` with the last error message the scripts wrote, and the end of their output below."""
+        complaint = last_complaint(self.tail(LOG_FILE, 10_000))
+        return with_log(
+            f"{message}: {complaint}" if complaint else message, self.tail(LOG_FILE, 20), "the job's output"
+        )
 
 
 class BatchJob(Startable):
@@ -172,7 +175,7 @@ class BatchJob(Startable):
         while True:
             job = self._poll_patiently(deadline)
             if job.is_over:
-                raise TargetError(self._with_log(f"target slurm: {job.ending} before it served"))
+                raise TargetError(self._folder.with_log(f"target slurm: {job.ending} before it served"))
             if not job.is_waiting and job.nodes:
                 return job
             words = waiting_words(job)
@@ -221,9 +224,6 @@ class BatchJob(Startable):
             job = Job(self.id, "gone", "Slurm no longer knows it")
         self._last_job = job
         return job
-
-    def _with_log(self, message: str) -> str:
-        return with_log(message, self._folder)
 
     def _cancel(self) -> None:
         try:
@@ -322,13 +322,6 @@ def running_job(job_id: int) -> Job:
             "or leave out job= to submit one"
         )
     return job
-
-
-def with_log(message: str, folder: JobFolder) -> str:
-    """Return `message` with the job's last error message, and the end of its output below."""
-    complaint, log = folder.complaint(), folder.tail(LOG_FILE, 20)
-    text = f"{message}: {complaint}" if complaint else message
-    return f"{text}\nthe job's output ends:\n{log}" if log.strip() else text
 
 
 def collect_jobs(*, dry_run: bool = False) -> list[str]:

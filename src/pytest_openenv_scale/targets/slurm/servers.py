@@ -13,14 +13,15 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.base import with_log
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
-from pytest_openenv_scale.targets.envoy.endpoint import EnvoyPool
-from pytest_openenv_scale.targets.envoy.pool import Admin, AdminError, HostState, LocalEnvoyPool
+from pytest_openenv_scale.targets.envoy.pool import Admin, EnvoyPool
+from pytest_openenv_scale.targets.envoy.replicas import Hosts
 
-from .job import JobFolder, ServingJob, with_log
+from .job import JobFolder, ServingJob
 from .nodes import Node, format_nodes
 
 _ANSWER_S = 1.0
@@ -32,7 +33,7 @@ _EXIT_REPORT_S = 3.0
 _PAUSE_S = 0.2
 
 
-class NodeServers:
+class NodeServers(Hosts):
     """The servers on `nodes`, which `job` runs and whose logs are in `folder`.
 
     `limits` are the settings of each server, `cores` the CPUs of all of them together.
@@ -55,29 +56,24 @@ class NodeServers:
         self._job = job
         self._folder = folder
         self._context = context
-        self.limits = dict(limits)
+        self.backends = tuple(Backend(node.address, port) for node in nodes)
+        self.limits = limits
         self.cores = cores
-        self.notes: tuple[str, ...] = ()
         self._start_s = start_s
-        self._sampler: ProcessSampler | None = None
-
-    @property
-    def backends(self) -> tuple[Backend, ...]:
-        """See `Replicas`."""
-        return tuple(Backend(node.address, self._port) for node in self._nodes)
+        self._sampler = ProcessSampler(())
 
     @property
     def urls(self) -> tuple[str, ...]:
         """Where each server is reached."""
         return tuple(node.url(self._port) for node in self._nodes)
 
-    def node_name(self, host: str) -> str:
-        """Return the name of the node that a host such as "127.0.0.2:8000" is on."""
-        names = {backend.name: node.name for backend, node in zip(self.backends, self._nodes, strict=True)}
-        return names.get(host, host)
+    @property
+    def node_names(self) -> dict[str, str]:
+        """The name of the node that each host such as "127.0.0.2:8000" is on."""
+        return {backend.name: node.name for backend, node in zip(self.backends, self._nodes, strict=True)}
 
-    def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
-        """See `Replicas`: returns once a session was answered on every node.
+    def wait(self, headers: Mapping[str, str]) -> None:
+        """Return once a session was answered on every node.
 
         Raises:
             TargetError: names the node, says what is wrong there, and ends with its server's log.
@@ -86,8 +82,8 @@ class NodeServers:
         # One after another, in this thread, where an interrupt ends the waiting: they start side by side anyway.
         for number in range(len(self._nodes)):
             self._wait_for_node(number, headers, deadline)
-        self._sampler = self._local_sampler()
-        return ()
+        if all(_is_local_address(node.address) for node in self._nodes):
+            self._sampler = ProcessSampler(listening_processes(self._port))
 
     def _wait_for_node(self, number: int, headers: Mapping[str, str], deadline: float) -> None:
         node = self._nodes[number]
@@ -99,7 +95,7 @@ class NodeServers:
             if error.exit is not None:
                 culprits = [other for other in range(len(self._nodes)) if self.exit_status(other)]
             if not culprits:
-                raise TargetError(with_log(f"target slurm: {error.exit} before it served", self._folder)) from None
+                raise TargetError(self._folder.with_log(f"target slurm: {error.exit} before it served")) from None
             server = f"the server on {self._nodes[culprits[0]].server_label(self._port)}"
             raise error.told(
                 "slurm", server=server, at=server, with_log=lambda text: self._with_log(text, culprits[0])
@@ -113,11 +109,11 @@ class NodeServers:
     def _with_log(self, message: str, number: int) -> str:
         log = self.log_tail(number, 10)
         if not log.strip():
-            return with_log(message, self._folder)
-        return f"{message}\nthe log of {self._nodes[number].name} ends:\n{log}"
+            return self._folder.with_log(message)
+        return with_log(message, log, f"the log of {self._nodes[number].name}")
 
     def exit_status(self, number: int) -> ExitStatus | None:
-        """See `Replicas`; names the node."""
+        """See `Hosts`; names the node."""
         node = self._nodes[number]
         status = self._own_exit_status(node)
         return status.of(f"on {node.name}") if status else None
@@ -126,16 +122,12 @@ class NodeServers:
         return self._folder.exit_status(f"server-{node.name}.exit")
 
     def log_tail(self, number: int, lines: int) -> str:
-        """See `Replicas`."""
+        """See `Hosts`."""
         return self._folder.tail(f"server-{self._nodes[number].name}.log", lines)
 
     def sample(self) -> ServerSample | None:
-        """See `Replicas`; None where the nodes are other machines."""
-        return self._sampler.sample() if self._sampler is not None else None
-
-    def _local_sampler(self) -> ProcessSampler | None:
-        pids = listening_processes(self._port) if all(_is_local_address(node.address) for node in self._nodes) else ()
-        return ProcessSampler(pids) if pids else None
+        """See `Hosts`; None where the nodes are other machines."""
+        return self._sampler.sample()
 
     def servers_end(self) -> ExitStatus | None:
         """Return how the servers ended, or None while one takes connections and the job runs.
@@ -185,64 +177,42 @@ _CONCURRENT_SESSIONS = 8
 _SESSION_S = 30.0
 
 
-class NodeEnvoy:
+class NodeEnvoy(EnvoyPool):
     """Envoy on `node`, part of `job`; its statistics are read at `stats_port`."""
 
-    count = 1
-
-    def __init__(self, node: Node, port: int, stats_port: int, job: ServingJob, folder: JobFolder) -> None:
+    def __init__(
+        self,
+        node: Node,
+        port: int,
+        stats_port: int,
+        job: ServingJob,
+        folder: JobFolder,
+        node_names: Mapping[str, str],
+    ) -> None:
         self._node = node
         self._port = port
         self._job = job
         self._folder = folder
         self._admin = Admin(f"{node.address}:{stats_port}")
+        self.node_names = node_names
+        self.error_prefix = f"target slurm: on {node.server_label(port)}"
 
     @property
     def url(self) -> str:
-        """Where clients reach the servers."""
+        """See `EnvoyPool`."""
         return self._node.url(self._port)
 
-    def wait(self, within_s: float) -> None:
-        """Return once it is ready and finds every server healthy.
-
-        Raises:
-            TargetError: it ended, or is not in time; says which node, and what Envoy says of the servers.
-        """
-        deadline = time.monotonic() + within_s
-        while (trouble := self._trouble()) is not None:
-            ended = self._own_exit_status() or self._job.exit_status()
-            if ended or time.monotonic() >= deadline:
-                log = self.log_tail(10)
-                why = f"{ended} before it was ready" if ended else f"{trouble} after {within_s:.0f} s"
-                message = f"target slurm: Envoy on {self._node.server_label(self._port)}: {why}"
-                text = with_log(message, self._folder) if ended else message
-                raise TargetError(f"{text}\nEnvoy's log ends:\n{log}" if log.strip() else text)
-            time.sleep(_PAUSE_S)
-
-    def _trouble(self) -> str | None:
-        try:
-            if not self._admin.ready():
-                return "it was not ready"
-            unhealthy = [f"{state.host} ({state.trouble})" for state in self.hosts() if state.trouble]
-        except AdminError as error:
-            return str(error)
-        return f"its health check GET /health did not succeed at {'; '.join(unhealthy)}" if unhealthy else None
-
-    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
+    def admins(self) -> Sequence[Admin]:
         """See `EnvoyPool`."""
-        return (self.hosts(),)
+        return [self._admin]
 
-    def hosts(self) -> tuple[HostState, ...]:
-        """See `EnvoyPool`."""
-        return self._admin.hosts()
+    def start_failure(self) -> ExitStatus | None:
+        """See `EnvoyPool`; until it is ready it takes no connections."""
+        return self._own_exit_status() or self._job.exit_status()
 
-    def overflows(self) -> dict[str, int]:
-        """See `EnvoyPool`."""
-        return self._admin.overflows()
-
-    def usage(self) -> tuple[int | None, float | None]:
-        """See `EnvoyPool`; it runs elsewhere."""
-        return None, None
+    def with_log(self, message: str) -> str:
+        """See `EnvoyPool`; where it ended, the job's output says more."""
+        return super().with_log(self._folder.with_log(message) if self.start_failure() else message)
 
     def exit_status(self) -> ExitStatus | None:
         """See `EnvoyPool`."""
@@ -258,32 +228,6 @@ class NodeEnvoy:
     def log_tail(self, lines: int) -> str:
         """See `EnvoyPool`."""
         return self._folder.tail("envoy.log", lines)
-
-
-class PoolOnNodes:
-    """An `EnvoyPool` that adds the name of the node to the trouble of a host."""
-
-    def __init__(self, pool: NodeEnvoy | LocalEnvoyPool, servers: NodeServers) -> None:
-        self._pool = pool
-        self._servers = servers
-        self.overflows = pool.overflows
-        self.usage = pool.usage
-        self.exit_status = pool.exit_status
-        self.log_tail = pool.log_tail
-
-    def hosts_by_envoy(self) -> tuple[tuple[HostState, ...], ...]:
-        """See `EnvoyPool`."""
-        return tuple(self._name_nodes(states) for states in self._pool.hosts_by_envoy())
-
-    def hosts(self) -> tuple[HostState, ...]:
-        """See `EnvoyPool`."""
-        return self._name_nodes(self._pool.hosts())
-
-    def _name_nodes(self, states: Sequence[HostState]) -> tuple[HostState, ...]:
-        return tuple(self._name_node(state) if state.trouble else state for state in states)
-
-    def _name_node(self, state: HostState) -> HostState:
-        return replace(state, trouble=f"{state.trouble} on {self._servers.node_name(state.host)}")
 
 
 def reach_every_host(
@@ -308,7 +252,7 @@ def reach_every_host(
     for state in pool.hosts():
         if state.requests == before.get(state.host, 0):
             health = f"Envoy says {state.trouble}" if state.trouble else "Envoy finds it healthy"
-            node = servers.node_name(state.host)
+            node = servers.node_names.get(state.host, state.host)
             raise TargetError(
                 f"target slurm: of {count} sessions through Envoy at {url} none reached {node} ({state.host}): "
                 f"{health}; see its log, or leave the node out with extra=--exclude={node}"

@@ -7,6 +7,7 @@ import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
@@ -31,7 +32,7 @@ from pytest_openenv_scale.targets.local.application import backlog_notes, find_a
 from .job import AttachedScript, BatchJob, JobFolder, ServingJob, running_job
 from .job_info import Job, call
 from .nodes import Node, find_nodes, format_nodes
-from .servers import NodeEnvoy, NodeServers, PoolOnNodes, reach_every_host
+from .servers import NodeEnvoy, NodeServers, reach_every_host
 from .spec import (
     OWNER_PREFIX,
     SERVE_SCRIPT,
@@ -47,7 +48,6 @@ from .spec import (
 _PORTS = range(20000, 32000)
 """Where ports are drawn from: below those the kernel gives to clients. Jobs that share a node must not meet."""
 
-_ENVOY_S = 30.0
 _CONNECTION_FILE_S = 10.0
 """Seconds the connection file may be late where the nodes' disk is shared by NFS."""
 
@@ -167,18 +167,16 @@ class SlurmTarget(StartedTarget):
 
     def _endpoint(self, served: _Served, servers: NodeServers, folder: JobFolder, stack: ExitStack) -> Endpoint:
         several = len(served.nodes) > 1
-        endpoint = Endpoint(
-            urls=servers.urls,
-            label="slurm-multi" if several else "slurm-single",
-            target=self.spec,
+        endpoint = self.endpoint(
+            servers.urls,
+            "slurm-multi" if several else "slurm-single",
             cores=servers.cores,
             hosts=len(served.nodes),
             limits=servers.limits,
-            headers=dict(self.context.headers),
             hardware=_hardware(served),
             notes=(*self._notes(served), *backlog_notes(self.context.largest_batch)),
             sampler=servers.sample,
-            log_reader=lambda lines: servers.log_tail(0, lines),
+            log_reader=partial(servers.log_tail, 0),
             exit_reader=servers.servers_end,
         )
         return self._behind_envoy(endpoint, served, servers, folder, stack) if several else endpoint
@@ -190,17 +188,15 @@ class SlurmTarget(StartedTarget):
         if self.slurm_spec.envoy == "client":
             pool, threads = self._start_client_pool(servers, stack), self._threads(1)
         else:
-            pool = NodeEnvoy(served.nodes[0], served.ports.envoy, served.ports.stats, served.serving, folder)
-            pool.wait(_ENVOY_S)
-            self._check_descriptors(served.nodes[0], folder)
+            node, ports = served.nodes[0], served.ports
+            pool = NodeEnvoy(node, ports.envoy, ports.stats, served.serving, folder, servers.node_names)
             threads = max(served.cpus_per_node // 2, 1)
-        named_pool = PoolOnNodes(pool, servers)
-        envoy_endpoint = EnvoyEndpoint(servers, named_pool, policy)
+        pool.wait()
+        if self.slurm_spec.envoy == "node":
+            self._check_descriptors(served.nodes[0], folder)
+        envoy_endpoint = EnvoyEndpoint(servers, pool, policy)
         stack.callback(envoy_endpoint.stop)
-        reach_every_host(
-            pool.url, servers, named_pool, endpoint.headers, self.context.modes, threads=threads * pool.count
-        )
-
+        reach_every_host(pool.url, servers, pool, endpoint.headers, self.context.modes, threads=threads * pool.count)
         return replace(
             endpoint,
             urls=(pool.url,),
@@ -223,9 +219,9 @@ class SlurmTarget(StartedTarget):
             breaker=breaker_for(largest),
             backlog=backlog_for(largest),
         )
-        pool = LocalEnvoyPool(find_envoy(), settings, count=count, threads=self._threads(count))
+        threads = self._threads(count)
+        pool = LocalEnvoyPool(find_envoy(), settings, count=count, threads=threads, node_names=servers.node_names)
         pool.start(stack)
-        pool.wait()
         return pool
 
     def _threads(self, envoys: int) -> int:

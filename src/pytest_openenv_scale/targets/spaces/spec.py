@@ -11,7 +11,6 @@ from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
 from pytest_openenv_scale.targets.common import options
 
-WORKERS, MAX_ENVS = "WORKERS", "MAX_CONCURRENT_ENVS"
 FREE = "cpu-basic"
 """The hardware every Space has unless it is asked for more; its sleep time is fixed."""
 
@@ -102,5 +101,5 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
                 f"target spaces: anybody can read the variables of a Space; make {name} one of its secrets, "
                 "in its settings, instead of env."
             )
-    counts = {name: str(number) for name, number in ((WORKERS, space.workers), (MAX_ENVS, space.max_envs)) if number}
-    return replace(space, repo_id=spec.argument, variables={**space.variables, **counts})
+    settings = options.variables_for(workers=space.workers, max_envs=space.max_envs)
+    return replace(space, repo_id=spec.argument, variables={**space.variables, **settings})

@@ -11,14 +11,14 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
-from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget
+from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, shown_variables
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import TargetContext, settings_of
 from pytest_openenv_scale.targets.common.readiness import (
     ATTACH_S,
     START_S,
     NotReadyError,
-    server_name,
+    server_limit,
     wait_until_ready,
 )
 
@@ -35,7 +35,7 @@ from .api import (
 )
 from .deploy import DOCKERFILE, SpaceSource, space_files
 from .settings import AppliedChanges, change_settings
-from .spec import FREE, MAX_ENVS, NEVER, SAFE_SLEEP_S, VCPUS, WORKERS, parse_space
+from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, parse_space
 
 _LABEL = "hf-spaces"
 _LOG_LINES = 10
@@ -60,9 +60,7 @@ class SpacesTarget(StartedTarget):
         sleep_time = space_spec.sleep_time or (SAFE_SLEEP_S if space_spec.hardware not in (None, FREE) else None)
         lines = [f"hardware    {new_space.hardware}"] if space_spec.hardware or space_spec.temporary else []
         lines += [] if sleep_time is None else [f"sleep time  {'never' if sleep_time == NEVER else f'{sleep_time} s'}"]
-        lines += [
-            f"variable    {name}={text if name in (WORKERS, MAX_ENVS) else HIDDEN}" for name, text in variables.items()
-        ]
+        lines += [f"variable    {name}={text}" for name, text in shown_variables(variables).items()]
         if not space_spec.temporary:
             if not lines:
                 return [
@@ -125,15 +123,14 @@ class SpacesTarget(StartedTarget):
         expected = ExpectedRuntime(
             space_spec.hardware, changes_hardware=changed.changes_hardware, restarted=changed.restarts
         )
-        runtime = wait_until_running(space, expected, lambda: server_name(url, headers), self.context.show_progress)
+        runtime = wait_until_running(space, expected, lambda: server_limit(url, headers), self.context.show_progress)
         facts = _MeasuredSpace(space)
-        endpoint = Endpoint(
-            urls=(url,),
-            label=_LABEL,
-            target=self.spec,
+        endpoint = self.endpoint(
+            [url],
+            _LABEL,
             cores=_cores(runtime.hardware, runtime.replicas),
             hosts=runtime.replicas,
-            limits=_limits(facts.variables()),
+            limits=settings_of(facts.variables()),
             headers=headers,
             hardware=runtime.hardware,
             notes=changed.notes,
@@ -189,8 +186,3 @@ def _cores(hardware: str | None, replicas: int) -> int | None:
     """Return the processors the name of the hardware stands for; None where that is not known."""
     vcpus = VCPUS.get(hardware or "")
     return None if vcpus is None else vcpus * replicas
-
-
-def _limits(variables: Mapping[str, str]) -> dict[str, str | int]:
-    texts = {"workers": variables.get(WORKERS, ""), "max_envs": variables.get(MAX_ENVS, "")}
-    return {key: int(text) for key, text in texts.items() if text.isdecimal() and int(text) > 0}

@@ -12,10 +12,11 @@ from typing import Any, Self
 from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
 from pytest_openenv_scale.hub.access import current_token
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts
+from pytest_openenv_scale.targets.common.options import variables_for
 
 from .api import RETRY_S, HubTroubleError, SpaceApi, connect_to_hub
 from .settings import PendingChange, new_pending_change, pending_changes, restore, settings_words
-from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, WORKERS, SpaceSpec
+from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, SpaceSpec
 
 MARK_VARIABLE = "OPENENV_SCALE_TEMPORARY"
 """The variable that distinguishes a Space made for a run from one of the same name that somebody made later."""
@@ -35,7 +36,7 @@ class NewSpace:
         hardware = spec.hardware or FREE
         cores = None if spec.app or spec.folder else VCPUS.get(hardware)
         sleep_time = None if hardware == FREE else spec.sleep_time or SAFE_SLEEP_S
-        return cls(hardware, sleep_time, {**({WORKERS: str(cores)} if cores else {}), **spec.variables})
+        return cls(hardware, sleep_time, {**variables_for(workers=cores), **spec.variables})
 
     @property
     def sleep_words(self) -> str:
