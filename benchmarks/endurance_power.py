@@ -63,8 +63,7 @@ def verdict(latencies: list[float]) -> str:
     from pytest_openenv_scale.checks.under_load.soak import Soak, Window
 
     windows = [
-        Window(LENGTH_S * (number + 1) / WINDOWS, 400, 0, latency, latency, 0.1, None, None)
-        for number, latency in enumerate(latencies)
+        Window(LENGTH_S * (number + 1) / WINDOWS, 400, 0, latency, latency) for number, latency in enumerate(latencies)
     ]
     return judge(Soak(8, LENGTH_S, windows)).outcome.value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -132,8 +133,9 @@ def recorded(p50: list[float], rss: list[float] | None = None, *, steps: int = 4
     for number, latency in enumerate(p50):
         told = {name: values[number] for name, values in others.items()}
         busy, cores = told.pop("client_busy", 0.1), told.pop("others_cores", 0.2)
-        sample = ServerSample(0.0, rss_bytes=round(rss[number]) if rss else 100 * MIB, **told)
-        found.windows.append(Window(number + 1.0, steps, 0, latency, latency * 2, busy, sample, cores))
+        told |= {"client_busy_ratio": busy, "others_cores": cores}
+        rss_bytes = round(rss[number]) if rss else 100 * MIB
+        found.windows.append(Window(number + 1.0, steps, 0, latency, latency * 2, rss_bytes, **told))
     return found
 
 
@@ -221,7 +223,7 @@ def test_too_few_windows_say_nothing() -> None:
 
 def test_a_server_whose_memory_is_not_readable_is_judged_by_the_rest() -> None:
     found = recorded([0.02] * 24)
-    found.windows = [Window(w.at_s, w.steps, 0, w.p50_s, w.p99_s, 0.1, None, None) for w in found.windows]
+    found.windows = [replace(w, rss_bytes=None) for w in found.windows]
     result = endurance.judge(found)
     assert result.outcome is CheckOutcome.MET
     assert any("cannot be read here" in detail for detail in result.details)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import accumulate
+from statistics import fmean
+from typing import Any
 
 from pytest_openenv_scale.checks.resources import Drift, drift
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.load.client_health import MAX_BUSY_SHARE
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .soak import Soak, Window, soak
 
@@ -36,14 +39,7 @@ OTHERS_CORES = 0.5
 """From so many more cores used by others on this machine at the end than at the start, latency may be due to them."""
 
 _OUTCOME = CheckOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class _TrendFinding:
-    outcome: CheckOutcome
-    headline: str
-    remedy: str | None = None
-    transcript: Transcript | None = None
+_COLUMNS = tuple(column.name for column in fields(Window))
 
 
 async def steady_soak(subject: Subject) -> CheckResult:
@@ -67,36 +63,31 @@ def judge(result: Soak) -> CheckResult:
         *trends.latency_findings(),
     ]
     findings.sort(key=lambda finding: finding.outcome is not _OUTCOME.MISSED)
-    summary = trends.summary()
-    if not findings:
-        return CheckResult(
-            _OUTCOME.MET, summary, details=trends.remarks(), figures=trends.figures(), series=_series(result.windows)
-        )
-    worst = findings[0]
-    return CheckResult(
-        worst.outcome,
-        worst.headline,
-        remedy=worst.remedy,
-        details=(summary, *(finding.headline for finding in findings[1:]), *trends.remarks()),
+    headlines = [*(finding.headline for finding in findings), trends.summary()]
+    return replace(
+        findings[0] if findings else CheckResult(_OUTCOME.MET, headlines[0]),
+        # What was played comes right after the headline.
+        details=(*headlines[-1:], *headlines[1:-1], *trends.remarks()) if findings else trends.remarks(),
         figures=trends.figures(),
-        series=_series(result.windows),
-        transcripts=tuple(finding.transcript for finding in findings if finding.transcript is not None)[:2],
+        series={column: tuple(getattr(window, column) for window in result.windows) for column in _COLUMNS},
+        transcripts=tuple(transcript for finding in findings for transcript in finding.transcripts)[:2],
     )
 
 
-def _lost_session_findings(result: Soak) -> list[_TrendFinding]:
+def _lost_session_findings(result: Soak) -> list[CheckResult]:
     if not result.lost:
         return []
     first, count = result.lost[0], len(result.lost)
     which = f"all {count} sessions" if count == result.sessions > 1 else f"{count} of {result.sessions} sessions"
     headline = f"{which} were lost while they played, the first after {first.at_s:.1f} s: {first.answer}"
     remedy = "look into the server's log at that moment: a crash, a killed worker, a timeout, a lock never given back"
-    return [_TrendFinding(_OUTCOME.MISSED, headline, remedy, first.transcript)]
+    return [CheckResult(_OUTCOME.MISSED, headline, remedy, transcripts=(first.transcript,))]
 
 
-def _error_findings(result: Soak) -> list[_TrendFinding]:
+def _error_findings(result: Soak) -> list[CheckResult]:
     if not result.errors:
         return []
+    transcripts = () if result.error_transcript is None else (result.error_transcript,)
     warm = [window for window in result.windows if window.at_s <= WARM_UP_SHARE * result.length_s]
     later = [window for window in result.windows if window.at_s > WARM_UP_SHARE * result.length_s]
     before, after = _error_share(warm), _error_share(later)
@@ -108,11 +99,11 @@ def _error_findings(result: Soak) -> list[_TrendFinding]:
             f" {formatting.percent(before)} in the warm-up; the first: {result.error}"
         )
         remedy = "see what step() holds on to from one step to the next: the error is not there when a session begins"
-        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy, result.error_transcript)]
+        return [CheckResult(_OUTCOME.MISSED, headline, remedy, transcripts=transcripts)]
     if result.steps < result.errors:
         headline = f"most steps were answered with an error, from the start on: {result.error}"
         remedy = "write an action that may be repeated with --openenv-action"
-        return [_TrendFinding(_OUTCOME.INCONCLUSIVE, headline, remedy, result.error_transcript)]
+        return [CheckResult(_OUTCOME.INCONCLUSIVE, headline, remedy, transcripts=transcripts)]
     return []
 
 
@@ -127,26 +118,18 @@ class _SoakTrends:
     def __init__(self, result: Soak) -> None:
         self._result = result
         self._windows = [window for window in result.windows if window.at_s > WARM_UP_SHARE * result.length_s]
-        self.latency = self._slope(lambda window: window.p50_s)
-        self.memory = self._slope(lambda window: window.sample.rss_bytes if window.sample else None)
-        self.threads = self._slope(lambda window: window.sample.threads if window.sample else None)
-        self.descriptors = self._slope(lambda window: window.sample.descriptors if window.sample else None)
-        self.others_cores = self._slope(lambda window: window.others_cores)
-        self.per_step = self._memory_by_steps()
-        self.busy = _mean([window.client_busy for window in self._windows])
+        at_s = self._column("at_s")
+        self.latency, self.memory, self.threads, self.descriptors, self.others_cores = (
+            drift(at_s, self._column(name))
+            for name in ("step_p50_s", "rss_bytes", "threads", "descriptors", "others_cores")
+        )
+        self.per_step = drift(list(accumulate(self._column("steps"))), self._column("rss_bytes"))
+        self.busy = fmean(self._column("client_busy_ratio") or [0.0])
 
-    def _slope(self, value: Callable[[Window], float | None]) -> Drift | None:
-        return drift([window.at_s for window in self._windows], [value(window) for window in self._windows])
+    def _column(self, name: str) -> list[Any]:
+        return [getattr(window, name) for window in self._windows]
 
-    def _memory_by_steps(self) -> Drift | None:
-        steps, x, y = 0, list[float](), list[float | None]()
-        for window in self._windows:
-            steps += window.steps
-            x.append(steps)
-            y.append(window.sample.rss_bytes if window.sample else None)
-        return drift(x, y)
-
-    def memory_findings(self) -> list[_TrendFinding]:
+    def memory_findings(self) -> list[CheckResult]:
         length, steps = self._result.length_s, self._result.steps
         by_time, by_step = self.memory, self.per_step
         if by_time is None or by_step is None:
@@ -165,9 +148,9 @@ class _SoakTrends:
             "free in reset() what step() collects: a list that only grows, a cache without a limit, a log in memory"
             " (tracemalloc in the server's process says where it was allocated)"
         )
-        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy)]
+        return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
 
-    def count_findings(self, things: str, thing: str, trend: Drift | None) -> list[_TrendFinding]:
+    def count_findings(self, things: str, thing: str, trend: Drift | None) -> list[CheckResult]:
         length = self._result.length_s
         if trend is None or not trend.rises(length, ratio=COUNT_RATIO, least=COUNT_LEAST):
             return []
@@ -176,16 +159,16 @@ class _SoakTrends:
             f" {trend.start:g} at the start, {round(trend.slope * length):+d} over {length:g} s"
         )
         remedy = f"close each {thing} where it was opened; reset() and step() must leave as many as they found"
-        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy)]
+        return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
 
-    def latency_findings(self) -> list[_TrendFinding]:
+    def latency_findings(self) -> list[CheckResult]:
         length, trend = self._result.length_s, self.latency
         if trend is None:
             if self._result.lost:
                 return []
             steps = formatting.count_of(self._result.steps, "step")
             headline = f"too few windows had steps in them for a slope: {steps} in all"
-            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, headline, "play for longer: --openenv-soak 5m")]
+            return [CheckResult(_OUTCOME.INCONCLUSIVE, headline, "play for longer: --openenv-soak 5m")]
         if not trend.may_rise(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S):
             return []
         surely = trend.rises(length, ratio=LATENCY_RATIO, least=LATENCY_LEAST_S)
@@ -196,9 +179,7 @@ class _SoakTrends:
         )
         if self.busy > MAX_BUSY_SHARE:
             doubt = f"this client was {self.busy:.0%} busy, so that the latency may be its own: {headline}"
-            return [
-                _TrendFinding(_OUTCOME.INCONCLUSIVE, doubt, "run the check where this client has a core of its own")
-            ]
+            return [CheckResult(_OUTCOME.INCONCLUSIVE, doubt, "run the check where this client has a core of its own")]
         if (
             self.others_cores is not None
             and self.others_cores.slope * length > OTHERS_CORES
@@ -209,15 +190,15 @@ class _SoakTrends:
                 f" start, which latency may show: {headline}"
             )
             return [
-                _TrendFinding(_OUTCOME.INCONCLUSIVE, doubt, "ask again on a machine where nothing else begins to work")
+                CheckResult(_OUTCOME.INCONCLUSIVE, doubt, "ask again on a machine where nothing else begins to work")
             ]
         if not surely:
-            return [_TrendFinding(_OUTCOME.INCONCLUSIVE, headline, "play for longer: --openenv-soak 5m")]
+            return [CheckResult(_OUTCOME.INCONCLUSIVE, headline, "play for longer: --openenv-soak 5m")]
         remedy = (
             "see what a step goes through that grows with each: a history that is searched or copied,"
             " a file that is read again, a queue that is never emptied"
         )
-        return [_TrendFinding(_OUTCOME.MISSED, headline, remedy)]
+        return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
 
     def summary(self) -> str:
         """Return what was played, with latency, memory and errors, in one sentence."""
@@ -268,44 +249,21 @@ class _SoakTrends:
             "steps_per_second": result.steps / self._duration_s if self._duration_s else None,
             "client_busy_ratio": self.busy,
         }
-        slopes = (
-            ("step_p50", "s", self.latency),
-            ("memory", "bytes", self.memory),
+        for name, unit, slope in (
+            ("step_p50", "_s", self.latency),
+            ("memory", "_bytes", self.memory),
             ("threads", "", self.threads),
             ("descriptors", "", self.descriptors),
-        )
-        for name, unit, slope in slopes:
-            suffix = f"_{unit}" if unit else ""
-            figures[f"{name}_start{suffix}"] = slope.start if slope else None
-            for part in ("slope", "low", "high"):
-                value = getattr(slope, part) * 3600 if slope else None
-                figures[f"{name}_per_hour{'' if part == 'slope' else f'_{part}'}{suffix}"] = value
-        for part in ("slope", "low", "high"):
-            value = getattr(self.per_step, part) if self.per_step else None
-            figures[f"memory_per_step{'' if part == 'slope' else f'_{part}'}_bytes"] = value
-        return figures
+        ):
+            figures[f"{name}_start{unit}"] = slope.start if slope else None
+            figures |= _slope_figures(f"{name}_per_hour", unit, slope, 3600)
+        return figures | _slope_figures("memory_per_step", "_bytes", self.per_step)
 
 
-def _series(windows: Sequence[Window]) -> dict[str, tuple[float | None, ...]]:
-    def column(value: Callable[[Window], float | None]) -> tuple[float | None, ...]:
-        return tuple(value(window) for window in windows)
-
-    return {
-        "at_s": column(lambda window: window.at_s),
-        "steps": column(lambda window: window.steps),
-        "errors": column(lambda window: window.errors),
-        "step_p50_s": column(lambda window: window.p50_s),
-        "step_p99_s": column(lambda window: window.p99_s),
-        "rss_bytes": column(lambda window: window.sample.rss_bytes if window.sample else None),
-        "threads": column(lambda window: window.sample.threads if window.sample else None),
-        "descriptors": column(lambda window: window.sample.descriptors if window.sample else None),
-        "client_busy_ratio": column(lambda window: window.client_busy),
-        "others_cores": column(lambda window: window.others_cores),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def _slope_figures(name: str, unit: str, slope: Drift | None, units: float = 1) -> dict[str, float | None]:
+    """Return a slope over so many units of its x, and the ends of its interval."""
+    parts = {"": "slope", "_low": "low", "_high": "high"}
+    return {f"{name}{end}{unit}": getattr(slope, part) * units if slope else None for end, part in parts.items()}
 
 
 def _signed_seconds(seconds: float) -> str:

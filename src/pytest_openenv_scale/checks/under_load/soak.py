@@ -6,7 +6,7 @@ import asyncio
 import time
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -40,18 +40,21 @@ _BUSY_CPU_TIMES = ("user", "nice", "system", "irq", "softirq", "steal")
 class Window:
     """What was measured up to `at_s` since the window before; latencies and times in seconds, from the soak's start.
 
-    `client_busy` is the share of the time in which this process worked or waited for a core. `others_cores` is how many
-    cores of this machine neither this process nor the server kept busy, but others; None where that is unknown.
+    Memory, threads and descriptors are the server's, None where they cannot be read. `client_busy_ratio` is the share
+    of the time in which this process worked or waited for a core. `others_cores` is how many cores of this machine
+    neither this process nor the server kept busy, but others; None where that is unknown.
     """
 
     at_s: float
     steps: int
     errors: int
-    p50_s: float | None
-    p99_s: float | None
-    client_busy: float
-    sample: ServerSample | None
-    others_cores: float | None
+    step_p50_s: float | None
+    step_p99_s: float | None
+    rss_bytes: int | None = None
+    threads: int | None = None
+    descriptors: int | None = None
+    client_busy_ratio: float = 0.0
+    others_cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +144,30 @@ class _SoakPlayer:
         while (began := time.perf_counter()) < self._end:
             answer = await session.step(self._subject.action(number, steps, wait_s=self._wait_s))
             steps += 1
-            self._record_failure(answer, session)
-            if answer.ended or answer.kind == "silence":
-                return
             if answer.good and answer.latency_s is not None:
                 self._latencies.append(answer.latency_s)
+            if not self._record_failure(answer, session):
+                return
             if answer.done or answer.kind == "error" or steps % _EPISODE_STEPS == 0:
                 episode += 1
                 seed = self._subject.seed + number + episode * len(self._sessions)
-                answer = await session.reset(self._subject.reset_data(seed))
-                self._record_failure(answer, session)
-            if answer.ended or answer.kind == "silence":
-                return
+                if not self._record_failure(await session.reset(self._subject.reset_data(seed)), session):
+                    return
             await asyncio.sleep(max(0.0, self._cycle_s - (time.perf_counter() - began)))
 
-    def _record_failure(self, answer: Answer, session: RawSession) -> None:
+    def _record_failure(self, answer: Answer, session: RawSession) -> bool:
+        """Record an answer that is none or an error; return whether the session may go on."""
+        at_s = time.perf_counter() - self._began
         if answer.ended or answer.kind == "silence":
-            at_s = time.perf_counter() - self._began
             transcript = session.transcript(f"session {session.number}, lost after {at_s:.1f} s")
             self._result.lost.append(LostSession(at_s, answer, transcript))
-        elif not answer.good:
+            return False
+        if not answer.good:
             self._errors += 1
             if self._result.error is None:
-                at_s = time.perf_counter() - self._began
                 self._result.error = answer
                 self._result.error_transcript = session.transcript(f"session {session.number} up to {at_s:.1f} s")
+        return True
 
     async def _close_windows(self, windows: int) -> None:
         for number in range(1, windows + 1):
@@ -180,7 +182,10 @@ class _SoakPlayer:
         sample = await self._sample()
         busy, others = self._usage.since(sample)
         p50, p99 = (latencies[int((len(latencies) - 1) * share)] if latencies else None for share in (0.5, 0.99))
-        self._result.windows.append(Window(at_s, len(latencies), errors, p50, p99, busy, sample, others))
+        window = Window(at_s, len(latencies), errors, p50, p99, client_busy_ratio=busy, others_cores=others)
+        if sample is not None:
+            window = replace(window, rss_bytes=sample.rss_bytes, threads=sample.threads, descriptors=sample.descriptors)
+        self._result.windows.append(window)
 
     async def _sample(self) -> ServerSample | None:
         # Not on the loop: some servers are asked through an engine that takes its time.
