@@ -168,6 +168,15 @@ async def step_in_background(subject: Subject, sessions: Sequence[RawSession], d
     )
 
 
+def background_figures(before: BackgroundLoad, during: BackgroundLoad) -> dict[str, float | None]:
+    """Return how sessions stepped before something happened and while it did, as figures of a check."""
+    return {
+        "step_before_s": before.step_s,
+        "step_during_s": during.step_s,
+        "slowest_step_during_s": during.slowest_s,
+    }
+
+
 def quick_action(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
     """Return the action of a step with a wait of 0 s, where the environment takes a wait."""
     return waiting_action(subject, session, step, 0.0)

@@ -21,6 +21,10 @@ __all__ = ["RawClient", "close_all"]
 
 T = TypeVar("T")
 
+FigureValue = float | int | str | bool | None
+Figures = dict[str, FigureValue]
+"""What a check measured, by name, as a `CheckResult` holds it."""
+
 _PATIENCE_S, _PATIENCE_FACTOR = 15.0, 5.0
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from pytest_openenv_scale.checks.session import Answer
+from pytest_openenv_scale.checks.subject import Figures
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -23,8 +24,6 @@ from .hold import SLOT_RETURN_S, HoldResult, OpenFailure, SlotsReturned
 
 _LATE_SHARE = 0.5
 """Where a reset took this share of the timeout, those without an answer may just have been queued behind it."""
-
-Figures = dict[str, float | int | str | bool | None]
 
 
 def second_session(result: HoldResult) -> CheckResult:

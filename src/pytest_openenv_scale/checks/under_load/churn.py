@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_openenv_scale.checks.background import BackgroundLoad, quick_action, single_session, step_in_background
+from pytest_openenv_scale.checks.background import (
+    BackgroundLoad,
+    background_figures,
+    quick_action,
+    single_session,
+    step_in_background,
+)
 from pytest_openenv_scale.checks.capacity_probe import (
     fill_server,
     find_slots,
@@ -16,14 +22,13 @@ from pytest_openenv_scale.checks.capacity_probe import (
     sessions_at_once,
     slot_return_s,
 )
-from pytest_openenv_scale.checks.resources import Usage
 from pytest_openenv_scale.checks.session import Answer, RawSession, wire_text
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .full_server import SessionEnd, dropped_connections
-from .leaks import Findings, ServerBefore, judge, measure_before
+from .full_server import dropped_connections
+from .leaks import LeakCheck, ServerBefore, measure_before
 
 _SHORT_SESSIONS, _SHORT_AT_ONCE, _SHORT_S = 2000, 64, 20.0
 """Short sessions, how many at once at most, and how long they may take together, in seconds."""
@@ -51,17 +56,16 @@ async def short_sessions(subject: Subject) -> CheckResult:
     single = await subject.learn(single_session)
     session_s = sum(filter(None, (single.reset.latency_s, before.lone_step_s, single.closed.latency_s)))
     rounds = _ShortSessions(subject, await sessions_at_once(subject, _SHORT_AT_ONCE), session_s)
-    usage, findings = Usage(subject.endpoint), Findings()
+    check = LeakCheck(subject, before)
     count, began = rounds.at_once, time.perf_counter()
     while rounds.ended < _SHORT_SESSIONS and not rounds.stuck and time.perf_counter() - began < _SHORT_S:
         count = await rounds.play(min(count, _SHORT_SESSIONS // _SAMPLES, _SHORT_SESSIONS - rounds.ended))
-        await usage.sample(rounds.ended)
+        await check.usage.sample(rounds.ended)
     took_s = time.perf_counter() - began
-    rounds.report(findings, took_s)
+    rounds.report(check, took_s)
     ended = formatting.count_of(rounds.ended, "short session")
     activity = f"{ended}, {rounds.at_once:,} at once, in {formatting.seconds(took_s)}"
-    within_s = rounds.slot_return_s
-    return await judge(subject, before, usage, rounds.ended, activity, findings, within_s=within_s, waited=rounds.stuck)
+    return await check.judge(rounds.ended, activity, within_s=rounds.slot_return_s, waited=rounds.stuck)
 
 
 @dataclass
@@ -133,9 +137,9 @@ class _ShortSessions:
             await asyncio.sleep(_RETRY_S)
         return None
 
-    def report(self, findings: Findings, took_s: float) -> None:
-        """Add figures and failures of the sessions to the findings."""
-        findings.figures |= {
+    def report(self, check: LeakCheck, took_s: float) -> None:
+        """Add figures and failures of the sessions to what is found."""
+        check.figures |= {
             "sessions": self.ended,
             "at_once": self.at_once,
             "failed": len(self.failed),
@@ -145,11 +149,11 @@ class _ShortSessions:
         if self.failed:
             session, answer = self.failed[0]
             text = f"{len(self.failed):,} of them failed: {answer}"
-            findings.transcripts.append(session.transcript("a short session that failed"))
+            check.transcripts.append(session.transcript("a short session that failed"))
             if len(self.failed) > _FEW_FAILURES * self.ended:
-                findings.problems.append((text, "look into the server's log for what ended them"))
+                check.problems.append((text, "look into the server's log for what ended them"))
             else:
-                findings.details.append(text)
+                check.details.append(text)
 
 
 async def dropped_sessions(subject: Subject) -> CheckResult:
@@ -159,7 +163,7 @@ async def dropped_sessions(subject: Subject) -> CheckResult:
         return before
     at_once = min(before.slots, _DROPPED_AT_ONCE)
     within_s, waited = slot_return_s(subject, at_once), False
-    usage, findings = Usage(subject.endpoint), Findings()
+    check = LeakCheck(subject, before)
     endings, last_ending = dropped_connections(_MID_STEP_S), "none was dropped yet"
     ended, began = 0, time.perf_counter()
     async with subject.client() as client:
@@ -171,25 +175,21 @@ async def dropped_sessions(subject: Subject) -> CheckResult:
             # Each sample is taken with as many sessions open, so that only what is left behind makes a difference.
             if len(sessions) < at_once:
                 missing = f"{at_once - len(sessions):,} of {formatting.count_of(at_once, 'slot')}"
-                findings.details.append(
+                check.details.append(
                     f"after {formatting.count_of(ended, 'session')} {missing} did not come back: {last_ending}"
                 )
                 await close_all(sessions)
                 waited = True
                 break
-            if ended >= _SESSIONS_PER_SAMPLE * len(usage.samples):
-                await usage.sample(ended)
+            if ended >= _SESSIONS_PER_SAMPLE * len(check.usage.samples):
+                await check.usage.sample(ended)
             ending = endings[ended // at_once % len(endings)]
-            await _end_sessions(subject, sessions, ending)
+            await asyncio.gather(*(ending.end(subject, session) for session in sessions))
             ended, last_ending = ended + at_once, f"the last ones ended with {ending.name}"
     took_s = time.perf_counter() - began
-    findings.figures |= {"sessions": ended, "at_once": at_once, "took_s": took_s}
+    check.figures |= {"sessions": ended, "at_once": at_once, "took_s": took_s}
     activity = f"{formatting.count_of(ended, 'session')} dropped without goodbye, {at_once:,} at once"
-    return await judge(subject, before, usage, ended, activity, findings, within_s=within_s, waited=waited)
-
-
-async def _end_sessions(subject: Subject, sessions: list[RawSession], ending: SessionEnd) -> None:
-    await asyncio.gather(*(ending.end(subject, session) for session in sessions))
+    return await check.judge(ended, activity, within_s=within_s, waited=waited)
 
 
 _SILENT_CLIENTS, _NOT_READING_CLIENTS, _OTHER_SESSIONS = 8, 4, 8
@@ -207,89 +207,75 @@ _BURST_STEPS, _PAUSE_S = 20, 0.005
 
 async def silent_clients(subject: Subject) -> CheckResult:
     """Let clients stop reading and answering pings, then close their sockets."""
-    before = await measure_before(subject)
-    if isinstance(before, CheckResult):
-        return before
     slots = await subject.learn(find_slots)
     refuses_clearly = slots.refusal is not None and slots.refusal.full
-    findings = Findings()
-    async with subject.client() as client:
-        # On a full server, sessions that are let in show how many silent ones it has dropped.
-        count = before.slots if refuses_clearly else min(before.slots, _SILENT_CLIENTS + _OTHER_SESSIONS)
-        muted, others = await _open_muted_and_others(client, subject, count, _SILENT_CLIENTS)
-        baseline = await step_in_background(subject, others[:_OTHER_SESSIONS], _BEFORE_S)
-        if baseline.stopped and not baseline.still_playing:
-            return await _no_steps_result([*muted, *others], baseline)
+
+    async def fall_silent(
+        client: RawClient, check: LeakCheck, muted: list[RawSession], baseline: BackgroundLoad
+    ) -> tuple[BackgroundLoad, str]:
         for session in muted:
             session.connection.stop_reading()
         during = await step_in_background(subject, baseline.still_playing, _SILENT_S)
-        dropped_by_server = await _count_admitted(client, subject, len(muted)) if refuses_clearly else None
-        for session in muted:
-            session.drop()
-        await close_all([*during.still_playing, *others[_OTHER_SESSIONS:]])
-    _report_others(findings, len(muted), baseline, during)
-    findings.figures["dropped_by_server"] = dropped_by_server
-    dropped_text = (
-        "" if dropped_by_server is None else f", {dropped_by_server:,} of them dropped by the server meanwhile"
-    )
-    findings.details.append(f"{formatting.count_of(len(muted), 'client')} silent for {_SILENT_S:g} s{dropped_text}")
-    activity = f"{formatting.count_of(len(muted), 'client')} silent for {_SILENT_S:g} s, then gone"
-    within_s = slot_return_s(subject, len(muted))
-    return await judge(subject, before, Usage(subject.endpoint), len(muted), activity, findings, within_s=within_s)
+        dropped = await _count_admitted(client, subject, len(muted)) if refuses_clearly else None
+        check.figures["dropped_by_server"] = dropped
+        silent = f"{formatting.count_of(len(muted), 'client')} silent for {_SILENT_S:g} s"
+        dropped_text = "" if dropped is None else f", {dropped:,} of them dropped by the server meanwhile"
+        check.details.append(f"{silent}{dropped_text}")
+        return during, f"{silent}, then gone"
+
+    # On a full server, sessions that are let in show how many silent ones it has dropped.
+    most_others = subject.max_sessions if refuses_clearly else _OTHER_SESSIONS
+    return await _check_beside_others(subject, fall_silent, _SILENT_CLIENTS, most_others)
 
 
 async def clients_not_reading(subject: Subject) -> CheckResult:
     """Let clients send steps without reading the answers, then close their sockets."""
+
+    async def send_only(
+        client: RawClient, check: LeakCheck, muted: list[RawSession], baseline: BackgroundLoad
+    ) -> tuple[BackgroundLoad, str]:
+        steps = _steps_per_client(check.before, baseline, len(muted))
+        sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in muted]
+        during = await step_in_background(subject, baseline.still_playing, _NOT_READING_S)
+        counts, sizes = zip(*await asyncio.gather(*sending), strict=True)
+        check.figures |= {
+            "steps_sent": sum(counts),
+            "sent_bytes": sum(sizes),
+            "backed_up": sum(session.connection.has_unsent_bytes for session in muted),
+        }
+        return during, f"{formatting.count_of(len(muted), 'client')} sent {sum(counts):,} steps without reading"
+
+    return await _check_beside_others(subject, send_only, _NOT_READING_CLIENTS, _OTHER_SESSIONS)
+
+
+Mute = Callable[[RawClient, LeakCheck, list[RawSession], BackgroundLoad], Awaitable[tuple[BackgroundLoad, str]]]
+"""Mutes sessions while others step, and returns how those stepped and what the muted ones did, in words."""
+
+
+async def _check_beside_others(subject: Subject, mute: Mute, most_muted: int, most_others: int) -> CheckResult:
+    """Mute half of the sessions that fit, at most `most_muted` and at least one, while the others step."""
     before = await measure_before(subject)
     if isinstance(before, CheckResult):
         return before
-    findings = Findings()
+    check = LeakCheck(subject, before)
+    count = min(before.slots, most_muted + most_others)
     async with subject.client() as client:
-        muted, others = await _open_muted_and_others(
-            client, subject, min(before.slots, _NOT_READING_CLIENTS + _OTHER_SESSIONS), _NOT_READING_CLIENTS
-        )
+        sessions = await open_sessions(client, subject, [subject.reset_data(subject.seed)] * count)
+        muted_count = min(most_muted, max(1, len(sessions) // 2))
+        muted, others = sessions[:muted_count], sessions[muted_count:]
         baseline = await step_in_background(subject, others[:_OTHER_SESSIONS], _BEFORE_S)
         if baseline.stopped and not baseline.still_playing:
-            return await _no_steps_result([*muted, *others], baseline)
-        steps = _steps_per_client(before, baseline, len(muted))
-        sending = [asyncio.create_task(_send_steps(subject, session, steps)) for session in muted]
-        during = await step_in_background(subject, baseline.still_playing, _NOT_READING_S)
-        sent = await asyncio.gather(*sending)
-        backed_up = sum(session.connection.has_unsent_bytes for session in muted)
+            await close_all(sessions)
+            answer, transcript = baseline.stopped[0]
+            stopped = formatting.count_of(len(baseline.stopped), "session")
+            headline = f"{stopped} did not step before any client was mute: {answer}"
+            return CheckResult(CheckOutcome.INCONCLUSIVE, headline, transcripts=(transcript,))
+        during, activity = await mute(client, check, muted, baseline)
         for session in muted:
             session.drop()
         await close_all([*during.still_playing, *others[_OTHER_SESSIONS:]])
-    _report_others(findings, len(muted), baseline, during)
-    sent_bytes = sum(size for _, size in sent)
-    findings.figures |= {
-        "steps_sent": sum(count for count, _ in sent),
-        "sent_bytes": sent_bytes,
-        "backed_up": backed_up,
-    }
-    activity = (
-        f"{formatting.count_of(len(muted), 'client')} sent {findings.figures['steps_sent']:,} steps without reading"
-    )
-    within_s = slot_return_s(subject, len(muted))
-    return await judge(subject, before, Usage(subject.endpoint), len(muted), activity, findings, within_s=within_s)
-
-
-async def _no_steps_result(sessions: list[RawSession], baseline: BackgroundLoad) -> CheckResult:
-    """Close all sessions and return the result where none stepped before any client was muted."""
-    await close_all(sessions)
-    answer, transcript = baseline.stopped[0]
-    headline = (
-        f"{formatting.count_of(len(baseline.stopped), 'session')} did not step before any client was mute: {answer}"
-    )
-    return CheckResult(CheckOutcome.INCONCLUSIVE, headline, transcripts=(transcript,))
-
-
-async def _open_muted_and_others(
-    client: RawClient, subject: Subject, count: int, most_muted: int
-) -> tuple[list[RawSession], list[RawSession]]:
-    """Open sessions; return those to be muted, half of them at most but one at least, and the others."""
-    sessions = await open_sessions(client, subject, [subject.reset_data(subject.seed)] * count)
-    muted_count = min(most_muted, max(1, len(sessions) // 2))
-    return sessions[:muted_count], sessions[muted_count:]
+    _report_others(check, len(muted), baseline, during)
+    return await check.judge(len(muted), activity, within_s=slot_return_s(subject, len(muted)))
 
 
 async def _count_admitted(client: RawClient, subject: Subject, limit: int) -> int:
@@ -324,30 +310,28 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
     return sent, size
 
 
-def _report_others(findings: Findings, muted: int, baseline: BackgroundLoad, during: BackgroundLoad) -> None:
-    """Add how the other sessions stepped before and during to the findings."""
-    findings.figures |= {
+def _report_others(check: LeakCheck, muted: int, baseline: BackgroundLoad, during: BackgroundLoad) -> None:
+    """Report how the other sessions stepped before and during to the check."""
+    check.figures |= {
         "mute": muted,
         "others": len(baseline.still_playing),
-        "step_before_s": baseline.step_s,
-        "step_during_s": during.step_s,
-        "slowest_step_during_s": during.slowest_s,
+        **background_figures(baseline, during),
     }
     if baseline.stopped:
         answer, transcript = baseline.stopped[0]
-        findings.transcripts.append(transcript)
+        check.transcripts.append(transcript)
         count = formatting.count_of(len(baseline.stopped) + len(baseline.still_playing), "session")
         text = f"{len(baseline.stopped):,} of {count} beside them stopped before any client was mute: {answer}"
-        findings.details.append(f"{text}; they are not counted")
+        check.details.append(f"{text}; they are not counted")
     if not baseline.still_playing:
-        findings.details.append("no slot was left for sessions beside them")
+        check.details.append("no slot was left for sessions beside them")
     remedy = "write to each client from a task of its own, and wait for no client while others wait"
     if during.stopped:
         answer, transcript = during.stopped[0]
-        findings.transcripts.append(transcript)
+        check.transcripts.append(transcript)
         count = formatting.count_of(len(baseline.still_playing), "session")
         text = f"{len(during.stopped):,} of {count} beside them got no step done"
-        findings.problems.append((f"{text}: {answer}", remedy))
+        check.problems.append((f"{text}: {answer}", remedy))
     elif during.much_slower_than(baseline):
         pair = f"{formatting.seconds(baseline.step_s)} → {formatting.seconds(during.step_s)}"
-        findings.problems.append((f"a step of the sessions beside them took {pair}", remedy))
+        check.problems.append((f"a step of the sessions beside them took {pair}", remedy))

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from pytest_openenv_scale.checks.resources import Drift, drift
-from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.checks.subject import Figures, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.load.client_health import MAX_BUSY_SHARE
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -236,10 +236,10 @@ class _SoakTrends:
             )
         return tuple(remarks)
 
-    def figures(self) -> dict[str, float | int | str | bool | None]:
+    def figures(self) -> Figures:
         """Return all figures by name; slopes per hour, each with the ends of its interval."""
         result = self._result
-        figures: dict[str, float | int | str | bool | None] = {
+        figures: Figures = {
             "sessions": result.sessions,
             "lost_sessions": len(result.lost),
             "soak_s": result.length_s,

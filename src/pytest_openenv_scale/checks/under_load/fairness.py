@@ -14,7 +14,7 @@ from statistics import median
 from pytest_openenv_scale.checks.background import quick_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
-from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.checks.subject import Figures, Subject, close_all
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
@@ -134,7 +134,7 @@ async def fair_shares(subject: Subject) -> CheckResult:
 def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
     """Judge the rounds: the last one was fair, or none was."""
     last = rounds[-1]
-    figures: dict[str, float | int | str | bool | None] = {
+    figures: Figures = {
         "sessions": last.sessions,
         "rounds": len(rounds),
         "steps": sum(last.steps),

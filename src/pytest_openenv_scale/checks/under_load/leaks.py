@@ -19,14 +19,12 @@ from pytest_openenv_scale.checks.capacity_probe import (
 )
 from pytest_openenv_scale.checks.resources import Usage, sample_when_released, sample_when_settled
 from pytest_openenv_scale.checks.session import RawSession
-from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.checks.subject import Figures, FigureValue, Subject, close_all
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .full_server import SLOT_REMEDY, no_slot_free
-
-RESOURCES = ("memory", "threads", "descriptors")
 
 _MAX_SESSIONS, _WARM_UP_SESSIONS, _WARM_UP_S = 64, 32, 5.0
 """Sessions at a time, at most, where the limit is not known; sessions played before the first sample, and after how
@@ -64,18 +62,6 @@ class ServerBefore:
     lone_step_s: float | None
 
 
-@dataclass
-class Findings:
-    """What a churn check found so far: `problems` are sentences, each with its remedy."""
-
-    figures: dict[str, float | int | str | bool | None] = field(
-        default_factory=dict[str, float | int | str | bool | None]
-    )
-    problems: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    details: list[str] = field(default_factory=list[str])
-    transcripts: list[Transcript] = field(default_factory=list[Transcript])
-
-
 async def measure_before(subject: Subject) -> ServerBefore | CheckResult:
     """Play a few sessions, sample the server and count how many sessions fit; a result where none does."""
     slots = await subject.learn(find_slots)
@@ -107,108 +93,104 @@ async def _step_and_close(subject: Subject, sessions: list[RawSession]) -> None:
     await close_all(sessions)
 
 
-async def judge(
-    subject: Subject,
-    before: ServerBefore,
-    usage: Usage,
-    sessions: int,
-    activity: str,
-    findings: Findings,
-    *,
-    within_s: float,
-    waited: bool = False,
-) -> CheckResult:
-    """Compare the server with what it was `before`, once `sessions` sessions are gone; `activity` says what they did.
+@dataclass
+class LeakCheck:
+    """A check of what sessions leave behind, and what it found so far; `problems` are sentences with their remedies."""
 
-    Slots get `within_s` seconds to come back, unless `waited` tells that they were waited for as long already.
-    """
-    remarks = [await _judge_slots(subject, before, findings, within_s, waited)]
-    remarks += await _judge_resources(subject, before, usage, sessions, findings)
-    remarks += await _judge_lone_step(subject, before, findings)
-    outcome = CheckOutcome.MISSED if findings.problems else CheckOutcome.MET
-    verdict_text = "; ".join(text for text, _ in findings.problems) or ", ".join(remarks)
-    return CheckResult(
-        outcome,
-        f"{activity}: {verdict_text}",
-        remedy="; ".join(dict.fromkeys(remedy for _, remedy in findings.problems)) or None,
-        details=(*findings.details, *(remarks if findings.problems else ())),
-        figures=findings.figures,
-        series={"sessions": tuple(map(float, usage.sessions)), **_series(usage)} if len(usage.samples) > 1 else {},
-        transcripts=tuple(findings.transcripts),
-    )
+    subject: Subject
+    before: ServerBefore
+    usage: Usage = field(init=False)
+    figures: Figures = field(default_factory=dict[str, FigureValue])
+    problems: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    details: list[str] = field(default_factory=list[str])
+    transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
+    def __post_init__(self) -> None:
+        self.usage = Usage(self.subject.endpoint)
 
-async def _judge_slots(
-    subject: Subject, before: ServerBefore, findings: Findings, within_s: float, waited: bool
-) -> str:
-    """Open as many sessions as fitted before, and report slots that did not come back."""
-    began = time.perf_counter()
-    async with subject.client() as client:
-        resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed)] * before.slots
-        reopened = await open_sessions(client, subject, resets, within_s=0.0 if waited else within_s)
-        took_s = time.perf_counter() - began
-        refused = None if len(reopened) == before.slots else await client.start(subject.reset_data(subject.seed))
-        if refused is not None:
-            refused.drop()
-            findings.transcripts.append(refused.transcript("one for whom there is no slot any more"))
-        await close_all(reopened)
-    findings.figures |= {"slots_before": before.slots, "slots_after": len(reopened), "slots_back_s": took_s}
-    if len(reopened) < before.slots:
-        lost = f"{before.slots - len(reopened):,} of {formatting.count_of(before.slots, 'slot')}"
-        findings.problems.append(
-            (f"{lost} not given back within {round(within_s, 1 if within_s < 10 else None):g} s", SLOT_REMEDY)
+    async def judge(self, sessions: int, activity: str, *, within_s: float, waited: bool = False) -> CheckResult:
+        """Compare the server with what it was, once `sessions` sessions are gone; `activity` says what they did.
+
+        Slots get `within_s` seconds to come back, unless `waited` tells that they were waited for as long already.
+        """
+        remarks = [await self._judge_slots(within_s, waited), *await self._judge_resources(sessions)]
+        remarks += await self._judge_lone_step()
+        verdict_text = "; ".join(text for text, _ in self.problems) or ", ".join(remarks)
+        names = {"memory_bytes": "memory", "threads": "threads", "descriptors": "descriptors"}
+        series = {"sessions": tuple(map(float, self.usage.sessions))}
+        return CheckResult(
+            CheckOutcome.MISSED if self.problems else CheckOutcome.MET,
+            f"{activity}: {verdict_text}",
+            remedy="; ".join(dict.fromkeys(remedy for _, remedy in self.problems)) or None,
+            details=(*self.details, *(remarks if self.problems else ())),
+            figures=self.figures,
+            series=series | {name: self.usage.series(resource) for name, resource in names.items()}
+            if len(self.usage.samples) > 1
+            else {},
+            transcripts=tuple(self.transcripts),
         )
-    return f"{len(reopened):,} of {formatting.count_of(before.slots, 'slot')} free"
 
+    async def _judge_slots(self, within_s: float, waited: bool) -> str:
+        """Open as many sessions as fitted before, and report slots that did not come back."""
+        subject, slots, began = self.subject, self.before.slots, time.perf_counter()
+        async with subject.client() as client:
+            resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed)] * slots
+            reopened = await open_sessions(client, subject, resets, within_s=0.0 if waited else within_s)
+            took_s = time.perf_counter() - began
+            if len(reopened) < slots:
+                refused = await client.start(subject.reset_data(subject.seed))
+                refused.drop()
+                self.transcripts.append(refused.transcript("one for whom there is no slot any more"))
+            await close_all(reopened)
+        self.figures |= {"slots_before": slots, "slots_after": len(reopened), "slots_back_s": took_s}
+        if len(reopened) < slots:
+            lost = f"{slots - len(reopened):,} of {formatting.count_of(slots, 'slot')}"
+            waited_s = round(within_s, 1 if within_s < 10 else None)
+            self.problems.append((f"{lost} not given back within {waited_s:g} s", SLOT_REMEDY))
+        return f"{len(reopened):,} of {formatting.count_of(slots, 'slot')} free"
 
-async def _judge_resources(
-    subject: Subject, before: ServerBefore, usage: Usage, sessions: int, findings: Findings
-) -> list[str]:
-    after = await sample_when_released(subject.endpoint, before.sample, sessions, SLOT_RETURN_LIMIT_S)
-    remarks: list[str] = []
-    for name in RESOURCES:
-        change = usage.change(name, before.sample, after, sessions)
-        unit = "_bytes" if name == "memory" else ""
-        findings.figures |= {
-            f"{name}_before{unit}": None if change is None else change.before,
-            f"{name}_after{unit}": None if change is None else change.after,
-            f"{name}_per_session{unit}": None if change is None else change.per_session,
-        }
-        if change is None:
-            findings.details.append(f"{name}: not readable here")
-            continue
-        remarks.append(str(change))
-        if name == "memory" and usage.too_few_samples(name):
-            findings.details.append("too few sessions to tell whether memory grows")
-        if change.leaked:
-            each = f"{formatting.size(round(change.per_session or 0))} of memory" if name == "memory" else name
-            if name == "memory":
-                problem = f"each session leaves {each}"
-            else:
-                problem = f"{change.after - change.before:,} {name} stay ({change.before:,} → {change.after:,})"
-            findings.problems.append((problem, _REMEDIES[name]))
-    return remarks
+    async def _judge_resources(self, sessions: int) -> list[str]:
+        before, usage = self.before.sample, self.usage
+        after = await sample_when_released(self.subject.endpoint, before, sessions, SLOT_RETURN_LIMIT_S)
+        remarks: list[str] = []
+        for name, remedy in _REMEDIES.items():
+            change = usage.change(name, before, after, sessions)
+            unit = "_bytes" if name == "memory" else ""
+            for part in ("before", "after", "per_session"):
+                self.figures[f"{name}_{part}{unit}"] = None if change is None else getattr(change, part)
+            if change is None:
+                self.details.append(f"{name}: not readable here")
+                continue
+            remarks.append(str(change))
+            if name == "memory" and usage.too_few_samples(name):
+                self.details.append("too few sessions to tell whether memory grows")
+            if change.leaked and name == "memory":
+                size = formatting.size(round(change.per_session or 0))
+                self.problems.append((f"each session leaves {size} of memory", remedy))
+            elif change.leaked:
+                stay = f"{change.after - change.before:,} {name} stay ({change.before:,} → {change.after:,})"
+                self.problems.append((stay, remedy))
+        return remarks
 
-
-async def _judge_lone_step(subject: Subject, before: ServerBefore, findings: Findings) -> list[str]:
-    """Compare a lone session's step with what it was; a slower one is measured again, as it may be noise."""
-    lone_s = None
-    if findings.figures["slots_after"]:
-        await asyncio.sleep(_QUIET_S)
-        lone_s = await lone_step_s(subject)
-    for _ in range(2):
-        if _is_slower(before.lone_step_s, lone_s):
-            lone_s = await lone_step_s(subject)
-    findings.figures |= {"lone_step_before_s": before.lone_step_s, "lone_step_after_s": lone_s}
-    if lone_s is None and before.lone_step_s is not None and findings.figures["slots_after"]:
-        findings.problems.append(("a session on its own gets no step done any more", "look into the server's log"))
-    if lone_s is None or before.lone_step_s is None:
-        return []
-    pair = f"{formatting.seconds(before.lone_step_s)} → {formatting.seconds(lone_s)}"
-    if _is_slower(before.lone_step_s, lone_s):
-        remedy = "look for what grows with every session and is walked through in each step"
-        findings.problems.append((f"a lone session's step is slower: {pair}", remedy))
-    return [f"a lone step {pair}"]
+    async def _judge_lone_step(self) -> list[str]:
+        """Compare a lone session's step with what it was; a slower one is measured again, as it may be noise."""
+        before_s, lone_s = self.before.lone_step_s, None
+        if self.figures["slots_after"]:
+            await asyncio.sleep(_QUIET_S)
+            lone_s = await lone_step_s(self.subject)
+        for _ in range(2):
+            if _is_slower(before_s, lone_s):
+                lone_s = await lone_step_s(self.subject)
+        self.figures |= {"lone_step_before_s": before_s, "lone_step_after_s": lone_s}
+        if lone_s is None and before_s is not None and self.figures["slots_after"]:
+            self.problems.append(("a session on its own gets no step done any more", "look into the server's log"))
+        if lone_s is None or before_s is None:
+            return []
+        pair = f"{formatting.seconds(before_s)} → {formatting.seconds(lone_s)}"
+        if _is_slower(before_s, lone_s):
+            remedy = "look for what grows with every session and is walked through in each step"
+            self.problems.append((f"a lone session's step is slower: {pair}", remedy))
+        return [f"a lone step {pair}"]
 
 
 def _is_slower(before_s: float | None, after_s: float | None) -> bool:
@@ -233,8 +215,3 @@ async def lone_step_s(subject: Subject) -> float | None:
         if number + 1 >= _LONE_FEWEST and time.perf_counter() > end:
             break
     return median(latencies) if latencies else None
-
-
-def _series(usage: Usage) -> dict[str, tuple[float | None, ...]]:
-    names = {"memory": "memory_bytes", "threads": "threads", "descriptors": "descriptors"}
-    return {series_name: usage.series(name) for name, series_name in names.items()}

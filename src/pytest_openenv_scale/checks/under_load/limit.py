@@ -8,7 +8,12 @@ import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-from pytest_openenv_scale.checks.background import BackgroundLoad, single_session, step_in_background
+from pytest_openenv_scale.checks.background import (
+    BackgroundLoad,
+    background_figures,
+    single_session,
+    step_in_background,
+)
 from pytest_openenv_scale.checks.capacity_probe import SLOT_RETURN_LIMIT_S, Slots, find_slots
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
@@ -181,8 +186,8 @@ async def _check_others_go_on(client: RawClient, subject: Subject, sessions: lis
         await close_all(sessions)
         headline = f"a session among {len(sessions):,} did not step before anybody knocked: {before.stopped[0][0]}"
         return CheckResult(CheckOutcome.INCONCLUSIVE, headline, transcripts=(before.stopped[0][1],))
-    newcomers = _OpenAttempts(client, subject)
-    tasks = [asyncio.create_task(newcomers.attempt_repeatedly()) for _ in range(_NEWCOMERS)]
+    newcomers: list[RawSession] = []
+    tasks = [asyncio.create_task(_knock(client, subject, newcomers)) for _ in range(_NEWCOMERS)]
     during = await step_in_background(subject, sessions, _DURING_S)
     for task in tasks:
         task.cancel()
@@ -192,32 +197,27 @@ async def _check_others_go_on(client: RawClient, subject: Subject, sessions: lis
     return _judge_others(len(sessions), before, during, after, newcomers)
 
 
-class _OpenAttempts:
-    """Newcomers that try to open a session again and again; one that gets in after all closes at once."""
-
-    def __init__(self, client: RawClient, subject: Subject) -> None:
-        self._client, self._subject = client, subject
-        self.count = 0
-        self.last_session: RawSession | None = None
-
-    async def attempt_repeatedly(self) -> None:
-        """Try to open a session, again and again, until cancelled."""
-        while True:
-            session = self.last_session = await self._client.connect()
-            self.count += 1
-            try:
-                answer = session.first_answer
-                if answer.kind == "opened":
-                    answer = await session.reset(self._subject.reset_data(self._subject.seed))
-                if answer.kind == "observation":
-                    await session.close()
-            finally:
-                session.drop()
-            await asyncio.sleep(_NEWCOMER_PAUSE_S)
+async def _knock(client: RawClient, subject: Subject, newcomers: list[RawSession]) -> None:
+    """Try to open a session, again and again, until cancelled; one that gets in after all closes at once."""
+    while True:
+        newcomers.append(session := await client.connect())
+        try:
+            answer = session.first_answer
+            if answer.kind == "opened":
+                answer = await session.reset(subject.reset_data(subject.seed))
+            if answer.kind == "observation":
+                await session.close()
+        finally:
+            session.drop()
+        await asyncio.sleep(_NEWCOMER_PAUSE_S)
 
 
 def _judge_others(
-    session_count: int, before: BackgroundLoad, during: BackgroundLoad, after: BackgroundLoad, newcomers: _OpenAttempts
+    session_count: int,
+    before: BackgroundLoad,
+    during: BackgroundLoad,
+    after: BackgroundLoad,
+    newcomers: list[RawSession],
 ) -> CheckResult:
     sessions_text = formatting.count_of(session_count, "session")
     result = CheckResult(
@@ -226,29 +226,25 @@ def _judge_others(
         remedy="refuse a session too many before taking any lock that steps or resets take",
         figures={
             "sessions": session_count,
-            "knocks": newcomers.count,
+            "knocks": len(newcomers),
             "stopped": len(during.stopped) + len(after.stopped),
-            "step_before_s": before.step_s,
-            "step_during_s": during.step_s,
+            **background_figures(before, during),
             "step_after_s": after.step_s,
-            "slowest_step_during_s": during.slowest_s,
         },
     )
     for when, load in (("while others knocked", during), ("after others had knocked", after)):
         if load.stopped:
             answer, transcript = load.stopped[0]
             headline = f"{len(load.stopped):,} of {sessions_text} got no step done {when} in vain: {answer}"
-            newcomer_transcripts = (
-                (newcomers.last_session.transcript("one that knocked"),) if newcomers.last_session is not None else ()
-            )
-            return replace(result, headline=headline, transcripts=(transcript, *newcomer_transcripts))
+            knocked = [session.transcript("one that knocked") for session in newcomers[-1:]]
+            return replace(result, headline=headline, transcripts=(transcript, *knocked))
     pair = f"{formatting.seconds(before.step_s)} before and"
     for when, load in (("while others knocked", during), ("after others had knocked", after)):
         if load.much_slower_than(before):
             headline = f"a step took {pair} {formatting.seconds(load.step_s)} {when} in vain ({sessions_text} inside)"
             return replace(result, headline=headline)
     went_on = f"{sessions_text} went on" if session_count > 1 else "the session inside went on"
-    headline = f"{went_on} while others knocked {newcomers.count:,} times in vain: "
+    headline = f"{went_on} while others knocked {len(newcomers):,} times in vain: "
     headline += f"a step took {pair} {formatting.seconds(during.step_s)} meanwhile"
     return replace(result, outcome=CheckOutcome.MET, headline=headline, remedy=None)
 

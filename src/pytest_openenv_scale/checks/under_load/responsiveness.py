@@ -12,7 +12,7 @@ from statistics import median
 from pytest_openenv_scale.checks.background import waiting_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
-from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.checks.subject import Figures, Subject, close_all
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -275,7 +275,7 @@ class Stepping:
         """The round that counts: a good one, or the last of all that were not."""
         return self.rounds[-1]
 
-    def figures(self) -> dict[str, float | int | str | bool | None]:
+    def figures(self) -> Figures:
         """Return all figures by name; times in seconds."""
         return {
             "sessions": self.sessions,
