@@ -8,7 +8,7 @@ import pytest
 from configured import Resolve, resolver
 
 from pytest_openenv_scale.config.limits import Limit, Slo, slo_for_curve
-from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark, rerun_options
+from pytest_openenv_scale.config.settings import ScalingMark, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -42,7 +42,7 @@ MARKED = [
 
 
 def test_every_argument_of_the_mark_is_an_option_too():
-    assert {case[0] for case in MARKED} == set(WORKLOAD_PARSERS)
+    assert {case[0] for case in MARKED} == set(ScalingMark.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("name", "said", "marked", "value", "other"), MARKED)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .console import print_lines, stop_printing, terminal_width
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.core.endpoint import Endpoint
     from pytest_openenv_scale.reporting import Line
     from pytest_openenv_scale.targets.url import UrlTarget
-
-T = TypeVar("T")
 
 HELP = "say in seconds whether a server holds the sessions of a training run"
 
@@ -105,36 +102,33 @@ def _read_options(arguments: argparse.Namespace) -> _Options:
     Raises:
         GrammarError: a value cannot be used; one line that names the option.
     """
-    from pytest_openenv_scale.config import values
-    from pytest_openenv_scale.config.workload import parse_action, parse_reset
+    from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
+    from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.files import check_json_option
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
 
-    origin = values.ValueOrigin("command line", "the command line", Path.cwd())
+    origin = ValueOrigin("command line", "the command line", Path.cwd())
+
+    def read(name: str) -> Any:
+        try:
+            text = getattr(arguments, name)
+            return None if text is None else PARSERS[name](text, origin)
+        except GrammarError as error:
+            raise GrammarError(f"--{name}: {error}") from None
+
     sessions = parse_count(arguments.sessions, maximum=_MAX_SESSIONS, what="--sessions")
-    headers = _parse_option("--header", lambda: values.parse_headers(arguments.header, origin))
+    target = PARSERS["url"](arguments.url, origin)[0]
     return _Options(
-        UrlTarget(values.parse_url(arguments.url, origin)[0], TargetContext(origin.directory, sessions, headers)),
+        UrlTarget(target, TargetContext(origin.directory, sessions, read("header"))),
         sessions,
-        _parse_option("--action", lambda: parse_action(arguments.action, origin.directory))
-        if arguments.action is not None
-        else None,
-        _parse_option("--reset", lambda: parse_reset(arguments.reset)) if arguments.reset is not None else None,
+        read("action"),
+        read("reset"),
         parse_seconds(arguments.timeout, positive=True, what="--timeout"),
-        _parse_option("--seed", lambda: values.parse_seed(arguments.seed, origin)),
+        read("seed"),
         check_json_option(arguments.json) if arguments.json is not None else None,
     )
-
-
-def _parse_option(name: str, parse: Callable[[], T]) -> T:
-    from pytest_openenv_scale.core.errors import GrammarError
-
-    try:
-        return parse()
-    except GrammarError as error:
-        raise GrammarError(f"{name}: {error}") from None
 
 
 def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:

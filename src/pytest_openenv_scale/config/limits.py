@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -55,29 +55,39 @@ class Measured(Protocol):
         ...
 
 
+def _no_figure_of_a_cell(cell: Measured) -> float | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class LimitKind:
     """One row of the table of limits: all that is known of a limit, its measure included.
 
-    `direction` says which side of the allowed value is good. A limit of scope "cell" is part of what makes
-    a cell pass; one of scope "curve" is judged on the curve as a whole. `family` says how it is judged, and `measure`
-    reads what it bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or no
-    figure of one cell (a capacity). `phase` and `statistic` name the number a latency limit bounds. `parse` turns what
-    was written into a number in `unit`. Two runs are compared by what is `compared`. A limit that `needs_wait` cannot
-    be measured where no step can be asked to wait.
+    `family` says how it is judged. `parse` turns what was written into a number in `unit`, and `measure` reads what the
+    limit bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or no figure of
+    one cell (a capacity). `phase` and `statistic` name the number a latency limit bounds. Two runs are compared by what
+    is `compared`. A limit that `needs_wait` cannot be measured where no step can be asked to wait.
     """
 
     name: str
     unit: Unit
-    direction: Literal[">=", "<="]
-    scope: Literal["cell", "curve"]
     family: Literal["capacity", "share", "latency", "rate", "hosts"]
-    parse: Callable[[object], float]
-    measure: Callable[[Measured], float | None]
+    parse: Callable[..., float]
+    measure: Callable[[Measured], float | None] = _no_figure_of_a_cell
     phase: str | None = None
     statistic: str | None = None
     compared: bool = True
     needs_wait: bool = False
+
+    @property
+    def direction(self) -> Literal[">=", "<="]:
+        """Which side of the allowed value is good."""
+        return "<=" if self.family == "latency" else ">="
+
+    @property
+    def scope(self) -> Literal["cell", "curve"]:
+        """Whether it is part of what makes a cell pass, or is judged on the curve as a whole."""
+        return "curve" if self.family in ("capacity", "rate") else "cell"
 
     @property
     def figure(self) -> str:
@@ -106,7 +116,10 @@ _EXAMPLES: Mapping[Unit, str] = {
 }
 
 
-def _positive_fraction(value: object, what: str) -> float:
+_parse_sessions = partial(parse_count, maximum=MAX_BATCH)
+
+
+def _positive_fraction(value: object, *, what: str) -> float:
     share = parse_fraction(value, what=what)
     if share == 0:
         raise GrammarError(f'{what} must be above 0, got {short_repr(value)}; write 0.95 or "95%"')
@@ -118,19 +131,12 @@ def _measure_statistic(phase: str, statistic: str, cell: Measured) -> float | No
     return None if stats is None else float(getattr(stats, statistic))
 
 
-def _no_figure_of_a_cell(cell: Measured) -> float | None:
-    return None
-
-
 def _latency_limit(phase: str, statistic: str) -> LimitKind:
-    name = f"{phase}_{statistic}"
     return LimitKind(
-        name,
+        f"{phase}_{statistic}",
         "seconds",
-        "<=",
-        scope="cell",
-        family="latency",
-        parse=partial(parse_seconds, positive=True, what=name),
+        "latency",
+        parse=partial(parse_seconds, positive=True),
         measure=partial(_measure_statistic, phase, statistic),
         phase=phase,
         statistic=statistic,
@@ -139,66 +145,20 @@ def _latency_limit(phase: str, statistic: str) -> LimitKind:
 
 
 _LIMIT_KINDS = (
-    LimitKind(
-        "max_batch",
-        "sessions",
-        ">=",
-        scope="curve",
-        family="capacity",
-        parse=partial(parse_count, maximum=MAX_BATCH, what="max_batch"),
-        measure=_no_figure_of_a_cell,
-    ),
-    LimitKind(
-        "success",
-        "fraction",
-        ">=",
-        scope="cell",
-        family="share",
-        parse=partial(_positive_fraction, what="success"),
-        measure=lambda cell: cell.success_rate,
-    ),
+    LimitKind("max_batch", "sessions", "capacity", parse=_parse_sessions),
+    LimitKind("success", "fraction", "share", parse=_positive_fraction, measure=lambda cell: cell.success_rate),
     *(_latency_limit(phase, statistic) for phase in PHASES for statistic in STATISTICS),
-    LimitKind(
-        "latency_factor",
-        "factor",
-        "<=",
-        scope="cell",
-        family="latency",
-        parse=partial(parse_number, what="latency_factor"),
-        measure=partial(_measure_statistic, "total", "p99"),
-        phase="total",
-        statistic="p99",
+    replace(
+        _latency_limit("total", "p99"),
+        name="latency_factor",
+        unit="factor",
+        parse=parse_number,
         compared=False,
         needs_wait=True,
     ),
-    LimitKind(
-        "rps",
-        "per second",
-        ">=",
-        scope="curve",
-        family="rate",
-        parse=partial(parse_number, what="rps"),
-        measure=lambda cell: cell.requests_per_second,
-    ),
-    LimitKind(
-        "batch_per_core",
-        "sessions per core",
-        ">=",
-        scope="curve",
-        family="capacity",
-        parse=partial(parse_number, what="batch_per_core"),
-        measure=_no_figure_of_a_cell,
-    ),
-    LimitKind(
-        "hosts",
-        "hosts",
-        ">=",
-        scope="cell",
-        family="hosts",
-        parse=partial(parse_count, maximum=MAX_BATCH, what="hosts"),
-        measure=lambda cell: cell.hosts_used,
-        compared=False,
-    ),
+    LimitKind("rps", "per second", "rate", parse=parse_number, measure=lambda cell: cell.requests_per_second),
+    LimitKind("batch_per_core", "sessions per core", "capacity", parse=parse_number),
+    LimitKind("hosts", "hosts", "hosts", parse=_parse_sessions, measure=lambda cell: cell.hosts_used, compared=False),
 )
 
 LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _LIMIT_KINDS})
@@ -271,7 +231,7 @@ def make_limit(name: str, value: object, source: str = "mark") -> Limit:
     kind = LIMITS.get(name)
     if kind is None:
         raise GrammarError(f"{short_repr(name)} is no limit anybody measures{suggestion(name, LIMITS)}")
-    return Limit(name, kind.parse(value), source)
+    return Limit(name, kind.parse(value, what=name), source)
 
 
 _EXPRESSION = re.compile(r"([^\s<>=≤≥:!]+)\s*([<>=≤≥:!]+)\s*(.*)", re.DOTALL)

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
-from pytest_openenv_scale.core.parsing import (
-    Arrival,
-    format_number,
-    parse_arrival,
-    parse_batches,
-    parse_count,
-    parse_modes,
-    parse_seconds,
-    parse_waits,
-)
+from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
 from .limits import FailOn, Limit, Reference, Slo
-from .workload import ActionSource, parse_action, parse_reset
+from .workload import ActionSource
 
 Source = Literal["command line", "mark", "ini", "default"]
 
@@ -33,21 +23,6 @@ DEFAULT_STEPS = 1
 
 HTTP_CONNECTIONS = ("session", "request", "shared")
 """How sessions connect in http mode: one connection each, one per request, or idle ones from a pool."""
-
-WORKLOAD_PARSERS: Mapping[str, Callable[[object, Path], Any]] = MappingProxyType(
-    {
-        "batches": lambda value, directory: parse_batches(value),
-        "waits": lambda value, directory: parse_waits(value),
-        "reps": lambda value, directory: parse_count(value, maximum=1_000, what="reps"),
-        "modes": lambda value, directory: parse_modes(value),
-        "steps": lambda value, directory: parse_count(value, maximum=1_000_000, what="steps"),
-        "arrival": lambda value, directory: parse_arrival(value),
-        "timeout": lambda value, directory: parse_seconds(value, positive=True, what="timeout"),
-        "action": parse_action,
-        "reset": lambda value, directory: parse_reset(value),
-    }
-)
-"""How a value is read that both options and the `scaling` mark take; paths are relative to `directory`."""
 
 
 @dataclass(frozen=True, slots=True)

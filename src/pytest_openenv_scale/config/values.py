@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import parse_count, parse_header, parse_seconds, short_repr, suggestion
+from pytest_openenv_scale.core.parsing import (
+    parse_arrival,
+    parse_batches,
+    parse_count,
+    parse_header,
+    parse_modes,
+    parse_seconds,
+    parse_waits,
+    short_repr,
+    suggestion,
+)
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 
-from .limits import FailOn, Limit, Reference, parse_fail_on, parse_reference, parse_slo_expression
-from .settings import HTTP_CONNECTIONS, WORKLOAD_PARSERS, Source
+from .limits import Limit, parse_fail_on, parse_reference, parse_slo_expression
+from .settings import HTTP_CONNECTIONS, Source
+from .workload import parse_action, parse_reset
 
 REPORTS = ("md", "html", "figures", "log")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
@@ -33,13 +44,7 @@ class ValueOrigin:
 Parser = Callable[[Any, ValueOrigin], Any]
 
 
-def workload_parser(name: str) -> Parser:
-    """Return the parser of a value that the `scaling` mark takes as well."""
-    parse = WORKLOAD_PARSERS[name]
-    return lambda value, origin: parse(value, origin.directory)
-
-
-def parse_targets(values: Any, origin: ValueOrigin) -> tuple[TargetSpec, ...]:
+def parse_targets(values: Any) -> tuple[TargetSpec, ...]:
     """Parse target specifications, each kept once."""
     texts: list[str] = [values] if isinstance(values, str) else values
     if not texts:
@@ -123,16 +128,6 @@ def parse_limits(values: Any, origin: ValueOrigin) -> tuple[Limit, ...]:
     return tuple(parsed.values())
 
 
-def parse_baseline(value: Any, origin: ValueOrigin) -> Reference:
-    """Parse the name of a stored run."""
-    return parse_reference(value, origin.directory)
-
-
-def parse_fail_on_option(values: Any, origin: ValueOrigin) -> tuple[FailOn, ...]:
-    """Parse the changes to fail on."""
-    return parse_fail_on(cast("list[str]", values))
-
-
 def parse_headers(values: Any, origin: ValueOrigin) -> dict[str, str]:
     """Parse headers; `env:VARIABLE` as a value reads the environment, and is all that ini may hold."""
     by_name: dict[str, tuple[str, str]] = {}
@@ -158,23 +153,14 @@ def join_headers(nearest_first: list[Mapping[str, str]]) -> dict[str, str]:
     return dict(by_name.values())
 
 
-def choice_parser(*choices: str) -> Parser:
-    """Return a parser that accepts exactly `choices`."""
-
-    def parse(value: Any, origin: ValueOrigin) -> str:
-        if value not in choices:
-            raise GrammarError(f"it must be {' or '.join(choices)}, got {short_repr(value)}")
-        return value
-
-    return parse
+def parse_choice(value: Any, *, choices: Sequence[str]) -> str:
+    """Accept exactly one of `choices`."""
+    if value not in choices:
+        raise GrammarError(f"it must be {' or '.join(choices)}, got {short_repr(value)}")
+    return value
 
 
-def parse_flag(value: Any, origin: ValueOrigin) -> bool:
-    """Accept what pytest has read as true or false."""
-    return bool(value)
-
-
-def parse_processes(value: Any, origin: ValueOrigin) -> int | None:
+def parse_processes(value: Any) -> int | None:
     """Parse a number of processes; "auto" is None."""
     if value == "auto":
         return None
@@ -184,12 +170,7 @@ def parse_processes(value: Any, origin: ValueOrigin) -> int | None:
         raise GrammarError(f'{error}; write a number or "auto"') from None
 
 
-def parse_seed(value: Any, origin: ValueOrigin) -> int:
-    """Parse a seed."""
-    return parse_count(value, minimum=0, maximum=10**18 - 1, what="the seed")
-
-
-def parse_text(value: Any, origin: ValueOrigin) -> str:
+def parse_text(value: Any) -> str:
     """Parse text that is not empty."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise GrammarError(f"it must be text that is not empty, got {short_repr(value)}")
@@ -198,21 +179,16 @@ def parse_text(value: Any, origin: ValueOrigin) -> str:
 
 def parse_directory(value: Any, origin: ValueOrigin) -> Path | None:
     """Parse a directory; "none" is None."""
-    name = parse_text(value, origin)
+    name = parse_text(value)
     return None if name == "none" else origin.directory / Path(name).expanduser()
 
 
 def parse_file(value: Any, origin: ValueOrigin) -> Path:
     """Parse the name of a file to write."""
-    path = origin.directory / Path(parse_text(value, origin)).expanduser()
+    path = origin.directory / Path(parse_text(value)).expanduser()
     if path.is_dir():
         raise GrammarError(f"{short_repr(str(path))} is a directory; write the name of a file")
     return path
-
-
-def parse_report_option(value: Any, origin: ValueOrigin) -> tuple[str, ...]:
-    """Parse the reports to render; "none" is empty."""
-    return parse_reports(value)
 
 
 def parse_reports(value: str | list[str]) -> tuple[str, ...]:
@@ -230,31 +206,44 @@ def parse_reports(value: str | list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
-def parse_soak(value: Any, origin: ValueOrigin) -> float:
-    """Parse how long the endurance test lasts, in seconds; 0 leaves it out."""
-    return parse_seconds(value, what="the soak")
+def _plain(parse: Callable[..., Any], **bounds: Any) -> Parser:
+    """Return the parser of a value that says all by itself."""
+    return lambda value, origin: parse(value, **bounds)
+
+
+def _relative(parse: Callable[[Any, Path], Any]) -> Parser:
+    """Return the parser of a value in which a path may be."""
+    return lambda value, origin: parse(value, origin.directory)
 
 
 PARSERS: Mapping[str, Parser] = MappingProxyType(
     {
-        **{name: workload_parser(name) for name in WORKLOAD_PARSERS},
-        "target": parse_targets,
+        "target": _plain(parse_targets),
         "url": parse_url,
-        "until-done": parse_flag,
+        "batches": _plain(parse_batches),
+        "waits": _plain(parse_waits),
+        "reps": _plain(parse_count, maximum=1_000, what="reps"),
+        "modes": _plain(parse_modes),
+        "steps": _plain(parse_count, maximum=1_000_000, what="steps"),
+        "arrival": _plain(parse_arrival),
+        "timeout": _plain(parse_seconds, positive=True, what="timeout"),
+        "action": _relative(parse_action),
+        "reset": _plain(parse_reset),
+        "until-done": _plain(bool),
         "slo": parse_limits,
-        "inconclusive": choice_parser("fail", "warn"),
-        "full-grid": parse_flag,
-        "http-connections": choice_parser(*HTTP_CONNECTIONS),
-        "processes": parse_processes,
-        "seed": parse_seed,
+        "inconclusive": _plain(parse_choice, choices=("fail", "warn")),
+        "full-grid": _plain(bool),
+        "http-connections": _plain(parse_choice, choices=HTTP_CONNECTIONS),
+        "processes": _plain(parse_processes),
+        "seed": _plain(parse_count, minimum=0, maximum=10**18 - 1, what="the seed"),
         "header": parse_headers,
-        "note": parse_text,
+        "note": _plain(parse_text),
         "results": parse_directory,
         "json": parse_file,
-        "report": parse_report_option,
-        "soak": parse_soak,
-        "baseline": parse_baseline,
-        "fail-on": parse_fail_on_option,
+        "report": _plain(parse_reports),
+        "soak": _plain(parse_seconds, what="the soak"),
+        "baseline": _relative(parse_reference),
+        "fail-on": _plain(parse_fail_on),
     }
 )
-"""How each option is read, by its name in the table."""
+"""How each option is read, by its name in the table; the arguments of the `scaling` mark are read like the options."""

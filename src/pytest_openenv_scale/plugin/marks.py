@@ -137,13 +137,15 @@ def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> Scaling
     Raises:
         MarkError: a value is wrong, or there is no argument of that name.
     """
-    from pytest_openenv_scale.config.settings import WORKLOAD_PARSERS, ScalingMark
+    from pytest_openenv_scale.config.settings import ScalingMark
+    from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
     from pytest_openenv_scale.core.errors import GrammarError
 
     _check_names("scaling", arguments)
+    origin = ValueOrigin("mark", "mark scaling", directory)
     try:
         return ScalingMark(
-            **{name: WORKLOAD_PARSERS[name](value, directory) for name, value in arguments.items() if value is not None}
+            **{name: PARSERS[name](value, origin) for name, value in arguments.items() if value is not None}
         )
     except GrammarError as error:
         raise MarkError(f"mark scaling: {error}") from None
