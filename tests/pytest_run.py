@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +31,14 @@ class PytestRun:
         """The one run directory."""
         (found,) = (self.folder / "openenv-results").iterdir()
         return found
+
+    def sweeps(self) -> list[dict[str, Any]]:
+        """What report.json has of every sweep."""
+        return json.loads((self.run_dir / "report.json").read_text())["sweeps"]
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """What refused sessions, in the order of the curves."""
+        return [refused for sweep in self.sweeps() for curve in sweep["curves"] for refused in curve["refused"]]
 
     def rows(self) -> pa.Table:
         """Every session of the run."""

@@ -65,10 +65,10 @@ def test_labels_that_collide_get_the_differing_option(inner):
 
 def test_a_target_that_does_not_start_is_one_clean_error_with_its_log(inner):
     inner.tests(TESTS)
-    result = inner.run("--openenv-target", "fake,broken=the server did not start")
+    result = inner.run("--openenv-target", "fake,broken=it did not start")
     result.assert_outcomes(errors=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert result.outlines.count("the server did not start") == 2
+    assert result.outlines.count("it did not start") == 2
     assert result.outlines.count(fakes.LOG) == 2
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*another exception*")
