@@ -14,7 +14,7 @@ from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE, ProtocolCompa
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.replicas import protocol_notes, ratio_text
 from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
-from pytest_openenv_scale.reporting.markdown.run import run_markdown, step_summary
+from pytest_openenv_scale.reporting.markdown.run import report_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines
 from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
@@ -154,7 +154,7 @@ def test_one_mode_alone_is_compared_with_nothing(mode):
     view = a_view(passing(32, mode))
     run = a_run(PLACE, view)
     assert compare_modes(view) == ()
-    shown = "\n".join(line.text for line in run_lines(run)) + run_markdown(run) + step_summary(run)
+    shown = "\n".join(line.text for line in run_lines(run)) + report_markdown(run) + step_summary(run)
     assert "comparison" not in shown
     assert run_document(run)["sweeps"][0]["protocols"] == []
     assert [name for name, _ in junit_properties(view) if "protocol" in name] == []
@@ -198,7 +198,7 @@ def test_a_whole_run_ends_with_it():
     assert "\n".join(TABLE) in text
 
 
-@pytest.mark.parametrize("render", [run_markdown, step_summary])
+@pytest.mark.parametrize("render", [report_markdown, step_summary])
 def test_markdown_and_the_github_summary_show_it_after_the_verdicts(render):
     text = render(a_run(PLACE, a_view(*HTTP_DOUBTFUL)))
     head, _, rest = text.partition("## Protocol comparison\n")

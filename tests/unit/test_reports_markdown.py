@@ -17,7 +17,7 @@ from pytest_openenv_scale.reporting.markdown.run import (
     code_block,
     escape,
     inline_code,
-    run_markdown,
+    report_markdown,
     step_summary,
 )
 from pytest_openenv_scale.results.outcome import ErrorCount
@@ -122,11 +122,11 @@ openenv-scale report results/20261121T120000.000Z-3fa9
 
 
 def test_the_report_of_a_run():
-    assert run_markdown(a_run(FOLDER, doubtful_sweep())) == REPORT.removeprefix("\n")
+    assert report_markdown(a_run(FOLDER, doubtful_sweep())) == REPORT.removeprefix("\n")
 
 
 def test_verdicts_come_before_curves_and_curves_before_circumstances():
-    report = run_markdown(a_run(FOLDER))
+    report = report_markdown(a_run(FOLDER))
     order = [
         "## Verdicts",
         "**✗ SLO missed",
@@ -142,11 +142,11 @@ def test_verdicts_come_before_curves_and_curves_before_circumstances():
 def test_a_refusal_stands_with_its_remedy():
     sweep = refused_sweep()
     (refusal,) = sweep.curves[0].verdict.refused
-    assert f"- {escape(refusal_sentence(refusal))}" in run_markdown(a_run(FOLDER, sweep)).splitlines()
+    assert f"- {escape(refusal_sentence(refusal))}" in report_markdown(a_run(FOLDER, sweep)).splitlines()
 
 
 def test_failures_are_listed_by_phase_and_type():
-    lines = run_markdown(a_run(FOLDER, refused_sweep())).splitlines()
+    lines = report_markdown(a_run(FOLDER, refused_sweep())).splitlines()
     failures = [line.split("|")[1:-1] for line in lines if "CAPACITY_REACHED |" in line]
     assert [cell.strip() for cell in failures[1]] == [
         *("256", "2", "reset", "capacity", "CAPACITY_REACHED", "54", "Server at capacity: 100/100 sessions")
@@ -162,13 +162,13 @@ def test_failures_are_listed_by_phase_and_type():
     ],
 )
 def test_a_run_that_is_not_whole_says_so_on_top(status, says):
-    report = run_markdown(a_run(FOLDER, status=status, problems=["part-3.parquet: it is damaged"]))
+    report = report_markdown(a_run(FOLDER, status=status, problems=["part-3.parquet: it is damaged"]))
     assert report.index(says) < report.index("part-3.parquet: it is damaged") < report.index("## Verdicts")
 
 
 def test_a_run_of_which_nothing_was_measured_can_be_reported():
     run = replace(a_run(FOLDER, status="interrupted"), sweeps=())
-    assert "nothing was measured" in run_markdown(run)
+    assert "nothing was measured" in report_markdown(run)
 
 
 def test_what_a_server_wrote_is_text_and_no_markup():
@@ -179,7 +179,7 @@ def test_what_a_server_wrote_is_text_and_no_markup():
 
 def test_a_message_with_a_pipe_and_line_ends_stays_in_its_cell():
     cell = replace(measured(8, failed=1), errors=(ErrorCount("step", "environment", None, 1, "a|b\n| c"),))
-    report = run_markdown(a_run(FOLDER, a_sweep(cell)))
+    report = report_markdown(a_run(FOLDER, a_sweep(cell)))
     (line,) = [line for line in report.splitlines() if "environment |" in line]
     assert r"a\|b \| c" in line
 
@@ -198,7 +198,7 @@ def test_any_text_is_one_line_without_a_bare_pipe(value):
 
 
 def test_every_row_of_every_table_has_the_columns_of_its_head():
-    report = run_markdown(a_run(FOLDER, refused_sweep(), doubtful_sweep()))
+    report = report_markdown(a_run(FOLDER, refused_sweep(), doubtful_sweep()))
     widths: set[int] = set()
     for line in report.splitlines():
         if not line.startswith("|"):
@@ -237,7 +237,7 @@ def test_a_step_summary_keeps_its_limit_and_says_what_it_left_out(limit):
 
 
 def test_a_step_summary_of_many_curves_counts_those_left_out():
-    summary = step_summary(a_run(FOLDER, *[refused_sweep() for _ in range(5)]), 9_000)
+    summary = step_summary(a_run(FOLDER, *[refused_sweep() for _ in range(5)]), 15_000)
     shown = summary.count("**✗ SLO missed")
     assert 0 < shown < 5
     assert f"*{5 - shown} curve" in summary

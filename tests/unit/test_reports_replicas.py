@@ -12,7 +12,7 @@ from report_samples import a_run, a_sweep
 
 from pytest_openenv_scale.reporting.content.replicas import efficiency, scaling_tables
 from pytest_openenv_scale.reporting.json import run_json
-from pytest_openenv_scale.reporting.markdown.run import run_markdown, step_summary
+from pytest_openenv_scale.reporting.markdown.run import report_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, scaling_lines
 from pytest_openenv_scale.verdict.sweep import SweepView
 
@@ -143,7 +143,7 @@ def test_a_target_that_does_not_say_its_one_node_belongs_to_the_same_table() -> 
 def test_every_report_of_a_run_on_nodes_speaks_of_nodes(tmp_path: Path) -> None:
     run = a_run(tmp_path, on_nodes(1, 64, 60.0), on_nodes(2, 128, 114.0))
     assert any("nodes · slurm · ws" in line.text for line in run_lines(run))
-    (row,) = [line.split("|")[4:7] for line in run_markdown(run).splitlines() if "×1.90" in line]
+    (row,) = [line.split("|")[4:7] for line in report_markdown(run).splitlines() if "×1.90" in line]
     assert [cell.strip() for cell in row] == ["nodes", "2", "64"]
     assert "## Scaling over replicas and nodes" in step_summary(run)
     document = json.loads(run_json(run))
@@ -163,7 +163,7 @@ def test_cores_that_differ_are_not_said_to_be_shared() -> None:
 def test_every_report_of_a_run_has_the_table(tmp_path: Path) -> None:
     run = a_run(tmp_path, sweep(1, 64, 60.0), sweep(2, 128, 114.0))
     assert any("replicas · envoy · ws" in line.text for line in run_lines(run))
-    report = run_markdown(run)
+    report = report_markdown(run)
     assert "| of       | number | sessions each | max batch | batch factor | batch efficiency |" in report
     (row,) = [line.split("|")[4:-1] for line in report.splitlines() if "×1.90" in line]
     cells = ["replicas", "2", "64", "128", "×2.00", "100.0 %", "114", "×1.90", "95.0 %"]

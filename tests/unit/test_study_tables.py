@@ -28,7 +28,7 @@ from pytest_openenv_scale.reporting.content import study_tables as tables_module
 from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.reporting.content.tables import MISSING, Table
 from pytest_openenv_scale.reporting.markdown import table_section
-from pytest_openenv_scale.reporting.markdown.run import run_markdown, study_markdown
+from pytest_openenv_scale.reporting.markdown.run import report_markdown
 from pytest_openenv_scale.results.outcome import ErrorCount
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -135,7 +135,7 @@ def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch)
 
 def test_what_a_server_says_is_no_markup():
     hostile = ("reset", "environment", "<b>|`x`", "[link](x) | \x1b[31m <script>alert(1)</script>\n# head")
-    report = study_markdown(a_study(sample(batches={10: (0.5, 0.1)}, error=hostile), sample("local-docker")))
+    report = report_markdown(a_study(sample(batches={10: (0.5, 0.1)}, error=hostile), sample("local-docker")))
     (line,) = [line for line in report.splitlines() if "alert" in line]
     assert "\\<script>" in line
     assert "\x1b" not in report
@@ -144,13 +144,13 @@ def test_what_a_server_says_is_no_markup():
 
 def test_a_study_without_anything_measured_says_so_and_has_no_tables():
     run = a_run_of(sample(curves={("ws", 1.0): {}}))
-    assert "nothing was measured" in study_markdown(join_runs([run]))
+    assert "nothing was measured" in report_markdown(join_runs([run]))
     assert not table(join_runs([run]), "latency").rows
     assert all(not found.rows for found in study_tables(join_runs([])))
 
 
 def test_no_table_of_a_run_stands_there_twice(tmp_path):
-    report = run_markdown(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
+    report = report_markdown(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
     heads = [line for line in report.splitlines() if line.startswith("## ")]
     assert len(set(heads)) == len(heads)
     assert [head for head in heads if "·" not in head] == [
@@ -169,7 +169,7 @@ def test_no_table_of_a_run_stands_there_twice(tmp_path):
 
 
 def test_the_table_of_one_curve_is_that_of_its_section(tmp_path):
-    report = run_markdown(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
+    report = report_markdown(a_run(tmp_path, *a_run_of(sample(batches={8: (1.0, 0.1), 16: (0.5, 1.0)})).sweeps))
     assert "## Results" in report
     assert "## Latency at max batch" not in report
     assert "| ✗ above capacity: success 50.0 % < 95 % |" in report

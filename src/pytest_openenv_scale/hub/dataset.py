@@ -15,14 +15,9 @@ import yaml
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.overview import (
-    ENTRY_HEADS,
-    ENTRY_RIGHT,
-    curve_entries,
-    curve_tally,
-    run_problems,
-)
-from pytest_openenv_scale.reporting.markdown import escape, inline_code, markdown_table
+from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
+from pytest_openenv_scale.reporting.content.tables import verdicts_table
+from pytest_openenv_scale.reporting.markdown import escape, inline_code, table_lines
 from pytest_openenv_scale.results.manifest import MANIFEST
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -139,16 +134,8 @@ def _run_section(section: RunSection) -> str:
     lines = [f"<!-- run {run.run_id} -->", f"### {escape(facts)}", ""]
     lines += [f"> {escape(run.record.note)}", ""] if run.record.note else []
     lines += [*(f"- **{escape(problem)}**" for problem in run_problems(run)), ""] if run_problems(run) else []
-    rows = [
-        [
-            inline_code(entry.test, in_table=True),
-            *map(escape, (*entry.cells, entry.verdict, entry.reason)),
-        ]
-        for entry in curve_entries(run.sweeps)
-    ]
-    if rows:
-        heads = ["test", *ENTRY_HEADS, "verdict", "because"]
-        lines += [*markdown_table(heads, rows, right=ENTRY_RIGHT), ""]
+    curves = ((view.infrastructure, view, curve) for view in run.sweeps for curve in view.curves)
+    lines += table_lines(verdicts_table(curves))
     lines += [_origin_line(run, folder, section.files), ""]
     lines += [f"![{PurePosixPath(file).stem}]({folder}/{file})\n" for file in _pictures(section.files)]
     # A marker in what a test is called must not end the section.

@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import replace_file
 
 from .json import junit_properties, run_json
-from .markdown.run import append_step_summary, run_markdown, study_markdown
+from .markdown.run import append_step_summary, report_markdown
 from .text.overview import run_lines, study_lines, summary_lines
 from .text.page import Line
 from .text.sweep import cell_line, curve_lines, sweep_failure_text, sweep_lines
@@ -78,8 +78,7 @@ def write_json(run: Run, path: Path) -> Path:
 
 
 def _write_markdown(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
-    content = run_markdown(source) if isinstance(source, Run) else study_markdown(source)
-    return [replace_file(folder / "report.md", content)]
+    return [replace_file(folder / "report.md", report_markdown(source))]
 
 
 def _write_html(source: Run | Study, folder: Path, logs: Path) -> list[Path]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,24 +21,13 @@ from pytest_openenv_scale.results.outcome import (
     combine_with_checks,
 )
 
-from .content import verdicts, wording
-from .content.findings import TOPICS, StudyFinding, findings
-from .content.overview import CHECK_MARKS, check_name, conversation_lines, run_problems
+from .content import overview, tables, verdicts, wording
+from .content.findings import TOPICS, findings
+from .content.overview import run_problems
 from .content.refusals import refusal_words
 from .content.study_tables import study_tables
-from .content.tables import (
-    Table,
-    batches_table,
-    check_figures_table,
-    curve_remarks,
-    environment_table,
-    failures_table,
-    proxy_hosts_table,
-    targets_table,
-    workloads_table,
-)
 from .figures import FiguresError, FigureSvg, figure_svgs
-from .figures.content import SeriesStyle, series_styles
+from .figures.content import series_styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,23 +38,45 @@ def report_html(source: Run | Study, *, figures: Mapping[str, FigureSvg] | None 
 
     `figures` are those of the study, by default drawn here; where that fails the page says so in their place.
     """
-    study = study_of(source)
-    tables = study_tables(study)
-    page = report_page(study, tables, findings(study, tables), series_styles(study.infrastructures))
-    if figures is not None:
-        return _render_page(page, figures)
-    try:
-        return _render_page(page, figure_svgs(study))
-    except FiguresError as error:
-        return _render_page(page, {}, no_figures=str(error))
-
-
-def _render_page(page: ReportPage, figures: Mapping[str, FigureSvg], no_figures: str | None = None) -> str:
     from markupsafe import Markup
 
-    # A figure is the one thing that is markup already: what it says is escaped where it is drawn.
-    drawn = [(figure, Markup(figure.svg)) for figure in figures.values()]
-    return _environment().get_template("report.html.j2").render(page=page, figures=drawn, no_figures=no_figures)
+    study = study_of(source)
+    drawn, no_figures = figures or {}, None
+    try:
+        drawn = figure_svgs(study) if figures is None else figures
+    except FiguresError as error:
+        no_figures = str(error)
+    all_tables = study_tables(study)
+    sentences = findings(study, all_tables)
+    curves = [(f"curve-{number}", curve) for number, curve in enumerate(study.curves, start=1)]
+    checks = sorted((check for run in study.runs for check in run.checks), key=_check_severity)
+    outcomes = [curve.verdict.outcome for curve in study.curves]
+    outcome = combine_outcomes(outcomes) if outcomes else None
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            study=study,
+            headline=_page_headline(study, checks),
+            outcome=combine_with_checks(outcome, checks),
+            counts=[(outcome, outcomes.count(outcome)) for outcome in _WORST_FIRST if outcome in outcomes],
+            problems=list(_page_problems(study.runs)),
+            curves=curves,
+            tests=_by_test(study, curves),
+            lead=sentences[0].text if sentences else None,
+            topics=[
+                (topic, texts)
+                for kind, topic in TOPICS.items()
+                if (texts := [finding.text for finding in sentences if finding.kind == kind])
+            ],
+            tables=list(filter(None, all_tables)),
+            styles=series_styles(study.infrastructures),
+            checks=checks,
+            # A figure is the one thing that is markup already: what it says is escaped where it is drawn.
+            figures=[(figure, Markup(figure.svg)) for figure in drawn.values()],
+            no_figures=no_figures,
+        )
+    )
 
 
 @cache
@@ -80,7 +91,19 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cast("dict[str, Any]", environment.globals)["zip"] = partial(zip, strict=True)
+    cast("dict[str, Any]", environment.globals).update(
+        zip=partial(zip, strict=True),
+        overview=overview,
+        wording=wording,
+        content=tables,
+        join_command=shlex.join,
+        number=formatting.number,
+        one_line=on_one_line,
+        load=_load_text,
+        reason=_reason_with_refusal,
+        batch_verdict=_batch_verdict,
+        period=_period,
+    )
     return environment
 
 
@@ -89,57 +112,20 @@ def _printable(value: Any) -> Any:
     return without_escapes(value) if type(value) is str else value
 
 
-@dataclass(frozen=True, slots=True)
-class CheckSection:
-    """One check; details are shown of those missed or inconclusive, and are in the check's file for all others."""
+_AnchoredCurve = tuple[str, StudyCurve]
+"""A curve after the anchor of its section."""
 
-    name: str
-    infrastructure: str
-    outcome: CheckOutcome
-    mark: str
-    headline: str
-    details: tuple[str, ...]
-    remedy: str | None
-    figures: Table
-    conversations: tuple[tuple[str, str], ...]
-    command: str | None
-
-    @property
-    def has_details(self) -> bool:
-        """Whether the check is shown in full: it was missed or is inconclusive."""
-        return self.outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE)
+_WORST_FIRST = (Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET)
 
 
-def check_sections(runs: Sequence[Run]) -> tuple[CheckSection, ...]:
-    """Return the checks of all runs, those that missed first."""
-    order = [CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE, CheckOutcome.MET, CheckOutcome.SKIPPED]
-    sections = [_check_section(check) for run in runs for check in run.checks]
-    return tuple(sorted(sections, key=lambda section: order.index(section.outcome)))
+def _check_severity(check: CheckRecord) -> int:
+    return [*map(str, _WORST_FIRST), "skipped"].index(check.result.outcome)
 
 
-def _check_section(check: CheckRecord) -> CheckSection:
-    result = check.result
-    return CheckSection(
-        name=check_name(check),
-        infrastructure=on_one_line(check.infrastructure),
-        outcome=result.outcome,
-        mark=CHECK_MARKS[result.outcome],
-        headline=on_one_line(result.headline),
-        details=tuple(map(on_one_line, result.details)),
-        remedy=result.remedy,
-        figures=check_figures_table(result),
-        conversations=tuple(
-            (on_one_line(transcript.title), "\n".join(conversation_lines(transcript)))
-            for transcript in result.transcripts
-        ),
-        command=check.rerun,
-    )
-
-
-def checks_headline(sections: Sequence[CheckSection]) -> str:
+def checks_headline(checks: Sequence[CheckRecord]) -> str:
     """Return how the checks came out in a few words: "2 of 12 checks missed", "all 12 checks met, 1 skipped"."""
-    counts = {outcome: sum(section.outcome is outcome for section in sections) for outcome in CheckOutcome}
-    asked_count = len(sections) - counts[CheckOutcome.SKIPPED]
+    counts = Counter(check.result.outcome for check in checks)
+    asked_count = len(checks) - counts[CheckOutcome.SKIPPED]
     skipped = f", {counts[CheckOutcome.SKIPPED]} skipped" if counts[CheckOutcome.SKIPPED] else ""
     for outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
         if counts[outcome]:
@@ -147,139 +133,24 @@ def checks_headline(sections: Sequence[CheckSection]) -> str:
     return f"all {asked_count} checks met{skipped}" if asked_count else "every check was skipped"
 
 
-_LOG_LINES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class CurveVerdictView:
-    """One curve in a line: the anchor of its section, its limits, max batch and outcome, and why."""
-
-    anchor: str
-    infrastructure: str
-    facts: str
-    limits: str
-    max_batch: str
-    per_core: str
-    outcome: Outcome
-    reason: str
-    command: str | None
-
-    @property
-    def mark(self) -> str:
-        """The outcome as a sign: ✓, ✗ or ?."""
-        return wording.OUTCOME_MARKS[self.outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class CurveSection:
-    """One curve in full; `batches` is the table of its batches, whose last column is their verdicts."""
-
-    verdict: CurveVerdictView
-    test: str
-    heading: str
-    batches: Table
-    remarks: tuple[str, ...]
-    hosts: Table
-    failures: Table
-    log: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What a run was, its environment, and the commands that repeat it and its reports."""
-
-    run_id: str
-    facts: str
-    note: str | None
-    command: str | None
-    report: str
-    environment: Table
-
-
-@dataclass(frozen=True, slots=True)
-class ReportPage:
-    """The whole report but for its figures."""
-
-    headline: str
-    outcome: Outcome
-    counts: tuple[tuple[str, Outcome, int], ...]
-    problems: tuple[str, ...]
-    tests: tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]
-    lead: str | None
-    topics: tuple[tuple[str, tuple[str, ...]], ...]
-    sections: tuple[CurveSection, ...]
-    tables: tuple[Table, ...]
-    targets: Table
-    workloads: Table
-    runs: tuple[RunFacts, ...]
-    period: str
-    styles: Mapping[str, SeriesStyle]
-    checks: tuple[CheckSection, ...] = ()
-
-    @property
-    def mark(self) -> str:
-        """The outcome of the whole report as a sign: ✓, ✗ or ?."""
-        return wording.OUTCOME_MARKS[self.outcome]
-
-
-def report_page(
-    study: Study, tables: Sequence[Table], findings: Sequence[StudyFinding], styles: Mapping[str, SeriesStyle]
-) -> ReportPage:
-    """Return the content of the report of a study, without its figures."""
-    sections = tuple(_curve_section(curve, f"curve-{number}") for number, curve in enumerate(study.curves, start=1))
-    worst_first = [Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET]
-    tests = _by_test(study, sections, worst_first)
-    outcomes = [section.verdict.outcome for section in sections]
-    checks = check_sections(study.runs)
-    return ReportPage(
-        headline=_page_headline(study, checks),
-        outcome=combine_with_checks(
-            combine_outcomes(outcomes) if outcomes else None, (check for run in study.runs for check in run.checks)
-        ),
-        counts=tuple(
-            (wording.OUTCOME_MARKS[outcome], outcome, outcomes.count(outcome))
-            for outcome in worst_first
-            if outcome in outcomes
-        ),
-        problems=tuple(_page_problems(study.runs)),
-        tests=tests,
-        lead=findings[0].text if findings else None,
-        topics=tuple(
-            (topic, tuple(finding.text for finding in findings if finding.kind == kind))
-            for kind, topic in TOPICS.items()
-            if any(finding.kind == kind for finding in findings)
-        ),
-        period=_period(study.runs),
-        sections=sections,
-        tables=tuple(filter(None, tables)),
-        targets=targets_table(study.sweeps),
-        workloads=workloads_table(study.sweeps),
-        runs=tuple(map(_run_facts, study.runs)),
-        styles=styles,
-        checks=checks,
-    )
-
-
-def _page_headline(study: Study, checks: Sequence[CheckSection]) -> str:
+def _page_headline(study: Study, checks: Sequence[CheckRecord]) -> str:
     """Return the answer in one line, of curves and of checks where there are any."""
     parts = [study_headline(study)] if study.curves or not checks else []
     text = "; ".join([*parts, *([checks_headline(checks)] if checks else [])])
     return text[:1].upper() + text[1:]
 
 
-def _by_test(
-    study: Study, sections: Sequence[CurveSection], worst_first: Sequence[Outcome]
-) -> tuple[tuple[str, tuple[CurveVerdictView, ...]], ...]:
-    """Return the verdicts by test: what misses its limits stands on top, among tests and among their curves."""
-    verdicts_by_test: dict[str, list[CurveVerdictView]] = {on_one_line(view.test): [] for view in study.sweeps}
-    for section in sections:
-        verdicts_by_test[section.test].append(section.verdict)
+def _by_test(study: Study, curves: Sequence[_AnchoredCurve]) -> list[tuple[str, list[_AnchoredCurve]]]:
+    """Return the curves by test: what misses its limits stands on top, among tests and among their curves."""
 
-    def severity(verdict: CurveVerdictView) -> int:
-        return worst_first.index(verdict.outcome)
+    def severity(anchored: _AnchoredCurve) -> int:
+        return _WORST_FIRST.index(anchored[1].verdict.outcome)
 
-    groups = [(test, tuple(sorted(verdicts, key=severity))) for test, verdicts in verdicts_by_test.items() if verdicts]
-    return tuple(sorted(groups, key=lambda group: severity(group[1][0])))
+    curves_by_test: dict[str, list[_AnchoredCurve]] = {view.test: [] for view in study.sweeps}
+    for anchored in sorted(curves, key=severity):
+        curves_by_test[anchored[1].sweep.test].append(anchored)
+    groups = [(test, group) for test, group in curves_by_test.items() if group]
+    return sorted(groups, key=lambda group: severity(group[1][0]))
 
 
 def study_headline(study: Study) -> str:
@@ -330,37 +201,11 @@ def _reason_with_refusal(curve: StudyCurve) -> str:
     return "; ".join([_headline_reason(curve), *(on_one_line(refusal_words(refusal)[0]) for refusal in refused[:1])])
 
 
-def _curve_section(curve: StudyCurve, anchor: str) -> CurveSection:
-    verdict, record = curve.verdict, curve.sweep.record
-    rows = curve.points
-    line = CurveVerdictView(
-        anchor=anchor,
-        infrastructure=curve.infrastructure,
-        facts=_curve_facts(curve),
-        limits=", ".join(limit.text for limit in verdict.slo.limits) or "no limit",
-        max_batch=wording.max_batch_text(verdict),
-        per_core=formatting.number(verdict.max_batch_per_core),
-        outcome=verdict.outcome,
-        reason=_reason_with_refusal(curve),
-        command=wording.rerun_command(record, curve.curve.curve),
-    )
-    return CurveSection(
-        verdict=line,
-        test=on_one_line(curve.sweep.test),
-        heading=wording.curve_facts(record, replace(curve.curve.curve, infrastructure=curve.infrastructure)),
-        batches=batches_table(curve.curve, rows, "verdict", _batch_verdict),
-        remarks=tuple(curve_remarks(curve.curve, rows)),
-        hosts=proxy_hosts_table(curve.curve),
-        failures=failures_table(curve.curve),
-        log=tuple(wording.server_log_tail(curve.curve.summaries, _LOG_LINES)),
-    )
-
-
 def _batch_verdict(row: BatchPoint) -> str:
     return f"{wording.batch_mark(row)} {wording.batch_remark(row)}".rstrip()
 
 
-def _curve_facts(curve: StudyCurve) -> str:
+def _load_text(curve: StudyCurve) -> str:
     return curve.mode if curve.wait is None else f"{curve.mode} · wait {format_number(curve.wait)} s"
 
 
@@ -368,18 +213,3 @@ def _period(runs: Sequence[Run]) -> str:
     """Return when the first and the last of these runs started (UTC)."""
     starts = [f"{run.record.started_at:%Y-%m-%d %H:%M}" for run in runs]
     return f"{min(starts)} to {max(starts)} UTC" if starts else ""
-
-
-def _run_facts(run: Run) -> RunFacts:
-    record = run.record
-    facts = [run.status, f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"]
-    if record.finished_at is not None:
-        facts.append(f"took {formatting.seconds((record.finished_at - record.started_at).total_seconds())}")
-    return RunFacts(
-        run_id=run.run_id,
-        facts=" · ".join(facts),
-        note=record.note,
-        command=shlex.join(record.command) if record.command else None,
-        report=f"openenv-scale report {shlex.quote(f'{run.path.parent.name}/{run.path.name}')}",
-        environment=environment_table(record.fingerprint),
-    )

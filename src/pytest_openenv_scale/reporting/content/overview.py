@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
+from pytest_openenv_scale.results.manifest import Manifest
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Outcome, Transcript
-from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
-
-from . import verdicts, wording
+from pytest_openenv_scale.verdict.sweep import SweepView
 
 CHECK_MARKS = {
     CheckOutcome.MET: "✓",
@@ -59,45 +57,6 @@ def figure_text(value: float | int | str | bool | None) -> str:
     return formatting.MISSING if value is None else str(value)
 
 
-ENTRY_HEADS = ("target", "mode", "wait", "max batch", "per core")
-ENTRY_RIGHT = ("wait", "max batch", "per core")
-"""Those of `ENTRY_HEADS` that are numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurveEntry:
-    """One curve of the table: `cells` follow `ENTRY_HEADS`, `reason` says why the outcome is what it is."""
-
-    test: str
-    cells: tuple[str, ...]
-    outcome: Outcome
-    reason: str
-
-    @property
-    def verdict(self) -> str:
-        """The outcome with its mark: "✗ missed"."""
-        return f"{wording.OUTCOME_MARKS[self.outcome]} {self.outcome}"
-
-
-def curve_entries(sweeps: Iterable[SweepView]) -> list[CurveEntry]:
-    """Return an entry per curve of these sweeps, in the order they were measured."""
-    return [_curve_entry(view, curve) for view in sweeps for curve in view.curves]
-
-
-def _curve_entry(view: SweepView, curve: CurveView) -> CurveEntry:
-    verdict = curve.verdict
-    wait = curve.curve.wait
-    cells = (
-        on_one_line(view.infrastructure),
-        curve.curve.mode,
-        formatting.MISSING if wait is None else f"{format_number(wait)} s",
-        wording.max_batch_text(verdict),
-        formatting.number(verdict.max_batch_per_core),
-    )
-    reason = on_one_line(verdicts.verdict_reason(curve))
-    return CurveEntry(on_one_line(view.test), cells, verdict.outcome, reason)
-
-
 def curve_tally(sweeps: Iterable[SweepView]) -> str:
     """Return how the curves came out: "3 curves: 1 met, 1 missed, 1 inconclusive"."""
     outcomes = [curve.verdict.outcome for view in sweeps for curve in view.curves]
@@ -109,6 +68,20 @@ def run_tally(run: Run) -> str:
     """Return how curves and checks of a run came out: "1 curve: 1 met · 12 checks: 11 met, 1 missed"."""
     parts = [curve_tally(run.sweeps)] if run.sweeps or not run.checks else []
     return " · ".join([*parts, *([check_tally(run.checks)] if run.checks else [])])
+
+
+def run_times(record: Manifest) -> list[str]:
+    """Return when a run started and how long it took: "started 2026-11-21 12:00:00 UTC", "took 4.0 min"."""
+    times = [f"started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"]
+    if record.finished_at is not None:
+        times.append(f"took {formatting.seconds((record.finished_at - record.started_at).total_seconds())}")
+    return times
+
+
+def report_command(*runs: Run) -> str:
+    """Return the command that writes the reports of these runs again."""
+    folders = (shlex.quote(f"{run.path.parent.name}/{run.path.name}") for run in runs)
+    return " ".join(["openenv-scale report", *folders])
 
 
 def run_problems(run: Run) -> list[str]:

@@ -11,11 +11,11 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.outcome import CheckResult
+from pytest_openenv_scale.results.outcome import CheckRecord, CheckResult
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording
-from .overview import figure_text
+from .overview import CHECK_MARKS, check_name, figure_text
 from .refusals import refusal_sentence
 from .wording import visible_columns
 
@@ -45,7 +45,8 @@ MISSING = Value(formatting.MISSING)
 class Table:
     """A table in which nothing has been escaped; `notes` say how to read it.
 
-    Heads are unique: `right` names the columns of numbers by them, `code` those of names and commands.
+    Heads are unique: `right` names the columns of numbers by them, `code` those of names and commands, `bold` those
+    that matter most.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Table:
     right: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     code: frozenset[str] = frozenset()
+    bold: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -76,12 +78,55 @@ class Table:
 
 
 def text_table(
-    key: str, title: str, heads: str, rows: Iterable[Iterable[str]], *, right: str = "", code: str = ""
+    key: str,
+    title: str,
+    heads: str,
+    rows: Iterable[Iterable[str]],
+    *,
+    right: str = "",
+    code: str = "",
+    bold: str = "",
 ) -> Table:
-    """Return a table of text alone; `heads` and those of them in `right` and `code` are separated by `|`."""
+    """Return a table of text alone; `heads` and those of them in `right`, `code` and `bold` are separated by `|`."""
     cells = tuple(tuple(map(Value, row)) for row in rows)
-    numbers, names = (frozenset(filter(None, columns.split("|"))) for columns in (right, code))
-    return Table(key, title, tuple(heads.split("|")), cells, numbers, code=names)
+    numbers, names, strong = (frozenset(filter(None, columns.split("|"))) for columns in (right, code, bold))
+    return Table(key, title, tuple(heads.split("|")), cells, numbers, code=names, bold=strong)
+
+
+VERDICT_HEADS = "test|target|mode|wait|max batch|per core|verdict|because"
+
+
+def verdicts_table(curves: Iterable[tuple[str, SweepView, CurveView]]) -> Table:
+    """Return a row per curve, after the name of what was measured: its max batch, its verdict and why."""
+    rows = [
+        (
+            on_one_line(view.test),
+            on_one_line(name),
+            curve.curve.mode,
+            wait_text(curve.curve.wait),
+            wording.max_batch_text(curve.verdict),
+            formatting.number(curve.verdict.max_batch_per_core),
+            f"{wording.OUTCOME_MARKS[curve.verdict.outcome]} {curve.verdict.outcome}",
+            on_one_line(verdicts.verdict_reason(curve)),
+        )
+        for name, view, curve in curves
+    ]
+    right = "wait|max batch|per core"
+    return text_table("verdicts", "Verdicts", VERDICT_HEADS, rows, right=right, code="test", bold="verdict")
+
+
+def checks_table(checks: Iterable[CheckRecord]) -> Table:
+    """Return a row per check: the server it was asked of, its verdict and why."""
+    rows = [
+        (
+            check_name(check),
+            check.infrastructure,
+            f"{CHECK_MARKS[check.result.outcome]} {check.result.outcome}",
+            check.result.headline,
+        )
+        for check in checks
+    ]
+    return text_table("checks", "Checks", "check|target|verdict|because", rows, code="check", bold="verdict")
 
 
 def targets_table(sweeps: Iterable[SweepView]) -> Table:
@@ -110,7 +155,7 @@ def workloads_table(sweeps: Iterable[SweepView]) -> Table:
             view.test,
             view.infrastructure,
             curve.mode,
-            formatting.MISSING if curve.wait is None else f"{format_number(curve.wait)} s",
+            wait_text(curve.wait),
             ", ".join(map(formatting.count, curve.batches)),
             formatting.count(view.record.reps),
             formatting.count(curve.steps),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_openenv_scale.analysis.study import BatchPoint
+from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
 from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
@@ -204,6 +204,11 @@ def curve_facts(record: SweepRecord, curve: Curve) -> str:
     facts += [curve.arrival, formatting.count_of(record.reps, "rep")]
     facts += [] if record.cores is None else [formatting.count_of(record.cores, "core")]
     return " · ".join(facts)
+
+
+def curve_heading(curve: StudyCurve) -> str:
+    """Return the facts of a curve under the name that its study has for what was measured."""
+    return curve_facts(curve.sweep.record, replace(curve.curve.curve, infrastructure=curve.infrastructure))
 
 
 def max_batch_text(verdict: CurveVerdict) -> str:

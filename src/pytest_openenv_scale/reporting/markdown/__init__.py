@@ -32,13 +32,12 @@ def table_lines(table: Table) -> list[str]:
     """Return a table with its notes and an empty line below; nothing where it has no rows."""
     if not table:
         return []
-    rows = [
-        [
-            inline_code(text, in_table=True) if head in table.code else escape(text)
-            for head, text in zip(table.heads, row, strict=True)
-        ]
-        for row in table.texts
-    ]
+
+    def cell(head: str, text: str) -> str:
+        shown = inline_code(text, in_table=True) if head in table.code else escape(text)
+        return f"**{shown}**" if head in table.bold else shown
+
+    rows = [list(map(cell, table.heads, row)) for row in table.texts]
     notes = [f"- {escape(note)}" for note in table.notes]
     return [*markdown_table(table.heads, rows, right=table.right), "", *notes, *([""] if notes else [])]
 

@@ -11,10 +11,6 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.overview import (
-    ENTRY_HEADS,
-    ENTRY_RIGHT,
-    CurveEntry,
-    curve_entries,
     run_problems,
     run_tally,
 )
@@ -36,7 +32,7 @@ from pytest_openenv_scale.reporting.content.study_tables import (
     study_facts,
     summary_table,
 )
-from pytest_openenv_scale.reporting.content.tables import Table, wait_text
+from pytest_openenv_scale.reporting.content.tables import Table, verdicts_table, wait_text
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
@@ -55,19 +51,20 @@ def summary_lines(
     its curves; a reason that does not fit its row stands beneath it.
     """
     page = TextPage(width, encoding)
-    entries = curve_entries(sweeps)
-    if not entries:
+    curves = [(view.infrastructure, view, curve) for view in sweeps for curve in view.curves]
+    if not curves:
         return []
-    rows = [(*ENTRY_HEADS, "  verdict"), *((*entry.cells, entry.verdict) for entry in entries)]
-    per_core = ENTRY_HEADS.index("per core")
-    heads, *lines = lay_out(page, rows, right=ENTRY_RIGHT, indent=4, shortest=SHORTEST_NAME, drop=[per_core]).lines
+    table = verdicts_table(curves)
+    rows = [[*table.heads[1:-2], "  verdict"], *(row[1:-1] for row in table.texts)]
+    per_core = rows[0].index("per core")
+    heads, *lines = lay_out(page, rows, right=table.right, indent=4, shortest=SHORTEST_NAME, drop=[per_core]).lines
     page.add_line(heads, bold=True)
     test = ""
-    for entry, line in zip(entries, lines, strict=True):
-        if entry.test != test:
-            test = entry.test
+    for (_, view, curve), row, line in zip(curves, table.texts, lines, strict=True):
+        if view.test != test:
+            test = view.test
             _add_test(page, test)
-        _add_entry(page, entry, line)
+        _add_verdict(page, line, curve.verdict.outcome, row[-1])
     add_protocol_lines(page, sweeps)
     return page.lines
 
@@ -77,14 +74,15 @@ def _add_test(page: TextPage, test: str) -> None:
     page.add_line(GAP + shorten(page.printable(on_one_line(test)), page.width - len(GAP), left=True))
 
 
-def _add_entry(page: TextPage, entry: CurveEntry, line: str) -> None:
-    colour = {wording.OUTCOME_COLOURS[entry.outcome]: True}
-    reason = page.printable(entry.reason)
+def _add_verdict(page: TextPage, line: str, outcome: Outcome, reason: str) -> None:
+    """Add a curve's row, its reason beside it or, where there is no room and the limits are not met, beneath it."""
+    colour = {wording.OUTCOME_COLOURS[outcome]: True}
+    reason = page.printable(reason)
     if len(line) + 2 + len(reason) <= page.width:
         page.add_line(f"{line}: {reason}", **colour)
         return
     page.add_line(line, **colour)
-    if entry.outcome is not Outcome.MET:
+    if outcome is not Outcome.MET:
         page.add_sentence(reason, indent=8, **colour)
 
 
