@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.core import errors
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import LifetimeLock
 from pytest_openenv_scale.results.run_directory import WRITER_LOCK
 from pytest_openenv_scale.targets import gc
+from pytest_openenv_scale.targets.common.leftovers import Leftover
 
 
 class Fakes:
-    """Collectors that remember whether they were to look only."""
+    """Finders of leftovers that remember what was looked for and removed."""
 
-    def __init__(self, **found: list[str] | TargetError) -> None:
-        self.asked: list[tuple[str, bool]] = []
-        self.collectors: dict[str, gc.Collector] = {kind: self._collector(kind, what) for kind, what in found.items()}
+    def __init__(self, **kinds: list[str] | TargetError) -> None:
+        self.looked: list[str] = []
+        self.removed: list[str] = []
+        self.refused: list[str] = []
+        self.finders = {kind: partial(self._find, kind, leftovers) for kind, leftovers in kinds.items()}
 
-    def _collector(self, kind: str, found: list[str] | TargetError) -> Callable[[bool], list[str]]:
-        def collect(dry_run: bool) -> list[str]:
-            self.asked.append((kind, dry_run))
-            if isinstance(found, TargetError):
-                raise found
-            return found
+    def _find(self, kind: str, leftovers: list[str] | TargetError) -> Iterator[Leftover]:
+        self.looked.append(kind)
+        if isinstance(leftovers, TargetError):
+            raise leftovers
+        for line in leftovers:
+            yield Leftover(line, partial(self._remove, line))
 
-        return collect
+    def _remove(self, line: str) -> None:
+        if line in self.refused:
+            raise TargetError(f"target {line}: no rights")
+        self.removed.append(line)
 
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fakes]:
-    def _install(**found: list[str] | TargetError) -> Fakes:
-        fakes = Fakes(**found)
-        monkeypatch.setattr(gc, "COLLECTORS", fakes.collectors)
+    def _install(**kinds: list[str] | TargetError) -> Fakes:
+        fakes = Fakes(**kinds)
+        monkeypatch.setattr(gc, "FINDERS", fakes.finders)
         return fakes
 
     return _install
@@ -51,7 +57,7 @@ def test_each_leftover_is_one_line(install: Callable[..., Fakes], capsys: pytest
     fakes = install(docker=["container a", "container b"], folders=["temporary results c"])
     assert main(["gc"]) == 0
     assert capsys.readouterr().out == "removed container a\nremoved container b\nremoved temporary results c\n"
-    assert fakes.asked == [("docker", False), ("folders", False)]
+    assert fakes.removed == ["container a", "container b", "temporary results c"]
 
 
 def test_nothing_left_behind_is_said(install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +70,7 @@ def test_a_dry_run_only_looks(install: Callable[..., Fakes], capsys: pytest.Capt
     fakes = install(docker=["container a"])
     assert main(["gc", "--dry-run"]) == 0
     assert capsys.readouterr().out == "would remove container a\n"
-    assert fakes.asked == [("docker", True)]
+    assert (fakes.looked, fakes.removed) == (["docker"], [])
 
 
 def test_a_missing_engine_is_a_line_and_no_failure(
@@ -81,15 +87,28 @@ def test_a_missing_engine_that_was_asked_for_by_name_is_a_failure(
     fakes = install(docker=NO_ENGINE, folders=["temporary results c"])
     assert main(["gc", "docker"]) == 2
     assert capsys.readouterr() == ("", "openenv-scale gc: docker: no engine answers\n")
-    assert fakes.asked == [("docker", False)]
+    assert fakes.looked == ["docker"]
 
 
 def test_what_stays_is_told_beside_what_went_and_is_a_failure(
     install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install(spaces=errors.PartlyCollectedError(["Space a"], ["spaces: b: no rights"]))
+    fakes = install(docker=["container a", "container b"], folders=["results c"])
+    fakes.refused.append("container a")
     assert main(["gc"]) == 2
-    assert capsys.readouterr() == ("removed Space a\n", "openenv-scale gc: spaces: b: no rights\n")
+    assert capsys.readouterr() == (
+        "removed container b\nremoved results c\n",
+        "openenv-scale gc: container a: no rights\n",
+    )
+
+
+def test_what_is_gone_already_is_not_told_and_what_cannot_be_removed_here_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leftovers = [Leftover("Space a", lambda: False), Leftover("spaces: something is left elsewhere", None)]
+    monkeypatch.setattr(gc, "FINDERS", {"spaces": lambda: leftovers})
+    assert main(["gc"]) == 2
+    assert capsys.readouterr() == ("", "openenv-scale gc: spaces: something is left elsewhere\n")
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
-from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets import gc, open_target
 from pytest_openenv_scale.targets.common.files import write_own_wheel
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, owner_label
 from pytest_openenv_scale.targets.common.options import format_memory, memory_size, processors
@@ -609,11 +609,11 @@ def test_only_containers_whose_owner_is_gone_are_collected(monkeypatch: pytest.M
     engine.there[orphan].labels[OWNER_LABEL] = gone.communicate()[0].strip()
     monkeypatch.setattr(Engine, "connect", classmethod(lambda cls, what: cls(engine, what)))
     expected = [f"container {orphan} of env (run dead)"]
-    assert target.collect_containers(dry_run=True) == expected
+    assert list(gc.collect(["docker"], dry_run=True).lines) == expected
     assert len(engine.there) == 2
-    assert target.collect_containers() == expected
+    assert list(gc.collect(["docker"]).lines) == expected
     assert list(engine.there) == [living]
-    assert target.collect_containers() == []
+    assert gc.collect(["docker"]) == gc.Collected((), (), {})
 
 
 def test_what_a_request_makes_is_known_before_an_interrupt_is_raised() -> None:

@@ -186,7 +186,7 @@ def test_a_process_started_by_a_thread_outlives_that_thread() -> None:
         process.stop()
 
 
-LIMIT = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+LIMIT = "import resource; print('{} {}'.format(*resource.getrlimit(resource.RLIMIT_NOFILE)))"
 
 
 @pytest.mark.parametrize("nofile", [None, 64])

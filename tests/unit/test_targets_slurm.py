@@ -15,7 +15,7 @@ from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
-from pytest_openenv_scale.targets import open_target, target_names
+from pytest_openenv_scale.targets import gc, open_target, target_names
 from pytest_openenv_scale.targets.common.leftovers import owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.envoy.pool import HostState
@@ -448,8 +448,8 @@ def test_gc_cancels_the_jobs_of_dead_owners_only(tmp_path: Path, monkeypatch: py
     )
     calls = recorded(monkeypatch, lambda *command: f"{text}4|mine|(null)\n5|a|b|c\n" if command[0] == "squeue" else "")
     lines = ["Slurm job 2 (openenv-scale-x)", f"logs of a job {default_folder() / 'job-b'}"]
-    assert slurm_job.collect_jobs(dry_run=True) == lines
+    assert list(gc.collect(["slurm"], dry_run=True).lines) == lines
     assert [command for command in calls if command[0] == "scancel"] == []
-    assert slurm_job.collect_jobs() == lines
+    assert list(gc.collect(["slurm"]).lines) == lines
     assert [command for command in calls if command[0] == "scancel"] == [("scancel", "--quiet", "2")]
     assert sorted(path.name for path in default_folder().iterdir()) == ["job-a", "job-c"]

@@ -79,14 +79,14 @@ def run_gc(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.target_spec import parse_target
     from pytest_openenv_scale.targets import capability, find_target
     from pytest_openenv_scale.targets.common.options import TargetContext
-    from pytest_openenv_scale.targets.gc import COLLECTORS, Collector, collect
+    from pytest_openenv_scale.targets.gc import FINDERS, Collector, collect
 
     others: dict[str, Collector] = {}
     for kind in arguments.kinds:
-        if kind in COLLECTORS:
+        if kind in FINDERS:
             continue
         if not arguments.p:
-            raise GrammarError(f"there is no kind {kind!r}{suggestion(kind, COLLECTORS)}")
+            raise GrammarError(f"there is no kind {kind!r}{suggestion(kind, FINDERS)}")
         target = find_target(parse_target(kind), TargetContext(Path.cwd()), arguments.p)
         others[kind] = capability(target, "collect", "leaves nothing that could be collected")
     collected = collect(arguments.kinds, dry_run=arguments.dry_run, others=others)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 class ScaleError(Exception):
     """What this package raises for a person to read: the first line says what was wrong and what to do instead."""
@@ -23,11 +21,3 @@ class GrammarError(ScaleError, ValueError):
 
 class RunError(ScaleError):
     """A run directory that cannot be written, read or found: one line saying which, why and what to do."""
-
-
-class PartlyCollectedError(TargetError):
-    """Some leftovers could be removed, whose `lines` are these, and others not: `problems` says which and why."""
-
-    def __init__(self, lines: Sequence[str], problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.lines, self.problems = tuple(lines), tuple(problems)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +23,7 @@ from .common.options import TargetContext
 
 if TYPE_CHECKING:
     from .common.base import StartedTarget
+    from .common.leftovers import Leftover
 
 __all__ = [
     "KINDS",
@@ -40,23 +41,23 @@ __all__ = [
 class TargetKind:
     """One kind of target, in modules that are imported when it is used.
 
-    `target` names the class that starts and describes it, `collector` what removes leftovers of runs that were killed.
+    `target` names the class that starts and describes it, `finder` what looks for leftovers of runs that were killed.
     """
 
     target: str
-    collector: str | None = None
+    finder: str | None = None
 
     def open(self, spec: TargetSpec, context: TargetContext) -> StartedTarget:
         """Return the target; nothing is started or reached before it is entered."""
         return _load(self.target)(spec, context)
 
-    def collect(self, dry_run: bool) -> list[str]:
-        """Remove leftovers, or with `dry_run` only look for them, and return a line for each.
+    def leftovers(self) -> Iterable[Leftover]:
+        """Return what killed runs left behind, each with what removes it.
 
         Raises:
             TargetError: it cannot look, for want of an engine for example.
         """
-        return _load(self.collector)(dry_run=dry_run) if self.collector else []
+        return _load(self.finder)() if self.finder else ()
 
 
 def _load(name: str) -> Any:
@@ -65,12 +66,12 @@ def _load(name: str) -> Any:
 
 
 KINDS: Mapping[str, TargetKind] = {
-    "docker": TargetKind("docker.target:DockerTarget", "docker.target:collect_containers"),
+    "docker": TargetKind("docker.target:DockerTarget", "docker.target:leftover_containers"),
     "envoy": TargetKind("envoy.target:EnvoyTarget"),
     "local": TargetKind("local.target:LocalTarget"),
     "provider": TargetKind("provider.target:ProviderTarget"),
-    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.temporary:collect_spaces"),
-    "slurm": TargetKind("slurm.target:SlurmTarget", "slurm.job:collect_jobs"),
+    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.temporary:leftover_spaces"),
+    "slurm": TargetKind("slurm.target:SlurmTarget", "slurm.job:leftover_jobs"),
     "url": TargetKind("url:UrlTarget"),
 }
 

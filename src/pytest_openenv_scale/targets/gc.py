@@ -6,21 +6,20 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
+from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.results.run_directory import WRITER_LOCK
 
 from . import KINDS
+from .common.leftovers import Leftover
 
 Collector = Callable[[bool], list[str]]
-"""Removes the leftovers of one kind whose run is gone, or with True only looks for them; one line for each.
-
-Raises `TargetError` where it cannot look, for want of an engine for example.
-"""
+"""Removes the leftovers of a target that is not ours, or with True only looks for them; one line for each."""
 
 _SETTLED_S = 60.0
 """Seconds a folder is left alone at first: a run that just begins has made it but not yet locked it."""
@@ -35,13 +34,11 @@ class Collected:
     unreached: Mapping[str, str]
 
 
-def _folders(dry_run: bool) -> list[str]:
-    """Remove the run directories of `--openenv-results none` that nobody writes any more."""
-    folders = [folder for folder in Path(tempfile.gettempdir()).glob("openenv-scale-*") if _is_abandoned(folder)]
-    if not dry_run:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-    return [f"temporary results {folder}" for folder in sorted(folders)]
+def _folders() -> Iterator[Leftover]:
+    """Yield the run directories of `--openenv-results none` that nobody writes any more."""
+    for folder in sorted(Path(tempfile.gettempdir()).glob("openenv-scale-*")):
+        if _is_abandoned(folder):
+            yield Leftover(f"temporary results {folder}", partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _is_abandoned(folder: Path) -> bool:
@@ -54,10 +51,22 @@ def _is_abandoned(folder: Path) -> bool:
     return status.st_uid == os.getuid() and bool(locks) and settled and not any(map(is_locked, locks))
 
 
-COLLECTORS: Mapping[str, Collector] = {
-    **{name: kind.collect for name, kind in sorted(KINDS.items()) if kind.collector},
+FINDERS: Mapping[str, Callable[[], Iterable[Leftover]]] = {
+    **{name: kind.leftovers for name, kind in sorted(KINDS.items()) if kind.finder},
     "folders": _folders,
 }
+
+
+def _remove(leftover: Leftover, dry_run: bool, lines: list[str]) -> str | None:
+    """Remove it, or with `dry_run` leave it, and add its line to `lines`; returns why it stays."""
+    if leftover.remove is None:
+        return leftover.line
+    try:
+        if dry_run or leftover.remove() is not False:
+            lines.append(leftover.line)
+    except TargetError as error:
+        return str(error).removeprefix("target ")
+    return None
 
 
 def collect(
@@ -67,16 +76,17 @@ def collect(
 
     `others` are the collectors of targets that are not ours, by the kind they are named with.
     """
-    collectors = {**COLLECTORS, **(others or {})}
     lines: list[str] = []
     problems: list[str] = []
     unreached: dict[str, str] = {}
-    for kind in kinds or COLLECTORS:
+    for kind in kinds or FINDERS:
         try:
-            lines += collectors[kind](dry_run)
-        except PartlyCollectedError as error:
-            lines += error.lines
-            problems += error.problems
+            if others and kind in others:
+                lines += others[kind](dry_run)
+                continue
+            for leftover in FINDERS[kind]():
+                problem = _remove(leftover, dry_run, lines)
+                problems += [problem] if problem else []
         except TargetError as error:
             unreached[kind] = str(error).partition("\n")[0].removeprefix(f"{kind}: ")
     return Collected(tuple(lines), tuple(problems), unreached)

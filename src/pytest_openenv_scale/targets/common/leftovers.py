@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -82,6 +83,17 @@ def deferring_interrupts(work: Callable[[], _T]) -> _T:
 
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a run that was killed left behind: the line that names it, and what removes it (False: it was gone).
+
+    None in place of that says that it cannot be removed from here; the line then says why.
+    """
+
+    line: str
+    remove: Callable[[], object] | None
 
 
 _DEAD_STATES = "ZXx"

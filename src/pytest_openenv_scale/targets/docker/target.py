@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -21,7 +22,7 @@ from pytest_openenv_scale.targets.common.base import (
     with_log,
 )
 from pytest_openenv_scale.targets.common.files import deploy_file
-from pytest_openenv_scale.targets.common.leftovers import graceful_signals, is_alive
+from pytest_openenv_scale.targets.common.leftovers import Leftover, graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
@@ -140,10 +141,8 @@ def wait_for_container(
         ) from None
 
 
-def collect_containers(*, dry_run: bool = False) -> list[str]:
-    """Remove the containers whose run is gone and return a line for each; `dry_run` only looks.
-
-    What belongs to a process that may still run, here or on another machine, stays.
+def leftover_containers() -> Iterator[Leftover]:
+    """Yield the containers whose run is gone; what a process may still use, here or elsewhere, is none.
 
     Raises:
         TargetError: no engine answers, or it refuses.
@@ -157,8 +156,12 @@ def collect_containers(*, dry_run: bool = False) -> list[str]:
             ignore_removed=True,
             filters={"label": OWNER_LABEL},
         )
-        leftovers = [container for container in containers if not is_alive(container.labels.get(OWNER_LABEL, ""))]
-        return [_leftover_line(container) for container in leftovers if dry_run or _remove_container(engine, container)]
+        for container in containers:
+            if not is_alive(container.labels.get(OWNER_LABEL, "")):
+                run = container.labels.get(RUN_LABEL) or "unknown"
+                image = container.attrs.get("Config", {}).get("Image", "")
+                line = f"container {container.name} of {image} (run {run})"
+                yield Leftover(line, partial(_remove_container, engine, container))
 
 
 def _remove_container(engine: Engine, container: Any) -> bool:
@@ -174,12 +177,6 @@ def _remove_container(engine: Engine, container: Any) -> bool:
         return True
 
     return bool(engine.call(remove, f"remove the container {container.name}"))
-
-
-def _leftover_line(container: Any) -> str:
-    run = container.labels.get(RUN_LABEL) or "unknown"
-    image = container.attrs.get("Config", {}).get("Image", "")
-    return f"container {container.name} of {image} (run {run})"
 
 
 def describe_image(source: ImageSource) -> DescriptionPart:

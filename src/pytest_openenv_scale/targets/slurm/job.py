@@ -7,7 +7,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import wait_for
 from pytest_openenv_scale.targets.common.base import Startable, with_log
-from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
+from pytest_openenv_scale.targets.common.leftovers import Leftover, deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .job_info import Job, SlurmError, call, is_hopeless, pending_remedy, read_job, refusal_remedy, waiting_words
@@ -324,28 +325,19 @@ def running_job(job_id: int) -> Job:
     return job
 
 
-def collect_jobs(*, dry_run: bool = False) -> list[str]:
-    """Cancel the jobs whose run is gone and return a line for each leftover; `dry_run` only looks.
-
-    What belongs to a process that may still run, here or on another machine, stays.
+def leftover_jobs() -> Iterator[Leftover]:
+    """Yield the jobs whose run is gone, and their folders; what a process may still use, here or elsewhere, is none.
 
     Raises:
         TargetError: there is no Slurm here, or it does not answer.
     """
     folders = _abandoned_folders()
-    jobs = [
-        (number, name)
-        for number, name, owner in parse_jobs(
-            call("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%k")
-        )
-        if not is_alive(owner)
-    ]
-    if not dry_run:
-        for number, _ in jobs:
-            call("scancel", "--quiet", number)
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-    return [f"Slurm job {number} ({name})" for number, name in jobs] + [f"logs of a job {path}" for path in folders]
+    listing = call("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%k")
+    for number, name, owner in parse_jobs(listing):
+        if not is_alive(owner):
+            yield Leftover(f"Slurm job {number} ({name})", partial(call, "scancel", "--quiet", number))
+    for folder in folders:
+        yield Leftover(f"logs of a job {folder}", partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def parse_jobs(text: str) -> list[tuple[str, str, str]]:

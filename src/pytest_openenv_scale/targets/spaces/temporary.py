@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
-from pytest_openenv_scale.core.errors import PartlyCollectedError, TargetError
+from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.hub.access import current_token
-from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts
+from pytest_openenv_scale.targets.common.leftovers import Leftover, deferring_interrupts
 from pytest_openenv_scale.targets.common.options import variables_for
 
 from .api import RETRY_S, HubTroubleError, SpaceApi, connect_to_hub
@@ -138,36 +139,25 @@ def _name_taken(space: SpaceApi) -> str:
     )
 
 
-def collect_spaces(*, dry_run: bool = False) -> list[str]:
-    """Delete temporary Spaces and put back settings whose run is gone, and return a line for each.
+def leftover_spaces() -> Iterator[Leftover]:
+    """Yield temporary Spaces and changed settings whose run is gone, but for those of a Space that another run uses.
 
-    `dry_run` only looks. What belongs to a process that may still run stays, as does what was changed on
-    another Hub than the one HF_ENDPOINT names.
+    What was changed on another Hub than the one HF_ENDPOINT names cannot be removed.
 
     Raises:
-        PartlyCollectedError: the Hub refused some of it, which stays on file.
         TargetError: the Hub cannot be asked.
     """
     entries = pending_changes()
     leftovers = [entry for entry in entries if entry.is_leftover]
     if not leftovers:
-        return []
+        return
     api = connect_to_hub()
     busy = {entry.repo_id for entry in entries if not entry.is_leftover}
-    own_leftovers = [entry for entry in leftovers if entry.endpoint == api.endpoint and entry.repo_id not in busy]
-    lines: list[str] = []
-    problems: list[str] = []
-    for entry in own_leftovers:
-        try:
-            if dry_run or _undo_entry(SpaceApi(api, entry.repo_id, _report), entry):
-                lines.append(_leftover_line(entry))
-        except TargetError as error:
-            problems.append(str(error).removeprefix("target "))
-    other_hubs = {entry.endpoint for entry in leftovers} - {api.endpoint}
-    problems += [f"spaces: something is left on {hub}; set HF_ENDPOINT to it" for hub in sorted(other_hubs)]
-    if problems:
-        raise PartlyCollectedError(lines, problems)
-    return lines
+    for entry in leftovers:
+        if entry.endpoint == api.endpoint and entry.repo_id not in busy:
+            yield Leftover(_leftover_line(entry), partial(_undo_entry, SpaceApi(api, entry.repo_id, _report), entry))
+    for hub in sorted({entry.endpoint for entry in leftovers} - {api.endpoint}):
+        yield Leftover(f"spaces: something is left on {hub}; set HF_ENDPOINT to it", None)
 
 
 def _undo_entry(space: SpaceApi, entry: PendingChange) -> bool:
