@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 TITLE = "@@ "
-TIMES = {r"(?<![\w.])\d[\d,.]*( (?:µs|ms|s|min|h)\b)": r"N\1"}
-"""Masks for what was measured."""
+TIMES = {r"(?<![\w.])\d[\d,.]*(?: / \d[\d,.]*)* (?:µs|ms|s|min|h)\b": "TIME"}
+"""Masks times that were measured."""
 
 
 def read(path: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from checking_subjects import served, subject
+from goldens import TIMES
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
 from pytest_openenv_scale.checks.preflight.hold import HoldResult, OpenFailure, SlotsReturned, hold
@@ -77,13 +78,13 @@ async def test_all_that_fit_are_held_and_step_at_once():
     assert (found.closed.released, found.closed.returned, found.dropped) == (6, 6, None)
 
 
-async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room():
+async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room(golden):
     async with served(limit=4) as url:
         found = await hold(subject(url), 6)
     assert (found.held, len(found.refused), found.limit, found.full, found.taken_by_others) == (4, 2, 4, True, 0)
     assert found.refused[0].answer.code == "CAPACITY_REACHED"
     assert (found.closed.returned, found.dropped.returned) == (4, 1)
-    assert found.refused_transcript.title == "a session that was not let in"
+    golden(found.refused_transcript.title)
 
 
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
@@ -129,18 +130,18 @@ async def test_a_slot_on_its_way_back_is_waited_for():
     assert (found.held, found.failures) == (4, ())
 
 
-async def test_slots_that_others_hold_are_told_apart(hurried):
+async def test_slots_that_others_hold_are_told_apart(golden, hurried):
     async with served(limit=4) as url, someone_else(url):
         found = await hold(subject(url), 4)
     assert (found.held, found.taken_by_others, found.full, found.dropped) == (3, 1, False, None)
     result = sessions_fit(found, SERVER)
     assert result.outcome is MISSED
-    assert result.headline.startswith("3 of 4 sessions fit: CAPACITY_REACHED")
-    assert "the server counts 4 as active, 1 more than are held here: other clients'" in result.details[0]
+    golden(result.headline)
+    golden(result.details[0])
     assert result.remedy.startswith("end the other clients")
 
 
-async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them():
+async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them(golden):
     async with served("queues_past_limit", 4) as url:
         found = await hold(subject(url, timeout_s=1.0), 4 + preflight_hold.AT_ONCE + 10)
     assert (found.held, found.limit) == (4, None)
@@ -149,8 +150,9 @@ async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them
     assert (found.patience_s, found.cut_short) == (1.0, True)
     assert len(found.refused) + found.untried == preflight_hold.AT_ONCE + 10
     result = sessions_fit(found, SERVER)
-    assert "the next ones are neither let in nor refused (no answer within 1 s)" in result.headline
-    assert f"{found.untried} were not tried, as the server had gone silent" in result.details
+    golden(result.headline, masks=TIMES)
+    assert "within 1 s" in result.headline
+    golden(result.details, masks=TIMES)
 
 
 @pytest.fixture
@@ -196,38 +198,34 @@ async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hur
 # What is said of it
 
 
-def test_what_fits_is_told_with_its_latencies():
+def test_what_fits_is_told_with_its_latencies(golden):
     result = sessions_fit(ALL_IN, SERVER)
-    assert (result.outcome, result.headline) == (
-        MET,
-        "4 sessions fit: opened in 50 ms, all stepping at once; "
-        "p50 / p99: connect 2.0 / 2.0 ms, reset 1.0 / 1.0 ms, step 1.0 / 1.0 ms",
-    )
-    assert sessions_fit(replace(ALL_IN, full=True), SERVER).headline.startswith("4 sessions fit, and no more: ")
+    assert result.outcome is MET
+    golden(result.headline)
+    golden(sessions_fit(replace(ALL_IN, full=True), SERVER).headline)
     assert sessions_fit(replace(ALL_IN, requested=1, held=1), SERVER).headline.startswith("1 session fits: ")
 
 
 @pytest.mark.parametrize(
-    ("found", "text", "remedy"),
+    ("found", "remedy"),
     [
-        (refused(4, 6, pids=1), "4 of 6 sessions fit: CAPACITY_REACHED at 4 sessions = 1 worker × 4", "ENVS ≥ 6;"),
-        (refused(8, 12, pids=2), "8 of 12 sessions fit: CAPACITY_REACHED at 8 sessions = 2 workers × 4", "≥ 6 per"),
-        (refused(4, 6), "CAPACITY_REACHED at 4 sessions; each worker holds 4", "≥ 6 per worker"),
-        (refused(4, 6, Answer("lost", code="503"), "connect"), "HTTP 503", ""),
-        (refused(4, 6, Answer("lost", code="ECONNREFUSED"), "connect"), "connections were refused", "its log"),
-        (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "could not be made", "the server's log"),
-        (refused(4, 6, Answer("closed", code="1000")), "2 sessions failed with no limit named: 2 closed early", "log"),
+        (refused(4, 6, pids=1), "ENVS ≥ 6;"),
+        (refused(8, 12, pids=2), "≥ 6 per"),
+        (refused(4, 6), "≥ 6 per worker"),
+        (refused(4, 6, Answer("lost", code="503"), "connect"), ""),
+        (refused(4, 6, Answer("lost", code="ECONNREFUSED"), "connect"), "its log"),
+        (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "the server's log"),
+        (refused(4, 6, Answer("closed", code="1000")), "log"),
         (
             replace(ALL_IN, step_s=(0.1,) * 3, failures=(OpenFailure("step", Answer("silence")),)),
-            "3 of 4",
             "more workers",
         ),
     ],
 )
-def test_the_limit_that_refused_is_named_with_what_to_change(found, text, remedy):
+def test_the_limit_that_refused_is_named_with_what_to_change(golden, found, remedy):
     result = sessions_fit(found, SERVER)
     assert result.outcome is MISSED
-    assert text in result.headline
+    golden(result.headline)
     assert remedy in result.remedy
     assert "p50 / p99" in result.details[0]
 
@@ -235,11 +233,11 @@ def test_the_limit_that_refused_is_named_with_what_to_change(found, text, remedy
 SILENT = Answer("silence", message="no answer within 15 s")
 
 
-def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit():
+def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit(golden):
     quick, late = refused(24, 48, SILENT), refused(24, 48, SILENT, reset_s=(0.6, 7.8, 14.4))
-    assert "neither let in nor refused" in sessions_fit(quick, SERVER).headline
+    golden(sessions_fit(quick, SERVER).headline)
     result = sessions_fit(late, SERVER)
-    assert "neither let in nor refused" not in result.headline
+    assert "neither" not in result.headline
     assert "raise the limit" not in result.remedy
     assert "more workers or cores" in result.remedy
 
@@ -252,11 +250,11 @@ def test_a_longer_timeout_is_advised_only_where_one_would_have_waited_longer(cut
     assert ("timeout" in result.remedy) is cut_short
 
 
-def test_what_this_machine_cannot_open_is_nobodys_fault():
+def test_what_this_machine_cannot_open_is_nobodys_fault(golden):
     short = refused(4, 6, Answer("lost", code="EMFILE", message="Too many open files"), "connect")
     result = sessions_fit(short, SERVER)
     assert result.outcome is INCONCLUSIVE
-    assert result.headline.startswith("this machine opened only 4 of 6 sessions: ")
+    golden(result.headline)
     assert "ulimit -n" in result.remedy
 
 
@@ -264,22 +262,19 @@ ONE = Answer("error", {"max_sessions": 1}, "CAPACITY_REACHED", "Server at capaci
 
 
 @pytest.mark.parametrize(
-    ("found", "outcome", "text"),
+    ("found", "outcome"),
     [
-        (ALL_IN, MET, "accepted"),
-        (replace(ALL_IN, requested=1, held=1), MET, "accepted"),
-        (
-            replace(ALL_IN, requested=1, held=1, extra_answer=ONE),
-            MISSED,
-            "the second session is refused: CAPACITY_REACHED",
-        ),
-        (refused(1, 4, ONE), MISSED, "the second session is refused: CAPACITY_REACHED"),
-        (refused(0, 4), INCONCLUSIVE, "no session is let in any more: CAPACITY_REACHED"),
+        (ALL_IN, MET),
+        (replace(ALL_IN, requested=1, held=1), MET),
+        (replace(ALL_IN, requested=1, held=1, extra_answer=ONE), MISSED),
+        (refused(1, 4, ONE), MISSED),
+        (refused(0, 4), INCONCLUSIVE),
     ],
 )
-def test_a_second_session(found, outcome, text):
+def test_a_second_session(golden, found, outcome):
     result = second_session(found)
-    assert (result.outcome, text in result.headline) == (outcome, True)
+    assert result.outcome is outcome
+    golden(result.headline)
 
 
 def test_a_server_of_one_session_is_configuration_with_the_line_to_change():
@@ -293,16 +288,15 @@ def test_slots_without_a_session_are_no_question():
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    "found",
     [
-        (ALL_IN, "4 sessions closed and as many new ones in after 10 ms (its limit was not reached)"),
-        (replace(ALL_IN, limit=4, full=True), "4 sessions closed and as many new ones in after 10 ms"),
-        (refused(4, 6, Answer("silence")), "4 sessions closed and as many new ones in after 10 ms"),
-        (
-            replace(ALL_IN, limit=4, full=True, dropped=SlotsReturned(1, 1, 0.002)),
-            "4 sessions closed and as many new ones in after 10 ms; one dropped without goodbye made room after 2.0 ms",
-        ),
+        ALL_IN,
+        replace(ALL_IN, limit=4, full=True),
+        refused(4, 6, Answer("silence")),
+        replace(ALL_IN, limit=4, full=True, dropped=SlotsReturned(1, 1, 0.002)),
     ],
 )
-def test_slots_that_came_back_are_told_with_the_time_they_took(found, told):
-    assert (slots_returned(found).outcome, slots_returned(found).headline) == (MET, told)
+def test_slots_that_came_back_are_told_with_the_time_they_took(golden, found):
+    result = slots_returned(found)
+    assert result.outcome is MET
+    golden(result.headline)

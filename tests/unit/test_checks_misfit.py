@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.checks.protocol import cases as protocol_cases
 
 SCHEMA: dict[str, Any] = {
@@ -54,22 +55,22 @@ def test_other_places_are_found_where_the_usual_ones_are_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "schema", "words"),
+    ("make", "schema"),
     [
-        (protocol_cases.unknown_field, None, "publishes no /schema"),
-        (protocol_cases.unknown_field, {"anyOf": [SCHEMA]}, "does not say which fields"),
-        (protocol_cases.unknown_field, _with(additionalProperties=True), "allows actions further fields"),
-        (protocol_cases.wrapped_action, _fields(action={"type": "string"}), "a field named action"),
-        (protocol_cases.wrapped_action, _fields(text={"type": "string"}), "requires none"),
-        (protocol_cases.wrong_type, _fields(anything={}, either={"anyOf": [{}, {"type": "null"}]}), "of a plain type"),
+        (protocol_cases.unknown_field, None),
+        (protocol_cases.unknown_field, {"anyOf": [SCHEMA]}),
+        (protocol_cases.unknown_field, _with(additionalProperties=True)),
+        (protocol_cases.wrapped_action, _fields(action={"type": "string"})),
+        (protocol_cases.wrapped_action, _fields(text={"type": "string"})),
+        (protocol_cases.wrong_type, _fields(anything={}, either={"anyOf": [{}, {"type": "null"}]})),
         (
             protocol_cases.out_of_range,
             _fields(n={"type": "number"}, text={"type": "string", "minimum": 3}),
-            "a minimum",
         ),
-        (protocol_cases.out_of_range, _fields(n={"type": "number", "maximum": 1e300}), "a minimum"),
+        (protocol_cases.out_of_range, _fields(n={"type": "number", "maximum": 1e300})),
     ],
 )
-def test_what_a_schema_leaves_open_is_lacking(make, schema, words) -> None:
-    with pytest.raises(protocol_cases.CaseNotApplicableError, match=words):
+def test_what_a_schema_leaves_open_is_lacking(golden: Golden, make, schema) -> None:
+    with pytest.raises(protocol_cases.CaseNotApplicableError) as caught:
         make(schema, {})
+    golden(caught.value)

@@ -11,7 +11,7 @@ def test_a_foreign_seed_counts_from_the_second_time_on() -> None:
     foreign: set[int] = set()
     for _ in range(3):
         assert identities.label_number(first.seed, second, foreign) == first.seed
-    assert foreign == set(), "one session that shows the same number again and again"
+    assert foreign == set()  # One session shows the same number again and again.
     assert identities.label_number(second.seed, third, foreign) == second.seed
     assert foreign == {second.number}
     identities.label_number(first.seed, second, foreign)
