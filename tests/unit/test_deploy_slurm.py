@@ -12,14 +12,14 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.envoy.config import Backend, EnvoySettings, render
-from pytest_openenv_scale.targets.slurm.spec import SlurmRequest, last_complaint, read_connection, render_attached
-from pytest_openenv_scale.targets.slurm.spec import render as render_script
+from pytest_openenv_scale.targets.slurm.spec import JobPlan, last_complaint, read_connection
 
 SCRIPTS = ("alloc.sh", "serve_multi.sh", "serve_multi.sbatch", "serve_single.sbatch")
 GOLDEN = Path(__file__).with_name("golden")
@@ -305,7 +305,7 @@ def test_a_job_finds_what_serves_beside_the_file_it_was_submitted_from(name: str
     assert run(name, fake=fake, SLURM_JOB_ID="7").stdout == "served by job 7\n"
 
 
-REQUEST = SlurmRequest(
+PLAN = JobPlan(
     nodes=2,
     directives=("--job-name=openenv-scale-1", "--nodes=2", "--time=60"),
     variables={"OPENENV_APP": "server.app:app", "PORT": "8000", "OPENENV_DIR": "/a folder/it's"},
@@ -317,17 +317,19 @@ def without_place(text: str) -> str:
 
 
 def test_the_job_of_a_target_is_the_script_with_its_own_directives_and_settings() -> None:
-    assert without_place(render_script(REQUEST)) == (GOLDEN / "slurm_multi.sbatch").read_text()
+    assert without_place(PLAN.script) == (GOLDEN / "slurm_multi.sbatch").read_text()
 
 
 def test_in_an_allocation_that_exists_it_is_the_same_without_directives() -> None:
-    text = render_script(REQUEST)
-    assert render_attached(REQUEST) == "\n".join(line for line in text.split("\n") if not line.startswith("#SBATCH"))
+    text = PLAN.script
+    assert replace(PLAN, directives=()).script == "\n".join(
+        line for line in text.split("\n") if not line.startswith("#SBATCH")
+    )
 
 
 def test_the_settings_of_a_job_reach_what_serves(fake: Path) -> None:
     (fake / "serve_multi.sh").write_text('echo "$OPENENV_APP|$PORT|$OPENENV_DIR|$ENVOY"\n')
-    script = render_script(SlurmRequest(1, (), REQUEST.variables, envoy=False))
+    script = JobPlan(1, (), PLAN.variables, envoy=False).script
     script = script.replace(str(deploy_file("slurm")), str(fake))
     done = subprocess.run(
         ["bash"], input=script, env=environ(fake, SLURM_JOB_ID="7"), capture_output=True, text=True, check=False

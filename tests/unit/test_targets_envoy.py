@@ -15,6 +15,7 @@ from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.envoy import pool
 from pytest_openenv_scale.targets.envoy.config import (
     EnvoyOptions,
     EnvoySettings,
@@ -156,9 +157,10 @@ def test_descriptors_for_next_to_no_sessions_are_refused_before_anything_starts(
     )
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
+    monkeypatch.setattr(pool, "find_envoy", lambda: "envoy")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
@@ -167,7 +169,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             ),
             ExitStack() as stack,
         ):
-            LocalEnvoyPool("envoy", EnvoySettings(port=port, backends=())).start(stack)
+            LocalEnvoyPool(EnvoySettings(port=port), 1).start(stack, ())
 
 
 def test_every_replica_has_a_loopback_address_and_a_log_of_its_own() -> None:

@@ -35,20 +35,19 @@ from pytest_openenv_scale.targets.slurm.job_info import (
     waiting_words,
 )
 from pytest_openenv_scale.targets.slurm.nodes import Node, find_nodes, format_nodes, parse_unusable
-from pytest_openenv_scale.targets.slurm.servers import NodeServers
-from pytest_openenv_scale.targets.slurm.spec import JobNames, JobPorts, SlurmSpec, default_folder
+from pytest_openenv_scale.targets.slurm.servers import NodeServers, Serving
+from pytest_openenv_scale.targets.slurm.spec import JobIdentity, JobPlan, SlurmSpec, default_folder
 from pytest_openenv_scale.targets.slurm.target import SlurmTarget, find_exit_status
 
-NAMES = JobNames("openenv-scale-run7", "openenv-scale-owner=1:2:3", Path("/shared/job-7"))
-PORTS = JobPorts(20001, 20002, 20003, 20004)
+JOB = JobIdentity("openenv-scale-run7", "1:2:3", Path("/shared/job-7"), 20001, 20002, 20003, 20004)
 
 
 def spec(text: str) -> SlurmSpec:
     return SlurmSpec.parse(parse_target(text))
 
 
-def request(text: str, root: Path, nodes: int = 1) -> Any:
-    return spec(text).request(root, NAMES, PORTS, largest_batch=100, nodes=nodes)
+def request(text: str, root: Path, nodes: int = 1, job: JobIdentity = JOB) -> JobPlan:
+    return spec(text).plan(TargetContext(root, 100), job, nodes=nodes)
 
 
 def test_slurm_is_a_target_and_options_may_stand_after_the_colon(tmp_path: Path) -> None:
@@ -116,9 +115,7 @@ def test_a_job_always_has_a_time_limit_and_one_node_ends_with_its_server(tmp_pat
 
 
 def test_folders_with_spaces_and_percent_signs_are_quoted_for_slurm(tmp_path: Path) -> None:
-    asked = spec("slurm").request(
-        tmp_path, replace(NAMES, folder=Path("/my 100%/job")), PORTS, largest_batch=1, nodes=1
-    )
+    asked = request("slurm", tmp_path, job=replace(JOB, folder=Path("/my 100%/job")))
     assert "'--output=/my 100%%/job/job.log'" in asked.directives
     assert "'--constraint=a b --wait'" in request("slurm:constraint=a b --wait", tmp_path).directives
 
@@ -152,7 +149,8 @@ def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: P
 
 def test_the_example_of_a_job_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert "--job-name=openenv-scale-RUN_ID" in spec("slurm:nodes=3").example_request(tmp_path).directives
+    slurm = spec("slurm:nodes=3")
+    assert "--job-name=openenv-scale-RUN_ID" in request("slurm:nodes=3", tmp_path, job=slurm.example()).directives
 
 
 def test_one_node_and_several_are_two_labels_that_do_not_collide() -> None:
@@ -338,9 +336,12 @@ class _Cancelled:
 
 
 def servers(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) -> NodeServers:
-    nodes = [Node("n1", "127.0.0.2"), Node("n2", "127.0.0.3")]
-    context: Any = None
-    return NodeServers(nodes, port, job or _Runs(), folder, context, limits={}, cores=2, start_s=1.0)
+    return NodeServers(serving(folder, job, port), ("ws",), limits={}, start_s=1.0)
+
+
+def serving(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) -> Serving:
+    nodes = (Node("n1", "127.0.0.2"), Node("n2", "127.0.0.3"))
+    return Serving(job or _Runs(), Job(7, "RUNNING", cpus=2), nodes, replace(JOB, port=port), folder)
 
 
 def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(tmp_path: Path) -> None:
@@ -398,14 +399,16 @@ def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(tmp_pat
         target = SlurmTarget(parse_target("slurm:nodes=2"), context)
         told.write_text('export ENVOY_NOFILE="1024"\n')
         with pytest.raises(TargetError, match=r"Envoy on n1 may open 1,024 files, and a batch of 600 takes 1,456;"):
-            target._check_descriptors(Node("n1", "127.0.0.2"), folder)
+            target._check_descriptors(serving(folder))
         told.write_text('export ENVOY_NOFILE="2048"\n')
-        target._check_descriptors(Node("n1", "127.0.0.2"), folder)
+        target._check_descriptors(serving(folder))
 
 
 def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pool:
         played = 0
+        count = threads = 1
+        url = "http://e"
 
         def hosts(self) -> tuple[HostState, ...]:
             return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
@@ -413,7 +416,7 @@ def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch
     pool: Any = Pool()
     monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(pool, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
-        slurm_servers.reach_every_host("http://e", servers(folder), pool, {}, ("ws",), threads=1)
+        slurm_servers.reach_every_host(servers(folder), pool, {}, ("ws",))
     assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(
         caught.value
     )

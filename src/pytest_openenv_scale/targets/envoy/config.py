@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.system import url_host
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.options import (
@@ -58,8 +59,7 @@ class Backend:
     @property
     def name(self) -> str:
         """The replica as reports name it: "127.0.0.2:8000"."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return f"{url_host(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,24 @@ class EnvoySettings:
     `admin_port` is 0. Other machines can read its statistics, and nothing else of it, at `stats_port`; 0 for none.
     """
 
-    port: int
-    backends: tuple[Backend, ...]
+    port: int = 0
+    backends: tuple[Backend, ...] = ()
     policy: Policy = "round_robin"
     breaker: int = _MIN_BREAKER
     backlog: int = _MIN_BACKLOG
     address: str = "127.0.0.1"
     admin_port: int = 0
     stats_port: int = 0
+
+    @classmethod
+    def for_batch(cls, largest_batch: int, policy: Policy, *, port: int = 0, breaker: int | None = None) -> Self:
+        """Return settings whose limits a batch never reaches."""
+        return cls(
+            port=port,
+            policy=policy,
+            breaker=breaker or breaker_for(largest_batch),
+            backlog=backlog_for(largest_batch),
+        )
 
 
 def envoys_needed(largest_batch: int, nofile: int) -> int:
@@ -122,23 +132,13 @@ def render(settings: EnvoySettings) -> str:
         keep_trailing_newline=True,
     )
     return template.render(
-        address=settings.address,
-        port=settings.port,
-        admin_port=settings.admin_port,
-        stats_port=settings.stats_port,
-        backlog=settings.backlog,
-        breaker=settings.breaker,
+        **asdict(settings),
         lb_policy=settings.policy.upper(),
         retries=max(len(settings.backends) - 1, 1),
         check_interval_s=CHECK_INTERVAL_S,
         check_timeout_s=CHECK_TIMEOUT_S,
         unhealthy_after=UNHEALTHY_AFTER,
-        backends=_backend_entries(settings.backends),
     )
-
-
-def _backend_entries(backends: Sequence[Backend]) -> list[dict[str, str | int]]:
-    return [{"address": backend.address, "port": backend.port} for backend in backends]
 
 
 _MAX_REPLICAS = 250

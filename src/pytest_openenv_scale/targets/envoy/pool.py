@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import shutil
 import socket
 import tempfile
@@ -20,17 +21,19 @@ from typing import Any, BinaryIO
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.system import install_extra
+from pytest_openenv_scale.core.system import install_extra, usable_cores
 from pytest_openenv_scale.targets.common.base import with_log
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from .config import EnvoySettings, render
+from .config import Backend, EnvoySettings, envoys_needed, render, threads_for
 
 _START_S = 30.0
 """Seconds Envoy gets until it is ready and finds every replica healthy."""
 
 _PAUSE_S = 0.05
+_MAX_ENVOYS = 32
+"""Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
 
 
 def find_envoy() -> str:
@@ -58,6 +61,9 @@ class EnvoyPool(ABC):
     """
 
     count = 1
+    threads = 1
+    """The worker threads of each."""
+
     error_prefix = "target envoy"
     node_names: Mapping[str, str] = MappingProxyType({})
 
@@ -164,28 +170,24 @@ class _RunningEnvoy:
 
 
 class LocalEnvoyPool(EnvoyPool):
-    """`count` Envoys (the program `executable`) of `threads` worker threads each, on one port of an address.
+    """As many Envoys as a batch takes, on one port of this machine.
 
-    The port of `settings` is taken, or a free one where it is 0; `nofile` is each Envoy's soft limit of
-    descriptors, by default the hard one. `start()` starts them, `wait()` says when they serve.
+    The port of `settings` is taken, or a free one where it is 0; `threads` are the worker threads of each, by default
+    shares of half of the cores, and `nofile` is its soft limit of descriptors, by default the hard one. `start()`
+    starts them, `wait()` says when they serve.
+
+    Raises:
+        TargetError: there is no Envoy, or the batch takes too many of them.
     """
 
     def __init__(
-        self,
-        executable: str,
-        settings: EnvoySettings,
-        *,
-        count: int = 1,
-        threads: int = 1,
-        nofile: int | None = None,
-        node_names: Mapping[str, str] = MappingProxyType({}),
+        self, settings: EnvoySettings, largest_batch: int, *, threads: int | None = None, nofile: int | None = None
     ) -> None:
-        self._executable = executable
+        self._executable = find_envoy()
         self._settings = settings
-        self.count = count
-        self._threads = threads
         self._nofile = nofile
-        self.node_names = node_names
+        self.count = _count_envoys(largest_batch, nofile or resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        self.threads = threads or threads_for(usable_cores(), self.count)
         self._running: list[_RunningEnvoy] = []
         self._sampler = ProcessSampler([])
 
@@ -194,15 +196,15 @@ class LocalEnvoyPool(EnvoyPool):
         """See `EnvoyPool`."""
         return f"http://{self._settings.address}:{self._settings.port}"
 
-    def start(self, stack: ExitStack) -> None:
-        """Start the Envoys, which `stack` ends.
+    def start(self, stack: ExitStack, backends: tuple[Backend, ...]) -> None:
+        """Start the Envoys in front of `backends`, which `stack` ends.
 
         Raises:
             TargetError: the port cannot be had.
         """
         # Bound and never listened on: it keeps the port ours while the Envoys come and share it.
         reserved = stack.enter_context(_reserve_port(self._settings.address, self._settings.port))
-        self._settings = replace(self._settings, port=int(reserved.getsockname()[1]))
+        self._settings = replace(self._settings, port=int(reserved.getsockname()[1]), backends=backends)
         config = render(self._settings)
         self._running = [self._spawn(stack, config) for _ in range(self.count)]
         self._sampler = ProcessSampler([envoy.process.pid for envoy in self._running])
@@ -211,7 +213,7 @@ class LocalEnvoyPool(EnvoyPool):
         """Start one Envoy; neither its configuration nor its answer is a file that could be left behind."""
         address_file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         stack.enter_context(address_file)
-        command = [self._executable, "--config-yaml", config, "--concurrency", str(self._threads)]
+        command = [self._executable, "--config-yaml", config, "--concurrency", str(self.threads)]
         # With hot restart, the Envoys of one machine would share memory, by --base-id.
         command += ["--disable-hot-restart", "--log-level", "error"]
         command += ["--admin-address-path", f"/dev/fd/{address_file.fileno()}"]
@@ -239,6 +241,16 @@ class LocalEnvoyPool(EnvoyPool):
         """See `EnvoyPool`."""
         tails = [tail for envoy in self._running if (tail := envoy.process.log_tail(lines)).strip()]
         return "\n".join(tails)
+
+
+def _count_envoys(largest_batch: int, nofile: int) -> int:
+    count = envoys_needed(largest_batch, nofile)
+    if count > _MAX_ENVOYS:
+        raise TargetError(
+            f"target envoy: a batch of {largest_batch} takes {count} Envoys of {nofile} open files each, and at most "
+            f"{_MAX_ENVOYS} are started; write a larger nofile=, or raise ulimit -Hn"
+        )
+    return count
 
 
 def _reserve_port(address: str, port: int) -> socket.socket:
@@ -334,15 +346,13 @@ def parse_clusters(text: str) -> tuple[HostState, ...]:
 def _host_state(status: Mapping[str, Any]) -> HostState:
     socket_address = status["address"]["socket_address"]
     stats = {stat["name"]: int(stat.get("value", 0)) for stat in status.get("stats", [])}
-    address = socket_address["address"]
-    name = f"[{address}]" if ":" in address else address
     flags = [
         _flag_text(key, value)
         for key, value in status.get("health_status", _HEALTHY).items()
         if _is_trouble(key, value)
     ]
     return HostState(
-        f"{name}:{socket_address['port_value']}",
+        Backend(socket_address["address"], socket_address["port_value"]).name,
         stats.get("rq_total", 0),
         stats.get("cx_connect_fail", 0),
         ", ".join(flags),

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
 from pytest_openenv_scale.targets.common.options import TargetContext, given
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.local.application import backlog_notes
 
-from .config import (
-    Backend,
-    EnvoySettings,
-    ImageOptions,
-    LocalReplicaOptions,
-    UrlReplicaOptions,
-    backlog_for,
-    breaker_for,
-    envoys_needed,
-    parse_envoy,
-    render,
-    threads_for,
-)
+from .config import Backend, EnvoySettings, ImageOptions, LocalReplicaOptions, UrlReplicaOptions, parse_envoy, render
 from .endpoint import EnvoyEndpoint
-from .pool import LocalEnvoyPool, find_envoy
+from .pool import LocalEnvoyPool
 from .replicas import AttachedReplicas, ContainerReplicas, LocalReplicas, Replicas, replica_address, resolve_backend
 
 _SESSION_S = 30.0
 """Seconds the first session through Envoy gets; every replica has answered one by then."""
 
 _FREE_PORT_NOTE = "# Port 0 stands for a free one, chosen when it starts."
-_MAX_ENVOYS = 32
-"""Each takes some 40 MB and a thread or more; a batch that needs more of them needs more descriptors instead."""
-
-
 _KINDS = {LocalReplicaOptions: "local", ImageOptions: "docker", UrlReplicaOptions: "urls"}
 """What stands behind Envoy, in a label."""
 
@@ -58,19 +40,21 @@ class EnvoyTarget(StartedTarget):
         backends = tuple(Backend(replica_address(number), 0) for number in range(options.replicas))
         if isinstance(options, UrlReplicaOptions):
             backends = tuple(map(resolve_backend, options.urls))
-        config = render(self.settings(backends)).rstrip()
+        config = render(replace(self.settings(), backends=backends)).rstrip()
         return [*self.replicas().describe(), DescriptionPart("Envoy's configuration", f"{_FREE_PORT_NOTE}\n{config}")]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Start everything and return once a session was answered through Envoy."""
         options = self.options
-        executable, count = find_envoy(), self._envoy_count()  # Before anything else is started in vain.
+        # Before anything else is started in vain.
+        pool = LocalEnvoyPool(
+            self.settings(), self.context.largest_batch, threads=options.threads, nofile=options.nofile
+        )
         began = time.monotonic()
         replicas = self.replicas()
         replicas.start(stack)
         late_notes = replicas.wait(self.context.headers)
-        pool = self._make_pool(executable, count, replicas)
-        pool.start(stack)
+        pool.start(stack, replicas.backends)
         pool.wait()
         envoy_endpoint = EnvoyEndpoint(replicas, pool, options.lb)
         stack.callback(envoy_endpoint.stop)
@@ -100,32 +84,12 @@ class EnvoyTarget(StartedTarget):
             return ContainerReplicas(options, self.context, target=self.spec)
         return LocalReplicas(options, self.context, count=options.replicas, target=self.spec)
 
-    def _envoy_count(self) -> int:
-        largest = self.context.largest_batch
-        nofile = self.options.nofile or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        count = envoys_needed(largest, nofile)
-        if count > _MAX_ENVOYS:
-            raise TargetError(
-                f"target envoy: a batch of {largest} takes {count} Envoys of {nofile} open files each, and at most "
-                f"{_MAX_ENVOYS} are started; write a larger nofile=, or raise ulimit -Hn"
-            )
-        return count
-
-    def settings(self, backends: tuple[Backend, ...]) -> EnvoySettings:
-        """Return what Envoy is configured with in front of these servers."""
-        options, largest = self.options, self.context.largest_batch
-        return EnvoySettings(
-            port=options.port or 0,
-            backends=backends,
-            policy=options.lb,
-            breaker=options.max_connections or breaker_for(largest),
-            backlog=backlog_for(largest),
+    def settings(self) -> EnvoySettings:
+        """Return what Envoy is configured with, but for the servers behind it."""
+        options = self.options
+        return EnvoySettings.for_batch(
+            self.context.largest_batch, options.lb, port=options.port or 0, breaker=options.max_connections
         )
-
-    def _make_pool(self, executable: str, count: int, replicas: Replicas) -> LocalEnvoyPool:
-        options, settings = self.options, self.settings(replicas.backends)
-        threads = options.threads or threads_for(usable_cores(), count)
-        return LocalEnvoyPool(executable, settings, count=count, threads=threads, nofile=options.nofile)
 
     def _check_through_envoy(self, endpoint: Endpoint, envoy_endpoint: EnvoyEndpoint) -> None:
         try:

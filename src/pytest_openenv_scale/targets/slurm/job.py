@@ -21,7 +21,7 @@ from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .job_info import Job, SlurmError, call, is_hopeless, pending_remedy, read_job, refusal_remedy, waiting_words
 from .nodes import unusable_nodes
-from .spec import OWNER_PREFIX, default_folder, last_complaint
+from .spec import OWNER_PREFIX, SUBMIT_COMMAND, default_folder, last_complaint
 
 OWNER_FILE = "owner"
 LOG_FILE = "job.log"
@@ -151,7 +151,7 @@ class BatchJob(Startable):
 
     def _submit(self) -> int:
         try:
-            text = call("sbatch", "--parsable", "--export=ALL", stdin=self._script, env=self._env)
+            text = call(*SUBMIT_COMMAND, stdin=self._script, env=self._env)
         except SlurmError as error:
             raise SlurmError(f"{error}{refusal_remedy(str(error))}") from None
         number = text.strip().splitlines()[-1].partition(";")[0] if text.strip() else ""

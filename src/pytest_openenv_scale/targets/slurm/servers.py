@@ -7,14 +7,13 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psutil
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.base import with_log
-from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
@@ -22,7 +21,9 @@ from pytest_openenv_scale.targets.envoy.pool import Admin, EnvoyPool
 from pytest_openenv_scale.targets.envoy.replicas import Hosts
 
 from .job import JobFolder, ServingJob
+from .job_info import Job
 from .nodes import Node, format_nodes
+from .spec import JobIdentity
 
 _ANSWER_S = 1.0
 """Seconds a server gets to take a connection before it may be gone: a busy one takes its time."""
@@ -33,32 +34,36 @@ _EXIT_REPORT_S = 3.0
 _PAUSE_S = 0.2
 
 
-class NodeServers(Hosts):
-    """The servers on `nodes`, which `job` runs and whose logs are in `folder`.
+@dataclass(frozen=True)
+class Serving:
+    """What runs the servers, its allocation and the nodes of it that serve, what the job is called, and its logs."""
 
-    `limits` are the settings of each server, `cores` the CPUs of all of them together.
-    """
+    script: ServingJob
+    allocation: Job
+    nodes: tuple[Node, ...]
+    job: JobIdentity
+    folder: JobFolder
+
+    @property
+    def cpus_per_node(self) -> int:
+        """The CPUs of each node."""
+        return max((self.allocation.cpus or 1) // len(self.nodes), 1)
+
+
+class NodeServers(Hosts):
+    """The servers on the nodes of a job; `limits` are the settings of each."""
 
     def __init__(
-        self,
-        nodes: Sequence[Node],
-        port: int,
-        job: ServingJob,
-        folder: JobFolder,
-        context: TargetContext,
-        *,
-        limits: Mapping[str, str | int],
-        cores: int | None,
-        start_s: float,
+        self, serving: Serving, modes: Sequence[str], *, limits: Mapping[str, str | int], start_s: float
     ) -> None:
-        self._nodes = tuple(nodes)
-        self._port = port
-        self._job = job
-        self._folder = folder
-        self._context = context
-        self.backends = tuple(Backend(node.address, port) for node in nodes)
+        self._nodes = serving.nodes
+        self._port = serving.job.port
+        self._job = serving.script
+        self._folder = serving.folder
+        self._modes = modes
+        self.backends = tuple(Backend(node.address, self._port) for node in self._nodes)
         self.limits = limits
-        self.cores = cores
+        self.cores = serving.allocation.cpus
         self._start_s = start_s
         self._sampler = ProcessSampler(())
 
@@ -89,7 +94,7 @@ class NodeServers(Hosts):
         node = self._nodes[number]
         url, remaining_s = node.url(self._port), max(deadline - time.monotonic(), 1.0)
         try:
-            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._context.modes)
+            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._modes)
         except NotReadyError as error:
             culprits = [number]
             if error.exit is not None:
@@ -178,24 +183,17 @@ _SESSION_S = 30.0
 
 
 class NodeEnvoy(EnvoyPool):
-    """Envoy on `node`, part of `job`; its statistics are read at `stats_port`."""
+    """Envoy on the first node of a job."""
 
-    def __init__(
-        self,
-        node: Node,
-        port: int,
-        stats_port: int,
-        job: ServingJob,
-        folder: JobFolder,
-        node_names: Mapping[str, str],
-    ) -> None:
-        self._node = node
-        self._port = port
-        self._job = job
-        self._folder = folder
-        self._admin = Admin(f"{node.address}:{stats_port}")
+    def __init__(self, serving: Serving, node_names: Mapping[str, str]) -> None:
+        self._node = serving.nodes[0]
+        self._port = serving.job.envoy_port
+        self._job = serving.script
+        self._folder = serving.folder
+        self._admin = Admin(f"{self._node.address}:{serving.job.stats_port}")
+        self.threads = max(serving.cpus_per_node // 2, 1)
         self.node_names = node_names
-        self.error_prefix = f"target slurm: on {node.server_label(port)}"
+        self.error_prefix = f"target slurm: on {self._node.server_label(self._port)}"
 
     @property
     def url(self) -> str:
@@ -230,19 +228,17 @@ class NodeEnvoy(EnvoyPool):
         return self._folder.tail("envoy.log", lines)
 
 
-def reach_every_host(
-    url: str, servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str], *, threads: int
-) -> None:
+def reach_every_host(servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str]) -> None:
     """Play a small burst of sessions through Envoy and check, by its own counts, that every host got some.
 
     Raises:
         TargetError: names the host that got none, its node, and what Envoy says of it.
     """
     before = {state.host: state.requests for state in pool.hosts()}
-    count = _SESSIONS_PER_THREAD * max(threads, 1) * len(before)
+    count = _SESSIONS_PER_THREAD * pool.threads * pool.count * len(before)
 
     def play(number: int) -> float:
-        return wait_until_ready((url,), headers, _SESSION_S, modes=modes)
+        return wait_until_ready((pool.url,), headers, _SESSION_S, modes=modes)
 
     try:
         with ThreadPoolExecutor(min(len(before), _CONCURRENT_SESSIONS)) as executor:
@@ -254,6 +250,6 @@ def reach_every_host(
             health = f"Envoy says {state.trouble}" if state.trouble else "Envoy finds it healthy"
             node = servers.node_names.get(state.host, state.host)
             raise TargetError(
-                f"target slurm: of {count} sessions through Envoy at {url} none reached {node} ({state.host}): "
+                f"target slurm: of {count} sessions through Envoy at {pool.url} none reached {node} ({state.host}): "
                 f"{health}; see its log, or leave the node out with extra=--exclude={node}"
             )

@@ -16,6 +16,7 @@ from pytest_openenv_scale.core.parsing import parse_seconds
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.files import MANIFEST, deploy_file, manifest_app
 from pytest_openenv_scale.targets.common.options import (
+    TargetContext,
     TargetOptions,
     count,
     one_of,
@@ -73,22 +74,19 @@ def _extra(value: str, what: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class JobPorts:
-    """The ports of one job: of every server, of Envoy, and of the reading view of Envoy's statistics."""
+class JobIdentity:
+    """What a job is called, the process its comment names, the folder its logs go to, and the ports it takes.
 
-    server: int
-    envoy: int
-    admin: int
-    stats: int
-
-
-@dataclass(frozen=True)
-class JobNames:
-    """What a job is called, what its comment says, and the folder its logs go to."""
+    They are the ports of every server, of Envoy, of its admin interface and of the reading view of its statistics.
+    """
 
     name: str
-    comment: str
+    owner: str
     folder: Path
+    port: int
+    envoy_port: int
+    admin_port: int = 9901
+    stats_port: int = 10001
 
 
 _PLAIN_DIRECTIVES = ("partition", "account", "qos", "constraint", "mem")
@@ -160,35 +158,31 @@ class SlurmSpec(TargetOptions, JobOptions):
         own_job = os.environ.get("SLURM_JOB_ID", "")
         return self.job or (int(own_job) if own_job.isdecimal() else None)
 
-    def request(
-        self, root: Path, names: JobNames, ports: JobPorts, *, largest_batch: int, nodes: int, cpus: int | None = None
-    ) -> SlurmRequest:
+    def plan(self, context: TargetContext, job: JobIdentity, *, nodes: int, cpus: int | None = None) -> JobPlan:
         """Return the job for `nodes` nodes; `cpus` are those of each server where the allocation is known.
 
         What `env.NAME=` sets is not in it: Slurm keeps scripts, and whoever may read them.
         """
-        return SlurmRequest(
+        return JobPlan(
             nodes=nodes,
-            directives=self._directives(root, names, nodes),
-            variables=self._script_variables(root, names, ports, largest_batch, cpus),
+            directives=() if self.attached_job else self._directives(context.root, job, nodes),
+            variables=self._script_variables(context, job, cpus),
             envoy=nodes > 1 and self.envoy == "node",
         )
 
-    def example_request(self, root: Path, *, largest_batch: int = 1) -> SlurmRequest:
-        """Return the job with placeholders for its names; nothing is started or reached."""
+    def example(self) -> JobIdentity:
+        """Return placeholders for what is only known of a job that is started."""
         folder = Path(self.dir or default_folder()) / "openenv-scale-RUN_ID"
-        names = JobNames("openenv-scale-RUN_ID", f"{OWNER_PREFIX}PROCESS", folder)
-        ports = JobPorts(self.port or 8000, self.envoy_port or 10000, 9901, 10001)
-        return self.request(root, names, ports, largest_batch=largest_batch, nodes=self.nodes or 1)
+        return JobIdentity("openenv-scale-RUN_ID", "PROCESS", folder, self.port or 8000, self.envoy_port or 10000)
 
-    def _directives(self, root: Path, names: JobNames, nodes: int) -> tuple[str, ...]:
+    def _directives(self, root: Path, job: JobIdentity, nodes: int) -> tuple[str, ...]:
         directives = [
-            f"--job-name={names.name}",
-            f"--comment={names.comment}",
+            f"--job-name={job.name}",
+            f"--comment={OWNER_PREFIX}{job.owner}",
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
             f"--time={self.time or DEFAULT_TIME}",
-            f"--output={str(names.folder).replace('%', '%%')}/job.log",
+            f"--output={str(job.folder).replace('%', '%%')}/job.log",
             f"--chdir={root}",
             "--no-requeue",
         ]
@@ -200,9 +194,8 @@ class SlurmSpec(TargetOptions, JobOptions):
         # What holds a space, or an option's dashes after one, stays one option.
         return tuple(map(shlex.quote, (*directives, *self.extra)))
 
-    def _script_variables(
-        self, root: Path, names: JobNames, ports: JobPorts, largest_batch: int, cpus: int | None
-    ) -> dict[str, str]:
+    def _script_variables(self, context: TargetContext, job: JobIdentity, cpus: int | None) -> dict[str, str]:
+        root, largest_batch = context.root, context.largest_batch
         app = self.app or manifest_app(root)
         paths = ([root, root.parent] if (root / MANIFEST).exists() else [root]) if app else []
         server_variables: dict[str, str | int | None] = {
@@ -213,17 +206,17 @@ class SlurmSpec(TargetOptions, JobOptions):
             "WORKERS": self.workers,
             "MAX_CONCURRENT_ENVS": self.max_envs,
             "CPUS_PER_WORKER": self.cpus_per_task or cpus,
-            "PORT": ports.server,
+            "PORT": job.port,
             "BACKLOG": backlog_for(largest_batch),
             "PYTHON": self.python or sys.executable,
             "START_TIMEOUT": f"{self.start_timeout:.0f}",
-            "CONNECTION": f"{names.folder}/openenv-connection.env",
-            "LOG_DIR": str(names.folder),
+            "CONNECTION": f"{job.folder}/openenv-connection.env",
+            "LOG_DIR": str(job.folder),
         }
         envoy_variables: dict[str, str | int | None] = {
-            "ENVOY_PORT": ports.envoy,
-            "ENVOY_ADMIN_PORT": ports.admin,
-            "ENVOY_STATS_PORT": ports.stats,
+            "ENVOY_PORT": job.envoy_port,
+            "ENVOY_ADMIN_PORT": job.admin_port,
+            "ENVOY_STATS_PORT": job.stats_port,
             "ENVOY_BREAKER": breaker_for(largest_batch),
             "ENVOY_BACKLOG": backlog_for(largest_batch),
             "ENVOY_LB": self.lb,
@@ -238,6 +231,7 @@ def default_folder() -> Path:
     return Path(cache).expanduser() / "openenv-scale" / "slurm"
 
 
+SUBMIT_COMMAND = ("sbatch", "--parsable", "--export=ALL")
 SINGLE_NODE_SCRIPT, MULTI_NODE_SCRIPT = "slurm/serve_single.sbatch", "slurm/serve_multi.sbatch"
 SERVE_SCRIPT = "slurm/serve_multi.sh"
 """The script that both run on every node."""
@@ -248,8 +242,8 @@ _SETTING = re.compile(r'export ([A-Z_]+)="?(.*?)"?')
 
 
 @dataclass(frozen=True)
-class SlurmRequest:
-    """What a job is submitted with.
+class JobPlan:
+    """What serves: a job that is submitted, or without `directives` a script for bash in an allocation.
 
     Each of `directives` is an option of sbatch ("--nodes=2"); `variables` are those that `serve_multi.sh --help`
     lists, without secrets, as Slurm keeps what is submitted. Without `envoy`, clients get the addresses of all servers.
@@ -260,41 +254,24 @@ class SlurmRequest:
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     envoy: bool = True
 
+    @property
+    def script(self) -> str:
+        """The script of deploy/slurm for as many nodes, with these directives and settings.
 
-def render(request: SlurmRequest) -> str:
-    """Return the script to submit: that of deploy/slurm for as many nodes, with these directives and settings.
-
-    Raises:
-        TargetError: the scripts are not installed.
-    """
-    return _fill_script(request, request.directives)
-
-
-def render_attached(request: SlurmRequest) -> str:
-    """Return the same for bash to run on this machine, in the allocation that SLURM_JOB_ID names.
-
-    Raises:
-        TargetError: the scripts are not installed.
-    """
-    return _fill_script(request, ())
-
-
-def script_name(request: SlurmRequest) -> str:
-    """Return the file below deploy/ that a request is rendered from."""
-    return SINGLE_NODE_SCRIPT if request.nodes == 1 else MULTI_NODE_SCRIPT
-
-
-def _fill_script(request: SlurmRequest, directives: tuple[str, ...]) -> str:
-    # Slurm runs a copy of a script, which has to find the one it hands over to.
-    variables = {**request.variables, "OPENENV_SCRIPTS": str(deploy_file(SERVE_SCRIPT).parent)}
-    if not request.envoy:
-        variables["ENVOY"] = "none"
-    shebang, *lines = deploy_file(script_name(request)).read_text(encoding="utf-8").splitlines()
-    # Comments for whoever edits the file are dropped with the directives they explain.
-    start = lines.index(_SETTINGS_GO_AFTER)
-    head = [shebang, *(f"#SBATCH {directive}" for directive in directives), _SETTINGS_GO_AFTER, ""]
-    settings = [f"export {name}={shlex.quote(variables[name])}" for name in sorted(variables)]
-    return "\n".join([*head, *settings, *lines[start + 1 :], ""])
+        Raises:
+            TargetError: the scripts are not installed.
+        """
+        # Slurm runs a copy of a script, which has to find the one it hands over to.
+        variables = {**self.variables, "OPENENV_SCRIPTS": str(deploy_file(SERVE_SCRIPT).parent)}
+        if not self.envoy:
+            variables["ENVOY"] = "none"
+        name = SINGLE_NODE_SCRIPT if self.nodes == 1 else MULTI_NODE_SCRIPT
+        shebang, *lines = deploy_file(name).read_text(encoding="utf-8").splitlines()
+        # Comments for whoever edits the file are dropped with the directives they explain.
+        start = lines.index(_SETTINGS_GO_AFTER)
+        head = [shebang, *(f"#SBATCH {directive}" for directive in self.directives), _SETTINGS_GO_AFTER, ""]
+        settings = [f"export {name}={shlex.quote(variables[name])}" for name in sorted(variables)]
+        return "\n".join([*head, *settings, *lines[start + 1 :], ""])
 
 
 def read_connection(path: Path) -> dict[str, str] | None:
