@@ -295,3 +295,28 @@ async def test_a_header_that_would_leave_its_line_is_refused_before_anything_is_
 async def test_what_is_no_url_is_refused_before_anything_is_sent():
     with pytest.raises(RouteError, match="not an http"):
         await play("ftp://127.0.0.1:9", mode="http")
+
+
+@pytest.mark.parametrize("phase", ["reset", "step"])
+@pytest.mark.parametrize("body", [{"error": "environment crashed"}, {"observation": None}, {}])
+async def test_an_answer_without_an_observation_is_a_protocol_failure(phase, body):
+    async def script(peer: Peer) -> None:
+        while True:
+            path, _ = await posted(peer)
+            answer(peer, body if path == f"/{phase}" else {"observation": {"error": None}})
+
+    row = await http_row(script)
+    assert failure(row) == (phase, "protocol", "200")
+    assert json.dumps(body, separators=(",", ":")) in row.error_message
+
+
+async def test_an_observation_that_is_an_error_is_noted_for_its_session():
+    async def script(peer: Peer) -> None:
+        while True:
+            path, _ = await posted(peer)
+            answer(peer, {"observation": {"error": "no tool" if path == "/step" else None}})
+
+    async with scripted(script) as server:
+        share, _ = await play_share(order(server.url, mode="http", batch=2))
+    assert [row.success for row in share.rows] == [True, True]
+    assert share.answered_errors == {0: ("step", "no tool"), 1: ("step", "no tool")}

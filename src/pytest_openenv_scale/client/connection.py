@@ -41,8 +41,11 @@ _unpack_timestamp = Struct("qq").unpack
 _TIMESTAMP_SPACE = socket.CMSG_SPACE(16)
 _NO_LINGER = Struct("ii").pack(1, 0)
 _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
+_CLOCK_PRECISION_S = 0.001
+"""What the two clocks may seem to differ by although neither moved: the time between two readings of them."""
 
 _NORMAL_CLOSE = frames.close_message(1000)
+_PING = Message(b"", frames.PING)
 _COMMON_CLOSE_FRAMES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")}
 """The close frames nearly every server sends, with their code and reason."""
 
@@ -50,26 +53,40 @@ _COMMON_CLOSE_FRAMES = {b"\x88\x02\x03\xe8": (1000, ""), b"\x88\x00": (1005, "")
 class Clock:
     """Converts kernel arrival times (wall clock) to `time.perf_counter()`.
 
-    `refresh()` is called regularly, so that a clock being slewed causes an error of microseconds only. `lags`
-    collects, for each read, how long its bytes had waited for this process, in seconds.
+    Both run at one speed, also while NTP slews them: their distance changes only where the wall clock is set, or
+    the machine sleeps. `refresh()` is called regularly and adds up in `moved_s` by how much they moved apart, in
+    seconds. `lags` collects, for each read, how long its bytes had waited for this process, in seconds;
+    `impossible_arrivals` counts those that a stamp puts after their reading, or before what they answer was sent.
     """
 
-    __slots__ = ("lags", "offset")
+    __slots__ = ("impossible_arrivals", "lags", "moved_s", "offset")
 
     def __init__(self) -> None:
-        self.offset = 0.0
+        self.offset = self._distance()
         self.lags = array("d")
-        self.refresh()
+        self.moved_s = 0.0
+        self.impossible_arrivals = 0
 
     def refresh(self) -> None:
-        """Measure the distance between the two clocks; the tightest of three readings counts."""
+        """Measure the distance between the two clocks anew."""
+        before, self.offset = self.offset, self._distance()
+        if abs(self.offset - before) > _CLOCK_PRECISION_S and abs(self._distance() - before) > _CLOCK_PRECISION_S:
+            self.moved_s += abs(self.offset - before)
+
+    def note_impossible(self, by_s: float) -> None:
+        """Count an arrival that is stamped so many seconds after it was read, or before what it answers was sent."""
+        self.impossible_arrivals += by_s > _CLOCK_PRECISION_S
+
+    @staticmethod
+    def _distance() -> float:
+        """Return wall clock − `time.perf_counter()`; the tightest of three readings counts."""
         readings: list[tuple[float, float]] = []
         for _ in range(3):
             before = time.perf_counter()
             wall = time.time()
             after = time.perf_counter()
             readings.append((after - before, wall - (before + after) / 2))
-        self.offset = min(readings)[1]
+        return min(readings)[1]
 
 
 class Owner(Protocol):
@@ -92,6 +109,7 @@ class Connection:
     """A WebSocket client connection that calls its owner back; nothing here blocks or raises."""
 
     __slots__ = (
+        "_awaits_pong",
         "_between_messages",
         "_buffer",
         "_clock",
@@ -132,6 +150,7 @@ class Connection:
         self._key: bytes = b""
         self._reading_stopped = False
         self._queued_message: Message | None = None
+        self._awaits_pong = False
         self.sent_at = inf
         """When the last message queued by `send_after_round` was handed to the kernel; infinity before that."""
 
@@ -206,6 +225,26 @@ class Connection:
         if not self._close_sent:
             self._close_sent = True
             self.send(_NORMAL_CLOSE)
+
+    def latency_since(self, sent_at: float, at: float) -> float:
+        """Return the seconds from a send to the arrival of its answer at `at`.
+
+        An arrival before the send cannot be, the wall clock was set: the moment of this call, just after the reading,
+        stands for it.
+        """
+        if at >= sent_at:
+            return at - sent_at
+        self._clock.note_impossible(sent_at - at)
+        return perf_counter() - sent_at
+
+    def ping(self) -> bool:
+        """Send a ping, and return whether the one before was answered; sends none while bytes are unsent."""
+        if self._reader is None or self._close_sent or self._outgoing:
+            return True
+        answered = not self._awaits_pong
+        self._awaits_pong = True
+        self.send(_PING)
+        return answered
 
     def abort(self) -> None:
         """Drop the socket at once, without a close frame and without a report."""
@@ -287,6 +326,7 @@ class Connection:
             seconds, nanoseconds = _unpack_timestamp(stamps[0][2])
             at = seconds + nanoseconds * 1e-9 - clock.offset
             if at > now:
+                clock.note_impossible(at - now)
                 at = now
             clock.lags.append(now - at)
         if not data:
@@ -338,6 +378,8 @@ class Connection:
             elif opcode == frames.PING:
                 if not self._close_sent:
                     self.send(Message(payload, frames.PONG))
+            elif opcode == frames.PONG:
+                self._awaits_pong = False
             elif opcode == frames.CLOSE:
                 self._handle_close_frame(*frames.read_close(payload))
             elif opcode == frames.BINARY:

@@ -54,7 +54,7 @@ class ManualSession:
         else:
             assert self._loss is not None
             arrived, at = self._loss
-        return arrived, max(0.0, at - self._sent_at)
+        return arrived, self._connection.latency_since(self._sent_at, at)
 
     # Called by the connection
 

@@ -41,6 +41,9 @@ class ClientStats:
     `ports_there` from one source address, None where that is unknown; `sources` are the loopback addresses used
     to have more of them.
 
+    `clock_moved_s` is by how much the wall clock was set meanwhile, in seconds, `impossible_arrivals` how many answers
+    it stamped as no answer can be; `missed_pongs` how many pings were unanswered when the next was due.
+
     `read_lag_p99_s` tells how late answers were read: the client's pace, never part of a latency.
     `answer_lag_p50_s` and `answer_lag_p99_s` tell how late HTTP answers were seen, which is in their latencies;
     those of the slowest process, None in ws mode.
@@ -62,6 +65,9 @@ class ClientStats:
     ports_needed: int = 0
     ports_there: int | None = None
     sources: int = 0
+    clock_moved_s: float = 0.0
+    impossible_arrivals: int = 0
+    missed_pongs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

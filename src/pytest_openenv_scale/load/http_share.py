@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pytest_openenv_scale.client import messages
+from pytest_openenv_scale.client.answers import error_in
 from pytest_openenv_scale.client.handshake import check_headers, find_address
 from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, encode_body
 
 from .client_health import AnswerLags
-from .ipc import Prepare, ShareProgress
+from .ipc import Prepare, SessionMessages, ShareProgress
 from .session import SessionRecord
 
 T = TypeVar("T")
@@ -60,6 +61,10 @@ class HttpWorkerShare:
             return [encode_body({"action": make_action(number, step)}) for step in range(count)]
 
         self._step_bodies = self._encode_ahead(workload.function is not None, encode)
+        self.messages: SessionMessages | None = None
+        """What session 0 sends, where its messages are kept; its answers are in its record."""
+        if self._request.keep_messages and 0 in assignment.sessions:
+            self.messages = SessionMessages(self._reset_body(0), tuple(self._step_bodies(0)), ())
 
     def _encode_ahead(self, per_session: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
         """Encode bodies before the cell, for each session or once for all; returns a function of a session's number."""
@@ -96,6 +101,8 @@ class HttpWorkerShare:
     async def _run_session(self, due_at: float, number: int, window: asyncio.Semaphore, pool: HttpPool) -> None:
         request = self._request
         record = SessionRecord(number, time.perf_counter() if self._holds else due_at)
+        if self.messages is not None and number == 0:
+            record.answers = []
         self._on_start(record)
         session = HttpSession(record, HttpChannel(self._assignment.route(number)[0], pool=pool), self._lags)
         succeeded = await session.reset(self._reset_body(number), request.timeout_s)
@@ -154,7 +161,7 @@ class HttpSession:
         record = self.record
         record.start = time.perf_counter()
         try:
-            data = await self._channel.post("/reset", body, timeout_s)
+            data = await self._post("reset", body, timeout_s)
         except HttpFailure as failure:
             timing = self._note_connection()
             was_connected = timing.reused or timing.connected_at is not None
@@ -165,6 +172,7 @@ class HttpSession:
         record.reset_latency = timing.answer_s
         self._lags.connect.append(timing.connect_lag_s)
         self._lags.reset.append(timing.answer_lag_s)
+        record.look_at("reset", error_in(data))
         server_info = messages.as_observed_reply(data).server_info
         if server_info is not None:
             record.identify(server_info)
@@ -173,7 +181,7 @@ class HttpSession:
     async def step(self, body: bytes, timeout_s: float) -> messages.ObservedReply | None:
         """Take one step; None after a failure. A connection that has to be made for it is part of its time."""
         try:
-            data = await self._channel.post("/step", body, timeout_s)
+            data = await self._post("step", body, timeout_s)
         except HttpFailure as failure:
             self.record.fail("step", failure.kind, failure.code, failure.message)
             return None
@@ -185,7 +193,22 @@ class HttpSession:
         answer = messages.as_observed_reply(data)
         if answer.server_info is not None:
             self.record.note_step(answer.server_info)
+        self.record.look_at("step", error_in(data))
         return answer
+
+    async def _post(self, phase: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+        """Send a request and return the observation it is answered with.
+
+        Raises:
+            HttpFailure: no answer in time, or one that is none.
+        """
+        data = await self._channel.post(f"/{phase}", body, timeout_s)
+        if self.record.answers is not None:
+            self.record.answers.append((phase, encode_body(data)))
+        if data.get("observation") is None:
+            text = encode_body(data).decode(errors="replace")[:200]
+            raise HttpFailure("protocol", "200", f"HTTP 200 without an observation: {text}")
+        return data
 
     async def close(self) -> None:
         """Close the connection and note the end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
@@ -24,6 +24,31 @@ class CellRequest:
     seed: int = 0
     until_done: bool = False
     http_connections: str = "session"
+    ping_s: float | None = None
+    """After how many seconds a WebSocket session pings the server, again and again; None: never."""
+    first_session: int = 0
+    """The number of the first session; others follow. What a session sends depends on its number."""
+    keep_messages: bool = False
+    """Whether the messages of session 0 come back with the rows, for a look at what was said."""
+
+
+class AnsweredError(NamedTuple):
+    """An observation that is an error: the phase it answered (reset or step), and its words (`client.answers`)."""
+
+    phase: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionMessages:
+    """What a session sent, and what it was answered: the phase of each answer, and the answer as JSON.
+
+    `actions` holds the message of each step, the last one for all that follow.
+    """
+
+    reset: bytes
+    actions: tuple[bytes, ...]
+    answers: tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +73,8 @@ class Prepare:
     @property
     def sessions(self) -> range:
         """The numbers of the sessions this process runs, counted over the whole batch."""
-        return range(self.process, self.request.cell.batch, self.processes)
+        first = self.request.first_session
+        return range(first + self.process, first + self.request.cell.batch, self.processes)
 
     def route(self, number: int) -> tuple[str, str | None]:
         """Return the URL of a session and the address it connects from; each URL sees all sources alike."""
@@ -108,7 +134,10 @@ class ShareResult:
     `read_lag_p99_s` is how late answers were read (they carry the kernel's time, so that this is no latency),
     `loop_lag_max_s` the longest the event loop kept a timer waiting. `answer_lag_p50_s` and `answer_lag_p99_s` are
     how late HTTP answers were seen, which is in their latencies; None in ws mode. `starved_s` is how long the
-    process was ready to run and had no core.
+    process was ready to run and had no core. `clock_moved_s` is by how much the wall clock was set during the share,
+    `impossible_arrivals` how many answers it stamped as no answer can be, both 0 in http mode, which does not use it.
+    `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the
+    number of a session, what it was answered that is an error; `messages` are session 0's where they are kept.
     """
 
     rows: list[SessionRow]
@@ -120,6 +149,11 @@ class ShareResult:
     answer_lag_p50_s: float | None = None
     answer_lag_p99_s: float | None = None
     starved_s: float = 0.0
+    clock_moved_s: float = 0.0
+    impossible_arrivals: int = 0
+    missed_pongs: int = 0
+    answered_errors: Mapping[int, AnsweredError] = field(default_factory=dict[int, "AnsweredError"])
+    messages: SessionMessages | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by columns: thousands of rows cost a third of what they do one by one."""

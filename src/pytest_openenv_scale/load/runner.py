@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,12 +26,14 @@ from pytest_openenv_scale.results.cell import ClientFinding, SessionRow
 from .client_health import ClientStats, ResourceNeeds, check_answer_lags, check_pace, check_resources, choose_processes
 from .client_resources import loopback_source
 from .ipc import (
+    AnsweredError,
     BatchReady,
     CellRequest,
     Prepare,
     Ready,
     Refused,
     Release,
+    SessionMessages,
     SetImportPath,
     ShareProgress,
     ShareResult,
@@ -69,13 +71,19 @@ class _Ending:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """The rows of a cell, one for every session asked for, and what is known of the client that made them."""
+    """The rows of a cell, one for every session asked for, and what is known of the client that made them.
+
+    `answered_errors` holds, by the number of a session, what it was answered that is an error; `messages` are those of
+    the first session where they are kept.
+    """
 
     rows: list[SessionRow] = field(repr=False)
     wall_s: float
     started_at: datetime
     client: ClientStats
     findings: tuple[ClientFinding, ...]
+    answered_errors: Mapping[int, AnsweredError] = field(default_factory=dict[int, AnsweredError])
+    messages: SessionMessages | None = None
 
 
 class _LoadProcess:
@@ -244,7 +252,16 @@ class _CellRun:
             for process, ending in self._dead.items()
         )
         wall_s = max((share.wall_s for share in self._results.values()), default=0.0)
-        return CellResult(rows, wall_s, started_at, stats, findings + check_pace(stats) + check_answer_lags(stats))
+        shares = self._results.values()
+        return CellResult(
+            rows=rows,
+            wall_s=wall_s,
+            started_at=started_at,
+            client=stats,
+            findings=findings + check_pace(stats) + check_answer_lags(stats),
+            answered_errors={number: error for share in shares for number, error in share.answered_errors.items()},
+            messages=next((share.messages for share in shares if share.messages), None),
+        )
 
     def _prepare(self) -> None:
         for process, assignment in self._assignments.items():
@@ -364,6 +381,9 @@ class _CellRun:
             ports_there=needs.ports.per_source,
             sources=sum(len(assignment.sources) for assignment in self._assignments.values()),
             rss_bytes=sum(share.rss_bytes for share in shares),
+            clock_moved_s=max((share.clock_moved_s for share in shares), default=0.0),
+            impossible_arrivals=sum(share.impossible_arrivals for share in shares),
+            missed_pongs=sum(share.missed_pongs for share in shares),
         )
 
 

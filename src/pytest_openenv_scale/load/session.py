@@ -9,12 +9,15 @@ from math import inf
 from typing import Protocol
 
 from pytest_openenv_scale.client import messages
+from pytest_openenv_scale.client.answers import error_in_text
 from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.cell import SessionRow
+
+from .ipc import AnsweredError
 
 _CLOSE_MESSAGE = Message(messages.encode_request("close"))
 _UNREQUESTED = "an observation nobody asked for"
@@ -44,6 +47,14 @@ class SessionRecord:
     closed: float | None = None
     success: bool = False
     error: tuple[str, str, str | None, str | None] | None = None
+    answered_error: AnsweredError | None = None
+    answers: list[tuple[str, bytes]] | None = None
+    """The phase and the text of each answer, where they are kept."""
+
+    def look_at(self, phase: str, error: str | None) -> None:
+        """Note an observation that is an error, with its words; the first one stays."""
+        if error is not None and self.answered_error is None:
+            self.answered_error = AnsweredError(phase, error)
 
     def fail(self, phase: str, kind: str, code: str | None, message: str | None) -> None:
         """Note why the session failed; the first reason stays."""
@@ -162,6 +173,10 @@ class WebSocketSession:
         self.deadline = start + self._script.timeout
         connection.start()
 
+    def ping(self) -> bool:
+        """Send a ping, and return whether the one before was answered."""
+        return self._connection.ping()
+
     def release(self) -> None:
         """Let a held session take its first step, unless it failed meanwhile."""
         if self.phase == "hold" and not self._closing:
@@ -184,8 +199,8 @@ class WebSocketSession:
         """The handshake is done: send the reset."""
         record = self.record
         assert record.start is not None
-        record.connected = at
-        record.connect_latency = max(0.0, at - record.start)
+        record.connect_latency = self._connection.latency_since(record.start, at)
+        record.connected = record.start + record.connect_latency
         self.phase = "reset"
         self._batch.connected()
         self._send(self._script.reset, self._script.timeout)
@@ -204,9 +219,9 @@ class WebSocketSession:
         elif self._connection.sent_at == inf:
             self._give_up("protocol", None, _UNREQUESTED)  # Else it would count as the answer to the next message.
         elif self.phase == "step":
-            self._handle_step_reply(answer, at)
+            self._handle_step_reply(answer, at, text)
         elif self.phase == "reset":
-            self._handle_reset_reply(answer, at)
+            self._handle_reset_reply(answer, at, text)
         else:
             self._give_up("protocol", None, _UNREQUESTED)
 
@@ -225,13 +240,14 @@ class WebSocketSession:
 
     # Phases
 
-    def _handle_reset_reply(self, answer: ObservedReply, at: float) -> None:
-        record, latency = self.record, max(0.0, at - self._connection.sent_at)
+    def _handle_reset_reply(self, answer: ObservedReply, at: float, text: bytes) -> None:
+        record, latency = self.record, self._connection.latency_since(self._connection.sent_at, at)
         if record.reset_done is not None:
             record.resets = (record.resets or 0.0) + latency
             self._step()
             return
-        record.reset_done, record.reset_latency = at, latency
+        record.reset_done, record.reset_latency = self._connection.sent_at + latency, latency
+        record.look_at("reset", error_in_text(text))
         if answer.server_info is not None:
             record.identify(answer.server_info)
         if self._batch.holding:
@@ -247,14 +263,17 @@ class WebSocketSession:
         self.phase = "step"
         self._send(steps[number] if number < len(steps) else steps[-1], script.step_timeout)
 
-    def _handle_step_reply(self, answer: ObservedReply, at: float) -> None:
+    def _handle_step_reply(self, answer: ObservedReply, at: float, text: bytes) -> None:
         record, script = self.record, self._script
         latency = at - self._connection.sent_at
-        record.steps.append(latency if latency > 0.0 else 0.0)
+        if latency < 0.0:
+            latency = self._connection.latency_since(self._connection.sent_at, at)
+        record.steps.append(latency)
         if answer.server_info is not None:
             record.note_step(answer.server_info)
         if len(record.steps) == script.step_count or (answer.done and script.until_done):
             record.finished_steps = True
+            record.look_at("step", error_in_text(text))
             self.phase = "close"
             self._closing = True
             self._send(_CLOSE_MESSAGE, script.timeout)
@@ -281,3 +300,15 @@ class WebSocketSession:
         self.phase = "over"
         self.record.closed = at
         self._batch.finished(self)
+
+
+class KeptSession(WebSocketSession):
+    """A session that keeps every answer in its record; only where it plays alone, as it is slower."""
+
+    __slots__ = ()
+
+    def received(self, text: bytes, at: float) -> None:
+        """Keep the reply, then go on as ever."""
+        if self.record.answers is not None:
+            self.record.answers.append((self.phase, text))
+        super().received(text, at)

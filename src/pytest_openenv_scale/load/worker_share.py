@@ -23,8 +23,8 @@ from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.text import Secrets
 
 from .client_resources import peak_rss_bytes, runnable_wait_s
-from .ipc import BatchReady, Prepare, ShareProgress, ShareResult
-from .session import GRACE_S, SessionRecord, SessionScript, WebSocketSession
+from .ipc import BatchReady, Prepare, SessionMessages, ShareProgress, ShareResult
+from .session import GRACE_S, KeptSession, SessionRecord, SessionScript, WebSocketSession
 
 if TYPE_CHECKING:
     from .http_share import HttpWorkerShare
@@ -35,6 +35,7 @@ HANDSHAKE_WINDOW = 256
 _TICK_S = 0.05
 _PROGRESS_EVERY_TICKS = 10
 _RELEASES_PER_TURN = 128
+_PINGS_PER_TICK = 512
 
 
 class WorkerShare:
@@ -62,6 +63,9 @@ class WorkerShare:
         self._connecting_count = self._finished_count = self._failed_count = 0
         self._admit_timer: asyncio.TimerHandle | None = None
         self._lags = array("d")
+        self._messages: SessionMessages | None = None
+        self._pings: deque[tuple[float, WebSocketSession]] = deque()
+        self._missed_pongs = 0
         self._http: HttpWorkerShare | None = None
         self._routes: list[Route] = []
         self._script_for: Callable[[int], SessionScript]
@@ -91,11 +95,17 @@ class WorkerShare:
             self._routes.append(replace(routes[url], source=source))
 
         def script(number: int, actions: list[Message]) -> SessionScript:
-            reset = Message(messages.encode_request("reset", request.workload.reset_data(request.seed + number)))
+            reset = Message(encode_reset(number))
             return SessionScript(reset, actions, self._cell.steps, request.until_done, request.timeout_s, step_timeout)
 
+        def encode_reset(number: int) -> bytes:
+            return messages.encode_request("reset", request.workload.reset_data(request.seed + number))
+
         def encode(number: int, count: int) -> list[Message]:
-            return [Message(messages.encode_request("step", make_action(number, step))) for step in range(count)]
+            actions = [messages.encode_request("step", make_action(number, step)) for step in range(count)]
+            if request.keep_messages and number == 0:
+                self._messages = SessionMessages(encode_reset(number), tuple(actions), ())
+            return [Message(action) for action in actions]
 
         if request.workload.function is not None:
             scripts = {number: script(number, encode(number, self._cell.steps)) for number in self._numbers}
@@ -144,6 +154,7 @@ class WorkerShare:
         finally:
             tick_task.cancel()
         usage_after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
+        self._clock.refresh()
         ended = time.perf_counter()
         self._lags.append(max(0.0, ended - self._next_tick))
         lags = sorted(self._clock.lags)
@@ -153,16 +164,35 @@ class WorkerShare:
         secrets = Secrets.from_headers(self._assignment.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
+        p50, p99 = (None, None) if self._http is None else self._http.answer_lags()
         return ShareResult(
-            rows,
-            ended - self._started,
-            usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
-            lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
-            max(self._lags, default=0.0),
-            peak_rss_bytes(),
-            *(() if self._http is None else self._http.answer_lags()),
+            rows=rows,
+            wall_s=ended - self._started,
+            cpu_s=usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
+            read_lag_p99_s=lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
+            loop_lag_max_s=max(self._lags, default=0.0),
+            rss_bytes=peak_rss_bytes(),
+            answer_lag_p50_s=p50,
+            answer_lag_p99_s=p99,
             starved_s=starved,
+            clock_moved_s=self._clock.moved_s if self._http is None else 0.0,
+            impossible_arrivals=self._clock.impossible_arrivals,
+            missed_pongs=self._missed_pongs,
+            answered_errors={
+                record.request_id: error._replace(words=secrets.hide(error.words))
+                for record in self._records
+                if (error := record.answered_error) is not None
+            },
+            messages=self._kept_messages(secrets),
         )
+
+    def _kept_messages(self, secrets: Secrets) -> SessionMessages | None:
+        """Return what session 0 said and heard, without secrets, where that is kept."""
+        kept = self._messages if self._http is None else self._http.messages
+        if kept is None or not self._records:
+            return None
+        answers = [(phase, secrets.hide(text.decode()).encode()) for phase, text in self._records[0].answers or ()]
+        return replace(kept, answers=tuple(answers))
 
     def _due_times(self) -> list[tuple[float, int]]:
         """Return when each session of this share is due, as clock times; a held one is due when admitted."""
@@ -188,6 +218,7 @@ class WorkerShare:
             self._admit_timer.cancel()
             self._admit_timer = None
         routes, processes, waiting = self._routes, self._assignment.processes, self._waiting
+        ping_s = self._assignment.request.ping_s
         while waiting and self._connecting_count < self._window:
             due, number = waiting[0]
             now = time.perf_counter()
@@ -197,9 +228,14 @@ class WorkerShare:
             waiting.popleft()
             record = SessionRecord(number, now if self._arrival.kind == "hold" else due)
             self._records.append(record)
-            session = WebSocketSession(record, self._script_for(number), self)
+            if self._messages is not None and number == 0:
+                record.answers = []
+            play = WebSocketSession if record.answers is None else KeptSession
+            session = play(record, self._script_for(number), self)
             self._live.add(session)
             self._connecting_count += 1
+            if ping_s is not None:
+                self._pings.append((now + ping_s, session))
             session.start(Connection(self._poller, self._clock, routes[number // processes % len(routes)], session))
 
     # Called by the sessions
@@ -249,6 +285,17 @@ class WorkerShare:
         soonest = min((session.deadline for session in self._live), default=inf)
         self._next_expiry = min(soonest, now + min(self._assignment.request.timeout_s, GRACE_S))
 
+    def _ping(self, now: float) -> None:
+        """Ping the sessions whose turn it is, so that nothing on the way takes them for idle; some in each tick."""
+        pings, every_s = self._pings, self._assignment.request.ping_s
+        for _ in range(_PINGS_PER_TICK):
+            if not pings or every_s is None or pings[0][0] > now:
+                return
+            _, session = pings.popleft()
+            if session in self._live:
+                self._missed_pongs += not session.ping()
+                pings.append((now + every_s, session))
+
     async def _run_ticks(self) -> None:
         """Twenty times a second: expire deadlines, watch the loop's own lag, report progress."""
         count = 0
@@ -260,6 +307,7 @@ class WorkerShare:
             self._clock.refresh()
             if now >= self._next_expiry:
                 self._expire(now)
+            self._ping(now)
             count += 1
             if count % _PROGRESS_EVERY_TICKS == 0:
                 progress = ShareProgress(

@@ -1,0 +1,91 @@
+"""Sessions ping as the stock client does, so that nothing on the way takes them for idle; never in a latency."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from playing import order, play_share
+from scripted_server import PING, PONG, TEXT, Peer, frame, observation, scripted
+
+EVERY_S = 0.1
+
+
+async def played(script, *, ping_s: float | None = EVERY_S, **details):
+    async with scripted(script) as server:
+        share, _ = await play_share(replace(order(server.url, **details), ping_s=ping_s))
+    (row,) = share.rows
+    return share, row
+
+
+def answering(pongs: list[bytes], *, answer: bool = True):
+    """A server that takes its time over a step until three pings have come."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(observation())
+        assert (await peer.hear())[0] == TEXT
+        while len(pongs) < 3:
+            opcode, payload = await peer.hear()
+            assert opcode == PING
+            pongs.append(payload)
+            if answer:
+                peer.send(frame(PONG, payload))
+        peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    return script
+
+
+async def test_a_session_that_waits_pings_and_what_it_measures_stays_its_own():
+    pongs: list[bytes] = []
+    share, row = await played(answering(pongs))
+    assert row.success
+    assert len(pongs) == 3
+    assert row.step_latencies[0] >= 2 * EVERY_S
+    assert share.missed_pongs == 0
+
+
+async def test_pings_without_an_answer_are_counted_and_fail_nothing():
+    share, row = await played(answering([], answer=False))
+    assert row.success
+    assert share.missed_pongs == 2  # The answer to the third may still come.
+
+
+async def test_an_answer_that_comes_with_a_pong_is_read():
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(observation())
+        await peer.asked()
+        assert (await peer.hear())[0] == PING
+        peer.send(frame(PONG, b"") + frame(TEXT, b'{"type":"observation","data":{"observation":{},"done":false}}'))
+        await peer.asked()
+        await peer.part()
+
+    share, row = await played(script)
+    assert row.success
+    assert share.missed_pongs == 0
+
+
+@pytest.mark.parametrize("ping_s", [None, 60.0])
+async def test_nothing_is_pinged_before_its_time_or_where_pings_are_off(ping_s):
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(observation())
+        await peer.asked()
+        try:
+            async with asyncio.timeout(4 * EVERY_S):
+                await peer.hear()
+        except TimeoutError:
+            peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    _, row = await played(script, ping_s=ping_s)
+    assert row.success
