@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_openenv_scale.config.limits import Slo, make_limit
 from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.config.workload import parse_action
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -25,6 +26,8 @@ def settings_of(
     arrival: str = "hold",
     timeout: float = 30.0,
     reset: Mapping[str, Any] | None = None,
+    action: Mapping[str, Any] | None = None,
+    **others: Any,
 ) -> Settings:
     return Settings(
         targets=(parse_target("local"),),
@@ -35,7 +38,7 @@ def settings_of(
         steps=steps,
         arrival=Arrival(arrival),
         timeout=timeout,
-        action=None,
+        action=None if action is None else parse_action(action),
         reset=reset,
         until_done=False,
         slo=(),
@@ -52,6 +55,7 @@ def settings_of(
         sources={},
         declared={},
         command_line={},
+        **others,
     )
 
 

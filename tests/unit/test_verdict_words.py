@@ -31,8 +31,9 @@ from pytest_openenv_scale.reporting.content.verdicts import (
     reason_lines,
     stop_words,
 )
-from pytest_openenv_scale.results.cell import ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import AnsweredErrors, ClientFinding, ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Refusal
+from pytest_openenv_scale.results.warm_up import Sample, WarmUp
 from pytest_openenv_scale.verdict import cell as cell_rules
 from pytest_openenv_scale.verdict import refusals
 from pytest_openenv_scale.verdict import sweep as curve_rules
@@ -45,7 +46,7 @@ A, B = "127.0.0.2:8000", "127.0.0.3:8000"
 
 def viewed(*summaries: CellSummary, batches: tuple[int, ...] = (), slo: Slo | None = None, **asked: Any) -> CurveView:
     """Judge a curve of these cells; what is asked is a limit by name, or an argument of `judge_curve`."""
-    options = {name: asked.pop(name) for name in ("repetitions", "cores", "notes") if name in asked}
+    options = {name: asked.pop(name) for name in ("repetitions", "cores", "notes", "warm_up") if name in asked}
     curve = a_curve(*(batches or tuple(sorted({summary.batch for summary in summaries})) or (1,)))
     if summaries:
         curve = replace(summaries[0].cell.curve, batches=curve.batches)
@@ -77,6 +78,14 @@ def repeated(*failed: int, batch: int) -> list[CellSummary]:
 
 # --- the verdict on a curve
 
+UNKNOWN_TOOL = WarmUp(
+    "ws",
+    steps=3,
+    step_errors=3,
+    step_error="unknown tool: 'hello'",
+    made_action=True,
+    sample=Sample('{"tool_name": "hello"}', '{"observation": {"error": "unknown tool: \'hello\'"}}'),
+)
 HEADLINES: list[CurveView] = [
     # max_batch
     viewed(a_summary(128), a_summary(256, failed=56), max_batch=128),
@@ -119,6 +128,10 @@ HEADLINES: list[CurveView] = [
     viewed(a_summary(2), batches=(2, 8, 32)),
     viewed(),
     viewed(max_batch=8),
+    viewed(batches=(8,), warm_up=WarmUp("ws", reset_error="no task 'None'")),
+    viewed(batches=(8,), warm_up=WarmUp("ws", steps=1, step_errors=1, step_error="bad")),
+    viewed(batches=(8,), warm_up=replace(UNKNOWN_TOOL, made_action=False)),
+    viewed(batches=(8,), warm_up=UNKNOWN_TOOL),
 ]
 
 
@@ -189,6 +202,14 @@ def befallen(*incidents: HostIncident, **fields: Any) -> CellSummary:
 
 DIED = HostIncident(B, "died", 1.2, "killed by SIGKILL", 0.4)
 OUT = HostIncident(B, "out", 5.9, "active_hc_timeout")
+ODD = WarmUp(
+    *("ws", 3),
+    unsuccessful_steps=3,
+    done_on_reset=True,
+    first_done_step=1,
+    wait_s=0.1,
+    longest_step_s=0.002,
+)
 NO_WAIT = without_phase(a_summary(4, cell=a_cell(4, wait=None)), "overhead")
 
 REASONS: list[tuple[CurveView, str]] = [
@@ -220,6 +241,13 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(32), success=0.9, repetitions=3), "incomplete"),
     (viewed(a_summary(8, notes=("the server still held 9 descriptors",)), success=1.0), "note"),
     (viewed(a_summary(8), notes=["the built-in environment was measured"]), "fallback"),
+    (viewed(a_summary(8, answered_errors=AnsweredErrors(3, "invalid move", 5, 2)), success=0.9), "answers"),
+    (viewed(a_summary(8, answered_errors=AnsweredErrors(1, "timeout", 1, 0)), success=0.9), "answers"),
+    (viewed(a_summary(8, answered_errors=AnsweredErrors(8, "no slot", 3, 0, under_load=True)), success=0.9), "answers"),
+    (viewed(a_summary(8, client={"clock_moved_s": 3600.0}), total_p99="2s", step_p99="1s"), "clock"),
+    (viewed(a_summary(8, client={"clock_moved_s": 3600.0}), success=0.9), "clock"),
+    (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, step_errors=1, step_error="invalid move")), "warm_up"),
+    (viewed(a_summary(8), warm_up=ODD), "warm_up"),
 ]
 
 

@@ -24,6 +24,9 @@ DEFAULT_STEPS = 1
 HTTP_CONNECTIONS = ("session", "request", "shared")
 """How sessions connect in http mode: one connection each, one per request, or idle ones from a pool."""
 
+PLAYED = ("required", "any")
+"""Whether sessions have to play, rather than to get errors only, for a sweep to be measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScalingMark:
@@ -49,9 +52,9 @@ class ScalingMark:
 class Settings:
     """Everything a sweep is asked to do; `sources` tells where each value came from, by option name.
 
-    `waits`, `timeout` and `soak` are seconds, `processes` None means automatic, `results` and `json` None mean
-    nothing is written there. `slo` holds the limits of command line and ini alike, each with its source.
-    `declared` keeps the axes as they stand without the command line, `command_line` the options written on it
+    `waits`, `timeout`, `soak` and `ping` (None: off) are seconds, `processes` None means automatic, `results` and
+    `json` None mean nothing is written there. `slo` holds the limits of command line and ini alike, each with its
+    source. `declared` keeps the axes as they stand without the command line, `command_line` the options written on it
     (without secrets), for the command that reruns a curve. `headers` are never shown.
     """
 
@@ -83,6 +86,9 @@ class Settings:
     baseline: Reference | None = None
     fail_on: tuple[FailOn, ...] = ()
     soak: float = 20.0
+    played: str = "required"
+    ping: float | None = 20.0
+    no_samples: bool = False
 
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""
@@ -118,7 +124,7 @@ class Settings:
 
 RERUN_OPTIONS: Sequence[str] = (
     *("batches", "reps", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
-    *("inconclusive", "full-grid", "http-connections", "processes", "seed", "soak"),
+    *("inconclusive", "full-grid", "http-connections", "played", "ping", "no-samples", "processes", "seed", "soak"),
 )
 """The options a rerun repeats from the command line, besides those that pick the curve."""
 

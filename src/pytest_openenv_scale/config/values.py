@@ -25,7 +25,7 @@ from pytest_openenv_scale.core.parsing import (
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 
 from .limits import Limit, parse_fail_on, parse_reference, parse_slo_expression
-from .settings import HTTP_CONNECTIONS, Source
+from .settings import HTTP_CONNECTIONS, PLAYED, Source
 from .workload import parse_action, parse_reset
 
 REPORTS = ("md", "html", "figures", "log")
@@ -160,6 +160,16 @@ def parse_choice(value: Any, *, choices: Sequence[str]) -> str:
     return value
 
 
+def parse_ping(value: Any) -> float | None:
+    """Parse how often sessions ping, in seconds; "off" is None."""
+    if value == "off":
+        return None
+    try:
+        return parse_seconds(value, positive=True, what="the ping")
+    except GrammarError as error:
+        raise GrammarError(f'{error}, or "off"') from None
+
+
 def parse_processes(value: Any) -> int | None:
     """Parse a number of processes; "auto" is None."""
     if value == "auto":
@@ -234,6 +244,9 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "inconclusive": _plain(parse_choice, choices=("fail", "warn")),
         "full-grid": _plain(bool),
         "http-connections": _plain(parse_choice, choices=HTTP_CONNECTIONS),
+        "played": _plain(parse_choice, choices=PLAYED),
+        "ping": _plain(parse_ping),
+        "no-samples": _plain(bool),
         "processes": _plain(parse_processes),
         "seed": _plain(parse_count, minimum=0, maximum=10**18 - 1, what="the seed"),
         "header": parse_headers,

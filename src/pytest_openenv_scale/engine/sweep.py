@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,17 @@ from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.cell import CellMeta, ServerSamples, SessionRow
+from pytest_openenv_scale.results.cell import CellMeta, ServerSamples
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.results.warm_up import WarmUp
 from pytest_openenv_scale.verdict.cell import judge_cell
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 
 from .cooldown import Cooldown
+from .warm_up import LonePlays, failed_row, read_warm_up, warm_up_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,18 +164,22 @@ def measure_sweep(
     """
     workload = workload or find_workload(endpoint, settings)
     slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
-    curves = plan_curves(
-        test=test,
-        target=endpoint.target,
-        infrastructure=endpoint.label,
-        modes=settings.modes,
-        waits=settings.waits,
-        batches=settings.batches,
-        steps=settings.steps,
-        arrival=str(settings.arrival),
-        slo_for=lambda mode, wait: slo_for_curve(slos, wait, mode),
-        wait_axis=workload.waits,
-    )
+
+    def plan(*, wait_axis: bool) -> tuple[Curve, ...]:
+        return plan_curves(
+            test=test,
+            target=endpoint.target,
+            infrastructure=endpoint.label,
+            modes=settings.modes,
+            waits=settings.waits,
+            batches=settings.batches,
+            steps=settings.steps,
+            arrival=str(settings.arrival),
+            slo_for=lambda mode, wait: slo_for_curve(slos, wait, mode),
+            wait_axis=wait_axis,
+        )
+
+    curves = plan(wait_axis=workload.waits)
     record = SweepRecord(
         sweep_id=sha256(f"{test}\0{endpoint.target}".encode()).hexdigest()[:10],
         test=test,
@@ -200,7 +207,17 @@ def measure_sweep(
         record = run.begin_sweep(record)
         measurement = _Measurement(endpoint, settings, workload, run, observer, record, generator)
         try:
-            measurement.warm_up()
+            warm_ups = measurement.warm_up()
+            if any(warm_up.ignores_wait for warm_up in warm_ups):
+                curves = plan(wait_axis=False)
+            measurement.plan(
+                replace(
+                    record,
+                    warm_ups=warm_ups,
+                    curves=curves,
+                    slos=tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves),
+                )
+            )
             measurement.measure()
         except LoadError as error:
             run.finish_sweep(record.sweep_id, "failed")
@@ -216,6 +233,8 @@ def measure_sweep(
 def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]:
     """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
     recorded: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    if settings.played == "any":
+        recorded["played"] = settings.played
     if settings.reset is not None:
         # Only a digest: the data may be secret, and all that matters is whether it is the same.
         serialized = json.dumps(settings.reset, sort_keys=True, default=str)
@@ -256,39 +275,78 @@ class _Measurement:
         self._observer = observer
         self._record = record
         self._generator = generator
-        self._cooldown = Cooldown(endpoint, self._play_unrecorded)
+        self._cooldown = Cooldown(
+            endpoint, lambda timeout_s: self._play_alone(record.curves[0].mode, 0, timeout_s).rows[0]
+        )
+        self._plays = {mode: LonePlays(partial(self._play_between, mode)) for mode in settings.modes}
         self._tables: list[pa.Table] = []
         self._judged: dict[str, CurveView] = {}
 
-    def warm_up(self) -> None:
-        """Play one session that is not recorded, so that a first cell is no colder than the rest.
+    def warm_up(self) -> tuple[WarmUp, ...]:
+        """Play one session of each mode that is not recorded, and return what it was answered.
+
+        A first cell is then no colder than the rest.
 
         Raises:
             SweepError: the environment rejects the action or the reset data.
         """
         waits = [curve.wait for curve in self._record.curves if curve.wait is not None]
-        for curve in {curve.mode: curve for curve in self._record.curves}.values():
-            single = replace(curve.cells[0], batch=1, wait=min(waits, default=None), arrival="burst")
-            row = self._generator.run_cell(self._cell_request(single, _UNRECORDED)).rows[0]
+        # The shortest wait that is one, so that an environment that does not wait is noticed.
+        wait = min(filter(None, waits), default=min(waits, default=None))
+        warm_ups: list[WarmUp] = []
+        for mode in dict.fromkeys(self._settings.modes):
+            cell = self._single(mode, wait)
+            request = self._cell_request(replace(cell, steps=warm_up_steps(cell.steps, wait)), _UNRECORDED)
+            result = self._generator.run_cell(replace(request, keep_messages=True))
+            row = result.rows[0]
             if row.error_type == "environment" and row.error_code in ("VALIDATION_ERROR", "422"):
                 rejected, option = ("action", "action") if row.error_phase == "step" else ("reset data", "reset")
                 raise SweepError(
                     f"the environment rejects the {rejected} ({self._workload.source}): {row.error_message};"
                     f" write one it takes with --openenv-{option}"
                 )
+            made_action = self._workload.source == "/schema"
+            warm_up = read_warm_up(
+                mode, wait, result, made_action=made_action, keep_sample=not self._settings.no_samples
+            )
+            self._plays[mode].note(error=bool(result.answered_errors))
+            warm_ups.append(warm_up)
+        return tuple(warm_ups)
 
-    def _play_unrecorded(self, timeout_s: float) -> SessionRow:
-        """Play one session as the first curve's are, but without a wait and unrecorded."""
-        curve = self._record.curves[0]
-        single = replace(curve.cells[0], batch=1, wait=None if curve.wait is None else 0.0, arrival="burst")
-        request = replace(self._cell_request(single, _UNRECORDED), timeout_s=min(timeout_s, self._settings.timeout))
-        return self._generator.run_cell(request).rows[0]
+    def plan(self, record: SweepRecord) -> None:
+        """Go on with this record of the sweep: its curves are known once a session has played."""
+        self._record = record
+        self._run.replace_sweep(record)
+
+    def _single(self, mode: str, wait: float | None) -> Cell:
+        """Return the cell of one session that plays alone."""
+        curve = next(curve for curve in self._record.curves if curve.mode == mode)
+        return replace(curve.cells[0], batch=1, wait=wait, arrival="burst")
+
+    def _play_alone(self, mode: str, number: int, timeout_s: float) -> runner.CellResult:
+        """Play session `number` as the curves of a mode do, but without a wait, alone and unrecorded."""
+        cell = self._single(mode, 0.0 if self._workload.waits else None)
+        request = self._cell_request(cell, _UNRECORDED)
+        timeout_s = min(timeout_s, self._settings.timeout)
+        return self._generator.run_cell(replace(request, timeout_s=timeout_s, first_session=number))
+
+    def _play_between(self, mode: str, number: int) -> runner.CellResult | None:
+        """Play session `number` alone between two cells; None where the server has exited."""
+        if self._endpoint.exit_status() is not None:
+            return None
+        return self._play_alone(mode, number, self._settings.timeout)
 
     def measure(self) -> None:
-        """Measure the curves in order until the server has exited; at least one cell is measured in any case."""
+        """Measure the curves in order until the server has exited, at least one cell in any case.
+
+        Curves of a mode whose sessions do not play are not measured, unless that is asked for.
+        """
         for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
             if self._judged and self._endpoint.exit_status() is not None:
                 return
+            warm_up = self._record.warm_up(curve.mode)
+            if warm_up is not None and not warm_up.played and self._settings.played == "required":
+                continue
             self._observer.curve_started(curve)
             judged = self._judged[curve.id] = self._measure_curve(curve, slo)
             self._observer.curve_done(judged)
@@ -351,6 +409,10 @@ class _Measurement:
         proxy = self._endpoint.proxy()
         result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
+        answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
+        rows = result.rows
+        if answered_errors is not None and answered_errors.under_load:
+            rows = [failed_row(row, result.answered_errors.get(row.request_id)) for row in rows]
         self._cooldown.cell_ended(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
@@ -374,8 +436,9 @@ class _Measurement:
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
             proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
+            answered_errors=answered_errors,
         )
-        table = self._as_table(result.rows, cell, repetition)
+        table = self._as_table(rows, cell, repetition)
         self._run.write_cell(table, meta)
         self._tables.append(table)
         summary = summarise(table, meta)
@@ -398,6 +461,7 @@ class _Measurement:
             seed=self._settings.seed,
             until_done=self._settings.until_done,
             http_connections=self._settings.http_connections,
+            ping_s=self._settings.ping,
         )
 
 

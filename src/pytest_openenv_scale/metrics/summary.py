@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts
 from pytest_openenv_scale.core.serialization import Jsonable
-from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
 
 from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_distinct, count_rows
 from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency
@@ -71,6 +71,12 @@ class CellSummary(Jsonable):
     notes: tuple[str, ...] = ()
     failed_hosts: Mapping[str, int] = field(default_factory=dict[str, int])
     proxy: ProxyFacts | None = None
+    answered_errors: AnsweredErrors | None = None
+
+    @property
+    def clock_moved_s(self) -> float:
+        """By how much the wall clock was set during the cell, in seconds: it stamps what arrives."""
+        return float(self.client.get("clock_moved_s") or 0.0)
 
     @property
     def batch(self) -> int:
@@ -174,6 +180,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         notes=meta.notes,
         failed_hosts=counts.failed_hosts,
         proxy=meta.proxy,
+        answered_errors=meta.answered_errors,
     )
 
 
@@ -191,15 +198,18 @@ _PHASE_SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[pa.Table], pa.Chun
     ),
     "overhead_unqueued": (
         (*_OVERHEAD_COLUMNS, "queue_latency"),
-        lambda good: pc.subtract(_overhead(good), good["queue_latency"]),
+        lambda good: pc.max_element_wise(
+            pc.subtract(_overhead(good), good["queue_latency"]), pa.scalar(0.0), skip_nulls=False
+        ),
     ),
 }
 """The columns each phase is computed from, and how."""
 
 
 def _overhead(good: pa.Table) -> pa.ChunkedArray:
-    """Return total − steps done × wait."""
-    return pc.subtract(good["total_latency"], pc.multiply(good["steps_done"], good["wait_requested"]))
+    """Return total − steps done × wait, and 0 where the environment waited less than it was asked to."""
+    overhead = pc.subtract(good["total_latency"], pc.multiply(good["steps_done"], good["wait_requested"]))
+    return pc.max_element_wise(overhead, pa.scalar(0.0), skip_nulls=False)
 
 
 def _phases(rows: RepetitionRows) -> dict[str, PhaseStats]:

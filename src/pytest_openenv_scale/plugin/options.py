@@ -142,6 +142,25 @@ OPTIONS: tuple[Option, ...] = (
         "Connect in http mode so: session (each keeps one over its requests), request (a fresh one for every request) "
         "or shared (idle ones are taken from a pool)",
     ),
+    Option(
+        "played",
+        "WHAT",
+        "required",
+        "Measure only where a session played alone got more than errors (required), or in any case (any)",
+    ),
+    Option(
+        "ping",
+        "TIME",
+        "20s",
+        "Ping a WebSocket session so often, as the stock client does, so that no proxy takes it for idle; or off",
+    ),
+    Option(
+        "no-samples",
+        None,
+        None,
+        "Keep no action and no answer in the results (otherwise the first of each, cut short)",
+        "flag",
+    ),
     Option("processes", "N", "auto", "Generate load with so many processes"),
     Option("seed", "N", "0", "Seed everything random with this number"),
     Option(

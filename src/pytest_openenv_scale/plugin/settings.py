@@ -215,7 +215,10 @@ def header_lines(settings: Settings, root: Path) -> list[str]:
     lines.append(f"  {', '.join(grid)}; marks outrank ini and default")
     others = [
         _describe_setting(settings, name)
-        for name in ("steps", "timeout", "until_done", "full_grid", "seed", "processes", "inconclusive", "report")
+        for name in (
+            *("steps", "timeout", "until_done", "full_grid", "played", "ping", "no_samples"),
+            *("seed", "processes", "inconclusive", "report"),
+        )
         if settings.sources[name.replace("_", "-")] != "default"
     ]
     if "http" in settings.modes:

@@ -76,6 +76,22 @@ class ClientFinding(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredErrors(Jsonable):
+    """Sessions of a cell that were answered with an observation that is an error: how many, and the first one's words.
+
+    `alone` sessions with the same reset data and actions played alone so far, of which `errors_alone` got errors too.
+    `under_load` tells that the errors come under load only, beyond chance: these sessions then failed. Otherwise they
+    are part of the game, or too few to tell.
+    """
+
+    count: int
+    words: str
+    alone: int
+    errors_alone: int
+    under_load: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSamples(Jsonable):
     """The server's processes before and after a cell, and the largest value of each figure in between."""
 
@@ -112,6 +128,7 @@ class CellMeta(Jsonable):
     log_tail: str | None = None
     notes: tuple[str, ...] = ()
     proxy: ProxyFacts | None = None
+    answered_errors: AnsweredErrors | None = None
 
     @property
     def ending(self) -> ExitStatus | None:

@@ -19,6 +19,7 @@ from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
 from .outcome import Outcome
+from .warm_up import WarmUp
 
 Status = Literal["running", "complete", "failed", "interrupted"]
 
@@ -35,8 +36,8 @@ class SweepRecord(Jsonable):
 
     `target` is canonical and redacted. `slos` has one entry per curve, in the same order. `settings` are
     those that matter for reading the results, `rerun` is the command that repeats the sweep, `notes` are
-    said in reports and verdicts (such as the fall-back to the built-in environment). Durations are
-    seconds; a timeout is None where it is not known.
+    said in reports and verdicts (such as the fall-back to the built-in environment), `warm_ups` one per mode, of the
+    sessions that played alone before. Durations are seconds; a timeout is None where it is not known.
     """
 
     sweep_id: str
@@ -62,10 +63,15 @@ class SweepRecord(Jsonable):
     comparison: Comparison | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    warm_ups: tuple[WarmUp, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):
             raise ValueError(f"{len(self.curves)} curves have {len(self.slos)} SLOs")
+
+    def warm_up(self, mode: str) -> WarmUp | None:
+        """Return what the session of a mode was answered that played alone before the sweep."""
+        return next((warm_up for warm_up in self.warm_ups if warm_up.mode == mode), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
+from .warm_up import WarmUp
+
 
 class Outcome(StrEnum):
     """What a measurement says about a limit; `inconclusive` is never a silent pass."""
@@ -80,6 +82,8 @@ class Reason(Jsonable):
     | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |
     | hosts | died, out, back, all_failed | what befell a host, or that all failed sessions were on the host `words` |
     | hosts | unknown | `limit` cannot be judged, as the environment does not tell its host |
+    | clock | | the wall clock was set by `figures["moved"]` seconds, so that `limit`, if any, cannot be judged |
+    | answers | game, under_load | sessions got errors as answers, `words` the first; `figures` of `AnsweredErrors` |
     | server_died | | the server ended |
     | incomplete | | `figures["measured"]` repetitions instead of `repetitions` |
     | note | | `words` that were noted when the cell was measured |
@@ -143,8 +147,8 @@ class LimitVerdict(Jsonable):
     """What became of one limit of a curve, or, where `limit` is None, of the curve without one.
 
     `cause` tells what decided: reached or broken (with `figures`), open (larger batches are in doubt or not measured),
-    unknown_cores, no_passing_cell, small_batches, every_cell, nothing_measured, server_died, ended_early, no_limit,
-    none_known, none_passes.
+    did_not_play (sessions got errors only, so that nothing was measured), unknown_cores, no_passing_cell,
+    small_batches, every_cell, nothing_measured, server_died, ended_early, no_limit, none_known, none_passes.
     """
 
     limit: str | None
@@ -160,7 +164,8 @@ class CurveVerdict(Jsonable):
     `max_batch` is the largest batch that passes in every repetition, all smaller ones of the curve passing
     too; `feasible_max` is the same number, `infeasible_min` the smallest batch that definitely failed, and
     `max_batches` are the max batch of each repetition alone. `stopped` says why batches of the curve were not measured:
-    `two_failing` in a row, or it `ended_early`. `notes` are the endpoint's.
+    `two_failing` in a row, or it `ended_early`. `notes` are the endpoint's; `warm_up` is what a session was answered
+    that played alone.
     """
 
     curve: Curve
@@ -179,6 +184,7 @@ class CurveVerdict(Jsonable):
     max_batches: tuple[int | None, ...] = ()
     cores: int | None = None
     notes: tuple[str, ...] = ()
+    warm_up: WarmUp | None = None
 
     @property
     def decisive(self) -> tuple[LimitVerdict, ...]:

@@ -144,6 +144,14 @@ class RunDirectory:
         self._update(add)
         return record
 
+    def replace_sweep(self, record: SweepRecord) -> None:
+        """Replace what the manifest says of a sweep, by its id."""
+
+        def same(sweep: SweepRecord) -> SweepRecord:
+            return record if sweep.sweep_id == record.sweep_id else sweep
+
+        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(same, manifest.sweeps))))
+
     def finish_sweep(self, sweep_id: str, status: Status, outcome: Outcome | None = None) -> None:
         """Note how a sweep ended and, where it was judged, the outcome."""
         now = datetime.now(UTC)

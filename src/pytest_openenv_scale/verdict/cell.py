@@ -97,6 +97,9 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
         if limit.kind.scope == "cell":
             _JUDGES[limit.kind.family](case, limit)
     case.reasons += _host_reasons(case)
+    case.reasons += _answer_reasons(case)
+    if case.summary.clock_moved_s and not any(reason.kind == "clock" for reason in case.reasons):
+        case.reasons.append(case.reason("clock", figures={"moved": case.summary.clock_moved_s}))
     return case
 
 
@@ -147,6 +150,9 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     if not summary.successful:
         return
     measured, allowed = limit.kind.measure(summary), allowed_seconds(limit, summary)
+    if summary.clock_moved_s:
+        case.doubt(case.reason("clock", limit=limit, figures={"moved": summary.clock_moved_s}))
+        return
     if allowed is None or measured is None:
         cause = "no_wait" if summary.cell.wait is None else "no_phase"
         case.doubt(case.reason("unmeasurable", cause, limit=limit))
@@ -214,6 +220,16 @@ def _host_reasons(case: _CellEvidence) -> Iterator[Reason]:
         (host, count), failed = next(iter(summary.failed_hosts.items())), summary.failed
         if count == failed > 1:
             yield case.reason("hosts", "all_failed", figures={"failed": failed}, words=host)
+
+
+def _answer_reasons(case: _CellEvidence) -> Iterator[Reason]:
+    """Yield that sessions were answered with errors; where those count as failures, success has been judged by them."""
+    errors = case.summary.answered_errors
+    if errors is not None:
+        figures = {"sessions": errors.count, "asked": case.summary.asked}
+        figures |= {"alone": errors.alone, "errors_alone": errors.errors_alone}
+        cause = "under_load" if errors.under_load else "game"
+        yield case.reason("answers", cause, figures=figures, words=errors.words)
 
 
 def _holds(limit: Limit, observed: float) -> bool:

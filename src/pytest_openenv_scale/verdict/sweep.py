@@ -12,6 +12,7 @@ from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, LimitVerdict, Outcome, combine_outcomes
+from pytest_openenv_scale.results.warm_up import WarmUp
 
 from .cell import judge_cell
 from .refusals import name_refusals
@@ -28,17 +29,18 @@ def judge_curve(
     cores: int | None = None,
     repetitions: int | None = None,
     notes: Sequence[str] = (),
+    warm_up: WarmUp | None = None,
 ) -> CurveVerdict:
     """Judge what was measured on one curve, in whatever order, all of it or only a part.
 
     `cells` are the verdicts on its batches, the smallest first, where those were judged already. `repetitions` is how
     many were asked for per batch; a batch with fewer is in doubt unless one failed. `cores` are the server's. `notes`
-    (such as the fall-back to the built-in environment) stay with the verdict.
+    (such as the fall-back to the built-in environment) and the `warm_up` of its mode stay with the verdict.
     """
     ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
     expected = repetitions or max((summary.repetition for summary in ordered), default=1)
     verdicts = judge_cells(ordered, slo, expected) if cells is None else tuple(cells)
-    case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts)
+    case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up)
     limits = tuple(_judge_limits(case))
     breaches = [breach for cell in verdicts for breach in cell.breaches]
     return CurveVerdict(
@@ -58,6 +60,7 @@ def judge_curve(
         max_batches=case.max_batches,
         cores=cores,
         notes=tuple(notes),
+        warm_up=warm_up,
     )
 
 
@@ -84,6 +87,7 @@ class _CurveEvidence:
     cores: int | None
     repetitions: int
     cells: tuple[CellVerdict, ...]
+    warm_up: WarmUp | None
 
     @property
     def passed(self) -> dict[int, bool | None]:
@@ -126,6 +130,11 @@ class _CurveEvidence:
         before = [cell.passed for cell in self.cells if missing and cell.batch < missing[0]]
         return bool(missing) and not should_stop(before)
 
+    @property
+    def did_not_play(self) -> bool:
+        """Whether nothing was measured because a session alone got errors only."""
+        return not self.summaries and self.warm_up is not None and not self.warm_up.played
+
     def failed_by(self, batch: float) -> bool:
         """Whether some batch up to and including this one definitely failed."""
         return self.infeasible_min is not None and self.infeasible_min <= batch
@@ -149,6 +158,8 @@ def _largest_passing(batches: Sequence[int], passed: Mapping[int, bool | None]) 
 
 def _judge_limits(case: _CurveEvidence) -> list[LimitVerdict]:
     """Judge every limit that speaks of the curve as a whole, and the cells where no capacity is asked for."""
+    if case.did_not_play:
+        return [LimitVerdict(None, Outcome.INCONCLUSIVE, "did_not_play")]
     if not case.summaries:
         return [LimitVerdict(None, Outcome.INCONCLUSIVE, "nothing_measured")]
     of_curve = [limit for limit in case.slo.limits if limit.kind.scope == "curve"]
@@ -235,7 +246,7 @@ _JUDGES: Mapping[str, Callable[[_CurveEvidence, Limit], LimitVerdict]] = {
 
 def _why_stopped(case: _CurveEvidence) -> Literal["two_failing", "ended_early"] | None:
     """Say why a curve has fewer batches than planned; None where all were measured."""
-    if not case.unmeasured:
+    if not case.unmeasured or case.did_not_play:
         return None
     return "ended_early" if case.ended_early else "two_failing"
 
@@ -299,6 +310,7 @@ def view_curve(
         cores=record.cores,
         repetitions=record.reps,
         notes=record.notes,
+        warm_up=record.warm_up(curve.mode),
     )
     return CurveView(curve, ordered, verdict)
 

@@ -171,6 +171,25 @@ def workloads_table(sweeps: Iterable[SweepView]) -> Table:
     return text_table("plan", "Plan and workload", heads, rows, right="wait|reps|steps|timeout", code="test")
 
 
+def samples_table(sweeps: Iterable[SweepView]) -> Table:
+    """Return a row per mode of a sweep: the first action that was sent, and the start of its answer."""
+    rows = [
+        (
+            view.test,
+            view.infrastructure,
+            warm_up.mode,
+            warm_up.sample.action or formatting.MISSING,
+            "made from /schema, may mean nothing" if warm_up.made_action else "as asked for",
+            warm_up.sample.answer or formatting.MISSING,
+        )
+        for view in sweeps
+        for warm_up in view.record.warm_ups
+        if warm_up.sample is not None
+    ]
+    heads = "test|target|mode|first action|which was|its answer"
+    return text_table("samples", "What sessions say", heads, rows, code="test|first action|its answer")
+
+
 def failures_table(view: CurveView) -> Table:
     """Return a row per way sessions of a curve failed, in every repetition."""
     rows = [

@@ -43,6 +43,7 @@ def reason_lines(view: CurveView) -> list[ReasonLine]:
     lines += [ReasonLine("limit", text) for text in _first_breaches(view) if text not in lines[0].text]
     lines += [ReasonLine(reason.kind, reason_words(reason), reason.detail) for reason in verdict.reasons]
     lines += [ReasonLine("fallback", note) for note in verdict.notes]
+    lines += [ReasonLine("warm_up", line) for line in warm_up_lines(verdict)]
     return list(dict.fromkeys(lines))
 
 
@@ -147,6 +148,7 @@ def _server_died(view: CurveView, judged: LimitVerdict) -> str:
 
 
 _OF_CURVE: Mapping[str, Callable[[CurveView, LimitVerdict], str]] = {
+    "did_not_play": lambda view, judged: _did_not_play(view),
     "nothing_measured": lambda view, judged: "nothing was measured, and no sample must not pass",
     "every_cell": _every_cell,
     "server_died": _server_died,
@@ -156,6 +158,47 @@ _OF_CURVE: Mapping[str, Callable[[CurveView, LimitVerdict], str]] = {
     "none_passes": lambda view, judged: f"no cell passes: {breach_text(view, view.verdict.cells[0].breaches[0])}",
 }
 """What became of a curve for which no limit speaks, by the cause."""
+
+
+def _did_not_play(view: CurveView) -> str:
+    warm_up = view.verdict.warm_up
+    assert warm_up is not None
+    if warm_up.reset_error is not None:
+        what, words, option = "the reset of a session alone", warm_up.reset_error, "--openenv-reset"
+    else:
+        what = f"{'the step' if warm_up.steps == 1 else f'each of {warm_up.steps} steps'} of a session alone"
+        words, option = warm_up.step_error, "--openenv-action"
+    sent = ""
+    if option == "--openenv-action" and warm_up.sample is not None:
+        made = ", made from /schema," if warm_up.made_action else ""
+        sent = f" ({warm_up.sample.action}{made} was sent)"
+    return (
+        f"sessions did not play: {what} was answered with an error: {words}; "
+        f"write what the environment takes with {option}{sent}, or measure all the same with --openenv-played any"
+    )
+
+
+def warm_up_lines(verdict: CurveVerdict) -> list[str]:
+    """Return what is unusual about how sessions play."""
+    warm_up = verdict.warm_up
+    if warm_up is None:
+        return []
+    lines: list[str] = []
+    if warm_up.done_on_reset:
+        lines.append("done came with the answer to a reset")
+    if warm_up.single_turn:
+        lines.append("an episode is over with its first step")
+    if warm_up.steps and warm_up.unsuccessful_steps == warm_up.steps:
+        lines.append("every step of a session alone was answered with success: false")
+    if warm_up.ignores_wait:
+        wait, longest = formatting.seconds(warm_up.wait_s), formatting.seconds(warm_up.longest_step_s)
+        lines.append(
+            f"waits are ignored: asked to wait {wait}, no step took longer than {longest}; so waits mean nothing"
+        )
+    if warm_up.played and warm_up.step_error is not None:
+        steps = formatting.count_of(warm_up.steps, "step")
+        lines.append(f"{warm_up.step_errors} of {steps} alone answered with an error: {warm_up.step_error}")
+    return lines
 
 
 def _got(verdict: CurveVerdict) -> str:
@@ -353,6 +396,29 @@ def _host_reason(reason: Reason, where: str) -> str:
     return f"{text} (at {where})"
 
 
+def _clock(reason: Reason, where: str) -> str:
+    moved = (
+        f"the wall clock, which stamps replies, was set by {formatting.seconds(float(reason.figures['moved'] or 0))}"
+    )
+    if reason.limit is None:
+        return f"{moved} during {where}: its latencies say nothing"
+    return f"{reason.limit} cannot be judged at {where}: {moved} meanwhile"
+
+
+def _answers(reason: Reason, where: str) -> str:
+    sessions, asked, alone, errors_alone = (
+        int(reason.figures[name] or 0) for name in ("sessions", "asked", "alone", "errors_alone")
+    )
+    text = f"{sessions:,} of {asked:,} sessions were answered with an error at {where} ({reason.words})"
+    if errors_alone:
+        same = f"{errors_alone} of {formatting.count_of(alone, 'session')} alone"
+        return f"{text}, as were {same}: part of the game, not counted as failures"
+    compared = f"none of {formatting.count_of(alone, 'session')} alone"
+    if reason.cause == "under_load":
+        return f"{text}, and {compared}: errors of load, counted as failures"
+    return f"{text}, and {compared}, too few to tell: not counted as failures"
+
+
 def _died(reason: Reason, where: str) -> str:
     status = reason.exit
     stopped = status is not None and status.kind == "stage"
@@ -360,7 +426,9 @@ def _died(reason: Reason, where: str) -> str:
 
 
 _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
+    "answers": _answers,
     "client": _client,
+    "clock": _clock,
     "hold": _hold,
     "hosts": _host_reason,
     "incomplete": lambda reason, where: (

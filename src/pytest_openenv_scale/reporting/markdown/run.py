@@ -33,6 +33,7 @@ from pytest_openenv_scale.reporting.content.tables import (
     environment_table,
     failures_table,
     proxy_hosts_table,
+    samples_table,
     targets_table,
     verdicts_table,
     workloads_table,
@@ -54,7 +55,11 @@ def report_markdown(source: Run | Study) -> str:
         sections += [checks_section(run.checks), *map(curve_section, study.curves)]
     circumstantial = [targets_table(study.sweeps)]
     if run is not None:
-        circumstantial += [workloads_table(study.sweeps), environment_table(run.record.fingerprint)]
+        circumstantial += [
+            workloads_table(study.sweeps),
+            samples_table(study.sweeps),
+            environment_table(run.record.fingerprint),
+        ]
     sections += ["\n".join(table_section(table)) for table in circumstantial]
     return "\n".join(section for section in [*sections, _repeat_section(study)] if section)
 

@@ -1,0 +1,144 @@
+"""Sessions that play alone: one before a sweep, and some after a cell in which answers were errors.
+
+The first tells whether sessions play at all, and warms the server up. The others tell whether errors are part of the
+game: an "invalid move" comes alone as well, an error of load does not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from pytest_openenv_scale.client.answers import error_in, is_unsuccessful
+from pytest_openenv_scale.core.text import loads
+from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
+from pytest_openenv_scale.load.runner import CellResult
+from pytest_openenv_scale.results.cell import AnsweredErrors, SessionRow
+from pytest_openenv_scale.results.warm_up import Sample, WarmUp
+
+WARM_UP_STEPS = 3
+"""Steps that a warm-up takes at least, where they take it no longer than `_WARM_UP_S`."""
+
+MAX_CHANCE = 0.01
+"""Chance from which on errors in a cell, and none alone, count as no accident."""
+
+_WARM_UP_S = 3.0
+_MAX_PLAYS = 200
+_MAX_PLAYS_S = 10.0
+_SAMPLE_LENGTH = 200
+
+
+def warm_up_steps(steps: int, wait_s: float | None) -> int:
+    """Return how many steps a warm-up takes whose sessions take `steps`, each waiting `wait_s` seconds."""
+    return max(steps, WARM_UP_STEPS) if WARM_UP_STEPS * (wait_s or 0.0) <= _WARM_UP_S else steps
+
+
+def read_warm_up(
+    mode: str, wait_s: float | None, result: CellResult, *, made_action: bool, keep_sample: bool
+) -> WarmUp:
+    """Return what the only session of a result was answered."""
+    row, messages = result.rows[0], result.messages
+    answers = [(phase, _read(text)) for phase, text in messages.answers] if messages else []
+    resets = [data for phase, data in answers if phase == "reset" and row.reset_latency is not None]
+    steps = [data for phase, data in answers if phase == "step"][: row.steps_done]
+    errors = [error_in(data) for data in steps]
+    return WarmUp(
+        mode=mode,
+        steps=len(steps),
+        step_errors=sum(error is not None for error in errors),
+        reset_error=error_in(resets[0]) if resets else None,
+        step_error=next((error for error in errors if error), None),
+        unsuccessful_steps=sum(is_unsuccessful(data) for data in steps),
+        done_on_reset=bool(resets) and resets[0].get("done") is True,
+        first_done_step=next((number for number, data in enumerate(steps, 1) if data.get("done") is True), None),
+        wait_s=wait_s,
+        longest_step_s=max(row.step_latencies, default=None),
+        made_action=made_action,
+        sample=_sample(messages) if messages and keep_sample else None,
+    )
+
+
+def _read(text: bytes) -> Mapping[str, Any]:
+    """Return the data of an answer: that of a message, or the body of an HTTP answer."""
+    try:
+        message: Any = loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    fields = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    data = fields.get("data", fields)
+    return cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+
+
+def _sample(messages: SessionMessages) -> Sample:
+    def cut(data: object) -> str:
+        return json.dumps(data, ensure_ascii=False, default=str)[:_SAMPLE_LENGTH]
+
+    sent = _read(messages.actions[0])
+    answers = {phase: cut(_read(text)) for phase, text in reversed(messages.answers)}
+    return Sample(cut(sent.get("action", sent)), answers.get("step"), answers.get("reset"))
+
+
+class LonePlays:
+    """The sessions of one mode that played alone, and what they say of errors in its cells.
+
+    `play(number)` plays session `number` alone and returns its result, None where no session can be played.
+    """
+
+    def __init__(self, play: Callable[[int], CellResult | None]) -> None:
+        self._play = play
+        self._plays = self._errors = 0
+
+    def note(self, *, error: bool) -> None:
+        """Count one session that played alone."""
+        self._plays += 1
+        self._errors += error
+
+    def judge(self, result: CellResult) -> AnsweredErrors:
+        """Say whether errors in the answers of a cell come under load only; plays those sessions alone to find out.
+
+        Sessions alone that get none, while `k` of `n` in the cell did, do so by chance with the probability that all
+        `k` fall among the `n` of `n + alone`: Fisher's exact test (1922), one-sided.
+        """
+        answered = sum(row.success or row.steps_done > 0 for row in result.rows)
+        numbers = sorted(result.answered_errors)
+        if len(result.rows) == 1:
+            self.note(error=bool(numbers))
+            return self._judged(result, under_load=False)
+        deadline = time.monotonic() + _MAX_PLAYS_S
+        needed = plays_needed(len(numbers), answered)
+        while not self._errors and self._plays < needed <= _MAX_PLAYS and time.monotonic() < deadline:
+            alone = self._play(numbers[self._plays % len(numbers)])
+            if alone is None or not alone.rows[0].success:
+                break
+            self.note(error=bool(alone.answered_errors))
+        return self._judged(result, under_load=not self._errors and self._plays >= needed)
+
+    def _judged(self, result: CellResult, *, under_load: bool) -> AnsweredErrors:
+        errors = result.answered_errors
+        words = next(iter(errors.values())).words
+        return AnsweredErrors(len(errors), words, self._plays, self._errors, under_load)
+
+
+def plays_needed(errors: int, sessions: int) -> int:
+    """Return how many sessions have to play alone without an error for the difference not to be chance."""
+    chance, alone = 1.0, 0
+    while chance >= MAX_CHANCE and alone <= _MAX_PLAYS:
+        alone += 1
+        chance *= (sessions + alone - errors) / (sessions + alone)
+    return alone
+
+
+def failed_row(row: SessionRow, error: AnsweredError | None) -> SessionRow:
+    """Return the row of a session that counts as failed because of what it was answered."""
+    if error is None or not row.success:
+        return row
+    return row._replace(
+        success=False,
+        total_latency=None,
+        error_phase=error.phase,
+        error_type="environment",
+        error_code="answered_error",
+        error_message=error.words,
+    )

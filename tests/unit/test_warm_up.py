@@ -1,0 +1,211 @@
+"""Sessions that play alone: what the first tells of a sweep, and what others tell of errors in a cell."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from math import comb
+
+import pytest
+from cells import a_failure, a_row
+
+from pytest_openenv_scale.engine.warm_up import (
+    MAX_CHANCE,
+    WARM_UP_STEPS,
+    LonePlays,
+    failed_row,
+    plays_needed,
+    read_warm_up,
+    warm_up_steps,
+)
+from pytest_openenv_scale.load.client_health import ClientStats
+from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
+from pytest_openenv_scale.load.runner import CellResult
+from pytest_openenv_scale.results.warm_up import WarmUp
+
+FINE = {"observation": {"text": "ready"}, "reward": 0.0, "done": False}
+BAD = {"observation": {"error": "unknown tool"}, "reward": 0.0, "done": False}
+DONE = {**FINE, "done": True}
+
+
+def result(*rows, errors=(), messages: SessionMessages | None = None) -> CellResult:
+    answered = {number: AnsweredError("step", "unknown tool") for number in errors}
+    return CellResult(list(rows), 1.0, None, ClientStats(), (), answered, messages)
+
+
+def message(data) -> bytes:
+    return json.dumps({"type": "observation", "data": data}).encode()
+
+
+def warmed_up(reset, *steps, wait_s=None, http=False, keep_sample=True, **row) -> WarmUp:
+    encode = (lambda data: json.dumps(data).encode()) if http else message
+    action = {"action": {"move": 1}} if http else {"type": "step", "data": {"move": 1}}
+    said = SessionMessages(
+        b'{"type":"reset","data":{}}',
+        (json.dumps(action).encode(),),
+        (("reset", encode(reset)), *(("step", encode(step)) for step in steps)),
+    )
+    row = a_row(**{"steps_done": len(steps), "step_latencies": [0.01] * len(steps), **row})
+    return read_warm_up("ws", wait_s, result(row, messages=said), made_action=False, keep_sample=keep_sample)
+
+
+@pytest.mark.parametrize("http", [False, True])
+@pytest.mark.parametrize(
+    ("answers", "played", "words"),
+    [
+        ((FINE, FINE, FINE), True, None),
+        ((FINE, BAD, FINE), True, "unknown tool"),
+        ((FINE, BAD, BAD), False, "unknown tool"),
+        ((BAD, FINE, FINE), False, None),
+        ((DONE, FINE, FINE), True, None),
+        ((DONE, BAD, BAD), False, "unknown tool"),
+        ((FINE,), True, None),
+    ],
+)
+def test_a_session_whose_reset_or_every_step_was_an_error_did_not_play(answers, played, words, http):
+    warm_up = warmed_up(*answers, http=http)
+    assert (warm_up.played, warm_up.step_error) == (played, words)
+    assert warm_up.done_on_reset == (answers[0] is DONE)
+
+
+def test_done_with_the_first_step_is_an_episode_of_one_turn():
+    assert warmed_up(FINE, DONE, DONE).single_turn
+    assert warmed_up(FINE, FINE, DONE).first_done_step == 2
+    assert not warmed_up(FINE, FINE, DONE).single_turn
+
+
+def test_what_did_not_succeed_is_counted_and_is_no_error():
+    lost = {"observation": {"success": False}, "done": False}
+    warm_up = warmed_up(FINE, lost, lost)
+    assert (warm_up.played, warm_up.unsuccessful_steps, warm_up.step_errors) == (True, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "took", "ignored"),
+    [
+        (0.1, [0.05, 0.089], True),
+        (0.1, [0.05, 0.091], False),
+        (0.0, [0.0], False),
+        (None, [0.0], False),
+        (1, [], False),
+    ],
+)
+def test_a_wait_is_ignored_where_every_step_is_faster(wait_s, took, ignored):
+    assert warmed_up(FINE, *[FINE] * len(took), wait_s=wait_s, step_latencies=took).ignores_wait is ignored
+
+
+def test_the_sample_is_the_first_action_and_the_start_of_its_answer():
+    for http in (False, True):
+        sample = warmed_up(FINE, {**BAD, "reward": 1}, FINE, http=http).sample
+        assert (sample.action, json.loads(sample.answer)["reward"]) == ('{"move": 1}', 1)
+        assert json.loads(sample.reset) == FINE
+    long = warmed_up({"observation": {"text": "x" * 1000}}, FINE).sample.reset
+    assert len(long) == 200
+    assert warmed_up(FINE, FINE, keep_sample=False).sample is None
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"null", b'{"type":1}', b'{"data":[]}', b"\xff", b"[" * 100_000])
+def test_answers_that_are_no_observations_are_no_errors(text):
+    said = SessionMessages(b"{}", (text,), (("reset", text), ("step", text)))
+    warm_up = read_warm_up("ws", 0.1, result(a_row(), messages=said), made_action=True, keep_sample=True)
+    assert (warm_up.played, warm_up.steps) == (True, 1)
+
+
+def test_a_reset_that_failed_is_a_failure_and_not_an_answer():
+    said = SessionMessages(b"{}", (b"{}",), (("reset", b'{"error":"crashed"}'),))
+    assert read_warm_up("http", 0.1, result(a_failure(), messages=said), made_action=True, keep_sample=True).played
+
+
+def test_a_few_steps_are_taken_where_they_do_not_take_long():
+    assert warm_up_steps(1, None) == warm_up_steps(1, 0.1) == WARM_UP_STEPS
+    assert warm_up_steps(10, 0.1) == 10
+    assert warm_up_steps(1, 30.0) == 1
+
+
+# Errors in a cell
+
+
+@pytest.mark.parametrize(("sessions", "errors"), list(product((2, 8, 32, 200), (1, 2, 7))))
+def test_as_many_play_alone_as_make_chance_unlikely(sessions, errors):
+    """Fisher's exact test by its definition: all errors among the sessions of the cell, for no other reason."""
+    if errors > sessions:
+        return
+    needed = plays_needed(errors, sessions)
+
+    def chance(alone: int) -> float:
+        return comb(sessions, errors) / comb(sessions + alone, errors)
+
+    assert chance(needed) < MAX_CHANCE or needed > 200
+    assert chance(needed - 1) >= MAX_CHANCE
+
+
+class Alone:
+    """Sessions that play alone, of which those with these numbers are answered with errors."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors, self.numbers = errors, []
+
+    def __call__(self, number: int) -> CellResult:
+        self.numbers.append(number)
+        return result(a_row(number), errors={number} & {*self.errors})
+
+
+def cell(batch: int, *errors: int) -> CellResult:
+    return result(*map(a_row, range(batch)), errors=errors)
+
+
+def test_errors_of_a_whole_cell_that_no_session_alone_gets_are_of_load():
+    alone = Alone()
+    judged = LonePlays(alone).judge(cell(8, *range(8)))
+    assert (judged.under_load, judged.count, judged.alone, judged.errors_alone) == (True, 8, 3, 0)
+    assert judged.words == "unknown tool"
+    assert alone.numbers == [0, 1, 2]  # The same sessions: what they send depends on their number.
+
+
+def test_errors_that_come_alone_as_well_are_part_of_the_game():
+    alone = Alone(5)
+    judged = LonePlays(alone).judge(cell(8, 5, 6))
+    assert (judged.under_load, judged.count, judged.alone, judged.errors_alone) == (False, 2, 1, 1)
+    assert alone.numbers == [5]
+
+
+def test_what_too_many_would_have_to_play_for_stays_open():
+    alone = Alone()
+    judged = LonePlays(alone).judge(cell(32, 3))
+    assert (judged.under_load, judged.alone) == (False, 0)
+    assert alone.numbers == []
+
+
+def test_a_session_that_cannot_be_played_proves_nothing():
+    assert not LonePlays(lambda number: None).judge(cell(8, *range(8))).under_load
+    assert not LonePlays(lambda number: result(a_failure())).judge(cell(8, *range(8))).under_load
+
+
+def test_a_batch_of_one_plays_alone_and_others_are_judged_by_it():
+    alone = Alone()
+    plays = LonePlays(alone)
+    assert not plays.judge(cell(1, 0)).under_load
+    assert not plays.judge(cell(8, *range(8))).under_load
+    assert alone.numbers == []
+
+
+def test_plays_add_up_over_the_cells_of_a_sweep():
+    alone = Alone()
+    plays = LonePlays(alone)
+    plays.note(error=False)
+    assert plays.judge(cell(8, *range(8))).under_load
+    assert plays.judge(cell(8, *range(8))).under_load
+    assert len(alone.numbers) == 2
+
+
+def test_a_session_that_failed_for_its_answer_keeps_what_was_measured_and_has_no_total():
+    row = failed_row(a_row(), AnsweredError("step", "no slot"))
+    assert (row.success, row.total_latency, row.step_latencies) == (False, None, [1.0])
+    assert (row.error_phase, row.error_type, row.error_code, row.error_message) == (
+        "step",
+        "environment",
+        "answered_error",
+        "no slot",
+    )
+    assert failed_row(a_failure(), AnsweredError("step", "no slot")) == a_failure()
+    assert failed_row(a_row(), None) == a_row()
