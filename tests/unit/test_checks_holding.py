@@ -12,7 +12,7 @@ from checking_subjects import served, subject
 from goldens import TIMES
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
-from pytest_openenv_scale.checks.preflight.hold import HoldResult, OpenFailure, SlotsReturned, hold
+from pytest_openenv_scale.checks.preflight.hold import HeldSession, HoldResult, SlotsReturned, hold
 from pytest_openenv_scale.checks.preflight.judge import second_session, sessions_fit, slots_returned
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -27,35 +27,44 @@ FULL = Answer(
     "error", {"max_sessions": 4, "active_sessions": 4}, "CAPACITY_REACHED", "Server at capacity: 4/4 sessions"
 )
 
+OPENED = Answer("opened", latency_s=0.002)
+LET_IN = Answer("observation", latency_s=0.001)
+
+
+def stepping(count: int, *, step: Answer = LET_IN, reset_s: float = 0.001, pids: int = 0) -> tuple[HeldSession, ...]:
+    """So many sessions that were let in and got this answer to their step, spread over so many processes."""
+    observations = [{"observation": {"pid": 100 + number % pids}} if pids else {} for number in range(count)]
+    return tuple(
+        HeldSession(OPENED, replace(LET_IN, latency_s=reset_s), replace(step, data=observation))
+        for observation in observations
+    )
+
+
 ALL_IN = HoldResult(
     requested=4,
-    held=4,
+    sessions=stepping(4),
     untried=0,
-    failures=(),
     extra_answer=Answer("observation"),
     limit=None,
     full=False,
     opened_s=0.05,
     patience_s=15.0,
     cut_short=False,
-    connect_s=(0.002,) * 4,
-    reset_s=(0.001,) * 4,
-    step_s=(0.001,) * 4,
-    pids=None,
     closed=SlotsReturned(4, 4, 0.01),
     dropped=None,
     refused_transcript=None,
 )
+ONE_IN = replace(ALL_IN, requested=1, sessions=stepping(1))
 
 
-def refused(held: int, asked: int, answer: Answer = FULL, phase: str = "reset", **changes) -> HoldResult:
+def refused(
+    held: int, asked: int, answer: Answer = FULL, phase: str = "reset", *, pids: int = 0, **changes
+) -> HoldResult:
     """So many sessions held of those that were asked for; the others got this answer."""
-    failures = (OpenFailure(phase, answer),) * (asked - held)
+    failure = HeldSession(OPENED, answer) if phase == "reset" else HeldSession(answer)
+    sessions = (*stepping(held, pids=pids), *[failure] * (asked - held))
     limit = answer.data.get("max_sessions")
-    base = replace(
-        ALL_IN, requested=asked, held=held, failures=failures, extra_answer=None, limit=limit, step_s=(0.001,) * held
-    )
-    return replace(base, **changes)
+    return replace(ALL_IN, requested=asked, sessions=sessions, extra_answer=None, limit=limit, **changes)
 
 
 @pytest.fixture
@@ -71,10 +80,11 @@ def hurried(monkeypatch):
 async def test_all_that_fit_are_held_and_step_at_once():
     async with served(limit=16) as url:
         found = await hold(subject(url), 6)
-    assert (found.requested, found.held, found.failures, found.limit, found.full) == (6, 6, (), None, False)
+    assert (found.requested, found.held, found.failures, found.limit, found.full) == (6, 6, [], None, False)
     assert found.extra_answer is not None
     assert found.extra_answer.good
-    assert [len(values) for values in (found.connect_s, found.reset_s, found.step_s)] == [6, 6, 6]
+    assert all(session.connect.latency_s and session.reset.latency_s for session in found.sessions)
+    assert (len(found.sessions), found.stepped) == (6, 6)
     assert (found.closed.released, found.closed.returned, found.dropped) == (6, 6, None)
 
 
@@ -82,7 +92,7 @@ async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_roo
     async with served(limit=4) as url:
         found = await hold(subject(url), 6)
     assert (found.held, len(found.refused), found.limit, found.full, found.taken_by_others) == (4, 2, 4, True, 0)
-    assert found.refused[0].answer.code == "CAPACITY_REACHED"
+    assert found.refused[0].last_answer.code == "CAPACITY_REACHED"
     assert (found.closed.returned, found.dropped.returned) == (4, 1)
     golden(found.refused_transcript.title)
 
@@ -90,7 +100,7 @@ async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_roo
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
     async with served(limit=4) as url:
         found = await hold(subject(url), 4)
-    assert (found.held, found.failures, found.extra_answer.code, found.full) == (4, (), "CAPACITY_REACHED", True)
+    assert (found.held, found.failures, found.extra_answer.code, found.full) == (4, [], "CAPACITY_REACHED", True)
     assert found.dropped.returned == 1
 
 
@@ -127,7 +137,7 @@ async def test_a_slot_on_its_way_back_is_waited_for():
         assert not held.done()
         other.drop()
         found = await held
-    assert (found.held, found.failures) == (4, ())
+    assert (found.held, found.failures) == (4, [])
 
 
 async def test_slots_that_others_hold_are_told_apart(golden, hurried):
@@ -145,7 +155,7 @@ async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them
     async with served("queues_past_limit", 4) as url:
         found = await hold(subject(url, timeout_s=1.0), 4 + preflight_hold.AT_ONCE + 10)
     assert (found.held, found.limit) == (4, None)
-    assert {failure.answer.kind for failure in found.refused} == {"silence"}
+    assert {failure.last_answer.kind for failure in found.refused} == {"silence"}
     assert found.untried > 0
     assert (found.patience_s, found.cut_short) == (1.0, True)
     assert len(found.refused) + found.untried == preflight_hold.AT_ONCE + 10
@@ -182,8 +192,8 @@ async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
     async with scripted(one_after_another(slow)) as server:
         asked = subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
         found = await hold(asked, 24)
-    assert max(found.reset_s + found.step_s) > asked.patience_s
-    assert (found.held, found.failures, len(found.step_s), found.closed.returned) == (24, (), 24, 24)
+    assert max(max(s.reset.latency_s, s.step.latency_s) for s in found.sessions) > asked.patience_s
+    assert (found.held, found.failures, found.stepped, found.closed.returned) == (24, [], 24, 24)
     assert sessions_fit(found, SERVER).outcome is MET
 
 
@@ -191,7 +201,7 @@ async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hur
     monkeypatch.setattr(subjects, "_PATIENCE_S", 0.8)
     async with served("queues_past_limit", 4) as url:
         found = await hold(subject(url, timeout_s=20.0), 6)
-    assert (found.held, {failure.answer.kind for failure in found.refused}) == (4, {"silence"})
+    assert (found.held, {failure.last_answer.kind for failure in found.refused}) == (4, {"silence"})
     assert (found.patience_s, found.cut_short) == (0.8, False)
 
 
@@ -203,7 +213,7 @@ def test_what_fits_is_told_with_its_latencies(golden):
     assert result.outcome is MET
     golden(result.headline)
     golden(sessions_fit(replace(ALL_IN, full=True), SERVER).headline)
-    assert sessions_fit(replace(ALL_IN, requested=1, held=1), SERVER).headline.startswith("1 session fits: ")
+    assert sessions_fit(ONE_IN, SERVER).headline.startswith("1 session fits: ")
 
 
 @pytest.mark.parametrize(
@@ -212,12 +222,12 @@ def test_what_fits_is_told_with_its_latencies(golden):
         (refused(4, 6, pids=1), "ENVS ≥ 6;"),
         (refused(8, 12, pids=2), "≥ 6 per"),
         (refused(4, 6), "≥ 6 per worker"),
-        (refused(4, 6, Answer("lost", code="503"), "connect"), ""),
-        (refused(4, 6, Answer("lost", code="ECONNREFUSED"), "connect"), "its log"),
+        (refused(4, 6, Answer("lost", code="503", loss="handshake_status"), "connect"), ""),
+        (refused(4, 6, Answer("lost", code="ECONNREFUSED", loss="refused"), "connect"), "its log"),
         (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "the server's log"),
-        (refused(4, 6, Answer("closed", code="1000")), "log"),
+        (refused(4, 6, Answer("closed", code="1000", loss="closed")), "log"),
         (
-            replace(ALL_IN, step_s=(0.1,) * 3, failures=(OpenFailure("step", Answer("silence")),)),
+            replace(ALL_IN, sessions=(*stepping(3), *stepping(1, step=Answer("silence")))),
             "more workers",
         ),
     ],
@@ -234,7 +244,8 @@ SILENT = Answer("silence", message="no answer within 15 s")
 
 
 def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit(golden):
-    quick, late = refused(24, 48, SILENT), refused(24, 48, SILENT, reset_s=(0.6, 7.8, 14.4))
+    quick, late = refused(24, 48, SILENT), refused(24, 48, SILENT)
+    late = replace(late, sessions=(*stepping(1, reset_s=14.4), *late.sessions[1:]))
     golden(sessions_fit(quick, SERVER).headline)
     result = sessions_fit(late, SERVER)
     assert "neither" not in result.headline
@@ -244,14 +255,14 @@ def test_resets_that_took_as_long_as_was_waited_are_late_and_no_sign_of_a_limit(
 
 @pytest.mark.parametrize("cut_short", [False, True])
 def test_a_longer_timeout_is_advised_only_where_one_would_have_waited_longer(cut_short):
-    steps = replace(ALL_IN, step_s=(0.1,) * 3, failures=(OpenFailure("step", SILENT),), cut_short=cut_short)
+    steps = replace(ALL_IN, sessions=(*stepping(3), *stepping(1, step=SILENT)), cut_short=cut_short)
     result = sessions_fit(steps, SERVER)
     assert "more workers or cores" in result.remedy
     assert ("timeout" in result.remedy) is cut_short
 
 
 def test_what_this_machine_cannot_open_is_nobodys_fault(golden):
-    short = refused(4, 6, Answer("lost", code="EMFILE", message="Too many open files"), "connect")
+    short = refused(4, 6, Answer("lost", code="EMFILE", message="Too many open files", loss="client_limit"), "connect")
     result = sessions_fit(short, SERVER)
     assert result.outcome is INCONCLUSIVE
     golden(result.headline)
@@ -265,8 +276,8 @@ ONE = Answer("error", {"max_sessions": 1}, "CAPACITY_REACHED", "Server at capaci
     ("found", "outcome"),
     [
         (ALL_IN, MET),
-        (replace(ALL_IN, requested=1, held=1), MET),
-        (replace(ALL_IN, requested=1, held=1, extra_answer=ONE), MISSED),
+        (ONE_IN, MET),
+        (replace(ONE_IN, extra_answer=ONE), MISSED),
         (refused(1, 4, ONE), MISSED),
         (refused(0, 4), INCONCLUSIVE),
     ],

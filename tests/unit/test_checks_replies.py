@@ -40,14 +40,14 @@ async def test_only_answers_that_came_are_counted():
     async with scripted(answering(steps=1, state_s=None)) as server:
         asked = subject(server.url, timeout_s=0.3)
         found, result = await asked.learn(play_session), await largest_reply(asked)
-    assert (found.replies, len(found.steps)) == (2, 1)
+    assert (len(found.replies), len(found.steps)) == (2, 1)
     assert result.headline.startswith("largest of 2 replies: ")
     assert result.figures["replies"] == 2
 
 
 async def test_an_answered_state_is_a_reply():
     async with scripted(answering(steps=3, state_s=0.0)) as server:
-        assert (await play_session(subject(server.url))).replies == 5
+        assert len((await play_session(subject(server.url))).replies) == 5
 
 
 async def test_a_connection_that_ends_is_no_reply():
@@ -58,7 +58,7 @@ async def test_a_connection_that_ends_is_no_reply():
 
     async with scripted(script) as server:
         found = await play_session(subject(server.url))
-    assert (found.replies, found.largest_bytes) == (0, 0)
+    assert found.replies == []
 
 
 async def test_waiting_for_a_state_takes_no_time_from_the_steps(monkeypatch):

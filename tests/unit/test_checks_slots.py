@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,8 +12,9 @@ import pytest
 
 from checking_subjects import subject
 from pytest_openenv_scale.checks import background, capacity_probe
-from pytest_openenv_scale.checks.session import Answer, RawSession
+from pytest_openenv_scale.checks.session import Answer, RawSession, loss_answer
 from pytest_openenv_scale.checks.subject import RawClient
+from pytest_openenv_scale.client.handshake import loss_from_error
 from scripted_house import House, told
 from scripted_server import Peer, error, observation, scripted
 
@@ -136,7 +138,11 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
 
         def _start(self) -> RawSession:
             self.opened += 1
-            answer = Answer("observation") if self.opened <= 5 else Answer("lost", code=code)
+            answer = (
+                Answer("observation")
+                if self.opened <= 5
+                else loss_answer(loss_from_error(OSError(getattr(errno, code), "no more")))
+            )
             return cast("RawSession", SimpleNamespace(first_answer=answer, drop=lambda: None))
 
     limited = Limited()
@@ -146,7 +152,7 @@ async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> Non
 
 
 def test_a_connection_that_the_server_resets_is_its_refusal() -> None:
-    assert not Answer("lost", code="ECONNRESET").client_limited
+    assert not loss_answer(loss_from_error(ConnectionResetError(errno.ECONNRESET, "reset"))).client_limited
     assert not Answer("error", code="EMFILE").client_limited
 
 

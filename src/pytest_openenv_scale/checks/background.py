@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ _STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class SingleSession:
-    """A lone session: reset, three steps, the state after each, close.
+    """A lone session: connect, reset, state, some steps, close.
 
     There are fewer steps where the episode ends before, or where one is not answered with an observation. `state` is
-    the answer to `state` after the reset; `states` are those after the steps, none where the first was no state.
-    `closed` is how the connection ended, silence where it was dropped.
-    `counts_steps` tells whether the state's `step_count` went 0, 1, 2, 3. Latencies are seconds.
+    the answer to `state` after the reset; `states` are those after the steps, none where they were not asked for.
+    `closed` is how the connection ended, silence where it was dropped. Latencies are seconds.
     """
 
+    connect: Answer
     reset: Answer
     steps: tuple[Answer, ...]
     state: Answer
@@ -41,13 +42,24 @@ class SingleSession:
     @property
     def succeeded(self) -> bool:
         """Whether the reset and every step were answered with an observation."""
-        return self.reset.kind == "observation" and all(step.kind == "observation" for step in self.steps)
+        return all(answer.kind == "observation" for answer in (self.reset, *self.steps))
 
     @property
     def first_failure(self) -> str:
         """Which request was first not answered with an observation, and with what instead."""
-        answers = [("reset", self.reset), *((f"step {number}", step) for number, step in enumerate(self.steps, 1))]
+        answers = [("reset", self.reset), *self.numbered_steps]
         return next((f"{name}: {answer}" for name, answer in answers if answer.kind != "observation"), "nothing")
+
+    @property
+    def numbered_steps(self) -> list[tuple[str, Answer]]:
+        """The answers to "step 1" and so on."""
+        return [(f"step {number}", step) for number, step in enumerate(self.steps, 1)]
+
+    @property
+    def replies(self) -> list[tuple[str, Answer]]:
+        """The messages that answered reset, the state after it, and steps."""
+        answers = [("reset", self.reset), ("state", self.state), *self.numbered_steps]
+        return [(name, answer) for name, answer in answers if answer.kind != "silence" and not answer.ended]
 
     @property
     def has_state(self) -> bool:
@@ -68,31 +80,46 @@ class SingleSession:
 
 async def single_session(subject: Subject) -> SingleSession:
     """Play one session alone; call it as `subject.learn(single_session)`, so that it is played once."""
-    episode = f"check-{uuid4().hex[:12]}"
+    reset = {**subject.reset_data(subject.seed), "episode_id": f"check-{uuid4().hex[:12]}"}
+    return await play_single(subject, reset, subject.wait_s, most_steps=_STEPS)
+
+
+async def play_single(
+    subject: Subject,
+    reset: Mapping[str, Any],
+    wait_s: float | None,
+    *,
+    most_steps: int,
+    longest_s: float = math.inf,
+    ask_states: bool = True,
+) -> SingleSession:
+    """Play one session alone, with up to `most_steps` steps, of which none is begun after `longest_s` seconds.
+
+    Its slowest answer sets the timeouts of what is asked later (`Subject.slowest_single_s`).
+    """
+    steps, states = list[Answer](), list[Answer]()
+    state = closed = Answer("silence")
     async with subject.client(subject.timeout_s) as client:
-        session = await open_with_retry(client, subject, {**subject.reset_data(subject.seed), "episode_id": episode})
-        answers = [session.first_answer]
-        state = Answer("silence")
-        states: list[Answer] = []
-        if session.first_answer.kind == "observation":
+        session = await open_with_retry(client, subject, reset)
+        first = session.first_answer
+        if first.kind == "observation":
             state = await session.state(patience_s=subject.patience_s)
-            for number in range(_STEPS):
-                answers.append(await session.step(subject.action(0, number)))
-                if answers[-1].kind != "observation":
+            began = time.perf_counter()
+            while len(steps) < most_steps and (not steps or time.perf_counter() - began < longest_s):
+                steps.append(await session.step(subject.action(0, len(steps), wait_s=wait_s)))
+                if steps[-1].kind != "observation":
                     break
-                if state.kind == "state":
+                if ask_states and state.kind == "state":
                     states.append(await session.state(patience_s=subject.patience_s))
-                if answers[-1].done:
+                if steps[-1].done:
                     break
-        reset, *steps = answers
-        closed = Answer("silence")
-        if answers[-1].good:
+        if all(answer.good for answer in (first, *steps)):
             # Checks wait for slots to come back, which an environment with a slow close() gives back as slowly.
             closed = await session.close(patience_s=subject.patience_s)
-            answers.append(closed)
-        subject.slowest_single_s = max(subject.slowest_single_s, *(answer.latency_s or 0.0 for answer in answers))
+        latencies = [answer.latency_s or 0.0 for answer in (first, *steps, closed)]
+        subject.slowest_single_s = max(subject.slowest_single_s, *latencies)
         transcript = session.transcript("a session on its own")
-        return SingleSession(reset, tuple(steps), state, tuple(states), closed, transcript)
+        return SingleSession(session.handshake, first, tuple(steps), state, tuple(states), closed, transcript)
 
 
 async def open_with_retry(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:

@@ -126,7 +126,7 @@ def _int_or_none(value: Any) -> int | None:
 
 
 async def open_sessions(
-    client: RawClient, subject: Subject, resets: list[Mapping[str, Any]], *, within_s: float = SLOT_RETURN_LIMIT_S
+    client: RawClient, subject: Subject, resets: Sequence[Mapping[str, Any]], *, within_s: float = SLOT_RETURN_LIMIT_S
 ) -> list[RawSession]:
     """Open one session per reset and return those that were let in, in the order of the resets.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from typing import Any, cast
 from pytest_openenv_scale.client import frames, messages
 from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
-from pytest_openenv_scale.client.handshake import CLIENT_ERRNOS, Loss
+from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.manual_session import ManualSession
 from pytest_openenv_scale.core.text import Secrets
 from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
@@ -26,18 +25,16 @@ _RECORDED_BYTES = 16_384
 class RawSession(ManualSession):
     """A WebSocket session with a server that may send anything; made by `RawClient`.
 
-    `first_answer` is the answer to the handshake or, where one was sent, to the first reset. After a timeout a session
-    is not used any more: a late answer would be taken for the next one.
+    `handshake` is how the handshake ended, `first_answer` the same or, where a reset was sent, the answer to that.
+    After a timeout a session is not used any more: a late answer would be taken for the next one.
     """
 
     def __init__(self, number: int, began: float, patience_s: float, secrets: Secrets | None = None) -> None:
         super().__init__()
         self.number = number
-        self.first_answer = Answer("silence")
+        self.handshake = self.first_answer = Answer("silence")
         self.reset_data: dict[str, Any] = {}
         """The data of the last reset."""
-        self.last_bytes = 0
-        """The size of the newest message of the server, in bytes."""
         self.timed_out = False
         """Whether an answer did not come in time."""
         self._began = began
@@ -154,7 +151,8 @@ class RawSession(ManualSession):
     async def connect(self, connection: Connection) -> Answer:
         """Start the connection and return how the handshake ended: `opened`, or why not."""
         self.start(connection)
-        return await self.next_answer()
+        self.handshake = await self.next_answer()
+        return self.handshake
 
     def opened(self, at: float) -> None:
         """Record that the handshake is done."""
@@ -163,7 +161,6 @@ class RawSession(ManualSession):
 
     def received(self, text: bytes, at: float) -> None:
         """Record a message that arrived."""
-        self.last_bytes = len(text)
         self._record("server", text[:_RECORDED_BYTES].decode(errors="replace"), len(text))
         super().received(text, at)
 
@@ -179,9 +176,6 @@ class RawSession(ManualSession):
         self._lines.append(TranscriptLine(round(time.perf_counter() - self._began, 4), by, excerpt))
 
 
-_CLIENT_CODES = frozenset(errno.errorcode[number] for number in CLIENT_ERRNOS)
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer.
@@ -189,7 +183,8 @@ class Answer:
     `kind` is observation, state, mcp or another type the server wrote, `error` (an error frame, with its `code`),
     `unreadable` (no OpenEnv message), `closed` (a close frame, `code` is its number), `lost` (the connection went
     without one, or was never made; `code` is the errno or HTTP status) or `silence`. `latency_s` is seconds from the
-    question to the answer's arrival, None where nothing arrived.
+    question to the answer's arrival, None where nothing arrived. `loss` is the kind of a connection's end, and
+    `size_bytes` that of the message.
     """
 
     kind: str
@@ -197,6 +192,8 @@ class Answer:
     code: str | None = None
     message: str | None = None
     latency_s: float | None = None
+    loss: str | None = None
+    size_bytes: int = 0
 
     @property
     def good(self) -> bool:
@@ -221,7 +218,16 @@ class Answer:
     @property
     def client_limited(self) -> bool:
         """Whether this machine could not open the connection, which is no refusal: descriptors, ports, memory."""
-        return self.kind == "lost" and self.code in _CLIENT_CODES
+        return self.loss == "client_limit"
+
+    @property
+    def error_type(self) -> str:
+        """The `error_type` of a row that ends with this answer."""
+        if self.kind == "error":
+            return "capacity" if self.code == "CAPACITY_REACHED" else "environment"
+        if self.loss == "closed":
+            return "closed_early"
+        return self.loss or ("timeout" if self.kind == "silence" else "protocol")
 
     @property
     def observation(self) -> Mapping[str, Any]:
@@ -257,17 +263,17 @@ def parse_answer(text: bytes, latency_s: float | None) -> Answer:
     try:
         kind, data = messages.read_message(text)
     except messages.MessageError as error:
-        return Answer("unreadable", message=str(error), latency_s=latency_s)
+        return Answer("unreadable", message=str(error), latency_s=latency_s, size_bytes=len(text))
     if kind == "error":
         failed = messages.as_error(data)
-        return Answer("error", data, failed.code, failed.message, latency_s)
-    return Answer(kind, data, latency_s=latency_s)
+        return Answer("error", data, failed.code, failed.message, latency_s, size_bytes=len(text))
+    return Answer(kind, data, latency_s=latency_s, size_bytes=len(text))
 
 
 def loss_answer(loss: Loss, latency_s: float | None = None) -> Answer:
     """Return the answer for a connection that ended: of kind `closed` or `lost`."""
     kind = "closed" if loss.kind == "closed" else "lost"
-    return Answer(kind, code=loss.code, message=loss.message, latency_s=latency_s)
+    return Answer(kind, code=loss.code, message=loss.message, latency_s=latency_s, loss=loss.kind)
 
 
 def silence_answer(waited_s: float) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar, cast
 
@@ -147,15 +147,26 @@ class RawClient:
             session.first_answer = await session.reset(reset, patience_s=patience_s)
         return session
 
-    async def start_many(self, resets: list[Mapping[str, Any]], *, at_once: int = 32) -> list[RawSession]:
-        """Open one session per reset, `at_once` at a time; the list includes those that were refused."""
-        window = asyncio.Semaphore(at_once)
+    async def start_many(
+        self, resets: Sequence[Mapping[str, Any]], *, at_once: int = 32, until_silent: bool = False
+    ) -> list[RawSession]:
+        """Open one session per reset, `at_once` at a time; the list includes those that were refused.
 
-        async def start_one(reset: Mapping[str, Any]) -> RawSession:
+        With `until_silent` no more are opened after one got no answer, and the list is as much shorter.
+        """
+        window, silent = asyncio.Semaphore(at_once), asyncio.Event()
+
+        async def start_one(reset: Mapping[str, Any]) -> RawSession | None:
             async with window:
-                return await self.start(reset)
+                if until_silent and silent.is_set():
+                    return None
+                session = await self.start(reset)
+                if session.timed_out:
+                    silent.set()
+                return session
 
-        return list(await asyncio.gather(*map(start_one, resets)))
+        started = await asyncio.gather(*map(start_one, resets))
+        return [session for session in started if session is not None]
 
 
 async def close_all(sessions: list[RawSession]) -> list[Answer]:

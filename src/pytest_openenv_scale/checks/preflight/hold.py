@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from pytest_openenv_scale.checks.background import quick_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
+from pytest_openenv_scale.results.cell import SessionRow
 from pytest_openenv_scale.results.outcome import Transcript
 
 AT_ONCE = 32
@@ -27,16 +28,57 @@ _EXTRA_SESSION_S, _EXTRA_SESSION_FACTOR = 2.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class OpenFailure:
-    """A session that did not open or did not step: in which phase, and the answer it got instead."""
+class HeldSession:
+    """The answers of a session to connecting, to its reset and to its step, None where it did not get so far."""
 
-    phase: str
-    answer: Answer
+    connect: Answer
+    reset: Answer | None = None
+    step: Answer | None = None
 
     @property
-    def client_limited(self) -> bool:
-        """Whether this machine could not open the session: descriptors, ports, memory."""
-        return self.answer.client_limited
+    def held(self) -> bool:
+        """Whether it was let in."""
+        return self.reset is not None and self.reset.kind == "observation"
+
+    @property
+    def stepped(self) -> bool:
+        """Whether its step was answered with an observation."""
+        return self.step is not None and self.step.kind == "observation"
+
+    @property
+    def last_phase(self) -> str:
+        """The phase of its last answer: connect, reset or step."""
+        return "connect" if self.reset is None else "reset" if self.step is None else "step"
+
+    @property
+    def last_answer(self) -> Answer:
+        """Its last answer: where it did not step, what it got instead."""
+        return self.step or self.reset or self.connect
+
+    def row(self, number: int) -> SessionRow:
+        """Return it as a row of a cell."""
+        row = SessionRow(
+            number,
+            process=0,
+            started_at=0.0,
+            due_s=0.0,
+            connect_latency=self.connect.latency_s,
+            reset_latency=None if self.reset is None else self.reset.latency_s,
+            reset_done_s=0.0 if self.held else None,
+            closed_s=1.0 if self.held else None,
+        )
+        if self.step is not None and self.stepped:
+            pid = self.step.observation.get("pid")
+            return row._replace(
+                step_latencies=(self.step.latency_s or 0.0,), success=True, pid=pid if type(pid) is int else None
+            )
+        answer = self.last_answer
+        return row._replace(
+            error_phase=self.last_phase,
+            error_type=answer.error_type,
+            error_code=answer.code,
+            error_message=answer.message,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,90 +92,53 @@ class SlotsReturned:
 
 @dataclass(frozen=True, slots=True)
 class HoldResult:
-    """What became of `requested` sessions opened at once, of which `held` were let in.
+    """What became of `requested` sessions opened at once.
 
-    Latencies are seconds, one per session that got so far. `opened_s` is how long opening them all took, `untried`
-    how many were not opened any more after a timeout. `extra_answer` is what one more session got where all were let
-    in. `limit` is the number of sessions per worker that the server's refusal names, and `full` says that all of it
-    was held. `patience_s` is the timeout of an answer while sessions were opened, in seconds; `cut_short` says that an
-    answer missed the timeout the user set, so that a longer one might have helped. `closed` tells which slots came back
-    after all were closed, `dropped` after one was dropped from a full server.
+    `opened_s` is how long opening them all took, in seconds, `untried` how many were not opened any more after a
+    timeout. `extra_answer` is what one more session got where all were let in. `limit` is the number of sessions per
+    worker that the server's refusal names, and `full` says that all of it was held. `patience_s` is the timeout of an
+    answer while sessions were opened, in seconds; `cut_short` says that an answer missed the timeout the user set, so
+    that a longer one might have helped. `closed` tells which slots came back after all were closed, `dropped` after
+    one was dropped from a full server.
     """
 
     requested: int
-    held: int
+    sessions: tuple[HeldSession, ...]
     untried: int
-    failures: tuple[OpenFailure, ...]
     extra_answer: Answer | None
     limit: int | None
     full: bool
     opened_s: float
     patience_s: float
     cut_short: bool
-    connect_s: tuple[float, ...]
-    reset_s: tuple[float, ...]
-    step_s: tuple[float, ...]
-    pids: int | None
     closed: SlotsReturned | None
     dropped: SlotsReturned | None
     refused_transcript: Transcript | None
 
     @property
-    def refused(self) -> tuple[OpenFailure, ...]:
+    def held(self) -> int:
+        """How many sessions were let in."""
+        return sum(session.held for session in self.sessions)
+
+    @property
+    def stepped(self) -> int:
+        """How many sessions took their step."""
+        return sum(session.stepped for session in self.sessions)
+
+    @property
+    def refused(self) -> list[HeldSession]:
         """The sessions that were not let in."""
-        return tuple(failure for failure in self.failures if failure.phase != "step")
+        return [session for session in self.sessions if not session.held]
+
+    @property
+    def failures(self) -> list[HeldSession]:
+        """The sessions that were not let in or did not step."""
+        return [session for session in self.sessions if not session.stepped]
 
     @property
     def taken_by_others(self) -> int:
         """How many sessions the server counts beyond those held here."""
         return max(0, self.limit - self.held) if self.limit is not None and self.refused else 0
-
-
-@dataclass(slots=True)
-class _Opening:
-    """Opens the sessions and collects those held and those refused."""
-
-    client: RawClient
-    subject: Subject
-    connected: list[float]
-    held: list[RawSession]
-    refused: list[tuple[OpenFailure, RawSession]]
-    untried: int = 0
-
-    async def open(self, count: int) -> None:
-        """Open `count` sessions, 32 at a time; after a timeout no more are opened."""
-        window = asyncio.Semaphore(AT_ONCE)
-
-        async def open_one() -> None:
-            async with window:
-                if any(failure.answer.kind == "silence" for failure, _ in self.refused):
-                    self.untried += 1
-                else:
-                    await self._open()
-
-        await asyncio.gather(*(open_one() for _ in range(count)))
-
-    async def _open(self) -> None:
-        session = await self.client.connect()
-        phase = "connect"
-        if session.first_answer.kind == "opened":
-            self.connected.append(session.first_answer.latency_s or 0.0)
-            phase, session.first_answer = "reset", await session.reset(self._reset_data(session))
-        if session.first_answer.kind == "observation":
-            self.held.append(session)
-        else:
-            session.drop()
-            self.refused.append((OpenFailure(phase, session.first_answer), session))
-
-    def _reset_data(self, session: RawSession) -> dict[str, Any]:
-        return self.subject.reset_data(self.subject.seed + session.number)
-
-    @property
-    def limit(self) -> int | None:
-        """The limit the server names in a refusal."""
-        return next(
-            (limit for failure, _ in self.refused if (limit := _limit_in_refusal(failure.answer)) is not None), None
-        )
 
 
 async def hold(subject: Subject, sessions: int) -> HoldResult:
@@ -145,76 +150,79 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
     """
     patience_s = subject.patience_among(min(sessions, AT_ONCE))
     async with subject.client(patience_s) as client:
-        opening = _Opening(client, subject, [], [], [])
         began = time.perf_counter()
         subject.report_progress(f"opening {sessions:,} sessions")
-        await opening.open(sessions)
-        while (
-            missing_slots := (opening.limit or 0) - len(opening.held)
-        ) > 0 and time.perf_counter() - began < LATE_SLOT_S:
+        held, refused = await _open(client, subject, sessions)
+        untried = sessions - len(held) - len(refused)
+        while (missing := (_named_limit(refused) or 0) - len(held)) > 0 and time.perf_counter() - began < LATE_SLOT_S:
             await asyncio.sleep(_PAUSE_S)
-            retries = len(opening.refused[:missing_slots])
-            del opening.refused[:missing_slots]
-            await opening.open(retries)
+            let_in, again = await _open(client, subject, len(refused[:missing]))
+            untried += len(refused[:missing]) - len(let_in) - len(again)
+            held, refused = held + let_in, refused[missing:] + again
         opened_s = time.perf_counter() - began
-        held, extra_answer = opening.held, None if opening.refused else await _open_one_more(client, subject)
-        limit = opening.limit if extra_answer is None else _limit_in_refusal(extra_answer)
+        extra = [] if refused else [await _open_one_more(client, subject)]
+        limit = _named_limit(refused or extra)
         subject.report_progress(f"stepping {len(held):,} sessions at once")
         step_patience_s = subject.patience_among(len(held))
         steps = await asyncio.gather(
             *(
-                session.step(subject.action(number, wait_s=0.0), patience_s=step_patience_s)
+                session.step(quick_action(subject, number, 0), patience_s=step_patience_s)
                 for number, session in enumerate(held)
             )
         )
-        pids = _count_processes(steps)
-        full = limit is not None and len(held) == limit * (pids or 1)
+        pids = {step.observation.get("pid") for step in steps if step.kind == "observation"}
+        full = limit is not None and len(held) == limit * max(1, len(pids))
         closed, dropped = await _release_and_reopen(client, subject, held, full=full)
-    failures = [failure for failure, _ in opening.refused]
-    failures += [OpenFailure("step", step) for step in steps if step.kind != "observation"]
-    silent = [failure.phase for failure in failures if failure.answer.kind == "silence"]
+    answered = [_read_answers(session, step) for session, step in zip(held, steps, strict=True)]
+    answered += map(_read_answers, refused)
+    waited = {step_patience_s for step in steps if step.kind == "silence"}
+    waited |= {patience_s for session in refused if session.timed_out}
     return HoldResult(
         requested=sessions,
-        held=len(held),
-        untried=opening.untried,
-        failures=tuple(failures),
-        extra_answer=extra_answer,
+        sessions=tuple(answered),
+        untried=untried,
+        extra_answer=extra[0].first_answer if extra else None,
         limit=limit,
         full=full,
         opened_s=opened_s,
         patience_s=patience_s,
-        cut_short=any((step_patience_s if phase == "step" else patience_s) >= subject.timeout_s for phase in silent),
-        connect_s=tuple(opening.connected),
-        reset_s=_latencies(session.first_answer for session in held),
-        step_s=_latencies(step for step in steps if step.kind == "observation"),
-        pids=pids,
+        cut_short=max(waited, default=0.0) >= subject.timeout_s,
         closed=closed,
         dropped=dropped,
-        refused_transcript=next(
-            (session.transcript("a session that was not let in") for _, session in opening.refused), None
-        ),
+        refused_transcript=refused[0].transcript("a session that was not let in") if refused else None,
     )
 
 
-async def _open_one_more(client: RawClient, subject: Subject) -> Answer:
-    """Open one more session and close it; return its answer."""
-    session = await client.connect()
-    if session.first_answer.kind == "opened":
-        patience = min(subject.patience_s, max(_EXTRA_SESSION_S, _EXTRA_SESSION_FACTOR * subject.slowest_single_s))
-        session.first_answer = await session.reset(
-            subject.reset_data(subject.seed + session.number), patience_s=patience
-        )
+def _read_answers(session: RawSession, step: Answer | None = None) -> HeldSession:
+    reset = session.first_answer if session.handshake.kind == "opened" else None
+    return HeldSession(session.handshake, reset, step)
+
+
+async def _open(client: RawClient, subject: Subject, count: int) -> tuple[list[RawSession], list[RawSession]]:
+    """Open `count` sessions, or fewer where one gets no answer; return those let in and those that were not."""
+    resets = [subject.reset_data(subject.seed + number) for number in range(count)]
+    started = await client.start_many(resets, at_once=AT_ONCE, until_silent=True)
+    refused = [session for session in started if session.first_answer.kind != "observation"]
+    for session in refused:
+        session.drop()
+    return [session for session in started if session.first_answer.kind == "observation"], refused
+
+
+async def _open_one_more(client: RawClient, subject: Subject) -> RawSession:
+    """Open one more session and close it."""
+    patience_s = min(subject.patience_s, max(_EXTRA_SESSION_S, _EXTRA_SESSION_FACTOR * subject.slowest_single_s))
+    session = await client.start(subject.reset_data(subject.seed), patience_s=patience_s)
     if session.first_answer.kind == "observation":
         await session.close()
     else:
         session.drop()
-    return session.first_answer
+    return session
 
 
-def _limit_in_refusal(answer: Answer) -> int | None:
+def _named_limit(refused: Sequence[RawSession]) -> int | None:
     """Return the limit that a refusal names."""
-    limit = answer.data.get("max_sessions")
-    return limit if type(limit) is int else None
+    limits = (session.first_answer.data.get("max_sessions") for session in refused)
+    return next((limit for limit in limits if type(limit) is int), None)
 
 
 async def _release_and_reopen(
@@ -243,13 +251,3 @@ async def _release_and_reopen(
     closed = SlotsReturned(len(open_now), len(reopened), time.perf_counter() - began)
     await close_all(reopened)
     return closed, dropped
-
-
-def _latencies(answers: Iterable[Answer]) -> tuple[float, ...]:
-    return tuple(answer.latency_s for answer in answers if answer.latency_s is not None)
-
-
-def _count_processes(answers: Iterable[Answer]) -> int | None:
-    """Return how many processes answered; None where observations have no `pid`."""
-    pids = {answer.observation.get("pid") for answer in answers}
-    return len(pids) if pids and all(type(pid) is int for pid in pids) else None

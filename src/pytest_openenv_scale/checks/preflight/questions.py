@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 
+from pytest_openenv_scale.checks.background import SingleSession, play_single
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
 from pytest_openenv_scale.checks.run import Check, run_check
@@ -127,8 +127,7 @@ def ask_questions(
 async def reachable(subject: Subject) -> CheckResult:
     """Check that one session plays; report the latency of each phase and the action."""
     played = await subject.learn(play_session)
-    answers = [("connect", played.connect), ("reset", played.reset), *(("step", step) for step in played.steps)]
-    for name, answer in answers:
+    for name, answer in [("connect", played.connect), ("reset", played.reset), *played.numbered_steps]:
         if not answer.good:
             return CheckResult(CheckOutcome.INCONCLUSIVE, f"a session on its own does not play: {name}: {answer}")
     action = wire_text(subject.action(wait_s=0.0))
@@ -205,65 +204,20 @@ _STEPS, _PLAY_S = 20, 1.5
 """The most steps of the session, and after how many seconds no further one is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlayedSession:
-    """The answers of one session, its steps without a wait, and its largest reply in bytes.
-
-    `largest_name` is the request it answered; `replies` counts the messages that answered reset, state and steps.
-    """
-
-    connect: Answer
-    reset: Answer
-    steps: tuple[Answer, ...]
-    closed: Answer
-    largest_bytes: int
-    largest_name: str
-    replies: int
-
-    @property
-    def step_s(self) -> float:
-        """The median latency of a step, in seconds."""
-        return median([step.latency_s or 0.0 for step in self.steps])
-
-
-async def play_session(subject: Subject) -> PlayedSession:
-    """Play one session, with a state and up to 20 steps; call it as `subject.learn(play_session)`.
-
-    Its slowest answer sets the timeouts of later questions (`Subject.slowest_single_s`).
-    """
-    async with subject.client() as client:
-        session = await client.connect()
-        connect, answers, sizes = session.first_answer, [session.first_answer], list[tuple[int, str]]()
-
-        def record(answer: Answer, name: str) -> Answer:
-            answers.append(answer)
-            if answer.kind != "silence" and not answer.ended:
-                sizes.append((session.last_bytes, name))
-            return answer
-
-        reset = record(await session.reset(subject.reset_data(subject.seed)), "reset")
-        steps: list[Answer] = []
-        if reset.good:
-            record(await session.state(), "state")
-        began = time.perf_counter()
-        while reset.good and len(steps) < _STEPS and (not steps or time.perf_counter() - began < _PLAY_S):
-            steps.append(
-                record(await session.step(subject.action(0, len(steps), wait_s=0.0)), f"step {len(steps) + 1}")
-            )
-            if steps[-1].kind != "observation" or steps[-1].done:
-                break
-        subject.slowest_single_s = max(subject.slowest_single_s, *(answer.latency_s or 0.0 for answer in answers))
-        largest, name = max(sizes, key=lambda size: size[0], default=(0, "reset"))
-        return PlayedSession(connect, reset, tuple(steps), await session.close(), largest, name, len(sizes))
+async def play_session(subject: Subject) -> SingleSession:
+    """Play one session of up to 20 steps without a wait; call it as `subject.learn(play_session)`."""
+    reset = subject.reset_data(subject.seed)
+    return await play_single(subject, reset, 0.0, most_steps=_STEPS, longest_s=_PLAY_S, ask_states=False)
 
 
 async def largest_reply(subject: Subject) -> CheckResult:
     """Check that clients that read messages up to 1 MiB can read the largest reply."""
-    played = await subject.learn(play_session)
-    size, request = _size_text(played.largest_bytes), _request_text(played.largest_name)
-    headline = f"largest of {played.replies} replies: {size}, the answer to {request}"
-    figures = {"largest_reply_bytes": played.largest_bytes, "replies": played.replies}
-    if played.largest_bytes <= DEFAULT_LIMIT_BYTES:
+    replies = (await subject.learn(play_session)).replies
+    name, largest = max(replies, key=lambda reply: reply[1].size_bytes, default=("reset", Answer("silence")))
+    request = name if name.startswith("step ") else f"the {name}"
+    headline = f"largest of {len(replies)} replies: {_size_text(largest.size_bytes)}, the answer to {request}"
+    figures = {"largest_reply_bytes": largest.size_bytes, "replies": len(replies)}
+    if largest.size_bytes <= DEFAULT_LIMIT_BYTES:
         return CheckResult(CheckOutcome.MET, headline, figures=figures)
     return CheckResult(
         CheckOutcome.MISSED,
@@ -275,7 +229,3 @@ async def largest_reply(subject: Subject) -> CheckResult:
 
 def _size_text(number: int) -> str:
     return f"{number:,} bytes" if number < 10_000 else f"{number:,} bytes ({formatting.size(number)})"
-
-
-def _request_text(name: str) -> str:
-    return name if name.startswith("step ") else f"the {name}"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pytest_openenv_scale.checks.background import (
     BackgroundLoad,
@@ -168,9 +167,7 @@ async def dropped_sessions(subject: Subject) -> CheckResult:
     ended, began = 0, time.perf_counter()
     async with subject.client() as client:
         while ended < _DROPPED_SESSIONS and time.perf_counter() - began < _DROPPED_S:
-            resets: list[Mapping[str, Any]] = [
-                subject.reset_data(subject.seed + ended + number) for number in range(at_once)
-            ]
+            resets = [subject.reset_data(subject.seed + ended + number) for number in range(at_once)]
             sessions = await open_sessions(client, subject, resets, within_s=within_s)
             # Each sample is taken with as many sessions open, so that only what is left behind makes a difference.
             if len(sessions) < at_once:

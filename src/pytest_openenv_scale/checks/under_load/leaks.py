@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 from pytest_openenv_scale.checks.background import quick_action
 from pytest_openenv_scale.checks.capacity_probe import (
@@ -134,7 +132,7 @@ class LeakCheck:
         """Open as many sessions as fitted before, and report slots that did not come back."""
         subject, slots, began = self.subject, self.before.slots, time.perf_counter()
         async with subject.client() as client:
-            resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed)] * slots
+            resets = [subject.reset_data(subject.seed)] * slots
             reopened = await open_sessions(client, subject, resets, within_s=0.0 if waited else within_s)
             took_s = time.perf_counter() - began
             if len(reopened) < slots:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import psutil
 
@@ -93,7 +92,7 @@ async def soak(subject: Subject) -> Soak:
     """Let half of the sessions that fit play for `subject.soak_s` seconds; `sessions` is 0 if none could be opened."""
     count = max(1, await sessions_at_once(subject, subject.max_sessions) // 2)
     async with subject.client(subject.patience_among(count)) as client:
-        resets: list[Mapping[str, Any]] = [subject.reset_data(subject.seed + number) for number in range(count)]
+        resets = [subject.reset_data(subject.seed + number) for number in range(count)]
         sessions = await open_sessions(client, subject, resets)
         result = Soak(len(sessions), subject.soak_s)
         if sessions:
