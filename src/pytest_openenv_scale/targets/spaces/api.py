@@ -122,6 +122,13 @@ class SpaceApi:
         reader.join(_LOG_S)
         return without_secrets("\n".join(list(last_lines)))
 
+    def exit_status(self) -> ExitStatus | None:
+        """Return why the Space can no longer be measured; None while it answers, or where the Hub does not."""
+        try:
+            return exit_status(self.runtime(retry_s=0.0))
+        except TargetError:
+            return None
+
     def request(self, purpose: str, call: Callable[[], _T], retry_s: float = 0.0) -> _T:
         """Return what `call` returns; errors that may pass by themselves are retried for `retry_s` seconds.
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
+from pytest_openenv_scale.targets.common.options import variables_for
 
 from .api import RETRY_S, HubTroubleError, Runtime, SpaceApi
-from .spec import FREE, NEVER, SAFE_SLEEP_S, SpaceSpec
+from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, SpaceSpec
 
 OFF_STAGES = ("PAUSED", "STOPPED")
 """Stages of a Space that somebody with write access has to start again."""
@@ -49,17 +51,20 @@ def change_settings(
     claimed = _claim(space, run_id, show_progress)
     runtime = space.runtime()
     current = space.variables() if spec.variables else {}
-    differing = {name: text for name, text in spec.variables.items() if current.get(name) != text}
-    hardware = spec.hardware if spec.hardware != _hardware(runtime) else None
-    sleep_time = _sleep_time_to_set(spec, runtime, hardware)
-    is_off = runtime.stage in OFF_STAGES
+    if spec.sleep_time is not None and (spec.hardware or _hardware(runtime)) == FREE:
+        raise TargetError(
+            f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=, or write hardware= too"
+        )
+    changes = _differing(planned_settings(spec), runtime, current)
+    if spec.sleep_time is None and not changes.hardware:
+        changes = replace(changes, sleep_time=None)
     before = SpaceSettings(
-        hardware=_hardware(runtime) if hardware else None,
-        sleep_time=_sleep_time(runtime) if hardware or sleep_time is not None else None,
-        variables={name: current.get(name) for name in differing},
-        paused=is_off,
+        hardware=_hardware(runtime) if changes.hardware else None,
+        sleep_time=_sleep_time(runtime) if changes.hardware or changes.sleep_time is not None else None,
+        variables={name: current.get(name) for name in changes.variables},
+        paused=runtime.stage in OFF_STAGES,
     )
-    if not (differing or hardware or sleep_time is not None or is_off):
+    if before == SpaceSettings():
         return AppliedChanges(restarts=claimed)
     entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, before=before)
     try:
@@ -70,22 +75,27 @@ def change_settings(
             f"written: {error.strerror}; set XDG_STATE_HOME to a folder that can"
         ) from None
     stack.callback(undo_change, space, entry, show_progress)
-    for name, text in differing.items():
-        _set_variable(space, name, text)
-    if hardware:
-        _set_hardware(space, hardware, sleep_time)
-    elif sleep_time is not None:
-        _set_sleep_time(space, sleep_time)
-    if is_off:
+    _apply(space, changes)
+    if before.paused:
         show_progress(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
         space.request("restart it", lambda: space.api.restart_space(space.repo_id))
-    # A Space set back to the hardware it still runs on is not known to have restarted.
-    changes_hardware = hardware is not None and runtime.hardware != hardware
     return AppliedChanges(
-        _notes(before, differing, hardware, sleep_time),
-        changes_hardware,
-        bool(differing or hardware) or is_off or claimed,
+        _notes(before, changes),
+        # A Space set back to the hardware it still runs on is not known to have restarted.
+        changes_hardware=changes.hardware not in (None, runtime.hardware),
+        restarts=bool(changes.variables or changes.hardware or before.paused or claimed),
     )
+
+
+def planned_settings(spec: SpaceSpec) -> SpaceSettings:
+    """Return the settings a Space is to have during the run; None, or no name in `variables`, is what stays as it is.
+
+    Hardware that is paid for goes to sleep by itself, and our server in a temporary Space gets a worker per core.
+    """
+    hardware = spec.hardware or (FREE if spec.temporary else None)
+    cores = VCPUS.get(hardware or "") if spec.temporary and not (spec.app or spec.folder) else None
+    sleep_time = None if hardware == FREE else spec.sleep_time or (SAFE_SLEEP_S if hardware else None)
+    return SpaceSettings(hardware, sleep_time, {**variables_for(workers=cores), **spec.variables})
 
 
 def undo_change(space: SpaceApi, entry: PendingChange, show_progress: Callable[[str], None]) -> None:
@@ -142,27 +152,44 @@ def _split_settings(before: SpaceSettings) -> Iterator[SpaceSettings]:
 
 
 def _restore_part(space: SpaceApi, part: SpaceSettings, show_progress: Callable[[str], None]) -> None:
-    def announce(differs: SpaceSettings) -> None:
-        show_progress(f"spaces: {space.repo_id} gets back {', '.join(settings_words(differs))}")
+    runtime, variables = (None, space.variables()) if part.variables else (space.runtime(), {})
+    differing = _differing(part, runtime, variables)
+    if differing != SpaceSettings():
+        show_progress(f"spaces: {space.repo_id} gets back {', '.join(settings_words(differing))}")
+        _apply(space, differing)
 
-    if part.variables:
-        current = space.variables()
-        differing = {name: text for name, text in part.variables.items() if current.get(name) != text}
-        if differing:
-            announce(SpaceSettings(variables=differing))
-        for name, text in differing.items():
-            _set_variable(space, name, text)
-        return
-    runtime = space.runtime()
-    if part.hardware and _hardware(runtime) != part.hardware:
-        announce(part)
-        _set_hardware(space, part.hardware, part.sleep_time)
-    elif part.sleep_time is not None and _sleep_time(runtime) != part.sleep_time:
-        announce(SpaceSettings(sleep_time=part.sleep_time))
-        _set_sleep_time(space, part.sleep_time)
-    elif part.paused and runtime.stage not in OFF_STAGES:
-        announce(part)
-        space.request("pause it again", lambda: space.api.pause_space(space.repo_id), RETRY_S)
+
+def _differing(wanted: SpaceSettings, runtime: Runtime | None, variables: Mapping[str, str]) -> SpaceSettings:
+    """Return what of `wanted` is not so now; without a runtime only variables are looked at."""
+    unset = {name: text for name, text in wanted.variables.items() if variables.get(name) != text}
+    if runtime is None:
+        return SpaceSettings(variables=unset)
+    hardware = wanted.hardware if wanted.hardware != _hardware(runtime) else None
+    sleep_time = wanted.sleep_time if hardware or wanted.sleep_time != _sleep_time(runtime) else None
+    return SpaceSettings(hardware, sleep_time, unset, paused=wanted.paused and runtime.stage not in OFF_STAGES)
+
+
+def _apply(space: SpaceApi, settings: SpaceSettings) -> None:
+    """Give a Space these settings.
+
+    Raises:
+        HubTroubleError: the Hub refused, or cannot be reached.
+    """
+    api, repo_id = space.api, space.repo_id
+    hardware, sleep_time = settings.hardware, settings.sleep_time
+    for name, text in settings.variables.items():
+        if text is None:
+            space.request(f"unset {name}", partial(api.delete_space_variable, repo_id, name), RETRY_S)
+        else:
+            space.request(f"set {name}", partial(api.add_space_variable, repo_id, name, text), RETRY_S)
+    if hardware:
+        seconds = None if hardware == FREE else sleep_time
+        request = partial(api.request_space_hardware, repo_id, hardware, sleep_time=seconds)
+        space.request(f"set its hardware to {hardware}", request, RETRY_S)
+    elif sleep_time is not None:
+        space.request("set its sleep time", partial(api.set_space_sleep_time, repo_id, sleep_time), RETRY_S)
+    if settings.paused:
+        space.request("pause it again", partial(api.pause_space, repo_id), RETRY_S)
 
 
 def settings_words(before: SpaceSettings) -> list[str]:
@@ -206,47 +233,15 @@ def _sleep_time(runtime: Runtime) -> int:
     return NEVER if runtime.sleep_time is None else runtime.sleep_time
 
 
-def _sleep_time_to_set(spec: SpaceSpec, runtime: Runtime, hardware: str | None) -> int | None:
-    """Return the sleep time to set, or None where it stays as it is."""
-    if spec.sleep_time is None:
-        return SAFE_SLEEP_S if hardware and hardware != FREE else None
-    if (hardware or _hardware(runtime)) == FREE:
-        raise TargetError(
-            f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=, or write hardware= too"
-        )
-    return spec.sleep_time if hardware or spec.sleep_time != _sleep_time(runtime) else None
-
-
-def _set_variable(space: SpaceApi, name: str, text: str | None) -> None:
-    if text is None:
-        space.request(f"unset {name}", lambda: space.api.delete_space_variable(space.repo_id, name), RETRY_S)
-    else:
-        space.request(f"set {name}", lambda: space.api.add_space_variable(space.repo_id, name, text), RETRY_S)
-
-
-def _set_hardware(space: SpaceApi, flavor: str, sleep_time: int | None) -> None:
-    free = flavor == FREE
-    space.request(
-        f"set its hardware to {flavor}",
-        lambda: space.api.request_space_hardware(space.repo_id, flavor, sleep_time=None if free else sleep_time),
-        RETRY_S,
-    )
-
-
-def _set_sleep_time(space: SpaceApi, seconds: int) -> None:
-    space.request("set its sleep time", lambda: space.api.set_space_sleep_time(space.repo_id, seconds), RETRY_S)
-
-
-def _notes(
-    before: SpaceSettings, variables: dict[str, str], hardware: str | None, sleep_time: int | None
-) -> tuple[str, ...]:
-    changes = [f"hardware {before.hardware} → {hardware}"] if hardware else []
-    changes += (
-        ["it never sleeps" if sleep_time == NEVER else f"sleep time {sleep_time} s"] if sleep_time is not None else []
-    )
-    changes += [f"{name} {before.variables[name] or 'unset'} → {text}" for name, text in sorted(variables.items())]
-    changes += ["restarted from its pause"] if before.paused else []
-    return (f"changed on the Space for this run, and put back after it: {', '.join(changes)}",)
+def _notes(before: SpaceSettings, changes: SpaceSettings) -> tuple[str, ...]:
+    sleep_time = changes.sleep_time
+    words = [f"hardware {before.hardware} → {changes.hardware}"] if changes.hardware else []
+    words += ["it never sleeps" if sleep_time == NEVER else f"sleep time {sleep_time} s"] if sleep_time else []
+    words += [
+        f"{name} {before.variables[name] or 'unset'} → {text}" for name, text in sorted(changes.variables.items())
+    ]
+    words += ["restarted from its pause"] if before.paused else []
+    return (f"changed on the Space for this run, and put back after it: {', '.join(words)}",)
 
 
 _SUFFIX = ".json"
@@ -254,7 +249,7 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class SpaceSettings:
-    """How a Space was before; None, or no name in `variables`, is what was not changed.
+    """Settings of a Space, as they were or are to be; None, or no name in `variables`, is what is not changed.
 
     `sleep_time` is in seconds, -1 for one that never slept. A variable that was not there is None; `paused`
     says that the Space was off.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
-from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
+from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
@@ -28,14 +27,13 @@ from .api import (
     SpaceApi,
     SpaceInfo,
     connect_to_hub,
-    exit_status,
     ignoring_warnings,
     wait_until_running,
     with_log,
 )
-from .deploy import DOCKERFILE, SpaceSource, space_files
-from .settings import AppliedChanges, change_settings
-from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, parse_space
+from .deploy import DOCKERFILE, SpaceSource, create_or_update, space_files
+from .settings import AppliedChanges, change_settings, planned_settings
+from .spec import NEVER, VCPUS, parse_space
 
 _LABEL = "hf-spaces"
 _LOG_LINES = 10
@@ -55,12 +53,12 @@ class SpacesTarget(StartedTarget):
     def describe(self) -> list[DescriptionPart]:
         """Return what would be started; see `StartedTarget`."""
         space_spec = self.space_spec
-        new_space = temporary.NewSpace.from_spec(space_spec)
-        variables = new_space.variables if space_spec.temporary else space_spec.variables
-        sleep_time = space_spec.sleep_time or (SAFE_SLEEP_S if space_spec.hardware not in (None, FREE) else None)
-        lines = [f"hardware    {new_space.hardware}"] if space_spec.hardware or space_spec.temporary else []
-        lines += [] if sleep_time is None else [f"sleep time  {'never' if sleep_time == NEVER else f'{sleep_time} s'}"]
-        lines += [f"variable    {name}={text}" for name, text in shown_variables(variables).items()]
+        plan = planned_settings(space_spec)
+        sleep_time = "never" if plan.sleep_time == NEVER else f"{plan.sleep_time} s"
+        lines = [f"hardware    {plan.hardware}"] if plan.hardware else []
+        lines += [f"sleep time  {sleep_time}"] if plan.sleep_time is not None else []
+        variables = shown_variables({name: text or "" for name, text in plan.variables.items()})
+        lines += [f"variable    {name}={text}" for name, text in variables.items()]
         if not space_spec.temporary:
             if not lines:
                 return [
@@ -91,10 +89,8 @@ class SpacesTarget(StartedTarget):
             source.check()
             temporary.create(space, space_spec, self.context.run_id, stack, show_progress)
             self._deploy(space, source)
-            info, changed = (
-                space.info(),
-                AppliedChanges((f"{space.repo_id} is made for this run, and deleted after it",)),
-            )
+            info = space.info()
+            changed = AppliedChanges((f"{space.repo_id} is made for this run, and deleted after it",))
         else:
             info = space.info()
             changed = change_settings(space, space_spec, stack, self.context.run_id, show_progress)
@@ -105,8 +101,6 @@ class SpacesTarget(StartedTarget):
         return SpaceSource.parse(app=self.space_spec.app, folder=self.space_spec.folder, root=self.context.root)
 
     def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
-        from .deploy import create_or_update
-
         self.context.show_progress(f"spaces: uploading {source.description} to {space.repo_id}")
         try:
             with ignoring_warnings():
@@ -124,18 +118,20 @@ class SpacesTarget(StartedTarget):
             space_spec.hardware, changes_hardware=changed.changes_hardware, restarted=changed.restarts
         )
         runtime = wait_until_running(space, expected, lambda: server_limit(url, headers), self.context.show_progress)
-        facts = _MeasuredSpace(space)
+        limits: dict[str, str | int] = {}
+        with suppress(TargetError):  # The token may not be one that may read them.
+            limits = settings_of(space.variables())
         endpoint = self.endpoint(
             [url],
             _LABEL,
             cores=_cores(runtime.hardware, runtime.replicas),
             hosts=runtime.replicas,
-            limits=settings_of(facts.variables()),
+            limits=limits,
             headers=headers,
             hardware=runtime.hardware,
             notes=changed.notes,
-            log_reader=facts.log,
-            exit_reader=facts.exit_status,
+            log_reader=space.log,
+            exit_reader=space.exit_status,
         )
         started = space_spec.temporary or changed.changes_hardware or changed.restarts or not was_running
         answered_s = self._wait_until_ready(space, info, endpoint, started)
@@ -151,29 +147,6 @@ class SpacesTarget(StartedTarget):
                 message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
             text = f"target {self.spec}: {space.repo_id} runs, but {message}"
             raise TargetError(with_log(text, space.log(_LOG_LINES))) from None
-
-
-class _MeasuredSpace:
-    """What the Hub tells of a Space that is measured."""
-
-    def __init__(self, space: SpaceApi) -> None:
-        self._space = space
-
-    def variables(self) -> Mapping[str, str]:
-        """Return its variables; none where the token may not read them."""
-        try:
-            return self._space.variables()
-        except TargetError:
-            return {}
-
-    def log(self, lines: int) -> str:
-        return self._space.log(lines)
-
-    def exit_status(self) -> ExitStatus | None:
-        try:
-            return exit_status(self._space.runtime(retry_s=0.0))
-        except TargetError:
-            return None  # The Hub's trouble says nothing of the Space.
 
 
 def _authorization(info: SpaceInfo) -> dict[str, str]:

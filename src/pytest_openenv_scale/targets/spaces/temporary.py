@@ -6,43 +6,19 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.hub.access import current_token
 from pytest_openenv_scale.targets.common.leftovers import Leftover, deferring_interrupts
-from pytest_openenv_scale.targets.common.options import variables_for
 
 from .api import RETRY_S, HubTroubleError, SpaceApi, connect_to_hub
-from .settings import PendingChange, new_pending_change, pending_changes, restore, settings_words
-from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, SpaceSpec
+from .settings import PendingChange, new_pending_change, pending_changes, planned_settings, restore, settings_words
+from .spec import FREE, NEVER, SpaceSpec
 
 MARK_VARIABLE = "OPENENV_SCALE_TEMPORARY"
 """The variable that distinguishes a Space made for a run from one of the same name that somebody made later."""
-
-
-@dataclass(frozen=True)
-class NewSpace:
-    """What a temporary Space is set to; `sleep_time` is in seconds, `NEVER`, or None where the hardware fixes it."""
-
-    hardware: str
-    sleep_time: int | None
-    variables: dict[str, str]
-
-    @classmethod
-    def from_spec(cls, spec: SpaceSpec) -> Self:
-        """Return what `spec` asks for: hardware that goes to sleep by itself, and for our server a worker per core."""
-        hardware = spec.hardware or FREE
-        cores = None if spec.app or spec.folder else VCPUS.get(hardware)
-        sleep_time = None if hardware == FREE else spec.sleep_time or SAFE_SLEEP_S
-        return cls(hardware, sleep_time, {**variables_for(workers=cores), **spec.variables})
-
-    @property
-    def sleep_words(self) -> str:
-        """When it sleeps, in words; empty where it never does or the hardware fixes it."""
-        return "" if self.sleep_time in (None, NEVER) else f"sleeps after {self.sleep_time} s without a request"
 
 
 def choose_name(api: Any, spec: SpaceSpec) -> str:
@@ -72,7 +48,7 @@ def create(
     if space.exists():
         raise TargetError(_name_taken(space))
     entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, temporary=True)
-    new = NewSpace.from_spec(spec)
+    new = planned_settings(spec)
     variables = {**new.variables, MARK_VARIABLE: entry.id}
 
     def make() -> None:
@@ -100,7 +76,7 @@ def create(
     # What a request makes is known to be there before an interrupt is raised.
     deferring_interrupts(make)
     stack.callback(_delete_at_end, space, entry, show_progress)
-    asleep = f"; {new.sleep_words}" if new.sleep_words else ""
+    asleep = "" if new.sleep_time in (None, NEVER) else f"; sleeps after {new.sleep_time} s without a request"
     show_progress(f"spaces: made {space.repo_id} for this run, private, {new.hardware}{asleep}")
 
 
