@@ -8,7 +8,13 @@ from study_samples import a_study, sample
 
 from pytest_openenv_scale.core.formatting import seconds
 from pytest_openenv_scale.reporting.figures import bars, lines
-from pytest_openenv_scale.reporting.figures.content import FigureContent, batch_breaks, wrap_label
+from pytest_openenv_scale.reporting.figures.content import (
+    FigureContent,
+    batch_breaks,
+    round_ticks,
+    side_by_side,
+    wrap_label,
+)
 from pytest_openenv_scale.reporting.figures.write import KEYS, figure_contents
 
 
@@ -56,7 +62,7 @@ class TestScaling:
 
     def test_markers_of_one_batch_never_reach_the_next_batch(self):
         names = [f"name{at}" for at in range(12)]
-        factors = lines.side_by_side(names, [1, 2, 16384])
+        factors = side_by_side(names, [1, 2, 16384])
         assert list(factors) == names
         assert max(factors.values()) / min(factors.values()) < 2
         assert sorted(factors.values()) == list(factors.values())
@@ -102,7 +108,7 @@ class TestBars:
         ("largest", "ticks"), [(0, [0]), (1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (250, [0, 50, 100, 150, 200, 250])]
     )
     def test_an_axis_has_round_numbers(self, largest, ticks):
-        assert bars.round_ticks(largest) == pytest.approx(ticks)
+        assert round_ticks(largest) == pytest.approx(ticks)
 
 
 class TestHeat:

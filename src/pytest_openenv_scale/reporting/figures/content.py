@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
-from math import log2
+from itertools import pairwise, product
+from math import floor, log2, log10
 from typing import Any
 
 from pytest_openenv_scale.analysis.study import FAMILIES, BatchPoint, Study, StudyCurve
@@ -16,6 +16,7 @@ from pytest_openenv_scale.core.parsing import format_number
 Columns = Mapping[str, Sequence[Any]]
 
 PASSES, FAILS, DOUBTFUL = "passes", "fails", "inconclusive"
+BATCH_AXIS = "batch (sessions asked for at once)"
 STATES_NOTE = "●  passes    ✕  fails a limit    ○  inconclusive"
 """How markers are to be read, the same in every figure."""
 
@@ -65,6 +66,28 @@ def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Columns:
     return {name: [row[at] for row in records] for at, name in enumerate(columns)}
 
 
+def figure_of(
+    study: Study,
+    curves: Iterable[StudyCurve],
+    *,
+    key: str,
+    title: str,
+    alt_text: str,
+    frames: Mapping[str, Columns],
+    notes: Sequence[str],
+    more: Sequence[str] = (),
+    **facts: Any,
+) -> FigureContent:
+    """Return a figure of these curves of a study; its facts name their infrastructures and panels.
+
+    `more` stands in the subtitle after the name of a single panel.
+    """
+    shown = list(curves)
+    panels = panels_of(shown)
+    facts = {"infrastructures": infrastructures_of(study, shown), "panels": panels, **facts}
+    return FigureContent(key, title, alt_text, frames, subtitle_of(panels, *more), tuple(notes), facts)
+
+
 def point_state(point: BatchPoint) -> str:
     """Return the verdict on a batch: passes, fails or inconclusive."""
     return DOUBTFUL if point.passed is None else PASSES if point.passed else FAILS
@@ -87,6 +110,12 @@ def panels_of(curves: Iterable[StudyCurve]) -> list[str]:
         for curve in curves
     }
     return [names[key] for key in sorted(names)]
+
+
+def curves_in(study: Study, rows: Iterable[Sequence[Any]]) -> list[StudyCurve]:
+    """Return the curves that rows are of, which begin with infrastructure and panel."""
+    shown = {(row[0], row[1]) for row in rows}
+    return [curve for curve in study.curves if (curve.infrastructure, panel_of(curve)) in shown]
 
 
 def infrastructures_of(study: Study, curves: Iterable[StudyCurve]) -> list[str]:
@@ -123,6 +152,24 @@ def batch_breaks(batches: Iterable[int], most: int) -> list[int]:
         if apart >= gap * 0.7:
             breaks.append(batch)
     return [*breaks, distinct[-1]]
+
+
+def round_ticks(largest: float, most: int = 6) -> list[float]:
+    """Return round numbers from 0 on that an axis up to `largest` names."""
+    if largest <= 0:
+        return [0.0]
+    size = 10 ** floor(log10(largest / most))
+    step = next(size * factor for factor in (1, 2, 5, 10, 20) if largest / (size * factor) <= most)
+    return [step * at for at in range(int(largest / step) + 1)]
+
+
+def side_by_side(names: list[str], batches: list[int]) -> dict[str, float]:
+    """Return a factor per infrastructure that sets its markers beside the batch, within the gap to the next batch."""
+    logs = sorted({log2(batch) for batch in batches})
+    gaps = [right - left for left, right in pairwise(logs)]
+    total_shift = 0.05 * max(logs[-1] - logs[0], 1.0)
+    step = min(total_shift / max(len(names) - 1, 3), 0.5 * min(gaps, default=1.0) / max(len(names), 1))
+    return {name: 2 ** ((at - (len(names) - 1) / 2) * step) for at, name in enumerate(names)}
 
 
 def batch_text(batch: Any) -> str:

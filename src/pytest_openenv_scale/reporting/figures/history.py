@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
 from pytest_openenv_scale.config.limits import METRICS
+from pytest_openenv_scale.core.files import replacing
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.results.comparison import Side
 
-from .content import MUTED, SURFACE, FigureContent, frame
+from .content import FigureContent, frame
+from .write import draw_all, for_file
 
+HISTORY_KEY = "history"
 CERTAIN = "certain"
 OPEN = "at least"
 DOUBTFUL = "inconclusive"
 CUT_SHORT = "not a whole run"
-_SHAPES = {CERTAIN: "o", OPEN: "^", DOUBTFUL: "o", CUT_SHORT: "x"}
+SHAPES = {CERTAIN: "o", OPEN: "^", DOUBTFUL: "o", CUT_SHORT: "x"}
 _MOST_TICKS = 12
 
 
@@ -41,10 +43,10 @@ def history_content(curves: Sequence[CurveHistory]) -> FigureContent:
                 machine_changes.append((at - 0.5, panel))
     tick_step = -(-len(runs) // _MOST_TICKS)
     ticks = [(at, _tick_text(run)) for at, run in enumerate(runs) if at % tick_step == 0]
-    notes = [f"{_sign(state)}  {state}" for state in _SHAPES if any(row[4] == state for row in rows)]
+    notes = [f"{_sign(state)}  {state}" for state in SHAPES if any(row[4] == state for row in rows)]
     machines = ("dashed line: the machine changed",) if machine_changes else ()
     return FigureContent(
-        key="history",
+        key=HISTORY_KEY,
         title=f"{metric} over {len(runs)} run{'s' if len(runs) != 1 else ''}",
         alt_text=f"{metric} of {len(curves)} curves over {len(runs)} runs",
         frames={
@@ -81,57 +83,11 @@ def write_history(curves: Sequence[CurveHistory], path: Path) -> None:
     """Draw the history into an SVG or PNG file.
 
     Raises:
+        FiguresError: it cannot be drawn.
         OSError: the file cannot be written.
     """
+    content = history_content(curves)
+    (picture,) = draw_all([content])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # plotnine tells of every point and label it places.
-        warnings.simplefilter("ignore")
-        drawing, height = _draw(history_content(curves))
-        drawing.save(path, width=_width(), height=height, units="in", dpi=150, verbose=False)
-
-
-def _width() -> float:
-    from .theme import WIDTH
-
-    return WIDTH
-
-
-def _draw(content: FigureContent) -> tuple[Any, float]:
-    """Return the figure and its height in inches."""
-    import plotnine as p9
-
-    from .theme import data_frame, figure_labels, figure_theme, infrastructure_scales, text_height
-
-    points, machine_changes = data_frame(content.frames["points"]), data_frame(content.frames["moved"])
-    names = list(dict.fromkeys(content.frames["points"]["infrastructure"]))
-    panels = list(dict.fromkeys(content.frames["points"]["panel"]))
-    ticks = content.facts["ticks"]
-    height = 2.3 * max(len(panels), 1) + text_height(content) + 0.9
-    unit = {"seconds": "seconds", "fraction": "share of sessions"}.get(content.facts["unit"], content.facts["unit"])
-    drawing = (
-        p9.ggplot(points, p9.aes("at", "value", colour="infrastructure", group="infrastructure"))
-        + p9.geom_line(size=0.8)
-        + p9.geom_point(p9.aes(shape="state"), data=points[points["state"] != DOUBTFUL], size=3)
-        + p9.geom_point(
-            data=points[points["state"] == DOUBTFUL],
-            shape="o",
-            fill=SURFACE,
-            size=3,
-            stroke=0.8,
-            show_legend=False,
-        )
-        + p9.facet_wrap("panel", ncol=1, scales="free_y")
-        + p9.scale_shape_manual(_SHAPES, guide=None)
-        + p9.scale_x_continuous(breaks=[at for at, _ in ticks], labels=[text for _, text in ticks], minor_breaks=[])
-        + p9.geom_blank(data=data_frame({"at": [0], "value": [0.0]}), mapping=p9.aes("at", "value"), inherit_aes=False)
-        + figure_labels(content, x="run", y=f"{content.facts['metric']} ({unit})")
-        + figure_theme(_width(), height)
-    )
-    for scale in infrastructure_scales(names, "colour"):
-        drawing += scale
-    if len(machine_changes):
-        drawing += p9.geom_vline(
-            p9.aes(xintercept="at"), data=machine_changes, linetype="dashed", colour=MUTED, size=0.6
-        )
-    return drawing, height
+    with replacing(path) as file:
+        file.write(for_file(picture.svg, content.alt_text).encode() if path.suffix == ".svg" else picture.png)

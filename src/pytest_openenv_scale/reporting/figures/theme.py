@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,12 +31,23 @@ WIDTH = 9.0
 """Inches; text sizes are chosen for it."""
 
 
-def figure_theme(width: float, height: float, *, grid: str = "xy", legend: str = "bottom") -> p9.theme:
-    """Return the theme of a figure of this size in inches; `grid` names the axes with lines across the panel."""
+def figure_frame(
+    content: FigureContent, size: tuple[float, float], *, x: str, y: str = "", grid: str = "xy", legend: str = "bottom"
+) -> list[Any]:
+    """Return title, notes (a line each), the names of the axes, and the theme of a figure of this size in inches.
+
+    `grid` names the axes with lines across the panel.
+    """
+    caption = "\n".join(line for note in content.notes for line in wrapped_note(note)) or None
+    labels = p9.labs(title=content.title, subtitle=content.subtitle or None, caption=caption, x=x, y=y)
+    return [labels, _theme(size, grid, legend)]
+
+
+def _theme(size: tuple[float, float], grid: str, legend: str) -> p9.theme:
     blank, line = p9.element_blank(), p9.element_line(color=GRID, size=0.6)
     paper = p9.element_rect(fill=GROUND, color="none")
     return p9.theme_minimal(base_size=10, base_family="DejaVu Sans") + p9.theme(
-        figure_size=(width, height),
+        figure_size=size,
         dpi=100,
         text=p9.element_text(color=INK),
         plot_title=p9.element_text(size=13.5, weight="bold", ha="left", margin={"b": 10, "unit": "pt"}),
@@ -73,21 +85,8 @@ def figure_theme(width: float, height: float, *, grid: str = "xy", legend: str =
     )
 
 
-def figure_labels(content: FigureContent, *, x: str, y: str) -> Any:
-    """Return title, axes and notes; a note has a line of its own."""
-    return p9.labs(
-        title=content.title,
-        subtitle=content.subtitle or None,
-        caption="\n".join(line for note in content.notes for line in wrapped_note(note)) or None,
-        x=x,
-        y=y,
-    )
-
-
 def wrapped_note(note: str, width: int = 120) -> list[str]:
     """Break a note into lines that fit the width of a figure."""
-    import textwrap
-
     return textwrap.wrap(note, width, replace_whitespace=False, drop_whitespace=True) or [""]
 
 
@@ -97,7 +96,7 @@ def text_height(content: FigureContent) -> float:
     return 0.54 + (0.22 if content.subtitle else 0) + 0.17 * lines
 
 
-def data_frame(columns: Columns, **order: Sequence[str]) -> pd.DataFrame:
+def data_frame(columns: Columns, **order: Iterable[str]) -> pd.DataFrame:
     """Return a frame; `order` gives the order of the values of a column of names."""
     table = pd.DataFrame({name: list(values) for name, values in columns.items()})
     for name, values in order.items():
@@ -105,7 +104,13 @@ def data_frame(columns: Columns, **order: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def with_order(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
+def renamed_panels(figure: FigureContent, frame: str, names: Mapping[str, str]) -> Columns:
+    """Return a frame of a figure with other names of its panels."""
+    columns = figure.frames[frame]
+    return {**columns, "panel": [names[panel] for panel in columns["panel"]]}
+
+
+def with_order(table: pd.DataFrame, column: str, values: Iterable[str]) -> pd.DataFrame:
     """Return a frame in which the values of a column have this order."""
     return table.assign(**{column: pd.Categorical(table[column], categories=list(values), ordered=True)})
 
@@ -228,9 +233,10 @@ class RowLayout:
     headings: dict[str, float]
 
     @classmethod
-    def for_rows(cls, measured: Iterable[tuple[str, str]], panels: Sequence[str], names: Sequence[str]) -> RowLayout:
-        """Lay out what was measured; one panel alone has no heading, as the subtitle names it."""
-        present = set(measured)
+    def of(cls, figure: FigureContent, table: pd.DataFrame) -> RowLayout:
+        """Lay out the rows of a table of a figure; one panel alone has no heading, as the subtitle names it."""
+        present = set(zip(table["panel"], table["infrastructure"], strict=True))
+        panels, names = figure.facts["panels"], figure.facts["infrastructures"]
         positions: dict[tuple[str, str], float] = {}
         headings: dict[str, float] = {}
         at = 0.0
@@ -267,10 +273,6 @@ class RowLayout:
 
     def layers(self, x: float) -> list[Any]:
         """Return the axis with its names, and the headings from `x` on."""
-        import plotnine as p9
-
-        from .content import INK
-
         axis = p9.scale_y_continuous(
             breaks=list(self.positions.values()),
             labels=[wrap_label(name, 26) for _, name in self.positions],
@@ -283,15 +285,28 @@ class RowLayout:
         style: dict[str, Any] = {"size": 9.5, "fontweight": "bold", "ha": "left", "colour": INK}
         return [axis, p9.geom_text(p9.aes("x", "y", label="text"), table, inherit_aes=False, **style)]
 
+    def value_axis(
+        self,
+        longest: float,
+        ticks: Sequence[float],
+        labels: Sequence[str],
+        *,
+        texts: Iterable[str],
+        per_sign: float,
+        beside: float,
+    ) -> Any:
+        """Return an axis from 0 up to `longest`, and beyond it for texts of `per_sign` inches and some room beside."""
+        share = max(map(len, texts)) * per_sign / self.panel_width
+        end = longest * (1 + share / (1 - min(share, 0.6)) + beside)
+        return p9.scale_x_continuous(limits=(0, end), breaks=ticks, labels=labels, expand=(0, 0))
+
     def size(self, content: FigureContent, row: float, legend: float = 0.0) -> tuple[float, float]:
         """Return width and height of the figure in inches, for rows of this height or what their names need."""
-
         lines = max(wrap_label(name, 26).count("\n") + 1 for _, name in self.positions)
         return WIDTH, text_height(content) + 0.95 + self.rows * max(row, 0.16 * lines + 0.1) + legend
 
     @property
     def panel_width(self) -> float:
         """The width left of the names, in inches."""
-
         longest = max(len(line) for _, name in self.positions for line in wrap_label(name, 26).split("\n"))
         return WIDTH - 0.35 - 0.078 * longest

@@ -42,18 +42,19 @@ def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
 
 
 def _plot(content: FigureContent) -> Any:
-    from . import bars, lines, sessions
+    from . import bars, draw_lines, draw_rows, history, lines, sessions
 
     makers = {
-        "max_batch": bars.draw_bars,
-        "batch_per_core": bars.draw_bars,
-        bars.HEAT_KEY: bars.draw_heat,
-        bars.LATENCY_KEY: bars.draw_latency,
-        lines.SCALING_KEY: lines.draw_scaling,
-        lines.THROUGHPUT_KEY: lines.draw_throughput,
-        lines.NODES_KEY: lines.draw_nodes,
-        sessions.OVERHEAD_KEY: sessions.draw_overhead,
-        sessions.CONCURRENCY_KEY: sessions.draw_concurrency,
+        "max_batch": draw_rows.draw_bars,
+        "batch_per_core": draw_rows.draw_bars,
+        bars.HEAT_KEY: draw_rows.draw_heat,
+        bars.LATENCY_KEY: draw_rows.draw_latency,
+        lines.SCALING_KEY: draw_lines.draw_scaling,
+        lines.THROUGHPUT_KEY: draw_lines.draw_throughput,
+        lines.NODES_KEY: draw_lines.draw_nodes,
+        sessions.OVERHEAD_KEY: draw_lines.draw_overhead,
+        sessions.CONCURRENCY_KEY: draw_lines.draw_concurrency,
+        history.HISTORY_KEY: draw_lines.draw_history,
     }
     return makers[content.key](content)
 

@@ -1,0 +1,301 @@
+"""Drawn figures against batch, number of servers or time. Only the process that draws may import this: plotnine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, floor, log10
+from typing import Any
+
+import pandas as pd
+import plotnine as p9
+
+from pytest_openenv_scale.core import formatting
+
+from . import content, history
+from .lines import CAPACITY, RATE, THROUGHPUT
+from .sessions import ASKED, OPEN, STEPPING
+from .theme import (
+    WIDTH,
+    PanelGrid,
+    batch_axis,
+    data_frame,
+    figure_frame,
+    infrastructure_scales,
+    legend_height,
+    renamed_panels,
+    seconds_ticks,
+    state_layers,
+    text_height,
+    with_order,
+)
+
+
+def draw_scaling(figure: content.FigureContent) -> Any:
+    """Draw success against batch with plotnine."""
+    names, panels = figure.facts["infrastructures"], figure.facts["panels"]
+    points = data_frame(figure.frames["points"], infrastructure=names, panel=panels)
+    limits = data_frame(figure.frames["limits"], panel=panels)
+    ends = data_frame(figure.frames["open"], infrastructure=names, panel=panels)
+    beside = content.side_by_side(names, list(points["batch"]))
+    for table in (points, ends):
+        table["x"] = table["batch"] * table["infrastructure"].astype(str).map(beside).astype(float)
+    limits["text"] = [f"{limit * 100:.4g} % needed" for limit in limits["limit"]]
+    first, last = points["batch"].min(), points["batch"].max()
+    limits["x"] = first
+    span = max(last / first, 2.0) ** 0.045
+    ends["to"] = ends["x"] * span
+    grid = PanelGrid(len(panels), names, height=2.9 if len(panels) <= 2 else 2.4)
+    return (
+        p9.ggplot(points, p9.aes("x", "success", colour="infrastructure"))
+        + p9.geom_hline(p9.aes(yintercept="limit"), limits, linetype="dashed", colour=content.MUTED, size=0.6)
+        + p9.geom_text(
+            p9.aes("x", "limit", label="text"),
+            limits,
+            colour=content.MUTED,
+            size=8,
+            ha="left",
+            va="top",
+            nudge_y=-0.012,
+            inherit_aes=False,
+        )
+        + p9.geom_line(p9.aes(group="infrastructure", linetype="infrastructure"), size=0.75)
+        + p9.geom_linerange(p9.aes(ymin="least", ymax="most"), size=1.6, alpha=0.45, show_legend=False)
+        + p9.geom_segment(p9.aes(x="x", xend="to", y="success", yend="success"), ends, size=0.75, show_legend=False)
+        + p9.geom_point(p9.aes("to", "success"), ends, shape=">", size=2.2, show_legend=False)
+        + state_layers(points, "x", "success")
+        + infrastructure_scales(names, "colour", "shape", "linetype")
+        + batch_axis(points, grid.panel_width, reach=span)
+        + p9.scale_y_continuous(
+            limits=(-0.03, 1.06),
+            breaks=[0, 0.25, 0.5, 0.75, 1],
+            labels=["0 %", "25 %", "50 %", "75 %", "100 %"],
+            expand=(0, 0),
+        )
+        + grid.facets()
+        + figure_frame(figure, grid.size(figure), x=content.BATCH_AXIS, y="successful sessions", grid="y")
+    )
+
+
+_RATE_OFFSET = 1000.0
+"""Added to the logarithms of rates, so that an axis tells by its limits which of both measures it is for."""
+
+
+def draw_throughput(figure: content.FigureContent) -> Any:
+    """Draw throughput and efficiency against batch with plotnine."""
+    names, panels, measures = (figure.facts[key] for key in ("infrastructures", "panels", "measures"))
+    points = data_frame(figure.frames["points"], infrastructure=names, panel=panels, measure=measures)
+    ideal = data_frame(figure.frames["ideal"], panel=panels, measure=measures)
+    beside = content.side_by_side(names, list(points["batch"]))
+    points["x"] = points["batch"] * points["infrastructure"].astype(str).map(beside).astype(float)
+    for table in (points, ideal):
+        table["y"] = [
+            _RATE_OFFSET + log10(value) if measure == RATE else value
+            for value, measure in zip(table["value"], table["measure"], strict=True)
+        ]
+    height = text_height(figure) + 0.85 + 2.5 * len(measures) + legend_height(names)
+    split = p9.facet_grid("measure", "panel" if len(panels) > 1 else None, scales="free_y")
+    return (
+        p9.ggplot(points, p9.aes("x", "y", colour="infrastructure"))
+        + p9.geom_line(
+            p9.aes("batch", "y"), ideal, linetype="dashed", colour=content.MUTED, size=0.6, inherit_aes=False
+        )
+        + p9.geom_line(p9.aes(group="infrastructure", linetype="infrastructure"), size=0.75)
+        + state_layers(points, "x", "y", size=2.9 if len(panels) <= 2 else 2.3)
+        + infrastructure_scales(names, "colour", "shape", "linetype")
+        + batch_axis(points, (WIDTH - 1.0) / len(panels) - 0.15)
+        + p9.scale_y_continuous(breaks=_axis_breaks, labels=_axis_labels, limits=_axis_limits)
+        + split
+        + figure_frame(figure, (WIDTH, height), x=content.BATCH_AXIS, grid="y")
+        + p9.theme(strip_text_y=p9.element_text(size=9.5, weight="bold", ha="center", color=content.INK))
+    )
+
+
+def _axis_limits(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[1] < _RATE_OFFSET / 2:
+        return 0.0, max(limits[1], 1.0)
+    # At least a decade, so that there is always a round number to name.
+    room = max(1.0 - (limits[1] - limits[0]), 0.0) / 2
+    return limits[0] - room, limits[1] + room
+
+
+def _axis_breaks(limits: tuple[float, float]) -> list[float]:
+    if limits[1] < _RATE_OFFSET / 2:
+        return [0, 0.25, 0.5, 0.75, 1]
+    low, high = limits[0] - _RATE_OFFSET, limits[1] - _RATE_OFFSET
+    decades = range(int(low) - 1, int(high) + 2)
+    factors = (1, 2, 5) if high - low < 2.2 else (1,)
+    ticks = [factor * 10.0**decade for decade in decades for factor in factors]
+    return [_RATE_OFFSET + log10(tick) for tick in ticks if low <= log10(tick) <= high]
+
+
+def _axis_labels(breaks: Sequence[Any]) -> list[str]:
+    rates = bool(breaks) and breaks[-1] > _RATE_OFFSET / 2
+    return [formatting.number(10 ** (at - _RATE_OFFSET)) if rates else f"{at * 100:.0f} %" for at in breaks]
+
+
+def draw_nodes(figure: content.FigureContent) -> Any:
+    """Draw the factors gained by replicas or nodes with plotnine."""
+    names = {panel: content.wrap_label(panel, 52) for panel in figure.facts["panels"]}
+    points = data_frame(renamed_panels(figure, "points", names), panel=names.values(), measure=[CAPACITY, THROUGHPUT])
+    ideal = data_frame(renamed_panels(figure, "ideal", names), panel=names.values())
+    # The same axis on both sides, so that the ideal is a diagonal.
+    highest = float(max(points["factor"].max(), ideal["factor"].max()))
+    points["text_y"] = points["factor"] + points["side"] * 0.055 * highest
+    ends = points[points["open"]].assign(top=lambda table: table["factor"] + 0.03 * highest)
+    colours = {CAPACITY: content.PHASES["connect"], THROUGHPUT: content.PHASES["step"]}
+    grid = PanelGrid(len(names), [CAPACITY], height=3.1)
+    spread = float(points["replicas"].max() - points["replicas"].min())
+    return (
+        p9.ggplot(points, p9.aes("replicas", "factor"))
+        + p9.geom_line(data=ideal, linetype="dashed", colour=content.MUTED, size=0.6)
+        + p9.geom_line(p9.aes(colour="measure", linetype="measure", group="measure"), size=0.8)
+        + p9.geom_point(p9.aes(y="top", colour="measure"), ends, shape="^", size=1.6, show_legend=False)
+        + p9.geom_point(p9.aes(colour="measure", shape="measure"), size=3)
+        + p9.geom_text(p9.aes(y="text_y", label="text", colour="measure"), size=8.5, show_legend=False)
+        + p9.scale_colour_manual(colours)
+        + p9.scale_shape_manual({CAPACITY: "o", THROUGHPUT: "s"})
+        + p9.scale_linetype_manual({CAPACITY: "solid", THROUGHPUT: "dotted"})
+        + p9.scale_x_continuous(
+            breaks=sorted(set(points["replicas"])),
+            limits=(points["replicas"].min() - 0.18 * spread, points["replicas"].max() + 0.18 * spread),
+            expand=(0, 0),
+        )
+        + p9.scale_y_continuous(
+            limits=(0, highest * 1.13),
+            labels=lambda values: [f"×{formatting.number(float(value))}" for value in values],
+            expand=(0, 0),
+        )
+        + grid.facets()
+        + figure_frame(figure, grid.size(figure), x="replicas or nodes", y="times what the fewest reach", grid="y")
+    )
+
+
+def draw_concurrency(figure: content.FigureContent) -> Any:
+    """Draw sessions over time with plotnine."""
+    names = {
+        panel: "\n".join([content.wrap_label(panel.split("\n")[0], 46), panel.split("\n")[1]])
+        for panel in figure.facts["panels"]
+    }
+    order = list(names.values())
+    lines = data_frame(renamed_panels(figure, "lines", names), panel=order, measure=[ASKED, OPEN, STEPPING])
+    filled = lines[lines["measure"] == STEPPING]
+    top = lines.groupby("panel", observed=True)["sessions"].max()
+    peaks = data_frame(renamed_panels(figure, "peaks", names), panel=order)
+    peaks["top"] = [float(top[panel]) * 1.03 for panel in peaks["panel"]]
+    colours = {
+        ASKED: content.MUTED,
+        OPEN: content.PHASES["connect"],
+        STEPPING: content.PHASES["reset"],
+    }
+    grid = PanelGrid(len(order), [ASKED], height=1.55, scales="free", strip=0.48)
+    return (
+        p9.ggplot(lines, p9.aes("seconds", "sessions", colour="measure"))
+        + p9.geom_polygon(p9.aes(group="panel"), _areas(filled), fill=colours[STEPPING], alpha=0.3, colour="none")
+        + p9.geom_step(p9.aes(linetype="measure", size="measure"), direction="hv")
+        + p9.geom_text(
+            p9.aes(x=0, y="top", label="text"),
+            peaks,
+            colour=content.MUTED,
+            size=8,
+            ha="left",
+            va="bottom",
+            inherit_aes=False,
+        )
+        + p9.scale_colour_manual(colours)
+        + p9.scale_linetype_manual({ASKED: "dashed", OPEN: "solid", STEPPING: "solid"})
+        + p9.scale_size_manual({ASKED: 0.6, OPEN: 1.0, STEPPING: 0.8})
+        + p9.scale_x_continuous(
+            breaks=lambda limits: content.round_ticks(limits[1], 5), labels=seconds_ticks, expand=(0.01, 0, 0.02, 0)
+        )
+        + p9.scale_y_continuous(
+            breaks=lambda limits: [tick for tick in content.round_ticks(limits[1], 4) if tick == int(tick)],
+            labels=lambda ticks: [content.batch_text(tick) for tick in ticks],
+            limits=lambda limits: (0, max(limits[1], 1) * 1.16),
+            expand=(0, 0),
+        )
+        + grid.facets()
+        + figure_frame(figure, grid.size(figure), x="time since the start of the cell", y="sessions", grid="y")
+    )
+
+
+def _areas(lines: Any) -> Any:
+    """Return the outline of the area below every line of steps."""
+    outlines: list[Any] = []
+    for _, line in lines.groupby("panel", observed=True):
+        # A step has two corners: where the value before it ends, and where its own begins.
+        before = line.assign(sessions=line["sessions"].shift(1)).iloc[1:]
+        corners = pd.concat([before.assign(turn=0), line.assign(turn=1)]).sort_values(["seconds", "turn"])
+        base = line.iloc[[-1, 0]].assign(sessions=0)
+        outlines.append(pd.concat([corners, base]))
+    return pd.concat(outlines)
+
+
+def draw_overhead(figure: content.FigureContent) -> Any:
+    """Draw the distributions of overhead with plotnine."""
+    names, panels, batches = (figure.facts[key] for key in ("infrastructures", "panels", "batches"))
+    wrapped = {name: content.wrap_label(name, 18) for name in names}
+    texts = [content.batch_text(batch) for batch in batches]
+    lines = data_frame(figure.frames["lines"], panel=panels)
+    lines["row"] = lines["infrastructure"].map(wrapped)
+    lines["shade"] = lines["batch"].map(content.batch_text)
+    lines = with_order(with_order(lines, "row", list(wrapped.values())), "shade", texts)
+    ticks = _decade_ticks(lines["seconds"].min(), lines["seconds"].max(), 6 if len(panels) <= 2 else 3)
+    split: Any = []
+    if len(names) > 1:
+        split = p9.facet_grid("row", "panel")
+    elif len(panels) > 1:
+        split = p9.facet_wrap("panel", ncol=2)
+    rows = len(names) if len(names) > 1 else -(-len(panels) // 2)
+    height = text_height(figure) + 1.2 + rows * (1.35 if len(names) > 2 else 2.3) + (0.3 if len(panels) > 1 else 0)
+    return (
+        p9.ggplot(lines, p9.aes("seconds", "share", colour="shade"))
+        + p9.geom_hline(yintercept=0.99, linetype="dashed", colour=content.MUTED, size=0.45)
+        + p9.geom_step(p9.aes(group="shade"), size=0.8)
+        + p9.scale_colour_manual(dict(zip(texts, content.batch_colours(len(texts)), strict=True)), name="batch")
+        + p9.scale_x_log10(breaks=ticks, minor_breaks=[], labels=seconds_ticks(ticks))
+        + p9.scale_y_continuous(breaks=[0, 0.5, 1], labels=["0 %", "50 %", "100 %"], limits=(0, 1.02))
+        + p9.guides(colour=p9.guide_legend(nrow=1 if len(texts) <= 12 else 2))
+        + split
+        + figure_frame(figure, (WIDTH, height), x="overhead", y="successful sessions")
+        + p9.theme(
+            legend_title=p9.element_text(size=9, color=content.INK),
+            strip_text_y=p9.element_text(size=9, weight="bold", ha="center", color=content.INK),
+        )
+    )
+
+
+def _decade_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return round durations between two, no more than `most` where decades alone do."""
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        candidates = [factor * 10.0**decade for decade in decades for factor in factors]
+        inside = [tick for tick in candidates if low * 0.98 <= tick <= high * 1.02]
+        if len(inside) <= most:
+            return inside
+    return inside[:: -(-len(inside) // most)]
+
+
+def draw_history(figure: content.FigureContent) -> Any:
+    """Draw the history of curves with plotnine."""
+    points, machine_changes = data_frame(figure.frames["points"]), data_frame(figure.frames["moved"])
+    names, panels = (list(dict.fromkeys(figure.frames["points"][column])) for column in ("infrastructure", "panel"))
+    ticks, unit = figure.facts["ticks"], figure.facts["unit"]
+    height = 2.3 * max(len(panels), 1) + text_height(figure) + 0.9
+    unit = {"seconds": "seconds", "fraction": "share of sessions"}.get(unit, unit)
+    doubtful = points["state"] == history.DOUBTFUL
+    hollow: dict[str, Any] = {"shape": "o", "fill": content.SURFACE, "size": 3, "stroke": 0.8, "show_legend": False}
+    dashed = {"linetype": "dashed", "colour": content.MUTED, "size": 0.6}
+    changes: Any = [p9.geom_vline(p9.aes(xintercept="at"), machine_changes, **dashed)] if len(machine_changes) else []
+    return (
+        p9.ggplot(points, p9.aes("at", "value", colour="infrastructure", group="infrastructure"))
+        + p9.geom_line(size=0.8)
+        + p9.geom_point(p9.aes(shape="state"), data=points[~doubtful], size=3)
+        + p9.geom_point(data=points[doubtful], **hollow)
+        + p9.facet_wrap("panel", ncol=1, scales="free_y")
+        + p9.scale_shape_manual(history.SHAPES, guide=None)
+        + p9.scale_x_continuous(breaks=[at for at, _ in ticks], labels=[text for _, text in ticks], minor_breaks=[])
+        + p9.geom_blank(data=data_frame({"at": [0], "value": [0.0]}), mapping=p9.aes("at", "value"), inherit_aes=False)
+        + figure_frame(figure, (WIDTH, height), x="run", y=f"{figure.facts['metric']} ({unit})")
+        + infrastructure_scales(names, "colour")
+        + changes
+    )
