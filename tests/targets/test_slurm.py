@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from goldens import Golden
 from measuring import measure
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
@@ -25,6 +27,8 @@ from pytest_openenv_scale.targets import open_target
 from pytest_openenv_scale.targets.envoy.pool import find_envoy
 from pytest_run import command, environ, run_pytest, write_test
 from slurm_cluster import SlurmCluster, slurm_or_skip
+
+JOB = {r"\bjob \d+": "job ID"}
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_guard")]
 
@@ -94,6 +98,13 @@ def shown(sweep: Sweep) -> str:
     return " ".join(" ".join(line.text for line in sweep_lines(sweep.view, width=200)).split())
 
 
+def server_exits(sweep: Sweep) -> list[ExitStatus]:
+    """How the server ended that refused the ten sessions of the one batch."""
+    refusals = sweep.verdicts[0].refused
+    assert [(refusal.cause, refusal.count, refusal.batch) for refusal in refusals] == [("server_died", 10, 10)]
+    return [refusal.exit for refusal in refusals if refusal.exit is not None]
+
+
 def refused(text: str, root: Path) -> str:
     with pytest.raises(TargetError) as caught, serve(text, root):
         pass
@@ -139,7 +150,7 @@ def test_one_node_is_a_server_alone_and_the_job_is_told_live(cluster: SlurmClust
     assert run.code == 0, run.output
     assert "submitted job " in run.output
     assert f"openenv-scale-{run.run_dir.name}" in run.output
-    assert "runs on node1; waiting for its servers" in run.output
+    assert " runs on node1" in run.output
     assert "is ready after " in run.output
     (record,) = json.loads((run.run_dir / "manifest.json").read_text())["sweeps"]
     assert (record["infrastructure"], record["hosts"], record["cores"]) == ("slurm-single", 1, 2)
@@ -165,7 +176,8 @@ def test_several_nodes_are_one_url_and_every_host_must_share_a_batch(
     assert set(forty.host_counts) == {host for host in forty.proxy.requests if host.startswith("127.0.")}
     assert forty.proxy.requests == forty.host_counts
     assert sum(forty.host_counts.values()) == 40
-    assert one.proxy.hosts == 1, "a batch of one need not reach two hosts"
+    # A batch of one need not reach two hosts.
+    assert one.proxy.hosts == 1
 
 
 def test_an_app_of_ones_own_is_served_from_its_folder_with_its_limit(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -221,7 +233,7 @@ def steps(cluster: SlurmCluster, job: str) -> list[str]:
     return [line for line in lines if not line.endswith((".extern", ".batch"))]
 
 
-def test_inside_an_allocation_it_is_used_as_it_is(cluster: SlurmCluster, tmp_path: Path) -> None:
+def test_inside_an_allocation_it_is_used_as_it_is(cluster: SlurmCluster, tmp_path: Path, golden: Golden) -> None:
     write_test(tmp_path, SWEEP)
     done = subprocess.run(
         ["salloc", "--nodes=2", *command("--openenv-target", "slurm:nodes=1,partition=short", "-rA")],
@@ -235,7 +247,7 @@ def test_inside_an_allocation_it_is_used_as_it_is(cluster: SlurmCluster, tmp_pat
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "submitted job" not in said
-    assert "is used as it is: partition= changed nothing" in said
+    golden("\n".join(line for line in said.splitlines() if "changed nothing" in line), masks=JOB)
     assert "slurm-single" in said
 
 
@@ -252,18 +264,19 @@ def test_nodes_that_were_killed_with_pytest_leave_the_allocation_empty(
     assert [line.split()[:2] for line in cluster.jobs()] == [[allocation, "RUNNING"]]
 
 
-def test_an_allocation_that_is_over_or_too_small_is_refused(cluster: SlurmCluster, tmp_path: Path) -> None:
-    assert "job=99999 cannot be attached to: there is no such job" in refused("slurm:job=99999", tmp_path)
+def test_an_allocation_that_is_over_or_too_small_is_refused(
+    cluster: SlurmCluster, tmp_path: Path, golden: Golden
+) -> None:
+    golden(refused("slurm:job=99999", tmp_path))
 
 
-def test_a_drained_node_is_named_with_its_reason(cluster: SlurmCluster, tmp_path: Path) -> None:
+def test_a_drained_node_is_named_with_its_reason(cluster: SlurmCluster, tmp_path: Path, golden: Golden) -> None:
     cluster.run("scontrol", "update", "nodename=node3", "state=drain", "reason=bad disk")
     try:
         said = refused("slurm:nodes=3,pending_timeout=4s", tmp_path)
     finally:
         cluster.run("scontrol", "update", "nodename=node3", "state=resume")
-    assert "was still pending after 4 s and is cancelled" in said
-    assert "node3 is drained: bad disk" in said
+    golden(said, masks=JOB | {"Slurm says [^(]*": "Slurm says REASON "})
     assert cluster.jobs() == []
 
 
@@ -278,8 +291,10 @@ def test_a_job_that_stays_pending_is_cancelled_at_the_deadline_with_slurms_reaso
     target = serve("slurm:cpus_per_task=2,pending_timeout=3s", tmp_path, show_progress=lines.append)
     with pytest.raises(TargetError) as caught, target:
         pass
-    assert "was still pending after 3 s and is cancelled; Slurm says Resources" in str(caught.value)
-    assert "pending_timeout=" in str(caught.value)
+    error = str(caught.value)
+    assert "is cancelled" in error
+    assert " Resources" in error
+    assert "pending_timeout=" in error
     assert any("is pending: Resources" in line for line in lines), lines
     assert [line.split()[2] for line in cluster.jobs()] == ["somebody"]
     cluster.cancel_all()
@@ -345,12 +360,13 @@ def test_what_a_kill_9_leaves_is_cancelled_by_gc_and_a_living_run_is_not(
     assert collect_garbage() == "nothing left behind"
     (job,) = cluster.jobs()
     number, state, name = job.split()
-    limit = cluster.run("squeue", "--noheader", f"--jobs={number}", "--format=%l")
+    time_limit = cluster.run("squeue", "--noheader", f"--jobs={number}", "--format=%l")
     process.kill()
     process.communicate()
     assert cluster.jobs() == [job]
     assert state == "RUNNING"
-    assert limit == "1:00:00", "Slurm itself ends it within the hour"
+    # Slurm itself ends it within the hour.
+    assert time_limit == "1:00:00"
     assert f"would remove Slurm job {number} ({name})" in collect_garbage("--dry-run")
     assert cluster.jobs() == [job]
     assert f"removed Slurm job {number} ({name})" in collect_garbage()
@@ -370,8 +386,9 @@ def test_a_server_that_is_killed_alone_on_its_node_ends_the_job_and_is_named(
 
         sweep = measure(endpoint, tmp_path, 10, wait=3.0, observer=InMidStep(kill))
     assert sweep.outcome is Outcome.MISSED
-    assert "the server died at batch 10: " in shown(sweep)
-    assert "node1" in shown(sweep)
+    (ended,) = server_exits(sweep)
+    assert (ended.kind, ended.stage, ended.code, ended.signal) == ("job", "FAILED", 137, "SIGKILL")
+    assert "node1" in ended.text
 
 
 def test_a_node_that_dies_in_mid_cell_is_named_in_the_verdict(tmp_path: Path, envoy: str) -> None:
@@ -379,13 +396,18 @@ def test_a_node_that_dies_in_mid_cell_is_named_in_the_verdict(tmp_path: Path, en
         patch.setenv("SLURM_CONF", own.environ["SLURM_CONF"])
         with serve("slurm:nodes=2", tmp_path) as endpoint:
             sweep = measure(endpoint, tmp_path, 20, wait=4.0, observer=InMidStep(lambda: own.kill("node2")))
-            assert own.jobs()[0].split()[1] == "RUNNING", "the other node serves on"
+            # The other node serves on.
+            assert own.jobs()[0].split()[1] == "RUNNING"
             own.notice("node2")
     (cell,) = sweep.cells
     assert sweep.outcome is Outcome.MISSED
     assert cell.successful == 10
-    assert f"{own.addresses[1]}:" in shown(sweep)
-    assert "on node2" in shown(sweep)
+    (lost,) = sweep.verdicts[0].refused
+    (incident,) = lost.incidents
+    assert (lost.cause, lost.count) == ("host_lost", 10)
+    assert incident.host.startswith(f"{own.addresses[1]}:")
+    assert incident.text is not None
+    assert "on node2" in incident.text
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
@@ -393,31 +415,30 @@ def test_a_job_somebody_cancels_in_mid_cell_is_named(
     cluster: SlurmCluster, tmp_path: Path, envoy: str, nodes: int
 ) -> None:
     with serve(f"slurm:nodes={nodes}", tmp_path) as endpoint:
-        assert endpoint.limits["workers"] == 1, "as many as Slurm gave CPUs on a node, not as many as the machine has"
+        # As many as Slurm gave CPUs on a node, not as many as the machine has.
+        assert endpoint.limits["workers"] == 1
         (job,) = [line.split()[0] for line in cluster.jobs()]
         sweep = measure(endpoint, tmp_path, 10, wait=3.0, observer=InMidStep(lambda: cluster.run("scancel", job)))
     assert sweep.outcome is Outcome.MISSED
-    assert f"job {job} ended as CANCELLED" in shown(sweep), shown(sweep)
+    (ended,) = server_exits(sweep)
+    assert (ended.kind, ended.stage) == ("job", "CANCELLED")
+    assert f"job {job} " in ended.text
     assert "still runs" not in shown(sweep)
 
 
-def test_what_sbatch_refuses_is_said_in_one_line_with_what_to_write(cluster: SlurmCluster, tmp_path: Path) -> None:
-    said = refused("slurm:partition=nope", tmp_path)
-    assert said.startswith("target slurm: sbatch: invalid partition specified: nope; ")
-    assert said.endswith(": write partition=NAME; sinfo lists them")
-    assert "\n" not in said
-    assert "write fewer nodes=" in refused("slurm:nodes=40", tmp_path)
-    assert "write a shorter time=" in refused("slurm:partition=short,time=30", tmp_path)
+def test_what_sbatch_refuses_is_said_in_one_line_with_what_to_write(
+    cluster: SlurmCluster, tmp_path: Path, golden: Golden
+) -> None:
+    texts = [refused(f"slurm:{keys}", tmp_path) for keys in ("partition=nope", "nodes=40", "partition=short,time=30")]
+    assert not [text for text in texts if "\n" in text]
+    golden("\n".join(texts), masks={"submission failed: [^:]*": "submission failed: REASON"})
 
 
 def test_a_missing_slurm_is_said_before_anything_starts(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert refused("slurm", tmp_path) == (
-        "target slurm: there is no sbatch on PATH; run this on a login node of the cluster, "
-        "or load its Slurm module first"
-    )
+    golden(refused("slurm", tmp_path))
     assert not home.exists()
 
 
