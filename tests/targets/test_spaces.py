@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
+from goldens import Golden
 from hub import Hub, hub
 from hub.space_host import Rules
 from pytest_run import PytestRun, command, environ, run_pytest, write_test
@@ -37,6 +38,11 @@ def write(folder: Path, batches: str = "1,8", wait: str = "0.02", modes: str = '
 def run(hub: Hub, folder: Path, *arguments: str) -> PytestRun:
     done = run_pytest(folder, *arguments, **hub.environ(folder))
     return PytestRun(done.folder, done.code, " ".join(done.output.split()))
+
+
+def refusals(done: PytestRun) -> list[tuple[str, int, dict[str, Any]]]:
+    """Cause, number of sessions and figures of what refused."""
+    return [(refused["cause"], refused["count"], refused["figures"]) for refused in done.refusals()]
 
 
 def gc(hub: Hub, folder: Path, *arguments: str) -> str:
@@ -93,14 +99,17 @@ def _sessions(hub: Hub) -> int:
     return sum(head.startswith(b"GET /ws") for space in spaces for head in space.front.seen)
 
 
-def test_settings_are_set_then_measured_then_put_back(hub: Hub, tmp_path: Path) -> None:
+def test_settings_are_set_then_measured_then_put_back(hub: Hub, tmp_path: Path, golden: Golden) -> None:
     space = hub.add_space(ENV).space
     write(tmp_path)
     done = run(hub, tmp_path, "--openenv-target", ASKED)
     assert done.code == 0, done.output
-    assert "hf-spaces · ws · wait 0.02 s · hold · 1 rep · 8 cores" in done.output
-    assert "max batch ≥ 8 (1 per core)" in done.output
-    assert "hardware cpu-basic → cpu-upgrade, sleep time 3600 s" in done.output
+    (sweep,) = done.sweeps()
+    (curve,) = sweep["curves"]
+    assert (sweep["cores"], curve["max_batch"], curve["max_batch_per_core"]) == (8, 8, 1.0)
+    (changed,) = sweep["notes"]
+    assert changed in done.output
+    golden(changed)
     rows = done.rows()
     assert set(rows["infrastructure"].to_pylist()) == {"hf-spaces"}
     assert set(rows["hardware"].to_pylist()) == {"cpu-upgrade"}
@@ -122,25 +131,28 @@ def test_settings_are_put_back_when_a_signal_ends_the_run(hub: Hub, tmp_path: Pa
     assert gc(hub, tmp_path) == "nothing left behind\n"
 
 
-def test_settings_a_kill_left_are_put_back_by_gc(hub: Hub, tmp_path: Path) -> None:
+def test_settings_a_kill_left_are_put_back_by_gc(hub: Hub, tmp_path: Path, golden: Golden) -> None:
     space = hub.add_space(ENV).space
     with long_run(hub, tmp_path, ASKED) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert space.requested == "cpu-upgrade"
-    assert "alice/env: hardware cpu-basic" in gc(hub, tmp_path, "--dry-run")
+    golden(gc(hub, tmp_path, "--dry-run"), "would")
     assert space.requested == "cpu-upgrade"
-    assert gc(hub, tmp_path).startswith("removed changed settings of the Space alice/env: hardware cpu-basic")
+    golden(gc(hub, tmp_path), "did")
     assert (space.requested, space.variables) == ("cpu-basic", {})
     assert gc(hub, tmp_path) == "nothing left behind\n"
 
 
-def test_a_temporary_space_is_made_measured_and_deleted(hub: Hub, tmp_path: Path) -> None:
+def test_a_temporary_space_is_made_measured_and_deleted(hub: Hub, tmp_path: Path, golden: Golden) -> None:
     write(tmp_path)
     done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV},temporary")
     assert done.code == 0, done.output
-    assert "spaces: made alice/env for this run, private, cpu-basic" in done.output
-    assert "max batch ≥ 8 (4 per core)" in done.output
+    (sweep,) = done.sweeps()
+    (curve,) = sweep["curves"]
+    assert (sweep["hardware"], curve["max_batch"], curve["max_batch_per_core"]) == ("cpu-basic", 8, 4.0)
+    assert "made alice/env" in done.output
+    golden("\n".join(sweep["notes"]))
     assert hub.repos == {}
     assert gc(hub, tmp_path) == "nothing left behind\n"
 
@@ -156,12 +168,12 @@ def test_a_temporary_space_is_deleted_when_a_signal_ends_the_run(
     assert hub.repos == {}
 
 
-def test_a_temporary_space_a_kill_left_is_deleted_by_gc(hub: Hub, tmp_path: Path) -> None:
+def test_a_temporary_space_a_kill_left_is_deleted_by_gc(hub: Hub, tmp_path: Path, golden: Golden) -> None:
     with long_run(hub, tmp_path, f"spaces:{ENV},temporary") as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert ("space", ENV) in hub.repos
-    assert gc(hub, tmp_path).startswith("removed temporary Space alice/env (run ")
+    golden(gc(hub, tmp_path))
     assert hub.repos == {}
 
 
@@ -172,11 +184,9 @@ def test_a_cap_of_the_platform_is_named_apart_from_the_servers_own(
     hub.add_space(ENV, variables={"WORKERS": "1", "MAX_CONCURRENT_ENVS": "200"}, rules=Rules(cap=40, refusal=refusal))
     write(tmp_path, batches="8,64")
     done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV}")
-    assert (
-        "the platform refused 24 sessions at batch 64: connections to the Space were turned away in the handshake "
-        f"({how}) with 40 sessions open; the server, whose own limit is 200, did not say it was full → "
-        "keep to 40 sessions on one Space"
-    ) in done.output
+    figures = {"needed": 64, "held": 40, "slots": 200}
+    assert refusals(done) == [("platform_connections", 24, figures)]
+    assert [refused["words"] for refused in done.refusals()] == [how]
     assert "CAPACITY_REACHED" not in done.output
 
 
@@ -184,7 +194,8 @@ def test_the_servers_own_limit_on_a_space_is_the_servers(hub: Hub, tmp_path: Pat
     hub.add_space(ENV, variables={"WORKERS": "1", "MAX_CONCURRENT_ENVS": "16"}, rules=Rules(cap=256))
     write(tmp_path, batches="8,64")
     done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV}")
-    assert "the server refused 48 sessions at batch 64: CAPACITY_REACHED at 16 sessions = 1 worker × 16" in done.output
+    ((cause, count, figures),) = refusals(done)
+    assert (cause, count, figures["limit"], figures["workers"]) == ("capacity", 48, 16, 1)
     assert "the platform" not in done.output
 
 
@@ -201,18 +212,17 @@ def test_429_is_told_with_how_long_to_wait(hub: Hub, tmp_path: Path) -> None:
     hub.add_space(ENV, rules=Rules(cap=8, refusal="429"))
     write(tmp_path, batches="16")
     done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV}")
-    assert (
-        "the platform refused 8 sessions at batch 16: HTTP 429 Too Many Requests (Retry-After: 30 s), "
-        "from the platform in front of the Space, with 8 sessions open"
-    ) in done.output
+    assert refusals(done) == [("platform_rate", 8, {"needed": 16, "held": 8})]
+    assert "(Retry-After: 30 s)" in done.output
 
 
 def test_http_endpoints_nobody_reaches_are_told(hub: Hub, tmp_path: Path) -> None:
     hub.add_space(ENV, rules=Rules(http=False))
     write(tmp_path, batches="4", modes='["ws", "http"]')
     done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV}")
-    assert "the HTTP endpoints of this Space cannot be reached (POST /reset was answered 404)" in done.output
-    assert "measure it over its WebSocket: --openenv-modes ws" in done.output
+    assert refusals(done) == [("http_unreachable", 4, {"needed": 4, "status": "404"})]
+    assert [curve["outcome"] for curve in done.sweeps()[0]["curves"]] == ["met", "missed"]
+    assert "--openenv-modes ws" in done.refusals()[0]["remedy"]
 
 
 def test_a_space_that_goes_to_sleep_in_the_middle_is_told(hub: Hub, tmp_path: Path) -> None:
@@ -221,10 +231,10 @@ def test_a_space_that_goes_to_sleep_in_the_middle_is_told(hub: Hub, tmp_path: Pa
         with hub.lock:
             space.halt("SLEEPING")
         output, _ = process.communicate(timeout=120)
-    told = " ".join(output.split())
-    assert process.returncode == 1
-    assert "the Space went to sleep (stage SLEEPING) at batch 4" in told, output
-    assert "the platform refused 4 sessions at batch 4: the Space went to sleep (stage SLEEPING) → " in told
+    assert process.returncode == 1, output
+    (refused,) = PytestRun(tmp_path, 1, output).refusals()
+    assert (refused["cause"], refused["count"], refused["batch"]) == ("platform_stage", 4, 4)
+    assert (refused["exit"]["kind"], refused["exit"]["stage"]) == ("stage", "SLEEPING")
 
 
 def test_hardware_tells_two_runs_on_one_space_apart(hub: Hub, tmp_path: Path) -> None:
@@ -235,5 +245,5 @@ def test_hardware_tells_two_runs_on_one_space_apart(hub: Hub, tmp_path: Path) ->
     assert done.code == 0, done.output
     labels = set(done.rows()["infrastructure"].to_pylist())
     assert labels == {"hf-spaces-hardwarecpu-basic", "hf-spaces-hardwarecpu-upgrade"}
-    assert "max batch ≥ 2 (1 per core)" in done.output
-    assert "max batch ≥ 2 (0.25 per core)" in done.output
+    curves = [curve for sweep in done.sweeps() for curve in sweep["curves"]]
+    assert [curve["max_batch_per_core"] for curve in curves] == [1.0, 0.25]
