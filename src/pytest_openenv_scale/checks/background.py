@@ -14,10 +14,7 @@ from uuid import uuid4
 from pytest_openenv_scale.results.outcome import Transcript
 
 from .session import Answer, RawSession
-from .subject import RawClient, Subject
-
-RETRY_PAUSE_S = 0.05
-"""Pause before a refused session is tried again, in seconds."""
+from .subject import Subject
 
 _STEPS = 3
 
@@ -100,7 +97,7 @@ async def play_single(
     steps, states = list[Answer](), list[Answer]()
     state = closed = Answer("silence")
     async with subject.client(subject.timeout_s) as client:
-        session = await open_with_retry(client, subject, reset)
+        session = await client.start_when_free(reset, within_s=subject.patience_s)
         first = session.first_answer
         if first.kind == "observation":
             state = await session.state(patience_s=subject.patience_s)
@@ -120,18 +117,6 @@ async def play_single(
         subject.slowest_single_s = max(subject.slowest_single_s, *latencies)
         transcript = session.transcript("a session on its own")
         return SingleSession(session.handshake, first, tuple(steps), state, tuple(states), closed, transcript)
-
-
-async def open_with_retry(client: RawClient, subject: Subject, reset: Mapping[str, Any]) -> RawSession:
-    """Open a session; where the refusal is temporary, try again for `subject.patience_s` seconds.
-
-    Slots of sessions that have just ended may still come back.
-    """
-    deadline = time.perf_counter() + subject.patience_s
-    while (session := await client.start(reset)).first_answer.retryable and time.perf_counter() < deadline:
-        session.drop()
-        await asyncio.sleep(RETRY_PAUSE_S)
-    return session
 
 
 SLOWER_FACTOR, SLOWER_LEAST_S = 5.0, 0.25

@@ -10,9 +10,9 @@ from typing import Any
 
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .background import RETRY_PAUSE_S, open_with_retry, single_session
+from .background import single_session
 from .session import Answer, RawSession
-from .subject import RawClient, Subject, close_all
+from .subject import RETRY_PAUSE_S, RawClient, Subject, close_all
 
 _AT_ONCE, _PAUSE_SHARE = 16, 0.05
 """New sessions at a time; the pause before another attempt, as a share of the time waited so far."""
@@ -63,7 +63,7 @@ async def fill_empty_server(
 
     The first one waits for a slot: a server whose slots come back late is not full.
     """
-    first = await open_with_retry(client, subject, subject.reset_data(subject.seed))
+    first = await client.start_when_free(subject.reset_data(subject.seed), within_s=subject.patience_s)
     if first.first_answer.kind == "observation":
         return await fill_server(client, subject, limit, (first,))
     first.drop()

@@ -27,6 +27,9 @@ Figures = dict[str, FigureValue]
 
 _PATIENCE_S, _PATIENCE_FACTOR = 15.0, 5.0
 
+RETRY_PAUSE_S = 0.05
+"""Pause before a refused session is tried again, in seconds."""
+
 
 def ignore_progress(text: str) -> None:
     """Ignore a progress message."""
@@ -145,6 +148,24 @@ class RawClient:
         session = await self.connect()
         if session.first_answer.kind == "opened":
             session.first_answer = await session.reset(reset, patience_s=patience_s)
+        return session
+
+    async def start_when_free(
+        self,
+        reset: Mapping[str, Any],
+        *,
+        within_s: float,
+        again: Callable[[Answer], bool] = lambda answer: answer.retryable,
+        pause_s: float = RETRY_PAUSE_S,
+    ) -> RawSession:
+        """Open a session and reset it; while `again` is true of its first answer, try again for `within_s` seconds.
+
+        Slots of sessions that have just ended may still come back.
+        """
+        deadline = time.perf_counter() + within_s
+        while again((session := await self.start(reset)).first_answer) and time.perf_counter() < deadline:
+            session.drop()
+            await asyncio.sleep(pause_s)
         return session
 
     async def start_many(

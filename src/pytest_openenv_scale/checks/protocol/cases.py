@@ -171,6 +171,7 @@ CASES = (
 Schema = Mapping[str, Any]
 
 _SCALARS = frozenset(("string", "number", "integer", "boolean", "null"))
+_NUMBERS = frozenset(("number", "integer"))
 _UNUSED_FIELD = "no_such_field"
 
 
@@ -178,27 +179,66 @@ class CaseNotApplicableError(Exception):
     """A case cannot be played, as the server lacks what it needs; the text says what."""
 
 
+@dataclass(frozen=True, slots=True)
+class _ActionSchema:
+    """The schema of an action, and for each field the schemas of which it has to fit one, references resolved."""
+
+    schema: Schema
+    fields: Mapping[str, list[Schema]]
+
+    @property
+    def forbids_extra_fields(self) -> bool:
+        """Whether an action may have no other fields."""
+        return self.schema.get("additionalProperties") is False
+
+    @property
+    def unused_name(self) -> str:
+        """A name that no field has."""
+        name = _UNUSED_FIELD
+        while name in self.fields:
+            name += "_"
+        return name
+
+
+def _read_schema(schema: Schema | None) -> _ActionSchema:
+    """Return the schema of an action, which must be an object.
+
+    Raises:
+        CaseNotApplicableError: there is no schema, or it names no fields.
+    """
+    if schema is None:
+        raise CaseNotApplicableError("it publishes no /schema of its actions")
+    action = _resolved(schema, schema)
+    properties = action.get("properties")
+    if not isinstance(properties, Mapping):
+        raise CaseNotApplicableError("its /schema does not say which fields an action has")
+    fields = cast("Mapping[str, Any]", properties)
+    schemas = {name: cast("Schema", field) for name, field in fields.items() if isinstance(field, Mapping)}
+    return _ActionSchema(action, {name: list(_alternatives(field, schema)) for name, field in schemas.items()})
+
+
 def unknown_field(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
     """Return the action with a field more.
 
     Raises:
-        LackError: the schema is not known, or allows further fields.
+        CaseNotApplicableError: the schema is not known, or allows further fields.
     """
-    if not _forbids_extra_fields(_object_schema(schema)):
+    known = _read_schema(schema)
+    if not known.forbids_extra_fields:
         raise CaseNotApplicableError("its /schema allows actions further fields (no additionalProperties: false)")
-    return {**action, _unused_field_name(schema): 1}
+    return {**action, known.unused_name: 1}
 
 
 def wrapped_action(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
     """Return the action inside an object, as `POST /step` takes it and `/ws` does not.
 
     Raises:
-        LackError: the schema is not known, has a field `action`, or allows an object without any of its fields.
+        CaseNotApplicableError: the schema is not known, has a field `action`, or allows an object without any field.
     """
-    object_schema = _object_schema(schema)
-    if "action" in _field_schemas(object_schema):
+    known = _read_schema(schema)
+    if "action" in known.fields:
         raise CaseNotApplicableError("its actions have a field named action")
-    if not _forbids_extra_fields(object_schema) and not object_schema.get("required"):
+    if not known.forbids_extra_fields and not known.schema.get("required"):
         raise CaseNotApplicableError("its /schema allows actions further fields and requires none")
     return {"action": dict(action)}
 
@@ -207,16 +247,13 @@ def wrong_type(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, An
     """Return the action with an object where the schema has a plain value, or a list where it has an object.
 
     Raises:
-        LackError: the schema is not known, or has no field whose type says enough.
+        CaseNotApplicableError: the schema is not known, or has no field whose type says enough.
     """
-    object_schema = _object_schema(schema)
-    for name, field in _field_schemas(object_schema).items():
-        kinds = _json_types(field, object_schema)
-        if kinds and kinds <= _SCALARS:
-            return {**action, name: {"not": "a plain value"}}
-    for name, field in _field_schemas(object_schema).items():
-        if _json_types(field, object_schema) == {"object"}:
-            return {**action, name: ["not an object"]}
+    kinds = {name: _json_types(parts) for name, parts in _read_schema(schema).fields.items()}
+    for accepted, wrong in ((_SCALARS, {"not": "a plain value"}), (frozenset({"object"}), ["not an object"])):
+        for name in kinds:
+            if kinds[name] and kinds[name] <= accepted:
+                return {**action, name: wrong}
     raise CaseNotApplicableError("its /schema has no action field of a plain type")
 
 
@@ -224,14 +261,14 @@ def out_of_range(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, 
     """Return the action with a number below its minimum or, where none has one, above its maximum.
 
     Raises:
-        LackError: the schema is not known, or no number of it has a bound.
+        CaseNotApplicableError: the schema is not known, or no number of it has a bound.
     """
-    object_schema = _object_schema(schema)
+    fields = _read_schema(schema).fields
     for bound, beyond in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
-        for name, field in _field_schemas(object_schema).items():
-            limit = next((part[bound] for part in _alternatives(field, object_schema) if bound in part), None)
+        for name, parts in fields.items():
+            limit = next((part[bound] for part in parts if bound in part), None)
             # A bound so large that adding one does not change it cannot be exceeded.
-            if isinstance(limit, int | float) and limit + beyond != limit and _is_number(field, object_schema):
+            if isinstance(limit, int | float) and limit + beyond != limit and _json_types(parts) & _NUMBERS:
                 return {**action, name: limit + beyond}
     raise CaseNotApplicableError("its /schema has no action field with a minimum or a maximum")
 
@@ -240,61 +277,22 @@ def long_text(schema: Schema | None, action: Mapping[str, Any], characters: int)
     """Return the action with a text of this many characters, in a field that takes any text, else in an unknown one."""
     text = "x" * characters
     try:
-        object_schema = _object_schema(schema)
+        known = _read_schema(schema)
     except CaseNotApplicableError:
         return {**action, _UNUSED_FIELD: text}
-    for name, field in _field_schemas(object_schema).items():
-        parts = list(_alternatives(field, object_schema))
+    for name, parts in known.fields.items():
         if any(part.get("type") == "string" and not part.keys() & {"enum", "const", "maxLength"} for part in parts):
             return {**action, name: text}
-    return {**action, _unused_field_name(schema): text}
+    return {**action, known.unused_name: text}
 
 
-def _object_schema(schema: Schema | None) -> Schema:
-    """Return the schema of an action with its references resolved; it must be of an object.
-
-    Raises:
-        CaseNotApplicableError: there is no schema, or it names no fields.
-    """
-    if schema is None:
-        raise CaseNotApplicableError("it publishes no /schema of its actions")
-    object_schema = _resolved(schema, schema)
-    if not isinstance(object_schema.get("properties"), Mapping):
-        raise CaseNotApplicableError("its /schema does not say which fields an action has")
-    # References inside are resolved from the top, wherever the object itself stands.
-    return {**schema, **object_schema}
-
-
-def _field_schemas(object_schema: Schema) -> Mapping[str, Schema]:
-    fields = cast("Mapping[str, Any]", object_schema["properties"])
-    return {name: cast("Schema", field) for name, field in fields.items() if isinstance(field, Mapping)}
-
-
-def _forbids_extra_fields(object_schema: Schema) -> bool:
-    return object_schema.get("additionalProperties") is False
-
-
-def _unused_field_name(schema: Schema | None) -> str:
-    name, fields = _UNUSED_FIELD, _field_schemas(_object_schema(schema))
-    while name in fields:
-        name += "_"
-    return name
-
-
-def _is_number(field: Schema, root: Schema) -> bool:
-    return bool(_json_types(field, root) & {"number", "integer"})
-
-
-def _json_types(field: Schema, root: Schema) -> set[str]:
+def _json_types(parts: list[Schema]) -> set[str]:
     """Return the JSON types a field may have; empty where the schema leaves it open."""
-    kinds: set[str] = set()
-    for part in _alternatives(field, root):
+    kinds: set[Any] = set()
+    for part in parts:
         kind = part.get("type")
-        kind_names = cast("list[str]", kind) if isinstance(kind, list) else [kind]
-        if not all(isinstance(name, str) for name in kind_names):
-            return set()
-        kinds |= set(cast("list[str]", kind_names))
-    return kinds
+        kinds.update(cast("list[Any]", kind) if isinstance(kind, list) else [kind])
+    return kinds if all(isinstance(kind, str) for kind in kinds) else set()
 
 
 def _alternatives(field: Schema, root: Schema) -> Iterator[Schema]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from pytest_openenv_scale.checks.background import SingleSession, quick_action
+from pytest_openenv_scale.checks.background import SingleSession, quick_action, single_session
 from pytest_openenv_scale.checks.session import Answer, RawSession, silence_answer
 from pytest_openenv_scale.checks.subject import Subject
 
@@ -25,10 +25,10 @@ _POLL_S = 0.5
 
 _MAX_STEPS, _EPISODE_S = 100, 5.0
 
-PlayCase = Callable[[RawSession, Subject, SingleSession], Awaitable[Answer]]
+PlayCase = Callable[[RawSession, Subject], Awaitable[Answer]]
 
 
-async def play(case: Case, session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def play(case: Case, session: RawSession, subject: Subject) -> Answer:
     """Play a case in a session and return the answer that is to be judged.
 
     Raises:
@@ -40,7 +40,7 @@ async def play(case: Case, session: RawSession, subject: Subject, single: Single
         return await session.next_answer()
     if case.message is not None:
         return await session.ask(case.message)
-    return await CASE_PLAYS[case.id](session, subject, single)
+    return await CASE_PLAYS[case.id](session, subject)
 
 
 def _action_schema(subject: Subject) -> Schema | None:
@@ -53,11 +53,11 @@ def _action_schema(subject: Subject) -> Schema | None:
 BuildInvalidAction = Callable[[Schema | None, Mapping[str, Any]], Mapping[str, Any]]
 
 
-async def _step_with(make: BuildInvalidAction, session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _step_with(make: BuildInvalidAction, session: RawSession, subject: Subject) -> Answer:
     return await session.step(make(_action_schema(subject), quick_action(subject, 0, 0)))
 
 
-async def _invalid_action(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _invalid_action(session: RawSession, subject: Subject) -> Answer:
     """Send every invalid value the schema allows to make; the first answer that accepts one counts, else the last."""
     schema, action = _action_schema(subject), quick_action(subject, 0, 0)
     invalid_actions: list[Mapping[str, Any]] = []
@@ -77,7 +77,7 @@ async def _invalid_action(session: RawSession, subject: Subject, single: SingleS
     return answer
 
 
-async def _long_text(characters: int, session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _long_text(characters: int, session: RawSession, subject: Subject) -> Answer:
     session.send(
         {
             "type": "step",
@@ -99,26 +99,28 @@ async def _long_text(characters: int, session: RawSession, subject: Subject, sin
 # Messages at another time
 
 
-async def _step(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _step(session: RawSession, subject: Subject) -> Answer:
     return await session.step(quick_action(subject, 0, 0))
 
 
-async def _state(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
-    _require_state(single)
+async def _state(session: RawSession, subject: Subject) -> Answer:
+    await _session_with_state(subject)
     return await session.state()
 
 
-async def _state_with_data(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
-    _require_state(single)
+async def _state_with_data(session: RawSession, subject: Subject) -> Answer:
+    await _session_with_state(subject)
     return await session.ask({"type": "state", "data": {}})
 
 
-def _require_state(single: SingleSession) -> None:
+async def _session_with_state(subject: Subject) -> SingleSession:
+    single = await subject.learn(single_session)
     if not single.has_state:
         raise CaseNotApplicableError(f"it knows no state ({single.state})")
+    return single
 
 
-async def _step_after_done(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _step_after_done(session: RawSession, subject: Subject) -> Answer:
     """Step past the end of the episode; where none comes in 100 steps or 5 s, the answer's message says so."""
     deadline = time.perf_counter() + _EPISODE_S
     answer, number = Answer("silence"), 0
@@ -132,17 +134,17 @@ async def _step_after_done(session: RawSession, subject: Subject, single: Single
     return replace(answer, message=f"none of {number} steps ended the episode")
 
 
-async def _reset_again(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _reset_again(session: RawSession, subject: Subject) -> Answer:
     answer = await session.step(quick_action(subject, 0, 0))
     return await session.reset(subject.reset_data(subject.seed)) if answer.kind == "observation" else answer
 
 
-async def _unawaited(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _unawaited(session: RawSession, subject: Subject) -> Answer:
     """Send reset, state, step, state, step, state without waiting; each state's `step_count` shows the order.
 
     Fewer steps are sent where a lone session's episode was over after fewer.
     """
-    _require_state(single)
+    single = await _session_with_state(subject)
     reset = {"type": "reset", "data": subject.reset_data(subject.seed)}
     steps = [{"type": "step", "data": quick_action(subject, 0, number)} for number in range(min(2, len(single.steps)))]
     requests = [message for change in (reset, *steps) for message in (change, {"type": "state"})]
@@ -168,13 +170,13 @@ async def _unawaited(session: RawSession, subject: Subject, single: SingleSessio
 # The socket
 
 
-async def _fragments(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _fragments(session: RawSession, subject: Subject) -> Answer:
     text = json.dumps({"type": "reset", "data": subject.reset_data(subject.seed)})
     session.send_in_fragments(text[:5], text[5:12], text[12:])
     return await session.next_answer()
 
 
-async def _close_frame(session: RawSession, subject: Subject, single: SingleSession) -> Answer:
+async def _close_frame(session: RawSession, subject: Subject) -> Answer:
     session.send_close_frame()
     return await session.next_answer()
 

@@ -207,15 +207,16 @@ async def time_slot_return(
     The time it took, or the transcript of the last attempt, goes into `ending`.
     """
     began = await ending.end(subject, sessions.pop())
-    while True:
-        session = await client.start(subject.reset_data(subject.seed))
-        passed_s = time.perf_counter() - began
-        if session.first_answer.kind == "observation":
-            sessions.append(session)
-            ending.took_s.append(passed_s)
-            return
+    session = await client.start_when_free(
+        subject.reset_data(subject.seed),
+        within_s=began + within_s - time.perf_counter(),
+        again=lambda answer: answer.kind not in ("observation", "silence"),
+        pause_s=_RETRY_S,
+    )
+    passed_s = time.perf_counter() - began
+    if session.first_answer.kind == "observation":
+        sessions.append(session)
+        ending.took_s.append(passed_s)
+    else:
         session.drop()
-        if passed_s > within_s or session.first_answer.kind == "silence":
-            ending.unreturned = session.transcript(f"a newcomer {passed_s:.1f} s after {ending.name}")
-            return
-        await asyncio.sleep(_RETRY_S)
+        ending.unreturned = session.transcript(f"a newcomer {passed_s:.1f} s after {ending.name}")
