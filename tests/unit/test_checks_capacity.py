@@ -313,6 +313,6 @@ def test_ordinals_are_english():
 
 
 def test_every_way_to_leave_has_a_figure_of_its_own():
-    ways = [full_server.clean_close(), *full_server.dropped_connections(0.1)]
+    ways = [full_server.clean_close(subject("http://127.0.0.1:9")), *full_server.dropped_connections(0.1)]
     assert len({way.figure for way in ways}) == len(ways) == 5
     assert full_server.SINGLE_SLOT.endswith("(max_concurrent_envs=1)")

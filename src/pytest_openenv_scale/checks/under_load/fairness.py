@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from pytest_openenv_scale.checks.background import quick_action
@@ -154,33 +154,31 @@ def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
         "sessions of the same worker" if last.by_worker else "all sessions, as observations tell no worker (pid)"
     )
     details.append(f"compared with: {compared_with}")
+    sessions = formatting.count_of(last.sessions, "session")
+    result = CheckResult(CheckOutcome.MET, summary, details=tuple(details), figures=figures)
     if (median_steps := median(last.steps)) < _FEWEST_STEPS:
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE,
-            f"too few steps to compare: {formatting.count_of(last.sessions, 'session')} took {sum(last.steps):,} in"
-            f" {last.lasted_s:.1f} s, the median one {median_steps:g}",
-            details=tuple(details),
-            figures=figures,
+        headline = (
+            f"too few steps to compare: {sessions} took {sum(last.steps):,} in {last.lasted_s:.1f} s, the median one"
+            f" {median_steps:g}"
         )
+        return replace(result, outcome=CheckOutcome.INCONCLUSIVE, headline=headline)
     if not last.starved and not last.stalled:
-        return CheckResult(CheckOutcome.MET, summary, details=tuple(details), figures=figures)
+        return result
     step_counts = " ".join(f"{steps:,}" for steps in last.steps)
-    details = [
+    evidence = (
+        summary,
         f"steps by session, least first: {step_counts}",
         f"{len(rounds)} rounds of fresh sessions, all like it",
-        *details,
-    ]
+    )
+    result = replace(result, details=(*evidence, *details))
     if last.starved and not last.by_worker and not one_worker and last.starved_sessions * 4 >= last.sessions:
         least = formatting.percent(LEAST_SHARE)
-        starved_text = (
-            f"{last.starved_sessions} of {last.sessions} sessions got less than {least} of what the median one got"
-        )
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE,
-            f"{starved_text}: starved, or all on one busier worker, which the observations do not tell",
+        starved = f"{last.starved_sessions} of {sessions} got less than {least} of what the median one got"
+        return replace(
+            result,
+            outcome=CheckOutcome.INCONCLUSIVE,
+            headline=f"{starved}: starved, or all on one busier worker, which the observations do not tell",
             remedy="write workers=N as a key of the target, or put the process id into observations (pid)",
-            details=(summary, *details),
-            figures=figures,
         )
     headline = (
         f"{formatting.count_of(last.starved_sessions, 'session')} of {last.sessions} starved:"
@@ -189,13 +187,12 @@ def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
         else f"a session waited {formatting.seconds(last.longest_wait_s)} for one step"
         f" while the others took {formatting.number(last.steps_meanwhile)} each"
     )
-    return CheckResult(
-        CheckOutcome.MISSED,
-        headline,
+    return replace(
+        result,
+        outcome=CheckOutcome.MISSED,
+        headline=headline,
         remedy="serve those who wait in the order they came: a lock, a queue or a pool that step() goes through prefers"
         " some sessions (asyncio.Lock and queue.Queue are fair; priorities and try-again loops are not)",
-        details=(summary, *details),
-        figures=figures,
         transcripts=(last.slowest,),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_openenv_scale.checks.background import waiting_action
 from pytest_openenv_scale.checks.capacity_probe import Slots, fill_empty_server, find_slots
-from pytest_openenv_scale.checks.session import RawSession
+from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
@@ -26,32 +26,25 @@ FullServerCheck = Callable[[RawClient, Subject, list[RawSession]], Awaitable[Che
 
 async def with_full_server(subject: Subject, check: FullServerCheck) -> CheckResult:
     """Fill the server to its limit and run the check; skip where the limit is beyond `subject.max_sessions`."""
-    if (skipped := await _skip_without_limit(subject)) is not None:
-        return skipped
     slots = await subject.learn(find_slots)
-    async with subject.client() as client:
-        sessions = await _fill_up(client, subject)
-        if not sessions:
-            return no_slot_free(slots)
-        missing = _missing_slots_detail(slots, len(sessions))
-        result = await check(client, subject, sessions)
-    return replace(result, details=(*result.details, *missing))
-
-
-async def _fill_up(client: RawClient, subject: Subject) -> list[RawSession]:
-    """Open sessions until the server lets no more in, and return them."""
-    slots = await subject.learn(find_slots)
+    if not slots.limit_reached:
+        return _skip_without_limit(subject, slots)
     # Where the refusal is a timeout, another attempt costs as long again, and may do harm.
     silent_refusal = slots.refusal is not None and slots.refusal.kind == "silence"
-    sessions, _ = await fill_empty_server(client, subject, slots.open if silent_refusal else subject.max_sessions)
-    return sessions
+    async with subject.client() as client:
+        sessions, _ = await fill_empty_server(client, subject, slots.open if silent_refusal else subject.max_sessions)
+        if not sessions:
+            return no_slot_free(slots)
+        free = len(sessions)
+        result = await check(client, subject, sessions)
+    if free >= slots.open:
+        return result
+    missing = f"{free:,} of {formatting.count_of(slots.open, 'slot')} free at the start"
+    return replace(result, details=(*result.details, missing))
 
 
-async def _skip_without_limit(subject: Subject) -> CheckResult | None:
-    """Return a skipped result where the server's limit was not reached; else None."""
-    slots = await subject.learn(find_slots)
-    if slots.limit_reached:
-        return None
+def _skip_without_limit(subject: Subject, slots: Slots) -> CheckResult:
+    """Return a skipped result where the server's limit was not reached."""
     configured = _configured_slots(subject, slots)
     configured_text = f" (the target's settings make it {configured[1]})" if configured else ""
     opened = formatting.count_of(slots.open, "session")
@@ -68,29 +61,19 @@ async def _skip_without_limit(subject: Subject) -> CheckResult | None:
 def no_slot_free(slots: Slots) -> CheckResult:
     """Return the result of a check that finds every slot taken, though this client has no session open."""
     if not slots.limit_reached or not slots.open:
-        return _no_room_result(slots)
+        reason = f": {slots.refusal}" if slots.refusal is not None else ""
+        return CheckResult(
+            CheckOutcome.INCONCLUSIVE,
+            f"no session gets in any more{reason}",
+            remedy="ask this check alone, on a server that was just started: what was asked before it took the slots",
+            transcripts=(slots.refused_transcript,) if slots.refused_transcript is not None else (),
+        )
     slots_text = "the only slot is not" if slots.open == 1 else f"none of {formatting.count_of(slots.open, 'slot')} is"
     return CheckResult(
         CheckOutcome.MISSED,
         f"{slots_text} free any more, though no session is open: what was asked before took them for good",
         remedy=SLOT_REMEDY,
         figures={"slots_before": slots.open, "slots_after": 0},
-    )
-
-
-def _missing_slots_detail(slots: Slots, free: int) -> tuple[str, ...]:
-    """Return a detail where fewer slots were free at the start of a check than at first; else nothing."""
-    return (f"{free:,} of {formatting.count_of(slots.open, 'slot')} free at the start",) if free < slots.open else ()
-
-
-def _no_room_result(slots: Slots) -> CheckResult:
-    """Return the result of a check that found no room on a server whose limit is not known."""
-    reason = f": {slots.refusal}" if slots.refusal is not None else ""
-    return CheckResult(
-        CheckOutcome.INCONCLUSIVE,
-        f"no session gets in any more{reason}",
-        remedy="ask this check alone, on a server that was just started: what was asked before it took the slots",
-        transcripts=(slots.refused_transcript,) if slots.refused_transcript is not None else (),
     )
 
 
@@ -137,65 +120,46 @@ MID_STEP_S = 0.4
 _RETRY_S = 0.02
 """Pause between two attempts to get a slot, in seconds."""
 
-EndSession = Callable[[Subject, RawSession], Awaitable[float]]
-"""Ends a session and returns when, as `time.perf_counter()`."""
-
-
-async def _close(subject: Subject, session: RawSession) -> float:
-    ended_at = time.perf_counter()
-    await session.close(patience_s=subject.patience_s)
-    return ended_at
-
-
-async def _drop(subject: Subject, session: RawSession) -> float:
-    ended_at = time.perf_counter()
-    session.drop()
-    return ended_at
-
-
-async def _reset_connection(subject: Subject, session: RawSession) -> float:
-    ended_at = time.perf_counter()
-    session.reset_connection()
-    return ended_at
-
-
-def _mid_step(end: EndSession, wait_s: float) -> EndSession:
-    """Return a way to end a session while a step of `wait_s` seconds runs."""
-
-    async def end_in_step(subject: Subject, session: RawSession) -> float:
-        session.send({"type": "step", "data": waiting_action(subject, session.number, 0, wait_s)})
-        await asyncio.sleep(wait_s / 4)
-        return await end(subject, session)
-
-    return end_in_step
-
 
 @dataclass
 class SessionEnd:
     """One way to end a session, `name` in words, and how long each freed slot took to be usable again, in seconds.
 
-    `unreturned` is the transcript of the newcomer where a slot was not given back.
+    A session that ends in mid-step does so while a step of `step_s` seconds runs. `unreturned` is the transcript of the
+    newcomer where a slot was not given back.
     """
 
     name: str
     figure: str
-    end: EndSession
+    leave: Callable[[RawSession], Awaitable[Answer] | None]
+    step_s: float = 0.0
     took_s: list[float] = field(default_factory=list[float])
     unreturned: Transcript | None = None
 
+    async def end(self, subject: Subject, session: RawSession) -> float:
+        """End a session and return when, as `time.perf_counter()`."""
+        if self.step_s:
+            session.send({"type": "step", "data": waiting_action(subject, session.number, 0, self.step_s)})
+            await asyncio.sleep(self.step_s / 4)
+        ended_at = time.perf_counter()
+        if (closing := self.leave(session)) is not None:
+            await closing
+        return ended_at
 
-def clean_close() -> SessionEnd:
+
+def clean_close(subject: Subject) -> SessionEnd:
     """Return the ending with a close message."""
-    return SessionEnd("a clean close", "closed_s", _close)
+    return SessionEnd("a clean close", "closed_s", lambda session: session.close(patience_s=subject.patience_s))
 
 
 def dropped_connections(mid_step_s: float) -> list[SessionEnd]:
     """Return the endings without a close message, idle and during a step of `mid_step_s` seconds."""
+    drop, reset = RawSession.drop, RawSession.reset_connection
     return [
-        SessionEnd("a socket closed without goodbye", "dropped_s", _drop),
-        SessionEnd("a TCP reset", "reset_s", _reset_connection),
-        SessionEnd("a socket closed in mid-step", "dropped_in_step_s", _mid_step(_drop, mid_step_s)),
-        SessionEnd("a TCP reset in mid-step", "reset_in_step_s", _mid_step(_reset_connection, mid_step_s)),
+        SessionEnd("a socket closed without goodbye", "dropped_s", drop),
+        SessionEnd("a TCP reset", "reset_s", reset),
+        SessionEnd("a socket closed in mid-step", "dropped_in_step_s", drop, mid_step_s),
+        SessionEnd("a TCP reset in mid-step", "reset_in_step_s", reset, mid_step_s),
     ]
 
 

@@ -61,20 +61,21 @@ async def _check_refusal(client: RawClient, subject: Subject, sessions: list[Raw
     slots = await subject.learn(find_slots)
     attempts: list[_OpenAttempt] = []
     while len(attempts) < _ATTEMPTS and len(sessions) <= subject.max_sessions:
-        attempt = await _attempt_open(client, subject)
-        if attempt.answer.kind == "observation":
+        began = time.perf_counter()
+        session = await client.start(subject.reset_data(subject.seed))
+        if session.first_answer.kind == "observation":
             # Another worker had room, or a slot came back late.
-            sessions.append(attempt.session)
+            sessions.append(session)
             continue
-        attempts.append(attempt)
-        if attempt.answer.kind == "silence":
+        attempts.append(_OpenAttempt(session, session.first_answer, time.perf_counter() - began))
+        session.drop()
+        if session.timed_out:
             break
     await close_all(sessions)
     if not attempts:
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE,
-            f"the server let {formatting.count_of(len(sessions), 'session')} in where it had refused at {slots.open:,}",
-        )
+        let_in = formatting.count_of(len(sessions), "session")
+        headline = f"the server let {let_in} in where it had refused at {slots.open:,}"
+        return CheckResult(CheckOutcome.INCONCLUSIVE, headline)
     reset_s = (await subject.learn(single_session)).reset.latency_s or 0.0
     return _judge_refusal(subject, slots, len(sessions), attempts, reset_s)
 
@@ -86,15 +87,6 @@ class _OpenAttempt:
     session: RawSession
     answer: Answer
     took_s: float
-
-
-async def _attempt_open(client: RawClient, subject: Subject) -> _OpenAttempt:
-    began = time.perf_counter()
-    session = await client.start(subject.reset_data(subject.seed))
-    took_s = time.perf_counter() - began
-    if session.first_answer.kind != "observation":
-        session.drop()
-    return _OpenAttempt(session, session.first_answer, took_s)
 
 
 def _judge_refusal(
@@ -255,7 +247,7 @@ async def freed_slot(subject: Subject) -> CheckResult:
 
 
 async def _check_freed_slot(client: RawClient, subject: Subject, sessions: list[RawSession]) -> CheckResult:
-    total, endings = len(sessions), [clean_close(), *dropped_connections(MID_STEP_S)]
+    total, endings = len(sessions), [clean_close(subject), *dropped_connections(MID_STEP_S)]
     for ending in endings:
         within_s = _SHORT_SLOT_RETURN_S if any(other.unreturned for other in endings) else SLOT_RETURN_LIMIT_S
         # The slot of a client that drops in mid-step is held until the step returns, as documented; any slot until

@@ -22,33 +22,27 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 async def health(subject: Subject) -> CheckResult:
     """Check that `/health` is answered while steps run."""
     stepping = await subject.learn(measure_stepping)
-    if failed := _failure_result(stepping):
-        return failed
+    if stepping.failed is not None:
+        return CheckResult(CheckOutcome.INCONCLUSIVE, stepping.failed)
     if stepping.idle_s is None:
         headline = "GET /health gets no HTTP answer from this server, also while nothing else happens"
         return CheckResult(CheckOutcome.SKIPPED, headline)
-    last, figures = stepping.last, stepping.figures()
+    last, seconds = stepping.last, formatting.seconds
     slowest = max(last.alone_http_s or 0.0, last.together_http_s or 0.0)
     measured = (
-        f"/health took {formatting.seconds(slowest)} at most"
-        f" while {formatting.count_of(stepping.sessions, 'session')} stepped"
-        f" ({formatting.seconds(stepping.idle_s)} before), one step takes {formatting.seconds(last.alone_s)}"
+        f"/health took {seconds(slowest)} at most while {formatting.count_of(stepping.sessions, 'session')} stepped"
+        f" ({seconds(stepping.idle_s)} before), one step takes {seconds(last.alone_s)}"
     )
-    if stepping.too_short:
-        return CheckResult(CheckOutcome.MET, _too_short_text(stepping), details=(measured,), figures=figures)
-    if not all(map(stepping.blocked, stepping.rounds)):
-        return CheckResult(CheckOutcome.MET, measured, figures=figures)
-    return CheckResult(
-        CheckOutcome.MISSED,
-        f"steps block the event loop: {measured}",
-        remedy=_FREE_LOOP_REMEDY,
-        details=(
-            f"beside one session's steps /health took {formatting.seconds(last.alone_http_s)}"
-            f"{_beside_several_text(stepping)}",
-            *_parallel_detail(stepping),
-            f"so it was in each of {len(stepping.rounds)} rounds",
-        ),
-        figures=figures,
+    beside = f"beside one session's steps /health took {seconds(last.alone_http_s)}"
+    several = stepping.sessions > 1
+    if several and last.together_http_s is not None:
+        beside += f", beside {stepping.sessions} at once {seconds(last.together_http_s)}"
+    return _judge(
+        stepping,
+        measured,
+        f"steps block the event loop: {measured}" if all(map(stepping.blocked, stepping.rounds)) else None,
+        _FREE_LOOP_REMEDY,
+        (beside, stepping.comparison) if several else (beside,),
     )
 
 
@@ -57,41 +51,27 @@ async def parallel(subject: Subject) -> CheckResult:
     if skipped := await skip_single_slot(subject):
         return skipped
     stepping = await subject.learn(measure_stepping)
-    if failed := _failure_result(stepping):
-        return failed
+    if stepping.failed is not None:
+        return CheckResult(CheckOutcome.INCONCLUSIVE, stepping.failed)
     if stepping.sessions < 2:
         headline = "a second session could not be opened: there is nothing to run side by side"
         return CheckResult(CheckOutcome.INCONCLUSIVE, headline)
-    last, figures = stepping.last, stepping.figures()
-    together, alone = formatting.seconds(last.wall_s), formatting.seconds(last.alone_s)
-    measured = f"{stepping.sessions} steps at once took {together}, one alone {alone}"
-    if stepping.too_short:
-        return CheckResult(CheckOutcome.MET, _too_short_text(stepping), details=(measured,), figures=figures)
-    if not last.serial:
-        return CheckResult(CheckOutcome.MET, measured, figures=figures)
+    last, measured, fault = stepping.last, stepping.comparison, None
     blocked = stepping.blocked(last)
-    if not last.one_after_another and not blocked:
-        headline = (
+    if last.serial and blocked:
+        health_s = formatting.seconds(last.together_http_s)
+        fault = f"{measured}: steps block the event loop (/health took {health_s} meanwhile)"
+    elif last.one_after_another:
+        fault = f"{measured}: they run one after another"
+    elif last.serial and not stepping.too_short:
+        shared = (
             f"{measured}: they share a core or Python's interpreter lock, in slices, and do not wait for each other"
         )
         advice = "more workers on more cores make them faster (uvicorn --workers N)"
-        return CheckResult(CheckOutcome.MET, headline, details=(advice,), figures=figures)
-    if blocked:
-        health_s = formatting.seconds(last.together_http_s)
-        headline = f"{measured}: steps block the event loop (/health took {health_s} meanwhile)"
-    else:
-        headline = f"{measured}: they run one after another"
-    return CheckResult(
-        CheckOutcome.MISSED,
-        headline,
-        remedy=_FREE_LOOP_REMEDY if blocked or stepping.idle_s is None else _FREE_LOCK_REMEDY,
-        details=(
-            "latencies of the steps at once: "
-            + ", ".join(formatting.seconds(step) for step in sorted(last.together_s)),
-            f"so it was in each of {len(stepping.rounds)} rounds",
-        ),
-        figures=figures,
-    )
+        return CheckResult(CheckOutcome.MET, shared, details=(advice,), figures=stepping.figures())
+    remedy = _FREE_LOOP_REMEDY if blocked or stepping.idle_s is None else _FREE_LOCK_REMEDY
+    latencies = ", ".join(formatting.seconds(step) for step in sorted(last.together_s))
+    return _judge(stepping, measured, fault, remedy, (f"latencies of the steps at once: {latencies}",))
 
 
 _FREE_LOOP_REMEDY = (
@@ -103,25 +83,16 @@ _FREE_LOCK_REMEDY = (
 )
 
 
-def _too_short_text(stepping: Stepping) -> str:
-    return f"a step takes {formatting.seconds(stepping.alone_s)}: too short to hold others up noticeably"
-
-
-def _beside_several_text(stepping: Stepping) -> str:
-    if stepping.sessions < 2 or stepping.last.together_http_s is None:
-        return ""
-    return f", beside {stepping.sessions} at once {formatting.seconds(stepping.last.together_http_s)}"
-
-
-def _parallel_detail(stepping: Stepping) -> tuple[str, ...]:
-    if stepping.sessions < 2:
-        return ()
-    wall, alone = formatting.seconds(stepping.last.wall_s), formatting.seconds(stepping.last.alone_s)
-    return (f"{stepping.sessions} steps at once took {wall}, one alone {alone}",)
-
-
-def _failure_result(stepping: Stepping) -> CheckResult | None:
-    return CheckResult(CheckOutcome.INCONCLUSIVE, stepping.failed) if stepping.failed is not None else None
+def _judge(stepping: Stepping, measured: str, fault: str | None, remedy: str, details: tuple[str, ...]) -> CheckResult:
+    """Return a missed result where there is a `fault`, unless steps are too short for one to matter."""
+    figures = stepping.figures()
+    if stepping.too_short:
+        headline = f"a step takes {formatting.seconds(stepping.alone_s)}: too short to hold others up noticeably"
+        return CheckResult(CheckOutcome.MET, headline, details=(measured,), figures=figures)
+    if fault is None:
+        return CheckResult(CheckOutcome.MET, measured, figures=figures)
+    rounds = f"so it was in each of {len(stepping.rounds)} rounds"
+    return CheckResult(CheckOutcome.MISSED, fault, remedy, (*details, rounds), figures)
 
 
 _PAUSE_S = 0.005
@@ -274,6 +245,12 @@ class Stepping:
     def last(self) -> StepRound:
         """The round that counts: a good one, or the last of all that were not."""
         return self.rounds[-1]
+
+    @property
+    def comparison(self) -> str:
+        """How long the steps at once took beside one alone, in words."""
+        together, alone = formatting.seconds(self.last.wall_s), formatting.seconds(self.last.alone_s)
+        return f"{self.sessions} steps at once took {together}, one alone {alone}"
 
     def figures(self) -> Figures:
         """Return all figures by name; times in seconds."""
