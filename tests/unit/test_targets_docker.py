@@ -20,7 +20,7 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.targets import gc, open_target
 from pytest_openenv_scale.targets.common.files import write_own_wheel
-from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, owner_label
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import format_memory, memory_size, processors
 from pytest_openenv_scale.targets.common.sampling import control_group
 from pytest_openenv_scale.targets.docker import target
@@ -639,15 +639,28 @@ def test_an_error_of_the_request_is_the_callers() -> None:
         deferring_interrupts(lambda: 1 // 0)
 
 
-def test_sigterm_is_an_orderly_end_only_while_a_container_is_up() -> None:
+def test_sigterm_is_an_orderly_end_only_while_something_runs_that_must_be_removed() -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert before is signal.SIG_DFL
-    first, second = started(FakeEngine()), started(FakeEngine())
-    first.stop()
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-        signal.raise_signal(signal.SIGTERM)
-    second.stop()
+    with graceful_signals:
+        with graceful_signals:
+            pass
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_unwinds_while_a_container_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    monkeypatch.setattr(Engine, "connect", classmethod(lambda cls: cls(engine)))
+    monkeypatch.setattr(target, "wait_until_ready", lambda *urls, **options: 0.0)
+    with (
+        pytest.raises(KeyboardInterrupt, match="SIGTERM"),
+        open_target(parse_target("docker:env"), root=Path()),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+    assert not engine.there
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_without_the_docker_package_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

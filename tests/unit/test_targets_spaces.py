@@ -454,7 +454,7 @@ def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pyte
             return api.Runtime(stages.pop(0), "cpu-upgrade", "cpu-upgrade", 3600, 1, "")
 
     monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.0)
-    wanted = api.ExpectedRuntime("cpu-upgrade", restarted=True)
+    wanted = api.AppliedChanges("cpu-upgrade", restarts=True)
     api.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None)
     assert stages == []
 

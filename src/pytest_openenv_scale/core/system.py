@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -76,6 +77,16 @@ def usable_cores() -> int:
 def url_host(host: str) -> str:
     """Return a host as it is written in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def resolve_host(host: str) -> str:
+    """Return the IP address of a host, IPv4 where it has both.
+
+    Raises:
+        socket.gaierror: its name does not resolve.
+    """
+    infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return str(min(infos, key=lambda entry: entry[0] is not socket.AF_INET)[4][0])
 
 
 T = TypeVar("T")

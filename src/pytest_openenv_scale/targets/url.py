@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
 from .common.base import DescriptionPart, StartedTarget
-from .common.options import TargetContext, TargetOptions, count, given, option, read_options
+from .common.options import TargetContext, TargetOptions, count, option, read_options
 from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_limit, wait_until_ready
 from .common.sampling import LocalServers
 
@@ -23,8 +23,6 @@ class UrlOptions(TargetOptions):
     """The keys of the target: what is known of the servers."""
 
     hosts: int | None = option(count)
-    workers: int | None = option(count)
-    max_envs: int | None = option(count)
 
 
 class UrlTarget(StartedTarget):
@@ -60,7 +58,7 @@ class UrlTarget(StartedTarget):
             self._urls,
             _label(self._urls),
             hosts=options.hosts,
-            limits={**limits, **given(workers=options.workers, max_envs=options.max_envs)},
+            limits={**limits, **options.declared},
             headers=self._headers,
             startup_s=startup_s,
             sampler=servers.sample,

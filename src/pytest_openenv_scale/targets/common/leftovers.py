@@ -7,8 +7,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,14 +21,14 @@ _T = TypeVar("_T")
 
 
 class _GracefulSignals:
-    """Raises KeyboardInterrupt at a signal that would end the process at once, from `acquire()` until `release()`."""
+    """Raises KeyboardInterrupt at a signal that would end the process at once, while entered; may be entered again."""
 
     def __init__(self) -> None:
         self._holders = 0
         self._replaced: dict[int, Any] = {}
 
-    def acquire(self) -> None:
-        """Install the handlers, at the first call and in the main thread; a signal with a handler keeps it."""
+    def __enter__(self) -> None:
+        """Install the handlers, the first time and in the main thread; a signal with a handler keeps it."""
         self._holders += 1
         if self._holders > 1 or threading.current_thread() is not threading.main_thread():
             return
@@ -37,8 +36,8 @@ class _GracefulSignals:
             if signal.getsignal(number) is signal.SIG_DFL:
                 self._replaced[number] = signal.signal(number, _raise_interrupt)
 
-    def release(self) -> None:
-        """Give up one `acquire()`; the last one restores the handlers that were there before."""
+    def __exit__(self, *error: object) -> None:
+        """Leave once; the last time restores the handlers that were there before."""
         self._holders -= 1
         if self._holders or threading.current_thread() is not threading.main_thread():
             return
@@ -47,18 +46,9 @@ class _GracefulSignals:
                 signal.signal(number, handler)
         self._replaced.clear()
 
-    @contextmanager
-    def held(self) -> Generator[None]:
-        """Hold the signals while the block runs."""
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
-
 
 graceful_signals = _GracefulSignals()
-"""Acquired while something runs that must be removed: a test run ended by a signal then unwinds as at Ctrl-C."""
+"""Entered while something runs that must be removed: a test run ended by a signal then unwinds as at Ctrl-C."""
 
 
 def deferring_interrupts(work: Callable[[], _T]) -> _T:

@@ -85,11 +85,19 @@ def variables(prefix: str = "env") -> Any:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """The keys of every target: what its endpoint is called, and what is known of the machine."""
+    """The keys of every target: what its endpoint is called, and what is known of the machine and of its servers."""
 
     label: str | None = option()
     cores: int | None = option(count)
     hardware: str | None = option()
+    workers: int | None = option(count)
+    max_envs: int | None = option(count)
+
+    @property
+    def declared(self) -> dict[str, int]:
+        """Those of `workers` and `max_envs` that were given."""
+        counts = {"workers": self.workers, "max_envs": self.max_envs}
+        return {name: number for name, number in counts.items() if number is not None}
 
 
 def option_names(kind: type[DataclassInstance]) -> tuple[str, ...]:
@@ -119,11 +127,6 @@ def read_options(spec: TargetSpec, kind: type[_T]) -> _T:
             key_list = "" if hint.startswith("; write one of") else f" (keys: {', '.join(allowed)})"
             raise GrammarError(f"{target} has no key {key!r}{hint}{key_list}")
     return kind(**values)
-
-
-def given(**counts: int | None) -> dict[str, int]:
-    """Return the counts that were given."""
-    return {name: number for name, number in counts.items() if number is not None}
 
 
 _VARIABLES = {"workers": "WORKERS", "max_envs": "MAX_CONCURRENT_ENVS"}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.base import Startable
-from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, graceful_signals, owner_label
+from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, owner_label
 from pytest_openenv_scale.targets.common.options import (
     count,
     memory_size,
@@ -95,6 +95,8 @@ def create_request(
 class Container(Startable):
     """A container from its creation to its removal; a context manager, or `start` and `stop`.
 
+    It outlives this process unless it is stopped: `graceful_signals` are held by whoever starts it.
+
     `log_path` gets its whole output when it is stopped. Once `start` has returned, `url` is where it is to be
     reached; whether it answers there is for `readiness.wait_until_ready` to find out.
     """
@@ -114,7 +116,6 @@ class Container(Startable):
         self._processes: ProcessSampler | None = None
         self._control_group: ControlGroup | None = None
         self._engine_sample: ServerSample | None = None
-        self._holds_signals = False
         self.name = ""
         """What the engine calls it; each start makes a new one."""
         self.env: Mapping[str, str] = {}
@@ -136,8 +137,6 @@ class Container(Startable):
         Raises:
             TargetError: the engine refuses an option, or cannot run the image's command.
         """
-        graceful_signals.acquire()
-        self._holds_signals = True
         self._final_log = self._final_status = None
         try:
             self.network = self._choose_network()
@@ -158,19 +157,14 @@ class Container(Startable):
     def stop(self) -> None:
         """Stop and remove it (SIGTERM, then SIGKILL), its log kept; may be repeated."""
         try:
-            try:
-                if self._container is not None:
-                    self._keep_final_state()
-                    with contextlib.suppress(Exception):
-                        self._container.stop(timeout=_STOP_S)
-                    self._keep_log()
-            finally:
-                # Also at a second interrupt, given because the first took too long.
-                self._remove()
+            if self._container is not None:
+                self._keep_final_state()
+                with contextlib.suppress(Exception):
+                    self._container.stop(timeout=_STOP_S)
+                self._keep_log()
         finally:
-            if self._holds_signals:
-                self._holds_signals = False
-                graceful_signals.release()
+            # Also at a second interrupt, given because the first took too long.
+            self._remove()
 
     def sample(self) -> ServerSample | None:
         """Return what the container uses now; None once it does not run, or where that cannot be read.

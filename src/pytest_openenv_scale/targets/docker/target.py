@@ -26,7 +26,6 @@ from pytest_openenv_scale.targets.common.leftovers import Leftover, graceful_sig
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
-    count,
     format_memory,
     one_of,
     option,
@@ -46,8 +45,6 @@ from .image import BENCHMARK_TAG, PULL_POLICIES, ImageSource, find_build, obtain
 class DockerOptions(TargetOptions, ContainerOptions):
     """The keys of the target; `build` are those of `build.NAME=`."""
 
-    workers: int | None = option(count)
-    max_envs: int | None = option(count)
     pull: str | None = option(one_of(*PULL_POLICIES))
     wheels: str | None = option()
     build: Mapping[str, str] = variables("build")
@@ -82,7 +79,7 @@ class DockerTarget(StartedTarget):
         engine = Engine.connect()
         stack.callback(engine.close)
         # From here on: a build, too, is better interrupted than left to the engine.
-        stack.enter_context(graceful_signals.held())
+        stack.enter_context(graceful_signals)
         image = obtain_image(engine, self.source, self.context.show_progress)
         began, cores = time.monotonic(), engine.cores_within(self._options.cpus)
         container = Container(engine, image, self.container_options(cores), log_path=self.context.log_path)
@@ -97,8 +94,8 @@ class DockerTarget(StartedTarget):
         """Return how the container is run on an engine of `cores` processors."""
         options = self._options
         # Inside, the server would see every processor of the machine, whatever it may use of them.
-        workers = options.workers or (cores if self.source.name is None else None)
-        environment = {**variables_for(workers=workers, max_envs=options.max_envs), **options.env}
+        default = {"workers": cores} if self.source.name is None else {}
+        environment = {**variables_for(**{**default, **options.declared}), **options.env}
         return replace(options, env=environment, run_id=self.context.run_id)
 
     def _limits(self, engine: Engine, container: Container, image: str) -> dict[str, str | int]:

@@ -171,8 +171,6 @@ class EnvoyOptions(TargetOptions):
     threads: int | None = option(count)
     max_connections: int | None = option(count)
     nofile: int | None = option(count)
-    workers: int | None = option(count)
-    max_envs: int | None = option(count)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket
 import time
@@ -17,8 +16,9 @@ from urllib.parse import urlsplit
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.system import usable_cores
+from pytest_openenv_scale.core.system import resolve_host, usable_cores
 from pytest_openenv_scale.targets.common.base import DescriptionPart, Server
+from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext, settings_of, variables_for
 from pytest_openenv_scale.targets.common.readiness import ATTACH_RETRY_S, ATTACH_S, server_limit, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import LocalServers
@@ -192,6 +192,7 @@ class ContainerReplicas(Replicas):
         """See `Replicas`."""
         engine = Engine.connect("target envoy")
         stack.callback(engine.close)
+        stack.enter_context(graceful_signals)
         options = self._options
         self.cores = engine.cores_within(None if options.cpus is None else options.cpus * options.replicas)
         image = obtain_image(engine, self.source, self._context.show_progress)
@@ -208,7 +209,7 @@ class ContainerReplicas(Replicas):
         """Return how container `number`, counted from 0, is run."""
         options = self._options
         return ContainerOptions(
-            env={**variables_for(workers=options.workers, max_envs=options.max_envs), **options.env},
+            env={**variables_for(**options.declared), **options.env},
             address=replica_address(number),
             cpus=options.cpus,
             memory=options.memory,
@@ -264,12 +265,8 @@ def _sum(values: Iterable[Any]) -> Any:
 def resolve_backend(url: str) -> Backend:
     """Return the IP address and port a URL names, IPv4 where it has both."""
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 80
-    with contextlib.suppress(ValueError):
-        return Backend(str(ipaddress.ip_address(host)), port)
+    host = parts.hostname or ""
     try:
-        address_infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return Backend(resolve_host(host), parts.port or 80)
     except socket.gaierror:
         raise TargetError(f"target envoy: {url} cannot be reached: the host name {host!r} does not resolve") from None
-    addresses = sorted(address_infos, key=lambda entry: entry[0] is not socket.AF_INET)
-    return Backend(str(addresses[0][4][0]), port)

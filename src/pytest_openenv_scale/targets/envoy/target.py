@@ -10,7 +10,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
-from pytest_openenv_scale.targets.common.options import TargetContext, given
+from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.local.application import backlog_notes
 
@@ -58,8 +58,7 @@ class EnvoyTarget(StartedTarget):
         pool.wait()
         envoy_endpoint = EnvoyEndpoint(replicas, pool, options.lb)
         stack.callback(envoy_endpoint.stop)
-        declared = given(workers=options.workers, max_envs=options.max_envs)
-        limits = {"replicas": options.replicas, **declared, **replicas.limits}
+        limits = {"replicas": options.replicas, **options.declared, **replicas.limits}
         endpoint = self.endpoint(
             [pool.url],
             f"envoy-{_KINDS[type(options)]}",

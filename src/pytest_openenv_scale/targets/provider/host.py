@@ -17,10 +17,11 @@ import sys
 import traceback
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from pytest_openenv_scale.core.own_process import import_user_module, standard_library_first
+from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.core.system import install_extra
 from pytest_openenv_scale.core.target_spec import names_secret
 
@@ -34,25 +35,13 @@ _START_GRACE_S = 20
 
 
 @dataclass(frozen=True)
-class ProviderRequest:
+class ProviderRequest(Jsonable):
     """What the process is to run: `provider` as module:Class, `paths` in front of sys.path."""
 
     provider: str
     server_request: ServerRequest
     ready_s: float
     paths: tuple[str, ...] = ()
-
-    def to_line(self) -> str:
-        """Return the request as one line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> ProviderRequest:
-        """Read what `to_line` wrote."""
-        fields = json.loads(line)
-        return cls(
-            fields["provider"], ServerRequest(**fields["server_request"]), fields["ready_s"], tuple(fields["paths"])
-        )
 
 
 class _EndedError(BaseException):
@@ -229,7 +218,7 @@ def main(arguments: list[str]) -> None:
     channel = socket.socket(fileno=parser.parse_args(arguments).fd)
     channel.set_inheritable(False)
     with channel, channel.makefile("rw", encoding="utf-8") as stream:
-        request = ProviderRequest.from_line(stream.readline())
+        request = ProviderRequest.from_json(json.loads(stream.readline()))
         sys.path[:] = standard_library_first([*request.paths, *sys.path])
         _Host(request, stream, signals, secret_values(request.server_request)).run()
     if os.getppid() != parent:

@@ -25,7 +25,6 @@ from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
     count,
-    given,
     option,
     option_names,
     read_options,
@@ -55,8 +54,6 @@ class ProviderOptions(TargetOptions):
     """The keys that are ours; all others are arguments of the provider."""
 
     replicas: int | None = option(count)
-    workers: int | None = option(count)
-    max_envs: int | None = option(count)
     env: Mapping[str, str] = variables()
 
 
@@ -106,7 +103,7 @@ class ProviderTarget(StartedTarget):
             process,
             cores=usable_cores() if servers.pids else None,
             hosts=started["hosts"],
-            limits=given(workers=self._options.workers, max_envs=self._options.max_envs),
+            limits=self._options.declared,
             sampler=servers.sample,
             exit_reader=lambda: process.exit_status() or servers.exit_status(),
         )
@@ -132,7 +129,7 @@ class ProviderTarget(StartedTarget):
         own_socket.settimeout(_START_S)
         # A process that ended at once is noticed below: it sends no event.
         with suppress(OSError):
-            stream.write(self.provider_request().to_line())
+            print(json.dumps(self.provider_request().to_json()), file=stream)
             stream.flush()
         return process, self._read_start_event(stream, process)
 

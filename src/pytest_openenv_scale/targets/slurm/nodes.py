@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.system import url_host
+from pytest_openenv_scale.core.system import resolve_host, url_host
 
 from .job_info import SlurmError, call, parse_fields
 
@@ -51,18 +50,12 @@ def parse_addresses(text: str) -> dict[str, str]:
 def _resolve_address(name: str, address: str) -> str:
     """Return the IP address of a node whose address Slurm has as an IP address or as a name."""
     try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        pass
-    try:
-        address_infos = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+        return resolve_host(address)
     except socket.gaierror:
         raise TargetError(
             f"target slurm: node {name} has the address {address!r} (NodeAddr in scontrol show node {name}), which "
             "does not resolve on this machine; run this where it does, such as on a login node, or in the job itself"
         ) from None
-    ordered = sorted(address_infos, key=lambda entry: entry[0] is not socket.AF_INET)
-    return str(ordered[0][4][0])
 
 
 def unusable_nodes(partition: str | None = None) -> tuple[str, ...]:

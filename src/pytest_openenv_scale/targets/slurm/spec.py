@@ -118,8 +118,6 @@ class SlurmSpec(TargetOptions, JobOptions):
     nodes: int | None = option(count)
     app: str | None = option()
     server: Literal["hypercorn", "uvicorn"] | None = option(one_of(*SERVERS))
-    workers: int | None = option(count)
-    max_envs: int | None = option(count)
     port: int | None = option(tcp_port)
     python: str | None = option()
     envoy: EnvoyLocation = option(one_of("node", "client"), "node")

@@ -62,7 +62,7 @@ class SlurmTarget(StartedTarget):
     def start(self, stack: ExitStack) -> Endpoint:
         """Submit or attach, and return once every node, and Envoy, has answered a session."""
         # From here on SIGTERM and SIGHUP unwind as Ctrl-C does: a job does not end with this process.
-        stack.enter_context(graceful_signals.held())
+        stack.enter_context(graceful_signals)
         call("sbatch", "--version")
         folder = stack.enter_context(JobFolder(Path(self.slurm_spec.dir or default_folder()).expanduser()))
         attached_job = self.slurm_spec.attached_job

@@ -257,16 +257,21 @@ _STAGE_WORDS = {
 
 
 @dataclass(frozen=True)
-class ExpectedRuntime:
-    """What is waited for: `hardware` that runs (None: any), after a change of hardware or a restart."""
+class AppliedChanges:
+    """What was changed on a Space for a run.
+
+    `hardware` is what has to run afterwards (None: any); `restarts` and `changes_hardware` are what the Space does
+    because of it, and `notes` say so in words.
+    """
 
     hardware: str | None = None
     changes_hardware: bool = False
-    restarted: bool = False
+    restarts: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def wait_until_running(
-    space: SpaceApi, expected: ExpectedRuntime, request_page: Callable[[], object], show_progress: Callable[[str], None]
+    space: SpaceApi, expected: AppliedChanges, request_page: Callable[[], object], show_progress: Callable[[str], None]
 ) -> Runtime:
     """Return the runtime of a Space that runs as expected; shows each stage, and calls `request_page` while it sleeps.
 
@@ -274,7 +279,7 @@ def wait_until_running(
         TargetError: it failed to build or to start, with the end of its log, or takes longer than `START_S`.
     """
     began = time.monotonic()
-    pause, shown_stage, changed = _FIRST_LOOK_PAUSE_S, "", not (expected.restarted or expected.changes_hardware)
+    pause, shown_stage, changed = _FIRST_LOOK_PAUSE_S, "", not (expected.restarts or expected.changes_hardware)
     asleep_since: float | None = None
     while True:
         runtime = space.runtime()
@@ -346,7 +351,7 @@ def _failure_text(space: SpaceApi, runtime: Runtime) -> str:
     return with_log(text, space.log(_LOG_LINES, build=stage in _BUILD_FAILED))
 
 
-def _timeout_words(runtime: Runtime, expected: ExpectedRuntime) -> str:
+def _timeout_words(runtime: Runtime, expected: AppliedChanges) -> str:
     if expected.hardware is not None and runtime.hardware != expected.hardware:
         return f"has {runtime.hardware or 'no hardware'} and waits for {expected.hardware} ({runtime.stage})"
     return f"{stage_words(runtime.stage).partition(':')[0]} still ({runtime.stage})"

@@ -17,23 +17,11 @@ from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.options import variables_for
 
-from .api import RETRY_S, HubTroubleError, Runtime, SpaceApi
+from .api import RETRY_S, AppliedChanges, HubTroubleError, Runtime, SpaceApi
 from .spec import FREE, NEVER, SAFE_SLEEP_S, VCPUS, SpaceSpec
 
 OFF_STAGES = ("PAUSED", "STOPPED")
 """Stages of a Space that somebody with write access has to start again."""
-
-
-@dataclass(frozen=True)
-class AppliedChanges:
-    """What was changed on a Space for a run.
-
-    `notes` say so in words; `restarts` and `changes_hardware` are what the Space does because of it.
-    """
-
-    notes: tuple[str, ...] = ()
-    changes_hardware: bool = False
-    restarts: bool = False
 
 
 def change_settings(
@@ -65,7 +53,7 @@ def change_settings(
         paused=runtime.stage in OFF_STAGES,
     )
     if before == SpaceSettings():
-        return AppliedChanges(restarts=claimed)
+        return AppliedChanges(spec.hardware, restarts=claimed)
     entry = new_pending_change(space.api.endpoint, space.repo_id, run_id, before=before)
     try:
         entry.write()
@@ -80,10 +68,11 @@ def change_settings(
         show_progress(f"spaces: {space.repo_id} is {runtime.stage.lower()}: restarting it")
         space.request("restart it", lambda: space.api.restart_space(space.repo_id))
     return AppliedChanges(
-        _notes(before, changes),
+        spec.hardware,
         # A Space set back to the hardware it still runs on is not known to have restarted.
         changes_hardware=changes.hardware not in (None, runtime.hardware),
         restarts=bool(changes.variables or changes.hardware or before.paused or claimed),
+        notes=_notes(before, changes),
     )
 
 

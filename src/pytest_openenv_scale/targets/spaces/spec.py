@@ -66,17 +66,10 @@ class SpaceSpec(options.TargetOptions):
 
     repo_id: str | None = None
     sleep_time: int | None = options.option(sleep_time)
-    workers: int | None = options.option(options.count)
-    max_envs: int | None = options.option(options.count)
     temporary: bool = options.option(flag, False)
     app: str | None = options.option()
     folder: str | None = options.option()
     variables: Mapping[str, str] = options.variables()
-
-    @property
-    def changes_settings(self) -> bool:
-        """Whether a setting of the Space is asked for."""
-        return bool(self.hardware or self.variables or self.sleep_time is not None)
 
 
 def parse_space(spec: TargetSpec) -> SpaceSpec:
@@ -101,5 +94,5 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
                 f"target spaces: anybody can read the variables of a Space; make {name} one of its secrets, "
                 "in its settings, instead of env."
             )
-    settings = options.variables_for(workers=space.workers, max_envs=space.max_envs)
-    return replace(space, repo_id=spec.argument, variables={**space.variables, **settings})
+    variables = {**space.variables, **options.variables_for(**space.declared)}
+    return replace(space, repo_id=spec.argument, variables=variables)

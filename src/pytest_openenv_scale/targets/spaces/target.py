@@ -23,7 +23,7 @@ from pytest_openenv_scale.targets.common.readiness import (
 
 from . import temporary
 from .api import (
-    ExpectedRuntime,
+    AppliedChanges,
     SpaceApi,
     SpaceInfo,
     connect_to_hub,
@@ -32,7 +32,7 @@ from .api import (
     with_log,
 )
 from .deploy import DOCKERFILE, SpaceSource, create_or_update, space_files
-from .settings import AppliedChanges, change_settings, planned_settings
+from .settings import change_settings, planned_settings
 from .spec import NEVER, VCPUS, parse_space
 
 _LABEL = "hf-spaces"
@@ -80,7 +80,7 @@ class SpacesTarget(StartedTarget):
         """Return once the Space runs as asked and has answered a session; `stack` puts it back as it was."""
         space_spec, show_progress = self.space_spec, self.context.show_progress
         api = connect_to_hub()
-        stack.enter_context(graceful_signals.held())
+        stack.enter_context(graceful_signals)
         name = temporary.choose_name(api, space_spec) if space_spec.temporary else space_spec.repo_id
         space = SpaceApi(api, str(name), show_progress)
         began = time.monotonic()
@@ -90,7 +90,8 @@ class SpacesTarget(StartedTarget):
             temporary.create(space, space_spec, self.context.run_id, stack, show_progress)
             self._deploy(space, source)
             info = space.info()
-            changed = AppliedChanges((f"{space.repo_id} is made for this run, and deleted after it",))
+            note = f"{space.repo_id} is made for this run, and deleted after it"
+            changed = AppliedChanges(space_spec.hardware, notes=(note,))
         else:
             info = space.info()
             changed = change_settings(space, space_spec, stack, self.context.run_id, show_progress)
@@ -114,10 +115,7 @@ class SpacesTarget(StartedTarget):
             raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
         headers = {**_authorization(info), **self.context.headers}
         was_running = info.runtime is not None and info.runtime.stage == "RUNNING"
-        expected = ExpectedRuntime(
-            space_spec.hardware, changes_hardware=changed.changes_hardware, restarted=changed.restarts
-        )
-        runtime = wait_until_running(space, expected, lambda: server_limit(url, headers), self.context.show_progress)
+        runtime = wait_until_running(space, changed, lambda: server_limit(url, headers), self.context.show_progress)
         limits: dict[str, str | int] = {}
         with suppress(TargetError):  # The token may not be one that may read them.
             limits = settings_of(space.variables())
