@@ -20,6 +20,8 @@ import pytest
 TITLE = "@@ "
 TIMES = {r"(?<![\w.])\d[\d,.]*(?: / \d[\d,.]*)* (?:µs|ms|s|min|h)\b": "TIME"}
 """Masks times that were measured."""
+NOW = {r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b": "NOW"}
+"""Masks the minute in which a run is stored."""
 
 
 def read(path: Path) -> dict[str, str]:
@@ -43,9 +45,11 @@ class Golden:
         self._test = test
         self._times: Counter[str] = Counter()
         self._masks = {
-            rf"{re.escape(str(temporary))}/[^/\s'\"]+": "TMP",
+            rf"{re.escape(str(temporary))}/[\w-]+": "TMP",
+            re.escape(str(Path(__file__).parents[1])): "REPOSITORY",
             re.escape(sys.executable): "PYTHON",
             r"\b\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8}\b": "RUN",
+            r"\b0x[0-9a-f]{8,}\b": "ADDRESS",
             r"\b127\.0\.0\.1:\d+\b": "127.0.0.1:PORT",
             r"\b(127\.\d+\.\d+\.\d+):[1-9]\d{4}\b": r"\1:PORT",
         }

@@ -66,8 +66,8 @@ def test_latest_is_the_newest_complete_run_but_this_one(results):
     assert found("latest", results, other_than=newer.name) == older
 
 
-def test_without_a_complete_run_there_is_no_latest(results):
-    assert refused("latest", results) == f"there is no complete run in {results} to compare with"
+def test_without_a_complete_run_there_is_no_latest(golden, results):
+    golden(refused("latest", results))
 
 
 def test_a_commit_is_named_by_its_first_digits_and_a_clean_checkout_comes_first(results):
@@ -79,23 +79,20 @@ def test_a_commit_is_named_by_its_first_digits_and_a_clean_checkout_comes_first(
     assert found("FFFFFFF", results).name == "2026-3"
 
 
-def test_a_commit_without_a_run_is_refused_and_those_with_one_are_named(results):
+def test_a_commit_without_a_run_is_refused_and_those_with_one_are_named(golden, results):
     stored(results, "2026-1", commit=COMMIT)
-    assert refused("abcdef0", results) == (
-        f"there is no complete run of 'abcdef0' in {results}; there are runs of 0123456789"
-    )
+    golden(refused("abcdef0", results))
 
 
-def test_a_name_that_is_nothing_says_what_may_be_written(results):
-    text = refused("no-such-thing", results)
-    assert text.startswith(f"there is no run 'no-such-thing' in {results}; write a path, a run id, latest, or a commit")
+def test_a_name_that_is_nothing_says_what_may_be_written(golden, results):
+    golden(refused("no-such-thing", results))
 
 
-def test_without_a_results_directory_only_a_path_will_do():
-    assert refused("latest", None).endswith("give the path of a run")
+def test_without_a_results_directory_only_a_path_will_do(golden):
+    golden(refused("latest", None))
 
 
-def test_branches_and_tags_are_those_of_git(results, tmp_path):
+def test_branches_and_tags_are_those_of_git(golden, results, tmp_path):
     def git(*words: str) -> str:
         settings = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
         done = subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -109,14 +106,15 @@ def test_branches_and_tags_are_those_of_git(results, tmp_path):
     path = stored(results, "2026-1", commit=first)
     assert found("v1", results) == path
     assert found("HEAD~1", results) == path
-    assert f"there is no complete run of 'main' (commit {git('rev-parse', 'HEAD')[:10]})" in refused("main", results)
-    assert refused("--help", results).startswith("there is no run '--help'")
+    golden(refused("main", results), masks={r"\b[0-9a-f]{10}\b": "COMMIT"})
+    golden(refused("--help", results))
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\0b", None, 7])
-def test_no_name_at_all_is_refused(text):
-    with pytest.raises(GrammarError, match="a baseline is a path, a run id"):
+def test_no_name_at_all_is_refused(golden, text):
+    with pytest.raises(GrammarError) as caught:
         parse_reference(text, Path.cwd())
+    golden(caught.value)
 
 
 @settings(deadline=None)

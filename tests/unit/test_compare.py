@@ -46,7 +46,7 @@ def test_the_same_run_again_is_no_regression():
     assert {change.status for change in found.curves[0].changes} == {Status.UNCHANGED}
 
 
-def test_beyond_fail_on_and_outside_the_range_is_a_regression():
+def test_beyond_fail_on_and_outside_the_range_is_a_regression(golden):
     found = compared("total_p99:+15%", then={"latency": THREE}, now={"latency": (0.2, 0.2, 0.2)})
     change = change_of(found, "total_p99", 32)
     assert found.outcome is Judgement.REGRESSED
@@ -56,20 +56,18 @@ def test_beyond_fail_on_and_outside_the_range_is_a_regression():
         pytest.approx(0.11 * 1.15),
     )
     assert change.why == ChangeReason("beyond")
-    assert reason_text(change) == (
-        "+82 %, beyond total_p99:+15% and outside the baseline's 100 ms to 120 ms over 3 repetitions"
-    )
+    golden(reason_text(change))
     assert change.change_in_ranges == pytest.approx(0.09 / 0.02)
     assert change.ratio == pytest.approx(0.2 / 0.11)
 
 
-def test_beyond_fail_on_but_within_the_range_is_none_and_says_so():
+def test_beyond_fail_on_but_within_the_range_is_none_and_says_so(golden):
     found = compared("total_p99:+5%", then={"latency": (0.10, 0.11, 0.30)}, now={"latency": (0.2, 0.2, 0.2)})
     change = change_of(found, "total_p99", 32)
     assert found.outcome is Judgement.HELD
     assert change.status is Status.UNCHANGED
     assert (change.why.cause, change.within_range) == ("within_range", True)
-    assert reason_text(change) == "beyond total_p99:+5%, but within the baseline's 100 ms to 300 ms over 3 repetitions"
+    golden(reason_text(change))
 
 
 def test_outside_the_range_but_not_beyond_fail_on_is_worse_and_fails_nothing():
@@ -78,11 +76,11 @@ def test_outside_the_range_but_not_beyond_fail_on_is_worse_and_fails_nothing():
     assert change_of(found, "total_p99", 32).status is Status.WORSE
 
 
-def test_one_repetition_leaves_the_spread_unknown_and_fail_on_decides_alone():
+def test_one_repetition_leaves_the_spread_unknown_and_fail_on_decides_alone(golden):
     change = change_of(compared("total_p99:+15%", now={"latency": (0.2,)}), "total_p99", 32)
     assert change.status is Status.REGRESSED
     assert change.why == ChangeReason("beyond")
-    assert reason_text(change).endswith("the baseline was measured once, judged by total_p99:+15% alone")
+    golden(reason_text(change))
     assert change.change_in_ranges is None
 
 
@@ -187,12 +185,12 @@ def test_a_doubt_that_cannot_hide_a_loss_is_none():
     assert found.outcome is Judgement.HELD
 
 
-def test_a_smaller_grid_does_not_pass_for_a_loss_nor_for_none():
+def test_a_smaller_grid_does_not_pass_for_a_loss_nor_for_none(golden):
     found = compared("max_batch:-10%", now={"batches": (8, 32)})
     change = change_of(found, "max_batch")
     assert found.outcome is Judgement.INCONCLUSIVE
     assert change.why.cause == "grids_differ"
-    assert "batch 128 of the baseline was not asked for now" in found.curves[0].remarks
+    golden(found.curves[0].remarks)
 
 
 def test_a_latency_in_doubt_is_inconclusive_with_the_reason():
@@ -229,7 +227,7 @@ def test_repetitions_that_differ_are_said():
     assert any("repetitions differ (1 → 3)" in remark for remark in found.curves[0].remarks)
 
 
-def test_both_are_judged_by_the_limits_of_the_newer_run():
+def test_both_are_judged_by_the_limits_of_the_newer_run(golden):
     found = compared(
         "max_batch:-10%",
         then={"latency": (0.5,), "slo": an_slo(success=0.95)},
@@ -237,7 +235,7 @@ def test_both_are_judged_by_the_limits_of_the_newer_run():
     )
     change = change_of(found, "max_batch")
     assert (change.baseline.value, change.now.value, change.status) == (0, 0, Status.UNCHANGED)
-    assert "the limits of a cell differ" in " ".join(found.curves[0].remarks)
+    golden(" ".join(found.curves[0].remarks))
 
 
 # Curves
@@ -284,21 +282,21 @@ def test_a_test_that_is_in_both_runs_is_not_taken_for_a_renamed_one():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
+    ("field", "value"),
     [
-        ("arrival", "burst", "not comparable: arrival hold → burst"),
-        ("timeout_s", 60.0, "not comparable: timeout 120.0 s → 60.0 s"),
-        ("settings", {"action": "a:b", "seed": 0}, "not comparable: action default → a:b"),
-        ("settings", {"action": "default", "seed": 1}, "not comparable: seed 0 → 1"),
+        ("arrival", "burst"),
+        ("timeout_s", 60.0),
+        ("settings", {"action": "a:b", "seed": 0}),
+        ("settings", {"action": "default", "seed": 1}),
     ],
 )
-def test_runs_that_asked_for_different_things_are_not_comparable(field, value, says):
+def test_runs_that_asked_for_different_things_are_not_comparable(golden, field, value):
     sweep = a_judged_sweep(8)
     other = a_judged_sweep(8, **{field: value}) if field == "arrival" else with_record(sweep, **{field: value})
     found = compare_runs(a_measured_run(sweep), a_measured_run(other, day=1), parse_fail_on("max_batch:-10%"))
     assert found.outcome is Judgement.INCONCLUSIVE
     (curve,) = found.curves_in_state("different")
-    assert curve.remarks == (says,)
+    golden(curve.remarks)
 
 
 def with_record(sweep, **fields):
@@ -328,22 +326,17 @@ def test_ports_and_paths_tell_no_servers_apart(then, now):
     assert [(curve.state, curve.remarks) for curve in found.curves] == [("compared", ())]
 
 
-def test_another_server_under_the_same_label_is_compared_and_named():
+def test_another_server_under_the_same_label_is_compared_and_named(golden):
     sides = a_judged_sweep(8, target="local,workers=2"), a_judged_sweep(8, target="local,workers=4", cores=4)
     (curve,) = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1)).curves
-    assert curve.remarks[:2] == (
-        "the server differs: target local,workers=2 → local,workers=4",
-        "the server differs: cores 2 → 4",
-    )
+    golden(curve.remarks[:2])
 
 
-def test_another_label_is_another_curve_and_says_how_to_compare():
+def test_another_label_is_another_curve_and_says_how_to_compare(golden):
     sides = a_judged_sweep(8), a_judged_sweep(8, target="docker", label="local-docker")
     found = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1))
     (missing,) = found.curves_in_state("missing")
-    assert missing.remarks == (
-        "the newer run has this test on local-docker; to compare different servers give both targets the same label=",
-    )
+    golden(missing.remarks)
 
 
 # Machines and runs
@@ -378,10 +371,10 @@ def test_machines_that_differ_are_named_and_what_does_not_matter_is_not():
     assert (found.now.commit, found.now.branch, found.now.dirty) == ("1" * 40, "work", True)
 
 
-def test_a_run_that_did_not_end_is_told():
+def test_a_run_that_did_not_end_is_told(golden):
     sweep = a_judged_sweep(8)
     found = compare_runs(a_measured_run(sweep), a_measured_run(sweep, day=1, status="interrupted"))
-    assert found.remarks == ("the newer run was interrupted: it holds less than planned",)
+    golden(found.remarks)
 
 
 # One sweep, as pytest compares it
@@ -498,13 +491,13 @@ def test_servers_that_differ_by_their_port_alone_are_each_compared_with_themselv
 
 
 @pytest.mark.parametrize(
-    ("then", "now", "says"),
+    ("then", "now"),
     [
-        ({}, {"reset": "data aa"}, "reset without data → data aa"),
-        ({"reset": "data aa"}, {"reset": "data bb"}, "reset data aa → data bb"),
+        ({}, {"reset": "data aa"}),
+        ({"reset": "data aa"}, {"reset": "data bb"}),
     ],
 )
-def test_other_reset_data_are_another_workload(then, now, says):
+def test_other_reset_data_are_another_workload(golden, then, now):
     usual = {"action": "default", "seed": 0, "until_done": False}
     runs = []
     for day, told in enumerate((then, now)):
@@ -513,7 +506,7 @@ def test_other_reset_data_are_another_workload(then, now, says):
         runs.append(a_measured_run(replace(sweep, record=record), day=day))
     found = compare_runs(*runs, parse_fail_on("max_batch:-10%"))
     assert found.outcome is Judgement.INCONCLUSIVE
-    assert found.curves[0].remarks == (f"not comparable: {says}",)
+    golden(found.curves[0].remarks)
 
 
 @pytest.mark.parametrize(

@@ -35,31 +35,28 @@ def test_several_are_joined_by_commas_or_repeated_and_of_two_alike_the_last_coun
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    "text",
     [
-        ("max_batch:+10%", "max_batch: higher is better, so 'max_batch:+10%' is no regression; write max_batch:-10%"),
-        ("total_p99:-15%", "total_p99: lower is better, so 'total_p99:-15%' is no regression; write total_p99:+15%"),
-        ("max_batch:10%", "write max_batch:-10%"),
-        ("total_p99:15%", "write total_p99:+15%"),
-        ("total_p98:+15%", "'total_p98' is nothing that is compared; did you mean 'total_p99'?"),
-        (
-            "latency_factor:+1",
-            "latency_factor is a limit and not a figure that is compared; write for example total_p99",
-        ),
-        ("hosts:-1", "write for example max_batch"),
-        ("total_p99:+15", "the change of total_p99 needs a unit, got '15'; write 15% or 15s"),
-        ("total_p99:+x", "the change of total_p99 must be a number of seconds, got 'x'"),
-        ("max_batch:-x%", "the percentage of max_batch must be a number"),
-        ("max_batch:-100%", "'max_batch:-100%' can never be exceeded"),
-        ("max_batch>=64", 'a change that fails is written like "max_batch:-10%" or "total_p99:+15%", got'),
-        ("", 'a change that fails is written like "max_batch:-10%"'),
-        ("max_batch:-10%,", 'a change that fails is written like "max_batch:-10%"'),
+        "max_batch:+10%",
+        "total_p99:-15%",
+        "max_batch:10%",
+        "total_p99:15%",
+        "total_p98:+15%",
+        "latency_factor:+1",
+        "hosts:-1",
+        "total_p99:+15",
+        "total_p99:+x",
+        "max_batch:-x%",
+        "max_batch:-100%",
+        "max_batch>=64",
+        "",
+        "max_batch:-10%,",
     ],
 )
-def test_a_wrong_expression_says_what_to_write(text, says):
+def test_a_wrong_expression_says_what_to_write(golden, text):
     with pytest.raises(GrammarError) as error:
         parse_fail_on(text)
-    assert says in str(error.value)
+    golden(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -95,11 +95,11 @@ class TestBars:
         assert bar["value"] == pytest.approx(4096 / 96)
         assert bar["text"] == "42.7  (4,096 on 96 cores)"
 
-    def test_per_core_leaves_out_what_has_no_known_cores_and_says_so(self):
+    def test_per_core_leaves_out_what_has_no_known_cores_and_says_so(self, golden):
         found = bars.batch_per_core_content(a_study(sample("local-uvicorn"), sample("example.org", cores=None)))
         assert found is not None
         assert found.facts["infrastructures"] == ["local-uvicorn"]
-        assert found.notes[-1] == "Cores not known, so not shown: example.org."
+        golden(found.notes[-1])
 
     def test_without_any_cores_there_is_no_figure_per_core(self):
         assert bars.batch_per_core_content(a_study(sample(cores=None))) is None
@@ -199,8 +199,8 @@ class TestNodes:
         rows = {(row["measure"], row["replicas"]) for row in rows_of(lines.nodes_content(every_kind()), "points")}
         assert {("throughput", count) for count in (1, 2, 4)} <= rows
 
-    def test_cores_are_said_of_the_target_that_shares_them(self):
-        assert "All replicas of envoy share 2 cores." in lines.nodes_content(replicas()).notes
+    def test_cores_are_said_of_the_target_that_shares_them(self, golden):
+        golden(lines.nodes_content(replicas()).notes)
         assert not any("share" in note and "core" in note for note in lines.nodes_content(every_kind()).notes)
 
     def test_a_study_that_repeats_no_target_has_no_such_figure(self):

@@ -33,15 +33,17 @@ def test_a_file_stays_as_it_was_where_its_content_cannot_be_made(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_of_json_is_text_for_people_and_may_be_a_device(tmp_path):
+def test_the_file_of_json_is_text_for_people_and_may_be_a_device(golden, tmp_path):
     path = check_json_option(tmp_path / "out.json")
     write_json_option(path, {"text": "é"})
     assert path.read_text(encoding="utf-8") == '{\n "text": "é"\n}\n'
     write_json_option(check_json_option(Path("/dev/null")), {})
-    with pytest.raises(GrammarError, match=r"^--json: .* is a directory; name a file$"):
+    with pytest.raises(GrammarError) as caught:
         check_json_option(tmp_path)
-    with pytest.raises(GrammarError, match=r"^--json: .* cannot be written: No such file or directory$"):
+    golden(caught.value)
+    with pytest.raises(GrammarError) as caught:
         write_json_option(tmp_path / "nowhere" / "out.json", {})
+    golden(caught.value)
 
 
 def test_what_is_waited_for_is_returned_as_soon_as_it_is_there():

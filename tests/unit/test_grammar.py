@@ -65,15 +65,16 @@ def test_batches_are_sorted_without_duplicates_and_ranges_double(value, batches)
         *("nan", "inf", "", True, 1.0, None, [1, None], [True], [], b"12", {"1": 2}, math.nan, math.inf, object()),
     ],
 )
-def test_batches_that_are_no_whole_numbers_are_refused(value):
-    with pytest.raises(GrammarError, match=r"^batches must (be whole numbers ≥ 1, got|not be empty)"):
+def test_batches_that_are_no_whole_numbers_are_refused(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_batches(value)
+    golden(caught.value)
 
 
-def test_a_wrong_batch_says_what_to_write_instead():
+def test_a_wrong_batch_says_what_to_write_instead(golden):
     with pytest.raises(GrammarError) as error:
         parse_batches("0")
-    assert str(error.value) == "batches must be whole numbers ≥ 1, got '0'; write for example \"1,8,32..512\""
+    golden(error.value)
 
 
 def test_a_falling_range_is_shown_the_right_way_round():
@@ -82,9 +83,10 @@ def test_a_falling_range_is_shown_the_right_way_round():
 
 
 @pytest.mark.parametrize("value", ["1..1000000000", "9" * 17, 10**30, [2_000_000]])
-def test_a_huge_batch_is_refused(value):
-    with pytest.raises(GrammarError, match="batches must be at most 1,000,000"):
+def test_a_huge_batch_is_refused(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_batches(value)
+    golden(caught.value)
 
 
 @pytest.mark.parametrize("value", [itertools.count(1), ",".join(["1"] * 5000), [1] * 1001])
@@ -148,9 +150,10 @@ def test_a_duration_is_seconds_once_parsed(value, seconds):
     "value",
     ["", "s", "1d", "1 s 2", "nan", "inf", "1e999", "ten", "1,5", "0x10", True, None, math.nan, math.inf, [1], 10**400],
 )
-def test_what_is_no_duration_is_refused_with_an_example(value):
-    with pytest.raises(GrammarError, match=r'must be a number of seconds, got .*; write for example "2\.5s"'):
+def test_what_is_no_duration_is_refused_with_an_example(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_seconds(value)
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(("value", "positive"), [("-1s", False), (-0.1, False), ("0", True), (0, True), ("-1", True)])
@@ -187,19 +190,20 @@ def test_waits_are_sorted_seconds(value, waits):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    "value",
     [
-        ("-1", "waits must be ≥ 0"),
-        ("", "waits must not be empty"),
-        ([], "waits must not be empty"),
-        ("1,x", "waits must be a number"),
-        (True, "waits must be a number"),
-        ([True], "waits must be a number"),
+        "-1",
+        "",
+        [],
+        "1,x",
+        True,
+        [True],
     ],
 )
-def test_wrong_waits_are_refused(value, text):
-    with pytest.raises(GrammarError, match=text):
+def test_wrong_waits_are_refused(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_waits(value)
+    golden(caught.value)
 
 
 # Shares, counts, numbers
@@ -246,9 +250,10 @@ def test_a_count_is_a_whole_number(value, count):
 
 
 @pytest.mark.parametrize("value", [0, -1, "0", "1.0", 1.0, True, False, None, "", "x", "½", Decimal(1), 1j])
-def test_what_is_no_count_is_refused(value):
-    with pytest.raises(GrammarError, match=r"^reps must be a whole number ≥ 1, got"):
+def test_what_is_no_count_is_refused(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_count(value, what="reps")
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(("value", "bounds"), [(0, {"minimum": 0}), (7, {"minimum": 7, "maximum": 7})])
@@ -258,9 +263,10 @@ def test_a_count_keeps_to_its_own_bounds(value, bounds):
         parse_count(value - 1, **bounds)
 
 
-def test_a_count_above_its_maximum_is_refused():
-    with pytest.raises(GrammarError, match=r"^workers must be at most 8, got 9$"):
+def test_a_count_above_its_maximum_is_refused(golden):
+    with pytest.raises(GrammarError) as caught:
         parse_count(9, maximum=8, what="workers")
+    golden(caught.value)
 
 
 @pytest.mark.parametrize("value", [0, -1, "0", True, math.nan, "inf", "x", None, 10**400, 2e9])
@@ -297,21 +303,22 @@ def test_modes_keep_their_order_without_duplicates(value, modes):
 
 
 @pytest.mark.parametrize(
-    ("value", "hint"),
+    "value",
     [
-        ("htp", "did you mean 'http'"),
-        ("wss", "did you mean 'ws'"),
-        ("tcp", "write one of ws, http|did you mean 'http'"),
-        ("grpc", "write one of ws, http"),
-        ([None], "write one of ws, http"),
-        (5, "write one of ws, http"),
-        ("ws,", "write one of ws, http"),
-        ("", "must not be empty"),
+        "htp",
+        "wss",
+        "tcp",
+        "grpc",
+        [None],
+        5,
+        "ws,",
+        "",
     ],
 )
-def test_an_unknown_mode_is_refused_with_a_suggestion(value, hint):
-    with pytest.raises(GrammarError, match=hint):
+def test_an_unknown_mode_is_refused_with_a_suggestion(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_modes(value)
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -330,24 +337,25 @@ def test_an_arrival_is_hold_burst_or_a_rate(value, arrival, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    "value",
     [
-        ("rate=0", "arrival rate=R .* must be a number > 0"),
-        ("rate=-1", "must be a number > 0"),
-        ("rate=nan", "must be a number > 0"),
-        ("rate=", "must be a number > 0"),
-        ("rate=1e9", "≤ 1e\\+06"),
-        ("rate", 'write for example "rate=50"'),
-        ("brust", "did you mean 'burst'"),
-        ("Hold", "did you mean 'hold'"),
-        ("", "arrival is hold, burst or rate=R"),
-        (5, "arrival is hold, burst or rate=R, got 5"),
-        (None, "arrival is hold, burst or rate=R, got None"),
+        "rate=0",
+        "rate=-1",
+        "rate=nan",
+        "rate=",
+        "rate=1e9",
+        "rate",
+        "brust",
+        "Hold",
+        "",
+        5,
+        None,
     ],
 )
-def test_a_wrong_arrival_is_refused(value, text):
-    with pytest.raises(GrammarError, match=text):
+def test_a_wrong_arrival_is_refused(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_arrival(value)
+    golden(caught.value)
 
 
 @given(st.floats(1e-9, parsing.MAX_RATE))
@@ -358,9 +366,9 @@ def test_an_arrival_written_out_reads_back(rate):
 # What errors show
 
 
-def test_the_nearest_name_is_suggested_else_all_are_listed():
+def test_the_nearest_name_is_suggested_else_all_are_listed(golden):
     assert suggestion("batchs", ["batches", "waits"]) == "; did you mean 'batches'?"
-    assert suggestion("zzz", ["batches", "waits"]) == "; write one of batches, waits"
+    golden(suggestion("zzz", ["batches", "waits"]))
 
 
 def test_long_values_are_shortened_and_odd_ones_named():

@@ -79,45 +79,45 @@ def test_the_canonical_text_of_a_target_has_sorted_options(text, canonical):
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    "text",
     [
-        ("", "a target must be one line of text"),
-        ("   ", "a target must be one line of text"),
-        (None, "a target must be one line of text, got None"),
-        (5, "a target must be one line of text, got 5"),
-        ("local\nx", "a target must be one line of text"),
-        ("local,label=a\x00", "a target must be one line of text"),
-        ("local:", "has nothing after its colon"),
-        ("local,server", "written key=value, got 'server'"),
-        ("local,server=", "target key 'server' has no value; write server=VALUE"),
-        ("local,a=1,b", "written key=value, got 'b'"),
-        ("local,a=1,a=2", "target key 'a' is given twice"),
-        ("local,env.A=1,b", "the value of target key 'env.A' has a comma"),
-        ("local,", "written key=value, got ''"),
-        (":x", "NAME"),
-        (",a=1", "NAME"),
-        ("=1", "NAME"),
-        ("localhost:8000", 'write "http://localhost:8000"'),
-        ("localhost", 'write "local" or a URL'),
-        ("127.0.0.1:8000/x", 'write "http://127.0.0.1:8000/x"'),
-        ("my.host.org/prefix", 'write "http://my.host.org/prefix"'),
-        ("url:http", 'write "local" or a URL'),
-        ("http://", "names no host"),
-        ("http://:80", "names no host"),
-        ("http://h:99999", "is not a URL"),
-        ("http://h:x", "its port is no number"),
-        ("http://h:0", "its port is no number"),
-        ("http://[::1", "is not a URL"),
-        ("http://h/a b", "it contains a space"),
-        ("http://a,,http://b", "it ends with a comma"),
-        ("http://a,", "it ends with a comma"),
-        ("http://a,cores=2,http://b", "URLs come before keys"),
+        "",
+        "   ",
+        None,
+        5,
+        "local\nx",
+        "local,label=a\x00",
+        "local:",
+        "local,server",
+        "local,server=",
+        "local,a=1,b",
+        "local,a=1,a=2",
+        "local,env.A=1,b",
+        "local,",
+        ":x",
+        ",a=1",
+        "=1",
+        "localhost:8000",
+        "localhost",
+        "127.0.0.1:8000/x",
+        "my.host.org/prefix",
+        "url:http",
+        "http://",
+        "http://:80",
+        "http://h:99999",
+        "http://h:x",
+        "http://h:0",
+        "http://[::1",
+        "http://h/a b",
+        "http://a,,http://b",
+        "http://a,",
+        "http://a,cores=2,http://b",
     ],
 )
-def test_a_wrong_target_is_refused_with_what_to_write(text, problem):
+def test_a_wrong_target_is_refused_with_what_to_write(golden, text):
     with pytest.raises(GrammarError) as error:
         parse_target(text)
-    assert problem in str(error.value)
+    golden(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -228,9 +228,10 @@ def test_json_is_text_or_a_value_that_is_json(value):
         "9" * 5000,
     ],
 )
-def test_what_is_no_json_is_refused(value):
-    with pytest.raises(GrammarError, match=r"^reset data must be JSON, got "):
+def test_what_is_no_json_is_refused(golden, value):
+    with pytest.raises(GrammarError) as caught:
         parse_json(value, "reset data")
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import yaml
 from cells import NOON
 from report_samples import a_run
 
+from goldens import Golden
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.hub.access import HubError
 from pytest_openenv_scale.hub.dataset import BEGIN, END, RunSection, updated_card
@@ -63,8 +64,8 @@ def test_a_run_has_its_verdicts_its_figures_and_a_way_to_its_report() -> None:
     assert text.count("![") == 2
 
 
-def test_an_interrupted_run_is_called_so() -> None:
-    assert "**the run was interrupted; what it measured until then is shown**" in card(sample(status="interrupted"))
+def test_an_interrupted_run_is_called_so(golden: Golden) -> None:
+    golden([line for line in card(sample(status="interrupted")).splitlines() if "interrupted;" in line])
 
 
 def test_runs_are_added_and_the_newest_stands_first() -> None:
@@ -91,7 +92,7 @@ def test_words_and_metadata_of_somebody_else_are_kept() -> None:
     edited = f"{mine}\n# My title\n\nMy words.\n{body}\nMore of them, with $ and \\1.\n"
     updated = card(sample(2), before=edited)
     assert "# My title\n\nMy words.\n" in updated
-    assert updated.endswith("More of them, with $ and \\1.\n")
+    assert "with $ and \\1." in updated
     assert front(updated)["license"] == "mit"
     assert front(updated)["extra"] == [1, 2]
     assert front(updated)["tags"] == ["mine", "openenv", "benchmark", "load-testing"]
@@ -115,15 +116,16 @@ def test_another_configuration_of_the_viewer_stays_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "says"),
+    "before",
     [
-        ("---\na: [\n---\n", r"line \d+ has front matter that is not YAML"),
-        ("---\n- a\n---\n", "front matter that is no mapping"),
+        "---\na: [\n---\n",
+        "---\n- a\n---\n",
     ],
 )
-def test_front_matter_that_cannot_be_read_is_not_overwritten(before: str, says: str) -> None:
-    with pytest.raises(HubError, match=says):
+def test_front_matter_that_cannot_be_read_is_not_overwritten(golden: Golden, before: str) -> None:
+    with pytest.raises(HubError) as caught:
         card(sample(), before=before)
+    golden(caught.value)
 
 
 def test_a_note_cannot_end_the_section() -> None:

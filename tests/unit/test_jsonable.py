@@ -80,28 +80,25 @@ def test_unknown_keys_of_a_newer_writer_are_ignored():
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    "data",
     [
-        ({}, "Outer: object missing required field `name`"),
-        ({"name": 3}, "Outer.name: expected `str`, got `int`"),
-        ({"name": "x", "inners": [{"number": "many"}]}, "Outer.inners[0].number: expected `float`, got `str`"),
-        (
-            {"name": "x", "inners": [{"number": 1, "colour": "blue"}]},
-            "inners[0].colour: invalid enum value 'blue'",
-        ),
-        ({"name": "x", "inners": {}}, "Outer.inners: expected `array`, got `object`"),
-        ({"name": "x", "counts": {"a": 1.5}}, "Outer.counts[...]: expected `int | str`, got `float`"),
-        ({"name": "x", "at": "noon"}, "Outer.at: invalid RFC3339"),
-        ({"name": "x", "flag": 1}, "Outer.flag: expected `bool`, got `int`"),
-        ({"name": "x", "inners": [{"number": True}]}, "Outer.inners[0].number: expected `float`, got `bool`"),
-        ({"name": "x", "counts": {"a": True}}, "Outer.counts[...]: expected `int | str`, got `bool`"),
-        ([], "Outer: expected `object`, got `array`"),
+        {},
+        {"name": 3},
+        {"name": "x", "inners": [{"number": "many"}]},
+        {"name": "x", "inners": [{"number": 1, "colour": "blue"}]},
+        {"name": "x", "inners": {}},
+        {"name": "x", "counts": {"a": 1.5}},
+        {"name": "x", "at": "noon"},
+        {"name": "x", "flag": 1},
+        {"name": "x", "inners": [{"number": True}]},
+        {"name": "x", "counts": {"a": True}},
+        [],
     ],
 )
-def test_json_that_does_not_fit_is_told_by_its_place(data, message):
+def test_json_that_does_not_fit_is_told_by_its_place(golden, data):
     with pytest.raises(JsonError) as caught:
         Outer.from_json(data)
-    assert message in str(caught.value)
+    golden(caught.value)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_samples import sample, stored_run
 
+from goldens import Golden
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.legacy.exporting import export_older
@@ -60,7 +61,7 @@ def test_what_the_older_files_do_not_tell_is_unknown(tmp_path: Path) -> None:
     assert {summary.peak_concurrency for summary in run.sweeps[0].summaries} == {None}
 
 
-def test_the_curves_on_which_the_older_rule_differs_are_named(tmp_path: Path) -> None:
+def test_the_curves_on_which_the_older_rule_differs_are_named(golden: Golden, tmp_path: Path) -> None:
     repetitions = [older.repetition(8, good=7), older.repetition(16)]
     lines = [older.line(rows, 1) for rows in repetitions]
     folder = older.write(tmp_path / "old", [row for rows in repetitions for row in rows], lines)
@@ -69,10 +70,7 @@ def test_the_curves_on_which_the_older_rule_differs_are_named(tmp_path: Path) ->
 
     assert older_max_batch(run.sweeps[0].summaries) == 16
     assert run.sweeps[0].curves[0].verdict.max_batch is None
-    assert run.sweeps[0].record.notes == (
-        "ws, wait 1 s: the older rule (success averaged over repetitions, smaller batches not looked at) gave max "
-        "batch 16, the rule of this report gives none",
-    )
+    golden(run.sweeps[0].record.notes)
 
 
 def test_no_note_where_both_rules_agree(tmp_path: Path) -> None:
@@ -131,14 +129,16 @@ def test_different_hardware_and_modes_are_curves_of_their_own(tmp_path: Path) ->
     assert {row["connect_latency"] for row in http_rows} == {None}
 
 
-def test_where_files_and_their_summary_disagree_is_said(tmp_path: Path) -> None:
+def test_where_files_and_their_summary_disagree_is_said(golden: Golden, tmp_path: Path) -> None:
     rows = older.repetition(4, good=3)
     folder = older.write(tmp_path / "old", rows, [older.line(rows, 1, successful=4)])
     [run] = imported(folder, tmp_path / "results")
-    assert run.sweeps[0].summaries[0].notes == ("summary.csv counts 4 successful sessions, raw.jsonl has 3",)
+    golden(run.sweeps[0].summaries[0].notes)
 
 
-def test_lines_without_sessions_are_kept_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_without_sessions_are_kept_and_said(
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = older.repetition(4)
     lines = [older.line(rows, 1), older.line(older.repetition(8), 1)]
     folder = older.write(tmp_path / "old", rows, lines)
@@ -146,7 +146,7 @@ def test_lines_without_sessions_are_kept_and_said(tmp_path: Path, capsys: pytest
 
     assert main(["import", str(folder), "--infrastructure", "lab", "--results", str(results)]) == 0
 
-    assert "summary.csv:3: its sessions are not in raw.jsonl" in capsys.readouterr().out
+    golden(capsys.readouterr().out)
     [run] = results.iterdir()
     assert main(["export", str(run), "--output", str(tmp_path / "back")]) == 0
     assert older.read(tmp_path / "back")[1] == older.read(folder)[1]
@@ -242,7 +242,7 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
         ("ConnectionRefusedError", "no", "refused"),
         ("websockets.exceptions.ConnectionClosedOK", None, "closed_early"),
         ("RuntimeError", "server said CAPACITY_REACHED", "capacity"),
-        ("OSError", "[Errno 24] Too many open files", "client_limit"),
+        ("OSError", "Too many open files", "client_limit"),
         ("capacity", None, "capacity"),
         ("SomethingElse", "odd", None),
     ],
@@ -252,57 +252,57 @@ def test_exceptions_have_a_kind_where_they_tell_one(name: str, message: str | No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        ("{}", "raw.jsonl:1: no session of the older format: Object missing required field `request_id`"),
-        ("[]\n", "raw.jsonl:1: no session of the older format: Expected `object`, got `array`"),
-        ("nonsense\n{}", "raw.jsonl:1: no session of the older format: JSON is malformed"),
-        ("", "raw.jsonl: it holds no sessions"),
+        "{}",
+        "[]\n",
+        "nonsense\n{}",
+        "",
     ],
 )
 def test_a_file_of_another_format_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "raw.jsonl").write_text(text)
     results = tmp_path / "results"
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(results)]) == 2
     told = capsys.readouterr().err
-    assert said in told
+    golden(told, masks={r"(older format): .*": r"\1: WHY"})
     assert told.count("\n") == 1
     assert not list(results.glob("*")) if results.exists() else True
 
 
-def test_a_time_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_that_is_none_is_named(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     older.write(tmp_path, [older.session(0, batch=1, timestamp="yesterday")])
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 2
-    assert (
-        "raw.jsonl:1: no session of the older format: Invalid isoformat string: 'yesterday'" in capsys.readouterr().err
-    )
+    golden(capsys.readouterr().err, masks={r"(older format): .*": r"\1: WHY"})
 
 
-def test_a_last_line_cut_short_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_last_line_cut_short_is_left_out_and_said(
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = older.repetition(3)
     older.write(tmp_path, rows)
     with (tmp_path / "raw.jsonl").open("a") as file:
         file.write(json.dumps(rows[0])[:40])
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 0
-    assert "raw.jsonl:4: the last line was cut short and is left out" in capsys.readouterr().out
+    golden(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change",
     [
-        ({"total_wall_time": "soon"}, "summary.csv:2: total_wall_time must be a number, got 'soon'"),
-        ({"mode": "tcp"}, "summary.csv:2: mode must be ws or http, got 'tcp'"),
+        {"total_wall_time": "soon"},
+        {"mode": "tcp"},
     ],
 )
 def test_a_bad_summary_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     rows = older.repetition(2)
     older.write(tmp_path, rows, [older.line(rows, 1, **change)])
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 2
-    assert said in capsys.readouterr().err
+    golden(capsys.readouterr().err)
 
 
 def test_the_infrastructure_is_read_off_the_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,50 +325,49 @@ def test_a_run_is_called_by_its_id_or_latest(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "back" / "raw.jsonl").exists()
 
 
-def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_named(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", str(tmp_path / "nowhere")]) == 2
     assert main(["import", str(tmp_path)]) == 2
     assert main(["export", str(tmp_path / "nowhere")]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert "does not exist; give a raw.jsonl or a folder that holds one" in told[0]
-    assert "there is no raw.jsonl in it" in told[1]
-    assert "there is no run at" in told[2]
+    golden(told[0])
+    golden(told[1])
+    golden(told[2])
 
 
-def test_existing_files_are_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_never_replaced(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [run] = imported(study(tmp_path), tmp_path / "results")
     assert main(["export", str(run.path)]) == 0
     assert main(["export", str(run.path)]) == 2
-    assert "is there already; name another folder with --output" in capsys.readouterr().err
+    golden(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change",
     [
-        ({"request_id": 2**70}, "at `$.request_id`"),
-        ({"request_id": -1}, "Expected `int` >= 0 - at `$.request_id`"),
-        ({"batch_size": 2**40}, "Expected `int` <= 2147483647 - at `$.batch_size`"),
-        ({"batch_size": -1}, "Expected `int` >= 1 - at `$.batch_size`"),
-        ({"total_latency": -0.5}, "Expected `float` >= 0.0 - at `$.total_latency`"),
-        ({"wait_requested": 1e300}, "at `$.wait_requested`"),
-        ({"timestamp": "0001-01-01T00:00:00+05:00"}, "no moment of a measurement"),
-        ({"timestamp": "9999-12-31T23:59:59Z"}, "no moment of a measurement"),
+        {"request_id": 2**70},
+        {"request_id": -1},
+        {"batch_size": 2**40},
+        {"batch_size": -1},
+        {"total_latency": -0.5},
+        {"wait_requested": 1e300},
+        {"timestamp": "0001-01-01T00:00:00+05:00"},
+        {"timestamp": "9999-12-31T23:59:59Z"},
     ],
 )
 def test_figures_no_measurement_has_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     older.write(tmp_path, [{**older.session(0, batch=1), **change}])
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 2
     (told,) = capsys.readouterr().err.splitlines()
-    assert "raw.jsonl:1: no session of the older format" in told
-    assert said in told
+    golden(told, masks={r"(older format): .*": r"\1: WHY"})
 
 
-def test_a_compressed_file_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_compressed_file_is_named_as_one(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "raw.jsonl").write_bytes(gzip.compress(b"{}"))
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 2
-    assert "raw.jsonl is compressed; unpack it first" in capsys.readouterr().err
+    golden(capsys.readouterr().err)
 
 
 def test_files_that_went_through_an_editor_of_windows_are_read(tmp_path: Path) -> None:
@@ -391,20 +390,24 @@ def test_a_password_in_a_url_stays_where_it_was(tmp_path: Path) -> None:
     assert not [path for path in written if b"hunter2" in path.read_bytes()]
 
 
-def test_sessions_that_are_missing_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sessions_that_are_missing_are_said_once(
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     older.write(tmp_path, [*older.repetition(8)[:4], *older.repetition(8)[:5]])
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 0
-    assert capsys.readouterr().out.count("2 repetitions of batch 8 (ws, wait 1 s) without all the sessions") == 1
+    golden([line for line in capsys.readouterr().out.splitlines() if "batch 8" in line])
 
 
-def test_what_a_second_import_does_not_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_second_import_does_not_change_is_said(
+    golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     older.write(tmp_path, older.repetition(4))
     command = ["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]
     main([*command, "--cores", "4"])
     main([*command, "--cores", "4"])
-    assert "is left as it is" not in capsys.readouterr().out
+    assert "left as it is" not in capsys.readouterr().out
     assert main([*command, "--cores", "8", "--note", "again"]) == 0
-    assert "is left as it is, without this --cores and --note; delete it" in capsys.readouterr().out
+    golden(capsys.readouterr().out)
 
 
 def test_the_kind_read_off_a_message_is_not_what_the_file_said(tmp_path: Path) -> None:

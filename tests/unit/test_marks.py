@@ -101,28 +101,28 @@ def test_a_mark_holds_checked_values():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    "arguments",
     [
-        ({"batches": 0}, "mark scaling: batches must be whole numbers ≥ 1, got 0"),
-        ({"batches": []}, "mark scaling: batches must not be empty"),
-        ({"batches": True}, "mark scaling: batches must be whole numbers ≥ 1, got True"),
-        ({"waits": -1}, "mark scaling: waits must be ≥ 0 seconds, got -1"),
-        ({"waits": [None]}, "mark scaling: waits must be a number of seconds, got None"),
-        ({"reps": 0}, "mark scaling: reps must be a whole number ≥ 1, got 0"),
-        ({"reps": 1.0}, "mark scaling: reps must be a whole number ≥ 1, got 1.0"),
-        ({"modes": "grpc"}, "mark scaling: modes are ws and http, got 'grpc'"),
-        ({"steps": "x"}, "mark scaling: steps must be a whole number ≥ 1, got 'x'"),
-        ({"arrival": "hodl"}, "mark scaling: arrival is hold, burst or rate=R, got 'hodl'; did you mean 'hold'?"),
-        ({"timeout": 0}, "mark scaling: timeout must be > 0 seconds, got 0"),
-        ({"action": 5}, "mark scaling: an action must be a JSON object, got 5"),
-        ({"action": lambda session, step: {}}, 'mark scaling: a function is named "module:function"'),
-        ({"reset": "[]"}, "mark scaling: reset data must be a JSON object"),
+        {"batches": 0},
+        {"batches": []},
+        {"batches": True},
+        {"waits": -1},
+        {"waits": [None]},
+        {"reps": 0},
+        {"reps": 1.0},
+        {"modes": "grpc"},
+        {"steps": "x"},
+        {"arrival": "hodl"},
+        {"timeout": 0},
+        {"action": 5},
+        {"action": lambda session, step: {}},
+        {"reset": "[]"},
     ],
 )
-def test_a_wrong_argument_of_scaling_is_refused(arguments, problem):
+def test_a_wrong_argument_of_scaling_is_refused(golden, arguments):
     with pytest.raises(MarkError) as error:
         scaling(**arguments)
-    assert str(error.value).startswith(problem)
+    golden(error.value)
 
 
 def test_limits_hold_checked_values():
@@ -131,43 +131,43 @@ def test_limits_hold_checked_values():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    "arguments",
     [
-        ({}, "mark slo: it sets no limit; write for example slo(max_batch=64)"),
-        ({"wait": 1}, "mark slo: it sets no limit"),
-        ({"max_batch": 0}, "mark slo: max_batch must be a whole number ≥ 1, got 0"),
-        ({"success": 95}, "mark slo: success must be between 0 and 1, got 95; for 95 % write"),
-        ({"total_p99": "fast"}, "mark slo: total_p99 must be a number of seconds, got 'fast'"),
-        ({"hosts": 1.5}, "mark slo: hosts must be a whole number ≥ 1, got 1.5"),
-        ({"rps": -1}, "mark slo: rps must be a number > 0"),
-        ({"latency_factor": float("nan")}, "mark slo: latency_factor must be a number > 0"),
-        ({"max_batch": 4, "wait": -1}, "mark slo: wait must be ≥ 0 seconds, got -1"),
-        ({"max_batch": 4, "mode": "wss"}, "mark slo: modes are ws and http, got 'wss'; did you mean 'ws'?"),
+        {},
+        {"wait": 1},
+        {"max_batch": 0},
+        {"success": 95},
+        {"total_p99": "fast"},
+        {"hosts": 1.5},
+        {"rps": -1},
+        {"latency_factor": float("nan")},
+        {"max_batch": 4, "wait": -1},
+        {"max_batch": 4, "mode": "wss"},
     ],
 )
-def test_a_wrong_limit_is_refused(arguments, problem):
+def test_a_wrong_limit_is_refused(golden, arguments):
     with pytest.raises(MarkError) as error:
         slo(**arguments)
-    assert str(error.value).startswith(problem)
+    golden(error.value)
 
 
 @pytest.mark.parametrize(
-    ("mark", "problem"),
+    "mark",
     [
-        ('scaling("1,8")', "mark scaling takes named arguments only; write scaling(batches=…)"),
-        ("slo(64)", "mark slo takes named arguments only; write slo(max_batch=…)"),
-        ("scaling(batch=1)", "mark scaling has no argument 'batch'; did you mean 'batches'?"),
-        ("scaling(zzz=1)", "mark scaling has no argument 'zzz'; write one of batches, waits"),
-        ("slo(max_batches=1)", "mark slo has no argument 'max_batches'; did you mean 'max_batch'?"),
-        ("slo(total_p999=1)", "mark slo has no argument 'total_p999'; did you mean 'total_p99'?"),
-        ("slo(max_batch='x')", "mark slo: max_batch must be a whole number ≥ 1, got 'x'"),
+        'scaling("1,8")',
+        "slo(64)",
+        "scaling(batch=1)",
+        "scaling(zzz=1)",
+        "slo(max_batches=1)",
+        "slo(total_p999=1)",
+        "slo(max_batch='x')",
     ],
 )
-def test_a_wrong_mark_on_a_test_is_refused_in_one_line(collect, mark, problem):
+def test_a_wrong_mark_on_a_test_is_refused_in_one_line(golden, collect, mark):
     item = collect(f"@{mark}\ndef test_it(): pass")["test_it"]
     with pytest.raises(MarkError) as error:
         slo_marks(item), scaling_mark(item)
-    assert str(error.value).startswith(problem)
+    golden(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -261,18 +261,18 @@ def test_an_async_test_has_its_marks(collect):
 
 
 @pytest.mark.parametrize(
-    ("marks", "problem"),
+    "marks",
     [
-        (["scaling(reps=1)", "scaling(reps=2)"], "mark scaling: reps is written twice in one place; write it once"),
-        (["slo(max_batch=1)", "slo(max_batch=2)"], "mark slo: max_batch is set twice in one place; write it once"),
-        (["slo(success=0.5, wait=1)", "slo(success=1, wait='1s')"], "mark slo: success is set twice in one place"),
+        ["scaling(reps=1)", "scaling(reps=2)"],
+        ["slo(max_batch=1)", "slo(max_batch=2)"],
+        ["slo(success=0.5, wait=1)", "slo(success=1, wait='1s')"],
     ],
 )
-def test_one_place_writes_an_argument_once(collect, marks, problem):
+def test_one_place_writes_an_argument_once(golden, collect, marks):
     item = collect("".join(f"@{mark}\n" for mark in marks) + "def test_it(): pass")["test_it"]
     with pytest.raises(MarkError) as error:
         slo_marks(item), scaling_mark(item)
-    assert str(error.value).startswith(problem)
+    golden(error.value)
 
 
 def test_two_marks_in_one_place_may_write_different_arguments(collect):
@@ -316,38 +316,34 @@ def test_limits_that_can_be_measured_are_accepted(slos):
 
 
 @pytest.mark.parametrize(
-    ("slos", "waits", "problem"),
+    ("slos", "waits"),
     [
         (
             [slo(max_batch=64), slo(max_batch=64, wait=5)],
             (0.1, 1.0),
-            "mark slo(wait=5) selects no curve; the waits are 0.1, 1 (set waits= in the mark scaling)",
         ),
         (
             [slo(max_batch=64, mode="http")],
             (0.1,),
-            'mark slo(mode="http") selects no curve; the modes measured are ws (set modes= in the mark scaling)',
         ),
         (
             [slo(max_batch=64, wait=1)],
             (None,),
-            "mark slo(wait=1) selects no curve: the environment cannot be asked to wait; leave wait= out",
         ),
-        ([slo(latency_factor=2)], (None,), "mark slo: latency_factor cannot be measured, because the environment"),
-        ([slo(overhead_p50=2)], (None,), "mark slo: overhead_p50 cannot be measured, because the environment"),
+        ([slo(latency_factor=2)], (None,)),
+        ([slo(overhead_p50=2)], (None,)),
         (
             [Slo((Limit("overhead_p99", 1.0, "command line"),))],
             (None,),
-            "--openenv-slo: overhead_p99 cannot be measured",
         ),
-        ([Slo((Limit("latency_factor", 1.0, "ini"),))], (None,), "openenv_slo: latency_factor cannot be measured"),
-        ([slo(hosts=9)], (1.0,), "mark slo: hosts ≥ 9 cannot be measured with at most 8 sessions; write a batch of at"),
+        ([Slo((Limit("latency_factor", 1.0, "ini"),))], (None,)),
+        ([slo(hosts=9)], (1.0,)),
     ],
 )
-def test_limits_that_cannot_be_measured_are_refused(slos, waits, problem):
+def test_limits_that_cannot_be_measured_are_refused(golden, slos, waits):
     with pytest.raises(MarkError) as error:
         check_slos_apply(slos, ("ws",), waits, (1, 8))
-    assert str(error.value).startswith(problem)
+    golden(error.value)
     assert "\n" not in str(error.value)
 
 

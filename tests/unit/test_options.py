@@ -191,16 +191,16 @@ def test_no_option_takes_an_empty_text(settle, option):
     assert refused(settle, f"--openenv-{option}=").startswith(f"--openenv-{option}: ")
 
 
-def test_a_key_set_with_o_is_named_so(settle):
-    assert refused(settle, "-o", "openenv_reps=0").startswith("-o openenv_reps: reps must be")
+def test_a_key_set_with_o_is_named_so(golden, settle):
+    golden(refused(settle, "-o", "openenv_reps=0"))
 
 
 def test_a_flag_in_ini_that_is_neither_true_nor_false_is_refused(settle):
     assert "maybe" in refused(settle, ini="openenv_full_grid = maybe")
 
 
-def test_an_empty_list_of_targets_is_refused(settle):
-    assert 'no target is named; write for example "local"' in refused(settle, ini="openenv_target =")
+def test_an_empty_list_of_targets_is_refused(golden, settle):
+    golden(refused(settle, ini="openenv_target ="))
 
 
 # URLs
@@ -220,9 +220,8 @@ def test_a_url_becomes_the_one_target(settle):
         ((), "openenv_url = http://h\nopenenv_target = local", ("openenv_url in tox.ini", "openenv_target in tox.ini")),
     ],
 )
-def test_a_url_and_a_target_in_one_place_contradict_each_other(settle, arguments, ini, labels):
-    message = refused(settle, *arguments, ini=ini)
-    assert message == f"{labels[0]} and {labels[1]} both name servers; write only one of them"
+def test_a_url_and_a_target_in_one_place_contradict_each_other(golden, settle, arguments, ini, labels):
+    golden(refused(settle, *arguments, ini=ini))
 
 
 def test_a_url_on_the_command_line_outranks_a_target_in_ini(settle):
@@ -241,7 +240,7 @@ def test_a_target_on_the_command_line_outranks_a_url_in_ini(settle):
     [
         "OPENENV_URL=http://h:1",
         "export OPENENV_URL=http://h:1",
-        '  OPENENV_URL = "http://h:1"  # where it runs',
+        '  OPENENV_URL = "http://h:1"  # runs here',
         "OPENENV_URL='http://h:1'",
         "OPENENV_URL=http://h:1 # comment",
         "OPENENV_URL=http://old\nOTHER=1\n\n# OPENENV_URL=http://no\nOPENENV_URL=http://h:1",
@@ -257,24 +256,24 @@ def test_a_url_is_read_from_a_file(settle, pytester, line, place):
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    "content",
     [
-        (None, "No such file or directory"),
-        (b"", "does not set OPENENV_URL; write OPENENV_URL=URL into it"),
-        (b"OPENENV_URL=", "does not set OPENENV_URL"),
-        (b"OPENENV_URLS=http://h", "does not set OPENENV_URL"),
-        (b"OPENENV_URL=hunter2", "OPENENV_URL in 'my.env' is not a URL"),
-        (b"OPENENV_URL=http://u:hunter2@", "OPENENV_URL in 'my.env' is not a URL"),
-        (b"OPENENV_URL=local", "OPENENV_URL in 'my.env' is not a URL"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        None,
+        b"",
+        b"OPENENV_URL=",
+        b"OPENENV_URLS=http://h",
+        b"OPENENV_URL=hunter2",
+        b"OPENENV_URL=http://u:hunter2@",
+        b"OPENENV_URL=local",
+        b"\xff\xfe",
     ],
 )
-def test_a_file_without_a_url_is_refused(settle, pytester, content, problem):
+def test_a_file_without_a_url_is_refused(golden, settle, pytester, content):
     if content is not None:
         pytester.path.joinpath("my.env").write_bytes(content)
     message = refused(settle, "--openenv-url=env:my.env")
     assert message.startswith("--openenv-url: ")
-    assert problem in message
+    golden(message)
     assert "hunter2" not in message
 
 
@@ -332,18 +331,18 @@ def test_ini_reads_headers_from_the_environment_only(settle, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    "text",
     [
-        ("Authorization: hunter2", 'must not hold its value here; write "Authorization: env:VARIABLE"'),
-        ("Authorization: env:NOT_SET_ANYWHERE", "reads $NOT_SET_ANYWHERE, which is not set"),
-        ("hunter2", 'a header must be written "Name: value"'),
-        ("Upgrade: env:PATH", "belongs to the protocol"),
+        "Authorization: hunter2",
+        "Authorization: env:NOT_SET_ANYWHERE",
+        "hunter2",
+        "Upgrade: env:PATH",
     ],
 )
-def test_a_wrong_header_in_ini_is_refused_without_its_value(settle, text, problem):
+def test_a_wrong_header_in_ini_is_refused_without_its_value(golden, settle, text):
     message = refused(settle, ini=f"openenv_header =\n  {text}")
     assert message.startswith("openenv_header in tox.ini: ")
-    assert problem in message
+    golden(message)
     assert "hunter2" not in message
 
 

@@ -128,11 +128,9 @@ def is_same_time(before: str | None, now: str | None) -> bool:
     return bool(before and now) and datetime.fromisoformat(before) == datetime.fromisoformat(now)
 
 
-def test_problems_of_a_run_are_told():
+def test_problems_of_a_run_are_told(golden):
     report = run_document(a_run(Path("run"), status="interrupted", problems=["part: damaged"]))
-    assert report["problems"] == [
-        *("the run was interrupted; what it measured until then is shown", "part: damaged"),
-    ]
+    golden(report["problems"])
 
 
 def test_reports_are_written_into_the_run_and_to_a_fixed_path(tmp_path):
@@ -160,12 +158,11 @@ def test_a_run_that_is_not_kept_gets_no_report_of_its_own(tmp_path):
     assert not run.path.exists()
 
 
-def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_report_that_cannot_be_written_is_one_line(golden, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        RunError, match=r"^the report cannot be written: .*report.json: .*file is a file, not a folder$"
-    ):
+    with pytest.raises(RunError) as caught:
         write_reports(a_run(tmp_path / "file"))
+    golden(caught.value)
 
 
 def test_a_report_can_be_read_by_others_as_far_as_the_umask_allows(tmp_path):

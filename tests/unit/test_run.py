@@ -240,38 +240,43 @@ def test_a_part_whose_rows_are_damaged_is_named_too(run):
     assert found.outcome == Outcome.INCONCLUSIVE
 
 
-def test_parts_of_a_sweep_the_manifest_does_not_know_are_a_problem(run):
+def test_parts_of_a_sweep_the_manifest_does_not_know_are_a_problem(golden, run):
     measure(run, replace(a_record(), sweep_id="lost"), 2)
-    assert load_run(run.path).problems == ("the manifest has no sweep lost, though there are parts of it",)
+    golden(load_run(run.path).problems)
 
 
-def test_a_path_that_holds_no_run_says_so(tmp_path, run):
-    with pytest.raises(RunError, match=r"there is no run at .*missing"):
+def test_a_path_that_holds_no_run_says_so(golden, tmp_path, run):
+    with pytest.raises(RunError) as caught:
         load_run(tmp_path / "missing")
+    golden(caught.value)
     with pytest.raises(RunError, match=r"it has no manifest\.json$"):
         load_run(tmp_path)
-    with pytest.raises(RunError, match=rf"it holds runs, name one, such as .*{re.escape(run.run_id)}"):
+    with pytest.raises(RunError) as caught:
         load_run(run.path.parent)
+    golden(caught.value)
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="is no run: a run is a folder"):
+    with pytest.raises(RunError) as caught:
         load_run(tmp_path / "file")
-    with pytest.raises(RunError, match="there is no run at"):
+    golden(caught.value)
+    with pytest.raises(RunError) as caught:
         RunDirectory.open(tmp_path / "missing")
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        ("{", "is damaged"),
-        ("[]", "expected `object`"),
-        ('{"format": 1}', "missing required field `run_id`"),
-        ('{"format": 2, "new": true}', "has format 2, this version reads up to 1: upgrade"),
+        "{",
+        "[]",
+        '{"format": 1}',
+        '{"format": 2, "new": true}',
     ],
 )
-def test_a_manifest_that_cannot_be_read_says_why(run, content, message):
+def test_a_manifest_that_cannot_be_read_says_why(golden, run, content):
     (run.path / "manifest.json").write_text(content)
-    with pytest.raises(RunError, match=message) as caught:
+    with pytest.raises(RunError) as caught:
         load_run(run.path)
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -284,10 +289,11 @@ def test_a_sweep_with_curves_but_no_limits_for_them_is_damage(run):
         load_run(run.path)
 
 
-def test_results_that_cannot_be_written_are_one_line_with_the_way_out(tmp_path):
+def test_results_that_cannot_be_written_are_one_line_with_the_way_out(golden, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"cannot be made: .*file.*--openenv-results, or none") as caught:
+    with pytest.raises(RunError) as caught:
         RunDirectory.create(tmp_path / "file" / "results")
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -296,15 +302,16 @@ def test_a_run_is_never_created_over_another(run):
         RunDirectory.create(run.path.parent, run.run_id)
 
 
-def test_a_full_disk_is_one_line(run, monkeypatch):
+def test_a_full_disk_is_one_line(golden, run, monkeypatch):
     import pyarrow.parquet as pq
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(RunError, match=r"a part of the run cannot be written: .*No space left on device"):
+    with pytest.raises(RunError) as caught:
         measure(run, a_record(), 2)
+    golden(caught.value)
 
 
 # --- the newest run
@@ -318,9 +325,10 @@ def test_the_latest_run_is_the_newest_by_name(tmp_path):
     assert latest_run(tmp_path).name == "20260102T000000.000Z-aaaa"
 
 
-def test_no_latest_run_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(RunError, match=f"there is no run in {re.escape(str(tmp_path))}"):
+def test_no_latest_run_says_where_it_was_looked_for(golden, tmp_path):
+    with pytest.raises(RunError) as caught:
         latest_run(tmp_path)
+    golden(caught.value)
 
 
 # --- secrets and the fingerprint

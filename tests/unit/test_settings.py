@@ -128,11 +128,9 @@ def test_a_test_that_has_one_curve_needs_no_options(settle):
     assert rerun(settle(ini="openenv_waits = 1")) == ""
 
 
-def test_a_rerun_picks_the_curve_among_several(settle):
+def test_a_rerun_picks_the_curve_among_several(golden, settle):
     found = settle(ini="openenv_modes = ws,http\nopenenv_target =\n  local\n  local,server=uvicorn")
-    assert rerun(found, target="local,server=uvicorn", mode="http", wait=0.1) == (
-        "--openenv-target local,server=uvicorn --openenv-waits 0.1 --openenv-modes http"
-    )
+    golden(rerun(found, target="local,server=uvicorn", mode="http", wait=0.1))
 
 
 def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):

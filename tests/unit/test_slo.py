@@ -86,33 +86,33 @@ def test_an_expression_is_a_name_an_operator_and_a_value(expression, name, allow
 
 
 @pytest.mark.parametrize(
-    ("expression", "text"),
+    "expression",
     [
-        ("total_p99>=2s", "total_p99 is an upper limit, got '>='; write for example total_p99<=2s"),
-        ("max_batch<=5", "max_batch is a lower limit, got '<='; write for example max_batch>=64"),
-        ("max_batch>5", "max_batch is a lower limit, got '>'"),
-        ("max_batch=5", "max_batch is a lower limit, got '='"),
-        ("max_batch==5", "max_batch is a lower limit"),
-        ("max_batch=>5", "max_batch is a lower limit"),
-        ("max_batch:5", "max_batch is a lower limit"),
-        ("total_p98<=2s", "'total_p98' is no limit anybody measures; did you mean 'total_p9"),
-        ("latency<=2s", "is no limit anybody measures"),
-        ("max_batch", 'a limit is written like "total_p99<=2s"'),
-        ("", 'a limit is written like "total_p99<=2s"'),
-        (">=5", 'a limit is written like "total_p99<=2s"'),
-        (None, 'a limit is written like "total_p99<=2s" or "max_batch>=64", got None'),
-        ("max_batch>=", "max_batch must be a whole number ≥ 1, got ''"),
-        ("max_batch>=1.5", "max_batch must be a whole number ≥ 1, got '1.5'"),
-        ("max_batch>=5000000", "max_batch must be at most 1,000,000"),
-        ("success>=95", 'for 95 % write "95%"'),
-        ("success>=0%", "success must be above 0"),
-        ("total_p99<=0", "total_p99 must be > 0 seconds"),
+        "total_p99>=2s",
+        "max_batch<=5",
+        "max_batch>5",
+        "max_batch=5",
+        "max_batch==5",
+        "max_batch=>5",
+        "max_batch:5",
+        "total_p98<=2s",
+        "latency<=2s",
+        "max_batch",
+        "",
+        ">=5",
+        None,
+        "max_batch>=",
+        "max_batch>=1.5",
+        "max_batch>=5000000",
+        "success>=95",
+        "success>=0%",
+        "total_p99<=0",
     ],
 )
-def test_a_wrong_expression_says_what_to_write(expression, text):
+def test_a_wrong_expression_says_what_to_write(golden, expression):
     with pytest.raises(GrammarError) as error:
         parse_slo_expression(expression)
-    assert text in str(error.value)
+    golden(error.value)
     assert "\n" not in str(error.value)
 
 

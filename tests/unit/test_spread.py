@@ -8,6 +8,7 @@ from typing import Any
 
 from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
 
+from goldens import Golden
 from pytest_openenv_scale.core.endpoint import (
     ExitStatus,
     HostEvent,
@@ -206,51 +207,43 @@ def test_capacity_is_counted_over_the_workers_of_all_replicas() -> None:
     assert (figures["held"], figures["workers"], figures["limit"]) == (32, 2, 16)
 
 
-def test_a_spread_both_sides_agree_on_is_told_once() -> None:
+def test_a_spread_both_sides_agree_on_is_told_once(golden: Golden) -> None:
     summary = a_summary(4, host_counts={A: 2, B: 2}, proxy=facts())
-    assert host_spread_sentences(viewed(summary)) == [
-        "spread at batch 4: 2 / 2 by the client's count and by Envoy (round_robin)'s"
-    ]
+    golden(host_spread_sentences(viewed(summary)))
 
 
-def test_where_the_counts_differ_both_are_told() -> None:
+def test_where_the_counts_differ_both_are_told(golden: Golden) -> None:
     refused = a_summary(4, host_counts={A: 2}, proxy=facts())
     silent = a_summary(4, host_counts={}, proxy=facts())
     renamed = a_summary(4, host_counts={"box-1:8000": 4}, proxy=facts())
-    assert host_spread_sentences(viewed(refused)) == [
-        "spread at batch 4: 2 / 0 seen by the client, 2 / 2 sent by Envoy (round_robin)"
-    ]
-    assert "not told to the client, 2 / 2 sent" in host_spread_sentences(viewed(silent))[0]
-    assert "4 seen by the client under names of their own, 2 / 2 sent" in host_spread_sentences(viewed(renamed))[0]
+    golden(host_spread_sentences(viewed(refused)))
+    golden(host_spread_sentences(viewed(silent))[0])
+    golden(host_spread_sentences(viewed(renamed))[0])
 
 
-def test_over_http_the_proxy_counts_requests() -> None:
+def test_over_http_the_proxy_counts_requests(golden: Golden) -> None:
     summary = a_summary(4, cell=a_cell(4, mode="http"), host_counts={A: 2, B: 2}, proxy=facts({A: 5, B: 3}))
-    assert host_spread_sentences(viewed(summary)) == [
-        "spread at batch 4: 2 / 2 seen by the client, 5 / 3 requests sent by Envoy (round_robin)"
-    ]
+    golden(host_spread_sentences(viewed(summary)))
 
 
-def test_what_the_proxy_used_is_told_of_the_largest_batch() -> None:
+def test_what_the_proxy_used_is_told_of_the_largest_batch(golden: Golden) -> None:
     summary = a_summary(4, proxy=facts(rss_bytes=545_000_000, cpu_seconds=5.1))
-    assert proxy_use_sentence(viewed(summary)) == "Envoy itself used 5.10 s of CPU, 545 MB of memory at batch 4"
+    golden(proxy_use_sentence(viewed(summary)))
     assert proxy_use_sentence(viewed(a_summary(4, proxy=facts()))) is None
     assert proxy_use_sentence(viewed(a_summary(4))) is None
 
 
-def test_many_hosts_are_told_by_the_fewest_and_the_most() -> None:
+def test_many_hosts_are_told_by_the_fewest_and_the_most(golden: Golden) -> None:
     many = {f"h{number}": 10 + number for number in range(8)}
     summary = a_summary(108, host_counts=many, proxy=facts(many))
-    assert "10 to 17 on each of 8 hosts by the client's count" in host_spread_sentences(viewed(summary))[0]
+    golden(host_spread_sentences(viewed(summary))[0])
 
 
-def test_of_several_repetitions_the_most_uneven_is_told() -> None:
+def test_of_several_repetitions_the_most_uneven_is_told(golden: Golden) -> None:
     even = a_summary(4, host_counts={A: 2, B: 2}, proxy=facts())
     uneven = a_summary(4, repetition=2, host_counts={A: 3, B: 1}, proxy=facts({A: 3, B: 1}))
     view = CurveView(a_curve(4), (even, uneven), judged(even))
-    assert host_spread_sentences(view) == [
-        "spread at batch 4: 3 / 1 by the client's count and by Envoy (round_robin)'s"
-    ]
+    golden(host_spread_sentences(view))
 
 
 def test_without_a_proxy_or_with_one_host_behind_it_nothing_is_told() -> None:

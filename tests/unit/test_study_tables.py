@@ -84,17 +84,17 @@ def test_numbers_stand_behind_texts():
 
 
 @pytest.mark.parametrize(
-    ("batches", "behaviour"),
+    "batches",
     [
-        ({8: (1.0, 0.1), 16: (1.0, 0.1)}, ["perfect scaling", "max reliable, the largest asked for"]),
-        ({8: (0.97, 0.1), 16: (0.96, 0.1), 32: (0.5, 1.0)}, ["reliable", "max reliable", "above capacity"]),
-        ({8: (1.0, 0.1), 16: (0.0, 0.0)}, ["max reliable", "complete failure"]),
-        ({8: (0.5, 0.1), 16: (1.0, 0.1)}, ["above capacity", "passes, though a smaller batch does not"]),
+        {8: (1.0, 0.1), 16: (1.0, 0.1)},
+        {8: (0.97, 0.1), 16: (0.96, 0.1), 32: (0.5, 1.0)},
+        {8: (1.0, 0.1), 16: (0.0, 0.0)},
+        {8: (0.5, 0.1), 16: (1.0, 0.1)},
     ],
 )
-def test_what_became_of_each_batch(batches, behaviour):
+def test_what_became_of_each_batch(golden, batches):
     batches = {batch * 100: found for batch, found in batches.items()}
-    assert [row[-1] for row in shown(a_study(sample(batches=batches)), "scaling")] == behaviour
+    golden([row[-1] for row in shown(a_study(sample(batches=batches)), "scaling")])
 
 
 def test_a_batch_too_slow_is_above_capacity_though_all_of_it_succeeds():
@@ -119,7 +119,7 @@ def test_errors_are_added_up_over_batches_and_repetitions():
     assert row[2:8] == ("reset", "capacity", "CAPACITY_REACHED", "220", "100.0 %", "100 to 200")
 
 
-def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch):
+def test_the_most_frequent_errors_are_listed_and_the_others_counted(golden, monkeypatch):
     monkeypatch.setattr(tables_module, "_MOST_FAILURES", 2)
     run = a_run_of(sample(batches={10: (0.1, 0.1)}))
     (view,) = run.sweeps
@@ -130,7 +130,7 @@ def test_the_most_frequent_errors_are_listed_and_the_others_counted(monkeypatch)
     summary = replace(curve.summaries[0], errors=ways)
     study = join_runs([replace(run, sweeps=(replace(view, curves=(replace(curve, summaries=(summary,)),)),))])
     assert [row[4] for row in shown(study, "errors")] == ["B", "C"]
-    assert table(study, "errors").notes[0] == "local-uvicorn, ws: 2 sessions failed in 2 more ways"
+    golden(table(study, "errors").notes[0])
 
 
 def test_what_a_server_says_is_no_markup():
@@ -149,23 +149,11 @@ def test_a_study_without_anything_measured_says_so_and_has_no_tables():
     assert all(not found.rows for found in study_tables(join_runs([])))
 
 
-def test_no_table_of_a_run_stands_there_twice(tmp_path):
+def test_no_table_of_a_run_stands_there_twice(golden, tmp_path):
     report = report_markdown(a_run_of(UVICORN, SPACE_BASIC, path=tmp_path))
     heads = [line for line in report.splitlines() if line.startswith("## ")]
     assert len(set(heads)) == len(heads)
-    assert [head for head in heads if "·" not in head] == [
-        "## Verdicts",
-        *(["## Findings"] if "## Findings" in heads else []),
-        "## Max batch by infrastructure, mode and wait",
-        "## Results",
-        "## Protocol comparison",
-        "## Latency at max batch",
-        "## Errors by phase and kind",
-        "## Targets",
-        "## Plan and workload",
-        "## Environment",
-        "## Again",
-    ]
+    golden([head for head in heads if "·" not in head and head != "## Findings"])
 
 
 def test_the_table_of_one_curve_is_that_of_its_section(tmp_path):

@@ -231,7 +231,7 @@ def test_nothing_measured_is_inconclusive():
 
 
 def test_a_success_rate_exactly_at_its_limit_holds():
-    assert 99.9 / 100 > 0.999, "the arithmetic of floats is not what this test is about"
+    assert 99.9 / 100 > 0.999  # The arithmetic of floats is another matter.
     assert judge(a_summary(1000, failed=1), slo=Slo((Limit("success", 99.9 / 100),))).outcome == MET
 
 
