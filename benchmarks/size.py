@@ -39,7 +39,7 @@ def main() -> None:
     )
     add_wait(parser)
     parser.add_argument(
-        "--target", default="local", metavar="SPEC", help="as in --openenv-target (default: %(default)s)"
+        "--target", default="local:builtin", metavar="SPEC", help="as in --openenv-target (default: %(default)s)"
     )
     asked = parser.parse_args()
     print(describe_machine())

@@ -41,14 +41,15 @@ def _say(text: str) -> None:
 
 
 class FakeTarget:
-    def __init__(self, spec, largest_batch: int) -> None:
-        self.spec, self.largest = str(spec), largest_batch
+    def __init__(self, spec, context) -> None:
+        self.spec, self.largest = str(spec), context.largest_batch
+        self.environment = "" if context.root == context.rootpath else f" in {context.root.name}"
         self.options = dict(spec.options)
 
     def __enter__(self) -> Endpoint:
         if "broken" in self.options:
             raise TargetError(f"{self.options['broken']}\n{LOG}")
-        _say(f"start {self.spec} largest={self.largest}")
+        _say(f"start {self.spec} largest={self.largest}{self.environment}")
         url = f"http://127.0.0.1:9/{len(_targets)}"
         _targets[url] = self
         return Endpoint(
@@ -60,7 +61,7 @@ class FakeTarget:
         )
 
     def __exit__(self, *error: object) -> None:
-        _say(f"stop {self.spec}")
+        _say(f"stop {self.spec}{self.environment}")
         if "left" in self.options:
             raise TargetError(self.options["left"])
 
@@ -114,8 +115,8 @@ def pytest_unconfigure() -> None:
     _patches.undo()
 
 
-def pytest_openenv_scale_target(spec, largest_batch):
-    return FakeTarget(spec, largest_batch) if spec.name == "fake" else None
+def pytest_openenv_scale_target(spec, context):
+    return FakeTarget(spec, context) if spec.name == "fake" else None
 
 
 @pytest.fixture

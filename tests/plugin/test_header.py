@@ -20,7 +20,7 @@ def test_it_names_targets_grid_and_results_with_their_sources(plain):
     result = plain.run("--collect-only", "--openenv-batches", "1,4", "--openenv-slo", "total_p99<=2s")
     result.stdout.fnmatch_lines(
         [
-            f"openenv-scale: local: the built-in environment, as there is no openenv.yaml in {plain.path} (default)",
+            "openenv-scale: local: the app of the openenv.yaml that is nearest to each test (default)",
             "  batches 1,4 (command line instead of 1,8,32,128), waits 2 (ini), modes ws (default), reps 3 (ini), *",
             "  limits total_p99 ≤ 2 s (command line)",
             f"  results {plain.path}/openenv-results (default)",
@@ -47,19 +47,19 @@ def test_an_ini_file_alone_does_not_bring_it_where_scaling_tests_are_deselected(
     plain.run("--collect-only").stdout.no_fnmatch_line("openenv-scale:*")
 
 
-def test_an_environment_repository_is_not_called_the_built_in_environment(plain):
-    (plain.path / "openenv.yaml").write_text("app: server.app:app\n")
-    plain.run("--collect-only", "-m", "scaling").stdout.fnmatch_lines(["openenv-scale: local (default)"])
-
-
-def test_replicas_of_the_built_in_environment_are_called_that(plain):
-    def header(target: str) -> str:
-        lines = plain.run("--collect-only", "--openenv-target", target).outlines
+def test_it_names_the_environment_that_is_not_where_pytest_has_its_root(plain):
+    def header(*arguments: str) -> str:
+        lines = plain.run("--collect-only", "-m", "scaling", *arguments).outlines
         return next(line for line in lines if line.startswith("openenv-scale: "))
 
-    assert "envoy:replicas=2: the built-in environment" in header("envoy:replicas=2")
-    assert "built-in" not in header("envoy:replicas=2,app=server.app:app")
-    assert "built-in" not in header("envoy:urls=http://127.0.0.1:9")
+    (plain.path / "openenv.yaml").write_text("app: server.app:app\n")
+    assert header() == "openenv-scale: local (default)"
+    plain.pytester.mkdir("tests")
+    inner = ("--rootdir", "tests", "-c", "pytest.ini")
+    assert header(*inner) == f"openenv-scale: local: the app of {plain.path}/openenv.yaml (default)"
+    assert ": the app of" not in header(*inner, "--openenv-target", "local:builtin")
+    assert ": the app of" in header(*inner, "--openenv-target", "envoy:replicas=2")
+    assert ": the app of" not in header(*inner, "--openenv-target", "envoy:replicas=2,app=builtin")
 
 
 def test_it_shows_neither_header_values_nor_passwords(plain):

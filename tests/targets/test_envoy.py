@@ -120,7 +120,7 @@ class InMidStep(Observer):
 
 @pytest.mark.matrix
 def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
-    with serve("envoy:replicas=3", tmp_path, largest_batch=9000) as endpoint:
+    with serve("envoy:replicas=3,app=builtin", tmp_path, largest_batch=9000) as endpoint:
         sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=120.0, slo={"hosts": 3, "success": 1.0})
     (cell,) = sweep.cells
     assert sweep.outcome is Outcome.MET, said(sweep)
@@ -137,7 +137,7 @@ def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
 
 
 def test_a_session_that_said_goodbye_is_over_and_not_kept_by_envoy(tmp_path: Path) -> None:
-    with serve("envoy:replicas=1", tmp_path, largest_batch=10) as endpoint:
+    with serve("envoy:replicas=1,app=builtin", tmp_path, largest_batch=10) as endpoint:
         sweep = measure(endpoint, tmp_path, 10, arrival="burst")
     rows = sweep.table.to_pylist()
     # Envoy's own default keeps each of them for a second.
@@ -145,13 +145,13 @@ def test_a_session_that_said_goodbye_is_over_and_not_kept_by_envoy(tmp_path: Pat
 
 
 def test_the_default_ceiling_of_1024_sessions_does_not_bind(tmp_path: Path) -> None:
-    with serve("envoy:replicas=1", tmp_path, largest_batch=1500) as endpoint:
+    with serve("envoy:replicas=1,app=builtin", tmp_path, largest_batch=1500) as endpoint:
         sweep = measure(endpoint, tmp_path, 1500, wait=0.5, slo={"success": 1.0})
     assert sweep.cells[0].peak_concurrency == 1500
 
 
 def test_with_breakers_of_1024_that_is_where_it_ends_and_the_breaker_is_named(tmp_path: Path) -> None:
-    with serve("envoy:replicas=1,max_connections=1024", tmp_path, largest_batch=1100) as endpoint:
+    with serve("envoy:replicas=1,max_connections=1024,app=builtin", tmp_path, largest_batch=1100) as endpoint:
         sweep = measure(endpoint, tmp_path, 1100, wait=0.0, timeout=8.0)
     (cell,), (verdict,) = sweep.cells, sweep.verdicts
     assert cell.peak_concurrency == 1024
@@ -167,7 +167,7 @@ def test_with_breakers_of_1024_that_is_where_it_ends_and_the_breaker_is_named(tm
 
 
 def test_what_is_known_of_the_endpoint(tmp_path: Path) -> None:
-    with serve("envoy:replicas=2,max_envs=5,lb=least_request,env.MODE=fast,cores=7", tmp_path) as endpoint:
+    with serve("envoy:replicas=2,max_envs=5,lb=least_request,env.MODE=fast,cores=7,app=builtin", tmp_path) as endpoint:
         sample, look, log = endpoint.sample(), endpoint.proxy(), endpoint.log_tail(20)
         assert endpoint.exit_status() is None
     assert (endpoint.label, endpoint.hosts, endpoint.cores) == ("envoy-local", 2, 7)
@@ -190,7 +190,7 @@ def test_what_is_known_of_the_endpoint(tmp_path: Path) -> None:
 
 
 def test_several_envoys_share_the_port_where_one_has_not_descriptors_enough(tmp_path: Path) -> None:
-    with serve("envoy:replicas=3,nofile=400", tmp_path, largest_batch=200) as endpoint:
+    with serve("envoy:replicas=3,nofile=400,app=builtin", tmp_path, largest_batch=200) as endpoint:
         assert endpoint.limits["envoys"] == 4
         assert sum("--config-yaml" in child.cmdline() for child in started_processes(recursive=False)) == 4
         sweep = measure(endpoint, tmp_path, 200, wait=0.5, slo={"success": 1.0, "hosts": 3})
@@ -229,7 +229,7 @@ def test_a_server_of_somebody_else_that_dies_is_noticed_by_envoy(tmp_path: Path)
 
 def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) -> None:
     new: list[str] = []
-    with serve("envoy:replicas=3", tmp_path, largest_batch=90) as endpoint:
+    with serve("envoy:replicas=3,app=builtin", tmp_path, largest_batch=90) as endpoint:
 
         def kill_one() -> None:
             kill_server("127.0.0.3")
@@ -262,7 +262,7 @@ def test_a_killed_replica_takes_its_own_sessions_and_no_other(tmp_path: Path) ->
 
 def test_a_stopped_replica_is_missed_and_named(tmp_path: Path) -> None:
     with (
-        serve("envoy:replicas=3", tmp_path, largest_batch=30) as endpoint,
+        serve("envoy:replicas=3,app=builtin", tmp_path, largest_batch=30) as endpoint,
         stoppable("127.0.0.4") as stop,
     ):
         sweep = measure(endpoint, tmp_path, 30, wait=4.0, timeout=5.0, observer=InMidStep(stop))
@@ -279,7 +279,7 @@ def test_a_stopped_replica_is_missed_and_named(tmp_path: Path) -> None:
 
 
 def test_a_host_that_gets_nothing_fails_hosts_with_what_is_wrong_there(tmp_path: Path) -> None:
-    with serve("envoy:replicas=3", tmp_path, largest_batch=30) as endpoint, stoppable("127.0.0.4") as stop:
+    with serve("envoy:replicas=3,app=builtin", tmp_path, largest_batch=30) as endpoint, stoppable("127.0.0.4") as stop:
         stop()
         look = endpoint.proxy()  # Returns once Envoy has taken it out.
         sweep = measure(endpoint, tmp_path, 30, slo={"hosts": 3})
@@ -298,7 +298,7 @@ def test_a_host_that_gets_nothing_fails_hosts_with_what_is_wrong_there(tmp_path:
 
 
 def test_an_envoy_that_dies_is_named(tmp_path: Path) -> None:
-    with serve("envoy:replicas=2", tmp_path) as endpoint:
+    with serve("envoy:replicas=2,app=builtin", tmp_path) as endpoint:
         (envoy,) = [child for child in started_processes(recursive=False) if "--config-yaml" in child.cmdline()]
         envoy.kill()
         assert eventually(lambda: endpoint.exit_status() is not None)
@@ -381,7 +381,7 @@ def owner(tmp_path: Path) -> Generator[tuple[subprocess.Popen[str], list[psutil.
     from pathlib import Path
     from pytest_openenv_scale.core.target_spec import parse_target
     from pytest_openenv_scale.targets import open_target
-    with open_target(parse_target("envoy:replicas=2"), root=Path({str(tmp_path)!r})):
+    with open_target(parse_target("envoy:replicas=2,app=builtin"), root=Path({str(tmp_path)!r})):
         print("up", flush=True)
         time.sleep(300)
     """

@@ -196,7 +196,7 @@ def namespace() -> Callable[[str], tuple[str, ...]]:
 
 
 def test_too_few_ports_make_the_cell_inconclusive_before_it_starts(namespace, tmp_path):
-    target = ("--openenv-target", "local,host=10.77.0.1,workers=1")
+    target = ("--openenv-target", "local:builtin,host=10.77.0.1,workers=1")
     verdict = measured(tmp_path / "few", 200, *target, before=namespace("40000 40099"))
     assert verdict.outcome == "inconclusive"
     assert "200 connections to 10.77.0.1:40" in why(verdict)
@@ -209,7 +209,7 @@ def test_too_few_ports_make_the_cell_inconclusive_before_it_starts(namespace, tm
 
 
 def test_on_loopback_more_source_addresses_make_up_for_few_ports(namespace, tmp_path):
-    target = ("--openenv-target", "local,workers=1")
+    target = ("--openenv-target", "local:builtin,workers=1")
     met_undisturbed(lambda n: measured(tmp_path / str(n), 200, *target, before=namespace("40000 40099")))
 
 

@@ -163,7 +163,7 @@ def test_whatever_status_it_echoes_the_token_with(
 def stored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored")
     write_test(folder, SWEEP)
-    return run_pytest(folder, "--openenv-inconclusive", "warn").run_dir
+    return run_pytest(folder, "--openenv-target", "local:builtin", "--openenv-inconclusive", "warn").run_dir
 
 
 def test_a_token_that_cannot_be_sent_is_not_shown_either(hub: Hub, stored_run: Path, tmp_path: Path) -> None:

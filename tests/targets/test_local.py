@@ -123,8 +123,8 @@ def play(endpoint: Endpoint) -> dict[str, Any]:
 
 @pytest.mark.real
 @pytest.mark.parametrize("server", SERVERS)
-def test_without_openenv_yaml_the_built_in_environment_is_served_on_all_cores(tmp_path: Path, server: str) -> None:
-    with serve(f"local,server={server}", tmp_path) as endpoint:
+def test_the_built_in_environment_is_served_on_all_cores_where_it_is_named(tmp_path: Path, server: str) -> None:
+    with serve(f"local:builtin,server={server}", tmp_path) as endpoint:
         assert play(endpoint)["pid"] in {child.pid for child in started_processes()}
         sample = endpoint.sample()
         assert endpoint.exit_status() is None
@@ -132,7 +132,7 @@ def test_without_openenv_yaml_the_built_in_environment_is_served_on_all_cores(tm
     assert endpoint.label == f"local-{server}"
     assert endpoint.limits == {"server": server, "workers": cores}
     assert (endpoint.cores, endpoint.hosts) == (cores, 1)
-    assert endpoint.notes == (f"no openenv.yaml in {tmp_path}: serving the built-in benchmark environment",)
+    assert endpoint.notes == ()
     assert 0 < endpoint.startup_s < 60
     assert sample is not None
     assert (sample.processes or 0) >= cores
@@ -235,7 +235,7 @@ def test_an_http_only_app_is_accepted_where_only_http_will_be_spoken(root: Path)
 def test_a_port_in_use_is_named_with_the_process_that_has_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        first, rest = refusal(f"local,port={port}", tmp_path)
+        first, rest = refusal(f"local:builtin,port={port}", tmp_path)
     assert first == (
         f"target local: port {port} of 127.0.0.1 is in use by process {os.getpid()}; "
         "write another port=, or leave it out for a free one"
@@ -244,7 +244,7 @@ def test_a_port_in_use_is_named_with_the_process_that_has_it(tmp_path: Path) -> 
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path: Path) -> None:
-    first, _ = refusal("local,host=127.0.0.1.example", tmp_path)
+    first, _ = refusal("local:builtin,host=127.0.0.1.example", tmp_path)
     assert first.startswith("target local: cannot listen on 127.0.0.1.example: ")
 
 

@@ -58,7 +58,7 @@ def uvicorn_server(folder: Path, *options: str, prefix: str = "", app: str = "",
 
 def test_a_full_server_is_named_with_max_concurrent_envs(tmp_path: Path) -> None:
     scaling_test(tmp_path, "1,4,16", 16)
-    run = run_pytest(tmp_path, "--openenv-target", "local,max_envs=5,workers=1")
+    run = run_pytest(tmp_path, "--openenv-target", "local:builtin,max_envs=5,workers=1")
     assert run.code == 1
     assert "CAPACITY_REACHED at 5 sessions = 1 worker × 5" in run.output
     assert re.search(r"MAX_CONCURRENT_ENVS ≥ 16", run.output)
@@ -110,7 +110,7 @@ def test_a_real_openenv_server_under_uvicorn_is_measured(tmp_path: Path) -> None
 def test_a_server_killed_in_mid_cell_leaves_a_verdict_and_every_row(tmp_path: Path) -> None:
     scaling_test(tmp_path, "2,16", 16, wait=3)
     process = subprocess.Popen(
-        command("--openenv-target", "local,workers=1", "--openenv-full-grid"),
+        command("--openenv-target", "local:builtin,workers=1", "--openenv-full-grid"),
         cwd=tmp_path,
         env=environ(),
         stdout=subprocess.PIPE,

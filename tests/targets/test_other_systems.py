@@ -80,7 +80,7 @@ def test_a_sweep_over_both_protocols_is_measured(url, lacking, seen, tmp_path) -
 
 def test_a_server_is_started_and_measured(lacking, tmp_path) -> None:
     write_test(tmp_path, SWEEP)
-    run = run_pytest(tmp_path, "--openenv-target", "local,workers=1", **lacking)
+    run = run_pytest(tmp_path, "--openenv-target", "local:builtin,workers=1", **lacking)
     assert run.code == 0, run.output
 
 

@@ -146,7 +146,7 @@ class InMidStep(Observer):
 
 def test_one_node_is_a_server_alone_and_the_job_is_told_live(cluster: SlurmCluster, tmp_path: Path, home: Path) -> None:
     write_test(tmp_path, SWEEP)
-    run = run_pytest(tmp_path, "--openenv-target", "slurm:cpus_per_task=2,partition=debug")
+    run = run_pytest(tmp_path, "--openenv-target", "slurm:cpus_per_task=2,partition=debug,app=builtin")
     assert run.code == 0, run.output
     assert "submitted job " in run.output
     assert f"openenv-scale-{run.run_dir.name}" in run.output
@@ -164,7 +164,7 @@ def test_one_node_is_a_server_alone_and_the_job_is_told_live(cluster: SlurmClust
 def test_several_nodes_are_one_url_and_every_host_must_share_a_batch(
     cluster: SlurmCluster, tmp_path: Path, envoy: str, place: str
 ) -> None:
-    with serve(f"slurm:nodes=2,envoy={place}", tmp_path, largest_batch=40) as endpoint:
+    with serve(f"slurm:nodes=2,envoy={place},app=builtin", tmp_path, largest_batch=40) as endpoint:
         assert (endpoint.label, endpoint.hosts, endpoint.cores) == ("slurm-multi", 2, 2)
         assert endpoint.default_limits == {"hosts": 2}
         assert endpoint.sample().processes >= 2
@@ -217,7 +217,7 @@ def allocation(cluster: SlurmCluster) -> Generator[str]:
 def test_an_allocation_that_exists_is_used_and_left_as_it_was(
     cluster: SlurmCluster, tmp_path: Path, envoy: str, allocation: str, home: Path
 ) -> None:
-    with serve(f"slurm:job={allocation}", tmp_path) as endpoint:
+    with serve(f"slurm:job={allocation},app=builtin", tmp_path) as endpoint:
         assert (endpoint.label, endpoint.hosts, endpoint.cores) == ("slurm-multi", 2, 4)
         assert endpoint.limits["workers"] == 2
         sweep = measure(endpoint, tmp_path, 20)
@@ -236,7 +236,7 @@ def steps(cluster: SlurmCluster, job: str) -> list[str]:
 def test_inside_an_allocation_it_is_used_as_it_is(cluster: SlurmCluster, tmp_path: Path, golden: Golden) -> None:
     write_test(tmp_path, SWEEP)
     done = subprocess.run(
-        ["salloc", "--nodes=2", *command("--openenv-target", "slurm:nodes=1,partition=short", "-rA")],
+        ["salloc", "--nodes=2", *command("--openenv-target", "slurm:nodes=1,partition=short,app=builtin", "-rA")],
         cwd=tmp_path,
         env=environ(),
         capture_output=True,
@@ -255,7 +255,7 @@ def test_nodes_that_were_killed_with_pytest_leave_the_allocation_empty(
     cluster: SlurmCluster, tmp_path: Path, allocation: str
 ) -> None:
     write_test(tmp_path, HOLD)
-    process = start_pytest(tmp_path, "--openenv-target", f"slurm:job={allocation},nodes=1")
+    process = start_pytest(tmp_path, "--openenv-target", f"slurm:job={allocation},nodes=1,app=builtin")
     assert eventually((tmp_path / "up").exists), process.communicate()[0]
     assert steps(cluster, allocation)
     process.kill()
@@ -267,13 +267,13 @@ def test_nodes_that_were_killed_with_pytest_leave_the_allocation_empty(
 def test_an_allocation_that_is_over_or_too_small_is_refused(
     cluster: SlurmCluster, tmp_path: Path, golden: Golden
 ) -> None:
-    golden(refused("slurm:job=99999", tmp_path))
+    golden(refused("slurm:job=99999,app=builtin", tmp_path))
 
 
 def test_a_drained_node_is_named_with_its_reason(cluster: SlurmCluster, tmp_path: Path, golden: Golden) -> None:
     cluster.run("scontrol", "update", "nodename=node3", "state=drain", "reason=bad disk")
     try:
-        said = refused("slurm:nodes=3,pending_timeout=4s", tmp_path)
+        said = refused("slurm:nodes=3,pending_timeout=4s,app=builtin", tmp_path)
     finally:
         cluster.run("scontrol", "update", "nodename=node3", "state=resume")
     golden(said, masks=JOB | {"Slurm says [^(]*": "Slurm says REASON "})
@@ -288,7 +288,7 @@ def test_a_job_that_stays_pending_is_cancelled_at_the_deadline_with_slurms_reaso
         no_json(tmp_path, monkeypatch)
     busy(cluster)
     lines: list[str] = []
-    target = serve("slurm:cpus_per_task=2,pending_timeout=3s", tmp_path, show_progress=lines.append)
+    target = serve("slurm:cpus_per_task=2,pending_timeout=3s,app=builtin", tmp_path, show_progress=lines.append)
     with pytest.raises(TargetError) as caught, target:
         pass
     error = str(caught.value)
@@ -320,14 +320,14 @@ def no_json(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slurm_without_json_serves_too(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_json(tmp_path, monkeypatch)
-    with serve("slurm", tmp_path) as endpoint:
+    with serve("slurm,app=builtin", tmp_path) as endpoint:
         assert (endpoint.hosts, endpoint.cores) == (1, 1)
 
 
 def test_ctrl_c_while_pending_cancels_the_job(cluster: SlurmCluster, tmp_path: Path, home: Path) -> None:
     busy(cluster)
     write_test(tmp_path, HOLD)
-    process = start_pytest(tmp_path, "--openenv-target", "slurm:nodes=3,cpus_per_task=2")
+    process = start_pytest(tmp_path, "--openenv-target", "slurm:nodes=3,cpus_per_task=2,app=builtin")
     assert eventually(lambda: any("PENDING" in line for line in cluster.jobs()))
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[0]
@@ -342,7 +342,7 @@ def test_ctrl_c_and_sigterm_while_running_cancel_the_job(
     cluster: SlurmCluster, tmp_path: Path, home: Path, number: signal.Signals
 ) -> None:
     write_test(tmp_path, HOLD)
-    process = start_pytest(tmp_path, "--openenv-target", "slurm")
+    process = start_pytest(tmp_path, "--openenv-target", "slurm,app=builtin")
     assert eventually((tmp_path / "up").exists), process.communicate()[0]
     process.send_signal(number)
     said = process.communicate(timeout=30)[0]
@@ -355,7 +355,7 @@ def test_what_a_kill_9_leaves_is_cancelled_by_gc_and_a_living_run_is_not(
     cluster: SlurmCluster, tmp_path: Path, home: Path
 ) -> None:
     write_test(tmp_path, HOLD)
-    process = start_pytest(tmp_path, "--openenv-target", "slurm")
+    process = start_pytest(tmp_path, "--openenv-target", "slurm,app=builtin")
     assert eventually((tmp_path / "up").exists), process.communicate()[0]
     assert collect_garbage() == "nothing left behind"
     (job,) = cluster.jobs()
@@ -377,7 +377,7 @@ def test_what_a_kill_9_leaves_is_cancelled_by_gc_and_a_living_run_is_not(
 def test_a_server_that_is_killed_alone_on_its_node_ends_the_job_and_is_named(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
-    with serve("slurm", tmp_path) as endpoint:
+    with serve("slurm,app=builtin", tmp_path) as endpoint:
 
         def kill() -> None:
             for process in cluster.processes("node1"):
@@ -394,7 +394,7 @@ def test_a_server_that_is_killed_alone_on_its_node_ends_the_job_and_is_named(
 def test_a_node_that_dies_in_mid_cell_is_named_in_the_verdict(tmp_path: Path, envoy: str) -> None:
     with slurm_or_skip(2) as own, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", own.environ["SLURM_CONF"])
-        with serve("slurm:nodes=2", tmp_path) as endpoint:
+        with serve("slurm:nodes=2,app=builtin", tmp_path) as endpoint:
             sweep = measure(endpoint, tmp_path, 20, wait=4.0, observer=InMidStep(lambda: own.kill("node2")))
             # The other node serves on.
             assert own.jobs()[0].split()[1] == "RUNNING"
@@ -414,7 +414,7 @@ def test_a_node_that_dies_in_mid_cell_is_named_in_the_verdict(tmp_path: Path, en
 def test_a_job_somebody_cancels_in_mid_cell_is_named(
     cluster: SlurmCluster, tmp_path: Path, envoy: str, nodes: int
 ) -> None:
-    with serve(f"slurm:nodes={nodes}", tmp_path) as endpoint:
+    with serve(f"slurm:nodes={nodes},app=builtin", tmp_path) as endpoint:
         # As many as Slurm gave CPUs on a node, not as many as the machine has.
         assert endpoint.limits["workers"] == 1
         (job,) = [line.split()[0] for line in cluster.jobs()]
@@ -429,7 +429,8 @@ def test_a_job_somebody_cancels_in_mid_cell_is_named(
 def test_what_sbatch_refuses_is_said_in_one_line_with_what_to_write(
     cluster: SlurmCluster, tmp_path: Path, golden: Golden
 ) -> None:
-    texts = [refused(f"slurm:{keys}", tmp_path) for keys in ("partition=nope", "nodes=40", "partition=short,time=30")]
+    asked = ("partition=nope", "nodes=40", "partition=short,time=30")
+    texts = [refused(f"slurm:{keys},app=builtin", tmp_path) for keys in asked]
     assert not [text for text in texts if "\n" in text]
     golden("\n".join(texts), masks={"submission failed: [^:]*": "submission failed: REASON"})
 
@@ -438,12 +439,12 @@ def test_a_missing_slurm_is_said_before_anything_starts(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    golden(refused("slurm", tmp_path))
+    golden(refused("slurm,app=builtin", tmp_path))
     assert not home.exists()
 
 
 def test_a_missing_envoy_on_the_node_is_said(cluster: SlurmCluster, tmp_path: Path) -> None:
-    said = refused("slurm:nodes=2,env.ENVOY=/nonexistent/envoy", tmp_path)
+    said = refused("slurm:nodes=2,app=builtin,env.ENVOY=/nonexistent/envoy", tmp_path)
     assert "/nonexistent/envoy" in said.partition("\n")[0]
 
 
@@ -451,14 +452,14 @@ def test_a_port_that_is_taken_on_a_node_names_the_node_and_shows_its_log(cluster
     with socket.socket() as taken:
         taken.bind((cluster.addresses[0], 0))
         port = taken.getsockname()[1]
-        said = refused(f"slurm:port={port},start_timeout=20s", tmp_path)
+        said = refused(f"slurm:port={port},start_timeout=20s,app=builtin", tmp_path)
     assert f"node1 ({cluster.addresses[0]}:{port})" in said or "server on node1" in said
     assert "address already in use" in said.lower()
 
 
 @pytest.mark.matrix
 def test_three_nodes_behind_envoy_hold_3000_sessions_each(cluster: SlurmCluster, tmp_path: Path, envoy: str) -> None:
-    with serve("slurm:nodes=3,envoy=node", tmp_path, largest_batch=9000) as endpoint:
+    with serve("slurm:nodes=3,envoy=node,app=builtin", tmp_path, largest_batch=9000) as endpoint:
         sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=120.0, slo={"success": 1.0})
     (cell,) = sweep.cells
     assert sweep.outcome is Outcome.MET, shown(sweep)

@@ -161,7 +161,7 @@ def test_a_temporary_space_is_made_measured_and_deleted(hub: Hub, tmp_path: Path
 def test_a_temporary_space_is_deleted_when_a_signal_ends_the_run(
     hub: Hub, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with long_run(hub, tmp_path, "spaces,temporary") as process:
+    with long_run(hub, tmp_path, "spaces,temporary,app=builtin") as process:
         assert len(hub.repos) == 1
         process.send_signal(number)
         process.communicate(timeout=60)

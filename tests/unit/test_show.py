@@ -25,16 +25,16 @@ SPECS = {
     "local": "local:server.app:app,workers=2,max_envs=5,port=8123,env.API_KEY=hunter2",
     "docker": "docker:my-env:1,cpus=2,memory=1g,workers=3,nofile=5000,env.TOKEN=hunter2",
     "docker_built": "docker,build.MIRROR=hunter2",
-    "envoy": "envoy:replicas=2,max_envs=5,lb=least_request,env.API_KEY=hunter2",
+    "envoy": "envoy:replicas=2,app=builtin,max_envs=5,lb=least_request,env.API_KEY=hunter2",
     "envoy_image": "envoy:replicas=2,image=my-env:1,cpus=1",
     "envoy_urls": "envoy:urls=http://127.0.0.1:8001|http://127.0.0.1:8002",
     "provider": "provider:package.module:Class,api_key=hunter2,project_path=.,replicas=2,env.X=hunter2",
-    "slurm_single": "slurm:partition=cpu,time=30,cpus_per_task=8,env.TOKEN=hunter2",
-    "slurm_multi": "slurm:nodes=3,account=me,mem=16G,max_envs=100,extra=--exclusive",
-    "slurm_job": "slurm:job=77",
+    "slurm_single": "slurm:partition=cpu,app=builtin,time=30,cpus_per_task=8,env.TOKEN=hunter2",
+    "slurm_multi": "slurm:nodes=3,app=builtin,account=me,mem=16G,max_envs=100,extra=--exclusive",
+    "slurm_job": "slurm:job=77,app=builtin",
     "spaces": "spaces:alice/env",
     "spaces_settings": "spaces:alice/env,hardware=cpu-upgrade,workers=4,max_envs=64,env.MODE=hunter2",
-    "spaces_temporary": "spaces,temporary,hardware=t4-small,sleep_time=5m",
+    "spaces_temporary": "spaces,temporary,app=builtin,hardware=t4-small,sleep_time=5m",
     "spaces_temporary_app": "spaces:alice/bench,temporary,app=server.app:app,env.MODE=hunter2",
     "url": "http://user:hunter2@one:8000,cores=8",
 }
@@ -74,18 +74,21 @@ def test_every_target_can_be_shown(root: Path) -> None:
 
 
 def test_backlogs_and_breakers_are_sized_to_the_batch_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "max_connections: 18064\n" in shown(root, capsys, "envoy:replicas=2", "--batch", "9000")
-    assert "--backlog 9000" in shown(root, capsys, "local", "--batch", "9000")
+    assert "max_connections: 18064\n" in shown(root, capsys, "envoy:replicas=2,app=builtin", "--batch", "9000")
+    assert "--backlog 9000" in shown(root, capsys, "local:builtin", "--batch", "9000")
 
 
 def test_several_targets_are_shown_one_after_the_other(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    heads = [line for line in shown(root, capsys, "local", "http://h:1").splitlines() if line.startswith("### ")]
-    assert heads == ["### local", "### http://h:1"]
+    heads = [
+        line for line in shown(root, capsys, "local:builtin", "http://h:1").splitlines() if line.startswith("### ")
+    ]
+    assert heads == ["### local:builtin", "### http://h:1"]
 
 
 def test_the_app_of_an_environment_repository_is_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "openenv.yaml").write_text("app: server.app:app\n")
-    text = shown(root, capsys, "local")
+    (root / "tests").mkdir()
+    text = shown(root, capsys, "local", "--root", "tests")
     assert "--app server.app:app" in text
     assert f"PYTHONPATH=/ROOT{os.pathsep}" in text
 
@@ -116,6 +119,7 @@ def test_a_server_is_shown_as_it_is_started(root: Path, monkeypatch: pytest.Monk
         ("local:worker=2", "target local: 'worker=2' is not module:app"),
         ("local,worker=2", "target local has no key 'worker'; did you mean 'workers'?"),
         ("docker:./missing", "there is no folder './missing'"),
+        ("local", "target local: there is no openenv.yaml upward from "),
         ("envoy", "target envoy: how many servers?"),
         ("slurm:nodez=2", "target slurm has no key 'nodez'; did you mean 'nodes'?"),
         ("", "a target must be one line of text"),
@@ -124,7 +128,7 @@ def test_a_server_is_shown_as_it_is_started(root: Path, monkeypatch: pytest.Monk
 def test_what_cannot_be_read_is_one_line_and_exit_code_2(
     spec: str, problem: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["show", "local", spec]) == 2
+    assert main(["show", "local:builtin", spec]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("openenv-scale show: ")
@@ -133,7 +137,7 @@ def test_what_cannot_be_read_is_one_line_and_exit_code_2(
 
 
 def test_a_wrong_batch_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "local", "--batch", "0"]) == 2
+    assert main(["show", "local:builtin", "--batch", "0"]) == 2
     assert "--batch must be a whole number" in capsys.readouterr().err
 
 
@@ -141,7 +145,7 @@ def test_inside_an_allocation_what_is_shown_is_not_submitted(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    text = shown(root, capsys, "slurm")
+    text = shown(root, capsys, "slurm,app=builtin")
     assert "SLURM_JOB_ID=77 \\\nbash SCRIPT" in text
     assert "## SCRIPT, for one node; nodes=N shows that for several" in text
     assert "sbatch --parsable" not in text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.targets.common.files import is_app_name, manifest_app
+from pytest_openenv_scale.targets.common.application import is_app_name, manifest_app
 
 
 def test_without_the_file_there_is_no_app(tmp_path: Path) -> None:

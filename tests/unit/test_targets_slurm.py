@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(text: str, said: 
 
 def test_keys_become_options_of_sbatch(tmp_path: Path) -> None:
     text = (
-        "slurm:nodes=2,partition=cpu,account=me,qos=fast,constraint=ib,mem=4G,cpus_per_task=8,time=2:00:00,"
+        "slurm:app=builtin,nodes=2,partition=cpu,account=me,qos=fast,constraint=ib,mem=4G,cpus_per_task=8,time=2:00:00,"
         "extra='--exclusive --gres=gpu:1'"
     )
     assert request(text, tmp_path, 2).directives == (
@@ -109,15 +109,15 @@ def test_keys_become_options_of_sbatch(tmp_path: Path) -> None:
 
 
 def test_a_job_always_has_a_time_limit_and_one_node_ends_with_its_server(tmp_path: Path) -> None:
-    directives = request("slurm", tmp_path).directives
+    directives = request("slurm,app=builtin", tmp_path).directives
     assert "--time=60" in directives
     assert "--no-kill" not in directives
 
 
 def test_folders_with_spaces_and_percent_signs_are_quoted_for_slurm(tmp_path: Path) -> None:
-    asked = request("slurm", tmp_path, job=replace(JOB, folder=Path("/my 100%/job")))
+    asked = request("slurm,app=builtin", tmp_path, job=replace(JOB, folder=Path("/my 100%/job")))
     assert "'--output=/my 100%%/job/job.log'" in asked.directives
-    assert "'--constraint=a b --wait'" in request("slurm:constraint=a b --wait", tmp_path).directives
+    assert "'--constraint=a b --wait'" in request("slurm:app=builtin,constraint=a b --wait", tmp_path).directives
 
 
 def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: Path) -> None:
@@ -150,7 +150,19 @@ def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: P
 def test_the_example_of_a_job_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     slurm = spec("slurm:nodes=3")
-    assert "--job-name=openenv-scale-RUN_ID" in request("slurm:nodes=3", tmp_path, job=slurm.example()).directives
+    example = request("slurm:nodes=3,app=builtin", tmp_path, job=slurm.example())
+    assert "--job-name=openenv-scale-RUN_ID" in example.directives
+    assert "OPENENV_APP" not in example.variables
+
+
+def test_a_job_serves_what_is_named_or_in_reach_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(TargetError) as caught:
+        request("slurm", tmp_path)
+    assert str(caught.value) == (
+        f"target slurm: there is no openenv.yaml in {tmp_path}; "
+        "add app=module:app for yours, or app=builtin for the built-in environment"
+    )
+    assert request("slurm:app=a:b", tmp_path).variables["OPENENV_APP"] == "a:b"
 
 
 def test_one_node_and_several_are_two_labels_that_do_not_collide() -> None:

@@ -490,7 +490,7 @@ def test_a_space_another_run_has_changed_is_refused(golden: Golden, hub: Hub, sp
 def test_a_temporary_space_is_made_private_and_deleted(
     golden: Golden, hub: Hub, space: Opener, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with space("spaces,temporary,max_envs=8") as endpoint:
+    with space("spaces,temporary,max_envs=8,app=builtin") as endpoint:
         ((_, name),) = hub.repos
         repo = hub.repos["space", name]
         assert repo.private
@@ -506,26 +506,40 @@ def test_a_temporary_space_is_made_private_and_deleted(
 
 def test_a_space_that_is_there_is_never_made_temporary(golden: Golden, hub: Hub, space: Opener) -> None:
     hub.add_space(ENV)
-    golden(refusal(space(f"spaces:{ENV},temporary")))
+    golden(refusal(space(f"spaces:{ENV},temporary,app=builtin")))
     assert ("space", ENV) in hub.repos
     assert changes(hub) == []
 
 
 def test_one_that_comes_up_meanwhile_is_not_taken_either(hub: Hub, space: Opener) -> None:
     hub.failures.append(("POST /api/repos/create", HubError(409, "You already created this space repo")))
-    assert "alice/env exists" in refusal(space(f"spaces:{ENV},temporary"))
+    assert "alice/env exists" in refusal(space(f"spaces:{ENV},temporary,app=builtin"))
     assert settings.pending_changes() == []
 
 
 def test_a_temporary_space_that_fails_to_upload_is_deleted(hub: Hub, space: Opener) -> None:
     hub.failures.append(("/commit/", HubError(403, "no")))
-    assert refusal(space("spaces,temporary")).startswith("target spaces: ")
+    assert refusal(space("spaces,temporary,app=builtin")).startswith("target spaces: ")
     assert hub.repos == {}
 
 
 def test_a_temporary_space_is_not_made_of_what_is_not_there(hub: Hub, space: Opener) -> None:
     assert "there is no folder" in refusal(space("spaces,temporary,folder=./nope"))
     assert changes(hub) == []
+
+
+def test_a_temporary_space_is_made_of_the_environment_in_reach_or_of_what_is_named(
+    space: Opener, tmp_path: Path
+) -> None:
+    assert "there is no openenv.yaml in" in (line := refusal(space("spaces,temporary")))
+    assert "add app=module:app or folder=./folder for yours, or app=builtin" in line
+    (tmp_path / "openenv.yaml").write_text("app: server.app:app\n")
+    sources = {text: space(f"spaces,temporary{text}").source() for text in ("", ",app=a:b", ",app=builtin")}
+    assert {text: (source.folder, source.app) for text, source in sources.items()} == {
+        "": (tmp_path, None),
+        ",app=a:b": (tmp_path, "a:b"),
+        ",app=builtin": (None, None),
+    }
 
 
 def test_a_temporary_space_needs_a_token(hub: Hub, space: Opener) -> None:

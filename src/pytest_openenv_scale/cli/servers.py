@@ -21,7 +21,12 @@ def add_show(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"the largest batch, to which backlogs and breakers are sized (default: {_LARGEST_BATCH})",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where openenv.yaml is (default: the current folder)")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="from where openenv.yaml is looked for upward (default: the current folder)",
+    )
     _add_modules(parser)
 
 
@@ -40,10 +45,17 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.target_spec import parse_target, redact_target
     from pytest_openenv_scale.core.text import redact_text
     from pytest_openenv_scale.targets import capability, find_target
+    from pytest_openenv_scale.targets.common.application import find_environment
     from pytest_openenv_scale.targets.common.options import TargetContext
 
     root = (arguments.root or Path.cwd()).resolve()
-    context = TargetContext(root, parse_count(arguments.batch, what="--batch"))
+    environment = find_environment((root,))
+    context = TargetContext(
+        environment or root,
+        parse_count(arguments.batch, what="--batch"),
+        rootpath=root,
+        searched=() if environment else (root,),
+    )
     targets = [(spec, find_target(spec, context, arguments.p)) for spec in map(parse_target, arguments.specs)]
     described = [(spec, capability(target, "describe", "cannot be shown")()) for spec, target in targets]
     for spec, parts in described:

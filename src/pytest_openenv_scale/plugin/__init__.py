@@ -68,7 +68,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return []
     from .settings import header_lines
 
-    return header_lines(invocation.settings, config.rootpath)
+    return header_lines(invocation.settings, invocation.environments.folder(None), config.rootpath)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -78,21 +78,17 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         return []
     from .settings import header_lines
 
-    return header_lines(invocation.settings, config.rootpath)
+    return header_lines(invocation.settings, invocation.environments.folder(None), config.rootpath)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that uses a target once per target, where there are several."""
+    """Run every test that uses a target once per target, where there are several, and on its own environment."""
     if "openenv_target" not in metafunc.fixturenames:
         return
-    targets = _invocation(metafunc.config).settings.targets
-    if len(targets) > 1:
-        from .target import target_ids
+    from .target import parametrize_target
 
-        metafunc.parametrize(
-            "openenv_target", range(len(targets)), ids=target_ids(targets), indirect=True, scope="session"
-        )
+    parametrize_target(metafunc, _invocation(metafunc.config))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -103,6 +99,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a test whose marks are wrong, and that test only."""
+    _invocation(item.config).current_file = item.path
     declared = item.stash.get(DECLARATION, None)
     if declared is not None and declared.problem is not None:
         pytest.fail(f"{item.nodeid}: {declared.problem}", pytrace=False)
@@ -111,13 +108,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def openenv_target(request: pytest.FixtureRequest) -> Generator[Endpoint]:
     """The server to measure: started or attached to once, sized to the largest selected cell."""
-    from .target import running_target
+    from .target import default_parameter, running_target
 
     invocation = _invocation(request.config)
-    targets = invocation.settings.targets
-    if len(targets) > 1 and not hasattr(request, "param"):
-        pytest.fail("there are several targets: take openenv_target or scaling as an argument", pytrace=False)
-    with running_target(invocation, targets[getattr(request, "param", 0)]) as endpoint:
+    with running_target(invocation, getattr(request, "param", None) or default_parameter(invocation)) as endpoint:
         yield endpoint
 
 

@@ -17,7 +17,7 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, Chec
 from .collection import rerun_command, test_name
 from .finish import WIDTH, InconclusiveWarning
 from .marks import SUITE_MARKS
-from .target import target_ids
+from .target import target_of
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.checks.run import Check
@@ -94,9 +94,8 @@ class CheckRunner:
 
     def _make_record(self, endpoint: Endpoint, result: CheckResult, started: datetime, took_s: float) -> CheckRecord:
         settings = self.invocation.settings
-        callspec = getattr(self.item, "callspec", None)
-        index: int = callspec.params.get("openenv_target", 0) if callspec else 0
-        test = test_name(self.item, target_ids(settings.targets)[index] if len(settings.targets) > 1 else None)
+        target, target_id = target_of(self.invocation, self.item)
+        test = test_name(self.item, target_id)
         marks = {mark.name for mark in self.item.iter_markers()}
         return CheckRecord(
             test=test,
@@ -106,7 +105,7 @@ class CheckRunner:
             result=result,
             started_at=started,
             took_s=took_s,
-            rerun=rerun_command(self.item, test, settings, settings.targets[index]),
+            rerun=rerun_command(self.item, test, settings, target),
         )
 
     def _judge(self, record: CheckRecord, kept: str | None) -> None:
@@ -147,12 +146,13 @@ def make_check_runner(invocation: Invocation, item: pytest.Function, endpoint: E
 
     def get_subject() -> Subject | str:
         subjects = invocation.subjects
-        if endpoint.target not in subjects:
-            new_subject = _make_subject(invocation, item, endpoint)
-            if isinstance(new_subject, str):
-                return new_subject
+        known = subjects.get(endpoint.target)
+        if known is not None and known.endpoint is endpoint:
+            return known
+        new_subject = _make_subject(invocation, item, endpoint)
+        if not isinstance(new_subject, str):
             subjects[endpoint.target] = new_subject
-        return subjects[endpoint.target]
+        return new_subject
 
     return CheckRunner(invocation, item, get_subject)
 

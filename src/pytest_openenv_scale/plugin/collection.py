@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,6 +16,7 @@ from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_op
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
+from .environments import is_installed
 from .marks import DECLARATION, Declaration, MarkError, parse_scaling_mark, parse_slo_mark
 
 
@@ -165,15 +165,11 @@ def test_name(item: pytest.Item, target_id: str | None) -> str:
     where its folder or package is named. So does that of an installed package, wherever its environment lies.
     """
     path, colons, name = item.nodeid.partition("::")
-    test = f"{path if path and not _is_installed(item.path) else item.path.name}{colons}{name}"
+    test = f"{path if path and not is_installed(item.path) else item.path.name}{colons}{name}"
     if target_id is None:
         return test
     alone, last = f"[{target_id}]", f"-{target_id}]"
     return f"{test.removesuffix(last)}]" if test.endswith(last) else test.removesuffix(alone)
-
-
-def _is_installed(path: Path) -> bool:
-    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:

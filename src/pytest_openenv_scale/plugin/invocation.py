@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.verdict.sweep import SweepView
 
     from .collection import Selection
+    from .environments import Environments
     from .progress import Progress
     from .settings import Baseline
 
@@ -67,9 +68,11 @@ class Invocation:
         self.problems: list[str] = []
         """Lines for the end of the run that say what could not be written or stopped."""
         self.subjects: dict[str, Subject] = {}
-        """What checks know of each target, by its canonical specification."""
+        """What checks know of the last server of each target, by its canonical specification."""
         self.checks: tuple[CheckRecord, ...] = ()
         """What checks found, once the run has ended."""
+        self.current_file: Path | None = None
+        """The file of the test that runs."""
         self._run_location: RunLocation | None = None
         self._selection: Selection | None = None
         self._run: RunDirectory | None = None
@@ -92,6 +95,13 @@ class Invocation:
         from .settings import resolve_settings
 
         return resolve_settings(self.config)
+
+    @cached_property
+    def environments(self) -> Environments:
+        """Which environment each test is about."""
+        from .environments import Environments
+
+        return Environments(self.config)
 
     @property
     def is_requested(self) -> bool:

@@ -17,7 +17,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 
 from .collection import check_slos_apply, rerun_command, test_name
 from .marks import DECLARATION, MarkError
-from .target import target_ids
+from .target import target_of
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.client.session import ClientSession
@@ -191,16 +191,14 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
             f"@pytest.mark.scaling above def {item.originalname}(scaling)",
             pytrace=False,
         )
-    targets = invocation.settings.targets
-    callspec = getattr(item, "callspec", None)
-    index: int = callspec.params.get("openenv_target", 0) if callspec else 0
-    test = test_name(item, target_ids(targets)[index] if len(targets) > 1 else None)
+    target, target_id = target_of(invocation, item)
+    test = test_name(item, target_id)
     task = Task(
         test=test,
         endpoint=endpoint,
         settings=declared.settings,
         slos=declared.slos,
-        rerun=rerun_command(item, test, declared.settings, targets[index]),
+        rerun=rerun_command(item, test, declared.settings, target),
     )
 
     def compare(sweep: Sweep) -> Sweep:

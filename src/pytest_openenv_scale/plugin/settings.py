@@ -7,7 +7,6 @@ line that names the option or the ini key.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -204,12 +203,12 @@ class Baseline:
         return replace(sweep, view=replace(view, record=replace(view.record, comparison=comparison)))
 
 
-_MANIFEST = "openenv.yaml"
+def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -> list[str]:
+    """Return the targets, the grid and what else was set, each with its source; no secrets.
 
-
-def header_lines(settings: Settings, root: Path) -> list[str]:
-    """Return the targets, the grid and what else was set, each with its source; no secrets."""
-    targets = ", ".join(_describe_target(spec, root) for spec in settings.targets)
+    `environment` is the folder of the run's `openenv.yaml`, None where each test has to have its own.
+    """
+    targets = ", ".join(_describe_target(spec, environment, rootpath) for spec in settings.targets)
     lines = [f"openenv-scale: {targets} ({settings.sources['target']})"]
     grid = [_describe_setting(settings, name) for name in ("batches", "waits", "modes", "reps", "arrival")]
     lines.append(f"  {', '.join(grid)}; marks outrank ini and default")
@@ -238,17 +237,20 @@ def header_lines(settings: Settings, root: Path) -> list[str]:
     return lines
 
 
-def _describe_target(spec: TargetSpec, root: Path) -> str:
+def _describe_target(spec: TargetSpec, environment: Path | None, rootpath: Path) -> str:
     text = redact_target(spec)
-    if _names_no_app(spec) and not (root / _MANIFEST).exists():
-        return f"{text}: the built-in environment, as there is no {_MANIFEST} in {root}"
-    return text
+    if environment == rootpath or not _names_no_app(spec):
+        return text
+    if environment is None:
+        return f"{text}: the app of the openenv.yaml that is nearest to each test"
+    return f"{text}: the app of {environment / 'openenv.yaml'}"
 
 
 def _names_no_app(spec: TargetSpec) -> bool:
-    if spec.name == "envoy":
-        return re.search(r"[:,](app|image|urls)=", str(spec)) is None
-    return spec.name == "local" and spec.argument is None and spec.option("app") is None
+    keys = {key for key, _ in spec.options} | {(spec.argument or "").partition("=")[0]}
+    if spec.name == "local":
+        return spec.argument is None and "app" not in keys
+    return spec.name in ("envoy", "slurm") and keys.isdisjoint(("app", "image", "urls"))
 
 
 def _describe_setting(settings: Settings, name: str) -> str:
@@ -313,7 +315,7 @@ def _check_target(config: pytest.Config, settings: Settings, spec: TargetSpec) -
     built_in, hooks = spec.name in KINDS, config.hook.pytest_openenv_scale_target.get_hookimpls()
     if settings.sources["target"] == "ini" and (built_in or hooks):
         return
-    context = TargetContext(config.rootpath, headers=settings.headers)
+    context = TargetContext(config.rootpath, headers=settings.headers, rootpath=config.rootpath)
     if ask_hooks(config, settings, spec, context) is None and (built_in or not hooks):
         open_in_context(spec, context)
 

@@ -1,4 +1,4 @@
-"""The target of a session of tests: found by hook or by name, entered, and given a label of its own."""
+"""The target of tests: found by hook or by name, entered for their environment, and given a label of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from pytest_openenv_scale.core.endpoint import Endpoint, Target
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
+
+from .environments import TargetParameter
 
 if TYPE_CHECKING:
     from .invocation import Invocation
@@ -72,10 +75,58 @@ def _public_options(spec: TargetSpec) -> dict[str, str]:
     return {"": argument or "", **dict(public.options)}
 
 
+def parametrize_target(metafunc: pytest.Metafunc, invocation: Invocation) -> None:
+    """Run a test once per target, and each on its own environment; ids name a target where there are several."""
+    targets, environments = invocation.settings.targets, invocation.environments
+    path = metafunc.definition.path
+    parameters = environments.parameters(targets, path)
+    if len(targets) == 1 and parameters[0].environment in (None, environments.folder(None)):
+        return
+    metafunc.parametrize(
+        "openenv_target", parameters, ids=_parameter_ids(invocation, parameters), indirect=True, scope="session"
+    )
+
+
+def _parameter_ids(invocation: Invocation, parameters: Sequence[TargetParameter]) -> Sequence[Any]:
+    targets = invocation.settings.targets
+    if len(targets) > 1:
+        return target_ids(targets)
+    hidden = getattr(pytest, "HIDDEN_PARAM", None)  # Since pytest 8.4.
+    return [hidden or str(parameters[0].environment)]
+
+
+def target_of(invocation: Invocation, item: pytest.Item) -> tuple[TargetSpec, str | None]:
+    """Return the target of a test, and the part of the test's id that names it, or None."""
+    callspec: Any = getattr(item, "callspec", None)
+    parameter: TargetParameter | None = callspec.params.get("openenv_target") if callspec else None
+    targets = invocation.settings.targets
+    if not isinstance(parameter, TargetParameter):
+        return targets[0], None
+    part = _parameter_ids(invocation, [parameter] * len(targets))[parameter.index]
+    return targets[parameter.index], part if isinstance(part, str) else None
+
+
+def default_parameter(invocation: Invocation) -> TargetParameter:
+    """Return the parameter of a test that is not parametrized; fail where it would have to be."""
+    targets, environments = invocation.settings.targets, invocation.environments
+    if len(targets) > 1:
+        pytest.fail("there are several targets: take openenv_target or scaling as an argument", pytrace=False)
+    test_file = invocation.current_file
+    (parameter,) = environments.parameters(targets, test_file) if test_file else [TargetParameter()]
+    if parameter.environment not in (None, environments.folder(None)):
+        pytest.fail(
+            f"the environment of {test_file} is {parameter.environment}, which is not that of the whole run: "
+            "take openenv_target or scaling as an argument",
+            pytrace=False,
+        )
+    return parameter
+
+
 @contextmanager
-def running_target(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoint]:
+def running_target(invocation: Invocation, parameter: TargetParameter) -> Generator[Endpoint]:
     """Start or attach to a target sized to the selected tests, and stop it after the block; fail where none starts."""
-    entered = _enter_target(invocation, spec)
+    spec = invocation.settings.targets[parameter.index]
+    entered = _enter_target(invocation, spec, parameter.environment)
     if isinstance(entered, str):
         pytest.fail(entered, pytrace=False)
     target, endpoint = entered
@@ -86,10 +137,10 @@ def running_target(invocation: Invocation, spec: TargetSpec) -> Generator[Endpoi
         _stop_target(invocation, target)
 
 
-def _enter_target(invocation: Invocation, spec: TargetSpec) -> tuple[Target, Endpoint] | str:
+def _enter_target(invocation: Invocation, spec: TargetSpec, environment: Path | None) -> tuple[Target, Endpoint] | str:
     """Return an entered target with its endpoint, or the message of what kept it from starting."""
     try:
-        target = _find_target(invocation, spec)
+        target = _find_target(invocation, spec, environment)
         return target, target.__enter__()
     except (TargetError, GrammarError) as error:
         return str(error)
@@ -103,19 +154,23 @@ def _stop_target(invocation: Invocation, target: Target) -> None:
         invocation.note_problem(str(error))
 
 
-def _find_target(invocation: Invocation, spec: TargetSpec) -> Target:
+def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | None) -> Target:
     from pytest_openenv_scale.targets import TargetContext, open_in_context
     from pytest_openenv_scale.targets.common.options import ignore_line
 
     from .settings import ask_hooks
 
     settings, selection, progress = invocation.settings, invocation.selection, invocation.progress
+    config, environments = invocation.config, invocation.environments
     context = TargetContext(
-        invocation.config.rootpath,
+        environment or config.rootpath,
         selection.largest_batch,
         settings.headers,
         modes=selection.modes,
         run_id=invocation.run_location.run_id,
         show_progress=ignore_line if progress is None else progress.line,
+        rootpath=config.rootpath,
+        pythonpath=tuple(config.getini("pythonpath")),
+        searched=() if environment else environments.starts(invocation.current_file),
     )
-    return ask_hooks(invocation.config, settings, spec, context) or open_in_context(spec, context)
+    return ask_hooks(config, settings, spec, context) or open_in_context(spec, context)

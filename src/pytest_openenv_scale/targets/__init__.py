@@ -19,7 +19,7 @@ from pytest_openenv_scale.core.own_process import import_user_module
 from pytest_openenv_scale.core.parsing import suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
-from .common.options import TargetContext
+from .common.options import TargetContext, is_path
 
 if TYPE_CHECKING:
     from .common.base import StartedTarget
@@ -33,6 +33,7 @@ __all__ = [
     "find_target",
     "open_in_context",
     "open_target",
+    "serves_environment",
     "target_names",
 ]
 
@@ -74,6 +75,24 @@ KINDS: Mapping[str, TargetKind] = {
     "slurm": TargetKind("slurm.target:SlurmTarget", "slurm.job:leftover_jobs"),
     "url": TargetKind("url:UrlTarget"),
 }
+
+
+def serves_environment(spec: TargetSpec) -> bool:
+    """Say whether what a target serves depends on the folder of the environment, as nothing else is named."""
+    keys = {key for key, _ in spec.options} | {(spec.argument or "").partition("=")[0]}
+    match spec.name:
+        case "url":
+            return False
+        case "docker":
+            return spec.argument is None
+        case "spaces":
+            return "temporary" in keys and "folder" not in keys
+        case "envoy":
+            return keys.isdisjoint(("urls", "image"))
+        case "local":
+            return not is_path(spec.argument or "")
+        case _:
+            return True
 
 
 def target_names() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Files that targets need: those under `deploy/`, a wheel of this package, the `openenv.yaml` of an environment."""
+"""Files that targets need: those under `deploy/`, and a wheel of this package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import Any, cast
 
 from pytest_openenv_scale.core.errors import TargetError
 
@@ -68,39 +67,3 @@ def deploy_file(name: str) -> Path:
         if path.exists():
             return path
     raise TargetError(f"deploy/{name} is missing from {_PACKAGE}; install pytest-openenv-scale again from its wheel")
-
-
-MANIFEST = "openenv.yaml"
-
-
-def manifest_app(root: Path) -> str | None:
-    """Return the `module:app` that `openenv.yaml` in `root` names, or None where there is no such file.
-
-    Raises:
-        TargetError: the file is there but is not YAML, or names no app.
-    """
-    import yaml
-
-    path = root / MANIFEST
-    try:
-        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise TargetError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise TargetError(f"{path}{line} is not YAML; write for example 'app: server.app:app' in it") from None
-    app = cast("dict[str, Any]", content).get("app") if isinstance(content, dict) else None
-    if app is None:
-        raise TargetError(f"{path} names no app; add 'app: server.app:app' or use --openenv-target local:module:app")
-    if not isinstance(app, str) or not is_app_name(app):
-        raise TargetError(f"{path}: app {app!r} is not module:app; write for example 'app: server.app:app'")
-    return app
-
-
-def is_app_name(text: str) -> bool:
-    """Say whether `text` has the form `module:attribute`, both dotted names."""
-    module, colon, attribute = text.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])

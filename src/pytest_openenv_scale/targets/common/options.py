@@ -50,6 +50,11 @@ def one_of(*choices: str) -> Parser:
     return parse
 
 
+def is_path(name: str) -> bool:
+    """Say whether a target's argument is a path and no name: it begins with ".", "/" or "~"."""
+    return name.startswith((".", "/", "~"))
+
+
 def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
     """Return `name:key=value,…` as `name,key=value,…`, which says the same.
 
@@ -157,6 +162,9 @@ class TargetContext:
     unnamed temporary file), `modes` the protocols that will be spoken. `headers` are sent with every
     request and never shown. `run_id` names the run on what is started outside this process (None: none).
     `show_progress` shows one line of what happens while a target opens, such as of a build's output.
+
+    `rootpath` is pytest's root, from where relative paths may be meant as well (None: `root`), and `pythonpath` what
+    pytest imports from. `searched` are the folders from which no `openenv.yaml` was found upward.
     """
 
     root: Path
@@ -166,6 +174,14 @@ class TargetContext:
     modes: tuple[str, ...] = ("ws",)
     run_id: str | None = None
     show_progress: Callable[[str], None] = field(default=ignore_line, repr=False)
+    rootpath: Path | None = None
+    pythonpath: tuple[Path, ...] = ()
+    searched: tuple[Path, ...] = ()
+
+    @property
+    def base(self) -> Path:
+        """Where a relative path may begin as well as in the working directory."""
+        return self.rootpath or self.root
 
 
 def processors(value: str, what: str) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
+from pytest_openenv_scale.targets.common.options import is_path
 
 from .engine import Engine, explain_error
 
@@ -223,11 +224,6 @@ class ImageSource:
     def is_built(self) -> bool:
         """Whether the image is built here and not fetched."""
         return self.name is None or is_path(self.name)
-
-
-def is_path(name: str) -> bool:
-    """Say whether a target's image is a path to build."""
-    return name.startswith((".", "/", "~"))
 
 
 def obtain_image(engine: Engine, source: ImageSource, show_progress: Callable[[str], None]) -> str:

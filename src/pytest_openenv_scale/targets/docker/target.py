@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.targets.common.application import BUILT_IN, MANIFEST
 from pytest_openenv_scale.targets.common.base import (
     HIDDEN,
     DescriptionPart,
@@ -47,6 +48,7 @@ class DockerOptions(TargetOptions, ContainerOptions):
 
     pull: str | None = option(one_of(*PULL_POLICIES))
     wheels: str | None = option()
+    app: str | None = option(one_of(BUILT_IN))
     build: Mapping[str, str] = variables("build")
 
 
@@ -57,7 +59,11 @@ class DockerTarget(StartedTarget):
         options = self._options = read_options(spec, DockerOptions)
         super().__init__(spec, context, options)
         self.source = ImageSource(
-            spec.argument, context.root, options.pull or PULL_POLICIES[0], options.build, options.wheels
+            spec.argument,
+            context.base,
+            options.pull or PULL_POLICIES[0],
+            options.build,
+            options.wheels,
         )
         self._check_keys()
 
@@ -69,13 +75,30 @@ class DockerTarget(StartedTarget):
             raise GrammarError("target docker: build.NAME= is for what is built; name a folder instead of an image")
         if source.wheels is not None and source.name is not None:
             raise GrammarError("target docker: wheels= is for the packaged Dockerfile; leave out the image")
+        if options.app is not None and source.name is not None:
+            raise GrammarError(f"target docker: app={BUILT_IN} is for the packaged Dockerfile; leave out the image")
+
+    def _check_source(self) -> None:
+        """Refuse to measure the built-in environment where nobody named it and there is another one.
+
+        Raises:
+            TargetError: there is an `openenv.yaml`; the line says what to write.
+        """
+        manifest = self.context.root / MANIFEST
+        if self.source.name is None and self._options.app is None and manifest.is_file():
+            raise TargetError(
+                f"target docker: no image is named, and there is {manifest}; write docker:{self.context.root} to build "
+                f"that environment, docker:IMAGE, or docker,app={BUILT_IN} for the built-in one"
+            )
 
     def describe(self) -> list[DescriptionPart]:
         """Return what would be started; see `StartedTarget`."""
+        self._check_source()
         return [describe_image(self.source), describe_container(self.source, self.container_options("CORES"))]
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Build or pull the image, start a container and return once it has answered a session."""
+        self._check_source()
         engine = Engine.connect()
         stack.callback(engine.close)
         # From here on: a build, too, is better interrupted than left to the engine.

@@ -177,7 +177,7 @@ class ContainerReplicas(Replicas):
         self._context = context
         self._target = target
         self._containers: list[Container] = []
-        self.source = ImageSource(options.image, context.root, options.pull)
+        self.source = ImageSource(options.image, context.base, options.pull)
         """The image of all of them."""
 
     def describe(self) -> Sequence[DescriptionPart]:

@@ -16,8 +16,8 @@ from typing import Literal
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import install_command, url_host, usable_cores
+from pytest_openenv_scale.targets.common.application import BUILT_IN, find_application, is_app_name
 from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, Startable, shell_command
-from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.options import TargetContext, count, one_of, option, variables
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import listening_processes
@@ -26,7 +26,6 @@ from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from .launch import command
 from .serving import LOG_PREFIX, PATH_VARIABLE, SERVERS, ServeSettings, bind, count_ready_workers, largest_backlog
 
-BUILT_IN = "pytest_openenv_scale.server.app:app"
 _MAX_ENVS = "MAX_CONCURRENT_ENVS"
 _MIN_BACKLOG = 2048
 _WHOLE_LOG_LINES = 10_000
@@ -35,20 +34,6 @@ _FIRST_DESCRIPTOR = 3
 
 _WORKERS_S = 10.0
 """Seconds the other workers get once the first has answered a session."""
-
-
-@dataclass(frozen=True)
-class Application:
-    """What is served: the application is imported with `paths` in front of PYTHONPATH."""
-
-    name: str
-    paths: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def built_in(self) -> bool:
-        """Whether it is the benchmark environment of this package."""
-        return self.name == BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ def check_options(target: str, options: ServerOptions) -> None:
     Raises:
         GrammarError: the app is not named as module:app, or a setting is not the server's.
     """
-    if options.app is not None and not is_app_name(options.app):
+    if options.app is not None and options.app != BUILT_IN and not is_app_name(options.app):
         raise GrammarError(
             f"target {target}: {options.app!r} is not module:app; write for example {_app_example(target)}"
         )
@@ -88,22 +73,13 @@ def check_options(target: str, options: ServerOptions) -> None:
         raise GrammarError(f"target {target}: limit_concurrency is uvicorn's; add server=uvicorn")
 
 
+def target_name(spec: str) -> str:
+    """Return what the text of a specification begins with: "local" of `local:module:app`."""
+    return spec.partition(":")[0].partition(",")[0]
+
+
 def _app_example(target: str) -> str:
-    return "local:server.app:app" if target == "local" else "app=server.app:app"
-
-
-def find_application(root: Path, app: str | None) -> Application:
-    """Return the application named by `app`, else by `openenv.yaml` in `root`, else the built-in one.
-
-    Raises:
-        TargetError: there is an `openenv.yaml` that names none.
-    """
-    declared_app = manifest_app(root) if app is None or (root / MANIFEST).exists() else None
-    if app is None and declared_app is None:
-        note = f"no {MANIFEST} in {root}: serving the built-in benchmark environment"
-        return Application(BUILT_IN, (), (note,))
-    paths = (root, root.parent) if (root / MANIFEST).exists() else (root,)
-    return Application(app or declared_app or BUILT_IN, paths)
+    return "local:server.app:app or local:./folder" if target == "local" else "app=server.app:app"
 
 
 class ServedApplication(Startable):
@@ -128,7 +104,7 @@ class ServedApplication(Startable):
         self._host = host
         self._requested_port = port
         self._log_path = log_path
-        self.application = find_application(context.root, options.app)
+        self.application = find_application(context, options.app, target_name(target))
         workers = options.workers or (usable_cores() if self.application.built_in else 1)
         backlog = max(context.largest_batch, _MIN_BACKLOG)
         self._serving = ServeSettings(
@@ -146,7 +122,7 @@ class ServedApplication(Startable):
         Raises:
             TargetError: the address cannot be had, or the server is not installed.
         """
-        name = self._target.partition(":")[0].partition(",")[0]
+        name = target_name(self._target)
         if self._serving.server == "uvicorn":
             _require_uvicorn(name)
         with _bound_socket(name, self._host, self._requested_port, preferred_port) as listener:

@@ -1,13 +1,14 @@
-"""`local[:module:app]`: an ASGI application in hypercorn or uvicorn on this machine."""
+"""`local[:module:app|:PATH|:builtin]`: an ASGI application in hypercorn or uvicorn on this machine."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget
@@ -15,6 +16,7 @@ from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
     count,
+    is_path,
     option,
     read_options,
     tcp_port,
@@ -38,25 +40,36 @@ class LocalTarget(StartedTarget):
     def __init__(self, spec: TargetSpec, context: TargetContext) -> None:
         options = read_options(spec, LocalOptions)
         super().__init__(spec, context, options)
-        if options.app and spec.argument:
+        self._folder = spec.argument if spec.argument and is_path(spec.argument) else None
+        app = spec.argument if self._folder is None else None
+        if options.app and app:
             raise GrammarError("target local: the app is given twice; write local:module:app or app=module:app")
-        self.options = replace(options, app=options.app or spec.argument)
+        self.options = replace(options, app=options.app or app)
         check_options("local", self.options)
 
     def application(self) -> ServedApplication:
         """Return what is served, before it is started.
 
         Raises:
-            TargetError: there is an `openenv.yaml` that names no app.
+            TargetError: there is no such folder, or no `openenv.yaml` that names an app.
         """
+        root = self.context.root if self._folder is None else self._find_folder(Path(self._folder).expanduser())
         return ServedApplication(
             self.options,
-            self.context,
+            self.context if root == self.context.root else replace(self.context, root=root, searched=()),
             target=self.spec,
             host=self.options.host,
             port=self.options.port,
             log_path=self.context.log_path,
         )
+
+    def _find_folder(self, path: Path) -> Path:
+        bases = (Path.cwd(), self.context.base)
+        folder = next((base / path for base in bases if (base / path).is_dir()), None)
+        if folder is None:
+            searched = "" if path.is_absolute() else f" from {' or '.join(map(str, dict.fromkeys(bases)))}"
+            raise TargetError(f"target local: there is no folder {self._folder!r}{searched} to serve")
+        return folder.resolve()
 
     def describe(self) -> list[DescriptionPart]:
         """Return what would be started; see `StartedTarget`."""

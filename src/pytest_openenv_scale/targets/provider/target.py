@@ -19,8 +19,8 @@ from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import usable_cores, wait_for
 from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
 from pytest_openenv_scale.core.text import redact_text
+from pytest_openenv_scale.targets.common.application import import_paths, is_app_name
 from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget
-from pytest_openenv_scale.targets.common.files import MANIFEST, is_app_name
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
@@ -155,10 +155,9 @@ class ProviderTarget(StartedTarget):
 
     def provider_request(self) -> ProviderRequest:
         """Return the request that the provider's process gets."""
-        root = self.context.root
         env = {**variables_for(max_envs=self._options.max_envs), **self._options.env}
         server_request = ServerRequest(self._arguments, env, self._options.replicas, self._options.workers)
-        paths = (str(root), str(root.parent)) if (root / MANIFEST).exists() else (str(root),)
+        paths = tuple(map(str, import_paths(self.context)))
         return ProviderRequest(self._class_name, server_request, START_S, paths)
 
     def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:

@@ -14,7 +14,8 @@ from typing import Literal, Self
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_seconds
 from pytest_openenv_scale.core.target_spec import TargetSpec
-from pytest_openenv_scale.targets.common.files import MANIFEST, deploy_file, manifest_app
+from pytest_openenv_scale.targets.common.application import Application, find_application
+from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.options import (
     TargetContext,
     TargetOptions,
@@ -156,10 +157,21 @@ class SlurmSpec(TargetOptions, JobOptions):
         own_job = os.environ.get("SLURM_JOB_ID", "")
         return self.job or (int(own_job) if own_job.isdecimal() else None)
 
+    def application(self, context: TargetContext) -> Application:
+        """Return what is served on every node.
+
+        Raises:
+            TargetError: nothing names it.
+        """
+        return find_application(context, self.app, "slurm")
+
     def plan(self, context: TargetContext, job: JobIdentity, *, nodes: int, cpus: int | None = None) -> JobPlan:
         """Return the job for `nodes` nodes; `cpus` are those of each server where the allocation is known.
 
         What `env.NAME=` sets is not in it: Slurm keeps scripts, and whoever may read them.
+
+        Raises:
+            TargetError: nothing names the application.
         """
         return JobPlan(
             nodes=nodes,
@@ -193,19 +205,17 @@ class SlurmSpec(TargetOptions, JobOptions):
         return tuple(map(shlex.quote, (*directives, *self.extra)))
 
     def _script_variables(self, context: TargetContext, job: JobIdentity, cpus: int | None) -> dict[str, str]:
-        root, largest_batch = context.root, context.largest_batch
-        app = self.app or manifest_app(root)
-        paths = ([root, root.parent] if (root / MANIFEST).exists() else [root]) if app else []
+        application, backlog = self.application(context), backlog_for(context.largest_batch)
         server_variables: dict[str, str | int | None] = {
-            "OPENENV_APP": app,
-            "OPENENV_PATH": os.pathsep.join(map(str, paths)) or None,
-            "OPENENV_DIR": str(root),
+            "OPENENV_APP": None if application.built_in else application.name,
+            "OPENENV_PATH": os.pathsep.join(map(str, application.paths)) or None,
+            "OPENENV_DIR": str(context.root),
             "SERVER": self.server,
             "WORKERS": self.workers,
             "MAX_CONCURRENT_ENVS": self.max_envs,
             "CPUS_PER_WORKER": self.cpus_per_task or cpus,
             "PORT": job.port,
-            "BACKLOG": backlog_for(largest_batch),
+            "BACKLOG": backlog,
             "PYTHON": self.python or sys.executable,
             "START_TIMEOUT": f"{self.start_timeout:.0f}",
             "CONNECTION": f"{job.folder}/openenv-connection.env",
@@ -215,8 +225,8 @@ class SlurmSpec(TargetOptions, JobOptions):
             "ENVOY_PORT": job.envoy_port,
             "ENVOY_ADMIN_PORT": job.admin_port,
             "ENVOY_STATS_PORT": job.stats_port,
-            "ENVOY_BREAKER": breaker_for(largest_batch),
-            "ENVOY_BACKLOG": backlog_for(largest_batch),
+            "ENVOY_BREAKER": breaker_for(context.largest_batch),
+            "ENVOY_BACKLOG": backlog,
             "ENVOY_LB": self.lb,
         }
         variables = {**server_variables, **(envoy_variables if self.envoy == "node" else {})}

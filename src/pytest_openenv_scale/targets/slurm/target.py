@@ -21,7 +21,7 @@ from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.envoy.config import EnvoySettings
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyEndpoint
 from pytest_openenv_scale.targets.envoy.pool import LocalEnvoyPool, find_envoy
-from pytest_openenv_scale.targets.local.application import backlog_notes, find_application
+from pytest_openenv_scale.targets.local.application import backlog_notes
 
 from .job import AttachedScript, BatchJob, JobFolder, running_job
 from .job_info import call
@@ -61,6 +61,7 @@ class SlurmTarget(StartedTarget):
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Submit or attach, and return once every node, and Envoy, has answered a session."""
+        self.slurm_spec.application(self.context)  # Before anything is asked for in vain.
         # From here on SIGTERM and SIGHUP unwind as Ctrl-C does: a job does not end with this process.
         stack.enter_context(graceful_signals)
         call("sbatch", "--version")
@@ -112,7 +113,7 @@ class SlurmTarget(StartedTarget):
 
     def _servers(self, serving: Serving) -> NodeServers:
         options, nodes = self.slurm_spec, len(serving.nodes)
-        built_in = find_application(self.context.root, options.app).built_in
+        built_in = options.application(self.context).built_in
         cpus = options.cpus_per_task or serving.cpus_per_node
         limits: dict[str, str | int] = {
             "nodes": nodes,
@@ -176,7 +177,7 @@ class SlurmTarget(StartedTarget):
             )
 
     def _notes(self, serving: Serving) -> tuple[str, ...]:
-        application = find_application(self.context.root, self.slurm_spec.app)
+        application = self.slurm_spec.application(self.context)
         unused = self.slurm_spec.job_keys if isinstance(serving.script, AttachedScript) else ()
         ignored = f"job {serving.script.id} is used as it is: {'=, '.join(unused)}= changed nothing"
         return (*application.notes, *((ignored,) if unused else ()))

@@ -16,7 +16,8 @@ import yaml
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.formatting import size as size_text
 from pytest_openenv_scale.hub.access import HubError, hub_calls
-from pytest_openenv_scale.targets.common.files import deploy_file, is_app_name, manifest_app, write_own_wheel
+from pytest_openenv_scale.targets.common.application import is_app_name, manifest_app
+from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -14,6 +14,7 @@ from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import json_bytes, replacing
+from pytest_openenv_scale.targets.common.application import BUILT_IN
 from pytest_openenv_scale.targets.common.leftovers import deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.options import variables_for
 
@@ -82,7 +83,7 @@ def planned_settings(spec: SpaceSpec) -> SpaceSettings:
     Hardware that is paid for goes to sleep by itself, and our server in a temporary Space gets a worker per core.
     """
     hardware = spec.hardware or (FREE if spec.temporary else None)
-    cores = VCPUS.get(hardware or "") if spec.temporary and not (spec.app or spec.folder) else None
+    cores = VCPUS.get(hardware or "") if spec.temporary and spec.app == BUILT_IN else None
     sleep_time = None if hardware == FREE else spec.sleep_time or (SAFE_SLEEP_S if hardware else None)
     return SpaceSettings(hardware, sleep_time, {**variables_for(workers=cores), **spec.variables})
 

@@ -10,6 +10,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.target_spec import TargetSpec, names_secret
 from pytest_openenv_scale.targets.common import options
+from pytest_openenv_scale.targets.common.application import BUILT_IN
 
 FREE = "cpu-basic"
 """The hardware every Space has unless it is asked for more; its sleep time is fixed."""
@@ -86,6 +87,8 @@ def parse_space(spec: TargetSpec) -> SpaceSpec:
     for key, value in (("app", space.app), ("folder", space.folder)):
         if value and not space.temporary:
             raise GrammarError(f"target spaces: {key}= is for a Space made for the run; add ,temporary")
+    if space.app == BUILT_IN and space.folder:
+        raise GrammarError("target spaces: app=builtin is no app of a folder; leave out folder=")
     if space.sleep_time is not None and space.hardware == FREE:
         raise GrammarError(f"target spaces: the sleep time of {FREE} is fixed to 48 h; leave out sleep_time=")
     for name in space.variables:

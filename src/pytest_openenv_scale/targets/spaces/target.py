@@ -10,6 +10,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
+from pytest_openenv_scale.targets.common.application import BUILT_IN, MANIFEST, missing_environment
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, shown_variables
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext, settings_of
@@ -98,8 +99,19 @@ class SpacesTarget(StartedTarget):
         return self._attach(space, info, changed, began)
 
     def source(self) -> SpaceSource:
-        """Return what a temporary Space is made of."""
-        return SpaceSource.parse(app=self.space_spec.app, folder=self.space_spec.folder, root=self.context.root)
+        """Return what a temporary Space is made of.
+
+        Raises:
+            TargetError: nothing names it.
+        """
+        app, folder, context = self.space_spec.app, self.space_spec.folder, self.context
+        if app == BUILT_IN:
+            return SpaceSource()
+        if folder is not None:
+            return SpaceSource.parse(app=app, folder=folder, root=context.base)
+        if app is None and not (context.root / MANIFEST).is_file():
+            raise TargetError(missing_environment(context, "spaces"))
+        return SpaceSource(context.root, app)
 
     def _deploy(self, space: SpaceApi, source: SpaceSource) -> None:
         self.context.show_progress(f"spaces: uploading {source.description} to {space.repo_id}")
