@@ -10,9 +10,9 @@ import pytest
 from cells import a_cell, a_summary, an_slo
 from report_samples import a_run, a_sweep, latency, measured
 
-from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE, ProtocolComparison, compare_modes
+from pytest_openenv_scale.analysis.axes import ProtocolComparison, compare_modes
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.replicas import protocol_notes, ratio_text
+from pytest_openenv_scale.reporting.content.axes import HTTP_FOOTNOTE, protocol_notes, ratio_text
 from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
 from pytest_openenv_scale.reporting.markdown.run import report_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines

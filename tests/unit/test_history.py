@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from compare_samples import a_judged_sweep, a_measured_run
 
-from pytest_openenv_scale.analysis.history import histories
+from pytest_openenv_scale.analysis.axes import histories
 from pytest_openenv_scale.reporting.text.comparison import history_lines, sparkline
 
 

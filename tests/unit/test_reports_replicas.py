@@ -11,7 +11,7 @@ from cells import a_cell, a_summary
 from report_samples import a_run, a_sweep
 
 from goldens import Golden
-from pytest_openenv_scale.reporting.content.replicas import efficiency, scaling_tables
+from pytest_openenv_scale.analysis.axes import efficiency, server_scalings
 from pytest_openenv_scale.reporting.json import run_json
 from pytest_openenv_scale.reporting.markdown.run import report_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, scaling_lines
@@ -57,14 +57,14 @@ def test_efficiency_is_per_replica_relative_to_each_of_the_fewest() -> None:
 
 
 def test_without_one_replica_the_fewest_are_the_unit() -> None:
-    (table,) = scaling_tables([sweep(2, 64, 100.0), sweep(4, 64, 100.0)])
+    (table,) = server_scalings([sweep(2, 64, 100.0), sweep(4, 64, 100.0)])
     assert [row.efficiency for row in table.rows] == [1.0, 0.5]
     assert [row.capacity_efficiency for row in table.rows] == [1.0, 0.5]
     assert any("relative to 2 replicas" in line for line in text_of(sweep(2, 64, 100.0), sweep(4, 64, 100.0)))
 
 
 def test_throughput_is_that_of_passing_batches_only() -> None:
-    (table,) = scaling_tables([sweep(1, 64, 60.0), sweep(2, 64, 60.0)])
+    (table,) = server_scalings([sweep(1, 64, 60.0), sweep(2, 64, 60.0)])
     assert [row.requests_per_second for row in table.rows] == [60.0, 60.0]
 
 
@@ -75,7 +75,7 @@ def test_a_max_batch_that_nothing_bounded_is_marked_and_explained(golden: Golden
 
 
 def test_a_curve_on_which_nothing_passes_has_no_figures() -> None:
-    (table,) = scaling_tables(
+    (table,) = server_scalings(
         [sweep(1, 64, 60.0), a_sweep(target="envoy:replicas=2", limits={"replicas": 2}, batches=(64,))]
     )
     row = table.rows[1]
@@ -93,12 +93,12 @@ def test_a_curve_on_which_nothing_passes_has_no_figures() -> None:
     ],
 )
 def test_what_is_not_the_same_target_and_test_is_not_compared(sweeps: tuple[SweepView, ...]) -> None:
-    assert scaling_tables(sweeps) == []
+    assert server_scalings(sweeps) == []
     assert scaling_lines(sweeps) == []
 
 
 def test_keys_that_do_not_change_what_is_measured_do_not_keep_targets_apart() -> None:
-    (table,) = scaling_tables([sweep(1, 8, 1.0, more=",label=one"), sweep(2, 8, 2.0, more=",label=two")])
+    (table,) = server_scalings([sweep(1, 8, 1.0, more=",label=one"), sweep(2, 8, 2.0, more=",label=two")])
     assert table.target == "envoy"
 
 
@@ -119,7 +119,7 @@ def test_one_node_and_several_are_one_table_with_what_each_node_brings(golden: G
 
 
 def test_a_target_that_does_not_say_its_one_node_belongs_to_the_same_table() -> None:
-    (table,) = scaling_tables([on_nodes(1, 64, 60.0, target="slurm"), on_nodes(2, 96, 90.0)])
+    (table,) = server_scalings([on_nodes(1, 64, 60.0, target="slurm"), on_nodes(2, 96, 90.0)])
     assert [(row.count, row.scaling_factor, row.capacity_factor) for row in table.rows] == [
         (1, 1.0, 1.0),
         (2, 1.5, 1.5),

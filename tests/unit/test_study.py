@@ -10,6 +10,7 @@ from cells import NOON
 from report_samples import a_run
 from study_samples import EVERYTHING, HEALTHY, a_run_of, a_study, a_view, sample
 
+from pytest_openenv_scale.analysis.axes import compare_study_modes
 from pytest_openenv_scale.analysis.study import join_runs, study_of
 
 
@@ -130,5 +131,5 @@ def test_memory_that_did_not_grow_is_not_told():
 
 def test_modes_measured_in_two_runs_are_compared():
     study = a_study(sample(batches={8: (1.0, 0.1)}), sample(batches={8: (0.5, 0.1)}, mode="http"))
-    ((name, found),) = study.comparisons()
+    ((name, found),) = compare_study_modes(study)
     assert (name, found.ws.max_batch, found.http.max_batch) == ("local-uvicorn", 8, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +16,6 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .protocols import ProtocolComparison, compare_modes
 from .run import Run
 
 __all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "batch_points", "join_runs", "study_of"]
@@ -65,6 +64,11 @@ class BatchPoint:
         """The most memory the server's processes held, in bytes."""
         peaks = [summary.server.peak for summary in self.repetitions]
         return max((peak.rss_bytes for peak in peaks if peak and peak.rss_bytes is not None), default=None)
+
+    @property
+    def has_success(self) -> bool:
+        """Whether any session succeeded in any repetition."""
+        return any(summary.successful for summary in self.repetitions)
 
     def latency(self, phase: str, statistic: str = "p99") -> float | None:
         """Return a statistic of a phase in seconds, the highest of the repetitions."""
@@ -192,15 +196,6 @@ class Study:
     def curve(self, infrastructure: str, mode: str, wait: float | None) -> StudyCurve | None:
         """Return a curve; None where it was not measured."""
         return next((curve for curve in self.curves_of(infrastructure, mode) if curve.wait == wait), None)
-
-    def comparisons(self) -> tuple[tuple[str, ProtocolComparison], ...]:
-        """Return every comparison of ws and http with the infrastructure it is of."""
-        comparisons: list[tuple[str, ProtocolComparison]] = []
-        for name in self.infrastructures:
-            curves = self.curves_of(name)
-            sweep = replace(curves[0].sweep, curves=tuple(curve.curve for curve in curves))
-            comparisons += [(name, comparison) for comparison in compare_modes(sweep)]
-        return tuple(comparisons)
 
 
 def study_of(source: Run | Study) -> Study:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .console import USAGE_ERROR, add_results, print_block, print_error, run_path, terminal_width
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.analysis.history import CurveHistory
+    from pytest_openenv_scale.analysis.axes import CurveHistory
     from pytest_openenv_scale.analysis.run import Run
     from pytest_openenv_scale.config.limits import Slo
     from pytest_openenv_scale.results.comparison import Comparison
@@ -252,7 +252,7 @@ def add_history(parser: argparse.ArgumentParser) -> None:
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Show a figure of every curve over the runs, the oldest first; the exit code does not tell a verdict."""
-    from pytest_openenv_scale.analysis.history import histories
+    from pytest_openenv_scale.analysis.axes import histories
     from pytest_openenv_scale.config.limits import METRICS
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import short_repr, suggestion

@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pytest_openenv_scale.analysis.protocols import ProtocolComparison, compare_modes
+from pytest_openenv_scale.analysis.axes import (
+    SERVER_AXES,
+    ProtocolComparison,
+    ServerScaling,
+    compare_modes,
+    server_scalings,
+)
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, batch_points
 from pytest_openenv_scale.config.limits import Limit
@@ -19,11 +25,10 @@ from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .content import replicas, verdicts, wording
+from .content import axes, verdicts, wording
 from .content.comparison import reason_text
 from .content.overview import run_problems
 from .content.refusals import refusal_words
-from .content.replicas import AXES, scaling_tables
 
 FORMAT = 1
 
@@ -50,7 +55,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "plan": record["plan"],
         "sweeps": [_sweep_document(view) for view in run.sweeps],
         "checks": [check.to_json() for check in run.checks],
-        **{axis: [table.to_document() for table in scaling_tables(run.sweeps, (axis,))] for axis in AXES},
+        **{axis: [*map(_scaling_document, server_scalings(run.sweeps, (axis,)))] for axis in SERVER_AXES},
     }
 
 
@@ -79,8 +84,31 @@ def _change_document(change: Change) -> dict[str, Any]:
     return {**change.to_json(), "reason": reason_text(change), "cause": why["cause"], "doubt": why["doubt"]}
 
 
+_SCALING_FIGURES = (
+    *("requests_per_second", "scaling_factor", "efficiency"),
+    *("capacity_factor", "capacity_efficiency"),
+)
+
+
+def _scaling_document(scaling: ServerScaling) -> dict[str, Any]:
+    """Return what more servers bring; keys of its rows name the axis: "replicas", "sessions_per_replica"."""
+    rows = [
+        {
+            scaling.axis: row.count,
+            "max_batch": row.max_batch,
+            "max_batch_text": wording.max_batch_text(row.verdict),
+            "is_open": wording.is_open(row.verdict),
+            f"sessions_per_{scaling.unit}": row.sessions_each,
+            **{name: getattr(row, name) for name in _SCALING_FIGURES},
+        }
+        for row in scaling.rows
+    ]
+    fields = {name: getattr(scaling, name) for name in ("test", "target", "mode", "wait", "cores")}
+    return {**fields, "rows": rows}
+
+
 def _protocol_document(comparison: ProtocolComparison) -> dict[str, Any]:
-    return {**comparison.to_json(), "notes": replicas.protocol_notes(comparison)}
+    return {**comparison.to_json(), "notes": axes.protocol_notes(comparison)}
 
 
 def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
@@ -161,7 +189,7 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
     for comparison in compare_modes(view):
         name = "" if comparison.wait is None else f"[wait={format_number(comparison.wait)}]"
         properties.append((f"openenv_protocol_winner{name}", comparison.winner or "unknown"))
-        properties.append((f"openenv_protocol_ratio{name}", replicas.ratio_text(comparison)))
+        properties.append((f"openenv_protocol_ratio{name}", axes.ratio_text(comparison)))
     return properties
 
 

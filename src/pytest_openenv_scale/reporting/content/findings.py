@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_openenv_scale.analysis.axes import ServerAxis, without_count
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import max_batch_certainty
 
-from .replicas import Axis, without_count
 from .tables import MISSING, Table, Value, wait_text
 
 FEW_PER_CORE = 10
@@ -192,7 +192,7 @@ def _node_sentences(facts: Facts) -> Iterator[str]:
     for row in table.rows:
         groups.setdefault(tuple(cell.text for cell in row[:4]), []).append(row)
     for (target, mode, wait, axis_text), rows in groups.items():
-        axis: Axis = "nodes" if axis_text == "nodes" else "replicas"
+        axis: ServerAxis = "nodes" if axis_text == "nodes" else "replicas"
         cells = [[table.value(row, head) for head in ("number", "max batch")] for row in (rows[0], rows[-1])]
         (few, few_batch), (many, many_batch) = cells
         gained, efficiency = (table.value(rows[-1], head) for head in ("batch factor", "batch efficiency"))
@@ -375,7 +375,7 @@ class Facts:
     def _cell(self, key: str, row: tuple[Value, ...] | None, head: str) -> Value:
         return MISSING if row is None else self._tables[key].value(row, head)
 
-    def curve_with_count(self, target: str, mode: str, wait: str, axis: Axis, count: Value) -> StudyCurve | None:
+    def curve_with_count(self, target: str, mode: str, wait: str, axis: ServerAxis, count: Value) -> StudyCurve | None:
         """Return the curve with this number of replicas or nodes; None where several curves match."""
         matches = [
             curve

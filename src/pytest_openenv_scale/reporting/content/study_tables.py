@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE
+from pytest_openenv_scale.analysis.axes import compare_study_modes, server_scalings
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.formatting import count_of
@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Outcome
 
-from . import replicas, wording
+from . import axes, wording
 from .overview import curve_tally
 from .tables import (
     CURVE_HEADS,
@@ -133,19 +133,19 @@ def protocols_table(study: Study) -> Table:
     """Return ws against http for every infrastructure and wait measured over both."""
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
-    for name, comparison in study.comparisons():
-        figures = map(Value, replicas.figure_texts(comparison))
-        rows.append((Value(name), *replicas.protocol_cells(comparison), count_value(comparison.batch), *figures))
+    for name, comparison in compare_study_modes(study):
+        figures = map(Value, axes.figure_texts(comparison))
+        rows.append((Value(name), *axes.protocol_cells(comparison), count_value(comparison.batch), *figures))
         place = f"{name}, wait {wait_text(comparison.wait)}"
-        notes += [on_one_line(f"{place}: {note}") for note in replicas.protocol_notes(comparison)]
-    figures = ("at batch", *(f"{figure} ws / http" for figure, _ in replicas.PROTOCOL_FIGURES))
+        notes += [on_one_line(f"{place}: {note}") for note in axes.protocol_notes(comparison)]
+    figures = ("at batch", *(f"{figure} ws / http" for figure, _ in axes.PROTOCOL_FIGURES))
     return Table(
         "protocols",
-        replicas.PROTOCOL_TITLE.capitalize(),
-        ("infrastructure", *replicas.PROTOCOL_HEADS, *figures),
+        axes.PROTOCOL_TITLE.capitalize(),
+        ("infrastructure", *axes.PROTOCOL_HEADS, *figures),
         tuple(rows),
-        frozenset({*replicas.PROTOCOL_RIGHT, *figures}),
-        (*notes, HTTP_FOOTNOTE) if rows else (),
+        frozenset({*axes.PROTOCOL_RIGHT, *figures}),
+        (*notes, axes.HTTP_FOOTNOTE) if rows else (),
     )
 
 
@@ -187,7 +187,7 @@ def nodes_table(study: Study) -> Table:
     """Return max batch and throughput by number of replicas or nodes, relative to the fewest that were measured."""
     rows: list[tuple[Value, ...]] = []
     notes: dict[str, None] = {}
-    for table in replicas.scaling_tables(study.sweeps):
+    for table in server_scalings(study.sweeps):
         rows += [
             (
                 Value(on_one_line(table.target)),
@@ -196,7 +196,7 @@ def nodes_table(study: Study) -> Table:
                 Value(table.axis),
                 count_value(row.count),
                 number_value(row.sessions_each),
-                Value(row.max_batch_text, row.max_batch),
+                Value(wording.max_batch_text(row.verdict), row.max_batch),
                 factor_value(row.capacity_factor),
                 percent_value(row.capacity_efficiency),
                 rate_value(row.requests_per_second),
@@ -205,7 +205,7 @@ def nodes_table(study: Study) -> Table:
             )
             for row in table.rows
         ]
-        notes |= dict.fromkeys(replicas.scaling_remarks(table))
+        notes |= dict.fromkeys(axes.scaling_remarks(table))
     factors = ("max batch", "batch factor", "batch efficiency", "rps", "rps factor", "rps efficiency")
     numbers = ("number", "sessions each", *factors)
     heads = ("target", "mode", "wait", "of", *numbers)

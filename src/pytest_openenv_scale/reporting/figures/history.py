@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
+from pytest_openenv_scale.analysis.axes import CurveHistory, HistoryPoint
 from pytest_openenv_scale.config.limits import METRICS
 from pytest_openenv_scale.core.files import replacing
 from pytest_openenv_scale.core.parsing import format_number

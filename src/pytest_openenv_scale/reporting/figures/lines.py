@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_openenv_scale.analysis.axes import ServerCount, ServerScaling, server_scalings
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.reporting.content import wording
-from pytest_openenv_scale.reporting.content.replicas import ScalingRow, ScalingTable, scaling_tables
 
 from . import content
 
@@ -77,7 +77,7 @@ CAPACITY, THROUGHPUT = "max batch", "throughput"
 
 def nodes_content(study: Study) -> content.FigureContent | None:
     """Return the factor gained by every number of replicas of the same target; None where none was repeated."""
-    tables = scaling_tables(study.sweeps)
+    tables = server_scalings(study.sweeps)
     rows = [row for table in tables for row in _node_rows(table)]
     if not rows:
         return None
@@ -107,12 +107,12 @@ def nodes_content(study: Study) -> content.FigureContent | None:
     )
 
 
-def _node_panel(table: ScalingTable) -> str:
+def _node_panel(table: ServerScaling) -> str:
     wait = "" if table.wait is None else f" · wait {format_number(table.wait)} s"
     return f"{on_one_line(table.target)} · {table.mode}{wait}"
 
 
-def _node_rows(table: ScalingTable) -> list[tuple[Any, ...]]:
+def _node_rows(table: ServerScaling) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for row in table.rows:
         times = row.count / table.rows[0].count
@@ -128,10 +128,13 @@ def _node_rows(table: ScalingTable) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _node_measures(row: ScalingRow) -> list[tuple[str, float | None, bool, str]]:
-    capacity = f"{row.max_batch_text} ({formatting.percent(row.capacity_efficiency)})"
+def _node_measures(row: ServerCount) -> list[tuple[str, float | None, bool, str]]:
+    capacity = f"{wording.max_batch_text(row.verdict)} ({formatting.percent(row.capacity_efficiency)})"
     rate = f"{formatting.rate(row.requests_per_second)}/s ({formatting.percent(row.efficiency)})"
-    return [(CAPACITY, row.capacity_efficiency, row.is_open, capacity), (THROUGHPUT, row.efficiency, False, rate)]
+    return [
+        (CAPACITY, row.capacity_efficiency, wording.is_open(row.verdict), capacity),
+        (THROUGHPUT, row.efficiency, False, rate),
+    ]
 
 
 SCALING_KEY = "scaling"

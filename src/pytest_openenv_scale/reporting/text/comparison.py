@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_openenv_scale.analysis.history import CurveHistory, HistoryPoint
+from pytest_openenv_scale.analysis.axes import CurveHistory, HistoryPoint
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, shorten

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_openenv_scale.analysis.protocols import HTTP_FOOTNOTE, compare_modes
+from pytest_openenv_scale.analysis.axes import compare_modes, server_scalings
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
-from pytest_openenv_scale.reporting.content.overview import (
-    run_problems,
-    run_tally,
-)
-from pytest_openenv_scale.reporting.content.replicas import (
+from pytest_openenv_scale.reporting.content.axes import (
+    HTTP_FOOTNOTE,
     PROTOCOL_FIGURES,
     PROTOCOL_HEADS,
     PROTOCOL_RIGHT,
@@ -23,7 +20,10 @@ from pytest_openenv_scale.reporting.content.replicas import (
     protocol_cells,
     protocol_notes,
     replicas_table,
-    scaling_tables,
+)
+from pytest_openenv_scale.reporting.content.overview import (
+    run_problems,
+    run_tally,
 )
 from pytest_openenv_scale.reporting.content.study_tables import (
     max_batch_table,
@@ -151,7 +151,7 @@ def scaling_lines(
 ) -> list[Line]:
     """Return the tables over numbers of replicas or nodes as lines; none where no target had several numbers."""
     page = TextPage(width, encoding)
-    for table in map(replicas_table, scaling_tables(sweeps)):
+    for table in map(replicas_table, server_scalings(sweeps)):
         page.add_blank()
         page.add_sentence(table.title, indent=0, bold=True)
         _add_table(page, table)
