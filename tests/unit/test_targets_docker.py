@@ -316,7 +316,7 @@ def test_a_container_is_shown_as_it_is_started(monkeypatch: pytest.MonkeyPatch) 
     engine = FakeEngine()
     monkeypatch.setattr(Engine, "connect", classmethod(lambda cls: cls(engine)))
     monkeypatch.setattr(target, "wait_until_ready", lambda *urls, **options: 0.0)
-    spec = parse_target("docker:env,cpus=2,memory=64m,nofile=99,gpu=0,max_envs=5,env.MODE=fast")
+    spec = parse_target("docker:env,cpus=2,memory=64m,nofile=99,gpu=0,max_envs=5,env.MODE=fast,env.PORT=7001")
     docker = open_target(spec, root=Path(), run_id="RUN_ID")
     words = docker.describe()[1].text.split()
     with docker:
@@ -327,6 +327,8 @@ def test_a_container_is_shown_as_it_is_started(monkeypatch: pytest.MonkeyPatch) 
         word for flag, word in pairwise(shown) if flag == "--env"
     ]
     assert {f"{name}={text}" for name, text in made["labels"].items()} < set(shown)
+    assert "127.0.0.1::7001" in shown
+    assert made["ports"] == {"7001/tcp": ("127.0.0.1", None)}
     assert (made["nano_cpus"], made["mem_limit"], made["memswap_limit"]) == (2_000_000_000, 64 * 2**20, 64 * 2**20)
     assert {"--cpus", "2", "--memory", "--memory-swap", str(64 * 2**20), "nofile=99:99", "device=0"} < set(shown)
 

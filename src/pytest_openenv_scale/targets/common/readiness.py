@@ -92,7 +92,8 @@ def _diagnose_answer(
         return Diagnosis(f"redirects to {redact_url(_without_endpoint(answer.location))} ({status}); write that URL")
     if answer.status == 400 and not _uses_tls(parts) and _speaks_tls(parts):
         return Diagnosis(_USE_TLS_HINT)
-    if answer.status in (401, 407) or (answer.status == 403 and not _plain_requests_pass(parts, headers)):
+    # A 403 is also how ASGI servers answer where there is no WebSocket: plain requests then pass.
+    if answer.status in (401, 407) or (answer.status == 403 and _status(parts, headers) in (None, 401, 403)):
         return Diagnosis(
             f"asks for credentials ({status}); give them with --openenv-header 'Authorization: Bearer …' "
             "or as user:password@ in the URL"
@@ -109,7 +110,7 @@ def _diagnose_answer(
         )
     if answer.status >= 500:
         return Diagnosis(f"failed: {what} was answered {status}; its log says why")
-    if mode == "ws" and _reset_over_http_works(parts, headers):
+    if mode == "ws" and _status(parts, headers, "POST", "/reset", b"{}") == 200:
         return Diagnosis(
             f"has no WebSocket sessions: {what} was answered {status} while POST /reset works; "
             "update it to openenv-core 0.2.0 or newer, or measure with --openenv-modes http"
@@ -125,7 +126,7 @@ def _diagnose_error(parts: SplitResult, error: Exception) -> Diagnosis:
                 f"has a certificate that is not trusted: {error.verify_message}; "
                 "for a private authority set SSL_CERT_FILE to its certificate"
             )
-        case ssl.SSLError() | ConnectionResetError() if _uses_tls(parts) and _speaks_http(parts):
+        case ssl.SSLError() | ConnectionResetError() if _uses_tls(parts) and _status(parts._replace(scheme="http"), {}):
             return Diagnosis("speaks plain HTTP on this port; write http:// (or ws://) instead")
         case ssl.SSLError():
             return Diagnosis(f"fails the TLS handshake: {error.reason or error}")
@@ -163,27 +164,18 @@ def _request(
         return _HttpAnswer(answer.status, answer.reason, answer.getheader("Location"), answer.getheader("Server"))
 
 
-def _plain_requests_pass(parts: SplitResult, headers: Mapping[str, str]) -> bool:
-    """Say whether plain requests pass; a 403 is then how ASGI servers answer where there is no WebSocket."""
+def _status(
+    parts: SplitResult,
+    headers: Mapping[str, str],
+    method: str = "GET",
+    path: str = "/health",
+    body: bytes | None = None,
+) -> int | None:
+    """Return the status of an answer, None where there is none."""
     try:
-        return _request(parts, "GET", "/health", headers).status not in (401, 403)
+        return _request(parts, method, path, headers, body).status
     except HTTP_ERRORS:
-        return False
-
-
-def _reset_over_http_works(parts: SplitResult, headers: Mapping[str, str]) -> bool:
-    try:
-        return _request(parts, "POST", "/reset", headers, b"{}").status == 200
-    except HTTP_ERRORS:
-        return False
-
-
-def _speaks_http(parts: SplitResult) -> bool:
-    try:
-        _request(parts._replace(scheme="http"), "GET", "/health", {})
-    except HTTP_ERRORS:
-        return False
-    return True
+        return None
 
 
 def _speaks_tls(parts: SplitResult) -> bool:

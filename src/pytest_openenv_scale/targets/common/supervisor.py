@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ from pytest_openenv_scale.core.files import read_tail
 from pytest_openenv_scale.core.system import wait_for
 
 from . import parent_death
-from .base import Startable
+from .base import Startable, with_log
 from .sampling import ProcessSampler
 
 _GROUP_EXIT_S = 1.0
@@ -101,8 +102,7 @@ class ServerProcess(Startable):
 
     def with_log(self, message: str) -> str:
         """Return `message` with the last lines of the output below it, where there are any."""
-        log = self.log_tail()
-        return f"{message}\nthe server's log ends:\n{log}" if log.strip() else message
+        return with_log(message, self.log_tail())
 
     def sample(self) -> ServerSample | None:
         """Return what the command and its children use now; None once they are gone."""
@@ -209,20 +209,16 @@ def _peek_return_code(popen: subprocess.Popen[bytes]) -> int | None:
 
 def _run_in_lasting_thread(spawn: Callable[[], None], *, stopped: threading.Event) -> None:
     """Call `spawn` in a thread that lasts until `stopped`: the kernel ends the child together with that thread."""
-    spawned = threading.Event()
-    failure: list[BaseException] = []
+    spawned: Future[None] = Future()
 
     def spawn_and_wait() -> None:
         try:
             spawn()
         except BaseException as error:
-            failure.append(error)
-        finally:
-            spawned.set()
-        if not failure:
+            spawned.set_exception(error)
+        else:
+            spawned.set_result(None)
             stopped.wait()
 
     threading.Thread(target=spawn_and_wait, name="openenv-scale-parent", daemon=True).start()
-    spawned.wait()
-    if failure:
-        raise failure[0]
+    spawned.result()

@@ -31,7 +31,7 @@ from .engine import Engine, explain_error, is_not_found, memory_words, read_exit
 
 RUN_LABEL = "openenv-scale.run"
 OWNER_LABEL = "openenv-scale.owner"
-_DEFAULT_PORT = 8000
+DEFAULT_PORT = 8000
 _STOP_S = 3
 _KEPT_LOG_LINES = 1000
 _STATS_PERIOD_S = 1.1
@@ -61,6 +61,12 @@ class ContainerOptions:
     nofile: int | None = option(count)
     gpu: str | None = option()
     run_id: str | None = None
+
+    @property
+    def known_port(self) -> int | None:
+        """Where the server is said to listen: by `port`, or by its variable; None where only the image knows."""
+        variable = self.env.get("PORT", "")
+        return self.port or (int(variable) if variable.isdecimal() else None)
 
 
 def create_request(
@@ -270,10 +276,8 @@ class Container(Startable):
 
     def _inner_port(self) -> int:
         options = self._options
-        if options.port is not None:
-            return options.port
-        if options.env.get("PORT", "").isdecimal():
-            return int(options.env["PORT"])
+        if (port := options.known_port) is not None:
+            return port
         if self.network == "host":
             return _free_port(options.address)
         config = self._engine.image_config(self._image)
@@ -282,7 +286,7 @@ class Container(Startable):
         image_port = _parse_variables(config.get("Env")).get("PORT", "")
         if image_port.isdecimal():
             return int(image_port)
-        return exposed[0] if len(exposed) == 1 else _DEFAULT_PORT
+        return exposed[0] if len(exposed) == 1 else DEFAULT_PORT
 
     def _find_published_port(self) -> bool:
         """Read which port the engine chose; False where it published none, though it should have."""

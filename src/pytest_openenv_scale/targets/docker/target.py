@@ -37,7 +37,7 @@ from pytest_openenv_scale.targets.common.options import (
 )
 from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
 
-from .container import OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, create_request
+from .container import DEFAULT_PORT, OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, create_request
 from .engine import Engine, is_not_found
 from .image import BENCHMARK_TAG, PULL_POLICIES, ImageSource, find_build, obtain_image
 
@@ -224,7 +224,7 @@ def describe_container(source: ImageSource, options: ContainerOptions, title: st
         source.name if source.name and not source.is_built else BENCHMARK_TAG,
         replace(options, run_id="RUN_ID"),
         network="host" if options.network == "host" else "publish",
-        port=options.port or 8000,
+        port=options.known_port or DEFAULT_PORT,
         bind=options.address,
         owner="PROCESS",
     )

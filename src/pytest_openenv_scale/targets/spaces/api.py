@@ -9,12 +9,16 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import install_extra
 from pytest_openenv_scale.hub.access import HubError, connect, current_token, explain_error, without_secrets
+
+if TYPE_CHECKING:
+    from huggingface_hub import SpaceInfo
 
 _T = TypeVar("_T")
 _REQUEST_S = 60.0
@@ -47,16 +51,6 @@ class Runtime:
     error: str
 
 
-@dataclass(frozen=True)
-class SpaceInfo:
-    """What the Hub knows of a Space; `url` is None where it has no address."""
-
-    url: str | None
-    sdk: str
-    private: bool
-    runtime: Runtime | None
-
-
 class HubTroubleError(TargetError):
     """A request to the Hub failed; `status` is its HTTP status, where there was an answer."""
 
@@ -79,16 +73,8 @@ class SpaceApi:
 
     def info(self) -> SpaceInfo:
         """Return what the Hub knows of the Space."""
-        response = self.request(
-            "read the Space", lambda: self.api.space_info(self.repo_id, timeout=_REQUEST_S), FIRST_RETRY_S
-        )
-        subdomain = f"https://{response.subdomain}.hf.space" if response.subdomain else None
-        return SpaceInfo(
-            url=(response.host or subdomain or "").rstrip("/") or None,
-            sdk=response.sdk or "",
-            private=bool(response.private),
-            runtime=_runtime(response.runtime) if response.runtime else None,
-        )
+        read = partial(self.api.space_info, self.repo_id, timeout=_REQUEST_S)
+        return self.request("read the Space", read, FIRST_RETRY_S)
 
     def runtime(self, retry_s: float = RETRY_S) -> Runtime:
         """Return its stage and hardware."""
@@ -183,6 +169,12 @@ def connect_to_hub() -> Any:
     if session.timeout.read is None:
         session.timeout = _REQUEST_S
     return api
+
+
+def space_url(info: SpaceInfo) -> str | None:
+    """Return where a Space answers; None where it has no address."""
+    subdomain = f"https://{info.subdomain}.hf.space" if info.subdomain else None
+    return (info.host or subdomain or "").rstrip("/") or None
 
 
 def _runtime(response: Any) -> Runtime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
@@ -26,15 +27,18 @@ from . import temporary
 from .api import (
     AppliedChanges,
     SpaceApi,
-    SpaceInfo,
     connect_to_hub,
     ignoring_warnings,
+    space_url,
     wait_until_running,
     with_log,
 )
 from .deploy import DOCKERFILE, SpaceSource, create_or_update, space_files
 from .settings import change_settings, planned_settings
 from .spec import NEVER, VCPUS, parse_space
+
+if TYPE_CHECKING:
+    from huggingface_hub import SpaceInfo
 
 _LABEL = "hf-spaces"
 _LOG_LINES = 10
@@ -122,7 +126,7 @@ class SpacesTarget(StartedTarget):
             raise TargetError(f"target spaces: {error}") from None
 
     def _attach(self, space: SpaceApi, info: SpaceInfo, changed: AppliedChanges, began: float) -> Endpoint:
-        space_spec, url = self.space_spec, info.url
+        space_spec, url = self.space_spec, space_url(info)
         if url is None:
             raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
         headers = {**_authorization(info), **self.context.headers}
@@ -153,7 +157,7 @@ class SpacesTarget(StartedTarget):
             return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self.context.modes)
         except NotReadyError as error:
             message = without_secrets(str(error))
-            if info.sdk != "docker":
+            if info.sdk not in (None, "docker"):
                 message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
             text = f"target {self.spec}: {space.repo_id} runs, but {message}"
             raise TargetError(with_log(text, space.log(_LOG_LINES))) from None
