@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -13,6 +14,9 @@ import yaml
 
 from hub import Hub, HubError, running_hub
 from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.results.warm_up import Sample
 from pytest_run import run_pytest, write_test
 
 pytestmark = [
@@ -38,7 +42,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name in ("whole", "cut"):
         write_test(folder, SWEEP.format(name=name))
         # Only what was measured counts here, not whether a busy machine could judge it.
-        run_pytest(folder, "--openenv-target", "local:builtin", "--openenv-inconclusive", "warn")
+        options = ["--openenv-target", "local:builtin", "--openenv-inconclusive", "warn", "--openenv-no-samples"]
+        run_pytest(folder, *options)
         (run,) = set((folder / "openenv-results").iterdir()) - set(found)
         found.append(run)
     whole, cut = found
@@ -146,6 +151,22 @@ def test_a_push_that_changes_nothing_commits_nothing(
     assert push(runs[0], REPO) == 0
     assert hub.repos["dataset", REPO].head == head
     assert capsys.readouterr().out.startswith(f"already there: {runs[0].name}\n")
+
+
+def test_what_sessions_said_is_not_pushed(hub: Hub, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs[0]
+    (record,) = load_run(run).record.sweeps
+    said = [replace(warm_up, sample=Sample('{"word": "xyzzy"}')) for warm_up in record.warm_ups]
+    RunDirectory.open(run).replace_sweep(replace(record, warm_ups=tuple(said)))
+    assert main(["report", str(run), "--formats", "md,html"]) == 0
+    assert "xyzzy" in (run / "report.html").read_text()
+    assert push(run, REPO) == 0
+    there = stored(hub)
+    assert f"runs/{run.name}/report.html" in there
+    assert f"runs/{run.name}/samples.json" not in there
+    assert not any(b"xyzzy" in content for content in there.values())
+    assert push(run, REPO) == 0
+    assert f"already there: {run.name}" in capsys.readouterr().out
 
 
 def test_other_reports_of_a_run_are_brought_up_to_date(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +18,10 @@ from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import LifetimeLock
 from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table, run_files, runs_in_dataset
 from pytest_openenv_scale.hub.transfer import plan_push
+from pytest_openenv_scale.reporting import write_reports
+from pytest_openenv_scale.results.manifest import read_manifest
+from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.results.warm_up import Sample, WarmUp
 
 RUN_ID = "20261121T120000.000Z-3fa9"
 
@@ -133,3 +138,29 @@ def test_a_missing_client_is_told_with_what_to_install(
             f"openenv-scale {arguments[0]}: needs the huggingface_hub package; "
             "install it with pip install 'pytest-openenv-scale[spaces]'\n"
         )
+
+
+def test_what_sessions_said_stays_on_this_machine(tmp_path: Path) -> None:
+    run = a_stored_run(tmp_path)
+    (record,) = read_manifest(run).sweeps
+    warm_up = WarmUp("ws", steps=1, made_action=True, sample=Sample('{"word": "hunter2"}', '{"says": "hunter2"}'))
+    RunDirectory.open(run).replace_sweep(replace(record, warm_ups=(warm_up,)))
+    write_reports(load_run(run), formats=("md", "html"))
+    reports = [run / name for name in ("report.json", "report.md", "report.html")]
+    assert all("hunter2" in report.read_text() for report in reports)
+
+    (planned,) = plan_push([run])
+    planned = planned.without_samples(tmp_path / "pushed")
+    texts = {
+        file.name: source.read_bytes() for file, source in zip(planned.files, planned.sources.values(), strict=True)
+    }
+    assert {report.name for report in reports} < texts.keys()
+    assert not any(b"hunter2" in text for text in texts.values())
+    assert planned.source(Path("manifest.json")) == run / "manifest.json"
+    assert load_run(run).record.sweeps[0].warm_ups == (warm_up,)
+
+
+def test_samples_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    run = a_stored_run(tmp_path)
+    (run / "samples.json").write_text('{"sweeps": 3')
+    assert load_run(run).problems == ()

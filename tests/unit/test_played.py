@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from measuring import measure
+from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.engine.sweep import Sweep
 from pytest_openenv_scale.results.manifest import read_manifest
@@ -57,7 +58,7 @@ async def test_sessions_that_got_errors_only_are_not_measured_and_nothing_passes
     (verdict,) = sweep.verdicts
     assert [limit.cause for limit in verdict.limits] == ["did_not_play"]
     assert verdict.stopped is None
-    (record,) = read_manifest(sweep.run_dir).sweeps
+    (record,) = load_run(sweep.run_dir).record.sweeps
     assert record.warm_ups == (verdict.warm_up,)
     assert not record.warm_ups[0].played
     assert "unknown tool" in record.warm_ups[0].sample.answer + record.warm_ups[0].sample.reset

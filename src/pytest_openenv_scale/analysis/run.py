@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise, summarise_rows
-from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest
+from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest, with_samples
 from pytest_openenv_scale.results.outcome import (
     CheckRecord,
     Outcome,
@@ -66,16 +66,17 @@ class Run:
         return read_table(self.path / PARTS)
 
 
-def load_run(path: Path, measured: Mapping[str, SweepView] | None = None) -> Run:
+def load_run(path: Path, measured: Mapping[str, SweepView] | None = None, *, samples: bool = True) -> Run:
     """Read a run and judge it again from its rows; damaged parts are named in `Run.problems`.
 
     `measured` are the sweeps whoever asks has measured itself, by their id: these are neither read nor judged again.
+    Without `samples` nothing of what sessions said is in it.
 
     Raises:
         RunError: there is no run at this path, or its manifest cannot be read.
     """
     path = path.parent if path.name == MANIFEST and path.is_file() else path
-    manifest = read_manifest(path)
+    manifest = with_samples(read_manifest(path), path) if samples else read_manifest(path)
     if manifest.status == "running" and not is_locked(path / WRITER_LOCK):
         manifest = _as_interrupted(manifest)
     problems: list[str] = []

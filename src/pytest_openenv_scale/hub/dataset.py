@@ -18,7 +18,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
 from pytest_openenv_scale.reporting.content.tables import verdicts_table
 from pytest_openenv_scale.reporting.markdown import escape, inline_code, table_lines
-from pytest_openenv_scale.results.manifest import MANIFEST
+from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
@@ -281,10 +281,12 @@ _IN_RUN = re.compile(rf"{RUNS}/({_RUN_ID.pattern})/(.+)")
 
 
 def run_files(run: Path) -> list[Path]:
-    """Return the files of a run directory, relative to it: no locks, nothing unfinished and no links."""
+    """Return the files of a run directory, relative to it: no locks, samples, links, and nothing unfinished."""
     files = (path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
     inside = (path.relative_to(run) for path in files)
-    return sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))
+    return sorted(
+        path for path in inside if path != Path(SAMPLES) and not any(part.startswith(".") for part in path.parts)
+    )
 
 
 def path_in_dataset(run_id: str, file: Path) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import is_locked
-from pytest_openenv_scale.results.manifest import read_manifest
+from pytest_openenv_scale.reporting import write_reports
+from pytest_openenv_scale.results.manifest import SAMPLES, read_manifest
 from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
 
 from .access import HubError, hub_calls
@@ -42,10 +43,11 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to push and its files, relative to its directory."""
+    """A run to push and its files, relative to its directory; some may be `replaced` by others."""
 
     run: Run
     files: tuple[Path, ...]
+    replaced: Mapping[Path, Path] = field(default_factory=dict[Path, Path])
 
     @property
     def section(self) -> RunSection:
@@ -55,7 +57,21 @@ class PlannedRun:
     @property
     def sources(self) -> dict[str, Path]:
         """The local path of each file, by its path in the dataset."""
-        return {path_in_dataset(self.run.run_id, file): self.run.path / file for file in self.files}
+        return {path_in_dataset(self.run.run_id, file): self.source(file) for file in self.files}
+
+    def source(self, file: Path) -> Path:
+        """Return where the content of a file is."""
+        return self.replaced.get(file, self.run.path / file)
+
+    def without_samples(self, folder: Path) -> PlannedRun:
+        """Return the run with reports, made in `folder`, that tell nothing of what sessions said."""
+        if not (self.run.path / SAMPLES).is_file():
+            return self
+        directory = folder / self.run.run_id
+        formats = tuple(name for name in ("md", "html") if Path(f"report.{name}") in self.files)
+        write_reports(load_run(self.run.path, samples=False), formats=formats, directory=directory)
+        reports = {path.relative_to(directory): path for path in directory.iterdir()}
+        return replace(self, replaced={file: path for file, path in reports.items() if file in self.files})
 
 
 @dataclass(frozen=True)
@@ -107,13 +123,15 @@ def push(api: HfApi, repo_id: str, planned: Sequence[PlannedRun], *, private: bo
         created = not api.repo_exists(repo_id, repo_type="dataset")
         if created:
             api.create_repo(repo_id, repo_type="dataset", private=private)
-        for attempt in range(1, _TRIES + 1):
-            try:
-                return _push(api, repo_id, planned, private=private, created=created)
-            except HfHubHTTPError as error:
-                # Somebody else has pushed meanwhile: what is there is looked at again.
-                if error.response.status_code != 412 or attempt == _TRIES:
-                    raise
+        with tempfile.TemporaryDirectory(prefix="openenv-push-") as folder:
+            planned = [planned_run.without_samples(Path(folder)) for planned_run in planned]
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    return _push(api, repo_id, planned, private=private, created=created)
+                except HfHubHTTPError as error:
+                    # Somebody else has pushed meanwhile: what is there is looked at again.
+                    if error.response.status_code != 412 or attempt == _TRIES:
+                        raise
     raise AssertionError("unreachable")
 
 
@@ -189,7 +207,7 @@ def _compare_with_dataset(
             for file in ours | set(filter(is_measured, remote_runs[run_id]))
             if file not in remote_runs[run_id]
             or file not in ours
-            or not is_same(planned_run.run.path / file, remote_files[path_in_dataset(run_id, Path(file))])
+            or not is_same(planned_run.source(Path(file)), remote_files[path_in_dataset(run_id, Path(file))])
         }
         if any(map(is_measured, differing)):
             raise HubError(

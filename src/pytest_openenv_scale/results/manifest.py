@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +14,21 @@ from typing import Any, Literal
 from pytest_openenv_scale.config.limits import Reference, Slo
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
 from .outcome import Outcome
-from .warm_up import WarmUp
+from .warm_up import Sample, WarmUp
 
 Status = Literal["running", "complete", "failed", "interrupted"]
 
 MANIFEST = "manifest.json"
 """The name of the manifest file."""
+
+SAMPLES = "samples.json"
+"""The file of a run that holds what sessions said, apart from the manifest: it is not pushed with it."""
 
 FORMAT = 1
 """The version of the run directory's layout; a reader refuses a larger one."""
@@ -130,6 +134,43 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(content)
     except JsonError as error:
         raise RunError(f"{file} is damaged: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples(Jsonable):
+    """What sessions said, by the id of a sweep and the mode."""
+
+    sweeps: Mapping[str, Mapping[str, Sample]] = field(default_factory=dict[str, Mapping[str, Sample]])
+
+
+def write_samples(path: Path, record: SweepRecord) -> SweepRecord:
+    """Write what sessions of a sweep said beside the manifest; return the record as the manifest holds it, without."""
+    samples = {warm_up.mode: warm_up.sample for warm_up in record.warm_ups if warm_up.sample is not None}
+    if samples:
+        stored = _Samples({**_read_samples(path).sweeps, record.sweep_id: samples})
+        with replacing(path / SAMPLES) as file:
+            file.write(json_bytes(stored.to_json()))
+    return replace(record, warm_ups=tuple(replace(warm_up, sample=None) for warm_up in record.warm_ups))
+
+
+def with_samples(manifest: Manifest, path: Path) -> Manifest:
+    """Return the manifest of the run at a path with what its sessions said, as far as that is there."""
+    samples = _read_samples(path).sweeps
+
+    def filled(record: SweepRecord) -> SweepRecord:
+        own = samples.get(record.sweep_id, {})
+        warm_ups = tuple(replace(warm_up, sample=own.get(warm_up.mode)) for warm_up in record.warm_ups)
+        return replace(record, warm_ups=warm_ups)
+
+    return replace(manifest, sweeps=tuple(map(filled, manifest.sweeps)))
+
+
+def _read_samples(path: Path) -> _Samples:
+    """Return the samples of a run; none where there are none, or the file is damaged."""
+    try:
+        return _Samples.from_json(json.loads((path / SAMPLES).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return _Samples()
 
 
 def _no_run_message(path: Path) -> str:

@@ -19,7 +19,7 @@ from pytest_openenv_scale.core.text import redact_command
 
 from .cell import CellMeta
 from .comparison import Comparison
-from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest
+from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest, write_samples
 from .outcome import Outcome
 from .run_id import new_run_id
 
@@ -145,12 +145,14 @@ class RunDirectory:
         return record
 
     def replace_sweep(self, record: SweepRecord) -> None:
-        """Replace what the manifest says of a sweep, by its id."""
+        """Replace what the manifest says of a sweep, by its id; what its sessions said goes into a file of its own."""
 
-        def same(sweep: SweepRecord) -> SweepRecord:
-            return record if sweep.sweep_id == record.sweep_id else sweep
+        def change(manifest: Manifest) -> Manifest:
+            stored = write_samples(self.path, record)
+            sweeps = (stored if sweep.sweep_id == stored.sweep_id else sweep for sweep in manifest.sweeps)
+            return replace(manifest, sweeps=tuple(sweeps))
 
-        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(same, manifest.sweeps))))
+        self._update(change)
 
     def finish_sweep(self, sweep_id: str, status: Status, outcome: Outcome | None = None) -> None:
         """Note how a sweep ended and, where it was judged, the outcome."""
