@@ -102,7 +102,7 @@ async def fill_server(
 def _is_full(admitted: int, turned_away: list[RawSession]) -> bool:
     if len(turned_away) < _REFUSALS_IN_A_ROW:
         return False
-    limits = {_int_or_none(session.first_answer.data.get("max_sessions")) for session in turned_away}
+    limits = {session.first_answer.named_limit for session in turned_away}
     uneven = any(limit and admitted % limit for limit in limits)
     return not uneven or len(turned_away) >= _REFUSALS_IN_A_ROW_UNEVEN
 
@@ -112,17 +112,8 @@ def _slots_from_refusals(admitted: int, turned_away: list[RawSession]) -> Slots:
         return Slots(admitted)
     # Prefer a refusal that says why: other connections may merely have been cut.
     example = next((session for session in turned_away if session.first_answer.full), turned_away[0])
-    data = example.first_answer.data
-    return Slots(
-        admitted,
-        example.first_answer,
-        _int_or_none(data.get("max_sessions")),
-        example.transcript("the session that was not let in"),
-    )
-
-
-def _int_or_none(value: Any) -> int | None:
-    return value if type(value) is int else None
+    answer = example.first_answer
+    return Slots(admitted, answer, answer.named_limit, example.transcript("the session that was not let in"))
 
 
 async def open_sessions(

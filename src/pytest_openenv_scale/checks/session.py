@@ -230,6 +230,12 @@ class Answer:
         return self.loss or ("timeout" if self.kind == "silence" else "protocol")
 
     @property
+    def named_limit(self) -> int | None:
+        """The limit of sessions that a refusal names."""
+        limit = self.data.get("max_sessions")
+        return limit if type(limit) is int else None
+
+    @property
     def observation(self) -> Mapping[str, Any]:
         """The fields of the observation; empty where there is none."""
         fields = self.data.get("observation")

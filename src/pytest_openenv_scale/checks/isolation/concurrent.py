@@ -241,12 +241,10 @@ async def _judge(concurrent: ConcurrentPlay, manner: str) -> CheckResult:
             return _leak_result(sessions, suspects, figures, details)
         if verdict is CheckOutcome.INCONCLUSIVE:
             differing = count_episodes(concurrent.suspects)
-            comparison = (
-                f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
-            )
+            among = f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
             return CheckResult(
                 verdict,
-                f"{sessions}: {comparison}; too few to say that it comes from the others",
+                f"{sessions}: {among}; too few to say that it comes from the others",
                 details=(*(leak.description for leak in suspects[:3]), *details),
                 figures=figures,
                 transcripts=suspects[0].transcripts,

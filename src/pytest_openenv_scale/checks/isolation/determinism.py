@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
@@ -213,45 +213,34 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
         details.append(f"{count_of(rounds.unanswered, 'episode')} ended early, and counts as far as it went")
     verdict, replayed = await _confirm(subject, reference, rounds) if rounds.differing else (CheckOutcome.MET, 0)
     among = f"among {rounds.sessions - 1} others"
-    if rounds.differing:
-        seed, difference, transcript = next(
-            iter(rounds.first_differences[path] for path in rounds.first_differences if path in rounds.differing)
-        )
-        differing = count_episodes(rounds.differing)
-        figures |= {"episodes_differing": differing, "episodes_alone": reference.plays + replayed}
-        headline = f"{differing} of {rounds.episodes} episodes {among} were not as alone: seed {seed}, {difference}"
-        details = [f"differing: {join_names(rounds.differing)}", *details]
-        if verdict is CheckOutcome.INCONCLUSIVE:
-            details.append(f"{replayed} more sessions alone are too few to say that it comes from the others")
-        remedy = REMEDY if verdict is CheckOutcome.MISSED else None
-        return CheckResult(
-            verdict,
-            headline,
-            remedy,
-            tuple(details),
-            figures,
-            transcripts=(
-                _cut_transcript(transcript, difference.step),
-                _cut_transcript(reference.transcripts[seed], difference.step),
-            ),
-        )
-    if verdict is CheckOutcome.SKIPPED:
-        return CheckResult(
-            verdict,
-            "what the seed seemed to decide differs with the same seed too: the environment takes no seed",
-            details=tuple(details),
-            figures=figures,
-        )
-    if rounds.answers <= rounds.episodes:
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE, f"no step was answered {among}", details=tuple(details), figures=figures
-        )
-    return CheckResult(
-        CheckOutcome.MET,
+    result = CheckResult(
+        verdict,
         f"{rounds.episodes} episodes with {len(reference.expected)} seeds, each {among}: all as alone",
         details=tuple(details),
         figures=figures,
     )
+    if rounds.differing:
+        path = next(path for path in rounds.first_differences if path in rounds.differing)
+        seed, difference, transcript = rounds.first_differences[path]
+        differing = count_episodes(rounds.differing)
+        details = [f"differing: {join_names(rounds.differing)}", *details]
+        if verdict is CheckOutcome.INCONCLUSIVE:
+            details.append(f"{replayed} more sessions alone are too few to say that it comes from the others")
+        shown = (transcript, reference.transcripts[seed])
+        return replace(
+            result,
+            headline=f"{differing} of {rounds.episodes} episodes {among} were not as alone: seed {seed}, {difference}",
+            remedy=REMEDY if verdict is CheckOutcome.MISSED else None,
+            details=tuple(details),
+            figures=figures | {"episodes_differing": differing, "episodes_alone": reference.plays + replayed},
+            transcripts=tuple(_cut_transcript(transcript, difference.step) for transcript in shown),
+        )
+    if verdict is CheckOutcome.SKIPPED:
+        headline = "what the seed seemed to decide differs with the same seed too: the environment takes no seed"
+        return replace(result, headline=headline)
+    if rounds.answers <= rounds.episodes:
+        return replace(result, outcome=CheckOutcome.INCONCLUSIVE, headline=f"no step was answered {among}")
+    return result
 
 
 def _cut_transcript(transcript: Transcript, step: int) -> Transcript:

@@ -220,9 +220,8 @@ async def _open_one_more(client: RawClient, subject: Subject) -> RawSession:
 
 
 def _named_limit(refused: Sequence[RawSession]) -> int | None:
-    """Return the limit that a refusal names."""
-    limits = (session.first_answer.data.get("max_sessions") for session in refused)
-    return next((limit for limit in limits if type(limit) is int), None)
+    limits = (session.first_answer.named_limit for session in refused)
+    return next((limit for limit in limits if limit is not None), None)
 
 
 async def _release_and_reopen(
@@ -232,22 +231,25 @@ async def _release_and_reopen(
 
     Return what came back after closing and after dropping, None where that was not tried.
     """
+
+    async def reopen(count: int, began: float) -> tuple[list[RawSession], SlotsReturned]:
+        resets = [subject.reset_data(subject.seed)] * count
+        reopened = await open_sessions(client, subject, resets, within_s=SLOT_RETURN_S)
+        return reopened, SlotsReturned(count, len(reopened), time.perf_counter() - began)
+
     open_now = [session for session in held if not session.ended]
-    reset = subject.reset_data(subject.seed)
     dropped = None
     if full and len(open_now) == len(held):
         subject.report_progress("dropping a session without goodbye")
         began = time.perf_counter()
         open_now.pop().reset_connection()
-        reopened = await open_sessions(client, subject, [reset], within_s=SLOT_RETURN_S)
-        dropped = SlotsReturned(1, len(reopened), time.perf_counter() - began)
+        reopened, dropped = await reopen(1, began)
         open_now += reopened
     if not open_now:
         return None, dropped
     subject.report_progress(f"closing {len(open_now)} sessions and opening as many")
     began = time.perf_counter()
     await close_all(open_now)
-    reopened = await open_sessions(client, subject, [reset] * len(open_now), within_s=SLOT_RETURN_S)
-    closed = SlotsReturned(len(open_now), len(reopened), time.perf_counter() - began)
+    reopened, closed = await reopen(len(open_now), began)
     await close_all(reopened)
     return closed, dropped

@@ -159,12 +159,12 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
     deciding = [finding for finding in findings if finding.question.decides]
     missed = [finding for finding in deciding if finding.result.outcome is CheckOutcome.MISSED]
     doubtful = [finding for finding in deciding if finding.result.outcome is CheckOutcome.INCONCLUSIVE]
+    met = any(finding.result.outcome is CheckOutcome.MET for finding in deciding)
+    outcome = CheckOutcome.MET if met and not doubtful else CheckOutcome.INCONCLUSIVE
+    outcome = CheckOutcome.MISSED if missed else outcome
     capacity = next((finding.result for finding in findings if finding.question.name == "capacity"), None)
     if capacity is None:
-        first = findings[0].result
-        return CheckVerdict(
-            _outcome(missed, doubtful, deciding), f"it cannot be told whether they fit: {first.headline}"
-        )
+        return CheckVerdict(outcome, f"it cannot be told whether they fit: {findings[0].result.headline}")
     text = _capacity_text(capacity, sessions)
     failures = [_failure_text(finding) for finding in missed if finding.question.name not in ("capacity", "second")]
     if failures:
@@ -172,7 +172,7 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
         text += f"{joined} {' and '.join(dict.fromkeys(failures))}"
     if doubtful:
         text += f"; not known: {', '.join(dict.fromkeys(finding.question.name for finding in doubtful))}"
-    return CheckVerdict(_outcome(missed, doubtful, deciding), text)
+    return CheckVerdict(outcome, text)
 
 
 def _failure_text(finding: AnsweredQuestion) -> str:
@@ -186,15 +186,6 @@ def _capacity_text(result: CheckResult, sessions: int) -> str:
         return result.headline
     # The full remedy is shown with the question.
     return f"{result.headline} → {result.remedy.partition(';')[0].partition(' (')[0]}"
-
-
-def _outcome(
-    missed: list[AnsweredQuestion], doubtful: list[AnsweredQuestion], deciding: list[AnsweredQuestion]
-) -> CheckOutcome:
-    if missed:
-        return CheckOutcome.MISSED
-    met = any(finding.result.outcome is CheckOutcome.MET for finding in deciding)
-    return CheckOutcome.MET if met and not doubtful else CheckOutcome.INCONCLUSIVE
 
 
 DEFAULT_LIMIT_BYTES = 1024 * 1024

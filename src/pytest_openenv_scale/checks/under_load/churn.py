@@ -107,7 +107,7 @@ class _ShortSessions:
 
     async def _play_sessions(self, client: RawClient, numbers: Iterator[int]) -> None:
         for number in numbers:
-            session = await self._open_session(client, number)
+            session = None if self.stuck else await self._open_session(client, number)
             if session is None:
                 return
             answer = session.first_answer
@@ -124,16 +124,21 @@ class _ShortSessions:
 
         A slot may come back a little later than its session ended.
         """
-        deadline = time.perf_counter() + self.slot_return_s
-        while not self.stuck:
-            session = await client.start(self.subject.reset_data(self.subject.seed + number))
-            if not session.first_answer.retryable:
-                return session
-            session.drop()
-            self.refused += 1
-            if time.perf_counter() > deadline:
-                self.stuck = True
-            await asyncio.sleep(_RETRY_S)
+
+        def again(answer: Answer) -> bool:
+            self.refused += answer.retryable
+            return answer.retryable and not self.stuck
+
+        session = await client.start_when_free(
+            self.subject.reset_data(self.subject.seed + number),
+            within_s=self.slot_return_s,
+            again=again,
+            pause_s=_RETRY_S,
+        )
+        if not session.first_answer.retryable:
+            return session
+        session.drop()
+        self.stuck = True
         return None
 
     def report(self, check: LeakCheck, took_s: float) -> None:
