@@ -153,12 +153,12 @@ async def test_slots_that_others_hold_are_told_apart(golden, hurried):
 
 async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them(golden):
     async with served("queues_past_limit", 4) as url:
-        found = await hold(subject(url, timeout_s=1.0), 4 + preflight_hold.AT_ONCE + 10)
+        found = await hold(subject(url, timeout_s=1.0), 4 + subjects.AT_ONCE + 10)
     assert (found.held, found.limit) == (4, None)
     assert {failure.last_answer.kind for failure in found.refused} == {"silence"}
     assert found.untried > 0
     assert (found.patience_s, found.cut_short) == (1.0, True)
-    assert len(found.refused) + found.untried == preflight_hold.AT_ONCE + 10
+    assert len(found.refused) + found.untried == subjects.AT_ONCE + 10
     result = sessions_fit(found, SERVER)
     golden(result.headline, masks=TIMES)
     assert "within 1 s" in result.headline

@@ -130,23 +130,19 @@ async def test_a_server_that_stays_full_is_told_as_it_is() -> None:
 
 @pytest.mark.parametrize("code", ["EMFILE", "ENFILE", "EADDRNOTAVAIL"])
 async def test_what_this_machine_cannot_open_turns_nobody_away(code: str) -> None:
-    class Limited:
+    class Limited(RawClient):
         opened = 0
 
-        async def start_many(self, resets: list[Any]) -> list[RawSession]:
-            return [self._start() for _ in resets]
-
-        def _start(self) -> RawSession:
+        async def start(self, reset: Any = None, *, patience_s: float | None = None) -> RawSession:
             self.opened += 1
-            answer = (
-                Answer("observation")
-                if self.opened <= 5
-                else loss_answer(loss_from_error(OSError(getattr(errno, code), "no more")))
-            )
-            return cast("RawSession", SimpleNamespace(first_answer=answer, drop=lambda: None))
+            lost = loss_answer(loss_from_error(OSError(getattr(errno, code), "no more")))
+            answer = Answer("observation") if self.opened <= 5 else lost
+            session = SimpleNamespace(first_answer=answer, timed_out=False, drop=lambda: None)
+            return cast("RawSession", session)
 
-    limited = Limited()
-    held, turned_away = await capacity_probe.fill_server(cast("RawClient", limited), subject("http://127.0.0.1:9"), 100)
+    asked = subject("http://127.0.0.1:9")
+    limited = Limited(asked.endpoint, 1.0)
+    held, turned_away = await capacity_probe.fill_server(limited, asked, 100)
     assert (len(held), turned_away) == (5, [])
     assert limited.opened < 16
 

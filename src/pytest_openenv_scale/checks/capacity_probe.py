@@ -84,12 +84,9 @@ async def fill_server(
     at_once = _AT_ONCE
     while len(admitted) < limit and not _is_full(len(admitted), turned_away):
         burst = min(at_once, limit - len(admitted), max(1, len(admitted)))
-        started = await client.start_many([subject.reset_data(subject.seed)] * burst)
-        admitted += [session for session in started if session.first_answer.kind == "observation"]
-        refused = [session for session in started if session.first_answer.kind != "observation"]
+        let_in, refused = await client.admit_many(subject.resets(burst))
+        admitted += let_in
         turned_away = [*turned_away, *refused] if len(refused) == burst else refused
-        for session in refused:
-            session.drop()
         if any(session.first_answer.client_limited for session in refused):
             return admitted, []
         if any(session.first_answer.kind == "silence" for session in refused):

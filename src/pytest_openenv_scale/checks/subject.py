@@ -27,6 +27,9 @@ Figures = dict[str, FigureValue]
 
 _PATIENCE_S, _PATIENCE_FACTOR = 15.0, 5.0
 
+AT_ONCE = 32
+"""New sessions at a time."""
+
 RETRY_PAUSE_S = 0.05
 """Pause before a refused session is tried again, in seconds."""
 
@@ -85,6 +88,10 @@ class Subject:
     def reset_data(self, seed: int) -> dict[str, Any]:
         """Return the workload's reset data for the session with this seed."""
         return dict(self.workload.reset_data(seed))
+
+    def resets(self, count: int) -> list[dict[str, Any]]:
+        """Return the reset data of `count` sessions, each with its own seed."""
+        return [self.reset_data(self.seed + number) for number in range(count)]
 
     async def learn(self, question: Callable[[Subject], Awaitable[T]]) -> T:
         """Await `question(self)` once and keep its answer: later calls with the same question return it."""
@@ -169,7 +176,7 @@ class RawClient:
         return session
 
     async def start_many(
-        self, resets: Sequence[Mapping[str, Any]], *, at_once: int = 32, until_silent: bool = False
+        self, resets: Sequence[Mapping[str, Any]], *, at_once: int = AT_ONCE, until_silent: bool = False
     ) -> list[RawSession]:
         """Open one session per reset, `at_once` at a time; the list includes those that were refused.
 
@@ -188,6 +195,16 @@ class RawClient:
 
         started = await asyncio.gather(*map(start_one, resets))
         return [session for session in started if session is not None]
+
+    async def admit_many(
+        self, resets: Sequence[Mapping[str, Any]], *, until_silent: bool = False
+    ) -> tuple[list[RawSession], list[RawSession]]:
+        """Open sessions as `start_many` does; return those that were let in, and those that were not, dropped."""
+        started = await self.start_many(resets, until_silent=until_silent)
+        refused = [session for session in started if session.first_answer.kind != "observation"]
+        for session in refused:
+            session.drop()
+        return [session for session in started if session.first_answer.kind == "observation"], refused
 
 
 async def close_all(sessions: list[RawSession]) -> list[Answer]:

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pytest_openenv_scale.checks.background import quick_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
-from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
+from pytest_openenv_scale.checks.subject import AT_ONCE, RawClient, Subject, close_all
 from pytest_openenv_scale.results.cell import SessionRow
 from pytest_openenv_scale.results.outcome import Transcript
-
-AT_ONCE = 32
-"""New sessions at a time."""
 
 LATE_SLOT_S = 3.0
 """How long the slots of earlier sessions may take to come back while sessions are opened, in seconds."""
@@ -152,11 +149,11 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
     async with subject.client(patience_s) as client:
         began = time.perf_counter()
         subject.report_progress(f"opening {sessions:,} sessions")
-        held, refused = await _open(client, subject, sessions)
+        held, refused = await client.admit_many(subject.resets(sessions), until_silent=True)
         untried = sessions - len(held) - len(refused)
         while (missing := (_named_limit(refused) or 0) - len(held)) > 0 and time.perf_counter() - began < LATE_SLOT_S:
             await asyncio.sleep(_PAUSE_S)
-            let_in, again = await _open(client, subject, len(refused[:missing]))
+            let_in, again = await client.admit_many(subject.resets(len(refused[:missing])), until_silent=True)
             untried += len(refused[:missing]) - len(let_in) - len(again)
             held, refused = held + let_in, refused[missing:] + again
         opened_s = time.perf_counter() - began
@@ -198,16 +195,6 @@ def _read_answers(session: RawSession, step: Answer | None = None) -> HeldSessio
     return HeldSession(session.handshake, reset, step)
 
 
-async def _open(client: RawClient, subject: Subject, count: int) -> tuple[list[RawSession], list[RawSession]]:
-    """Open `count` sessions, or fewer where one gets no answer; return those let in and those that were not."""
-    resets = [subject.reset_data(subject.seed + number) for number in range(count)]
-    started = await client.start_many(resets, at_once=AT_ONCE, until_silent=True)
-    refused = [session for session in started if session.first_answer.kind != "observation"]
-    for session in refused:
-        session.drop()
-    return [session for session in started if session.first_answer.kind == "observation"], refused
-
-
 async def _open_one_more(client: RawClient, subject: Subject) -> RawSession:
     """Open one more session and close it."""
     patience_s = min(subject.patience_s, max(_EXTRA_SESSION_S, _EXTRA_SESSION_FACTOR * subject.slowest_single_s))
@@ -233,8 +220,7 @@ async def _release_and_reopen(
     """
 
     async def reopen(count: int, began: float) -> tuple[list[RawSession], SlotsReturned]:
-        resets = [subject.reset_data(subject.seed)] * count
-        reopened = await open_sessions(client, subject, resets, within_s=SLOT_RETURN_S)
+        reopened = await open_sessions(client, subject, subject.resets(count), within_s=SLOT_RETURN_S)
         return reopened, SlotsReturned(count, len(reopened), time.perf_counter() - began)
 
     open_now = [session for session in held if not session.ended]

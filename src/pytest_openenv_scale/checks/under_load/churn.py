@@ -262,7 +262,7 @@ async def _check_beside_others(subject: Subject, mute: Mute, most_muted: int, mo
     check = LeakCheck(subject, before)
     count = min(before.slots, most_muted + most_others)
     async with subject.client() as client:
-        sessions = await open_sessions(client, subject, [subject.reset_data(subject.seed)] * count)
+        sessions = await open_sessions(client, subject, subject.resets(count))
         muted_count = min(most_muted, max(1, len(sessions) // 2))
         muted, others = sessions[:muted_count], sessions[muted_count:]
         baseline = await step_in_background(subject, others[:_OTHER_SESSIONS], _BEFORE_S)

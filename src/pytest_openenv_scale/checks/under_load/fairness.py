@@ -199,9 +199,7 @@ def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
 
 async def _play_round(subject: Subject, count: int) -> FairnessRound | CheckResult:
     async with subject.client() as client:
-        sessions = await open_sessions(
-            client, subject, [subject.reset_data(subject.seed + number) for number in range(count)]
-        )
+        sessions = await open_sessions(client, subject, subject.resets(count))
         players = [Player(session, _worker_id(session.first_answer)) for session in sessions]
         began = time.perf_counter()
         until = await _step_all(subject, players) if len(players) > 1 else began

@@ -75,9 +75,7 @@ async def measure_before(subject: Subject) -> ServerBefore | CheckResult:
             played += len(sessions)
             if played >= _WARM_UP_SESSIONS or time.perf_counter() > until:
                 break
-            sessions = await open_sessions(
-                client, subject, [subject.reset_data(subject.seed)] * count, within_s=slot_return_s(subject)
-            )
+            sessions = await open_sessions(client, subject, subject.resets(count), within_s=slot_return_s(subject))
     lone_s = await lone_step_s(subject)
     return ServerBefore(count, await sample_when_settled(subject.endpoint), lone_s)
 
@@ -132,8 +130,8 @@ class LeakCheck:
         """Open as many sessions as fitted before, and report slots that did not come back."""
         subject, slots, began = self.subject, self.before.slots, time.perf_counter()
         async with subject.client() as client:
-            resets = [subject.reset_data(subject.seed)] * slots
-            reopened = await open_sessions(client, subject, resets, within_s=0.0 if waited else within_s)
+            patience_s = 0.0 if waited else within_s
+            reopened = await open_sessions(client, subject, subject.resets(slots), within_s=patience_s)
             took_s = time.perf_counter() - began
             if len(reopened) < slots:
                 refused = await client.start(subject.reset_data(subject.seed))

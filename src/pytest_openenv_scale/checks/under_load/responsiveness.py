@@ -275,9 +275,7 @@ async def measure_stepping(subject: Subject) -> Stepping:
     workers = str(subject.endpoint.limits.get("workers", ""))
     count = await sessions_at_once(subject, max(SESSIONS, PER_WORKER * int(workers) if workers.isdecimal() else 0))
     async with subject.client() as client:
-        sessions = await open_sessions(
-            client, subject, [subject.reset_data(subject.seed + number) for number in range(count)]
-        )
+        sessions = await open_sessions(client, subject, subject.resets(count))
         result = Stepping((), len(sessions), False, idle_s, None if sessions else "no session could be opened")
         while result.failed is None and len(result.rounds) < ROUNDS:
             step_round = await _measure_round(subject, sessions, http=idle_s is not None)

@@ -92,8 +92,7 @@ async def soak(subject: Subject) -> Soak:
     """Let half of the sessions that fit play for `subject.soak_s` seconds; `sessions` is 0 if none could be opened."""
     count = max(1, await sessions_at_once(subject, subject.max_sessions) // 2)
     async with subject.client(subject.patience_among(count)) as client:
-        resets = [subject.reset_data(subject.seed + number) for number in range(count)]
-        sessions = await open_sessions(client, subject, resets)
+        sessions = await open_sessions(client, subject, subject.resets(count))
         result = Soak(len(sessions), subject.soak_s)
         if sessions:
             await _SoakPlayer(subject, result, sessions).run(await _window_count(subject))
