@@ -21,10 +21,12 @@ import pytest
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
 from measuring import measure
 from pytest_openenv_scale.client.session import open_session
+from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
-from pytest_openenv_scale.engine.sweep import CellProgress, Observer, Sweep
+from pytest_openenv_scale.engine.sweep import Observer, Sweep
+from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.reporting import sweep_lines
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.targets import open_target
@@ -110,7 +112,7 @@ class InMidStep(Observer):
         self._act = act
         self._looks = 0
 
-    def cell_progress(self, progress: CellProgress) -> None:
+    def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
         # The first look at a batch that is up comes before its steps begin.
         self._looks += progress.open == progress.asked
         if self._looks == 2:

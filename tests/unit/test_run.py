@@ -200,13 +200,12 @@ def test_a_process_that_takes_part_does_not_end_the_run(run):
 # --- temporary runs
 
 
-def test_a_temporary_run_is_removed_when_it_closes():
-    with RunDirectory.temporary() as run:
+def test_a_temporary_run_stays_nowhere(tmp_path):
+    with RunDirectory.create(tmp_path, kept=False) as run:
         run.begin()
         assert run.kept_path is None
         assert RunDirectory.open(run.path).kept_path is None
         assert load_run(run.path).status == "running"
-    assert not run.path.parent.exists()
 
 
 def test_a_run_that_is_kept_says_where(run):

@@ -103,22 +103,6 @@ class ServerSample:
     restarts: int | None = None
 
 
-def _no_sample() -> ServerSample | None:
-    return None
-
-
-def _no_log(lines: int) -> str:
-    return ""
-
-
-def _no_exit() -> ExitStatus | None:
-    return None
-
-
-def _no_proxy() -> ProxySnapshot | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """Where a server answers, and what is known about it.
@@ -141,10 +125,10 @@ class Endpoint:
     startup_s: float = 0.0
     notes: tuple[str, ...] = ()
     default_limits: Mapping[str, float] = field(default_factory=dict[str, float])
-    sampler: Callable[[], ServerSample | None] = field(default=_no_sample, repr=False)
-    log_reader: Callable[[int], str] = field(default=_no_log, repr=False)
-    exit_reader: Callable[[], ExitStatus | str | None] = field(default=_no_exit, repr=False)
-    proxy_reader: Callable[[], ProxySnapshot | None] = field(default=_no_proxy, repr=False)
+    sampler: Callable[[], ServerSample | None] = field(default=lambda: None, repr=False)
+    log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
+    exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)
+    proxy_reader: Callable[[], ProxySnapshot | None] = field(default=lambda: None, repr=False)
 
     def sample(self) -> ServerSample | None:
         """Read the server's CPU, memory, threads and descriptors now; None where that is impossible."""

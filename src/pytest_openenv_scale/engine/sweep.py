@@ -20,9 +20,8 @@ from pytest_openenv_scale.config.workload import Workload, WorkloadError, make_w
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.system import install_command
-from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.ipc import CellRequest
-from pytest_openenv_scale.load.runner import LoadError, LoadGenerator
+from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.cell import CellMeta, ServerSamples
 from pytest_openenv_scale.results.manifest import SweepRecord
@@ -51,27 +50,14 @@ class SweepError(Exception):
     """Nothing can be measured: no action can be made, or the environment rejects it; one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class CellProgress:
-    """How far a repetition of a cell is: sessions open, over (`done`) and failed; seconds since its start."""
-
-    cell: Cell
-    repetition: int
-    asked: int
-    open: int
-    done: int
-    failed: int
-    elapsed_s: float
-
-
 class Observer:
     """Is called as a sweep goes on; each method does nothing unless overridden."""
 
     def curve_started(self, curve: Curve) -> None:
         """A curve begins."""
 
-    def cell_progress(self, progress: CellProgress) -> None:
-        """A cell goes on; called about twice a second."""
+    def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
+        """A repetition of a cell goes on; called about twice a second."""
 
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """One repetition of a cell is measured and stored."""
@@ -323,14 +309,14 @@ class _Measurement:
         curve = next(curve for curve in self._record.curves if curve.mode == mode)
         return replace(curve.cells[0], batch=1, wait=wait, arrival="burst")
 
-    def _play_alone(self, mode: str, number: int, timeout_s: float) -> runner.CellResult:
+    def _play_alone(self, mode: str, number: int, timeout_s: float) -> CellResult:
         """Play session `number` as the curves of a mode do, but without a wait, alone and unrecorded."""
         cell = self._single(mode, 0.0 if self._workload.waits else None)
         request = self._cell_request(cell, _UNRECORDED)
         timeout_s = min(timeout_s, self._settings.timeout)
         return self._generator.run_cell(replace(request, timeout_s=timeout_s, first_session=number))
 
-    def _play_between(self, mode: str, number: int) -> runner.CellResult | None:
+    def _play_between(self, mode: str, number: int) -> CellResult | None:
         """Play session `number` alone between two cells; None where the server has exited."""
         if self._endpoint.exit_status() is not None:
             return None
@@ -391,20 +377,10 @@ class _Measurement:
         first, notes = self._cooldown.await_server()
         samples = [first] if first else []
 
-        def on_progress(progress: runner.LoadProgress) -> None:
+        def on_progress(progress: LoadProgress) -> None:
             if current := self._endpoint.sample():
                 samples.append(current)
-            self._observer.cell_progress(
-                CellProgress(
-                    cell=cell,
-                    repetition=repetition,
-                    asked=progress.asked,
-                    open=progress.open,
-                    done=progress.finished,
-                    failed=progress.failed,
-                    elapsed_s=progress.elapsed_s,
-                )
-            )
+            self._observer.cell_progress(cell, repetition, progress)
 
         proxy = self._endpoint.proxy()
         result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)

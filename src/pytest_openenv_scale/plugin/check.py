@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 
@@ -159,19 +159,15 @@ def make_check_runner(invocation: Invocation, item: pytest.Function, endpoint: E
 
 def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Subject | str:
     """Return the server as checks see it, or one line that says why no session can be played."""
-    from dataclasses import replace
-
     from pytest_openenv_scale.checks.subject import Subject, ignore_progress
     from pytest_openenv_scale.client.http_request import server_schema
-    from pytest_openenv_scale.engine.sweep import SweepError, find_workload
+    from pytest_openenv_scale.engine.sweep import SweepError
+
+    from .scaling_fixture import chosen_workload
 
     settings = invocation.settings
-    hook: Any = item.ihook
     try:
-        workload = hook.pytest_openenv_scale_workload(endpoint=endpoint) if settings.action is None else None
-        if workload is not None and settings.reset is not None:
-            workload = replace(workload, reset=settings.reset)
-        workload = workload or find_workload(endpoint, settings)
+        workload = chosen_workload(item.ihook, endpoint, settings)
     except SweepError as error:
         return str(error)
     progress = invocation.progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.run import Run
     from pytest_openenv_scale.engine.sweep import Sweep
+    from pytest_openenv_scale.reporting.text.page import Line
     from pytest_openenv_scale.results.manifest import Status
 
     from .invocation import Invocation
@@ -110,36 +111,32 @@ def _show_curves(invocation: Invocation, reporter: Any) -> None:
 
     from .progress import encoding, page_width
 
-    width = page_width(invocation.config)
+    form: Any = {"width": page_width(invocation.config), "encoding": encoding()}
+
+    def write(lines: Iterable[Line]) -> None:
+        for line in lines:
+            reporter.write_line(line.text, **line.markup)
+        reporter.write_line("")
+
     views = list(invocation.views.values())
     if invocation.checks:
         from pytest_openenv_scale.reporting.text.checks import check_lines
 
         reporter.section("OpenEnv checks")
-        for line in check_lines(invocation.checks, width=width, encoding=encoding()):
-            reporter.write_line(line.text, **line.markup)
-        reporter.write_line("")
+        write(check_lines(invocation.checks, **form))
     if not views:
         return
     reporter.section("OpenEnv scaling")
     for view in views:
-        for line in sweep_lines(view, width=width, encoding=encoding()):
-            reporter.write_line(line.text, **line.markup)
-        reporter.write_line("")
+        write(sweep_lines(view, **form))
     if sum(len(view.curves) for view in views) > 1:
-        for line in summary_lines(views, width=width, encoding=encoding()):
-            reporter.write_line(line.text, **line.markup)
-        reporter.write_line("")
+        write(summary_lines(views, **form))
     comparisons = join_comparisons(view.record.comparison for view in views if view.record.comparison is not None)
     for comparison in comparisons:
         reporter.section("OpenEnv scaling: compared with the baseline")
-        for line in comparison_lines(comparison, width=width, encoding=encoding()):
-            reporter.write_line(line.text, **line.markup)
-        reporter.write_line("")
-    if repeated := scaling_lines(views, width=width, encoding=encoding()):
-        for line in repeated:
-            reporter.write_line(line.text, **line.markup)
-        reporter.write_line("")
+        write(comparison_lines(comparison, **form))
+    if repeated := scaling_lines(views, **form):
+        write(repeated)
 
 
 WIDTH = 100

@@ -226,12 +226,11 @@ class Invocation:
         location = self.run_location
         environment = fingerprint(self.config.rootpath)
         try:
-            path = RunDirectory.create(location.results, location.run_id).path
+            run = RunDirectory.create(location.results, location.run_id, kept=location.kept)
         except RunError:
             if not location.path.is_dir():
                 raise
             return _join_run(location.path)
-        run = RunDirectory(path, kept=location.kept)
         run.begin(command=location.command, note=self.settings.note, plan=self._plan(), fingerprint=environment)
         return run
 

@@ -13,7 +13,8 @@ import pytest
 
 from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.engine.sweep import CellProgress, Observer
+from pytest_openenv_scale.engine.sweep import Observer
+from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.text.page import Line, TextPage
@@ -40,10 +41,10 @@ class Progress(Observer):
         if self._rewrites:
             self._write(self._fit(f"{_curve_name(curve)} · …"))
 
-    def cell_progress(self, progress: CellProgress) -> None:
+    def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
         """Show how far the cell is, where lines are rewritten."""
         if self._rewrites:
-            self._write(self._fit(_cell_status(progress)))
+            self._write(self._fit(_cell_status(cell, repetition, progress)))
 
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """Show the finished cell."""
@@ -62,8 +63,10 @@ class Progress(Observer):
         if text not in self._noted:
             self._noted.add(text)
             self.end()
+            page = TextPage(self._width - 1, encoding())
+            page.add_sentence(text, indent=0)
             with self._uncaptured():
-                for line in self._wrapped(text):
+                for line in page.lines:
                     self._reporter.write_line(line.text)
 
     def line(self, text: str) -> None:
@@ -107,11 +110,6 @@ class Progress(Observer):
         short = text if len(text) <= page.width else text[: page.width - len(ending)] + ending
         return Line(short, markup)
 
-    def _wrapped(self, text: str) -> list[Line]:
-        page = TextPage(self._width - 1, encoding())
-        page.add_sentence(text, indent=0)
-        return page.lines
-
 
 def make_progress(config: pytest.Config) -> Progress | None:
     """Return what shows live lines; None on an xdist worker, without a terminal and with `-qq`."""
@@ -137,13 +135,12 @@ def _curve_name(curve: Curve) -> str:
     return f"{curve.infrastructure} · {curve.mode}{wait}"
 
 
-def _cell_status(progress: CellProgress) -> str:
-    cell = progress.cell
-    repetition = f" rep {progress.repetition}" if progress.repetition > 1 else ""
+def _cell_status(cell: Cell, repetition: int, progress: LoadProgress) -> str:
+    repeated = f" rep {repetition}" if repetition > 1 else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
     return (
-        f"{_curve_name(cell.curve)} · batch {cell.batch}{repetition} · "
-        f"{progress.open} open, {progress.done} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
+        f"{_curve_name(cell.curve)} · batch {cell.batch}{repeated} · "
+        f"{progress.open} open, {progress.finished} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
     )
 
 
@@ -164,10 +161,10 @@ class ThreadSafeObserver(Observer):
         self._stop_if_cancelled()
         self._progress.curve_started(curve)
 
-    def cell_progress(self, progress: CellProgress) -> None:
+    def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
         """A cell goes on; ends the sweep if it was cancelled."""
         self._stop_if_cancelled()
-        self._progress.cell_progress(progress)
+        self._progress.cell_progress(cell, repetition, progress)
 
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """One repetition of a cell is measured and stored."""

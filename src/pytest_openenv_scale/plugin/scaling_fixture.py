@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.client.session import ClientSession
     from pytest_openenv_scale.config.workload import Workload
     from pytest_openenv_scale.engine.sweep import Sweep
-    from pytest_openenv_scale.results.run_directory import RunDirectory
 
     from .invocation import Invocation
-    from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,10 @@ class Scaling:
     function is over. A test that only plays sessions of its own with `session()` need not call `run()`.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        open_run: Callable[[], RunDirectory],
-        hooks: Any,
-        progress: Callable[[], Progress | None],
-        compare: Callable[[Sweep], Sweep],
-        on_measured: Callable[[Sweep], None],
-    ) -> None:
+    def __init__(self, task: Task, invocation: Invocation, item: pytest.Function) -> None:
         self._task = task
-        self._open_run = open_run
-        self._hooks = hooks
-        self._progress = progress
-        self._compare = compare
-        self._on_measured = on_measured
+        self._invocation = invocation
+        self._item = item
         self.began = False
         """Whether the test called `run()` or `run_async()`."""
         self.sweep: Sweep | None = None
@@ -133,9 +118,9 @@ class Scaling:
 
         from .progress import ThreadSafeObserver
 
-        task, progress = self._task, self._progress()
+        task, progress, hooks = self._task, self._invocation.progress, self._item.ihook
         try:
-            workload = self._find_workload()
+            workload = chosen_workload(hooks, task.endpoint, task.settings)
             if not workload.waits:
                 check_slos_apply(task.slos, task.settings.axis("modes"), (None,))
             return measure_sweep(
@@ -143,8 +128,8 @@ class Scaling:
                 test=task.test,
                 settings=task.settings,
                 slos=task.slos,
-                run=self._open_run(),
-                observer=ThreadSafeObserver(progress, self._hooks, cancelled),
+                run=self._invocation.run_directory(),
+                observer=ThreadSafeObserver(progress, hooks, cancelled),
                 rerun=task.rerun,
                 workload=workload,
             )
@@ -154,29 +139,31 @@ class Scaling:
             if progress is not None:
                 progress.end()
 
-    def _find_workload(self) -> Workload:
-        """Decide what sessions send: an action that is written, else what a hook returns, else the server's schema."""
-        from pytest_openenv_scale.engine.sweep import find_workload
-
-        settings = self._task.settings
-        if settings.action is None:
-            workload: Workload | None = self._hooks.pytest_openenv_scale_workload(endpoint=self._task.endpoint)
-            if workload is not None:
-                return workload if settings.reset is None else replace(workload, reset=settings.reset)
-        return find_workload(self._task.endpoint, settings)
-
     def _finish(self, measured: Sweep | str) -> Sweep:
         if isinstance(measured, str):
             self._fail(measured)
         from pytest_openenv_scale.core.errors import RunError
+        from pytest_openenv_scale.reporting.json import junit_properties
 
         self.sweep = measured
         try:
             self.sweep = self._compare(measured)
         except RunError as error:
             self.no_baseline = str(error)
-        self._on_measured(self.sweep)
+        self._item.user_properties.extend(junit_properties(self.sweep.view))
         return self.sweep
+
+    def _compare(self, sweep: Sweep) -> Sweep:
+        """Return the sweep with its comparison, where a baseline is named.
+
+        Raises:
+            RunError: the baseline cannot be found or read.
+        """
+        baseline, selected = self._invocation.baseline, self._invocation.selection.tests
+        if baseline is None:
+            return sweep
+        tests = [test.partition("[")[0] for test in selected] + list(selected)
+        return baseline.compare(sweep, self.settings, self._invocation.run_directory(), tests)
 
     def _fail(self, text: str) -> NoReturn:
         pytest.fail(f"{self._task.test}: {text}", pytrace=False)
@@ -200,27 +187,23 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         slos=declared.slos,
         rerun=rerun_command(item, test, declared.settings, target),
     )
+    return Scaling(task, invocation, item)
 
-    def compare(sweep: Sweep) -> Sweep:
-        baseline = invocation.baseline
-        if baseline is None:
-            return sweep
-        tests = [test_id.partition("[")[0] for test_id in invocation.selection.tests] + list(invocation.selection.tests)
-        return baseline.compare(sweep, declared.settings, invocation.run_directory(), tests)
 
-    def add_properties(sweep: Sweep) -> None:
-        from pytest_openenv_scale.reporting.json import junit_properties
+def chosen_workload(hooks: Any, endpoint: Endpoint, settings: Settings) -> Workload:
+    """Decide what sessions send: an action that is written, else what a hook returns, else the server's schema.
 
-        item.user_properties.extend(junit_properties(sweep.view))
+    Raises:
+        SweepError: no action can be made.
+    """
+    from pytest_openenv_scale.engine.sweep import find_workload
 
-    return Scaling(
-        task,
-        open_run=invocation.run_directory,
-        hooks=item.ihook,
-        progress=lambda: invocation.progress,
-        compare=compare,
-        on_measured=add_properties,
-    )
+    workload: Workload | None = None
+    if settings.action is None:
+        workload = hooks.pytest_openenv_scale_workload(endpoint=endpoint)
+    if workload is not None and settings.reset is not None:
+        return replace(workload, reset=settings.reset)
+    return workload or find_workload(endpoint, settings)
 
 
 def is_loop_running() -> bool:

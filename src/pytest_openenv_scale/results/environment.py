@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from .git import run_git
 
 PACKAGES = (
     "pytest-openenv-scale",
@@ -29,8 +30,6 @@ PACKAGES = (
     "openenv-core",
 )
 """The packages whose versions a run keeps, where they are installed."""
-
-_GIT_TIMEOUT_S = 5.0
 
 
 def fingerprint(folder: Path | None = None) -> dict[str, Any]:
@@ -78,28 +77,12 @@ def _versions() -> dict[str, str]:
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
     """Return commit, branch and whether tracked files were changed; None outside a git checkout."""
-    commit = _run_git(folder, "rev-parse", "HEAD")
+    commit = run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = run_git(folder, "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": commit,
-        "branch": _run_git(folder, "symbolic-ref", "--short", "--quiet", "HEAD"),
+        "branch": run_git(folder, "symbolic-ref", "--short", "--quiet", "HEAD"),
         "dirty": None if changes is None else bool(changes),
     }
-
-
-def _run_git(folder: Path, *arguments: str) -> str | None:
-    try:
-        completed = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return completed.stdout.strip() if completed.returncode == 0 else None

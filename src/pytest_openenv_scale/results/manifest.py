@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,6 +18,7 @@ from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
+from .git import run_git
 from .outcome import Outcome
 from .warm_up import Sample, WarmUp
 
@@ -193,7 +193,6 @@ def run_paths(results: Path) -> list[Path]:
 
 LATEST = "latest"
 _HEX = re.compile(r"[0-9a-f]{7,64}")
-_GIT_TIMEOUT_S = 5.0
 
 
 def find_run(reference: Reference, results: Path | None, *, other_than: str | None = None) -> Path:
@@ -292,18 +291,7 @@ def _resolve_commit(name: str, folder: Path) -> str | None:
     """Return the commit that git knows by this name in a folder; None where it knows none, or there is no git."""
     if name.startswith("-"):
         return None
-    try:
-        completed = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return completed.stdout.strip() or None if completed.returncode == 0 else None
+    return run_git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") or None
 
 
 def latest_run(results: Path) -> Path:

@@ -196,9 +196,7 @@ def read_parts(directory: Path, on_problem: Callable[[str], None] | None = None)
     Raises:
         PartError: a part is damaged and there is no `on_problem`.
     """
-    for path in sorted(directory.glob("*.parquet")):
-        if path.name.startswith("."):
-            continue
+    for path in sorted(directory.glob("[!.]*.parquet")):
         try:
             yield read_part(path)
         except PartError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -39,16 +37,15 @@ class RunDirectory:
     interrupted.
     """
 
-    def __init__(self, path: Path, *, kept: bool = True, remove_on_close: bool = False) -> None:
+    def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
         self.run_id = path.name
         self._kept = kept
-        self._remove_on_close = remove_on_close
         self._writer: files.LifetimeLock | None = None
 
     @classmethod
-    def create(cls, results: Path, run_id: str | None = None) -> Self:
-        """Make the directory of a new run below `results`.
+    def create(cls, results: Path, run_id: str | None = None, *, kept: bool = True) -> Self:
+        """Make the directory of a new run below `results`, which is removed by whoever made it where it is not `kept`.
 
         Raises:
             RunError: it cannot be written, or the run exists.
@@ -62,14 +59,7 @@ class RunDirectory:
                 f"the run directory cannot be made: {where}: {error.strerror}; "
                 "give a folder that can be written with --openenv-results, or none"
             ) from None
-        return cls(path)
-
-    @classmethod
-    def temporary(cls) -> Self:
-        """Make a run whose directory is removed by `close`: for `--openenv-results none`."""
-        path = Path(tempfile.mkdtemp(prefix="openenv-scale-")) / new_run_id()
-        (path / PARTS).mkdir(parents=True)
-        return cls(path, kept=False, remove_on_close=True)
+        return cls(path, kept=kept)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -156,22 +146,11 @@ class RunDirectory:
 
     def finish_sweep(self, sweep_id: str, status: Status, outcome: Outcome | None = None) -> None:
         """Note how a sweep ended and, where it was judged, the outcome."""
-        now = datetime.now(UTC)
-
-        def end(sweep: SweepRecord) -> SweepRecord:
-            if sweep.sweep_id != sweep_id:
-                return sweep
-            return replace(sweep, status=status, outcome=outcome, finished_at=now)
-
-        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(end, manifest.sweeps))))
+        self._update_sweep(sweep_id, status=status, outcome=outcome, finished_at=datetime.now(UTC))
 
     def store_comparison(self, sweep_id: str, comparison: Comparison) -> None:
         """Note how a sweep compares with a baseline, with its figures: the baseline may be gone when this is read."""
-
-        def add(sweep: SweepRecord) -> SweepRecord:
-            return replace(sweep, comparison=comparison) if sweep.sweep_id == sweep_id else sweep
-
-        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(add, manifest.sweeps))))
+        self._update_sweep(sweep_id, comparison=comparison)
 
     def write_cell(self, table: pa.Table, meta: CellMeta) -> Path:
         """Seal one repetition of a cell and return its path.
@@ -198,11 +177,15 @@ class RunDirectory:
         )
 
     def close(self) -> None:
-        """Stop counting as the living writer, and remove a temporary run; doing so twice is harmless."""
+        """Stop counting as the living writer; doing so twice is harmless."""
         if self._writer is not None:
             self._writer.release()
-        if self._remove_on_close:
-            shutil.rmtree(self.path.parent, ignore_errors=True)
+
+    def _update_sweep(self, sweep_id: str, **changes: Any) -> None:
+        def change(sweep: SweepRecord) -> SweepRecord:
+            return replace(sweep, **changes) if sweep.sweep_id == sweep_id else sweep
+
+        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(change, manifest.sweeps))))
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> None:
         with files.exclusive_lock(self.path / _MANIFEST_LOCK):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from statistics import quantiles
 from typing import Any, Self
 
 import psutil
@@ -188,7 +189,7 @@ def measure(generator: LoadGenerator, request: SelfTestRequest, mode: str, arriv
         result = generator.run_cell(cell_request)
         overheads_s = server.end_and_read_totals().overheads_s
     steps, failures = _latencies_and_failures(result, request.wait_s)
-    server_figures, client_figures = (_p50_p99(overheads_s), _p50_p99(steps))
+    server_figures, client_figures = (p50_p99(overheads_s), p50_p99(steps))
     invented = tuple(
         None if client_s is None or server_s is None else client_s - server_s
         for client_s, server_s in zip(client_figures, server_figures, strict=True)
@@ -220,18 +221,13 @@ def _problem(failures: Sequence[str], result: CellResult, batch: int) -> str | N
     return result.findings[0].message if result.findings else None
 
 
-def _p50_p99(values: Sequence[float]) -> tuple[float | None, float | None]:
-    return percentile(values, 0.50), percentile(values, 0.99)
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return a percentile of sorted values, linear between neighbours; None where there is no value."""
+def p50_p99(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the middle and the 99th percentile, linear between neighbours; None where there is no value."""
     if not values:
-        return None
-    position = share * (len(values) - 1)
-    below = int(position)
-    above = min(below + 1, len(values) - 1)
-    return values[below] + (values[above] - values[below]) * (position - below)
+        return None, None
+    # Python before 3.13 wants two values; one alone is every percentile of itself.
+    percentiles = quantiles(values if len(values) > 1 else [*values, *values], n=100, method="inclusive")
+    return percentiles[49], percentiles[98]
 
 
 _STOP_S = 5.0
