@@ -24,18 +24,18 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "serve": Command(servers.SERVE_HELP, servers.add_serve, servers.run_serve),
-    "check": Command(check.HELP, check.add, check.run),
-    "self-test": Command(servers.SELF_TEST_HELP, servers.add_self_test, servers.run_self_test),
-    "show": Command(servers.SHOW_HELP, servers.add_show, servers.run_show),
-    "report": Command(runs.REPORT_HELP, runs.add_report, runs.run_report),
-    "compare": Command(runs.COMPARE_HELP, runs.add_compare, runs.run_compare),
-    "history": Command(runs.HISTORY_HELP, runs.add_history, runs.run_history),
-    "export": Command(runs.EXPORT_HELP, runs.add_export, runs.run_export),
-    "import": Command(runs.IMPORT_HELP, runs.add_import, runs.run_import),
-    "deploy": Command(hub.DEPLOY_HELP, hub.add_deploy, hub.run_deploy),
-    "push": Command(hub.PUSH_HELP, hub.add_push, hub.run_push),
-    "pull": Command(hub.PULL_HELP, hub.add_pull, hub.run_pull),
-    "gc": Command(servers.GC_HELP, servers.add_gc, servers.run_gc),
+    "serve": Command("serve the benchmark environment", servers.add_serve, servers.run_serve),
+    "check": Command("say in seconds whether a server holds the sessions of a training run", check.add, check.run),
+    "self-test": Command("measure what this client resolves here", servers.add_self_test, servers.run_self_test),
+    "show": Command("show what a target would start, and start nothing", servers.add_show, servers.run_show),
+    "report": Command("report stored runs again", runs.add_report, runs.run_report),
+    "compare": Command("compare a run with a baseline", runs.add_compare, runs.run_compare),
+    "history": Command("draw max batch over the stored runs", runs.add_history, runs.run_history),
+    "export": Command("write a run as older result files", runs.add_export, runs.run_export),
+    "import": Command("make runs of older result files", runs.add_import, runs.run_import),
+    "deploy": Command("create or update a Hugging Face Space", hub.add_deploy, hub.run_deploy),
+    "push": Command("push stored runs to a dataset on the Hugging Face Hub", hub.add_push, hub.run_push),
+    "pull": Command("pull runs back from a dataset on the Hugging Face Hub", hub.add_pull, hub.run_pull),
+    "gc": Command("remove what killed runs left behind", servers.add_gc, servers.run_gc),
 }
 """The commands by name, in the order `--help` shows them."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.reporting import Line
     from pytest_openenv_scale.targets.url import UrlTarget
 
-HELP = "say in seconds whether a server holds the sessions of a training run"
-
 EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
 """Exit codes by outcome; 2 is a server that cannot be reached, or bad input."""
 

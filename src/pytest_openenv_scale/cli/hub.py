@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.hub.transfer import PlannedRun, PushResult
     from pytest_openenv_scale.targets.spaces.deploy import SpaceSource
 
-DEPLOY_HELP = "create or update a Hugging Face Space"
-
 
 def add_deploy(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -82,9 +80,6 @@ def _show_source(source: SpaceSource, repo_id: str, variables: Mapping[str, str]
     print(f"\n{files[README].decode().rstrip()}")
 
 
-PULL_HELP = "pull runs back from a dataset on the Hugging Face Hub"
-
-
 def add_pull(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME")
@@ -111,9 +106,6 @@ def run_pull(arguments: argparse.Namespace) -> int:
     for path in pulled.different:
         print_error("pull", f"{path} is another run of that id and stays; move it away, or give another --results")
     return USAGE_ERROR if pulled.different else 0
-
-
-PUSH_HELP = "push stored runs to a dataset on the Hugging Face Hub"
 
 
 def add_push(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.config.limits import Slo
     from pytest_openenv_scale.results.comparison import Comparison
 
-REPORT_HELP = "report stored runs again"
-
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -146,12 +144,10 @@ def _print_written(paths: Sequence[Path]) -> None:
         print(f"written: {', '.join(map(str, paths))}\n")
 
 
-COMPARE_HELP = "compare a run with a baseline"
+_RUN_HELP = "a path, a run id, latest, or a git commit, branch or tag"
 
 EXIT_CODES = {"held": 0, "shown": 0, "regressed": 1, "inconclusive": 3}
 """By outcome; 2 is bad input."""
-
-_RUN_HELP = "a path, a run id, latest, or a git commit, branch or tag"
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
@@ -214,9 +210,6 @@ def _print_comparison(comparison: Comparison, output_format: str) -> None:
     print(json.dumps({"format": 1, **comparison_document(comparison)}, allow_nan=False, indent=1))
 
 
-EXPORT_HELP = "write a run as older result files"
-
-
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("path", metavar="RUN", help="directory or id of a run, or latest")
@@ -233,8 +226,6 @@ def run_export(arguments: argparse.Namespace) -> int:
     print(f"written: {', '.join(map(str, written))}")
     return 0
 
-
-HISTORY_HELP = "draw max batch over the stored runs"
 
 _FIGURES = (".svg", ".png")
 
@@ -324,9 +315,6 @@ def _draw(curves: list[CurveHistory], path: Path) -> None:
     except OSError as error:
         raise RunError(f"the figure cannot be written: {path}: {error.strerror}") from None
     print(f"written: {path}")
-
-
-IMPORT_HELP = "make runs of older result files"
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .console import USAGE_ERROR, print_error
 
-SHOW_HELP = "show what a target would start, and start nothing"
 _LARGEST_BATCH = 128
 
 
@@ -66,9 +65,6 @@ def run_show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-GC_HELP = "remove what killed runs left behind"
-
-
 def add_gc(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
@@ -116,9 +112,6 @@ def run_gc(arguments: argparse.Namespace) -> int:
     return USAGE_ERROR if collected.problems or (arguments.kinds and collected.unreached) else 0
 
 
-SELF_TEST_HELP = "measure what this client resolves here"
-
-
 def add_self_test(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--modes", default="ws,http", metavar="LIST", help="ws, http or both (default: ws,http)")
@@ -134,9 +127,6 @@ def run_self_test(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.selftest.command import read_options, run_self_test
 
     return run_self_test(read_options(arguments), arguments.json)
-
-
-SERVE_HELP = "serve the benchmark environment"
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:

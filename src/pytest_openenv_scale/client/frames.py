@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455) as a client needs them: bytes in, messages out, no input or output.
+"""WebSocket frames (RFC 6455) as a client sends and both sides read them: bytes in, messages out, no input or output.
 
 Frames sent are masked with a fresh key from the system's random source, as section 5.3 asks. Frames
 received may be split anywhere, fragmented, and have control frames between their fragments.
@@ -26,7 +26,7 @@ _LONG = Struct("!Q").unpack_from
 
 
 class FrameError(Exception):
-    """The server broke the framing protocol; `code` is the close code that says how."""
+    """The other side broke the framing protocol; `code` is the close code that says how."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -115,16 +115,26 @@ def parse_single_text(data: bytes) -> bytes | None:
     return None
 
 
+def unmask(key: bytes, payload: bytes) -> bytes:
+    """Return a payload with its mask of four bytes taken off."""
+    length = len(payload)
+    mask = (key * (length // 4 + 1))[:length]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(length, "little")
+
+
 class FrameReader:
     """Turns received bytes into messages: `(opcode, payload)`, the payload of a text being valid UTF-8.
 
+    Frames of a client are `masked`, those of a server are not; `max_message` is in bytes.
     `error` is set where bytes broke the protocol after messages that were whole: those are returned
     first, so that a server's last messages are read before its fault is reported. Nothing may be fed after it.
     """
 
-    __slots__ = ("_buffer", "_bytes_needed", "_fragments", "_kind", "_size", "error")
+    __slots__ = ("_buffer", "_bytes_needed", "_fragments", "_kind", "_masked", "_max_message", "_size", "error")
 
-    def __init__(self) -> None:
+    def __init__(self, *, masked: bool = False, max_message: int = MAX_MESSAGE) -> None:
+        self._masked = masked
+        self._max_message = max_message
         self.error: FrameError | None = None
         self._buffer = bytearray()
         self._bytes_needed = 2
@@ -141,7 +151,7 @@ class FrameReader:
         """Take the next bytes and return the messages they complete, control frames included.
 
         Raises:
-            FrameError: the bytes are not what a server may send, and no message came before them.
+            FrameError: the bytes are not what the other side may send, and no message came before them.
         """
         buffer = self._buffer
         buffer += data
@@ -164,11 +174,11 @@ class FrameReader:
         opcode, final = first & 0x0F, bool(first & 0x80)
         if first & 0x70:
             raise FrameError(1002, "reserved bits set although no extension was agreed")
-        if second & 0x80:
-            raise FrameError(1002, "masked frame from a server")
+        if (second > 0x7F) is not self._masked:
+            raise FrameError(1002, "unmasked frame from a client" if self._masked else "masked frame from a server")
         if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
             raise FrameError(1002, f"unknown opcode {opcode}")
-        length, start = second, 2
+        length, start = second & 0x7F, 2
         if opcode >= CLOSE and (length > 125 or not final):
             raise FrameError(1002, "control frame that is fragmented or longer than 125 bytes")
         if length == 126:
@@ -183,13 +193,16 @@ class FrameReader:
                 self._bytes_needed = start
                 return None
             (length,) = _LONG(buffer, 2)
-        if opcode < CLOSE and self._size + length > MAX_MESSAGE:
-            raise FrameError(1009, f"message longer than {MAX_MESSAGE} bytes")
+        if opcode < CLOSE and self._size + length > self._max_message:
+            raise FrameError(1009, f"message longer than {self._max_message} bytes")
+        start += 4 if self._masked else 0
         end = start + length
         if len(buffer) < end:
             self._bytes_needed = end
             return None
         payload = bytes(memoryview(buffer)[start:end])
+        if self._masked:
+            payload = unmask(bytes(buffer[start - 4 : start]), payload)
         del buffer[:end]
         self._bytes_needed = 2
         return opcode, final, payload

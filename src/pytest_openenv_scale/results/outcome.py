@@ -276,11 +276,8 @@ class CheckRecord(Jsonable):
 
 def combine_with_checks(sweeps: Outcome | None, checks: Iterable[CheckRecord]) -> Outcome:
     """Combine the outcome of the sweeps (None without any) with those of checks; skipped ones do not count."""
-    distinct = {str(check.result.outcome) for check in checks if check.result.outcome is not CheckOutcome.SKIPPED}
-    distinct |= {str(sweeps)} if sweeps is not None else set()
-    if Outcome.MISSED in distinct:
-        return Outcome.MISSED
-    return Outcome.MET if distinct == {Outcome.MET} else Outcome.INCONCLUSIVE
+    outcomes = [Outcome(check.result.outcome) for check in checks if check.result.outcome is not CheckOutcome.SKIPPED]
+    return combine_outcomes(outcomes if sweeps is None else [*outcomes, sweeps])
 
 
 def write_check(run: Path, record: CheckRecord) -> Path:

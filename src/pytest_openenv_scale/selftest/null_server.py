@@ -25,11 +25,11 @@ from typing import Any, cast
 
 import msgspec
 
-from pytest_openenv_scale.client.frames import CLOSE, PING, PONG, TEXT, FrameError
+from pytest_openenv_scale.client.frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader
 from pytest_openenv_scale.client.poller import READ, new_selector
 from pytest_openenv_scale.core.system import raise_descriptor_limit
 
-from .null_server_wire import ClientFrames, RequestError, http_answer, read_request, server_frame, upgrade_answer
+from .null_server_wire import MAX_MESSAGE, RequestError, http_answer, read_request, server_frame, upgrade_answer
 
 MAX_WAIT_S = 3600.0
 """Longest wait a step may ask for, in seconds."""
@@ -66,7 +66,7 @@ class Peer:
         self.sock: socket.socket | None = sock
         self.number = number
         self.buffer = b""
-        self.frames: ClientFrames | None = None
+        self.frames: FrameReader | None = None
         self.steps = 0
         self.waiting = self.closing = False
 
@@ -188,7 +188,7 @@ class NullServer:
                 return
             peer.buffer = peer.buffer[request.used :]
             if request.key is not None:
-                peer.frames = ClientFrames()
+                peer.frames = FrameReader(masked=True, max_message=MAX_MESSAGE)
                 if self._write(peer, upgrade_answer(request.key)) and peer.buffer:
                     self._handle_messages(peer, peer.frames, peer.buffer, arrived)
                 peer.buffer = b""
@@ -216,7 +216,7 @@ class NullServer:
 
     # WebSocket
 
-    def _handle_messages(self, peer: Peer, frames: ClientFrames, data: bytes, arrived: float) -> None:
+    def _handle_messages(self, peer: Peer, frames: FrameReader, data: bytes, arrived: float) -> None:
         try:
             for opcode, payload in frames.feed(data):
                 if opcode == TEXT:
@@ -231,6 +231,8 @@ class NullServer:
                     raise FrameError(1003, "binary message where OpenEnv speaks text")
                 if peer.sock is None:
                     return
+            if frames.error is not None:
+                raise frames.error
         except FrameError as error:
             self._write(peer, server_frame(CLOSE, error.code.to_bytes(2, "big") + str(error).encode()))
             self._drop(peer)
