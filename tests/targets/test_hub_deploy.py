@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from docker_engine import BASE_IMAGE, EngineUnavailableError, docker, engine_or_skip, server_wheels
+from goldens import Golden
 from hub import Hub, running_hub
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -64,7 +65,7 @@ def test_deploying_the_same_again_changes_nothing_and_says_so(hub: Hub, capsys: 
 
 
 def test_a_space_is_created_with_what_it_is_told_and_its_files_come_last(
-    hub: Hub, capsys: pytest.CaptureFixture[str]
+    hub: Hub, capsys: pytest.CaptureFixture[str], golden: Golden
 ) -> None:
     assert deploy("--private", "--workers", 2, "--max-envs", 64, "--hardware", "cpu-upgrade") == 0
     (asked,) = hub.asked("POST", "/api/repos/create")
@@ -79,9 +80,7 @@ def test_a_space_is_created_with_what_it_is_told_and_its_files_come_last(
     }
     (wheel,) = (path for path in files(hub) if path.endswith(".whl"))
     assert set(files(hub)) == {"README.md", "Dockerfile", "requirements.txt", "serve.sh", wheel}
-    created, measure = capsys.readouterr().out.splitlines()
-    assert created.startswith(f"created {hub.url}/spaces/{SPACE} from the benchmark environment: 5 files, ")
-    assert measure == f"it builds now; measure it: pytest -m scaling --openenv-target spaces:{SPACE}"
+    golden(capsys.readouterr().out, masks={hub.url: "HUB", "5 files, .*": "5 files, SIZE"})
 
 
 def test_an_update_sets_what_differs_and_leaves_no_older_wheel(hub: Hub) -> None:
@@ -98,18 +97,20 @@ def test_an_update_sets_what_differs_and_leaves_no_older_wheel(hub: Hub) -> None
     assert hub.asked("POST", "/variables")[0].json()["key"] == "MAX_CONCURRENT_ENVS"
 
 
-def test_a_public_space_is_no_place_for_something_private(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_public_space_is_no_place_for_something_private(
+    hub: Hub, capsys: pytest.CaptureFixture[str], golden: Golden
+) -> None:
     assert deploy() == 0
     before = dict(files(hub))
     assert deploy("--private", "--folder", ECHO) == 2
-    assert "exists and is public, so nothing was deployed" in capsys.readouterr().err
+    golden(capsys.readouterr().err)
     assert files(hub) == before
 
 
-def test_a_space_of_another_kind_is_left_alone(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_space_of_another_kind_is_left_alone(hub: Hub, capsys: pytest.CaptureFixture[str], golden: Golden) -> None:
     hub.add_space(SPACE, files={"app.py": b"gradio"}).sdk = "gradio"
     assert deploy() == 2
-    assert "is a gradio Space, not a Docker one; give another name, or delete it first" in capsys.readouterr().err
+    golden(capsys.readouterr().err)
     assert files(hub) == {"app.py": b"gradio"}
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from docker_engine import started_processes
+from goldens import Golden
 from pytest_openenv_scale.client.session import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
@@ -192,7 +193,8 @@ def test_a_server_that_dies_is_noticed(root: Path) -> None:
 
 def test_what_a_provider_raises_is_one_line_and_its_details_are_in_the_log_without_secrets(root: Path) -> None:
     first, rest = refusal("provider:mine:NoRoom,api_key=hush-hush", root)
-    assert first == "target provider: NoRoom.start failed: RuntimeError: no room for it"
+    assert "NoRoom.start" in first
+    assert first.endswith("RuntimeError: no room for it")
     assert "Command: run -e API_KEY=***" in rest
     assert "mine.py" in rest
     assert "hush-hush" not in rest
@@ -200,31 +202,24 @@ def test_what_a_provider_raises_is_one_line_and_its_details_are_in_the_log_witho
 
 def test_a_provider_that_never_gets_ready_is_stopped(root: Path) -> None:
     first, _ = refusal("provider:mine:NeverReady,replicas=2", root)
-    assert first == "target provider: NeverReady.wait_for_ready failed: TimeoutError: not ready within 30 s"
+    assert "NeverReady.wait_for_ready" in first
+    assert "TimeoutError: " in first
     (server,) = server_pids(root)
     assert events(root, "stop") == [f"stop {server}"]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("provider:mine:NoUrl", "target provider: NoUrl.start returned no URL but None"),
-        ("provider:mine:Leaves", "target provider: Leaves.start failed: SystemExit: see you"),
-        ("provider:mine:Crashes", "target provider: its process exited with code 7 before it had started"),
-        ("provider:mine:Served,colour=red", "target provider: Served takes no argument 'colour' (it takes app, "),
-        ("provider:mine:Absent", "target provider: mine has no 'Absent'; write provider:MODULE:CLASS"),
-        ("provider:absent:P", "target provider: absent:P does not import: there is no module 'absent' here"),
-    ],
+    "text", ["mine:NoUrl", "mine:Leaves", "mine:Crashes", "mine:Served,colour=red", "mine:Absent", "absent:P"]
 )
-def test_what_cannot_start_says_why_in_one_line(root: Path, text: str, says: str) -> None:
-    assert refusal(text, root)[0].startswith(says)
+def test_what_cannot_start_says_why_in_one_line(root: Path, golden: Golden, text: str) -> None:
+    golden(refusal(f"provider:{text}", root)[0])
 
 
-def test_a_provider_that_fails_to_stop_is_told_about(root: Path) -> None:
-    left = "target provider: StaysUp.stop failed, what it started may still run: RuntimeError: the machine is gone"
+def test_a_provider_that_fails_to_stop_is_told_about(root: Path, golden: Golden) -> None:
     with pytest.raises(TargetError) as caught, serve("provider:mine:StaysUp", root):
         pass
-    assert str(caught.value) == left
+    left = str(caught.value)
+    golden(left)
     assert not started_processes()
 
     write_test(root, "@pytest.mark.scaling(batches='1', waits=[0.1])\ndef test_it(scaling): scaling.run()\n")

@@ -146,8 +146,7 @@ def test_several_urls_are_all_reached_and_share_a_label(server: Endpoint) -> Non
     with attach(f"{url},{url}/deep/prefix") as endpoint:
         assert endpoint.urls == (url, f"{url}/deep/prefix")
         assert endpoint.label == url.removeprefix("http://")
-    line = refusal(f"{url},{url}/nowhere")
-    assert line.startswith(f"{url}/nowhere does not speak OpenEnv")
+    assert refusal(f"{url},{url}/nowhere").startswith(f"{url}/nowhere ")
 
 
 def test_headers_and_userinfo_reach_the_server_and_are_not_shown(server: Endpoint) -> None:
@@ -183,16 +182,18 @@ def test_a_server_on_this_machine_can_be_sampled_with_all_its_workers(root: Path
 @pytest.mark.parametrize(
     ("app", "says"),
     [
-        ("gated", "asks for credentials (401"),
+        ("gated", "credentials (401"),
         ("moved", "redirects to http://127.0.0.1:1/elsewhere (307"),
-        ("behind", "is a proxy with no server behind it: the WebSocket handshake at /ws was answered 502"),
-        ("crowded", "is full: 2/2 sessions active; end other clients"),
+        ("behind", "answered 502"),
+        ("crowded", "full: 2/2 sessions"),
     ],
 )
 def test_a_server_that_refuses_is_told_by_how_it_refuses(root: Path, name: str, app: str, says: str) -> None:
     # Its own readiness would refuse to start it, so it runs without: only the URL target looks at it.
     with running(root, f"apps:{app}", name) as url:
-        assert refusal(url).startswith(f"{url} {says}")
+        line = refusal(url)
+    assert line.startswith(f"{url} ")
+    assert says in line
 
 
 @contextlib.contextmanager
@@ -225,7 +226,8 @@ def test_a_url_where_nothing_listens_is_refused_after_a_short_while() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         line = refusal(f"http://me:hush@127.0.0.1:{port}/x")
-    assert line == f"http://127.0.0.1:{port}/x refused the connection: nothing listens on 127.0.0.1:{port}"
+    assert line.startswith(f"http://127.0.0.1:{port}/x refused ")
+    assert "hush" not in line
 
 
 def test_a_server_that_comes_up_within_the_short_while_is_attached_to(
