@@ -55,6 +55,11 @@ class BatchPoint:
         return _least_count(summary.peak_concurrency for summary in self.repetitions)
 
     @property
+    def hosts(self) -> int | None:
+        """The fewest hosts that sessions of a repetition ran on."""
+        return _least_count(summary.hosts for summary in self.repetitions)
+
+    @property
     def samples(self) -> int:
         """How many successful sessions the smallest repetition had: what a percentile of it rests on."""
         return min((summary.successful for summary in self.repetitions), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,8 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.outcome import ErrorCount
+
+from .percentiles import hold_pieces, value_counts
 
 MAX_LISTED = 1_000
 """Most kinds of failures, and most lost workers, listed of a cell; servers can make up any number."""
@@ -169,15 +172,10 @@ def count_distinct(texts: Texts, *, max_held: int = MAX_TEXTS_HELD) -> int | Non
 
     Many texts are compared in groups, by their last character, as a set of all would not fit into memory.
     """
-    pieces: list[pa.ChunkedArray] = []
-    count = 0
-    for piece in texts():
-        pieces.append(piece)
-        count += len(piece)
-        if count > max_held:
-            pieces.clear()
-            return sum(_count_distinct(_with_ending(texts, endings)) for endings in _ending_groups(texts, max_held))
-    return _count_distinct(pieces) or None
+    pieces = hold_pieces(texts(), len, max_held)
+    if pieces is not None:
+        return _count_distinct(pieces) or None
+    return sum(_count_distinct(_with_ending(texts, endings)) for endings in _ending_groups(texts, max_held))
 
 
 def _count_distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
@@ -188,10 +186,9 @@ def _count_distinct(pieces: Iterable[pa.ChunkedArray]) -> int:
 
 def _ending_groups(texts: Texts, max_held: int) -> Iterator[pa.Array]:
     """Yield last characters, so many together that few more than `max_held` texts end in one of them."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for piece in texts():
-        for ending_count in pc.value_counts(_last_characters(piece)).to_pylist():
-            counts[ending_count["values"]] = counts.get(ending_count["values"], 0) + ending_count["counts"]
+        counts.update(value_counts(_last_characters(piece)))
     endings: list[str] = []
     size = 0
     for ending, count in counts.items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +18,8 @@ MAX_VALUES_HELD = 2**24
 
 _BINS = 2**14
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+Piece = TypeVar("Piece")
 
 Values = Callable[[], Iterator[pa.ChunkedArray]]
 """A column without nulls, chunk by chunk, from its start each time it is called."""
@@ -56,15 +60,19 @@ def phase_stats(values: pa.Array | pa.ChunkedArray) -> PhaseStats | None:
 
 def column_stats(values: Values, *, max_held: int = MAX_VALUES_HELD) -> PhaseStats | None:
     """Return the exact statistics of a column of any length; None where it is empty."""
-    chunks: list[pa.ChunkedArray] = []
-    count = 0
-    for chunk in values():
-        chunks.append(chunk)
-        count += len(chunk)
-        if count > max_held:
-            chunks.clear()
-            return _stats_by_reading_again(values, max_held)
-    return phase_stats(concatenate(chunks))
+    chunks = hold_pieces(values(), len, max_held)
+    return _stats_by_reading_again(values, max_held) if chunks is None else phase_stats(concatenate(chunks))
+
+
+def hold_pieces(pieces: Iterable[Piece], size: Callable[[Piece], int], most: int) -> list[Piece] | None:
+    """Return the pieces of a column together; None, and none of them is held, where they are larger than `most`."""
+    held: list[Piece] = []
+    for piece in pieces:
+        held.append(piece)
+        most -= size(piece)
+        if most < 0:
+            return None
+    return held
 
 
 def concatenate(pieces: list[pa.ChunkedArray]) -> pa.Array:
@@ -105,10 +113,9 @@ def _values_at_ranks(
     """
     if least == most:
         return dict.fromkeys(ranks, least)
-    counts: dict[int, int] = {}
+    counts = Counter[int]()
     for chunk in values():
-        for number, count in bin_counts(chunk, least, most).items():
-            counts[number] = counts.get(number, 0) + count
+        counts.update(value_counts(bins(chunk, least, most)))
     values_by_rank: dict[int, float] = {}
     before = 0
     for number in sorted(counts):
@@ -146,9 +153,9 @@ def bins(values: pa.ChunkedArray, least: float, most: float) -> pa.ChunkedArray:
     return pc.cast(pc.floor(pc.multiply(clamped, float(_BINS))), pa.int32())
 
 
-def bin_counts(values: pa.ChunkedArray, least: float, most: float) -> Mapping[int, int]:
-    """Return how many values each bin has."""
-    counted = pc.value_counts(bins(values, least, most))
+def value_counts(values: pa.ChunkedArray) -> Mapping[Any, int]:
+    """Return how often each value stands in a column."""
+    counted = pc.value_counts(values)
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
@@ -165,18 +172,8 @@ def peak_concurrency(spans: Spans, *, max_sorted: int = MAX_MOMENTS_SORTED) -> i
     A session is open from its answered reset up to, not including, its close; one without a close stays
     open to the end.
     """
-    opened: list[pa.ChunkedArray] = []
-    closed: list[pa.ChunkedArray] = []
-    count = 0
-    for openings, closings in _moments(spans):
-        opened.append(openings)
-        closed.append(closings)
-        count += len(openings) + len(closings)
-        if count > max_sorted:
-            opened.clear()
-            closed.clear()
-            return _peak_by_slices(spans, max_sorted)
-    return _peak(opened, closed)
+    pairs = hold_pieces(_moments(spans), lambda pair: sum(map(len, pair)), max_sorted)
+    return _peak_by_slices(spans, max_sorted) if pairs is None else _peak(pairs)
 
 
 def _moments(spans: Spans) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
@@ -187,10 +184,10 @@ def _moments(spans: Spans) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
         yield opened.filter(was_open), pc.drop_null(closed.filter(was_open))
 
 
-def _peak(opened: list[pa.ChunkedArray], closed: list[pa.ChunkedArray]) -> int:
+def _peak(pairs: Sequence[tuple[pa.ChunkedArray, pa.ChunkedArray]]) -> int:
     """Return how far the number of open sessions rises above what it was before these moments; at least 0."""
-    closing_count = sum(map(len, closed))
-    moments = concatenate([*closed, *opened])
+    closing_count = sum(len(closings) for _, closings in pairs)
+    moments = concatenate([*(closings for _, closings in pairs), *(openings for openings, _ in pairs)])
     if len(moments) == closing_count:
         return 0
     # The sort is stable: at one instant closes come before openings.
@@ -208,40 +205,41 @@ def _peak_by_slices(spans: Spans, max_sorted: int) -> int:
         extremes = pc.min_max(moments).as_py()
         least, most = min(least, extremes["min"]), max(most, extremes["max"])
     most = max(most, math.nextafter(least, math.inf))
-    openings: dict[int, int] = {}
-    closings: dict[int, int] = {}
-    for pair in _moments(spans):
-        for counts, moments in zip((openings, closings), pair, strict=True):
-            for number, count in bin_counts(moments, least, most).items():
-                counts[number] = counts.get(number, 0) + count
-    slices = _slices(openings, closings, max_sorted)
+    opened, closed = Counter[int](), Counter[int]()
+    for openings, closings in _moments(spans):
+        opened.update(value_counts(bins(openings, least, most)))
+        closed.update(value_counts(bins(closings, least, most)))
+    slices = _slices(opened, closed, max_sorted)
     best = max(before for _, _, before, _ in slices)
     for first, last, before, highest in sorted(slices, key=lambda item: -item[3]):
         if highest <= best:
             break
         inside = [
-            [_moments_in_bins(moments, bins(moments, least, most), first, last) for moments in pair]
-            for pair in _moments(spans)
+            (
+                _moments_in_bins(openings, bins(openings, least, most), first, last),
+                _moments_in_bins(closings, bins(closings, least, most), first, last),
+            )
+            for openings, closings in _moments(spans)
         ]
-        best = max(best, before + _peak([pair[0] for pair in inside], [pair[1] for pair in inside]))
+        best = max(best, before + _peak(inside))
     return best
 
 
-def _slices(openings: dict[int, int], closings: dict[int, int], max_sorted: int) -> list[tuple[int, int, int, int]]:
+def _slices(openings: Counter[int], closings: Counter[int], max_sorted: int) -> list[tuple[int, int, int, int]]:
     """Return slices of time: first and last bin, sessions open before it, and the most there could be in it."""
     slices: list[tuple[int, int, int, int]] = []
     before = open_now = size = rising = 0
     first: int | None = None
     last = 0
     for number in sorted({*openings, *closings}):
-        moments = openings.get(number, 0) + closings.get(number, 0)
+        moments = openings[number] + closings[number]
         if first is not None and size + moments > max_sorted:
             slices.append((first, last, before, before + rising))
             first = None
         if first is None:
             first, before, size, rising = number, open_now, 0, 0
-        last, size, rising = number, size + moments, rising + openings.get(number, 0)
-        open_now += openings.get(number, 0) - closings.get(number, 0)
+        last, size, rising = number, size + moments, rising + openings[number]
+        open_now += openings[number] - closings[number]
     if first is not None:
         slices.append((first, last, before, before + rising))
     return slices

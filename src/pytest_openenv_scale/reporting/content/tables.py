@@ -412,13 +412,9 @@ CURVE_HEADS = ("infrastructure", "mode", "wait")
 def reading_notes(points: Iterable[BatchPoint | None]) -> tuple[str, ...]:
     """Say how the figures of these points are to be read: repetitions, and percentiles of few sessions."""
     measured = [point for point in points if point is not None]
-    notes: list[str] = []
-    if any(len(point.repetitions) > 1 for point in measured):
-        notes.append("each figure is the worst of its repetitions")
-    few = sorted(
-        {point.samples for point in measured if point.samples and formatting.small_sample_note(point.samples, "p99")}
+    repeated = any(len(point.repetitions) > 1 for point in measured)
+    notes = (
+        "each figure is the worst of its repetitions" if repeated else None,
+        wording.few_samples_text(point.samples for point in measured),
     )
-    if few:
-        several = formatting.list_of_counts(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
-        notes.append(f"p99 of {several} ≈ max")
-    return tuple(notes)
+    return tuple(filter(None, notes))

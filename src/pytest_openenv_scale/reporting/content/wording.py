@@ -112,39 +112,14 @@ def _seconds_unit(smallest: float, largest: float) -> tuple[float, int, str]:
     return 1, 2 if largest < 100 else 1 if largest < 1000 else 0, "s"
 
 
-def _render_counts(rows: Sequence[Figures]) -> list[str]:
-    return [formatting.count(None if value is None else int(value)) for (value,) in rows]
-
-
-def _render_rates(rows: Sequence[Figures]) -> list[str]:
-    largest = max((value for (value,) in rows if value is not None), default=0.0)
+def _render_rates(rates: Sequence[float | None]) -> list[str]:
+    largest = max((value for value in rates if value is not None), default=0.0)
     decimals = 0 if largest >= 99.5 else 1 if largest >= 9.95 else 2
-    return [formatting.MISSING if value is None else f"{value:,.{decimals}f}" for (value,) in rows]
+    return [formatting.MISSING if value is None else f"{value:,.{decimals}f}" for value in rates]
 
 
-def _render_percents(rows: Sequence[Figures]) -> list[str]:
-    return [formatting.percent_number(value) for (value,) in rows]
-
-
-def _worst_of_repetitions(
-    figures: Callable[[CellSummary], Figures],
-    worst: Callable[[Iterable[float]], float],
-    render: Callable[[Sequence[Figures]], list[str]],
-) -> Callable[[Sequence[BatchPoint]], list[str]]:
-    def row_figures(row: BatchPoint) -> Figures:
-        columns = zip(*(figures(summary) for summary in row.repetitions), strict=True)
-        measured = ([value for value in column if value is not None] for column in columns)
-        return [worst(values) if values else None for values in measured]
-
-    return lambda rows: render([row_figures(row) for row in rows])
-
-
-def _worst_latency(phase: str, *statistics: str) -> Callable[[Sequence[BatchPoint]], list[str]]:
-    def figures(summary: CellSummary) -> Figures:
-        stats = summary.phase(phase)
-        return [getattr(stats, statistic) if stats else None for statistic in statistics]
-
-    return _worst_of_repetitions(figures, max, render_seconds)
+def _latencies(phase: str, *statistics: str) -> Callable[[Sequence[BatchPoint]], list[str]]:
+    return lambda rows: render_seconds([[row.latency(phase, statistic) for statistic in statistics] for row in rows])
 
 
 def p99_spread(row: BatchPoint) -> float | None:
@@ -170,22 +145,20 @@ def _has_several_hosts(rows: Sequence[BatchPoint]) -> bool:
 
 COLUMNS: tuple[Column, ...] = (
     Column("batch", "", "batch", lambda rows: [formatting.count(row.batch) for row in rows]),
-    Column("success", "", "ok %", _worst_of_repetitions(lambda cell: [cell.success_rate], min, _render_percents)),
-    Column("open", "", "open", _worst_of_repetitions(lambda cell: [cell.peak_concurrency], min, _render_counts)),
-    Column("connect", "connect", "p50/p99", _worst_latency("connect", "p50", "p99"), drop=2),
-    Column("reset", "reset", "p50/p99", _worst_latency("reset", "p50", "p99"), drop=5),
-    Column("step", "step", "p50/p99", _worst_latency("step", "p50", "p99"), drop=3),
-    Column("total", "total", "p50/p99", _worst_latency("total", "p50", "p99"), drop=1),
+    Column("success", "", "ok %", lambda rows: [formatting.percent_number(row.success) for row in rows]),
+    Column("open", "", "open", lambda rows: [formatting.count(row.peak_concurrency) for row in rows]),
+    Column("connect", "connect", "p50/p99", _latencies("connect", "p50", "p99"), drop=2),
+    Column("reset", "reset", "p50/p99", _latencies("reset", "p50", "p99"), drop=5),
+    Column("step", "step", "p50/p99", _latencies("step", "p50", "p99"), drop=3),
+    Column("total", "total", "p50/p99", _latencies("total", "p50", "p99"), drop=1),
     Column("spread", "", "± p99", _render_spreads, drop=6, useful=_has_spread),
-    Column("overhead", "overhead", "p99", _worst_latency("overhead", "p99"), drop=4),
-    Column(
-        "rps", "", "rps", _worst_of_repetitions(lambda cell: [cell.requests_per_second], min, _render_rates), drop=7
-    ),
+    Column("overhead", "overhead", "p99", _latencies("overhead", "p99"), drop=4),
+    Column("rps", "", "rps", lambda rows: _render_rates([row.requests_per_second for row in rows]), drop=7),
     Column(
         "hosts",
         "",
         "hosts",
-        _worst_of_repetitions(lambda cell: [cell.hosts], min, _render_counts),
+        lambda rows: [formatting.count(row.hosts) for row in rows],
         drop=8,
         useful=_has_several_hosts,
     ),
@@ -256,11 +229,15 @@ def repetitions_note(rows: Sequence[BatchPoint]) -> str | None:
 def few_sessions_note(rows: Sequence[BatchPoint]) -> str | None:
     """Say for which numbers of sessions a 99th percentile is almost the slowest one; None where there are none."""
     counts = {stats.count for row in rows for summary in row.repetitions if (stats := summary.phase("total"))}
-    few = sorted(count for count in counts if formatting.small_sample_note(count, "p99"))
+    return few_samples_text(counts)
+
+
+def few_samples_text(counts: Iterable[int]) -> str | None:
+    """Say which of these numbers of sessions are so few that their p99 is almost their maximum; None without any."""
+    few = sorted({count for count in counts if count and formatting.small_sample_note(count, "p99")})
     if not few:
         return None
-    counts_text = formatting.list_of_counts(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
-    return f"p99 of {counts_text} ≈ max"
+    return f"p99 of {formatting.list_of_counts(few) if len(few) <= 6 else f'{few[0]} to {few[-1]}'} ≈ max"
 
 
 def error_sentence(error: ErrorCount) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.analysis.study import Study, StudyCurve
+from pytest_openenv_scale.metrics.percentiles import value_counts
 from pytest_openenv_scale.results.parts import Part, PartError, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
@@ -67,14 +70,13 @@ def overhead_distribution(parts: Sequence[Part]) -> tuple[int, list[float], list
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    counts: dict[int, int] = {}
+    counts = Counter[int]()
     for table in stream_tables(parts, ("success", "total_latency", "steps_done", "wait_requested")):
         good = table.filter(pc.fill_null(table["success"], False))
         waited = pc.multiply(good["steps_done"], pc.fill_null(good["wait_requested"], 0.0))
         values = pc.drop_null(pc.subtract(good["total_latency"], waited))
         buckets = pc.ceil(pc.multiply(pc.log10(pc.max_element_wise(values, pa.scalar(FASTEST))), STEPS_PER_DECADE))
-        for counted in pc.value_counts(pc.cast(buckets, pa.int32())).to_pylist():
-            counts[counted["values"]] = counts.get(counted["values"], 0) + counted["counts"]
+        counts.update(value_counts(pc.cast(buckets, pa.int32())))
     total = sum(counts.values())
     seconds: list[float] = []
     shares: list[float] = []
@@ -124,9 +126,9 @@ def session_concurrency(part: Part) -> Concurrency | None:
             has_end = pc.and_(pc.is_valid(start), pc.is_valid(table["closed_s"]))
             for values, sign in ((pc.drop_null(start), 1), (ended.filter(has_end), -1)):
                 columns_reached = pc.cast(pc.ceil(pc.divide(values, width)), pa.int32())
-                for counted in pc.value_counts(columns_reached).to_pylist():
-                    changes[name][min(max(counted["values"], 0), TIME_COLUMNS + 1)] += sign * counted["counts"]
-    levels = {name: _running_totals(steps) for name, steps in changes.items()}
+                for column, count in value_counts(columns_reached).items():
+                    changes[name][min(max(column, 0), TIME_COLUMNS + 1)] += sign * count
+    levels = {name: list(accumulate(steps)) for name, steps in changes.items()}
     if not any(levels["opened"]):
         return None
     columns = min(TIME_COLUMNS + 1, ceil(last / width) + 1)
@@ -148,11 +150,3 @@ def _round_up(value: float) -> float:
     """Return a width rounded up to two digits, so that a drawing does not depend on the last digit of a float."""
     scale = 10.0 ** (floor(log10(value)) - 1)
     return ceil(value / scale) * scale
-
-
-def _running_totals(steps: Sequence[int]) -> list[int]:
-    total, totals = 0, list[int]()
-    for step in steps:
-        total += step
-        totals.append(total)
-    return totals
