@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import install_extra
@@ -18,6 +20,7 @@ _HIDDEN = "***"
 _BEARER = re.compile(r"(bearer|basic)(\s+|%20|\+)[^\s'\",;]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _MOST_CHARACTERS = 300
 """The most characters of a message of the Hub that are repeated."""
 
@@ -124,6 +127,31 @@ def without_secrets(text: str) -> str:
     if token:
         text = text.replace(token, _HIDDEN)
     return _TOKEN.sub(_HIDDEN, _BEARER.sub(rf"\1 {_HIDDEN}", text))
+
+
+def split_card(card: str, name: str) -> tuple[dict[str, Any], str]:
+    """Return the front matter of a README.md, empty where it has none, and the text below it; `name` is for errors.
+
+    Raises:
+        HubError: the front matter is not YAML, or no mapping.
+    """
+    match = _FRONT_MATTER.match(card)
+    if match is None:
+        return {}, card
+    try:
+        front: object = yaml.safe_load(match[1].rstrip()) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 2}" if mark else ""
+        raise HubError(f"{name}{line} has front matter that is not YAML; correct it") from None
+    if not isinstance(front, dict):
+        raise HubError(f"{name} has front matter that is no mapping; correct it there")
+    return cast("dict[str, Any]", front), card[match.end() :]
+
+
+def joined_card(front: Mapping[str, Any], text: str) -> str:
+    """Return a README.md with this front matter above the text."""
+    return f"---\n{yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=120)}---\n\n{text.lstrip()}"
 
 
 def current_token() -> str | None:

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -22,10 +21,9 @@ from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .access import HubError
+from .access import joined_card, split_card
 
 BEGIN, END = "<!-- openenv-scale: begin -->", "<!-- openenv-scale: end -->"
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _GENERATED = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _SECTION = re.compile(r"<!-- run ([A-Za-z0-9._-]+) -->\n.*?\n<!-- end of run \1 -->", re.DOTALL)
 _TAGS = ("openenv", "benchmark", "load-testing")
@@ -53,7 +51,7 @@ def updated_card(card: str | None, name: str, sections: Sequence[RunSection], co
     Raises:
         HubError: the front matter of the existing card cannot be read.
     """
-    front, text = _split_front_matter(card or "")
+    front, text = split_card(card or "", "the README.md of the dataset")
     metadata = _merged_metadata(front, name, configs)
     generated = _GENERATED.search(text)
     run_sections = {match[1]: match[0] for match in _SECTION.finditer(generated[0])} if generated else {}
@@ -66,23 +64,7 @@ def updated_card(card: str | None, name: str, sections: Sequence[RunSection], co
     else:
         head = text.rstrip() or f"# {escape(metadata['pretty_name'])}"
         text = f"{head}\n\n{body}\n"
-    front_text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{front_text}---\n\n{text.lstrip()}"
-
-
-def _split_front_matter(card: str) -> tuple[dict[str, Any], str]:
-    match = _FRONT_MATTER.match(card)
-    if match is None:
-        return {}, card
-    try:
-        front: object = yaml.safe_load(match[1]) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 2}" if mark else ""
-        raise HubError(f"the README.md of the dataset{line} has front matter that is not YAML; correct it") from None
-    if not isinstance(front, dict):
-        raise HubError("the README.md of the dataset has front matter that is no mapping; correct it there")
-    return cast("dict[str, Any]", front), card[match.end() :]
+    return joined_card(metadata, text)
 
 
 def _merged_metadata(front: Mapping[str, Any], name: str, configs: Collection[str]) -> dict[str, Any]:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, cast
 
-import yaml
-
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.formatting import size as size_text
-from pytest_openenv_scale.hub.access import HubError, hub_calls
+from pytest_openenv_scale.hub.access import HubError, hub_calls, joined_card, split_card
 from pytest_openenv_scale.targets.common.application import is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
 
@@ -28,7 +26,6 @@ OWN_FOLDERS = ("app/", "package/")
 
 _TEMPLATE = (DOCKERFILE, REQUIREMENTS, "serve.sh")
 _SKIPPED = {"__pycache__", "node_modules", "openenv-results"}
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _EXPOSE = re.compile(r"^\s*EXPOSE\s+(\d+)", re.MULTILINE | re.IGNORECASE)
 _APP_ARG = re.compile(r"^ARG APP=$", re.MULTILINE)
 _PORT = 8000
@@ -158,21 +155,13 @@ def _read_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def _card(readme: bytes, name: str, port: int, *, force_port: bool = False) -> bytes:
     """Return a README.md with the front matter a Docker Space needs; what else it says stays."""
-    text = readme.decode("utf-8", "replace")
-    match = _FRONT_MATTER.match(text)
-    try:
-        front_matter: object = yaml.safe_load(match[1]) if match else {}
-    except yaml.YAMLError:
-        raise TargetError("the README.md to deploy has front matter that is not YAML; correct it") from None
-    existing = cast("dict[str, Any]", front_matter) if isinstance(front_matter, dict) else {}
+    existing, text = split_card(readme.decode("utf-8", "replace"), "the README.md to deploy")
     merged: dict[str, Any] = {"title": name, **existing, "sdk": "docker"}
     if force_port or "app_port" not in merged:
         merged["app_port"] = port
     tags = cast("list[object]", merged["tags"]) if isinstance(merged.get("tags"), list) else []
     merged["tags"] = tags if "openenv" in tags else [*tags, "openenv"]
-    body = text[match.end() :] if match else text
-    yaml_text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
-    return f"---\n{yaml_text}---\n{body if body.startswith(chr(10)) else f'{chr(10)}{body}'}".encode()
+    return joined_card(merged, text).encode()
 
 
 @dataclass(frozen=True)
