@@ -170,15 +170,18 @@ class FrameReader:
     def _read_frame(self) -> tuple[int, bool, bytes] | None:
         """Cut one frame off the buffer, or note how many bytes it still needs."""
         buffer = self._buffer
-        first, second = buffer[0], buffer[1]
+        first, length = buffer[0], buffer[1]
+        masked = self._masked
         opcode, final = first & 0x0F, bool(first & 0x80)
         if first & 0x70:
             raise FrameError(1002, "reserved bits set although no extension was agreed")
-        if (second > 0x7F) is not self._masked:
-            raise FrameError(1002, "unmasked frame from a client" if self._masked else "masked frame from a server")
+        if masked:
+            length ^= 0x80
+        if length > 0x7F:
+            raise FrameError(1002, "unmasked frame from a client" if masked else "masked frame from a server")
         if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
             raise FrameError(1002, f"unknown opcode {opcode}")
-        length, start = second & 0x7F, 2
+        start = 2
         if opcode >= CLOSE and (length > 125 or not final):
             raise FrameError(1002, "control frame that is fragmented or longer than 125 bytes")
         if length == 126:
@@ -195,13 +198,14 @@ class FrameReader:
             (length,) = _LONG(buffer, 2)
         if opcode < CLOSE and self._size + length > self._max_message:
             raise FrameError(1009, f"message longer than {self._max_message} bytes")
-        start += 4 if self._masked else 0
+        if masked:
+            start += 4
         end = start + length
         if len(buffer) < end:
             self._bytes_needed = end
             return None
         payload = bytes(memoryview(buffer)[start:end])
-        if self._masked:
+        if masked:
             payload = unmask(bytes(buffer[start - 4 : start]), payload)
         del buffer[:end]
         self._bytes_needed = 2

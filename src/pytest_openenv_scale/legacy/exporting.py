@@ -20,7 +20,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.parts import Part, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
-from .files import RAW, SUMMARY, SUMMARY_COLUMNS, LegacyError
+from .files import RAW, SUMMARY, SUMMARY_COLUMNS, LegacyError, RawRow
 from .importing import OLDER_POSITION, OLDER_SUMMARY
 
 _ROWS_AT_ONCE = 16_384
@@ -79,24 +79,13 @@ def _raw_session(row: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
     failed = not row["success"]
     # The kind of an imported failure was read off its message, and is nothing the file said.
     error = row["error_code"] if imported else row["error_code"] or row["error_type"] if failed else None
+    measured = {name: row[name] for name in RawRow.__struct_fields__}
     return {
-        "request_id": row["request_id"],
-        "mode": row["mode"],
+        **measured,
+        **{name: row[name] or 0.0 for name in ("connect_latency", "reset_latency", "step_latency", "waited_seconds")},
         "timestamp": _timestamp_text(row["timestamp"]),
-        "wait_requested": row["wait_requested"],
-        "batch_size": row["batch_size"],
-        "hardware": row["hardware"],
-        "connect_latency": row["connect_latency"] or 0.0,
-        "reset_latency": row["reset_latency"] or 0.0,
-        "step_latency": row["step_latency"] or 0.0,
         "total_latency": (_lifetime(row) if failed else row["total_latency"]) or 0.0,
-        "waited_seconds": row["waited_seconds"] or 0.0,
-        "pid": row["pid"],
-        "session_hash": row["session_hash"],
-        "host_url": row["host_url"],
-        "success": row["success"],
         "error_type": error,
-        "error_message": row["error_message"],
     }
 
 

@@ -62,13 +62,12 @@ class LegacyError(ScaleError, ValueError):
     """A file that cannot be used: one line naming the file and line, what is wrong, and what to do."""
 
 
-class RawRow(msgspec.Struct, frozen=True):
+class RawRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `raw.jsonl`: one session. Seconds; 0.0, not null, where a phase was not reached."""
 
     request_id: _Id
     mode: Literal["ws", "http"]
     timestamp: str
-    success: bool
     wait_requested: _Seconds | None = None
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=_MOST_COUNT)] | None = None
     hardware: str | None = None
@@ -80,6 +79,7 @@ class RawRow(msgspec.Struct, frozen=True):
     pid: _Id | None = None
     session_hash: str | None = None
     host_url: str | None = None
+    success: bool
     error_type: str | None = None
     error_message: str | None = None
 

@@ -155,7 +155,7 @@ def extra_problems(fields: Json, allowed: set[str]) -> list[Problem]:
 
 def parse_wait(action: Json) -> tuple[float, list[Problem]]:
     """The wait of an action in seconds (0 where absent) and everything that is wrong with the action."""
-    problems = _dict_problems(action, "metadata")
+    problems: list[Problem] = _dict_problems(action, "metadata") if "metadata" in action else []
     value = action.get("wait_seconds", 0.0)
     try:
         wait = float(value) if isinstance(value, int | float | str) else math.nan
