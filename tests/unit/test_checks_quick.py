@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from checking_subjects import served, subject
@@ -18,9 +20,11 @@ from pytest_openenv_scale.checks.preflight.questions import (
     questions,
     verdict,
 )
+from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
+from scripted_server import Peer, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
 
@@ -102,6 +106,27 @@ def test_a_server_on_which_no_session_plays_is_asked_nothing_else(golden):
     golden(verdict(found, 4).text)
 
 
+ANSWER = {"observation": {"error": "unknown tool: 'hello'"}, "reward": 0.0, "done": False}
+
+
+async def erring(peer: Peer) -> None:
+    """An environment that answers every step with an error, and ends sessions as it should."""
+    await peer.accept()
+    while (asked := await peer.asked())["type"] != "close":
+        answers = {"reset": observation(), "step": {"type": "observation", "data": ANSWER}}
+        peer.say(answers.get(asked["type"], {"type": "state", "data": {}}))
+    await peer.part()
+
+
+@pytest.mark.parametrize(("must_play", "outcome"), [(True, INCONCLUSIVE), (False, MET)])
+async def test_a_server_on_which_sessions_get_errors_only_is_asked_only_by_who_knows_better(golden, must_play, outcome):
+    async with scripted(erring) as server:
+        asked = subject(server.url, must_play=must_play)
+        result = await asyncio.to_thread(run_check, asked, preflight_questions.reachable)
+    assert result.outcome is outcome
+    golden(f"{result.headline}\n{result.remedy}", masks=TIMES)
+
+
 def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
     async def check(subject):
         return CheckResult(MISSED, "lost")
@@ -121,5 +146,5 @@ async def test_reachable_tells_what_each_part_took_and_which_action_was_played(g
         result = await preflight_questions.reachable(subject(url))
     assert result.outcome is MET
     assert result.headline.startswith("/ws answers: connect ")
-    golden(result.headline, masks=TIMES)
+    golden(result.headline, masks={**TIMES, r"0\.\d+,": "VALUE,"})
     assert set(result.figures) == {"connect_s", "reset_s", "step_s", "close_s"}

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
+from pytest_openenv_scale.client.answers import error_in
 from pytest_openenv_scale.results.outcome import Transcript
 
 from .session import Answer, RawSession
@@ -46,6 +47,14 @@ class SingleSession:
         """Which request was first not answered with an observation, and with what instead."""
         answers = [("reset", self.reset), *self.numbered_steps]
         return next((f"{name}: {answer}" for name, answer in answers if answer.kind != "observation"), "nothing")
+
+    @property
+    def error_words(self) -> str | None:
+        """What the reset or every step was answered with, where that is an error; None where the session played."""
+        if words := error_in(self.reset.data):
+            return f"reset: {words}"
+        errors = [error_in(step.data) for step in self.steps]
+        return f"step 1: {errors[0]}" if errors and all(errors) else None
 
     @property
     def numbered_steps(self) -> list[tuple[str, Answer]]:

@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .background import single_session
-from .subject import Subject
+from .subject import Subject, sample_action
 
 Check = Callable[[Subject], Awaitable[CheckResult]]
 """A question about a server. It bounds its own time, by `Subject.patience_s` for each answer."""
@@ -49,6 +49,14 @@ async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
             CheckOutcome.INCONCLUSIVE,
             f"a session on its own does not play: {single.first_failure}",
             remedy="write an action the environment takes with --openenv-action",
+            transcripts=(single.transcript,),
+        )
+    if subject.must_play and (words := single.error_words):
+        return CheckResult(
+            CheckOutcome.INCONCLUSIVE,
+            f"sessions did not play: a session on its own got errors only: {words}",
+            remedy=f"write what the environment takes with --openenv-action ({sample_action(subject)} was sent) or "
+            "--openenv-reset, or ask all the same with --openenv-played any",
             transcripts=(single.transcript,),
         )
     return await check(subject)

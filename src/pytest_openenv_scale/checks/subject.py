@@ -15,7 +15,7 @@ from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.text import Secrets
 
-from .session import Answer, RawSession
+from .session import Answer, RawSession, wire_text
 
 __all__ = ["RawClient", "close_all"]
 
@@ -45,7 +45,8 @@ class Subject:
     `max_sessions` is how many sessions checks may open at once. `wait_s` is the wait of a step in seconds, None where
     the environment takes none. `timeout_s` bounds what a lone session waits for, `soak_s` is how long the endurance
     check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is the answer of `/schema`, or None.
-    `report_progress` is called with short texts for the terminal.
+    `must_play` tells that nothing is asked where a session alone gets errors only. `report_progress` is called with
+    short texts for the terminal.
     """
 
     endpoint: Endpoint
@@ -56,6 +57,7 @@ class Subject:
     soak_s: float
     seed: int = 0
     schema: Mapping[str, Any] | None = None
+    must_play: bool = True
     report_progress: Callable[[str], None] = ignore_progress
     slowest_single_s: float = 0.0
     """The slowest answer to a lone session, in seconds; timeouts grow with it."""
@@ -98,6 +100,17 @@ class Subject:
         if question not in self._answers:
             self._answers[question] = await question(self)
         return cast(T, self._answers[question])
+
+
+SAMPLE_CHARACTERS = 200
+"""Most characters of an action or an answer that are shown."""
+
+
+def sample_action(subject: Subject) -> str:
+    """Return the first action as it is sent, cut off, and whether it is made up."""
+    text = wire_text(subject.action(wait_s=0.0))[:SAMPLE_CHARACTERS]
+    made = ", made from /schema, may mean nothing," if subject.workload.made_up else ""
+    return text + made
 
 
 class RawClient:

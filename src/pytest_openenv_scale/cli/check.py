@@ -55,6 +55,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", default=_TIMEOUT, metavar="TIME", help=f"wait for any one answer so long (default: {_TIMEOUT})"
     )
+    parser.add_argument(
+        "--played",
+        default="required",
+        metavar="WHAT",
+        help="ask only where a session alone got more than errors (required), or in any case (any); default: required",
+    )
     parser.add_argument("--seed", default="0", metavar="N", help="seed everything random (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file as well")
 
@@ -89,6 +95,7 @@ class _Options:
     sessions: int
     action: ActionSource | None
     reset: dict[str, Any] | None
+    played: str
     timeout: float
     seed: int
     json: Path | None
@@ -123,6 +130,7 @@ def _read_options(arguments: argparse.Namespace) -> _Options:
         sessions,
         read("action"),
         read("reset"),
+        read("played"),
         parse_seconds(arguments.timeout, positive=True, what="--timeout"),
         read("seed"),
         check_json_option(arguments.json) if arguments.json is not None else None,
@@ -158,6 +166,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
         soak_s=0.0,
         seed=options.seed,
         schema=schema,
+        must_play=options.played == "required",
     )
 
 

@@ -40,6 +40,11 @@ class Workload:
     source: str = "default"
 
     @property
+    def made_up(self) -> bool:
+        """Whether the action was made from `/schema` alone, so that it may mean nothing to the environment."""
+        return self.source == "/schema" and not self.waits
+
+    @property
     def seeded(self) -> bool:
         """Whether each session resets with a seed of its own."""
         return _mentions(self.reset, _SEED)

@@ -291,9 +291,8 @@ class _Measurement:
                     f"the environment rejects the {rejected} ({self._workload.source}): {row.error_message};"
                     f" write one it takes with --openenv-{option}"
                 )
-            made_action = self._workload.source == "/schema"
             warm_up = read_warm_up(
-                mode, wait, result, made_action=made_action, keep_sample=not self._settings.no_samples
+                mode, wait, result, made_action=self._workload.made_up, keep_sample=not self._settings.no_samples
             )
             self._plays[mode].note(error=bool(result.answered_errors))
             warm_ups.append(warm_up)

@@ -180,5 +180,6 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
         soak_s=settings.soak,
         seed=settings.seed,
         schema=server_schema(endpoint.urls[0], endpoint.headers),
+        must_play=settings.played == "required",
         report_progress=cast("Callable[[str], None]", progress.note if progress is not None else ignore_progress),
     )

@@ -12,7 +12,7 @@ from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
 from pytest_openenv_scale.checks.run import Check, run_check
 from pytest_openenv_scale.checks.session import Answer, wire_text
-from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.checks.subject import SAMPLE_CHARACTERS, Subject, sample_action
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -23,8 +23,6 @@ from .judge import second_session, sessions_fit, slots_returned
 
 MAX_SESSIONS = 8
 """The most sessions at once in every question but that of capacity."""
-
-_ACTION_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +128,7 @@ async def reachable(subject: Subject) -> CheckResult:
     for name, answer in [("connect", played.connect), ("reset", played.reset), *played.numbered_steps]:
         if not answer.good:
             return CheckResult(CheckOutcome.INCONCLUSIVE, f"a session on its own does not play: {name}: {answer}")
-    action = wire_text(subject.action(wait_s=0.0))
-    if len(action) > _ACTION_CHARACTERS:
-        action = f"{action[:_ACTION_CHARACTERS]}…"
+    answer = wire_text(played.steps[0].data)[:SAMPLE_CHARACTERS]
     figures = {
         "connect_s": played.connect.latency_s,
         "reset_s": played.reset.latency_s,
@@ -145,7 +141,7 @@ async def reachable(subject: Subject) -> CheckResult:
     )
     return CheckResult(
         CheckOutcome.MET,
-        f"/ws answers: {latencies}; the action is {action} ({subject.workload.source})",
+        f"/ws answers: {latencies}; {sample_action(subject)} was answered {answer}",
         figures=figures,
     )
 
