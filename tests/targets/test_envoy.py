@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
+from goldens import Golden
 from measuring import measure
 from pytest_openenv_scale.client.session import open_session
 from pytest_openenv_scale.config.plan import Cell
@@ -134,7 +135,7 @@ def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     # Where two cores run all of it, a health check may come too late; who is in stays in.
     assert (cell.proxy.overflows, cell.proxy.troubles) == ({}, ())
     assert "spread at batch 9,000: " in said(sweep)
-    assert "by the client's count and by Envoy (round_robin)'s" in said(sweep)
+    assert "Envoy (round_robin)" in said(sweep)
     assert not started_processes()
 
 
@@ -322,22 +323,23 @@ app = Starlette(routes=[WebSocketRoute("/ws", play)])
 """
 
 
-def test_a_replica_without_a_health_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_without_a_health_check_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
+) -> None:
     monkeypatch.setattr("pytest_openenv_scale.targets.envoy.pool._START_S", 8.0)
     (tmp_path / "apps.py").write_text(NO_HEALTH)
     with pytest.raises(TargetError) as caught, serve("envoy:replicas=1,app=apps:app", tmp_path):
         pytest.fail("the target started")
-    first = str(caught.value).splitlines()[0]
-    assert first.startswith("target envoy: Envoy's health check GET /health did not succeed at 127.0.0.2:")
+    golden(str(caught.value).splitlines()[0], masks={r"\(\S+\) after \d+ s": "(STATE) after N s"})
     assert not started_processes()
 
 
 def test_an_app_that_cannot_be_served_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TargetError) as caught, serve("envoy:replicas=2,app=nowhere:app", tmp_path):
         pytest.fail("the target started")
-    assert str(caught.value).startswith(
-        "target envoy:replicas=2,app=nowhere:app,threads=1: nowhere:app does not import: there is no module 'nowhere'"
-    )
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith("target envoy:replicas=2,app=nowhere:app,threads=1: ")
+    assert "no module 'nowhere'" in first
     assert not started_processes()
 
 

@@ -204,8 +204,9 @@ def test_countdown_with_one_session_is_red_and_names_the_line_that_makes_it_gree
     set_max_concurrent_envs(repository, 1)
     red = run_pytest_in(repository, python_with_openenv)
     assert red.code == PYTEST_TESTS_FAILED, red.output
-    assert "the environment is configured for one session" in red.output
-    assert "SLO missed: max_batch ≥ 32, got 1" in red.output
+    (curve,) = [curve for sweep in red.sweeps() for curve in sweep["curves"]]
+    assert (curve["outcome"], curve["max_batch"]) == ("missed", 1)
+    assert [refused["cause"] for refused in red.refusals()] == ["one_session"]
     remedy = re.search(r"create_app\(\.\.\., max_concurrent_envs=(\d+)\)", red.output)
     assert remedy, red.output
     set_max_concurrent_envs(repository, int(remedy[1]))

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from docker_engine import started_processes
+from goldens import Golden
 from pytest_openenv_scale.client.session import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
@@ -187,7 +188,8 @@ def test_max_concurrent_envs_is_inherited_and_otherwise_left_alone(root: Path, m
 @pytest.mark.parametrize("spec", ["local:apps:ap", "local:apps:ap,workers=2", "local:apps:ap,server=uvicorn,workers=2"])
 def test_an_app_that_does_not_import_is_named_in_the_first_line(root: Path, spec: str) -> None:
     first, rest = refusal(spec, root)
-    assert first.endswith(f"apps:ap: the module in {root}/apps.py has no attribute 'ap'; did you mean 'app'?")
+    assert f"{root}/apps.py" in first
+    assert "did you mean 'app'?" in first
     assert rest.startswith("the server's log ends:")
     assert "Traceback" not in rest
 
@@ -196,7 +198,7 @@ def test_an_app_that_does_not_import_is_named_in_the_first_line(root: Path, spec
 def test_an_app_whose_module_fails_shows_its_own_traceback(root: Path) -> None:
     (root / "broken.py").write_text("import apps\nraise RuntimeError('no model')\n")
     first, rest = refusal("local:broken:app", root)
-    assert first == "target local:broken:app: broken:app does not import: RuntimeError: no model"
+    assert "RuntimeError: no model" in first
     assert f'File "{root}/broken.py", line 2' in rest
     assert len(rest.splitlines()) <= 21
 
@@ -206,10 +208,10 @@ def test_an_app_whose_module_fails_shows_its_own_traceback(root: Path) -> None:
 @pytest.mark.parametrize(
     ("app", "says"),
     [
-        ("website", "does not speak OpenEnv: the WebSocket handshake at /ws was answered 403"),
-        ("chatty", "does not speak OpenEnv: the WebSocket at /ws answers something else"),
-        ("http_only", "has no WebSocket sessions"),
-        ("mortal", "the server exited with code 7 before it answered a session"),
+        ("website", "answered 403"),
+        ("chatty", "not JSON: 'hello yourself'"),
+        ("http_only", "--openenv-modes http"),
+        ("mortal", "exited with code 7"),
     ],
 )
 def test_an_app_that_is_not_openenv_is_told_by_what_it_answers(root: Path, server: str, app: str, says: str) -> None:
@@ -219,11 +221,12 @@ def test_an_app_that_is_not_openenv_is_told_by_what_it_answers(root: Path, serve
 
 
 @pytest.mark.real
-def test_an_app_that_never_answers_is_given_up_at_the_deadline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_that_never_answers_is_given_up_at_the_deadline(
+    root: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
+) -> None:
     monkeypatch.setattr("pytest_openenv_scale.targets.local.application.START_S", 2.0)
     first, _ = refusal("local:apps:silent", root)
-    assert "apps:silent at http://127.0.0.1:" in first
-    assert "accepts the WebSocket at /ws but did not answer a reset within" in first
+    golden(first, masks={r"within \S+ s": "within N s"})
 
 
 @pytest.mark.real
@@ -232,20 +235,17 @@ def test_an_http_only_app_is_accepted_where_only_http_will_be_spoken(root: Path)
         assert endpoint.exit_status() is None
 
 
-def test_a_port_in_use_is_named_with_the_process_that_has_it(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named_with_the_process_that_has_it(tmp_path: Path, golden: Golden) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         first, rest = refusal(f"local:builtin,port={port}", tmp_path)
-    assert first == (
-        f"target local: port {port} of 127.0.0.1 is in use by process {os.getpid()}; "
-        "write another port=, or leave it out for a free one"
-    )
+    golden(first, masks={rf"\b{port}\b": "PORT", rf"\b{os.getpid()}\b": "PID"})
     assert rest == ""
 
 
-def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path: Path) -> None:
+def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path: Path, golden: Golden) -> None:
     first, _ = refusal("local:builtin,host=127.0.0.1.example", tmp_path)
-    assert first.startswith("target local: cannot listen on 127.0.0.1.example: ")
+    golden(first, masks={"example: .*": "example: REASON"})
 
 
 @pytest.mark.real
@@ -258,10 +258,10 @@ def test_a_given_port_and_host_are_served_on(root: Path) -> None:
         play(endpoint)
 
 
-def test_an_openenv_yaml_without_an_app_is_told_before_anything_starts(root: Path) -> None:
+def test_an_openenv_yaml_without_an_app_is_told_before_anything_starts(root: Path, golden: Golden) -> None:
     (root / "openenv.yaml").write_text("name: my_env\n")
     first, _ = refusal("local", root)
-    assert "names no app; add 'app: server.app:app' or use --openenv-target local:module:app" in first
+    golden(first)
 
 
 def test_uvicorn_that_is_not_installed_is_told_with_what_to_install(

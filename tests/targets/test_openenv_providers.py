@@ -118,10 +118,10 @@ def test_uv_provider_serves_a_project(programs: Path, project: Path, tmp_path: P
 def test_a_wrong_argument_and_a_project_that_is_none_are_one_line_each(programs: Path, tmp_path: Path) -> None:
     told = measure(programs, tmp_path, f"{RUNTIME}:UVProvider,project=.")
     assert told.code == 1
-    assert "target provider: UVProvider takes no argument 'project'; did you mean 'project_path'?" in told.output
+    assert "no argument 'project'; did you mean 'project_path'?" in told.output
     told = measure(programs, tmp_path, f"{RUNTIME}:UVProvider,project_path={tmp_path},timeout_s=3")
     assert told.code == 1
-    assert "target provider: UVProvider.wait_for_ready failed: " in told.output
+    assert "UVProvider.wait_for_ready failed: " in told.output
     assert "the server's log ends:" in told.output
     assert "Traceback" not in told.output.partition("the server's log ends:")[0]
     assert serving(tmp_path) == []
@@ -159,11 +159,11 @@ def test_local_docker_provider_runs_an_image(programs: Path, host: str, image: s
 def test_an_image_that_does_not_exist_is_one_line(programs: Path, host: str, tmp_path: Path) -> None:
     told = measure(programs, tmp_path, f"{RUNTIME}:LocalDockerProvider,image=no-such-image-anywhere", DOCKER_HOST=host)
     assert told.code == 1
-    assert "target provider: LocalDockerProvider.start_container failed: RuntimeError: Failed to start" in told.output
+    assert "LocalDockerProvider.start_container failed: RuntimeError: " in told.output
     assert "no-such-image-anywhere" in told.output.partition("the server's log ends:")[2]
 
 
 def test_an_abstract_provider_says_so(programs: Path, tmp_path: Path) -> None:
     told = measure(programs, tmp_path, f"{RUNTIME}:KubernetesProvider,image=x")
     assert told.code == 1
-    assert "target provider: KubernetesProvider failed: TypeError: Can't instantiate abstract class" in told.output
+    assert "KubernetesProvider failed: TypeError: " in told.output

@@ -91,13 +91,14 @@ def test_a_server_that_does_not_start_says_so_with_the_end_of_its_log(tmp_path):
         pass
     said, *log = str(failed.value).splitlines()
     assert re.fullmatch(r"broken: the server exited with code \d+ before it answered a session", said)
-    assert 'Attribute "nothing" not found in module "echo"' in log[-1]
+    # uvicorn's words.
+    assert '"nothing" not found' in log[-1]
 
 
 def test_a_server_that_is_not_up_in_time_says_so_and_is_stopped(tmp_path):
     before = set(psutil.Process().children(recursive=True))
     with (
-        pytest.raises(TargetError, match="not all of 2 workers came up in time"),
+        pytest.raises(TargetError, match="2 workers"),
         openenv_server(QUICKEST, tmp_path, start_s=0.3),
     ):
         pass

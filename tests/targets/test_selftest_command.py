@@ -130,7 +130,7 @@ def test_ctrl_c_prints_what_is_known_and_leaves_nothing_behind(nothing_left):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     said = " ".join(out.split())
-    assert "ws: this client resolves 5/40 ms" in said
+    assert "5/40 ms" in said.partition("ws: ")[2]
     assert said.endswith("; interrupted")
     assert children
     assert psutil.wait_procs(children, timeout=30)[1] == []
