@@ -80,18 +80,14 @@ class LocalTarget(StartedTarget):
         served = self.application()
         began = time.monotonic()
         stack.enter_context(served)
-        endpoint = Endpoint(
-            urls=(served.url,),
-            label=f"local-{self.options.server}",
-            target=self.spec,
+        endpoint = self.endpoint(
+            [served.url],
+            f"local-{self.options.server}",
+            served.process,
             cores=usable_cores(),
             hosts=1,
             limits=served.limits,
-            headers=dict(self.context.headers),
             notes=(*served.application.notes, *backlog_notes(self.context.largest_batch)),
-            sampler=served.process.sample,
-            log_reader=served.process.log_tail,
-            exit_reader=served.process.exit_status,
         )
         late_notes = served.wait(endpoint.headers)
         return replace(endpoint, startup_s=time.monotonic() - began, notes=(*endpoint.notes, *late_notes))
