@@ -269,13 +269,12 @@ def test_a_command_that_is_not_in_the_image_is_told_in_the_engines_words(
 
 
 def test_a_server_that_listens_elsewhere_is_told_how_to_say_so(
-    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
+    folder: Callable[..., Path], tmp_path: Path, golden: Golden
 ) -> None:
     folder('CMD ["python", "-m", "pytest_openenv_scale.server", "--port", "8123"]')
     with open_target(parse_target("docker:./my_env,port=8123"), root=tmp_path) as endpoint:
         assert endpoint.exit_status() is None
-    monkeypatch.setattr("pytest_openenv_scale.targets.docker.target.START_S", 3.0)
-    first, _ = refusal("docker:./my_env", tmp_path)
+    first, _ = refusal("docker:./my_env,start_timeout=3s", tmp_path)
     golden(first, masks={r"HOST=\S+ PORT=\d+": "HOST=ADDRESS PORT=PORT", r"127\.\d+\.\d+\.\d+:\d+": "ADDRESS:PORT"})
 
 

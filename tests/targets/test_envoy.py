@@ -323,12 +323,9 @@ app = Starlette(routes=[WebSocketRoute("/ws", play)])
 """
 
 
-def test_a_replica_without_a_health_check_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
-) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.envoy.pool._START_S", 8.0)
+def test_a_replica_without_a_health_check_is_told(tmp_path: Path, golden: Golden) -> None:
     (tmp_path / "apps.py").write_text(NO_HEALTH)
-    with pytest.raises(TargetError) as caught, serve("envoy:replicas=1,app=apps:app", tmp_path):
+    with pytest.raises(TargetError) as caught, serve("envoy:replicas=1,app=apps:app,start_timeout=8s", tmp_path):
         pytest.fail("the target started")
     golden(str(caught.value).splitlines()[0], masks={r"\(\S+\) after \d+ s": "(STATE) after N s"})
     assert not started_processes()

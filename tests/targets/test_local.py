@@ -221,12 +221,22 @@ def test_an_app_that_is_not_openenv_is_told_by_what_it_answers(root: Path, serve
 
 
 @pytest.mark.real
-def test_an_app_that_never_answers_is_given_up_at_the_deadline(
-    root: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
-) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.local.application.START_S", 2.0)
-    first, _ = refusal("local:apps:silent", root)
-    golden(first, masks={r"within \S+ s": "within N s"})
+def test_an_app_that_never_answers_is_given_up_at_the_deadline(root: Path, golden: Golden) -> None:
+    first, _ = refusal("local:apps:silent,start_timeout=2s", root)
+    golden(first, masks={r"within \S+ s": "within N s", r"log ends: .*, 2 s": "log ends: LINE, 2 s"})
+
+
+@pytest.mark.real
+def test_a_module_that_takes_its_time_is_waited_for_and_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._REPORT_S", 0.05)
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness.START_S", 0.01)
+    (root / "slow.py").write_text("import time\ntime.sleep(2)\nfrom apps import app\n")
+    lines: list[str] = []
+    with serve("local:slow:app", root, timeout_s=60.0, show_progress=lines.append):
+        pass
+    assert lines
+    assert all(line.startswith("local:slow:app: starting: process alive, log ") for line in lines)
+    assert lines[0].endswith(" s of 60 s")
 
 
 @pytest.mark.real

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,15 @@ from pytest_openenv_scale.client.session import SessionFailed
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common import readiness
-from pytest_openenv_scale.targets.common.readiness import Diagnosis, NotReadyError, wait_until_ready
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import (
+    Diagnosis,
+    NotReadyError,
+    Watch,
+    attach_s,
+    start_s,
+    wait_until_ready,
+)
 
 Script = Callable[[Iterable[SessionFailed | None]], list[tuple[str, str]]]
 REFUSED = SessionFailed("connect", "refused", "ECONNREFUSED", "Connection refused")
@@ -94,6 +103,46 @@ def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeyp
     with pytest.raises(TargetError):
         wait_until_ready(["http://a"], {}, 60, retry_s=0.1)
     assert time.monotonic() - began < 10
+
+
+def test_what_is_waited_for_is_said_and_by_which_option_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silence(*given: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(readiness, "_play_session", lambda *given: asyncio.wait_for(silence(), given[-1]))
+    monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
+    monkeypatch.setattr(readiness, "_REPORT_S", 0.01)
+    monkeypatch.setattr(readiness, "_TICK_S", 0.01)
+    lines: list[str] = []
+    watch = Watch("start_timeout=", lambda: "process alive, log empty", lines.append, "local: starting")
+    with pytest.raises(NotReadyError) as caught:
+        wait_until_ready(["http://a"], {}, 0.6, watch=watch)
+    assert lines[0] == "local: starting: process alive, log empty, 0 s of 1 s"
+    assert str(caught.value) == (
+        "http://a accepts the WebSocket at /ws but did not answer a reset within 1 s "
+        "(process alive, log empty, 1 s of 1 s); write a longer start_timeout="
+    )
+
+
+def test_what_more_time_would_not_help_names_no_option(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions([REFUSED])
+    for diagnosis in (Diagnosis("refused", transient=True), Diagnosis("asks for credentials")):
+        monkeypatch.setattr(readiness, "diagnose", lambda *given, diagnosis=diagnosis: diagnosis)
+        with pytest.raises(NotReadyError) as caught:
+            wait_until_ready(["http://a"], {}, 60, retry_s=0.1, watch=Watch())
+        assert str(caught.value) == f"http://a {diagnosis.text}"
+
+
+@pytest.mark.parametrize(
+    ("start_timeout", "timeout_s", "starts", "attaches"),
+    [(None, None, 60, 30), (None, 5, 60, 5), (None, 300, 300, 300), (7, 300, 7, 300), (600, 5, 600, 5)],
+)
+def test_no_constant_outranks_what_was_written(
+    start_timeout: float | None, timeout_s: float | None, starts: float, attaches: float
+) -> None:
+    context = TargetContext(Path(), timeout_s=timeout_s)
+    assert start_s(start_timeout, context) == starts
+    assert attach_s(context) == attaches
 
 
 def test_a_server_that_has_ended_is_not_waited_for(sessions: Script) -> None:

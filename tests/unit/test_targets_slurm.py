@@ -348,7 +348,7 @@ class _Cancelled:
 
 
 def servers(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) -> NodeServers:
-    return NodeServers(serving(folder, job, port), ("ws",), limits={}, start_s=1.0)
+    return NodeServers(serving(folder, job, port), TargetContext(Path()), limits={}, start_s=1.0)
 
 
 def serving(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) -> Serving:
@@ -428,7 +428,7 @@ def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch
     pool: Any = Pool()
     monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(pool, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
-        slurm_servers.reach_every_host(servers(folder), pool, {}, ("ws",))
+        slurm_servers.reach_every_host(servers(folder), pool, {}, ("ws",), session_s=1.0)
     assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(
         caught.value
     )

@@ -242,7 +242,7 @@ def test_what_failed_is_told_with_the_end_of_its_log(
 def test_a_space_that_takes_too_long_is_given_up(
     golden: Golden, hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "START_S", 0.0)
+    monkeypatch.setattr("pytest_openenv_scale.targets.spaces.target.RUNNING_S", 0.0)
     hub.add_space(ENV, stage="BUILDING", build_log=["pulling\n"], run_log=[])
     golden(refusal(space()))
 
@@ -250,7 +250,7 @@ def test_a_space_that_takes_too_long_is_given_up(
 def test_what_runs_but_is_no_openenv_server_is_told_with_the_log(
     golden: Golden, hub: Hub, space: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.spaces.target.ATTACH_S", 0.3)
+    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness.ATTACH_S", 0.3)
     repo = hub.add_space(ENV, private=True, run_log=["serving a demo\n"])
     repo.sdk = "gradio"
     repo.space.rules.private = False
@@ -455,7 +455,7 @@ def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pyte
 
     monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.0)
     wanted = api.AppliedChanges("cpu-upgrade", restarts=True)
-    api.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None)
+    api.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None, start_s=1800.0)
     assert stages == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     progress = _Progress()
     try:
-        options = _read_options(arguments)
+        options = _read_options(arguments, progress.show)
         progress.show("waiting for a first session")
         with options.target as endpoint:
             return _ask_and_print(options, _make_subject(options, endpoint), endpoint, progress)
@@ -101,7 +102,7 @@ class _Options:
     json: Path | None
 
 
-def _read_options(arguments: argparse.Namespace) -> _Options:
+def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], None]) -> _Options:
     """Read the command line.
 
     Raises:
@@ -125,13 +126,17 @@ def _read_options(arguments: argparse.Namespace) -> _Options:
 
     sessions = parse_count(arguments.sessions, maximum=_MAX_SESSIONS, what="--sessions")
     target = PARSERS["url"](arguments.url, origin)[0]
+    timeout_s = parse_seconds(arguments.timeout, positive=True, what="--timeout")
+    context = TargetContext(
+        origin.directory, sessions, read("header"), timeout_s=timeout_s, show_progress=show_progress
+    )
     return _Options(
-        UrlTarget(target, TargetContext(origin.directory, sessions, read("header"))),
+        UrlTarget(target, context),
         sessions,
         read("action"),
         read("reset"),
         read("played"),
-        parse_seconds(arguments.timeout, positive=True, what="--timeout"),
+        timeout_s,
         read("seed"),
         check_json_option(arguments.json) if arguments.json is not None else None,
     )

@@ -202,11 +202,15 @@ CHECK_FIXTURE = "openenv_check"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the selected tests ask of a target together; `tests` are the node ids of those that measure."""
+    """What the selected tests ask of a target together; `tests` are the node ids of those that measure.
+
+    `timeout` is the longest that any of them gives a phase, in seconds.
+    """
 
     largest_batch: int = 1
     modes: tuple[str, ...] = ("ws",)
     tests: tuple[str, ...] = ()
+    timeout: float | None = None
 
 
 def read_declaration(item: pytest.Item, settings: Settings) -> Declaration | None:
@@ -231,10 +235,12 @@ def make_selection(items: Iterable[pytest.Item], settings: Settings) -> Selectio
         return Selection()
     largest = [declared.largest_batch for declared in valid.values()]
     modes = [mode for declared in valid.values() for mode in declared.settings.modes]
+    timeouts = [declared.settings.timeout for declared in valid.values()] + [settings.timeout] * bool(checks)
     return Selection(
         largest_batch=max([*largest, settings.batches[-1]] if checks else largest),
         modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
         tests=tuple(item.nodeid for item in items if item.nodeid in valid or item.nodeid in checks),
+        timeout=max(timeouts),
     )
 
 

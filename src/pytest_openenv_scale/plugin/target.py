@@ -169,6 +169,7 @@ def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | N
         modes=selection.modes,
         run_id=invocation.run_location.run_id,
         show_progress=ignore_line if progress is None else progress.line,
+        timeout_s=selection.timeout or settings.timeout,
         rootpath=config.rootpath,
         pythonpath=tuple(config.getini("pythonpath")),
         searched=() if environment else environments.starts(invocation.current_file),

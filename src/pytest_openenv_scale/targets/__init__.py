@@ -110,17 +110,19 @@ def open_target(
     modes: tuple[str, ...] = ("ws",),
     run_id: str | None = None,
     show_progress: Callable[[str], None] | None = None,
+    timeout_s: float | None = None,
 ) -> StartedTarget:
     """Return the target `spec` describes; nothing is started or reached before it is entered.
 
     `largest_batch` is the most sessions any cell asks for; `root` is where `openenv.yaml` is looked for;
     a started server writes to `log_path`, or to an unnamed temporary file. Containers and jobs are
-    labelled with `run_id`. `show_progress` gets the lines to show while it opens.
+    labelled with `run_id`. `show_progress` gets the lines to show while it opens. `timeout_s` is what each
+    phase of a session gets.
 
     Raises:
         GrammarError: there is no such target, it has no such key, or a value cannot be used.
     """
-    context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id)
+    context = TargetContext(root, largest_batch, headers or {}, log_path, modes, run_id, timeout_s=timeout_s)
     return open_in_context(spec, context if show_progress is None else replace(context, show_progress=show_progress))
 
 

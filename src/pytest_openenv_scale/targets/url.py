@@ -14,7 +14,7 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
 from .common.base import DescriptionPart, StartedTarget
 from .common.options import TargetContext, TargetOptions, count, option, read_options
-from .common.readiness import ATTACH_RETRY_S, ATTACH_S, server_limit, wait_until_ready
+from .common.readiness import ATTACH_RETRY_S, TIMEOUT_OPTION, Watch, attach_s, server_limit, wait_until_ready
 from .common.sampling import LocalServers
 
 
@@ -50,7 +50,12 @@ class UrlTarget(StartedTarget):
     def start(self, stack: ExitStack) -> Endpoint:
         """Return once a real session was answered at every URL; the servers are left alone."""
         startup_s = wait_until_ready(
-            self._urls, self._headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self.context.modes
+            self._urls,
+            self._headers,
+            attach_s(self.context),
+            retry_s=ATTACH_RETRY_S,
+            modes=self.context.modes,
+            watch=Watch(TIMEOUT_OPTION, show=self.context.show_progress),
         )
         servers, options = LocalServers(self._urls), self._options
         limits = server_limit(self._urls[0], self._headers)

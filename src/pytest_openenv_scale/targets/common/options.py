@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import parse_count, short_repr, suggestion
+from pytest_openenv_scale.core.parsing import parse_count, parse_seconds, short_repr, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ def text(value: str, what: str) -> str:
 def count(value: str, what: str) -> int:
     """Parse a whole number of at least 1."""
     return parse_count(value, what=what)
+
+
+def seconds(value: str, what: str) -> float:
+    """Parse a time above 0: "180", "180s", "500ms"."""
+    return parse_seconds(value, positive=True, what=what)
 
 
 def tcp_port(value: str, what: str) -> int:
@@ -105,6 +110,13 @@ class TargetOptions:
         return {name: number for name, number in counts.items() if number is not None}
 
 
+@dataclass(frozen=True)
+class StartOptions:
+    """The key of every target that starts something: seconds until the first answered session (None: a default)."""
+
+    start_timeout: float | None = option(seconds)
+
+
 def option_names(kind: type[DataclassInstance]) -> tuple[str, ...]:
     """Return the keys of a dataclass of options."""
     return tuple(field.name for field in fields(kind) if _PARSER in field.metadata)
@@ -163,6 +175,8 @@ class TargetContext:
     request and never shown. `run_id` names the run on what is started outside this process (None: none).
     `show_progress` shows one line of what happens while a target opens, such as of a build's output.
 
+    `timeout_s` is how many seconds the run gives each phase of a session (None: nobody said).
+
     `rootpath` is pytest's root, from where relative paths may be meant as well (None: `root`), and `pythonpath` what
     pytest imports from. `searched` are the folders from which no `openenv.yaml` was found upward.
     """
@@ -174,6 +188,7 @@ class TargetContext:
     modes: tuple[str, ...] = ("ws",)
     run_id: str | None = None
     show_progress: Callable[[str], None] = field(default=ignore_line, repr=False)
+    timeout_s: float | None = None
     rootpath: Path | None = None
     pythonpath: tuple[Path, ...] = ()
     searched: tuple[Path, ...] = ()

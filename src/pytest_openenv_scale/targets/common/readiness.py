@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.core.text import Secrets
+
+from .options import TargetContext, ignore_line
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.client.session import SessionFailed
@@ -205,17 +208,55 @@ def _host_port(parts: SplitResult) -> str:
 
 
 START_S = 60.0
-"""Seconds a server we start gets until its first answered session; real environments take 5 to 33."""
+"""Seconds a server we start gets at least until its first answered session; real environments take 5 to 33."""
 
 ATTACH_S = 30.0
-"""Seconds a server that runs already gets to answer one session."""
+"""Seconds a server that runs already gets to answer one session where nobody gave a timeout."""
 
 ATTACH_RETRY_S = 10.0
 """Seconds within which what may pass by itself is tried again on a server that runs already."""
 
+TIMEOUT_OPTION = "--openenv-timeout"
+"""What makes the wait for a server longer that runs already."""
+
 _PAUSE_S = 0.2
+_REPORT_S = 15.0
+"""Seconds between two lines that say what is waited for."""
+
+_TICK_S = 0.5
 _CLOSE_S = 2.0
 _SESSION_COUNTS = re.compile(r"(\d+)\s*/\s*(\d+)")
+
+
+def attach_s(context: TargetContext) -> float:
+    """Return how many seconds a server that runs already gets: the run's timeout."""
+    return context.timeout_s or ATTACH_S
+
+
+def start_s(start_timeout: float | None, context: TargetContext, least: float = START_S) -> float:
+    """Return how many seconds a server we start gets: `start_timeout`, else the run's timeout but not below `least`."""
+    return start_timeout or max(least, context.timeout_s or 0.0)
+
+
+def _nothing_known() -> str:
+    return "no session answered"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is said of a wait: by which option it is extended, and what is known of the server meanwhile.
+
+    `state` returns for example "process alive, log empty"; `show` shows one line, after `prefix`.
+    """
+
+    option: str = "start_timeout="
+    state: Callable[[], str] = _nothing_known
+    show: Callable[[str], None] = ignore_line
+    prefix: str = "waiting for a first session"
+
+    def words(self, waited_s: float, deadline_s: float) -> str:
+        """Return the state and how much of the time is over."""
+        return f"{self.state()}, {waited_s:.0f} s of {deadline_s:.0f} s"
 
 
 class NotReadyError(TargetError):
@@ -255,41 +296,79 @@ def wait_until_ready(
     *,
     retry_s: float | None = None,
     modes: Sequence[str] = ("ws",),
+    watch: Watch | None = None,
 ) -> float:
     """Play one session (connect, reset, close) at each URL and return the seconds until all had answered.
 
     What may pass by itself, such as a refused connection, is tried again for `retry_s` seconds (default:
     the whole deadline); what cannot, such as 401, fails at once. `exit_status` returns how the
-    server ended, or None. The session is a WebSocket one unless `modes` is only "http". May be
-    called while an event loop runs in this thread.
+    server ended, or None; `watch` says meanwhile what is known of it. The session is a WebSocket one
+    unless `modes` is only "http". May be called while an event loop runs in this thread.
 
     Raises:
         NotReadyError: one line naming the URL, what is wrong there and what to do, or how the server ended.
     """
-    began = time.monotonic()
+    wait = _Wait(deadline_s, retry_s, watch)
     mode = "ws" if "ws" in modes else "http"
     for url in urls:
-        _wait_until_url_ready(url, headers, mode, began + deadline_s, began + (retry_s or deadline_s), exit_status)
-    return time.monotonic() - began
+        _wait_until_url_ready(url, headers, mode, wait, exit_status)
+    return wait.elapsed_s
+
+
+class _Wait:
+    """The time a first session gets, and what is said while it passes."""
+
+    def __init__(self, deadline_s: float, retry_s: float | None, watch: Watch | None) -> None:
+        self._began = time.monotonic()
+        self._deadline_s = deadline_s
+        self._retry_s = min(retry_s or deadline_s, deadline_s)
+        self._watch = watch
+        self._report_at_s = _REPORT_S
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def remaining_s(self) -> float:
+        return max(self._deadline_s - self.elapsed_s, 0.1)
+
+    @property
+    def allows_another_try(self) -> bool:
+        return self.elapsed_s + _PAUSE_S < self._retry_s
+
+    def report(self) -> None:
+        """Say every while what is waited for."""
+        if self._watch is not None and self.elapsed_s >= self._report_at_s:
+            self._report_at_s += _REPORT_S
+            self._watch.show(f"{self._watch.prefix}: {self._watch.words(self.elapsed_s, self._deadline_s)}")
+
+    def end_words(self) -> str:
+        """Return what to add to a problem where the time is over; nothing where more of it would not have helped."""
+        if self._watch is None or self.elapsed_s + _PAUSE_S < self._deadline_s:
+            return ""
+        return f" ({self._watch.words(self.elapsed_s, self._deadline_s)}); write a longer {self._watch.option}"
 
 
 def _wait_until_url_ready(
     url: str,
     headers: Mapping[str, str],
     mode: str,
-    deadline: float,
-    retry_until: float,
+    wait: _Wait,
     exit_status: Callable[[], ExitStatus | None],
 ) -> None:
     while True:
-        remaining_s = max(deadline - time.monotonic(), 0.1)
-        failure = _try_session(url, headers, mode, remaining_s)
+        remaining_s = wait.remaining_s
+        failure = _try_session(url, headers, mode, remaining_s, wait.report)
         if failure is None:
             return
+        over = wait.end_words()
         problem = _explain_failure(url, headers, mode, failure, remaining_s)
         status = exit_status()
-        if status or not problem.transient or time.monotonic() + _PAUSE_S >= min(retry_until, deadline):
-            raise NotReadyError(redact_url(url), Secrets.from_headers(headers).hide(problem.text), status)
+        if status or not problem.transient or not wait.allows_another_try:
+            text = problem.text + (over if problem.transient else "")
+            raise NotReadyError(redact_url(url), Secrets.from_headers(headers).hide(text), status)
+        wait.report()
         time.sleep(_PAUSE_S)
 
 
@@ -319,11 +398,13 @@ def _explain_failure(
     return Diagnosis(f"does not speak OpenEnv: {endpoint} answers something else: {message}")
 
 
-def _try_session(url: str, headers: Mapping[str, str], mode: str, timeout_s: float) -> SessionFailed | None:
+def _try_session(
+    url: str, headers: Mapping[str, str], mode: str, timeout_s: float, on_tick: Callable[[], None]
+) -> SessionFailed | None:
     from pytest_openenv_scale.client.session import SessionFailed
 
     try:
-        _run_in_own_thread(lambda: _play_session(url, headers, mode, timeout_s))
+        _run_in_own_thread(lambda: _play_session(url, headers, mode, timeout_s), on_tick)
     except SessionFailed as failure:
         return failure
     except TimeoutError:
@@ -348,8 +429,8 @@ async def _play_session(url: str, headers: Mapping[str, str], mode: str, timeout
             raise
 
 
-def _run_in_own_thread(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `work` in a thread and loop of its own; an interrupt of this thread cancels it."""
+def _run_in_own_thread(work: Callable[[], Coroutine[Any, Any, None]], on_tick: Callable[[], None]) -> None:
+    """Run `work` in a thread and loop of its own, calling `on_tick` meanwhile; an interrupt here cancels it."""
     task_started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
     outcome: Future[None] = Future()
 
@@ -369,6 +450,8 @@ def _run_in_own_thread(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     thread = threading.Thread(target=run, name="openenv-scale-ready", daemon=True)
     try:
         thread.start()
+        while not futures.wait([outcome], _TICK_S).done:
+            on_tick()
         outcome.result()
     except BaseException:
         # RuntimeError: the interrupt came before the thread, or after its loop.

@@ -28,6 +28,8 @@ _GROUP_EXIT_S = 1.0
 """Seconds the rest of a process group gets to follow its leader by itself before it is killed."""
 
 _PAUSE_S = 0.02
+_SHOWN_LINE = 120
+"""Characters of a log's last line that are shown of a process that still starts."""
 
 
 class ServerProcess(Startable):
@@ -99,6 +101,11 @@ class ServerProcess(Startable):
         """Return the last `lines` lines of the output, also after the end."""
         text = self._read_tail().decode(errors="replace")
         return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+
+    def state(self) -> str:
+        """Return in a few words whether the command runs, and how its output ends."""
+        lines = self.log_tail(1).strip()
+        return f"process alive, log {f'ends: {lines[:_SHOWN_LINE]}' if lines else 'empty'}"
 
     def with_log(self, message: str) -> str:
         """Return `message` with the last lines of the output below it, where there are any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from pytest_openenv_scale.targets.common.base import (
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import Leftover, graceful_signals, is_alive
 from pytest_openenv_scale.targets.common.options import (
+    StartOptions,
     TargetContext,
     TargetOptions,
     format_memory,
@@ -35,7 +36,7 @@ from pytest_openenv_scale.targets.common.options import (
     variables,
     variables_for,
 )
-from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
 
 from .container import DEFAULT_PORT, OWNER_LABEL, RUN_LABEL, Container, ContainerOptions, create_request
 from .engine import Engine, is_not_found
@@ -43,7 +44,7 @@ from .image import BENCHMARK_TAG, PULL_POLICIES, ImageSource, find_build, obtain
 
 
 @dataclass(frozen=True)
-class DockerOptions(TargetOptions, ContainerOptions):
+class DockerOptions(TargetOptions, ContainerOptions, StartOptions):
     """The keys of the target; `build` are those of `build.NAME=`."""
 
     pull: str | None = option(one_of(*PULL_POLICIES))
@@ -110,7 +111,14 @@ class DockerTarget(StartedTarget):
         limits = self._limits(engine, container, image)
         endpoint = self.endpoint([container.url], "local-docker", container, cores=cores, hosts=1, limits=limits)
         remedy = ": write port= if it listens elsewhere"
-        wait_for_container(container, endpoint.headers, self.context.modes, target=self.spec, remedy=remedy)
+        wait_for_container(
+            container,
+            endpoint.headers,
+            self.context,
+            target=self.spec,
+            start_timeout=self._options.start_timeout,
+            remedy=remedy,
+        )
         return replace(endpoint, startup_s=time.monotonic() - began)
 
     def container_options(self, cores: int | str) -> ContainerOptions:
@@ -137,9 +145,10 @@ class DockerTarget(StartedTarget):
 def wait_for_container(
     container: Container,
     headers: Mapping[str, str],
-    modes: Sequence[str],
+    context: TargetContext,
     *,
     target: str,
+    start_timeout: float | None,
     name: str = "the container",
     remedy: str = "",
 ) -> None:
@@ -149,7 +158,14 @@ def wait_for_container(
         TargetError: it ended or did not answer in time; the line calls it `name` and ends with `remedy`.
     """
     try:
-        wait_until_ready((container.url,), headers, START_S, container.exit_status, modes=modes)
+        wait_until_ready(
+            (container.url,),
+            headers,
+            start_s(start_timeout, context),
+            container.exit_status,
+            modes=context.modes,
+            watch=Watch(state=lambda: _state(container), show=context.show_progress, prefix=f"{target}: starting"),
+        )
     except NotReadyError as error:
         variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
         raise error.told(
@@ -159,6 +175,10 @@ def wait_for_container(
             hint=f"; it was told {variables}{remedy}",
             with_log=lambda text: with_log(text, container.log_tail(), "the container's log"),
         ) from None
+
+
+def _state(container: Container) -> str:
+    return f"container alive, log {'not empty' if container.log_tail(1).strip() else 'empty'}"
 
 
 def leftover_containers() -> Iterator[Leftover]:

@@ -13,6 +13,7 @@ from pytest_openenv_scale.core.system import url_host
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.options import (
+    StartOptions,
     TargetOptions,
     count,
     memory_size,
@@ -163,7 +164,7 @@ def _urls(value: str, what: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class EnvoyOptions(TargetOptions):
+class EnvoyOptions(TargetOptions, StartOptions):
     """The keys whatever stands behind Envoy; `lb` is how sessions are spread."""
 
     lb: Policy = option(one_of("round_robin", "least_request"), "round_robin")

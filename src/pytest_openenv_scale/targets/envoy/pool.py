@@ -28,8 +28,8 @@ from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .config import Backend, EnvoySettings, envoys_needed, render, threads_for
 
-_START_S = 30.0
-"""Seconds Envoy gets until it is ready and finds every replica healthy."""
+START_S = 30.0
+"""Seconds Envoy gets at least until it is ready and finds every replica healthy."""
 
 _PAUSE_S = 0.05
 _MAX_ENVOYS = 32
@@ -118,20 +118,24 @@ class EnvoyPool(ABC):
         """Return resident memory in bytes and CPU seconds; None where they cannot be read."""
         return None, None
 
-    def wait(self) -> None:
+    def wait(self, start_s: float) -> None:
         """Return once every Envoy is ready and finds every replica healthy.
 
         Raises:
-            TargetError: one ended, or a replica is not healthy within 30 s; names it, with Envoy's flags.
+            TargetError: one ended, or a replica is not healthy within `start_s` seconds; names it, with Envoy's flags.
         """
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + start_s
         while True:
             if (ended := self.start_failure()) is not None:
                 raise TargetError(self.with_log(f"{self.error_prefix}: {ended} before it was ready"))
             if (trouble := self._trouble()) is None:
                 return
             if time.monotonic() >= deadline:
-                raise TargetError(self.with_log(f"{self.error_prefix}: {trouble} after {_START_S:.0f} s"))
+                raise TargetError(
+                    self.with_log(
+                        f"{self.error_prefix}: {trouble} after {start_s:.0f} s; write a longer start_timeout="
+                    )
+                )
             time.sleep(_PAUSE_S)
 
     def start_failure(self) -> ExitStatus | None:

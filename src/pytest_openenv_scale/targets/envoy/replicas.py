@@ -20,7 +20,14 @@ from pytest_openenv_scale.core.system import resolve_host, usable_cores
 from pytest_openenv_scale.targets.common.base import DescriptionPart, Server
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext, settings_of, variables_for
-from pytest_openenv_scale.targets.common.readiness import ATTACH_RETRY_S, ATTACH_S, server_limit, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import (
+    ATTACH_RETRY_S,
+    TIMEOUT_OPTION,
+    Watch,
+    attach_s,
+    server_limit,
+    wait_until_ready,
+)
 from pytest_openenv_scale.targets.common.sampling import LocalServers
 from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
 from pytest_openenv_scale.targets.docker.engine import Engine
@@ -148,7 +155,14 @@ class AttachedReplicas(Replicas):
 
     def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
         """See `Replicas`."""
-        wait_until_ready(self._urls, headers, ATTACH_S, retry_s=ATTACH_RETRY_S, modes=self._context.modes)
+        wait_until_ready(
+            self._urls,
+            headers,
+            attach_s(self._context),
+            retry_s=ATTACH_RETRY_S,
+            modes=self._context.modes,
+            watch=Watch(TIMEOUT_OPTION, show=self._context.show_progress, prefix="envoy: waiting for the servers"),
+        )
         self._local_servers = LocalServers(self._urls)
         self.limits = server_limit(self._urls[0], headers)
         return ()
@@ -221,7 +235,12 @@ class ContainerReplicas(Replicas):
         """See `Replicas`."""
         for container, backend in zip(self._containers, self.backends, strict=True):
             wait_for_container(
-                container, headers, self._context.modes, target=self._target, name=f"the container at {backend.name}"
+                container,
+                headers,
+                self._context,
+                target=self._target,
+                start_timeout=self._options.start_timeout,
+                name=f"the container at {backend.name}",
             )
         return ()
 

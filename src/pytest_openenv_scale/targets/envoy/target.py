@@ -11,16 +11,17 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
 from pytest_openenv_scale.targets.local.application import backlog_notes
 
 from .config import Backend, EnvoySettings, ImageOptions, LocalReplicaOptions, UrlReplicaOptions, parse_envoy, render
 from .endpoint import EnvoyEndpoint
+from .pool import START_S as POOL_START_S
 from .pool import LocalEnvoyPool
 from .replicas import AttachedReplicas, ContainerReplicas, LocalReplicas, Replicas, replica_address, resolve_backend
 
 _SESSION_S = 30.0
-"""Seconds the first session through Envoy gets; every replica has answered one by then."""
+"""Seconds the first session through Envoy gets at least; every replica has answered one by then."""
 
 _FREE_PORT_NOTE = "# Port 0 stands for a free one, chosen when it starts."
 _KINDS = {LocalReplicaOptions: "local", ImageOptions: "docker", UrlReplicaOptions: "urls"}
@@ -55,7 +56,7 @@ class EnvoyTarget(StartedTarget):
         replicas.start(stack)
         late_notes = replicas.wait(self.context.headers)
         pool.start(stack, replicas.backends)
-        pool.wait()
+        pool.wait(start_s(options.start_timeout, self.context, POOL_START_S))
         envoy_endpoint = EnvoyEndpoint(replicas, pool, options.lb)
         stack.callback(envoy_endpoint.stop)
         limits = {"replicas": options.replicas, **options.declared, **replicas.limits}
@@ -91,9 +92,15 @@ class EnvoyTarget(StartedTarget):
         )
 
     def _check_through_envoy(self, endpoint: Endpoint, envoy_endpoint: EnvoyEndpoint) -> None:
+        watch = Watch(show=self.context.show_progress, prefix="envoy: waiting for a session through it")
         try:
             wait_until_ready(
-                endpoint.urls, endpoint.headers, _SESSION_S, envoy_endpoint.exit_status, modes=self.context.modes
+                endpoint.urls,
+                endpoint.headers,
+                start_s(self.options.start_timeout, self.context, _SESSION_S),
+                envoy_endpoint.exit_status,
+                modes=self.context.modes,
+                watch=watch,
             )
         except NotReadyError as error:
             why = error.exit or error

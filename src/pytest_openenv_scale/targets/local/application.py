@@ -18,8 +18,8 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import install_command, url_host, usable_cores
 from pytest_openenv_scale.targets.common.application import BUILT_IN, find_application, is_app_name
 from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, Startable, shell_command
-from pytest_openenv_scale.targets.common.options import TargetContext, count, one_of, option, variables
-from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
+from pytest_openenv_scale.targets.common.options import StartOptions, TargetContext, count, one_of, option, variables
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import listening_processes
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -33,7 +33,7 @@ _FIRST_DESCRIPTOR = 3
 """The descriptor shown in a command whose socket is not open yet."""
 
 _WORKERS_S = 10.0
-"""Seconds the other workers get once the first has answered a session."""
+"""Seconds the other workers get at least once the first has answered a session; at most as long again as that took."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class ServerOptions:
+class ServerOptions(StartOptions):
     """How an application is served. `workers` None: all cores for the built-in environment, 1 for an app."""
 
     app: str | None = option()
@@ -111,6 +111,7 @@ class ServedApplication(Startable):
             self.application.name, options.server, workers, backlog, options.limit_concurrency
         )
         self.port = 0
+        self._started_at = 0.0
         self._process: ServerProcess | None = None
         self._environ: dict[str, str] = {}
 
@@ -137,6 +138,7 @@ class ServedApplication(Startable):
                 pass_fds=[listener.fileno()],
             )
             self._process.start()
+        self._started_at = time.monotonic()
 
     def launch(self) -> Launch:
         """Return how the server would be started, without starting it; values of `env.NAME=` are hidden.
@@ -199,7 +201,16 @@ class ServedApplication(Startable):
             TargetError: the server ended or did not answer a session in time; its log's end is below.
         """
         try:
-            wait_until_ready((self.url,), headers, START_S, self._exit_status, modes=self._context.modes)
+            wait_until_ready(
+                (self.url,),
+                headers,
+                start_s(self._options.start_timeout, self._context),
+                self._exit_status,
+                modes=self._context.modes,
+                watch=Watch(
+                    state=self.process.state, show=self._context.show_progress, prefix=f"{self._target}: starting"
+                ),
+            )
         except NotReadyError as error:
             with_log = self.process.with_log
             if error_line := self._error_line():
@@ -235,7 +246,8 @@ class ServedApplication(Startable):
 
     def _await_workers(self) -> tuple[str, ...]:
         """Wait until every worker has said that it serves: the first one to answer is not yet all of them."""
-        deadline = time.monotonic() + _WORKERS_S
+        now = time.monotonic()
+        deadline = now + max(_WORKERS_S, now - self._started_at)
         while (
             ready_workers := count_ready_workers(self._serving.server, self.process.log_tail(_WHOLE_LOG_LINES))
         ) < self._serving.workers:

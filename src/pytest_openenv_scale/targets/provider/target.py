@@ -22,6 +22,7 @@ from pytest_openenv_scale.core.text import redact_text
 from pytest_openenv_scale.targets.common.application import import_paths, is_app_name
 from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, StartedTarget
 from pytest_openenv_scale.targets.common.options import (
+    StartOptions,
     TargetContext,
     TargetOptions,
     count,
@@ -31,7 +32,7 @@ from pytest_openenv_scale.targets.common.options import (
     variables,
     variables_for,
 )
-from pytest_openenv_scale.targets.common.readiness import START_S, NotReadyError, wait_until_ready
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
@@ -40,7 +41,7 @@ from .calls import ServerRequest
 from .host import ProviderRequest
 
 _START_S = 900.0
-"""Seconds a provider gets to start and to find its servers ready: one that builds an image takes minutes."""
+"""Seconds a provider gets at least to start and to find its servers ready: one that builds an image takes minutes."""
 
 _STOP_S = 60.0
 """Seconds each provider gets to stop; LocalDockerProvider takes up to 20."""
@@ -50,7 +51,7 @@ _END_S = 5.0
 
 
 @dataclass(frozen=True)
-class ProviderOptions(TargetOptions):
+class ProviderOptions(TargetOptions, StartOptions):
     """The keys that are ours; all others are arguments of the provider."""
 
     replicas: int | None = option(count)
@@ -75,6 +76,8 @@ class ProviderTarget(StartedTarget):
                 "for example provider:openenv.core.containers.runtime:UVProvider,project_path=."
             )
         self._class_name = spec.argument
+        self._start_s = start_s(self._options.start_timeout, context)
+        self._provider_s = start_s(self._options.start_timeout, context, _START_S)
         self._arguments = {key: text for key, text in spec.options if (key, text) not in own_options}
 
     def describe(self) -> list[DescriptionPart]:
@@ -126,7 +129,7 @@ class ProviderTarget(StartedTarget):
             )
             process.start()
         stack.callback(_stop_host, process, stream)
-        own_socket.settimeout(_START_S)
+        own_socket.settimeout(self._provider_s)
         # A process that ended at once is noticed below: it sends no event.
         with suppress(OSError):
             print(json.dumps(self.provider_request().to_json()), file=stream)
@@ -137,13 +140,16 @@ class ProviderTarget(StartedTarget):
         """Read the event that the provider has started.
 
         Raises:
-            TargetError: it failed, ended, or took longer than `_START_S`.
+            TargetError: it failed, ended, or took too long.
         """
         try:
             line = stream.readline()
         except TimeoutError:
             raise TargetError(
-                process.with_log(f"target {self.spec}: {self._class_name} did not start within {_START_S:.0f} s")
+                process.with_log(
+                    f"target {self.spec}: {self._class_name} did not start within {self._provider_s:.0f} s; "
+                    "write a longer start_timeout="
+                )
             ) from None
         except OSError:
             line = ""
@@ -158,11 +164,18 @@ class ProviderTarget(StartedTarget):
         env = {**variables_for(max_envs=self._options.max_envs), **self._options.env}
         server_request = ServerRequest(self._arguments, env, self._options.replicas, self._options.workers)
         paths = tuple(map(str, import_paths(self.context)))
-        return ProviderRequest(self._class_name, server_request, START_S, paths)
+        return ProviderRequest(self._class_name, server_request, self._start_s, paths)
 
     def _wait_until_ready(self, endpoint: Endpoint, process: ServerProcess) -> None:
         try:
-            wait_until_ready(endpoint.urls, endpoint.headers, START_S, endpoint.exit_status, modes=self.context.modes)
+            wait_until_ready(
+                endpoint.urls,
+                endpoint.headers,
+                self._start_s,
+                endpoint.exit_status,
+                modes=self.context.modes,
+                watch=Watch(state=process.state, show=self.context.show_progress, prefix=f"{self.spec}: starting"),
+            )
         except NotReadyError as error:
             raise error.told(self.spec, with_log=process.with_log) from None
 

@@ -14,7 +14,8 @@ import psutil
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.base import with_log
-from pytest_openenv_scale.targets.common.readiness import NotReadyError, wait_until_ready
+from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
 from pytest_openenv_scale.targets.envoy.pool import Admin, EnvoyPool
@@ -54,13 +55,13 @@ class NodeServers(Hosts):
     """The servers on the nodes of a job; `limits` are the settings of each."""
 
     def __init__(
-        self, serving: Serving, modes: Sequence[str], *, limits: Mapping[str, str | int], start_s: float
+        self, serving: Serving, context: TargetContext, *, limits: Mapping[str, str | int], start_s: float
     ) -> None:
         self._nodes = serving.nodes
         self._port = serving.job.port
         self._job = serving.script
         self._folder = serving.folder
-        self._modes = modes
+        self._context = context
         self.backends = tuple(Backend(node.address, self._port) for node in self._nodes)
         self.limits = limits
         self.cores = serving.allocation.cpus
@@ -94,7 +95,12 @@ class NodeServers(Hosts):
         node = self._nodes[number]
         url, remaining_s = node.url(self._port), max(deadline - time.monotonic(), 1.0)
         try:
-            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._modes)
+            watch = Watch(
+                state=lambda: f"job {self._job.id} runs",
+                show=self._context.show_progress,
+                prefix=f"slurm: waiting for {node.name}",
+            )
+            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._context.modes, watch=watch)
         except NotReadyError as error:
             culprits = [number]
             if error.exit is not None:
@@ -179,7 +185,7 @@ _SESSIONS_PER_THREAD = 4
 """Sessions per host and thread of Envoy that are played through it before anything is measured."""
 
 _CONCURRENT_SESSIONS = 8
-_SESSION_S = 30.0
+SESSION_S = 30.0
 
 
 class NodeEnvoy(EnvoyPool):
@@ -228,7 +234,9 @@ class NodeEnvoy(EnvoyPool):
         return self._folder.tail("envoy.log", lines)
 
 
-def reach_every_host(servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str]) -> None:
+def reach_every_host(
+    servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str], *, session_s: float
+) -> None:
     """Play a small burst of sessions through Envoy and check, by its own counts, that every host got some.
 
     Raises:
@@ -238,7 +246,7 @@ def reach_every_host(servers: NodeServers, pool: EnvoyPool, headers: Mapping[str
     count = _SESSIONS_PER_THREAD * pool.threads * pool.count * len(before)
 
     def play(number: int) -> float:
-        return wait_until_ready((pool.url,), headers, _SESSION_S, modes=modes)
+        return wait_until_ready((pool.url,), headers, session_s, modes=modes)
 
     try:
         with ThreadPoolExecutor(min(len(before), _CONCURRENT_SESSIONS)) as executor:

@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import parse_seconds
 from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.application import Application, find_application
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.options import (
+    StartOptions,
     TargetContext,
     TargetOptions,
     count,
     one_of,
     option,
     read_options,
+    seconds,
     tcp_port,
     variables,
     with_argument_as_option,
 )
+from pytest_openenv_scale.targets.common.readiness import start_s
 from pytest_openenv_scale.targets.envoy.config import Policy, backlog_for, breaker_for
 from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
 from pytest_openenv_scale.targets.local.serving import SERVERS
@@ -40,7 +42,7 @@ PENDING_S = 600.0
 """Seconds a job may wait for its nodes."""
 
 START_S = 180.0
-"""Seconds the servers get once the job runs: a first import from a shared disk takes its time."""
+"""Seconds the servers get at least once the job runs: a first import from a shared disk takes its time."""
 
 OWNER_PREFIX = "openenv-scale-owner="
 """What a job's comment begins with; the label of the process it belongs to follows."""
@@ -49,10 +51,6 @@ _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")
 _RESERVED = re.compile(
     r"--(array|chdir|comment|error|export|job-name|nodes|output|parsable|requeue|test-only|time|wait|wrap)\b|-[aDeJNotW]"
 )
-
-
-def _seconds(value: str, what: str) -> float:
-    return parse_seconds(value, positive=True, what=what)
 
 
 def _time(value: str, what: str) -> str:
@@ -105,11 +103,11 @@ class JobOptions:
     cpus_per_task: int | None = option(count)
     time: str | None = option(_time)
     extra: tuple[str, ...] = option(_extra, ())
-    pending_timeout: float = option(_seconds, PENDING_S)
+    pending_timeout: float = option(seconds, PENDING_S)
 
 
 @dataclass(frozen=True)
-class SlurmSpec(TargetOptions, JobOptions):
+class SlurmSpec(TargetOptions, JobOptions, StartOptions):
     """The keys of a Slurm target.
 
     `envoy` is where Envoy runs if there are several nodes, `start_timeout` how many seconds the servers get once the
@@ -124,7 +122,6 @@ class SlurmSpec(TargetOptions, JobOptions):
     envoy: EnvoyLocation = option(one_of("node", "client"), "node")
     envoy_port: int | None = option(tcp_port)
     lb: Policy = option(one_of("round_robin", "least_request"), "round_robin")
-    start_timeout: float = option(_seconds, START_S)
     dir: str | None = option()
     job: int | None = option(count)
     env: Mapping[str, str] = variables()
@@ -164,6 +161,10 @@ class SlurmSpec(TargetOptions, JobOptions):
             TargetError: nothing names it.
         """
         return find_application(context, self.app, "slurm")
+
+    def start_s(self, context: TargetContext) -> float:
+        """Return how many seconds the servers get once the job runs."""
+        return start_s(self.start_timeout, context, START_S)
 
     def plan(self, context: TargetContext, job: JobIdentity, *, nodes: int, cpus: int | None = None) -> JobPlan:
         """Return the job for `nodes` nodes; `cpus` are those of each server where the allocation is known.
@@ -217,7 +218,7 @@ class SlurmSpec(TargetOptions, JobOptions):
             "PORT": job.port,
             "BACKLOG": backlog,
             "PYTHON": self.python or sys.executable,
-            "START_TIMEOUT": f"{self.start_timeout:.0f}",
+            "START_TIMEOUT": f"{self.start_s(context):.0f}",
             "CONNECTION": f"{job.folder}/openenv-connection.env",
             "LOG_DIR": str(job.folder),
         }

@@ -18,15 +18,17 @@ from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, St
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.readiness import start_s
 from pytest_openenv_scale.targets.envoy.config import EnvoySettings
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyEndpoint
+from pytest_openenv_scale.targets.envoy.pool import START_S as POOL_START_S
 from pytest_openenv_scale.targets.envoy.pool import LocalEnvoyPool, find_envoy
 from pytest_openenv_scale.targets.local.application import backlog_notes
 
 from .job import AttachedScript, BatchJob, JobFolder, running_job
 from .job_info import call
 from .nodes import find_nodes, format_nodes
-from .servers import NodeEnvoy, NodeServers, Serving, reach_every_host
+from .servers import SESSION_S, NodeEnvoy, NodeServers, Serving, reach_every_host
 from .spec import SERVE_SCRIPT, SUBMIT_COMMAND, JobIdentity, SlurmSpec, default_folder, read_connection
 
 _PORTS = range(20000, 32000)
@@ -122,7 +124,7 @@ class SlurmTarget(StartedTarget):
         }
         if (max_envs := options.env.get("MAX_CONCURRENT_ENVS") or options.max_envs) is not None:
             limits["max_envs"] = int(max_envs)
-        return NodeServers(serving, self.context.modes, limits=limits, start_s=self.slurm_spec.start_timeout)
+        return NodeServers(serving, self.context, limits=limits, start_s=options.start_s(self.context))
 
     def _endpoint(self, serving: Serving, servers: NodeServers, stack: ExitStack) -> Endpoint:
         several = len(serving.nodes) > 1
@@ -148,12 +150,14 @@ class SlurmTarget(StartedTarget):
             pool.start(stack, servers.backends)
         else:
             pool = NodeEnvoy(serving, servers.node_names)
-        pool.wait()
+        start_timeout = self.slurm_spec.start_timeout
+        pool.wait(start_s(start_timeout, self.context, POOL_START_S))
         if self.slurm_spec.envoy == "node":
             self._check_descriptors(serving)
         envoy_endpoint = EnvoyEndpoint(servers, pool, policy)
         stack.callback(envoy_endpoint.stop)
-        reach_every_host(servers, pool, endpoint.headers, self.context.modes)
+        session_s = start_s(start_timeout, self.context, SESSION_S)
+        reach_every_host(servers, pool, endpoint.headers, self.context.modes, session_s=session_s)
         return replace(
             endpoint,
             urls=(pool.url,),

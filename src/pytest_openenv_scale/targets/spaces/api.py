@@ -219,7 +219,7 @@ def _failure_words(error: Exception, status: int | None, pause: float) -> str:
 
 
 START_S = 1800.0
-"""Seconds a Space gets to be built and to start: images of environments take minutes, and hardware may queue."""
+"""Seconds a Space gets at least to be built and to start: images take minutes, and hardware may queue."""
 
 _SETTLE_S = 20.0
 """Seconds a Space that was told to restart may still be seen as it was before."""
@@ -263,12 +263,17 @@ class AppliedChanges:
 
 
 def wait_until_running(
-    space: SpaceApi, expected: AppliedChanges, request_page: Callable[[], object], show_progress: Callable[[str], None]
+    space: SpaceApi,
+    expected: AppliedChanges,
+    request_page: Callable[[], object],
+    show_progress: Callable[[str], None],
+    *,
+    start_s: float,
 ) -> Runtime:
     """Return the runtime of a Space that runs as expected; shows each stage, and calls `request_page` while it sleeps.
 
     Raises:
-        TargetError: it failed to build or to start, with the end of its log, or takes longer than `START_S`.
+        TargetError: it failed to build or to start, with the end of its log, or takes longer than `start_s` seconds.
     """
     began = time.monotonic()
     pause, shown_stage, changed = _FIRST_LOOK_PAUSE_S, "", not (expected.restarts or expected.changes_hardware)
@@ -286,12 +291,12 @@ def wait_until_running(
             return runtime
         if changed and stage in (*_BUILD_FAILED, *_RUN_FAILED):
             raise TargetError(_failure_text(space, runtime))
-        if waited >= START_S:
+        if waited >= start_s:
             build = "BUILDING" in stage
             raise TargetError(
                 with_log(
                     f"target spaces: {space.repo_id} {_timeout_words(runtime, expected)} "
-                    f"after {START_S / 60:.0f} minutes",
+                    f"after {start_s / 60:.0f} minutes; write a longer start_timeout=",
                     space.log(_LOG_LINES, build=build),
                 )
             )

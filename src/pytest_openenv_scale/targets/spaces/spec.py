@@ -59,7 +59,7 @@ def flag(value: str, what: str) -> bool:
 
 
 @dataclass(frozen=True)
-class SpaceSpec(options.TargetOptions):
+class SpaceSpec(options.TargetOptions, options.StartOptions):
     """A parsed specification; `variables` are those the Space is to have during the run.
 
     `repo_id` is None for a temporary Space whose name is ours to choose; `sleep_time` is in seconds, or `NEVER`.

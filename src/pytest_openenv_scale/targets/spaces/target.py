@@ -16,14 +16,17 @@ from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTar
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals
 from pytest_openenv_scale.targets.common.options import TargetContext, settings_of
 from pytest_openenv_scale.targets.common.readiness import (
-    ATTACH_S,
-    START_S,
+    TIMEOUT_OPTION,
     NotReadyError,
+    Watch,
+    attach_s,
     server_limit,
+    start_s,
     wait_until_ready,
 )
 
 from . import temporary
+from .api import START_S as RUNNING_S
 from .api import (
     AppliedChanges,
     SpaceApi,
@@ -131,7 +134,13 @@ class SpacesTarget(StartedTarget):
             raise TargetError(f"target spaces: {space.repo_id} has no address; is it a Docker Space with files?")
         headers = {**_authorization(info), **self.context.headers}
         was_running = info.runtime is not None and info.runtime.stage == "RUNNING"
-        runtime = wait_until_running(space, changed, lambda: server_limit(url, headers), self.context.show_progress)
+        runtime = wait_until_running(
+            space,
+            changed,
+            lambda: server_limit(url, headers),
+            self.context.show_progress,
+            start_s=start_s(space_spec.start_timeout, self.context, RUNNING_S),
+        )
         limits: dict[str, str | int] = {}
         with suppress(TargetError):  # The token may not be one that may read them.
             limits = settings_of(space.variables())
@@ -152,9 +161,14 @@ class SpacesTarget(StartedTarget):
         return replace(endpoint, startup_s=time.monotonic() - began if started else answered_s)
 
     def _wait_until_ready(self, space: SpaceApi, info: SpaceInfo, endpoint: Endpoint, started: bool) -> float:
-        timeout_s = START_S if started else ATTACH_S
+        start_timeout, show = self.space_spec.start_timeout, self.context.show_progress
+        prefix = f"spaces: waiting for a session of {space.repo_id}"
+        if started or start_timeout:
+            wait_s, watch = start_s(start_timeout, self.context), Watch(show=show, prefix=prefix)
+        else:
+            wait_s, watch = attach_s(self.context), Watch(TIMEOUT_OPTION, show=show, prefix=prefix)
         try:
-            return wait_until_ready(endpoint.urls, endpoint.headers, timeout_s, modes=self.context.modes)
+            return wait_until_ready(endpoint.urls, endpoint.headers, wait_s, modes=self.context.modes, watch=watch)
         except NotReadyError as error:
             message = without_secrets(str(error))
             if info.sdk not in (None, "docker"):
