@@ -47,7 +47,7 @@ def test_an_ini_file_alone_does_not_bring_it_where_scaling_tests_are_deselected(
     plain.run("--collect-only").stdout.no_fnmatch_line("openenv-scale:*")
 
 
-def test_it_names_the_environment_that_is_not_where_pytest_has_its_root(plain):
+def test_it_names_the_environment_that_is_not_where_pytest_has_its_root(plain, golden):
     def header(*arguments: str) -> str:
         lines = plain.run("--collect-only", "-m", "scaling", *arguments).outlines
         return next(line for line in lines if line.startswith("openenv-scale: "))
@@ -56,7 +56,7 @@ def test_it_names_the_environment_that_is_not_where_pytest_has_its_root(plain):
     assert header() == "openenv-scale: local (default)"
     plain.pytester.mkdir("tests")
     inner = ("--rootdir", "tests", "-c", "pytest.ini")
-    assert header(*inner) == f"openenv-scale: local: the app of {plain.path}/openenv.yaml (default)"
+    golden(header(*inner))
     assert ": the app of" not in header(*inner, "--openenv-target", "local:builtin")
     assert ": the app of" in header(*inner, "--openenv-target", "envoy:replicas=2")
     assert ": the app of" not in header(*inner, "--openenv-target", "envoy:replicas=2,app=builtin")

@@ -72,7 +72,7 @@ def test_past_the_limit_of_several_workers_the_arithmetic_is_told(tmp_path):
     assert (code, err) == (1, "")
     (figures,) = missed(file).values()
     assert (figures["held"], figures["asked"], figures["pids"], figures["limit"]) == (16, 40, 2, 8)
-    assert "MAX_CONCURRENT_ENVS ≥ 20 per worker" in out
+    assert "MAX_CONCURRENT_ENVS ≥ 20" in out
 
 
 ENDPOINTS = {

@@ -66,6 +66,12 @@ def why(verdict: CurveVerdict) -> str:
     return "\n".join(reason.words or reason.kind for reason in verdict.reasons)
 
 
+def words_of(verdict: CurveVerdict, cause: str) -> str:
+    """The words of the one finding of this kind."""
+    (words,) = [reason.words for reason in verdict.reasons if reason.cause == cause]
+    return words or ""
+
+
 def not_started(verdict: CurveVerdict) -> list[object]:
     """How many sessions the client could not start, a number for each repetition where there are any."""
     return [reason.figures["sessions"] for reason in verdict.reasons if reason.cause == "client_limit"]
@@ -120,7 +126,7 @@ def judged(result: CellResult, asked) -> CurveVerdict:
     return judge_curve(asked.cell.curve, [summarise(table, meta)], ALL_SUCCEED)
 
 
-def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart):
+def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart, golden):
     url, core = apart
     asked = order(url, batch=200, steps=30, wait=0.0, arrival="burst", workload=WAITING, timeout=60)
     with LoadGenerator(1) as generator:
@@ -136,12 +142,10 @@ def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart):
         verdict = judged(result, asked)
     assert [row.success for row in result.rows] == [True] * 200
     assert verdict.outcome == "inconclusive"
-    assert "a load process did not keep up: it used " in why(verdict)
-    assert f"waited for one {result.client.starved_share:.0%} of the time (allowed: 90% together, 50% waiting)" in why(
-        verdict
-    )
+    words = words_of(verdict, "cpu")
+    assert f" {result.client.starved_share:.0%} of the time" in words
     assert result.client.starved_share > 0.5
-    assert "give the load cores of its own" in why(verdict)
+    golden(words, masks={r"used .*? and waited for one \d+%": "used N % and waited for one N %"})
 
 
 # Too few descriptors
@@ -151,12 +155,11 @@ def few_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
 
-def test_too_few_descriptors_make_the_cell_inconclusive_before_it_starts(server, tmp_path):
+def test_too_few_descriptors_make_the_cell_inconclusive_before_it_starts(server, tmp_path, golden):
     target = ("--openenv-url", server)
     verdict = measured(tmp_path / "few", 400, *target, "--openenv-processes", "1", confine=few_descriptors)
     assert verdict.outcome == "inconclusive"
-    assert "400 sessions need 464 descriptors in one load process, and the limit is 256" in why(verdict)
-    assert "use --openenv-processes 3, or raise ulimit -Hn" in why(verdict)
+    golden(words_of(verdict, "descriptors"))
     assert not_started(verdict) == [400]
     met_undisturbed(lambda n: measured(tmp_path / f"auto-{n}", 400, *target, confine=few_descriptors))
     met_undisturbed(lambda n: measured(tmp_path / f"many-{n}", 400, *target, "--openenv-processes", "1"))
@@ -195,15 +198,11 @@ def namespace() -> Callable[[str], tuple[str, ...]]:
     return within
 
 
-def test_too_few_ports_make_the_cell_inconclusive_before_it_starts(namespace, tmp_path):
+def test_too_few_ports_make_the_cell_inconclusive_before_it_starts(namespace, tmp_path, golden):
     target = ("--openenv-target", "local:builtin,host=10.77.0.1,workers=1")
     verdict = measured(tmp_path / "few", 200, *target, before=namespace("40000 40099"))
     assert verdict.outcome == "inconclusive"
-    assert "200 connections to 10.77.0.1:40" in why(verdict)
-    assert "need as many ports, and this machine has 100 towards it (net.ipv4.ip_local_port_range 40000 40099)" in why(
-        verdict
-    )
-    assert "widen the range with sysctl -w net.ipv4.ip_local_port_range='1024 65535'" in why(verdict)
+    golden(words_of(verdict, "ports"), masks={r"10\.77\.0\.1:40\d+": "10.77.0.1:PORT"})
     assert not_started(verdict) == [200]
     met_undisturbed(lambda n: measured(tmp_path / f"wide-{n}", 200, *target, before=namespace(WIDE)))
 
@@ -226,13 +225,12 @@ def act(session, step):
 """
 
 
-def test_a_loop_that_is_blocked_makes_the_cell_inconclusive(server, tmp_path, monkeypatch):
+def test_a_loop_that_is_blocked_makes_the_cell_inconclusive(server, tmp_path, monkeypatch, golden):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for name, blocks in (("blocks", True), ("does_not", False)):
         (tmp_path / f"{name}.py").write_text(BLOCK.format(blocks=blocks))
     target = ("--openenv-url", server)
     verdict = measured(tmp_path / "blocked", 20, *target, "--openenv-action", "blocks:act")
     assert verdict.outcome == "inconclusive"
-    assert "a load process stood still for " in why(verdict)
-    assert "ms (allowed 200 ms)" in why(verdict)
+    golden(words_of(verdict, "loop_lag"), masks={r"still for \d+ ms": "still for N ms"})
     met_undisturbed(lambda n: measured(tmp_path / f"free-{n}", 20, *target, "--openenv-action", "does_not:act"))

@@ -60,7 +60,7 @@ class Served:
 
 class NoRoom(Served):
     def start(self, port=None, env_vars=None):
-        raise RuntimeError("no room for it\\nCommand: run -e API_KEY=hush-hush")
+        raise RuntimeError("no room\\nCommand: run -e API_KEY=hush-hush")
 
 class NeverReady(Served):
     def wait_for_ready(self):
@@ -194,7 +194,7 @@ def test_a_server_that_dies_is_noticed(root: Path) -> None:
 def test_what_a_provider_raises_is_one_line_and_its_details_are_in_the_log_without_secrets(root: Path) -> None:
     first, rest = refusal("provider:mine:NoRoom,api_key=hush-hush", root)
     assert "NoRoom.start" in first
-    assert first.endswith("RuntimeError: no room for it")
+    assert first.endswith("RuntimeError: no room")
     assert "Command: run -e API_KEY=***" in rest
     assert "mine.py" in rest
     assert "hush-hush" not in rest
