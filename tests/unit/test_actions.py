@@ -49,23 +49,23 @@ def test_a_file_gives_one_action_per_step(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    "content",
     [
-        (None, "cannot read action file '"),
-        (b"", "action file 'actions.jsonl' is empty; write one JSON object per line"),
-        (b"\n \n", "is empty"),
-        (b'{"a": 1}\n[1]', "line 2 of action file 'actions.jsonl' must be a JSON object"),
-        (b'{"a": 1}\n{', "line 2 of action file 'actions.jsonl' must be JSON"),
-        (b"\xff", "is not UTF-8 text; write one JSON object per line"),
-        (b'{"a": NaN}', "line 1 of action file"),
+        None,
+        b"",
+        b"\n \n",
+        b'{"a": 1}\n[1]',
+        b'{"a": 1}\n{',
+        b"\xff",
+        b'{"a": NaN}',
     ],
 )
-def test_a_wrong_file_is_refused_with_its_line(tmp_path, content, problem):
+def test_a_wrong_file_is_refused_with_its_line(golden, tmp_path, content):
     if content is not None:
         (tmp_path / "actions.jsonl").write_bytes(content)
     with pytest.raises(GrammarError) as error:
         parse_action("@actions.jsonl", tmp_path)
-    assert problem in str(error.value)
+    golden(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -82,27 +82,27 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"),
+    "value",
     [
-        ("", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
-        ("hello", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
-        ("module:", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
-        ("my-module:f", 'an action is a JSON object, "@file.jsonl" or "module:function"'),
-        ("[1]", "an action is a JSON object"),
-        ("@", 'an action file has no name; write for example "@actions.jsonl"'),
-        ("@a\0b", "an action file has no name"),
-        ('{"a": }', "an action must be JSON"),
-        ([1], "an action must be a JSON object, got [1]"),
-        (5, "an action must be a JSON object, got 5"),
-        ({"a": object()}, "an action must be JSON"),
-        ({"a": float("nan")}, "an action must be JSON"),
-        (print, 'a function is named "module:function" so that load processes import it'),
+        "",
+        "hello",
+        "module:",
+        "my-module:f",
+        "[1]",
+        "@",
+        "@a\0b",
+        '{"a": }',
+        [1],
+        5,
+        {"a": object()},
+        {"a": float("nan")},
+        print,
     ],
 )
-def test_what_is_no_action_is_refused(value, problem):
+def test_what_is_no_action_is_refused(golden, value):
     with pytest.raises(GrammarError) as error:
         parse_action(value)
-    assert problem in str(error.value)
+    golden(error.value)
 
 
 def test_reset_data_is_an_object():

@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from hypercorn.config import Config
 
+from goldens import Golden
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.local import serving
@@ -50,7 +51,7 @@ def recorded(name: str, folder: Path, **settings: str) -> tuple[list[str], dict[
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_can_be_run_and_tells_its_settings(name: str) -> None:
+def test_each_script_can_be_run_and_tells_its_settings(golden: Golden, name: str) -> None:
     assert os.access(deploy_file(f"local/{name}"), os.X_OK)
     told = script(name, "--help")
     assert (told.returncode, told.stderr) == (0, "")
@@ -59,7 +60,7 @@ def test_each_script_can_be_run_and_tells_its_settings(name: str) -> None:
         assert f"  {setting}" in told.stdout
     wrong = script(name, "--bakclog")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == f"{name}: takes no argument --bakclog; see --help\n"
+    golden(wrong.stderr)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
@@ -152,12 +153,12 @@ def test_docker_takes_limits_a_gpu_and_the_hosts_network() -> None:
     assert "--publish" not in command
 
 
-def test_docker_builds_a_folder_first_and_the_packaged_dockerfile_by_default(tmp_path: Path) -> None:
+def test_docker_builds_a_folder_first_and_the_packaged_dockerfile_by_default(golden: Golden, tmp_path: Path) -> None:
     folder = tmp_path / "My_env"
     folder.mkdir()
     build, run = dry_run(IMAGE=str(folder), BASE_IMAGE="python:3.13-slim")
-    assert shlex.join(build) == f"docker build --tag openenv-my_env --build-arg BASE_IMAGE=python:3.13-slim {folder}"
+    golden(shlex.join(build))
     assert run[-1] == "openenv-my_env"
     build, run = dry_run()
-    assert shlex.join(build) == f"docker build --tag openenv-benchmark {deploy_file('docker')}"
+    golden(shlex.join(build))
     assert run[-1] == "openenv-benchmark"

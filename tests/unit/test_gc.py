@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import LifetimeLock
@@ -53,10 +54,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fakes]:
 NO_ENGINE = TargetError("docker: no engine answers\nmore about that")
 
 
-def test_each_leftover_is_one_line(install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_leftover_is_one_line(
+    golden: Golden, install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
+) -> None:
     fakes = install(docker=["container a", "container b"], folders=["temporary results c"])
     assert main(["gc"]) == 0
-    assert capsys.readouterr().out == "removed container a\nremoved container b\nremoved temporary results c\n"
+    golden(capsys.readouterr().out)
     assert fakes.removed == ["container a", "container b", "temporary results c"]
 
 
@@ -74,46 +77,49 @@ def test_a_dry_run_only_looks(install: Callable[..., Fakes], capsys: pytest.Capt
 
 
 def test_a_missing_engine_is_a_line_and_no_failure(
-    install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
+    golden: Golden, install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(docker=NO_ENGINE, folders=["temporary results c"])
     assert main(["gc"]) == 0
-    assert capsys.readouterr().out == "removed temporary results c\ndocker: not looked for: no engine answers\n"
+    golden(capsys.readouterr().out)
 
 
 def test_a_missing_engine_that_was_asked_for_by_name_is_a_failure(
-    install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
+    golden: Golden, install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fakes = install(docker=NO_ENGINE, folders=["temporary results c"])
     assert main(["gc", "docker"]) == 2
-    assert capsys.readouterr() == ("", "openenv-scale gc: docker: no engine answers\n")
+    out, err = capsys.readouterr()
+    assert out == ""
+    golden(err)
     assert fakes.looked == ["docker"]
 
 
 def test_what_stays_is_told_beside_what_went_and_is_a_failure(
-    install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
+    golden: Golden, install: Callable[..., Fakes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fakes = install(docker=["container a", "container b"], folders=["results c"])
     fakes.refused.append("container a")
     assert main(["gc"]) == 2
-    assert capsys.readouterr() == (
-        "removed container b\nremoved results c\n",
-        "openenv-scale gc: container a: no rights\n",
-    )
+    out, err = capsys.readouterr()
+    golden(out)
+    golden(err)
 
 
 def test_what_is_gone_already_is_not_told_and_what_cannot_be_removed_here_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leftovers = [Leftover("Space a", lambda: False), Leftover("spaces: something is left elsewhere", None)]
     monkeypatch.setattr(gc, "FINDERS", {"spaces": lambda: leftovers})
     assert main(["gc"]) == 2
-    assert capsys.readouterr() == ("", "openenv-scale gc: spaces: something is left elsewhere\n")
+    out, err = capsys.readouterr()
+    assert out == ""
+    golden(err)
 
 
-def test_an_unknown_kind_is_refused_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_kind_is_refused_with_the_nearest_one(golden: Golden, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gc", "dokcer"]) == 2
-    assert "there is no kind 'dokcer'; did you mean 'docker'?" in capsys.readouterr().err
+    golden(capsys.readouterr().err)
 
 
 @pytest.fixture

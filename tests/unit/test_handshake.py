@@ -101,9 +101,10 @@ def test_a_path_is_percent_encoded_so_that_it_stays_one_request_line():
         ("X-Ä", "1"),
     ],
 )
-def test_a_header_that_would_leave_its_line_is_refused(name, value):
-    with pytest.raises(RouteError, match=r"^(a header cannot be named|the value of header)") as caught:
+def test_a_header_that_would_leave_its_line_is_refused(golden, name, value):
+    with pytest.raises(RouteError) as caught:
         prepare_route("http://127.0.0.1", {name: value})
+    golden(caught.value)
     assert "\n" not in str(caught.value)
     if value != "1":
         assert value not in str(caught.value)
@@ -121,13 +122,14 @@ def test_what_is_no_url_of_a_server_is_refused_in_one_line(url):
         prepare_route(url)
 
 
-def test_a_host_that_does_not_resolve_is_named(monkeypatch):
+def test_a_host_that_does_not_resolve_is_named(golden, monkeypatch):
     def nobody_knows(*args, **kwargs):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
-    with pytest.raises(RouteError, match=r"host 'no-such-host\.invalid' does not resolve"):
+    with pytest.raises(RouteError) as caught:
         prepare_route("http://no-such-host.invalid:8000")
+    golden(caught.value)
 
 
 def test_of_a_host_with_two_families_the_address_that_listens_is_taken(monkeypatch):
@@ -183,25 +185,22 @@ def test_an_answer_means_the_same_wherever_it_is_split(answer, meant, data):
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    "change",
     [
-        ((b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: x"), "wrong Sec-WebSocket-Accept"),
-        ((b"Sec-WebSocket-Accept: ", b"Nothing: "), "wrong Sec-WebSocket-Accept"),
-        ((b"Upgrade: websocket", b"Upgrade: h2c"), "without Upgrade: websocket"),
-        ((b"Connection: Upgrade", b"Connection: close"), "without Upgrade: websocket and Connection: Upgrade"),
-        (
-            (b"Upgrade: websocket", b"Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate"),
-            "extension that was not offered: permessage-deflate",
-        ),
+        (b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: x"),
+        (b"Sec-WebSocket-Accept: ", b"Nothing: "),
+        (b"Upgrade: websocket", b"Upgrade: h2c"),
+        (b"Connection: Upgrade", b"Connection: close"),
+        (b"Upgrade: websocket", b"Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate"),
     ],
 )
-def test_an_acceptance_that_is_none_is_a_protocol_failure(change, why):
+def test_an_acceptance_that_is_none_is_a_protocol_failure(golden, change):
     answer = ACCEPTED.replace(*change, 1)
     assert answer != ACCEPTED
     loss = read(answer)
     assert isinstance(loss, Loss)
     assert (loss.kind, loss.code) == ("protocol", "handshake")
-    assert why in (loss.message or "")
+    golden(loss.message or "")
 
 
 def test_case_and_spaces_of_the_fields_do_not_matter():
@@ -263,9 +262,10 @@ def test_a_refusal_keeps_status_and_reason_however_its_body_is_sent(status, body
     assert loss == Loss("handshake_status", str(status), f"HTTP {status} Because" + (": the reason" if body else ""))
 
 
-def test_a_redirect_says_where_to():
+def test_a_redirect_says_where_to(golden):
     loss = read(b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://h/ws\r\nContent-Length: 0\r\n\r\n")
-    assert loss == Loss("handshake_status", "301", "HTTP 301 Moved Permanently: redirects to https://h/ws")
+    assert (loss.kind, loss.code) == ("handshake_status", "301")
+    golden(loss.message)
 
 
 def test_a_long_body_of_a_refusal_is_not_waited_for():

@@ -287,9 +287,10 @@ async def test_a_step_gets_the_timeout_on_top_of_its_wait():
     assert (await http_row(script, timeout=0.5, wait=1.0)).success
 
 
-async def test_a_header_that_would_leave_its_line_is_refused_before_anything_is_sent():
-    with pytest.raises(RouteError, match="the value of header 'X-A' must be one line"):
+async def test_a_header_that_would_leave_its_line_is_refused_before_anything_is_sent(golden):
+    with pytest.raises(RouteError) as caught:
         await play("http://127.0.0.1:9", mode="http", headers={"X-A": "1\r\nX-B: 2"})
+    golden(caught.value)
 
 
 async def test_what_is_no_url_is_refused_before_anything_is_sent():

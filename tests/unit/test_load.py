@@ -136,19 +136,20 @@ async def test_headers_reach_the_server_and_nobody_who_looks_at_the_processes(ge
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "why"),
+    ("name", "body"),
     [
-        ("said_nowhere", None, r"^action said_nowhere:act: said_nowhere does not import \(ModuleNotFoundError"),
-        ("said_elsewhere", "other = 1", r"^action said_elsewhere:act: said_elsewhere has no function act$"),
-        ("said_loudly", "def act(session, step): return 1 / 0", r"said_loudly:act\(0, 0\) raised ZeroDivisionError"),
-        ("said_in_a_list", "def act(session, step): return [1]", r"said_in_a_list:act\(0, 0\) returned list"),
+        ("said_nowhere", None),
+        ("said_elsewhere", "other = 1"),
+        ("said_loudly", "def act(session, step): return 1 / 0"),
+        ("said_in_a_list", "def act(session, step): return [1]"),
     ],
 )
-def test_a_callable_that_cannot_be_used_is_one_clear_error(actions, generators, name, body, why):
+def test_a_callable_that_cannot_be_used_is_one_clear_error(golden, actions, generators, name, body):
     if body is not None:
         (actions / f"{name}.py").write_text(body)
-    with pytest.raises(LoadError, match=why) as caught:
+    with pytest.raises(LoadError) as caught:
         generators(1).run_cell(order("http://127.0.0.1:9", batch=4, workload=Workload(function=f"{name}:act")))
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 

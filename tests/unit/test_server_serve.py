@@ -85,12 +85,11 @@ async def test_workers_end_when_their_supervisor_is_killed(server):
             assert await asyncio.to_thread(gone, workers, 5)
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_said(tmp_path):
+async def test_a_worker_that_is_killed_is_replaced_and_said(golden, tmp_path):
     with running_server() as (process, address):
         (worker,) = psutil.Process(process.pid).children()
         worker.send_signal(signal.SIGKILL)
-        line = await asyncio.to_thread(process.stderr.readline)
-        assert f"worker {worker.pid} was killed by SIGKILL; its sessions are lost" in line
+        golden(await asyncio.to_thread(process.stderr.readline), masks={r"worker \d+": "worker PID"})
         async with asyncio.timeout(10), session(address) as client:
             reply = await client.ask({"type": "reset"})
         assert reply["data"]["observation"]["pid"] != worker.pid
@@ -106,12 +105,12 @@ async def test_sessions_are_spread_over_the_workers():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_port_in_use_is_one_line_and_exit_code_1(workers):
+def test_a_port_in_use_is_one_line_and_exit_code_1(golden, workers):
     with running_server("--workers", 2) as (_, address):
         port = address.rpartition(":")[2]
         done = serve("--port", port, "--workers", workers)
     assert done.returncode == 1
-    assert done.stderr == f"openenv-scale serve: cannot listen on {address}: Address already in use\n"
+    golden(done.stderr)
 
 
 def test_two_addresses_share_a_port_and_say_which_they_are():
@@ -128,41 +127,39 @@ async def host_url(address):
 
 
 @pytest.mark.parametrize(
-    ("options", "env", "line"),
+    ("options", "env"),
     [
-        ([], {"WORKERS": "none"}, "WORKERS='none': expected a whole number from 1 to 1024"),
-        (["--workers", 0], {}, "WORKERS='0': expected a whole number from 1 to 1024"),
-        (["--port", 70000], {}, "PORT='70000': expected a whole number from 0 to 65535"),
-        (["--backlog", 0], {}, "backlog=0: expected 1 or more"),
+        ([], {"WORKERS": "none"}),
+        (["--workers", 0], {}),
+        (["--port", 70000], {}),
+        (["--backlog", 0], {}),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_exit_code_2(options, env, line):
+def test_a_wrong_setting_is_one_line_and_exit_code_2(golden, options, env):
     done = serve(*options, **env)
-    assert (done.returncode, done.stderr) == (2, f"openenv-scale serve: {line}\n")
+    assert done.returncode == 2
+    golden(done.stderr)
 
 
-def test_an_address_of_another_machine_is_one_line():
+def test_an_address_of_another_machine_is_one_line(golden):
     done = serve("--host", "192.0.2.1")
     assert done.returncode == 1
-    assert done.stderr == ("openenv-scale serve: cannot listen on 192.0.2.1:8000: Cannot assign requested address\n")
+    golden(done.stderr)
 
 
 @pytest.mark.parametrize(
-    ("module", "line"),
+    "module",
     [
-        ("uvicorn", "uvicorn is not installed; pip install 'pytest-openenv-scale[uvicorn]'"),
-        ("websockets", "websockets is not installed; pip install 'pytest-openenv-scale[uvicorn]'"),
-        (
-            "uvicorn.protocols.websockets.websockets_sansio_impl",
-            "uvicorn 0.35 or newer is not installed; pip install 'uvicorn>=0.35'",
-        ),
+        "uvicorn",
+        "websockets",
+        "uvicorn.protocols.websockets.websockets_sansio_impl",
     ],
 )
-def test_a_missing_server_is_one_line_that_says_what_to_install(monkeypatch, capsys, module, line):
+def test_a_missing_server_is_one_line_that_says_what_to_install(golden, monkeypatch, capsys, module):
     find_spec = system.find_spec
     monkeypatch.setattr(system, "find_spec", lambda name: None if name == module else find_spec(name))
     assert serve_here(server="uvicorn") == 2
-    assert capsys.readouterr().err == f"openenv-scale serve: server='uvicorn': {line}\n"
+    golden(capsys.readouterr().err)
 
 
 def test_a_worker_that_cannot_start_ends_the_server(tmp_path):

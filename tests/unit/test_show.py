@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target, target_names
@@ -113,41 +114,41 @@ def test_a_server_is_shown_as_it_is_started(root: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("spec", "problem"),
+    "spec",
     [
-        ("nope", "there is no target 'nope'"),
-        ("local:worker=2", "target local: 'worker=2' is not module:app"),
-        ("local,worker=2", "target local has no key 'worker'; did you mean 'workers'?"),
-        ("docker:./missing", "there is no folder './missing'"),
-        ("local", "target local: there is no openenv.yaml upward from "),
-        ("envoy", "target envoy: how many servers?"),
-        ("slurm:nodez=2", "target slurm has no key 'nodez'; did you mean 'nodes'?"),
-        ("", "a target must be one line of text"),
+        "nope",
+        "local:worker=2",
+        "local,worker=2",
+        "docker:./missing",
+        "local",
+        "envoy",
+        "slurm:nodez=2",
+        "",
     ],
 )
 def test_what_cannot_be_read_is_one_line_and_exit_code_2(
-    spec: str, problem: str, root: Path, capsys: pytest.CaptureFixture[str]
+    golden: Golden, spec: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", "local:builtin", spec]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("openenv-scale show: ")
-    assert problem in told.err
+    golden(told.err)
     assert told.err.count("\n") == 1
 
 
-def test_a_wrong_batch_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_batch_is_refused(golden: Golden, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "local:builtin", "--batch", "0"]) == 2
-    assert "--batch must be a whole number" in capsys.readouterr().err
+    golden(capsys.readouterr().err)
 
 
 def test_inside_an_allocation_what_is_shown_is_not_submitted(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    golden: Golden, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     text = shown(root, capsys, "slurm,app=builtin")
     assert "SLURM_JOB_ID=77 \\\nbash SCRIPT" in text
-    assert "## SCRIPT, for one node; nodes=N shows that for several" in text
+    golden([line for line in text.splitlines() if line.startswith("##")])
     assert "sbatch --parsable" not in text
 
 
@@ -159,6 +160,6 @@ def test_nothing_is_started_or_reached(root: Path) -> None:
     assert SECRET not in done.stdout
 
 
-def test_a_description_is_text_with_a_title(root: Path) -> None:
+def test_a_description_is_text_with_a_title(golden: Golden, root: Path) -> None:
     (part,) = open_target(parse_target("http://h:1"), root=root).describe()
-    assert (part.title, part.text) == ("nothing is started; these are measured", "http://h:1")
+    golden((part.title, part.text))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.targets.local import serving
 from pytest_openenv_scale.targets.local.serving import AppError, ServeSettings, load_app
 
@@ -52,41 +53,48 @@ def test_a_function_without_parameters_is_called(write: Callable[[str, str], Non
 
 
 @pytest.mark.parametrize(
-    ("attribute", "says"),
+    "attribute",
     [
-        ("aap", "has no attribute 'aap'; did you mean 'app'?"),
-        ("holder.apx", "has no attribute 'apx'; did you mean 'app'?"),
-        ("number", "is not an ASGI application but of type int"),
-        ("create_number", "create_number() is not an ASGI application but of type int"),
-        ("create_badly", "create_badly() failed: RuntimeError: no model"),
-        ("create_later", "does not take (scope, receive, send)"),
-        ("wsgi", "does not take (scope, receive, send)"),
+        "aap",
+        "holder.apx",
+        "number",
+        "create_number",
+        "create_badly",
+        "create_later",
+        "wsgi",
     ],
 )
-def test_what_is_no_application_is_one_clear_line(write: Callable[[str, str], None], attribute: str, says: str) -> None:
+def test_what_is_no_application_is_one_clear_line(
+    golden: Golden, write: Callable[[str, str], None], attribute: str
+) -> None:
     write("env_c", MODULE)
     with pytest.raises(AppError) as caught:
         load_app(f"env_c:{attribute}")
     assert str(caught.value).startswith(f"env_c:{attribute}")
-    assert says in str(caught.value)
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_module_that_is_not_there_is_told_from_one_it_needs(write: Callable[[str, str], None]) -> None:
+def test_a_module_that_is_not_there_is_told_from_one_it_needs(
+    golden: Golden, write: Callable[[str, str], None]
+) -> None:
     write("env_d", "import not_installed_anywhere\n")
-    with pytest.raises(AppError, match="there is no module 'env_missing'"):
+    with pytest.raises(AppError) as caught:
         load_app("env_missing.app:app")
-    with pytest.raises(AppError, match="it needs the module 'not_installed_anywhere'"):
+    golden(caught.value)
+    with pytest.raises(AppError) as caught:
         load_app("env_d:app")
+    golden(caught.value)
 
 
 @pytest.mark.parametrize("text", ["raise ValueError('first\\nsecond')", "import sys; sys.exit('first')", "1 +"])
 def test_a_module_that_fails_shows_only_its_own_part_of_the_traceback(
-    write: Callable[[str, str], None], text: str
+    golden: Golden, write: Callable[[str, str], None], text: str
 ) -> None:
     write("env_e", text)
-    with pytest.raises(AppError, match=r"env_e:app does not import: .*Error|SystemExit") as caught:
+    with pytest.raises(AppError) as caught:
         load_app("env_e:app")
+    golden(caught.value)
     assert "\n" not in str(caught.value)
     assert "env_e.py" in caught.value.details
     assert "appload.py" not in caught.value.details

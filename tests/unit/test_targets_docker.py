@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.targets import gc, open_target
@@ -151,24 +152,24 @@ def started(engine: FakeEngine, **options: Any) -> Container:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    "text",
     [
-        ("docker:x,memory=lots", "target docker: memory must be at least 6m"),
-        ("docker:x,memory=5m", "must be at least 6m, the least an engine allows, got '5m'"),
-        ("docker:x,cpus=0", "target docker: cpus must be a number of processors of at least 0.01, got '0'"),
-        ("docker:x,cpus=nan", "cpus must be a number of processors"),
-        ("docker:x,pull=sometimes", "target docker: pull has no choice 'sometimes'"),
-        ("docker:x,network=bridge", "target docker: network has no choice 'bridge'"),
-        ("docker:x,mem=1g", "target docker has no key 'mem'"),
-        ("docker:./x,pull=never", "pull= is for images by name; a folder is always built"),
-        ("docker:x,build.A=1", "build.NAME= is for what is built"),
-        ("docker:./x,wheels=w", "wheels= is for the packaged Dockerfile"),
+        "docker:x,memory=lots",
+        "docker:x,memory=5m",
+        "docker:x,cpus=0",
+        "docker:x,cpus=nan",
+        "docker:x,pull=sometimes",
+        "docker:x,network=bridge",
+        "docker:x,mem=1g",
+        "docker:./x,pull=never",
+        "docker:x,build.A=1",
+        "docker:./x,wheels=w",
     ],
 )
-def test_a_key_that_cannot_be_used_is_refused_before_anything_starts(text: str, says: str) -> None:
+def test_a_key_that_cannot_be_used_is_refused_before_anything_starts(golden: Golden, text: str) -> None:
     with pytest.raises(GrammarError) as caught:
         open_target(parse_target(text), root=Path())
-    assert says in str(caught.value)
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -266,10 +267,11 @@ def test_an_engine_that_has_lost_its_bridge_runs_the_container_on_the_machines_n
     assert len(engine.there) == 1
 
 
-def test_a_port_that_must_be_published_and_is_not_is_an_error_that_leaves_nothing() -> None:
+def test_a_port_that_must_be_published_and_is_not_is_an_error_that_leaves_nothing(golden: Golden) -> None:
     engine = FakeEngine(publishing_works=False)
-    with pytest.raises(TargetError, match=r"does not publish ports.*write network=host"):
+    with pytest.raises(TargetError) as caught:
         started(engine, network="publish")
+    golden(caught.value)
     assert not engine.there
 
 
@@ -334,29 +336,27 @@ def test_a_container_is_shown_as_it_is_started(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("options", "explanation", "says"),
+    ("options", "explanation"),
     [
         (
             {"nofile": 10**7},
             "error setting rlimits: error setting rlimit type 7: not permitted",
-            "nofile=10000000 open files",
         ),
-        ({"gpu": "0"}, 'could not select device driver "" with capabilities: [[gpu]]', "no GPU to give for gpu=0"),
+        ({"gpu": "0"}, 'could not select device driver "" with capabilities: [[gpu]]'),
         (
             {},
             'OCI runtime create failed: runc: unable to start container process: exec: "x": not found',
-            'the container cannot start: exec: "x": not found',
         ),
     ],
 )
 def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(
-    options: dict[str, Any], explanation: str, says: str
+    golden: Golden, options: dict[str, Any], explanation: str
 ) -> None:
     engine = FakeEngine()
     engine.start_error = Refused(500, explanation)
     with pytest.raises(TargetError) as caught:
         started(engine, **options)
-    assert says in str(caught.value)
+    golden(caught.value)
     assert "\n" not in str(caught.value)
     assert not engine.there
 
@@ -365,32 +365,29 @@ def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("state", "limit", "says"),
+    ("state", "limit"),
     [
-        ({"ExitCode": 0}, None, "exited with code 0"),
-        ({"ExitCode": 3, "Error": ""}, None, "exited with code 3"),
+        ({"ExitCode": 0}, None),
+        ({"ExitCode": 3, "Error": ""}, None),
         (
             {"ExitCode": 137, "OOMKilled": True},
             64 * 2**20,
-            "exited with code 137: out of memory (its limit is memory=64m; write a larger memory=)",
         ),
         (
             {"ExitCode": 1, "OOMKilled": True},
             64 * 2**20,
-            "exited with code 1: out of memory (its limit is memory=64m; write a larger memory=)",
         ),
         (
             {"ExitCode": 137, "OOMKilled": True},
             None,
-            "exited with code 137: out of memory (the engine's machine has no more; memory= would limit it earlier)",
         ),
-        ({"ExitCode": 137}, None, "exited with code 137: killed by SIGKILL"),
-        ({"ExitCode": 255}, None, "exited with code 255"),
-        ({"ExitCode": 127, "Error": "no such file"}, None, "exited with code 127: no such file"),
+        ({"ExitCode": 137}, None),
+        ({"ExitCode": 255}, None),
+        ({"ExitCode": 127, "Error": "no such file"}, None),
     ],
 )
-def test_an_end_is_told_with_its_code_and_reason(state: dict[str, Any], limit: int | None, says: str) -> None:
-    assert str(read_exit(state, limit)) == says
+def test_an_end_is_told_with_its_code_and_reason(golden: Golden, state: dict[str, Any], limit: int | None) -> None:
+    golden(str(read_exit(state, limit)))
 
 
 def test_a_container_that_runs_has_not_ended() -> None:
@@ -399,34 +396,30 @@ def test_a_container_that_runs_has_not_ended() -> None:
     assert container.restarts() == 0
 
 
-def test_a_container_that_was_started_again_lost_its_sessions() -> None:
+def test_a_container_that_was_started_again_lost_its_sessions(golden: Golden) -> None:
     engine = FakeEngine()
     container = started(engine)
     engine.state = {"StartedAt": "2026-01-01T00:05:00.2Z"}
     assert container.restarts() == 1
-    assert str(container.exit_status()) == "was restarted at 2026-01-01T00:05:00 UTC, which ended its sessions"
+    golden(str(container.exit_status()))
     engine.restarts = 4
     assert container.restarts() == 4
 
 
-def test_a_container_somebody_removed_is_told_as_that() -> None:
+def test_a_container_somebody_removed_is_told_as_that(golden: Golden) -> None:
     engine = FakeEngine()
     container = started(engine)
     engine.there.clear()
-    assert str(container.exit_status()) == "was removed by somebody else"
+    golden(str(container.exit_status()))
     container.stop()
 
 
-def test_a_process_killed_for_lack_of_memory_is_told_below_the_log() -> None:
+def test_a_process_killed_for_lack_of_memory_is_told_below_the_log(golden: Golden) -> None:
     engine = FakeEngine()
     container = started(engine, memory=64 * 2**20)
     assert container.log_tail(2) == "two\nthree"
     engine.oom_events = 2
-    assert container.log_tail(2).splitlines() == [
-        "two",
-        "three",
-        "openenv-scale: the container was out of memory 2 times (its limit is memory=64m; write a larger memory=)",
-    ]
+    golden(container.log_tail(2).splitlines())
 
 
 def test_the_engines_figures_are_read_without_the_cache() -> None:
@@ -511,12 +504,11 @@ def test_a_process_of_another_group_is_not_taken_for_the_container(group: Callab
 # --- what is built
 
 
-def test_a_folder_is_built_by_its_dockerfile_or_the_one_openenv_init_writes(tmp_path: Path) -> None:
+def test_a_folder_is_built_by_its_dockerfile_or_the_one_openenv_init_writes(golden: Golden, tmp_path: Path) -> None:
     (tmp_path / "env" / "server").mkdir(parents=True)
-    with pytest.raises(
-        TargetError, match=r"there is no Dockerfile in .*/env or .*/env/server; write one, or name its path"
-    ):
+    with pytest.raises(TargetError) as caught:
         find_build("./env", tmp_path)
+    golden(caught.value)
     (tmp_path / "env" / "server" / "Dockerfile").touch()
     build = find_build("./env", tmp_path)
     assert (build.folder, build.dockerfile) == ((tmp_path / "env").resolve(), "server/Dockerfile")
@@ -534,12 +526,10 @@ def test_a_dockerfile_is_built_from_the_repository_it_is_in(tmp_path: Path) -> N
     assert (build.folder, build.dockerfile) == (tmp_path.resolve(), "server/Dockerfile.gpu")
 
 
-def test_a_folder_that_is_not_there_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_named_with_where_it_was_looked_for(golden: Golden, tmp_path: Path) -> None:
     with pytest.raises(TargetError) as caught:
         find_build("./nowhere", tmp_path)
-    assert (
-        str(caught.value) == f"target docker: there is no folder './nowhere' from {Path.cwd()} or {tmp_path} to build"
-    )
+    golden(caught.value)
 
 
 def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> tuple[Any, list[str]]:
@@ -557,27 +547,24 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> tupl
 
 
 def test_a_dockerfile_for_buildkit_is_built_by_the_docker_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     engine, said = builds(monkeypatch, tmp_path, 'echo "$DOCKER_BUILDKIT $@"')
     build = Build(tmp_path, "Dockerfile", "a:b", arguments={"N": "1"})
     assert build_image(engine, build, said.append) == "sha256:abc"
     assert said[1] == "  Step 1/2 : FROM x"
-    assert said[-1] == (f"  1 build --progress=plain --tag a:b --file {tmp_path}/Dockerfile --build-arg N=1 {tmp_path}")
+    golden(said[-1])
 
 
 def test_a_docker_command_without_buildkit_is_told_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     engine, said = builds(monkeypatch, tmp_path, "echo the buildx component is missing; exit 1")
     with pytest.raises(TargetError) as caught:
         build_image(engine, Build(tmp_path, "Dockerfile", "a:b"), said.append)
     first, *rest = str(caught.value).splitlines()
-    assert first == (
-        f"target docker: building {tmp_path} failed: docker build exited with code 1: "
-        "the buildx component is missing; install docker-buildx, which its Dockerfile needs"
-    )
-    assert rest == ["the build ends:", "the buildx component is missing"]
+    golden(first)
+    golden(rest)
 
 
 def test_the_wheel_of_this_package_holds_its_code_and_is_the_same_each_time(tmp_path: Path) -> None:
@@ -665,33 +652,28 @@ def test_sigterm_unwinds_while_a_container_is_up(monkeypatch: pytest.MonkeyPatch
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_without_the_docker_package_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_docker_package_the_line_says_what_to_install(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(TargetError) as caught, open_target(parse_target("docker:x"), root=Path()):
         pass
-    assert str(caught.value) == "target docker: needs the docker package: pip install 'pytest-openenv-scale[docker]'"
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("host", "says"),
+    "host",
     [
-        (
-            "unix:///nowhere/docker.sock",
-            "no Docker engine answers at unix:///nowhere/docker.sock (DOCKER_HOST): there is no such socket; start one",
-        ),
-        (
-            "tcp://127.0.0.1:1",
-            "no Docker engine answers at tcp://127.0.0.1:1 (DOCKER_HOST): connection refused; start one",
-        ),
-        ("nonsense", "no Docker engine answers at nonsense (DOCKER_HOST): "),
+        "unix:///nowhere/docker.sock",
+        "tcp://127.0.0.1:1",
+        "nonsense",
     ],
 )
 def test_an_engine_that_is_not_there_is_one_line_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, host: str, says: str
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(TargetError) as caught, open_target(parse_target("docker:x"), root=Path()):
         pass
-    assert says in str(caught.value)
-    assert "correct DOCKER_HOST" in str(caught.value)
+    golden(caught.value, masks={r"127.0.0.1:1": "127.0.0.1, port 1", "Invalid bind address.*: nonsense": "WHY"})
     assert "\n" not in str(caught.value)

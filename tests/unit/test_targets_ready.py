@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.client.session import SessionFailed
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
@@ -105,7 +106,7 @@ def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeyp
     assert time.monotonic() - began < 10
 
 
-def test_what_is_waited_for_is_said_and_by_which_option_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_waited_for_is_said_and_by_which_option_longer(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     async def silence(*given: object) -> None:
         await asyncio.sleep(60)
 
@@ -118,10 +119,7 @@ def test_what_is_waited_for_is_said_and_by_which_option_longer(monkeypatch: pyte
     with pytest.raises(NotReadyError) as caught:
         wait_until_ready(["http://a"], {}, 0.6, watch=watch)
     assert lines[0] == "local: starting: process alive, log empty, 0 s of 1 s"
-    assert str(caught.value) == (
-        "http://a accepts the WebSocket at /ws but did not answer a reset within 1 s "
-        "(process alive, log empty, 1 s of 1 s); write a longer start_timeout="
-    )
+    golden(caught.value)
 
 
 def test_what_more_time_would_not_help_names_no_option(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,61 +143,56 @@ def test_no_constant_outranks_what_was_written(
     assert attach_s(context) == attaches
 
 
-def test_a_server_that_has_ended_is_not_waited_for(sessions: Script) -> None:
+def test_a_server_that_has_ended_is_not_waited_for(golden: Golden, sessions: Script) -> None:
     sessions([REFUSED])
     ended = ExitStatus.from_returncode(1)
-    with pytest.raises(NotReadyError, match=r"^the server exited with code 1 before it answered a session$") as caught:
+    with pytest.raises(NotReadyError) as caught:
         wait_until_ready(["http://a"], {}, 60, lambda: ended)
+    golden(caught.value)
     assert caught.value.exit is ended
 
 
-def test_a_target_adds_what_it_knows_to_what_was_not_ready() -> None:
+def test_a_target_adds_what_it_knows_to_what_was_not_ready(golden: Golden) -> None:
     running = NotReadyError("http://h", "is full")
     ended = NotReadyError("http://h", "refused", ExitStatus.from_returncode(-9))
     told = [
         str(error.told("x:y", server="the box", at="the box at http://h", hint="; wait", with_log="{}\nlog".format))
         for error in (running, ended)
     ]
-    assert told == [
-        "target x:y: the box at http://h is full; wait\nlog",
-        "target x:y: the box killed by SIGKILL before it answered a session\nlog",
-    ]
+    golden(told)
     assert str(running.told("x:y", with_log=str)) == "target x:y: http://h is full"
 
 
 @pytest.mark.parametrize(
-    ("failure", "says"),
+    "failure",
     [
-        (
-            ("reset", "capacity", "CAPACITY_REACHED", "Server at capacity: 2/2 sessions active. Cannot"),
-            "http://h/x is full: 2/2 sessions active; end other clients",
-        ),
-        (("reset", "capacity", "CAPACITY_REACHED", None), "is full: capacity"),
-        (
-            ("reset", "environment", "FACTORY_ERROR", "no GPU"),
-            "answers, but its environment fails to reset: FACTORY_ERROR: no GPU",
-        ),
-        (("reset", "timeout", None, "x"), "accepts the WebSocket at /ws but did not answer a reset within"),
-        (("reset", "closed_early", "1000", "bye"), "closed the WebSocket at /ws before it answered a reset: bye"),
-        (("reset", "protocol", None, "a reply that is not JSON: 'hi'"), "does not speak OpenEnv: the WebSocket"),
-        (("connect", "client_limit", "EMFILE", "Too many open files"), "from this machine: Too many open files"),
+        ("reset", "capacity", "CAPACITY_REACHED", "Server at capacity: 2/2 sessions active. Cannot"),
+        ("reset", "capacity", "CAPACITY_REACHED", None),
+        ("reset", "environment", "FACTORY_ERROR", "no GPU"),
+        ("reset", "timeout", None, "x"),
+        ("reset", "closed_early", "1000", "bye"),
+        ("reset", "protocol", None, "a reply that is not JSON: 'hi'"),
+        ("connect", "client_limit", "EMFILE", "Too many open files"),
     ],
 )
 def test_a_session_that_fails_after_the_handshake_is_told_by_how_it_failed(
+    golden: Golden,
     sessions: Script,
     monkeypatch: pytest.MonkeyPatch,
     failure: tuple[str, str, str | None, str | None],
-    says: str,
 ) -> None:
     sessions([SessionFailed(*failure)])
-    assert says in fails(monkeypatch)
+    golden(fails(monkeypatch))
 
 
-def test_a_header_that_the_server_repeats_is_not_shown(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_that_the_server_repeats_is_not_shown(
+    golden: Golden, sessions: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sessions([SessionFailed("reset", "environment", "DENIED", "Bearer hunter2-hunter2 is not for this")])
     monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
-    with pytest.raises(TargetError, match=r"fails to reset: DENIED: \*\*\* is not for this$"):
+    with pytest.raises(TargetError) as caught:
         wait_until_ready(["http://h"], {"Authorization": "Bearer hunter2-hunter2"}, 0.1)
+    golden(caught.value)
 
 
 async def test_it_may_be_waited_for_while_an_event_loop_runs_in_this_thread(sessions: Script) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -58,28 +59,28 @@ def test_slurm_is_a_target_and_options_may_stand_after_the_colon(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        ("slurm:two", "takes key=value after its colon"),
-        ("slurm:nodes=0", "nodes"),
-        ("slurm:node=2", "has no key 'node'; did you mean 'nodes'"),
-        ("slurm:time=soon", "time as Slurm writes it"),
-        ("slurm:envoy=here", "has no choice 'here'"),
-        ("slurm:job=7,partition=gpu", "partition= is for a job that is submitted and does not go with job="),
-        ("slurm:nodes=2,envoy=client,envoy_port=80", "envoy_port= is for envoy=node"),
-        ("slurm:extra=exclusive", "options of sbatch, got 'exclusive'"),
-        ("slurm:extra=--nodes=4", "is set by the target itself"),
-        ("slurm:extra=-N4", "is set by the target itself"),
-        ("slurm:extra=--comment=x", "is set by the target itself"),
-        ("slurm:extra=-e/dev/null", "is set by the target itself"),
-        ("slurm:extra='--exclusive", "cannot be read"),
-        ("slurm:app=mine", "is not module:app"),
+        "slurm:two",
+        "slurm:nodes=0",
+        "slurm:node=2",
+        "slurm:time=soon",
+        "slurm:envoy=here",
+        "slurm:job=7,partition=gpu",
+        "slurm:nodes=2,envoy=client,envoy_port=80",
+        "slurm:extra=exclusive",
+        "slurm:extra=--nodes=4",
+        "slurm:extra=-N4",
+        "slurm:extra=--comment=x",
+        "slurm:extra=-e/dev/null",
+        "slurm:extra='--exclusive",
+        "slurm:app=mine",
     ],
 )
-def test_what_cannot_be_used_is_refused_before_anything_starts(text: str, said: str) -> None:
+def test_what_cannot_be_used_is_refused_before_anything_starts(golden: Golden, text: str) -> None:
     with pytest.raises(GrammarError) as caught:
         spec(text)
-    assert said in str(caught.value)
+    golden(caught.value)
 
 
 def test_keys_become_options_of_sbatch(tmp_path: Path) -> None:
@@ -196,30 +197,35 @@ def test_each_reason_to_wait_has_a_remedy(reason: str, hopeless: bool, helps: st
     assert reason in waiting_words(job)
 
 
-def test_a_refusal_of_sbatch_is_one_line_with_what_to_write() -> None:
+def test_a_refusal_of_sbatch_is_one_line_with_what_to_write(golden: Golden) -> None:
     text = (
         "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition"
     )
-    assert error_summary(text) == "invalid partition specified: x; Batch job submission failed: Invalid partition"
-    assert refusal_remedy(text) == ": write partition=NAME; sinfo lists them"
-    assert refusal_remedy("Requested time limit is invalid") != ""
-    assert refusal_remedy("Unable to contact slurm controller") == ""
-    assert error_summary("") == "it failed and said nothing"
+    golden(error_summary(text))
+    golden(refusal_remedy(text))
+    assert refusal_remedy("Requested time limit invalid") != ""
+    assert refusal_remedy("Unable to contact controller") == ""
+    golden(error_summary(""))
 
 
-def test_a_program_that_is_missing_or_fails_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_is_missing_or_fails_is_one_clear_line(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(SlurmError, match="there is no squeue-of-nobody on PATH; run this on a login node"):
+    with pytest.raises(SlurmError) as caught:
         call("squeue-of-nobody")
+    golden(caught.value)
     (tmp_path / "complains").write_text("#!/bin/sh\necho 'complains: error: it is late' >&2\nexit 1\n")
     (tmp_path / "complains").chmod(0o755)
-    with pytest.raises(SlurmError, match=r"^target slurm: complains: it is late$"):
+    with pytest.raises(SlurmError) as caught:
         call("complains")
+    golden(caught.value)
     (tmp_path / "hangs").write_text("#!/bin/sh\nexec sleep 30\n")
     (tmp_path / "hangs").chmod(0o755)
     monkeypatch.setattr(job_info, "_CALL_S", 0.1)
-    with pytest.raises(SlurmError, match="hangs did not answer within 0 s"):
+    with pytest.raises(SlurmError) as caught:
         call("hangs")
+    golden(caught.value)
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]) -> list[Sequence[str]]:
@@ -276,7 +282,7 @@ def test_a_job_that_cannot_be_cancelled_is_named_with_the_command(
 
 
 def test_a_pending_job_tells_each_new_reason_once_and_ends_at_one_that_does_not_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = iter(["", "Priority", "Priority", "Resources", "BadConstraints"])
     recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
@@ -284,12 +290,15 @@ def test_a_pending_job_tells_each_new_reason_once_and_ends_at_one_that_does_not_
     with batch(tmp_path, lines) as job:
         monkeypatch.setattr(slurm_job, "read_job", lambda number: Job(number, "PENDING", next(reasons)))
         monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
-        with pytest.raises(TargetError, match="job 12 cannot start and is cancelled; Slurm says BadConstraints"):
+        with pytest.raises(TargetError) as caught:
             job.wait_until_running(60)
+        golden(caught.value)
     assert [line.partition("is ")[2] for line in lines[:2]] == ["pending: Priority", "pending: Resources"]
 
 
-def test_a_job_that_ends_before_it_serves_shows_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ends_before_it_serves_shows_what_it_said(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded(monkeypatch, lambda *command: "12" if command[0] == "sbatch" else "")
     with JobFolder(tmp_path) as folder:
         (folder.path / "job.log").write_text("serve_multi.sh: there is no envoy on PATH\nbye\n")
@@ -298,20 +307,20 @@ def test_a_job_that_ends_before_it_serves_shows_what_it_said(tmp_path: Path, mon
             monkeypatch.setattr(slurm_job, "read_job", lambda number: ended)
             with pytest.raises(TargetError) as caught:
                 job.wait_until_running(60)
-    assert str(caught.value) == (
-        "target slurm: job 12 ended as FAILED (NonZeroExitCode, exited with code 1) before it served: "
-        "there is no envoy on PATH\nthe job's output ends:\nserve_multi.sh: there is no envoy on PATH\nbye"
-    )
+    golden(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_for_logs_that_cannot_be_made_names_the_key(tmp_path: Path) -> None:
+def test_a_folder_for_logs_that_cannot_be_made_names_the_key(golden: Golden, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TargetError, match="write dir=, a folder that the nodes see too"), JobFolder(tmp_path / "file"):
+    with pytest.raises(TargetError) as caught, JobFolder(tmp_path / "file"):
         pass
+    golden(caught.value)
 
 
-def test_addresses_are_slurms_own_and_names_only_where_they_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_are_slurms_own_and_names_only_where_they_resolve(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = (
         "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.1 NodeHostName=n1 OS=Linux 6.1 #1 SMP @0 State=IDLE\n"
         "NodeName=n2 NodeAddr=localhost NodeHostName=n2 State=IDLE Reason=a b [root@2026]\n"
@@ -321,8 +330,9 @@ def test_addresses_are_slurms_own_and_names_only_where_they_resolve(monkeypatch:
     assert find_nodes("n[1-3]") == (Node("n1", "10.0.0.1"), Node("n2", "127.0.0.1"), Node("n3", "2001:db8::3"))
     assert Node("n3", "2001:db8::3").url(80) == "http://[2001:db8::3]:80"
     recorded(monkeypatch, lambda *command: "n9" if "hostnames" in command else "NodeName=n9 NodeAddr=n9.invalid")
-    with pytest.raises(TargetError, match=r"node n9 has the address 'n9.invalid' .* does not resolve on this machine"):
+    with pytest.raises(TargetError) as caught:
         find_nodes("n9")
+    golden(caught.value)
 
 
 def test_nodes_that_are_out_are_listed_once_with_the_administrators_reason() -> None:
@@ -356,20 +366,20 @@ def serving(folder: JobFolder, job: ServingJob | None = None, port: int = 8000) 
     return Serving(job or _Runs(), Job(7, "RUNNING", cpus=2), nodes, replace(JOB, port=port), folder)
 
 
-def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(tmp_path: Path) -> None:
+def test_a_job_cancelled_a_moment_ago_is_named_and_not_said_to_run(golden: Golden, tmp_path: Path) -> None:
     with JobFolder(tmp_path) as folder:
-        assert str(servers(folder, _Cancelled(), port=1).servers_end()) == "job 7 ended as CANCELLED on n1, n2"
+        golden(str(servers(folder, _Cancelled(), port=1).servers_end()))
 
 
-def test_what_a_cancelled_job_took_along_is_not_blamed(tmp_path: Path) -> None:
+def test_what_a_cancelled_job_took_along_is_not_blamed(golden: Golden, tmp_path: Path) -> None:
     class Endpoint:
         def exit_status(self) -> ExitStatus | None:
             return ExitStatus("other", "Envoy on n1 takes no connections any more")
 
     endpoint: Any = Endpoint()
     with JobFolder(tmp_path) as folder:
-        assert str(find_exit_status(endpoint, servers(folder, _Cancelled()))) == "job 7 ended as CANCELLED on n1, n2"
-        assert str(find_exit_status(endpoint, servers(folder))) == "Envoy on n1 takes no connections any more"
+        golden(str(find_exit_status(endpoint, servers(folder, _Cancelled()))))
+        golden(str(find_exit_status(endpoint, servers(folder))))
 
 
 def test_a_job_asks_slurm_anew_where_a_second_old_answer_will_not_do(
@@ -404,19 +414,22 @@ def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
         assert job.wait_until_running(60).state == "RUNNING"
 
 
-def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(tmp_path: Path) -> None:
+def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(golden: Golden, tmp_path: Path) -> None:
     context = TargetContext(tmp_path, 600)
     with JobFolder(tmp_path) as folder:
         told = folder.path / "openenv-connection.env"
         target = SlurmTarget(parse_target("slurm:nodes=2"), context)
         told.write_text('export ENVOY_NOFILE="1024"\n')
-        with pytest.raises(TargetError, match=r"Envoy on n1 may open 1,024 files, and a batch of 600 takes 1,456;"):
+        with pytest.raises(TargetError) as caught:
             target._check_descriptors(serving(folder))
+        golden(caught.value)
         told.write_text('export ENVOY_NOFILE="2048"\n')
         target._check_descriptors(serving(folder))
 
 
-def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_a_burst_does_not_reach_is_named(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Pool:
         played = 0
         count = threads = 1
@@ -429,9 +442,7 @@ def test_a_node_that_a_burst_does_not_reach_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(pool, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
         slurm_servers.reach_every_host(servers(folder), pool, {}, ("ws",), session_s=1.0)
-    assert "of 8 sessions through Envoy at http://e none reached n2 (127.0.0.3:8000): Envoy says out;" in str(
-        caught.value
-    )
+    golden(caught.value)
     assert "extra=--exclude=n2" in str(caught.value)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goldens import Golden
 from pytest_openenv_scale.targets.slurm import job_info
 from pytest_openenv_scale.targets.slurm.job import parse_jobs
 from pytest_openenv_scale.targets.slurm.job_info import Job, SlurmError, parse_fields, parse_record, read_job
@@ -67,16 +68,16 @@ def test_a_job_that_is_over_does_not_wait(state: str) -> None:
     assert (job.is_over, job.is_waiting) == (True, False)
 
 
-def test_the_end_of_a_job_in_words() -> None:
-    assert str(Job(7, "NODE_FAIL", "NodeDown").ending) == "job 7 ended as NODE_FAIL (NodeDown)"
-    assert str(Job(7, "FAILED", "", exit_code=-9).ending) == "job 7 ended as FAILED (killed by SIGKILL)"
+def test_the_end_of_a_job_in_words(golden: Golden) -> None:
+    golden(str(Job(7, "NODE_FAIL", "NodeDown").ending))
+    golden(str(Job(7, "FAILED", "", exit_code=-9).ending))
     assert str(Job(7, "TIMEOUT").ending) == "job 7 ended as TIMEOUT"
 
 
-def test_the_end_of_a_job_as_a_value() -> None:
+def test_the_end_of_a_job_as_a_value(golden: Golden) -> None:
     ending = Job(7, "OUT_OF_MEMORY", exit_code=-9).ending
     assert (ending.kind, ending.stage, ending.signal, ending.out_of_memory) == ("job", "OUT_OF_MEMORY", "SIGKILL", True)
-    assert Job(7, "COMPLETING").ending.text == "job 7 is being ended by Slurm (COMPLETING)"
+    golden(Job(7, "COMPLETING").ending.text)
 
 
 def test_a_job_slurm_knows_nothing_of_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from goldens import Golden
 from pytest_openenv_scale.core.endpoint import Target
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -31,35 +32,32 @@ def refusal(text: str) -> str:
     return str(caught.value)
 
 
-def test_an_unknown_target_is_refused_with_the_nearest_name_and_the_list_of_names() -> None:
-    targets = ", ".join([*target_names(), "http(s)://…"])
-    assert refusal("loca") == f"there is no target 'loca'; did you mean 'local'? (targets: {targets})"
-    assert refusal("kubernetes") == f"there is no target 'kubernetes' (targets: {targets})"
+def test_an_unknown_target_is_refused_with_the_nearest_name_and_the_list_of_names(golden: Golden) -> None:
+    golden(refusal("loca"))
+    golden(refusal("kubernetes"))
     assert {"local", "docker", "envoy", "provider"} <= set(target_names())
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_key_and_the_list_of_keys() -> None:
-    line = refusal("local,wrkers=2")
-    assert line.startswith("target local has no key 'wrkers'; did you mean 'workers'? (keys: app, cores,")
-    assert "env.NAME" in line
-    assert "a URL has no key 'port'" in refusal("http://h,port=1")
+def test_an_unknown_key_is_refused_with_the_nearest_key_and_the_list_of_keys(golden: Golden) -> None:
+    golden(refusal("local,wrkers=2"))
+    golden(refusal("http://h,port=1"))
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    "text",
     [
-        ("local,workers=0", "target local: workers must be a whole number ≥ 1, got '0'"),
-        ("local,port=70000", "target local: port must be at most 65,535"),
-        ("local,server=unicorn", "target local: server has no choice 'unicorn'; did you mean 'uvicorn'?"),
-        ("local:server.app", "'server.app' is not module:app; write for example local:server.app:app"),
-        ("local:a:b,app=c:d", "the app is given twice"),
-        ("local,limit_concurrency=2", "limit_concurrency is uvicorn's; add server=uvicorn"),
-        ("http://h,cores=many", "a URL: cores must be a whole number"),
-        ("local,env.2X=1", "target local has no key 'env.2X'"),
+        "local,workers=0",
+        "local,port=70000",
+        "local,server=unicorn",
+        "local:server.app",
+        "local:a:b,app=c:d",
+        "local,limit_concurrency=2",
+        "http://h,cores=many",
+        "local,env.2X=1",
     ],
 )
-def test_a_wrong_value_is_refused_with_the_key_it_was_given_for(text: str, says: str) -> None:
-    assert says in refusal(text)
+def test_a_wrong_value_is_refused_with_the_key_it_was_given_for(golden: Golden, text: str) -> None:
+    golden(refusal(text))
 
 
 def test_the_canonical_specification_sorts_its_options() -> None:

@@ -122,7 +122,7 @@ async def test_clients_that_find_the_connection_gone_before_they_can_speak_read_
                 peer.reset()
                 await asyncio.sleep(0)  # The server's socket is closed; the client has not looked at its own yet.
                 failed = await failing(session.reset())
-                assert session._connection._send_error is not None, "it could send: this proves nothing"
+                assert session._connection._send_error is not None  # Else this proves nothing.
                 assert fields(failed) == ("reset", "capacity", "CAPACITY_REACHED")
                 assert failed.message == recorded.ws.greeting[0]["data"]["message"]
 

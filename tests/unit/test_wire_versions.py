@@ -24,7 +24,7 @@ def test_a_line_of_the_table_too_many_or_too_few_is_noticed(monkeypatch):
 
 def test_a_recording_that_was_not_settled_is_noticed(monkeypatch):
     monkeypatch.setattr(wire_cases, "_IDENTITIES", ("text",))
-    assert any(line.endswith(": holds what differs between equal runs") for line in wire_versions.differences())
+    assert any("differs between equal runs" in line for line in wire_versions.differences())
 
 
 def test_settling_keeps_apart_what_was_apart():

@@ -224,46 +224,41 @@ def test_a_callable_may_be_a_method_of_something(module):
 
 
 @pytest.mark.parametrize(
-    ("reference", "why"),
+    "reference",
     [
-        ("no_such_module_at_all:act", "no_such_module_at_all does not import (ModuleNotFoundError"),
-        ("my_actions:missing", "my_actions has no function missing"),
-        ("my_actions:NUMBER", "my_actions has no function NUMBER"),
-        ("my_actions:act.inner", "my_actions has no function act.inner"),
-        ("my_actions:", "my_actions has no function"),
+        "no_such_module_at_all:act",
+        "my_actions:missing",
+        "my_actions:NUMBER",
+        "my_actions:act.inner",
+        "my_actions:",
     ],
 )
-def test_a_callable_that_is_not_there_is_one_line(module, reference, why):
+def test_a_callable_that_is_not_there_is_one_line(golden, module, reference):
     module("NUMBER = 1\ndef act(session, step):\n    return {}\n")
     with pytest.raises(WorkloadError) as caught:
         Workload(function=reference).maker(1.0)
-    assert str(caught.value).startswith(f"action {reference}: {why}")
+    golden(caught.value)
 
 
-def test_a_module_that_fails_to_import_says_how(module):
+def test_a_module_that_fails_to_import_says_how(golden, module):
     name = module("raise RuntimeError('needs a display')\n")
-    with pytest.raises(WorkloadError, match=r"my_actions does not import \(RuntimeError: needs a display\)"):
+    with pytest.raises(WorkloadError) as caught:
         Workload(function=f"{name}:act").maker(1.0)
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("body", "why"),
+    "body",
     [
-        ("return 1 / 0", "my_actions:act(2, 3) raised ZeroDivisionError: division by zero"),
-        ("return [1]", "my_actions:act(2, 3) returned list; return the action as a dict"),
-        (
-            "return {'a': {1}}",
-            "my_actions:act(2, 3) returned what JSON cannot hold: Object of type set is not JSON serializable",
-        ),
-        (
-            "return {'a': float('nan')}",
-            "my_actions:act(2, 3) returned what JSON cannot hold: Out of range float values are not JSON compliant",
-        ),
-        ("return None", "my_actions:act(2, 3) returned NoneType; return the action as a dict"),
+        "return 1 / 0",
+        "return [1]",
+        "return {'a': {1}}",
+        "return {'a': float('nan')}",
+        "return None",
     ],
 )
-def test_a_callable_that_fails_names_the_call(module, body, why):
+def test_a_callable_that_fails_names_the_call(golden, module, body):
     name = module(f"def act(session, step):\n    {body}\n")
     with pytest.raises(WorkloadError) as caught:
         Workload(function=f"{name}:act").maker(1.0)(2, 3)
-    assert str(caught.value).startswith(why)
+    golden(caught.value)
