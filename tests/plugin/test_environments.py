@@ -138,3 +138,15 @@ def test_below_the_folder_of_pytests_configuration_the_environment_of_the_test_i
         result.stdout.fnmatch_lines(
             ["*SLO missed: max_batch ≥ 2, got 1*", "*served: server.app:app of envs/one/openenv.yaml*"]
         )
+
+
+@pytest.mark.parametrize("tests", ["tests", "."])
+@pytest.mark.parametrize("name", ["my-env", "my_env"])
+def test_the_root_of_an_environment_need_not_import_for_its_tests_to_run(inner, name, tests):
+    """`openenv init` writes an `__init__.py` there that imports its neighbours relatively."""
+    root = environment(inner.path / name)
+    (root / "__init__.py").write_text("from .client import Missing\n" if name == "my-env" else "")
+    test = next(root.glob("tests/test_*.py"))
+    shutil.move(test, root / tests / "test_scaling.py")
+    shutil.move(inner.path / "pytest.ini", root / "pytest.ini")
+    inner.run("--rootdir", str(root), "-c", str(root / "pytest.ini"), str(root)).assert_outcomes(passed=1)

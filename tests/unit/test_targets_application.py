@@ -13,7 +13,7 @@ from pytest_openenv_scale.targets.common.application import (
     find_application,
     find_environment,
     import_paths,
-    package_name,
+    package_of,
 )
 from pytest_openenv_scale.targets.common.options import TargetContext
 
@@ -133,9 +133,9 @@ def test_without_an_openenv_yaml_what_is_above_the_root_is_not_imported_from(rep
 
 def test_a_package_is_called_by_all_that_it_lies_in(repository: Path) -> None:
     inner = package(package(repository / "acme") / "my_env")
-    assert package_name(inner) == "acme.my_env"
-    assert package_name(repository) is None
-    assert package_name(package(repository / "no-name")) is None
+    assert package_of(inner) == (repository, "acme.my_env")
+    assert package_of(repository / "plain") == (repository, "plain")
+    assert package_of(package(repository / "no-name")) == (repository, None)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,39 @@ def test_a_module_that_is_not_there_is_told_from_one_it_needs(
     golden(caught.value)
 
 
+@pytest.mark.parametrize("folder", ["my_env", "my-env"])
+@pytest.mark.parametrize("init", ["", "from .models import MAX\n", None])
+def test_a_module_with_relative_imports_is_imported_as_part_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], folder: str, init: str | None
+) -> None:
+    """As `openenv init` lays it out: the root is the package, and has whatever name a clone gets."""
+    root = tmp_path / folder
+    (root / "server").mkdir(parents=True)
+    (root / "server" / "__init__.py").touch()
+    (root / "models.py").write_text("MAX = 1\n")
+    (root / "server" / "app.py").write_text(f"{MODULE}\nfrom ..models import MAX\nfrom .. import models\n")
+    if init is not None:
+        (root / "__init__.py").write_text(init)
+    monkeypatch.setattr(sys, "path", [str(root), *sys.path])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    app = load_app("server.app:app", root)
+    assert type(app).__module__ == "my_env.server.app"
+    assert "server.app imports relatively: it is imported as my_env.server.app" in capfd.readouterr().err
+
+
+def test_a_root_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "my-env"
+    root.mkdir()
+    (root / "apart.py").write_text("from . import models\n")
+    (root / "__init__.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.setattr(sys, "path", [str(root), *sys.path])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    with pytest.raises(AppError, match=r"my-env/__init__\.py does not import: ModuleNotFoundError"):
+        load_app("apart:app", root)
+    with pytest.raises(AppError, match=r"write the module as its package is imported, such as local:my_env"):
+        load_app("apart:app")
+
+
 @pytest.mark.parametrize("text", ["raise ValueError('first\\nsecond')", "import sys; sys.exit('first')", "1 +"])
 def test_a_module_that_fails_shows_only_its_own_part_of_the_traceback(
     golden: Golden, write: Callable[[str, str], None], text: str

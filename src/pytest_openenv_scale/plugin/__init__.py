@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -79,6 +80,17 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     from .settings import header_lines
 
     return header_lines(invocation.settings, invocation.environments.folder(None), config.rootpath)
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the root of an environment as a folder, as if it had no `__init__.py`.
+
+    `openenv init` writes one that imports its neighbours relatively. pytest would import it before any test below, and
+    fail wherever the folder has a name that is no package's, such as my-env.
+    """
+    if (path / "openenv.yaml").is_file() and (path / "__init__.py").is_file():
+        return pytest.Dir.from_parent(parent, path=path)
+    return None
 
 
 @pytest.hookimpl(trylast=True)

@@ -28,14 +28,10 @@ _WAYS_TO_NAME_ONE = {
 
 @dataclass(frozen=True)
 class Application:
-    """What is served: `name` (module:app) is imported with `paths` in front of PYTHONPATH.
-
-    `package` is what the folder of its `openenv.yaml` is called as a package, None where it is none.
-    """
+    """What is served: `name` (module:app) is imported with `paths` in front of PYTHONPATH."""
 
     name: str
     paths: tuple[Path, ...] = ()
-    package: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -52,16 +48,15 @@ def find_application(context: TargetContext, app: str | None, target: str) -> Ap
     """
     if app == BUILT_IN:
         return Application(BUILT_IN_APP)
-    package = package_name(context.root) if (context.root / MANIFEST).is_file() else None
     if app is not None:
-        return Application(app, import_paths(context), package)
+        return Application(app, import_paths(context))
     declared_app = manifest_app(context.root)
     if declared_app is None:
         raise TargetError(missing_environment(context, target))
     manifest = context.root / MANIFEST
     short = manifest.relative_to(context.base) if manifest.is_relative_to(context.base) else manifest
     notes = () if context.root == context.base else (f"served: {declared_app} of {short}",)
-    return Application(declared_app, import_paths(context), package, notes)
+    return Application(declared_app, import_paths(context), notes)
 
 
 def missing_environment(context: TargetContext, target: str) -> str:
@@ -141,22 +136,18 @@ def import_paths(context: TargetContext) -> tuple[Path, ...]:
     source = root / "src"
     paths = [root, *([source] if source.is_dir() else []), *context.pythonpath]
     if (root / MANIFEST).is_file():
-        paths += [root.parent, *_package_folders(root)[-1:]]
+        paths += [root.parent, package_of(root)[0]]
     return tuple(dict.fromkeys([*paths, context.base]))
 
 
-def package_name(folder: Path) -> str | None:
-    """Return the dotted name by which a folder is imported as a package, with those it lies in; None for no package."""
-    folders = _package_folders(folder)
-    names = [inner.name for inner in reversed((folder, *folders[:-1]))] if folders else []
-    return ".".join(names) if names and all(name.isidentifier() for name in names) else None
+def package_of(folder: Path) -> tuple[Path, str | None]:
+    """Return from where a folder is imported as a package, and its dotted name with the packages it lies in.
 
-
-def _package_folders(folder: Path) -> list[Path]:
-    """Return the parents of a folder that is a package, up to the first that is none: that is imported from."""
-    parents: list[Path] = []
-    for inner in (folder, *folder.parents):
-        if not (inner / "__init__.py").is_file():
-            break
-        parents.append(inner.parent)
-    return parents
+    The name is None where the folder's own is no package's, such as my-env.
+    """
+    names = [folder.name]
+    base = folder.parent
+    while (base / "__init__.py").is_file() and base.name.isidentifier():
+        names.insert(0, base.name)
+        base = base.parent
+    return base, ".".join(names) if folder.name.isidentifier() else None

@@ -17,11 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from logging import LogRecord
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from pytest_openenv_scale.core import own_process
 from pytest_openenv_scale.core.own_process import standard_library_first
 from pytest_openenv_scale.targets.common import parent_death
+from pytest_openenv_scale.targets.common.application import package_of
 
 SERVERS = ("hypercorn", "uvicorn")
 _APP_VARIABLE = "OPENENV_SCALE_APP"
@@ -105,7 +107,7 @@ def load() -> Any:
         sys.path[:0] = folders.split(os.pathsep)
     sys.path[:] = standard_library_first(sys.path)  # Also where hypercorn has put the working directory in front.
     try:
-        return load_app(os.environ[_APP_VARIABLE])
+        return load_app(os.environ[_APP_VARIABLE], Path.cwd())
     except AppError as error:
         if error.details:
             print(error.details, file=sys.stderr)
@@ -213,14 +215,24 @@ class AppError(Exception):
         self.details = details
 
 
-def load_app(name: str) -> Any:
+def load_app(name: str, folder: Path | None = None) -> Any:
     """Import `module:attribute` and return the ASGI application; a function without parameters is called.
+
+    A module that imports relatively what is above it is imported once more, as part of the package that `folder` is.
 
     Raises:
         AppError: the module does not import, has no such attribute, or that is no ASGI application.
     """
     module_name, _, attribute = name.partition(":")
-    module = _import(name, module_name)
+    try:
+        module = _import(name, module_name)
+    except _RelativeImportError:
+        if folder is None:
+            raise
+        package = _add_package(folder)
+        _forget(module_name.partition(".")[0])
+        print(f"{module_name} imports relatively: it is imported as {package}.{module_name}", file=sys.stderr)
+        module = _import(f"{package}.{name}", f"{package}.{module_name}")
     app_object: Any = module
     for part in attribute.split("."):
         if not hasattr(app_object, part):
@@ -248,7 +260,38 @@ def _import(name: str, module_name: str) -> Any:
             _details(error),
         ) from None
     except (Exception, SystemExit) as error:
-        raise AppError(f"{name} does not import: {_error_line(error)}", _details(error)) from None
+        message = f"{name} does not import: {_error_line(error)}"
+        if isinstance(error, ImportError) and "attempted relative import" in str(error):
+            remedy = "; write the module as its package is imported, such as local:my_env.server.app:app"
+            raise _RelativeImportError(f"{message}{remedy}", _details(error)) from None
+        raise AppError(message, _details(error)) from None
+
+
+class _RelativeImportError(AppError):
+    """A module imports relatively what is above the package it was imported as."""
+
+
+def _add_package(folder: Path) -> str:
+    """Make a folder importable as a package and return its dotted name, one of ours where its own name is none."""
+    base, name = package_of(folder)
+    if name is not None:
+        sys.path.append(str(base))
+        return name
+    name = re.sub(r"\W|^(?=\d)", "_", folder.name)
+    module = sys.modules[name] = ModuleType(name)
+    module.__path__, module.__package__ = [str(folder)], name
+    init = folder / "__init__.py"
+    try:
+        if init.is_file():
+            exec(compile(init.read_bytes(), init, "exec"), vars(module))
+    except (Exception, SystemExit) as error:
+        raise AppError(f"{init} does not import: {_error_line(error)}", _details(error)) from None
+    return name
+
+
+def _forget(top: str) -> None:
+    for loaded in [module for module in sys.modules if module == top or module.startswith(f"{top}.")]:
+        del sys.modules[loaded]
 
 
 def _call_factory(name: str, factory: Callable[[], object]) -> object:
