@@ -10,19 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playing import order, play_share
+from pytest_openenv_scale.client import connection
 from pytest_openenv_scale.client.connection import Clock, Connection
 from pytest_openenv_scale.load.session import SessionRecord, SessionScript, WebSocketSession
 from scripted_server import Peer, observation, scripted
 
-ELSEWHERE = [-3600.0, -0.5, 0.5, 3600.0]
+ELSEWHERE = [-3600.0, -0.5, -0.03, 0.03, 0.5, 3600.0]
 
 
 class Wall:
     """A wall clock that can be set; `time.time` of the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._true, self.offset = time.time, 0.0
+        self._true, self.offset, self.stamps_too = time.time, 0.0, False
         monkeypatch.setattr(time, "time", lambda: self._true() + self.offset)
+        unpack = connection._unpack_timestamp
+        monkeypatch.setattr(connection, "_unpack_timestamp", lambda data: self._moved(*unpack(data)))
+
+    def _moved(self, seconds: int, nanoseconds: int) -> tuple[float, float]:
+        """A stamp as the kernel makes it, whose clock is the one that is set, or stays as it was."""
+        return seconds + self.offset * self.stamps_too, nanoseconds
 
 
 @pytest.fixture
@@ -31,7 +38,7 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
 
 
 async def play_while_the_clock_is_set(wall: Wall, by: float):
-    """Three steps of 60 ms, before the second of which the clock of the process is set, as the kernel's is not."""
+    """Three steps of 60 ms; before the second is answered the clock of the process is set, the kernel's too or not."""
 
     async def script(peer: Peer) -> None:
         await peer.accept()
@@ -39,9 +46,9 @@ async def play_while_the_clock_is_set(wall: Wall, by: float):
         peer.say(observation())
         for step in range(3):
             await peer.asked()
-            if step == 1:
-                wall.offset = by
             await asyncio.sleep(0.06)
+            if step == 1:  # So close before the answer that nobody has looked at the clock in between.
+                wall.offset = by
             peer.say(observation())
         await peer.asked()
         await peer.part()
@@ -51,8 +58,10 @@ async def play_while_the_clock_is_set(wall: Wall, by: float):
     return share
 
 
+@pytest.mark.parametrize("stamps_too", [True, False], ids=["machine", "process"])
 @pytest.mark.parametrize("by", ELSEWHERE)
-async def test_a_clock_that_is_set_during_a_cell_is_told_and_spoils_no_latency(wall, by):
+async def test_a_clock_that_is_set_during_a_cell_is_told_and_spoils_no_latency(wall, by, stamps_too):
+    wall.stamps_too = stamps_too
     share = await play_while_the_clock_is_set(wall, by)
     (row,) = share.rows
     assert row.success
@@ -66,6 +75,12 @@ async def test_a_clock_that_is_set_during_a_cell_is_told_and_spoils_no_latency(w
 async def test_a_clock_nobody_sets_is_silent(wall):
     share = await play_while_the_clock_is_set(wall, 0.0)
     assert (share.clock_moved_s, share.impossible_arrivals) == (0.0, 0)
+
+
+async def test_answers_that_no_stamp_tells_the_time_of_are_counted_and_show_no_lag(wall):
+    share = await play_while_the_clock_is_set(wall, -3600.0)
+    assert share.impossible_arrivals > 0
+    assert share.read_lag_p99_s < share.wall_s
 
 
 def test_what_two_readings_differ_by_is_no_move(wall):

@@ -55,8 +55,9 @@ class Clock:
 
     Both run at one speed, also while NTP slews them: their distance changes only where the wall clock is set, or
     the machine sleeps. `refresh()` is called regularly and adds up in `moved_s` by how much they moved apart, in
-    seconds. `lags` collects, for each read, how long its bytes had waited for this process, in seconds;
-    `impossible_arrivals` counts those that a stamp puts after their reading, or before what they answer was sent.
+    seconds; from then on no stamp is believed, as one may be from before. `lags` collects, for each read that was
+    stamped, how long its bytes had waited for this process, in seconds; `impossible_arrivals` counts the reads whose
+    stamp was not believed, so that their own time counts.
     """
 
     __slots__ = ("impossible_arrivals", "lags", "moved_s", "offset")
@@ -73,9 +74,19 @@ class Clock:
         if abs(self.offset - before) > _CLOCK_PRECISION_S and abs(self._distance() - before) > _CLOCK_PRECISION_S:
             self.moved_s += abs(self.offset - before)
 
-    def note_impossible(self, by_s: float) -> None:
-        """Count an arrival that is stamped so many seconds after it was read, or before what it answers was sent."""
-        self.impossible_arrivals += by_s > _CLOCK_PRECISION_S
+    def arrival(self, at: float, read_at: float) -> float:
+        """Return when bytes arrived that were stamped `at` and read at `read_at`, which counts where the clock was set.
+
+        Bytes stamped just before they were read need no such look: no clock that was set stamps them so.
+        """
+        if not self.moved_s and abs(time.time() - read_at - self.offset) > _CLOCK_PRECISION_S:
+            self.refresh()
+        if self.moved_s or at - read_at > _CLOCK_PRECISION_S:
+            self.impossible_arrivals += 1
+            return read_at
+        at = min(at, read_at)
+        self.lags.append(read_at - at)
+        return at
 
     @staticmethod
     def _distance() -> float:
@@ -234,7 +245,7 @@ class Connection:
         """
         if at >= sent_at:
             return at - sent_at
-        self._clock.note_impossible(sent_at - at)
+        self._clock.impossible_arrivals += sent_at - at > _CLOCK_PRECISION_S
         return perf_counter() - sent_at
 
     def ping(self) -> bool:
@@ -325,10 +336,10 @@ class Connection:
             clock = self._clock
             seconds, nanoseconds = _unpack_timestamp(stamps[0][2])
             at = seconds + nanoseconds * 1e-9 - clock.offset
-            if at > now:
-                clock.note_impossible(at - now)
-                at = now
-            clock.lags.append(now - at)
+            if 0.0 <= (lag := now - at) <= _CLOCK_PRECISION_S:
+                clock.lags.append(lag)
+            else:
+                at = clock.arrival(at, now)
         if not data:
             self._handle_end_of_stream(self._send_error)
             return

@@ -129,7 +129,7 @@ class ClientSession(ManualSession):
 
     def received(self, text: bytes, at: float) -> None:
         """A message arrived."""
-        self.latency_s = max(0.0, at - self._sent_at)
+        self.latency_s = self._connection.latency_since(self._sent_at, at)
         super().received(text, at)
 
 

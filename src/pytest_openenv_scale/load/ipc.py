@@ -135,7 +135,7 @@ class ShareResult:
     `loop_lag_max_s` the longest the event loop kept a timer waiting. `answer_lag_p50_s` and `answer_lag_p99_s` are
     how late HTTP answers were seen, which is in their latencies; None in ws mode. `starved_s` is how long the
     process was ready to run and had no core. `clock_moved_s` is by how much the wall clock was set during the share,
-    `impossible_arrivals` how many answers it stamped as no answer can be, both 0 in http mode, which does not use it.
+    `impossible_arrivals` how many reads no stamp told the time of, both 0 in http mode, which does not use it.
     `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the
     number of a session, what it was answered that is an error; `messages` are session 0's where they are kept.
     """
