@@ -309,6 +309,34 @@ def test_a_limit_that_is_broken_even_without_the_clients_queue_is_missed():
 # --- the client
 
 
+UNANSWERED = {"missed_pongs": 3, "ping_s": 20.0}
+
+
+@pytest.mark.parametrize(("after_s", "cause"), [(20.0, "ended"), (19.9, "late"), (None, "late")])
+def test_pings_without_an_answer_are_told_and_decide_nothing(after_s, cause):
+    cell = a_summary(8, client={**UNANSWERED, "ping_s": after_s})
+    verdict = judge(cell, slo=an_slo(max_batch=8, total_p99="60s", success=1.0))
+    assert (verdict.outcome, doubts(verdict)) == (MET, [("pongs", cause)])
+    assert verdict.reasons[0].figures == {"missed": 3, "after": after_s}
+
+
+def test_what_leaves_a_batch_in_doubt_comes_before_what_is_only_told():
+    told, doubted = a_summary(8, client=UNANSWERED), a_summary(8, repetition=2, findings=BUSY)
+    verdict = judge(told, doubted, slo=an_slo(success=0.9))
+    assert (verdict.outcome, doubts(verdict)) == (INCONCLUSIVE, [("client", "cpu"), ("pongs", "ended")])
+
+
+def test_a_clock_that_was_set_leaves_latencies_in_doubt_and_success_alone():
+    moved = a_summary(8, client={"clock_moved_s": 3600.0, "impossible_arrivals": 2})
+    latency, alone = judge(moved, slo=an_slo(total_p99="60s")), judge(moved, slo=an_slo(success=1.0))
+    assert (latency.outcome, alone.outcome) == (INCONCLUSIVE, MET)
+    assert [reason.limit and reason.limit.name for verdict in (latency, alone) for reason in verdict.reasons] == [
+        "total_p99",
+        None,
+    ]
+    assert alone.reasons[0].figures == {"moved": 3600.0, "unstamped": 2}
+
+
 def test_a_busy_client_cannot_speak_for_the_servers_latency():
     verdict = judge(slow(findings=BUSY), slo=an_slo(total_p99="2.5s"))
     assert verdict.outcome == INCONCLUSIVE

@@ -246,6 +246,13 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(8, answered_errors=AnsweredErrors(8, "no slot", 3, 0, under_load=True)), success=0.9), "answers"),
     (viewed(a_summary(8, client={"clock_moved_s": 3600.0}), total_p99="2s", step_p99="1s"), "clock"),
     (viewed(a_summary(8, client={"clock_moved_s": 3600.0}), success=0.9), "clock"),
+    (viewed(a_summary(8, client={"clock_moved_s": 0.25, "impossible_arrivals": 41}), total_p99="2s"), "clock"),
+    (viewed(a_summary(8, client={"clock_moved_s": 0.25, "impossible_arrivals": 1}), success=0.9), "clock"),
+    (viewed(a_summary(8, client={"clock_moved_s": 0.0, "impossible_arrivals": 2}), total_p99="2s"), "clock"),
+    (viewed(a_summary(8, client={"missed_pongs": 3, "ping_s": 20.0}), total_p99="2s"), "pongs"),
+    (viewed(*repeated(0, batch=8), a_summary(8, repetition=2, client={"missed_pongs": 1, "ping_s": 60.0})), "pongs"),
+    (viewed(a_summary(8, client={"missed_pongs": 3, "ping_s": 0.3}), success=0.9), "pongs"),
+    (viewed(a_summary(8, client={"missed_pongs": 2}), success=0.9), "pongs"),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, step_errors=1, step_error="invalid move")), "warm_up"),
     (viewed(a_summary(8), warm_up=ODD), "warm_up"),
 ]

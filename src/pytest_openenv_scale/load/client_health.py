@@ -42,7 +42,8 @@ class ClientStats:
     to have more of them.
 
     `clock_moved_s` is by how much the wall clock was set meanwhile, in seconds, `impossible_arrivals` how many answers
-    it stamped as no answer can be; `missed_pongs` how many pings were unanswered when the next was due.
+    were timed by their reading, as no stamp could be believed; `missed_pongs` how many pings were unanswered
+    `ping_s` seconds later, when the next was due.
 
     `read_lag_p99_s` tells how late answers were read: the client's pace, never part of a latency.
     `answer_lag_p50_s` and `answer_lag_p99_s` tell how late HTTP answers were seen, which is in their latencies;
@@ -68,6 +69,7 @@ class ClientStats:
     clock_moved_s: float = 0.0
     impossible_arrivals: int = 0
     missed_pongs: int = 0
+    ping_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ class Reason(Jsonable):
     | hosts | died, out, back, all_failed | what befell a host, or that all failed sessions were on the host `words` |
     | hosts | unknown | `limit` cannot be judged, as the environment does not tell its host |
     | clock | | the wall clock was set by `figures["moved"]` seconds, so that `limit`, if any, cannot be judged |
+    | clock | | `figures["unstamped"]` answers were timed by their reading, as no stamp could be believed |
+    | pongs | ended, late | `figures["missed"]` pings had no answer in `figures["after"]` seconds |
     | answers | game, under_load | sessions got errors as answers, `words` the first; `figures` of `AnsweredErrors` |
     | server_died | | the server ended |
     | incomplete | | `figures["measured"]` repetitions instead of `repetitions` |

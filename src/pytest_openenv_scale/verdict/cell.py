@@ -16,6 +16,9 @@ SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "proto
 BEFORE_OPEN = frozenset({"connect", "reset", "hold"})
 """Phases in which a held session can end without ever having been open together with all the others."""
 
+STOCK_PONG_TIMEOUT_S = 20.0
+"""How long the stock client waits for the answer to a ping before it ends the session, in seconds."""
+
 LATENCY_ALLOWANCE_S = 0.5
 """`latency_factor=F` means total p99 ≤ F × (steps × wait + this)."""
 
@@ -24,20 +27,20 @@ def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitio
     """Judge one batch by all its repetitions: it passes if all pass, and fails if one definitely fails."""
     cases = [_judge_repetition(summary, slo, repetitions) for summary in summaries]
     breaches = tuple(breach for case in cases for breach in case.breaches)
-    reasons = [reason for case in cases for reason in case.reasons]
+    reasons = [reason for case in cases for reason in case.doubts]
     if len(summaries) < repetitions:
         figures = {"measured": len(summaries)}
         reasons.append(Reason("incomplete", batch, repetitions=repetitions, figures=figures))
+    passed = False if breaches else None if reasons else True
+    reasons += [remark for case in cases for remark in case.remarks]
     reasons += [case.reason("note", words=note) for case in cases for note in case.summary.notes]
-    doubtful = any(case.doubtful for case in cases) or len(summaries) < repetitions
-    passed = False if breaches else None if doubtful else True
     distinct = [reason for number, reason in enumerate(reasons) if reason not in reasons[:number]]
     return CellVerdict(batch, passed, breaches, tuple(distinct), tuple(case.passed for case in cases))
 
 
 @dataclass
 class _CellEvidence:
-    """One repetition under judgement: definite breaches and doubts are collected here.
+    """One repetition under judgement: definite breaches, doubts, and remarks, which decide nothing, are collected here.
 
     Where the client was in trouble (`client_troubled`), slow or lost sessions may be its own doing.
     """
@@ -45,14 +48,14 @@ class _CellEvidence:
     summary: CellSummary
     repetitions: int
     breaches: list[Breach] = field(default_factory=list[Breach])
-    reasons: list[Reason] = field(default_factory=list[Reason])
-    doubtful: bool = False
+    doubts: list[Reason] = field(default_factory=list[Reason])
+    remarks: list[Reason] = field(default_factory=list[Reason])
     client_troubled: bool = False
 
     @property
     def passed(self) -> bool | None:
         """What this repetition says alone."""
-        return False if self.breaches else None if self.doubtful else True
+        return False if self.breaches else None if self.doubts else True
 
     def reason(
         self,
@@ -66,10 +69,6 @@ class _CellEvidence:
         summary = self.summary
         place = Reason(kind, summary.batch, summary.repetition, self.repetitions, cause, limit)
         return replace(place, figures=figures or {}, words=words)
-
-    def doubt(self, reason: Reason) -> None:
-        self.doubtful = True
-        self.reasons.append(reason)
 
     def breach(self, limit: Limit, observed: float, *, allowed: float | None = None) -> None:
         kind = limit.kind
@@ -90,16 +89,15 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
     case = _CellEvidence(summary, repetitions)
     _judge_server(case)
     for reason in _client_doubts(case):
-        case.doubt(reason)
+        case.doubts.append(reason)
         case.client_troubled = True
     default = () if slo.limit("success") else (Limit("success", DEFAULT_SUCCESS, "default"),)
     for limit in (*default, *slo.limits):
         if limit.kind.scope == "cell":
             _JUDGES[limit.kind.family](case, limit)
-    case.reasons += _host_reasons(case)
-    case.reasons += _answer_reasons(case)
-    if case.summary.clock_moved_s and not any(reason.kind == "clock" for reason in case.reasons):
-        case.reasons.append(case.reason("clock", figures={"moved": case.summary.clock_moved_s}))
+    case.remarks += (*_host_reasons(case), *_answer_reasons(case), *_pong_reasons(case))
+    if not any(reason.kind == "clock" for reason in case.doubts):
+        case.remarks += _clock_reasons(case)
     return case
 
 
@@ -110,7 +108,7 @@ def _judge_server(case: _CellEvidence) -> None:
         return
     case.breaches.append(Breach(summary.batch, summary.repetition, "server"))
     died = case.reason("server_died")
-    case.reasons.append(replace(died, exit=summary.server_exit, detail=summary.log_tail))
+    case.remarks.append(replace(died, exit=summary.server_exit, detail=summary.log_tail))
 
 
 def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
@@ -133,7 +131,7 @@ def _judge_success(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     rate = limit.kind.measure(summary)
     if rate is None:
-        case.doubt(case.reason("no_data"))
+        case.doubts.append(case.reason("no_data"))
         return
     if _holds(limit, rate):
         return
@@ -151,11 +149,11 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
         return
     measured, allowed = limit.kind.measure(summary), allowed_seconds(limit, summary)
     if summary.clock_moved_s:
-        case.doubt(case.reason("clock", limit=limit, figures={"moved": summary.clock_moved_s}))
+        case.doubts += _clock_reasons(case, limit)
         return
     if allowed is None or measured is None:
         cause = "no_wait" if summary.cell.wait is None else "no_phase"
-        case.doubt(case.reason("unmeasurable", cause, limit=limit))
+        case.doubts.append(case.reason("unmeasurable", cause, limit=limit))
         return
     if _within(measured, allowed):
         return
@@ -163,7 +161,7 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     without = None if unqueued is None else float(getattr(unqueued, limit.kind.statistic or ""))
     if without is not None and _within(without, allowed):
         figures = {"observed": measured, "allowed": allowed, "unqueued": without, "samples": _samples(summary, limit)}
-        case.doubt(case.reason("queue", limit=limit, figures=figures))
+        case.doubts.append(case.reason("queue", limit=limit, figures=figures))
     elif not case.client_troubled:
         case.breach(limit, measured, allowed=allowed)
 
@@ -189,7 +187,7 @@ def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
     if used is not None and used >= limit.allowed:
         return
     if not summary.hosts_known and summary.proxy is None:
-        case.doubt(case.reason("hosts", "unknown", limit=limit))
+        case.doubts.append(case.reason("hosts", "unknown", limit=limit))
     elif not case.client_troubled:
         case.breach(limit, used or 0)
 
@@ -230,6 +228,22 @@ def _answer_reasons(case: _CellEvidence) -> Iterator[Reason]:
         figures |= {"alone": errors.alone, "errors_alone": errors.errors_alone}
         cause = "under_load" if errors.under_load else "game"
         yield case.reason("answers", cause, figures=figures, words=errors.words)
+
+
+def _pong_reasons(case: _CellEvidence) -> Iterator[Reason]:
+    """Yield that pings were not answered in time: no failure, but the stock client may end such sessions."""
+    client = case.summary.client
+    if missed := client.get("missed_pongs"):
+        after = client.get("ping_s")
+        cause = "ended" if after is not None and after >= STOCK_PONG_TIMEOUT_S else "late"
+        yield case.reason("pongs", cause, figures={"missed": missed, "after": after})
+
+
+def _clock_reasons(case: _CellEvidence, limit: Limit | None = None) -> Iterator[Reason]:
+    """Yield that the wall clock was set, because of which a latency limit cannot be judged."""
+    figures = {"moved": case.summary.clock_moved_s, "unstamped": case.summary.client.get("impossible_arrivals") or 0}
+    if any(figures.values()):
+        yield case.reason("clock", limit=limit, figures=figures)
 
 
 def _holds(limit: Limit, observed: float) -> bool:

@@ -397,12 +397,24 @@ def _host_reason(reason: Reason, where: str) -> str:
 
 
 def _clock(reason: Reason, where: str) -> str:
-    moved = (
-        f"the wall clock, which stamps replies, was set by {formatting.seconds(float(reason.figures['moved'] or 0))}"
-    )
+    moved_s, unstamped = float(reason.figures["moved"] or 0), int(reason.figures.get("unstamped") or 0)
+    timed = f"{formatting.count_of(unstamped, 'answer')} timed by {'its' if unstamped == 1 else 'their'} reading"
+    if not moved_s:
+        return f"{timed}, as the wall clock's stamps cannot be right ({where})"
+    moved = f"the wall clock, which stamps replies, was set by {formatting.seconds(moved_s)}"
+    also = f" ({timed})" if unstamped else ""
     if reason.limit is None:
-        return f"{moved} during {where}: its latencies say nothing"
-    return f"{reason.limit} cannot be judged at {where}: {moved} meanwhile"
+        return f"{moved} during {where}{also}: its latencies say nothing"
+    return f"{reason.limit} cannot be judged at {where}: {moved} meanwhile{also}"
+
+
+def _pongs(reason: Reason, where: str) -> str:
+    missed, after_s = int(reason.figures["missed"] or 0), reason.figures["after"]
+    late = "when the next was due" if after_s is None else f"{format_value('seconds', float(after_s))} later"
+    text = f"{formatting.count_of(missed, 'ping')} {'was' if missed == 1 else 'were'} unanswered {late} at {where}"
+    if reason.cause != "ended":
+        return text
+    return f"{text}: the stock client would have ended {'that session' if missed == 1 else 'those sessions'}"
 
 
 def _answers(reason: Reason, where: str) -> str:
@@ -435,6 +447,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
         f"{where} was measured in {reason.figures['measured']} of {reason.repetitions} repetitions"
     ),
     "no_data": lambda reason, where: f"no session was measured at {where}, and no sample must not pass",
+    "pongs": _pongs,
     "note": lambda reason, where: f"{reason.words}, at {where}",
     "queue": _queue,
     "server_died": _died,
