@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pytest_openenv_scale.config.workload import (
     ActionSource,
@@ -15,7 +12,6 @@ from pytest_openenv_scale.config.workload import (
     WorkloadError,
     import_callable,
     make_workload,
-    minimal_value,
 )
 
 PROBE = {  # the action schema of a pydantic model with defaults, as openenv publishes it
@@ -69,106 +65,42 @@ def test_any_other_action_is_minimal_and_has_no_wait():
 
 
 @pytest.mark.parametrize(
-    ("schema", "value"),
+    ("schema", "line"),
     [
-        ({"const": 3}, 3),
-        ({"type": "string", "default": "x"}, "x"),
-        ({"type": "string", "examples": ["say hi"]}, "say hi"),
-        ({"enum": ["up", "down"]}, "up"),
-        ({"type": "string"}, "hello"),
-        ({"type": "string", "minLength": 8}, "helloxxx"),
-        ({"type": "string", "maxLength": 2}, "xx"),
-        ({"type": "boolean"}, False),
-        ({"type": "null"}, None),
-        ({"type": "integer"}, 0),
-        ({"type": "integer", "minimum": 3}, 3),
-        ({"type": "integer", "exclusiveMinimum": 3}, 4),
-        ({"type": "integer", "maximum": -2}, -2),
-        ({"type": "integer", "exclusiveMaximum": -2}, -3),
-        ({"type": "integer", "minimum": 1.5}, 2),
-        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, 0.5),
-        ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [0, 0]),
-        ({"type": "array"}, []),
-        ({"type": ["string", "null"]}, "hello"),
-        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, 0),
-        ({"oneOf": [{"type": "boolean"}]}, False),
-        ({"allOf": [{"type": "integer", "minimum": 2}]}, 2),
-        ({"allOf": [{"required": ["a"], "type": "object"}, {"default": {"b": 1}}]}, {"a": {}, "b": 1}),
-        ({}, {}),
+        ({"type": "string"}, "(#/type: it is not an object); write one with --openenv-action '{…}'"),
+        (
+            {
+                "type": "object",
+                "required": ["n", "text"],
+                "properties": {"text": {"pattern": "\\p{L}", "type": "string"}},
+            },
+            """--openenv-action '{"n": {}, "text": "…"}'""",
+        ),
+        (
+            {"required": ["it's"], "properties": {"it's": False}},
+            """--openenv-action '{"it'"'"'s": "…"}'""",
+        ),
+        (
+            {"required": ["a\nb\x1b[31m"], "properties": {"a\nb\x1b[31m": False}},
+            "(#/properties/a b: it admits nothing)",
+        ),
+        ({"required": [f"field{number}" for number in range(99)], "properties": {"field7": False}}, "'{…}'"),
     ],
 )
-def test_a_field_gets_the_smallest_value_its_schema_admits(schema, value):
-    found = minimal_value(schema)
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_a_reference_may_name_what_has_a_slash_or_a_tilde():
-    schema = {"$ref": "#/$defs/a~1b~0c", "$defs": {"a/b~c": {"type": "object", "default": {"x": 1}}}}
-    assert minimal_value(schema) == {"x": 1}
-
-
-def test_required_fields_are_made_also_behind_references():
-    schema = {
-        "type": "object",
-        "required": ["move", "note"],
-        "properties": {"move": {"$ref": "#/$defs/Move"}, "note": {"type": "string"}, "optional": {"type": "integer"}},
-        "$defs": {"Move": {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}}}},
-    }
-    assert make_workload(schema, None, None).maker(None)(0, 0) == {"move": {"x": 0}, "note": "hello"}
-
-
-@pytest.mark.parametrize(
-    ("schema", "why"),
-    [
-        ({"type": "string"}, "not an object"),
-        ({"$ref": "#/$defs/Missing"}, "leads nowhere"),
-        ({"$ref": "#"}, "nests too deeply"),
-        ({"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#"}}}, "nests too deeply"),
-    ],
-)
-def test_a_schema_from_which_no_action_can_be_made_is_one_line_with_the_way_out(schema, why):
-    with pytest.raises(WorkloadError, match=why) as caught:
+def test_where_no_action_can_be_made_one_line_says_why_and_what_to_fill_in(schema, line):
+    with pytest.raises(WorkloadError) as caught:
         make_workload(schema, None, None)
-    assert "--openenv-action" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert line in str(caught.value)
+    assert str(caught.value).startswith("no action can be made from /schema (#/")
+    assert str(caught.value).isprintable()
 
 
-SCHEMAS = st.recursive(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "type": st.sampled_from(["string", "integer", "number", "boolean", "null", "array", "object", "weird"])
-            | st.lists(st.sampled_from(["string", "null"]), max_size=2),
-            "minimum": st.integers(-5, 5),
-            "exclusiveMaximum": st.integers(-5, 5) | st.booleans(),
-            "minLength": st.integers(0, 3),
-            "minItems": st.integers(0, 3),
-            "enum": st.lists(st.integers(), max_size=2),
-            "required": st.lists(st.sampled_from(["a", "b"]), max_size=2),
-            "$ref": st.sampled_from(["#", "#/properties/a", "#/nowhere", "elsewhere.json"]),
-        },
-    ),
-    lambda inner: st.fixed_dictionaries(
-        {},
-        optional={
-            "properties": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
-            "required": st.lists(st.sampled_from(["a", "b"]), max_size=2),
-            "items": inner,
-            "type": st.sampled_from(["object", "array"]),
-            "anyOf": st.lists(inner, max_size=2),
-            "allOf": st.lists(inner, max_size=2),
-        },
-    ),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(SCHEMAS)
-def test_any_schema_gives_an_action_or_a_clear_error(schema):
-    with contextlib.suppress(WorkloadError):
-        assert isinstance(make_workload(schema, None, None).maker(0.1)(0, 0), dict)
+def test_the_wait_is_put_where_the_kind_of_action_that_is_made_has_a_field_for_it():
+    waiting = {"type": "object", "properties": {"wait_seconds": {"type": "number"}}, "required": ["wait_seconds"]}
+    other = {"type": "object", "properties": {"op": {"const": "go"}}}
+    assert make_workload({"$ref": "#/$defs/W", "$defs": {"W": waiting}}, None, None).waits
+    assert make_workload({"anyOf": [waiting, other]}, None, None).maker(2.0)(0, 0) == {"wait_seconds": 2.0}
+    assert not make_workload({"anyOf": [other, waiting]}, None, None).waits
 
 
 # As given

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any, Literal, cast
 from pytest_openenv_scale.core.errors import GrammarError, ScaleError
 from pytest_openenv_scale.core.own_process import import_user_module
 from pytest_openenv_scale.core.parsing import parse_json, short_repr
+from pytest_openenv_scale.core.text import on_one_line, shorten
 
 _WAIT, _SEED = "$wait", "$seed"
-_MAX_DEPTH = 12
+_MAX_TEMPLATE = 300
 
 
 class WorkloadError(ScaleError, ValueError):
@@ -118,6 +119,8 @@ def make_workload(
     Raises:
         WorkloadError: no action was given and none can be made from the schema.
     """
+    from .action_schema.make import NoActionError, make_action
+
     data = dict(reset or {})
     if action is not None:
         if action.kind == "callable":
@@ -126,103 +129,21 @@ def make_workload(
         return Workload(tuple(actions), None, data, _mentions(actions, _WAIT), "the action given")
     if schema is None:
         return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
-    properties = schema.get("properties")
-    minimal = minimal_value(schema)
-    if not isinstance(minimal, dict):
-        raise WorkloadError("no action can be made from /schema (it is not an object); write one with --openenv-action")
-    minimal_action = cast("dict[str, Any]", minimal)
-    waits = isinstance(properties, Mapping) and "wait_seconds" in properties
-    if waits:
-        minimal_action["wait_seconds"] = _WAIT
-    return Workload((minimal_action,), None, data, waits, "/schema")
+    try:
+        made = make_action(schema)
+    except NoActionError as error:
+        problem = f"{shorten(on_one_line(error.pointer), 160)}: {error.reason}"
+        option = f"--openenv-action {_template(error.template)}"
+        raise WorkloadError(f"no action can be made from /schema ({problem}); write one with {option}") from None
+    waits = "wait_seconds" in made.fields
+    made_action = {**made.action, "wait_seconds": _WAIT} if waits else made.action
+    return Workload((made_action,), None, data, waits, "/schema")
 
 
-def minimal_value(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
-    """Return the smallest value a JSON schema admits: required fields only, defaults and examples first.
-
-    Raises:
-        WorkloadError: the schema nests too deeply or a reference in it leads nowhere.
-    """
-    root = schema if root is None else root
-    if depth > _MAX_DEPTH:
-        raise WorkloadError("no action can be made from /schema (it nests too deeply); write one with --openenv-action")
-    if "$ref" in schema:
-        return minimal_value(_resolve_reference(str(schema["$ref"]), root), root, depth + 1)
-    for key in ("const", "default"):
-        if key in schema:
-            return schema[key]
-    for key in ("examples", "enum"):
-        if schema.get(key):
-            return schema[key][0]
-    if schema.get("allOf"):
-        merged: dict[str, Any] = {}
-        for part in schema["allOf"]:
-            value = minimal_value(part, root, depth + 1)
-            if isinstance(value, dict):
-                merged.update(cast("dict[str, Any]", value))
-            elif len(schema["allOf"]) == 1:
-                return value
-        return merged
-    for key in ("anyOf", "oneOf"):
-        if schema.get(key):
-            return minimal_value(schema[key][0], root, depth + 1)
-    return _minimal_of_type(schema, root, depth)
-
-
-def _minimal_of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = cast("list[str]", kind)[0] if kind else None
-    if kind == "object" or "properties" in schema:
-        properties = cast("Mapping[str, Mapping[str, Any]]", schema.get("properties") or {})
-        return {name: minimal_value(properties.get(name, {}), root, depth + 1) for name in schema.get("required") or ()}
-    if kind in ("number", "integer"):
-        return _minimal_number(schema, whole=kind == "integer")
-    if kind == "string":
-        return _minimal_string(schema)
-    if kind == "boolean":
-        return False
-    if kind == "array":
-        items = cast("Mapping[str, Any]", schema.get("items") or {})
-        return [minimal_value(items, root, depth + 1) for _ in range(min(int(schema.get("minItems") or 0), 64))]
-    return None if kind == "null" else {}
-
-
-def _minimal_number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
-    low, above = _bound(schema, "minimum"), _bound(schema, "exclusiveMinimum")
-    high, below = _bound(schema, "maximum"), _bound(schema, "exclusiveMaximum")
-    least = max((bound for bound in (low, above) if bound is not None), default=None)
-    most = min((bound for bound in (high, below) if bound is not None), default=None)
-    value = 0.0
-    if least is not None and (value < least or value == above):
-        value = least if least != above else least + 1 if most is None or whole else (least + most) / 2
-    if most is not None and (value > most or value == below):
-        value = most if most != below else most - 1 if least is None or whole else (least + most) / 2
-    return math.ceil(value) if whole else value
-
-
-def _bound(schema: Mapping[str, Any], name: str) -> float | None:
-    value = schema.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _minimal_string(schema: Mapping[str, Any]) -> str:
-    least = int(schema.get("minLength") or 0)
-    most = schema.get("maxLength")
-    text = "hello" if most is None or most >= 5 else "x" * most
-    return text.ljust(least, "x")
-
-
-def _resolve_reference(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    node: Any = root
-    for part in filter(None, reference.removeprefix("#").split("/")):
-        name = part.replace("~1", "/").replace("~0", "~")
-        node = cast("Mapping[str, Any]", node).get(name) if isinstance(node, Mapping) else None
-    if not isinstance(node, Mapping):
-        raise WorkloadError(
-            f"no action can be made from /schema ({reference} leads nowhere); write one with --openenv-action"
-        )
-    return cast("Mapping[str, Any]", node)
+def _template(template: object) -> str:
+    """Return an action to be filled in as a shell takes it; "{…}" where it is long or no object."""
+    text = on_one_line(json.dumps(template, ensure_ascii=False)) if isinstance(template, dict) and template else ""
+    return shlex.quote(text if 0 < len(text) <= _MAX_TEMPLATE else "{…}")
 
 
 def _substitute_wait(action: Any, wait: float | None) -> Any:
