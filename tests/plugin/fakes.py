@@ -18,6 +18,7 @@ import pytest
 from tests.unit.cells import a_failure, a_row
 
 import pytest_openenv_scale.engine.sweep as sweep_module
+import pytest_openenv_scale.engine.workload as workload_module
 from pytest_openenv_scale import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.load import runner
@@ -99,8 +100,8 @@ class FakeGenerator:
 
 
 def _schema(url: str, headers: object) -> dict[str, object]:
-    wait = {} if "nowait" in _targets[url].options else {"wait_seconds": {"type": "number"}}
-    return {"type": "object", "properties": wait}
+    name = "move" if "nowait" in _targets[url].options else "wait_seconds"
+    return {"type": "object", "properties": {name: {"type": "number"}}}
 
 
 _patches = pytest.MonkeyPatch()
@@ -108,7 +109,7 @@ _patches = pytest.MonkeyPatch()
 
 def pytest_configure() -> None:
     _patches.setattr(sweep_module, "LoadGenerator", FakeGenerator)
-    _patches.setattr(sweep_module, "action_schema", _schema)
+    _patches.setattr(workload_module, "action_schema", _schema)
 
 
 def pytest_unconfigure() -> None:

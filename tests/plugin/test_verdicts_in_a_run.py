@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from pytest_openenv_scale.engine import sweep
+from pytest_openenv_scale.config.workload import WorkloadError
+from pytest_openenv_scale.engine import workload
 
 HOLDS_TWO = "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n"
 
@@ -105,9 +106,9 @@ def test_the_sweep_that_run_returns_holds_curves_cells_rows_and_max_batch(inner)
 
 def test_nothing_that_can_be_measured_fails_with_one_line(inner, monkeypatch):
     def refuse(*args):
-        raise sweep.SweepError("action nowhere:act: nowhere does not import")
+        raise WorkloadError("action nowhere:act: nowhere does not import")
 
-    monkeypatch.setattr(sweep, "find_workload", refuse)
+    monkeypatch.setattr(workload, "find_workload", refuse)
     inner.tests("@pytest.mark.scaling(action='nowhere:act')\ndef test_scale(scaling):\n    scaling.run()\n")
     result = inner.run()
     result.assert_outcomes(failed=1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .console import print_lines, stop_printing, terminal_width
 
@@ -151,16 +151,13 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     from pytest_openenv_scale.checks.preflight.questions import MAX_SESSIONS
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.client.http_request import server_schema
-    from pytest_openenv_scale.config.workload import make_workload
     from pytest_openenv_scale.core.own_process import standard_library_first
+    from pytest_openenv_scale.engine.workload import find_workload
 
-    schema = server_schema(endpoint.urls[0], endpoint.headers)
-    raw_schema: Any = (schema or {}).get("action")
     if options.action is not None and options.action.kind == "callable":
         # The folder is where a user's modules are; a script's own would be on the path in its place.
         sys.path[:] = standard_library_first([str(Path.cwd()), *sys.path])
-    action_schema = cast("dict[str, Any]", raw_schema) if isinstance(raw_schema, dict) else None
-    workload = make_workload(action_schema, options.action, options.reset)
+    workload = find_workload(endpoint.urls[0], endpoint.headers, options.action, options.reset)
     workload.maker(None)
     return Subject(
         endpoint=endpoint,
@@ -170,7 +167,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
         timeout_s=options.timeout,
         soak_s=0.0,
         seed=options.seed,
-        schema=schema,
+        schema=server_schema(endpoint.urls[0], endpoint.headers),
         must_play=options.played == "required",
     )
 

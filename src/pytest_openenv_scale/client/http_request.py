@@ -1,4 +1,4 @@
-"""One HTTP request that blocks, and `GET /schema`, with which a server describes its actions."""
+"""One HTTP request that blocks, and what a server says of its actions: `/schema`, and the tools it has."""
 
 from __future__ import annotations
 
@@ -72,16 +72,39 @@ def _shut_down(sock: socket.socket) -> None:
 
 def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
-    try:
-        with http_request(f"{http_url(url)}/schema", headers, _TIMEOUT_S) as answer:
-            raw = answer.read(_MAX_BYTES + 1) if 200 <= answer.status < 300 else b""
-        body = json.loads(raw) if len(raw) <= _MAX_BYTES else None
-    except (*HTTP_ERRORS, RecursionError):
-        return None
-    return cast("Mapping[str, Any]", body) if isinstance(body, dict) else None
+    return _json_object(f"{http_url(url)}/schema", headers)
 
 
 def action_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Return the JSON schema of the actions of the server at a base URL; None where it publishes none."""
-    action = (server_schema(url, headers) or {}).get("action")
-    return cast("Mapping[str, Any]", action) if isinstance(action, dict) else None
+    return _field(server_schema(url, headers), "action")
+
+
+def listed_tools(url: str, headers: Mapping[str, str]) -> object:
+    """Return the tools that the server at a base URL lists, as it lists them; None where it lists none.
+
+    It is asked by MCP (`POST /mcp`, JSON-RPC `tools/list`), then by OpenEnv's action of that name over HTTP.
+    """
+    base = http_url(url)
+    by_rpc = _json_object(f"{base}/mcp", headers, {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}})
+    if tools := (_field(by_rpc, "result") or {}).get("tools"):
+        return tools
+    by_step = _json_object(f"{base}/step", headers, {"action": {"type": "list_tools"}})
+    return (_field(by_step, "observation") or {}).get("tools")
+
+
+def _json_object(url: str, headers: Mapping[str, str], body: object = None) -> Mapping[str, Any] | None:
+    """Return the JSON object that a GET, or a POST of `body`, is answered with; None where it is answered otherwise."""
+    method, sent = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+    try:
+        with http_request(url, {"Content-Type": "application/json", **headers}, _TIMEOUT_S, method, sent) as answer:
+            raw = answer.read(_MAX_BYTES + 1) if 200 <= answer.status < 300 else b""
+        parsed: Any = json.loads(raw) if len(raw) <= _MAX_BYTES else None
+    except (*HTTP_ERRORS, RecursionError):
+        return None
+    return cast("Mapping[str, Any]", parsed) if isinstance(parsed, dict) else None
+
+
+def _field(fields: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    value: Any = (fields or {}).get(name)
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else None

@@ -185,6 +185,14 @@ class ActionSource:
     kind: Literal["json", "lines", "callable"]
     value: Any
 
+    @property
+    def tool_name(self) -> str | None:
+        """The tool that the action names without the arguments of its call; None where it is whole as it is."""
+        if self.kind != "json" or not set(self.value) <= {"type", "tool_name"}:
+            return None
+        name = self.value.get("tool_name")
+        return name if isinstance(name, str) else None
+
 
 def parse_action(value: object, directory: Path = Path()) -> ActionSource:
     """Parse an action: a JSON object or a mapping, "@file.jsonl" below `directory`, or "module:function".

@@ -12,11 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_openenv_scale.client.http_request import action_schema
 from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
 from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
 from pytest_openenv_scale.config.settings import Settings
-from pytest_openenv_scale.config.workload import Workload, WorkloadError, make_workload
+from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.system import install_command
@@ -34,6 +33,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves
 
 from .cooldown import Cooldown
 from .warm_up import LonePlays, failed_row, read_warm_up, warm_up_steps
+from .workload import find_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,8 +147,9 @@ def measure_sweep(
 
     Raises:
         SweepError: nothing can be measured.
+        WorkloadError: no action can be made.
     """
-    workload = workload or find_workload(endpoint, settings)
+    workload = workload or find_workload(endpoint.urls[0], endpoint.headers, settings.action, settings.reset)
     slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
 
     def plan(*, wait_axis: bool) -> tuple[Curve, ...]:
@@ -188,7 +189,7 @@ def measure_sweep(
         started_at=datetime.now(UTC),
     )
     if not workload.waits:
-        observer.note(f"{test}: the action has no wait_seconds, so the waits mean nothing here: one curve per mode")
+        observer.note(f"{test}: the action ({workload.source}) takes no wait_seconds, so there is one curve per mode")
     with run.measure_lock(observer.note), LoadGenerator(settings.processes) as generator:
         record = run.begin_sweep(record)
         measurement = _Measurement(endpoint, settings, workload, run, observer, record, generator)
@@ -226,19 +227,6 @@ def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]
         serialized = json.dumps(settings.reset, sort_keys=True, default=str)
         recorded["reset"] = f"data {sha256(serialized.encode()).hexdigest()[:10]}"
     return {**recorded, "http_connections": settings.http_connections} if "http" in settings.modes else recorded
-
-
-def find_workload(endpoint: Endpoint, settings: Settings) -> Workload:
-    """Return what sessions send: by the settings, else by the server's `/schema`.
-
-    Raises:
-        SweepError: no action can be made.
-    """
-    schema = None if settings.action is not None else action_schema(endpoint.urls[0], endpoint.headers)
-    try:
-        return make_workload(schema, settings.action, settings.reset)
-    except WorkloadError as error:
-        raise SweepError(str(error)) from None
 
 
 class _Measurement:

@@ -161,14 +161,14 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
     """Return the server as checks see it, or one line that says why no session can be played."""
     from pytest_openenv_scale.checks.subject import Subject, ignore_progress
     from pytest_openenv_scale.client.http_request import server_schema
-    from pytest_openenv_scale.engine.sweep import SweepError
+    from pytest_openenv_scale.config.workload import WorkloadError
 
     from .scaling_fixture import chosen_workload
 
     settings = invocation.settings
     try:
         workload = chosen_workload(item.ihook, endpoint, settings)
-    except SweepError as error:
+    except WorkloadError as error:
         return str(error)
     progress = invocation.progress
     return Subject(

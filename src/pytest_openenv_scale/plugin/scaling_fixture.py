@@ -113,8 +113,8 @@ class Scaling:
 
     def _measure(self, cancelled: threading.Event) -> Sweep | str:
         """Return the sweep, or one line that says why nothing can be measured."""
-        from pytest_openenv_scale.core.errors import RunError
-        from pytest_openenv_scale.engine.sweep import SweepError, measure_sweep
+        from pytest_openenv_scale.core.errors import ScaleError
+        from pytest_openenv_scale.engine.sweep import measure_sweep
 
         from .progress import ThreadSafeObserver
 
@@ -133,7 +133,7 @@ class Scaling:
                 rerun=task.rerun,
                 workload=workload,
             )
-        except (SweepError, RunError, MarkError) as error:
+        except (ScaleError, MarkError) as error:
             return str(error)
         finally:
             if progress is not None:
@@ -194,16 +194,16 @@ def chosen_workload(hooks: Any, endpoint: Endpoint, settings: Settings) -> Workl
     """Decide what sessions send: an action that is written, else what a hook returns, else the server's schema.
 
     Raises:
-        SweepError: no action can be made.
+        WorkloadError: no action can be made.
     """
-    from pytest_openenv_scale.engine.sweep import find_workload
+    from pytest_openenv_scale.engine.workload import find_workload
 
     workload: Workload | None = None
     if settings.action is None:
         workload = hooks.pytest_openenv_scale_workload(endpoint=endpoint)
     if workload is not None and settings.reset is not None:
         return replace(workload, reset=settings.reset)
-    return workload or find_workload(endpoint, settings)
+    return workload or find_workload(endpoint.urls[0], endpoint.headers, settings.action, settings.reset)
 
 
 def is_loop_running() -> bool:

@@ -1,0 +1,46 @@
+"""What sessions send to a server that is there: as a person wrote it, else as the server describes its actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_openenv_scale.client.http_request import action_schema, listed_tools
+from pytest_openenv_scale.config.tool_action import Tool, may_call_tools, read_tools, tool_action
+from pytest_openenv_scale.config.workload import ActionSource, Workload, WorkloadError, make_workload
+
+
+def find_workload(
+    url: str, headers: Mapping[str, str], action: ActionSource | None, reset: Mapping[str, Any] | None
+) -> Workload:
+    """Return what sessions of the server at a base URL send.
+
+    Where its action is a tool call (MCP), one of its tools is called; an action that names a tool and nothing else is
+    completed by the arguments that this tool asks for.
+
+    Raises:
+        WorkloadError: no action can be made, or the tool that is named is not there.
+    """
+    if action is not None:
+        if (name := action.tool_name) is None:
+            return make_workload(None, action, reset)
+        return _calling(_tools(url, headers), reset, name)
+    schema = action_schema(url, headers)
+    if may_call_tools(schema) and (tools := _tools(url, headers)):
+        return _calling(tools, reset)
+    return make_workload(schema, None, reset)
+
+
+def _tools(url: str, headers: Mapping[str, str]) -> tuple[Tool, ...]:
+    return read_tools(listed_tools(url, headers))
+
+
+def _calling(tools: tuple[Tool, ...], reset: Mapping[str, Any] | None, name: str | None = None) -> Workload:
+    # Slow to import, and needed only where an action is made.
+    from pytest_openenv_scale.config.action_schema.make import make_action
+
+    try:
+        action, source = tool_action(tools, lambda schema: make_action(schema).action, name)
+    except ValueError as error:
+        raise WorkloadError(f"action: {error}") from None
+    return Workload((action,), None, dict(reset or {}), False, source)
