@@ -214,6 +214,34 @@ def test_countdown_with_one_session_is_red_and_names_the_line_that_makes_it_gree
     assert green.code == PYTEST_PASSED, green.output
 
 
+def test_what_openenv_init_writes_is_measured_below_a_parent_with_pytests_configuration(
+    tmp_path: Path, python_with_openenv: Path
+) -> None:
+    """As huggingface/OpenEnv is laid out: side by side, one configuration above; one is called as clones often are."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nasyncio_mode = 'auto'\n")
+    (tmp_path / "envs").mkdir()
+    for name, sessions in (("one_env", 1), ("two_env", 2)):
+        made = run(openenv_python(OPENENV_0_10), "-m", "openenv.cli", "init", name, cwd=tmp_path / "envs")
+        assert made.returncode == 0, made.stderr
+        environment = tmp_path / "envs" / name
+        set_max_concurrent_envs(environment, sessions)
+        (environment / "tests").mkdir()
+        (environment / "tests" / f"test_{name}.py").write_text(
+            "import pytest\n\n@pytest.mark.scaling(batches='1,2')\n@pytest.mark.slo(max_batch=2)\n"
+            "def test_holds(scaling):\n    scaling.run()\n"
+        )
+    (tmp_path / "envs" / "two_env").rename(tmp_path / "envs" / "two-env")
+    tested = run_pytest_in(tmp_path, python_with_openenv, "-m", "scaling")
+    assert tested.code == PYTEST_TESTS_FAILED, tested.output
+    outcomes = {sweep["test"]: sweep["curves"][0]["max_batch"] for sweep in tested.sweeps()}
+    assert outcomes == {
+        "envs/one_env/tests/test_one_env.py::test_holds": 1,
+        "envs/two-env/tests/test_two_env.py::test_holds": 2,
+    }
+    assert "served: server.app:app of envs/two-env/openenv.yaml" in tested.output
+
+
 def set_max_concurrent_envs(repository: Path, sessions: int) -> None:
     app = repository / "server" / "app.py"
     text, changed = re.subn(r"max_concurrent_envs=\d+", f"max_concurrent_envs={sessions}", app.read_text())

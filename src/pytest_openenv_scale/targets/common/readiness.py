@@ -239,7 +239,7 @@ def start_s(start_timeout: float | None, context: TargetContext, least: float = 
 
 
 def _nothing_known() -> str:
-    return "no session answered"
+    return "no answer"
 
 
 @dataclass(frozen=True)
