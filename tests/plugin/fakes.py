@@ -46,11 +46,13 @@ class FakeTarget:
         self.spec, self.largest = str(spec), context.largest_batch
         self.environment = "" if context.root == context.rootpath else f" in {context.root.name}"
         self.options = dict(spec.options)
+        self.reset = context.reset
 
     def __enter__(self) -> Endpoint:
         if "broken" in self.options:
             raise TargetError(f"{self.options['broken']}\n{LOG}")
-        _say(f"start {self.spec} largest={self.largest}{self.environment}")
+        reset = f" reset={dict(self.reset)}" if self.reset else ""
+        _say(f"start {self.spec} largest={self.largest}{self.environment}{reset}")
         url = f"http://127.0.0.1:9/{len(_targets)}"
         _targets[url] = self
         return Endpoint(

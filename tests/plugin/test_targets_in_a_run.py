@@ -142,3 +142,17 @@ def test_a_fixture_of_ones_own_may_take_its_place(inner):
         "    scaling.session()\n"
     )
     inner.run().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("mark", "options", "reset"),
+    [
+        ("", ["--openenv-reset", '{"task": "$seed"}', "--openenv-seed", "7"], "{'task': 7}"),
+        ("reset={'task': 'a'}", [], "{'task': 'a'}"),
+    ],
+)
+def test_a_target_waits_with_the_reset_data_of_the_sessions(inner, mark, options, reset):
+    inner.tests(f"@pytest.mark.scaling({mark})\ndef test_scale(scaling):\n    scaling.run()\n")
+    result = inner.run(*options)
+    result.assert_outcomes(passed=1)
+    assert inner.events[0].partition(" reset=")[2] == reset

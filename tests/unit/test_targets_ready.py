@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ from pytest_openenv_scale.client.session import SessionFailed
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common import readiness
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import FirstSession, TargetContext
 from pytest_openenv_scale.targets.common.readiness import (
     Diagnosis,
     NotReadyError,
@@ -26,6 +27,7 @@ from pytest_openenv_scale.targets.common.readiness import (
     start_s,
     wait_until_ready,
 )
+from scripted_server import Peer, observation, scripted
 
 Script = Callable[[Iterable[SessionFailed | None]], list[tuple[str, str]]]
 REFUSED = SessionFailed("connect", "refused", "ECONNREFUSED", "Connection refused")
@@ -38,8 +40,8 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Script:
     def script(outcomes: Iterable[SessionFailed | None]) -> list[tuple[str, str]]:
         left, played = list(outcomes), list[tuple[str, str]]()
 
-        async def play(url: str, headers: object, mode: str, timeout_s: float) -> None:
-            played.append((url, mode))
+        async def play(url: str, headers: object, session: FirstSession, timeout_s: float) -> None:
+            played.append((url, session.mode))
             outcome = left.pop(0) if len(left) > 1 else left[0]
             if outcome is not None:
                 raise outcome
@@ -74,8 +76,30 @@ def test_the_session_is_an_http_one_only_where_nothing_else_will_be_spoken(
     sessions: Script, modes: tuple[str, ...], mode: str
 ) -> None:
     played = sessions([None])
-    wait_until_ready(["http://a"], {}, 5, modes=modes)
+    wait_until_ready(["http://a"], {}, 5, session=TargetContext(Path(), modes=modes).first_session)
     assert played == [("http://a", mode)]
+
+
+@pytest.mark.parametrize("modes", [("ws",), ("http",)])
+async def test_the_first_session_sends_what_was_written_for_sessions(modes: tuple[str, ...]) -> None:
+    asked: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        if modes == ("http",):
+            await peer.head()
+            asked.append((await peer.reader.readexactly(len(b'{"task":"a"}'))).decode())
+            peer.send(b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"observation":{}}')
+            return
+        await peer.accept()
+        asked.append(json.dumps((await peer.asked())["data"], separators=(",", ":")))
+        peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    session = TargetContext(Path(), modes=modes, reset={"task": "a"}).first_session
+    async with scripted(script) as server:
+        await asyncio.to_thread(wait_until_ready, [server.url], {}, 10, session=session)
+    assert asked == ['{"task":"a"}']
 
 
 def test_what_may_pass_is_tried_until_it_has_passed(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.plugin.target import label_suffix
 from pytest_openenv_scale.targets import gc, open_target, target_names
 from pytest_openenv_scale.targets.common.leftovers import owner_label
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import FirstSession, TargetContext
 from pytest_openenv_scale.targets.envoy.pool import HostState
 from pytest_openenv_scale.targets.slurm import job as slurm_job
 from pytest_openenv_scale.targets.slurm import job_info
@@ -441,7 +441,7 @@ def test_a_node_that_a_burst_does_not_reach_is_named(
     pool: Any = Pool()
     monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(pool, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
-        slurm_servers.reach_every_host(servers(folder), pool, {}, ("ws",), session_s=1.0)
+        slurm_servers.reach_every_host(servers(folder), pool, {}, FirstSession(), session_s=1.0)
     golden(caught.value)
     assert "extra=--exclude=n2" in str(caught.value)
 

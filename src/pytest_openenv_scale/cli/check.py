@@ -109,6 +109,7 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         GrammarError: a value cannot be used; one line that names the option.
     """
     from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
+    from pytest_openenv_scale.config.workload import Workload
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.files import check_json_option
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
@@ -127,17 +128,23 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     sessions = parse_count(arguments.sessions, maximum=_MAX_SESSIONS, what="--sessions")
     target = PARSERS["url"](arguments.url, origin)[0]
     timeout_s = parse_seconds(arguments.timeout, positive=True, what="--timeout")
+    seed, reset = read("seed"), read("reset")
     context = TargetContext(
-        origin.directory, sessions, read("header"), timeout_s=timeout_s, show_progress=show_progress
+        origin.directory,
+        sessions,
+        read("header"),
+        timeout_s=timeout_s,
+        show_progress=show_progress,
+        reset=Workload(reset=reset or {}).reset_data(seed),
     )
     return _Options(
         UrlTarget(target, context),
         sessions,
         read("action"),
-        read("reset"),
+        reset,
         read("played"),
         timeout_s,
-        read("seed"),
+        seed,
         check_json_option(arguments.json) if arguments.json is not None else None,
     )
 

@@ -204,13 +204,15 @@ CHECK_FIXTURE = "openenv_check"
 class Selection:
     """What the selected tests ask of a target together; `tests` are the node ids of those that measure.
 
-    `timeout` is the longest that any of them gives a phase, in seconds.
+    `timeout` is the longest that any of them gives a phase, in seconds; `reset` the first reset data that one of them
+    sends.
     """
 
     largest_batch: int = 1
     modes: tuple[str, ...] = ("ws",)
     tests: tuple[str, ...] = ()
     timeout: float | None = None
+    reset: Mapping[str, Any] | None = None
 
 
 def read_declaration(item: pytest.Item, settings: Settings) -> Declaration | None:
@@ -241,6 +243,7 @@ def make_selection(items: Iterable[pytest.Item], settings: Settings) -> Selectio
         modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
         tests=tuple(item.nodeid for item in items if item.nodeid in valid or item.nodeid in checks),
         timeout=max(timeouts),
+        reset=next((declared.settings.reset for declared in valid.values() if declared.settings.reset), settings.reset),
     )
 
 

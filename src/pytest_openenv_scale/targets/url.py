@@ -54,7 +54,7 @@ class UrlTarget(StartedTarget):
             self._headers,
             attach_s(self.context),
             retry_s=ATTACH_RETRY_S,
-            modes=self.context.modes,
+            session=self.context.first_session,
             watch=Watch(TIMEOUT_OPTION, show=self.context.show_progress),
         )
         servers, options = LocalServers(self._urls), self._options

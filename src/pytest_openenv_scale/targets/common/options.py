@@ -166,6 +166,14 @@ def ignore_line(text: str) -> None:
 
 
 @dataclass(frozen=True)
+class FirstSession:
+    """How the session is played that shows that a server is ready: its protocol (ws or http) and reset data."""
+
+    mode: str = "ws"
+    reset: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
 class TargetContext:
     """The run a target is opened for.
 
@@ -175,7 +183,8 @@ class TargetContext:
     request and never shown. `run_id` names the run on what is started outside this process (None: none).
     `show_progress` shows one line of what happens while a target opens, such as of a build's output.
 
-    `timeout_s` is how many seconds the run gives each phase of a session (None: nobody said).
+    `timeout_s` is how many seconds the run gives each phase of a session (None: nobody said), `reset` the reset data of
+    sessions.
 
     `rootpath` is pytest's root, from where relative paths may be meant as well (None: `root`), and `pythonpath` what
     pytest imports from. `searched` are the folders from which no `openenv.yaml` was found upward.
@@ -192,6 +201,12 @@ class TargetContext:
     rootpath: Path | None = None
     pythonpath: tuple[Path, ...] = ()
     searched: tuple[Path, ...] = ()
+    reset: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def first_session(self) -> FirstSession:
+        """How the session is played that shows that a server is ready."""
+        return FirstSession("ws" if "ws" in self.modes else "http", self.reset)
 
     @property
     def base(self) -> Path:

@@ -24,7 +24,7 @@ from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.core.text import Secrets
 
-from .options import TargetContext, ignore_line
+from .options import FirstSession, TargetContext, ignore_line
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.client.session import SessionFailed
@@ -225,6 +225,8 @@ _REPORT_S = 15.0
 
 _TICK_S = 0.5
 _CLOSE_S = 2.0
+_RESET_CODES = frozenset({"EXECUTION_ERROR", "VALIDATION_ERROR", "422", "500"})
+"""The codes with which a server tells that the environment could do nothing with a reset."""
 _SESSION_COUNTS = re.compile(r"(\d+)\s*/\s*(\d+)")
 
 
@@ -295,23 +297,24 @@ def wait_until_ready(
     exit_status: Callable[[], ExitStatus | None] = _no_exit,
     *,
     retry_s: float | None = None,
-    modes: Sequence[str] = ("ws",),
+    session: FirstSession | None = None,
     watch: Watch | None = None,
 ) -> float:
     """Play one session (connect, reset, close) at each URL and return the seconds until all had answered.
 
     What may pass by itself, such as a refused connection, is tried again for `retry_s` seconds (default:
     the whole deadline); what cannot, such as 401, fails at once. `exit_status` returns how the
-    server ended, or None; `watch` says meanwhile what is known of it. The session is a WebSocket one
-    unless `modes` is only "http". May be called while an event loop runs in this thread.
+    server ended, or None; `watch` says meanwhile what is known of it. `session` says
+    how it is played (default: over a WebSocket, with an empty reset). May be called while an event loop runs in this
+    thread.
 
     Raises:
         NotReadyError: one line naming the URL, what is wrong there and what to do, or how the server ended.
     """
     wait = _Wait(deadline_s, retry_s, watch)
-    mode = "ws" if "ws" in modes else "http"
+    session = session or FirstSession()
     for url in urls:
-        _wait_until_url_ready(url, headers, mode, wait, exit_status)
+        _wait_until_url_ready(url, headers, session, wait, exit_status)
     return wait.elapsed_s
 
 
@@ -353,17 +356,17 @@ class _Wait:
 def _wait_until_url_ready(
     url: str,
     headers: Mapping[str, str],
-    mode: str,
+    session: FirstSession,
     wait: _Wait,
     exit_status: Callable[[], ExitStatus | None],
 ) -> None:
     while True:
         remaining_s = wait.remaining_s
-        failure = _try_session(url, headers, mode, remaining_s, wait.report)
+        failure = _try_session(url, headers, session, remaining_s, wait.report)
         if failure is None:
             return
         over = wait.end_words()
-        problem = _explain_failure(url, headers, mode, failure, remaining_s)
+        problem = _explain_failure(url, headers, session.mode, failure, remaining_s)
         status = exit_status()
         if status or not problem.transient or not wait.allows_another_try:
             text = problem.text + (over if problem.transient else "")
@@ -386,7 +389,9 @@ def _explain_failure(
     if failure.type == "client_limit":
         return Diagnosis(f"cannot be tried from this machine: {message}")
     if failure.type == "environment":
-        return Diagnosis(f"answers, but its environment fails to reset: {failure.code or 'error'}: {message}")
+        text = f"answers, but its environment fails to reset: {failure.code or 'error'}: {message}"
+        hint = "; where it needs reset data, write them with --openenv-reset" if failure.code in _RESET_CODES else ""
+        return Diagnosis(text + hint)
     diagnosis = diagnose(url, headers, mode)
     if diagnosis is not None:
         return diagnosis
@@ -399,12 +404,12 @@ def _explain_failure(
 
 
 def _try_session(
-    url: str, headers: Mapping[str, str], mode: str, timeout_s: float, on_tick: Callable[[], None]
+    url: str, headers: Mapping[str, str], first: FirstSession, timeout_s: float, on_tick: Callable[[], None]
 ) -> SessionFailed | None:
     from pytest_openenv_scale.client.session import SessionFailed
 
     try:
-        _run_in_own_thread(lambda: _play_session(url, headers, mode, timeout_s), on_tick)
+        _run_in_own_thread(lambda: _play_session(url, headers, first, timeout_s), on_tick)
     except SessionFailed as failure:
         return failure
     except TimeoutError:
@@ -412,16 +417,16 @@ def _try_session(
     return None
 
 
-async def _play_session(url: str, headers: Mapping[str, str], mode: str, timeout_s: float) -> None:
+async def _play_session(url: str, headers: Mapping[str, str], first: FirstSession, timeout_s: float) -> None:
     """Connect, reset and close; a server that has answered the reset may be slow or odd about the close."""
     from pytest_openenv_scale.client.session import SessionFailed, open_http_session, open_session
 
     answered = False
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            open_client = open_http_session if mode == "http" else open_session
+            open_client = open_http_session if first.mode == "http" else open_session
             async with open_client(url, headers=headers, timeout_s=timeout_s) as session:
-                await session.reset()
+                await session.reset(**first.reset)
                 answered = True
                 limit.reschedule(asyncio.get_running_loop().time() + _CLOSE_S)
     except (SessionFailed, TimeoutError):

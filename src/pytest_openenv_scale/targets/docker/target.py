@@ -163,7 +163,7 @@ def wait_for_container(
             headers,
             start_s(start_timeout, context),
             container.exit_status,
-            modes=context.modes,
+            session=context.first_session,
             watch=Watch(state=lambda: _state(container), show=context.show_progress, prefix=f"{target}: starting"),
         )
     except NotReadyError as error:

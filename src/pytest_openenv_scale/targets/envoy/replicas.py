@@ -160,7 +160,7 @@ class AttachedReplicas(Replicas):
             headers,
             attach_s(self._context),
             retry_s=ATTACH_RETRY_S,
-            modes=self._context.modes,
+            session=self._context.first_session,
             watch=Watch(TIMEOUT_OPTION, show=self._context.show_progress, prefix="envoy: waiting for the servers"),
         )
         self._local_servers = LocalServers(self._urls)

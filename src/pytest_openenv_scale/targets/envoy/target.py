@@ -99,7 +99,7 @@ class EnvoyTarget(StartedTarget):
                 endpoint.headers,
                 start_s(self.options.start_timeout, self.context, _SESSION_S),
                 envoy_endpoint.exit_status,
-                modes=self.context.modes,
+                session=self.context.first_session,
                 watch=watch,
             )
         except NotReadyError as error:

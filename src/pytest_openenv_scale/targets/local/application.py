@@ -206,7 +206,7 @@ class ServedApplication(Startable):
                 headers,
                 start_s(self._options.start_timeout, self._context),
                 self._exit_status,
-                modes=self._context.modes,
+                session=self._context.first_session,
                 watch=Watch(
                     state=self.process.state, show=self._context.show_progress, prefix=f"{self._target}: starting"
                 ),

@@ -173,7 +173,7 @@ class ProviderTarget(StartedTarget):
                 endpoint.headers,
                 self._start_s,
                 endpoint.exit_status,
-                modes=self.context.modes,
+                session=self.context.first_session,
                 watch=Watch(state=process.state, show=self.context.show_progress, prefix=f"{self.spec}: starting"),
             )
         except NotReadyError as error:

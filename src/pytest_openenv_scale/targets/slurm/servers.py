@@ -14,7 +14,7 @@ import psutil
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.base import with_log
-from pytest_openenv_scale.targets.common.options import TargetContext
+from pytest_openenv_scale.targets.common.options import FirstSession, TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
 from pytest_openenv_scale.targets.envoy.config import Backend
@@ -100,7 +100,9 @@ class NodeServers(Hosts):
                 show=self._context.show_progress,
                 prefix=f"slurm: waiting for {node.name}",
             )
-            wait_until_ready((url,), headers, remaining_s, self._first_exit, modes=self._context.modes, watch=watch)
+            wait_until_ready(
+                (url,), headers, remaining_s, self._first_exit, session=self._context.first_session, watch=watch
+            )
         except NotReadyError as error:
             culprits = [number]
             if error.exit is not None:
@@ -235,7 +237,7 @@ class NodeEnvoy(EnvoyPool):
 
 
 def reach_every_host(
-    servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], modes: Sequence[str], *, session_s: float
+    servers: NodeServers, pool: EnvoyPool, headers: Mapping[str, str], session: FirstSession, *, session_s: float
 ) -> None:
     """Play a small burst of sessions through Envoy and check, by its own counts, that every host got some.
 
@@ -246,7 +248,7 @@ def reach_every_host(
     count = _SESSIONS_PER_THREAD * pool.threads * pool.count * len(before)
 
     def play(number: int) -> float:
-        return wait_until_ready((pool.url,), headers, session_s, modes=modes)
+        return wait_until_ready((pool.url,), headers, session_s, session=session)
 
     try:
         with ThreadPoolExecutor(min(len(before), _CONCURRENT_SESSIONS)) as executor:

@@ -157,7 +157,7 @@ class SlurmTarget(StartedTarget):
         envoy_endpoint = EnvoyEndpoint(servers, pool, policy)
         stack.callback(envoy_endpoint.stop)
         session_s = start_s(start_timeout, self.context, SESSION_S)
-        reach_every_host(servers, pool, endpoint.headers, self.context.modes, session_s=session_s)
+        reach_every_host(servers, pool, endpoint.headers, self.context.first_session, session_s=session_s)
         return replace(
             endpoint,
             urls=(pool.url,),

@@ -168,7 +168,9 @@ class SpacesTarget(StartedTarget):
         else:
             wait_s, watch = attach_s(self.context), Watch(TIMEOUT_OPTION, show=show, prefix=prefix)
         try:
-            return wait_until_ready(endpoint.urls, endpoint.headers, wait_s, modes=self.context.modes, watch=watch)
+            return wait_until_ready(
+                endpoint.urls, endpoint.headers, wait_s, session=self.context.first_session, watch=watch
+            )
         except NotReadyError as error:
             message = without_secrets(str(error))
             if info.sdk not in (None, "docker"):
