@@ -114,3 +114,32 @@ def test_reset_data_is_an_object():
 def test_what_is_no_reset_data_is_refused(value):
     with pytest.raises(GrammarError, match=r"^reset data must be"):
         parse_reset(value)
+
+
+@pytest.mark.parametrize(
+    ("parse", "value"),
+    [
+        (parse_reset, '{"seed": "$sed"}'),
+        (parse_reset, {"options": [{"seed": "$SEEDS"}]}),
+        (parse_reset, '{"seed": "$wait"}'),
+        (parse_action, '{"for": "$wiat"}'),
+        (parse_action, '{"for": "$seed"}'),
+    ],
+)
+def test_a_mistyped_placeholder_is_refused_with_the_one_that_was_meant(golden, parse, value):
+    with pytest.raises(GrammarError) as error:
+        parse(value)
+    golden(error.value)
+
+
+def test_a_mistyped_placeholder_of_a_file_is_named_with_its_line(golden, tmp_path):
+    (tmp_path / "actions.jsonl").write_text('{"a": "$wait"}\n{"a": "$wat"}\n')
+    with pytest.raises(GrammarError) as error:
+        parse_action("@actions.jsonl", tmp_path)
+    golden(error.value)
+
+
+@pytest.mark.parametrize("text", ["$", "$5", "$HOME", "$wait seconds", "sed", "$x", "what costs $wait?"])
+def test_other_text_with_a_dollar_is_said_as_it_is(text):
+    assert parse_reset({"text": text}) == {"text": text}
+    assert parse_action({"text": text}).value == {"text": text}

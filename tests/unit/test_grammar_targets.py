@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.errors import GrammarError
@@ -36,6 +36,17 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, reda
         ("local,env.A=", "local", None, (("env.A", ""),)),
         ("local,env.A=x=y", "local", None, (("env.A", "x=y"),)),
         (" local , label = a b ", "local", None, (("label", "a b"),)),
+        ('local,env.X="0,1",workers=2', "local", None, (("env.X", "0,1"), ("workers", "2"))),
+        ('slurm,partition= "short,long" ,nodes=2', "slurm", None, (("nodes", "2"), ("partition", "short,long"))),
+        ('local,env.X="say ""hi"", b=1"', "local", None, (("env.X", 'say "hi", b=1'),)),
+        ('local,env.X=say "hi"', "local", None, (("env.X", 'say "hi"'),)),
+        ('local,env.X="",label=" a "', "local", None, (("env.X", ""), ("label", " a "))),
+        ('local,env.X=",temporary"', "local", None, (("env.X", ",temporary"),)),
+        ('provider:m:C,start.command="[""sh"",""-c""]"', "provider", "m:C", (("start.command", '["sh","-c"]'),)),
+        ('docker:"./a,b",workers=2', "docker", "./a,b", (("workers", "2"),)),
+        ('slurm:partition="short,long",nodes=2', "slurm", 'partition="short,long"', (("nodes", "2"),)),
+        ('slurm:partition="short"', "slurm", "partition=short", ()),
+        ('http://h/p,hardware="a,b"', "url", "http://h/p", (("hardware", "a,b"),)),
         ("http://host", "url", "http://host", ()),
         ("HTTPS://Host:8443/prefix", "url", "HTTPS://Host:8443/prefix", ()),
         ("wss://h/p?a=1,2,cores=8", "url", "wss://h/p?a=1,2", (("cores", "8"),)),
@@ -72,6 +83,10 @@ def test_an_option_is_read_by_its_key():
         ("local,workers=4,server=uvicorn", "local,server=uvicorn,workers=4"),
         ("local:a:b", "local:a:b"),
         ("https://h/p,label=x,cores=8", "https://h/p,cores=8,label=x"),
+        ('local,label="x",env.X="0,1"', 'local,env.X="0,1",label=x'),
+        ('local:"a,b"', 'local:"a,b"'),
+        ('local:"a"', "local:a"),
+        ('slurm:partition="short,long"', 'slurm:partition="short,long"'),
     ],
 )
 def test_the_canonical_text_of_a_target_has_sorted_options(text, canonical):
@@ -93,6 +108,10 @@ def test_the_canonical_text_of_a_target_has_sorted_options(text, canonical):
         "local,a=1,b",
         "local,a=1,a=2",
         "local,env.A=1,b",
+        "slurm,partition=a,b",
+        'local,label="a',
+        'local,label="a"b',
+        'local,label=""',
         "local,",
         ":x",
         ",a=1",
@@ -122,11 +141,16 @@ def test_a_wrong_target_is_refused_with_what_to_write(golden, text):
 
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True).filter(lambda name: name not in ("url", "localhost"))
-WORDS = st.from_regex(r"[A-Za-z0-9_./:~@-]{1,12}", fullmatch=True)
-OPTIONS = st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_.-]{0,6}", fullmatch=True), WORDS, max_size=4)
+WORDS = st.text(st.sampled_from(',"= a:/x\\_.é') | st.characters(exclude_categories=["Cc"]), min_size=1, max_size=12)
+KEYS = st.from_regex(r"[a-z_][a-z0-9_.-]{0,6}", fullmatch=True)
+QUOTED = st.builds(lambda key, word: f'{key}="{word}"', KEYS, WORDS)
+OPTIONS = st.dictionaries(KEYS, WORDS | QUOTED, max_size=4)
 
 
-@given(NAMES, st.none() | WORDS, OPTIONS)
+@given(NAMES, st.none() | WORDS | QUOTED, OPTIONS)
+@example("docker", 'a="b,c"', {})
+@example("docker", 'a="b"', {})
+@example("docker", ' a="b,c"', {})
 def test_the_canonical_text_of_a_target_reads_back(name, argument, options):
     spec = TargetSpec(name, argument, tuple(sorted(options.items())))
     assert parse_target(str(spec)) == spec
@@ -173,6 +197,7 @@ def test_any_text_can_be_redacted(text):
     [
         ("https://u:hunter2@a,https://b?k=hunter2,cores=1", "https://a,https://b?k=***,cores=1"),
         ("local,env.HF_TOKEN=hunter2,env.SIZE=3", "local,env.HF_TOKEN=***,env.SIZE=3"),
+        ('local,env.HF_TOKEN="a,hunter2",env.X="3,4"', 'local,env.HF_TOKEN=***,env.X="3,4"'),
         ("local,env.my_password=hunter2", "local,env.my_password=***"),
         ("local:a:b,workers=2", "local:a:b,workers=2"),
     ],
@@ -193,6 +218,8 @@ def test_a_target_is_shown_without_its_secrets(text, redacted):
         "https://u:hunter2/@h",
         "http://u:hunter2@",
         "local,env.MY_TOKEN=x,hunter2",
+        'local,env.MY_TOKEN="x,hunter2',
+        'local,env.MY_TOKEN="x"hunter2',
         "http://u:hunter2@h,,http://b",
     ],
 )

@@ -26,6 +26,8 @@ SECRET = "s3cr3t"
         (["http://me:s3,cr3t@host/x"], ("http://host/x",)),
         (["http://host/x?token=s3cr3t&n=1,cores=8"], ("http://host/x?token=***&n=***,cores=8",)),
         (["local:app,env.HF_TOKEN=s3cr3t,workers=2"], ("local:app,env.HF_TOKEN=***,workers=2",)),
+        (['local:app,env.HF_TOKEN="a, ""b"",s3cr3t",workers=2'], ("local:app,env.HF_TOKEN=***,workers=2",)),
+        (['provider:m:C,api_key="a, s3cr3t",workers=2'], ("provider:m:C,api_key=***,workers=2",)),
         (["-o", "openenv_url=http://me:s3cr3t@host"], ("-o", "openenv_url=http://host")),
     ],
 )

@@ -133,6 +133,15 @@ def test_a_rerun_picks_the_curve_among_several(golden, settle):
     golden(rerun(found, target="local,server=uvicorn", mode="http", wait=0.1))
 
 
+@pytest.mark.parametrize(
+    "target", ['local,env.X="0,1"', 'slurm:partition="short,long"', 'local:"a,b",label="it\'s, x"']
+)
+def test_a_rerun_writes_values_with_commas_as_they_are_read(settle, target):
+    option, text = shlex.split(rerun(settle(f"--openenv-target={target}", ini="openenv_waits = 1"), target=target))
+    assert option == "--openenv-target"
+    assert parse_target(text) == parse_target(target)
+
+
 def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
     found = settle(
         "--openenv-target=local,server=uvicorn",

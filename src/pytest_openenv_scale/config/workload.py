@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import shlex
@@ -170,6 +171,8 @@ def _mentions(value: Any, name: str) -> bool:
 
 
 MAX_ACTION_BYTES = 16 * 1024 * 1024
+_PLACEHOLDER = re.compile(r"\$[A-Za-z_]{2,12}")
+_LIKENESS = 0.75
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -213,21 +216,35 @@ def parse_action(value: object, directory: Path = Path()) -> ActionSource:
         )
     if text is not None and not text.startswith("{"):
         raise GrammarError(f'an action is a JSON object, "@file.jsonl" or "module:function", got {short_repr(value)}')
-    return ActionSource("json", _parse_object(value, "an action"))
+    return ActionSource("json", _parse_object(value, "an action", _WAIT))
 
 
 def parse_reset(value: object) -> dict[str, Any]:
     """Parse the data of a reset: a JSON object or a mapping, for example {"seed": 1}."""
-    return _parse_object(value, "reset data")
+    return _parse_object(value, "reset data", _SEED)
 
 
-def _parse_object(value: object, what: str) -> dict[str, Any]:
+def _parse_object(value: object, what: str, placeholder: str) -> dict[str, Any]:
     data = parse_json(value, what)
     if not isinstance(data, dict):
         raise GrammarError(
             f"{what} must be a JSON object, got {short_repr(value)}; write for example '{{\"seed\": 1}}'"
         )
+    _refuse_mistyped(data, what, placeholder)
     return cast("dict[str, Any]", data)
+
+
+def _refuse_mistyped(data: Any, what: str, placeholder: str) -> None:
+    """Refuse text that was meant as a placeholder: one of another place, or close to the one of this."""
+    if isinstance(data, Mapping | list):
+        values = cast("Mapping[str, Any]", data).values() if isinstance(data, Mapping) else cast("list[Any]", data)
+        for value in values:
+            _refuse_mistyped(value, what, placeholder)
+    elif isinstance(data, str) and data != placeholder and _PLACEHOLDER.fullmatch(data):
+        meant = difflib.get_close_matches(data.lower(), (_WAIT, _SEED), n=1, cutoff=_LIKENESS)
+        if meant:
+            hint = f'did you mean "{placeholder}"?' if meant == [placeholder] else f'only "{placeholder}" is one there'
+            raise GrammarError(f"{what} has no placeholder {short_repr(data)}; {hint}")
 
 
 def _read_lines(name: str, directory: Path) -> tuple[dict[str, Any], ...]:
@@ -247,7 +264,7 @@ def _read_lines(name: str, directory: Path) -> tuple[dict[str, Any], ...]:
             f"action file {short_repr(name)} is not UTF-8 text; write one JSON object per line"
         ) from None
     actions = tuple(
-        _parse_object(line, f"line {number} of action file {short_repr(name)}")
+        _parse_object(line, f"line {number} of action file {short_repr(name)}", _WAIT)
         for number, line in enumerate(lines, 1)
         if line.strip()
     )

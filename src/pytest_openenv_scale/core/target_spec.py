@@ -14,6 +14,13 @@ _SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE)
 _NEXT_URL = re.compile(r",\s*(?=(?:https?|wss?)://)", re.IGNORECASE)
 _NEXT_OPTION = re.compile(r",(?=\s*[A-Za-z_][A-Za-z0-9_.-]*\s*=)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_QUOTED_VALUE = re.compile(
+    r"""((?:,\s*[A-Za-z_][A-Za-z0-9_.-]*\s*=|^[A-Za-z][A-Za-z0-9_-]*\s*:(?:\s*[A-Za-z_][A-Za-z0-9_.-]*\s*=)?)\s*)"""
+    r""""((?:[^"]|"")*)"(?=\s*(?:,|$))"""
+)
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_MARKER = re.compile(r"\x00([0-9]+)\x00")
 _FLAG = re.compile(r",\s*temporary\s*(?=,|$)")
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 
@@ -22,8 +29,9 @@ _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECA
 class TargetSpec:
     """A target as asked for: `NAME[:ARGUMENT][,key=value…]`, options sorted by key.
 
-    The name of a given URL is "url" and its argument the URL, or several joined by commas. The text of a
-    specification may hold secrets; `redact_target` gives the text that may be shown, as the repr does.
+    Values are without the quotes that a comma in them asks for; the text has them again. The name of a given URL is
+    "url" and its argument the URL, or several joined by commas. The text of a specification may hold secrets;
+    `redact_target` gives the text that may be shown, as the repr does.
     """
 
     name: str
@@ -42,8 +50,8 @@ class TargetSpec:
     def __str__(self) -> str:
         head = self.argument or "" if self.name == "url" else self.name
         if self.name != "url" and self.argument is not None:
-            head += f":{self.argument}"
-        return ",".join([head, *(f"{key}={value}" for key, value in self.options)])
+            head += f":{_argument_text(self.argument)}"
+        return ",".join([head, *(f"{key}={_quoted(value)}" for key, value in self.options)])
 
     def __repr__(self) -> str:
         return f"<TargetSpec {redact_target(self)}>"
@@ -52,51 +60,104 @@ class TargetSpec:
 def parse_target(value: object) -> TargetSpec:
     """Parse `NAME[:ARGUMENT][,key=value…]` or `URL[,URL…][,key=value…]`; `,temporary` is short for `,temporary=yes`.
 
-    A comma inside a URL belongs to it unless `key=` or a new scheme follows.
+    A comma inside a URL belongs to it unless `key=` or a new scheme follows. A value or an argument with a comma is
+    written in quotes, those inside doubled, as in CSV: `env.X="0,1"`.
     """
     if isinstance(value, TargetSpec):
         return value
     text = value.strip() if isinstance(value, str) else ""
     if not text or _CONTROL.search(text):
         raise GrammarError(f'a target must be one line of text, got {short_repr(value)}; write for example "local"')
+    values: list[str] = []
+    text = _QUOTED_VALUE.sub(lambda match: match[1] + _mark(match[2], values), text)
     if not _SCHEME.match(text):
         text = _FLAG.sub(",temporary=yes", text)
     head, *pieces = _NEXT_OPTION.split(text)
     if _SCHEME.match(text):
         urls = ",".join(_check_url(url.strip()) for url in _NEXT_URL.split(head))
-        return TargetSpec("url", urls, _parse_options(pieces))
+        return TargetSpec("url", urls, _parse_options(pieces, values))
     head, *stray = head.split(",")
     name, colon, argument = (part.strip() for part in head.partition(":"))
     _refuse_stray(stray)
     if not _NAME.fullmatch(name) or name in ("localhost", "url"):
         host = re.match(r"[\w.-]+:[0-9]+", head) or re.match(r"[\w-]+(\.[\w-]+)+(?=/|$)", head)
         hint = f'; for a server that runs already write "http://{head}"' if host else '; write "local" or a URL'
-        raise GrammarError(f"a target must be NAME[:ARGUMENT][,key=value…] or a URL, got {short_repr(text)}{hint}")
+        raise GrammarError(f"a target must be NAME[:ARGUMENT][,key=value…] or a URL, got {short_repr(value)}{hint}")
     if colon and not argument:
         raise GrammarError(f"target {name!r} has nothing after its colon; write {name!r} or {name}:ARGUMENT")
-    return TargetSpec(name, argument or None, _parse_options(pieces))
+    if argument and not _MARKER.fullmatch(argument):
+        # The value of `NAME:KEY="…"` keeps the quotes that it needs: who reads the argument takes them off.
+        argument = _MARKER.sub(lambda match: _quoted(values[int(match[1])]), argument)
+    return TargetSpec(name, _unmarked(argument, values) or None, _parse_options(pieces, values))
 
 
-def _parse_options(pieces: list[str]) -> tuple[tuple[str, str], ...]:
+def value_of(key: str, text: str) -> str:
+    """Return the value of a key as it is meant: without the quotes it may be written in.
+
+    Raises:
+        GrammarError: it begins with a quote that ends nowhere, or before the value does.
+    """
+    match = _QUOTED.fullmatch(text)
+    if match is None and text.startswith('"'):
+        raise GrammarError(
+            f'the value of target key {key!r} begins with a quote that does not end it; write {key}="…", quotes inside'
+            " doubled"
+        )
+    return text if match is None else match[1].replace('""', '"')
+
+
+def _quoted(text: str) -> str:
+    """Return the value of a key as it is written: in quotes where it would be read as something else without."""
+    plain = "," not in text and not text.startswith('"') and text == text.strip()
+    return text if plain else '"' + text.replace('"', '""') + '"'
+
+
+def _argument_text(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    match = _QUOTED.fullmatch(value.strip())
+    if match is None or not _KEY.fullmatch(key.strip()):
+        return _quoted(argument)
+    # `NAME:KEY="…"`, which is read as it stands where the quotes are needed.
+    needed = _quoted(value_of(key, match[0])) == value and key == key.lstrip()
+    return argument if needed else '"' + argument.replace('"', '""') + '"'
+
+
+def _mark(quoted: str, values: list[str]) -> str:
+    """Return what stands for a value in quotes while the rest is read: no text has control characters."""
+    values.append(quoted.replace('""', '"'))
+    return f"\0{len(values) - 1}\0"
+
+
+def _unmarked(text: str, values: list[str]) -> str:
+    match = _MARKER.fullmatch(text)
+    return values[int(match[1])] if match else text
+
+
+def _parse_options(pieces: list[str], values: list[str]) -> tuple[tuple[str, str], ...]:
     options: dict[str, str] = {}
     for piece in pieces:
         key, _, text = (part.strip() for part in piece.partition("="))
         if _NEXT_URL.search(piece):
             raise GrammarError(f"URLs come before keys; move the URL in front of {key}=")
         if "," in text and key.startswith("env."):
-            raise GrammarError(f"the value of target key {key!r} has a comma, which ends a value; leave it out")
-        _refuse_stray(text.split(",")[1:])
+            raise GrammarError(
+                f"the value of target key {key!r} has a comma, which ends a value; "
+                f'write it in quotes, {key}="…,…", and the whole target in single ones for a shell'
+            )
+        _refuse_stray(text.split(",")[1:], key)
         if key in options:
             raise GrammarError(f"target key {key!r} is given twice; write it once")
-        if not text and not key.startswith("env."):
+        value = _unmarked(text, values) if _MARKER.fullmatch(text) else value_of(key, text)
+        if not value and not key.startswith("env."):
             raise GrammarError(f"target key {key!r} has no value; write {key}=VALUE")
-        options[key] = text
+        options[key] = value
     return tuple(sorted(options.items()))
 
 
-def _refuse_stray(pieces: list[str]) -> None:
+def _refuse_stray(pieces: list[str], key: str = "") -> None:
     if pieces:
-        raise GrammarError(f"a target's settings are written key=value, got {short_repr(pieces[0].strip())}")
+        hint = f'; a value with a comma is written in quotes: {key}="…,…"' if key else ""
+        raise GrammarError(f"a target's settings are written key=value, got {short_repr(pieces[0].strip())}{hint}")
 
 
 def _check_url(url: str) -> str:

@@ -21,8 +21,11 @@ _SCHEME = r"([a-z][a-z0-9+.-]*://)"
 _USERINFO = re.compile(_SCHEME + r"[^\s/?#]*@", re.IGNORECASE)
 _ODD_PASSWORD = re.compile(_SCHEME + r"[^\s/?#@]*:(?!\d+(?:[/?#,]|$))[^\s@]*@", re.IGNORECASE)
 _QUERY_VALUE = re.compile(r"([?&][^=&\s#]+=)[^&\s#]*?(?=&|#|\s|$|,[A-Za-z_][\w.-]*=)")
-_ENVIRONMENT = re.compile(r"(\b(?:env|build)\.[A-Za-z_]\w*=)[^,\s]*")
-_PROVIDER_SECRET = re.compile(r"(,\s*[\w.]*(?:token|secret|passw|key|credential|auth)[\w.]*\s*=)[^,\s]*", re.IGNORECASE)
+_VALUE = r"""(?:"(?:[^"]|"")*"|[^,\s]*)"""
+_ENVIRONMENT = re.compile(r"(\b(?:env|build)\.[A-Za-z_]\w*=)" + _VALUE)
+_PROVIDER_SECRET = re.compile(
+    r"(,\s*[\w.]*(?:token|secret|passw|key|credential|auth)[\w.]*\s*=)" + _VALUE, re.IGNORECASE
+)
 
 
 def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_count, parse_seconds, short_repr, suggestion
-from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.core.target_spec import TargetSpec, value_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -76,7 +76,7 @@ def with_argument_as_option(spec: TargetSpec) -> TargetSpec:
         )
     if spec.option(key) is not None:
         raise GrammarError(f"target key {key!r} is given twice; write it once")
-    return TargetSpec(spec.name, None, tuple(sorted([*spec.options, (key, value)])))
+    return TargetSpec(spec.name, None, tuple(sorted([*spec.options, (key, value_of(key, value))])))
 
 
 _PARSER, _PREFIX = "parser", "prefix"
