@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from checking_subjects import subject
 from playing import order, play_share
+from pytest_openenv_scale.client.session import open_session
 from scripted_server import PING, PONG, TEXT, Peer, frame, observation, scripted
 
 EVERY_S = 0.1
@@ -89,3 +91,31 @@ async def test_nothing_is_pinged_before_its_time_or_where_pings_are_off(ping_s):
 
     _, row = await played(script, ping_s=ping_s)
     assert row.success
+
+
+async def test_a_session_driven_by_hand_pings_while_it_waits():
+    pongs: list[bytes] = []
+    async with scripted(answering(pongs)) as server, open_session(server.url, ping_s=EVERY_S) as session:
+        await session.reset()
+        await session.step({})
+        assert session.latency_s >= 2 * EVERY_S
+    assert len(pongs) == 3
+
+
+async def test_a_session_of_a_check_pings_though_nobody_waits_for_an_answer():
+    heard = asyncio.Queue[tuple[int, bytes]]()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.asked()
+        peer.say(observation())
+        while True:
+            heard.put_nowait(await peer.hear())
+
+    async with scripted(script) as server, subject(server.url, ping_s=EVERY_S).client() as client:
+        session = await client.start({})
+        assert [await heard.get() for _ in range(2)] == [(PING, b"")] * 2
+        # None of them was answered. A silent client sends no more, and so misses no answer.
+        assert not session.connection.ping()
+        session.connection.stop_reading()
+        assert session.connection.ping()

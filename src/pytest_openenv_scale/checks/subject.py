@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar, cast
 
-from pytest_openenv_scale.client.connection import Clock, Connection
+from pytest_openenv_scale.client.connection import PING_S, Clock, Connection
 from pytest_openenv_scale.client.handshake import Route, prepare_route
 from pytest_openenv_scale.client.poller import Poller
 from pytest_openenv_scale.config.workload import Workload
@@ -45,8 +45,8 @@ class Subject:
     `max_sessions` is how many sessions checks may open at once. `wait_s` is the wait of a step in seconds, None where
     the environment takes none. `timeout_s` bounds what a lone session waits for, `soak_s` is how long the endurance
     check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is the answer of `/schema`, or None.
-    `must_play` tells that nothing is asked where a session alone gets errors only. `report_progress` is called with
-    short texts for the terminal.
+    `must_play` tells that nothing is asked where a session alone gets errors only. Sessions ping every `ping_s`
+    seconds, None: never. `report_progress` is called with short texts for the terminal.
     """
 
     endpoint: Endpoint
@@ -58,6 +58,7 @@ class Subject:
     seed: int = 0
     schema: Mapping[str, Any] | None = None
     must_play: bool = True
+    ping_s: float | None = PING_S
     report_progress: Callable[[str], None] = ignore_progress
     slowest_single_s: float = 0.0
     """The slowest answer to a lone session, in seconds; timeouts grow with it."""
@@ -77,7 +78,7 @@ class Subject:
 
     def client(self, patience_s: float | None = None) -> RawClient:
         """Return a client for this server, to be entered with `async with`."""
-        return RawClient(self.endpoint, self.patience_s if patience_s is None else patience_s)
+        return RawClient(self.endpoint, self.patience_s if patience_s is None else patience_s, self.ping_s)
 
     def action(self, session: int = 0, step: int = 0, *, wait_s: float | None = None) -> Mapping[str, Any]:
         """Return the action of a step, session and step counted from 0; `wait_s` overrides the subject's own.
@@ -116,13 +117,14 @@ def sample_action(subject: Subject) -> str:
 class RawClient:
     """Opens sessions on the running event loop, spread over the endpoint's URLs in turn.
 
-    `patience_s` is how long each answer may take, in seconds, unless a question says otherwise. Leaving the block
-    drops every connection that is still open.
+    `patience_s` is how long each answer may take, unless a question says otherwise; every `ping_s` each session pings,
+    None: never. Both are seconds. Leaving the block drops every connection that is still open.
     """
 
-    def __init__(self, endpoint: Endpoint, patience_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, patience_s: float, ping_s: float | None = PING_S) -> None:
         self._endpoint = endpoint
         self._patience_s = patience_s
+        self._ping_s = ping_s
         self._secrets = Secrets.from_headers(endpoint.headers)
         self._routes: list[Route] = []
         self._sessions: list[RawSession] = []
@@ -161,6 +163,7 @@ class RawClient:
         self._clock.refresh()
         route = self._routes[number % len(self._routes)]
         session.first_answer = await session.connect(Connection(self._poller, self._clock, route, session))
+        session.connection.keep_alive(self._ping_s)
         return session
 
     async def start(self, reset: Mapping[str, Any] | None = None, *, patience_s: float | None = None) -> RawSession:

@@ -6,6 +6,7 @@ before it is read is then no part of its latency.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -43,6 +44,9 @@ _NO_LINGER = Struct("ii").pack(1, 0)
 _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
 _CLOCK_PRECISION_S = 0.001
 """What the two clocks may seem to differ by although neither moved: the time between two readings of them."""
+
+PING_S = 20.0
+"""How often the stock client pings, in seconds."""
 
 _NORMAL_CLOSE = frames.close_message(1000)
 _PING = Message(b"", frames.PING)
@@ -250,12 +254,27 @@ class Connection:
 
     def ping(self) -> bool:
         """Send a ping, and return whether the one before was answered; sends none while bytes are unsent."""
-        if self._reader is None or self._close_sent or self._outgoing:
+        if self._reader is None or self._close_sent or self._outgoing or self._reading_stopped:
             return True
         answered = not self._awaits_pong
         self._awaits_pong = True
         self.send(_PING)
         return answered
+
+    def keep_alive(self, every_s: float | None) -> None:
+        """Ping every so many seconds until the connection ends, so that nothing takes it for idle; None: never.
+
+        For the few sessions that are driven by hand: a timer each is too much for thousands.
+        """
+        loop = asyncio.get_running_loop()
+
+        def ping() -> None:
+            if every_s is not None and self._sock is not None:
+                self.ping()
+                loop.call_later(every_s, ping)
+
+        if every_s is not None:
+            loop.call_later(every_s, ping)
 
     def abort(self) -> None:
         """Drop the socket at once, without a close frame and without a report."""

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_openenv_scale.core.text import Secrets
 
 from . import messages
-from .connection import Clock, Connection
+from .connection import PING_S, Clock, Connection
 from .frames import Message
 from .handshake import Loss, RouteError, check_headers, prepare_route
 from .http import HttpChannel, HttpFailure
@@ -163,11 +163,11 @@ class HttpClientSession:
 
 @asynccontextmanager
 async def open_session(
-    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0, ping_s: float | None = PING_S
 ) -> AsyncGenerator[ClientSession]:
     """Open a WebSocket session on the server at a base URL; it is closed at the end of the block.
 
-    `timeout_s` bounds each answer, in seconds.
+    `timeout_s` bounds each answer; every `ping_s` the server is pinged, None: never. Both are seconds.
 
     Raises:
         SessionFailed: the URL cannot be used, or the server cannot be reached or refuses the handshake.
@@ -182,6 +182,7 @@ async def open_session(
         connection = Connection(poller, Clock(), route, session)
         try:
             await session.connect(connection)
+            connection.keep_alive(ping_s)
             yield session
             await session.close()
         finally:

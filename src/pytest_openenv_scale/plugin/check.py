@@ -181,5 +181,6 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
         seed=settings.seed,
         schema=server_schema(endpoint.urls[0], endpoint.headers),
         must_play=settings.played == "required",
+        ping_s=settings.ping,
         report_progress=cast("Callable[[str], None]", progress.note if progress is not None else ignore_progress),
     )

@@ -104,7 +104,10 @@ class Scaling:
 
         self.opened_session = True
         endpoint = self._task.endpoint
-        return open_session(endpoint.urls[0], headers=endpoint.headers, timeout_s=self.settings.timeout)
+        settings = self.settings
+        return open_session(
+            endpoint.urls[0], headers=endpoint.headers, timeout_s=settings.timeout, ping_s=settings.ping
+        )
 
     def _begin(self) -> None:
         if self.began:
