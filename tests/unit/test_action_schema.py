@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from foreign_schemas import FOREIGN_SCHEMAS
 from pytest_openenv_scale.config.action_schema.document import TYPES
 from pytest_openenv_scale.config.action_schema.make import MAX_ITEMS, NoActionError, make_action
 
@@ -278,45 +279,9 @@ def test_the_template_holds_what_can_be_made_and_gaps_for_the_rest():
 
 # Any JSON
 
-KEYWORDS = st.sampled_from(
-    [
-        *("$ref", "$id", "id", "$anchor", "$dynamicRef", "$recursiveRef"),
-        *("$defs", "definitions", "type", "enum", "const", "default"),
-        *("example", "examples", "properties", "required", "additionalProperties", "patternProperties"),
-        *("propertyNames", "minProperties", "maxProperties", "dependentRequired", "dependentSchemas", "dependencies"),
-        *("items", "prefixItems", "additionalItems", "contains", "minContains", "minItems"),
-        *("maxItems", "uniqueItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
-        *("multipleOf", "minLength", "maxLength", "pattern", "format", "contentEncoding"),
-        *("contentMediaType", "contentSchema", "allOf", "anyOf", "oneOf", "not"),
-        *("if", "then", "else", "discriminator", "unevaluatedProperties", "nullable"),
-        *("a", "b"),
-    ]
-)
-TEXTS = st.text(max_size=4) | st.sampled_from(
-    [
-        *TYPES,
-        "#",
-        "#/properties/a",
-        "#a",
-        "http://x/y",
-        "urn:x",
-        "(",
-        "^a{3}$",
-        r"^(?=.*\d)x*$",
-        "[^a]+",
-        "uuid",
-        "\ud800",
-    ]
-)
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 4) | st.integers() | st.floats() | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS | TEXTS, inner, max_size=5),
-    max_leaves=25,
-)
-
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(KEYWORDS, ANY_JSON, max_size=7))
+@given(FOREIGN_SCHEMAS)
 @example({"type": "object", "properties": {"p": {"type": "object", "required": True}}, "required": ["p"]})
 @example({"type": "object", "properties": {"p": True}, "required": ["p"]})
 @example({"$id": {}, "$anchor": None, "$defs": None})

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
 
+from foreign_schemas import FOREIGN_SCHEMAS
 from goldens import Golden
+from pytest_openenv_scale.checks.isolation.observations import token_fields
 from pytest_openenv_scale.checks.protocol import cases as protocol_cases
 
 SCHEMA: dict[str, Any] = {
@@ -74,3 +79,23 @@ def test_what_a_schema_leaves_open_is_lacking(golden: Golden, make, schema) -> N
     with pytest.raises(protocol_cases.CaseNotApplicableError) as caught:
         make(schema, {})
     golden(caught.value)
+
+
+MAKERS = (
+    protocol_cases.unknown_field,
+    protocol_cases.wrapped_action,
+    protocol_cases.wrong_type,
+    protocol_cases.out_of_range,
+    partial(protocol_cases.long_text, characters=3),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(FOREIGN_SCHEMAS)
+@example({"properties": {"a": {"type": [{}], "minLength": "b", "minimum": True, "$ref": "#/properties/b/~1"}}})
+@example({"properties": {"a": {"type": "string", "minLength": "b"}}})
+def test_any_json_as_a_schema_gives_a_wrong_action_or_says_what_is_lacking(schema) -> None:
+    token_fields(schema, True, 8)
+    for make in MAKERS:
+        with suppress(protocol_cases.CaseNotApplicableError):
+            assert isinstance(make(schema, {"a": 1}), dict)

@@ -17,6 +17,7 @@ from pytest_openenv_scale.checks.background import single_session
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
+from pytest_openenv_scale.config.action_schema.document import Document, InTheWayError
 from pytest_openenv_scale.results.outcome import CheckOutcome
 
 T = TypeVar("T")
@@ -321,23 +322,17 @@ def token_fields(schema: Mapping[str, Any] | None, generated: bool, length: int)
     """
     if schema is None or not generated:
         return ()
-    properties = schema.get("properties")
-    if not isinstance(properties, Mapping):
+    try:
+        fields: Mapping[str, Any] = Document(schema).root.schema.get("properties", {})
+    except InTheWayError:
         return ()
-    field_schemas = cast("Mapping[str, Any]", properties)
-    return tuple(
-        name
-        for name, field_schema in field_schemas.items()
-        if isinstance(field_schema, dict) and _takes_any_text(cast("dict[str, Any]", field_schema), length)
-    )
+    return tuple(name for name, field_schema in fields.items() if _takes_any_text(field_schema, length))
 
 
 def _takes_any_text(field_schema: Mapping[str, Any], length: int) -> bool:
-    if field_schema.get("type") != "string" or any(
-        field_schema.get(key) for key in ("enum", "pattern", "format", "examples")
-    ):
+    if field_schema.get("type") != ["string"] or "const" in field_schema:
         return False
-    if "const" in field_schema or field_schema.get("default"):
+    if any(field_schema.get(key) for key in ("enum", "pattern", "format", "default", "example", "examples")):
         return False
-    least, most = field_schema.get("minLength") or 0, field_schema.get("maxLength")
+    least, most = field_schema.get("minLength", 0), field_schema.get("maxLength")
     return least <= length and (most is None or length <= most)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
+
+from pytest_openenv_scale.config.action_schema.document import NOTHING, Document, InTheWayError, Node
 
 OPENENV_VERSIONS = "0.2.0 to 0.10.0"
 """The OpenEnv versions whose answers the table holds."""
@@ -189,7 +191,7 @@ class _ActionSchema:
     @property
     def forbids_extra_fields(self) -> bool:
         """Whether an action may have no other fields."""
-        return self.schema.get("additionalProperties") is False
+        return self.schema.get("additionalProperties") == NOTHING
 
     @property
     def unused_name(self) -> str:
@@ -208,13 +210,15 @@ def _read_schema(schema: Schema | None) -> _ActionSchema:
     """
     if schema is None:
         raise CaseNotApplicableError("it publishes no /schema of its actions")
-    action = _resolved(schema, schema)
-    properties = action.get("properties")
-    if not isinstance(properties, Mapping):
+    try:
+        document = Document(schema)
+        action = document.resolve(document.root) or document.root
+    except InTheWayError:
+        raise CaseNotApplicableError("its /schema cannot be followed") from None
+    if "properties" not in action.schema:
         raise CaseNotApplicableError("its /schema does not say which fields an action has")
-    fields = cast("Mapping[str, Any]", properties)
-    schemas = {name: cast("Schema", field) for name, field in fields.items() if isinstance(field, Mapping)}
-    return _ActionSchema(action, {name: list(_alternatives(field, schema)) for name, field in schemas.items()})
+    fields = {name: action.child("properties", name) for name in action.schema["properties"]}
+    return _ActionSchema(action.schema, {name: _alternatives(field, document) for name, field in fields.items()})
 
 
 def unknown_field(schema: Schema | None, action: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,36 +285,29 @@ def long_text(schema: Schema | None, action: Mapping[str, Any], characters: int)
     except CaseNotApplicableError:
         return {**action, _UNUSED_FIELD: text}
     for name, parts in known.fields.items():
-        if any(part.get("type") == "string" and not part.keys() & {"enum", "const", "maxLength"} for part in parts):
+        if any(part.get("type") == ["string"] and not part.keys() & {"enum", "const", "maxLength"} for part in parts):
             return {**action, name: text}
     return {**action, known.unused_name: text}
 
 
 def _json_types(parts: list[Schema]) -> set[str]:
     """Return the JSON types a field may have; empty where the schema leaves it open."""
-    kinds: set[Any] = set()
-    for part in parts:
-        kind = part.get("type")
-        kinds.update(cast("list[Any]", kind) if isinstance(kind, list) else [kind])
-    return kinds if all(isinstance(kind, str) for kind in kinds) else set()
+    return {kind for part in parts for kind in part["type"]} if all("type" in part for part in parts) else set()
 
 
-def _alternatives(field: Schema, root: Schema) -> Iterator[Schema]:
-    """Yield the schemas of which a field has to fit one."""
-    field = _resolved(field, root)
-    choices = field.get("anyOf") or field.get("oneOf")
-    if not isinstance(choices, list):
-        yield field
-        return
-    for choice in cast("list[Any]", choices):
-        yield _resolved(choice, root) if isinstance(choice, Mapping) else {}
+def _alternatives(field: Node, document: Document) -> list[Schema]:
+    """Return the schemas of which a field has to fit one."""
+    field = _resolved(field, document)
+    keyword = next((word for word in ("anyOf", "oneOf") if word in field.schema), None)
+    if keyword is None:
+        return [field.schema]
+    choices = (field.child(keyword, number) for number in range(len(field.schema[keyword])))
+    return [_resolved(choice, document).schema for choice in choices]
 
 
-def _resolved(schema: Any, root: Schema) -> Schema:
-    """Follow a reference within the schema, once; `{}` where it leads nowhere."""
-    if "$ref" not in schema:
-        return cast("Schema", schema)
-    target: Any = root
-    for part in str(schema["$ref"]).removeprefix("#/").split("/"):
-        target = cast("Schema", target).get(part) if isinstance(target, Mapping) else None
-    return cast("Schema", target) if isinstance(target, Mapping) else {}
+def _resolved(node: Node, document: Document) -> Node:
+    """Follow a reference within the schema, once; to a schema that says nothing where it leads nowhere."""
+    try:
+        return document.resolve(node) or node
+    except InTheWayError:
+        return Node({}, node.pointer)

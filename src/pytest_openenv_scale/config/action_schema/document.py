@@ -18,6 +18,9 @@ TYPES = ("object", "string", "integer", "number", "boolean", "array", "null")
 MAX_DEPTH = 64
 """Levels of nesting up to which a schema is read, and a value made."""
 
+NOTHING: Mapping[str, Any] = {"not": {}}
+"""The schema that admits nothing, as `false` does."""
+
 _ABSENT: Any = object()
 
 
@@ -104,7 +107,7 @@ class Document:
         if depth > MAX_DEPTH:
             raise InTheWayError(f"{pointer[:60]}…", "the schema nests too deeply")
         source: Mapping[str, Any] = _modern(cast("Mapping[str, Any]", raw)) if isinstance(raw, Mapping) else {}
-        schema: dict[str, Any] = {"not": {}} if raw is False else {}
+        schema: dict[str, Any] = dict(NOTHING) if raw is False else {}
         self._schemas[pointer] = schema
         base = self._note_names(source, base, pointer)
         for keyword, value in source.items():
