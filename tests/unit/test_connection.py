@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import socket
@@ -239,6 +240,26 @@ async def test_a_large_message_is_sent_whole_to_a_server_that_reads_slowly():
     assert heard == [(TEXT, payload), (TEXT, b"next")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_json_in_a_binary_frame_is_read_as_the_stock_client_does(encoding, secure):
+    text = json.dumps({"größe": "\U0001f600"}, ensure_ascii=False)
+
+    async def script(peer: Peer) -> None:
+        binary = frame(BINARY, text.encode(encoding))
+        await peer.accept(binary)
+        peer.say("between")
+        peer.send(binary)
+        await peer.part()
+
+    async with (
+        scripted(script, tls=server_tls() if secure else None) as server,
+        opened(server.url, tls=trusting()) as (_, recorder),
+    ):
+        assert await recorder.end() == Loss("closed", "1000", None)
+    assert recorder.texts == [text, "between", text]
+
+
 async def test_a_socket_is_non_blocking_also_where_the_system_has_no_such_kind(monkeypatch):
     monkeypatch.setattr(core_connection, "_NON_BLOCKING", 0)
 
@@ -368,7 +389,7 @@ async def test_a_reset_that_a_send_meets_first_is_a_connection_reset_too():
         (b"\xc1\x00", 1002),
         (b"\x81\x02\xc3\x28", 1007),
         (b"\x81\x7f" + b"\x00\x00\x01" + b"\x00" * 5, 1009),
-        (frame(BINARY, b"{}"), 1003),
+        (frame(BINARY, b"\xff\xd8\xff\xe0"), 1003),
         (frame(CLOSE, b"\x03\xed"), 1002),
         (frame(CLOSE, b"\x03"), 1002),
     ],
@@ -468,7 +489,7 @@ async def test_a_refused_handshake_keeps_its_status_however_the_connection_ends(
 
     loss, _ = await loss_of_script(script)
     assert (loss.kind, loss.code) == ("handshake_status", str(status))
-    assert ("redirects to /x" if status == 301 else "body") in (loss.message or "")
+    assert ("redirects to http://127.0.0.1:" if status == 301 else "body") in (loss.message or "")
 
 
 async def test_a_close_before_the_answer_is_closed_early():

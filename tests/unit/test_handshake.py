@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.client import handshake
 from pytest_openenv_scale.client.handshake import Loss, RouteError, new_key, prepare_route, read_upgrade_response
+from pytest_openenv_scale.client.redirects import read_redirect
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_header
 from scripted_server import accepted
@@ -20,7 +21,7 @@ ACCEPTED = accepted(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: " + KEY)
 
 
 def read(data: bytes, *, ended: bool = False) -> bytes | Loss | None:
-    return read_upgrade_response(data, KEY, ended=ended)
+    return read_upgrade_response(data, KEY, "https://h/prefix/ws", ended=ended)
 
 
 def lines(route: handshake.Route) -> list[str]:
@@ -192,6 +193,9 @@ def test_an_answer_means_the_same_wherever_it_is_split(answer, meant, data):
         (b"Upgrade: websocket", b"Upgrade: h2c"),
         (b"Connection: Upgrade", b"Connection: close"),
         (b"Upgrade: websocket", b"Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate"),
+        (b"Upgrade: websocket", b"Upgrade: websocket\r\nSec-WebSocket-Protocol: mcp"),
+        (b"Upgrade: websocket", b"Upgrade: websocket\r\nUpgrade: h2c"),
+        (b"Connection: Upgrade", b"Connection: no-upgrade"),
     ],
 )
 def test_an_acceptance_that_is_none_is_a_protocol_failure(golden, change):
@@ -208,6 +212,28 @@ def test_case_and_spaces_of_the_fields_do_not_matter():
         b"Connection: Upgrade", b"connection:  keep-alive, Upgrade "
     )
     assert read(answer) == b""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"Connection: Upgrade", b"Connection: Upgrade\r\nConnection: keep-alive"),
+        (b"Connection: Upgrade", b"Connection: keep-alive\r\nX: y\r\nconnection: upgrade"),
+        (b"Connection: Upgrade", b"Connection: keep-alive, , Upgrade"),
+        (b" Switching Protocols", b" "),
+        (b" Switching Protocols", b""),
+    ],
+)
+def test_lines_of_one_name_are_one_list_and_a_reason_phrase_may_be_missing(change):
+    answer = ACCEPTED.replace(*change, 1)
+    assert answer != ACCEPTED
+    assert read(answer) == b""
+
+
+def test_a_length_sent_twice_is_one_length():
+    loss = read(b"HTTP/1.1 403 No\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nwhy")
+    assert loss == Loss("handshake_status", "403", "HTTP 403 No: why")
+    assert read(b"HTTP/1.1 403 No\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nw") is None
 
 
 @pytest.mark.parametrize(
@@ -263,9 +289,29 @@ def test_a_refusal_keeps_status_and_reason_however_its_body_is_sent(status, body
 
 
 def test_a_redirect_says_where_to(golden):
-    loss = read(b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://h/ws\r\nContent-Length: 0\r\n\r\n")
+    loss = read(b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://other/ws\r\nContent-Length: 0\r\n\r\n")
     assert (loss.kind, loss.code) == ("handshake_status", "301")
     golden(loss.message)
+
+
+@pytest.mark.parametrize(
+    ("location", "url", "advice"),
+    [
+        ("https://other/env/ws", "https://other/env", "write that URL"),
+        ("https://u:hush@other/env/reset?token=hush", "https://other/env", "write that URL"),
+        ("//other/ws", "https://other", "write that URL"),
+        ("/v2/ws/", "https://h/v2", "write that URL"),
+        ("ws", "https://h/prefix/ws", "which is where it was asked"),
+        ("/prefix/ws/", "https://h/prefix/ws/", "only the trailing slash differs"),
+        ("https://h/prefix/ws/?a=b", "https://h/prefix/ws/?a=***", "only the trailing slash differs"),
+        ("/login?next=%2Fws", "https://h/login?next=***", "no endpoint of OpenEnv"),
+        ("http://[broken/ws", "'http://[broken/ws'", "which is no URL"),
+    ],
+)
+def test_advice_on_a_redirect_can_be_followed(location, url, advice):
+    redirect = read_redirect("https://u:hush@h/prefix/ws", location)
+    assert redirect.url == url
+    assert advice in redirect.advice
 
 
 def test_a_long_body_of_a_refusal_is_not_waited_for():

@@ -142,7 +142,7 @@ def test_an_upgrade_is_accepted_as_a_client_wants_it():
         key,
         len(b"GET /ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: \r\n\r\n") + len(key),
     )
-    assert read_upgrade_response(upgrade_answer(key), key) == b""
+    assert read_upgrade_response(upgrade_answer(key), key, "http://127.0.0.1/ws") == b""
 
 
 def test_an_answer_says_how_long_it_is():

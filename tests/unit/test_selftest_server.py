@@ -46,7 +46,7 @@ class Client:
         self.sock, self._reader, self._read = dial(server), FrameReader(), []
         key = new_key()
         self.sock.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
-        assert read_upgrade_response(self.sock.recv(4096), key) == b""
+        assert read_upgrade_response(self.sock.recv(4096), key, "http://127.0.0.1/ws") == b""
 
     def send(self, *values: object) -> None:
         self.sock.sendall(b"".join(Message(json.dumps(value).encode()).masked() for value in values))

@@ -112,7 +112,7 @@ class Owner(Protocol):
         ...
 
     def received(self, text: bytes, at: float) -> None:
-        """A whole text message arrived; valid UTF-8."""
+        """A whole message arrived, as text or as text in a binary frame; valid UTF-8."""
         ...
 
     def lost(self, loss: Loss, at: float) -> None:
@@ -402,9 +402,9 @@ class Connection:
 
     def _handle_frames(self, reader: FrameReader, data: bytes, at: float) -> None:
         for opcode, payload in reader.feed(data):
-            if opcode == frames.TEXT:
+            if opcode == frames.TEXT or opcode == frames.BINARY:
                 if self._close_received is None:
-                    self._owner.received(payload, at)
+                    self._owner.received(payload if opcode == frames.TEXT else frames.text_of_binary(payload), at)
             elif opcode == frames.PING:
                 if not self._close_sent:
                     self.send(Message(payload, frames.PONG))
@@ -412,8 +412,6 @@ class Connection:
                 self._awaits_pong = False
             elif opcode == frames.CLOSE:
                 self._handle_close_frame(*frames.read_close(payload))
-            elif opcode == frames.BINARY:
-                raise FrameError(1003, "binary message where OpenEnv speaks text")
             if self._sock is None:
                 return
         if reader.error is not None and self._close_received is None:
@@ -428,7 +426,7 @@ class Connection:
 
     def _handle_upgrade_bytes(self, data: bytes, at: float, *, ended: bool = False) -> None:
         self._buffer += data
-        answer = read_upgrade_response(self._buffer, self._key, ended=ended)
+        answer = read_upgrade_response(self._buffer, self._key, self._route.url, ended=ended)
         if answer is None:
             return
         if isinstance(answer, Loss):

@@ -6,6 +6,7 @@ received may be split anywhere, fragmented, and have control frames between thei
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from itertools import chain
@@ -95,6 +96,18 @@ def _utf8(payload: bytes) -> bytes:
         except UnicodeDecodeError as error:
             raise FrameError(1007, f"text that is not UTF-8 ({error.reason} at byte {error.start})") from None
     return payload
+
+
+def text_of_binary(payload: bytes) -> bytes:
+    """Return the text of a binary message in UTF-8: JSON is read from it as Python's `json.loads` reads bytes.
+
+    Raises:
+        FrameError: the message is no text in any encoding that JSON has.
+    """
+    try:
+        return payload.decode(json.detect_encoding(payload)).encode()
+    except UnicodeDecodeError:
+        raise FrameError(1003, "binary message that is not JSON in UTF-8, UTF-16 or UTF-32") from None
 
 
 def parse_single_text(data: bytes) -> bytes | None:

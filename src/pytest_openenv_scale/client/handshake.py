@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pytest_openenv_scale.core.target_spec import redact_url
 
+from .redirects import read_redirect
+
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64
 _PROBE_TIMEOUT_S = 2.0
@@ -29,8 +31,9 @@ _TLS_RECORD = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Everything the sessions of a batch share about one URL, prepared once."""
+    """Everything the sessions of a batch share about one URL, prepared once; `url` is what they ask for."""
 
+    url: str
     family: int
     address: tuple[object, ...]
     head: bytes = field(repr=False)
@@ -123,10 +126,12 @@ def prepare_route(
     check_headers(headers or {})
     server = find_address(url)
     host = f"[{server.host}]" if ":" in server.host else server.host
+    host += "" if server.port == (443 if server.secure else 80) else f":{server.port}"
     path = quote(server.parts.path.rstrip("/"), safe=_PATH)
+    path += "" if path.endswith("/ws") else "/ws"
     lines = [
-        f"GET {path if path.endswith('/ws') else path + '/ws'} HTTP/1.1",
-        f"Host: {host}{'' if server.port == (443 if server.secure else 80) else f':{server.port}'}",
+        f"GET {path} HTTP/1.1",
+        f"Host: {host}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Version: 13",
@@ -134,8 +139,15 @@ def prepare_route(
         "Sec-WebSocket-Key: ",
     ]
     context = (tls or ssl.create_default_context()) if server.secure else None
-    name = server.host if server.secure else None
-    return Route(server.family, server.address, "\r\n".join(lines).encode(), context, name, source)
+    return Route(
+        url=f"{'https' if server.secure else 'http'}://{host}{path}",
+        family=server.family,
+        address=server.address,
+        head="\r\n".join(lines).encode(),
+        tls=context,
+        server_name=server.host if server.secure else None,
+        source=source,
+    )
 
 
 def new_key() -> bytes:
@@ -143,8 +155,8 @@ def new_key() -> bytes:
     return b2a_base64(os.urandom(16), newline=False)
 
 
-def read_upgrade_response(data: bytes, key: bytes, *, ended: bool = False) -> bytes | Loss | None:
-    """Read the server's answer to an upgrade request sent with `key`.
+def read_upgrade_response(data: bytes, key: bytes, url: str, *, ended: bool = False) -> bytes | Loss | None:
+    """Read the server's answer to an upgrade request for `url` sent with `key`.
 
     Returns the bytes that follow an acceptance, why the server refused, or None while more must come;
     `ended` says that nothing more will.
@@ -162,7 +174,9 @@ def read_upgrade_response(data: bytes, key: bytes, *, ended: bool = False) -> by
     status, reason, fields = head
     rest = data[end + 4 :]
     if status != HTTPStatus.SWITCHING_PROTOCOLS:
-        return _refusal_loss(status, reason, fields, rest) if ended or _is_body_complete(status, fields, rest) else None
+        if not ended and not _is_body_complete(status, fields, rest):
+            return None
+        return _refusal_loss(url, status, reason, fields, rest)
     fault = _find_upgrade_fault(fields, key)
     if fault is not None:
         return Loss("protocol", "handshake", fault)
@@ -207,7 +221,10 @@ def _not_http_loss(data: bytes) -> Loss:
 
 
 def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]] | None:
-    """Return status, reason and lower-cased fields of a response head; None where it is not HTTP/1.x."""
+    """Return status, reason and lower-cased fields of a response head; None where it is not HTTP/1.x.
+
+    Lines of one name are joined by commas, as RFC 9110 (5.3) has it.
+    """
     first, *rest = head.decode("latin-1").split("\r\n")
     version, _, line = first.partition(" ")
     status, _, reason = line.partition(" ")
@@ -216,28 +233,34 @@ def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]] | None:
     fields: dict[str, str] = {}
     for row in rest:
         name, _, value = row.partition(":")
-        fields[name.strip().lower()] = value.strip()
+        name, value = name.strip().lower(), value.strip()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return int(status), reason, fields
+
+
+def _tokens(fields: Mapping[str, str], name: str) -> list[str]:
+    """Return the lower-cased elements of a field that is a list."""
+    return [token.strip().lower() for token in fields.get(name, "").split(",") if token.strip()]
 
 
 def _is_body_complete(status: int, fields: Mapping[str, str], body: bytes) -> bool:
     """Tell whether as much of a refusal's body is there as will be read: it often holds the reason."""
-    length = fields.get("content-length", "")
+    length = fields.get("content-length", "").partition(",")[0]
     if status in (204, 304) or len(body) >= _MAX_BODY:
         return True
     if length.isdecimal():
         return len(body) >= int(length)
     if "chunked" in fields.get("transfer-encoding", "").lower():
         return body.endswith(b"0\r\n\r\n")
-    return "close" not in fields.get("connection", "").lower()
+    return "close" not in _tokens(fields, "connection")
 
 
-def _refusal_loss(status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
+def _refusal_loss(url: str, status: int, reason: str, fields: Mapping[str, str], body: bytes) -> Loss:
     if "chunked" in fields.get("transfer-encoding", "").lower():
         body = _join_chunks(body)
     body_text = " ".join(body.decode("utf-8", "replace").split())[:200]
     if status in (301, 302, 303, 307, 308):
-        body_text = f"redirects to {fields.get('location', 'nowhere')}"
+        body_text = f"redirects to {read_redirect(url, fields['location']).url if 'location' in fields else 'nowhere'}"
     server = fields.get("server")
     text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "")
     text += format_retry_after(fields.get("retry-after")) + (f": {body_text}" if body_text else "")
@@ -264,10 +287,12 @@ def _join_chunks(body: bytes) -> bytes:
 def _find_upgrade_fault(fields: Mapping[str, str], key: bytes) -> str | None:
     if fields.get("sec-websocket-accept") != _accept_digest(key).decode():
         return "status 101 with a wrong Sec-WebSocket-Accept"
-    if fields.get("upgrade", "").lower() != "websocket" or "upgrade" not in fields.get("connection", "").lower():
+    if _tokens(fields, "upgrade") != ["websocket"] or "upgrade" not in _tokens(fields, "connection"):
         return "status 101 without Upgrade: websocket and Connection: Upgrade"
     if "sec-websocket-extensions" in fields:
         return f"extension that was not offered: {fields['sec-websocket-extensions']}"
+    if "sec-websocket-protocol" in fields:
+        return f"subprotocol that was not offered: {fields['sec-websocket-protocol']}"
     return None
 
 

@@ -22,6 +22,7 @@ from pytest_openenv_scale.core import text as core_text
 
 from .handshake import CLIENT_ERRNOS, ServerAddress, format_retry_after, loss_from_error
 from .http_request import http_url
+from .redirects import read_redirect
 
 
 class HttpFailure(Exception):
@@ -235,7 +236,7 @@ class HttpChannel:
         except OSError as error:
             kind = "client_limit" if error.errno in CLIENT_ERRNOS else "protocol"
             raise HttpFailure(kind, None, str(error)) from None
-        return _read_json_object(answer.status, answer.reason or "", answer.headers, raw)
+        return _read_json_object(url, answer.status, answer.reason or "", answer.headers, raw)
 
     def connection_assigned(self, connection: AiohttpConnection) -> None:
         """Note the connection of the current request, and how late it was seen to be established."""
@@ -282,13 +283,13 @@ def _trace_config() -> aiohttp.TraceConfig:
 _TRACE = _trace_config()
 
 
-def _read_json_object(status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> dict[str, Any]:
+def _read_json_object(url: str, status: int, reason: str, fields: Mapping[str, str], raw: bytes) -> dict[str, Any]:
     if status != 200:
         body_text = " ".join(raw[:4000].decode(errors="replace").split())[:200]
         if status in (400, 422, 500):
             raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {body_text}")
         if "location" in fields:
-            body_text = f"redirects to {fields['location']}"
+            body_text = f"redirects to {read_redirect(url, fields['location']).url}"
         text = f"HTTP {status} {reason}{format_retry_after(fields.get('retry-after'))}"
         raise HttpFailure("handshake_status", str(status), text + (f": {body_text}" if body_text else ""))
     try:

@@ -194,7 +194,10 @@ def _proxy(refusal: Refusal) -> _Words:
 
 
 def _redirect(refusal: Refusal) -> _Words:
-    return (refusal.words or "")[:200], "write the URL it redirects to as the target"
+    remedy = (
+        "write the URL it redirects to as the target, or where only a trailing slash differs, leave it out of the route"
+    )
+    return (refusal.words or "")[:200], remedy
 
 
 _STATUSES = {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
+from pytest_openenv_scale.client.redirects import read_redirect
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import redact_url
@@ -92,7 +93,8 @@ def _diagnose_answer(
     if answer.status == (200 if mode == "http" else 101):
         return None
     if answer.location and 300 <= answer.status < 400:
-        return Diagnosis(f"redirects to {redact_url(_without_endpoint(answer.location))} ({status}); write that URL")
+        redirect = read_redirect(_endpoint_url(parts, mode), answer.location)
+        return Diagnosis(f"redirects to {redirect.url} ({status}); {redirect.advice}")
     if answer.status == 400 and not _uses_tls(parts) and _speaks_tls(parts):
         return Diagnosis(_USE_TLS_HINT)
     # A 403 is also how ASGI servers answer where there is no WebSocket: plain requests then pass.
@@ -195,8 +197,8 @@ def _speaks_tls(parts: SplitResult) -> bool:
         return False
 
 
-def _without_endpoint(location: str) -> str:
-    return re.sub(r"/(ws|reset)/?$", "", location.partition("?")[0]) or "/"
+def _endpoint_url(parts: SplitResult, mode: str) -> str:
+    return http_url(parts.geturl()) + ("/reset" if mode == "http" else "/ws")
 
 
 def _uses_tls(parts: SplitResult) -> bool:
