@@ -28,6 +28,11 @@ def test_it_names_targets_grid_and_results_with_their_sources(plain):
     )
 
 
+def test_what_is_off_or_chosen_by_itself_is_named_as_it_is_written(plain):
+    result = plain.run("--collect-only", "--openenv-ping", "off", "--openenv-processes", "auto")
+    result.stdout.fnmatch_lines(["  ping off (command line), processes auto (command line)"])
+
+
 def test_it_appears_with_the_selection_where_only_marked_tests_ask_for_it(plain):
     result = plain.run("--collect-only")
     lines = result.outlines

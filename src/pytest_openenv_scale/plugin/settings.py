@@ -253,12 +253,17 @@ def _names_no_app(spec: TargetSpec) -> bool:
     return spec.name in ("envoy", "slurm") and keys.isdisjoint(("app", "image", "urls"))
 
 
+_UNSET_TEXTS = {"ping": "off", "processes": "auto"}
+"""What None means, as it is written on the command line."""
+
+
 def _describe_setting(settings: Settings, name: str) -> str:
     source = settings.sources[name.replace("_", "-")]
     value = getattr(settings, name)
     declared = settings.declared.get(name) if name in AXES else None
     instead = f" instead of {_format_value(declared)}" if declared is not None and declared != value else ""
-    return f"{name.replace('_', '-')} {_format_value(value)} ({source}{instead})"
+    text = _UNSET_TEXTS[name] if value is None else _format_value(value)
+    return f"{name.replace('_', '-')} {text} ({source}{instead})"
 
 
 def _format_value(value: object) -> str:
