@@ -26,6 +26,9 @@ ERRORS = [
     ({"metadata": {"error": "no network"}}, "no network"),
     ({"metadata": {"info": {"error": "no network"}}}, "no network"),
     ({"success": False, "message": "the engine is gone"}, "the engine is gone"),
+    ({"stdout": "", "stderr": "sh: nope: not found", "exit_code": 127}, "sh: nope: not found"),
+    ({"result": {"returnCode": -9, "text": "killed"}}, "killed"),
+    ({"error": "Traceback (most recent call last):\n  File x\nValueError: no board\n"}, "ValueError: no board"),
 ]
 
 NO_ERRORS = [
@@ -33,6 +36,9 @@ NO_ERRORS = [
     {"success": False, "reward": -1.0},
     {"success": True, "message": "moved"},
     {"squared_error": 0.25, "mean_error": 3, "error": 0.5},
+    {"exit_code": 0, "stderr": "warning: x"},
+    {"exit_code": 1, "stdout": "", "stderr": ""},
+    {"exit_code": True, "zip_code": 1030, "message": "moved"},
     {"tests_failed": 3, "terror": "none", "stderr": "warning: x"},
     {"text": "an error occurred to Mrs. Error"},
     {"error_rate": "low", "errorless": True},
@@ -63,6 +69,7 @@ def test_long_words_are_cut_and_put_on_one_line():
     assert words is not None
     assert words.startswith("Traceback: line Traceback:")
     assert len(words) == MAX_WORDS
+    assert words.endswith("..")
 
 
 def test_a_move_that_does_not_succeed_is_told_apart_from_an_error():
@@ -71,11 +78,11 @@ def test_a_move_that_does_not_succeed_is_told_apart_from_an_error():
     assert not is_unsuccessful({"observation": "success"})
 
 
+NAMES = ["error", "success", "metadata", "exit_code", "stderr"]
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["error", "success", "metadata"]), inner)
-    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(NAMES), inner),
 )
 
 

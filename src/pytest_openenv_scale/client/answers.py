@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pytest_openenv_scale.core.text import loads, utf8_safe
+from pytest_openenv_scale.core.text import loads, shorten, utf8_safe
 
 MAX_WORDS = 200
 """Longest text of an error that is kept, in characters."""
@@ -16,6 +16,9 @@ _ERROR_NAME = re.compile(r"(?:^|.*_)(?:errors?|exception|traceback)(?:_?(?:messa
 _PLAIN_NAMES = frozenset({"error", "errors"})
 _WORDS_BESIDE = ("error_message", "message", "detail", "reason", "content", "text", "stderr")
 _MARKED_FAILED = re.compile(rb'"success"\s*:\s*false')
+_COMMAND_FAILED = re.compile(rb'(?i)(?:exit|return)_?code"\s*:\s*-?[1-9]')
+_EXIT_CODE_NAME = re.compile(r"(?:exit|return)_?code")
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 def may_be_error(text: bytes) -> bool:
@@ -25,6 +28,7 @@ def may_be_error(text: bytes) -> bool:
         or b"xception" in text
         or b"raceback" in text
         or (b'"success"' in text and _MARKED_FAILED.search(text) is not None)
+        or (b'ode"' in text and _COMMAND_FAILED.search(text) is not None)
     )
 
 
@@ -45,7 +49,7 @@ def error_in(data: Mapping[str, Any]) -> str | None:
     A field counts whose name says error (`error`, `error_message`, `last_action_error`, `isError` of MCP,
     `exception`, …) and which holds something: not null, "", false, 0, {} or []. It is looked for in the reply, the
     observation, and one level below, in the observation's `metadata` two. `success: false` counts with a text
-    beside it that says why.
+    beside it that says why, and so does an `exit_code` or `return_code` other than 0.
     """
     observation = data.get("observation")
     levels: list[object] = [data]
@@ -69,9 +73,14 @@ def _error_of(fields: Mapping[str, object]) -> str | None:
         lowered = name.lower()
         if value and _ERROR_NAME.fullmatch(lowered) and not _is_measure(lowered, value):
             return _words(_text_beside(fields) or f"{name}: true") if value is True else _words(value)
-    if fields.get("success") is False and (text := _text_beside(fields)):
+    if (fields.get("success") is False or _command_failed(fields)) and (text := _text_beside(fields)):
         return _words(text)
     return None
+
+
+def _command_failed(fields: Mapping[str, object]) -> bool:
+    """Return whether an exit code of a command is not 0."""
+    return any(type(code) is int and code and _EXIT_CODE_NAME.fullmatch(name.lower()) for name, code in fields.items())
 
 
 def _is_measure(name: str, value: object) -> bool:
@@ -90,7 +99,9 @@ def _words(value: object) -> str:
         fields = cast("dict[str, object]", value)
         value = next((fields[name] for name in _WORDS_BESIDE if isinstance(fields.get(name), str)), fields)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return utf8_safe(" ".join(text.split())[:MAX_WORDS])
+    if _TRACEBACK in text:
+        text = text.rstrip().splitlines()[-1]  # What was raised; the frames before it are longer than what is kept.
+    return utf8_safe(shorten(" ".join(text.split()), MAX_WORDS))
 
 
 def _field(fields: object, name: str) -> object:
