@@ -120,7 +120,9 @@ def test_a_root_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pytes
         load_app("apart:app")
 
 
-@pytest.mark.parametrize("text", ["raise ValueError('first\\nsecond')", "import sys; sys.exit('first')", "1 +"])
+@pytest.mark.parametrize(
+    "text", ["raise ValueError('\\n***\\n first\\nsecond')", "import sys; sys.exit('first')", "1 +"]
+)
 def test_a_module_that_fails_shows_only_its_own_part_of_the_traceback(
     golden: Golden, write: Callable[[str, str], None], text: str
 ) -> None:

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from logging import LogRecord
 from pathlib import Path
 from types import ModuleType
@@ -350,8 +351,8 @@ def _suggest_name(wrong: str, owner: object) -> str:
 
 
 def _error_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    words = (line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line)))
+    return ": ".join([type(error).__name__, *islice(words, 1)])
 
 
 def _details(error: BaseException) -> str:
