@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -109,22 +110,35 @@ def test_a_server_on_which_no_session_plays_is_asked_nothing_else(golden):
 ANSWER = {"observation": {"error": "unknown tool: 'hello'"}, "reward": 0.0, "done": False}
 
 
-async def erring(peer: Peer) -> None:
-    """An environment that answers every step with an error, and ends sessions as it should."""
-    await peer.accept()
-    while (asked := await peer.asked())["type"] != "close":
-        answers = {"reset": observation(), "step": {"type": "observation", "data": ANSWER}}
-        peer.say(answers.get(asked["type"], {"type": "state", "data": {}}))
-    await peer.part()
+def erring(*requests: str) -> Callable[[Peer], Awaitable[None]]:
+    """An environment that answers these requests with an error, and ends sessions as it should."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (asked := await peer.asked())["type"] != "close":
+            answer = {"type": "observation", "data": ANSWER} if asked["type"] in requests else observation()
+            peer.say({"type": "state", "data": {}} if asked["type"] == "state" else answer)
+        await peer.part()
+
+    return script
 
 
 @pytest.mark.parametrize(("must_play", "outcome"), [(True, INCONCLUSIVE), (False, MET)])
 async def test_a_server_on_which_sessions_get_errors_only_is_asked_only_by_who_knows_better(golden, must_play, outcome):
-    async with scripted(erring) as server:
+    async with scripted(erring("step")) as server:
         asked = subject(server.url, must_play=must_play)
         result = await asyncio.to_thread(run_check, asked, preflight_questions.reachable)
     assert result.outcome is outcome
     golden(f"{result.headline}\n{result.remedy}", masks=TIMES)
+
+
+async def test_where_a_reset_is_answered_with_an_error_no_action_is_advised():
+    async with scripted(erring("reset", "step")) as server:
+        result = await asyncio.to_thread(run_check, subject(server.url), preflight_questions.reachable)
+    assert result.outcome is INCONCLUSIVE
+    assert result.remedy is not None
+    assert "--openenv-reset" in result.remedy
+    assert "--openenv-action" not in result.remedy
 
 
 def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():

@@ -156,7 +156,7 @@ def test_a_function_of_the_current_folder_makes_the_actions(answering, capsys, m
     with in_thread() as address:
         code, lines, _ = check(capsys, f"http://{address}", "--sessions", "2", "--action", "my_moves:move")
     assert code == 0
-    assert '{"text":"0/0"} was answered' in " ".join(" ".join(lines[1:3]).split())
+    assert '{"text": "0/0"} was answered' in " ".join(" ".join(lines[1:3]).split())
 
 
 def test_an_action_the_environment_rejects_exits_3_and_names_the_option_of_this_command(golden, capsys):

@@ -48,7 +48,7 @@ Run `20261121T120000.000Z-3fa9` · complete · started 2026-11-21 12:00:00 UTC, 
 | local-uvicorn  | ws   |  1 s |         8 |     2 |              4 |    1.02 s | 7.77 |   812 ms |                  – |
 
 - total p99, rps and memory are those at max batch
-- p99 of 8 ≈ max
+- p99 of 8 sessions ≈ max
 
 ## Sessions per host
 
@@ -72,7 +72,7 @@ Run `20261121T120000.000Z-3fa9` · complete · started 2026-11-21 12:00:00 UTC, 
 
 - max batch 8 (4 per core)
 - no openenv.yaml in the root: the built-in environment was measured
-- p99 of 8 and 64 ≈ max
+- p99 of 8 and 64 sessions ≈ max
 
 Measure this curve again:
 

@@ -21,7 +21,7 @@ local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores                    
     128  100.0   128  31 /  55 ms   8 / 13 ms  1.00 / 1.06 s  1.03 / 1.11 s   ±2 %     62 ms  118  ✓
     256   78.1   200  60 / 113 ms  15 / 27 ms  1.00 / 1.06 s  1.06 / 1.17 s   ±2 %    118 ms  185  ✗
          success 78.1 % < 95 %
-  each figure is the worst of 3 repetitions; ± p99 is half their range of total p99; p99 of 32 ≈ max
+  each figure is the worst of 3 repetitions; ± p99 is half their range of total p99; p99 of 32 sessions ≈ max
   max batch 128 (64 per core)
   first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in reset)
   the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → MAX_CONCURRENT_ENVS
@@ -44,7 +44,7 @@ test_scale.py::test_holds_256_sessions
      64  100.0    64  9 / 14 ms  1.00 / 1.01 s  1.01 / 1.02 s      2  ?
          the client was the limit
   not shown at this width: reset, overhead, rps
-  p99 of 8 and 64 ~ max
+  p99 of 8 and 64 sessions ~ max
   max batch 8 (4 per core)
   ? SLO inconclusive: max_batch >= 64 is not decided, got 8: the client's CPU
     was 98 % busy (batch 64)

@@ -7,13 +7,14 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from pytest_openenv_scale.client.answers import error_in
 from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .background import single_session
+from .background import SingleSession, single_session
 from .subject import Subject, sample_action
 
 Check = Callable[[Subject], Awaitable[CheckResult]]
@@ -48,18 +49,24 @@ async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
             f"a session on its own does not play: {single.first_failure}",
-            remedy="write an action the environment takes with --openenv-action",
+            remedy=f"write {_what_to_write(subject, single)}, or see the server's log",
             transcripts=(single.transcript,),
         )
     if subject.must_play and (words := single.error_words):
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
             f"sessions did not play: a session on its own got errors only: {words}",
-            remedy=f"write what the environment takes with --openenv-action ({sample_action(subject)} was sent) or "
-            "--openenv-reset, or ask all the same with --openenv-played any",
+            remedy=f"write {_what_to_write(subject, single)}, or ask all the same with --openenv-played any",
             transcripts=(single.transcript,),
         )
     return await check(subject)
+
+
+def _what_to_write(subject: Subject, single: SingleSession) -> str:
+    """Return which option says what was answered with an error: no action makes good for a reset that failed."""
+    if not single.steps or error_in(single.reset.data):
+        return "what the environment takes with --openenv-reset"
+    return f"what the environment takes with --openenv-action ({sample_action(subject)} was sent)"
 
 
 def _fail_if_server_died(endpoint: Endpoint, result: CheckResult, restarts: int | None) -> CheckResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from pytest_openenv_scale.client.handshake import Route, prepare_route
 from pytest_openenv_scale.client.poller import Poller
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.text import Secrets
+from pytest_openenv_scale.core.text import Secrets, shorten
 
-from .session import Answer, RawSession, wire_text
+from .session import Answer, RawSession
 
 __all__ = ["RawClient", "close_all"]
 
@@ -103,13 +104,18 @@ class Subject:
         return cast(T, self._answers[question])
 
 
-SAMPLE_CHARACTERS = 200
+_SAMPLE_CHARACTERS = 200
 """Most characters of an action or an answer that are shown."""
+
+
+def sample_text(data: Mapping[str, Any]) -> str:
+    """Return an action or an answer as JSON that wraps between its fields, cut off."""
+    return shorten(json.dumps(data, ensure_ascii=False), _SAMPLE_CHARACTERS)
 
 
 def sample_action(subject: Subject) -> str:
     """Return the first action as it is sent, cut off, and whether it is made up."""
-    text = wire_text(subject.action(wait_s=0.0))[:SAMPLE_CHARACTERS]
+    text = sample_text(subject.action(wait_s=0.0))
     made = ", made from /schema, may mean nothing," if subject.workload.made_up else ""
     return text + made
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from pytest_openenv_scale.client.answers import error_in, is_unsuccessful
-from pytest_openenv_scale.core.text import loads
+from pytest_openenv_scale.core.text import loads, shorten
 from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
 from pytest_openenv_scale.load.runner import CellResult
 from pytest_openenv_scale.results.cell import AnsweredErrors, SessionRow
@@ -73,7 +73,7 @@ def _read(text: bytes) -> Mapping[str, Any]:
 
 def _sample(messages: SessionMessages) -> Sample:
     def cut(data: object) -> str:
-        return json.dumps(data, ensure_ascii=False, default=str)[:_SAMPLE_LENGTH]
+        return shorten(json.dumps(data, ensure_ascii=False, default=str), _SAMPLE_LENGTH)
 
     sent = _read(messages.actions[0])
     answers = {phase: cut(_read(text)) for phase, text in reversed(messages.answers)}

@@ -11,8 +11,8 @@ from pytest_openenv_scale.checks.background import SingleSession, play_single
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
 from pytest_openenv_scale.checks.run import Check, run_check
-from pytest_openenv_scale.checks.session import Answer, wire_text
-from pytest_openenv_scale.checks.subject import SAMPLE_CHARACTERS, Subject, sample_action
+from pytest_openenv_scale.checks.session import Answer
+from pytest_openenv_scale.checks.subject import Subject, sample_action, sample_text
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -128,7 +128,7 @@ async def reachable(subject: Subject) -> CheckResult:
     for name, answer in [("connect", played.connect), ("reset", played.reset), *played.numbered_steps]:
         if not answer.good:
             return CheckResult(CheckOutcome.INCONCLUSIVE, f"a session on its own does not play: {name}: {answer}")
-    answer = wire_text(played.steps[0].data)[:SAMPLE_CHARACTERS]
+    answer = sample_text(played.steps[0].data)
     figures = {
         "connect_s": played.connect.latency_s,
         "reset_s": played.reset.latency_s,

@@ -238,7 +238,8 @@ def few_samples_text(counts: Iterable[int]) -> str | None:
     few = sorted({count for count in counts if count and formatting.small_sample_note(count, "p99")})
     if not few:
         return None
-    return f"p99 of {formatting.list_of_counts(few) if len(few) <= 6 else f'{few[0]} to {few[-1]}'} ≈ max"
+    sessions = formatting.list_of_counts(few) if len(few) <= 6 else f"{few[0]} to {few[-1]}"
+    return f"p99 of {sessions} {'session' if few == [1] else 'sessions'} ≈ max"
 
 
 def error_sentence(error: ErrorCount) -> str:
