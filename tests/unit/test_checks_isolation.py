@@ -431,7 +431,7 @@ async def test_the_action_a_person_wrote_is_not_changed() -> None:
             heard.append(action)
             super().take(action)
 
-    result = await found(Hearing, interleaved, workload=Workload(({"text": "hello"},), source="the action given"))
+    result = await found(Hearing, interleaved, workload=Workload(({"text": "hello"},), source="as written"))
     assert result.outcome is MET
     assert {action["text"] for action in heard} == {"hello"}
 

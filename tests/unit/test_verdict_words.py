@@ -255,6 +255,7 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(8, client={"missed_pongs": 2}), success=0.9), "pongs"),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, step_errors=1, step_error="invalid move")), "warm_up"),
     (viewed(a_summary(8), warm_up=ODD), "warm_up"),
+    (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, made_action=True)), "warm_up"),
 ]
 
 

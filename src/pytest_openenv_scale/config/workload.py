@@ -127,7 +127,7 @@ def make_workload(
         if action.kind == "callable":
             return Workload(function=action.value, reset=data, source=action.value)
         actions = action.value if action.kind == "lines" else (action.value,)
-        return Workload(tuple(actions), None, data, _mentions(actions, _WAIT), "the action given")
+        return Workload(tuple(actions), None, data, _mentions(actions, _WAIT), "as written")
     if schema is None:
         return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
     try:

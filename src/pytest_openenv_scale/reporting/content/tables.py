@@ -179,14 +179,14 @@ def samples_table(sweeps: Iterable[SweepView]) -> Table:
             view.infrastructure,
             warm_up.mode,
             warm_up.sample.action or formatting.MISSING,
-            "made from /schema, may mean nothing" if warm_up.made_action else "as asked for",
+            "made from /schema, may mean nothing" if warm_up.made_action else "as written",
             warm_up.sample.answer or formatting.MISSING,
         )
         for view in sweeps
         for warm_up in view.record.warm_ups
         if warm_up.sample is not None
     ]
-    heads = "test|target|mode|first action|which was|its answer"
+    heads = "test|target|mode|first action|origin|its answer"
     return text_table("samples", "What sessions say", heads, rows, code="test|first action|its answer")
 
 

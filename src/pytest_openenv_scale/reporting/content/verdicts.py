@@ -184,6 +184,8 @@ def warm_up_lines(verdict: CurveVerdict) -> list[str]:
     if warm_up is None:
         return []
     lines: list[str] = []
+    if warm_up.played and warm_up.made_action and warm_up.wait_s is None:
+        lines.append("the action was made from /schema and may mean nothing: write one of yours with --openenv-action")
     if warm_up.done_on_reset:
         lines.append("done came with the answer to a reset")
     if warm_up.single_turn:
