@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_run_ids_sort_by_time_and_are_unique():
 
 
 # --- what is written is read
+
+
+def test_nothing_ends_before_it_began_though_the_clock_was_set_back(run):
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    record = run.begin_sweep(a_record(started_at=ahead))
+    run.write_manifest(replace(read_manifest(run.path), started_at=ahead))
+    run.finish_sweep(record.sweep_id, "complete", Outcome.MET)
+    run.finish("complete")
+    manifest = read_manifest(run.path)
+    assert (manifest.finished_at, manifest.sweeps[0].finished_at) == (ahead, ahead)
 
 
 def test_a_run_is_rebuilt_from_its_directory_alone(run):

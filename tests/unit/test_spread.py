@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
-from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
+from cells import a_cell, a_curve, a_failure, a_meta, a_row, a_summary, a_table, an_slo, summary_of
 
 from goldens import Golden
 from pytest_openenv_scale.core.endpoint import (
@@ -34,7 +33,7 @@ def look(*hosts: HostSnapshot, **fields: Any) -> ProxySnapshot:
 
 
 def event(host: str, kind: Any, seconds: float, text: str = "") -> HostEvent:
-    return HostEvent(host, kind, NOON + timedelta(seconds=seconds), text)
+    return HostEvent(host, kind, 100.0 + seconds, text)
 
 
 def facts(requests: dict[str, int] | None = None, **fields: Any) -> ProxyFacts:
@@ -42,7 +41,7 @@ def facts(requests: dict[str, int] | None = None, **fields: Any) -> ProxyFacts:
 
 
 def counted(before: ProxySnapshot | None, after: ProxySnapshot | None, batch: int = 8) -> ProxyFacts | None:
-    return proxy_facts_between(before, after, started_at=NOON, batch=batch)
+    return proxy_facts_between(before, after, started_s=100.0, batch=batch)
 
 
 def judged(summary: Any, **slo: Any) -> Any:

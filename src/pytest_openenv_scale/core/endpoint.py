@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -182,11 +181,14 @@ LOG_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class HostEvent(Jsonable):
-    """What befell a host: it `died` (`exit` is how), was taken `out` of the rotation (`text` is why), or is `back`."""
+    """What befell a host: it `died` (`exit` is how), was taken `out` of the rotation (`text` is why), or is `back`.
+
+    `at_s` is the moment as `time.monotonic()`, in seconds: the wall clock may be set meanwhile.
+    """
 
     host: str
     kind: Literal["died", "out", "back"]
-    at: datetime
+    at_s: float
     text: str = ""
     exit: ExitStatus | None = None
 
@@ -275,9 +277,9 @@ class ProxyFacts(Jsonable):
 
 
 def proxy_facts_between(
-    before: ProxySnapshot | None, after: ProxySnapshot | None, *, started_at: datetime, batch: int
+    before: ProxySnapshot | None, after: ProxySnapshot | None, *, started_s: float, batch: int
 ) -> ProxyFacts | None:
-    """Return what a proxy did for a cell of `batch` sessions between two looks at it.
+    """Return what a proxy did for a cell of `batch` sessions between two looks at it; it began at this `monotonic()`.
 
     None where it could not be looked at twice. A host without requests is in trouble if there were sessions
     enough for every host.
@@ -301,24 +303,24 @@ def proxy_facts_between(
         requests=requests,
         overflows={name: count for name, count in overflows.items() if count > 0},
         troubles=tuple(troubles),
-        mishaps=_incidents(after.events, started_at),
+        mishaps=_incidents(after.events, started_s),
         rss_bytes=after.rss_bytes,
         cpu_seconds=max(cpu[0] - cpu[1], 0.0) if cpu[0] is not None and cpu[1] is not None else None,
     )
 
 
-def _incidents(events: tuple[HostEvent, ...], started_at: datetime) -> tuple[HostIncident, ...]:
+def _incidents(events: tuple[HostEvent, ...], started_s: float) -> tuple[HostIncident, ...]:
     """Return the events since a cell's start, a death together with the moment its host was taken out."""
     incidents: list[HostIncident] = []
-    recent = sorted((event for event in events if event.at >= started_at), key=lambda event: event.at)
+    recent = sorted((event for event in events if event.at_s >= started_s), key=lambda event: event.at_s)
     dead = {event.host: event for event in recent if event.kind == "died"}
     for event in recent:
-        at_s = (event.at - started_at).total_seconds()
+        at_s = event.at_s - started_s
         death = dead.get(event.host)
         if event.kind == "died":
             outs = (later for later in recent if later.host == event.host and later.kind == "out")
             out = next(outs, None)
-            after = max((out.at - event.at).total_seconds(), 0.0) if out else None
+            after = max(out.at_s - event.at_s, 0.0) if out else None
             incidents.append(HostIncident(event.host, "died", at_s, event.text, after, event.exit))
         elif death is None:
             incidents.append(HostIncident(event.host, event.kind, at_s, event.text))

@@ -369,7 +369,7 @@ class _Measurement:
                 samples.append(current)
             self._observer.cell_progress(cell, repetition, progress)
 
-        proxy = self._endpoint.proxy()
+        proxy, started_s = self._endpoint.proxy(), time.monotonic()
         result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
         answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
@@ -398,7 +398,7 @@ class _Measurement:
             server=_summarise_samples(samples),
             server_exit=self._endpoint.exit_status(),
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
-            proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_at=result.started_at, batch=cell.batch),
+            proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_s=started_s, batch=cell.batch),
             answered_errors=answered_errors,
         )
         table = self._as_table(rows, cell, repetition)

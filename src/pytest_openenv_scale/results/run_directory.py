@@ -136,21 +136,19 @@ class RunDirectory:
 
     def replace_sweep(self, record: SweepRecord) -> None:
         """Replace what the manifest says of a sweep, by its id; what its sessions said goes into a file of its own."""
-
-        def change(manifest: Manifest) -> Manifest:
-            stored = write_samples(self.path, record)
-            sweeps = (stored if sweep.sweep_id == stored.sweep_id else sweep for sweep in manifest.sweeps)
-            return replace(manifest, sweeps=tuple(sweeps))
-
-        self._update(change)
+        self._update_sweep(record.sweep_id, lambda sweep: write_samples(self.path, record))
 
     def finish_sweep(self, sweep_id: str, status: Status, outcome: Outcome | None = None) -> None:
         """Note how a sweep ended and, where it was judged, the outcome."""
-        self._update_sweep(sweep_id, status=status, outcome=outcome, finished_at=datetime.now(UTC))
+
+        def end(sweep: SweepRecord) -> SweepRecord:
+            return replace(sweep, status=status, outcome=outcome, finished_at=_now(sweep.started_at))
+
+        self._update_sweep(sweep_id, end)
 
     def store_comparison(self, sweep_id: str, comparison: Comparison) -> None:
         """Note how a sweep compares with a baseline, with its figures: the baseline may be gone when this is read."""
-        self._update_sweep(sweep_id, comparison=comparison)
+        self._update_sweep(sweep_id, lambda sweep: replace(sweep, comparison=comparison))
 
     def write_cell(self, table: pa.Table, meta: CellMeta) -> Path:
         """Seal one repetition of a cell and return its path.
@@ -167,13 +165,17 @@ class RunDirectory:
 
     def finish(self, status: Status) -> None:
         """Note how the run ended; sweeps that still count as running were interrupted."""
-        now = datetime.now(UTC)
 
         def end(sweep: SweepRecord) -> SweepRecord:
             return replace(sweep, status="interrupted") if sweep.status == "running" else sweep
 
         self._update(
-            lambda manifest: replace(manifest, status=status, finished_at=now, sweeps=tuple(map(end, manifest.sweeps)))
+            lambda manifest: replace(
+                manifest,
+                status=status,
+                finished_at=_now(manifest.started_at),
+                sweeps=tuple(map(end, manifest.sweeps)),
+            )
         )
 
     def close(self) -> None:
@@ -181,11 +183,12 @@ class RunDirectory:
         if self._writer is not None:
             self._writer.release()
 
-    def _update_sweep(self, sweep_id: str, **changes: Any) -> None:
-        def change(sweep: SweepRecord) -> SweepRecord:
-            return replace(sweep, **changes) if sweep.sweep_id == sweep_id else sweep
+    def _update_sweep(self, sweep_id: str, change: Callable[[SweepRecord], SweepRecord]) -> None:
+        def update(manifest: Manifest) -> Manifest:
+            sweeps = (change(sweep) if sweep.sweep_id == sweep_id else sweep for sweep in manifest.sweeps)
+            return replace(manifest, sweeps=tuple(sweeps))
 
-        self._update(lambda manifest: replace(manifest, sweeps=tuple(map(change, manifest.sweeps))))
+        self._update(update)
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> None:
         with files.exclusive_lock(self.path / _MANIFEST_LOCK):
@@ -202,3 +205,9 @@ class RunDirectory:
                 file.write(files.json_bytes(manifest.to_json()))
         except OSError as error:
             raise RunError(f"the manifest of the run cannot be written: {self.path}: {error.strerror}") from None
+
+
+def _now(started_at: datetime | None) -> datetime:
+    """Return the time, not before that of the start: the wall clock may have been set back."""
+    now = datetime.now(UTC)
+    return now if started_at is None else max(now, started_at)

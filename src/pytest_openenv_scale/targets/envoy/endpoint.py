@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import LOG_LINES, ExitStatus, HostEvent, HostSnapshot, ProxySnapshot
@@ -136,19 +136,19 @@ class ReplicaWatch:
                 status = self._exit_status(number) if host not in self._dead else None
                 if status is not None:
                     self._dead.add(host)
-                    self._events.append(HostEvent(host, "died", datetime.now(UTC), exit=status))
+                    self._events.append(HostEvent(host, "died", time.monotonic(), exit=status))
             try:
                 states = self._hosts_by_envoy()
             except AdminError:
                 return False
-            self._record_changes(_hosts_taken_out(states), datetime.now(UTC))
+            self._record_changes(_hosts_taken_out(states), time.monotonic())
             return True
 
-    def _record_changes(self, taken_out: dict[str, str], now: datetime) -> None:
+    def _record_changes(self, taken_out: dict[str, str], now_s: float) -> None:
         for host in sorted(taken_out.keys() - self._taken_out):
-            self._events.append(HostEvent(host, "out", now, taken_out[host]))
+            self._events.append(HostEvent(host, "out", now_s, taken_out[host]))
         for host in sorted(self._taken_out - taken_out.keys()):
-            self._events.append(HostEvent(host, "back", now))
+            self._events.append(HostEvent(host, "back", now_s))
         self._taken_out = set(taken_out)
 
     def _run(self) -> None:
