@@ -215,7 +215,7 @@ def test_a_run_that_only_marks_ask_for_is_one_run_in_the_default_folder(inner, w
     inner.ini("[pytest]\naddopts = -p tests.plugin.fakes -p no:hypothesispytest -p no:anyio -p no:asyncio\n")
     inner.pytester.makeconftest(
         "from tests.plugin.fakes import FakeTarget\n\n"
-        "def pytest_openenv_scale_target(spec, largest_batch):\n    return FakeTarget(spec, largest_batch)\n"
+        "def pytest_openenv_scale_target(spec, context):\n    return FakeTarget(spec, context)\n"
     )
     inner.tests("@pytest.mark.scaling(batches=[1, 2], waits=0.01)\ndef test_scale(scaling):\n    scaling.run()\n")
     result = inner.run_process(workers)

@@ -70,7 +70,7 @@ def test_a_wrong_file_is_refused_with_its_line(golden, tmp_path, content):
 
 
 def test_a_folder_is_no_action_file(tmp_path):
-    with pytest.raises(GrammarError, match="cannot read action file"):
+    with pytest.raises(GrammarError, match="cannot read file"):
         parse_action("@.", tmp_path)
 
 

@@ -74,7 +74,7 @@ def test_a_served_application_is_found_in_its_folder_and_the_library_is_not(tmp_
         "from pytest_openenv_scale.server.app import app\n"
     )
     (tmp_path / "aiohttp.py").write_text("mine = True\n")
-    options = ServerOptions("server.app:app", server, workers)
+    options = ServerOptions(app="server.app:app", server=server, workers=workers)
     with ServedApplication(options, TargetContext(root=tmp_path), target="local") as served:
         served.wait({})
 

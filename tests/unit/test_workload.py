@@ -131,13 +131,13 @@ def test_one_action_per_step_repeats_the_last_beyond_its_end():
 def test_the_reset_data_of_a_session_has_its_seed_wherever_it_is_asked():
     workload = make_workload(WAITING, None, {"seed": "$seed", "options": [{"seed": "$seed", "name": "$seeds"}]})
     assert workload.seeded
-    assert workload.reset_data(41) == {"seed": 41, "options": [{"seed": 41, "name": "$seeds"}]}
+    assert workload.reset_data(1, 40) == {"seed": 41, "options": [{"seed": 41, "name": "$seeds"}]}
 
 
 def test_reset_data_without_a_seed_is_said_as_it_is():
     workload = make_workload(WAITING, None, {"seed": 7})
     assert not workload.seeded
-    assert workload.reset_data(41) == {"seed": 7}
+    assert workload.reset_data(1, 40) == {"seed": 7}
 
 
 # From a callable

@@ -91,7 +91,7 @@ class Subject:
 
     def reset_data(self, seed: int) -> dict[str, Any]:
         """Return the workload's reset data for the session with this seed."""
-        return dict(self.workload.reset_data(seed))
+        return dict(self.workload.reset_data(seed - self.seed, self.seed))
 
     def resets(self, count: int) -> list[dict[str, Any]]:
         """Return the reset data of `count` sessions, each with its own seed."""

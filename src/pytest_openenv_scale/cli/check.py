@@ -43,9 +43,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--action",
         metavar="JSON",
         help='send this action: JSON in which "$wait" stands for a wait, @FILE.jsonl with one per step, or '
-        "module:function called with (session, step); without it the server's /schema decides",
+        "module:function called with (session, step) or (session, step, observation); without it /schema decides",
     )
-    parser.add_argument("--reset", metavar="JSON", help="send this JSON object with every reset")
+    parser.add_argument(
+        "--reset",
+        metavar="JSON",
+        help="send this JSON object with every reset; @FILE.jsonl has one per session, module:function is called with "
+        "the session's number",
+    )
     parser.add_argument(
         "--header",
         action="append",
@@ -95,7 +100,7 @@ class _Options:
     target: UrlTarget
     sessions: int
     action: ActionSource | None
-    reset: dict[str, Any] | None
+    reset: dict[str, Any] | ActionSource | None
     played: str
     timeout: float
     seed: int
@@ -109,9 +114,10 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         GrammarError: a value cannot be used; one line that names the option.
     """
     from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
-    from pytest_openenv_scale.config.workload import Workload
+    from pytest_openenv_scale.config.workload import ActionSource, Workload
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.files import check_json_option
+    from pytest_openenv_scale.core.own_process import standard_library_first
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
@@ -128,19 +134,22 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     sessions = parse_count(arguments.sessions, maximum=_MAX_SESSIONS, what="--sessions")
     target = PARSERS["url"](arguments.url, origin)[0]
     timeout_s = parse_seconds(arguments.timeout, positive=True, what="--timeout")
-    seed, reset = read("seed"), read("reset")
+    seed, reset, action = read("seed"), read("reset"), read("action")
+    if any(isinstance(source, ActionSource) and source.kind == "callable" for source in (action, reset)):
+        # The folder is where a user's modules are; a script's own would be on the path in its place.
+        sys.path[:] = standard_library_first([str(Path.cwd()), *sys.path])
     context = TargetContext(
         origin.directory,
         sessions,
         read("header"),
         timeout_s=timeout_s,
         show_progress=show_progress,
-        reset=Workload(reset=reset or {}).reset_data(seed),
+        reset=Workload(reset=reset or {}).reset_data(0, seed),
     )
     return _Options(
         UrlTarget(target, context),
         sessions,
-        read("action"),
+        action,
         reset,
         read("played"),
         timeout_s,
@@ -158,12 +167,8 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     from pytest_openenv_scale.checks.preflight.questions import MAX_SESSIONS
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.client.http_request import server_schema
-    from pytest_openenv_scale.core.own_process import standard_library_first
     from pytest_openenv_scale.engine.workload import find_workload
 
-    if options.action is not None and options.action.kind == "callable":
-        # The folder is where a user's modules are; a script's own would be on the path in its place.
-        sys.path[:] = standard_library_first([str(Path.cwd()), *sys.path])
     workload = find_workload(endpoint.urls[0], endpoint.headers, options.action, options.reset)
     workload.maker(None)
     return Subject(

@@ -123,6 +123,11 @@ def read_message(text: str | bytes) -> tuple[str, dict[str, Any]]:
     return kind, cast("dict[str, Any]", data)
 
 
+def observation_in(text: bytes) -> Any:
+    """Return the observation of an observation message, as it is; None where there is none."""
+    return read_message(text)[1].get("observation")
+
+
 def _excerpt(text: str | bytes) -> str:
     return repr(text[:80] if isinstance(text, str) else text[:400].decode(errors="replace")[:80])
 

@@ -40,7 +40,7 @@ class ScalingMark:
     arrival: Arrival | None = None
     timeout: float | None = None
     action: ActionSource | None = None
-    reset: Mapping[str, Any] | None = None
+    reset: Mapping[str, Any] | ActionSource | None = None
 
     def written_arguments(self) -> dict[str, Any]:
         """Return the arguments that were written, by name."""
@@ -67,7 +67,7 @@ class Settings:
     arrival: Arrival
     timeout: float
     action: ActionSource | None
-    reset: Mapping[str, Any] | None
+    reset: Mapping[str, Any] | ActionSource | None
     until_done: bool
     slo: tuple[Limit, ...]
     inconclusive: Literal["fail", "warn"]
@@ -102,11 +102,16 @@ class Settings:
         ).with_fitting_steps()
 
     def with_fitting_steps(self) -> Settings:
-        """Return settings that take one step per line of an action file where nobody wrote `steps`."""
+        """Return settings that take as many steps as an action file has for a session where nobody wrote `steps`."""
         if self.sources["steps"] != "default":
             return self
-        lines = self.action is not None and self.action.kind == "lines"
-        return replace(self, steps=len(self.action.value) if self.action and lines else DEFAULT_STEPS)
+        match self.action:
+            case ActionSource("lines", actions):
+                return replace(self, steps=len(actions))
+            case ActionSource("sessions", sessions):
+                return replace(self, steps=max(map(len, sessions)))
+            case _:
+                return replace(self, steps=DEFAULT_STEPS)
 
     def axis(self, name: str) -> tuple[Any, ...]:
         """Return every value of an axis that is in force or was declared before the command line narrowed it.

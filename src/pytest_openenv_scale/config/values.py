@@ -238,7 +238,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "arrival": _plain(parse_arrival),
         "timeout": _plain(parse_seconds, positive=True, what="timeout"),
         "action": _relative(parse_action),
-        "reset": _plain(parse_reset),
+        "reset": _relative(parse_reset),
         "until-done": _plain(bool),
         "slo": parse_limits,
         "inconclusive": _plain(parse_choice, choices=("fail", "warn")),

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,17 +30,19 @@ class Workload:
     """What the sessions of a sweep send.
 
     `actions` holds one action for every step, or one per step (the last is repeated beyond its end);
-    `function` is "module:function", called with `(session, step)`, both counted from 0. The string
+    `sessions` holds those of each session, session i taking entry i mod n; `function` is "module:function",
+    called with `(session, step)`, both counted from 0, or with `(session, step, observation)`. The string
     "$wait" in an action stands for the cell's wait in seconds; `waits` tells whether the wait means
-    anything. "$seed" in the reset data stands for a seed of the session's own. `source` says where the
-    actions come from.
+    anything. `reset` is the reset data of every session, in which "$seed" stands for a seed of the session's
+    own, or where each session's come from. `source` says where the actions come from.
     """
 
     actions: tuple[Mapping[str, Any], ...] = ()
     function: str | None = None
-    reset: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    reset: Mapping[str, Any] | ActionSource = field(default_factory=dict[str, Any])
     waits: bool = True
     source: str = "default"
+    sessions: tuple[tuple[Mapping[str, Any], ...], ...] = ()
 
     @property
     def made_up(self) -> bool:
@@ -48,49 +51,98 @@ class Workload:
 
     @property
     def seeded(self) -> bool:
-        """Whether each session resets with a seed of its own."""
-        return _mentions(self.reset, _SEED)
+        """Whether each session resets with data of its own."""
+        return isinstance(self.reset, ActionSource) or _mentions(self.reset, _SEED)
 
-    def reset_data(self, seed: int) -> Mapping[str, Any]:
-        """Return the reset data of the session with this seed."""
-        return cast("Mapping[str, Any]", _substitute(self.reset, _SEED, seed))
+    @property
+    def per_session(self) -> bool:
+        """Whether each session has actions of its own."""
+        return self.function is not None or bool(self.sessions)
 
-    def maker(self, wait: float | None) -> Callable[[int, int], Mapping[str, Any]]:
-        """Return `(session, step) -> action` for a cell.
+    def reset_data(self, session: int, seed: int) -> Mapping[str, Any]:
+        """Return the reset data of a session, counted from 0; its own seed is `seed` plus its number.
+
+        Raises:
+            WorkloadError: the callable cannot be imported or fails, or returns what is no reset data.
+        """
+        match self.reset:
+            case ActionSource("lines", rows):
+                data = rows[session % len(rows)]
+            case ActionSource("callable", reference):
+                data = _checked_call(reference, import_callable(reference), session)
+            case ActionSource(value=data):
+                pass
+            case data:
+                pass
+        return cast("Mapping[str, Any]", _substitute(data, _SEED, seed + session))
+
+    def maker(self, wait: float | None) -> ActionMaker:
+        """Return what makes the actions of a cell.
 
         Raises:
             WorkloadError: the callable cannot be imported; calling the result raises it too, if the
                 callable fails or returns no mapping, or one that JSON cannot hold.
         """
         if self.function is None:
-            filled = [_substitute_wait(action, wait) for action in self.actions]
-            return lambda session, step: filled[min(step, len(filled) - 1)]
-        function = import_callable(self.function)
+            sessions = [[_substitute_wait(action, wait) for action in row] for row in self.sessions or (self.actions,)]
 
-        def make(session: int, step: int) -> Mapping[str, Any]:
-            try:
-                action = function(session, step)
-            except Exception as error:
-                raise WorkloadError(
-                    f"{self.function}({session}, {step}) raised {type(error).__name__}: {error}"
-                ) from error
-            if not isinstance(action, Mapping):
-                raise WorkloadError(
-                    f"{self.function}({session}, {step}) returned {type(action).__name__}; return the action as a dict"
-                )
-            filled = cast("Mapping[str, Any]", _substitute_wait(action, wait))
-            try:
-                json.dumps(filled, allow_nan=False)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise WorkloadError(
-                    f"{self.function}({session}, {step}) returned what JSON cannot hold: {error}"
-                ) from None
-            return filled
+            def pick(session: int, step: int, observation: Any) -> Mapping[str, Any]:
+                row = sessions[session % len(sessions)]
+                return row[min(step, len(row) - 1)]
 
-        return make
+            return ActionMaker(pick)
+        reference, function = self.function, import_callable(self.function)
+        observes = _takes_three(function)
+
+        def make(session: int, step: int, observation: Any) -> Mapping[str, Any]:
+            arguments = (session, step, observation) if observes else (session, step)
+            return cast("Mapping[str, Any]", _substitute_wait(_checked_call(reference, function, *arguments), wait))
+
+        return ActionMaker(make, observes)
 
 
-def import_callable(reference: str) -> Callable[[int, int], Any]:
+@dataclass(frozen=True, slots=True)
+class ActionMaker:
+    """Makes the action of a step; `observes` tells that it is made of the last observation."""
+
+    make: Callable[[int, int, Any], Mapping[str, Any]]
+    observes: bool = False
+
+    def __call__(self, session: int, step: int, observation: Any = None) -> Mapping[str, Any]:
+        """Return the action of a session's step, both counted from 0.
+
+        Raises:
+            WorkloadError: the user's function fails, or returns what is no action.
+        """
+        return self.make(session, step, observation)
+
+
+def _takes_three(function: Callable[..., Any]) -> bool:
+    """Return whether a function takes the last observation as well."""
+    try:
+        signature(function).bind(0, 0, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _checked_call(reference: str, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
+    shown = ", ".join(str(argument) for argument in arguments[:2]) + (", …" if len(arguments) > 2 else "")
+    call = f"{reference}({shown})"
+    try:
+        value = function(*arguments)
+    except Exception as error:
+        raise WorkloadError(f"{call} raised {type(error).__name__}: {error}") from error
+    if not isinstance(value, Mapping):
+        raise WorkloadError(f"{call} returned {type(value).__name__}; return a dict")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WorkloadError(f"{call} returned what JSON cannot hold: {error}") from None
+    return cast("Mapping[str, Any]", value)
+
+
+def import_callable(reference: str) -> Callable[..., Any]:
     """Import "module:function".
 
     Raises:
@@ -111,7 +163,7 @@ def import_callable(reference: str) -> Callable[[int, int], Any]:
 
 
 def make_workload(
-    schema: Mapping[str, Any] | None, action: ActionSource | None, reset: Mapping[str, Any] | None
+    schema: Mapping[str, Any] | None, action: ActionSource | None, reset: Mapping[str, Any] | ActionSource | None
 ) -> Workload:
     """Decide what sessions send: what a person wrote, else an action made from the schema of `/schema`.
 
@@ -122,12 +174,15 @@ def make_workload(
     """
     from .action_schema.make import NoActionError, make_action
 
-    data = dict(reset or {})
+    data = reset or {}
     if action is not None:
         if action.kind == "callable":
             return Workload(function=action.value, reset=data, source=action.value)
+        waits, source = _mentions(action.value, _WAIT), "as written"
+        if action.kind == "sessions":
+            return Workload(sessions=action.value, reset=data, waits=waits, source=source)
         actions = action.value if action.kind == "lines" else (action.value,)
-        return Workload(tuple(actions), None, data, _mentions(actions, _WAIT), "as written")
+        return Workload(tuple(actions), None, data, waits, source)
     if schema is None:
         return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
     try:
@@ -178,14 +233,15 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 @dataclass(frozen=True, slots=True)
 class ActionSource:
-    """Where actions come from.
+    """Where actions, or the reset data of sessions, come from.
 
-    By `kind`, `value` is one action for every step ("json", an object), one action per step ("lines", a
-    tuple of objects), or the text "module:function" of what load processes import and call with
-    `(session, step)` ("callable"). The string "$wait" inside an action stands for the cell's wait.
+    By `kind`, `value` is one for all ("json", an object), one per step, or of reset data one per session ("lines", a
+    tuple of objects), the steps of each session ("sessions", a tuple of tuples), or the text "module:function" of what
+    load processes import and call ("callable"): with `(session, step)` or `(session, step, observation)` for an action,
+    with the session's number for reset data. The string "$wait" inside an action stands for the cell's wait.
     """
 
-    kind: Literal["json", "lines", "callable"]
+    kind: Literal["json", "lines", "sessions", "callable"]
     value: Any
 
     @property
@@ -200,14 +256,45 @@ class ActionSource:
 def parse_action(value: object, directory: Path = Path()) -> ActionSource:
     """Parse an action: a JSON object or a mapping, "@file.jsonl" below `directory`, or "module:function".
 
+    A line of the file is a JSON object, one per step, or an array of objects, the steps of one session.
+
+    Raises:
+        GrammarError: none of these, or the file cannot be read or has a line that is neither.
+    """
+    source = _parse_source(value, directory, "an action", _WAIT)
+    if source.kind != "lines":
+        return source
+    arrays = [isinstance(line, list) for line in source.value]
+    if any(arrays) and not all(arrays):
+        raise GrammarError(
+            f"line {arrays.index(not arrays[0]) + 1} of the action file is {'an object' if arrays[0] else 'an array'}, "
+            "others are not; write one object per step, or one array of objects per session"
+        )
+    sessions = cast("tuple[list[dict[str, Any]], ...]", source.value)
+    return ActionSource("sessions", tuple(tuple(steps) for steps in sessions)) if all(arrays) else source
+
+
+def parse_reset(value: object, directory: Path = Path()) -> dict[str, Any] | ActionSource:
+    """Parse reset data: a JSON object or a mapping, for example {"seed": 1}, or where each session's come from.
+
+    "@rows.jsonl" below `directory` has one object per session, session i taking line i mod n; "module:function" is
+    called with the session's number.
+
     Raises:
         GrammarError: none of these, or the file cannot be read or has a line that is not a JSON object.
     """
+    source = _parse_source(value, directory, "reset data", _SEED)
+    if source.kind == "lines" and not all(isinstance(line, dict) for line in source.value):
+        raise GrammarError("a line of the file of reset data is an array; write one JSON object per session")
+    return source.value if source.kind == "json" else source
+
+
+def _parse_source(value: object, directory: Path, what: str, placeholder: str) -> ActionSource:
     if isinstance(value, ActionSource):
         return value
     text = value.strip() if isinstance(value, str) else None
     if text is not None and text.startswith("@"):
-        return ActionSource("lines", _read_lines(text[1:].strip(), directory))
+        return ActionSource("lines", _read_lines(text[1:].strip(), directory, placeholder))
     if text is not None and _REFERENCE.fullmatch(text):
         return ActionSource("callable", text)
     if callable(value):
@@ -215,13 +302,8 @@ def parse_action(value: object, directory: Path = Path()) -> ActionSource:
             f'a function is named "module:function" so that load processes import it, got {short_repr(value)}'
         )
     if text is not None and not text.startswith("{"):
-        raise GrammarError(f'an action is a JSON object, "@file.jsonl" or "module:function", got {short_repr(value)}')
-    return ActionSource("json", _parse_object(value, "an action", _WAIT))
-
-
-def parse_reset(value: object) -> dict[str, Any]:
-    """Parse the data of a reset: a JSON object or a mapping, for example {"seed": 1}."""
-    return _parse_object(value, "reset data", _SEED)
+        raise GrammarError(f'{what} must be a JSON object, "@file.jsonl" or "module:function", got {short_repr(value)}')
+    return ActionSource("json", _parse_object(value, what, placeholder))
 
 
 def _parse_object(value: object, what: str, placeholder: str) -> dict[str, Any]:
@@ -247,29 +329,34 @@ def _refuse_mistyped(data: Any, what: str, placeholder: str) -> None:
             raise GrammarError(f"{what} has no placeholder {short_repr(data)}; {hint}")
 
 
-def _read_lines(name: str, directory: Path) -> tuple[dict[str, Any], ...]:
+def _read_lines(name: str, directory: Path, placeholder: str) -> tuple[Any, ...]:
+    """Return the objects, or arrays of objects, that the lines of a file hold."""
     if not name or "\0" in name:
-        raise GrammarError('an action file has no name; write for example "@actions.jsonl"')
+        raise GrammarError('a file has no name; write for example "@actions.jsonl"')
     path = directory / name
     try:
         if path.stat().st_size > MAX_ACTION_BYTES:
-            raise GrammarError(
-                f"action file {short_repr(name)} is larger than {MAX_ACTION_BYTES >> 20} MiB; shorten it"
-            )
+            raise GrammarError(f"file {short_repr(name)} is larger than {MAX_ACTION_BYTES >> 20} MiB; shorten it")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise GrammarError(f"cannot read action file {short_repr(str(path))}: {error.strerror or error}") from None
+        raise GrammarError(f"cannot read file {short_repr(str(path))}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise GrammarError(
-            f"action file {short_repr(name)} is not UTF-8 text; write one JSON object per line"
-        ) from None
-    actions = tuple(
-        _parse_object(line, f"line {number} of action file {short_repr(name)}", _WAIT)
+        raise GrammarError(f"file {short_repr(name)} is not UTF-8 text; write one JSON object per line") from None
+    parsed = tuple(
+        _parse_line(line, f"line {number} of file {short_repr(name)}", placeholder)
         for number, line in enumerate(lines, 1)
         if line.strip()
     )
-    if not actions:
-        raise GrammarError(
-            f"action file {short_repr(name)} is empty; write one JSON object per line, one line per step"
-        )
-    return actions
+    if not parsed:
+        raise GrammarError(f"file {short_repr(name)} is empty; write one JSON object per line")
+    return parsed
+
+
+def _parse_line(line: str, what: str, placeholder: str) -> Any:
+    if not line.lstrip().startswith("["):
+        return _parse_object(line, what, placeholder)
+    steps = parse_json(line, what)
+    if not steps or not all(isinstance(step, dict) for step in steps):
+        raise GrammarError(f"{what} must be a JSON object, or an array of them that is not empty")
+    _refuse_mistyped(steps, what, placeholder)
+    return steps

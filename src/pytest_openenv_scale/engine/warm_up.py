@@ -75,7 +75,7 @@ def _sample(messages: SessionMessages) -> Sample:
     def cut(data: object) -> str:
         return shorten(json.dumps(data, ensure_ascii=False, default=str), _SAMPLE_LENGTH)
 
-    sent = _read(messages.actions[0])
+    sent = _read(messages.actions[0] if messages.actions else b"{}")
     answers = {phase: cut(_read(text)) for phase, text in reversed(messages.answers)}
     return Sample(cut(sent.get("action", sent)), answers.get("step"), answers.get("reset"))
 

@@ -11,7 +11,7 @@ from pytest_openenv_scale.config.workload import ActionSource, Workload, Workloa
 
 
 def find_workload(
-    url: str, headers: Mapping[str, str], action: ActionSource | None, reset: Mapping[str, Any] | None
+    url: str, headers: Mapping[str, str], action: ActionSource | None, reset: Mapping[str, Any] | ActionSource | None
 ) -> Workload:
     """Return what sessions of the server at a base URL send.
 
@@ -35,7 +35,9 @@ def _tools(url: str, headers: Mapping[str, str]) -> tuple[Tool, ...]:
     return read_tools(listed_tools(url, headers))
 
 
-def _calling(tools: tuple[Tool, ...], reset: Mapping[str, Any] | None, name: str | None = None) -> Workload:
+def _calling(
+    tools: tuple[Tool, ...], reset: Mapping[str, Any] | ActionSource | None, name: str | None = None
+) -> Workload:
     # Slow to import, and needed only where an action is made.
     from pytest_openenv_scale.config.action_schema.make import make_action
 
@@ -43,4 +45,4 @@ def _calling(tools: tuple[Tool, ...], reset: Mapping[str, Any] | None, name: str
         action, source = tool_action(tools, lambda schema: make_action(schema).action, name)
     except ValueError as error:
         raise WorkloadError(f"action: {error}") from None
-    return Workload((action,), None, dict(reset or {}), False, source)
+    return Workload((action,), None, reset or {}, False, source)

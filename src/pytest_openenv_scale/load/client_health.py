@@ -22,6 +22,9 @@ One that is idle for a tenth of the time has caught up again and again. Less tha
 carry the kernel's time, so that a client that is merely late puts nothing into a latency.
 """
 
+MIN_FUNCTION_SHARE = 0.1
+"""Share of a cell from which a user's function that makes actions is named where its process fell behind."""
+
 MAX_STARVED_SHARE = 0.5
 """Share of a cell from which a load process that was ready to run and had no core was kept from its work."""
 
@@ -69,6 +72,7 @@ class ClientStats:
     clock_moved_s: float = 0.0
     impossible_arrivals: int = 0
     missed_pongs: int = 0
+    function_share: float = 0.0
     ping_s: float | None = None
 
 
@@ -125,7 +129,8 @@ def check_pace(stats: ClientStats) -> tuple[ClientFinding, ...]:
             ClientFinding(
                 "loop_lag",
                 f"a load process stood still for {stats.loop_lag_max_s * 1000:.0f} ms"
-                f" (allowed {MAX_LOOP_LAG_S * 1000:.0f} ms): it needs a core that nothing else keeps busy",
+                f" (allowed {MAX_LOOP_LAG_S * 1000:.0f} ms): it needs a core that nothing else keeps busy"
+                f"{_function_words(stats)}",
             )
         )
     longest_work_s = max(
@@ -149,8 +154,14 @@ def _pace_message(stats: ClientStats) -> str:
     return (
         f"a load process did not keep up: it used {stats.cpu_share:.0%} of a core and waited for one"
         f" {stats.starved_share:.0%} of the time"
-        f" (allowed: {MAX_BUSY_SHARE:.0%} together, {MAX_STARVED_SHARE:.0%} waiting): {remedy}"
+        f" (allowed: {MAX_BUSY_SHARE:.0%} together, {MAX_STARVED_SHARE:.0%} waiting): {remedy}{_function_words(stats)}"
     )
+
+
+def _function_words(stats: ClientStats) -> str:
+    """Say how much of the time a user's function had that makes actions; nothing where it was little."""
+    share = stats.function_share
+    return f"; your function that makes actions worked {share:.0%} of the time" if share >= MIN_FUNCTION_SHARE else ""
 
 
 MAX_ANSWER_LAG_P50_S = 0.005

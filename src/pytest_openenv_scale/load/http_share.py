@@ -12,6 +12,7 @@ from pytest_openenv_scale.client import messages
 from pytest_openenv_scale.client.answers import error_in
 from pytest_openenv_scale.client.handshake import check_headers, find_address
 from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, encode_body
+from pytest_openenv_scale.config.workload import WorkloadError
 
 from .client_health import AnswerLags
 from .ipc import Prepare, SessionMessages, ShareProgress
@@ -51,20 +52,21 @@ class HttpWorkerShare:
         check_headers(self._request.headers)
         self._addresses = [find_address(url) for url in self._request.urls]
         workload = self._request.workload
-        make_action = workload.maker(cell.wait)
+        make_action = self._make_action = workload.maker(cell.wait)
         self._reset_body = self._encode_ahead(
-            workload.seeded, lambda number: encode_body(workload.reset_data(self._request.seed + number))
+            workload.seeded, lambda number: encode_body(workload.reset_data(number, self._request.seed))
         )
 
         def encode(number: int) -> list[bytes]:
-            count = cell.steps if workload.function else min(cell.steps, len(workload.actions))
+            count = cell.steps if workload.per_session else min(cell.steps, len(workload.actions))
             return [encode_body({"action": make_action(number, step)}) for step in range(count)]
 
-        self._step_bodies = self._encode_ahead(workload.function is not None, encode)
+        self._step_bodies = None if make_action.observes else self._encode_ahead(workload.per_session, encode)
         self.messages: SessionMessages | None = None
         """What session 0 sends, where its messages are kept; its answers are in its record."""
         if self._request.keep_messages and 0 in assignment.sessions:
-            self.messages = SessionMessages(self._reset_body(0), tuple(self._step_bodies(0)), ())
+            actions = () if self._step_bodies is None else tuple(self._step_bodies(0))
+            self.messages = SessionMessages(self._reset_body(0), actions, ())
 
     def _encode_ahead(self, per_session: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
         """Encode bodies before the cell, for each session or once for all; returns a function of a session's number."""
@@ -127,12 +129,28 @@ class HttpWorkerShare:
 
     async def _run_steps(self, session: HttpSession, number: int) -> None:
         record = session.record
-        bodies = self._step_bodies(number)
+        bodies = None if self._step_bodies is None else self._step_bodies(number)
         for step in range(self._cell.steps):
-            reply = await session.step(bodies[min(step, len(bodies) - 1)], self._step_timeout)
+            body = self._made_body(session, number, step) if bodies is None else bodies[min(step, len(bodies) - 1)]
+            if body is None:
+                break
+            reply = await session.step(body, self._step_timeout)
             if reply is None or (reply.done and self._request.until_done):
                 break
         record.finished_steps = record.success = record.error is None
+
+    def _made_body(self, session: HttpSession, number: int, step: int) -> bytes | None:
+        """Return the body of a step whose action is made of the last observation; None where the function failed."""
+        record, began = session.record, time.perf_counter()
+        try:
+            body = encode_body({"action": self._make_action(number, step, session.last_observation)})
+        except WorkloadError as error:
+            record.fail("step", "client_limit", "action", str(error))
+            return None
+        finally:
+            record.function_s += time.perf_counter() - began
+        record.first_action = record.first_action or body
+        return body
 
     def answer_lags(self) -> tuple[float | None, float | None]:
         """Return how late answers were seen, p50 and p99 in seconds; None where the kernel does not tell."""
@@ -153,6 +171,7 @@ class HttpSession:
 
     def __init__(self, record: SessionRecord, channel: HttpChannel, lags: AnswerLags) -> None:
         self.record = record
+        self.last_observation: Any = None
         self._channel = channel
         self._lags = lags
 
@@ -208,6 +227,7 @@ class HttpSession:
         if data.get("observation") is None:
             text = encode_body(data).decode(errors="replace")[:200]
             raise HttpFailure("protocol", "200", f"HTTP 200 without an observation: {text}")
+        self.last_observation = data["observation"]
         return data
 
     async def close(self) -> None:

@@ -138,6 +138,7 @@ class ShareResult:
     `impossible_arrivals` how many reads no stamp told the time of, both 0 in http mode, which does not use it.
     `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the
     number of a session, what it was answered that is an error; `messages` are session 0's where they are kept.
+    `function_s` is how long a user's function worked that makes actions of observations.
     """
 
     rows: list[SessionRow]
@@ -154,6 +155,7 @@ class ShareResult:
     missed_pongs: int = 0
     answered_errors: Mapping[int, AnsweredError] = field(default_factory=dict[int, "AnsweredError"])
     messages: SessionMessages | None = None
+    function_s: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by columns: thousands of rows cost a third of what they do one by one."""

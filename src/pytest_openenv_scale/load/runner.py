@@ -384,6 +384,7 @@ class _CellRun:
             clock_moved_s=max((share.clock_moved_s for share in shares), default=0.0),
             impossible_arrivals=sum(share.impossible_arrivals for share in shares),
             missed_pongs=sum(share.missed_pongs for share in shares),
+            function_share=max((share.function_s / share.wall_s for share in timed), default=0.0),
             ping_s=self._request.ping_s,
         )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from pytest_openenv_scale.client import messages
 from pytest_openenv_scale.client.answers import error_in_text
@@ -14,6 +14,7 @@ from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo
+from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.cell import SessionRow
 
@@ -50,6 +51,10 @@ class SessionRecord:
     answered_error: AnsweredError | None = None
     answers: list[tuple[str, bytes]] | None = None
     """The phase and the text of each answer, where they are kept."""
+    first_action: bytes | None = None
+    """The first step's message, where it was made while the session played."""
+    function_s: float = 0.0
+    """How long the function worked that makes actions of observations, in seconds; in no latency."""
 
     def look_at(self, phase: str, error: str | None) -> None:
         """Note an observation that is an error, with its words; the first one stays."""
@@ -132,6 +137,8 @@ class SessionScript:
     until_done: bool
     timeout: float
     step_timeout: float
+    next_action: Callable[[int, Any], Mapping[str, Any]] | None = None
+    """Makes the action of a step from its number and the last observation, where `steps` are not known beforehand."""
 
 
 class BatchEvents(Protocol):
@@ -312,3 +319,30 @@ class KeptSession(WebSocketSession):
         if self.record.answers is not None:
             self.record.answers.append((self.phase, text))
         super().received(text, at)
+
+
+class ObservingSession(KeptSession):
+    """A session whose next action is made of the last observation, between its arrival and the next send."""
+
+    __slots__ = ("_last_answer",)
+
+    def received(self, text: bytes, at: float) -> None:
+        """Remember the reply, then go on as ever."""
+        self._last_answer = text
+        super().received(text, at)
+
+    def _step(self) -> None:
+        script, record = self._script, self.record
+        assert script.next_action is not None
+        self.phase = "step"
+        began = time.perf_counter()
+        try:
+            action = script.next_action(len(record.steps), messages.observation_in(self._last_answer))
+        except WorkloadError as error:
+            self._give_up("client_limit", "action", str(error))
+            return
+        finally:
+            record.function_s += time.perf_counter() - began
+        request = messages.encode_request("step", action)
+        record.first_action = record.first_action or request
+        self._send(Message(request), script.step_timeout)

@@ -10,6 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, islice
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from pytest_openenv_scale.core.text import Secrets
 
 from .client_resources import peak_rss_bytes, runnable_wait_s
 from .ipc import BatchReady, Prepare, SessionMessages, ShareProgress, ShareResult
-from .session import GRACE_S, KeptSession, SessionRecord, SessionScript, WebSocketSession
+from .session import GRACE_S, KeptSession, ObservingSession, SessionRecord, SessionScript, WebSocketSession
 
 if TYPE_CHECKING:
     from .http_share import HttpWorkerShare
@@ -95,11 +96,18 @@ class WorkerShare:
             self._routes.append(replace(routes[url], source=source))
 
         def script(number: int, actions: list[Message]) -> SessionScript:
-            reset = Message(encode_reset(number))
-            return SessionScript(reset, actions, self._cell.steps, request.until_done, request.timeout_s, step_timeout)
+            return SessionScript(
+                reset=Message(encode_reset(number)),
+                steps=actions,
+                step_count=self._cell.steps,
+                until_done=request.until_done,
+                timeout=request.timeout_s,
+                step_timeout=step_timeout,
+                next_action=partial(make_action, number) if make_action.observes else None,
+            )
 
         def encode_reset(number: int) -> bytes:
-            return messages.encode_request("reset", request.workload.reset_data(request.seed + number))
+            return messages.encode_request("reset", request.workload.reset_data(number, request.seed))
 
         def encode(number: int, count: int) -> list[Message]:
             actions = [messages.encode_request("step", make_action(number, step)) for step in range(count)]
@@ -107,8 +115,9 @@ class WorkerShare:
                 self._messages = SessionMessages(encode_reset(number), tuple(actions), ())
             return [Message(action) for action in actions]
 
-        if request.workload.function is not None:
-            scripts = {number: script(number, encode(number, self._cell.steps)) for number in self._numbers}
+        if request.workload.per_session:
+            count = 0 if make_action.observes else self._cell.steps
+            scripts = {number: script(number, encode(number, count)) for number in self._numbers}
             self._script_for = scripts.__getitem__
             return
         actions = encode(0, min(self._cell.steps, len(request.workload.actions)))
@@ -184,6 +193,7 @@ class WorkerShare:
                 if (error := record.answered_error) is not None
             },
             messages=self._kept_messages(secrets),
+            function_s=sum(record.function_s for record in self._records),
         )
 
     def _kept_messages(self, secrets: Secrets) -> SessionMessages | None:
@@ -191,8 +201,10 @@ class WorkerShare:
         kept = self._messages if self._http is None else self._http.messages
         if kept is None or not self._records:
             return None
-        answers = [(phase, secrets.hide(text.decode()).encode()) for phase, text in self._records[0].answers or ()]
-        return replace(kept, answers=tuple(answers))
+        first = self._records[0]
+        answers = [(phase, secrets.hide(text.decode()).encode()) for phase, text in first.answers or ()]
+        made = () if first.first_action is None else (first.first_action,)
+        return replace(kept, answers=tuple(answers), actions=kept.actions or made)
 
     def _due_times(self) -> list[tuple[float, int]]:
         """Return when each session of this share is due, as clock times; a held one is due when admitted."""
@@ -230,8 +242,9 @@ class WorkerShare:
             self._records.append(record)
             if self._messages is not None and number == 0:
                 record.answers = []
-            play = WebSocketSession if record.answers is None else KeptSession
-            session = play(record, self._script_for(number), self)
+            script = self._script_for(number)
+            plain = WebSocketSession if record.answers is None else KeptSession
+            session = (plain if script.next_action is None else ObservingSession)(record, script, self)
             self._live.add(session)
             self._connecting_count += 1
             if ping_s is not None:

@@ -13,6 +13,7 @@ import pytest
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import largest_batch
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
+from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
@@ -212,7 +213,7 @@ class Selection:
     modes: tuple[str, ...] = ("ws",)
     tests: tuple[str, ...] = ()
     timeout: float | None = None
-    reset: Mapping[str, Any] | None = None
+    reset: Mapping[str, Any] | ActionSource | None = None
 
 
 def read_declaration(item: pytest.Item, settings: Settings) -> Declaration | None:

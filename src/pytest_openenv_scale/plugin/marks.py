@@ -60,7 +60,7 @@ def scaling(**arguments: Unpack[ScalingArguments]) -> ScalingMark:
     """Measure how many sessions the target holds at once, with the fixture of the same name.
 
     `waits` and `timeout` are seconds or text like "500ms"; `batches` text like "1,8,32..512" or numbers;
-    `action` and `reset` JSON, a mapping, and for `action` also "@file.jsonl" or "module:function". What is
+    `action` and `reset` JSON, a mapping, "@file.jsonl" or "module:function". What is
     left out comes from the options.
 
     Raises:

@@ -98,15 +98,15 @@ OPTIONS: tuple[Option, ...] = (
         "action",
         "JSON",
         None,
-        'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl with one per step (write '
-        "--openenv-action=@FILE.jsonl), or module:function called with (session, step); without it the "
-        "server's /schema decides",
+        'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl (write --openenv-action=@FILE.jsonl) '
+        "or module:function, called with (session, step[, observation]); without it the server's /schema decides",
     ),
     Option(
         "reset",
         "JSON",
         None,
-        'Send this JSON object with every reset; "$seed" in it stands for --openenv-seed plus the session\'s number',
+        'Send this JSON object with every reset; "$seed" in it stands for --openenv-seed plus the session\'s number; '
+        "@FILE.jsonl has one per session, module:function is called with the session's number",
     ),
     Option(
         "until-done",

@@ -155,13 +155,17 @@ def _stop_target(invocation: Invocation, target: Target) -> None:
 
 
 def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | None) -> Target:
-    from pytest_openenv_scale.config.workload import Workload
+    from pytest_openenv_scale.config.workload import Workload, WorkloadError
     from pytest_openenv_scale.targets import TargetContext, open_in_context
     from pytest_openenv_scale.targets.common.options import ignore_line
 
     from .settings import ask_hooks
 
     settings, selection, progress = invocation.settings, invocation.selection, invocation.progress
+    try:
+        reset = Workload(reset=selection.reset or settings.reset or {}).reset_data(0, settings.seed)
+    except WorkloadError as error:
+        raise TargetError(f"reset data: {error}") from None
     config, environments = invocation.config, invocation.environments
     context = TargetContext(
         environment or config.rootpath,
@@ -171,7 +175,7 @@ def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | N
         run_id=invocation.run_location.run_id,
         show_progress=ignore_line if progress is None else progress.line,
         timeout_s=selection.timeout or settings.timeout,
-        reset=Workload(reset=selection.reset or settings.reset or {}).reset_data(settings.seed),
+        reset=reset,
         rootpath=config.rootpath,
         pythonpath=tuple(config.getini("pythonpath")),
         searched=() if environment else environments.starts(invocation.current_file),
