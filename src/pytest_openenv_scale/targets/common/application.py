@@ -114,7 +114,10 @@ def manifest_app(root: Path) -> str | None:
         raise TargetError(f"{path}{line} is not YAML; write for example 'app: server.app:app' in it") from None
     app = cast("dict[str, Any]", content).get("app") if isinstance(content, dict) else None
     if app is None:
-        raise TargetError(f"{path} names no app; add 'app: server.app:app' or use --openenv-target local:module:app")
+        raise TargetError(
+            f"{path} names no app; add 'app: server.app:app', "
+            "or write --openenv-target local:./folder,app=module:app with the folder of that file"
+        )
     if not isinstance(app, str) or not is_app_name(app):
         raise TargetError(f"{path}: app {app!r} is not module:app; write for example 'app: server.app:app'")
     return app
