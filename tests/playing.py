@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, ShareProgress, ShareResult
 from pytest_openenv_scale.load.worker_share import WorkerShare
 from pytest_openenv_scale.results.cell import SessionRow
@@ -35,9 +37,11 @@ def order(
     repetition: int = 1,
     until_done: bool = False,
     http_connections: str = "session",
+    network: Network = DIRECT,
 ) -> CellRequest:
     asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
-    return CellRequest(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections)
+    request = CellRequest(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections)
+    return replace(request, network=network)
 
 
 async def play_share(

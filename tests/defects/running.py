@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parents[1]
 _UP_S = 60.0
 
 
-def configuration(defect: str, limit: int) -> uvicorn.Config:
+def configuration(defect: str, limit: int, certificate: Path | None = None) -> uvicorn.Config:
     """How the server runs under uvicorn in a process of the tests: it says nothing, and is gone within a second."""
     return uvicorn.Config(
         create_app(defect, limit),
@@ -30,14 +30,16 @@ def configuration(defect: str, limit: int) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=1,
+        ssl_certfile=certificate,
+        ssl_keyfile=certificate,
     )
 
 
 @contextmanager
-def in_thread(defect: str = "none", limit: int = 16) -> Iterator[str]:
-    """The server under uvicorn; yields its `host:port`."""
+def in_thread(defect: str = "none", limit: int = 16, certificate: Path | None = None) -> Iterator[str]:
+    """The server under uvicorn, with a `certificate` over TLS; yields its `host:port`."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
-        server = uvicorn.Server(configuration(defect, limit))
+        server = uvicorn.Server(configuration(defect, limit, certificate))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -101,7 +101,7 @@ class FakeGenerator:
                 on_progress(runner.LoadProgress(batch, batch, 0, 0, seconds))
 
 
-def _schema(url: str, headers: object) -> dict[str, object]:
+def _schema(url: str, headers: object, network: object) -> dict[str, object]:
     name = "move" if "nowait" in _targets[url].options else "wait_seconds"
     return {"type": "object", "properties": {name: {"type": "number"}}}
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from tests.defects.running import in_thread
+from tests.independent_servers import CERTIFICATE
 from tests.pytest_run import environ
 from tests.server_process import running_server
 from tests.shadows import write_shadows
@@ -128,3 +130,17 @@ def test_why_a_load_process_ended_stands_in_the_verdict(real):
             assert ended["words"].endswith(why)
             assert refused["words"].endswith(why)
             assert (refused["figures"]["sessions"], refused["figures"]["asked"]) == (cell["batch"], cell["batch"])
+
+
+def test_certificates_that_are_not_checked_stand_in_every_report(real):
+    with in_thread(certificate=CERTIFICATE) as address:
+        real.tests("@pytest.mark.scaling(batches=[2], waits=[0.01])\ndef test_it(scaling):\n    scaling.run()\n")
+        refused = real.run("--openenv-url", f"https://{address}")
+        refused.assert_outcomes(errors=1)
+        real.ini(f"{INI}openenv_insecure = true\n")
+        result = real.run("--openenv-url", f"https://{address}", "--openenv-report", "md,html")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*insecure on (ini)*", "*TLS certificates were not checked (--openenv-insecure)*"])
+    run = real.runs[-1]
+    for report in ("report.md", "report.html", "report.json"):
+        assert "TLS certificates were not checked" in (run / report).read_text(), report

@@ -168,6 +168,11 @@ def test_https_and_wss_with_an_authority_of_ones_own(tmp_path):
         code, out, err = check(f"https://localhost:{port}", "--sessions", "8")
         assert (code, out) == (2, "")
         assert "certificate" in err
+        assert " --insecure" in err
+        code, out, err = check(f"https://localhost:{port}", "--sessions", "8", "--insecure", "--json", str(file))
+        assert (code, err) == (0, ""), out
+        assert "TLS certificates were not checked (--insecure)" in out
+        assert json.loads(file.read_text())["notes"] == ["TLS certificates were not checked (--openenv-insecure)"]
         code, out, err = check(f"http://localhost:{port}", "--sessions", "8")
         assert (code, out) == (2, "")
         assert "write https://" in err

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pytest_openenv_scale.config.action_schema.make import make_action
 from pytest_openenv_scale.config.tool_action import LIST_TOOLS, may_call_tools, read_tools, tool_action
 from pytest_openenv_scale.config.workload import WorkloadError, parse_action
+from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.engine.workload import find_workload
 from scripted_server import Peer, scripted
 
@@ -137,7 +138,7 @@ async def workload_of(action=None, **by_path):
     script, asked = answers(**by_path)
     async with scripted(script) as server:
         source = None if action is None else parse_action(action)
-        workload = await asyncio.to_thread(find_workload, server.url, {}, source, {"seed": 1})
+        workload = await asyncio.to_thread(find_workload, Endpoint((server.url,), "x", "url"), source, {"seed": 1})
     return workload, asked
 
 

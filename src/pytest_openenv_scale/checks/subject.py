@@ -145,8 +145,10 @@ class RawClient:
             RouteError: a URL or a header cannot be used.
         """
         loop = asyncio.get_running_loop()
-        for url in self._endpoint.urls:
-            self._routes.append(await loop.run_in_executor(None, prepare_route, url, self._endpoint.headers))
+        endpoint = self._endpoint
+        for url in endpoint.urls:
+            route = await loop.run_in_executor(None, prepare_route, url, endpoint.headers, endpoint.network)
+            self._routes.append(route)
         self._poller = Poller(loop)
         return self
 

@@ -58,6 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="HEADER",
         help="send 'Name: value' or 'Name: env:VARIABLE' with every request; never shown; repeatable",
     )
+    parser.add_argument("--insecure", action="store_true", help="do not check TLS certificates; the answer says so")
     parser.add_argument(
         "--timeout", default=_TIMEOUT, metavar="TIME", help=f"wait for any one answer so long (default: {_TIMEOUT})"
     )
@@ -117,6 +118,7 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     from pytest_openenv_scale.config.workload import ActionSource, Workload
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.files import check_json_option
+    from pytest_openenv_scale.core.network import Network
     from pytest_openenv_scale.core.own_process import standard_library_first
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext
@@ -145,6 +147,7 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         timeout_s=timeout_s,
         show_progress=show_progress,
         reset=Workload(reset=reset or {}).reset_data(0, seed),
+        network=Network(arguments.insecure),
     )
     return _Options(
         UrlTarget(target, context),
@@ -169,7 +172,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     from pytest_openenv_scale.client.http_request import server_schema
     from pytest_openenv_scale.engine.workload import find_workload
 
-    workload = find_workload(endpoint.urls[0], endpoint.headers, options.action, options.reset)
+    workload = find_workload(endpoint, options.action, options.reset)
     workload.maker(None)
     return Subject(
         endpoint=endpoint,
@@ -179,7 +182,7 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
         timeout_s=options.timeout,
         soak_s=0.0,
         seed=options.seed,
-        schema=server_schema(endpoint.urls[0], endpoint.headers),
+        schema=server_schema(endpoint.urls[0], endpoint.headers, endpoint.network),
         must_play=options.played == "required",
     )
 
@@ -195,7 +198,7 @@ def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, prog
     started, began = datetime.now(UTC), time.monotonic()
     subject.report_progress = progress.show
     progress.end()
-    _print_flushed(check_heading(endpoint.target, options.sessions, width=columns, encoding=encoding))
+    _print_flushed(check_heading(endpoint.target, options.sessions, endpoint.network, width=columns, encoding=encoding))
     findings: list[AnsweredQuestion] = []
     for finding in ask_questions(
         subject, questions(options.sessions), lambda question: progress.show(question.progress_text)
@@ -240,6 +243,7 @@ def _json_document(
         "format": 1,
         "target": endpoint.target,
         "sessions": options.sessions,
+        "notes": list(endpoint.network.notes),
         "outcome": check_verdict.outcome.value,
         "exit_code": EXIT_CODES[check_verdict.outcome],
         "answer": check_verdict.text,

@@ -15,6 +15,7 @@ from hashlib import sha1
 from http import HTTPStatus
 from urllib.parse import SplitResult, quote, urlsplit
 
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.core.target_spec import redact_url
 
 from .redirects import read_redirect
@@ -109,9 +110,19 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise RouteError(f"the value of header {name!r} must be one line of text without control characters")
 
 
+def tls_context(network: Network) -> ssl.SSLContext:
+    """Return what a client's TLS connections are made with."""
+    context = ssl.create_default_context()
+    if network.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def prepare_route(
     url: str,
     headers: Mapping[str, str] | None = None,
+    network: Network = DIRECT,
     *,
     tls: ssl.SSLContext | None = None,
     source: str | None = None,
@@ -138,7 +149,7 @@ def prepare_route(
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
         "Sec-WebSocket-Key: ",
     ]
-    context = (tls or ssl.create_default_context()) if server.secure else None
+    context = (tls or tls_context(network)) if server.secure else None
     return Route(
         url=f"{'https' if server.secure else 'http'}://{host}{path}",
         family=server.family,

@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import Connection as AiohttpConnection
 
 from pytest_openenv_scale.core import text as core_text
+from pytest_openenv_scale.core.network import DIRECT, Network
 
 from .handshake import CLIENT_ERRNOS, ServerAddress, format_retry_after, loss_from_error
 from .http_request import http_url
@@ -47,11 +48,16 @@ class HttpPool:
     """
 
     def __init__(
-        self, headers: Mapping[str, str], connections: str = "session", addresses: Sequence[ServerAddress] = ()
+        self,
+        headers: Mapping[str, str],
+        connections: str = "session",
+        addresses: Sequence[ServerAddress] = (),
+        network: Network = DIRECT,
     ) -> None:
         self._connections = connections
         close_header = {"Connection": "close"} if connections == "request" else {}
         self._headers = {"Content-Type": "application/json", **close_header, **headers}
+        self._network = network
         self._resolver = _Resolver(addresses) if addresses else None
         self._cookies = aiohttp.DummyCookieJar()
         self._shared = self._new_session() if connections == "shared" else None
@@ -67,10 +73,13 @@ class HttpPool:
 
     def _new_session(self) -> aiohttp.ClientSession:
         # An idle connection is the server's to close: aiohttp would after 15 s, in the middle of a hold.
-        connector = (
-            aiohttp.TCPConnector(limit=0, resolver=self._resolver, force_close=True)
-            if self._connections == "request"
-            else aiohttp.TCPConnector(limit=0, resolver=self._resolver, keepalive_timeout=_KEEPALIVE_S)
+        fresh = self._connections == "request"
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            resolver=self._resolver,
+            ssl=not self._network.insecure,
+            force_close=fresh,
+            keepalive_timeout=None if fresh else _KEEPALIVE_S,
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -183,11 +192,11 @@ class HttpChannel:
     `last_timing` is what is known of the last request.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None, pool: HttpPool | None = None) -> None:
+    def __init__(self, url: str, pool: HttpPool) -> None:
         self.connected_at: float | None = None
         self.last_timing = Timing()
         self._base = http_url(url)
-        self._session, self._owns_session = (pool or HttpPool(headers or {})).session()
+        self._session, self._owns_session = pool.session()
         self._transport: asyncio.Transport | None = None
 
     async def close(self) -> None:

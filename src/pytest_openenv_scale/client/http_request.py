@@ -12,6 +12,10 @@ from threading import Timer
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from pytest_openenv_scale.core.network import DIRECT, Network
+
+from .handshake import tls_context
+
 HTTP_ERRORS = (OSError, HTTPException, ValueError)
 """What a request ends with where no answer came, or none that is HTTP, or the URL is none."""
 
@@ -28,7 +32,13 @@ def http_url(url: str) -> str:
 
 @contextmanager
 def http_request(
-    url: str, headers: Mapping[str, str], timeout_s: float, method: str = "GET", body: bytes | None = None
+    url: str,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    method: str = "GET",
+    body: bytes | None = None,
+    *,
+    network: Network = DIRECT,
 ) -> Generator[HTTPResponse]:
     """Send a request on a new connection, which is cut off after `timeout_s` seconds, and yield the answer.
 
@@ -40,8 +50,12 @@ def http_request(
         OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
     """
     parts = urlsplit(url)
-    connection_class = HTTPSConnection if parts.scheme in ("https", "wss") else HTTPConnection
-    connection = connection_class(parts.hostname or "", parts.port, timeout=timeout_s)
+    host = parts.hostname or ""
+    connection = (
+        HTTPSConnection(host, parts.port, timeout=timeout_s, context=tls_context(network))
+        if parts.scheme in ("https", "wss")
+        else HTTPConnection(host, parts.port, timeout=timeout_s)
+    )
     deadline = time.monotonic() + timeout_s
     try:
         connection.connect()
@@ -70,34 +84,39 @@ def _shut_down(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def server_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+def server_schema(url: str, headers: Mapping[str, str], network: Network = DIRECT) -> Mapping[str, Any] | None:
     """Return `/schema` of the server at a base URL (action, observation, state); None where it publishes none."""
-    return _json_object(f"{http_url(url)}/schema", headers)
+    return _json_object(f"{http_url(url)}/schema", headers, network)
 
 
-def action_schema(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
+def action_schema(url: str, headers: Mapping[str, str], network: Network = DIRECT) -> Mapping[str, Any] | None:
     """Return the JSON schema of the actions of the server at a base URL; None where it publishes none."""
-    return _field(server_schema(url, headers), "action")
+    return _field(server_schema(url, headers, network), "action")
 
 
-def listed_tools(url: str, headers: Mapping[str, str]) -> object:
+def listed_tools(url: str, headers: Mapping[str, str], network: Network = DIRECT) -> object:
     """Return the tools that the server at a base URL lists, as it lists them; None where it lists none.
 
     It is asked by MCP (`POST /mcp`, JSON-RPC `tools/list`), then by OpenEnv's action of that name over HTTP.
     """
     base = http_url(url)
-    by_rpc = _json_object(f"{base}/mcp", headers, {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}})
+    by_rpc = _json_object(
+        f"{base}/mcp", headers, network, {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    )
     if tools := (_field(by_rpc, "result") or {}).get("tools"):
         return tools
-    by_step = _json_object(f"{base}/step", headers, {"action": {"type": "list_tools"}})
+    by_step = _json_object(f"{base}/step", headers, network, {"action": {"type": "list_tools"}})
     return (_field(by_step, "observation") or {}).get("tools")
 
 
-def _json_object(url: str, headers: Mapping[str, str], body: object = None) -> Mapping[str, Any] | None:
+def _json_object(
+    url: str, headers: Mapping[str, str], network: Network, body: object = None
+) -> Mapping[str, Any] | None:
     """Return the JSON object that a GET, or a POST of `body`, is answered with; None where it is answered otherwise."""
     method, sent = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+    sent_headers = {"Content-Type": "application/json", **headers}
     try:
-        with http_request(url, {"Content-Type": "application/json", **headers}, _TIMEOUT_S, method, sent) as answer:
+        with http_request(url, sent_headers, _TIMEOUT_S, method, sent, network=network) as answer:
             raw = answer.read(_MAX_BYTES + 1) if 200 <= answer.status < 300 else b""
         parsed: Any = json.loads(raw) if len(raw) <= _MAX_BYTES else None
     except (*HTTP_ERRORS, RecursionError):

@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.core.text import Secrets
 
 from . import messages
 from .connection import PING_S, Clock, Connection
 from .frames import Message
 from .handshake import Loss, RouteError, check_headers, prepare_route
-from .http import HttpChannel, HttpFailure
+from .http import HttpChannel, HttpFailure, HttpPool
 from .manual_session import ManualSession
 from .messages import Reply
 from .poller import Poller
@@ -163,18 +164,24 @@ class HttpClientSession:
 
 @asynccontextmanager
 async def open_session(
-    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0, ping_s: float | None = PING_S
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 120.0,
+    ping_s: float | None = PING_S,
+    network: Network = DIRECT,
 ) -> AsyncGenerator[ClientSession]:
     """Open a WebSocket session on the server at a base URL; it is closed at the end of the block.
 
-    `timeout_s` bounds each answer; every `ping_s` the server is pinged, None: never. Both are seconds.
+    `timeout_s` bounds each answer; every `ping_s` the server is pinged, None: never. Both are seconds. `network` is
+    how it is reached.
 
     Raises:
         SessionFailed: the URL cannot be used, or the server cannot be reached or refuses the handshake.
     """
     loop = asyncio.get_running_loop()
     try:
-        route = await loop.run_in_executor(None, prepare_route, url, headers)
+        route = await loop.run_in_executor(None, prepare_route, url, headers, network)
     except RouteError as error:
         raise SessionFailed("connect", "refused", None, str(error)) from None
     session = ClientSession(timeout_s, Secrets.from_headers(headers or {}))
@@ -191,7 +198,7 @@ async def open_session(
 
 @asynccontextmanager
 async def open_http_session(
-    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 120.0, network: Network = DIRECT
 ) -> AsyncGenerator[HttpClientSession]:
     """Open a session over `POST /reset` and `POST /step`; `timeout_s` bounds each answer, in seconds.
 
@@ -202,7 +209,8 @@ async def open_http_session(
         check_headers(headers or {})
     except RouteError as error:
         raise SessionFailed("connect", "refused", None, str(error)) from None
-    session = HttpClientSession(HttpChannel(url, headers or {}), timeout_s, Secrets.from_headers(headers or {}))
+    channel = HttpChannel(url, HttpPool(headers or {}, network=network))
+    session = HttpClientSession(channel, timeout_s, Secrets.from_headers(headers or {}))
     try:
         yield session
     finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_openenv_scale.core.network import Network
 from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
@@ -89,6 +90,12 @@ class Settings:
     played: str = "required"
     ping: float | None = 20.0
     no_samples: bool = False
+    insecure: bool = False
+
+    @property
+    def network(self) -> Network:
+        """How servers are reached."""
+        return Network(self.insecure)
 
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""
@@ -129,7 +136,18 @@ class Settings:
 
 RERUN_OPTIONS: Sequence[str] = (
     *("batches", "reps", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
-    *("inconclusive", "full-grid", "http-connections", "played", "ping", "no-samples", "processes", "seed", "soak"),
+    *(
+        "inconclusive",
+        "full-grid",
+        "http-connections",
+        "played",
+        "ping",
+        "no-samples",
+        "insecure",
+        "processes",
+        "seed",
+        "soak",
+    ),
 )
 """The options a rerun repeats from the command line, besides those that pick the curve."""
 

@@ -250,6 +250,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "processes": _plain(parse_processes),
         "seed": _plain(parse_count, minimum=0, maximum=10**18 - 1, what="the seed"),
         "header": parse_headers,
+        "insecure": _plain(bool),
         "note": _plain(parse_text),
         "results": parse_directory,
         "json": parse_file,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from .network import DIRECT, Network
 from .serialization import Jsonable
 
 _SHELL = 128
@@ -110,7 +111,8 @@ class Endpoint:
     settings the server was started with (for example `workers`, `max_envs`, `server`). `startup_s` is
     the time in seconds from the start of the server to its first answered session. `headers` are sent
     with every request and never shown. `default_limits` are limits of an SLO, by name, that hold for this
-    endpoint unless others are written, such as the number of hosts that have to share a batch.
+    endpoint unless others are written, such as the number of hosts that have to share a batch. `network` is how the
+    URLs are reached.
     """
 
     urls: tuple[str, ...]
@@ -124,6 +126,7 @@ class Endpoint:
     startup_s: float = 0.0
     notes: tuple[str, ...] = ()
     default_limits: Mapping[str, float] = field(default_factory=dict[str, float])
+    network: Network = DIRECT
     sampler: Callable[[], ServerSample | None] = field(default=lambda: None, repr=False)
     log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
     exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)

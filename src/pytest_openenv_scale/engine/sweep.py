@@ -149,7 +149,7 @@ def measure_sweep(
         SweepError: nothing can be measured.
         WorkloadError: no action can be made.
     """
-    workload = workload or find_workload(endpoint.urls[0], endpoint.headers, settings.action, settings.reset)
+    workload = workload or find_workload(endpoint, settings.action, settings.reset)
     slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
 
     def plan(*, wait_axis: bool) -> tuple[Curve, ...]:
@@ -419,6 +419,7 @@ class _Measurement:
             repetition=repetition,
             urls=self._endpoint.urls,
             headers=self._endpoint.headers,
+            network=self._endpoint.network,
             workload=self._workload,
             timeout_s=self._settings.timeout,
             seed=self._settings.seed,

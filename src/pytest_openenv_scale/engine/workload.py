@@ -8,12 +8,13 @@ from typing import Any
 from pytest_openenv_scale.client.http_request import action_schema, listed_tools
 from pytest_openenv_scale.config.tool_action import Tool, may_call_tools, read_tools, tool_action
 from pytest_openenv_scale.config.workload import ActionSource, Workload, WorkloadError, make_workload
+from pytest_openenv_scale.core.endpoint import Endpoint
 
 
 def find_workload(
-    url: str, headers: Mapping[str, str], action: ActionSource | None, reset: Mapping[str, Any] | ActionSource | None
+    endpoint: Endpoint, action: ActionSource | None, reset: Mapping[str, Any] | ActionSource | None
 ) -> Workload:
-    """Return what sessions of the server at a base URL send.
+    """Return what sessions of a server send.
 
     Where its action is a tool call (MCP), one of its tools is called; an action that names a tool and nothing else is
     completed by the arguments that this tool asks for.
@@ -24,15 +25,15 @@ def find_workload(
     if action is not None:
         if (name := action.tool_name) is None:
             return make_workload(None, action, reset)
-        return _calling(_tools(url, headers), reset, name)
-    schema = action_schema(url, headers)
-    if may_call_tools(schema) and (tools := _tools(url, headers)):
+        return _calling(_tools(endpoint), reset, name)
+    schema = action_schema(endpoint.urls[0], endpoint.headers, endpoint.network)
+    if may_call_tools(schema) and (tools := _tools(endpoint)):
         return _calling(tools, reset)
     return make_workload(schema, None, reset)
 
 
-def _tools(url: str, headers: Mapping[str, str]) -> tuple[Tool, ...]:
-    return read_tools(listed_tools(url, headers))
+def _tools(endpoint: Endpoint) -> tuple[Tool, ...]:
+    return read_tools(listed_tools(endpoint.urls[0], endpoint.headers, endpoint.network))
 
 
 def _calling(

@@ -90,7 +90,8 @@ class HttpWorkerShare:
         One session starts per turn of the event loop: what arrives meanwhile waits for the turn to end.
         """
         window = asyncio.Semaphore(self._window)
-        pool = HttpPool(self._request.headers, self._request.http_connections, self._addresses)
+        request = self._request
+        pool = HttpPool(request.headers, request.http_connections, self._addresses, request.network)
         try:
             async with asyncio.TaskGroup() as group:
                 for due_at, number in due:
@@ -106,7 +107,7 @@ class HttpWorkerShare:
         if self.messages is not None and number == 0:
             record.answers = []
         self._on_start(record)
-        session = HttpSession(record, HttpChannel(self._assignment.route(number)[0], pool=pool), self._lags)
+        session = HttpSession(record, HttpChannel(self._assignment.route(number)[0], pool), self._lags)
         succeeded = await session.reset(self._reset_body(number), request.timeout_s)
         self._open += 1
         window.release()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.results.cell import SessionRow
 
 
@@ -30,6 +31,8 @@ class CellRequest:
     """The number of the first session; others follow. What a session sends depends on its number."""
     keep_messages: bool = False
     """Whether the messages of session 0 come back with the rows, for a look at what was said."""
+    network: Network = DIRECT
+    """How the URLs are reached."""
 
 
 class AnsweredError(NamedTuple):

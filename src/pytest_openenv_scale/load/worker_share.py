@@ -90,7 +90,7 @@ class WorkerShare:
 
             self._http = HttpWorkerShare(self._assignment, self._window, self._records.append, self._count_ready)
             return
-        routes = {url: prepare_route(url, dict(request.headers)) for url in request.urls}
+        routes = {url: prepare_route(url, dict(request.headers), request.network) for url in request.urls}
         for number in self._numbers[: self._assignment.routes]:
             url, source = self._assignment.route(number)
             self._routes.append(replace(routes[url], source=source))

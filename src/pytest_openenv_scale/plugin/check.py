@@ -179,7 +179,7 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
         timeout_s=settings.timeout,
         soak_s=settings.soak,
         seed=settings.seed,
-        schema=server_schema(endpoint.urls[0], endpoint.headers),
+        schema=server_schema(endpoint.urls[0], endpoint.headers, endpoint.network),
         must_play=settings.played == "required",
         ping_s=settings.ping,
         report_progress=cast("Callable[[str], None]", progress.note if progress is not None else ignore_progress),

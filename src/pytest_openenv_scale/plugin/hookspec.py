@@ -29,8 +29,9 @@ def pytest_openenv_scale_target(
     `spec` is what `--openenv-target` names: `spec.name`, `spec.argument` (text or None) and `spec.options`
     (pairs of text). `largest_batch` is the most sessions that any selected cell asks for at once; servers,
     backlogs and breakers are sized to it. `context` is what built-in targets get: `context.root` (the folder of the
-    `openenv.yaml` that is nearest to the test, else pytest's root), `headers`, `modes`, `run_id` (None where nothing
-    is measured), `log_path` (None: none is kept) and `show_progress`, which shows a line while the target starts.
+    `openenv.yaml` that is nearest to the test, else pytest's root), `headers`, `network` (how the server is
+    reached, for the endpoint too), `modes`, `run_id` (None where nothing is measured), `log_path` (None: none is kept)
+    and `show_progress`, which shows a line while the target starts.
 
     The target is a synchronous context manager: entering starts or finds the server and gives its `Endpoint`,
     leaving stops what was started. A `TargetError` raised while entering fails the tests with its message. The

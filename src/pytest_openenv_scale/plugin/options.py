@@ -170,6 +170,13 @@ OPTIONS: tuple[Option, ...] = (
         "Send 'Name: value' or 'Name: env:VARIABLE' (the only form in ini) with every request; never stored or shown",
         "repeated",
     ),
+    Option(
+        "insecure",
+        None,
+        None,
+        "Do not check TLS certificates, as of a server with one of its own; every report says so",
+        "flag",
+    ),
     Option("note", "TEXT", None, "Keep this text with the run"),
     Option(
         "results",

@@ -106,7 +106,11 @@ class Scaling:
         endpoint = self._task.endpoint
         settings = self.settings
         return open_session(
-            endpoint.urls[0], headers=endpoint.headers, timeout_s=settings.timeout, ping_s=settings.ping
+            endpoint.urls[0],
+            headers=endpoint.headers,
+            timeout_s=settings.timeout,
+            ping_s=settings.ping,
+            network=endpoint.network,
         )
 
     def _begin(self) -> None:
@@ -206,7 +210,7 @@ def chosen_workload(hooks: Any, endpoint: Endpoint, settings: Settings) -> Workl
         workload = hooks.pytest_openenv_scale_workload(endpoint=endpoint)
     if workload is not None and settings.reset is not None:
         return replace(workload, reset=settings.reset)
-    return workload or find_workload(endpoint.urls[0], endpoint.headers, settings.action, settings.reset)
+    return workload or find_workload(endpoint, settings.action, settings.reset)
 
 
 def is_loop_running() -> bool:

@@ -215,7 +215,7 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
     others = [
         _describe_setting(settings, name)
         for name in (
-            *("steps", "timeout", "until_done", "full_grid", "played", "ping", "no_samples"),
+            *("steps", "timeout", "until_done", "full_grid", "played", "ping", "no_samples", "insecure"),
             *("seed", "processes", "inconclusive", "report"),
         )
         if settings.sources[name.replace("_", "-")] != "default"
@@ -320,7 +320,9 @@ def _check_target(config: pytest.Config, settings: Settings, spec: TargetSpec) -
     built_in, hooks = spec.name in KINDS, config.hook.pytest_openenv_scale_target.get_hookimpls()
     if settings.sources["target"] == "ini" and (built_in or hooks):
         return
-    context = TargetContext(config.rootpath, headers=settings.headers, rootpath=config.rootpath)
+    context = TargetContext(
+        config.rootpath, headers=settings.headers, rootpath=config.rootpath, network=settings.network
+    )
     if ask_hooks(config, settings, spec, context) is None and (built_in or not hooks):
         open_in_context(spec, context)
 

@@ -178,6 +178,7 @@ def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | N
         reset=reset,
         rootpath=config.rootpath,
         pythonpath=tuple(config.getini("pythonpath")),
+        network=settings.network,
         searched=() if environment else environments.starts(invocation.current_file),
     )
     return ask_hooks(config, settings, spec, context) or open_in_context(spec, context)

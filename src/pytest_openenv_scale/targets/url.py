@@ -58,7 +58,7 @@ class UrlTarget(StartedTarget):
             watch=Watch(TIMEOUT_OPTION, show=self.context.show_progress),
         )
         servers, options = LocalServers(self._urls), self._options
-        limits = server_limit(self._urls[0], self._headers)
+        limits = server_limit(self._urls[0], self._headers, self.context.network)
         return self.endpoint(
             self._urls,
             _label(self._urls),

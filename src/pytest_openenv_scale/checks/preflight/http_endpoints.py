@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
+from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.text import loads
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
@@ -40,8 +41,7 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Fields], bool]]] = {
 
 async def http_endpoints(subject: Subject) -> CheckResult:
     """Check what OpenEnv's own server answers over HTTP, on the first URL, with the headers of sessions."""
-    url, headers = subject.endpoint.urls[0], subject.endpoint.headers
-    answers = await asyncio.gather(*(asyncio.to_thread(_ask, url, headers, path) for path in _EXPECTED))
+    answers = await asyncio.gather(*(asyncio.to_thread(_ask, subject.endpoint, path) for path in _EXPECTED))
     problems = {
         path: problem
         for path, answer in zip(_EXPECTED, answers, strict=True)
@@ -65,16 +65,17 @@ async def http_endpoints(subject: Subject) -> CheckResult:
     )
 
 
-def _ask(url: str, headers: Mapping[str, str], path: str) -> Fields | str:
+def _ask(endpoint: Endpoint, path: str) -> Fields | str:
     """Return the JSON object an endpoint answers, or what came instead."""
     body = b"{}" if path == "/mcp" else None
     try:
         with http_request(
-            http_url(url) + path,
-            {"Content-Type": "application/json", **headers},
+            http_url(endpoint.urls[0]) + path,
+            {"Content-Type": "application/json", **endpoint.headers},
             _TIMEOUT_S,
             "GET" if body is None else "POST",
             body,
+            network=endpoint.network,
         ) as answer:
             status, text = answer.status, answer.read(_MAX_BYTES)
     except TimeoutError:

@@ -16,6 +16,7 @@ from pytest_openenv_scale.checks.subject import Figures, Subject, close_all
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 
@@ -106,11 +107,11 @@ class HttpAnswer:
     status: int | None
 
 
-def ask_health(url: str, headers: Mapping[str, str], patience_s: float) -> HttpAnswer:
+def ask_health(url: str, headers: Mapping[str, str], patience_s: float, network: Network = DIRECT) -> HttpAnswer:
     """Send `GET /health` on a new connection; blocks until it is answered, fails or times out after `patience_s`."""
     began = time.perf_counter()
     try:
-        with http_request(f"{http_url(url)}/health", headers, patience_s) as answer:
+        with http_request(f"{http_url(url)}/health", headers, patience_s, network=network) as answer:
             status = answer.status
     except HTTP_ERRORS:
         status = None
@@ -120,7 +121,7 @@ def ask_health(url: str, headers: Mapping[str, str], patience_s: float) -> HttpA
 async def ask_next_url(endpoint: Endpoint, number: int, patience_s: float) -> HttpAnswer:
     """Send `GET /health` to one of the endpoint's URLs, in turn by `number`."""
     url = endpoint.urls[number % len(endpoint.urls)]
-    return await asyncio.to_thread(ask_health, url, endpoint.headers, patience_s)
+    return await asyncio.to_thread(ask_health, url, endpoint.headers, patience_s, endpoint.network)
 
 
 @asynccontextmanager

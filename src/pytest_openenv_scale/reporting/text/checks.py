@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Sequence
 
 from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
 from pytest_openenv_scale.reporting.content.overview import CHECK_MARKS, check_name, check_tally, conversation_lines
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
@@ -88,10 +89,19 @@ def with_command_options(text: str) -> str:
     return _PYTEST_OPTION.sub(r"--\1", text).replace("measure with --openenv", "measure with pytest --openenv")
 
 
-def check_heading(target: str, sessions: int, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:
-    """Return the first line: which server is to hold how many sessions."""
+def check_heading(
+    target: str,
+    sessions: int,
+    network: Network = DIRECT,
+    *,
+    width: int = DEFAULT_WIDTH,
+    encoding: str | None = None,
+) -> list[Line]:
+    """Return the first lines: which server is to hold how many sessions, and what is special of how it is reached."""
     page = TextPage(width, encoding)
     page.add_sentence(f"{target} · {formatting.count_of(sessions, 'session')}", indent=0, bold=True)
+    for note in network.notes:
+        page.add_sentence(with_command_options(note), indent=2)
     return page.lines
 
 

@@ -124,7 +124,9 @@ class StartedTarget(ABC):
                 **facts,
             }
         headers = {**facts.pop("headers", {}), **self.context.headers}
-        return Endpoint(tuple(urls), label, self.spec, headers=headers, notes=tuple(notes), **facts)
+        network = self.context.network
+        notes = (*notes, *network.notes)
+        return Endpoint(tuple(urls), label, self.spec, headers=headers, network=network, notes=notes, **facts)
 
     @final
     def __enter__(self) -> Endpoint:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.core.parsing import parse_count, parse_seconds, short_repr, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec, value_of
 
@@ -167,10 +168,11 @@ def ignore_line(text: str) -> None:
 
 @dataclass(frozen=True)
 class FirstSession:
-    """How the session is played that shows that a server is ready: its protocol (ws or http) and reset data."""
+    """How the session is played that shows that a server is ready: its protocol (ws or http), reset data, network."""
 
     mode: str = "ws"
     reset: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    network: Network = DIRECT
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class TargetContext:
     `show_progress` shows one line of what happens while a target opens, such as of a build's output.
 
     `timeout_s` is how many seconds the run gives each phase of a session (None: nobody said), `reset` the reset data of
-    sessions.
+    sessions. `network` is how the server is reached.
 
     `rootpath` is pytest's root, from where relative paths may be meant as well (None: `root`), and `pythonpath` what
     pytest imports from. `searched` are the folders from which no `openenv.yaml` was found upward.
@@ -202,11 +204,12 @@ class TargetContext:
     pythonpath: tuple[Path, ...] = ()
     searched: tuple[Path, ...] = ()
     reset: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    network: Network = DIRECT
 
     @property
     def first_session(self) -> FirstSession:
         """How the session is played that shows that a server is ready."""
-        return FirstSession("ws" if "ws" in self.modes else "http", self.reset)
+        return FirstSession("ws" if "ws" in self.modes else "http", self.reset, self.network)
 
     @property
     def base(self) -> Path:

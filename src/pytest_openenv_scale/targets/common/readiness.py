@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from pytest_openenv_scale.client.handshake import tls_context
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.client.redirects import read_redirect
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.core.target_spec import redact_url
 from pytest_openenv_scale.core.text import Secrets
 
@@ -63,42 +65,53 @@ class _HttpAnswer:
     server: str | None
 
 
-def diagnose(url: str, headers: Mapping[str, str], mode: str) -> Diagnosis | None:
+@dataclass(frozen=True)
+class _Server:
+    """The server that is looked at: the parts of its base URL, and what reaches it."""
+
+    parts: SplitResult
+    headers: Mapping[str, str]
+    network: Network
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.parts.scheme.lower() in ("https", "wss")
+
+
+def diagnose(url: str, headers: Mapping[str, str], mode: str, network: Network = DIRECT) -> Diagnosis | None:
     """Look at `url` once and say what stands in the way of a session.
 
     Returns None where the handshake (mode "ws") or `POST /reset` (mode "http") is answered as it should be.
     """
-    parts = urlsplit(url)
+    server = _Server(urlsplit(url), headers, network)
     try:
-        return _diagnose_answer(parts, headers, mode, _request_session(parts, headers, mode))
+        return _diagnose_answer(server, mode, _request_session(server, mode))
     except HTTP_ERRORS as error:
-        return _diagnose_error(parts, error)
+        return _diagnose_error(server, error)
 
 
-def server_limit(url: str, headers: Mapping[str, str]) -> dict[str, str | int]:
+def server_limit(url: str, headers: Mapping[str, str], network: Network = DIRECT) -> dict[str, str | int]:
     """Return `server`, "hypercorn" or "uvicorn", where the server at `url` says it is that, else nothing."""
     try:
-        name = _request(urlsplit(url), "GET", "/health", headers).server or ""
+        name = _request(_Server(urlsplit(url), headers, network), "GET", "/health").server or ""
     except HTTP_ERRORS:
         return {}
     match = re.match(r"hypercorn|uvicorn", name)
     return {"server": match[0]} if match else {}
 
 
-def _diagnose_answer(
-    parts: SplitResult, headers: Mapping[str, str], mode: str, answer: _HttpAnswer
-) -> Diagnosis | None:
+def _diagnose_answer(server: _Server, mode: str, answer: _HttpAnswer) -> Diagnosis | None:
     what = "POST /reset" if mode == "http" else "the WebSocket handshake at /ws"
     status = f"{answer.status} {answer.reason}".strip()
     if answer.status == (200 if mode == "http" else 101):
         return None
     if answer.location and 300 <= answer.status < 400:
-        redirect = read_redirect(_endpoint_url(parts, mode), answer.location)
+        redirect = read_redirect(_endpoint_url(server.parts, mode), answer.location)
         return Diagnosis(f"redirects to {redirect.url} ({status}); {redirect.advice}")
-    if answer.status == 400 and not _uses_tls(parts) and _speaks_tls(parts):
+    if answer.status == 400 and not server.uses_tls and _speaks_tls(server.parts):
         return Diagnosis(_USE_TLS_HINT)
     # A 403 is also how ASGI servers answer where there is no WebSocket: plain requests then pass.
-    if answer.status in (401, 407) or (answer.status == 403 and _status(parts, headers) in (None, 401, 403)):
+    if answer.status in (401, 407) or (answer.status == 403 and _status(server) in (None, 401, 403)):
         return Diagnosis(
             f"asks for credentials ({status}); give them with --openenv-header 'Authorization: Bearer …' "
             "or as user:password@ in the URL"
@@ -115,7 +128,7 @@ def _diagnose_answer(
         )
     if answer.status >= 500:
         return Diagnosis(f"failed: {what} was answered {status}; its log says why")
-    if mode == "ws" and _status(parts, headers, "POST", "/reset", b"{}") == 200:
+    if mode == "ws" and _status(server, "POST", "/reset", b"{}") == 200:
         return Diagnosis(
             f"has no WebSocket sessions: {what} was answered {status} while POST /reset works; "
             "update it to openenv-core 0.2.0 or newer, or measure with --openenv-modes http"
@@ -123,15 +136,15 @@ def _diagnose_answer(
     return Diagnosis(_NOT_OPENENV.format(what=what, status=status))
 
 
-def _diagnose_error(parts: SplitResult, error: Exception) -> Diagnosis:
-    address = _host_port(parts)
+def _diagnose_error(server: _Server, error: Exception) -> Diagnosis:
+    parts = server.parts
     match error:
         case ssl.SSLCertVerificationError():
             return Diagnosis(
                 f"has a certificate that is not trusted: {error.verify_message}; "
-                "for a private authority set SSL_CERT_FILE to its certificate"
+                "for a private authority set SSL_CERT_FILE to its certificate; or do not check it: --openenv-insecure"
             )
-        case ssl.SSLError() | ConnectionResetError() if _uses_tls(parts) and _status(parts._replace(scheme="http"), {}):
+        case ssl.SSLError() | ConnectionResetError() if server.uses_tls and _status(_plain(server)):
             return Diagnosis("speaks plain HTTP on this port; write http:// (or ws://) instead")
         case ssl.SSLError():
             return Diagnosis(f"fails the TLS handshake: {error.reason or error}")
@@ -139,11 +152,11 @@ def _diagnose_error(parts: SplitResult, error: Exception) -> Diagnosis:
             transient = error.errno == socket.EAI_AGAIN
             return Diagnosis(f"cannot be reached: the host name {parts.hostname!r} does not resolve", transient)
         case ConnectionRefusedError():
-            return Diagnosis(f"refused the connection: nothing listens on {address}", transient=True)
+            return Diagnosis(f"refused the connection: nothing listens on {_host_port(server)}", transient=True)
         case TimeoutError():
             return Diagnosis("did not answer in time", transient=True)
         case http.client.BadStatusLine() | ConnectionResetError() | BrokenPipeError():
-            if not _uses_tls(parts) and _speaks_tls(parts):
+            if not server.uses_tls and _speaks_tls(server.parts):
                 return Diagnosis(_USE_TLS_HINT)
             if isinstance(error, ConnectionError):
                 return Diagnosis("closes the connection without an answer", transient=True)
@@ -154,39 +167,29 @@ def _diagnose_error(parts: SplitResult, error: Exception) -> Diagnosis:
             return Diagnosis(f"does not speak HTTP ({type(error).__name__}); is the port right?")
 
 
-def _request_session(parts: SplitResult, headers: Mapping[str, str], mode: str) -> _HttpAnswer:
+def _request_session(server: _Server, mode: str) -> _HttpAnswer:
     if mode == "http":
-        return _request(parts, "POST", "/reset", headers, b"{}")
-    return _request(parts, "GET", "/ws", {**headers, **_HANDSHAKE_HEADERS})
+        return _request(server, "POST", "/reset", b"{}")
+    return _request(replace(server, headers={**server.headers, **_HANDSHAKE_HEADERS}), "GET", "/ws")
 
 
-def _request(
-    parts: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-) -> _HttpAnswer:
-    content_type = {} if body is None else {"Content-Type": "application/json"}
-    url = http_url(parts.geturl()) + path
-    with http_request(url, {**headers, **content_type}, _REQUEST_TIMEOUT_S, method, body) as answer:
+def _request(server: _Server, method: str, path: str, body: bytes | None = None) -> _HttpAnswer:
+    headers = {**server.headers, **({} if body is None else {"Content-Type": "application/json"})}
+    url = http_url(server.parts.geturl()) + path
+    with http_request(url, headers, _REQUEST_TIMEOUT_S, method, body, network=server.network) as answer:
         return _HttpAnswer(answer.status, answer.reason, answer.getheader("Location"), answer.getheader("Server"))
 
 
-def _status(
-    parts: SplitResult,
-    headers: Mapping[str, str],
-    method: str = "GET",
-    path: str = "/health",
-    body: bytes | None = None,
-) -> int | None:
+def _status(server: _Server, method: str = "GET", path: str = "/health", body: bytes | None = None) -> int | None:
     """Return the status of an answer, None where there is none."""
     try:
-        return _request(parts, method, path, headers, body).status
+        return _request(server, method, path, body).status
     except HTTP_ERRORS:
         return None
 
 
 def _speaks_tls(parts: SplitResult) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = tls_context(Network(insecure=True))
     try:
         with (
             socket.create_connection((parts.hostname or "", parts.port or 80), _REQUEST_TIMEOUT_S) as raw,
@@ -201,12 +204,12 @@ def _endpoint_url(parts: SplitResult, mode: str) -> str:
     return http_url(parts.geturl()) + ("/reset" if mode == "http" else "/ws")
 
 
-def _uses_tls(parts: SplitResult) -> bool:
-    return parts.scheme.lower() in ("https", "wss")
+def _plain(server: _Server) -> _Server:
+    return replace(server, parts=server.parts._replace(scheme="http"), headers={})
 
 
-def _host_port(parts: SplitResult) -> str:
-    return f"{parts.hostname}:{parts.port or (443 if _uses_tls(parts) else 80)}"
+def _host_port(server: _Server) -> str:
+    return f"{server.parts.hostname}:{server.parts.port or (443 if server.uses_tls else 80)}"
 
 
 START_S = 60.0
@@ -368,7 +371,7 @@ def _wait_until_url_ready(
         if failure is None:
             return
         over = wait.end_words()
-        problem = _explain_failure(url, headers, session.mode, failure, remaining_s)
+        problem = _explain_failure(url, headers, session, failure, remaining_s)
         status = exit_status()
         if status or not problem.transient or not wait.allows_another_try:
             text = problem.text + (over if problem.transient else "")
@@ -378,7 +381,7 @@ def _wait_until_url_ready(
 
 
 def _explain_failure(
-    url: str, headers: Mapping[str, str], mode: str, failure: SessionFailed, timeout_s: float
+    url: str, headers: Mapping[str, str], first: FirstSession, failure: SessionFailed, timeout_s: float
 ) -> Diagnosis:
     message = failure.message or failure.type
     if failure.type == "capacity":
@@ -394,10 +397,10 @@ def _explain_failure(
         text = f"answers, but its environment fails to reset: {failure.code or 'error'}: {message}"
         hint = "; where it needs reset data, write them with --openenv-reset" if failure.code in _RESET_CODES else ""
         return Diagnosis(text + hint)
-    diagnosis = diagnose(url, headers, mode)
+    diagnosis = diagnose(url, headers, first.mode, first.network)
     if diagnosis is not None:
         return diagnosis
-    endpoint = "POST /reset" if mode == "http" else "the WebSocket at /ws"
+    endpoint = "POST /reset" if first.mode == "http" else "the WebSocket at /ws"
     if failure.type == "timeout":
         return Diagnosis(f"accepts {endpoint} but did not answer a reset within {timeout_s:.0f} s", transient=True)
     if failure.type in ("refused", "closed_early", "connection_reset"):
@@ -427,7 +430,7 @@ async def _play_session(url: str, headers: Mapping[str, str], first: FirstSessio
     try:
         async with asyncio.timeout(timeout_s) as limit:
             open_client = open_http_session if first.mode == "http" else open_session
-            async with open_client(url, headers=headers, timeout_s=timeout_s) as session:
+            async with open_client(url, headers=headers, timeout_s=timeout_s, network=first.network) as session:
                 await session.reset(**first.reset)
                 answered = True
                 limit.reschedule(asyncio.get_running_loop().time() + _CLOSE_S)

@@ -164,7 +164,7 @@ class AttachedReplicas(Replicas):
             watch=Watch(TIMEOUT_OPTION, show=self._context.show_progress, prefix="envoy: waiting for the servers"),
         )
         self._local_servers = LocalServers(self._urls)
-        self.limits = server_limit(self._urls[0], headers)
+        self.limits = server_limit(self._urls[0], headers, self._context.network)
         return ()
 
     def exit_status(self, number: int) -> ExitStatus | None:

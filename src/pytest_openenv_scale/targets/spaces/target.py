@@ -137,7 +137,7 @@ class SpacesTarget(StartedTarget):
         runtime = wait_until_running(
             space,
             changed,
-            lambda: server_limit(url, headers),
+            lambda: server_limit(url, headers, self.context.network),
             self.context.show_progress,
             start_s=start_s(space_spec.start_timeout, self.context, RUNNING_S),
         )
