@@ -54,6 +54,7 @@ def in_the_way(schema):
         ({"type": "integer", "allOf": [{"multipleOf": 4}, {"multipleOf": 6}], "minimum": 1}, 12),
         ({"type": "number", "multipleOf": 0.1, "exclusiveMinimum": 0.3, "maximum": 1}, 0.4),
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, 0.5),
+        ({"type": "number", "multipleOf": 0.05, "minimum": 0.3, "maximum": 0.35}, 0.3),
         ({"type": "number", "minimum": 0.37, "maximum": 0.38}, 0.37),
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e-30}, 5e-31),
         ({"type": "array"}, []),
@@ -130,6 +131,15 @@ def test_many_different_texts_of_a_format_can_be_made(name):
     assert len(set(texts)) == 300
 
 
+def test_items_that_have_to_differ_may_be_arrays_objects_or_short_texts():
+    pair = {"type": "array", "prefixItems": [{"type": "boolean"}, {"type": "boolean"}], "minItems": 2, "maxItems": 2}
+    fields = {"a": {"type": "boolean"}, "b": {"type": "boolean"}}
+    thing = {"type": "object", "required": ["a", "b"], "properties": fields, "additionalProperties": False}
+    for items, number in ((pair, 4), (thing, 4), ({"type": "string", "minLength": 1, "maxLength": 1}, 30)):
+        different = made({"type": "array", "uniqueItems": True, "minItems": number, "items": items})
+        assert len({json.dumps(item) for item in different}) == number
+
+
 def test_an_array_may_be_long():
     assert made({"type": "array", "items": {"type": "number"}, "minItems": 5000}) == [0.0] * 5000
 
@@ -193,6 +203,10 @@ def test_a_schema_may_refer_to_itself_where_that_has_an_end():
     assert make_action(schema).action == {"a": {"next": []}}
 
 
+def test_an_alternative_that_refers_to_itself_is_no_alternative():
+    assert make_action({"anyOf": [{"$ref": "#"}, {"required": ["a"]}]}).action == {"a": {}}
+
+
 def test_nothing_is_fetched(monkeypatch):
     def fail(*_):
         raise AssertionError("fetched")
@@ -216,6 +230,11 @@ def field(schema):
         ({"$ref": "#/$defs/Missing"}, "#/$ref", "leads nowhere"),
         ({"$ref": "#/enum/0", "enum": [{"type": 5}]}, "#/$ref", "leads nowhere"),
         ({"$ref": "#"}, "#", "refers to itself"),
+        (
+            {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(999)}},
+            "#/$defs/",
+            "nests too deeply",
+        ),
         (field({"$ref": "#"}), "#", "contains itself"),
         (field(False), "#/properties/field", "admits nothing"),
         (field({"enum": []}), "#/properties/field", "admits nothing"),
@@ -330,7 +349,8 @@ SCHEMAS = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(SCHEMAS, SCHEMAS, SCHEMAS)
 def test_an_action_is_valid_by_the_schema_as_it_was_published(schema, a, b):
-    published = {**schema, "$defs": {"A": {**a, "$ref": "#/$defs/C"}, "B": b, "C": {}}}
-    b.pop("$ref", None)
+    # Those that are referred to refer to a third, so that none refers to itself.
+    a, b = (json.loads(json.dumps(part).replace("$defs/A", "$defs/C").replace("$defs/B", "$defs/C")) for part in (a, b))
+    published = {**schema, "$defs": {"A": a, "B": b, "C": {}}}
     with contextlib.suppress(NoActionError):
         assert not list(jsonschema.Draft202012Validator(published).iter_errors(dict(make_action(published).action)))

@@ -6,6 +6,7 @@ from typing import Any, Self
 class ValidationError(Exception):
     message: str
     absolute_schema_path: deque[str | int]
+    def __init__(self, message: str) -> None: ...
 
 class Draft202012Validator:
     def __init__(self, schema: Mapping[str, Any]) -> None: ...

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from pytest_openenv_scale.core.errors import ScaleError
 
 TYPES = ("object", "string", "integer", "number", "boolean", "array", "null")
-MAX_DEPTH = 64
+MAX_DEPTH = 32
 """Levels of nesting up to which a schema is read, and a value made."""
 
 NOTHING: Mapping[str, Any] = {"not": {}}
@@ -64,32 +64,64 @@ class Document:
         self._schemas: dict[str, dict[str, Any]] = {}
         self._names: dict[str, str] = {}
         self._bases: dict[str, str] = {}
-        self._lost: dict[str, str] = {}
+        self._refused: dict[str, InTheWayError] = {}
+        self._followed: set[str] = set()
         self.root = Node(self._read(schema, "", "#", 0), "#")
         for pointer, base in self._bases.items():
             self._localize(pointer, base)
+        for pointer, part in self._schemas.items():
+            self._follow(Node(part, pointer), frozenset())
 
     def resolve(self, node: Node) -> Node | None:
         """Return the schema that the `$ref` of a node names; None where it has none.
 
         Raises:
-            InTheWayError: it names none in this document; others are never fetched.
+            InTheWayError: it names none in this document (others are never fetched), or has no end.
         """
-        if node.pointer in self._lost:
-            reason = f"{self._lost[node.pointer][:80]!r} leads nowhere in the schema"
-            raise InTheWayError(f"{node.pointer}/$ref", reason)
+        if node.pointer in self._refused:
+            raise self._refused[node.pointer]
         reference: str | None = node.schema.get("$ref")
         return None if reference is None else Node(self._schemas[reference], reference)
 
     def _localize(self, pointer: str, base: str) -> None:
-        """Make the reference of a schema a pointer; one that leads nowhere is a schema that admits nothing."""
+        """Make the reference of a schema a pointer; with one that leads nowhere it admits nothing."""
         schema = self._schemas[pointer]
         written: str = schema["$ref"]
         schema["$ref"] = self._local(base, written)
         if schema["$ref"] not in self._schemas:
-            self._lost[pointer] = written
-            del schema["$ref"]
-            schema["not"] = {}
+            self._refuse(pointer, InTheWayError(f"{pointer}/$ref", f"{written[:80]!r} leads nowhere in the schema"))
+
+    def _follow(self, node: Node, path: frozenset[str]) -> None:
+        """Follow what is asked of the same value; where that comes back to itself, the schema admits nothing.
+
+        Whoever validates a value would follow it without an end.
+        """
+        if node.pointer in self._followed:
+            return
+        path |= {node.pointer}
+        for part in self._beside(node):
+            if part.pointer in path or len(path) > MAX_DEPTH:
+                reason = "it refers to itself without an end" if part.pointer in path else "the schema nests too deeply"
+                self._refuse(node.pointer, InTheWayError(node.pointer, reason))
+                break
+            self._follow(part, path)
+        self._followed.add(node.pointer)
+
+    def _beside(self, node: Node) -> list[Node]:
+        """Return the schemas that speak of the same value as this one."""
+        schema = node.schema
+        parts = [Node(self._schemas[schema["$ref"]], schema["$ref"])] if "$ref" in schema else []
+        parts += [node.child(word) for word in sorted(_BESIDE & _ONE) if word in schema]
+        lists = [(word, range(len(schema[word]))) for word in sorted(_BESIDE & _MANY) if word in schema]
+        parts += [node.child(word, number) for word, numbers in lists for number in numbers]
+        return parts + [node.child("dependentSchemas", name) for name in schema.get("dependentSchemas", ())]
+
+    def _refuse(self, pointer: str, problem: InTheWayError) -> None:
+        schema = self._schemas[pointer]
+        for keyword in _BESIDE:
+            schema.pop(keyword, None)
+        schema.update(NOTHING)
+        self._refused[pointer] = problem
 
     def _local(self, base: str, reference: str) -> str:
         """Return a reference as a pointer into this document where it names something in it, else as it is."""
@@ -248,6 +280,7 @@ _ONE = frozenset(
     )
 )
 _MANY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
+_BESIDE = frozenset(("$ref", "not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"))
 _NAMED = frozenset(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"))
 _FORMS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("const", "default", "example", "examples"), _any),

@@ -11,13 +11,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, count, islice, product
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_openenv_scale.core.text import on_one_line, shorten
 
 from .document import MAX_DEPTH, TYPES, Document, InTheWayError, Node, join_pointer
-from .numbers import numbers
+from .numbers import is_multiple, numbers
 from .texts import MAX_LENGTH, plain_texts, texts_of_encoding, texts_of_format, texts_of_pattern
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ ELLIPSIS = "…"
 """Stands in a template for what has to be filled in."""
 
 _TEMPLATE_DEPTH = 4
+_FEW = 6
 _NO_LIMITS = frozenset(
     ("$ref", "allOf", "anyOf", "discriminator", "$defs", "definitions", "default", "example", "examples")
 )
@@ -92,9 +93,11 @@ class _Maker:
     def __init__(self, document: Document) -> None:
         # Slow to import, and needed only where an action is made.
         from jsonschema import Draft202012Validator
+        from jsonschema.validators import extend
 
         self._document = document
-        self._validator = Draft202012Validator(document.root.schema)
+        # Divided as floats, 0.3 is no multiple of 0.05.
+        self._validator = extend(Draft202012Validator, {"multipleOf": _multiple_of})(document.root.schema)
         self._root = (document.root, _OBJECT)
         self._work = 0
 
@@ -163,11 +166,13 @@ class _Maker:
         for node in nodes:
             try:
                 error = next(self._validator.evolve(schema=node.schema).iter_errors(value), None)
-            except RecursionError:
-                reason = "it refers to itself without an end, or nests too deeply"
-                raise InTheWayError(node.pointer, reason) from None
-            except Exception as failure:
-                # Whatever foreign JSON holds: a pattern that is none, a reference that leads nowhere.
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as failure:
+                # Whatever foreign JSON does to a validator: a pattern that is none, nesting that ends the stack, where
+                # what jsonschema is built on panics, which is no Exception.
+                if not isinstance(failure, Exception) or isinstance(failure, RecursionError):
+                    raise InTheWayError(node.pointer, "the schema nests too deeply") from None
                 return InTheWayError(node.pointer, f"it cannot be read ({_short(str(failure))})")
             if error is not None:
                 return _rejection(node, error)
@@ -257,13 +262,21 @@ class _Maker:
     def _objects_of(
         self, names: list[str], nodes: tuple[Node, ...], path: frozenset[frozenset[str]]
     ) -> Iterator[dict[str, Any]]:
-        """Yield objects with these fields at least, each of which differs from the first in one field."""
+        """Yield objects with these fields at least; those after the first differ from it in one field, then in more."""
         streams = {name: self._values(_field(nodes, name), path) for name in self._enough(nodes, names, path)}
         first = {name: next(stream) for name, stream in streams.items()}
         yield first
         for name, stream in streams.items():
             for value in stream:
                 yield {**first, name: value}
+        for values in self._combined([_field(nodes, name) for name in streams], path):
+            yield dict(zip(streams, values, strict=True))
+
+    def _combined(self, parts: Sequence[Sequence[Node]], path: frozenset[frozenset[str]]) -> Iterator[tuple[Any, ...]]:
+        """Yield every combination of the first few values of each part."""
+        if len(parts) > _FEW:
+            return iter(())
+        return product(*(islice(self._values(part, path), _FEW) for part in parts))
 
     def _tags(self, nodes: Sequence[Node]) -> list[str]:
         """Return the fields that can hold one value only: pydantic leaves the tags of unions out of `required`."""
@@ -326,7 +339,7 @@ class _Maker:
             yield from self._arrays_of(length, nodes, path)
 
     def _arrays_of(self, length: int, nodes: tuple[Node, ...], path: frozenset[frozenset[str]]) -> Iterator[list[Any]]:
-        """Yield arrays of a length, each of which differs from the first in its last item."""
+        """Yield arrays of a length; those after the first differ from it in the last item, then in more."""
         distinct = next((node for node in nodes if node.schema.get("uniqueItems")), None)
         streams: dict[tuple[str, ...], Iterator[Any]] = {}
         firsts: dict[tuple[str, ...], Any] = {}
@@ -348,6 +361,7 @@ class _Maker:
             array.append(value)
         yield array
         yield from ([*array[:-1], value] for value in others if distinct is None or _identity(value) not in seen)
+        yield from map(list, self._combined([_item(nodes, number) for number in range(length)], path))
 
     def _strings(self, nodes: tuple[Node, ...], path: frozenset[frozenset[str]]) -> Iterator[str]:
         least, most = _most(nodes, "minLength"), _least(nodes, "maxLength", MAX_LENGTH)
@@ -538,6 +552,13 @@ def _is_json(value: object) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _multiple_of(_validator: object, step: float, value: Any, _schema: object) -> Iterator[ValidationError]:
+    from jsonschema import ValidationError
+
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_multiple(value, step):
+        yield ValidationError(f"{value!r} is not a multiple of {step!r}")
 
 
 def _rejection(node: Node, error: ValidationError) -> InTheWayError:

@@ -28,6 +28,11 @@ def numbers(nodes: Sequence[Node], *, whole: bool) -> Iterator[int | float]:
                 return
 
 
+def is_multiple(number: int | float, step: int | float) -> bool:
+    """Say whether a number is a multiple of a step, both as they are written in decimals: 0.3 is one of 0.05."""
+    return math.isfinite(number) and _exact(number) % _exact(step) == 0
+
+
 def _limits(nodes: Sequence[Node], keyword: str, excluded: int) -> list[tuple[Fraction, int]]:
     """Return the limits of a keyword; of two that are equal, the one that excludes itself is narrower."""
     return [(_exact(node.schema[keyword]), excluded) for node in nodes if keyword in node.schema]

@@ -6,8 +6,9 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, product
 from random import Random
+from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 1_000_000
 """Characters of the longest text that is made."""
 
+_SHORT = 3
 _MAX_REPEATS = 100
 _MAX_PIECES = 100_000
 _T = TypeVar("_T")
@@ -26,12 +28,15 @@ def plain_texts(least: int, most: int | None) -> Iterator[str]:
     """Return texts of a length between two bounds, each different."""
     word = "hello" if most is None or most >= 5 else "x" * most
     yield word.ljust(least, "x")
+    if most is not None and most <= _SHORT:
+        yield from map("".join, product(ascii_lowercase + digits, repeat=most))
+        return
     for number in count(1):
-        digits = str(number)
-        if most is not None and len(digits) > most:
+        ending = str(number)
+        if most is not None and len(ending) > most:
             return
-        body = word.ljust(least - len(digits), "x")
-        yield f"{body if most is None else body[: most - len(digits)]}{digits}"
+        body = word.ljust(least - len(ending), "x")
+        yield f"{body if most is None else body[: most - len(ending)]}{ending}"
 
 
 def _moment(number: int, form: str) -> str:
