@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
+from components import lacking
 from environments import download_wheels
 
 BASE_IMAGE = "openenv-scale-test-python"
@@ -63,7 +63,7 @@ def engine_or_skip() -> Generator[str]:
         try:
             host = life.enter_context(engine())
         except EngineUnavailableError as error:
-            pytest.skip(str(error))
+            lacking(str(error))
         yield host
 
 
@@ -142,7 +142,7 @@ def run_without_bridge(program: str, timeout_s: float = 120) -> str:
     `host` is that engine's address in the program; its image has a shell and no Python.
     """
     if os.geteuid() != 0 or not all(map(shutil.which, ("dockerd", "unshare", "ip"))):
-        pytest.skip("an engine without a bridge can only be started by root with docker.io, unshare and ip")
+        lacking("an engine without a bridge can only be started by root with docker.io, unshare and ip")
     code = (
         "from docker_engine import own_engine, add_base_image\n"
         "with own_engine('--bridge=none') as host:\n"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from components import lacking
 
 INSTALL_TIMEOUT_S = 900
 """A large package on a slow index takes minutes; a dead index must not hang."""
@@ -16,7 +16,7 @@ INSTALL_TIMEOUT_S = 900
 def uv(*arguments: object, timeout_s: float = INSTALL_TIMEOUT_S) -> str:
     """Run uv outside the tests' own environment and import path; return what it printed.
 
-    The test is skipped where uv cannot do it, for want of an index for one; under CI=true it fails (conftest.py).
+    The test is skipped where uv cannot do it, for want of an index for one; under CI=true it fails.
     """
     # Certificates as pip checks them: by those of the system.
     environ = outside() | {"UV_SYSTEM_CERTS": "true"}
@@ -24,10 +24,10 @@ def uv(*arguments: object, timeout_s: float = INSTALL_TIMEOUT_S) -> str:
     try:
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"uv {arguments[0]}: gave up after {timeout_s:.0f} s")
+        lacking(f"uv {arguments[0]}: gave up after {timeout_s:.0f} s")
     if done.returncode:
         last_words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
-        pytest.skip(f"uv {arguments[0]}: exit code {done.returncode}: {last_words}")
+        lacking(f"uv {arguments[0]}: exit code {done.returncode}: {last_words}")
     return done.stdout
 
 
@@ -62,4 +62,4 @@ def download_wheels(folder: Path, *requirements: str) -> None:
         timeout=INSTALL_TIMEOUT_S,
     )
     if done.returncode:
-        pytest.skip(f"pip cannot get the wheels: {done.stderr.strip()[-300:]}")
+        lacking(f"pip cannot get the wheels: {done.stderr.strip()[-300:]}")

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import pytest
+
+from components import lacking
 
 START_S = 30.0
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare")
@@ -144,7 +145,7 @@ def slurm_or_skip(nodes: int = 3) -> Generator[SlurmCluster]:
         try:
             cluster = life.enter_context(slurm(nodes))
         except SlurmUnavailableError as error:
-            pytest.skip(str(error))
+            lacking(str(error))
         yield cluster
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from components import lacking
 from docker_engine import (
     BASE_IMAGE,
     EngineUnavailableError,
@@ -78,7 +79,7 @@ def wheels() -> Path:
     try:
         return server_wheels()
     except EngineUnavailableError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 @pytest.fixture(scope="session")

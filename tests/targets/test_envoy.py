@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from components import lacking
 from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels, started_processes
 from goldens import Golden
 from measuring import measure
@@ -46,7 +47,7 @@ def envoy() -> str:
     try:
         return find_envoy()
     except TargetError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 def serve(text: str, root: Path, **given: Any) -> Any:

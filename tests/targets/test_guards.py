@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from components import lacking
 from load_processes import workers
 from playing import WAITING, order
 from pytest_openenv_scale.analysis.run import load_run
@@ -192,9 +193,9 @@ def namespace() -> Callable[[str], tuple[str, ...]]:
     try:
         tried = subprocess.run([*within(WIDE), "/bin/true"], capture_output=True, text=True, timeout=30, check=False)
     except FileNotFoundError:
-        pytest.skip("unshare (util-linux) is not installed")
+        lacking("unshare (util-linux) is not installed")
     if tried.returncode:
-        pytest.skip(f"no network namespace can be made here: {tried.stderr.strip()}")
+        lacking(f"no network namespace can be made here: {tried.stderr.strip()}")
     return within
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from components import lacking
+
 sync_api = pytest.importorskip("playwright.sync_api")
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
@@ -59,7 +61,7 @@ CONTRASTS = """() => {
 def browser() -> Iterator[Any]:
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip("there is no Chromium here (apt install chromium)")
+        lacking("there is no Chromium here (apt install chromium)")
     with sync_api.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium

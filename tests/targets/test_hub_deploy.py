@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from components import lacking
 from docker_engine import BASE_IMAGE, EngineUnavailableError, docker, engine_or_skip, server_wheels
 from goldens import Golden
 from hub import Hub, running_hub
@@ -199,7 +200,7 @@ def test_what_is_uploaded_builds_and_serves_sessions_as_user_1000(
         # Instead of the package index, which a build here may not reach.
         shutil.copytree(server_wheels(), space / "wheels")
     except EngineUnavailableError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
     target = parse_target(f"docker:{space},build.BASE_IMAGE={BASE_IMAGE},workers=1,max_envs=3")
     with open_target(target, root=tmp_path) as endpoint:
         assert endpoint.exit_status() is None

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from components import lacking
 from goldens import Golden
 from measuring import measure
 from pytest_openenv_scale.config.plan import Cell
@@ -79,7 +80,7 @@ def envoy() -> str:
     try:
         return find_envoy()
     except TargetError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 def serve(text: str, root: Path, **given: Any) -> Any:
