@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
 
 import pytest
+from tests.connect_proxy import connect_proxy
 from tests.defects.running import in_thread
 from tests.independent_servers import CERTIFICATE
 from tests.pytest_run import environ
@@ -144,3 +146,24 @@ def test_certificates_that_are_not_checked_stand_in_every_report(real):
     run = real.runs[-1]
     for report in ("report.md", "report.html", "report.json"):
         assert "TLS certificates were not checked" in (run / report).read_text(), report
+
+
+def test_a_proxy_stands_in_every_report_and_its_password_in_nothing(real):
+    authorization = f"Basic {base64.b64encode(f'hilde:{SECRET}'.encode()).decode()}"
+    with in_thread() as address, connect_proxy(authorization=authorization) as proxy:
+        real.tests("@pytest.mark.scaling(batches=[2], waits=[0.01])\ndef test_it(scaling):\n    scaling.run()\n")
+        option = f"http://hilde:{SECRET}@127.0.0.1:{proxy.port}"
+        result = real.run(
+            "--openenv-url", f"http://{address}", "--openenv-proxy", option, "--openenv-report", "md,html"
+        )
+    result.assert_outcomes(passed=1)
+    assert proxy.targets == {address}
+    note = f"reached by the proxy http://127.0.0.1:{proxy.port} (--openenv-proxy)"
+    result.stdout.fnmatch_lines([f"*proxy http://127.0.0.1:{proxy.port} (command line)*", f"*{note}*"])
+    run = real.runs[-1]
+    for report in ("report.md", "report.html", "report.json"):
+        assert note in (run / report).read_text(), report
+    words = (SECRET.encode(), authorization.removeprefix("Basic ").encode())
+    files = [file for file in (real.path / "openenv-results").rglob("*") if file.is_file()]
+    assert [file for file in files if any(word in file.read_bytes() for word in words)] == []
+    assert SECRET not in str(result.stdout)

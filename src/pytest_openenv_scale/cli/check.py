@@ -58,6 +58,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="HEADER",
         help="send 'Name: value' or 'Name: env:VARIABLE' with every request; never shown; repeatable",
     )
+    parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="reach the server by this HTTP proxy (CONNECT): http://[user:password@]host:port or env:VARIABLE",
+    )
     parser.add_argument("--insecure", action="store_true", help="do not check TLS certificates; the answer says so")
     parser.add_argument(
         "--timeout", default=_TIMEOUT, metavar="TIME", help=f"wait for any one answer so long (default: {_TIMEOUT})"
@@ -147,7 +152,7 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         timeout_s=timeout_s,
         show_progress=show_progress,
         reset=Workload(reset=reset or {}).reset_data(0, seed),
-        network=Network(arguments.insecure),
+        network=Network(arguments.insecure, read("proxy")),
     )
     return _Options(
         UrlTarget(target, context),

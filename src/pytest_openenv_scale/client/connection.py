@@ -30,6 +30,7 @@ from .handshake import (
     loss_from_close,
     loss_from_error,
     new_key,
+    read_connect_response,
     read_upgrade_response,
 )
 from .poller import READ, WRITE, Poller
@@ -131,6 +132,7 @@ class Connection:
         "_close_received",
         "_close_sent",
         "_fd",
+        "_in_connect",
         "_key",
         "_outgoing",
         "_owner",
@@ -163,6 +165,7 @@ class Connection:
         self._close_received: tuple[int, str] | None = None
         self._read_size = _READ_SIZE
         self._key: bytes = b""
+        self._in_connect = route.proxy is not None  # Until the proxy has opened its tunnel.
         self._reading_stopped = False
         self._queued_message: Message | None = None
         self._awaits_pong = False
@@ -193,9 +196,16 @@ class Connection:
             self._finish(loss_from_error(OSError(status, os.strerror(status))))
             return
         self._fd = sock.fileno()
+        self._poller.register(self._fd, READ, self._on_ready)
+        if self._in_connect:
+            self._write(route.connect)
+        else:
+            self._request_upgrade()
+
+    def _request_upgrade(self) -> None:
+        route = self._route
         self._key = new_key()
         request = route.head + self._key + b"\r\n\r\n"
-        self._poller.register(self._fd, READ, self._on_ready)
         if route.tls is not None:
             self._tls = TlsStream(route.tls, route.server_name)
             self._tls.encrypt(request)
@@ -426,13 +436,24 @@ class Connection:
 
     def _handle_upgrade_bytes(self, data: bytes, at: float, *, ended: bool = False) -> None:
         self._buffer += data
-        answer = read_upgrade_response(self._buffer, self._key, self._route.url, ended=ended)
+        route = self._route
+        answer = (
+            read_connect_response(self._buffer, route.proxy, ended=ended)
+            if self._in_connect and route.proxy is not None
+            else read_upgrade_response(self._buffer, self._key, route.url, ended=ended)
+        )
         if answer is None:
             return
         if isinstance(answer, Loss):
             self._finish(answer, at)
             return
         self._buffer = b""
+        if self._in_connect:
+            self._in_connect = False
+            self._request_upgrade()
+            if answer:
+                self._handle_bytes(answer, at)
+            return
         self._reader = FrameReader()
         self._between_messages = self._tls is None and not answer
         self._owner.opened(at)
@@ -461,6 +482,8 @@ class Connection:
 
     def _finish(self, loss: Loss, at: float | None = None) -> None:
         self._release()
+        if self._in_connect and loss.code != "proxy":
+            loss = Loss(loss.kind, loss.code, f"the proxy {self._route.proxy}: {loss.message}")
         self._owner.lost(loss, time.perf_counter() if at is None else at)
 
     def _release(self) -> None:

@@ -15,7 +15,7 @@ from hashlib import sha1
 from http import HTTPStatus
 from urllib.parse import SplitResult, quote, urlsplit
 
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
 from pytest_openenv_scale.core.target_spec import redact_url
 
 from .redirects import read_redirect
@@ -32,7 +32,10 @@ _TLS_RECORD = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Everything the sessions of a batch share about one URL, prepared once; `url` is what they ask for."""
+    """Everything the sessions of a batch share about one URL, prepared once; `url` is what they ask for.
+
+    With a `proxy`, `address` is its address, and `connect` is what asks it for a tunnel to the server.
+    """
 
     url: str
     family: int
@@ -41,6 +44,8 @@ class Route:
     tls: ssl.SSLContext | None
     server_name: str | None
     source: str | None = None
+    proxy: Proxy | None = None
+    connect: bytes = field(default=b"", repr=False)
 
 
 class RouteError(Exception):
@@ -49,14 +54,48 @@ class RouteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a base URL leads: its parts, whether to speak TLS, and the address its host resolves to."""
+    """Where a base URL leads: its host and port, and the address that the host resolves to."""
+
+    host: str
+    port: int
+    family: int
+    address: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What a base URL says of a server: its parts, its host as it is looked up, its port, whether to speak TLS."""
 
     parts: SplitResult
     host: str
     port: int
     secure: bool
-    family: int
-    address: tuple[object, ...]
+
+    @property
+    def host_port(self) -> str:
+        """The host, in brackets where it is an address of IPv6, and the port."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def _read_url(url: str) -> _Server:
+    """Read a base URL.
+
+    Raises:
+        RouteError: it is malformed.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise RouteError(f"not a URL: {redact_url(url)!r} ({error})") from None
+    secure = parts.scheme in ("https", "wss")
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+        raise RouteError(f"not an http(s) or ws(s) URL: {redact_url(url)!r}")
+    try:
+        host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+    except UnicodeError as error:
+        raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
+    return _Server(parts, host, port or (443 if secure else 80), secure)
 
 
 def find_address(url: str) -> ServerAddress:
@@ -68,24 +107,15 @@ def find_address(url: str) -> ServerAddress:
     Raises:
         RouteError: the URL is malformed or its host does not resolve.
     """
+    server = _read_url(url)
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise RouteError(f"not a URL: {redact_url(url)!r} ({error})") from None
-    secure = parts.scheme in ("https", "wss")
-    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-        raise RouteError(f"not an http(s) or ws(s) URL: {redact_url(url)!r}")
-    port = port or (443 if secure else 80)
-    try:
-        host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
-        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        candidates = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
+        raise RouteError(f"host {server.parts.hostname!r} does not resolve ({error})") from None
     family, address = candidates[0][0], candidates[0][4]
     if len({item[0] for item in candidates}) > 1:
         family, address = next((item[0], item[4]) for item in (*filter(_listens, candidates), candidates[0]))
-    return ServerAddress(parts, host, port, secure, family, address)
+    return ServerAddress(server.host, server.port, family, address)
 
 
 def _listens(candidate: tuple[int, int, int, str, tuple[object, ...]]) -> bool:
@@ -129,15 +159,16 @@ def prepare_route(
 ) -> Route:
     """Resolve a base URL and prepare the upgrade request for its `/ws`; blocks while it asks the resolver.
 
-    `source` is the local address to connect from; None leaves that to the system.
+    With a proxy, that resolves the URL's host. `source` is the local address to connect from; None leaves that to the
+    system.
 
     Raises:
         RouteError: the URL is malformed, its host does not resolve, or a header cannot be sent.
     """
     check_headers(headers or {})
-    server = find_address(url)
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    host += "" if server.port == (443 if server.secure else 80) else f":{server.port}"
+    server, proxy = _read_url(url), network.proxy
+    destination = find_address(proxy.url if proxy else url)
+    host = server.host_port.removesuffix(":443" if server.secure else ":80")
     path = quote(server.parts.path.rstrip("/"), safe=_PATH)
     path += "" if path.endswith("/ws") else "/ws"
     lines = [
@@ -152,13 +183,41 @@ def prepare_route(
     context = (tls or tls_context(network)) if server.secure else None
     return Route(
         url=f"{'https' if server.secure else 'http'}://{host}{path}",
-        family=server.family,
-        address=server.address,
+        family=destination.family,
+        address=destination.address,
         head="\r\n".join(lines).encode(),
         tls=context,
         server_name=server.host if server.secure else None,
         source=source,
+        proxy=proxy,
+        connect=connect_request(proxy, server.host, server.port) if proxy else b"",
     )
+
+
+def connect_request(proxy: Proxy, host: str, port: int) -> bytes:
+    """Return what asks a proxy for a tunnel."""
+    server = f"{f'[{host}]' if ':' in host else host}:{port}"
+    headers = {"Host": server, **proxy.headers}
+    lines = [f"CONNECT {server} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def read_connect_response(data: bytes, proxy: Proxy, *, ended: bool = False) -> bytes | Loss | None:
+    """Read a proxy's answer to `CONNECT`.
+
+    Returns the bytes that follow it once the tunnel is open, why there is none, or None while more must come; `ended`
+    says that nothing more will.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 and not ended and len(data) <= _MAX_HEAD:
+        return None
+    head = _parse_head(data[:end]) if end >= 0 else None
+    if head is None:
+        return Loss("protocol", "proxy", f"the proxy {proxy} does not answer CONNECT in HTTP")
+    status, reason, _ = head
+    if not 200 <= status < 300:
+        return Loss("protocol", "proxy", f"the proxy {proxy} opens no tunnel: HTTP {status} {reason}".rstrip())
+    return data[end + 4 :]
 
 
 def new_key() -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -16,12 +18,24 @@ from typing import Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection as AiohttpConnection
+from aiohttp.tracing import Trace
 
 from pytest_openenv_scale.core import text as core_text
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
 
-from .handshake import CLIENT_ERRNOS, ServerAddress, format_retry_after, loss_from_error
+from .handshake import (
+    CLIENT_ERRNOS,
+    Loss,
+    ServerAddress,
+    connect_request,
+    find_address,
+    format_retry_after,
+    loss_from_error,
+    read_connect_response,
+    tls_context,
+)
 from .http_request import http_url
 from .redirects import read_redirect
 
@@ -58,6 +72,9 @@ class HttpPool:
         close_header = {"Connection": "close"} if connections == "request" else {}
         self._headers = {"Content-Type": "application/json", **close_header, **headers}
         self._network = network
+        self._addresses = addresses
+        # Made once, as it takes 10 ms.
+        self._tunnel_tls = tls_context(network) if network.proxy else None
         self._resolver = _Resolver(addresses) if addresses else None
         self._cookies = aiohttp.DummyCookieJar()
         self._shared = self._new_session() if connections == "shared" else None
@@ -73,21 +90,29 @@ class HttpPool:
 
     def _new_session(self) -> aiohttp.ClientSession:
         # An idle connection is the server's to close: aiohttp would after 15 s, in the middle of a hold.
-        fresh = self._connections == "request"
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            resolver=self._resolver,
-            ssl=not self._network.insecure,
-            force_close=fresh,
-            keepalive_timeout=None if fresh else _KEEPALIVE_S,
-        )
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=self._new_connector(),
             headers=self._headers,
             cookie_jar=self._cookies,
             timeout=_NO_TIMEOUT,
             trace_configs=[_TRACE],
             request_class=_Request,
+        )
+
+    def _new_connector(self) -> aiohttp.BaseConnector:
+        fresh = self._connections == "request"
+        keepalive_s = None if fresh else _KEEPALIVE_S
+        if self._network.proxy and self._tunnel_tls:
+            address = self._addresses[0] if self._addresses else None
+            return _TunnelConnector(
+                self._network.proxy, address, self._tunnel_tls, force_close=fresh, keepalive_timeout=keepalive_s
+            )
+        return aiohttp.TCPConnector(
+            limit=0,
+            resolver=self._resolver,
+            ssl=not self._network.insecure,
+            force_close=fresh,
+            keepalive_timeout=keepalive_s,
         )
 
 
@@ -120,6 +145,71 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
+
+
+class _TunnelConnector(aiohttp.BaseConnector):
+    """Connects by tunnels of a proxy, also for plain HTTP, for which aiohttp's own asks the proxy to forward."""
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        address: ServerAddress | None,
+        tls: ssl.SSLContext,
+        *,
+        force_close: bool,
+        keepalive_timeout: float | None,
+    ) -> None:
+        super().__init__(limit=0, force_close=force_close, keepalive_timeout=keepalive_timeout)
+        self._proxy, self._address, self._tls = proxy, address, tls
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        host, secure = req.url.raw_host or "", req.is_ssl()
+        sock = await self._open_tunnel(host, req.url.port or (443 if secure else 80))
+        try:
+            _, handler = await asyncio.get_running_loop().create_connection(
+                self._factory,
+                sock=sock,
+                ssl=self._tls if secure else None,
+                server_hostname=host if secure else None,
+            )
+        except ssl.SSLCertVerificationError as error:
+            raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
+        except ssl.SSLError as error:
+            raise aiohttp.ClientConnectorSSLError(req.connection_key, error) from error
+        return handler
+
+    async def _open_tunnel(self, host: str, port: int) -> socket.socket:
+        """Return a socket connected to the server.
+
+        Raises:
+            HttpFailure: the proxy cannot be reached, or opens no tunnel.
+        """
+        loop, proxy = asyncio.get_running_loop(), self._proxy
+        address = self._address or await loop.run_in_executor(None, find_address, proxy.url)
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address.address)
+            await loop.sock_sendall(sock, connect_request(proxy, host, port))
+            answer, data = None, b""
+            while answer is None:
+                part = await loop.sock_recv(sock, 4096)
+                data += part
+                answer = read_connect_response(data, proxy, ended=not part)
+            if isinstance(answer, Loss):
+                raise HttpFailure(answer.kind, answer.code, answer.message or "")
+        except OSError as error:
+            sock.close()
+            loss = loss_from_error(error)
+            # asyncio's own text names the address again.
+            text = os.strerror(error.errno) if error.errno else loss.message
+            raise HttpFailure(loss.kind, loss.code, f"the proxy {proxy}: {text}") from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None

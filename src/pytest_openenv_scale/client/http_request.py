@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from threading import Timer
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
 
 from .handshake import tls_context
 
 HTTP_ERRORS = (OSError, HTTPException, ValueError)
 """What a request ends with where no answer came, or none that is HTTP, or the URL is none."""
+
+
+class ProxyError(OSError):
+    """A proxy cannot be reached, or opens no tunnel; one line that names it."""
+
 
 _TIMEOUT_S = 10.0
 _MAX_BYTES = 4 * 1024 * 1024
@@ -42,23 +48,19 @@ def http_request(
 ) -> Generator[HTTPResponse]:
     """Send a request on a new connection, which is cut off after `timeout_s` seconds, and yield the answer.
 
-    Like the sessions, it goes straight to the server, whatever proxy the environment names, and follows no
-    redirect, so that headers meant for one server are not sent to another.
+    Like the sessions, it goes by the network's proxy or straight to the server, whatever proxy the environment names,
+    and follows no redirect, so that headers meant for one server are not sent to another.
 
     Raises:
         TimeoutError: it was cut off before the block was over.
+        ProxyError: the proxy cannot be reached, or opens no tunnel.
         OSError, HTTPException, ValueError: no answer came, or none that is HTTP, or the URL is none.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    connection = (
-        HTTPSConnection(host, parts.port, timeout=timeout_s, context=tls_context(network))
-        if parts.scheme in ("https", "wss")
-        else HTTPConnection(host, parts.port, timeout=timeout_s)
-    )
+    connection = _new_connection(parts, timeout_s, network)
     deadline = time.monotonic() + timeout_s
     try:
-        connection.connect()
+        _connect(connection, network.proxy)
         # The timeout of a socket begins anew with each read: a byte now and then would keep us waiting for ever.
         timer = Timer(max(0.0, deadline - time.monotonic()), _shut_down, (connection.sock,))
         timer.daemon = True
@@ -76,6 +78,31 @@ def http_request(
             timer.cancel()
     finally:
         connection.close()
+
+
+def _new_connection(parts: SplitResult, timeout_s: float, network: Network) -> HTTPConnection:
+    secure, proxy = parts.scheme in ("https", "wss"), network.proxy
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    address = (proxy.host, proxy.port) if proxy else (host, port)
+    connection = (
+        HTTPSConnection(*address, timeout=timeout_s, context=tls_context(network))
+        if secure
+        else HTTPConnection(*address, timeout=timeout_s)
+    )
+    if proxy:
+        connection.set_tunnel(host, port, dict(proxy.headers))
+    return connection
+
+
+def _connect(connection: HTTPConnection, proxy: Proxy | None) -> None:
+    try:
+        connection.connect()
+    except (TimeoutError, ssl.SSLError):
+        raise
+    except OSError as error:
+        if proxy is None:
+            raise
+        raise ProxyError(f"the proxy {proxy}: {error.strerror or error}") from None
 
 
 def _shut_down(sock: socket.socket) -> None:

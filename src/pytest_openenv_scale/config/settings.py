@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_openenv_scale.core.network import Network
+from pytest_openenv_scale.core.network import Network, Proxy
 from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
@@ -91,11 +91,12 @@ class Settings:
     ping: float | None = 20.0
     no_samples: bool = False
     insecure: bool = False
+    proxy: Proxy | None = None
 
     @property
     def network(self) -> Network:
         """How servers are reached."""
-        return Network(self.insecure)
+        return Network(self.insecure, self.proxy)
 
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""
@@ -144,6 +145,7 @@ RERUN_OPTIONS: Sequence[str] = (
         "ping",
         "no-samples",
         "insecure",
+        "proxy",
         "processes",
         "seed",
         "soak",

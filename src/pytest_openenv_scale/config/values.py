@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.network import Proxy
 from pytest_openenv_scale.core.parsing import (
     parse_arrival,
     parse_batches,
@@ -23,6 +26,7 @@ from pytest_openenv_scale.core.parsing import (
     suggestion,
 )
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
+from pytest_openenv_scale.core.text import redact_text
 
 from .limits import Limit, parse_fail_on, parse_reference, parse_slo_expression
 from .settings import HTTP_CONNECTIONS, PLAYED, Source
@@ -153,6 +157,29 @@ def join_headers(nearest_first: list[Mapping[str, str]]) -> dict[str, str]:
     return dict(by_name.values())
 
 
+def parse_proxy(value: Any, origin: ValueOrigin) -> Proxy:
+    """Parse the URL of an HTTP proxy; `env:VARIABLE` reads it from the environment, a password must be there in ini."""
+    text = parse_text(value)
+    variable = text.removeprefix("env:").strip() if text.startswith("env:") else None
+    if variable is not None and not (text := os.environ.get(variable, "").strip()):
+        raise GrammarError(f"the proxy is read from ${variable}, which is not set; set it or drop the proxy")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host = port = None
+        parts = urlsplit("")
+    if parts.scheme != "http" or not host or not port or parts.path.strip("/") or parts.query or parts.fragment:
+        shown = f"${variable}" if variable else short_repr(redact_text(text.rpartition("@")[2]))
+        raise GrammarError(f"{shown} is not the URL of a proxy; write http://host:port")
+    if parts.username is None:
+        return Proxy(host, port)
+    if variable is None and origin.source == "ini":
+        raise GrammarError('a proxy must not hold its password here; write "env:VARIABLE"')
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Proxy(host, port, f"Basic {b64encode(pair.encode()).decode()}")
+
+
 def parse_choice(value: Any, *, choices: Sequence[str]) -> str:
     """Accept exactly one of `choices`."""
     if value not in choices:
@@ -251,6 +278,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "seed": _plain(parse_count, minimum=0, maximum=10**18 - 1, what="the seed"),
         "header": parse_headers,
         "insecure": _plain(bool),
+        "proxy": parse_proxy,
         "note": _plain(parse_text),
         "results": parse_directory,
         "json": parse_file,

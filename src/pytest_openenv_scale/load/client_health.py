@@ -104,7 +104,7 @@ def check_resources(request: CellRequest, processes: int) -> ResourceNeeds:
     """
     batch, limit = request.cell.batch, descriptor_limit()
     descriptors = math.ceil(batch / processes) + SPARE_DESCRIPTORS
-    ports = plan_ports(request.urls, batch, several_sources=request.cell.mode == "ws")
+    ports = plan_ports(request.network.destinations(request.urls), batch, several_sources=request.cell.mode == "ws")
     findings: list[ClientFinding] = []
     if parse_arrival(request.cell.arrival).kind != "rate":
         if descriptors > limit:

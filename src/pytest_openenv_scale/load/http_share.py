@@ -50,7 +50,7 @@ class HttpWorkerShare:
         self._open = self._finished = self._failed = 0
         self._lags = AnswerLags()
         check_headers(self._request.headers)
-        self._addresses = [find_address(url) for url in self._request.urls]
+        self._addresses = [find_address(url) for url in self._request.network.destinations(self._request.urls)]
         workload = self._request.workload
         make_action = self._make_action = workload.maker(cell.wait)
         self._reset_body = self._encode_ahead(

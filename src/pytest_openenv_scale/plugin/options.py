@@ -177,6 +177,13 @@ OPTIONS: tuple[Option, ...] = (
         "Do not check TLS certificates, as of a server with one of its own; every report says so",
         "flag",
     ),
+    Option(
+        "proxy",
+        "URL",
+        None,
+        "Reach servers that run elsewhere by this HTTP proxy (CONNECT), http://[user:password@]host:port or "
+        "env:VARIABLE (in ini the only form with a password); the password is never stored or shown",
+    ),
     Option("note", "TEXT", None, "Keep this text with the run"),
     Option(
         "results",

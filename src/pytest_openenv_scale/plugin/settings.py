@@ -22,7 +22,7 @@ from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_header
 from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
-from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
+from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
 from pytest_openenv_scale.results.manifest import find_run
 
 from .options import OPTIONS, Option, command_line_values, ini_label, ini_values
@@ -111,6 +111,8 @@ def _rerun_values(command_line: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
         if name in command_line:
             value: str | bool | list[str] = command_line[name]
             texts[name] = tuple(value) if isinstance(value, list) else (value if isinstance(value, str) else "",)
+    if "proxy" in texts:
+        texts["proxy"] = tuple(map(redact_url, texts["proxy"]))
     if "url" in command_line:
         url: str = command_line["url"].strip()
         texts["url"] = (url if url.startswith("env:") else redact_target(parse_target(url)),)
@@ -215,7 +217,7 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
     others = [
         _describe_setting(settings, name)
         for name in (
-            *("steps", "timeout", "until_done", "full_grid", "played", "ping", "no_samples", "insecure"),
+            *("steps", "timeout", "until_done", "full_grid", "played", "ping", "no_samples", "insecure", "proxy"),
             *("seed", "processes", "inconclusive", "report"),
         )
         if settings.sources[name.replace("_", "-")] != "default"

@@ -43,14 +43,17 @@ class TargetKind:
     """One kind of target, in modules that are imported when it is used.
 
     `target` names the class that starts and describes it, `finder` what looks for leftovers of runs that were killed.
+    A `remote` one is not on this machine or in its cluster: it is what a proxy leads to.
     """
 
     target: str
     finder: str | None = None
+    remote: bool = False
 
     def open(self, spec: TargetSpec, context: TargetContext) -> StartedTarget:
         """Return the target; nothing is started or reached before it is entered."""
-        return _load(self.target)(spec, context)
+        network = context.network if self.remote else replace(context.network, proxy=None)
+        return _load(self.target)(spec, replace(context, network=network))
 
     def leftovers(self) -> Iterable[Leftover]:
         """Return what killed runs left behind, each with what removes it.
@@ -70,10 +73,10 @@ KINDS: Mapping[str, TargetKind] = {
     "docker": TargetKind("docker.target:DockerTarget", "docker.target:leftover_containers"),
     "envoy": TargetKind("envoy.target:EnvoyTarget"),
     "local": TargetKind("local.target:LocalTarget"),
-    "provider": TargetKind("provider.target:ProviderTarget"),
-    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.temporary:leftover_spaces"),
+    "provider": TargetKind("provider.target:ProviderTarget", remote=True),
+    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.temporary:leftover_spaces", remote=True),
     "slurm": TargetKind("slurm.target:SlurmTarget", "slurm.job:leftover_jobs"),
-    "url": TargetKind("url:UrlTarget"),
+    "url": TargetKind("url:UrlTarget", remote=True),
 }
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_openenv_scale.client.handshake import tls_context
-from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
+from pytest_openenv_scale.client.http_request import HTTP_ERRORS, ProxyError, http_request, http_url
 from pytest_openenv_scale.client.redirects import read_redirect
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
@@ -108,7 +108,7 @@ def _diagnose_answer(server: _Server, mode: str, answer: _HttpAnswer) -> Diagnos
     if answer.location and 300 <= answer.status < 400:
         redirect = read_redirect(_endpoint_url(server.parts, mode), answer.location)
         return Diagnosis(f"redirects to {redirect.url} ({status}); {redirect.advice}")
-    if answer.status == 400 and not server.uses_tls and _speaks_tls(server.parts):
+    if answer.status == 400 and not server.uses_tls and _speaks_tls(server):
         return Diagnosis(_USE_TLS_HINT)
     # A 403 is also how ASGI servers answer where there is no WebSocket: plain requests then pass.
     if answer.status in (401, 407) or (answer.status == 403 and _status(server) in (None, 401, 403)):
@@ -139,6 +139,8 @@ def _diagnose_answer(server: _Server, mode: str, answer: _HttpAnswer) -> Diagnos
 def _diagnose_error(server: _Server, error: Exception) -> Diagnosis:
     parts = server.parts
     match error:
+        case ProxyError():
+            return Diagnosis(f"cannot be reached by {error}")
         case ssl.SSLCertVerificationError():
             return Diagnosis(
                 f"has a certificate that is not trusted: {error.verify_message}; "
@@ -156,7 +158,7 @@ def _diagnose_error(server: _Server, error: Exception) -> Diagnosis:
         case TimeoutError():
             return Diagnosis("did not answer in time", transient=True)
         case http.client.BadStatusLine() | ConnectionResetError() | BrokenPipeError():
-            if not server.uses_tls and _speaks_tls(server.parts):
+            if not server.uses_tls and _speaks_tls(server):
                 return Diagnosis(_USE_TLS_HINT)
             if isinstance(error, ConnectionError):
                 return Diagnosis("closes the connection without an answer", transient=True)
@@ -188,7 +190,10 @@ def _status(server: _Server, method: str = "GET", path: str = "/health", body: b
         return None
 
 
-def _speaks_tls(parts: SplitResult) -> bool:
+def _speaks_tls(server: _Server) -> bool:
+    if server.network.proxy:
+        return False
+    parts = server.parts
     context = tls_context(Network(insecure=True))
     try:
         with (
