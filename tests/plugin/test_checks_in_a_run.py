@@ -135,6 +135,15 @@ def test_every_report_of_the_run_tells_of_the_check(inner, asked):
     assert run.name in (run.parent / "EXPERIMENT_LOG.md").read_text()
 
 
+def test_every_report_says_how_the_server_of_a_check_was_reached(inner, asked):
+    result = asked("outcome('met')", "--openenv-insecure", "--openenv-report", "md,html")
+    note = "TLS certificates were not checked (--openenv-insecure)"
+    result.stdout.fnmatch_lines([f"  {note}"])
+    (run,) = inner.runs
+    for report in ("report.md", "report.html", "report.json"):
+        assert note in (run / report).read_text(), report
+
+
 def test_curves_and_checks_share_a_run_and_its_outcome(inner, asked, url):
     asked("outcome('missed')")
     inner.tests(

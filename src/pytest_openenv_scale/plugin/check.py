@@ -106,6 +106,7 @@ class CheckRunner:
             started_at=started,
             took_s=took_s,
             rerun=rerun_command(self.item, test, settings, target),
+            notes=endpoint.network.notes,
         )
 
     def _judge(self, record: CheckRecord, kept: str | None) -> None:

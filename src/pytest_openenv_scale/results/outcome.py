@@ -263,7 +263,8 @@ class CheckResult(Jsonable):
 class CheckRecord(Jsonable):
     """A result as a run keeps it: which test on which server found it, when, and how to see it again.
 
-    `subject` is the part of the suite it belongs to (isolation, capacity…), `took_s` seconds.
+    `subject` is the part of the suite it belongs to (isolation, capacity…), `took_s` seconds; `notes` tell how
+    the server was reached, where not straight.
     """
 
     test: str
@@ -274,6 +275,7 @@ class CheckRecord(Jsonable):
     started_at: datetime
     took_s: float
     rerun: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def combine_with_checks(sweeps: Outcome | None, checks: Iterable[CheckRecord]) -> Outcome:

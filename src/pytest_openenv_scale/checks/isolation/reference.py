@@ -221,7 +221,11 @@ async def usable_reference(subject: Subject) -> SingleReference | CheckResult:
     """Return the reference of lone sessions, or the check's result where no answer tells one session from another."""
     reference = await subject.learn(learn_reference)
     if reference is None:
-        return CheckResult(CheckOutcome.INCONCLUSIVE, "sessions on their own were not answered, one after the other")
+        return CheckResult(
+            CheckOutcome.INCONCLUSIVE,
+            "sessions on their own, one after the other, did not get as far as a step: no answer, an error, "
+            "or done with the reset",
+        )
     if reference.signals:
         return reference
     return CheckResult(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
@@ -115,7 +115,7 @@ def verdicts_table(curves: Iterable[tuple[str, SweepView, CurveView]]) -> Table:
     return text_table("verdicts", "Verdicts", VERDICT_HEADS, rows, right=right, code="test", bold="verdict")
 
 
-def checks_table(checks: Iterable[CheckRecord]) -> Table:
+def checks_table(checks: Sequence[CheckRecord]) -> Table:
     """Return a row per check: the server it was asked of, its verdict and why."""
     rows = [
         (
@@ -126,7 +126,9 @@ def checks_table(checks: Iterable[CheckRecord]) -> Table:
         )
         for check in checks
     ]
-    return text_table("checks", "Checks", "check|target|verdict|because", rows, code="check", bold="verdict")
+    table = text_table("checks", "Checks", "check|target|verdict|because", rows, code="check", bold="verdict")
+    notes = dict.fromkeys(f"{check.infrastructure}: {note}" for check in checks for note in check.notes)
+    return replace(table, notes=tuple(notes))
 
 
 def targets_table(sweeps: Iterable[SweepView]) -> Table:

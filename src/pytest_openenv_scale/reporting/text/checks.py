@@ -32,6 +32,8 @@ def check_lines(
     for infrastructure in dict.fromkeys(check.infrastructure for check in checks):
         own = [check for check in checks if check.infrastructure == infrastructure]
         page.add_sentence(f"{infrastructure} · {check_tally(own)}", indent=0, bold=True)
+        for note in dict.fromkeys(note for check in own for note in check.notes):
+            page.add_sentence(note)
         for check in own:
             result = check.result
             page.add_sentence(
