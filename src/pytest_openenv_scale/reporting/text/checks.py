@@ -83,7 +83,7 @@ NOTE_MARK = "!"
 
 _NAME_WIDTH = 11
 _MOST_DETAILS = 1
-_PYTEST_OPTION = re.compile(r"--openenv-(action|reset|header|played|timeout|seed)\b")
+_PYTEST_OPTION = re.compile(r"--openenv-(action|reset|header|insecure|proxy|played|timeout|seed)\b")
 
 
 def with_command_options(text: str) -> str:
