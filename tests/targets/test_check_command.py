@@ -71,7 +71,9 @@ def test_past_the_limit_of_several_workers_the_arithmetic_is_told(tmp_path):
         code, out, err = check(running.url, "--sessions", "40", "--json", str(file))
     assert (code, err) == (1, "")
     (figures,) = missed(file).values()
-    assert (figures["held"], figures["asked"], figures["pids"], figures["limit"]) == (16, 40, 2, 8)
+    assert (figures["asked"], figures["pids"], figures["limit"]) == (40, 2, 8)
+    # The kernel gives each connection to whichever worker is quicker: a busy one may not be filled.
+    assert 8 < figures["held"] <= 16
     assert "MAX_CONCURRENT_ENVS ≥ 20" in out
 
 

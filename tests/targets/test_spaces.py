@@ -146,7 +146,7 @@ def test_settings_a_kill_left_are_put_back_by_gc(hub: Hub, tmp_path: Path, golde
 
 def test_a_temporary_space_is_made_measured_and_deleted(hub: Hub, tmp_path: Path, golden: Golden) -> None:
     write(tmp_path)
-    done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV},temporary")
+    done = run(hub, tmp_path, "--openenv-target", f"spaces:{ENV},temporary,app=builtin")
     assert done.code == 0, done.output
     (sweep,) = done.sweeps()
     (curve,) = sweep["curves"]
@@ -169,7 +169,7 @@ def test_a_temporary_space_is_deleted_when_a_signal_ends_the_run(
 
 
 def test_a_temporary_space_a_kill_left_is_deleted_by_gc(hub: Hub, tmp_path: Path, golden: Golden) -> None:
-    with long_run(hub, tmp_path, f"spaces:{ENV},temporary") as process:
+    with long_run(hub, tmp_path, f"spaces:{ENV},temporary,app=builtin") as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert ("space", ENV) in hub.repos

@@ -141,7 +141,7 @@ def test_a_repository_is_left_as_it_was_and_can_measure(bare: Path, tmp_path: Pa
 
 def test_the_main_job_runs_where_nothing_but_the_wheel_is_installed(bare: Path, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(THREE_LINES)
-    tested = run([str(bare / "pytest"), "-m", "scaling"], tmp_path)
+    tested = run([str(bare / "pytest"), "-m", "scaling", "--openenv-target", "local:builtin"], tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "1 passed" in tested.stdout
     assert "max batch ≥ 4" in tested.stdout
