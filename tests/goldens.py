@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import pytest_openenv_scale
+
 TITLE = "@@ "
 TIMES = {r"(?<![\w.])\d[\d,.]*(?: / \d[\d,.]*)* (?:µs|ms|s|min|h)\b": "TIME"}
 """Masks times that were measured."""
@@ -44,10 +46,14 @@ class Golden:
         self.path = module.parent / "golden" / f"{module.stem}.txt"
         self._test = test
         self._times: Counter[str] = Counter()
+        repository = re.escape(str(Path(__file__).parents[1]))
+        package = re.escape(str(Path(pytest_openenv_scale.__file__).parent))  # Of the checkout, or of a wheel.
         self._masks = {
             rf"{re.escape(str(temporary))}/[\w-]+": "TMP",
-            re.escape(str(Path(__file__).parents[1])): "REPOSITORY",
             re.escape(sys.executable): "PYTHON",
+            rf"(?:{repository}|{package})/deploy": "DEPLOY",
+            package: "PACKAGE",
+            repository: "REPOSITORY",
             r"\b\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8}\b": "RUN",
             r"\b0x[0-9a-f]{8,}\b": "ADDRESS",
             r"\b127\.0\.0\.1:\d+\b": "127.0.0.1:PORT",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from playing import order, play_share
 from pytest_openenv_scale.client import connection
 from pytest_openenv_scale.client.connection import Clock, Connection
+from pytest_openenv_scale.client.handshake import prepare_route
 from pytest_openenv_scale.load.session import SessionRecord, SessionScript, WebSocketSession
 from scripted_server import Peer, observation, scripted
 
@@ -95,11 +96,14 @@ def test_what_two_readings_differ_by_is_no_move(wall):
     assert clock.moved_s == pytest.approx(5.0, abs=0.01)
 
 
+ROUTE = prepare_route("http://127.0.0.1:9", {})
+
+
 class Wire(Connection):
     """The connection of a session whose answers arrive when a test says so."""
 
     def __init__(self, sent_at: float) -> None:
-        super().__init__(None, Clock(), None, None)
+        super().__init__(None, Clock(), ROUTE, None)
         self.sent_at = sent_at
 
     def send_after_round(self, message: object) -> None:
