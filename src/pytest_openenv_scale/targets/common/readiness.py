@@ -375,11 +375,10 @@ def _wait_until_url_ready(
         failure = _try_session(url, headers, session, remaining_s, wait.report)
         if failure is None:
             return
-        over = wait.end_words()
         problem = _explain_failure(url, headers, session, failure, remaining_s)
         status = exit_status()
         if status or not problem.transient or not wait.allows_another_try:
-            text = problem.text + (over if problem.transient else "")
+            text = problem.text + (wait.end_words() if problem.transient else "")
             raise NotReadyError(redact_url(url), Secrets.from_headers(headers).hide(text), status)
         wait.report()
         time.sleep(_PAUSE_S)
