@@ -75,9 +75,9 @@ def test_the_kernel_is_read_as_it_is_here():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         destination = client_resources.Destination("127.0.0.1", port, 1)
-        assert destination.ports_held() == 0
+        before = destination.ports_held()  # The port may have been another server's a moment ago.
         with socket.create_connection(("127.0.0.1", port)):
-            assert destination.ports_held() == 1
+            assert destination.ports_held() == before + 1
             assert client_resources.ports_in_use() >= 2
 
 
