@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.client.http_request import http_url
 from pytest_openenv_scale.config.workload import Workload
 from scripted_server import Peer, refused_port, scripted
+from scripted_server import good as play_good
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
 
@@ -321,3 +323,28 @@ async def test_an_observation_that_is_an_error_is_noted_for_its_session():
         share, _ = await play_share(order(server.url, mode="http", batch=2))
     assert [row.success for row in share.rows] == [True, True]
     assert share.answered_errors == {0: ("step", "no tool"), 1: ("step", "no tool")}
+
+
+async def test_half_a_surrogate_pair_in_an_answer_is_no_end_of_a_load_process():
+    async def script(peer: Peer) -> None:
+        while True:
+            path, _ = await posted(peer)
+            answer(peer, {"observation": {"text": "\ud83d"}} if path == "/reset" else {"oh": "\ud83d"})
+
+    async with scripted(script) as server:
+        share, _ = await play_share(replace(order(server.url, mode="http"), keep_messages=True))
+    assert failure(share.rows[0]) == ("step", "protocol", "200")
+    assert [phase for phase, _ in share.messages.answers] == ["reset", "step"]
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+async def test_no_value_of_a_header_is_in_the_messages_that_are_kept(mode):
+    secret = "hunter2-swordfish"
+    workload = Workload(({"token": secret},), reset={"token": secret})
+    script = good if mode == "http" else play_good
+    async with scripted(script) as server:
+        asked = order(server.url, mode=mode, workload=workload, headers={"Authorization": f"Bearer {secret}"})
+        share, _ = await play_share(replace(asked, keep_messages=True))
+    assert share.rows[0].success
+    assert b"***" in share.messages.actions[0]
+    assert secret not in str(share.messages)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import ssl
@@ -50,7 +49,7 @@ class HttpFailure(Exception):
 
 def encode_body(value: Mapping[str, Any]) -> bytes:
     """Encode the body of a request."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return core_text.encode_json(value)
 
 
 class HttpPool:

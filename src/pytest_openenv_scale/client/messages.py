@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
-from pytest_openenv_scale.core.text import loads, utf8_safe
+from pytest_openenv_scale.core.text import encode_json, loads, utf8_safe
 
 _MAX_INT64, _MAX_WAITED_S = 2**63 - 1, 1e9
 
@@ -61,7 +60,7 @@ class ServerError(NamedTuple):
 def encode_request(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
     """Encode a message; `state` and `close` take no data."""
     message = {"type": kind} if data is None else {"type": kind, "data": data}
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+    return encode_json(message)
 
 
 def read_answer(text: bytes) -> ObservedReply | ServerError:

@@ -129,6 +129,14 @@ def loads(text: str | bytes) -> Any:
         return json.loads(text)
 
 
+def encode_json(value: object) -> bytes:
+    """Return a value as compact JSON; half a surrogate pair, which UTF-8 cannot hold, is escaped."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def utf8_safe(text: str) -> str:
     """Return text that UTF-8 can hold: JSON may spell half a surrogate pair, which no file takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

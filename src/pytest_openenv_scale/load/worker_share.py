@@ -202,9 +202,16 @@ class WorkerShare:
         if kept is None or not self._records:
             return None
         first = self._records[0]
-        answers = [(phase, secrets.hide(text.decode()).encode()) for phase, text in first.answers or ()]
         made = () if first.first_action is None else (first.first_action,)
-        return replace(kept, answers=tuple(answers), actions=kept.actions or made)
+
+        def hidden(text: bytes) -> bytes:
+            return secrets.hide(text.decode()).encode()
+
+        return SessionMessages(
+            hidden(kept.reset),
+            tuple(map(hidden, kept.actions or made)),
+            tuple((phase, hidden(text)) for phase, text in first.answers or ()),
+        )
 
     def _due_times(self) -> list[tuple[float, int]]:
         """Return when each session of this share is due, as clock times; a held one is due when admitted."""
