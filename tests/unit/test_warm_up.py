@@ -111,6 +111,11 @@ def test_answers_that_are_no_observations_are_no_errors(text):
     assert (warm_up.played, warm_up.steps) == (True, 1)
 
 
+def test_half_a_surrogate_pair_is_shown_as_far_as_a_file_takes_it():
+    sample = warmed_up(FINE, {"observation": {"text": "\ud83d"}, "done": False}).sample
+    assert sample.answer.encode()
+
+
 def test_a_reset_that_failed_is_a_failure_and_not_an_answer():
     said = SessionMessages(b"{}", (b"{}",), (("reset", b'{"error":"crashed"}'),))
     assert read_warm_up("http", 0.1, result(a_failure(), messages=said), made_action=True, keep_sample=True).played
@@ -160,6 +165,14 @@ def test_errors_of_a_whole_cell_that_no_session_alone_gets_are_of_load():
     assert (judged.under_load, judged.count, judged.alone, judged.errors_alone) == (True, 8, 3, 0)
     assert judged.words == "unknown tool"
     assert alone.numbers == [0, 1, 2]  # The same sessions: what they send depends on their number.
+
+
+def test_sessions_whose_step_failed_after_an_error_are_among_those_that_were_looked_at():
+    lost = [a_row(number, success=False, steps_done=0, step_latencies=[]) for number in range(4)]
+    refused = [a_failure(number) for number in range(4, 8)]
+    for errors in (1, 2, 4):
+        judged = LonePlays(Alone()).judge(result(*lost, *refused, errors=range(errors)))
+        assert (judged.count, judged.alone) == (errors, 0 if errors == 1 else plays_needed(errors, 4))
 
 
 def test_errors_that_come_alone_as_well_are_part_of_the_game():

@@ -282,7 +282,8 @@ class _Measurement:
             warm_up = read_warm_up(
                 mode, wait, result, made_action=self._workload.made_up, keep_sample=not self._settings.no_samples
             )
-            self._plays[mode].note(error=bool(result.answered_errors))
+            if row.success:
+                self._plays[mode].note(error=bool(result.answered_errors))
             warm_ups.append(warm_up)
         return tuple(warm_ups)
 

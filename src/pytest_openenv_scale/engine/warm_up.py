@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from pytest_openenv_scale.client.answers import error_in, is_unsuccessful
-from pytest_openenv_scale.core.text import loads, shorten
+from pytest_openenv_scale.core.text import loads, shorten, utf8_safe
 from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
 from pytest_openenv_scale.load.runner import CellResult
 from pytest_openenv_scale.results.cell import AnsweredErrors, SessionRow
@@ -73,7 +73,7 @@ def _read(text: bytes) -> Mapping[str, Any]:
 
 def _sample(messages: SessionMessages) -> Sample:
     def cut(data: object) -> str:
-        return shorten(json.dumps(data, ensure_ascii=False, default=str), _SAMPLE_LENGTH)
+        return utf8_safe(shorten(json.dumps(data, ensure_ascii=False, default=str), _SAMPLE_LENGTH))
 
     sent = _read(messages.actions[0] if messages.actions else b"{}")
     answers = {phase: cut(_read(text)) for phase, text in reversed(messages.answers)}
@@ -101,7 +101,7 @@ class LonePlays:
         Sessions alone that get none, while `k` of `n` in the cell did, do so by chance with the probability that all
         `k` fall among the `n` of `n + alone`: Fisher's exact test (1922), one-sided.
         """
-        answered = sum(row.success or row.steps_done > 0 for row in result.rows)
+        answered = sum(row.reset_latency is not None for row in result.rows)
         numbers = sorted(result.answered_errors)
         if len(result.rows) == 1:
             self.note(error=bool(numbers))
