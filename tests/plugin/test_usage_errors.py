@@ -18,6 +18,8 @@ WRONG = {
     "mode": ("--openenv-modes", ["--openenv-modes", "grpc"]),
     "arrival": ("--openenv-arrival", ["--openenv-arrival", "waves"]),
     "limit": ("--openenv-slo", ["--openenv-slo", "latency<=1"]),
+    "limit without a unit": ("--openenv-slo", ["--openenv-slo", "success>=99%,total_p99<=250"]),
+    "ini limit without a unit": ("-o openenv_slo", ["-o", "openenv_slo=step_p50<=0.5"]),
     "inconclusive": ("--openenv-inconclusive", ["--openenv-inconclusive", "pass"]),
     "target": ("--openenv-target", ["--openenv-target", "marathon"]),
     "key of a target": ("--openenv-target", ["--openenv-target", "local,worker=2"]),

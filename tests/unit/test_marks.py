@@ -161,6 +161,7 @@ def test_a_wrong_limit_is_refused(golden, arguments):
         "slo(max_batches=1)",
         "slo(total_p999=1)",
         "slo(max_batch='x')",
+        "slo(total_p99='250')",
     ],
 )
 def test_a_wrong_mark_on_a_test_is_refused_in_one_line(golden, collect, mark):

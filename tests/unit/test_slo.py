@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -107,6 +108,9 @@ def test_an_expression_is_a_name_an_operator_and_a_value(expression, name, allow
         "success>=95",
         "success>=0%",
         "total_p99<=0",
+        "total_p99<=250",
+        "step_p50 ≤ .5",
+        "connect_p90<=1e3",
     ],
 )
 def test_a_wrong_expression_says_what_to_write(golden, expression):
@@ -124,6 +128,15 @@ def test_any_text_is_a_limit_or_a_grammar_error(text):
         message = str(error)
     assert message
     assert "\n" not in message
+
+
+@given(st.sampled_from([name for name, kind in LIMITS.items() if kind.unit == "seconds"]), st.floats(1e-6, 600_000))
+def test_a_latency_in_text_needs_its_unit_and_a_number_is_seconds(name, value):
+    text = f"{value:g}"
+    assert make_limit(name, value).allowed == value
+    assert make_limit(name, f"{text}s").allowed == pytest.approx(float(text))
+    with pytest.raises(GrammarError, match=f"^{name} needs a unit, got '{re.escape(text)}'; write "):
+        make_limit(name, text)
 
 
 VALUES = {

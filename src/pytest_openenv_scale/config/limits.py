@@ -126,6 +126,20 @@ def _positive_fraction(value: object, *, what: str) -> float:
     return share
 
 
+def _parse_latency(value: object, *, what: str) -> float:
+    """Parse a limit in seconds; text needs its unit: whoever writes "250" means ms as often as s."""
+    seconds = parse_seconds(value, positive=True, what=what)
+    if isinstance(value, str) and (bare := _without_unit(value)):
+        raise GrammarError(f"{what} needs a unit, got {short_repr(value)}; write {bare}ms or {bare}s")
+    return seconds
+
+
+def _without_unit(text: str) -> str | None:
+    """Return the text of a duration that has no unit; None where it has one."""
+    text = text.strip()
+    return None if text[-1:].isalpha() else text
+
+
 def _measure_statistic(phase: str, statistic: str, cell: Measured) -> float | None:
     stats = cell.phase(phase)
     return None if stats is None else float(getattr(stats, statistic))
@@ -136,7 +150,7 @@ def _latency_limit(phase: str, statistic: str) -> LimitKind:
         f"{phase}_{statistic}",
         "seconds",
         "latency",
-        parse=partial(parse_seconds, positive=True),
+        parse=_parse_latency,
         measure=partial(_measure_statistic, phase, statistic),
         phase=phase,
         statistic=statistic,
@@ -373,7 +387,7 @@ def _parse_amount(name: str, text: str) -> tuple[float, bool]:
     if METRICS[name].unit != "seconds":
         return parse_number(text, what=f"the change of {name}"), False
     seconds = parse_seconds(text, what=f"the change of {name}")
-    if re.fullmatch(r"[0-9.eE+]+", text):
+    if _without_unit(text):
         # "total_p99:+15" is meant as a percentage as often as not, and 15 s would let everything pass.
         raise GrammarError(f"the change of {name} needs a unit, got {short_repr(text)}; write {text}% or {text}s")
     return min(seconds, MAX_SECONDS), False

@@ -105,7 +105,7 @@ class SloArguments(TypedDict, total=False):
 def slo(**arguments: Unpack[SloArguments]) -> Slo:
     """Limit what a test marked scaling must meet, on every curve or on those of one wait= or mode=.
 
-    Latencies are seconds or text like "250ms", `success` is a fraction or text like "95%", `rps` sessions
+    Latencies are seconds or text with its unit like "250ms", `success` is a fraction or text like "95%", `rps` sessions
     per second. In mode `http` the limits on `connect` apply to the TCP and TLS connection.
 
     Raises:
