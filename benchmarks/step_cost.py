@@ -1,7 +1,8 @@
 """What one message round trip costs the client on sessions of many steps: CPU per step.
 
 The server answers at once (wait 0), so that nothing but messages is left; the same sessions with a tenth of the steps
-are subtracted, and with them everything that a session costs once. Recording the steps is in it.
+are subtracted, and with them everything that a session costs once. Recording the steps is in it. Of ours there are
+three: one message for all steps, a function of session and step, and one that also sees the last observation.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from harness.bench import Bench, interleaved, set_up
-from harness.clients import AIOHTTP, K6, OURS, Asked, Client
+from harness.clients import AIOHTTP, BY_NUMBER, BY_OBSERVATION, K6, OURS, Asked, Client
 from harness.program import add_clients, counted, options, positive, print_table, spread, start, write_json
 
 TARGETS = {OURS: "at most 15 µs"}
@@ -19,7 +20,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = options(__doc__ or "", sessions=200, runs=5)
     parser.add_argument("--steps", type=positive, default=200, metavar="K", help="steps each (default: %(default)s)")
-    add_clients(parser, OURS, AIOHTTP, K6)
+    add_clients(parser, OURS, BY_NUMBER, BY_OBSERVATION, AIOHTTP, K6)
     asked = parser.parse_args()
     if asked.steps < 2:
         parser.error("--steps 1: a run of fewer steps is subtracted, so ask for at least 2")

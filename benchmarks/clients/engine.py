@@ -1,6 +1,8 @@
 """This project's engine, as a sweep drives it: load process, rows to the parent, one sealed Parquet part.
 
-python engine.py SESSIONS WAIT PORT ARRIVAL STEPS
+python engine.py SESSIONS WAIT PORT ARRIVAL STEPS [MODULE:FUNCTION]
+
+The function makes the actions; without one, all steps are one message, known beforehand.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ TIMEOUT_S = 60.0
 
 def main() -> None:
     """Run one cell in one load process and record it."""
-    sessions, wait, port, arrival, steps = sys.argv[1:]
+    sessions, wait, port, arrival, steps, *function = sys.argv[1:]
     cell = Cell("benchmark", "null-server", "null-server", "ws", float(wait), int(sessions), int(steps), arrival)
-    workload = Workload(({"wait_seconds": "$wait"},))
+    workload = Workload(function=function[0]) if function else Workload(({"wait_seconds": "$wait"},))
     order = CellRequest(cell, 1, (f"http://127.0.0.1:{port}",), {}, workload, TIMEOUT_S)
     held: list[int] = []
 

@@ -14,6 +14,9 @@ from .problem import Problem
 FOLDER = Path(__file__).resolve().parents[1] / "clients"
 
 FLOOR, OURS, AIOHTTP, K6 = "c-floor", "ours", "aiohttp", "k6"
+BY_NUMBER, BY_OBSERVATION = "ours-by-number", "ours-by-observation"
+"""Our engine with a function that makes the actions: called before sessions play, or between reply and next send."""
+FUNCTIONS = {BY_NUMBER: "functions:by_number", BY_OBSERVATION: "functions:by_observation"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ def known_clients(programs: Programs) -> dict[str, Client]:
     clients = [
         Client(FLOOR, lambda asked, port: _floor(programs, asked, port)),
         Client(OURS, lambda asked, port: _python("engine.py", asked, port)),
+        *(
+            Client(name, lambda asked, port, function=function: [*_python("engine.py", asked, port), function])
+            for name, function in FUNCTIONS.items()
+        ),
         Client(AIOHTTP, lambda asked, port: _python("aiohttp_client.py", asked, port)),
     ]
     if (k6 := find_k6()) is not None:
