@@ -1,0 +1,167 @@
+"""How sure a figure is: intervals that assume no distribution, and when repetitions have decided.
+
+Shares: the interval of Clopper and Pearson (Biometrika 26, 1934), which covers the true share at least as often as it
+says. Percentiles: two order statistics of the sample (David and Nagaraja, Order Statistics, 2003, section 7.1), exact
+for every continuous distribution. Both take samples as independent, which sessions of one held batch are not: where a
+cell has repetitions, these are the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from pytest_openenv_scale.core.serialization import Jsonable
+
+CONFIDENCE = 0.95
+"""How often an interval covers what it is of, at least."""
+
+MOST_REPETITIONS = 10
+"""Most repetitions of a candidate of a search."""
+
+_NEGLIGIBLE = 1e-20
+"""Probability of a count from which on rarer ones are no longer added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Jsonable):
+    """Where the true figure lies, in the unit of the figure; None at an end that so few samples leave open.
+
+    `confidence` is how often such an interval covers it, `samples` of what `over` says it rests on.
+    """
+
+    low: float | None
+    high: float | None
+    confidence: float
+    over: Literal["sessions", "steps", "repetitions"]
+    samples: int
+
+
+def success_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval of Clopper and Pearson of a share of which `successes` of `trials` are a sample.
+
+    Raises:
+        ValueError: there are no trials, or not as many as successes.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} of {trials} is no share")
+    tail = (1 - confidence) / 2
+    return _lower_share(successes, trials, tail), 1 - _lower_share(trials - successes, trials, tail)
+
+
+def _lower_share(successes: int, trials: int, tail: float) -> float:
+    """Return the share at which as many successes or more have the probability `tail`."""
+    if successes == 0:
+        return 0.0
+    if successes == trials:
+        return tail ** (1 / trials)
+    low, high = 0.0, successes / trials
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _upper_tail(successes, trials, middle) > tail else (middle, high)
+    return low
+
+
+def _upper_tail(count: int, trials: int, share: float) -> float:
+    """Return the probability of `count` or more successes, where `count` is not below the expected number."""
+    total = term = math.exp(_log_probability(count, trials, share))
+    odds = share / (1 - share)
+    for number in range(count, trials):
+        term *= odds * (trials - number) / (number + 1)
+        total += term
+        if term < _NEGLIGIBLE:
+            break
+    return total
+
+
+def _log_probability(count: int, trials: int, share: float) -> float:
+    choices = math.lgamma(trials + 1) - math.lgamma(count + 1) - math.lgamma(trials - count + 1)
+    return choices + count * math.log(share) + (trials - count) * math.log1p(-share)
+
+
+@lru_cache(maxsize=1024)
+def percentile_ranks(samples: int, share: float, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:
+    """Return the ranks (from 1, ascending) of the two samples between which a percentile lies; None for an open end.
+
+    `share` is 0.99 for p99. How many of the samples lie below the percentile is binomial: each end is the innermost
+    that leaves (1 − confidence) ÷ 2 beyond it.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if samples < 1:
+        raise ValueError("no samples, so no percentile")
+    tail = (1 - confidence) / 2
+    mode = min(samples, math.floor((samples + 1) * share))
+    likeliest = math.exp(_log_probability(mode, samples, share))
+    odds = share / (1 - share)
+    below, above = [likeliest], [likeliest]
+    for number in range(mode, 0, -1):
+        below.append(below[-1] * number / ((samples - number + 1) * odds))
+        if below[-1] < _NEGLIGIBLE:
+            break
+    for number in range(mode, samples):
+        above.append(above[-1] * odds * (samples - number) / (number + 1))
+        if above[-1] < _NEGLIGIBLE:
+            break
+    # P(fewer than `low` samples below) and P(at least `high` below) stay within the tails.
+    low = mode - len(below) + 1 + _count_within(reversed(below), tail)
+    high = mode + len(above) - _count_within(reversed(above), tail)
+    return (low if low >= 1 else None), (high if high <= samples else None)
+
+
+def _count_within(probabilities: Iterable[float], tail: float) -> int:
+    """Return how many of these add up to at most `tail`."""
+    total, count = 0.0, 0
+    for probability in probabilities:
+        total += probability
+        if total > tail:
+            break
+        count += 1
+    return count
+
+
+def least_samples(share: float, confidence: float = CONFIDENCE) -> int:
+    """Return the fewest samples that bound a percentile on both sides: 368 for p99 at 95 %."""
+    tail = (1 - confidence) / 2
+    return math.ceil(math.log(tail) / math.log(max(share, 1 - share)))
+
+
+def over_repetitions(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the interval of the median of a figure over repetitions, with the confidence that so few of them have.
+
+    The least and the largest of n cover the median with 1 − 2^(1−n): 0.75 for 3, beyond 0.95 from 6 on, where values
+    further inside suffice.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    ordered = sorted(values)
+    low, high = percentile_ranks(len(ordered), 0.5, confidence)
+    if low is None or high is None:
+        return Interval(ordered[0], ordered[-1], 1 - 2.0 ** (1 - len(ordered)), "repetitions", len(ordered))
+    return Interval(ordered[low - 1], ordered[high - 1], confidence, "repetitions", len(ordered))
+
+
+def decide_repetitions(
+    passed: Sequence[bool | None], least: int, most: int = MOST_REPETITIONS, confidence: float = CONFIDENCE
+) -> Literal["passed", "failed", "again", "undecided"]:
+    """Say whether the repetitions of a batch so far (None: in doubt) have decided that it passes, or fails.
+
+    Those in doubt count for nothing but their number. `least` that agree decide. Where they differ, more are needed,
+    until as many on one side would come out with at most (1 − confidence) if passing and failing were alike likely;
+    after `most` the majority decides, and a tie fails. "undecided" are `most` repetitions of which too few are known.
+    """
+    passes, failures = sum(item is True for item in passed), sum(item is False for item in passed)
+    known = passes + failures
+    if known >= least:
+        if 0 in (passes, failures):
+            return "passed" if passes else "failed"
+        larger = max(passes, failures)
+        by_chance = sum(math.comb(known, count) for count in range(larger, known + 1)) / 2**known
+        if by_chance <= 1 - confidence or len(passed) >= most:
+            return "passed" if passes > failures else "failed"
+    return "undecided" if len(passed) >= most else "again"

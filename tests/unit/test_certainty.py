@@ -1,0 +1,193 @@
+"""Intervals cover what they say, by exact enumeration; repetitions decide when they agree or have said enough."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_openenv_scale.metrics.certainty import (
+    MOST_REPETITIONS,
+    decide_repetitions,
+    least_samples,
+    over_repetitions,
+    percentile_ranks,
+    success_interval,
+)
+
+SHARES = st.floats(0.01, 0.99)
+
+
+def binomial(count: int, trials: int, share: float) -> float:
+    return math.comb(trials, count) * share**count * (1 - share) ** (trials - count)
+
+
+# Shares
+
+
+@given(st.integers(1, 40), SHARES)
+@settings(max_examples=100, deadline=None)
+def test_the_interval_of_a_share_covers_it_at_least_95_times_in_100(trials, share):
+    intervals = [success_interval(count, trials) for count in range(trials + 1)]
+    covering = [count for count, (low, high) in enumerate(intervals) if low <= share <= high]
+    assert sum(binomial(count, trials, share) for count in covering) >= 0.95
+
+
+@given(st.integers(1, 300), st.data())
+@settings(max_examples=50, deadline=None)
+def test_each_end_leaves_a_fortieth_beyond_it(trials, data):
+    count = data.draw(st.integers(0, trials))
+    low, high = success_interval(count, trials)
+    assert 0 <= low <= count / trials <= high <= 1
+    if count:
+        assert sum(binomial(k, trials, low) for k in range(count, trials + 1)) == pytest.approx(0.025, rel=1e-6)
+    if count < trials:
+        assert sum(binomial(k, trials, high) for k in range(count + 1)) == pytest.approx(0.025, rel=1e-6)
+
+
+def test_shares_known_from_tables():
+    assert success_interval(20, 20) == pytest.approx((0.8316, 1.0), abs=1e-4)
+    assert success_interval(0, 20) == pytest.approx((0.0, 0.1684), abs=1e-4)
+    assert success_interval(15, 20) == pytest.approx((0.5090, 0.9134), abs=1e-4)
+
+
+def test_the_interval_of_very_many_sessions_is_narrow():
+    low, high = success_interval(990_000, 1_000_000)
+    assert 0.9897 < low < 0.99 < high < 0.9903
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
+def test_what_is_no_share_has_no_interval(successes, trials):
+    with pytest.raises(ValueError, match="no share"):
+        success_interval(successes, trials)
+
+
+# Percentiles
+
+
+@given(st.integers(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+@settings(max_examples=100, deadline=None)
+def test_the_ranks_of_a_percentile_are_the_innermost_that_cover_it(samples, share):
+    low, high = percentile_ranks(samples, share)
+    chances = [binomial(count, samples, share) for count in range(samples + 1)]
+
+    def below(rank: int) -> float:  # The sample of this rank lies above the percentile.
+        return sum(chances[:rank])
+
+    def above(rank: int) -> float:  # The sample of this rank lies below it.
+        return sum(chances[rank:])
+
+    if low is None:
+        assert below(1) > 0.025
+    else:
+        assert below(low) <= 0.025 + 1e-12
+        assert below(low + 1) > 0.025 - 1e-12
+    if high is None:
+        assert above(samples) > 0.025
+    else:
+        assert above(high) <= 0.025 + 1e-12
+        assert above(high - 1) > 0.025 - 1e-12
+
+
+@pytest.mark.parametrize(("samples", "share"), [(60, 0.9), (500, 0.99), (9, 0.5)])
+def test_whatever_the_distribution_the_percentile_lies_between(samples, share):
+    """Drawn from a law with a long tail whose percentile is known: the ends are where they are said to be."""
+    source = random.Random(1)
+    low, high = percentile_ranks(samples, share)
+    assert low is not None
+    assert high is not None
+    truth = 1 / (1 - share)  # of 1/u with u uniform on (0, 1)
+    covered = 0
+    for _ in range(400):
+        ordered = sorted(1 / (1 - source.random()) for _ in range(samples))
+        covered += ordered[low - 1] <= truth <= ordered[high - 1]
+    assert covered >= 0.92 * 400
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368)])
+def test_fewer_samples_than_the_least_leave_an_end_open(share, least):
+    assert least_samples(share) == least
+    assert None not in percentile_ranks(least, share)
+    assert None in percentile_ranks(least - 1, share)
+
+
+def test_a_p99_of_20_sessions_has_no_upper_end():
+    assert percentile_ranks(20, 0.99) == (19, None)
+
+
+def test_ranks_of_ten_million_samples_stand_close_to_the_percentile():
+    low, high = percentile_ranks(10_000_000, 0.99)
+    assert low is not None
+    assert high is not None
+    assert 9_900_000 - 700 < low < 9_900_000 < high < 9_900_000 + 700
+
+
+# Repetitions
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_the_interval_over_repetitions_covers_their_median_as_often_as_it_says(values):
+    interval = over_repetitions(values)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert min(values) <= interval.low <= interval.high <= max(values)
+    assert interval.samples == len(values)
+    # n values at random sides of the median: at least one on each side of the interval's ends.
+    count = len(values)
+    rank_low, rank_high = percentile_ranks(count, 0.5)
+    inner = (rank_low or 1, rank_high or count)
+    covers = sum(math.comb(count, below) for below in range(inner[0], inner[1])) / 2**count
+    assert covers >= interval.confidence - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("passed", "decision"),
+    [
+        ([], "again"),
+        ([True, True], "again"),
+        ([True] * 3, "passed"),
+        ([False] * 3, "failed"),
+        ([True, True, None], "again"),
+        ([True, True, None, True], "passed"),
+        ([True, True, False], "again"),
+        ([False, *[True] * 7], "passed"),
+        ([True, *[False] * 7], "failed"),
+        ([True, False] * 5, "failed"),
+        ([*[True, False] * 4, True, True], "passed"),
+        ([None] * 9, "again"),
+        ([None] * 10, "undecided"),
+    ],
+)
+def test_repetitions_decide_when_they_agree_or_have_said_enough(passed, decision):
+    assert decide_repetitions(passed, 3) == decision
+
+
+@given(st.lists(st.sampled_from([True, False, None]), max_size=MOST_REPETITIONS), st.integers(1, MOST_REPETITIONS))
+@settings(max_examples=100, deadline=None)
+def test_never_fewer_than_the_least_and_never_more_than_the_most(passed, least):
+    decision = decide_repetitions(passed, least)
+    known = sum(item is not None for item in passed)
+    if decision in ("passed", "failed"):
+        assert known >= least
+    if len(passed) == MOST_REPETITIONS:
+        assert decision != "again"
+    opposite = {"passed": "failed", "failed": "passed"}
+    turned = decide_repetitions([None if item is None else not item for item in passed], least)
+    passes = sum(item is True for item in passed)
+    if 2 * passes != known:
+        assert turned == opposite.get(decision, decision)
+
+
+def test_a_batch_that_passes_nine_times_in_ten_is_not_refused():
+    """By enumeration of all ways ten repetitions can go, in the order they come."""
+    chance = {"passed": 0.0, "failed": 0.0}
+    for outcomes in itertools.product([True, False], repeat=MOST_REPETITIONS):
+        weight = math.prod(0.9 if passed else 0.1 for passed in outcomes)
+        decisions = (decide_repetitions(outcomes[:count], 3) for count in range(MOST_REPETITIONS + 1))
+        chance[next(decision for decision in decisions if decision != "again")] += weight
+    assert chance["passed"] > 0.99
