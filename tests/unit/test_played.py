@@ -12,6 +12,7 @@ from measuring import measure
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.engine.sweep import Sweep
+from pytest_openenv_scale.reporting.content.tables import samples_table
 from pytest_openenv_scale.results.manifest import read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
 from scripted_server import Peer, error, observation, scripted
@@ -62,6 +63,25 @@ async def test_sessions_that_got_errors_only_are_not_measured_and_nothing_passes
     assert record.warm_ups == (verdict.warm_up,)
     assert not record.warm_ups[0].played
     assert "unknown tool" in record.warm_ups[0].sample.answer + record.warm_ups[0].sample.reset
+
+
+async def test_what_a_server_without_a_schema_is_sent_is_kept_as_a_guess(tmp_path):
+    play = environment()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:  # GET /schema
+            await peer.head()
+            peer.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            await peer.gone()
+            return
+        await play(peer)
+
+    sweep = await sweep_of(script, tmp_path, 2, action=None)
+    (warm_up,) = sweep.view.record.warm_ups
+    assert (warm_up.guessed_action, warm_up.made_action) == (True, False)
+    assert warm_up.sample.action.startswith('{"wait_seconds":')
+    (row,) = samples_table([sweep.view]).rows
+    assert "a guess, as there is no /schema" in [cell.text for cell in row]
 
 
 async def test_whoever_knows_better_measures_all_the_same(tmp_path):

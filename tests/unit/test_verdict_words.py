@@ -132,6 +132,7 @@ HEADLINES: list[CurveView] = [
     viewed(batches=(8,), warm_up=WarmUp("ws", steps=1, step_errors=1, step_error="bad")),
     viewed(batches=(8,), warm_up=replace(UNKNOWN_TOOL, made_action=False)),
     viewed(batches=(8,), warm_up=UNKNOWN_TOOL),
+    viewed(batches=(8,), warm_up=replace(UNKNOWN_TOOL, made_action=False, guessed_action=True)),
 ]
 
 
@@ -256,6 +257,7 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, step_errors=1, step_error="invalid move")), "warm_up"),
     (viewed(a_summary(8), warm_up=ODD), "warm_up"),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, made_action=True)), "warm_up"),
+    (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, wait_s=0.1, guessed_action=True)), "warm_up"),
 ]
 
 

@@ -46,7 +46,7 @@ def module(tmp_path, monkeypatch):
 
 def test_a_server_without_a_schema_is_asked_to_wait():
     workload = make_workload(None, None, None)
-    assert workload.waits
+    assert (workload.waits, workload.guessed, workload.made_up) == (True, True, False)
     assert workload.maker(0.5)(0, 0) == {"wait_seconds": 0.5}
 
 
@@ -59,7 +59,7 @@ def test_an_action_that_can_wait_waits_as_long_as_the_cell_says():
 def test_any_other_action_is_minimal_and_has_no_wait():
     workload = make_workload(PROBE, None, {"seed": 1})
     assert not workload.waits
-    assert workload.source == "/schema"
+    assert (workload.source, workload.guessed) == ("/schema", False)
     assert workload.reset == {"seed": 1}
     assert workload.maker(None)(0, 0) == {}
 

@@ -114,10 +114,11 @@ def sample_text(data: Mapping[str, Any]) -> str:
 
 
 def sample_action(subject: Subject) -> str:
-    """Return the first action as it is sent, cut off, and whether it is made up."""
+    """Return the first action as it is sent, cut off, and whether it is made up or a guess."""
     text = sample_text(subject.action(wait_s=0.0))
-    made = ", made from /schema, may mean nothing," if subject.workload.made_up else ""
-    return text + made
+    if subject.workload.guessed:
+        return f"{text}, a guess, as there is no /schema,"
+    return f"{text}, made from /schema, may mean nothing," if subject.workload.made_up else text
 
 
 class RawClient:

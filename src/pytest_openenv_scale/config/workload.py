@@ -18,6 +18,7 @@ from pytest_openenv_scale.core.parsing import parse_json, short_repr
 from pytest_openenv_scale.core.text import on_one_line, shorten
 
 _WAIT, _SEED = "$wait", "$seed"
+_NO_SCHEMA = "no /schema: wait_seconds"
 _MAX_TEMPLATE = 300
 
 
@@ -48,6 +49,11 @@ class Workload:
     def made_up(self) -> bool:
         """Whether the action was made from `/schema` alone, so that it may mean nothing to the environment."""
         return self.source == "/schema" and not self.waits
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the action is a guess, as the server publishes no `/schema` that an action could be made from."""
+        return self.source == _NO_SCHEMA
 
     @property
     def seeded(self) -> bool:
@@ -184,7 +190,7 @@ def make_workload(
         actions = action.value if action.kind == "lines" else (action.value,)
         return Workload(tuple(actions), None, data, waits, source)
     if schema is None:
-        return Workload(({"wait_seconds": _WAIT},), None, data, True, "no /schema: wait_seconds")
+        return Workload(({"wait_seconds": _WAIT},), None, data, True, _NO_SCHEMA)
     try:
         made = make_action(schema)
     except NoActionError as error:

@@ -280,7 +280,12 @@ class _Measurement:
                     f" write one it takes with --openenv-{option}"
                 )
             warm_up = read_warm_up(
-                mode, wait, result, made_action=self._workload.made_up, keep_sample=not self._settings.no_samples
+                mode,
+                wait,
+                result,
+                made_action=self._workload.made_up,
+                guessed_action=self._workload.guessed,
+                keep_sample=not self._settings.no_samples,
             )
             if row.success:
                 self._plays[mode].note(error=bool(result.answered_errors))

@@ -36,7 +36,13 @@ def warm_up_steps(steps: int, wait_s: float | None) -> int:
 
 
 def read_warm_up(
-    mode: str, wait_s: float | None, result: CellResult, *, made_action: bool, keep_sample: bool
+    mode: str,
+    wait_s: float | None,
+    result: CellResult,
+    *,
+    made_action: bool,
+    guessed_action: bool = False,
+    keep_sample: bool,
 ) -> WarmUp:
     """Return what the only session of a result was answered."""
     row, messages = result.rows[0], result.messages
@@ -56,6 +62,7 @@ def read_warm_up(
         wait_s=wait_s,
         longest_step_s=max(row.step_latencies, default=None),
         made_action=made_action,
+        guessed_action=guessed_action,
         sample=_sample(messages) if messages and keep_sample else None,
     )
 

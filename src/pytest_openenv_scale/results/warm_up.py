@@ -27,7 +27,7 @@ class WarmUp(Jsonable):
     `step_errors` were answered so, and `unsuccessful_steps` with `success: false`. `done_on_reset` and
     `first_done_step` (from 1) tell when `done` came. `wait_s` is what each step was asked to wait, `longest_step_s` the
     longest that one took, in seconds. `made_action` tells that the action was made from `/schema` and may mean nothing
-    to the environment.
+    to the environment, `guessed_action` that there was no `/schema`, so that it is a guess.
     """
 
     mode: str
@@ -41,6 +41,7 @@ class WarmUp(Jsonable):
     wait_s: float | None = None
     longest_step_s: float | None = None
     made_action: bool = False
+    guessed_action: bool = False
     sample: Sample | None = None
 
     @property

@@ -12,6 +12,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CheckRecord, CheckResult
+from pytest_openenv_scale.results.warm_up import WarmUp
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording
@@ -181,7 +182,7 @@ def samples_table(sweeps: Iterable[SweepView]) -> Table:
             view.infrastructure,
             warm_up.mode,
             warm_up.sample.action or formatting.MISSING,
-            "made from /schema, may mean nothing" if warm_up.made_action else "as written",
+            _origin(warm_up),
             warm_up.sample.answer or formatting.MISSING,
         )
         for view in sweeps
@@ -190,6 +191,12 @@ def samples_table(sweeps: Iterable[SweepView]) -> Table:
     ]
     heads = "test|target|mode|first action|origin|its answer"
     return text_table("samples", "What sessions say", heads, rows, code="test|first action|its answer")
+
+
+def _origin(warm_up: WarmUp) -> str:
+    if warm_up.guessed_action:
+        return "a guess, as there is no /schema"
+    return "made from /schema, may mean nothing" if warm_up.made_action else "as written"
 
 
 def failures_table(view: CurveView) -> Table:

@@ -171,6 +171,7 @@ def _did_not_play(view: CurveView) -> str:
     sent = ""
     if option == "--openenv-action" and warm_up.sample is not None:
         made = ", made from /schema," if warm_up.made_action else ""
+        made = ", a guess, as there is no /schema," if warm_up.guessed_action else made
         sent = f" ({warm_up.sample.action}{made} was sent)"
     return (
         f"sessions did not play: {what} was answered with an error: {words}; "
@@ -186,6 +187,8 @@ def warm_up_lines(verdict: CurveVerdict) -> list[str]:
     lines: list[str] = []
     if warm_up.played and warm_up.made_action and warm_up.wait_s is None:
         lines.append("the action was made from /schema and may mean nothing: write one of yours with --openenv-action")
+    if warm_up.played and warm_up.guessed_action:
+        lines.append("the server has no /schema, so the action was a guess: write one of yours with --openenv-action")
     if warm_up.done_on_reset:
         lines.append("done came with the answer to a reset")
     if warm_up.single_turn:
