@@ -27,6 +27,7 @@ def settings_of(
     timeout: float = 30.0,
     reset: Mapping[str, Any] | None = None,
     action: Mapping[str, Any] | None = None,
+    modes: Sequence[str] = ("ws",),
     **others: Any,
 ) -> Settings:
     return Settings(
@@ -34,7 +35,7 @@ def settings_of(
         batches=tuple(batches),
         waits=(wait,),
         reps=1,
-        modes=("ws",),
+        modes=tuple(modes),
         steps=steps,
         arrival=Arrival(arrival),
         timeout=timeout,

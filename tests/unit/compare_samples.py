@@ -31,11 +31,13 @@ def a_judged_sweep(
     arrival="hold",
     slo=None,
     counts=100,
+    late=(),
     **record,
 ) -> SweepView:
     """One curve: every latency is `latency` seconds, one value per repetition; half the sessions of `fails` fail.
 
     `fails` has batches, or pairs of a batch and the repetition that fails; so has `doubtful`.
+    HTTP answers of `late` batches were seen late.
     """
     cell = replace(a_cell(mode=mode, wait=wait, arrival=arrival, target=target), test=test, infrastructure=label)
     curve = replace(a_curve(*(planned or batches)), **{f: getattr(cell, f) for f in ("test", "target")})
@@ -49,7 +51,11 @@ def a_judged_sweep(
             cell=replace(cell, batch=batch),
             phases={name: stats(seconds, counts) for name in PHASES},
             requests_per_second=batch / seconds,
-            findings=(finding,) if batch in doubtful or (batch, number) in doubtful else (),
+            findings=(finding,)
+            if batch in doubtful or (batch, number) in doubtful
+            else (ClientFinding("http_lag", "HTTP answers were seen late"),)
+            if batch in late
+            else (),
         )
         for batch in batches
         for number, seconds in enumerate(latency, 1)

@@ -193,6 +193,19 @@ def test_a_smaller_grid_does_not_pass_for_a_loss_nor_for_none(golden):
     golden(found.curves[0].remarks)
 
 
+@pytest.mark.parametrize("side", ["baseline", "now"])
+def test_answers_that_were_seen_late_leave_latencies_and_rates_in_doubt_and_nothing_else(side):
+    late = {"late": (8, 32, 128), "mode": "http"}
+    then, now = ({**late}, {"mode": "http"}) if side == "baseline" else ({"mode": "http"}, {**late})
+    found = compared("total_p99:+15%,rps:-10%,success:-1%", then=then, now={**now, "latency": (0.3,), "fails": (128,)})
+    for metric in ("total_p99", "rps"):
+        change = change_of(found, metric, 8)
+        assert (change.status, change.why.cause, change.why.side) == (Status.INCONCLUSIVE, "doubtful", side)
+        assert change.why.doubt.cause == "http_lag"
+    assert change_of(found, "success", 8).status is Status.UNCHANGED
+    assert change_of(found, "max_batch").status is Status.WORSE
+
+
 def test_a_latency_in_doubt_is_inconclusive_with_the_reason():
     found = compared("total_p99:+15%", now={"doubtful": (8,), "latency": (0.3,)})
     change = change_of(found, "total_p99", 8)

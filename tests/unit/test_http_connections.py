@@ -103,6 +103,9 @@ class GivenTimes:
         self.last_timing = next(self._times)
         return OBSERVATION
 
+    async def close(self) -> None:
+        """There is no connection."""
+
 
 async def test_a_connection_made_for_a_step_is_part_of_it_and_the_first_one_is_apart():
     record, lags = SessionRecord(0, 0.0), AnswerLags()
@@ -116,6 +119,8 @@ async def test_a_connection_made_for_a_step_is_part_of_it_and_the_first_one_is_a
     assert (record.connect_latency, record.reset_latency) == (0.5, 1.0)
     assert record.steps == [1.75, 1.0]
     assert (lags.connect, lags.reset, lags.step) == ([0.1], [0.2], [0.03, 0.04])
+    await session.close()
+    assert lags.figures()["session_lag_max_s"] == pytest.approx(0.1 + 0.2 + 0.01 + 0.02 + 0.04)
 
 
 @on_linux

@@ -41,6 +41,7 @@ from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 
 BUSY = (ClientFinding("cpu", "a load process used 99% of a core"),)
+SEEN_LATE = (ClientFinding("http_lag", "HTTP answers were seen late, p50 6 ms and p99 90 ms"),)
 A, B = "127.0.0.2:8000", "127.0.0.3:8000"
 
 
@@ -133,6 +134,8 @@ HEADLINES: list[CurveView] = [
     viewed(batches=(8,), warm_up=replace(UNKNOWN_TOOL, made_action=False)),
     viewed(batches=(8,), warm_up=UNKNOWN_TOOL),
     viewed(batches=(8,), warm_up=replace(UNKNOWN_TOOL, made_action=False, guessed_action=True)),
+    # rps, of answers that were seen late
+    viewed(a_summary(8, requests_per_second=80.0, findings=SEEN_LATE), rps=100),
 ]
 
 
@@ -258,6 +261,9 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(8), warm_up=ODD), "warm_up"),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, made_action=True)), "warm_up"),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, wait_s=0.1, guessed_action=True)), "warm_up"),
+    (viewed(slow(findings=SEEN_LATE), success=0.9), "client"),
+    (viewed(slow(findings=SEEN_LATE, client={"session_lag_max_s": 0.2}), total_p99="2.5s"), "late"),
+    (viewed(slow(24, findings=SEEN_LATE), latency_factor=1), "late"),
 ]
 
 

@@ -245,6 +245,7 @@ def _judged_batches(view: CurveView) -> list[int]:
 def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence[FailOn]) -> Iterator[Change]:
     judged = {threshold.metric for threshold in fail_on}
     doubt = _batch_doubt("baseline", old, batch) or _batch_doubt("now", new, batch)
+    late = doubt or _lateness("baseline", old, batch) or _lateness("now", new, batch)
     success = cell_figure(new, "success", batch)
     none_succeeded = success is None or not success.value
     for metric in METRICS:
@@ -256,7 +257,8 @@ def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence
         blank = ComparedFigure(None, None, None, 0)
         today = today or blank
         unknown = None if today.value is not None or none_succeeded else ChangeReason("no_figure", "now")
-        yield judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=doubt or unknown)
+        why = (doubt if metric == "success" else late) or unknown
+        yield judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=why)
 
 
 def _batch_doubt(side: Literal["baseline", "now"], view: CurveView, batch: int) -> ChangeReason | None:
@@ -267,6 +269,13 @@ def _batch_doubt(side: Literal["baseline", "now"], view: CurveView, batch: int) 
     if cell.passed is not None:
         return None
     return ChangeReason("doubtful", side, doubt=cell.reasons[0]) if cell.reasons else ChangeReason("not_judged", side)
+
+
+def _lateness(side: Literal["baseline", "now"], view: CurveView, batch: int) -> ChangeReason | None:
+    """Say that HTTP answers of a batch were seen late, which is in its latencies and its rate; None where not."""
+    cell = view.verdict.cell(batch)
+    reasons = (reason for reason in (cell.reasons if cell else ()) if reason.cause == "http_lag")
+    return next((ChangeReason("doubtful", side, doubt=reason) for reason in reasons), None)
 
 
 def _missing_batch_change(threshold: FailOn, left_out: Sequence[int], batches: Sequence[int]) -> Change:

@@ -71,6 +71,11 @@ class BatchPoint:
         return max((peak.rss_bytes for peak in peaks if peak and peak.rss_bytes is not None), default=None)
 
     @property
+    def seen_late(self) -> bool:
+        """Whether HTTP answers were seen late in any repetition, which is in its latencies and its throughput."""
+        return any(summary.seen_late for summary in self.repetitions)
+
+    @property
     def has_success(self) -> bool:
         """Whether any session succeeded in any repetition."""
         return any(summary.successful for summary in self.repetitions)

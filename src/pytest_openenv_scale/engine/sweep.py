@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from pytest_openenv_scale.core.system import install_command
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.cell import CellMeta, ServerSamples
+from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, ServerSamples
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome
 from pytest_openenv_scale.results.parts import rows_to_table
@@ -399,7 +399,7 @@ class _Measurement:
             hosts=self._endpoint.hosts,
             limits=self._endpoint.limits,
             client=asdict(result.client),
-            findings=result.findings,
+            findings=self._with_advice(result.findings),
             notes=notes,
             server=_summarise_samples(samples),
             server_exit=self._endpoint.exit_status(),
@@ -413,6 +413,22 @@ class _Measurement:
         summary = summarise(table, meta)
         self._observer.cell_done(cell, summary)
         return summary
+
+    def _with_advice(self, findings: Sequence[ClientFinding]) -> tuple[ClientFinding, ...]:
+        """Add to findings that HTTP answers were seen late what else there is to measure, where there is a /ws."""
+        return tuple(
+            replace(finding, message=f"{finding.message}, or mode ws")
+            if finding.kind == "http_lag" and self._has_websocket
+            else finding
+            for finding in findings
+        )
+
+    @cached_property
+    def _has_websocket(self) -> bool:
+        """Whether the server takes WebSockets at /ws: one unrecorded session asks, and only where it matters."""
+        cell = replace(self._single(self._record.curves[0].mode, None), mode="ws", steps=1)
+        request = self._cell_request(cell, _UNRECORDED)
+        return self._generator.run_cell(request).rows[0].connected_s is not None
 
     def _as_table(self, rows: Sequence[Any], cell: Cell, repetition: int) -> pa.Table:
         return rows_to_table(

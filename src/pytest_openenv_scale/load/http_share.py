@@ -153,9 +153,10 @@ class HttpWorkerShare:
         record.first_action = record.first_action or body
         return body
 
-    def answer_lags(self) -> tuple[float | None, float | None]:
-        """Return how late answers were seen, p50 and p99 in seconds; None where the kernel does not tell."""
-        return self._lags.worst()
+    @property
+    def answer_lags(self) -> AnswerLags:
+        """How late answers were seen."""
+        return self._lags
 
     def _release_one(self) -> None:
         if self._held_sessions:
@@ -175,6 +176,7 @@ class HttpSession:
         self.last_observation: Any = None
         self._channel = channel
         self._lags = lags
+        self._lag_s: float | None = None
 
     async def reset(self, body: bytes, timeout_s: float) -> bool:
         """Connect and reset; returns whether that worked."""
@@ -192,6 +194,7 @@ class HttpSession:
         record.reset_latency = timing.answer_s
         self._lags.connect.append(timing.connect_lag_s)
         self._lags.reset.append(timing.answer_lag_s)
+        self._add_lag(timing)
         record.look_at("reset", error_in(data))
         server_info = messages.as_observed_reply(data).server_info
         if server_info is not None:
@@ -210,6 +213,7 @@ class HttpSession:
         self._lags.step.append(
             None if timing.answer_lag_s is None else timing.answer_lag_s + (timing.connect_lag_s or 0.0)
         )
+        self._add_lag(timing)
         answer = messages.as_observed_reply(data)
         if answer.server_info is not None:
             self.record.note_step(answer.server_info)
@@ -235,6 +239,13 @@ class HttpSession:
         """Close the connection and note the end."""
         await self._channel.close()
         self.record.closed = time.perf_counter()
+        if self._lag_s is not None:
+            self._lags.session_max = max(self._lags.session_max or 0.0, self._lag_s)
+
+    def _add_lag(self, timing: Timing) -> None:
+        for lag_s in (timing.connect_lag_s, timing.answer_lag_s):
+            if lag_s is not None:
+                self._lag_s = (self._lag_s or 0.0) + lag_s
 
     def _note_connection(self) -> Timing:
         timing = self._channel.last_timing

@@ -136,7 +136,8 @@ class ShareResult:
 
     `read_lag_p99_s` is how late answers were read (they carry the kernel's time, so that this is no latency),
     `loop_lag_max_s` the longest the event loop kept a timer waiting. `answer_lag_p50_s` and `answer_lag_p99_s` are
-    how late HTTP answers were seen, which is in their latencies; None in ws mode. `starved_s` is how long the
+    how late HTTP answers were seen, which is in their latencies, `answer_lag_max_s` is the latest, and
+    `session_lag_max_s` the largest sum over a session; None in ws mode. `starved_s` is how long the
     process was ready to run and had no core. `clock_moved_s` is by how much the wall clock was set during the share,
     `impossible_arrivals` how many reads no stamp told the time of, both 0 in http mode, which does not use it.
     `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the
@@ -152,6 +153,8 @@ class ShareResult:
     rss_bytes: int
     answer_lag_p50_s: float | None = None
     answer_lag_p99_s: float | None = None
+    answer_lag_max_s: float | None = None
+    session_lag_max_s: float | None = None
     starved_s: float = 0.0
     clock_moved_s: float = 0.0
     impossible_arrivals: int = 0

@@ -375,6 +375,8 @@ class _CellRun:
             loop_lag_max_s=max((share.loop_lag_max_s for share in shares), default=0.0),
             answer_lag_p50_s=_max_known(share.answer_lag_p50_s for share in shares),
             answer_lag_p99_s=_max_known(share.answer_lag_p99_s for share in shares),
+            answer_lag_max_s=_max_known(share.answer_lag_max_s for share in shares),
+            session_lag_max_s=_max_known(share.session_lag_max_s for share in shares),
             descriptors_needed=needs.descriptors,
             descriptor_limit=needs.descriptor_limit,
             ports_needed=needs.ports.needed,

@@ -173,7 +173,6 @@ class WorkerShare:
         secrets = Secrets.from_headers(self._assignment.request.headers)
         if secrets.words:
             rows = [row.without(secrets) for row in rows]
-        p50, p99 = (None, None) if self._http is None else self._http.answer_lags()
         return ShareResult(
             rows=rows,
             wall_s=ended - self._started,
@@ -181,8 +180,6 @@ class WorkerShare:
             read_lag_p99_s=lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
             loop_lag_max_s=max(self._lags, default=0.0),
             rss_bytes=peak_rss_bytes(),
-            answer_lag_p50_s=p50,
-            answer_lag_p99_s=p99,
             starved_s=starved,
             clock_moved_s=self._clock.moved_s if self._http is None else 0.0,
             impossible_arrivals=self._clock.impossible_arrivals,
@@ -194,6 +191,7 @@ class WorkerShare:
             },
             messages=self._kept_messages(secrets),
             function_s=sum(record.function_s for record in self._records),
+            **({} if self._http is None else self._http.answer_lags.figures()),
         )
 
     def _kept_messages(self, secrets: Secrets) -> SessionMessages | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,6 +78,20 @@ class CellSummary(Jsonable):
     def clock_moved_s(self) -> float:
         """By how much the wall clock was set during the cell, in seconds: it stamps what arrives."""
         return float(self.client.get("clock_moved_s") or 0.0)
+
+    @property
+    def seen_late(self) -> ClientFinding | None:
+        """The finding that HTTP answers were seen late, which is in their latencies; None where they were not."""
+        return next((finding for finding in self.findings if finding.kind == "http_lag"), None)
+
+    def lateness(self, phase: str) -> float:
+        """Return by how much a latency of a phase may be too long, as HTTP answers were seen late, in seconds.
+
+        Infinite where only that is known, as of runs of version 0.1; 0 in ws mode, where the kernel tells the time.
+        """
+        whole_session = phase in ("total", "overhead")
+        lag = self.client.get("session_lag_max_s" if whole_session else "answer_lag_max_s")
+        return float(lag) if lag is not None else math.inf if self.seen_late else 0.0
 
     @property
     def batch(self) -> int:

@@ -66,7 +66,7 @@ _WRITTEN_BY_SERVERS = ("session_hash", "host_url", "error_code", "error_message"
 
 @dataclass(frozen=True, slots=True)
 class ClientFinding(Jsonable):
-    """Something about the client that makes a cell inconclusive.
+    """Something about the client that makes a cell inconclusive; http_lag makes it so for latencies only.
 
     `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
     """

@@ -80,6 +80,7 @@ class Reason(Jsonable):
     | no_data | | no session was measured |
     | unmeasurable | no_wait, no_phase | `limit` cannot be judged |
     | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |
+    | late | | `limit` is broken, perhaps only as HTTP answers were seen late: `observed`, `allowed`, at most `late` s |
     | hosts | died, out, back, all_failed | what befell a host, or that all failed sessions were on the host `words` |
     | hosts | unknown | `limit` cannot be judged, as the environment does not tell its host |
     | clock | | the wall clock was set by `figures["moved"]` seconds, so that `limit`, if any, cannot be judged |
@@ -149,8 +150,9 @@ class LimitVerdict(Jsonable):
     """What became of one limit of a curve, or, where `limit` is None, of the curve without one.
 
     `cause` tells what decided: reached or broken (with `figures`), open (larger batches are in doubt or not measured),
-    did_not_play (sessions got errors only, so that nothing was measured), unknown_cores, no_passing_cell,
-    small_batches, every_cell, nothing_measured, server_died, ended_early, no_limit, none_known, none_passes.
+    late (HTTP answers were seen late, which slows sessions down), did_not_play (sessions got errors only, so that
+    nothing was measured), unknown_cores, no_passing_cell, small_batches, every_cell, nothing_measured, server_died,
+    ended_early, no_limit, none_known, none_passes.
     """
 
     limit: str | None

@@ -95,6 +95,8 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
     for limit in (*default, *slo.limits):
         if limit.kind.scope == "cell":
             _JUDGES[limit.kind.family](case, limit)
+    if late := summary.seen_late:
+        case.remarks.append(case.reason("client", late.kind, words=late.message))
     case.remarks += (*_host_reasons(case), *_answer_reasons(case), *_pong_reasons(case))
     if not any(reason.kind == "clock" for reason in case.doubts):
         case.remarks += _clock_reasons(case)
@@ -115,7 +117,8 @@ def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
     """Yield what on the client's side keeps this repetition from speaking for the server."""
     summary = case.summary
     for finding in summary.findings:
-        yield case.reason("hold" if finding.kind == "hold" else "client", finding.kind, words=finding.message)
+        if finding != summary.seen_late:
+            yield case.reason("hold" if finding.kind == "hold" else "client", finding.kind, words=finding.message)
     if summary.client_limited:
         error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
         figures = {"sessions": summary.client_limited, "asked": summary.asked, "code": error.code if error else None}
@@ -143,7 +146,10 @@ def _judge_success(case: _CellEvidence, limit: Limit) -> None:
 
 
 def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
-    """Judge one percentile; one that only the client's own queue breaks is in doubt."""
+    """Judge one percentile; one that only the client breaks, by its own queue or by seeing answers late, is in doubt.
+
+    Both make a latency longer and never shorter, so that a limit that holds does so in spite of them.
+    """
     summary = case.summary
     if not summary.successful:
         return
@@ -157,11 +163,16 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
         return
     if _within(measured, allowed):
         return
-    unqueued = summary.phase(f"{limit.kind.phase}_unqueued")
-    without = None if unqueued is None else float(getattr(unqueued, limit.kind.statistic or ""))
-    if without is not None and _within(without, allowed):
-        figures = {"observed": measured, "allowed": allowed, "unqueued": without, "samples": _samples(summary, limit)}
-        case.doubts.append(case.reason("queue", limit=limit, figures=figures))
+    phase, statistic = limit.kind.phase or "", limit.kind.statistic or ""
+    unqueued = summary.phase(f"{phase}_unqueued")
+    without = measured if unqueued is None else float(getattr(unqueued, statistic))
+    late = summary.lateness(phase)
+    figures = {"observed": measured, "allowed": allowed, "samples": _samples(summary, limit)}
+    if _within(without, allowed):
+        case.doubts.append(case.reason("queue", limit=limit, figures={**figures, "unqueued": without}))
+    elif _within(without - late, allowed):
+        known = {} if math.isinf(late) else {"late": late}
+        case.doubts.append(case.reason("late", limit=limit, figures={**figures, **known}))
     elif not case.client_troubled:
         case.breach(limit, measured, allowed=allowed)
 

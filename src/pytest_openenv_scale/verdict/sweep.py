@@ -233,6 +233,8 @@ def _judge_rate(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
         return LimitVerdict(limit.name, Outcome.MET, "reached", figures)
     if case.doubtful:  # One in doubt might have reached it.
         return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "open", figures)
+    if any(summary.seen_late for summary in case.summaries if summary.batch in rates):
+        return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "late", figures)
     return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
 
 

@@ -113,7 +113,7 @@ def _hold_equally_many(curve: StudyCurve, other: StudyCurve) -> bool:
 def _latency_sentences(facts: Facts) -> Iterator[str]:
     """Say which infrastructure answers fastest at the largest batch that all of a group hold."""
     for load, group in facts.groups():
-        passing = [{point.batch for point in curve.points if point.passed} for curve in group]
+        passing = [{point.batch for point in curve.points if point.passed and not point.seen_late} for curve in group]
         common = set[int].intersection(*passing) if len(group) > 1 else set[int]()
         if not common:
             continue

@@ -104,6 +104,8 @@ def _rate(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     )
     if judged.cause == "open":
         return f"{limit.text} is not decided, {got}: {_open_end(view)}"
+    if judged.cause == "late":
+        return f"{limit.text} is not decided, {got}: HTTP answers were seen late, which slows sessions down"
     return f"{limit.text}, {got}"
 
 
@@ -387,6 +389,14 @@ def _queue(reason: Reason, where: str) -> str:
     return f"{text} at {where}, but {own}: the client was too slow"
 
 
+def _late(reason: Reason, where: str) -> str:
+    observed, allowed = (float(reason.figures[name] or 0) for name in ("observed", "allowed"))
+    text = _latency(reason.limit, observed, allowed, int(reason.figures["samples"] or 0))
+    late = reason.figures.get("late")
+    most = "" if late is None else f" by up to {formatting.seconds(float(late))}"
+    return f"{text} at {where}, but HTTP answers were seen late{most}: the client may be what broke it"
+
+
 def _host_reason(reason: Reason, where: str) -> str:
     if reason.cause == "unknown":
         return f"{reason.limit} cannot be judged at {where}: the environment does not tell its host"
@@ -448,6 +458,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
     "clock": _clock,
     "hold": _hold,
     "hosts": _host_reason,
+    "late": _late,
     "incomplete": lambda reason, where: (
         f"{where} was measured in {reason.figures['measured']} of {reason.repetitions} repetitions"
     ),

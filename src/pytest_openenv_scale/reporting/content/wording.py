@@ -44,6 +44,7 @@ def batch_remark(point: BatchPoint) -> str:
 _INCONCLUSIVE_TEXTS = {
     "client": "the client was the limit",
     "queue": "the client was too slow",
+    "late": "answers were seen late",
     "clock": "the clock was set",
     "hold": "never all open at once",
     "hosts": "hosts unknown",
