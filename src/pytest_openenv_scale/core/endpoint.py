@@ -103,6 +103,26 @@ class ServerSample:
     restarts: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSettings(Jsonable):
+    """What the source of an application says of the sessions that each of its workers holds; None: it leaves that open.
+
+    `function` makes its app (create_app; ConcurrencyConfig where the limit is in one), at `call` ("server/app.py:31").
+    `argument` is the limit written there (1 where none is), `variable` the environment variable that it is read from.
+    `environment` is the class of the environment, at `class_at`; `flag` whether it is marked as
+    SUPPORTS_CONCURRENT_SESSIONS. `shared` is where the one object is made that all sessions get, if it is one.
+    """
+
+    function: str
+    call: str
+    argument: int | None = None
+    variable: str | None = None
+    environment: str | None = None
+    class_at: str | None = None
+    flag: bool | None = None
+    shared: str | None = None
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where a server answers, and what is known about it.
@@ -112,7 +132,7 @@ class Endpoint:
     the time in seconds from the start of the server to its first answered session. `headers` are sent
     with every request and never shown. `default_limits` are limits of an SLO, by name, that hold for this
     endpoint unless others are written, such as the number of hosts that have to share a batch. `network` is how the
-    URLs are reached.
+    URLs are reached. `session_settings` are what the application's source says, where it can be read.
     """
 
     urls: tuple[str, ...]
@@ -127,6 +147,7 @@ class Endpoint:
     notes: tuple[str, ...] = ()
     default_limits: Mapping[str, float] = field(default_factory=dict[str, float])
     network: Network = DIRECT
+    session_settings: SessionSettings | None = None
     sampler: Callable[[], ServerSample | None] = field(default=lambda: None, repr=False)
     log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
     exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)

@@ -406,6 +406,7 @@ class _Measurement:
             log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
             proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_s=started_s, batch=cell.batch),
             answered_errors=answered_errors,
+            session_settings=self._endpoint.session_settings,
         )
         table = self._as_table(rows, cell, repetition)
         self._run.write_cell(table, meta)

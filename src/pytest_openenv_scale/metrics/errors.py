@@ -36,12 +36,16 @@ class LostWorker(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What is counted of the rows of a cell; `limited` are among the `bad`. Hosts are by name."""
+    """What is counted of the rows of a cell; `limited` are among the `bad`. Hosts are by name.
+
+    `busiest` are the successful sessions of the process that had most of them, 0 where no process is known.
+    """
 
     good: int
     bad: int
     limited: int
     pids: int
+    busiest: int
     hosts: Mapping[str, int]
     failed_hosts: Mapping[str, int]
     errors: tuple[ErrorCount, ...]
@@ -62,6 +66,7 @@ def count_rows(rows: RepetitionRows) -> RowCounts:
         bad=failures.bad,
         limited=limited,
         pids=workers.pids,
+        busiest=workers.busiest,
         hosts=_sorted(workers.hosts[True]),
         failed_hosts=_sorted(workers.hosts[False]),
         errors=errors,
@@ -109,7 +114,7 @@ class _WorkerCounts:
 
     def __init__(self) -> None:
         self.hosts: dict[bool, dict[str, int]] = {True: {}, False: {}}
-        self._good: set[tuple[int, str | None]] = set()
+        self._good = Counter[tuple[int, str | None]]()
         self._sessions: dict[tuple[int, str | None], tuple[int, int]] = {}
 
     def add(self, batch: pa.Table) -> None:
@@ -132,12 +137,17 @@ class _WorkerCounts:
             previous = self._sessions.get((pid, host), (0, 0))
             self._sessions[pid, host] = previous[0] + cut_off, previous[1] + sessions
             if success:
-                self._good.add((pid, host))
+                self._good[pid, host] += sessions
 
     @property
     def pids(self) -> int:
         """How many processes answered successful sessions."""
         return len(self._good)
+
+    @property
+    def busiest(self) -> int:
+        """The most successful sessions that one process answered."""
+        return max(self._good.values(), default=0)
 
     def lost(self) -> tuple[LostWorker, ...]:
         """Return the processes all of whose known sessions were cut off without a close handshake."""

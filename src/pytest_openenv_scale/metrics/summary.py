@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pytest_openenv_scale.config.plan import Cell
-from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts
+from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, SessionSettings
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
 
@@ -36,6 +36,7 @@ class CellSummary(Jsonable):
     whose reset was answered (None where rows do not tell when). `step` counts every single step; the other
     phases count sessions.
     `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
+    `busiest_worker` are the successful sessions of the process that answered most.
     `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted.
     """
 
@@ -73,6 +74,8 @@ class CellSummary(Jsonable):
     failed_hosts: Mapping[str, int] = field(default_factory=dict[str, int])
     proxy: ProxyFacts | None = None
     answered_errors: AnsweredErrors | None = None
+    busiest_worker: int | None = None
+    session_settings: SessionSettings | None = None
 
     @property
     def clock_moved_s(self) -> float:
@@ -196,6 +199,8 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         failed_hosts=counts.failed_hosts,
         proxy=meta.proxy,
         answered_errors=meta.answered_errors,
+        busiest_worker=counts.busiest or None,
+        session_settings=meta.session_settings,
     )
 
 

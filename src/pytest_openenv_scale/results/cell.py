@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 from pytest_openenv_scale.config.plan import Cell
-from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, ServerSample, SessionSettings
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.core.text import Secrets
 
@@ -104,7 +104,8 @@ class ServerSamples(Jsonable):
 class CellMeta(Jsonable):
     """Everything about one repetition of a cell that is not in its rows; stored in the part's Parquet schema.
 
-    `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware` and `limits` are the endpoint's.
+    `wall_s` is seconds, `started_at` UTC. `cores`, `hosts`, `hardware`, `limits` and `session_settings` are the
+    endpoint's.
     `server_exit` is how the server ended if it died (a sentence in runs of version 0.1); `log_tail` is kept only where
     something failed.
     `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
@@ -129,6 +130,7 @@ class CellMeta(Jsonable):
     notes: tuple[str, ...] = ()
     proxy: ProxyFacts | None = None
     answered_errors: AnsweredErrors | None = None
+    session_settings: SessionSettings | None = None
 
     @property
     def ending(self) -> ExitStatus | None:

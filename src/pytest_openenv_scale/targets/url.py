@@ -16,6 +16,7 @@ from .common.base import DescriptionPart, StartedTarget
 from .common.options import TargetContext, TargetOptions, count, option, read_options
 from .common.readiness import ATTACH_RETRY_S, TIMEOUT_OPTION, Watch, attach_s, server_limit, wait_until_ready
 from .common.sampling import LocalServers
+from .common.source import settings_of_process
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class UrlTarget(StartedTarget):
             _label(self._urls),
             hosts=options.hosts,
             limits={**limits, **options.declared},
+            session_settings=settings_of_process(servers.pids[0]) if servers.pids else None,
             headers=self._headers,
             startup_s=startup_s,
             sampler=servers.sample,

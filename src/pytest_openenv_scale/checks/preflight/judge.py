@@ -188,6 +188,7 @@ def summarise_held(endpoint: Endpoint, result: HoldResult) -> CellSummary:
         limits=endpoint.limits,
         server_exit=endpoint.exit_status(),
         log_tail=endpoint.log_tail(_LOG_LINES),
+        session_settings=endpoint.session_settings,
     )
     rows = [session.row(number) for number, session in enumerate(result.sessions)]
     return summarise(rows_to_table(rows, cell=cell, run_id="", repetition=1), meta)

@@ -193,12 +193,13 @@ def _read_table(path: Path) -> dict[str, int]:
 
 
 class LocalServers:
-    """The processes behind loopback URLs, as far as this user may see them; else nothing."""
+    """The processes behind loopback URLs (`pids`), as far as this user may see them; else nothing."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         parts = [urlsplit(url) for url in urls]
         ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
         pids = [pid for port in ports for pid in listening_processes(port)]
+        self.pids = tuple(pids)
         self._sampler = ProcessSampler(pids) if pids else None
 
     def sample(self) -> ServerSample | None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample, SessionSettings
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import resolve_host, usable_cores
 from pytest_openenv_scale.targets.common.base import DescriptionPart, Server
@@ -29,6 +29,7 @@ from pytest_openenv_scale.targets.common.readiness import (
     wait_until_ready,
 )
 from pytest_openenv_scale.targets.common.sampling import LocalServers
+from pytest_openenv_scale.targets.common.source import settings_of_process
 from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
 from pytest_openenv_scale.targets.docker.engine import Engine
 from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
@@ -43,13 +44,14 @@ _FIRST_ADDRESS = ipaddress.IPv4Address("127.0.0.2")
 class Hosts:
     """The servers behind a proxy, each with a number that counts from 0: `backends` are where they answer.
 
-    `limits` are the settings of each, `cores` those all share (None: unknown), `notes` what a reader of the results
-    should know, once.
+    `limits` and `session_settings` are the settings of each, `cores` those all share (None: unknown), `notes` what a
+    reader of the results should know, once.
     """
 
     servers: Sequence[Server] = ()
     backends: tuple[Backend, ...] = ()
     limits: Mapping[str, str | int] = MappingProxyType({})
+    session_settings: SessionSettings | None = None
     cores: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -122,6 +124,7 @@ class LocalReplicas(Replicas):
         self.servers = [served.process for served in self._applications]
         self.backends = tuple(resolve_backend(served.url) for served in self._applications)
         self.limits = self._applications[0].limits
+        self.session_settings = self._applications[0].session_settings
 
     def _stop(self) -> None:
         # Ending a server takes a while; several end side by side.
@@ -165,6 +168,8 @@ class AttachedReplicas(Replicas):
         )
         self._local_servers = LocalServers(self._urls)
         self.limits = server_limit(self._urls[0], headers, self._context.network)
+        if pids := self._local_servers.pids:
+            self.session_settings = settings_of_process(pids[0])
         return ()
 
     def exit_status(self, number: int) -> ExitStatus | None:

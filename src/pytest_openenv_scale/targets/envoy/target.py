@@ -66,6 +66,7 @@ class EnvoyTarget(StartedTarget):
             cores=replicas.cores,
             hosts=options.replicas,
             limits={**limits, "lb": options.lb, "envoys": pool.count},
+            session_settings=replicas.session_settings,
             notes=(*replicas.notes, *late_notes, *backlog_notes(self.context.largest_batch)),
             sampler=replicas.sample,
             log_reader=envoy_endpoint.log_tail,

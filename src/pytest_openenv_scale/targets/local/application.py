@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pytest_openenv_scale.core.endpoint import ExitStatus
+from pytest_openenv_scale.core.endpoint import ExitStatus, SessionSettings
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.system import install_command, url_host, usable_cores
 from pytest_openenv_scale.targets.common.application import BUILT_IN, find_application, is_app_name
@@ -21,6 +21,7 @@ from pytest_openenv_scale.targets.common.base import HIDDEN, DescriptionPart, St
 from pytest_openenv_scale.targets.common.options import StartOptions, TargetContext, count, one_of, option, variables
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import listening_processes
+from pytest_openenv_scale.targets.common.source import settings_of_application
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from .launch import command
@@ -193,6 +194,11 @@ class ServedApplication(Startable):
         if self._options.nofile is not None:
             limits["nofile"] = self._options.nofile
         return limits
+
+    @property
+    def session_settings(self) -> SessionSettings | None:
+        """What the application's source says of its sessions; None where it cannot be read."""
+        return settings_of_application(self.application)
 
     def wait(self, headers: Mapping[str, str]) -> tuple[str, ...]:
         """Return once a session was answered and every worker serves; the notes say what is missing.

@@ -87,6 +87,7 @@ class LocalTarget(StartedTarget):
             cores=usable_cores(),
             hosts=1,
             limits=served.limits,
+            session_settings=served.session_settings,
             notes=(*served.application.notes, *backlog_notes(self.context.largest_batch)),
         )
         late_notes = served.wait(endpoint.headers)

@@ -19,6 +19,7 @@ from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.leftovers import graceful_signals, owner_label
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import start_s
+from pytest_openenv_scale.targets.common.source import settings_of_application
 from pytest_openenv_scale.targets.envoy.config import EnvoySettings
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyEndpoint
 from pytest_openenv_scale.targets.envoy.pool import START_S as POOL_START_S
@@ -134,6 +135,7 @@ class SlurmTarget(StartedTarget):
             cores=servers.cores,
             hosts=len(serving.nodes),
             limits=servers.limits,
+            session_settings=settings_of_application(self.slurm_spec.application(self.context)),
             hardware=_hardware(serving),
             notes=(*self._notes(serving), *backlog_notes(self.context.largest_batch)),
             sampler=servers.sample,
