@@ -1,7 +1,7 @@
 """Which limit refused the sessions, and what to change."""
 
 import pytest
-from cells import a_failure, a_row, a_summary, summary_of
+from cells import a_cell, a_failure, a_row, a_summary, summary_of
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.metrics.errors import LostWorker
@@ -106,27 +106,43 @@ def test_a_cell_in_which_all_is_well_names_nothing():
 # --- connections, descriptors, processes
 
 
+OWN_503 = "HTTP 503 Service Unavailable from uvicorn: Service Unavailable"
+HTTP_CELL = a_cell(64, mode="http")
+
+
 @pytest.mark.parametrize(
     "evidence",
     [
         {"log_tail": "WARNING:  Exceeded concurrency limit."},
-        {"limits": {"server": "uvicorn"}},
-        {"limits": {"limit_concurrency": 20}},
+        {"limits": {"server": "uvicorn"}, "cell": HTTP_CELL},
+        {"cell": HTTP_CELL},
     ],
 )
 def test_503_from_uvicorn_is_its_limit_on_connections(evidence):
-    refusal = only(failing(status(503, 44), **evidence))
+    refusal = only(failing(status(503, 44, OWN_503), **evidence))
     assert (refusal.cause, *figures(refusal, "needed", "workers")) == ("limit_concurrency", 64, 1)
-
-
-def test_503_is_uvicorns_where_the_answer_says_so():
-    refusal = only(failing(status(503, 44, "HTTP 503 Service Unavailable from uvicorn: Service Unavailable")))
-    assert refusal.cause == "limit_concurrency"
+    assert refusal.words == OWN_503
 
 
 def test_the_limit_on_connections_is_told_where_it_is_known():
-    refusal = only(failing(status(503), limits={"server": "uvicorn", "limit_concurrency": 20, "workers": 2}))
+    refusal = only(
+        failing(status(503), limits={"server": "uvicorn", "limit_concurrency": 20, "workers": 2}, cell=HTTP_CELL)
+    )
     assert (refusal.cause, *figures(refusal, "limit", "workers")) == ("limit_concurrency", 20, 2)
+
+
+@pytest.mark.parametrize(
+    "words", ['(Retry-After: 7 s): {"detail":"Too many sessions"}', "(Retry-After: 7 s)", 'from uvicorn: {"detail": 1}']
+)
+@pytest.mark.parametrize("evidence", [{}, {"cell": HTTP_CELL}, {"log_tail": "Exceeded concurrency limit."}])
+def test_503_in_an_applications_own_words_is_the_applications(words, evidence):
+    message = f"HTTP 503 Service Unavailable {words}"
+    refusal = only(failing(status(503, 44, message), limits={"server": "uvicorn", "limit_concurrency": 9}, **evidence))
+    assert (refusal.cause, refusal.words) == ("http_503", message)
+
+
+def test_uvicorn_refuses_no_websocket_by_its_limit_on_connections():
+    assert only(failing(status(503, 44, OWN_503), limits={"limit_concurrency": 9})).cause == "http_503"
 
 
 def test_503_of_nobody_known_is_not_blamed_on_uvicorn():
@@ -234,7 +250,8 @@ def test_what_nothing_explains_is_counted_and_not_explained(kind, silent):
 
 
 def test_several_causes_in_one_cell_are_each_named_once():
-    summary = failing(full(5, 5, 20), lost(3), status(503, 4), limits={"server": "uvicorn", "workers": 1})
+    log = "WARNING:  Exceeded concurrency limit."
+    summary = failing(full(5, 5, 20), lost(3), status(503, 4), log_tail=log, limits={"workers": 1})
     causes = {refusal.cause: refusal.count for refusal in name_refusals([summary])}
     assert causes == {"capacity": 20, "limit_concurrency": 4, "unnamed": 3}
 

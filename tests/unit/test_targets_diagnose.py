@@ -26,6 +26,7 @@ class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     answers: Answers
     seen: list[tuple[str, Mapping[str, str]]]
+    body = b""
 
     def handle_error(self, request: object, client_address: object) -> None: ...
 
@@ -39,8 +40,10 @@ class Canned(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        body = self.server.body if status >= 400 else b""
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     do_GET = do_POST = answer
 
@@ -85,6 +88,14 @@ def test_each_status_is_told_with_what_to_do_and_whether_it_may_pass(
     told = found({"GET /ws": (status, {})})
     golden(told.text)
     assert told.transient is passing
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_an_answer_keeps_its_words_and_when_to_come_back(status: int) -> None:
+    with canned({"GET /ws": (status, {"Retry-After": "7"})}) as server:
+        server.body = b'{"detail": "Too many\n sessions"}'
+        told = diagnosis(f"http://127.0.0.1:{server.server_port}")
+    assert '(Retry-After: 7 s): {"detail": "Too many sessions"}' in told.text
 
 
 def test_a_redirect_says_where_to_without_the_endpoint_and_without_secrets(golden: Golden) -> None:

@@ -320,6 +320,8 @@ def of_environment(code: str | None, phase: str = "step", message: str | None = 
 
 REFUSED = lost(10, "refused", "ECONNREFUSED", "connect")
 RESET = lost(24, "connection_reset", "ECONNRESET", "connect", "reset before the upgrade was answered")
+OWN_503 = "HTTP 503 Service Unavailable from uvicorn: Service Unavailable"
+UVICORN = {"server": "uvicorn", "limit_concurrency": 20, "workers": 2}
 VANISHED = (LostWorker(4711, "a", 32),)
 NO_MEMORY = "exited with code 137: out of memory (its limit is memory=64m; write a larger memory=)"
 OVERFLOWS = facts(overflows={"upstream_cx_overflow": 9})
@@ -335,8 +337,8 @@ REFUSALS: list[tuple[str, CellSummary]] = [
     ("capacity", failing(lost(32, "capacity"), pids=None, peak_concurrency=None)),
     ("one_session", failing(full(1, 1, 127), batch=128, limits={"workers": 1})),
     ("one_session", failing(full(1, 1, 124), batch=128, limits={"workers": 4})),
-    ("limit_concurrency", failing(status(503, 44), limits={"server": "uvicorn"})),
-    ("limit_concurrency", failing(status(503), limits={"limit_concurrency": 20, "workers": 2})),
+    ("limit_concurrency", failing(status(503, 44, OWN_503), log_tail="WARNING:  Exceeded concurrency limit.")),
+    ("limit_concurrency", failing(status(503), mode="http", limits=UVICORN)),
     ("descriptors", failing(lost(), log_tail="OSError: [Errno 24] Too many open files")),
     ("descriptors", failing(lost(), server=ServerSamples(peak=ServerSample(1.0, descriptors=64, descriptor_limit=64)))),
     ("descriptors", failing(lost(message="Too many open files"))),
@@ -364,7 +366,7 @@ REFUSALS: list[tuple[str, CellSummary]] = [
     ("http_401", failing(status(401))),
     ("http_403", failing(status(403))),
     ("http_404", failing(status(404))),
-    ("http_429", failing(status(429))),
+    ("http_429", failing(status(429, message='HTTP 429 (Retry-After: 7 s): {"detail": "Too many sessions"}'))),
     ("http_502", failing(status(502))),
     ("http_503", failing(status(503))),
     ("http_504", failing(status(504))),

@@ -331,17 +331,19 @@ def _refusal_loss(url: str, status: int, reason: str, fields: Mapping[str, str],
     body_text = " ".join(body.decode("utf-8", "replace").split())[:200]
     if status in (301, 302, 303, 307, 308):
         body_text = f"redirects to {read_redirect(url, fields['location']).url if 'location' in fields else 'nowhere'}"
-    server = fields.get("server")
+    return Loss("handshake_status", str(status), describe_refusal(status, reason, fields, body_text))
+
+
+def describe_refusal(status: int, reason: str, fields: Mapping[str, str], words: str) -> str:
+    """Return an answer in its server's words: "HTTP 503 Service Unavailable from nginx (Retry-After: 7 s): full".
+
+    `fields` are its headers by lower-case names, `words` the text of its body or what stands for that.
+    """
+    server, retry_after = fields.get("server"), fields.get("retry-after")
     text = f"HTTP {status} {reason}".strip() + (f" from {server}" if server else "")
-    text += format_retry_after(fields.get("retry-after")) + (f": {body_text}" if body_text else "")
-    return Loss("handshake_status", str(status), text)
-
-
-def format_retry_after(retry_after: str | None) -> str:
-    """Return a `Retry-After` field as text to append to a status; empty where there is none."""
-    if not retry_after:
-        return ""
-    return f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
+    if retry_after:
+        text += f" (Retry-After: {retry_after[:40]}{' s' if retry_after.isdecimal() else ''})"
+    return text + (f": {words}" if words else "")
 
 
 def _join_chunks(body: bytes) -> bytes:

@@ -29,8 +29,8 @@ from .handshake import (
     Loss,
     ServerAddress,
     connect_request,
+    describe_refusal,
     find_address,
-    format_retry_after,
     loss_from_error,
     read_connect_response,
     tls_context,
@@ -388,8 +388,7 @@ def _read_json_object(url: str, status: int, reason: str, fields: Mapping[str, s
             raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {body_text}")
         if "location" in fields:
             body_text = f"redirects to {read_redirect(url, fields['location']).url}"
-        text = f"HTTP {status} {reason}{format_retry_after(fields.get('retry-after'))}"
-        raise HttpFailure("handshake_status", str(status), text + (f": {body_text}" if body_text else ""))
+        raise HttpFailure("handshake_status", str(status), describe_refusal(status, reason, fields, body_text))
     try:
         body = core_text.loads(raw)
     except (ValueError, RecursionError):

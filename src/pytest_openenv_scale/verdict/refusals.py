@@ -63,7 +63,7 @@ class Evidence:
         """Whether a failure's message matches, case ignored."""
         return any(re.search(pattern, error.message or "", re.IGNORECASE) for error in self.unclaimed)
 
-    def claim(self, fits: Callable[[ErrorCount], bool]) -> list[ErrorCount]:
+    def claim(self, fits: Callable[[ErrorCount], object]) -> list[ErrorCount]:
         """Take the failures that fit out of the unclaimed ones and return them."""
         claimed = [error for error in self.unclaimed if fits(error)]
         self.unclaimed = [error for error in self.unclaimed if not fits(error)]
@@ -116,19 +116,32 @@ def _limit_per_worker(errors: list[ErrorCount], evidence: Evidence) -> int | Non
     return int(max_envs) if max_envs is not None and str(max_envs).isdecimal() else None
 
 
+_OWN_503 = re.compile(r"HTTP 503[^:]*(: Service Unavailable)?", re.DOTALL)
+"""What uvicorn says at its limit: these words and no `Retry-After`. An application has words of its own."""
+
+
 def connections_per_worker(evidence: Evidence) -> Refusal | None:
-    """Uvicorn's `--limit-concurrency`: HTTP 503 where its log, its settings or its answers tell who speaks."""
-    limit = evidence.summary.limits.get("limit_concurrency")
-    names_limit = evidence.search_log("exceeded concurrency limit") or evidence.any_message_matches(
-        "exceeded concurrency limit|from uvicorn"
-    )
-    # A Space's proxy answers 503 too, whatever serves behind it, but not in the server's name.
-    if not names_limit and limit is None and (evidence.is_space or not evidence.is_uvicorn):
+    """Uvicorn's `--limit-concurrency`, by its log, or over HTTP by its answer.
+
+    It counts WebSockets but never refuses one: a handshake that is answered like that was refused by the application,
+    unless the log says otherwise.
+    """
+    logged = evidence.search_log("exceeded concurrency limit") is not None
+    answers = evidence.summary.cell.mode == "http" and evidence.is_uvicorn
+    if not logged and not answers:
         return None
-    claimed = evidence.claim(lambda error: error.code == "503")
+    claimed = evidence.claim(lambda error: error.code == "503" and _OWN_503.fullmatch(error.message or "HTTP 503"))
     if not claimed:
         return None
-    return evidence.refusal("limit_concurrency", claimed, limit=limit, workers=evidence.workers or 1)
+    limit = evidence.summary.limits.get("limit_concurrency")
+    workers = evidence.workers or 1
+    return evidence.refusal("limit_concurrency", claimed, words=_first_words(claimed), limit=limit, workers=workers)
+
+
+def _first_words(errors: Sequence[ErrorCount]) -> str:
+    """Return what the first of these failures was answered, else its status."""
+    message = next((error.message for error in errors if error.message), None)
+    return (message or f"HTTP {errors[0].code}").strip()
 
 
 def lost_host(evidence: Evidence) -> Refusal | None:
@@ -193,7 +206,7 @@ def by_status(evidence: Evidence) -> Iterator[Refusal]:
         errors = [error for error in claimed if (error.code or "") == code]
         status = int(code) if code.isdecimal() else 0
         cause = "redirect" if 300 <= status < 400 else f"http_{code}" if code else "http"
-        yield evidence.refusal(cause, errors, status=status, words=(errors[0].message or f"HTTP {code}").strip())
+        yield evidence.refusal(cause, errors, status=status, words=_first_words(errors))
 
 
 _TURNED_AWAY = frozenset({"connection_reset", "closed_early", "refused"})
@@ -229,8 +242,7 @@ def _rate_limit(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.code == "429" and not _by_server(error))
     if not claimed:
         return None
-    words = (claimed[0].message or "HTTP 429").strip()
-    return evidence.refusal("platform_rate", claimed, held=evidence.summary.held, words=words)
+    return evidence.refusal("platform_rate", claimed, held=evidence.summary.held, words=_first_words(claimed))
 
 
 def _connection_limit(evidence: Evidence) -> Refusal | None:

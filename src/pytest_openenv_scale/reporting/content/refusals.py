@@ -12,6 +12,9 @@ from pytest_openenv_scale.verdict.refusals import ENVOY_DEFAULT
 _SPARE_CONNECTIONS = 10
 """Room for connections besides sessions: health checks, browsers."""
 
+_MOST_WORDS = 200
+"""Most characters of what a server says."""
+
 _LOG = "see the server's log"
 _LAST_LINES = "see the last lines of its log"
 _MEMORY = "give it more memory (memory= of a docker target), fewer workers, or fewer sessions"
@@ -62,6 +65,11 @@ def incident_words(incident: HostIncident, proxy: str) -> str:
 def _number(refusal: Refusal, name: str) -> int | None:
     value = refusal.figures.get(name)
     return int(value) if isinstance(value, int | float) else None
+
+
+def _words(refusal: Refusal) -> str:
+    """Return the words of the server, as far as a line has room for them."""
+    return (refusal.words or "")[:_MOST_WORDS]
 
 
 def _needed(refusal: Refusal) -> int:
@@ -117,7 +125,7 @@ def _limit_concurrency(refusal: Refusal) -> _Words:
     each = f" in each of {workers} workers" if workers > 1 else ""
     room = -(-_needed(refusal) // workers) + _SPARE_CONNECTIONS
     return (
-        f"HTTP 503 from uvicorn: {setting}{each} (it counts every connection, WebSockets too)",
+        f"{_words(refusal)}: uvicorn's {setting}{each} (it counts every connection, WebSockets too)",
         f"start uvicorn without --limit-concurrency, or with {room} or more",
     )
 
@@ -197,7 +205,7 @@ def _redirect(refusal: Refusal) -> _Words:
     remedy = (
         "write the URL it redirects to as the target, or where only a trailing slash differs, leave it out of the route"
     )
-    return (refusal.words or "")[:200], remedy
+    return _words(refusal), remedy
 
 
 _STATUSES = {
@@ -211,11 +219,14 @@ _STATUSES = {
         "check the URL and its prefix; /ws exists from openenv-core 0.2.0 on",
     ),
     429: (
-        "it limits the rate of requests",
-        "ask the platform for a higher limit, or start fewer sessions at once",
+        "it takes no more requests or sessions for now",
+        "ask whoever limits it for more, or start fewer sessions at once",
     ),
     502: ("a proxy could not reach the server behind it", "check that the server runs where the proxy looks"),
-    503: ("it has no room, or a proxy in front of it has none", "see the log of the server and of the proxy"),
+    503: (
+        "it is full, starting or stopping, or a proxy in front of it is",
+        "see the log of the server and of the proxy",
+    ),
     504: (
         "a proxy gave up waiting for the server behind it",
         "raise the proxy's connection limits and timeouts, or give the server more workers",
@@ -266,7 +277,7 @@ def _not_listening(refusal: Refusal) -> _Words:
 
 def _environment(refusal: Refusal) -> _Words:
     code, phase = refusal.figures.get("code"), refusal.figures.get("phase")
-    message = f": {refusal.words[:200]}" if refusal.words else ""
+    message = f": {_words(refusal)}" if refusal.words else ""
     if code == "FACTORY_ERROR":
         return f"the environment could not be made for a session{message}", _LOG
     if code in ("VALIDATION_ERROR", "422"):
@@ -277,7 +288,7 @@ def _environment(refusal: Refusal) -> _Words:
 
 def _unnamed(refusal: Refusal) -> _Words:
     kinds = ", ".join(error_words(error) for error in refusal.errors)
-    first = f"; the first: {refusal.words[:200]}" if refusal.words else ""
+    first = f"; the first: {_words(refusal)}" if refusal.words else ""
     busy = "; one that is busy answers late: more workers or cores"
     # No answer was waited for as long as the timeout where the patience was shorter: a longer one would change nothing.
     longer = "" if refusal.figures.get("patience_ended") else ", or a longer --openenv-timeout"

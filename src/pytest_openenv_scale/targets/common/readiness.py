@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from pytest_openenv_scale.client.handshake import tls_context
+from pytest_openenv_scale.client.handshake import describe_refusal, tls_context
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, ProxyError, http_request, http_url
 from pytest_openenv_scale.client.redirects import read_redirect
 from pytest_openenv_scale.core.endpoint import ExitStatus
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.client.session import SessionFailed
 
 _REQUEST_TIMEOUT_S = 5.0
+_MOST_WORDS, _MOST_WORDS_BYTES = 200, 4096
+"""Most characters of an answer's body that are quoted, and most bytes of it that are read."""
+
 _HANDSHAKE_HEADERS = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -59,10 +62,13 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _HttpAnswer:
+    """An answer; `words` are its status, what it says of when to come back, and the start of its body."""
+
     status: int
     reason: str
     location: str | None
     server: str | None
+    words: str
 
 
 @dataclass(frozen=True)
@@ -117,17 +123,17 @@ def _diagnose_answer(server: _Server, mode: str, answer: _HttpAnswer) -> Diagnos
             "or as user:password@ in the URL"
         )
     if answer.status == 429:
-        return Diagnosis(f"asks for fewer requests ({status})", transient=True)
+        return Diagnosis(f"asks for fewer requests or sessions: {what} was answered {answer.words}", transient=True)
     if answer.status in (502, 504):
-        return Diagnosis(f"is a proxy with no server behind it: {what} was answered {status}", transient=True)
+        return Diagnosis(f"is a proxy with no server behind it: {what} was answered {answer.words}", transient=True)
     if answer.status == 503:
         return Diagnosis(
-            f"is not available: {what} was answered {status}; it is starting, overloaded, "
-            "or refuses by a limit of its own (uvicorn --limit-concurrency)",
+            f"is not available: {what} was answered {answer.words}; it is full, starting or stopping, "
+            "or a proxy in front of it is",
             transient=True,
         )
     if answer.status >= 500:
-        return Diagnosis(f"failed: {what} was answered {status}; its log says why")
+        return Diagnosis(f"failed: {what} was answered {answer.words}; its log says why")
     if mode == "ws" and _status(server, "POST", "/reset", b"{}") == 200:
         return Diagnosis(
             f"has no WebSocket sessions: {what} was answered {status} while POST /reset works; "
@@ -179,7 +185,14 @@ def _request(server: _Server, method: str, path: str, body: bytes | None = None)
     headers = {**server.headers, **({} if body is None else {"Content-Type": "application/json"})}
     url = http_url(server.parts.geturl()) + path
     with http_request(url, headers, _REQUEST_TIMEOUT_S, method, body, network=server.network) as answer:
-        return _HttpAnswer(answer.status, answer.reason, answer.getheader("Location"), answer.getheader("Server"))
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        words = ""
+        if answer.status >= 400:
+            with contextlib.suppress(*HTTP_ERRORS):
+                words = " ".join(answer.read(_MOST_WORDS_BYTES).decode("utf-8", "replace").split())[:_MOST_WORDS]
+        name = fields.pop("server", None)
+        words = describe_refusal(answer.status, answer.reason, fields, words).removeprefix("HTTP ")
+        return _HttpAnswer(answer.status, answer.reason, fields.get("location"), name, words)
 
 
 def _status(server: _Server, method: str = "GET", path: str = "/health", body: bytes | None = None) -> int | None:
