@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, ShareProgress, ShareResult
 from pytest_openenv_scale.load.worker_share import WorkerShare
 from pytest_openenv_scale.results.cell import SessionRow

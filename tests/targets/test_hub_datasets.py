@@ -16,8 +16,8 @@ from goldens import Golden
 from hub import Hub, HubError, running_hub
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.results.outcome import Sample
 from pytest_openenv_scale.results.run_directory import RunDirectory
-from pytest_openenv_scale.results.warm_up import Sample
 from pytest_run import run_pytest, write_test
 
 pytestmark = [

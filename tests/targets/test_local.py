@@ -283,8 +283,8 @@ def test_uvicorn_that_is_not_installed_is_told_with_what_to_install(
 
 
 def test_a_kernel_that_queues_too_few_connections_is_noted() -> None:
-    from pytest_openenv_scale.targets.local.application import backlog_notes
     from pytest_openenv_scale.targets.local.serving import largest_backlog
+    from pytest_openenv_scale.targets.local.target import backlog_notes
 
     assert backlog_notes(1) == ()
     assert f"net.core.somaxconn={10**9}" in backlog_notes(10**9)[0]

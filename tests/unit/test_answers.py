@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.client.answers import MAX_WORDS, error_in, error_in_text, is_unsuccessful
+from pytest_openenv_scale.client.messages import MAX_WORDS, error_in, error_in_text, is_unsuccessful
 
 ERRORS = [
     ({"error": "parameter 'scenario' is required"}, "parameter 'scenario' is required"),

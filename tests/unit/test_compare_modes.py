@@ -12,7 +12,7 @@ from report_samples import a_run, a_sweep, latency, measured
 
 from pytest_openenv_scale.analysis.axes import ProtocolComparison, compare_modes
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.axes import HTTP_FOOTNOTE, protocol_notes, ratio_text
+from pytest_openenv_scale.reporting.content.study_tables import HTTP_FOOTNOTE, protocol_notes, ratio_text
 from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
 from pytest_openenv_scale.reporting.markdown.run import report_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines

@@ -14,7 +14,7 @@ from study_samples import sample, stored_run
 from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.reporting.figures import sessions
 from pytest_openenv_scale.reporting.figures import sessions as figure
-from pytest_openenv_scale.reporting.figures.rows import StudyRows, overhead_distribution, session_concurrency
+from pytest_openenv_scale.reporting.figures.sessions import StudyRows, overhead_distribution, session_concurrency
 from pytest_openenv_scale.results.parts import Part, read_part, write_part
 
 SECONDS = st.floats(0.0, 30.0, allow_nan=False).map(lambda value: round(value, 4))

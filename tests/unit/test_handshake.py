@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.client import handshake
 from pytest_openenv_scale.client.handshake import Loss, RouteError, new_key, prepare_route, read_upgrade_response
-from pytest_openenv_scale.client.redirects import read_redirect
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import parse_header
+from pytest_openenv_scale.core.target_spec import read_redirect
 from scripted_server import accepted
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

@@ -21,8 +21,8 @@ from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table,
 from pytest_openenv_scale.hub.transfer import plan_push
 from pytest_openenv_scale.reporting import write_reports
 from pytest_openenv_scale.results.manifest import read_manifest
+from pytest_openenv_scale.results.outcome import Sample, WarmUp
 from pytest_openenv_scale.results.run_directory import RunDirectory
-from pytest_openenv_scale.results.warm_up import Sample, WarmUp
 
 RUN_ID = "20261121T120000.000Z-3fa9"
 

@@ -18,9 +18,8 @@ from pytest_openenv_scale.checks.under_load.responsiveness import ask_health
 from pytest_openenv_scale.client.http_request import http_request, server_schema
 from pytest_openenv_scale.client.session import SessionFailed, open_http_session, open_session
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
-from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.endpoint import DIRECT, Endpoint, Network, Proxy
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
-from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.engine.workload import find_workload
 from pytest_openenv_scale.load.runner import LoadGenerator

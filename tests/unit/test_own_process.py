@@ -18,7 +18,7 @@ from pytest_openenv_scale.core.own_process import command, import_user_module, s
 from pytest_openenv_scale.load import runner
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
+from pytest_openenv_scale.targets.local.target import ServedApplication, ServerOptions
 from shadows import NAMES, write_shadows
 
 __all__ = ["actions", "environment", "generators"]  # fixtures

@@ -20,7 +20,7 @@ from pytest_openenv_scale.client.frames import (
     unmask,
 )
 from pytest_openenv_scale.client.handshake import new_key, read_upgrade_response
-from pytest_openenv_scale.selftest.null_server_wire import (
+from pytest_openenv_scale.selftest.null_server import (
     MAX_BODY,
     MAX_HEAD,
     MAX_MESSAGE,

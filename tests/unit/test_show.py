@@ -17,7 +17,7 @@ from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import open_target, target_names
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.common.options import TargetContext
-from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
+from pytest_openenv_scale.targets.local.target import ServedApplication, ServerOptions
 
 GOLDEN = Path(__file__).with_name("golden")
 SECRET = "hunter2"

@@ -22,20 +22,22 @@ from pytest_openenv_scale.targets.common.options import FirstSession, TargetCont
 from pytest_openenv_scale.targets.envoy.pool import HostState
 from pytest_openenv_scale.targets.slurm import job as slurm_job
 from pytest_openenv_scale.targets.slurm import job_info
-from pytest_openenv_scale.targets.slurm import nodes as slurm_nodes
 from pytest_openenv_scale.targets.slurm import servers as slurm_servers
 from pytest_openenv_scale.targets.slurm.job import BatchJob, JobFolder, ServingJob
 from pytest_openenv_scale.targets.slurm.job_info import (
     Job,
+    Node,
     SlurmError,
     call,
     error_summary,
+    find_nodes,
+    format_nodes,
     is_hopeless,
+    parse_unusable,
     pending_remedy,
     refusal_remedy,
     waiting_words,
 )
-from pytest_openenv_scale.targets.slurm.nodes import Node, find_nodes, format_nodes, parse_unusable
 from pytest_openenv_scale.targets.slurm.servers import NodeServers, Serving
 from pytest_openenv_scale.targets.slurm.spec import JobIdentity, JobPlan, SlurmSpec, default_folder
 from pytest_openenv_scale.targets.slurm.target import SlurmTarget, find_exit_status
@@ -236,7 +238,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]) -> lis
         calls.append(command)
         return answer(*command)
 
-    for module in (slurm_job, slurm_nodes, slurm_job):
+    for module in (slurm_job, job_info):
         monkeypatch.setattr(module, "call", asked)
     return calls
 

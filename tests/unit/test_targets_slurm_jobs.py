@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from goldens import Golden
 from pytest_openenv_scale.targets.slurm import job_info
 from pytest_openenv_scale.targets.slurm.job import parse_jobs
-from pytest_openenv_scale.targets.slurm.job_info import Job, SlurmError, parse_fields, parse_record, read_job
-from pytest_openenv_scale.targets.slurm.nodes import parse_addresses, parse_unusable
+from pytest_openenv_scale.targets.slurm.job_info import (
+    Job,
+    SlurmError,
+    parse_addresses,
+    parse_fields,
+    parse_record,
+    parse_unusable,
+    read_job,
+)
 
 RECORD = (
     "JobId=7 JobName=openenv-scale-x UserId=root(0) Priority=1 JobState=RUNNING Reason=None ExitCode=0:0 "

@@ -17,7 +17,7 @@ from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.targets import gc, open_target
 from pytest_openenv_scale.targets.spaces import api, settings
-from pytest_openenv_scale.targets.spaces.spec import NEVER, VCPUS, parse_space
+from pytest_openenv_scale.targets.spaces.settings import NEVER, VCPUS, parse_space
 
 pytest.importorskip("huggingface_hub", reason="needs the huggingface_hub package")
 

@@ -32,8 +32,7 @@ from pytest_openenv_scale.reporting.content.verdicts import (
     stop_words,
 )
 from pytest_openenv_scale.results.cell import AnsweredErrors, ClientFinding, ServerSamples
-from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Refusal
-from pytest_openenv_scale.results.warm_up import Sample, WarmUp
+from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Refusal, Sample, WarmUp
 from pytest_openenv_scale.verdict import cell as cell_rules
 from pytest_openenv_scale.verdict import refusals
 from pytest_openenv_scale.verdict import sweep as curve_rules

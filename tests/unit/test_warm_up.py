@@ -21,7 +21,7 @@ from pytest_openenv_scale.engine.warm_up import (
 from pytest_openenv_scale.load.client_health import ClientStats
 from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
 from pytest_openenv_scale.load.runner import CellResult
-from pytest_openenv_scale.results.warm_up import WarmUp
+from pytest_openenv_scale.results.outcome import WarmUp
 
 FINE = {"observation": {"text": "ready"}, "reward": 0.0, "done": False}
 BAD = {"observation": {"error": "unknown tool"}, "reward": 0.0, "done": False}

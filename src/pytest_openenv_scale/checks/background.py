@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
-from pytest_openenv_scale.client.answers import error_in
+from pytest_openenv_scale.client.messages import error_in
 from pytest_openenv_scale.results.outcome import Transcript
 
 from .session import Answer, RawSession

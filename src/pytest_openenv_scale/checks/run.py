@@ -7,8 +7,8 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from pytest_openenv_scale.client.answers import error_in
 from pytest_openenv_scale.client.handshake import RouteError
+from pytest_openenv_scale.client.messages import error_in
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.text import utf8_safe

@@ -13,7 +13,7 @@ from pytest_openenv_scale.client import frames, messages
 from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
-from pytest_openenv_scale.client.manual_session import ManualSession
+from pytest_openenv_scale.client.session import ManualSession
 from pytest_openenv_scale.core.text import Secrets
 from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 

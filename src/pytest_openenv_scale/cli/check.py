@@ -121,9 +121,9 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     """
     from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
     from pytest_openenv_scale.config.workload import ActionSource, Workload
+    from pytest_openenv_scale.core.endpoint import Network
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.files import check_json_option
-    from pytest_openenv_scale.core.network import Network
     from pytest_openenv_scale.core.own_process import standard_library_first
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext

@@ -308,7 +308,7 @@ def _select_curves(curves: tuple[CurveHistory, ...], arguments: argparse.Namespa
 
 def _draw(curves: list[CurveHistory], path: Path) -> None:
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.reporting.figures.history import write_history
+    from pytest_openenv_scale.reporting.figures.write import write_history
 
     try:
         write_history(curves, path)

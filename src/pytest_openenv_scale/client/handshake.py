@@ -15,10 +15,8 @@ from hashlib import sha1
 from http import HTTPStatus
 from urllib.parse import SplitResult, quote, urlsplit
 
-from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
-from pytest_openenv_scale.core.target_spec import redact_url
-
-from .redirects import read_redirect
+from pytest_openenv_scale.core.endpoint import DIRECT, Network, Proxy
+from pytest_openenv_scale.core.target_spec import read_redirect, redact_url
 
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64

@@ -22,7 +22,8 @@ from aiohttp.connector import Connection as AiohttpConnection
 from aiohttp.tracing import Trace
 
 from pytest_openenv_scale.core import text as core_text
-from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
+from pytest_openenv_scale.core.endpoint import DIRECT, Network, Proxy
+from pytest_openenv_scale.core.target_spec import read_redirect
 
 from .handshake import (
     CLIENT_ERRNOS,
@@ -36,7 +37,6 @@ from .handshake import (
     tls_context,
 )
 from .http_request import http_url
-from .redirects import read_redirect
 
 
 class HttpFailure(Exception):

@@ -13,7 +13,7 @@ from threading import Timer
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from pytest_openenv_scale.core.network import DIRECT, Network, Proxy
+from pytest_openenv_scale.core.endpoint import DIRECT, Network, Proxy
 
 from .handshake import tls_context
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_openenv_scale.core.network import Network, Proxy
+from pytest_openenv_scale.core.endpoint import Network, Proxy
 from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 

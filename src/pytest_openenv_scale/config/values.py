@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from pytest_openenv_scale.core.endpoint import Proxy
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.network import Proxy
 from pytest_openenv_scale.core.parsing import (
     parse_arrival,
     parse_batches,

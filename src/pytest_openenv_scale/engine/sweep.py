@@ -24,10 +24,9 @@ from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerato
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, ServerSamples
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, WarmUp
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
-from pytest_openenv_scale.results.warm_up import WarmUp
 from pytest_openenv_scale.verdict.cell import judge_cell
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from pytest_openenv_scale.client.answers import error_in, is_unsuccessful
+from pytest_openenv_scale.client.messages import error_in, is_unsuccessful
 from pytest_openenv_scale.core.text import loads, shorten, utf8_safe
 from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
 from pytest_openenv_scale.load.runner import CellResult
 from pytest_openenv_scale.results.cell import AnsweredErrors, SessionRow
-from pytest_openenv_scale.results.warm_up import Sample, WarmUp
+from pytest_openenv_scale.results.outcome import Sample, WarmUp
 
 WARM_UP_STEPS = 3
 """Steps that a warm-up takes at least, where they take it no longer than `_WARM_UP_S`."""

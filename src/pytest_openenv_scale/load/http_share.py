@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pytest_openenv_scale.client import messages
-from pytest_openenv_scale.client.answers import error_in
 from pytest_openenv_scale.client.handshake import check_headers, find_address
 from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, encode_body
+from pytest_openenv_scale.client.messages import error_in
 from pytest_openenv_scale.config.workload import WorkloadError
 
 from .client_health import AnswerLags

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.results.cell import SessionRow
 
 
@@ -36,7 +36,7 @@ class CellRequest:
 
 
 class AnsweredError(NamedTuple):
-    """An observation that is an error: the phase it answered (reset or step), and its words (`client.answers`)."""
+    """An observation that is an error: the phase it answered (reset or step), and its words (`client.messages`)."""
 
     phase: str
     words: str

@@ -9,11 +9,10 @@ from math import inf
 from typing import Any, Protocol
 
 from pytest_openenv_scale.client import messages
-from pytest_openenv_scale.client.answers import error_in_text
 from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
-from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo
+from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo, error_in_text
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.cell import SessionRow

@@ -25,7 +25,7 @@ from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .content import axes, verdicts, wording
+from .content import study_tables, verdicts, wording
 from .content.comparison import reason_text
 from .content.overview import run_problems
 from .content.refusals import refusal_words
@@ -108,7 +108,7 @@ def _scaling_document(scaling: ServerScaling) -> dict[str, Any]:
 
 
 def _protocol_document(comparison: ProtocolComparison) -> dict[str, Any]:
-    return {**comparison.to_json(), "notes": axes.protocol_notes(comparison)}
+    return {**comparison.to_json(), "notes": study_tables.protocol_notes(comparison)}
 
 
 def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
     for comparison in compare_modes(view):
         name = "" if comparison.wait is None else f"[wait={format_number(comparison.wait)}]"
         properties.append((f"openenv_protocol_winner{name}", comparison.winner or "unknown"))
-        properties.append((f"openenv_protocol_ratio{name}", axes.ratio_text(comparison)))
+        properties.append((f"openenv_protocol_ratio{name}", study_tables.ratio_text(comparison)))
     return properties
 
 

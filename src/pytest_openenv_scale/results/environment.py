@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from .git import run_git
+from .manifest import run_git
 
 PACKAGES = (
     "pytest-openenv-scale",

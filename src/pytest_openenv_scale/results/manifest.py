@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,9 +20,7 @@ from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
-from .git import run_git
-from .outcome import Outcome
-from .warm_up import Sample, WarmUp
+from .outcome import Outcome, Sample, WarmUp
 
 Status = Literal["running", "complete", "failed", "interrupted"]
 
@@ -304,3 +304,23 @@ def latest_run(results: Path) -> Path:
     if not runs:
         raise RunError(f"there is no run in {results}")
     return runs[-1]
+
+
+_TIMEOUT_S = 5.0
+
+
+def run_git(folder: Path, *arguments: str) -> str | None:
+    """Return what a git command prints in a folder; None where it fails, takes too long, or there is no git."""
+    try:
+        completed = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return completed.stdout.strip() if completed.returncode == 0 else None

@@ -74,7 +74,7 @@ KINDS: Mapping[str, TargetKind] = {
     "envoy": TargetKind("envoy.target:EnvoyTarget"),
     "local": TargetKind("local.target:LocalTarget"),
     "provider": TargetKind("provider.target:ProviderTarget", remote=True),
-    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.temporary:leftover_spaces", remote=True),
+    "spaces": TargetKind("spaces.target:SpacesTarget", "spaces.target:leftover_spaces", remote=True),
     "slurm": TargetKind("slurm.target:SlurmTarget", "slurm.job:leftover_jobs"),
     "url": TargetKind("url:UrlTarget", remote=True),
 }

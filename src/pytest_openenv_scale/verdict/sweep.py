@@ -11,8 +11,14 @@ from pytest_openenv_scale.config.plan import Curve, should_stop
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, LimitVerdict, Outcome, combine_outcomes
-from pytest_openenv_scale.results.warm_up import WarmUp
+from pytest_openenv_scale.results.outcome import (
+    CellVerdict,
+    CurveVerdict,
+    LimitVerdict,
+    Outcome,
+    WarmUp,
+    combine_outcomes,
+)
 
 from .cell import judge_cell
 from .refusals import name_refusals

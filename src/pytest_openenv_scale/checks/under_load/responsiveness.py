@@ -15,8 +15,7 @@ from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Figures, Subject, close_all
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.endpoint import DIRECT, Endpoint, Network
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 

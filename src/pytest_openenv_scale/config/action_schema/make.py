@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_openenv_scale.core.text import on_one_line, shorten
 
 from .document import MAX_DEPTH, TYPES, Document, InTheWayError, Node, join_pointer
-from .numbers import is_multiple, numbers
-from .texts import MAX_LENGTH, plain_texts, texts_of_encoding, texts_of_format, texts_of_pattern
+from .scalars import MAX_LENGTH, is_multiple, numbers, plain_texts, texts_of_encoding, texts_of_format, texts_of_pattern
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError

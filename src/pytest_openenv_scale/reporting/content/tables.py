@@ -11,8 +11,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.outcome import CheckRecord, CheckResult
-from pytest_openenv_scale.results.warm_up import WarmUp
+from pytest_openenv_scale.results.outcome import CheckRecord, CheckResult, WarmUp
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording

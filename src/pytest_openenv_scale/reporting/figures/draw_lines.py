@@ -11,8 +11,8 @@ import plotnine as p9
 
 from pytest_openenv_scale.core import formatting
 
-from . import content, history
-from .lines import CAPACITY, RATE, THROUGHPUT
+from . import content
+from .lines import CAPACITY, DOUBTFUL, RATE, SHAPES, THROUGHPUT
 from .sessions import ASKED, OPEN, STEPPING
 from .theme import (
     WIDTH,
@@ -282,7 +282,7 @@ def draw_history(figure: content.FigureContent) -> Any:
     ticks, unit = figure.facts["ticks"], figure.facts["unit"]
     height = 2.3 * max(len(panels), 1) + text_height(figure) + 0.9
     unit = {"seconds": "seconds", "fraction": "share of sessions"}.get(unit, unit)
-    doubtful = points["state"] == history.DOUBTFUL
+    doubtful = points["state"] == DOUBTFUL
     hollow: dict[str, Any] = {"shape": "o", "fill": content.SURFACE, "size": 3, "stroke": 0.8, "show_legend": False}
     dashed = {"linetype": "dashed", "colour": content.MUTED, "size": 0.6}
     changes: Any = [p9.geom_vline(p9.aes(xintercept="at"), machine_changes, **dashed)] if len(machine_changes) else []
@@ -292,7 +292,7 @@ def draw_history(figure: content.FigureContent) -> Any:
         + p9.geom_point(p9.aes(shape="state"), data=points[~doubtful], size=3)
         + p9.geom_point(data=points[doubtful], **hollow)
         + p9.facet_wrap("panel", ncol=1, scales="free_y")
-        + p9.scale_shape_manual(history.SHAPES, guide=None)
+        + p9.scale_shape_manual(SHAPES, guide=None)
         + p9.scale_x_continuous(breaks=[at for at, _ in ticks], labels=[text for _, text in ticks], minor_breaks=[])
         + p9.geom_blank(data=data_frame({"at": [0], "value": [0.0]}), mapping=p9.aes("at", "value"), inherit_aes=False)
         + figure_frame(figure, (WIDTH, height), x="run", y=f"{figure.facts['metric']} ({unit})")

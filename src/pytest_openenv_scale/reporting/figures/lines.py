@@ -1,16 +1,18 @@
-"""Figures against batch or number of servers: success, throughput, and what more replicas or nodes bring."""
+"""Figures of lines: success and throughput against batch, more replicas or nodes, and curves over several runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pytest_openenv_scale.analysis.axes import ServerCount, ServerScaling, server_scalings
+from pytest_openenv_scale.analysis.axes import CurveHistory, HistoryPoint, ServerCount, ServerScaling, server_scalings
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
-from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS
+from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, METRICS
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.reporting.content import wording
+from pytest_openenv_scale.results.comparison import Side
 
 from . import content
 
@@ -197,3 +199,67 @@ def _scaling_alt_text(curves: list[StudyCurve]) -> str:
         for curve in curves
     ]
     return f"Share of successful sessions against batch. {'; '.join(texts)}."
+
+
+HISTORY_KEY = "history"
+CERTAIN = "certain"
+OPEN = "at least"
+DOUBTFUL = "inconclusive"
+CUT_SHORT = "not a whole run"
+SHAPES = {CERTAIN: "o", OPEN: "^", DOUBTFUL: "o", CUT_SHORT: "x"}
+_MOST_TICKS = 12
+
+
+def history_content(curves: Sequence[CurveHistory]) -> content.FigureContent:
+    """Return what the figure shows: a point per curve and run, and where the machine changed."""
+    runs = sorted(
+        {point.run for curve in curves for point in curve.points}, key=lambda run: (run.started_at, run.run_id)
+    )
+    positions = {run.run_id: at for at, run in enumerate(runs)}
+    metric = curves[0].metric
+    rows: list[tuple[Any, ...]] = []
+    machine_changes: list[tuple[Any, ...]] = []
+    for curve in curves:
+        panel = _panel_name(curve)
+        for point in curve.points:
+            at = positions[point.run.run_id]
+            if point.value is not None:
+                rows.append((at, float(point.value), panel, curve.infrastructure, _state(point)))
+            if point.machine:
+                machine_changes.append((at - 0.5, panel))
+    tick_step = -(-len(runs) // _MOST_TICKS)
+    ticks = [(at, _tick_text(run)) for at, run in enumerate(runs) if at % tick_step == 0]
+    notes = [f"{_sign(state)}  {state}" for state in SHAPES if any(row[4] == state for row in rows)]
+    machines = ("dashed line: the machine changed",) if machine_changes else ()
+    return content.FigureContent(
+        key=HISTORY_KEY,
+        title=f"{metric} over {len(runs)} run{'s' if len(runs) != 1 else ''}",
+        alt_text=f"{metric} of {len(curves)} curves over {len(runs)} runs",
+        frames={
+            "points": content.frame(("at", "value", "panel", "infrastructure", "state"), rows),
+            "moved": content.frame(("at", "panel"), dict.fromkeys(machine_changes)),
+        },
+        notes=("    ".join(notes), *machines),
+        facts={"ticks": ticks, "unit": METRICS[metric].unit, "metric": metric},
+    )
+
+
+def _panel_name(curve: CurveHistory) -> str:
+    wait = "" if curve.wait is None else f" · wait {format_number(curve.wait)} s"
+    at = "" if curve.batch is None else f" · batch {curve.batch}"
+    return f"{curve.test.rpartition('::')[2]} · {curve.mode}{wait}{at}"
+
+
+def _state(point: HistoryPoint) -> str:
+    if not point.is_whole:
+        return CUT_SHORT
+    return {"open": OPEN, "inconclusive": DOUBTFUL}.get(point.known, CERTAIN)
+
+
+def _sign(state: str) -> str:
+    return {CERTAIN: "●", OPEN: "▲", DOUBTFUL: "○", CUT_SHORT: "✕"}[state]
+
+
+def _tick_text(run: Side) -> str:
+    commit = f"\n{run.commit[:7]}{'+' if run.dirty else ''}" if run.commit else ""
+    return f"{run.started_at:%Y-%m-%d\n%H:%M}{commit}"

@@ -42,7 +42,7 @@ def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
 
 
 def _plot(content: FigureContent) -> Any:
-    from . import bars, draw_lines, draw_rows, history, lines, sessions
+    from . import bars, draw_lines, draw_rows, lines, sessions
 
     makers = {
         "max_batch": draw_rows.draw_bars,
@@ -54,7 +54,7 @@ def _plot(content: FigureContent) -> Any:
         lines.NODES_KEY: draw_lines.draw_nodes,
         sessions.OVERHEAD_KEY: draw_lines.draw_overhead,
         sessions.CONCURRENCY_KEY: draw_lines.draw_concurrency,
-        history.HISTORY_KEY: draw_lines.draw_history,
+        lines.HISTORY_KEY: draw_lines.draw_history,
     }
     return makers[content.key](content)
 

@@ -14,6 +14,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from pytest_openenv_scale.analysis.axes import CurveHistory
 from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import RunError
@@ -23,7 +24,7 @@ from pytest_openenv_scale.core.system import figures_problem
 
 from . import bars, lines, sessions
 from .content import GRID, GROUND, INK, MUTED, SURFACE, DrawingRequest, FigureContent, Picture
-from .rows import StudyRows
+from .sessions import StudyRows
 
 KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
 """Every figure there is, in the order reports show them."""
@@ -89,6 +90,20 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"figures cannot be written: {error.filename or directory}: {error.strerror}") from None
     return written
+
+
+def write_history(curves: Sequence[CurveHistory], path: Path) -> None:
+    """Draw the history into an SVG or PNG file.
+
+    Raises:
+        FiguresError: it cannot be drawn.
+        OSError: the file cannot be written.
+    """
+    history = lines.history_content(curves)
+    (picture,) = draw_all([history])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(for_file(picture.svg, history.alt_text).encode() if path.suffix == ".svg" else picture.png)
 
 
 def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:

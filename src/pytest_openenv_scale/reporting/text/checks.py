@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Sequence
 
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.network import DIRECT, Network
+from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
 from pytest_openenv_scale.reporting.content.overview import CHECK_MARKS, check_name, check_tally, conversation_lines
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript

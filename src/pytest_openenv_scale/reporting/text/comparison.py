@@ -31,8 +31,7 @@ from pytest_openenv_scale.reporting.content.comparison import (
 )
 from pytest_openenv_scale.results.comparison import Comparison, CurveComparison, Judgement, Status
 
-from .page import DEFAULT_WIDTH, Line, TextPage, supports_unicode
-from .tables import lay_out
+from .page import DEFAULT_WIDTH, Line, TextPage, lay_out, supports_unicode
 
 COMMENT_CHARACTERS = 65_536
 """The most characters GitHub takes as one comment."""

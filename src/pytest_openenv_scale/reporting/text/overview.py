@@ -10,25 +10,23 @@ from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
-from pytest_openenv_scale.reporting.content.axes import (
+from pytest_openenv_scale.reporting.content.overview import (
+    run_problems,
+    run_tally,
+)
+from pytest_openenv_scale.reporting.content.study_tables import (
     HTTP_FOOTNOTE,
     PROTOCOL_FIGURES,
     PROTOCOL_HEADS,
     PROTOCOL_RIGHT,
     PROTOCOL_TITLE,
     figure_texts,
-    protocol_cells,
-    protocol_notes,
-    replicas_table,
-)
-from pytest_openenv_scale.reporting.content.overview import (
-    run_problems,
-    run_tally,
-)
-from pytest_openenv_scale.reporting.content.study_tables import (
     max_batch_table,
     nodes_table,
+    protocol_cells,
+    protocol_notes,
     protocols_table,
+    replicas_table,
     study_facts,
     summary_table,
 )
@@ -37,9 +35,8 @@ from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
 from .checks import check_lines
-from .page import DEFAULT_WIDTH, Line, TextPage
+from .page import DEFAULT_WIDTH, GAP, SHORTEST_NAME, Line, TextPage, lay_out
 from .sweep import sweep_lines
-from .tables import GAP, SHORTEST_NAME, lay_out
 
 
 def summary_lines(

@@ -17,8 +17,7 @@ from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .page import DEFAULT_WIDTH, Line, TextPage
-from .tables import GAP, lay_out
+from .page import DEFAULT_WIDTH, GAP, Line, TextPage, lay_out
 
 _ROW_MARKUP: dict[str, dict[str, bool]] = {"✓": {}, "✗": {"red": True}, "?": {"yellow": True}}
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.network import DIRECT, Network
 from pytest_openenv_scale.core.parsing import parse_count, parse_seconds, short_repr, suggestion
 from pytest_openenv_scale.core.target_spec import TargetSpec, value_of
 

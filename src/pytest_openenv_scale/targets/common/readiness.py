@@ -20,11 +20,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from pytest_openenv_scale.client.handshake import describe_refusal, tls_context
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, ProxyError, http_request, http_url
-from pytest_openenv_scale.client.redirects import read_redirect
-from pytest_openenv_scale.core.endpoint import ExitStatus
+from pytest_openenv_scale.core.endpoint import DIRECT, ExitStatus, Network
 from pytest_openenv_scale.core.errors import TargetError
-from pytest_openenv_scale.core.network import DIRECT, Network
-from pytest_openenv_scale.core.target_spec import redact_url
+from pytest_openenv_scale.core.target_spec import read_redirect, redact_url
 from pytest_openenv_scale.core.text import Secrets
 
 from .options import FirstSession, TargetContext, ignore_line

@@ -27,7 +27,7 @@ from pytest_openenv_scale.targets.common.options import (
     with_argument_as_option,
 )
 from pytest_openenv_scale.targets.docker.image import PULL_POLICIES
-from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
+from pytest_openenv_scale.targets.local.target import ServerOptions, check_options
 
 Policy = Literal["round_robin", "least_request"]
 TEMPLATE = "envoy/envoy.yaml.j2"

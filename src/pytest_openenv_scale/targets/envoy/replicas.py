@@ -34,7 +34,7 @@ from pytest_openenv_scale.targets.docker.container import Container, ContainerOp
 from pytest_openenv_scale.targets.docker.engine import Engine
 from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
 from pytest_openenv_scale.targets.docker.target import describe_container, describe_image, wait_for_container
-from pytest_openenv_scale.targets.local.application import ServedApplication, ServerOptions
+from pytest_openenv_scale.targets.local.target import ServedApplication, ServerOptions
 
 from .config import Backend, ImageOptions
 

@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.target_spec import TargetSpec
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
-from pytest_openenv_scale.targets.local.application import backlog_notes
+from pytest_openenv_scale.targets.local.target import backlog_notes
 
 from .config import Backend, EnvoySettings, ImageOptions, LocalReplicaOptions, UrlReplicaOptions, parse_envoy, render
 from .endpoint import EnvoyEndpoint

@@ -19,8 +19,17 @@ from pytest_openenv_scale.targets.common.base import Startable, with_log
 from pytest_openenv_scale.targets.common.leftovers import Leftover, deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
-from .job_info import Job, SlurmError, call, is_hopeless, pending_remedy, read_job, refusal_remedy, waiting_words
-from .nodes import unusable_nodes
+from .job_info import (
+    Job,
+    SlurmError,
+    call,
+    is_hopeless,
+    pending_remedy,
+    read_job,
+    refusal_remedy,
+    unusable_nodes,
+    waiting_words,
+)
 from .spec import OWNER_PREFIX, SUBMIT_COMMAND, default_folder, last_complaint
 
 OWNER_FILE = "owner"

@@ -22,8 +22,7 @@ from pytest_openenv_scale.targets.envoy.pool import Admin, EnvoyPool
 from pytest_openenv_scale.targets.envoy.replicas import Hosts
 
 from .job import JobFolder, ServingJob
-from .job_info import Job
-from .nodes import Node, format_nodes
+from .job_info import Job, Node, format_nodes
 from .spec import JobIdentity
 
 _ANSWER_S = 1.0

@@ -30,8 +30,8 @@ from pytest_openenv_scale.targets.common.options import (
 )
 from pytest_openenv_scale.targets.common.readiness import start_s
 from pytest_openenv_scale.targets.envoy.config import Policy, backlog_for, breaker_for
-from pytest_openenv_scale.targets.local.application import ServerOptions, check_options
 from pytest_openenv_scale.targets.local.serving import SERVERS
+from pytest_openenv_scale.targets.local.target import ServerOptions, check_options
 
 EnvoyLocation = Literal["node", "client"]
 

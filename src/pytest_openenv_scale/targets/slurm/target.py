@@ -24,11 +24,10 @@ from pytest_openenv_scale.targets.envoy.config import EnvoySettings
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyEndpoint
 from pytest_openenv_scale.targets.envoy.pool import START_S as POOL_START_S
 from pytest_openenv_scale.targets.envoy.pool import LocalEnvoyPool, find_envoy
-from pytest_openenv_scale.targets.local.application import backlog_notes
+from pytest_openenv_scale.targets.local.target import backlog_notes
 
 from .job import AttachedScript, BatchJob, JobFolder, running_job
-from .job_info import call
-from .nodes import find_nodes, format_nodes
+from .job_info import call, find_nodes, format_nodes
 from .servers import SESSION_S, NodeEnvoy, NodeServers, Serving, reach_every_host
 from .spec import SERVE_SCRIPT, SUBMIT_COMMAND, JobIdentity, SlurmSpec, default_folder, read_connection
 
