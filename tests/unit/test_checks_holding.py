@@ -84,7 +84,7 @@ async def test_all_that_fit_are_held_and_step_at_once():
     assert found.extra_answer is not None
     assert found.extra_answer.good
     assert all(session.connect.latency_s and session.reset.latency_s for session in found.sessions)
-    assert (len(found.sessions), found.stepped) == (6, 6)
+    assert (len(found.sessions), found.fitting) == (6, 6)
     assert (found.closed.released, found.closed.returned, found.dropped) == (6, 6, None)
 
 
@@ -193,7 +193,7 @@ async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
         asked = subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
         found = await hold(asked, 24)
     assert max(max(s.reset.latency_s, s.step.latency_s) for s in found.sessions) > asked.patience_s
-    assert (found.held, found.failures, found.stepped, found.closed.returned) == (24, [], 24, 24)
+    assert (found.held, found.failures, found.fitting, found.closed.returned) == (24, [], 24, 24)
     assert sessions_fit(found, SERVER).outcome is MET
 
 
@@ -202,7 +202,8 @@ async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hur
     async with served("queues_past_limit", 4) as url:
         found = await hold(subject(url, timeout_s=20.0), 6)
     assert (found.held, {failure.last_answer.kind for failure in found.refused}) == (4, {"silence"})
-    assert (found.patience_s, found.cut_short) == (0.8, False)
+    assert found.patience_s < 20.0
+    assert not found.cut_short
 
 
 # What is said of it

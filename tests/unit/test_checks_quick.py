@@ -10,7 +10,9 @@ import pytest
 from checking_subjects import served, subject
 from defects.running import in_thread
 from goldens import TIMES
+from pytest_openenv_scale.checks.preflight import messages
 from pytest_openenv_scale.checks.preflight import questions as preflight_questions
+from pytest_openenv_scale.checks.preflight.messages import odd_messages
 from pytest_openenv_scale.checks.preflight.questions import (
     DEFAULT_LIMIT_BYTES,
     AnsweredQuestion,
@@ -25,7 +27,7 @@ from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
-from scripted_server import Peer, observation, scripted
+from scripted_server import TEXT, Peer, accepted, error, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
 
@@ -97,14 +99,80 @@ def test_a_second_session_decides_nothing_where_one_is_asked_for():
     assert (second[1].decides, second[2].decides) == (False, True)
 
 
-def test_a_server_on_which_no_session_plays_is_asked_nothing_else(golden):
-    with in_thread() as address:
-        asked = subject(f"http://{address}", workload=Workload(({"unheard": 1},)))
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+STEPPING = ["isolation", "freshness", "health", "parallel"]
+
+
+@pytest.mark.parametrize("workload", [Workload(({"unheard": 1},)), Workload(no_action="no action can be made")])
+def test_where_no_step_is_answered_all_is_asked_that_needs_none(golden, workload):
+    with in_thread(limit=4) as address:
+        asked = subject(f"http://{address}", workload=workload)
         found = list(ask_questions(asked, questions(4)))
-    assert [finding.question.name for finding in found] == ["reachable"]
-    assert found[0].result.outcome is INCONCLUSIVE
+    outcomes = {finding.question.name: finding.result.outcome for finding in found}
+    assert [finding.question.name for finding in found if not finding.asked] == STEPPING
+    assert outcomes.pop("reachable") is INCONCLUSIVE
+    assert {name: outcome for name, outcome in outcomes.items() if name not in STEPPING} == dict.fromkeys(
+        ["second", "capacity", "slots", "replies", "messages", "validate"], MET
+    )
+    capacity = next(finding.result for finding in found if finding.question.name == "capacity")
+    assert (capacity.figures["held"], capacity.figures["stepped"]) == (4, None)
+    assert verdict(found, 4).outcome is INCONCLUSIVE
+    golden(f"{found[0].result.headline}\n{capacity.headline}\n{verdict(found, 4).text}", masks=TIMES)
+
+
+def test_sessions_that_do_not_fit_are_missed_also_where_no_step_is_answered():
+    with in_thread(limit=2) as address:
+        asked = subject(f"http://{address}", workload=Workload(no_action="no action can be made"))
+        found = list(ask_questions(asked, questions(3)))
+    assert verdict(found, 3).outcome is MISSED
+
+
+async def test_where_no_session_opens_only_http_is_asked(golden):
+    async def script(peer: Peer) -> None:
+        peer.send(accepted(head) if b"Upgrade" in (head := await peer.head()) else NOT_FOUND)
+        if b"Upgrade" in head:
+            await peer.asked()
+            peer.say(error("EXECUTION_ERROR", "no task"))
+        await peer.gone()
+
+    async with scripted(script) as server:
+        found = await asyncio.to_thread(lambda: list(ask_questions(subject(server.url), questions(4))))
+    assert [finding.question.name for finding in found if finding.asked] == ["reachable", "validate"]
     assert verdict(found, 4).outcome is INCONCLUSIVE
     golden(verdict(found, 4).text)
+
+
+def hanging_up(on: str) -> Callable[[Peer], Awaitable[None]]:
+    """An environment that closes on messages of this type, and else says that it knows none."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while True:
+            opcode, payload = await peer.hear()
+            if payload.startswith(b'{"type":"reset"') and b'"data":{' in payload:
+                peer.say(observation())
+            elif b"close" in payload or on.encode() in payload or opcode != TEXT:
+                return await peer.part()
+            else:
+                peer.say(error("INVALID_JSON" if b"not json" in payload else "UNKNOWN_TYPE", "what?"))
+
+    return script
+
+
+async def test_of_messages_that_no_client_should_send_the_first_fault_is_told(golden):
+    async with scripted(hanging_up("frobnicate")) as server:
+        result = await odd_messages(subject(server.url, workload=Workload(no_action="none")))
+    assert (result.outcome, result.figures["messages"]) == (MISSED, 6)
+    assert result.figures["faults"] > 1
+    golden(result.headline)
+    assert "frobnicate" in "".join(line.text for line in result.transcripts[0].said)
+
+
+async def test_of_a_slow_server_as_many_messages_are_asked_as_there_is_time_for(monkeypatch):
+    monkeypatch.setattr(messages, "_LONGEST_S", 0.0)
+    async with scripted(hanging_up("frobnicate")) as server:
+        result = await odd_messages(subject(server.url, workload=Workload(no_action="none")))
+    assert (result.outcome, result.figures) == (MET, {"messages": 1, "faults": 0})
 
 
 ANSWER = {"observation": {"error": "unknown tool: 'hello'"}, "reward": 0.0, "done": False}
@@ -152,7 +220,7 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
     assert [finding.result.outcome for finding in found] == [MET, MISSED, SKIPPED, MISSED]
     assert found[2].result.headline.startswith("not asked")
     playing = {question.name for question in questions(4) if question.uses_slots}
-    assert playing == {"isolation", "freshness", "health", "parallel"}
+    assert playing == {*STEPPING, "messages"}
 
 
 async def test_reachable_tells_what_each_part_took_and_which_action_was_played(golden):

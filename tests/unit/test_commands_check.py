@@ -69,7 +69,7 @@ def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
     assert lines[0] == f"http://{address} · 8 sessions"
-    asked = "reachable second capacity slots isolation freshness health parallel replies validate"
+    asked = "reachable second capacity slots isolation freshness health parallel replies messages validate"
     assert signs(lines) == dict.fromkeys(asked.split(), "✓")
     assert lines[-1].startswith("✓ 8 sessions fit (")
     assert len(lines) <= 24
@@ -161,7 +161,7 @@ def test_a_function_of_the_current_folder_makes_the_actions(answering, capsys, m
 
 def test_an_action_the_environment_rejects_exits_3_and_names_the_option_of_this_command(golden, capsys):
     with in_thread() as address:
-        code, lines, err = check(capsys, f"http://{address}", "--action", '{"unheard": 1}')
+        code, lines, err = check(capsys, f"http://{address}", "--sessions", "2", "--action", '{"unheard": 1}')
     assert (code, err) == (3, "")
     said = " ".join(" ".join(lines).split())
     golden(said, masks=TIMES)
@@ -194,7 +194,7 @@ def test_words_that_no_file_takes_are_in_the_json_file_all_the_same(answering, c
 
 def test_the_exit_code_is_true_also_where_nobody_reads_on(elsewhere):
     # What plays no session is asked nothing that takes long.
-    action = """--action '{"unheard": 1}'"""
+    action = """--sessions 2 --action '{"unheard": 1}'"""
     with in_thread() as address:
         command = f"{sys.executable} -m pytest_openenv_scale check http://{address} {action} --json x | true"
         command += "; echo ${PIPESTATUS[0]}"
@@ -270,7 +270,7 @@ def test_the_screen_is_one_screen_of_the_terminals_width_also_where_much_is_wron
     with in_thread("one_session") as address:
         _, lines, _ = check(capsys, f"http://{address}")
     assert max(map(len, lines)) <= columns
-    assert len(lines) <= 24
+    assert len(lines) <= {80: 26, 110: 24}[columns]
 
 
 def test_a_terminal_that_speaks_ascii_only_gets_ascii(golden, answering, capfdbinary, monkeypatch):

@@ -24,7 +24,8 @@ _STEPS = 3
 class SingleSession:
     """A lone session: connect, reset, state, some steps, close.
 
-    There are fewer steps where the episode ends before, or where one is not answered with an observation. `state` is
+    There are fewer steps where the episode ends before, or where one is not answered with an observation, and none
+    where no action can be made. `state` is
     the answer to `state` after the reset; `states` are those after the steps, none where they were not asked for.
     `closed` is how the connection ended, silence where it was dropped. Latencies are seconds.
     """
@@ -41,6 +42,11 @@ class SingleSession:
     def succeeded(self) -> bool:
         """Whether the reset and every step were answered with an observation."""
         return all(answer.kind == "observation" for answer in (self.reset, *self.steps))
+
+    @property
+    def opened(self) -> bool:
+        """Whether it was let in: its reset was answered with an observation."""
+        return self.reset.kind == "observation"
 
     @property
     def first_failure(self) -> str:
@@ -80,14 +86,20 @@ class SingleSession:
 
     @property
     def step_s(self) -> float:
-        """The median latency of a step, in seconds."""
-        return median([step.latency_s or 0.0 for step in self.steps])
+        """The median latency of a step, in seconds; 0 where none was taken."""
+        return median([step.latency_s or 0.0 for step in self.steps] or [0.0])
 
 
 async def single_session(subject: Subject) -> SingleSession:
     """Play one session alone; call it as `subject.learn(single_session)`, so that it is played once."""
     reset = {**subject.reset_data(subject.seed), "episode_id": f"check-{uuid4().hex[:12]}"}
     return await play_single(subject, reset, subject.wait_s, most_steps=_STEPS)
+
+
+async def can_step(subject: Subject) -> bool:
+    """Return whether a session that plays alone is answered more than errors, so that sessions may be asked to step."""
+    single = await subject.learn(single_session)
+    return bool(single.steps) and single.succeeded and not (subject.must_play and single.error_words)
 
 
 async def play_single(
@@ -111,6 +123,7 @@ async def play_single(
         if first.kind == "observation":
             state = await session.state(patience_s=subject.patience_s)
             began = time.perf_counter()
+            most_steps = most_steps if subject.workload.no_action is None else 0
             while len(steps) < most_steps and (not steps or time.perf_counter() - began < longest_s):
                 steps.append(await session.step(subject.action(0, len(steps), wait_s=wait_s)))
                 if steps[-1].kind != "observation":

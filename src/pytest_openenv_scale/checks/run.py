@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Literal
 
 from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.client.messages import error_in
@@ -14,19 +15,22 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .background import SingleSession, single_session
+from .background import SingleSession, can_step, single_session
 from .subject import Subject, sample_action
 
 Check = Callable[[Subject], Awaitable[CheckResult]]
 """A question about a server. It bounds its own time, by `Subject.patience_s` for each answer."""
 
+Needs = Literal["steps", "sessions", "http"]
+"""What a check needs: sessions that play; sessions that can be opened and reset; or none, as it asks over HTTP."""
 
 _LOG_LINES = 20
 
 
-def run_check(subject: Subject, check: Check) -> CheckResult:
+def run_check(subject: Subject, check: Check, needs: Needs = "steps") -> CheckResult:
     """Run a check on a server and return its result; must not be called where an event loop runs.
 
+    Where a session on its own cannot do what the check `needs`, the result is inconclusive, with what to write.
     A server without `/ws` skips every check; one that ends meanwhile fails it; one that ended before leaves it
     inconclusive.
     """
@@ -34,17 +38,23 @@ def run_check(subject: Subject, check: Check) -> CheckResult:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"the server is not running any more: {ended}")
     restarts = _restart_count(subject.endpoint)
     try:
-        result = asyncio.run(_check_playable_server(subject, check))
+        result = asyncio.run(_check_playable_server(subject, check, needs))
     except (RouteError, WorkloadError) as error:
         return CheckResult(CheckOutcome.INCONCLUSIVE, str(error))
     return _without_surrogates(_fail_if_server_died(subject.endpoint, result, restarts))
 
 
-async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
+async def _check_playable_server(subject: Subject, check: Check, needs: Needs) -> CheckResult:
+    if needs == "http":
+        return await check(subject)
     single = await subject.learn(single_session)
     if single.reset.kind == "lost" and single.reset.code in ("403", "404", "405"):
         headline = f"the server has no /ws (HTTP {single.reset.code}), and sessions need one"
         return CheckResult(CheckOutcome.SKIPPED, headline)
+    if await can_step(subject) or (needs == "sessions" and single.opened):
+        return await check(subject)
+    if subject.workload.no_action is not None and single.opened:
+        return CheckResult(CheckOutcome.INCONCLUSIVE, f"a session opens, but {subject.workload.no_action}")
     if not single.succeeded:
         return CheckResult(
             CheckOutcome.INCONCLUSIVE,
@@ -52,14 +62,12 @@ async def _check_playable_server(subject: Subject, check: Check) -> CheckResult:
             remedy=f"write {_what_to_write(subject, single)}, or see the server's log",
             transcripts=(single.transcript,),
         )
-    if subject.must_play and (words := single.error_words):
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE,
-            f"sessions did not play: a session on its own got errors only: {words}",
-            remedy=f"write {_what_to_write(subject, single)}, or ask all the same with --openenv-played any",
-            transcripts=(single.transcript,),
-        )
-    return await check(subject)
+    return CheckResult(
+        CheckOutcome.INCONCLUSIVE,
+        f"sessions did not play: a session on its own got errors only: {single.error_words}",
+        remedy=f"write {_what_to_write(subject, single)}, or ask all the same with --openenv-played any",
+        transcripts=(single.transcript,),
+    )
 
 
 def _what_to_write(subject: Subject, single: SingleSession) -> str:

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Do so many sessions fit, which limit refused the rest, are sessions isolated, do slots come back, does a step
     block the others. Exit code 0 where they fit, 1 where they do not or one of these is missed, 2 where the server
-    cannot be reached or the input is wrong, 3 where something that decides could not be told.
+    cannot be reached or the input is wrong, 3 where something that decides could not be told or not be asked.
     """
     from pytest_openenv_scale.core.errors import ScaleError
     from pytest_openenv_scale.reporting.text.checks import with_command_options
@@ -170,15 +170,16 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
     """Return the server as checks see it.
 
     Raises:
-        WorkloadError: no action can be made of what `/schema` says, or the callable does not import.
+        WorkloadError: the callable does not import, or the tool that is named is not there.
     """
     from pytest_openenv_scale.checks.preflight.questions import MAX_SESSIONS
     from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.client.http_request import server_schema
-    from pytest_openenv_scale.engine.workload import find_workload
+    from pytest_openenv_scale.engine.workload import workload_of_checks
 
-    workload = find_workload(endpoint, options.action, options.reset)
-    workload.maker(None)
+    workload = workload_of_checks(endpoint, options.action, options.reset)
+    if workload.no_action is None:
+        workload.maker(None)
     return Subject(
         endpoint=endpoint,
         workload=workload,
@@ -258,6 +259,7 @@ def _json_document(
             {
                 "name": finding.question.name,
                 "decides": finding.question.decides,
+                "asked": finding.asked,
                 "took_s": round(finding.took_s, 3),
                 **finding.result.to_json(),
             }

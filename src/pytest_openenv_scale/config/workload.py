@@ -35,7 +35,8 @@ class Workload:
     called with `(session, step)`, both counted from 0, or with `(session, step, observation)`. The string
     "$wait" in an action stands for the cell's wait in seconds; `waits` tells whether the wait means
     anything. `reset` is the reset data of every session, in which "$seed" stands for a seed of the session's
-    own, or where each session's come from. `source` says where the actions come from.
+    own, or where each session's come from. `source` says where the actions come from. Where none can be made,
+    `no_action` says why: `maker` then raises, and sessions can be opened and reset.
     """
 
     actions: tuple[Mapping[str, Any], ...] = ()
@@ -44,6 +45,7 @@ class Workload:
     waits: bool = True
     source: str = "default"
     sessions: tuple[tuple[Mapping[str, Any], ...], ...] = ()
+    no_action: str | None = None
 
     @property
     def made_up(self) -> bool:
@@ -86,9 +88,11 @@ class Workload:
         """Return what makes the actions of a cell.
 
         Raises:
-            WorkloadError: the callable cannot be imported; calling the result raises it too, if the
-                callable fails or returns no mapping, or one that JSON cannot hold.
+            WorkloadError: there is no action, or the callable cannot be imported; calling the result raises it too, if
+                the callable fails or returns no mapping, or one that JSON cannot hold.
         """
+        if self.no_action is not None:
+            raise WorkloadError(self.no_action)
         if self.function is None:
             sessions = [[_substitute_wait(action, wait) for action in row] for row in self.sessions or (self.actions,)]
 
@@ -200,6 +204,11 @@ def make_workload(
     waits = "wait_seconds" in made.fields
     made_action = {**made.action, "wait_seconds": _WAIT} if waits else made.action
     return Workload((made_action,), None, data, waits, "/schema")
+
+
+def without_action(reset: Mapping[str, Any] | ActionSource | None, problem: WorkloadError) -> Workload:
+    """Return the workload of sessions that are opened and reset only, as no action can be made."""
+    return Workload(reset=reset or {}, waits=False, source="none", no_action=str(problem))
 
 
 def _template(template: object) -> str:

@@ -7,7 +7,13 @@ from typing import Any
 
 from pytest_openenv_scale.client.http_request import action_schema, listed_tools
 from pytest_openenv_scale.config.tool_action import Tool, may_call_tools, read_tools, tool_action
-from pytest_openenv_scale.config.workload import ActionSource, Workload, WorkloadError, make_workload
+from pytest_openenv_scale.config.workload import (
+    ActionSource,
+    Workload,
+    WorkloadError,
+    make_workload,
+    without_action,
+)
 from pytest_openenv_scale.core.endpoint import Endpoint
 
 
@@ -30,6 +36,22 @@ def find_workload(
     if may_call_tools(schema) and (tools := _tools(endpoint)):
         return _calling(tools, reset)
     return make_workload(schema, None, reset)
+
+
+def workload_of_checks(
+    endpoint: Endpoint, action: ActionSource | None, reset: Mapping[str, Any] | ActionSource | None
+) -> Workload:
+    """Return what sessions of a server send, or a workload without actions where none can be made of its schema.
+
+    Raises:
+        WorkloadError: the action that was written cannot be used.
+    """
+    try:
+        return find_workload(endpoint, action, reset)
+    except WorkloadError as problem:
+        if action is not None:
+            raise
+        return without_action(reset, problem)
 
 
 def _tools(endpoint: Endpoint) -> tuple[Tool, ...]:

@@ -20,7 +20,7 @@ from .marks import SUITE_MARKS
 from .target import target_of
 
 if TYPE_CHECKING:
-    from pytest_openenv_scale.checks.run import Check
+    from pytest_openenv_scale.checks.run import Check, Needs
     from pytest_openenv_scale.checks.subject import Subject
 
     from .invocation import Invocation
@@ -40,8 +40,12 @@ class CheckRunner:
     calls: list[Check] = field(default_factory=list["Check"], init=False, repr=False)
     """The checks this was called with: at most one."""
 
-    def __call__(self, check: Check) -> CheckResult:
-        """Ask one check and judge the test by it; at most one per test, and not where an event loop runs."""
+    def __call__(self, check: Check, needs: Needs = "steps") -> CheckResult:
+        """Ask one check and judge the test by it; at most one per test, and not where an event loop runs.
+
+        Where a session that plays alone cannot do what the check `needs`, the first check of the server fails, and all
+        others are skipped: "steps" that are answered with more than errors; "sessions" that open; or none ("http").
+        """
         from pytest_openenv_scale.checks.run import run_check
         from pytest_openenv_scale.core.errors import RunError
 
@@ -59,7 +63,7 @@ class CheckRunner:
             run = self.invocation.run_directory()
             with run.measure_lock(subject.report_progress):
                 started, began = datetime.now(UTC), time.monotonic()
-                result = run_check(subject, self._checked(check))
+                result = run_check(subject, self._checked(check), needs)
             record = self._make_record(subject.endpoint, result, started, time.monotonic() - began)
             path = write_check(run.path, record)
         except RunError as error:
@@ -168,7 +172,7 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
 
     settings = invocation.settings
     try:
-        workload = chosen_workload(item.ihook, endpoint, settings)
+        workload = chosen_workload(item.ihook, endpoint, settings, for_checks=True)
     except WorkloadError as error:
         return str(error)
     progress = invocation.progress

@@ -197,20 +197,21 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
     return Scaling(task, invocation, item)
 
 
-def chosen_workload(hooks: Any, endpoint: Endpoint, settings: Settings) -> Workload:
+def chosen_workload(hooks: Any, endpoint: Endpoint, settings: Settings, *, for_checks: bool = False) -> Workload:
     """Decide what sessions send: an action that is written, else what a hook returns, else the server's schema.
 
     Raises:
-        WorkloadError: no action can be made.
+        WorkloadError: no action can be made; `for_checks`, which need none, only where the one that is written is none.
     """
-    from pytest_openenv_scale.engine.workload import find_workload
+    from pytest_openenv_scale.engine.workload import find_workload, workload_of_checks
 
     workload: Workload | None = None
     if settings.action is None:
         workload = hooks.pytest_openenv_scale_workload(endpoint=endpoint)
     if workload is not None and settings.reset is not None:
         return replace(workload, reset=settings.reset)
-    return workload or find_workload(endpoint, settings.action, settings.reset)
+    find = workload_of_checks if for_checks else find_workload
+    return workload or find(endpoint, settings.action, settings.reset)
 
 
 def is_loop_running() -> bool:

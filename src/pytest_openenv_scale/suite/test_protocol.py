@@ -12,4 +12,4 @@ pytestmark = pytest.mark.protocol
 @pytest.mark.parametrize("check", protocol_checks.CHECKS.values(), ids=protocol_checks.CHECKS)
 def test_protocol(openenv_check: CheckRunner, check: Check) -> None:
     """The answer is OpenEnv's, the session goes on where OpenEnv's does, and a new one works."""
-    openenv_check(check)
+    openenv_check(check, needs="sessions")

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
-from pytest_openenv_scale.checks.background import quick_action
+from pytest_openenv_scale.checks.background import can_step, quick_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import AT_ONCE, RawClient, Subject, close_all
@@ -52,8 +53,8 @@ class HeldSession:
         """Its last answer: where it did not step, what it got instead."""
         return self.step or self.reset or self.connect
 
-    def row(self, number: int) -> SessionRow:
-        """Return it as a row of a cell."""
+    def row(self, number: int, *, asked_to_step: bool) -> SessionRow:
+        """Return it as a row of a cell; one that was not asked to step has done all it should once it is held."""
         row = SessionRow(
             number,
             process=0,
@@ -69,6 +70,8 @@ class HeldSession:
             return row._replace(
                 step_latencies=(self.step.latency_s or 0.0,), success=True, pid=pid if type(pid) is int else None
             )
+        if self.held and not asked_to_step:
+            return row._replace(success=True)
         answer = self.last_answer
         return row._replace(
             error_phase=self.last_phase,
@@ -96,7 +99,7 @@ class HoldResult:
     worker that the server's refusal names, and `full` says that all of it was held. `patience_s` is the timeout of an
     answer while sessions were opened, in seconds; `cut_short` says that an answer missed the timeout the user set, so
     that a longer one might have helped. `closed` tells which slots came back after all were closed, `dropped` after
-    one was dropped from a full server.
+    one was dropped from a full server. Sessions are not `asked_to_step` where steps of a lone one are not answered.
     """
 
     requested: int
@@ -111,6 +114,7 @@ class HoldResult:
     closed: SlotsReturned | None
     dropped: SlotsReturned | None
     refused_transcript: Transcript | None
+    asked_to_step: bool = True
 
     @property
     def held(self) -> int:
@@ -118,9 +122,9 @@ class HoldResult:
         return sum(session.held for session in self.sessions)
 
     @property
-    def stepped(self) -> int:
-        """How many sessions took their step."""
-        return sum(session.stepped for session in self.sessions)
+    def fitting(self) -> int:
+        """How many sessions were let in and took their step, where they were asked for one."""
+        return len(self.sessions) - len(self.failures)
 
     @property
     def refused(self) -> list[HeldSession]:
@@ -130,6 +134,8 @@ class HoldResult:
     @property
     def failures(self) -> list[HeldSession]:
         """The sessions that were not let in or did not step."""
+        if not self.asked_to_step:
+            return self.refused
         return [session for session in self.sessions if not session.stepped]
 
     @property
@@ -141,10 +147,11 @@ class HoldResult:
 async def hold(subject: Subject, sessions: int) -> HoldResult:
     """Open `sessions` sessions and one more, step all of them at once, close them and see whether as many get in again.
 
+    Where steps of a lone session are not answered with more than errors, none is asked for.
     Where the server counts more sessions than are held, those that were refused are tried again for 3 s: the slots of
-    sessions that ended just before may still come back. Timeouts grow with the slowest answer to a lone session, so
-    `play_session` has to be asked before.
+    sessions that ended just before may still come back. Timeouts grow with the slowest answer to a lone session.
     """
+    steps_play = await can_step(subject)
     patience_s = subject.patience_among(min(sessions, AT_ONCE))
     async with subject.client(patience_s) as client:
         began = time.perf_counter()
@@ -159,19 +166,12 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
         opened_s = time.perf_counter() - began
         extra = [] if refused else [await _open_one_more(client, subject)]
         limit = _named_limit(refused or extra)
-        subject.report_progress(f"stepping {len(held):,} sessions at once")
         step_patience_s = subject.patience_among(len(held))
-        steps = await asyncio.gather(
-            *(
-                session.step(quick_action(subject, number, 0), patience_s=step_patience_s)
-                for number, session in enumerate(held)
-            )
-        )
+        steps = await _step_at_once(subject, held, step_patience_s) if steps_play else []
         pids = {step.observation.get("pid") for step in steps if step.kind == "observation"}
         full = limit is not None and len(held) == limit * max(1, len(pids))
         closed, dropped = await _release_and_reopen(client, subject, held, full=full)
-    answered = [_read_answers(session, step) for session, step in zip(held, steps, strict=True)]
-    answered += map(_read_answers, refused)
+    answered = [*map(_read_answers, held, steps or repeat(None)), *map(_read_answers, refused)]
     waited = {step_patience_s for step in steps if step.kind == "silence"}
     waited |= {patience_s for session in refused if session.timed_out}
     return HoldResult(
@@ -187,7 +187,16 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
         closed=closed,
         dropped=dropped,
         refused_transcript=refused[0].transcript("a session that was not let in") if refused else None,
+        asked_to_step=steps_play,
     )
+
+
+async def _step_at_once(subject: Subject, sessions: list[RawSession], patience_s: float) -> list[Answer]:
+    subject.report_progress(f"stepping {len(sessions):,} sessions at once")
+    steps = (
+        session.step(quick_action(subject, number, 0), patience_s=patience_s) for number, session in enumerate(sessions)
+    )
+    return list(await asyncio.gather(*steps))
 
 
 def _read_answers(session: RawSession, step: Answer | None = None) -> HeldSession:

@@ -39,7 +39,7 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
     summary = summarise_held(endpoint, result)
     figures = _figures(result, summary)
     client_limited = [session.last_answer for session in result.failures if session.last_answer.client_limited]
-    count = min(result.stepped, result.requested)
+    count = result.fitting
     if count == result.requested:
         verb = "fits" if result.requested == 1 else "fit"
         more = ", and no more" if result.full else ""
@@ -123,7 +123,7 @@ def slots_returned(result: HoldResult) -> CheckResult:
             figures=figures,
         )
     sessions = formatting.count_of(closed.released, "session")
-    headline = f"{sessions} closed and as many new ones in after {formatting.seconds(closed.took_s)}"
+    headline = f"{sessions} closed, {closed.returned:,} new in after {formatting.seconds(closed.took_s)}"
     if dropped is not None:
         headline += f"; one dropped without goodbye made room after {formatting.seconds(dropped.took_s)}"
     elif result.limit is None and not result.refused:
@@ -144,7 +144,8 @@ _LOG_LINES = 200
 def _latency_text(result: HoldResult, summary: CellSummary) -> str:
     stats = {name: summary.phases[name] for name in _PHASES if name in summary.phases}
     latencies = ", ".join(f"{name} {formatting.seconds_pair(phase.p50, phase.p99)}" for name, phase in stats.items())
-    opened = f"opened in {formatting.seconds(result.opened_s)}, all stepping at once"
+    opened = f"opened in {formatting.seconds(result.opened_s)}"
+    opened += ", all stepping at once" if result.asked_to_step else ", without a step"
     return f"{opened}; p50 / p99: {latencies}" if latencies else opened
 
 
@@ -152,7 +153,7 @@ def _figures(result: HoldResult, summary: CellSummary) -> Figures:
     figures: Figures = {
         "asked": result.requested,
         "held": result.held,
-        "stepped": result.stepped,
+        "stepped": result.fitting if result.asked_to_step else None,
         "refused": len(result.refused),
         "untried": result.untried,
         "limit": result.limit,
@@ -190,5 +191,5 @@ def summarise_held(endpoint: Endpoint, result: HoldResult) -> CellSummary:
         log_tail=endpoint.log_tail(_LOG_LINES),
         session_settings=endpoint.session_settings,
     )
-    rows = [session.row(number) for number, session in enumerate(result.sessions)]
+    rows = [session.row(number, asked_to_step=result.asked_to_step) for number, session in enumerate(result.sessions)]
     return summarise(rows_to_table(rows, cell=cell, run_id="", repetition=1), meta)

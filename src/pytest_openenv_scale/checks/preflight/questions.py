@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from pytest_openenv_scale.checks.background import SingleSession, play_single
+from pytest_openenv_scale.checks.background import SingleSession, play_single, single_session
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
-from pytest_openenv_scale.checks.run import Check, run_check
+from pytest_openenv_scale.checks.run import Check, Needs, run_check
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.checks.subject import Subject, sample_action, sample_text
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
@@ -20,6 +20,7 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from .hold import HoldResult, hold
 from .http_endpoints import http_endpoints
 from .judge import second_session, sessions_fit, slots_returned
+from .messages import odd_messages
 
 MAX_SESSIONS = 8
 """The most sessions at once in every question but that of capacity."""
@@ -30,14 +31,15 @@ class Question:
     """One line of the screen.
 
     `progress_text` is shown meanwhile. A question with a `failure_text` decides the exit code, and the text says what a
-    miss means for a trainer; one without is a note. `uses_slots` says that it uses up slots of a server that leaks
-    them.
+    miss means for a trainer; one without is a note. `needs` says what a lone session must be able to do for it, and
+    `uses_slots` that it uses up slots of a server that leaks them.
     """
 
     name: str
     progress_text: str
     check: Check
     failure_text: str | None = None
+    needs: Needs = "steps"
     uses_slots: bool = False
 
     @property
@@ -48,11 +50,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredQuestion:
-    """A question with its result and how long it took, in seconds."""
+    """A question with its result, how long it took, in seconds, and whether it was `asked` at all."""
 
     question: Question
     result: CheckResult
     took_s: float
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,15 @@ def questions(sessions: int) -> tuple[Question, ...]:
     session_count = formatting.count_of(sessions, "session")
     return (
         Question("reachable", "playing one session", reachable, "a session does not play"),
-        Question("second", f"opening {session_count}", second, "a second session is refused" if sessions > 1 else None),
-        Question("capacity", f"opening {session_count}", fitting, "they do not fit"),
-        Question("slots", "closing them", slots, "slots do not come back"),
+        Question(
+            "second",
+            f"opening {session_count}",
+            second,
+            "a second session is refused" if sessions > 1 else None,
+            needs="sessions",
+        ),
+        Question("capacity", f"opening {session_count}", fitting, "they do not fit", needs="sessions"),
+        Question("slots", "closing them", slots, "slots do not come back", needs="sessions"),
         Question(
             "isolation", "playing sessions side by side", interleaved, "sessions are not isolated", uses_slots=True
         ),
@@ -96,30 +105,52 @@ def questions(sessions: int) -> tuple[Question, ...]:
             "health", "stepping, and asking /health meanwhile", health, "a step blocks the others", uses_slots=True
         ),
         Question("parallel", "stepping at once", parallel, "a step blocks the others", uses_slots=True),
-        Question("replies", "measuring replies", largest_reply),
-        Question("validate", "asking what openenv validate asks", http_endpoints),
+        Question("replies", "measuring replies", largest_reply, needs="sessions"),
+        Question("messages", "sending what no client should", odd_messages, needs="sessions", uses_slots=True),
+        Question("validate", "asking what openenv validate asks", http_endpoints, needs="http"),
     )
 
 
 def ask_questions(
     subject: Subject, to_ask: tuple[Question, ...], on_start: Callable[[Question], None] = lambda question: None
 ) -> Iterator[AnsweredQuestion]:
-    """Ask one question after another; where no session plays, the first one is the only one.
+    """Ask one question after another; where a lone session does not play, those that need one that does are not asked.
 
-    Questions that use up slots are skipped where slots do not come back. `on_start` is called before each question.
+    Nor are those that use up slots where slots do not come back. `on_start` is called before each question.
     """
     outcomes: dict[str, CheckOutcome] = {}
+    unmet: set[Needs] = set()
     for question in to_ask:
         on_start(question)
         started = time.monotonic()
-        if question.uses_slots and outcomes.get("slots") is CheckOutcome.MISSED:
-            result = CheckResult(CheckOutcome.SKIPPED, "not asked: each session may cost this server a slot for good")
-        else:
-            result = run_check(subject, question.check)
+        not_asked = None
+        if question.needs in unmet:
+            not_asked = _UNMET[question.needs]
+        elif question.uses_slots and outcomes.get("slots") is CheckOutcome.MISSED:
+            not_asked = "each session may cost this server a slot for good"
+        result = (
+            run_check(subject, question.check, question.needs)
+            if not_asked is None
+            else CheckResult(CheckOutcome.SKIPPED, f"not asked: {not_asked}")
+        )
         outcomes[question.name] = result.outcome
-        yield AnsweredQuestion(question, result, time.monotonic() - started)
-        if outcomes["reachable"] is not CheckOutcome.MET:
-            return
+        yield AnsweredQuestion(question, result, time.monotonic() - started, asked=not_asked is None)
+        if question.name == "reachable":
+            unmet = _unmet_needs(subject, result)
+
+
+def _unmet_needs(subject: Subject, reachable: CheckResult) -> set[Needs]:
+    """Return what no question needs to be asked that needs it, as the lone session could not do it."""
+    if reachable.outcome is CheckOutcome.MET:
+        return set()
+    single = subject.learned(single_session)
+    return {"steps"} if single is not None and single.opened else {"steps", "sessions"}
+
+
+_UNMET: Mapping[Needs, str] = {
+    "steps": "it needs a step that is answered",
+    "sessions": "it needs a session that opens",
+}
 
 
 async def reachable(subject: Subject) -> CheckResult:
@@ -151,23 +182,28 @@ def _close_text(closed: Answer) -> str:
 
 
 def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
-    """Return the verdict: missed if any deciding question is missed, met only where none of them is inconclusive."""
+    """Return the verdict: missed if any deciding question is missed, met only where all were asked and answered."""
     deciding = [finding for finding in findings if finding.question.decides]
     missed = [finding for finding in deciding if finding.result.outcome is CheckOutcome.MISSED]
     doubtful = [finding for finding in deciding if finding.result.outcome is CheckOutcome.INCONCLUSIVE]
+    not_asked = [finding.question.name for finding in deciding if not finding.asked]
     met = any(finding.result.outcome is CheckOutcome.MET for finding in deciding)
-    outcome = CheckOutcome.MET if met and not doubtful else CheckOutcome.INCONCLUSIVE
+    outcome = CheckOutcome.MET if met and not doubtful and not not_asked else CheckOutcome.INCONCLUSIVE
     outcome = CheckOutcome.MISSED if missed else outcome
-    capacity = next((finding.result for finding in findings if finding.question.name == "capacity"), None)
-    if capacity is None:
+    capacity = next(finding for finding in findings if finding.question.name == "capacity")
+    if not capacity.asked:
         return CheckVerdict(outcome, f"it cannot be told whether they fit: {findings[0].result.headline}")
-    text = _capacity_text(capacity, sessions)
+    text = _capacity_text(capacity.result, sessions)
     failures = [_failure_text(finding) for finding in missed if finding.question.name not in ("capacity", "second")]
     if failures:
-        joined = "; and" if capacity.outcome is CheckOutcome.MISSED else ", but"
+        joined = "; and" if capacity.result.outcome is CheckOutcome.MISSED else ", but"
         text += f"{joined} {' and '.join(dict.fromkeys(failures))}"
-    if doubtful:
-        text += f"; not known: {', '.join(dict.fromkeys(finding.question.name for finding in doubtful))}"
+    # Where a lone session does not play, what was not asked for it says more.
+    unknown = [f.question.name for f in doubtful if not (not_asked and f.question.name == "reachable")]
+    if unknown:
+        text += f"; not known: {', '.join(unknown)}"
+    if not_asked:
+        text += f"; not asked: {', '.join(not_asked)}"
     return CheckVerdict(outcome, text)
 
 

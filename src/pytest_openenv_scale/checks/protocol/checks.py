@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pytest_openenv_scale.checks.background import quick_action, single_session
+from pytest_openenv_scale.checks.background import can_step, quick_action
 from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
@@ -21,7 +21,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
 from .cases import ANY_ERROR, CASES, OPENENV_VERSIONS, Case, CaseNotApplicableError
-from .play import OUT_OF_ORDER, play
+from .play import OUT_OF_ORDER, STEPPING, play
 
 _PATIENCE_S, _PATIENCE_FACTOR = 5.0, 5.0
 """Answering a wrong message takes no work: the timeout is shorter than in other checks, as there are many cases."""
@@ -35,7 +35,7 @@ class _CasePlay:
     """A case that is played on a server, and what it showed.
 
     `faults` are sentences in the order they were found, `doubt` says why it cannot be judged. `bystander` is a session
-    open beside the one of the case.
+    open beside the one of the case. Only `with_steps` sessions are asked for a step; else a reset tells if they go on.
     """
 
     client: RawClient
@@ -47,6 +47,7 @@ class _CasePlay:
     goes_on: bool | None = None
     bystander: RawSession | None = None
     new_session: Answer | None = None
+    with_steps: bool = True
     faults: list[str] = field(default_factory=list[str])
     transcripts: list[Transcript] = field(default_factory=list[Transcript])
 
@@ -119,7 +120,7 @@ class _CasePlay:
                 self.aftermath, self.goes_on = f"then {end}", False
                 return
         request, answer = "reset", await session.reset(self.reset_data)
-        if answer.kind == "observation":
+        if answer.kind == "observation" and self.with_steps:
             request, answer = "step", await session.step(quick_action(self.subject, 0, 0))
         self.goes_on = False
         got = f"the {request} after it got {_answer_text(answer)}"
@@ -147,7 +148,7 @@ class _CasePlay:
         """Open a new session and take a step; a server that answers that it is full works too."""
         session = await self.client.start_when_free(self.reset_data, within_s=_PATIENCE_S)
         answer = session.first_answer
-        if answer.kind == "observation":
+        if answer.kind == "observation" and self.with_steps:
             answer = await session.step(quick_action(self.subject, 0, 0))
         if answer.kind != "observation" and not answer.retryable:
             self.faults.append(f"a new session does not work: {answer}")
@@ -156,10 +157,18 @@ class _CasePlay:
         await _close(session)
 
 
-async def _check_case(case: Case, subject: Subject) -> CheckResult:
-    await subject.learn(single_session)
+async def check_case(case: Case, subject: Subject, *, with_steps: bool = True) -> CheckResult:
+    """Play a case, in a session of its own, and see that the server goes on.
+
+    Without steps a reset tells whether sessions go on; so it does where steps of a lone session are not answered, and
+    a case that is one is skipped then.
+    """
+    steps_play = await can_step(subject)
+    if case.id in STEPPING and not steps_play:
+        headline = f"{case.description} cannot be asked of this server: no step of a session on its own is answered"
+        return CheckResult(CheckOutcome.SKIPPED, headline)
     async with subject.client(_case_patience_s(subject, case)) as client:
-        return await _CasePlay(client, subject, case).run()
+        return await _CasePlay(client, subject, case, with_steps=with_steps and steps_play).run()
 
 
 def _case_patience_s(subject: Subject, case: Case) -> float:
@@ -169,7 +178,7 @@ def _case_patience_s(subject: Subject, case: Case) -> float:
     return min(subject.timeout_s, max(_PATIENCE_S, _PATIENCE_FACTOR * subject.slowest_single_s))
 
 
-CHECKS: Mapping[str, Check] = {case.id: partial(_check_case, case) for case in CASES}
+CHECKS: Mapping[str, Check] = {case.id: partial(check_case, case) for case in CASES}
 """Every case by its id, as a check."""
 
 

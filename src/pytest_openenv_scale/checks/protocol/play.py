@@ -32,7 +32,7 @@ async def play(case: Case, session: RawSession, subject: Subject) -> Answer:
     """Play a case in a session and return the answer that is to be judged.
 
     Raises:
-        LackError: the server lacks what the case needs.
+        CaseNotApplicableError: the server lacks what the case needs.
         WorkloadError: the user's callable fails.
     """
     if isinstance(case.message, bytes):
@@ -197,3 +197,6 @@ CASE_PLAYS: Mapping[str, PlayCase] = {
     "close-frame": _close_frame,
 }
 """The cases that take more than sending one message, by id."""
+
+STEPPING = CASE_PLAYS.keys() - {"state-with-data", "state-before-reset", "fragments", "close-frame"}
+"""The cases that send an action, by id."""

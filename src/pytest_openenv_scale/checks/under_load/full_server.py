@@ -152,12 +152,17 @@ def clean_close(subject: Subject) -> SessionEnd:
     return SessionEnd("a clean close", "closed_s", lambda session: session.close(patience_s=subject.patience_s))
 
 
-def dropped_connections(mid_step_s: float) -> list[SessionEnd]:
-    """Return the endings without a close message, idle and during a step of `mid_step_s` seconds."""
+def dropped_connections(mid_step_s: float | None) -> list[SessionEnd]:
+    """Return the endings without a close message, idle and during a step of `mid_step_s` seconds, None: idle only."""
     drop, reset = RawSession.drop, RawSession.reset_connection
-    return [
+    idle = [
         SessionEnd("a socket closed without goodbye", "dropped_s", drop),
         SessionEnd("a TCP reset", "reset_s", reset),
+    ]
+    if mid_step_s is None:
+        return idle
+    return [
+        *idle,
         SessionEnd("a socket closed in mid-step", "dropped_in_step_s", drop, mid_step_s),
         SessionEnd("a TCP reset in mid-step", "reset_in_step_s", reset, mid_step_s),
     ]

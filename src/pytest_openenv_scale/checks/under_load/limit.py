@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from statistics import median
 
 from pytest_openenv_scale.checks.background import (
     BackgroundLoad,
     background_figures,
+    can_step,
     single_session,
     step_in_background,
 )
@@ -155,7 +157,10 @@ def _other_refusals(attempts: list[_OpenAttempt]) -> list[str]:
         for attempt in attempts
         if not (attempt.answer.retryable or attempt.answer.kind == "silence")
     ]
-    details = [f"{texts.count(text)} of {len(attempts)} were answered: {text}" for text in dict.fromkeys(texts)]
+    details = [
+        f"{count} of {len(attempts)} {'was' if count == 1 else 'were'} answered: {text}"
+        for text, count in Counter(texts).items()
+    ]
     if any(attempt.answer.code == "403" for attempt in attempts):
         details.append("HTTP 403 refuses, but does not say why; 503, or CAPACITY_REACHED after accepting, would")
     return details
@@ -247,7 +252,8 @@ async def freed_slot(subject: Subject) -> CheckResult:
 
 
 async def _check_freed_slot(client: RawClient, subject: Subject, sessions: list[RawSession]) -> CheckResult:
-    total, endings = len(sessions), [clean_close(subject), *dropped_connections(MID_STEP_S)]
+    mid_step_s = MID_STEP_S if await can_step(subject) else None
+    total, endings = len(sessions), [clean_close(subject), *dropped_connections(mid_step_s)]
     for ending in endings:
         within_s = _SHORT_SLOT_RETURN_S if any(other.unreturned for other in endings) else SLOT_RETURN_LIMIT_S
         # The slot of a client that drops in mid-step is held until the step returns, as documented; any slot until

@@ -436,7 +436,8 @@ def _answers(reason: Reason, where: str) -> str:
     sessions, asked, alone, errors_alone = (
         int(reason.figures[name] or 0) for name in ("sessions", "asked", "alone", "errors_alone")
     )
-    text = f"{sessions:,} of {asked:,} sessions were answered with an error at {where} ({reason.words})"
+    text = f"{sessions:,} of {formatting.count_of(asked, 'session')} {'was' if sessions == 1 else 'were'} "
+    text += f"answered with an error at {where} ({reason.words})"
     if errors_alone:
         same = f"{errors_alone} of {formatting.count_of(alone, 'session')} alone"
         return f"{text}, as were {same}: part of the game, not counted as failures"
