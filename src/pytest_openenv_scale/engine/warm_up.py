@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 from pytest_openenv_scale.client.messages import error_in, is_unsuccessful
@@ -128,10 +129,14 @@ class LonePlays:
         return AnsweredErrors(len(errors), words, self._plays, self._errors, under_load)
 
 
-def plays_needed(errors: int, sessions: int) -> int:
-    """Return how many sessions have to play alone without an error for the difference not to be chance."""
+@lru_cache(maxsize=1024)
+def plays_needed(errors: int, sessions: int, *, max_chance: float = MAX_CHANCE, at_most: int = _MAX_PLAYS) -> int:
+    """Return how many sessions have to play alone without an error for the difference not to be chance.
+
+    More than `at_most` are not counted: the result is one more then.
+    """
     chance, alone = 1.0, 0
-    while chance >= MAX_CHANCE and alone <= _MAX_PLAYS:
+    while chance >= max_chance and alone <= at_most:
         alone += 1
         chance *= (sessions + alone - errors) / (sessions + alone)
     return alone

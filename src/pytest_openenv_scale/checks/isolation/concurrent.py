@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -16,15 +16,32 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Tran
 
 from .observations import (
     Identity,
+    ObservationDifference,
     StepView,
     after_step,
-    confirm_by_replaying,
-    count_episodes,
     join_names,
     json_excerpt,
+    open_alone,
     path_pattern,
 )
-from .reference import Leak, SingleReference, View, leak_result, play_alone, usable_reference
+from .reference import Leak, SingleReference, View, leak_result, replay_alone, usable_reference
+from .replays import (
+    REPLAY_S,
+    Deviations,
+    ReplayVerdict,
+    Suspect,
+    group_deviations,
+    judge_by_replaying,
+)
+
+
+@dataclass
+class _Episode:
+    """An episode that deviated from lone ones: after how many steps it ended, and where it did."""
+
+    identity: Identity
+    steps: int = 0
+    deviations: list[ObservationDifference] = field(default_factory=list[ObservationDifference])
 
 
 @dataclass
@@ -32,7 +49,7 @@ class ConcurrentPlay:
     """Sessions that play at the same time: what they were shown of each other.
 
     `answers` counts the answers inspected, `episodes` those begun; `unanswered` tells which sessions ended early.
-    `suspects` are the fields of leaks that are not certain, with the episodes in which they were seen.
+    `shared_ids` are the fields in which two sessions had the same name, with the sessions that had it.
     """
 
     reference: SingleReference
@@ -43,7 +60,8 @@ class ConcurrentPlay:
     unanswered: list[str] = field(default_factory=list[str])
     pids: set[object] = field(default_factory=set[object])
     hosts: set[object] = field(default_factory=set[object])
-    suspects: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+    shared_ids: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+    _deviating: dict[int, _Episode] = field(default_factory=dict[int, "_Episode"])
     _owners: dict[int, RawSession] = field(default_factory=dict[int, RawSession])
     _steps_taken: dict[int, int] = field(default_factory=dict[int, int])
     _id_owners: dict[tuple[str, object], RawSession] = field(default_factory=dict[tuple[str, object], RawSession])
@@ -95,6 +113,8 @@ class ConcurrentPlay:
             if state.kind == "state":
                 view = self.reference.read(StepView(last_step, first, state), identity)
                 self._record_deviations(session, identity, view, "state.")
+        if episode := self._deviating.get(identity.number):
+            episode.steps = last_step
         if last_step < steps and not done:
             self.unanswered.append(
                 f"session {session.number} was not answered any more {after_step(max(last_step, 0))}"
@@ -131,18 +151,20 @@ class ConcurrentPlay:
         for deviation in self.reference.deviations(view.fields, view.step):
             if not deviation.path.startswith(path_prefix):
                 continue
-            path = path_pattern(deviation.path)
-            certain = self.reference.counts_steps and path == "state.step_count"
-            if not certain:
-                self.suspects.setdefault(path, set()).add(identity.number)
-            owner = self._likely_owner(session, deviation.actual)
-            self._record_leak(certain, path, f"session {session.number}: {deviation}", session, owner)
+            self._deviating.setdefault(identity.number, _Episode(identity)).deviations.append(deviation)
+            owner, path = self._likely_owner(session, deviation.actual), path_pattern(deviation.path)
+            description = f"session {session.number}: {deviation}"
+            self._record_leak(False, path, description, session, owner, identity.number)
+
+    def suspects(self) -> list[Suspect[_Episode]]:
+        """Return the episodes that were shown what no lone one was, and no identity explains it."""
+        return [Suspect(episode, group_deviations(episode.deviations)) for episode in self._deviating.values()]
 
     def _record_shared_id(self, session: RawSession, path: str, value: object) -> None:
         first = self._id_owners.setdefault((path, value), session)
         if first is session:
             return
-        self.suspects.setdefault(path, set()).add(session.number)
+        self.shared_ids.setdefault(path, set()).add(session.number)
         description = f"sessions {first.number} and {session.number} both showed {path} {json_excerpt(value)}"
         self._record_leak(False, path, description, session, first)
 
@@ -154,7 +176,13 @@ class ConcurrentPlay:
         )
 
     def _record_leak(
-        self, certain: bool, path: str, description: str, session: RawSession, owner: RawSession | None
+        self,
+        certain: bool,
+        path: str,
+        description: str,
+        session: RawSession,
+        owner: RawSession | None,
+        episode: int | None = None,
     ) -> None:
         transcripts: list[Transcript] = []
         if not any(leak.certain == certain and leak.transcripts for leak in self.leaks):
@@ -162,7 +190,7 @@ class ConcurrentPlay:
             if owner is not None and owner is not session:
                 whose = "whose it is" if certain and "step_count" not in path else "which played at the same time"
                 transcripts.append(owner.transcript(f"session {owner.number}, {whose}"))
-        self.leaks.append(Leak(description, tuple(transcripts), path, certain))
+        self.leaks.append(Leak(description, tuple(transcripts), path, certain, episode))
 
 
 def count_processes(concurrent: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
@@ -232,24 +260,17 @@ async def _judge(concurrent: ConcurrentPlay, manner: str) -> CheckResult:
     sessions = f"{len(concurrent.sessions)} sessions {manner}"
     if certain := [leak for leak in concurrent.leaks if leak.certain]:
         return _leak_result(sessions, certain, figures, details)
-    if suspected := set(concurrent.suspects):
-        verdict, replayed = await _confirm(concurrent)
-        suspects = [leak for leak in concurrent.leaks if leak.field in concurrent.suspects]
-        figures["episodes_alone"] = replayed
-        if verdict is CheckOutcome.MISSED:
-            details.append(f"{replayed} more sessions on their own never saw it")
-            return _leak_result(sessions, suspects, figures, details)
-        if verdict is CheckOutcome.INCONCLUSIVE:
-            differing = count_episodes(concurrent.suspects)
-            among = f"{differing} of {concurrent.episodes} episodes among others saw what none of {replayed} alone did"
-            return CheckResult(
-                verdict,
-                f"{sessions}: {among}; too few to say that it comes from the others",
-                details=(*(leak.description for leak in suspects[:3]), *details),
-                figures=figures,
-                transcripts=suspects[0].transcripts,
-            )
-        details.append(f"{join_names(suspected)}: differs between sessions on their own too, and was left out")
+    shared, opened = await _fields_of_shared_ids(concurrent)
+    if shared:
+        leaks = [leak for leak in concurrent.leaks if leak.field in shared]
+        details.append(f"{opened} more sessions on their own never saw it")
+        return _leak_result(sessions, leaks, figures | {"episodes_alone": opened}, details)
+    verdict = await _replay(concurrent)
+    if verdict is not None:
+        figures |= {"episodes_alone": verdict.plays}
+        if verdict.outcome is not CheckOutcome.MET:
+            return _judge_left(concurrent, verdict, sessions, figures, details)
+        details += _explained_details(verdict)
     if not concurrent.answers:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"{sessions}: none was answered", details=tuple(details))
     headline = f"{sessions}, {concurrent.answers:,} answers: none showed another session's state"
@@ -263,31 +284,75 @@ def _leak_result(sessions: str, leaks: list[Leak], figures: dict[str, int], deta
     return replace(result, details=(leaking, *result.details))
 
 
-async def _confirm(concurrent: ConcurrentPlay) -> tuple[CheckOutcome, int]:
-    """Play alone until it is clear whether the suspects differ alone too; return the outcome and the replays."""
-    reference = concurrent.reference
-    # Ids that sessions share by chance are rare enough to need all the replays there is time for.
-    id_fields = set(concurrent.suspects) & reference.session_ids
-    ids: dict[str, set[object]] = {
-        path: {play.after_second_reset[path] for play in reference.plays} for path in id_fields
-    }
+def _judge_left(
+    concurrent: ConcurrentPlay,
+    verdict: ReplayVerdict[_Episode],
+    sessions: str,
+    figures: dict[str, int],
+    details: list[str],
+) -> CheckResult:
+    """Return the result where episodes among others saw what plays alone do not explain."""
+    left = {suspect.episode.identity.number for suspect in verdict.left}
+    leaks = [leak for leak in concurrent.leaks if leak.episode in left and leak.field in verdict.fields]
+    figures |= {"episodes_differing": len(left)}
+    if verdict.outcome is CheckOutcome.MISSED:
+        return _leak_result(sessions, leaks, figures, [*details, verdict.plays_text])
+    differing = f"{len(left):,} of {concurrent.episodes:,} episodes among others saw what none alone did"
+    details = [*(leak.description for leak in leaks[:3]), verdict.plays_text, *details]
+    if not verdict.answered:
+        headline = f"{sessions}: {differing}; too few to say that it comes from the others"
+        transcripts = leaks[0].transcripts
+        return CheckResult(verdict.outcome, headline, None, tuple(details), figures, transcripts=transcripts)
+    headline = (
+        f"{sessions}, {concurrent.answers:,} answers: none showed another session's identity; not decided: {differing}"
+    )
+    return CheckResult(CheckOutcome.MET, headline, details=tuple(details), figures=figures)
 
-    async def replay(number: int) -> set[str] | None:
+
+def _explained_details(verdict: ReplayVerdict[_Episode]) -> Iterator[str]:
+    """Say what differed among others, and alone too."""
+    if verdict.random:
+        yield f"{join_names(verdict.random)}: differs between sessions on their own too, and was left out"
+    if verdict.repeated:
+        names, episodes = join_names(verdict.repeated_fields), count_of(verdict.repeated, "episode")
+        yield f"{names}: deviates in {episodes} that show the same alone, with the same seed and actions"
+    if verdict.left:
+        yield f"{count_of(len(verdict.left), 'more episode')} that deviated were not played again"
+
+
+_ID_SESSIONS = 40
+"""Names that sessions share by chance are rare enough to need so many sessions alone."""
+
+
+async def _fields_of_shared_ids(concurrent: ConcurrentPlay) -> tuple[set[str], int]:
+    """Return the fields in which two sessions had one name but no two alone have, and how many were opened alone."""
+    fields, reference = set(concurrent.shared_ids), concurrent.reference
+    names = {path: [play.after_second_reset[path] for play in reference.plays] for path in fields}
+    began, opened = time.perf_counter(), 0
+    while fields and opened < _ID_SESSIONS and time.perf_counter() - began < REPLAY_S:
+        opened += 1
+        identity = reference.identities.new()
+        async with reference.subject.client(reference.subject.timeout_s) as client:
+            session = await open_alone(client, reference.subject, reference.reset_data(identity))
+            async for view in reference.play(session, session.first_answer, identity, 0):
+                fields -= {path for path in fields if view.fields.get(path) in names[path]}
+                for path in fields:
+                    names[path].append(view.fields.get(path))
+            await session.close()
+    return fields, opened
+
+
+async def _replay(concurrent: ConcurrentPlay) -> ReplayVerdict[_Episode] | None:
+    """Play alone again what deviated among others; None where nothing did."""
+    reference, suspects = concurrent.reference, concurrent.suspects()
+    if not suspects:
+        return None
+
+    async def replay(suspect: Suspect[_Episode], number: int) -> Deviations | None:
         # First as slowly as a busy server answers, then as fast as it goes.
         pause = 0.0 if number else min(_LONGEST_PAUSE_S, reference.subject.patience_s)
-        played, _ = await play_alone(reference, 1, pause_s=pause)
-        if not played:
-            return None
-        views = enumerate(played[0].views)
-        seen_alone = {
-            path_pattern(deviation.path) for step, fields in views for deviation in reference.deviations(fields, step)
-        }
-        for path, earlier in ids.items():
-            session_id = played[0].after_second_reset.get(path)
-            seen_alone |= {path} if session_id in earlier else set()
-            earlier.add(session_id)
-        return seen_alone
+        episode = suspect.episode
+        deviations = await replay_alone(reference, episode.identity, episode.steps, pause_s=pause)
+        return None if deviations is None else group_deviations(deviations)
 
-    return await confirm_by_replaying(
-        concurrent.suspects, concurrent.episodes, len(reference.plays) - 1, replay, rare=id_fields
-    )
+    return await judge_by_replaying(suspects, concurrent.episodes, len(reference.plays) - 1, replay)

@@ -18,8 +18,6 @@ from .observations import (
     Fields,
     ObservationDifference,
     compare_episodes,
-    confirm_by_replaying,
-    count_episodes,
     flatten_answer,
     join_names,
     open_alone,
@@ -28,6 +26,7 @@ from .observations import (
     steps_alone,
     volatile_patterns,
 )
+from .replays import Deviations, ReplayVerdict, Suspect, group_deviations, judge_by_replaying
 
 _SESSIONS, _ROUNDS = 16, 3
 _SEEDS, _REPEATS = 4, 3
@@ -82,7 +81,7 @@ class _Rounds:
     episodes: int = 0
     answers: int = 0
     unanswered: int = 0
-    differing: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+    differing: list[Suspect[int]] = field(default_factory=list[Suspect[int]])
     first_differences: dict[str, tuple[int, ObservationDifference, Transcript]] = field(
         default_factory=dict[str, tuple[int, ObservationDifference, Transcript]]
     )
@@ -193,9 +192,12 @@ async def _play_round(subject: Subject, reference: SeedReference, count: int, nu
         rounds.episodes += 1
         rounds.answers += len(views)
         rounds.unanswered += len(views) < len(reference.expected[seed])
-        for difference in reference.deviations(seed, views, reference.judged_fields):
+        differences = reference.deviations(seed, views, reference.judged_fields)
+        if differences:
+            # What was expected is itself from a session alone, in which nothing differed.
+            rounds.differing.append(Suspect(seed, group_deviations(differences), alone={}))
+        for difference in differences:
             path = path_pattern(difference.path)
-            rounds.differing.setdefault(path, set()).add(rounds.episodes)
             if path not in rounds.first_differences:
                 rounds.first_differences[path] = (
                     seed,
@@ -211,36 +213,49 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
         details.append(f"left out, as it differs with the same seed on its own: {join_names(reference.volatile)}")
     if rounds.unanswered:
         details.append(f"{count_of(rounds.unanswered, 'episode')} ended early, and counts as far as it went")
-    verdict, replayed = await _confirm(subject, reference, rounds) if rounds.differing else (CheckOutcome.MET, 0)
     among = f"among {rounds.sessions - 1} others"
     result = CheckResult(
-        verdict,
+        CheckOutcome.MET,
         f"{rounds.episodes} episodes with {len(reference.expected)} seeds, each {among}: all as alone",
         details=tuple(details),
         figures=figures,
     )
     if rounds.differing:
-        path = next(path for path in rounds.first_differences if path in rounds.differing)
-        seed, difference, transcript = rounds.first_differences[path]
-        differing = count_episodes(rounds.differing)
-        details = [f"differing: {join_names(rounds.differing)}", *details]
-        if verdict is CheckOutcome.INCONCLUSIVE:
-            details.append(f"{replayed} more sessions alone are too few to say that it comes from the others")
-        shown = (transcript, reference.transcripts[seed])
-        return replace(
-            result,
-            headline=f"{differing} of {rounds.episodes} episodes {among} were not as alone: seed {seed}, {difference}",
-            remedy=REMEDY if verdict is CheckOutcome.MISSED else None,
-            details=tuple(details),
-            figures=figures | {"episodes_differing": differing, "episodes_alone": reference.plays + replayed},
-            transcripts=tuple(_cut_transcript(transcript, difference.step) for transcript in shown),
-        )
-    if verdict is CheckOutcome.SKIPPED:
-        headline = "what the seed seemed to decide differs with the same seed too: the environment takes no seed"
-        return replace(result, headline=headline)
+        verdict = await _replay(subject, reference, rounds)
+        if verdict.outcome is not CheckOutcome.MET:
+            return _differing_result(reference, rounds, verdict, result, among)
+        if not reference.decided - verdict.random:
+            headline = "what the seed seemed to decide differs with the same seed too: the environment takes no seed"
+            return replace(result, outcome=CheckOutcome.SKIPPED, headline=headline)
     if rounds.answers <= rounds.episodes:
         return replace(result, outcome=CheckOutcome.INCONCLUSIVE, headline=f"no step was answered {among}")
     return result
+
+
+def _differing_result(
+    reference: SeedReference, rounds: _Rounds, verdict: ReplayVerdict[int], result: CheckResult, among: str
+) -> CheckResult:
+    """Return the result where episodes among others differed and plays alone do not explain it."""
+    path = next(path for path in rounds.first_differences if path in verdict.fields)
+    seed, difference, transcript = rounds.first_differences[path]
+    differing = len(verdict.left)
+    shown = (transcript, reference.transcripts[seed])
+    headline = f"{differing} of {rounds.episodes} episodes {among} were not as alone: seed {seed}, {difference}"
+    undecided = verdict.outcome is CheckOutcome.INCONCLUSIVE and verdict.answered
+    why = () if verdict.outcome is CheckOutcome.MISSED else (verdict.plays_text,)
+    return replace(
+        result,
+        outcome=CheckOutcome.MET if undecided else verdict.outcome,
+        headline=f"not decided: {headline}" if undecided else headline,
+        remedy=REMEDY if verdict.outcome is CheckOutcome.MISSED else None,
+        details=(f"differing: {join_names(verdict.fields)}", *result.details, *why),
+        figures={
+            **result.figures,
+            "episodes_differing": differing,
+            "episodes_alone": reference.plays + verdict.plays,
+        },
+        transcripts=tuple(_cut_transcript(transcript, difference.step) for transcript in shown),
+    )
 
 
 def _cut_transcript(transcript: Transcript, step: int) -> Transcript:
@@ -248,24 +263,14 @@ def _cut_transcript(transcript: Transcript, step: int) -> Transcript:
     return Transcript(transcript.title, transcript.said[: 3 + 2 * step])
 
 
-async def _confirm(subject: Subject, reference: SeedReference, rounds: _Rounds) -> tuple[CheckOutcome, int]:
-    """Play alone until it is clear whether the differences occur alone too; return the outcome and the replays.
+async def _replay(subject: Subject, reference: SeedReference, rounds: _Rounds) -> ReplayVerdict[int]:
+    """Play the seeds of episodes that differed alone, until it is clear whether they differ alone too."""
 
-    Fields that differ alone too are removed from the rounds. Skipped where the seed decides nothing else.
-    """
-    seeds, decided = list(reference.expected), set(reference.decided)
-
-    async def replay(number: int) -> set[str] | None:
-        seed = seeds[number % len(seeds)]
+    async def replay(suspect: Suspect[int], number: int) -> Deviations | None:
+        seed = suspect.episode
         _, views = await _play_alone(subject, seed, 0.0)
-        seen_alone = {
-            path_pattern(difference.path)
-            for difference in reference.deviations(seed, views, frozenset(rounds.differing))
-        }
-        decided.difference_update(seen_alone)
-        return seen_alone if views else None
+        return group_deviations(reference.deviations(seed, views, reference.judged_fields)) if views else None
 
     # What was expected of a seed is itself from a session alone: only those played again could differ.
-    repeats = reference.plays - len(seeds)
-    verdict, replayed = await confirm_by_replaying(rounds.differing, rounds.episodes, repeats, replay)
-    return (CheckOutcome.SKIPPED if verdict is CheckOutcome.MET and not decided else verdict), replayed
+    repeats = reference.plays - len(reference.expected)
+    return await judge_by_replaying(rounds.differing, rounds.episodes, repeats, replay)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import re
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from math import comb
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
@@ -18,7 +17,6 @@ from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.config.action_schema.document import Document, InTheWayError
-from pytest_openenv_scale.results.outcome import CheckOutcome
 
 T = TypeVar("T")
 
@@ -121,66 +119,10 @@ def volatile_patterns(plays: Sequence[Sequence[Fields]]) -> frozenset[str]:
     )
 
 
-def fisher_probability(differing: int, among: int, alone: int) -> float:
-    """Return the probability that all `differing` episodes are among others by mere chance.
-
-    One side of Fisher's exact test: `differing` of `among` episodes among others, none of `alone` episodes alone.
-    """
-    return comb(among, differing) / comb(among + alone, differing)
-
-
 def join_names(names: Iterable[str], limit: int = 6) -> str:
     """Return "a, b, c and 4 more"."""
     ordered = sorted(names)
     return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
-
-
-MAX_REPLAYS, REPLAY_S = 40, 10.0
-"""How often a session plays alone again, at most, and after how many seconds no further one begins."""
-
-_CHANCE_LIMIT = 0.001
-"""Below this probability, differences that occur only among others are no chance."""
-
-
-def count_episodes(suspects: Mapping[str, Set[int]]) -> int:
-    """Return in how many episodes any of these fields differed."""
-    return len(set[int]().union(*suspects.values()))
-
-
-async def confirm_by_replaying(
-    suspects: dict[str, set[int]],
-    among: int,
-    alone: int,
-    replay: Callable[[int], Awaitable[Set[str] | None]],
-    *,
-    rare: Set[str] = frozenset(),
-) -> tuple[CheckOutcome, int]:
-    """Play alone until it is clear whether what differs among others differs alone too.
-
-    `suspects` are fields with the episodes in which they differed, of `among` episodes among others; in `alone`
-    episodes alone they never did. `replay` gets the number of replays so far, plays once more and returns the fields
-    that differed, None where nothing was answered; those are removed from `suspects`. Fields in `rare` take all the
-    replays there is time for.
-
-    Returns the outcome and the number of replays: met where no suspect is left, missed where chance does not explain
-    them, else inconclusive.
-    """
-    began, replayed = time.perf_counter(), 0
-    while replayed < MAX_REPLAYS and (replayed == 0 or time.perf_counter() - began < REPLAY_S):
-        seen_alone = await replay(replayed)
-        if seen_alone is None:
-            break
-        replayed += 1
-        for path in seen_alone & suspects.keys():
-            del suspects[path]
-        if not suspects:
-            return CheckOutcome.MET, replayed
-        chance = fisher_probability(count_episodes(suspects), among, alone + replayed)
-        if not rare & suspects.keys() and chance < _CHANCE_LIMIT:
-            return CheckOutcome.MISSED, replayed
-    if replayed >= MAX_REPLAYS and rare & suspects.keys():
-        return CheckOutcome.MISSED, replayed
-    return CheckOutcome.INCONCLUSIVE, replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,19 +205,28 @@ class Identities:
     """Issues identities and recognizes them in what a server answers."""
 
     _prefix: str = field(default_factory=lambda: f"oes{uuid4().hex[:10]}")
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _originals: dict[int, int] = field(default_factory=dict[int, int])
+    """The numbers of identities by the numbers in later episodes of theirs."""
     _seeds: dict[int, int] = field(default_factory=dict[int, int])
     _seeds_seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
     """Pairs of identity numbers: who was shown whose seed."""
 
     def new(self) -> Identity:
         """Return an identity that was never used before."""
-        number = len(self._seeds)
+        number = next(self._numbers)
         # Not from the plan's seed: a server that is checked a second time must not have seen any of them.
         seed = random.choice(_SEEDS)
         while seed in self._seeds:
             seed = random.choice(_SEEDS)
         self._seeds[seed] = number
         return Identity(number, f"{self._prefix}-{number:06d}-e", f"{self._prefix}-{number:06d}-t", seed)
+
+    def again(self, identity: Identity) -> Identity:
+        """Return the same identity for another episode: seed and token are the same, the `episode_id` is new."""
+        number = next(self._numbers)
+        self._originals[number] = identity.number
+        return replace(identity, episode_id=f"{self._prefix}-{number:06d}-e")
 
     def appears_in(self, value: object, number: int) -> bool:
         """Whether a text or a number is, or contains, what the identity with this number has sent."""
@@ -289,7 +240,7 @@ class Identities:
             return text
 
         def label(match: re.Match[str]) -> str:
-            number = int(match[1])
+            number = self._originals.get(int(match[1]), int(match[1]))
             kind = "episode_id" if match[2].lower() == "e" else "token"
             if number == identity.number:
                 return f"<its own {kind}>"
