@@ -22,7 +22,7 @@ local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores                    
     256   78.1   200  60 / 113 ms  15 / 27 ms  1.00 / 1.06 s  1.06 / 1.17 s   ±2 %    118 ms  185  ✗
          success 78.1 % < 95 %
   each figure is the worst of 3 repetitions; ± p99 is half their range of total p99; p99 of 32 sessions ≈ max
-  max batch 128 (64 per core)
+  max batch 128 (64 per core; 200 were open at batch 256)
   first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in reset)
   the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → MAX_CONCURRENT_ENVS
     ≥ 128 per worker (2 workers; somewhat more, as connections split unevenly over them); where the app does not read
@@ -55,7 +55,7 @@ test_scale.py::test_holds_256_sessions
 FAILURE = r"""
 SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions
   local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores
-  max batch 128 (64 per core)
+  max batch 128 (64 per core; 200 were open at batch 256)
   first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in
     reset)
   success in the 3 repetitions: 78.1 %, 78.9 %, 78.1 %

@@ -31,6 +31,7 @@ from pytest_openenv_scale.reporting.content.verdicts import (
     reason_lines,
     stop_words,
 )
+from pytest_openenv_scale.reporting.content.wording import max_batch_sentence
 from pytest_openenv_scale.results.cell import AnsweredErrors, ClientFinding, ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount, Outcome, Refusal, Sample, WarmUp
 from pytest_openenv_scale.verdict import cell as cell_rules
@@ -285,9 +286,62 @@ def test_a_verdict_in_several_lines(golden: Golden) -> None:
     view = viewed(*summaries, success=0.9, max_batch=100, total_p99="2.5s", batches=(50, 100, 200, 400, 800))
     lines = reason_lines(view)
     golden(line.text for line in lines)
-    assert [line.kind for line in lines] == ["verdict", "limit", "client"]
+    assert [line.kind for line in lines] == ["verdict", "limit", "limit", "client"]
     further = [(line.kind, line.text) for line in further_reasons(view)]
-    assert further == [("client", lines[2].text), ("incomplete", stop_words(view.verdict))]
+    expected = [("limit", lines[2].text), ("client", lines[3].text), ("incomplete", stop_words(view.verdict))]
+    assert further == expected
+
+
+LIMITS_ASKED = {
+    "max_batch": st.sampled_from([4, 8, 16]),
+    "success": st.sampled_from([0.25, 0.75, 1.0]),
+    "total_p99": st.sampled_from(["5ms", "1s"]),
+    "step_p50": st.sampled_from(["5ms", "1s"]),
+    "rps": st.sampled_from([1, 1000]),
+    "batch_per_core": st.sampled_from([1, 100]),
+    "hosts": st.sampled_from([1, 2]),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=LIMITS_ASKED), st.integers(0, 8), st.booleans())
+def test_a_verdict_names_every_limit_that_was_judged(asked: dict[str, Any], failed: int, busy: bool) -> None:
+    cells = a_summary(4), a_summary(8, failed=failed, findings=BUSY if busy else ())
+    view = viewed(*cells, cores=2, **asked)
+    said = headline(view) if view.verdict.outcome is Outcome.MET else " ".join(line.text for line in reason_lines(view))
+    judged = [each for each in view.verdict.limits if each.limit and each.outcome is not Outcome.INCONCLUSIVE]
+    of_cells = () if view.verdict.outcome is Outcome.INCONCLUSIVE else view.verdict.slo.cell_limits
+    names = {each.limit for each in judged} | {limit.kind.figure for limit in of_cells}
+    assert {name for name in names if name not in said} == set()
+
+
+def test_what_is_no_contradiction_does_not_read_as_one() -> None:
+    view = viewed(a_summary(1), a_summary(8, failed=4))
+    assert view.verdict.outcome is Outcome.MET
+    said = "no limit was asked for; max batch 1, as batch 8 misses success ≥ 95 % (default), which fails no test"
+    assert headline(view) == f"SLO met: {said}"
+    assert headline(viewed(a_summary(1), a_summary(8))).endswith("max batch 8 by success ≥ 95 % (default)")
+
+
+def test_how_many_were_open_beyond_max_batch_is_said() -> None:
+    half = [a_summary(32, failed=16, repetition=1), a_summary(32, failed=14, repetition=2)]
+    passing = [a_summary(8, repetition=number) for number in (1, 2)]
+    assert max_batch_sentence(viewed(*passing, *half, cores=2)) == (
+        "max batch 8 (4 per core; 16 were open at batch 32)"
+    )
+    assert max_batch_sentence(viewed(a_summary(8), a_summary(32, failed=24))) == "max batch 8"
+    assert max_batch_sentence(viewed(a_summary(32, failed=30))) == "max batch none (2 were open at batch 32)"
+    assert "open" not in max_batch_sentence(viewed(a_summary(8), a_summary(32, findings=BUSY)))
+
+
+def test_the_same_words_at_several_batches_are_one_line() -> None:
+    game = AnsweredErrors(3, "invalid move", 5, 2)
+    view = viewed(*(a_summary(batch, answered_errors=game) for batch in (4, 8, 16)), success=0.9)
+    (line,) = [line.text for line in reason_lines(view) if line.kind == "answers"]
+    assert line.count("invalid move") == 1
+    assert line.endswith("; the same at batch 8 and 16")
+    other = replace(game, words="no such piece")
+    several = viewed(a_summary(4, answered_errors=game), a_summary(8, answered_errors=other), success=0.9)
+    assert len([line for line in reason_lines(several) if line.kind == "answers"]) == 2
 
 
 # --- refusals

@@ -225,6 +225,12 @@ class Slo:
         return next((limit for limit in self.limits if limit.name == name), None)
 
     @property
+    def cell_limits(self) -> tuple[Limit, ...]:
+        """The limits that make a cell pass; `success` holds by default where it is not written."""
+        limits = tuple(limit for limit in self.limits if limit.kind.scope == "cell")
+        return limits if self.limit("success") else (Limit("success", DEFAULT_SUCCESS, "default"), *limits)
+
+    @property
     def explicit_limits(self) -> tuple[Limit, ...]:
         """The limits somebody wrote; those that hold by default for an endpoint only say when a cell passes."""
         return tuple(limit for limit in self.limits if limit.source != "default")

@@ -53,7 +53,7 @@ class Progress(Observer):
     def curve_done(self, view: CurveView) -> None:
         """End the rewritten line with what the curve came to."""
         if self._rewrites:
-            sentence = wording.max_batch_sentence(view.verdict)
+            sentence = wording.max_batch_sentence(view)
             colour = wording.OUTCOME_COLOURS[view.verdict.outcome]
             self._write(self._fit(f"{_curve_name(view.curve)} · {sentence}", **{colour: True}))
             self.end()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, Limit, Slo
+from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
@@ -91,10 +91,8 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
     for reason in _client_doubts(case):
         case.doubts.append(reason)
         case.client_troubled = True
-    default = () if slo.limit("success") else (Limit("success", DEFAULT_SUCCESS, "default"),)
-    for limit in (*default, *slo.limits):
-        if limit.kind.scope == "cell":
-            _JUDGES[limit.kind.family](case, limit)
+    for limit in slo.cell_limits:
+        _JUDGES[limit.kind.family](case, limit)
     if late := summary.seen_late:
         case.remarks.append(case.reason("client", late.kind, words=late.message))
     case.remarks += (*_host_reasons(case), *_answer_reasons(case), *_pong_reasons(case))

@@ -269,7 +269,7 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     """Return the sentences that stand beneath the table of a curve, refusals included."""
     verdict = view.verdict
     sentences = [
-        wording.max_batch_sentence(verdict),
+        wording.max_batch_sentence(view),
         verdicts.first_breach_sentence(view),
         wording.breach_by_repetition(view),
     ]

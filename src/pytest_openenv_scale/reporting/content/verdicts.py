@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_openenv_scale.config.limits import LIMITS, Limit
@@ -31,20 +31,72 @@ def headline(view: CurveView) -> str:
 
 
 def verdict_reason(view: CurveView) -> str:
-    """Return why the verdict is what it is: the headline without the outcome."""
-    return limit_words(view, view.verdict.decisive[0])
+    """Return why the verdict is what it is: the headline without the outcome.
+
+    One that is met names every limit that was judged; else `reason_lines` names those that did not decide.
+    """
+    decisive = view.verdict.decisive
+    if view.verdict.outcome is not Outcome.MET:
+        return limit_words(view, decisive[0])
+    clauses = [limit_words(view, limit) for limit in decisive]
+    if all(limit.limit for limit in decisive):
+        clauses.append(f"{_names(view.verdict.slo.cell_limits)} at {_passing(view)}")
+    return "; ".join(clauses)
+
+
+def _names(limits: Sequence[Limit]) -> str:
+    """Return limits as they are judged: "success ≥ 95 % (default), total_p99 ≤ 2 s"."""
+    return ", ".join(f"{limit.text}{' (default)' if limit.source == 'default' else ''}" for limit in limits)
+
+
+def _passing(view: CurveView) -> str:
+    passing = [cell.batch for cell in view.verdict.cells if cell.passed]
+    return f"batch {formatting.list_of_counts(passing)}"
+
+
+def _further_limits(view: CurveView, lines: Sequence[ReasonLine]) -> list[str]:
+    """Name the limits that were judged and that no line names so far, in one line; those in doubt are not judged."""
+    verdict = view.verdict
+    if verdict.outcome is Outcome.MET:
+        return []
+    listed = [limit_words(view, judged) for judged in verdict.limits if judged.outcome is Outcome.MET]
+    if verdict.outcome is Outcome.MISSED:
+        named = " ".join(line.text for line in lines)
+        of_cells = [limit for limit in verdict.slo.cell_limits if f"{limit.kind.figure} " not in named]
+        listed += [_names(of_cells)] if of_cells else []
+    return [f"judged too: {'; '.join(listed)}"] if listed else []
 
 
 def reason_lines(view: CurveView) -> list[ReasonLine]:
     """Return everything that is to be said of a verdict; the first line is its headline."""
     verdict = view.verdict
     kind = "verdict" if view.summaries else "no_data"
-    lines = [ReasonLine(kind, f"SLO {verdict.outcome}: {limit_words(view, limit)}") for limit in verdict.decisive]
+    lines = [ReasonLine(kind, headline(view))]
+    if verdict.outcome is not Outcome.MET:
+        others = (limit_words(view, limit) for limit in verdict.decisive[1:])
+        lines += [ReasonLine(kind, f"SLO {verdict.outcome}: {words}") for words in others]
     lines += [ReasonLine("limit", text) for text in _first_breaches(view) if text not in lines[0].text]
-    lines += [ReasonLine(reason.kind, reason_words(reason), reason.detail) for reason in verdict.reasons]
+    lines += [ReasonLine("limit", text) for text in _further_limits(view, lines)]
+    lines += _told_once(verdict.reasons)
     lines += [ReasonLine("fallback", note) for note in verdict.notes]
     lines += [ReasonLine("warm_up", line) for line in warm_up_lines(verdict)]
     return list(dict.fromkeys(lines))
+
+
+def _told_once(reasons: Sequence[Reason]) -> Iterator[ReasonLine]:
+    """Yield a line per reason; those that quote the same words at several batches are one line."""
+    batches: dict[tuple[str, str, str | None], dict[int, None]] = {}
+    for reason in reasons:
+        batches.setdefault((reason.kind, reason.cause, reason.words), {})[reason.batch] = None
+    told: set[tuple[str, str, str | None]] = set()
+    for reason in reasons:
+        key = (reason.kind, reason.cause, reason.words)
+        if reason.words is None or len(batches[key]) == 1:
+            yield ReasonLine(reason.kind, reason_words(reason), reason.detail)
+        elif key not in told:
+            told.add(key)
+            others = formatting.list_of_counts([batch for batch in batches[key] if batch != reason.batch])
+            yield ReasonLine(reason.kind, f"{reason_words(reason)}; the same at batch {others}", reason.detail)
 
 
 def first_breach_sentence(view: CurveView) -> str | None:
@@ -124,10 +176,17 @@ _OF_LIMIT: Mapping[str, Callable[[CurveView, LimitVerdict, Limit], str]] = {
 
 def _no_limit(view: CurveView, judged: LimitVerdict) -> str:
     verdict = view.verdict
+    by = _names(verdict.slo.cell_limits)
     if any(cell.passed is None for cell in verdict.cells):
         known = "not known" if verdict.max_batch is None else f"at least {formatting.count(verdict.max_batch)}"
-        return f"no limit was asked for; max batch {known}: {_open_end(view)}"
-    return f"no limit was asked for; max batch: {_got(verdict)}"
+        return f"no limit was asked for; max batch by {by} is {known}: {_open_end(view)}"
+    best = f"no limit was asked for; max batch {_max_batch_words(verdict)}"
+    failing = next((cell for cell in verdict.cells if cell.passed is False), None)
+    if failing is None:
+        return f"{best} by {by}"
+    broken = {breach.limit for breach in failing.breaches}
+    missed = _names([limit for limit in verdict.slo.cell_limits if limit.name in broken])
+    return f"{best}, as batch {formatting.count(failing.batch)} misses {missed}, which fails no test"
 
 
 def _every_cell(view: CurveView, judged: LimitVerdict) -> str:
@@ -135,9 +194,7 @@ def _every_cell(view: CurveView, judged: LimitVerdict) -> str:
     if judged.outcome is Outcome.INCONCLUSIVE:
         return _open_end(view)
     if judged.outcome is Outcome.MET:
-        limits = ", ".join(limit.text for limit in verdict.slo.limits if limit.kind.scope == "cell")
-        batches = formatting.list_of_counts([cell.batch for cell in verdict.cells])
-        return f"{limits or 'every cell passes'} at batch {batches}"
+        return f"{_names(verdict.slo.cell_limits)} at {_passing(view)}"
     first = next(cell for cell in verdict.cells if cell.passed is False)
     broken = {breach.repetition for breach in first.breaches}
     where = f", in {len(broken)} of {verdict.repetitions} repetitions" if verdict.repetitions > 1 else ""
@@ -209,14 +266,18 @@ def warm_up_lines(verdict: CurveVerdict) -> list[str]:
 
 
 def _got(verdict: CurveVerdict) -> str:
-    """Say what max batch came out, and how the repetitions agree on it."""
+    """Say what max batch came out, and how the repetitions agree on it: "got 64 in 3 of 3 repetitions"."""
+    return f"got {_max_batch_words(verdict)}"
+
+
+def _max_batch_words(verdict: CurveVerdict) -> str:
     best = "none" if verdict.max_batch is None else formatting.count(verdict.max_batch)
     if verdict.repetitions == 1:
-        return f"got {best}"
+        return best
     same = verdict.max_batches.count(verdict.max_batch)
     larger = sorted({batch for batch in verdict.max_batches if batch is not None and batch > (verdict.max_batch or 0)})
     others = f" ({formatting.list_of_counts(larger)} in the others)" if larger else ""
-    return f"got {best} in {same} of {verdict.repetitions} repetitions{others}"
+    return f"{best} in {same} of {verdict.repetitions} repetitions{others}"
 
 
 def _open_end(view: CurveView, advice: str = "") -> str:

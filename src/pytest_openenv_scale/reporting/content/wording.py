@@ -212,11 +212,19 @@ def scaling_note(verdict: CurveVerdict, batch: int, success: float | None) -> st
     return "perfect scaling" if success == 1 else "reliable"
 
 
-def max_batch_sentence(verdict: CurveVerdict) -> str:
-    """Return the max batch, and per core where the cores are known."""
-    per_core = verdict.max_batch_per_core
-    text = f"max batch {max_batch_text(verdict)}"
-    text += "" if per_core is None else f" ({formatting.number(per_core)} per core)"
+def max_batch_sentence(view: CurveView) -> str:
+    """Return the max batch, per core where the cores are known: "max batch 8 (16 were open at batch 32)".
+
+    How many sessions of the batch that failed were open at once is said where it is more: what the server can hold
+    lies between.
+    """
+    verdict = view.verdict
+    facts = [] if verdict.max_batch_per_core is None else [f"{formatting.number(verdict.max_batch_per_core)} per core"]
+    failing = [summary for summary in view.summaries if summary.batch == verdict.infeasible_min]
+    most = min((summary.held for summary in failing), default=0)
+    if most > (verdict.max_batch or 0):
+        facts.append(f"{formatting.count(most)} were open at batch {formatting.count(verdict.infeasible_min)}")
+    text = f"max batch {max_batch_text(verdict)}" + (f" ({'; '.join(facts)})" if facts else "")
     return f"{text}: the largest batch asked for passes" if is_open(verdict) else text
 
 

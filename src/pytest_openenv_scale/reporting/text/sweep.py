@@ -94,7 +94,7 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
     for sentence in host_spread_sentences(view):
         page.add_sentence(sentence)
     page.add_sentence(proxy_use_sentence(view) or "", light=True)
-    page.add_sentence(wording.max_batch_sentence(view.verdict), bold=True)
+    page.add_sentence(wording.max_batch_sentence(view), bold=True)
     page.add_sentence(verdicts.first_breach_sentence(view) or "")
     for refusal in view.verdict.refused:
         page.add_sentence(refusal_sentence(refusal))
@@ -163,7 +163,7 @@ def _add_evidence(page: TextPage, record: SweepRecord, view: CurveView, log: int
 def _add_failure(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
     page.add_sentence(verdicts.headline(view), indent=0)
     page.add_sentence(wording.curve_facts(record, view.curve))
-    page.add_sentence(wording.max_batch_sentence(view.verdict))
+    page.add_sentence(wording.max_batch_sentence(view))
     page.add_sentence(verdicts.first_breach_sentence(view) or "")
     page.add_sentence(wording.breach_by_repetition(view) or "")
     for reason in verdicts.further_reasons(view):
