@@ -7,6 +7,7 @@ import json
 import pytest
 from tests.plugin.conftest import ROOT, errors_of
 
+from goldens import TIMES
 from server_process import running_server
 
 CHECKS = """
@@ -179,6 +180,41 @@ def test_a_server_that_cannot_be_played_on_is_no_verdict_on_the_check(inner, ask
         ["? *a session on its own does not play: step 1: VALIDATION_ERROR*", "*--openenv-action*"]
     )
     assert kept(inner)["result"]["transcripts"][0]["title"] == "a session on its own"
+
+
+def test_sessions_that_do_not_play_fail_once_and_what_needs_no_step_is_asked(inner, asked, url, golden):
+    asked("outcome('met')")
+    inner.tests(
+        f"""{CHECKS}
+async def unreached(subject):
+    raise AssertionError
+
+@pytest.mark.churn
+@pytest.mark.parametrize("number", [2, 3])
+def test_stepping(openenv_check, number):
+    openenv_check(unreached)
+
+@pytest.mark.capacity
+def test_opening(openenv_check):
+    openenv_check(outcome('met'), needs="sessions")
+
+@pytest.mark.scaling(batches=[2])
+def test_curve(scaling):
+    scaling.skip_where_sessions_do_not_play()
+    scaling.run()
+""",
+        "test_more",
+    )
+    result = inner.run(
+        "--openenv-url", url, "--openenv-action", '{"no_such_field": 1}', "-rs", "--openenv-report", "md"
+    )
+    result.assert_outcomes(failed=1, skipped=3, passed=1)
+    first = next(number for number, line in enumerate(result.outlines) if " · 4 checks: " in line)
+    golden("\n".join(result.outlines[first : first + 6]), masks=TIMES)
+    result.stdout.fnmatch_lines(["  further checks that need steps are not asked"])
+    result.stdout.fnmatch_lines(["SKIPPED [[]2] *: not asked: sessions do not play, as *test_*"])
+    result.stdout.fnmatch_lines(["SKIPPED [[]1] *: not measured: sessions do not play, as *test_*"])
+    assert "2 not asked" in (inner.runs[-1] / "report.md").read_text()
 
 
 def test_a_server_that_speaks_http_only_skips_checks_where_http_is_asked_for(inner, monkeypatch):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from measuring import settings_of
 from pytest_openenv_scale.config.action_schema.make import make_action
 from pytest_openenv_scale.config.tool_action import LIST_TOOLS, may_call_tools, read_tools, tool_action
 from pytest_openenv_scale.config.workload import WorkloadError, parse_action
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.engine.workload import find_workload
+from pytest_openenv_scale.plugin.scaling_fixture import chosen_workload
 from scripted_server import Peer, scripted
 
 CALL_TOOL = {
@@ -166,6 +170,26 @@ async def test_without_a_listing_the_action_is_made_as_ever():
     assert (workload.source, workload.made_up) == ("/schema", True)
     workload, asked = await workload_of(schema={"action": TEXT})
     assert (workload.actions, asked) == (({"message": "hello"},), ["/schema"])
+
+
+REFUSED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string", "pattern": "\\p{L}"}}}
+
+
+async def test_checks_go_on_without_an_action_where_none_can_be_made_and_a_sweep_does_not():
+    script, _ = answers(schema={"action": REFUSED})
+    hooks = SimpleNamespace(pytest_openenv_scale_workload=lambda endpoint: None)
+    async with scripted(script) as server:
+        endpoint, settings = Endpoint((server.url,), "x", "url"), settings_of([1], reset={"seed": 1})
+        choose = partial(asyncio.to_thread, chosen_workload, hooks, endpoint)
+        workload = await choose(settings, for_checks=True)
+        with pytest.raises(WorkloadError):
+            await choose(settings)
+        with pytest.raises(WorkloadError, match="there is no tool"):
+            await choose(settings_of([1], action={"tool_name": "look"}), for_checks=True)
+    assert (workload.reset, workload.waits) == ({"seed": 1}, False)
+    assert "#/properties/name/pattern" in workload.no_action
+    with pytest.raises(WorkloadError, match="#/properties/name/pattern"):
+        workload.maker(None)
 
 
 async def test_a_tool_that_is_named_is_called_with_the_arguments_it_asks_for():

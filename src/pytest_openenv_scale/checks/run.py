@@ -30,7 +30,8 @@ _LOG_LINES = 20
 def run_check(subject: Subject, check: Check, needs: Needs = "steps") -> CheckResult:
     """Run a check on a server and return its result; must not be called where an event loop runs.
 
-    Where a session on its own cannot do what the check `needs`, the result is inconclusive, with what to write.
+    Where a session on its own cannot do what the check `needs`, the result is inconclusive and `unmet`, with what to
+    write.
     A server without `/ws` skips every check; one that ends meanwhile fails it; one that ended before leaves it
     inconclusive.
     """
@@ -53,20 +54,21 @@ async def _check_playable_server(subject: Subject, check: Check, needs: Needs) -
         return CheckResult(CheckOutcome.SKIPPED, headline)
     if await can_step(subject) or (needs == "sessions" and single.opened):
         return await check(subject)
-    if subject.workload.no_action is not None and single.opened:
-        return CheckResult(CheckOutcome.INCONCLUSIVE, f"a session opens, but {subject.workload.no_action}")
-    if not single.succeeded:
-        return CheckResult(
-            CheckOutcome.INCONCLUSIVE,
-            f"a session on its own does not play: {single.first_failure}",
-            remedy=f"write {_what_to_write(subject, single)}, or see the server's log",
-            transcripts=(single.transcript,),
-        )
-    return CheckResult(
+    unmet = CheckResult(
         CheckOutcome.INCONCLUSIVE,
-        f"sessions did not play: a session on its own got errors only: {single.error_words}",
-        remedy=f"write {_what_to_write(subject, single)}, or ask all the same with --openenv-played any",
+        f"a session on its own does not play: {single.first_failure}",
+        remedy=f"write {_what_to_write(subject, single)}, or see the server's log",
         transcripts=(single.transcript,),
+        unmet="steps" if single.opened else "sessions",
+    )
+    if subject.workload.no_action is not None and single.opened:
+        return replace(unmet, headline=f"a session opens, but {subject.workload.no_action}", remedy=None)
+    if not single.succeeded:
+        return unmet
+    return replace(
+        unmet,
+        headline=f"sessions did not play: a session on its own got errors only: {single.error_words}",
+        remedy=f"write {_what_to_write(subject, single)}, or ask all the same with --openenv-played any",
     )
 
 

@@ -103,10 +103,6 @@ class Subject:
             self._answers[question] = await question(self)
         return cast(T, self._answers[question])
 
-    def learned(self, question: Callable[[Subject], Awaitable[T]]) -> T | None:
-        """Return the answer that was kept of a question; None where it was not asked."""
-        return self._answers.get(question)
-
 
 _SAMPLE_CHARACTERS = 200
 """Most characters of an action or an answer that are shown."""

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import pytest
 
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, write_check
+from pytest_openenv_scale.results.outcome import (
+    CheckOutcome,
+    CheckRecord,
+    CheckResult,
+    first_unmet,
+    skip_unmet,
+    write_check,
+)
 
 from .collection import rerun_command, test_name
 from .finish import WIDTH, InconclusiveWarning
@@ -64,6 +71,8 @@ class CheckRunner:
             with run.measure_lock(subject.report_progress):
                 started, began = datetime.now(UTC), time.monotonic()
                 result = run_check(subject, self._checked(check), needs)
+                if result.unmet is not None and (first := first_unmet(run.path, subject.endpoint.target)):
+                    result = skip_unmet(result, f"sessions do not play, as {first.test} tells")
             record = self._make_record(subject.endpoint, result, started, time.monotonic() - began)
             path = write_check(run.path, record)
         except RunError as error:

@@ -113,6 +113,17 @@ class Scaling:
             network=endpoint.network,
         )
 
+    def skip_where_sessions_do_not_play(self) -> None:
+        """Skip the test where a check of this run found that sessions of this server do not play: one failure tells it.
+
+        Not where that is measured all the same (`--openenv-played any`).
+        """
+        from pytest_openenv_scale.results.outcome import first_unmet
+
+        first = first_unmet(self._invocation.run_directory().path, self.endpoint.target)
+        if first is not None and self.settings.played == "required":
+            pytest.skip(f"not measured: sessions do not play, as {first.test} tells")
+
     def _begin(self) -> None:
         if self.began:
             self._fail("scaling.run() was called twice; a test measures once, so write a second test")

@@ -304,6 +304,7 @@ class CheckResult(Jsonable):
 
     `figures` are measured: names end in their unit (`_s` seconds, `_bytes`, `_ratio` fractions, else counts).
     `details` are further sentences, `series` lists of figures over time. `exit` is how the server ended meanwhile.
+    `unmet` is what the check needs and a session alone could not do, so that it was not asked: "steps" or "sessions".
     """
 
     outcome: CheckOutcome
@@ -316,6 +317,12 @@ class CheckResult(Jsonable):
     series: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
     transcripts: tuple[Transcript, ...] = ()
     exit: ExitStatus | None = None
+    unmet: str | None = None
+
+    @property
+    def not_asked(self) -> bool:
+        """Whether it was left out because an earlier check had found that sessions do not play."""
+        return self.outcome is CheckOutcome.SKIPPED and self.unmet is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +378,21 @@ def read_checks(run: Path, problems: list[str]) -> tuple[CheckRecord, ...]:
             reason = str(error) if isinstance(error, JsonError) else type(error).__name__
             problems.append(f"the check {CHECKS}/{path.name} cannot be read: {reason}")
     return tuple(sorted(records, key=lambda record: record.started_at))
+
+
+def first_unmet(run: Path, target: str) -> CheckRecord | None:
+    """Return the check of a run that first found that sessions of a target do not play; None where none did."""
+    checks = read_checks(run, [])
+    return next((check for check in checks if check.target == target and _tells_unmet(check.result)), None)
+
+
+def _tells_unmet(result: CheckResult) -> bool:
+    return result.unmet is not None and not result.not_asked
+
+
+def skip_unmet(result: CheckResult, reason: str) -> CheckResult:
+    """Return the result of a check whose need was told before to be unmet: one cause is one failure."""
+    return CheckResult(CheckOutcome.SKIPPED, f"not asked: {reason}", unmet=result.unmet)
 
 
 def _slug(test: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pytest_openenv_scale.checks.background import SingleSession, play_single, single_session
+from pytest_openenv_scale.checks.background import SingleSession, play_single
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.sequential import sequential
 from pytest_openenv_scale.checks.run import Check, Needs, run_check
@@ -15,7 +15,7 @@ from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.checks.subject import Subject, sample_action, sample_text
 from pytest_openenv_scale.checks.under_load.responsiveness import health, parallel
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, skip_unmet
 
 from .hold import HoldResult, hold
 from .http_endpoints import http_endpoints
@@ -119,38 +119,20 @@ def ask_questions(
     Nor are those that use up slots where slots do not come back. `on_start` is called before each question.
     """
     outcomes: dict[str, CheckOutcome] = {}
-    unmet: set[Needs] = set()
     for question in to_ask:
         on_start(question)
         started = time.monotonic()
-        not_asked = None
-        if question.needs in unmet:
-            not_asked = _UNMET[question.needs]
-        elif question.uses_slots and outcomes.get("slots") is CheckOutcome.MISSED:
-            not_asked = "each session may cost this server a slot for good"
+        asked = not (question.uses_slots and outcomes.get("slots") is CheckOutcome.MISSED)
         result = (
             run_check(subject, question.check, question.needs)
-            if not_asked is None
-            else CheckResult(CheckOutcome.SKIPPED, f"not asked: {not_asked}")
+            if asked
+            else CheckResult(CheckOutcome.SKIPPED, "not asked: each session may cost this server a slot for good")
         )
+        if result.unmet is not None and outcomes:
+            need = "a step that is answered" if result.unmet == "steps" else "a session that opens"
+            result = skip_unmet(result, f"it needs {need}")
         outcomes[question.name] = result.outcome
-        yield AnsweredQuestion(question, result, time.monotonic() - started, asked=not_asked is None)
-        if question.name == "reachable":
-            unmet = _unmet_needs(subject, result)
-
-
-def _unmet_needs(subject: Subject, reachable: CheckResult) -> set[Needs]:
-    """Return what no question needs to be asked that needs it, as the lone session could not do it."""
-    if reachable.outcome is CheckOutcome.MET:
-        return set()
-    single = subject.learned(single_session)
-    return {"steps"} if single is not None and single.opened else {"steps", "sessions"}
-
-
-_UNMET: Mapping[Needs, str] = {
-    "steps": "it needs a step that is answered",
-    "sessions": "it needs a session that opens",
-}
+        yield AnsweredQuestion(question, result, time.monotonic() - started, asked and not result.not_asked)
 
 
 async def reachable(subject: Subject) -> CheckResult:

@@ -161,12 +161,12 @@ async def check_case(case: Case, subject: Subject, *, with_steps: bool = True) -
     """Play a case, in a session of its own, and see that the server goes on.
 
     Without steps a reset tells whether sessions go on; so it does where steps of a lone session are not answered, and
-    a case that is one is skipped then.
+    a case that is one is not asked then.
     """
     steps_play = await can_step(subject)
     if case.id in STEPPING and not steps_play:
-        headline = f"{case.description} cannot be asked of this server: no step of a session on its own is answered"
-        return CheckResult(CheckOutcome.SKIPPED, headline)
+        headline = f"not asked: {case.description} needs a step that is answered"
+        return CheckResult(CheckOutcome.SKIPPED, headline, unmet="steps")
     async with subject.client(_case_patience_s(subject, case)) as client:
         return await _CasePlay(client, subject, case, with_steps=with_steps and steps_play).run()
 

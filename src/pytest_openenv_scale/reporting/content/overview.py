@@ -22,10 +22,10 @@ CHECK_MARKS = {
 
 
 def check_tally(checks: Sequence[CheckRecord]) -> str:
-    """Return how the checks came out: "12 checks: 10 met, 1 missed, 1 skipped"."""
-    outcomes = [check.result.outcome for check in checks]
-    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in CheckOutcome if outcome in outcomes]
-    return f"{formatting.count_of(len(outcomes), 'check')}: {', '.join(counts)}"
+    """Return how the checks came out: "12 checks: 10 met, 1 missed, 1 skipped, 2 not asked"."""
+    words = ["not asked" if check.result.not_asked else check.result.outcome.value for check in checks]
+    counts = [f"{words.count(word)} {word}" for word in (*CheckOutcome, "not asked") if word in words]
+    return f"{formatting.count_of(len(words), 'check')}: {', '.join(counts)}"
 
 
 def check_name(check: CheckRecord) -> str:

@@ -27,20 +27,30 @@ _MOST_FAILURE_DETAILS, _MOST_MESSAGES = 12, 12
 def check_lines(
     checks: Sequence[CheckRecord], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
-    """Return the checks of a run, one line or little more each, under the server they were asked of."""
+    """Return the checks of a run, one line or little more each, under the server they were asked of.
+
+    Those that were not asked are counted, and named in one sentence.
+    """
     page = TextPage(width, encoding)
     for infrastructure in dict.fromkeys(check.infrastructure for check in checks):
         own = [check for check in checks if check.infrastructure == infrastructure]
         page.add_sentence(f"{infrastructure} · {check_tally(own)}", indent=0, bold=True)
         for note in dict.fromkeys(note for check in own for note in check.notes):
             page.add_sentence(note)
+        not_asked = {check.result.headline: list[str]() for check in own if check.result.not_asked}
         for check in own:
             result = check.result
+            if result.not_asked:
+                not_asked[result.headline].append(check_name(check))
+                continue
             page.add_sentence(
                 f"{CHECK_MARKS[result.outcome]} {check_name(check)}: {result.headline}",
                 hang=4,
                 **CHECK_COLOURS[result.outcome],
             )
+        for headline, names in not_asked.items():
+            count = formatting.count_of(len(names), "check")
+            page.add_sentence(f"{CHECK_MARKS[CheckOutcome.SKIPPED]} {count} {headline} ({', '.join(names)})", hang=4)
     return page.lines
 
 
@@ -57,6 +67,8 @@ def check_failure_text(
         page.add_sentence(f"what to do: {result.remedy}")
     for transcript in result.transcripts:
         _add_conversation(page, transcript)
+    if result.unmet is not None:
+        page.add_sentence(f"further checks that need {result.unmet} are not asked")
     if result.outcome is CheckOutcome.INCONCLUSIVE:
         page.add_sentence("--openenv-inconclusive warn lets this pass")
     if check.subject != "check":  # which is what tests of one's own are, without a mark of the suite
