@@ -15,7 +15,7 @@ from pytest_openenv_scale.checks.isolation.replays import (
     Suspect,
     judge_by_replaying,
 )
-from pytest_openenv_scale.engine.warm_up import plays_needed
+from pytest_openenv_scale.engine.warm_up import solo_sessions_needed
 from pytest_openenv_scale.results.outcome import CheckOutcome
 
 MET, MISSED, INCONCLUSIVE = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE
@@ -42,7 +42,7 @@ async def judged(
 async def test_what_none_alone_sees_is_the_others_doing_once_chance_is_out() -> None:
     verdict = await judged(suspects(8, board=BOARD), 16, lambda episode, number: {})
     assert (verdict.outcome, len(verdict.left), verdict.fields) == (MISSED, 8, {"board"})
-    assert verdict.plays == plays_needed(8, 16, max_chance=MAX_CHANCE) - 2
+    assert verdict.plays == solo_sessions_needed(8, 16, max_chance=MAX_CHANCE) - 2
 
 
 @pytest.mark.parametrize("count", [1, 250])

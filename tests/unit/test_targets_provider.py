@@ -13,8 +13,14 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target, redact_target
 from pytest_openenv_scale.core.text import redact_command
 from pytest_openenv_scale.targets import open_target
-from pytest_openenv_scale.targets.provider.calls import ProviderCalls, ProviderError, ServerRequest, plan_calls
-from pytest_openenv_scale.targets.provider.host import load_class, secret_values
+from pytest_openenv_scale.targets.provider.host import (
+    ProviderCalls,
+    ProviderError,
+    ServerRequest,
+    load_class,
+    plan_calls,
+    secret_values,
+)
 
 
 class Process:

@@ -179,12 +179,16 @@ def test_a_server_that_has_ended_is_not_waited_for(golden: Golden, sessions: Scr
 def test_a_target_adds_what_it_knows_to_what_was_not_ready(golden: Golden) -> None:
     running = NotReadyError("http://h", "is full")
     ended = NotReadyError("http://h", "refused", ExitStatus.from_returncode(-9))
-    told = [
-        str(error.told("x:y", server="the box", at="the box at http://h", hint="; wait", with_log="{}\nlog".format))
+    texts = [
+        str(
+            error.target_error(
+                "x:y", server="the box", at="the box at http://h", hint="; wait", with_log="{}\nlog".format
+            )
+        )
         for error in (running, ended)
     ]
-    golden(told)
-    assert str(running.told("x:y", with_log=str)) == "target x:y: http://h is full"
+    golden(texts)
+    assert str(running.target_error("x:y", with_log=str)) == "target x:y: http://h is full"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from cells import a_failure, a_row
 from pytest_openenv_scale.engine.warm_up import (
     MAX_CHANCE,
     WARM_UP_STEPS,
-    LonePlays,
+    SoloSessions,
     failed_row,
-    plays_needed,
     read_warm_up,
+    solo_sessions_needed,
     warm_up_steps,
 )
 from pytest_openenv_scale.load.client_health import ClientStats
@@ -135,7 +135,7 @@ def test_as_many_play_alone_as_make_chance_unlikely(sessions, errors):
     """Fisher's exact test by its definition: all errors among the sessions of the cell, for no other reason."""
     if errors > sessions:
         return
-    needed = plays_needed(errors, sessions)
+    needed = solo_sessions_needed(errors, sessions)
 
     def chance(alone: int) -> float:
         return comb(sessions, errors) / comb(sessions + alone, errors)
@@ -161,7 +161,7 @@ def cell(batch: int, *errors: int) -> CellResult:
 
 def test_errors_of_a_whole_cell_that_no_session_alone_gets_are_of_load():
     alone = Alone()
-    judged = LonePlays(alone).judge(cell(8, *range(8)))
+    judged = SoloSessions(alone).judge(cell(8, *range(8)))
     assert (judged.under_load, judged.count, judged.alone, judged.errors_alone) == (True, 8, 3, 0)
     assert judged.words == "unknown tool"
     assert alone.numbers == [0, 1, 2]  # The same sessions: what they send depends on their number.
@@ -171,32 +171,32 @@ def test_sessions_whose_step_failed_after_an_error_are_among_those_that_were_loo
     lost = [a_row(number, success=False, steps_done=0, step_latencies=[]) for number in range(4)]
     refused = [a_failure(number) for number in range(4, 8)]
     for errors in (1, 2, 4):
-        judged = LonePlays(Alone()).judge(result(*lost, *refused, errors=range(errors)))
-        assert (judged.count, judged.alone) == (errors, 0 if errors == 1 else plays_needed(errors, 4))
+        judged = SoloSessions(Alone()).judge(result(*lost, *refused, errors=range(errors)))
+        assert (judged.count, judged.alone) == (errors, 0 if errors == 1 else solo_sessions_needed(errors, 4))
 
 
 def test_errors_that_come_alone_as_well_are_part_of_the_game():
     alone = Alone(5)
-    judged = LonePlays(alone).judge(cell(8, 5, 6))
+    judged = SoloSessions(alone).judge(cell(8, 5, 6))
     assert (judged.under_load, judged.count, judged.alone, judged.errors_alone) == (False, 2, 1, 1)
     assert alone.numbers == [5]
 
 
 def test_what_too_many_would_have_to_play_for_stays_open():
     alone = Alone()
-    judged = LonePlays(alone).judge(cell(32, 3))
+    judged = SoloSessions(alone).judge(cell(32, 3))
     assert (judged.under_load, judged.alone) == (False, 0)
     assert alone.numbers == []
 
 
 def test_a_session_that_cannot_be_played_proves_nothing():
-    assert not LonePlays(lambda number: None).judge(cell(8, *range(8))).under_load
-    assert not LonePlays(lambda number: result(a_failure())).judge(cell(8, *range(8))).under_load
+    assert not SoloSessions(lambda number: None).judge(cell(8, *range(8))).under_load
+    assert not SoloSessions(lambda number: result(a_failure())).judge(cell(8, *range(8))).under_load
 
 
 def test_a_batch_of_one_plays_alone_and_others_are_judged_by_it():
     alone = Alone()
-    plays = LonePlays(alone)
+    plays = SoloSessions(alone)
     assert not plays.judge(cell(1, 0)).under_load
     assert not plays.judge(cell(8, *range(8))).under_load
     assert alone.numbers == []
@@ -204,7 +204,7 @@ def test_a_batch_of_one_plays_alone_and_others_are_judged_by_it():
 
 def test_plays_add_up_over_the_cells_of_a_sweep():
     alone = Alone()
-    plays = LonePlays(alone)
+    plays = SoloSessions(alone)
     plays.note(error=False)
     assert plays.judge(cell(8, *range(8))).under_load
     assert plays.judge(cell(8, *range(8))).under_load

@@ -104,10 +104,10 @@ def _as_interrupted(manifest: Manifest) -> Manifest:
     return replace(manifest, status="interrupted", sweeps=tuple(sweeps))
 
 
-def _read_summaries(parts: Path, known: Container[str], problems: list[str]) -> Iterator[CellSummary]:
-    """Summarise every part that can be read, but those of `known` sweeps; damaged ones are added to `problems`."""
+def _read_summaries(parts: Path, measured: Container[str], problems: list[str]) -> Iterator[CellSummary]:
+    """Summarise every part that can be read, but those of `measured` sweeps; damaged ones are added to `problems`."""
     for part in read_parts(parts, problems.append):
-        if part.meta.sweep_id in known:
+        if part.meta.sweep_id in measured:
             continue
         try:
             yield _summarise(part)

@@ -61,7 +61,7 @@ class ServerAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class _ServerAddress:
     """What a base URL says of a server: its parts, its host as it is looked up, its port, whether to speak TLS."""
 
     parts: SplitResult
@@ -75,7 +75,7 @@ class _Server:
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-def _read_url(url: str) -> _Server:
+def _read_url(url: str) -> _ServerAddress:
     """Read a base URL.
 
     Raises:
@@ -93,7 +93,7 @@ def _read_url(url: str) -> _Server:
         host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
     except UnicodeError as error:
         raise RouteError(f"host {parts.hostname!r} does not resolve ({error})") from None
-    return _Server(parts, host, port or (443 if secure else 80), secure)
+    return _ServerAddress(parts, host, port or (443 if secure else 80), secure)
 
 
 def find_address(url: str) -> ServerAddress:

@@ -98,6 +98,6 @@ def wait_for(look: Callable[[], T], timeout_s: float, pause_s: float, *, until: 
     After `timeout_s` seconds that is whatever it returned last; it is called once at least.
     """
     deadline = time.monotonic() + timeout_s
-    while not until(seen := look()) and time.monotonic() < deadline:
+    while not until(value := look()) and time.monotonic() < deadline:
         time.sleep(pause_s)
-    return seen
+    return value

@@ -226,17 +226,17 @@ class Redirect:
     advice: str
 
 
-def read_redirect(asked: str, location: str) -> Redirect:
-    """Read the `Location` a request for the URL `asked` was answered with, which may be relative to it."""
-    asked = redact_url(asked)
+def read_redirect(request_url: str, location: str) -> Redirect:
+    """Read the `Location` a request for the URL `request_url` was answered with, which may be relative to it."""
+    request_url = redact_url(request_url)
     try:
-        url = redact_url(urljoin(asked, location))
+        url = redact_url(urljoin(request_url, location))
     except ValueError:
         return Redirect(repr(location[:80]), "which is no URL: the server or a proxy in front of it is misconfigured")
     path = url.partition("?")[0]
-    if path == asked:
+    if path == request_url:
         return Redirect(url, "which is where it was asked: a proxy may want a cookie first, and sessions keep none")
-    if path.rstrip("/") == asked.rstrip("/"):
+    if path.rstrip("/") == request_url.rstrip("/"):
         return Redirect(
             url, "only the trailing slash differs: OpenEnv's clients ask without it, so declare the server's route so"
         )

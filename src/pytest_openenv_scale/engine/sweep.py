@@ -31,7 +31,7 @@ from pytest_openenv_scale.verdict.cell import judge_cell
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 
 from .cooldown import Cooldown
-from .warm_up import LonePlays, failed_row, read_warm_up, warm_up_steps
+from .warm_up import SoloSessions, failed_row, read_warm_up, warm_up_steps
 from .workload import find_workload
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class _Measurement:
         self._cooldown = Cooldown(
             endpoint, lambda timeout_s: self._play_alone(record.curves[0].mode, 0, timeout_s).rows[0]
         )
-        self._plays = {mode: LonePlays(partial(self._play_between, mode)) for mode in settings.modes}
+        self._plays = {mode: SoloSessions(partial(self._play_between, mode)) for mode in settings.modes}
         self._tables: list[pa.Table] = []
         self._judged: dict[str, CurveView] = {}
 

@@ -88,7 +88,7 @@ def _sample(messages: SessionMessages) -> Sample:
     return Sample(cut(sent.get("action", sent)), answers.get("step"), answers.get("reset"))
 
 
-class LonePlays:
+class SoloSessions:
     """The sessions of one mode that played alone, and what they say of errors in its cells.
 
     `play(number)` plays session `number` alone and returns its result, None where no session can be played.
@@ -115,7 +115,7 @@ class LonePlays:
             self.note(error=bool(numbers))
             return self._judged(result, under_load=False)
         deadline = time.monotonic() + _MAX_PLAYS_S
-        needed = plays_needed(len(numbers), answered)
+        needed = solo_sessions_needed(len(numbers), answered)
         while not self._errors and self._plays < needed <= _MAX_PLAYS and time.monotonic() < deadline:
             alone = self._play(numbers[self._plays % len(numbers)])
             if alone is None or not alone.rows[0].success:
@@ -130,7 +130,9 @@ class LonePlays:
 
 
 @lru_cache(maxsize=1024)
-def plays_needed(errors: int, sessions: int, *, max_chance: float = MAX_CHANCE, at_most: int = _MAX_PLAYS) -> int:
+def solo_sessions_needed(
+    errors: int, sessions: int, *, max_chance: float = MAX_CHANCE, at_most: int = _MAX_PLAYS
+) -> int:
     """Return how many sessions have to play alone without an error for the difference not to be chance.
 
     More than `at_most` are not counted: the result is one more then.

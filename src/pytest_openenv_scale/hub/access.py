@@ -139,19 +139,20 @@ def split_card(card: str, name: str) -> tuple[dict[str, Any], str]:
     if match is None:
         return {}, card
     try:
-        front: object = yaml.safe_load(match[1].rstrip()) or {}
+        front_matter: object = yaml.safe_load(match[1].rstrip()) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 2}" if mark else ""
         raise HubError(f"{name}{line} has front matter that is not YAML; correct it") from None
-    if not isinstance(front, dict):
+    if not isinstance(front_matter, dict):
         raise HubError(f"{name} has front matter that is no mapping; correct it there")
-    return cast("dict[str, Any]", front), card[match.end() :]
+    return cast("dict[str, Any]", front_matter), card[match.end() :]
 
 
-def joined_card(front: Mapping[str, Any], text: str) -> str:
+def join_card(front_matter: Mapping[str, Any], text: str) -> str:
     """Return a README.md with this front matter above the text."""
-    return f"---\n{yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=120)}---\n\n{text.lstrip()}"
+    header = yaml.safe_dump(dict(front_matter), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{header}---\n\n{text.lstrip()}"
 
 
 def current_token() -> str | None:

@@ -21,7 +21,7 @@ from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .access import joined_card, split_card
+from .access import join_card, split_card
 
 BEGIN, END = "<!-- openenv-scale: begin -->", "<!-- openenv-scale: end -->"
 _GENERATED = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
@@ -51,8 +51,8 @@ def updated_card(card: str | None, name: str, sections: Sequence[RunSection], co
     Raises:
         HubError: the front matter of the existing card cannot be read.
     """
-    front, text = split_card(card or "", "the README.md of the dataset")
-    metadata = _merged_metadata(front, name, configs)
+    front_matter, text = split_card(card or "", "the README.md of the dataset")
+    metadata = _merged_metadata(front_matter, name, configs)
     generated = _GENERATED.search(text)
     run_sections = {match[1]: match[0] for match in _SECTION.finditer(generated[0])} if generated else {}
     run_sections |= {section.run.run_id: _run_section(section) for section in sections}
@@ -64,17 +64,19 @@ def updated_card(card: str | None, name: str, sections: Sequence[RunSection], co
     else:
         head = text.rstrip() or f"# {escape(metadata['pretty_name'])}"
         text = f"{head}\n\n{body}\n"
-    return joined_card(metadata, text)
+    return join_card(metadata, text)
 
 
-def _merged_metadata(front: Mapping[str, Any], name: str, configs: Collection[str]) -> dict[str, Any]:
+def _merged_metadata(front_matter: Mapping[str, Any], name: str, configs: Collection[str]) -> dict[str, Any]:
     """Return the front matter with our tags and configurations; all other keys, tags and configurations stay."""
-    merged = {"pretty_name": name.partition("/")[2], **front}
-    tags: object = front.get("tags") or []
+    merged = {"pretty_name": name.partition("/")[2], **front_matter}
+    tags: object = front_matter.get("tags") or []
     theirs = cast("list[object]", tags if isinstance(tags, list) else [tags])
     merged["tags"] = [*theirs, *(tag for tag in _TAGS if tag not in theirs)]
     others = [
-        config for config in _config_list(front.get("configs")) if config.get("config_name") not in dict(_CONFIGS)
+        config
+        for config in _config_list(front_matter.get("configs"))
+        if config.get("config_name") not in dict(_CONFIGS)
     ]
     ours: list[dict[str, Any]] = [
         {"config_name": name, "data_files": [{"split": "train", "path": glob}]}

@@ -77,9 +77,9 @@ def hold_pieces(pieces: Iterable[Piece], size: Callable[[Piece], int], most: int
 
 def concatenate(pieces: list[pa.ChunkedArray]) -> pa.Array:
     """Join columns of seconds into one array and empty the list; results then do not depend on how they were cut."""
-    whole = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.float64())
+    joined = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.float64())
     pieces.clear()
-    return whole.combine_chunks()
+    return joined.combine_chunks()
 
 
 def _stats_by_reading_again(values: Values, max_held: int) -> PhaseStats:

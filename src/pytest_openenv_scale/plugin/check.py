@@ -160,9 +160,9 @@ def make_check_runner(invocation: Invocation, item: pytest.Function, endpoint: E
 
     def get_subject() -> Subject | str:
         subjects = invocation.subjects
-        known = subjects.get(endpoint.target)
-        if known is not None and known.endpoint is endpoint:
-            return known
+        cached = subjects.get(endpoint.target)
+        if cached is not None and cached.endpoint is endpoint:
+            return cached
         new_subject = _make_subject(invocation, item, endpoint)
         if not isinstance(new_subject, str):
             subjects[endpoint.target] = new_subject

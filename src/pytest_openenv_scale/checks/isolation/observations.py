@@ -16,7 +16,7 @@ from pytest_openenv_scale.checks.background import single_session
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
-from pytest_openenv_scale.config.action_schema.document import Document, InTheWayError
+from pytest_openenv_scale.config.action_schema.document import Document, SchemaError
 
 T = TypeVar("T")
 
@@ -275,7 +275,7 @@ def token_fields(schema: Mapping[str, Any] | None, generated: bool, length: int)
         return ()
     try:
         fields: Mapping[str, Any] = Document(schema).root.schema.get("properties", {})
-    except InTheWayError:
+    except SchemaError:
         return ()
     return tuple(name for name, field_schema in fields.items() if _takes_any_text(field_schema, length))
 

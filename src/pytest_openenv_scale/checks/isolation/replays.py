@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pytest_openenv_scale.engine.warm_up import plays_needed
+from pytest_openenv_scale.engine.warm_up import solo_sessions_needed
 from pytest_openenv_scale.results.outcome import CheckOutcome
 
 from .observations import ObservationDifference, path_pattern
@@ -155,7 +155,7 @@ class _Replays(Generic[T]):
         """How many plays rule out chance, None: more than there is ever time for."""
         if not self._differing:
             return None
-        needed = plays_needed(self._differing, self._among, max_chance=MAX_CHANCE, at_most=_MOST_PLAYS)
+        needed = solo_sessions_needed(self._differing, self._among, max_chance=MAX_CHANCE, at_most=_MOST_PLAYS)
         return needed - self._alone if needed <= _MOST_PLAYS else None
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_openenv_scale.config.action_schema.document import NOTHING, Document, InTheWayError, Node
+from pytest_openenv_scale.config.action_schema.document import NOTHING, Document, SchemaError, Subschema
 
 OPENENV_VERSIONS = "0.2.0 to 0.10.0"
 """The OpenEnv versions whose answers the table holds."""
@@ -213,7 +213,7 @@ def _read_schema(schema: Schema | None) -> _ActionSchema:
     try:
         document = Document(schema)
         action = document.resolve(document.root) or document.root
-    except InTheWayError:
+    except SchemaError:
         raise CaseNotApplicableError("its /schema cannot be followed") from None
     if "properties" not in action.schema:
         raise CaseNotApplicableError("its /schema does not say which fields an action has")
@@ -295,7 +295,7 @@ def _json_types(parts: list[Schema]) -> set[str]:
     return {kind for part in parts for kind in part["type"]} if all("type" in part for part in parts) else set()
 
 
-def _alternatives(field: Node, document: Document) -> list[Schema]:
+def _alternatives(field: Subschema, document: Document) -> list[Schema]:
     """Return the schemas of which a field has to fit one."""
     field = _resolved(field, document)
     keyword = next((word for word in ("anyOf", "oneOf") if word in field.schema), None)
@@ -305,9 +305,9 @@ def _alternatives(field: Node, document: Document) -> list[Schema]:
     return [_resolved(choice, document).schema for choice in choices]
 
 
-def _resolved(node: Node, document: Document) -> Node:
+def _resolved(node: Subschema, document: Document) -> Subschema:
     """Follow a reference within the schema, once; to a schema that says nothing where it leads nowhere."""
     try:
         return document.resolve(node) or node
-    except InTheWayError:
-        return Node({}, node.pointer)
+    except SchemaError:
+        return Subschema({}, node.pointer)

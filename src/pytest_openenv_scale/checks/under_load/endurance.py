@@ -150,15 +150,15 @@ class _SoakTrends:
         )
         return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
 
-    def count_findings(self, things: str, thing: str, trend: Drift | None) -> list[CheckResult]:
+    def count_findings(self, plural: str, singular: str, trend: Drift | None) -> list[CheckResult]:
         length = self._result.length_s
         if trend is None or not trend.rises(length, ratio=COUNT_RATIO, least=COUNT_LEAST):
             return []
         headline = (
-            f"{things} grow by {trend.slope * 3600:,.0f} an hour while the number of sessions stays the same:"
+            f"{plural} grow by {trend.slope * 3600:,.0f} an hour while the number of sessions stays the same:"
             f" {trend.start:g} at the start, {round(trend.slope * length):+d} over {length:g} s"
         )
-        remedy = f"close each {thing} where it was opened; reset() and step() must leave as many as they found"
+        remedy = f"close each {singular} where it was opened; reset() and step() must leave as many as they found"
         return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
 
     def latency_findings(self) -> list[CheckResult]:

@@ -24,7 +24,7 @@ NOTHING: Mapping[str, Any] = {"not": {}}
 _ABSENT: Any = object()
 
 
-class InTheWayError(ScaleError, ValueError):
+class SchemaError(ScaleError, ValueError):
     """A part of the schema keeps a value from being made: `pointer` names it, `reason` says how."""
 
     def __init__(self, pointer: str, reason: str) -> None:
@@ -34,18 +34,18 @@ class InTheWayError(ScaleError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Subschema:
     """One schema of a document and the JSON pointer to it: "#" is the document's own."""
 
     schema: Mapping[str, Any]
     pointer: str
 
-    def child(self, *parts: str | int) -> Node:
+    def child(self, *parts: str | int) -> Subschema:
         """Return the schema below this one by keyword and name or number."""
         schema: Any = self.schema
         for part in parts:
             schema = schema[part]
-        return Node(schema, join_pointer(self.pointer, *parts))
+        return Subschema(schema, join_pointer(self.pointer, *parts))
 
 
 def join_pointer(pointer: str, *parts: str | int) -> str:
@@ -57,31 +57,31 @@ class Document:
     """A published schema, read once.
 
     Raises:
-        InTheWayError: it nests deeper than `MAX_DEPTH`.
+        SchemaError: it nests deeper than `MAX_DEPTH`.
     """
 
     def __init__(self, schema: object) -> None:
         self._schemas: dict[str, dict[str, Any]] = {}
         self._names: dict[str, str] = {}
         self._bases: dict[str, str] = {}
-        self._refused: dict[str, InTheWayError] = {}
+        self._refused: dict[str, SchemaError] = {}
         self._followed: set[str] = set()
-        self.root = Node(self._read(schema, "", "#", 0), "#")
+        self.root = Subschema(self._read(schema, "", "#", 0), "#")
         for pointer, base in self._bases.items():
             self._localize(pointer, base)
         for pointer, part in self._schemas.items():
-            self._follow(Node(part, pointer), frozenset())
+            self._follow(Subschema(part, pointer), frozenset())
 
-    def resolve(self, node: Node) -> Node | None:
+    def resolve(self, node: Subschema) -> Subschema | None:
         """Return the schema that the `$ref` of a node names; None where it has none.
 
         Raises:
-            InTheWayError: it names none in this document (others are never fetched), or has no end.
+            SchemaError: it names none in this document (others are never fetched), or has no end.
         """
         if node.pointer in self._refused:
             raise self._refused[node.pointer]
         reference: str | None = node.schema.get("$ref")
-        return None if reference is None else Node(self._schemas[reference], reference)
+        return None if reference is None else Subschema(self._schemas[reference], reference)
 
     def _localize(self, pointer: str, base: str) -> None:
         """Make the reference of a schema a pointer; with one that leads nowhere it admits nothing."""
@@ -89,9 +89,9 @@ class Document:
         written: str = schema["$ref"]
         schema["$ref"] = self._local(base, written)
         if schema["$ref"] not in self._schemas:
-            self._refuse(pointer, InTheWayError(f"{pointer}/$ref", f"{written[:80]!r} leads nowhere in the schema"))
+            self._refuse(pointer, SchemaError(f"{pointer}/$ref", f"{written[:80]!r} leads nowhere in the schema"))
 
-    def _follow(self, node: Node, path: frozenset[str]) -> None:
+    def _follow(self, node: Subschema, path: frozenset[str]) -> None:
         """Follow what is asked of the same value; where that comes back to itself, the schema admits nothing.
 
         Whoever validates a value would follow it without an end.
@@ -102,21 +102,21 @@ class Document:
         for part in self._beside(node):
             if part.pointer in path or len(path) > MAX_DEPTH:
                 reason = "it refers to itself without an end" if part.pointer in path else "the schema nests too deeply"
-                self._refuse(node.pointer, InTheWayError(node.pointer, reason))
+                self._refuse(node.pointer, SchemaError(node.pointer, reason))
                 break
             self._follow(part, path)
         self._followed.add(node.pointer)
 
-    def _beside(self, node: Node) -> list[Node]:
+    def _beside(self, node: Subschema) -> list[Subschema]:
         """Return the schemas that speak of the same value as this one."""
         schema = node.schema
-        parts = [Node(self._schemas[schema["$ref"]], schema["$ref"])] if "$ref" in schema else []
+        parts = [Subschema(self._schemas[schema["$ref"]], schema["$ref"])] if "$ref" in schema else []
         parts += [node.child(word) for word in sorted(_BESIDE & _ONE) if word in schema]
         lists = [(word, range(len(schema[word]))) for word in sorted(_BESIDE & _MANY) if word in schema]
         parts += [node.child(word, number) for word, numbers in lists for number in numbers]
         return parts + [node.child("dependentSchemas", name) for name in schema.get("dependentSchemas", ())]
 
-    def _refuse(self, pointer: str, problem: InTheWayError) -> None:
+    def _refuse(self, pointer: str, problem: SchemaError) -> None:
         schema = self._schemas[pointer]
         for keyword in _BESIDE:
             schema.pop(keyword, None)
@@ -137,7 +137,7 @@ class Document:
 
     def _read(self, raw: object, base: str, pointer: str, depth: int) -> dict[str, Any]:
         if depth > MAX_DEPTH:
-            raise InTheWayError(f"{pointer[:60]}…", "the schema nests too deeply")
+            raise SchemaError(f"{pointer[:60]}…", "the schema nests too deeply")
         source: Mapping[str, Any] = _modern(cast("Mapping[str, Any]", raw)) if isinstance(raw, Mapping) else {}
         schema: dict[str, Any] = dict(NOTHING) if raw is False else {}
         self._schemas[pointer] = schema
@@ -240,8 +240,8 @@ def _count(value: Any) -> Any:
 
 def _types(value: Any) -> Any:
     names = cast("list[Any]", value) if isinstance(value, list) else [value]
-    known = [name for name in names if name in TYPES]
-    return list(dict.fromkeys(known)) or _ABSENT
+    types = [name for name in names if name in TYPES]
+    return list(dict.fromkeys(types)) or _ABSENT
 
 
 def _list(value: Any) -> Any:

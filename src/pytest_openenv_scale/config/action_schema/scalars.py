@@ -13,7 +13,7 @@ from random import Random
 from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, TypeVar
 
-from .document import Node
+from .document import Subschema
 
 if TYPE_CHECKING:
     from _typeshed import SupportsLenAndGetItem
@@ -175,7 +175,7 @@ def _text_of_pattern(pattern: str, growth: int, variant: int) -> tuple[str, int]
 _HALVINGS = 30
 
 
-def numbers(nodes: Sequence[Node], *, whole: bool) -> Iterator[int | float]:
+def numbers(nodes: Sequence[Subschema], *, whole: bool) -> Iterator[int | float]:
     """Yield numbers that satisfy the bounds of all schemas, 0 first where it does; whole ones as `int`."""
     lows = [*_limits(nodes, "minimum", 0), *_limits(nodes, "exclusiveMinimum", 1)]
     highs = [*_limits(nodes, "maximum", 0), *_limits(nodes, "exclusiveMaximum", -1)]
@@ -196,7 +196,7 @@ def is_multiple(number: int | float, step: int | float) -> bool:
     return math.isfinite(number) and _exact(number) % _exact(step) == 0
 
 
-def _limits(nodes: Sequence[Node], keyword: str, excluded: int) -> list[tuple[Fraction, int]]:
+def _limits(nodes: Sequence[Subschema], keyword: str, excluded: int) -> list[tuple[Fraction, int]]:
     """Return the limits of a keyword; of two that are equal, the one that excludes itself is narrower."""
     return [(_exact(node.schema[keyword]), excluded) for node in nodes if keyword in node.schema]
 
@@ -218,7 +218,7 @@ def _common_multiple(steps: Sequence[Fraction]) -> Fraction:
 
 def _any_between(low: Fraction | None, high: Fraction | None) -> Iterator[Fraction]:
     """Yield numbers between two limits, round ones first, each once."""
-    seen: set[Fraction] = set()
+    yielded: set[Fraction] = set()
     bounds = [bound for bound in (low, high) if bound is not None]
     middle = [sum(bounds, Fraction()) / 2] if len(bounds) == 2 else []
     steps = [islice(_multiples(Fraction(1, 2**halving), low, high), 2) for halving in range(_HALVINGS)]
@@ -226,8 +226,8 @@ def _any_between(low: Fraction | None, high: Fraction | None) -> Iterator[Fracti
     zero = [Fraction()] if (low is None or low <= 0) and (high is None or high >= 0) else []
     rounded = bounds if not bounds or bounds[0] <= bounds[-1] else []
     for number in chain(zero, rounded, *steps, middle if rounded else []):
-        if number not in seen:
-            seen.add(number)
+        if number not in yielded:
+            yielded.add(number)
             yield number
 
 

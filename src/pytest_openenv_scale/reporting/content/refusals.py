@@ -84,8 +84,8 @@ def _capacity(refusal: Refusal) -> _Words:
         refused = f"CAPACITY_REACHED at {formatting.count_of(held, 'session')}"
     needed = _needed(refusal)
     if limit is None or workers is None:
-        known = "" if limit is None else f"; each worker holds {limit:,}"
-        return f"{refused}{known}", _setting(refusal, needed, "per worker (capacity is workers × limit)")
+        limit_text = "" if limit is None else f"; each worker holds {limit:,}"
+        return f"{refused}{limit_text}", _setting(refusal, needed, "per worker (capacity is workers × limit)")
     slots = workers * limit
     arithmetic = f"{formatting.count_of(workers, 'worker')} × {limit:,}"
     equals = "=" if (held or 0) == slots else "of"

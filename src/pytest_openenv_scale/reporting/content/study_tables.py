@@ -145,8 +145,8 @@ def protocols_table(study: Study) -> Table:
     for name, comparison in compare_study_modes(study):
         figures = map(Value, figure_texts(comparison))
         rows.append((Value(name), *protocol_cells(comparison), count_value(comparison.batch), *figures))
-        place = f"{name}, wait {wait_text(comparison.wait)}"
-        notes += [on_one_line(f"{place}: {note}") for note in protocol_notes(comparison)]
+        row_name = f"{name}, wait {wait_text(comparison.wait)}"
+        notes += [on_one_line(f"{row_name}: {note}") for note in protocol_notes(comparison)]
     figures = ("at batch", *(f"{figure} ws / http" for figure, _ in PROTOCOL_FIGURES))
     return Table(
         "protocols",

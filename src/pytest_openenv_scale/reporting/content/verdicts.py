@@ -108,9 +108,9 @@ def first_breach_sentence(view: CurveView) -> str | None:
 def further_reasons(view: CurveView) -> list[ReasonLine]:
     """Return what else is to be said of a curve: its reasons after the headline, and why it ended early."""
     lines = reason_lines(view)
-    told = (lines[0].text, first_breach_sentence(view) or "")
+    headline = (lines[0].text, first_breach_sentence(view) or "")
     stopped = stop_words(view.verdict)
-    further = [line for line in lines[1:] if not any(line.text in text for text in told)]
+    further = [line for line in lines[1:] if not any(line.text in text for text in headline)]
     return [*further, ReasonLine("incomplete", stopped)] if stopped else further
 
 
@@ -178,8 +178,8 @@ def _no_limit(view: CurveView, judged: LimitVerdict) -> str:
     verdict = view.verdict
     by = _names(verdict.slo.cell_limits)
     if any(cell.passed is None for cell in verdict.cells):
-        known = "not known" if verdict.max_batch is None else f"at least {formatting.count(verdict.max_batch)}"
-        return f"no limit was asked for; max batch by {by} is {known}: {_open_end(view)}"
+        max_batch = "not known" if verdict.max_batch is None else f"at least {formatting.count(verdict.max_batch)}"
+        return f"no limit was asked for; max batch by {by} is {max_batch}: {_open_end(view)}"
     best = f"no limit was asked for; max batch {_max_batch_words(verdict)}"
     failing = next((cell for cell in verdict.cells if cell.passed is False), None)
     if failing is None:
@@ -315,8 +315,8 @@ def breach_words(breach: Breach) -> str:
 
 def breach_text(view: CurveView, breach: Breach) -> str:
     """Return a broken limit with its place and evidence: "success 78 % < 95 % at batch 256 (56 of 256 failed: …)"."""
-    place = (breach.batch, breach.repetition)
-    summary = next(summary for summary in view.summaries if (summary.batch, summary.repetition) == place)
+    position = (breach.batch, breach.repetition)
+    summary = next(summary for summary in view.summaries if (summary.batch, summary.repetition) == position)
     where = _where(breach.batch, breach.repetition, view.verdict.repetitions)
     if breach.limit == "server":
         status = summary.server_exit
@@ -342,8 +342,8 @@ def _latency_breach(view: CurveView, breach: Breach, summary: CellSummary, where
 def _hosts_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
     by_proxy = not summary.hosts_known and summary.proxy is not None
     counts = summary.proxy.requests if by_proxy and summary.proxy else summary.host_counts
-    seen = ", ".join(host for host, count in counts.items() if count)
-    return f"hosts {breach.observed:.0f} < {breach.allowed:.0f} at {where} (seen: {seen}){_idle_hosts(summary)}"
+    serving = ", ".join(host for host, count in counts.items() if count)
+    return f"hosts {breach.observed:.0f} < {breach.allowed:.0f} at {where} (seen: {serving}){_idle_hosts(summary)}"
 
 
 _OF_BREACH: Mapping[str, Callable[[CurveView, Breach, CellSummary, str], str]] = {
@@ -431,8 +431,8 @@ def _client(reason: Reason, where: str) -> str:
 def _hold(reason: Reason, where: str) -> str:
     if reason.cause != "not_all_open":
         return f"{reason.words} ({where})"
-    opened, asked, failed = (int(reason.figures[name] or 0) for name in ("open", "asked", "failed"))
-    return f"only {opened:,} of {asked:,} sessions ({failed:,} failed) were open at once ({where})"
+    opened, requested, failed = (int(reason.figures[name] or 0) for name in ("open", "asked", "failed"))
+    return f"only {opened:,} of {requested:,} sessions ({failed:,} failed) were open at once ({where})"
 
 
 def _unmeasurable(reason: Reason, where: str) -> str:
@@ -494,10 +494,10 @@ def _pongs(reason: Reason, where: str) -> str:
 
 
 def _answers(reason: Reason, where: str) -> str:
-    sessions, asked, alone, errors_alone = (
+    sessions, requested, alone, errors_alone = (
         int(reason.figures[name] or 0) for name in ("sessions", "asked", "alone", "errors_alone")
     )
-    text = f"{sessions:,} of {formatting.count_of(asked, 'session')} {'was' if sessions == 1 else 'were'} "
+    text = f"{sessions:,} of {formatting.count_of(requested, 'session')} {'was' if sessions == 1 else 'were'} "
     text += f"answered with an error at {where} ({reason.words})"
     if errors_alone:
         same = f"{errors_alone} of {formatting.count_of(alone, 'session')} alone"

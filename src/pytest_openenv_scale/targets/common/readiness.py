@@ -70,7 +70,7 @@ class _HttpAnswer:
 
 
 @dataclass(frozen=True)
-class _Server:
+class _ProbedServer:
     """The server that is looked at: the parts of its base URL, and what reaches it."""
 
     parts: SplitResult
@@ -87,7 +87,7 @@ def diagnose(url: str, headers: Mapping[str, str], mode: str, network: Network =
 
     Returns None where the handshake (mode "ws") or `POST /reset` (mode "http") is answered as it should be.
     """
-    server = _Server(urlsplit(url), headers, network)
+    server = _ProbedServer(urlsplit(url), headers, network)
     try:
         return _diagnose_answer(server, mode, _request_session(server, mode))
     except HTTP_ERRORS as error:
@@ -97,14 +97,14 @@ def diagnose(url: str, headers: Mapping[str, str], mode: str, network: Network =
 def server_limit(url: str, headers: Mapping[str, str], network: Network = DIRECT) -> dict[str, str | int]:
     """Return `server`, "hypercorn" or "uvicorn", where the server at `url` says it is that, else nothing."""
     try:
-        name = _request(_Server(urlsplit(url), headers, network), "GET", "/health").server or ""
+        name = _request(_ProbedServer(urlsplit(url), headers, network), "GET", "/health").server or ""
     except HTTP_ERRORS:
         return {}
     match = re.match(r"hypercorn|uvicorn", name)
     return {"server": match[0]} if match else {}
 
 
-def _diagnose_answer(server: _Server, mode: str, answer: _HttpAnswer) -> Diagnosis | None:
+def _diagnose_answer(server: _ProbedServer, mode: str, answer: _HttpAnswer) -> Diagnosis | None:
     what = "POST /reset" if mode == "http" else "the WebSocket handshake at /ws"
     status = f"{answer.status} {answer.reason}".strip()
     if answer.status == (200 if mode == "http" else 101):
@@ -140,7 +140,7 @@ def _diagnose_answer(server: _Server, mode: str, answer: _HttpAnswer) -> Diagnos
     return Diagnosis(_NOT_OPENENV.format(what=what, status=status))
 
 
-def _diagnose_error(server: _Server, error: Exception) -> Diagnosis:
+def _diagnose_error(server: _ProbedServer, error: Exception) -> Diagnosis:
     parts = server.parts
     match error:
         case ProxyError():
@@ -173,13 +173,13 @@ def _diagnose_error(server: _Server, error: Exception) -> Diagnosis:
             return Diagnosis(f"does not speak HTTP ({type(error).__name__}); is the port right?")
 
 
-def _request_session(server: _Server, mode: str) -> _HttpAnswer:
+def _request_session(server: _ProbedServer, mode: str) -> _HttpAnswer:
     if mode == "http":
         return _request(server, "POST", "/reset", b"{}")
     return _request(replace(server, headers={**server.headers, **_HANDSHAKE_HEADERS}), "GET", "/ws")
 
 
-def _request(server: _Server, method: str, path: str, body: bytes | None = None) -> _HttpAnswer:
+def _request(server: _ProbedServer, method: str, path: str, body: bytes | None = None) -> _HttpAnswer:
     headers = {**server.headers, **({} if body is None else {"Content-Type": "application/json"})}
     url = http_url(server.parts.geturl()) + path
     with http_request(url, headers, _REQUEST_TIMEOUT_S, method, body, network=server.network) as answer:
@@ -193,7 +193,7 @@ def _request(server: _Server, method: str, path: str, body: bytes | None = None)
         return _HttpAnswer(answer.status, answer.reason, fields.get("location"), name, words)
 
 
-def _status(server: _Server, method: str = "GET", path: str = "/health", body: bytes | None = None) -> int | None:
+def _status(server: _ProbedServer, method: str = "GET", path: str = "/health", body: bytes | None = None) -> int | None:
     """Return the status of an answer, None where there is none."""
     try:
         return _request(server, method, path, body).status
@@ -201,7 +201,7 @@ def _status(server: _Server, method: str = "GET", path: str = "/health", body: b
         return None
 
 
-def _speaks_tls(server: _Server) -> bool:
+def _speaks_tls(server: _ProbedServer) -> bool:
     if server.network.proxy:
         return False
     parts = server.parts
@@ -220,11 +220,11 @@ def _endpoint_url(parts: SplitResult, mode: str) -> str:
     return http_url(parts.geturl()) + ("/reset" if mode == "http" else "/ws")
 
 
-def _plain(server: _Server) -> _Server:
+def _plain(server: _ProbedServer) -> _ProbedServer:
     return replace(server, parts=server.parts._replace(scheme="http"), headers={})
 
 
-def _host_port(server: _Server) -> str:
+def _host_port(server: _ProbedServer) -> str:
     return f"{server.parts.hostname}:{server.parts.port or (443 if server.uses_tls else 80)}"
 
 
@@ -261,7 +261,7 @@ def start_s(start_timeout: float | None, context: TargetContext, least: float = 
     return start_timeout or max(least, context.timeout_s or 0.0)
 
 
-def _nothing_known() -> str:
+def _no_answer() -> str:
     return "no answer"
 
 
@@ -273,7 +273,7 @@ class Watch:
     """
 
     option: str = "start_timeout="
-    state: Callable[[], str] = _nothing_known
+    state: Callable[[], str] = _no_answer
     show: Callable[[str], None] = ignore_line
     prefix: str = "waiting for a first session"
 
@@ -293,7 +293,7 @@ class NotReadyError(TargetError):
         self.url, self.problem, self.exit = url, problem, exit
         super().__init__(self._words("the server", url))
 
-    def told(
+    def target_error(
         self, target: str, *, server: str = "the server", at: str = "", hint: str = "", with_log: Callable[[str], str]
     ) -> TargetError:
         """Return the error of a target: `server` ended, or what `at` names (default: the URL) has the problem.

@@ -168,7 +168,7 @@ def wait_for_container(
         )
     except NotReadyError as error:
         variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
-        raise error.told(
+        raise error.target_error(
             target,
             server=name,
             at=f"the container at {error.url}",

@@ -233,7 +233,9 @@ class ServedApplication(Startable):
             with_log = self.process.with_log
             if error_line := self._error_line():
                 raise TargetError(with_log(f"target {self._target}: {error_line}")) from None
-            raise error.told(self._target, at=f"{self.application.name} at {error.url}", with_log=with_log) from None
+            raise error.target_error(
+                self._target, at=f"{self.application.name} at {error.url}", with_log=with_log
+            ) from None
         return self._await_workers()
 
     def _make_environ(self) -> dict[str, str]:

@@ -37,8 +37,7 @@ from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 
 from . import host
-from .calls import ServerRequest
-from .host import ProviderRequest
+from .host import ProviderRequest, ServerRequest
 
 _START_S = 900.0
 """Seconds a provider gets at least to start and to find its servers ready: one that builds an image takes minutes."""
@@ -177,7 +176,7 @@ class ProviderTarget(StartedTarget):
                 watch=Watch(state=process.state, show=self.context.show_progress, prefix=f"{self.spec}: starting"),
             )
         except NotReadyError as error:
-            raise error.told(self.spec, with_log=process.with_log) from None
+            raise error.target_error(self.spec, with_log=process.with_log) from None
 
 
 class _ChildServers:

@@ -109,7 +109,7 @@ class NodeServers(Hosts):
             if not culprits:
                 raise TargetError(self._folder.with_log(f"target slurm: {error.exit} before it served")) from None
             server = f"the server on {self._nodes[culprits[0]].server_label(self._port)}"
-            raise error.told(
+            raise error.target_error(
                 "slurm", server=server, at=server, with_log=lambda text: self._with_log(text, culprits[0])
             ) from None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.formatting import size as size_text
-from pytest_openenv_scale.hub.access import HubError, hub_calls, joined_card, split_card
+from pytest_openenv_scale.hub.access import HubError, hub_calls, join_card, split_card
 from pytest_openenv_scale.targets.common.application import is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
 
@@ -161,7 +161,7 @@ def _card(readme: bytes, name: str, port: int, *, force_port: bool = False) -> b
         merged["app_port"] = port
     tags = cast("list[object]", merged["tags"]) if isinstance(merged.get("tags"), list) else []
     merged["tags"] = tags if "openenv" in tags else [*tags, "openenv"]
-    return joined_card(merged, text).encode()
+    return join_card(merged, text).encode()
 
 
 @dataclass(frozen=True)
