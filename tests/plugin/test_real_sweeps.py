@@ -118,7 +118,7 @@ def test_why_a_load_process_ended_stands_in_the_verdict(real):
         "runner.command = lambda *_: [sys.executable, '-c', 'raise RuntimeError(\"my own queue.py\")']\n"
     )
     real.tests(SWEEP)
-    result = real.run_process("--openenv-target", "local:builtin,workers=1")
+    result = real.run_process("--openenv-target", "local:builtin,workers=1", "--openenv-again", "0")
     result.assert_outcomes(failed=1)
     why = "RuntimeError: my own queue.py"
     assert why in " ".join(result.stdout.str().split())

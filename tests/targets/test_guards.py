@@ -69,7 +69,7 @@ def why(verdict: CurveVerdict) -> str:
 
 def words_of(verdict: CurveVerdict, cause: str) -> str:
     """The words of the one finding of this kind."""
-    (words,) = [reason.words for reason in verdict.reasons if reason.cause == cause]
+    (words,) = [reason.words for reason in verdict.reasons if (reason.kind, reason.cause) == ("client", cause)]
     return words or ""
 
 
@@ -233,7 +233,9 @@ def test_a_loop_that_is_blocked_makes_the_cell_inconclusive(server, tmp_path, mo
     for name, blocks in (("blocks", True), ("does_not", False)):
         (tmp_path / f"{name}.py").write_text(BLOCK.format(blocks=blocks))
     target = ("--openenv-url", server)
-    verdict = measured(tmp_path / "blocked", 20, *target, "--openenv-action", "blocks:act")
+    verdict = measured(tmp_path / "blocked", 20, *target, "--openenv-action", "blocks:act", "--openenv-again", "1")
     assert verdict.outcome == "inconclusive"
     golden(words_of(verdict, "loop_lag"), masks={r"still for \d+ ms": "still for N ms"})
+    (set_aside,) = [reason for reason in verdict.reasons if reason.kind == "set_aside"]
+    assert (set_aside.cause, set_aside.figures["attempt"]) == ("loop_lag", 1)
     met_undisturbed(lambda n: measured(tmp_path / f"free-{n}", 20, *target, "--openenv-action", "does_not:act"))

@@ -18,7 +18,7 @@ from goldens import Golden
 from pytest_openenv_scale.config.limits import LIMITS, Slo, make_limit
 from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident, ProxyFacts, ServerSample, UnhealthyHost
 from pytest_openenv_scale.metrics.errors import LostWorker
-from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.reporting.content import refusals as refusals_in_words
 from pytest_openenv_scale.reporting.content import verdicts as verdicts_in_words
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence, refusal_words
@@ -51,8 +51,8 @@ def viewed(*summaries: CellSummary, batches: tuple[int, ...] = (), slo: Slo | No
     curve = a_curve(*(batches or tuple(sorted({summary.batch for summary in summaries})) or (1,)))
     if summaries:
         curve = replace(summaries[0].cell.curve, batches=curve.batches)
-    ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
-    return CurveView(curve, ordered, judge_curve(curve, ordered, slo or an_slo(**asked), **options))
+    counted, set_aside = split_attempts(summaries)
+    return CurveView(curve, counted, judge_curve(curve, summaries, slo or an_slo(**asked), **options), set_aside)
 
 
 def slow(batch: int = 200, *, phase: str = "total", p99: float = 2.61, unqueued: float = 2.61, **fields: Any) -> Any:
@@ -257,6 +257,10 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(*repeated(0, batch=8), a_summary(8, repetition=2, client={"missed_pongs": 1, "ping_s": 60.0})), "pongs"),
     (viewed(a_summary(8, client={"missed_pongs": 3, "ping_s": 0.3}), success=0.9), "pongs"),
     (viewed(a_summary(8, client={"missed_pongs": 2}), success=0.9), "pongs"),
+    (
+        viewed(a_summary(8, findings=BUSY, client={"busy_share": 0.97}), a_summary(8, attempt=2), success=0.9),
+        "set_aside",
+    ),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, step_errors=1, step_error="invalid move")), "warm_up"),
     (viewed(a_summary(8), warm_up=ODD), "warm_up"),
     (viewed(a_summary(8), warm_up=WarmUp("ws", steps=3, made_action=True)), "warm_up"),

@@ -132,7 +132,7 @@ def _load_run(path: Path, limits: Slo) -> Run:
     views = [
         view_sweep(
             replace(view.record, slos=tuple(merge_slos(limits, slo) for slo in view.record.slos)),
-            view.summaries,
+            [summary for curve in view.curves for summary in (*curve.summaries, *curve.set_aside)],
         )
         for view in run.sweeps
     ]

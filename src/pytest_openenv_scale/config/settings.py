@@ -56,7 +56,8 @@ class Settings:
     `waits`, `timeout`, `soak` and `ping` (None: off) are seconds, `processes` None means automatic, `results` and
     `json` None mean nothing is written there. `slo` holds the limits of command line and ini alike, each with its
     source. `declared` keeps the axes as they stand without the command line, `command_line` the options written on it
-    (without secrets), for the command that reruns a curve. `headers` are never shown.
+    (without secrets), for the command that reruns a curve. `headers` are never shown. `again` is how often a repetition
+    is measured again that only the client left in doubt.
     """
 
     targets: tuple[TargetSpec, ...]
@@ -92,6 +93,7 @@ class Settings:
     no_samples: bool = False
     insecure: bool = False
     proxy: Proxy | None = None
+    again: int = 3
 
     @property
     def network(self) -> Network:
@@ -136,7 +138,7 @@ class Settings:
 
 
 RERUN_OPTIONS: Sequence[str] = (
-    *("batches", "reps", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
+    *("batches", "reps", "again", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
     *(
         "inconclusive",
         "full-grid",

@@ -260,6 +260,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "batches": _plain(parse_batches),
         "waits": _plain(parse_waits),
         "reps": _plain(parse_count, maximum=1_000, what="reps"),
+        "again": _plain(parse_count, minimum=0, maximum=100, what="again"),
         "modes": _plain(parse_modes),
         "steps": _plain(parse_count, maximum=1_000_000, what="steps"),
         "arrival": _plain(parse_arrival),

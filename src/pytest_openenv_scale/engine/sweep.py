@@ -20,6 +20,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_fac
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.system import install_command
 from pytest_openenv_scale.load.ipc import CellRequest
+from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, ServerSamples
@@ -27,7 +28,7 @@ from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, WarmUp
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
-from pytest_openenv_scale.verdict.cell import judge_cell
+from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 
 from .cooldown import Cooldown
@@ -58,6 +59,9 @@ class Observer:
     def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
         """A repetition of a cell goes on; called about twice a second."""
 
+    def attempt_set_aside(self, cell: Cell, summary: CellSummary) -> None:
+        """A repetition is in doubt by the client's fault alone: it is measured again once the machine is calm."""
+
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """One repetition of a cell is measured and stored."""
 
@@ -76,7 +80,7 @@ class Sweep:
     run_dir: Path | None
     """The directory of the run; None where nothing is kept."""
     table: pa.Table
-    """One row per session."""
+    """One row per session; those of attempts that were set aside are in the directory of the run alone."""
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -349,7 +353,9 @@ class _Measurement:
         summaries: list[CellSummary] = []
         cells: list[CellVerdict] = []
         for cell in curve.cells:
-            measured = [self._measure_cell(cell, repetition) for repetition in self._repetitions()]
+            measured = [
+                attempt for repetition in self._repetitions() for attempt in self._measure_cell(cell, repetition, slo)
+            ]
             summaries += measured
             cells.append(judge_cell(cell.batch, measured, slo, self._settings.reps))
             if self._endpoint.exit_status() is not None:
@@ -365,7 +371,29 @@ class _Measurement:
             if repetition == 1 or self._endpoint.exit_status() is None
         ]
 
-    def _measure_cell(self, cell: Cell, repetition: int) -> CellSummary:
+    def _measure_cell(self, cell: Cell, repetition: int, slo: Slo) -> list[CellSummary]:
+        """Measure one repetition, again while only the client leaves it in doubt; of the attempts the last counts.
+
+        Whether it is measured again depends on whether it can be told what the server did, never on what that was.
+        """
+        attempts: list[CellSummary] = []
+        while True:
+            table, summary = self._measure_attempt(cell, repetition, len(attempts) + 1)
+            attempts.append(summary)
+            if (
+                len(attempts) > self._settings.again
+                or self._endpoint.exit_status() is not None
+                or not doubted_for_the_client(summary, slo)
+            ):
+                break
+            self._observer.attempt_set_aside(cell, summary)
+            await_calm()
+        self._tables.append(table)
+        self._observer.cell_done(cell, summary)
+        return attempts
+
+    def _measure_attempt(self, cell: Cell, repetition: int, attempt: int) -> tuple[pa.Table, CellSummary]:
+        """Measure one repetition once and store it."""
         first, notes = self._cooldown.await_server()
         samples = [first] if first else []
 
@@ -406,13 +434,11 @@ class _Measurement:
             proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_s=started_s, batch=cell.batch),
             answered_errors=answered_errors,
             session_settings=self._endpoint.session_settings,
+            attempt=attempt,
         )
-        table = self._as_table(rows, cell, repetition)
+        table = self._as_table(rows, cell, repetition, attempt)
         self._run.write_cell(table, meta)
-        self._tables.append(table)
-        summary = summarise(table, meta)
-        self._observer.cell_done(cell, summary)
-        return summary
+        return table, summarise(table, meta)
 
     def _with_advice(self, findings: Sequence[ClientFinding]) -> tuple[ClientFinding, ...]:
         """Add to findings that HTTP answers were seen late what else there is to measure, where there is a /ws."""
@@ -430,9 +456,14 @@ class _Measurement:
         request = self._cell_request(cell, _UNRECORDED)
         return self._generator.run_cell(request).rows[0].connected_s is not None
 
-    def _as_table(self, rows: Sequence[Any], cell: Cell, repetition: int) -> pa.Table:
+    def _as_table(self, rows: Sequence[Any], cell: Cell, repetition: int, attempt: int = 1) -> pa.Table:
         return rows_to_table(
-            rows, cell=cell, run_id=self._run.run_id, repetition=repetition, hardware=self._endpoint.hardware
+            rows,
+            cell=cell,
+            run_id=self._run.run_id,
+            repetition=repetition,
+            attempt=attempt,
+            hardware=self._endpoint.hardware,
         )
 
     def _cell_request(self, cell: Cell, repetition: int) -> CellRequest:

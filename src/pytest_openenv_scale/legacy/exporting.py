@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pytest_openenv_scale.metrics.percentiles import PhaseStats, phase_stats
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.parts import Part, read_parts
+from pytest_openenv_scale.results.parts import Part, latest_attempts, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
 from .files import RAW, SUMMARY, SUMMARY_COLUMNS, LegacyError, RawRow
@@ -43,7 +43,7 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
         if path.exists():
             raise LegacyError(f"{path} is there already; name another folder with --output")
     problems: list[str] = []
-    parts = sorted(read_parts(run / PARTS, problems.append), key=_part_order)
+    parts = sorted(latest_attempts(read_parts(run / PARTS, problems.append)), key=_part_order)
     if problems:
         raise LegacyError(f"a part of the run cannot be read: {problems[0]}")
     lines_without_sessions: list[Mapping[str, str]] = list(manifest.plan.get("summary_lines_without_sessions", ()))

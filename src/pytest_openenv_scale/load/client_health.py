@@ -52,6 +52,8 @@ class ClientStats:
     `answer_lag_p50_s` and `answer_lag_p99_s` tell how late HTTP answers were seen, which is in their latencies;
     those of the slowest process, None in ws mode. `answer_lag_max_s` is the latest answer, `session_lag_max_s` the
     most that the lateness of all its answers put into the total of one session.
+
+    `steal_share` is what a hypervisor took of all cores meanwhile, None where the kernel does not tell.
     """
 
     processes: int = 1
@@ -77,6 +79,7 @@ class ClientStats:
     missed_pongs: int = 0
     function_share: float = 0.0
     ping_s: float | None = None
+    steal_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from .ipc import (
     ShareResult,
     Start,
 )
+from .machine import load_between, read_machine
 
 _SILENCE_TIMEOUT_S = 60.0
 _PREPARE_TIMEOUT_S = 60.0
@@ -235,6 +236,7 @@ class _CellRun:
 
     def run(self) -> CellResult:
         started_at = datetime.now(UTC)
+        machine = read_machine()
         findings = self._needs.findings
         if not findings:
             self._prepare()
@@ -242,7 +244,7 @@ class _CellRun:
             self._broadcast(Start(self._started, self._started_wall_clock))
             self._await_results()
         rows = self._collect_rows()
-        stats = self._stats()
+        stats = self._stats(load_between(machine, read_machine()).steal_share)
         findings += tuple(
             ClientFinding(
                 "process_died",
@@ -360,7 +362,7 @@ class _CellRun:
             ]
         return sorted(rows)
 
-    def _stats(self) -> ClientStats:
+    def _stats(self, steal_share: float | None) -> ClientStats:
         shares = self._results.values()
         timed = [share for share in shares if share.wall_s > 0]
         needs = self._needs
@@ -388,6 +390,7 @@ class _CellRun:
             missed_pongs=sum(share.missed_pongs for share in shares),
             function_share=max((share.function_s / share.wall_s for share in timed), default=0.0),
             ping_s=self._request.ping_s,
+            steal_share=steal_share,
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +22,7 @@ from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFi
 from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_distinct, count_rows
 from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency
 
-__all__ = ["COLUMNS", "PHASES", "CellSummary", "summarise", "summarise_rows"]
+__all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_rows"]
 
 PHASES = ("queue", "connect", "reset", "hold", "step", "total", "overhead")
 """The phases reports show; `total_unqueued` and `overhead_unqueued` leave out the client's own queue."""
@@ -37,7 +39,8 @@ class CellSummary(Jsonable):
     phases count sessions.
     `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
     `busiest_worker` are the successful sessions of the process that answered most.
-    `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted.
+    `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted. `attempt` counts how
+    often the repetition was measured; the last time counts.
     """
 
     run_id: str
@@ -76,6 +79,7 @@ class CellSummary(Jsonable):
     answered_errors: AnsweredErrors | None = None
     busiest_worker: int | None = None
     session_settings: SessionSettings | None = None
+    attempt: int = 1
 
     @property
     def clock_moved_s(self) -> float:
@@ -201,7 +205,16 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         answered_errors=meta.answered_errors,
         busiest_worker=counts.busiest or None,
         session_settings=meta.session_settings,
+        attempt=meta.attempt,
     )
+
+
+def split_attempts(summaries: Iterable[CellSummary]) -> tuple[tuple[CellSummary, ...], tuple[CellSummary, ...]]:
+    """Return, by batch and repetition, the summaries that count, and those set aside as they were measured again."""
+    ordered = sorted(summaries, key=lambda summary: (summary.batch, summary.repetition, summary.attempt))
+    last = {(summary.batch, summary.repetition): summary.attempt for summary in ordered}
+    counted = [summary.attempt == last[summary.batch, summary.repetition] for summary in ordered]
+    return tuple(compress(ordered, counted)), tuple(compress(ordered, map(not_, counted)))
 
 
 _PHASE_SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[pa.Table], pa.ChunkedArray]]] = {

@@ -79,6 +79,12 @@ OPTIONS: tuple[Option, ...] = (
         "Ask the environment to spend so many seconds in each step",
     ),
     Option("reps", "N", "1", "Measure each batch so many times"),
+    Option(
+        "again",
+        "N",
+        "3",
+        "Measure a repetition again that only this machine left in doubt, up to N times, once it is calm; 0: never",
+    ),
     Option("modes", "LIST", "ws", "Speak these protocols: ws, http or ws,http"),
     Option("steps", "N", "1", "Take so many steps in each session"),
     Option(

@@ -18,7 +18,7 @@ from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.text.page import Line, TextPage
-from pytest_openenv_scale.reporting.text.sweep import cell_line
+from pytest_openenv_scale.reporting.text.sweep import cell_line, set_aside_line
 from pytest_openenv_scale.verdict.sweep import CurveView
 
 LOG_WIDTH = 120
@@ -45,6 +45,10 @@ class Progress(Observer):
         """Show how far the cell is, where lines are rewritten."""
         if self._rewrites:
             self._write(self._fit(_cell_status(cell, repetition, progress)))
+
+    def attempt_set_aside(self, cell: Cell, summary: CellSummary) -> None:
+        """Show what was amiss with an attempt that is repeated."""
+        self._write(set_aside_line(summary, width=self._width - 1, encoding=encoding()))
 
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """Show the finished cell."""
@@ -165,6 +169,11 @@ class ThreadSafeObserver(Observer):
         """A cell goes on; ends the sweep if it was cancelled."""
         self._stop_if_cancelled()
         self._progress.cell_progress(cell, repetition, progress)
+
+    def attempt_set_aside(self, cell: Cell, summary: CellSummary) -> None:
+        """Pass on that a repetition is measured again; hooks hear of it when it is done."""
+        self._progress.attempt_set_aside(cell, summary)
+        self._stop_if_cancelled()
 
     def cell_done(self, cell: Cell, summary: CellSummary) -> None:
         """One repetition of a cell is measured and stored."""

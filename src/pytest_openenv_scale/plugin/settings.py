@@ -217,7 +217,18 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
     others = [
         _describe_setting(settings, name)
         for name in (
-            *("steps", "timeout", "until_done", "full_grid", "played", "ping", "no_samples", "insecure", "proxy"),
+            *(
+                "again",
+                "steps",
+                "timeout",
+                "until_done",
+                "full_grid",
+                "played",
+                "ping",
+                "no_samples",
+                "insecure",
+                "proxy",
+            ),
             *("seed", "processes", "inconclusive", "report"),
         )
         if settings.sources[name.replace("_", "-")] != "default"

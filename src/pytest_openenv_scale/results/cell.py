@@ -12,6 +12,9 @@ from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, ServerSam
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.core.text import Secrets
 
+TRANSIENT_FINDINGS = frozenset({"cpu", "loop_lag", "process_died", "http_lag"})
+"""Kinds of findings that the same repetition may be without when it is measured again on a calmer machine."""
+
 Int32 = Annotated[int, "int32"]
 """A whole number that is stored in 32 bits; any other takes 64."""
 
@@ -110,6 +113,7 @@ class CellMeta(Jsonable):
     something failed.
     `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
     front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
+    `attempt` counts from 1 how often the repetition was measured, as the client was at fault the times before.
     """
 
     run_id: str
@@ -131,6 +135,7 @@ class CellMeta(Jsonable):
     proxy: ProxyFacts | None = None
     answered_errors: AnsweredErrors | None = None
     session_settings: SessionSettings | None = None
+    attempt: int = 1
 
     @property
     def ending(self) -> ExitStatus | None:

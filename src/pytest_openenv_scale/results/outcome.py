@@ -147,6 +147,7 @@ class Reason(Jsonable):
     | server_died | | the server ended |
     | incomplete | | `figures["measured"]` repetitions instead of `repetitions` |
     | note | | `words` that were noted when the cell was measured |
+    | set_aside | a finding's kind | attempt `figures["attempt"]` does not count; other `figures` are of `ClientStats` |
 
     `repetition` is one of `repetitions`, None where it is all of them. `detail` may hold several lines more, such as
     the end of a log.

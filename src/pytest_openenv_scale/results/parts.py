@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class _CellFacts(NamedTuple):
     cell: Cell
     run_id: str
     repetition: int
+    attempt: int
     hardware: str | None
 
 
@@ -50,6 +51,7 @@ _CELL_COLUMNS: Mapping[str, tuple[pa.DataType, Callable[[_CellFacts], object]]] 
     "wait_requested": (pa.float64(), lambda facts: facts.cell.wait),
     "steps": (pa.int32(), lambda facts: facts.cell.steps),
     "repetition": (pa.int32(), lambda facts: facts.repetition),
+    "attempt": (pa.int32(), lambda facts: facts.attempt),
     "arrival": (_LABEL, lambda facts: facts.cell.arrival),
 }
 """The columns that all rows of a part have in common: type, and value."""
@@ -80,16 +82,25 @@ BATCH_ROWS = 2**17
 
 _ROW_GROUP = 2**20
 
+_VALUES_BEFORE = {"attempt": 1}
+"""What stands in columns that older parts do not have; null in others."""
+
 
 class PartError(ValueError):
     """A part that cannot be read: one line naming the file and what is wrong with it."""
 
 
 def rows_to_table(
-    rows: Sequence[SessionRow], *, cell: Cell, run_id: str, repetition: int, hardware: str | None = None
+    rows: Sequence[SessionRow],
+    *,
+    cell: Cell,
+    run_id: str,
+    repetition: int,
+    attempt: int = 1,
+    hardware: str | None = None,
 ) -> pa.Table:
     """Return the sessions of one repetition of a cell as a table of `SCHEMA`."""
-    facts = _CellFacts(cell, run_id, repetition, hardware)
+    facts = _CellFacts(cell, run_id, repetition, attempt, hardware)
     arrays = [_constant(value(facts), len(rows), kind) for kind, value in _CELL_COLUMNS.values()]
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(SessionRow._fields)
     for name, (stored, kind), values in zip(SessionRow._fields, _row_columns(), columns, strict=True):
@@ -112,7 +123,8 @@ def write_part(directory: Path, table: pa.Table, meta: CellMeta) -> Path:
     """
     directory.mkdir(parents=True, exist_ok=True)
     table_with_meta = table.replace_schema_metadata({META_KEY: json.dumps(meta.to_json()).encode()})
-    path = _free_path(directory, f"{meta.cell.id}-r{meta.repetition}")
+    attempt = f"-a{meta.attempt}" if meta.attempt > 1 else ""
+    path = _free_path(directory, f"{meta.cell.id}-r{meta.repetition}{attempt}")
     with replacing(path, synced=True) as file:
         pq.write_table(table_with_meta, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
     _sync_directory(directory)
@@ -162,7 +174,7 @@ class Part:
         """
         with self._open(columns, dictionaries) as file:
             # Parts are many and small: a thread costs more than it saves.
-            return file.read(columns=list(columns), use_threads=False).replace_schema_metadata(None)
+            return _complete(file.read(columns=list(columns), use_threads=False), columns, dictionaries)
 
     def batches(self, *columns: str) -> Iterator[pa.Table]:
         """Yield the rows of some columns, `BATCH_ROWS` at a time, texts that repeat as dictionaries.
@@ -172,7 +184,7 @@ class Part:
         """
         with self._open(columns, REPEATING_COLUMNS) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                yield pa.Table.from_batches([batch])
+                yield _complete(pa.Table.from_batches([batch]), columns, REPEATING_COLUMNS)
 
     @contextmanager
     def _open(self, columns: Collection[str], dictionaries: Collection[str]) -> Generator[pq.ParquetFile]:
@@ -186,6 +198,28 @@ class Part:
                 yield file
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise _damage_error(self.path, error) from None
+
+
+def _complete(table: pa.Table, columns: Sequence[str], dictionaries: Collection[str]) -> pa.Table:
+    """Return these columns of a table in this order, with those that parts of older versions do not have."""
+    table = table.replace_schema_metadata(None)
+    for name in columns:
+        if name not in table.column_names:
+            kind = _LABEL if name in dictionaries else SCHEMA.field(name).type
+            table = table.append_column(name, pa.repeat(pa.scalar(_VALUES_BEFORE.get(name), kind), table.num_rows))
+    return table if table.column_names == list(columns) else table.select(list(columns))
+
+
+def latest_attempts(parts: Iterable[Part]) -> list[Part]:
+    """Return, in their order, the parts that count: of each repetition the one that was measured last."""
+    parts = list(parts)
+    last: dict[tuple[str, str, int], int] = {}
+    for meta in (part.meta for part in parts):
+        key = meta.sweep_id, meta.cell.id, meta.repetition
+        last[key] = max(last.get(key, 0), meta.attempt)
+    return [
+        part for part in parts if part.meta.attempt == last[part.meta.sweep_id, part.meta.cell.id, part.meta.repetition]
+    ]
 
 
 def read_parts(directory: Path, on_problem: Callable[[str], None] | None = None) -> Iterator[Part]:

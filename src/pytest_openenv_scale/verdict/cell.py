@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_openenv_scale.config.limits import Limit, Slo
-from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
+from pytest_openenv_scale.results.cell import TRANSIENT_FINDINGS
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
@@ -24,18 +25,44 @@ LATENCY_ALLOWANCE_S = 0.5
 
 
 def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitions: int) -> CellVerdict:
-    """Judge one batch by all its repetitions: it passes if all pass, and fails if one definitely fails."""
-    cases = [_judge_repetition(summary, slo, repetitions) for summary in summaries]
+    """Judge one batch by all its repetitions: it passes if all pass, and fails if one definitely fails.
+
+    Attempts that were set aside are told and count for nothing.
+    """
+    counted, set_aside = split_attempts(summaries)
+    cases = [_judge_repetition(summary, slo, repetitions) for summary in counted]
     breaches = tuple(breach for case in cases for breach in case.breaches)
     reasons = [reason for case in cases for reason in case.doubts]
-    if len(summaries) < repetitions:
-        figures = {"measured": len(summaries)}
+    if len(counted) < repetitions:
+        figures = {"measured": len(counted)}
         reasons.append(Reason("incomplete", batch, repetitions=repetitions, figures=figures))
     passed = False if breaches else None if reasons else True
     reasons += [remark for case in cases for remark in case.remarks]
     reasons += [case.reason("note", words=note) for case in cases for note in case.summary.notes]
+    reasons += [set_aside_reason(summary, repetitions) for summary in set_aside]
     distinct = [reason for number, reason in enumerate(reasons) if reason not in reasons[:number]]
     return CellVerdict(batch, passed, breaches, tuple(distinct), tuple(case.passed for case in cases))
+
+
+def doubted_for_the_client(summary: CellSummary, slo: Slo) -> bool:
+    """Say whether a repetition is in doubt for nothing but what the client may do better when it is measured again."""
+    kinds = {finding.kind for finding in summary.findings}
+    if kinds - TRANSIENT_FINDINGS or (summary.client_limited and "process_died" not in kinds):
+        return False
+    case = _judge_repetition(summary, slo, 1)
+    doubts = {reason.kind for reason in case.doubts}
+    return case.passed is None and doubts <= _DOUBTS_OF_THE_CLIENT and (bool(kinds) or "late" in doubts)
+
+
+_DOUBTS_OF_THE_CLIENT = frozenset({"client", "hold", "late", "queue", "no_data"})
+
+
+def set_aside_reason(summary: CellSummary, repetitions: int) -> Reason:
+    """Tell that an attempt at a repetition was set aside, with what was amiss."""
+    case, client = _CellEvidence(summary, repetitions), summary.client
+    amiss = {name: client.get(name) for name in ("loop_lag_max_s", "busy_share", "answer_lag_p99_s", "steal_share")}
+    cause = summary.findings[0].kind if summary.findings else "http_lag"
+    return case.reason("set_aside", cause, figures={"attempt": summary.attempt, **amiss})
 
 
 @dataclass

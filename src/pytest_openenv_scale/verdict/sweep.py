@@ -9,7 +9,7 @@ from typing import Literal
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve, should_stop
 from pytest_openenv_scale.core.serialization import Jsonable
-from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import (
     CellVerdict,
@@ -43,9 +43,9 @@ def judge_curve(
     many were asked for per batch; a batch with fewer is in doubt unless one failed. `cores` are the server's. `notes`
     (such as the fall-back to the built-in environment) and the `warm_up` of its mode stay with the verdict.
     """
-    ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
+    ordered, _ = split_attempts(summaries)
     expected = repetitions or max((summary.repetition for summary in ordered), default=1)
-    verdicts = judge_cells(ordered, slo, expected) if cells is None else tuple(cells)
+    verdicts = judge_cells(summaries, slo, expected) if cells is None else tuple(cells)
     case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up)
     limits = tuple(_judge_limits(case))
     breaches = [breach for cell in verdicts for breach in cell.breaches]
@@ -261,11 +261,12 @@ def _why_stopped(case: _CurveEvidence) -> Literal["two_failing", "ended_early"] 
 
 @dataclass(frozen=True, slots=True)
 class CurveView(Jsonable):
-    """A curve, what was measured on it (by batch, then repetition) and the verdict."""
+    """A curve, what was measured on it (by batch, then repetition), the verdict, and attempts that were set aside."""
 
     curve: Curve
     summaries: tuple[CellSummary, ...]
     verdict: CurveVerdict
+    set_aside: tuple[CellSummary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ class SweepView(Jsonable):
 
     @property
     def summaries(self) -> tuple[CellSummary, ...]:
-        """The summaries of all curves."""
+        """The summaries of all curves, without attempts that were set aside."""
         return tuple(summary for curve in self.curves for summary in curve.summaries)
 
 
@@ -309,10 +310,10 @@ def view_curve(
     record: SweepRecord, curve: Curve, summaries: Sequence[CellSummary], cells: Sequence[CellVerdict] | None = None
 ) -> CurveView:
     """Judge one curve of a sweep; see `judge_curve` for `cells`."""
-    ordered = tuple(sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)))
+    counted, set_aside = split_attempts(summaries)
     verdict = judge_curve(
         curve,
-        ordered,
+        summaries,
         record.slos[record.curves.index(curve)],
         cells=cells,
         cores=record.cores,
@@ -320,7 +321,7 @@ def view_curve(
         notes=record.notes,
         warm_up=record.warm_up(curve.mode),
     )
-    return CurveView(curve, ordered, verdict)
+    return CurveView(curve, counted, verdict, set_aside)
 
 
 def join_curves(record: SweepRecord, curves: Sequence[CurveView]) -> SweepView:

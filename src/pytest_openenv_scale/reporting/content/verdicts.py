@@ -508,6 +508,28 @@ def _answers(reason: Reason, where: str) -> str:
     return f"{text}, and {compared}, too few to tell: not counted as failures"
 
 
+def set_aside_words(reason: Reason) -> str:
+    """Return what was amiss with an attempt: "set aside: a load process stood still 412 ms, 31 % steal"."""
+    figures = reason.figures
+    lag_s, seen_s = (float(figures.get(name) or 0.0) for name in ("loop_lag_max_s", "answer_lag_p99_s"))
+    words = {
+        "loop_lag": f"a load process stood still {formatting.seconds(lag_s)}",
+        "cpu": f"a load process worked or waited for a core {_whole_percent(figures.get('busy_share'))} of the time",
+        "http_lag": f"answers were seen {formatting.seconds(seen_s)} late (p99)",
+        "process_died": "a load process was lost",
+    }[reason.cause]
+    steal = float(figures.get("steal_share") or 0.0)
+    return f"set aside: {words}" + (f", {_whole_percent(steal)} steal" if steal >= _LEAST_STEAL else "")
+
+
+def _whole_percent(share: float | str | None) -> str:
+    return f"{float(share or 0.0) * 100:.0f} %"
+
+
+_LEAST_STEAL = 0.01
+"""The least share of steal that is worth a word."""
+
+
 def _died(reason: Reason, where: str) -> str:
     status = reason.exit
     stopped = status is not None and status.kind == "stage"
@@ -529,6 +551,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
     "note": lambda reason, where: f"{reason.words}, at {where}",
     "queue": _queue,
     "server_died": _died,
+    "set_aside": lambda reason, where: f"{set_aside_words(reason)} (attempt {reason.figures['attempt']} at {where})",
     "unmeasurable": _unmeasurable,
 }
 """A reason in words, by its kind."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.analysis.study import Study, StudyCurve
 from pytest_openenv_scale.metrics.percentiles import value_counts
-from pytest_openenv_scale.results.parts import Part, PartError, read_parts
+from pytest_openenv_scale.results.parts import Part, PartError, latest_attempts, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class StudyRows:
         """Find the parts of all runs; those that cannot be read are left out, as the report names them already."""
         parts: dict[tuple[str, str, str, int], Part] = {}
         for run in study.runs:
-            for part in read_parts(run.path / PARTS, lambda problem: None):
+            for part in latest_attempts(read_parts(run.path / PARTS, lambda problem: None)):
                 meta = part.meta
                 parts[run.run_id, meta.sweep_id, meta.cell.id, meta.repetition] = part
         return cls(parts)

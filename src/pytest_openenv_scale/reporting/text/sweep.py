@@ -15,6 +15,7 @@ from pytest_openenv_scale.reporting.content.tables import host_spread_sentences,
 from pytest_openenv_scale.reporting.content.wording import batch_mark, batch_remark, render_seconds, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.verdict.cell import set_aside_reason
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .page import DEFAULT_WIDTH, GAP, Line, TextPage, lay_out
@@ -71,17 +72,31 @@ def sweep_failure_text(
 
 def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> Line:
     """Return one finished repetition of a cell as one line of live progress, cut at `width`."""
-    page = TextPage(width, encoding)
-    cell = summary.cell
-    wait = "" if cell.wait is None else f" wait {format_number(cell.wait)} s"
-    parts = [f"{cell.mode}{wait} · batch {cell.batch}"]
-    parts += [f"rep {summary.repetition}"] if summary.repetition > 1 else []
+    parts = _cell_name(summary)
     parts += [f"ok {formatting.percent(summary.success_rate)}", f"open {formatting.count(summary.peak_concurrency)}"]
     total = summary.phase("total")
     parts += [f"total p50/p99 {render_seconds([[total.p50, total.p99]])[0]}"] if total else []
     parts += [error_words(error) for error in summary.errors[:2]]
     good = summary.success_rate == 1 and not summary.findings
-    return Line(shorten(page.printable(on_one_line(" · ".join(parts))), page.width), {} if good else {"yellow": True})
+    return _progress_line(parts, {} if good else {"yellow": True}, width, encoding)
+
+
+def set_aside_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> Line:
+    """Return an attempt that was set aside as one line of live progress, cut at `width`."""
+    reason = set_aside_reason(summary, 1)
+    return _progress_line([*_cell_name(summary), verdicts.set_aside_words(reason)], {"yellow": True}, width, encoding)
+
+
+def _cell_name(summary: CellSummary) -> list[str]:
+    cell = summary.cell
+    wait = "" if cell.wait is None else f" wait {format_number(cell.wait)} s"
+    parts = [f"{cell.mode}{wait} · batch {cell.batch}"]
+    return parts + ([f"rep {summary.repetition}"] if summary.repetition > 1 else [])
+
+
+def _progress_line(parts: Sequence[str], markup: dict[str, bool], width: int, encoding: str | None) -> Line:
+    page = TextPage(width, encoding)
+    return Line(shorten(page.printable(on_one_line(" · ".join(parts))), page.width), markup)
 
 
 def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
