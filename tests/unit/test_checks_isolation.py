@@ -510,3 +510,53 @@ async def test_all_of_it_is_bounded_where_a_server_stops_answering() -> None:
 
     result = await asyncio.wait_for(found(Stuck, interleaved, timeout_s=1.0), 20)
     assert result.outcome is MET, result
+
+
+def of_processes(count: int) -> type[Toy]:
+    """An environment that names its process: so many workers take sessions in turn."""
+    made = itertools.count()
+
+    class Worked(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pid = 100 + next(made) % count
+
+        def see(self) -> dict[str, Any]:
+            return {**super().see(), "pid": self.pid, "host_url": "http://h"}
+
+    return Worked
+
+
+@pytest.mark.parametrize("check", PARALLEL)
+async def test_sessions_in_different_processes_tell_nothing_of_isolation(golden: Golden, check: Check) -> None:
+    result = await found(of_processes(100), check)
+    assert result.outcome is SKIPPED, result
+    assert result.figures["sessions_together"] == 0
+    golden(result.headline)
+
+
+async def test_what_sessions_share_a_process_is_told(golden: Golden) -> None:
+    result = await found(of_processes(3), interleaved)
+    assert result.outcome is MET, result
+    assert (result.figures["pids"], result.figures["sessions_together"]) == (3, 8)
+    golden(result.details)
+
+
+async def test_of_workers_that_nobody_names_it_is_told_that_nothing_is_known(golden: Golden) -> None:
+    result = await found(Toy, interleaved, endpoint={"limits": {"workers": 4}})
+    assert result.outcome is MET, result
+    golden(result.details)
+
+
+async def test_a_leak_between_processes_is_a_leak() -> None:
+    class Filed(of_processes(100)):
+        last = ""
+
+        def take(self, action: dict[str, Any]) -> None:
+            super().take(action)
+            Filed.last = self.text
+
+        def see(self) -> dict[str, Any]:
+            return {**super().see(), "file": Filed.last}
+
+    assert (await found(Filed, interleaved)).outcome is MISSED

@@ -242,6 +242,13 @@ class Answer:
         return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
 
     @property
+    def process(self) -> tuple[str, int] | None:
+        """The server's process that answered, as its `host_url` and `pid`; None where the observation names none."""
+        observation = self.observation
+        pid = observation.get("pid")
+        return (str(observation.get("host_url")), pid) if type(pid) is int else None
+
+    @property
     def done(self) -> bool:
         """Whether the episode is over."""
         return self.data.get("done") is True

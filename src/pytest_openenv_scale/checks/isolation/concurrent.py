@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from pytest_openenv_scale.checks.capacity_probe import sessions_at_once, skip_single_slot
+from pytest_openenv_scale.checks.capacity_probe import find_slots, sessions_at_once, skip_single_slot
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
@@ -24,6 +24,7 @@ from .observations import (
     open_alone,
     path_pattern,
 )
+from .processes import Sharing, sharing_of
 from .reference import Leak, SingleReference, View, leak_result, replay_alone, usable_reference
 from .replays import (
     REPLAY_S,
@@ -49,7 +50,8 @@ class ConcurrentPlay:
     """Sessions that play at the same time: what they were shown of each other.
 
     `answers` counts the answers inspected, `episodes` those begun; `unanswered` tells which sessions ended early.
-    `shared_ids` are the fields in which two sessions had the same name, with the sessions that had it.
+    `processes` are those that served the sessions, by the number of the session, where observations tell. `shared_ids`
+    are the fields in which two sessions had the same name, with the sessions that had it.
     """
 
     reference: SingleReference
@@ -58,8 +60,7 @@ class ConcurrentPlay:
     answers: int = 0
     episodes: int = 0
     unanswered: list[str] = field(default_factory=list[str])
-    pids: set[object] = field(default_factory=set[object])
-    hosts: set[object] = field(default_factory=set[object])
+    processes: dict[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
     shared_ids: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
     _deviating: dict[int, _Episode] = field(default_factory=dict[int, "_Episode"])
     _owners: dict[int, RawSession] = field(default_factory=dict[int, RawSession])
@@ -124,8 +125,8 @@ class ConcurrentPlay:
 
     def _inspect(self, session: RawSession, identity: Identity, view: View) -> None:
         self.answers += 1
-        self.pids.add(view.answer.observation.get("pid"))
-        self.hosts.add(view.answer.observation.get("host_url"))
+        if process := view.answer.process:
+            self.processes.setdefault(session.number, process)
         self._steps_taken[session.number] = view.step
         for number in sorted(view.foreign):
             self._record_foreign_identity(session, number, view)
@@ -193,18 +194,6 @@ class ConcurrentPlay:
         self.leaks.append(Leak(description, tuple(transcripts), path, certain, episode))
 
 
-def count_processes(concurrent: ConcurrentPlay) -> tuple[dict[str, int], Iterable[str]]:
-    """Return how many processes and hosts answered, where observations tell, as figures and as sentences."""
-    pids, hosts = len(concurrent.pids - {None}), len(concurrent.hosts - {None})
-    figures = {name: count for name, count in (("pids", pids), ("hosts", hosts)) if count}
-    parts = [
-        f"{count} {name if count > 1 else name[:-1]}"
-        for name, count in (("processes", pids), ("hosts", hosts))
-        if count
-    ]
-    return figures, [f"answers came from {' on '.join(parts)}"] if parts else []
-
-
 _SESSIONS = 16
 _BUSY_S, _LONGEST_S = 3.0, 20.0
 _LONGEST_PAUSE_S = 0.3
@@ -241,19 +230,20 @@ async def _check_concurrent(subject: Subject, requested: int, manner: str, lasti
     if len(concurrent.sessions) < 2:
         headline = f"isolation needs two sessions at once, and {count_of(len(concurrent.sessions), 'session')} got in"
         return CheckResult(CheckOutcome.INCONCLUSIVE, headline)
-    return await _judge(concurrent, manner)
+    slots = await subject.learn(find_slots)
+    sharing = sharing_of(concurrent.processes, len(concurrent.sessions), subject.endpoint, slots)
+    return await _judge(concurrent, sharing, manner)
 
 
-async def _judge(concurrent: ConcurrentPlay, manner: str) -> CheckResult:
+async def _judge(concurrent: ConcurrentPlay, sharing: Sharing, manner: str) -> CheckResult:
     reference = concurrent.reference
-    process_figures, process_details = count_processes(concurrent)
     figures = {
         "sessions": len(concurrent.sessions),
         "episodes": concurrent.episodes,
         "answers": concurrent.answers,
-        **process_figures,
+        **sharing.figures,
     }
-    details = [f"seen by: {join_names(reference.signals)}", *process_details]
+    details = [f"seen by: {join_names(reference.signals)}", *sharing.sentences]
     if concurrent.unanswered:
         ended = count_of(len(concurrent.unanswered), "episode")
         details.append(f"{ended} ended early, which is no leak: {concurrent.unanswered[0]}")
@@ -274,6 +264,14 @@ async def _judge(concurrent: ConcurrentPlay, manner: str) -> CheckResult:
     if not concurrent.answers:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"{sessions}: none was answered", details=tuple(details))
     headline = f"{sessions}, {concurrent.answers:,} answers: none showed another session's state"
+    if sharing.apart:
+        return CheckResult(
+            CheckOutcome.SKIPPED,
+            f"{sessions} had a process each, where none can see another's state: that tells nothing of isolation",
+            "serve it with fewer workers, or ask for more sessions than there are workers",
+            tuple(details),
+            figures,
+        )
     return CheckResult(CheckOutcome.MET, headline, details=tuple(details), figures=figures)
 
 

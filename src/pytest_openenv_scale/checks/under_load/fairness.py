@@ -200,7 +200,7 @@ def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
 async def _play_round(subject: Subject, count: int) -> FairnessRound | CheckResult:
     async with subject.client() as client:
         sessions = await open_sessions(client, subject, subject.resets(count))
-        players = [Player(session, _worker_id(session.first_answer)) for session in sessions]
+        players = [Player(session, session.first_answer.process) for session in sessions]
         began = time.perf_counter()
         until = await _step_all(subject, players) if len(players) > 1 else began
         await close_all([player.session for player in players if len(player.sent) == len(player.answered)])
@@ -244,7 +244,7 @@ async def _step_until_stopped(subject: Subject, player: Player, stop: asyncio.Ev
         answer = await session.step(quick_action(subject, session.number, len(player.answered)))
         if answer.good and answer.latency_s is not None:
             player.answered.append(at + answer.latency_s)
-            player.worker = player.worker or _worker_id(answer)
+            player.worker = player.worker or answer.process
         if answer.done:
             answer = await session.reset(session.reset_data)
         if not answer.good:
@@ -292,9 +292,3 @@ def _longest_wait(player: Player, group: Sequence[Player], until: float) -> tupl
         bisect_left(other.answered, end) - bisect_right(other.answered, start) for other in group if other is not player
     ]
     return end - start, median(steps_meanwhile)
-
-
-def _worker_id(answer: Answer) -> object:
-    observation = answer.observation
-    pid = observation.get("pid")
-    return (str(observation.get("host_url")), pid) if type(pid) is int else None
