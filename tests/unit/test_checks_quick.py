@@ -112,7 +112,7 @@ def test_where_no_step_is_answered_all_is_asked_that_needs_none(golden, workload
     assert [finding.question.name for finding in found if not finding.asked] == STEPPING
     assert outcomes.pop("reachable") is INCONCLUSIVE
     assert {name: outcome for name, outcome in outcomes.items() if name not in STEPPING} == dict.fromkeys(
-        ["second", "capacity", "slots", "replies", "messages", "validate"], MET
+        ["second", "capacity", "slots", "replies", "handshake", "messages", "validate"], MET
     )
     capacity = next(finding.result for finding in found if finding.question.name == "capacity")
     assert (capacity.figures["held"], capacity.figures["stepped"]) == (4, None)

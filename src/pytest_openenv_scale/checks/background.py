@@ -27,7 +27,8 @@ class SingleSession:
     There are fewer steps where the episode ends before, or where one is not answered with an observation, and none
     where no action can be made. `state` is
     the answer to `state` after the reset; `states` are those after the steps, none where they were not asked for.
-    `closed` is how the connection ended, silence where it was dropped. Latencies are seconds.
+    `closed` is how the connection ended, silence where it was dropped. Latencies are seconds. `stock_refusals` are the
+    reasons why the stock client would have refused the upgrade.
     """
 
     connect: Answer
@@ -37,6 +38,7 @@ class SingleSession:
     states: tuple[Answer, ...]
     closed: Answer
     transcript: Transcript
+    stock_refusals: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -138,7 +140,16 @@ async def play_single(
         latencies = [answer.latency_s or 0.0 for answer in (first, *steps, closed)]
         subject.slowest_single_s = max(subject.slowest_single_s, *latencies)
         transcript = session.transcript("a session on its own")
-        return SingleSession(session.handshake, first, tuple(steps), state, tuple(states), closed, transcript)
+        return SingleSession(
+            connect=session.handshake,
+            reset=first,
+            steps=tuple(steps),
+            state=state,
+            states=tuple(states),
+            closed=closed,
+            transcript=transcript,
+            stock_refusals=session.stock_refusals,
+        )
 
 
 SLOWER_FACTOR, SLOWER_LEAST_S = 5.0, 0.25

@@ -14,6 +14,7 @@ from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.session import ManualSession
+from pytest_openenv_scale.client.stock_client import handshake_refusals
 from pytest_openenv_scale.core.text import Secrets
 from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
@@ -37,6 +38,8 @@ class RawSession(ManualSession):
         """The data of the last reset."""
         self.timed_out = False
         """Whether an answer did not come in time."""
+        self.stock_refusals: tuple[str, ...] = ()
+        """Why the stock client would refuse what the server accepted the upgrade with."""
         self._began = began
         self._patience_s = patience_s
         self._secrets = secrets or Secrets()
@@ -157,6 +160,7 @@ class RawSession(ManualSession):
     def opened(self, at: float) -> None:
         """Record that the handshake is done."""
         self._record("server", "<connected>")
+        self.stock_refusals = handshake_refusals(self._connection.upgrade_response)
         super().opened(at)
 
     def received(self, text: bytes, at: float) -> None:

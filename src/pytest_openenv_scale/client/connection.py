@@ -308,6 +308,11 @@ class Connection:
             self._poller.unregister(self._fd)
 
     @property
+    def upgrade_response(self) -> bytes:
+        """What the server accepted the upgrade with; there only while the owner is told that it is `opened`."""
+        return self._buffer
+
+    @property
     def has_unsent_bytes(self) -> bool:
         """Whether something that was sent still waits for room in the kernel's buffers."""
         return bool(self._outgoing)
@@ -447,9 +452,8 @@ class Connection:
         if isinstance(answer, Loss):
             self._finish(answer, at)
             return
-        self._buffer = b""
         if self._in_connect:
-            self._in_connect = False
+            self._buffer, self._in_connect = b"", False
             self._request_upgrade()
             if answer:
                 self._handle_bytes(answer, at)
@@ -457,6 +461,7 @@ class Connection:
         self._reader = FrameReader()
         self._between_messages = self._tls is None and not answer
         self._owner.opened(at)
+        self._buffer = b""
         if answer and self._sock is not None:
             self._handle_frames(self._reader, answer, at)
 

@@ -106,6 +106,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
         ),
         Question("parallel", "stepping at once", parallel, "a step blocks the others", uses_slots=True),
         Question("replies", "measuring replies", largest_reply, needs="sessions"),
+        Question("handshake", "reading the handshake", handshake, needs="sessions"),
         Question("messages", "sending what no client should", odd_messages, needs="sessions", uses_slots=True),
         Question("validate", "asking what openenv validate asks", http_endpoints, needs="http"),
     )
@@ -229,6 +230,19 @@ async def largest_reply(subject: Subject) -> CheckResult:
         f"{headline}; a client that reads up to 1 MiB ends the session there (1009)",
         "OpenEnv's own client reads up to 100 MB; others need a larger limit (websockets: max_size), or send less",
         figures=figures,
+    )
+
+
+async def handshake(subject: Subject) -> CheckResult:
+    """Check that the stock client takes what the server accepts a WebSocket with."""
+    refusals = (await subject.learn(play_session)).stock_refusals
+    if not refusals:
+        return CheckResult(CheckOutcome.MET, "the stock client takes it too")
+    return CheckResult(
+        CheckOutcome.MISSED,
+        f"the stock client would refuse this: {'; '.join(refusals)}",
+        "look at what answers the upgrade (proxy, ASGI server): it has to be written as RFC 9112 has it",
+        figures={"refusals": len(refusals)},
     )
 
 
