@@ -58,7 +58,8 @@ async def test_a_limit_of_one_is_configuration_with_the_line_to_change(golden):
     result = await ask(under_load_limit.refusal, House(1))
     assert result.outcome is MET
     golden(result.headline, masks=TIMES)
-    assert "create_app(..., max_concurrent_envs=N)" in str(result.remedy)
+    assert "max_concurrent_envs=N in create_app(...)" in str(result.remedy)
+    assert str(result.remedy).startswith("1. SUPPORTS_CONCURRENT_SESSIONS = True")
 
 
 async def test_workers_times_limit_is_told_where_it_is_known():

@@ -220,9 +220,9 @@ def test_what_fits_is_told_with_its_latencies(golden):
 @pytest.mark.parametrize(
     ("found", "remedy"),
     [
-        (refused(4, 6, pids=1), "ENVS ≥ 6;"),
-        (refused(8, 12, pids=2), "≥ 6 per"),
-        (refused(4, 6), "≥ 6 per worker"),
+        (refused(4, 6, pids=1), "ENVS=6 where the server is started; 2. "),
+        (refused(8, 12, pids=2), "ENVS=12 where the server is started, per worker"),
+        (refused(4, 6), "ENVS=6 where the server is started; 2. "),
         (refused(4, 6, Answer("lost", code="503", loss="handshake_status"), "connect"), ""),
         (refused(4, 6, Answer("lost", code="ECONNREFUSED", loss="refused"), "connect"), "its log"),
         (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "the server's log"),
@@ -292,7 +292,8 @@ def test_a_second_session(golden, found, outcome):
 def test_a_server_of_one_session_is_configuration_with_the_line_to_change():
     result = sessions_fit(refused(1, 64, ONE), SERVER)
     assert "configured for one session" in result.headline
-    assert "create_app(..., max_concurrent_envs=64)" in result.remedy
+    assert "3. max_concurrent_envs=64 in create_app(...)" in result.remedy
+    assert [step.kind for step in result.steps] == ["attribute", "variable", "argument", "ask"]
 
 
 def test_slots_without_a_session_are_no_question():

@@ -1,13 +1,19 @@
 """Which limit refused the sessions, and what to change."""
 
+import math
+from dataclasses import replace
+
 import pytest
 from cells import a_cell, a_failure, a_row, a_summary, summary_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.results.cell import ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.verdict.refusals import name_refusals
+from pytest_openenv_scale.verdict.remedies import Split, room_per_worker
 
 
 def full(active, limit, count):
@@ -48,7 +54,10 @@ def test_capacity_is_told_with_workers_the_limit_of_each_and_what_is_needed():
         "workers": 2,
         "held": 200,
         "successful": 200,
-        "is_key_of_target": False,
+        "is_key_of_target": True,
+        "room": 256,
+        "busiest": None,
+        "of": None,
     }
 
 
@@ -57,9 +66,57 @@ def test_the_server_should_hold_what_the_slo_asks_for_not_only_the_batch_that_wa
     assert [only(summary, needed=needed).figures["needed"] for needed in (None, 4, 64)] == [8, 8, 64]
 
 
-def test_a_server_started_by_the_plugin_is_changed_by_its_target():
-    refusal = only(failing(full(5, 5, 3), batch=8, limits={"workers": 1, "max_envs": 5}))
-    assert refusal.figures["is_key_of_target"] is True
+@pytest.mark.parametrize(
+    ("target", "is_key"),
+    [
+        ("local", True),
+        ("docker:image", True),
+        ("envoy:replicas=2", True),
+        ("spaces:alice/env", True),
+        ("http://host:8000,max_envs=5,workers=1", False),
+        ("envoy:urls=http://a:1;http://b:1", False),
+        ("theirs:thing", False),
+        ("no target at all", False),
+    ],
+)
+def test_a_server_started_by_the_plugin_is_changed_by_its_target(target, is_key):
+    cell = a_cell(8, target=target)
+    refusal = only(failing(full(5, 5, 3), batch=8, limits={"workers": 1, "max_envs": 5}, cell=cell))
+    assert refusal.figures["is_key_of_target"] is is_key
+    assert {step.kind for step in refusal.steps} & {"key", "variable"} == ({"key"} if is_key else {"variable"})
+
+
+# --- room per worker
+
+
+def test_a_worker_gets_room_for_all_where_no_split_was_seen():
+    refusal = only(failing(full(100, 100, 56), batch=256, limits={"workers": 2}))
+    assert figures(refusal, "room", "busiest", "of") == (256, None, None)
+
+
+def test_a_worker_that_was_full_alone_tells_how_uneven_the_split_was():
+    refusal = only(failing(full(64, 64, 8), batch=100, limits={"workers": 2}), needed=1000)
+    assert figures(refusal, "busiest", "of") == (72, 100)
+    assert 720 < figures(refusal, "room")[0] < 800
+
+
+def test_the_split_of_a_batch_that_was_let_in_is_room_for_the_one_that_was_not():
+    even = a_summary(32, pids=4, busiest_worker=8)
+    skewed = a_summary(32, pids=4, busiest_worker=20)
+    refused = failing(full(16, 16, 64), batch=128)
+    rooms = [only(passed, replace(refused, pids=4)).figures["room"] for passed in (even, skewed)]
+    assert 32 < rooms[0] < 64 < rooms[1] < 128
+
+
+def test_few_sessions_are_no_split():
+    refused = failing(full(16, 16, 64), batch=128, pids=4)
+    assert only(a_summary(8, pids=4, busiest_worker=2), refused).figures["room"] == 128
+
+
+@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 400), st.integers(0, 400))
+def test_room_is_an_even_share_at_least_and_all_at_most(needed, workers, busiest, others):
+    room = room_per_worker(needed, workers, Split(busiest, busiest + others))
+    assert min(needed, math.ceil(needed / workers)) <= room <= needed
 
 
 def test_a_limit_of_one_session_is_a_cause_of_its_own():

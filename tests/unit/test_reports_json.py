@@ -60,7 +60,11 @@ def test_a_verdict_is_told_in_values_and_in_words():
     (refused,) = curve["refused"]
     assert (refused["cause"], refused["count"], refused["batch"], refused["exit"]) == ("capacity", 56, 256, None)
     evidence = {"limit": 100, "workers": 2, "held": 200, "successful": 200}
-    assert refused["figures"] == {"needed": 256, "is_key_of_target": False, **evidence}
+    sizes = {"needed": 256, "room": 256, "busiest": None, "of": None, "is_key_of_target": True}
+    assert refused["figures"] == {**sizes, **evidence}
+    assert [(step["kind"], step["name"], step["sure"]) for step in refused["steps"]] == [
+        *(("key", "max_envs", True), ("argument", "max_concurrent_envs", False), ("ask", "isolation", True))
+    ]
     assert (refused["text"], refused["remedy"]) == refusal_words(sweep.curves[0].verdict.refused[0])
 
 
@@ -109,6 +113,10 @@ def test_a_change_in_doubt_is_told_in_a_value_and_in_a_sentence():
 @pytest.mark.parametrize("stored", STORED, ids=lambda path: path.parent.name)
 def test_the_report_of_an_older_run_says_all_it_said(stored):
     before, now = json.loads(stored.read_text()), json.loads(run_json(load_run(stored.parent)))
+    for report in (before, now):
+        for curve in (curve for sweep in report["sweeps"] for curve in sweep["curves"]):
+            for refused in curve["refused"]:
+                assert refused.pop("remedy")  # What is advised may be better than it was.
     assert list(differences(before, now)) == []
 
 

@@ -24,9 +24,10 @@ local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores                    
   each figure is the worst of 3 repetitions; ± p99 is half their range of total p99; p99 of 32 sessions ≈ max
   max batch 128 (64 per core; 200 were open at batch 256)
   first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in reset)
-  the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → MAX_CONCURRENT_ENVS
-    ≥ 128 per worker (2 workers; somewhat more, as connections split unevenly over them); where the app does not read
-    it, create_app(..., max_concurrent_envs=128)
+  the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → 1. max_envs=256 in
+    the target, per worker: connections split unevenly over 2, and one may get them all; 2. max_concurrent_envs=256 in
+    create_app(...), where the app does not read MAX_CONCURRENT_ENVS; then ask for isolation too: pytest --pyargs
+    pytest_openenv_scale.suite -m isolation --openenv-target local:app:app,max_envs=256,server=uvicorn
   ✗ SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions
   server log, last 3 lines:
     INFO:     127.0.0.1:50114 - "WebSocket /ws" [accepted]
@@ -59,9 +60,11 @@ SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions
   first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in
     reset)
   success in the 3 repetitions: 78.1 %, 78.9 %, 78.1 %
-  the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 →
-    MAX_CONCURRENT_ENVS ≥ 128 per worker (2 workers; somewhat more, as connections split unevenly over them);
-    where the app does not read it, create_app(..., max_concurrent_envs=128)
+  the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → 1.
+    max_envs=256 in the target, per worker: connections split unevenly over 2, and one may get them all; 2.
+    max_concurrent_envs=256 in create_app(...), where the app does not read MAX_CONCURRENT_ENVS; then ask for
+    isolation too: pytest --pyargs pytest_openenv_scale.suite -m isolation --openenv-target
+    local:app:app,max_envs=256,server=uvicorn
   server log, last 3 lines:
     INFO:     127.0.0.1:50114 - "WebSocket /ws" [accepted]
     INFO:     connection open

@@ -187,6 +187,18 @@ def test_the_app_of_a_process_is_found_by_its_command_line(tmp_path: Path, comma
         process.communicate(b"\n")
 
 
+@pytest.mark.parametrize(
+    ("given", "option"), [(["--max-envs", "8"], "--max-envs"), (["--max-envs=8"], "--max-envs"), ([], None)]
+)
+def test_an_option_of_the_built_in_server_outranks_its_variable(given: list[str], option: str | None) -> None:
+    command = [sys.executable, "-c", "input()", "-m", "pytest_openenv_scale.server", *given]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        assert fields(settings_of_process(process.pid), "variable", "option") == ("MAX_CONCURRENT_ENVS", option)
+    finally:
+        process.communicate(b"\n")
+
+
 def test_a_process_that_is_gone_says_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from goldens import Golden
 from pytest_openenv_scale.config.limits import LIMITS, Slo, make_limit
-from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident, ProxyFacts, ServerSample, UnhealthyHost
+from pytest_openenv_scale.core.endpoint import (
+    ExitStatus,
+    HostIncident,
+    ProxyFacts,
+    ServerSample,
+    SessionSettings,
+    UnhealthyHost,
+)
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.reporting.content import refusals as refusals_in_words
@@ -384,6 +391,12 @@ NO_MEMORY = "exited with code 137: out of memory (its limit is memory=64m; write
 OVERFLOWS = facts(overflows={"upstream_cx_overflow": 9})
 SPACE: dict[str, Any] = {"target": "spaces:alice/env", "peak_concurrency": 40}
 
+URL = "http://127.0.0.1:8000"
+UNMARKED = SessionSettings("create_app", "app.py:13", 1, None, "Env", "env.py:4", False)
+SHARING = replace(UNMARKED, shared="app.py:9", flag=True)
+READING = SessionSettings("create_app", "app.py:13", None, "MAX_CONCURRENT_ENVS", "Env", "env.py:4", True)
+CONFIGURED = SessionSettings("ConcurrencyConfig", "app.py:11", 5)
+
 REFUSALS: list[tuple[str, CellSummary]] = [
     ("capacity", failing(full(100, 100, 56), batch=256, limits={"workers": 2})),
     ("capacity", failing(full(5, 5, 3), batch=8, limits={"workers": 1})),
@@ -396,6 +409,13 @@ REFUSALS: list[tuple[str, CellSummary]] = [
     ("one_session", failing(full(1, 1, 124), batch=128, limits={"workers": 4})),
     ("limit_concurrency", failing(status(503, 44, OWN_503), log_tail="WARNING:  Exceeded concurrency limit.")),
     ("limit_concurrency", failing(status(503), mode="http", limits=UVICORN)),
+    ("one_session", failing(full(1, 1, 7), batch=8, limits={"workers": 1}, target=URL)),
+    ("one_session", failing(full(1, 1, 7), batch=8, limits={"workers": 1}, target=URL, session_settings=UNMARKED)),
+    ("one_session", failing(full(1, 1, 7), batch=8, limits={"workers": 1}, target=URL, session_settings=SHARING)),
+    ("capacity", failing(full(5, 5, 3), batch=8, limits={"workers": 1}, target=URL)),
+    ("capacity", failing(full(5, 5, 3), batch=8, limits={"workers": 1}, session_settings=READING)),
+    ("capacity", failing(full(5, 5, 3), batch=8, limits={"workers": 1}, target=URL, session_settings=READING)),
+    ("capacity", failing(full(5, 5, 3), batch=8, limits={"workers": 1}, session_settings=CONFIGURED)),
     ("descriptors", failing(lost(), log_tail="OSError: [Errno 24] Too many open files")),
     ("descriptors", failing(lost(), server=ServerSamples(peak=ServerSample(1.0, descriptors=64, descriptor_limit=64)))),
     ("descriptors", failing(lost(message="Too many open files"))),

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_openenv_scale.reporting.content.remedies import steps_words
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.verdict.remedies import Setter, session_steps
 
 from .background import single_session
 from .session import Answer, RawSession
@@ -169,5 +171,12 @@ async def skip_single_slot(subject: Subject) -> CheckResult | None:
     return CheckResult(
         CheckOutcome.SKIPPED,
         "the server holds one session at a time (max_concurrent_envs=1)",
-        remedy="in the app's file write create_app(..., max_concurrent_envs=N)",
+        remedy=more_sessions_remedy(subject),
     )
+
+
+def more_sessions_remedy(subject: Subject) -> str:
+    """Return the steps that let a server of one session per worker hold N of them, in words."""
+    endpoint = subject.endpoint
+    steps = session_steps("N", setter=Setter(endpoint.target), settings=endpoint.session_settings, limit=1)
+    return steps_words(steps, ", per worker" if endpoint.limits.get("workers", 1) not in (1, "1") else "")

@@ -154,7 +154,8 @@ class SessionSettings(Jsonable):
     """What the source of an application says of the sessions that each of its workers holds; None: it leaves that open.
 
     `function` makes its app (create_app; ConcurrencyConfig where the limit is in one), at `call` ("server/app.py:31").
-    `argument` is the limit written there (1 where none is), `variable` the environment variable that it is read from.
+    `argument` is the limit written there (1 where none is), `variable` the environment variable that it is read from,
+    `option` the option of the server's command that outranks both.
     `environment` is the class of the environment, at `class_at`; `flag` whether it is marked as
     SUPPORTS_CONCURRENT_SESSIONS. `shared` is where the one object is made that all sessions get, if it is one.
     """
@@ -163,6 +164,7 @@ class SessionSettings(Jsonable):
     call: str
     argument: int | None = None
     variable: str | None = None
+    option: str | None = None
     environment: str | None = None
     class_at: str | None = None
     flag: bool | None = None

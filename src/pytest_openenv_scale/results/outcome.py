@@ -181,6 +181,23 @@ class CellVerdict(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
+class Step(Jsonable):
+    """One thing to change on a server: a setting of some `kind`, its `name`, the `value` it gets, and `where`.
+
+    `kind` is `object` (what all sessions share, made once per session instead), `attribute` (of the environment's
+    class), `argument` (of the call that makes the app), `variable` (of the server's environment), `key` (of the
+    target), `option` (of the server's command), `ulimit`, `breaker` (of the proxy), or `ask`: `value` is a command that
+    asks about `name` afterwards. A step is not `sure` where it is needed only if it is that setting which binds.
+    """
+
+    kind: Literal["object", "attribute", "argument", "variable", "key", "option", "ulimit", "breaker", "ask"]
+    name: str
+    value: int | str | bool
+    where: str | None = None
+    sure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal(Jsonable):
     """What refused `count` sessions of the smallest `batch` where it did, and the setting to change.
 
@@ -189,6 +206,7 @@ class Refusal(Jsonable):
     redirect, not_listening, environment or unnamed. `figures` are its evidence and what the remedy is sized by, among
     them `needed`, the sessions that the server should hold. `words` are those of the server, its log or the platform,
     `errors` the failures where those are all that is known, `incidents` what befell hosts, `exit` how the server ended.
+    `steps` are the settings to change, in order; none where no setting would help.
     """
 
     cause: str
@@ -201,6 +219,7 @@ class Refusal(Jsonable):
     errors: tuple[ErrorCount, ...] = ()
     incidents: tuple[HostIncident, ...] = ()
     exit: ExitStatus | None = None
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +325,7 @@ class CheckResult(Jsonable):
     `figures` are measured: names end in their unit (`_s` seconds, `_bytes`, `_ratio` fractions, else counts).
     `details` are further sentences, `series` lists of figures over time. `exit` is how the server ended meanwhile.
     `unmet` is what the check needs and a session alone could not do, so that it was not asked: "steps" or "sessions".
+    `steps` are the settings that the remedy changes, in order.
     """
 
     outcome: CheckOutcome
@@ -318,6 +338,7 @@ class CheckResult(Jsonable):
     series: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
     transcripts: tuple[Transcript, ...] = ()
     exit: ExitStatus | None = None
+    steps: tuple[Step, ...] = ()
     unmet: str | None = None
 
     @property

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 
+from .remedies import Setter, Split, remedy_steps, room_per_worker, split_seen
+
 BROKEN_OFF = frozenset({"closed_early", "connection_reset", "refused", "timeout"})
 """Failures that do not say why: the connection went away, was turned down or stayed silent."""
 
@@ -17,11 +19,13 @@ BROKEN_OFF = frozenset({"closed_early", "connection_reset", "refused", "timeout"
 class Evidence:
     """One repetition of a cell; rules claim the failures they explain, so that no failure has two causes.
 
-    `needed` is how many sessions the server should hold, for the arithmetic of the remedy.
+    `needed` is how many sessions the server should hold, for the arithmetic of the remedy, and `split` how the largest
+    batch that was let in was spread over its workers.
     """
 
     summary: CellSummary
     needed: int
+    split: Split | None = None
     unclaimed: list[ErrorCount] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,15 +96,21 @@ def sessions_per_worker(evidence: Evidence) -> Refusal | None:
     if not claimed:
         return None
     limit = _limit_per_worker(claimed, evidence)
-    summary = evidence.summary
+    summary, workers = evidence.summary, evidence.workers
+    count = sum(error.count for error in claimed)
+    splits = (split_seen(summary, workers=workers, limit=limit, refused=count), evidence.split)
+    split = max(filter(None, splits), key=lambda seen: seen.total, default=None)
     return evidence.refusal(
         "one_session" if limit == 1 else "capacity",
         claimed,
         limit=limit,
-        workers=evidence.workers,
+        workers=workers,
         held=summary.peak_concurrency,
         successful=summary.successful,
-        is_key_of_target="max_envs" in summary.limits,
+        is_key_of_target=Setter(summary.cell.target).has_keys,
+        room=room_per_worker(evidence.needed, workers, split),
+        busiest=split.busiest if split else None,
+        of=split.total if split else None,
     )
 
 
@@ -135,7 +145,9 @@ def connections_per_worker(evidence: Evidence) -> Refusal | None:
         return None
     limit = evidence.summary.limits.get("limit_concurrency")
     workers = evidence.workers or 1
-    return evidence.refusal("limit_concurrency", claimed, words=_first_words(claimed), limit=limit, workers=workers)
+    room = room_per_worker(evidence.needed, workers, evidence.split)
+    words = _first_words(claimed)
+    return evidence.refusal("limit_concurrency", claimed, words=words, limit=limit, workers=workers, room=room)
 
 
 def _first_words(errors: Sequence[ErrorCount]) -> str:
@@ -295,10 +307,17 @@ def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None
     to the batch that was refused if that is larger.
     """
     refusals: dict[str, Refusal] = {}
+    split = _largest_split(summaries)
     for summary in sorted(summaries, key=lambda item: (item.batch, -item.failed)):
-        for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch))):
-            refusals.setdefault(refusal.cause, refusal)
+        for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch), split)):
+            refusals.setdefault(refusal.cause, replace(refusal, steps=remedy_steps(refusal, summary)))
     return tuple(refusals.values())
+
+
+def _largest_split(summaries: Sequence[CellSummary]) -> Split | None:
+    let_in = [summary for summary in summaries if not summary.failed]
+    splits = [split_seen(summary, workers=Evidence(summary, summary.batch).workers) for summary in let_in]
+    return max(filter(None, splits), key=lambda split: (split.total, split.busiest), default=None)
 
 
 def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:

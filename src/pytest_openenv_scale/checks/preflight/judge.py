@@ -12,7 +12,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.reporting.content.refusals import refusal_words
 from pytest_openenv_scale.results.cell import CellMeta
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Step
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.verdict.refusals import name_refusals
 
@@ -52,7 +52,7 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
             "raise `ulimit -n` where openenv-scale runs, or ask for fewer --sessions",
             figures=figures,
         )
-    text, remedy = _cause_and_remedy(result, summary)
+    text, remedy, steps = _cause_and_remedy(result, summary)
     details = [_latency_text(result, summary)] if result.held else []
     if result.taken_by_others and result.limit is not None:
         details.insert(
@@ -61,7 +61,7 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
             "other clients', or slots that leaked",
         )
         if result.limit >= result.requested:
-            remedy = "end the other clients; slots that nobody holds come back with a restart only"
+            remedy, steps = "end the other clients; slots that nobody holds come back with a restart only", ()
     if result.untried:
         details.append(f"{result.untried:,} were not tried, as the server had gone silent")
     return CheckResult(
@@ -71,11 +71,12 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
         tuple(details),
         figures,
         transcripts=(result.refused_transcript,) if result.refused_transcript else (),
+        steps=steps,
     )
 
 
-def _cause_and_remedy(result: HoldResult, summary: CellSummary) -> tuple[str, str]:
-    """Return what kept sessions from being held, and the remedy for the number of sessions requested."""
+def _cause_and_remedy(result: HoldResult, summary: CellSummary) -> tuple[str, str, tuple[Step, ...]]:
+    """Return what kept sessions from being held, and the remedy, with its steps, for the number of those requested."""
     answers = [session.last_answer for session in result.failures]
     resets = [session.reset.latency_s or 0.0 for session in result.sessions if session.held and session.reset]
     late = max(resets, default=0.0) >= _LATE_SHARE * result.patience_s
@@ -85,6 +86,7 @@ def _cause_and_remedy(result: HoldResult, summary: CellSummary) -> tuple[str, st
             f"the next ones are neither let in nor refused ({answers[0]})",
             f"raise the limit to {result.requested:,} sessions, and let the server refuse at once what does not fit, "
             "as OpenEnv does (CAPACITY_REACHED)",
+            (),
         )
     causes = name_refusals([summary], needed=result.requested)
     if not result.cut_short and any(answer.kind == "silence" for answer in answers):
@@ -94,7 +96,8 @@ def _cause_and_remedy(result: HoldResult, summary: CellSummary) -> tuple[str, st
             for cause in causes
         ]
     words = [refusal_words(cause) for cause in causes]
-    return "; ".join(text for text, _ in words), "; ".join(dict.fromkeys(remedy for _, remedy in words))
+    steps = tuple(step for cause in causes for step in cause.steps)
+    return "; ".join(text for text, _ in words), "; ".join(dict.fromkeys(remedy for _, remedy in words)), steps
 
 
 def slots_returned(result: HoldResult) -> CheckResult:

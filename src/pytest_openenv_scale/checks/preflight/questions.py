@@ -199,6 +199,8 @@ def _capacity_text(result: CheckResult, sessions: int) -> str:
         return f"{formatting.count_of(sessions, 'session')} {'fits' if sessions == 1 else 'fit'}"
     if result.remedy is None:
         return result.headline
+    if sum(step.kind != "ask" for step in result.steps) > 1:
+        return f"{result.headline} → the steps above"
     # The full remedy is shown with the question.
     return f"{result.headline} → {result.remedy.partition(';')[0].partition(' (')[0]}"
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from pytest_openenv_scale.checks.background import waiting_action
-from pytest_openenv_scale.checks.capacity_probe import Slots, fill_empty_server, find_slots
+from pytest_openenv_scale.checks.capacity_probe import Slots, fill_empty_server, find_slots, more_sessions_remedy
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.core import formatting
@@ -94,12 +94,8 @@ def slot_arithmetic(subject: Subject, slots: Slots) -> str | None:
 
 
 def limit_advice(subject: Subject, slots: Slots) -> str | None:
-    """Return the line that lets more sessions in, where the limit is one per worker."""
-    if slots.open != 1 and slots.limit != 1:
-        return None
-    workers = subject.endpoint.limits.get("workers", 1)
-    per_worker = f" per worker ({workers} workers)" if workers not in (1, "1") else ""
-    return f"in the app's file write create_app(..., max_concurrent_envs=N){per_worker} for N sessions at a time"
+    """Return how more sessions are let in, where the limit is one per worker."""
+    return more_sessions_remedy(subject) if slots.open == 1 or slots.limit == 1 else None
 
 
 def _configured_slots(subject: Subject, slots: Slots) -> tuple[int, str] | None:

@@ -9,8 +9,7 @@ from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import ErrorCount, HostIncident, Refusal
 from pytest_openenv_scale.verdict.refusals import ENVOY_DEFAULT
 
-_SPARE_CONNECTIONS = 10
-"""Room for connections besides sessions: health checks, browsers."""
+from .remedies import breakers_words, steps_words
 
 _MOST_WORDS = 200
 """Most characters of what a server says."""
@@ -82,39 +81,37 @@ def _capacity(refusal: Refusal) -> _Words:
     refused = f"CAPACITY_REACHED; {got_in} got in"
     if held is not None:
         refused = f"CAPACITY_REACHED at {formatting.count_of(held, 'session')}"
-    needed = _needed(refusal)
+    remedy = steps_words(refusal.steps, _scope(refusal))
     if limit is None or workers is None:
         limit_text = "" if limit is None else f"; each worker holds {limit:,}"
-        return f"{refused}{limit_text}", _setting(refusal, needed, "per worker (capacity is workers × limit)")
+        return f"{refused}{limit_text}", remedy
     slots = workers * limit
     arithmetic = f"{formatting.count_of(workers, 'worker')} × {limit:,}"
     equals = "=" if (held or 0) == slots else "of"
-    if workers == 1:
-        return f"{refused} {equals} {arithmetic}", _setting(refusal, needed, "")
-    if slots < needed:
-        scope = f"per worker ({workers} workers; somewhat more, as connections split unevenly over them)"
-        return f"{refused} {equals} {arithmetic}", _setting(refusal, -(-needed // workers), scope)
+    if workers == 1 or slots < _needed(refusal):
+        return f"{refused} {equals} {arithmetic}", remedy
     uneven = "connections split unevenly over workers, and one was full"
-    text = f"{refused}, though {arithmetic} = {slots:,} slots are enough for {refusal.batch:,}: {uneven}"
-    return text, _setting(refusal, needed, "per worker (any one may have to hold most of them), or one worker")
+    return f"{refused}, though {arithmetic} = {slots:,} slots are enough for {refusal.batch:,}: {uneven}", remedy
 
 
-def _setting(refusal: Refusal, needed: int, scope: str) -> str:
-    """Name the setting: the target's key where the plugin starts the server, else the variable and the line."""
-    setting = f"MAX_CONCURRENT_ENVS ≥ {needed} {scope}".rstrip()
-    if refusal.figures.get("is_key_of_target"):
-        return f"{setting}: max_envs={needed} in the target"
-    return f"{setting}; where the app does not read it, create_app(..., max_concurrent_envs={needed})"
+def _scope(refusal: Refusal) -> str:
+    """Say of which worker a setting is, and how its value was found."""
+    workers, busiest, of = (_number(refusal, name) for name in ("workers", "busiest", "of"))
+    held, limit = _number(refusal, "held"), _number(refusal, "limit")
+    if workers == 1 or (workers is None and held is not None and held == limit):
+        return ""  # All others met one worker that was full.
+    if busiest is not None and of is not None:
+        return f", per worker: one of {workers} got up to {busiest:,} of {of:,}, and chance adds to that"
+    several = "" if workers is None else f" over {workers}"
+    return f", per worker: connections split unevenly{several}, and one may get them all"
 
 
 def _one_session(refusal: Refusal) -> _Words:
     workers = _number(refusal, "workers") or 1
-    each = -(-_needed(refusal) // workers)
-    per_worker = f" per worker ({workers} workers)" if workers > 1 else ""
+    per_worker = f"per worker ({workers} workers)" if workers > 1 else "at a time"
     return (
-        f"CAPACITY_REACHED: the environment is configured for one session{per_worker or ' at a time'} "
-        "(max_concurrent_envs=1)",
-        f"in the app's file write create_app(..., max_concurrent_envs={each}){per_worker}",
+        f"CAPACITY_REACHED: the environment is configured for one session {per_worker} (max_concurrent_envs=1)",
+        steps_words(refusal.steps, _scope(refusal)),
     )
 
 
@@ -123,10 +120,9 @@ def _limit_concurrency(refusal: Refusal) -> _Words:
     limit = refusal.figures.get("limit")
     setting = "--limit-concurrency" if limit is None else f"--limit-concurrency {limit}"
     each = f" in each of {workers} workers" if workers > 1 else ""
-    room = -(-_needed(refusal) // workers) + _SPARE_CONNECTIONS
     return (
         f"{_words(refusal)}: uvicorn's {setting}{each} (it counts every connection, WebSockets too)",
-        f"start uvicorn without --limit-concurrency, or with {room} or more",
+        steps_words(refusal.steps),
     )
 
 
@@ -163,11 +159,9 @@ def _descriptors(refusal: Refusal) -> _Words:
     usage = f"{used:,} of {limit:,} in use" if used is not None and limit is not None else ""
     quoted = f"its log says {refusal.words!r}" if refusal.words else ""
     facts = ", ".join(fact for fact in (usage, quoted) if fact)
-    needed = _needed(refusal)
     return (
         "the server ran out of file descriptors" + (f" ({facts})" if facts else ""),
-        f"raise `ulimit -n` where the server is started: at least {2 * needed + 64} for {needed} sessions"
-        " (one or two each)",
+        f"{steps_words(refusal.steps)}, for {_needed(refusal)} sessions of one or two each",
     )
 
 
@@ -181,24 +175,18 @@ def _worker_killed(refusal: Refusal) -> _Words:
     if refusal.figures.get("out_of_memory"):
         return text, _MEMORY
     if refusal.figures.get("supervised"):
-        return text, (
-            "uvicorn kills a worker that does not answer within 5 s: start it with --timeout-worker-healthcheck 120"
-        )
+        return text, f"uvicorn kills a worker that does not answer within 5 s: {steps_words(refusal.steps)}"
     return text, "look for a kill for lack of memory in dmesg, and for a supervisor's deadline in the server's log"
 
 
 def _proxy(refusal: Refusal) -> _Words:
-    held, needed = formatting.count_of(_number(refusal, "held") or 0, "session"), _needed(refusal)
+    held = formatting.count_of(_number(refusal, "held") or 0, "session")
+    by_key = refusal.figures.get("is_key_of_target")
+    remedy = steps_words(refusal.steps) if by_key else breakers_words(refusal.steps)
     if name := refusal.figures.get("proxy"):
-        text = f"{str(name).partition(' ')[0]}'s circuit breakers opened with {held} open ({refusal.words})"
-        if refusal.figures.get("is_key_of_target"):
-            return text, f"leave out max_connections= in the target, or make it {needed} or more"
-        return text, f"raise max_connections, max_requests and max_pending_requests together, to {needed} or more"
+        return f"{str(name).partition(' ')[0]}'s circuit breakers opened with {held} open ({refusal.words})", remedy
     default = ", the default of Envoy's circuit breakers" if _number(refusal, "held") == ENVOY_DEFAULT else ""
-    return (
-        f"HTTP {refusal.figures.get('codes')} from a proxy with {held} open{default}",
-        f"raise max_connections and max_requests together, to {needed} or more (and max_pending_requests for bursts)",
-    )
+    return f"HTTP {refusal.figures.get('codes')} from a proxy with {held} open{default}", remedy
 
 
 def _redirect(refusal: Refusal) -> _Words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import SessionSettings
 
-from .application import Application, is_app_name
+from .application import BUILT_IN_APP, Application, is_app_name
 
 FLAG = "SUPPORTS_CONCURRENT_SESSIONS"
 ARGUMENT = "max_concurrent_envs"
@@ -35,6 +36,9 @@ _MOST_HOPS = 6
 """How often a name is followed to where it comes from."""
 
 
+_BUILT_IN = SessionSettings("create_app", BUILT_IN_APP, variable="MAX_CONCURRENT_ENVS", flag=True)
+
+
 def read_session_settings(app: str, paths: Sequence[Path]) -> SessionSettings | None:
     """Return what the source of `module:app`, imported with `paths`, says of its sessions; None where it says nothing.
 
@@ -53,7 +57,7 @@ def read_session_settings(app: str, paths: Sequence[Path]) -> SessionSettings | 
 def settings_of_application(application: Application) -> SessionSettings | None:
     """Return what the source of an application says of its sessions; None where it says nothing."""
     if application.built_in:
-        return SessionSettings("create_app", application.name, variable="MAX_CONCURRENT_ENVS", flag=True)
+        return _BUILT_IN
     return read_session_settings(application.name, application.paths)
 
 
@@ -71,6 +75,9 @@ def settings_of_process(pid: int) -> SessionSettings | None:
     paths = [folder, *(folder / entry for entry in entries if entry)]
     if "--app-dir" in words[:-1]:
         paths.insert(0, folder / words[words.index("--app-dir") + 1])
+    if "pytest_openenv_scale.server" in words or any(word.endswith("openenv-scale") for word in words[:2]):
+        option = next((word.partition("=")[0] for word in words if re.match(r"--max-envs\b", word)), None)
+        return replace(_BUILT_IN, option=option)
     app = next((word for word in words[1:] if is_app_name(word)), None)
     return read_session_settings(app or _own_module(words), paths)
 
