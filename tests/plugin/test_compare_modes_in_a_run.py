@@ -86,7 +86,7 @@ def test_every_report_compares_the_modes(swept, monkeypatch):
             f"*{TITLE}",
             "    target *wait  ws max  http max  ratio  winner",
             "  test_it.py::test_scale",
-            "    fake *0.01 s *≥ 2 *≥ 2 *–  unknown",
+            "    fake *0.01 s *≥ 2 *≥ 2 *–  –",
             "        ws / http at batch 2: ok 100.0 / 100.0 %, reset p50*",
             "*cannot hold an episode*",
         ]

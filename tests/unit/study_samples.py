@@ -25,7 +25,7 @@ from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.cell import CellMeta, ServerSamples, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import ErrorCount
+from pytest_openenv_scale.results.outcome import ErrorCount, WarmUp
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
@@ -52,6 +52,8 @@ class Sample:
     rss_bytes: int | None = 300_000_000
     reps: int = 1
     slo: Slo = field(default_factory=Slo)
+    episodes: bool | None = None
+    """Whether sessions over HTTP were seen to hold an episode."""
     error: tuple[str, str, str | None, str] = ("reset", "capacity", "CAPACITY_REACHED", "Server at capacity")
 
 
@@ -213,6 +215,7 @@ def _record(of: Sample, sweep_id: str, started_at: datetime = NOON) -> SweepReco
         rerun=f"pytest '{of.test}' --openenv-target {of.target}",
         status="complete",
         started_at=started_at,
+        warm_ups=(WarmUp("ws", same_episode=True), WarmUp("http", same_episode=of.episodes)),
     )
 
 

@@ -122,6 +122,32 @@ def test_what_no_session_reached_is_a_regression_of_its_latency():
     assert change_of(found, "total_p99", 8).why.cause == "none_succeeded"
 
 
+@pytest.mark.parametrize("mode", ["ws", "http"])
+def test_the_sessions_that_are_left_of_a_batch_are_no_improvement(mode):
+    """Half of the sessions fail, so that the rest are twice as fast."""
+    found = compared(
+        "total_p99:+15%,rps:-10%", now={"fails": (128,), "latency": (0.05,), "mode": mode}, then={"mode": mode}
+    )
+    for metric in ("total_p99", "rps"):
+        change = change_of(found, metric, 128)
+        assert (change.status, change.why.cause, change.why.side) == (Status.INCONCLUSIVE, "not_held", "now")
+        assert change_of(found, metric, 32).status is Status.IMPROVED
+    assert change_of(found, "success", 128).status is Status.WORSE
+    assert found.outcome is Judgement.INCONCLUSIVE
+
+
+def test_sessions_that_are_left_and_slower_all_the_same_are_a_regression():
+    found = compared("total_p99:+15%", now={"fails": (128,), "latency": (0.5,)})
+    assert change_of(found, "total_p99", 128).status is Status.REGRESSED
+
+
+def test_a_batch_that_fails_for_its_latency_alone_lost_no_session():
+    slo = an_slo(total_p99="150ms")
+    found = compared("total_p99:+900%,rps:-99%", then={"slo": slo}, now={"slo": slo, "latency": (0.2,)})
+    assert change_of(found, "total_p99", 128).status is not Status.INCONCLUSIVE
+    assert found.outcome is Judgement.HELD
+
+
 def test_a_batch_the_baseline_could_not_hold_has_no_latency_to_keep():
     found = compared("total_p99:+1%", then={"fails": (128,)}, now={"fails": (128,)})
     assert {change.batch for change in found.curves[0].changes} == {None, 8, 32}

@@ -17,6 +17,7 @@ from pytest_openenv_scale.reporting.json import junit_properties, run_document, 
 from pytest_openenv_scale.reporting.markdown.run import report_markdown, step_summary
 from pytest_openenv_scale.reporting.text.overview import run_lines, summary_lines
 from pytest_openenv_scale.results.cell import ClientFinding
+from pytest_openenv_scale.results.outcome import ErrorCount, WarmUp
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 PLACE = Path("openenv-results/run")
@@ -24,11 +25,20 @@ BUSY = (ClientFinding("cpu", "a load process used 99% of a core"),)
 LATE = (ClientFinding("http_lag", "HTTP answers were seen late, p50 12 ms and p99 80 ms"),)
 
 
+EPISODES = (WarmUp("ws", steps=3, same_episode=True), WarmUp("http", steps=3, same_episode=True))
+NO_EPISODES = (EPISODES[0], WarmUp("http", steps=3, same_episode=False))
+
+
 def passing(batch: int, mode: str, **fields) -> CellSummary:
     return of_mode(measured(batch, **fields), mode)
 
 
 def failing(batch: int, mode: str) -> CellSummary:
+    late = (ErrorCount("reset", "timeout", None, batch // 2, "no answer within 10 s"),)
+    return replace(passing(batch, mode, failed=batch // 2), errors=late)
+
+
+def refused(batch: int, mode: str) -> CellSummary:
     return passing(batch, mode, failed=batch // 2)
 
 
@@ -44,6 +54,7 @@ def a_view(*summaries: CellSummary, batches=(32, 128, 256), **record) -> SweepVi
     """A sweep judged by what was measured, with a curve per mode and wait."""
     base = a_sweep(measured(32)).record
     curves = tuple(dict.fromkeys(replace(summary.cell.curve, batches=batches) for summary in summaries))
+    record = {"warm_ups": EPISODES, **record}
     described = replace(base, curves=curves, slos=(an_slo(success=0.95),) * len(curves), **record)
     return view_sweep(described, summaries)
 
@@ -73,6 +84,32 @@ def test_the_mode_that_holds_more_wins():
     assert (found.ws.known, found.http.known) == ("exact", "exact")
     assert (found.ws.doubt, found.http.doubt, protocol_notes(found)) == (None, None, [])
     assert ratio_text(found) == "4"
+
+
+@pytest.mark.parametrize("http", [False, None])
+def test_nobody_wins_where_one_mode_holds_no_episode(http):
+    warm_ups = (EPISODES[0], WarmUp("http", steps=3, same_episode=http))
+    found = compared(*BOTH_LIMITED, warm_ups=warm_ups)
+    assert (found.ws.max_batch, found.http.max_batch, found.ratio, found.winner) == (128, 32, 4.0, None)
+    assert (found.ws.episodes, found.http.episodes) == (True, http)
+    assert compared(*BOTH_LIMITED, warm_ups=()).winner is None
+    assert (
+        dict(junit_properties(a_view(*BOTH_LIMITED, warm_ups=warm_ups)))["openenv_protocol_winner[wait=1]"] == "unknown"
+    )
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+def test_nobody_wins_where_a_number_that_was_set_refused_the_rest(mode, golden):
+    limits = {"ws": failing(256, "ws"), "http": failing(128, "http"), mode: refused(256 if mode == "ws" else 128, mode)}
+    found = compared(*(each for each in BOTH_LIMITED if each.batch != limits[each.cell.mode].batch), *limits.values())
+    assert (found.ratio, found.winner) == (4.0, None)
+    assert [result.mode for result in found.modes if result.cap == "capacity"] == [mode]
+    golden(protocol_notes(found))
+
+
+def test_a_cap_beyond_the_batch_that_failed_otherwise_is_none_of_the_comparison():
+    beyond = compared(*BOTH_LIMITED, refused(256, "http"))
+    assert (beyond.http.cap, beyond.winner) == (None, "ws")
 
 
 def test_equal_limits_have_no_winner_but_a_word():
@@ -118,17 +155,26 @@ def test_an_open_mode_does_not_lose_against_an_exact_one_of_the_same_batch():
     assert ratio_text(found) == "≤ 0.25"
 
 
-def test_latencies_are_those_of_the_largest_batch_that_is_certain_in_both():
-    assert compared(*BOTH_LIMITED).batch == 128
+def test_latencies_are_those_of_the_largest_batch_that_both_held():
+    assert compared(*BOTH_LIMITED).batch == 32
     assert compared(*HTTP_DOUBTFUL).batch == 32
-    assert compared(doubtful(32, "ws"), doubtful(32, "http")).batch == 32
+    assert compared(passing(32, "ws"), passing(128, "ws"), passing(32, "http"), passing(128, "http")).batch == 128
+    assert compared(doubtful(32, "ws"), doubtful(32, "http")).batch is None
+
+
+def test_those_that_are_left_of_a_batch_are_compared_with_nothing():
+    quick = {"total": latency(0.1, 0.2, 16)}
+    left = failing(32, "http")
+    found = compared(passing(32, "ws"), replace(left, phases={**left.phases, **quick}))
+    assert (found.batch, found.http.total_p99, found.http.success) == (None, None, None)
 
 
 def test_latencies_are_the_worst_of_the_repetitions():
     slow = {"step": latency(1.5, 2.5, 32), "reset": latency(0.4, 0.5, 32), "total": latency(2, 3, 32)}
     repeated = replace(passing(32, "http"), repetition=2)
     repeated = replace(repeated, phases={**repeated.phases, **slow}, success_rate=0.97)
-    found = compared(passing(32, "ws"), passing(32, "http"), repeated, reps=2)
+    again = replace(passing(32, "ws"), repetition=2)
+    found = compared(passing(32, "ws"), again, passing(32, "http"), repeated, reps=2)
     assert (found.http.reset_p50, found.http.step_p50, found.http.step_p99) == (0.4, 1.5, 2.5)
     assert (found.http.total_p99, found.http.success) == (3, 0.97)
     assert found.ws.step_p50 == 1.002
@@ -177,9 +223,11 @@ TABLE = [
 
 
 def test_the_terminal_shows_it_below_the_verdicts(golden):
-    lines = [line.text for line in summary_lines([a_view(*BOTH_LIMITED)])]
+    assert HTTP_FOOTNOTE not in "\n".join(line.text for line in summary_lines([a_view(*BOTH_LIMITED)], width=1000))
+    warm_ups = (EPISODES[0], WarmUp("http", steps=3))
+    lines = [line.text for line in summary_lines([a_view(*BOTH_LIMITED, warm_ups=warm_ups)])]
     at = lines.index(TABLE[0])
-    assert lines[at : at + 4] == TABLE
+    assert lines[at : at + 4] == [*TABLE[:3], TABLE[3].removesuffix("ws") + "–"]
     golden(lines[at + 4])
     assert " ".join(" ".join(lines[at:]).split()).endswith(HTTP_FOOTNOTE)
     assert " ".join(lines).count("cannot hold an episode") == 1
@@ -201,13 +249,13 @@ def test_a_whole_run_ends_with_it():
 
 @pytest.mark.parametrize("render", [report_markdown, step_summary])
 def test_markdown_and_the_github_summary_show_it_after_the_verdicts(golden, render):
-    text = render(a_run(PLACE, a_view(*HTTP_DOUBTFUL)))
+    text = render(a_run(PLACE, a_view(*HTTP_DOUBTFUL, warm_ups=NO_EPISODES)))
     head, _, rest = text.partition("## Protocol comparison\n")
     assert "## Verdicts" in head
     table, _, after = rest.strip().partition("\n\n")
     heads, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
     said = dict(zip(heads, row, strict=True))
-    assert (said["ws max"], said["http max"], said["ratio"], said["winner"]) == ("128", "≥ 32", "≤ 4", "unknown")
+    assert (said["ws max"], said["http max"], said["ratio"], said["winner"]) == ("128", "≥ 32", "≤ 4", "–")
     assert (said["at batch"], said["ok ws / http"]) == ("32", "100.0 / 100.0 %")
     golden([line for line in after.splitlines() if line.startswith("- local")])
     assert text.count("cannot hold an episode") == 1
@@ -216,11 +264,11 @@ def test_markdown_and_the_github_summary_show_it_after_the_verdicts(golden, rend
 def test_json_has_every_figure():
     (sweep,) = json.loads(run_json(a_run(PLACE, a_view(*BOTH_LIMITED))))["sweeps"]
     (found,) = sweep["protocols"]
-    assert (found["wait"], found["ratio"], found["winner"], found["batch"]) == (1.0, 4.0, "ws", 128)
+    assert (found["wait"], found["ratio"], found["winner"], found["batch"]) == (1.0, 4.0, "ws", 32)
     assert found["ws"]["max_batch"] == 128
     assert set(found["http"]) == {
         *("mode", "outcome", "max_batch", "known", "success"),
-        *("reset_p50", "step_p50", "step_p99", "total_p99", "doubtful_batch", "doubt"),
+        *("reset_p50", "step_p50", "step_p99", "total_p99", "doubtful_batch", "doubt", "episodes", "cap"),
     }
     assert found["notes"] == []
 

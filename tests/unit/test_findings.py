@@ -8,16 +8,20 @@ from dataclasses import replace
 
 import pytest
 from cells import an_slo
+from compare_samples import a_judged_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_samples import Sample, a_run_of, a_study, sample
+from study_samples import Batches, Sample, a_run_of, a_study, sample
 
 from goldens import Golden
+from pytest_openenv_scale.analysis.axes import hold_equally_many, holds_more
 from pytest_openenv_scale.analysis.study import Study, join_runs
 from pytest_openenv_scale.config.limits import Slo
+from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.results.cell import ClientFinding as ClientFinding
+from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
@@ -129,8 +133,11 @@ def test_the_faster_of_two_is_named_only_where_repetitions_do_not_overlap(golden
     ],
 )
 def test_the_protocol_that_holds_more_is_named(golden: Golden, ws, http) -> None:
-    study = a_study(sample("a", curves={("ws", 1.0): ws, ("http", 1.0): http}, reps=2))
-    golden(of_kind("protocols", study))
+    late = ("reset", "timeout", None, "no answer within 10 s")
+    both = sample("a", curves={("ws", 1.0): ws, ("http", 1.0): http}, reps=2, episodes=True, error=late)
+    golden(of_kind("protocols", a_study(both)))
+    capped = replace(both, error=("reset", "capacity", "CAPACITY_REACHED", "Server at capacity"))
+    assert of_kind("protocols", a_study(replace(both, episodes=False), capped)) == []
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,60 @@ def test_the_protocol_that_holds_more_is_named(golden: Golden, ws, http) -> None
 def test_the_effect_of_the_wait_is_said(golden: Golden, short, long) -> None:
     study = a_study(sample("a", curves={("ws", 0.1): short, ("ws", 5.0): long}, reps=2))
     golden(of_kind("wait", study))
+
+
+def failing_once(study: Study, wait: float, batch: int) -> Study:
+    """The study with the first repetition of one batch failed, and no other repetition of it."""
+
+    def once(summary: CellSummary) -> CellSummary:
+        if (summary.cell.wait, summary.batch, summary.repetition) != (wait, batch, 1):
+            return summary
+        errors = (ErrorCount("reset", "timeout", None, batch // 2, "no answer"),)
+        return replace(summary, success_rate=0.5, failed=batch // 2, successful=batch // 2, errors=errors)
+
+    (run,) = study.runs
+    sweeps = [view_sweep(view.record, [once(summary) for summary in view.summaries]) for view in run.sweeps]
+    return join_runs([replace(run, sweeps=tuple(sweeps))])
+
+
+@pytest.mark.parametrize(("short", "long", "wait"), [(ALL, MANY, 0.1), (MANY, ALL, 5.0), (MANY, MANY, 0.1)])
+def test_the_effect_of_a_wait_needs_every_repetition_on_its_side(short, long, wait) -> None:
+    """One repetition of three failed a batch earlier, as chance may have it."""
+    three = sample("a", curves={("ws", 0.1): short, ("ws", 5.0): long}, reps=3)
+    batch = max(batch for batch, figures in ({0.1: short, 5.0: long}[wait]).items() if figures is GOOD)
+    assert of_kind("wait", failing_once(a_study(three), wait, batch)) == []
+
+
+def test_a_wait_in_between_that_says_otherwise_leaves_nothing_to_say() -> None:
+    def waits(*batches: Batches) -> Study:
+        curves = {("ws", float(wait)): each for wait, each in enumerate(batches, 1)}
+        return a_study(sample("a", curves=curves, reps=2))
+
+    most = {**ALL, 512: BAD}
+    assert len(of_kind("wait", waits(FEW, MANY, most))) == 1
+    assert of_kind("wait", waits(FEW, most, MANY)) == []
+    assert len(of_kind("wait", waits(most, MANY, FEW))) == 1
+    assert of_kind("wait", waits(MANY, most, FEW)) == []
+
+
+@given(
+    st.sets(st.tuples(st.sampled_from([8, 32, 128]), st.integers(1, 3))),
+    st.sets(st.tuples(st.sampled_from([8, 32, 128]), st.integers(1, 3))),
+)
+def test_more_is_what_every_repetition_of_the_one_held_and_none_of_the_other(one, other) -> None:
+    (first,), (second,) = (a_judged_sweep(8, 32, 128, latency=(0.1,) * 3, fails=fails).curves for fails in (one, other))
+    if holds_more(first, second):
+        held, not_held = first.verdict.max_batches, second.verdict.max_batches
+        assert min(batch or 0 for batch in held) > max(batch or 0 for batch in not_held)
+        assert not holds_more(second, first)
+        assert not hold_equally_many(first, second)
+    assert hold_equally_many(first, second) is hold_equally_many(second, first)
+
+
+def test_of_what_was_measured_once_nothing_is_the_fastest() -> None:
+    slow = {batch: (share, 10 * late) for batch, (share, late) in ALL.items()}
+    once = a_study(sample("a", ALL, target="a"), sample("b", slow, target="b"))
+    assert of_kind("fastest", once) == []
 
 
 def test_the_cliff_is_said_with_how_it_fails(golden: Golden) -> None:
@@ -204,6 +265,22 @@ def test_what_replicas_bring_is_said(golden: Golden) -> None:
     assert of_kind("nodes", join_runs([a_run_of(replicas(1, FEW), replicas(2, ALL))])) == []
     assert "hold less than 1" in of_kind("nodes", join_runs([a_run_of(replicas(1, MANY), replicas(2, FEW))]))[0]
     assert "hold no more than 1" in of_kind("nodes", join_runs([a_run_of(replicas(1, FEW), replicas(2, FEW))]))[0]
+
+
+def test_perfect_scaling_is_an_efficiency_that_batches_in_between_cannot_take_away() -> None:
+    def said_of(one: Batches, four: Batches, kind: str = "timeout") -> str:
+        late = ("reset", kind, None, "no answer")
+        samples = [replace(replicas(count, batches), error=late) for count, batches in ((1, one), (4, four))]
+        (text,) = of_kind("nodes", join_runs([a_run_of(*samples)]))
+        return text
+
+    many = {256: GOOD, 512: BAD}
+    assert ", perfect scaling" in said_of({64: GOOD, 66: BAD}, many)
+    assert "perfect" not in said_of({64: GOOD, 128: BAD}, many)
+    assert "perfect" not in said_of({64: GOOD, 66: BAD}, {128: GOOD, 256: BAD})
+    capped = said_of({64: GOOD, 66: BAD}, many, kind="capacity")
+    assert "perfect" not in capped
+    assert capped.endswith("; a limit that was set refused more on e-1 and e-4.")
 
 
 def test_every_figure_of_a_study_of_everything_is_a_cell() -> None:

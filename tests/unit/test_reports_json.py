@@ -198,6 +198,8 @@ def test_junit_properties_name_their_curve():
         ("openenv_max_batch[ws,wait=1]", 128),
         ("openenv_max_batch_per_core[ws,wait=1]", 64.0),
         ("openenv_success[ws,wait=1]", 0.78125),
+        ("openenv_success_batch[ws,wait=1]", 256),
         ("openenv_total_p99[ws,wait=1]", 1.1125),
+        ("openenv_total_p99_batch[ws,wait=1]", 128),
         ("openenv_reason[ws,wait=1]", headline(sweep.curves[0])),
     ]

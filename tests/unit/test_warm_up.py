@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from math import comb
+from typing import Any
 
 import pytest
 from cells import a_failure, a_row
@@ -46,7 +47,8 @@ def warmed_up(reset, *steps, wait_s=None, http=False, keep_sample=True, **row) -
         (("reset", encode(reset)), *(("step", encode(step)) for step in steps)),
     )
     row = a_row(**{"steps_done": len(steps), "step_latencies": [0.01] * len(steps), **row})
-    return read_warm_up("ws", wait_s, result(row, messages=said), made_action=False, keep_sample=keep_sample)
+    mode = "http" if http else "ws"
+    return read_warm_up(mode, wait_s, result(row, messages=said), made_action=False, keep_sample=keep_sample)
 
 
 @pytest.mark.parametrize("http", [False, True])
@@ -92,6 +94,32 @@ def test_what_did_not_succeed_is_counted_and_is_no_error():
 )
 def test_a_wait_is_ignored_where_every_step_is_faster(wait_s, took, ignored):
     assert warmed_up(FINE, *[FINE] * len(took), wait_s=wait_s, step_latencies=took).ignores_wait is ignored
+
+
+def observed(**fields: Any) -> dict[str, Any]:
+    return {"observation": fields, "done": False}
+
+
+@pytest.mark.parametrize(
+    ("reset", "steps", "same"),
+    [
+        ({"session_hash": "a"}, [{"session_hash": "a"}, {"session_hash": "a"}], True),
+        ({"session_hash": "a"}, [{"session_hash": "b"}, {"session_hash": "c"}], False),
+        ({"session_hash": "a"}, [{"session_hash": "a"}, {"session_hash": "b"}], False),
+        ({"session_hash": "a", "step_count": 0}, [{"session_hash": "b", "step_count": 1}], False),
+        ({"step_count": 0}, [{"step_count": 1}, {"step_count": 2}, {"step_count": 3}], True),
+        ({"step_count": 0}, [{"step_count": 1}, {"step_count": 1}], False),
+        ({"step_count": 0}, [{"step_count": 1}], None),
+        ({"step_count": 0}, [{"step_count": "1"}, {"step_count": "2"}], None),
+        ({}, [{}, {}], None),
+        ({"session_hash": ""}, [{"session_hash": ""}], None),
+        ({"session_hash": "a"}, [], None),
+    ],
+)
+def test_what_environments_tell_of_themselves_shows_whether_http_holds_an_episode(reset, steps, same):
+    http = warmed_up(observed(**reset), *(observed(**step) for step in steps), http=True)
+    assert http.same_episode is same
+    assert warmed_up(observed(**reset), *(observed(**step) for step in steps)).same_episode is True
 
 
 def test_the_sample_is_the_first_action_and_the_start_of_its_answer():

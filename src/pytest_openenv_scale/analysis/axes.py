@@ -63,6 +63,8 @@ class ModeResult(Jsonable):
     batch asked for passes, `inconclusive` where the next one could not be judged. Latencies (seconds) and
     `success` (a fraction) are those at the batch of the comparison, the worst of its repetitions; null where
     none is common. `doubtful_batch` is the smallest that could not be judged, `doubt` the first thing to be said of it.
+    `episodes` tells whether the steps of a session belong to the episode of its reset, null where nothing shows it;
+    `cap` is the cause of a refusal by a number that was set, at or below the batch that failed.
     """
 
     mode: str
@@ -76,11 +78,8 @@ class ModeResult(Jsonable):
     total_p99: float | None = None
     doubtful_batch: int | None = None
     doubt: Reason | None = None
-
-    @property
-    def certain_batch(self) -> int:
-        """The largest batch that passed for certain, 0 where none did."""
-        return self.max_batch or 0
+    episodes: bool | None = None
+    cap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +87,8 @@ class ProtocolComparison(Jsonable):
     """Both modes at one wait (seconds; None where waits mean nothing).
 
     `ratio` is ws max ÷ http max, null where one of them has none. `winner` is ws, http, equal, or null where what
-    was measured does not tell: a mode wins only over one whose max batch is exact. `batch` is the largest at which
-    sessions of both succeeded, one that is inconclusive in neither if there is any.
+    was measured does not tell: a mode wins only over one whose max batch is exact, where both hold episodes and
+    neither met a cap. `batch` is the largest that both held: those that are left of a batch that fails are faster.
     """
 
     wait: float | None
@@ -123,15 +122,14 @@ def compare_study_modes(study: Study) -> list[tuple[str, ProtocolComparison]]:
 
 
 def _compare_curves(ws: CurveView, http: CurveView) -> ProtocolComparison:
-    points = [{point.batch: point for point in batch_points(view) if point.has_success} for view in (ws, http)]
-    common = points[0].keys() & points[1].keys()
-    certain = {batch for batch in common if all(side[batch].passed is not None for side in points)}
-    batch = max(certain or common, default=None)
+    points = [{point.batch: point for point in batch_points(view) if point.passed} for view in (ws, http)]
+    batch = max(points[0].keys() & points[1].keys(), default=None)
     first, second = (
         _mode_result(view, side[batch] if batch else None) for view, side in zip((ws, http), points, strict=True)
     )
     ratio = first.max_batch / second.max_batch if first.max_batch and second.max_batch else None
-    return ProtocolComparison(ws.curve.wait, first, second, ratio, _winner(first, second), batch)
+    named = bool(second.episodes) and first.cap is None and second.cap is None
+    return ProtocolComparison(ws.curve.wait, first, second, ratio, _winner(ws, http) if named else None, batch)
 
 
 def _mode_result(view: CurveView, point: BatchPoint | None) -> ModeResult:
@@ -149,17 +147,40 @@ def _mode_result(view: CurveView, point: BatchPoint | None) -> ModeResult:
         point.success if point else None,
         doubtful_batch=doubtful.batch if doubtful else None,
         doubt=doubtful.reasons[0] if doubtful and doubtful.reasons else None,
+        episodes=verdict.warm_up.same_episode if verdict.warm_up else None,
+        cap=verdict.cap.cause if verdict.cap else None,
         **latencies,
     )
 
 
-def _winner(ws: ModeResult, http: ModeResult) -> str | None:
-    if ws.known == http.known == "exact" and ws.certain_batch == http.certain_batch:
-        return "equal" if ws.certain_batch else None
-    for result, other in ((ws, http), (http, ws)):
-        if other.known == "exact" and result.certain_batch > other.certain_batch:
-            return result.mode
-    return None
+def _winner(ws: CurveView, http: CurveView) -> str | None:
+    if hold_equally_many(ws, http):
+        return "equal" if ws.verdict.max_batch else None
+    pairs = ((ws, http), (http, ws))
+    return next((view.curve.mode for view, other in pairs if holds_more(view, other)), None)
+
+
+def holds_more(view: CurveView, other: CurveView) -> bool:
+    """Say whether one curve passed a batch up to which every repetition of the other definitely failed one.
+
+    The limit of the other is known. That one of its repetitions failed is not enough: where both are near their limit,
+    chance decides which of them has one that does.
+    """
+    passed_batch = view.verdict.max_batch
+    if passed_batch is None or max_batch_certainty(other) != "exact":
+        return False
+    cells = [cell.by_repetition for cell in other.verdict.cells if cell.batch <= passed_batch]
+    repetitions = range(other.verdict.repetitions)
+    return all(any(passed[at : at + 1] == (False,) for passed in cells) for at in repetitions)
+
+
+def hold_equally_many(view: CurveView, other: CurveView) -> bool:
+    """Say whether every repetition of both passed the same batches, and the next, which failed, is the same."""
+    if not max_batch_certainty(view) == max_batch_certainty(other) == "exact":
+        return False
+    verdicts = view.verdict, other.verdict
+    same_limit = len({batch for verdict in verdicts for batch in verdict.max_batches}) == 1
+    return same_limit and view.verdict.infeasible_min == other.verdict.infeasible_min
 
 
 ServerAxis = Literal["replicas", "nodes"]

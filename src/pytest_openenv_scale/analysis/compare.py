@@ -258,7 +258,10 @@ def _batch_changes(old: CurveView, new: CurveView, batch: int, fail_on: Sequence
         today = today or blank
         unknown = None if today.value is not None or none_succeeded else ChangeReason("no_figure", "now")
         why = (doubt if metric == "success" else late) or unknown
-        yield judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=why)
+        change = judge_figure(metric, batch, then, today, _thresholds_for(metric, fail_on), doubt=why)
+        if metric != "success" and change.status in (Status.IMPROVED, Status.UNCHANGED) and _lost_sessions(new, batch):
+            change = replace(change, status=Status.INCONCLUSIVE, reason=ChangeReason("not_held", "now"))
+        yield change
 
 
 def _batch_doubt(side: Literal["baseline", "now"], view: CurveView, batch: int) -> ChangeReason | None:
@@ -269,6 +272,12 @@ def _batch_doubt(side: Literal["baseline", "now"], view: CurveView, batch: int) 
     if cell.passed is not None:
         return None
     return ChangeReason("doubtful", side, doubt=cell.reasons[0]) if cell.reasons else ChangeReason("not_judged", side)
+
+
+def _lost_sessions(view: CurveView, batch: int) -> bool:
+    """Say whether a batch failed for its sessions: what is measured of those that are left is no gain."""
+    cell = view.verdict.cell(batch)
+    return cell is not None and any(breach.limit in ("success", "server") for breach in cell.breaches)
 
 
 def _lateness(side: Literal["baseline", "now"], view: CurveView, batch: int) -> ChangeReason | None:

@@ -75,11 +75,6 @@ class BatchPoint:
         """Whether HTTP answers were seen late in any repetition, which is in its latencies and its throughput."""
         return any(summary.seen_late for summary in self.repetitions)
 
-    @property
-    def has_success(self) -> bool:
-        """Whether any session succeeded in any repetition."""
-        return any(summary.successful for summary in self.repetitions)
-
     def latency(self, phase: str, statistic: str = "p99") -> float | None:
         """Return a statistic of a phase in seconds, the highest of the repetitions."""
         phases = [summary.phase(phase) for summary in self.repetitions]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -65,7 +65,25 @@ def read_warm_up(
         made_action=made_action,
         guessed_action=guessed_action,
         sample=_sample(messages) if messages and keep_sample else None,
+        same_episode=mode == "ws" or _is_same_episode(resets[:1], steps),
     )
+
+
+def _is_same_episode(resets: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Say whether steps over HTTP belong to the episode of the reset, by what the environment tells of itself.
+
+    One that names its session names the same one throughout; one that counts steps counts on. None where neither is
+    told.
+    """
+    observations = [data.get("observation") for data in (*resets, *steps)]
+    told = [cast("dict[str, Any]", each) for each in observations if isinstance(each, dict)]
+    names = [each.get("session_hash") for each in told]
+    if resets and steps and all(isinstance(name, str) and name for name in names):
+        return len(set(names)) == 1
+    counts = [each.get("step_count") for each in told[len(resets) :]]
+    if len(counts) > 1 and all(isinstance(count, int) for count in counts):
+        return len(set(counts)) == len(counts)
+    return None
 
 
 def _read(text: bytes) -> Mapping[str, Any]:

@@ -174,9 +174,10 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
     """Return names and values for `user_properties`; those of a curve name it, as in "openenv_max_batch[ws,wait=1]".
 
     `openenv_success` (a fraction) is that of the largest batch measured, `openenv_total_p99` (seconds) that of
-    max batch, each the worst of the repetitions; what is not known is left out. Where ws and http were measured,
+    max batch, each the worst of the repetitions; `openenv_success_batch` and `openenv_total_p99_batch` name those
+    batches. What is not known is left out. Where ws and http were measured,
     `openenv_protocol_winner[wait=1]` and `openenv_protocol_ratio[wait=1]` compare them: ws max ÷ http max, as "4",
-    "≥ 4", or "–" where it is not known.
+    "≥ 4", or "–" where it is not known; the winner is "unknown" where none is named.
     """
     properties: list[tuple[str, object]] = [
         ("openenv_verdict", view.outcome.value),
@@ -202,10 +203,13 @@ def _curve_figures(view: CurveView) -> list[tuple[str, object]]:
     verdict = view.verdict
     best = next((row for row in rows if row.batch == verdict.max_batch), None)
     total_p99 = best.latency("total") if best else None
+    success = rows[-1].success if rows else None
     return [
         ("max_batch", "none" if verdict.max_batch is None else verdict.max_batch),
         ("max_batch_per_core", verdict.max_batch_per_core),
-        ("success", rows[-1].success if rows else None),
+        ("success", success),
+        ("success_batch", None if success is None else rows[-1].batch),
         ("total_p99", None if total_p99 is None else round(total_p99, 6)),
+        ("total_p99_batch", None if total_p99 is None else verdict.max_batch),
         ("reason", on_one_line(verdicts.headline(view))),
     ]

@@ -40,7 +40,8 @@ class WarmUp(Jsonable):
     `step_errors` were answered so, and `unsuccessful_steps` with `success: false`. `done_on_reset` and
     `first_done_step` (from 1) tell when `done` came. `wait_s` is what each step was asked to wait, `longest_step_s` the
     longest that one took, in seconds. `made_action` tells that the action was made from `/schema` and may mean nothing
-    to the environment, `guessed_action` that there was no `/schema`, so that it is a guess.
+    to the environment, `guessed_action` that there was no `/schema`, so that it is a guess. `same_episode` tells
+    whether its steps belong to the episode of its reset, as a WebSocket's do; None where nothing shows it over HTTP.
     """
 
     mode: str
@@ -56,6 +57,7 @@ class WarmUp(Jsonable):
     made_action: bool = False
     guessed_action: bool = False
     sample: Sample | None = None
+    same_episode: bool | None = None
 
     @property
     def played(self) -> bool:
@@ -221,6 +223,16 @@ class Refusal(Jsonable):
     exit: ExitStatus | None = None
     steps: tuple[Step, ...] = ()
 
+    @property
+    def is_cap(self) -> bool:
+        """Whether a number refused that somebody set: it says nothing of what the server can bear."""
+        return self.cause in _CAPS
+
+
+_CAPS = frozenset(
+    {"capacity", "one_session", "limit_concurrency", "descriptors", "proxy", "platform_connections", "platform_rate"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LimitVerdict(Jsonable):
@@ -271,6 +283,12 @@ class CurveVerdict(Jsonable):
     def decisive(self) -> tuple[LimitVerdict, ...]:
         """The limits that make the outcome what it is."""
         return tuple(limit for limit in self.limits if limit.outcome is self.outcome)
+
+    @property
+    def cap(self) -> Refusal | None:
+        """The set number that refused sessions up to the smallest batch that failed; None where none did."""
+        caps = (refusal for refusal in self.refused if refusal.is_cap)
+        return next((cap for cap in caps if self.infeasible_min is None or cap.batch <= self.infeasible_min), None)
 
     @property
     def reasons(self) -> tuple[Reason, ...]:

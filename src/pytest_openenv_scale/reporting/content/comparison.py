@@ -220,6 +220,9 @@ _OF_CAUSE: Mapping[str, Callable[[Change, str], str]] = {
     "not_measured": lambda change, moved: f"{_side(change)} did not measure batch {change.batch}",
     "not_judged": lambda change, moved: f"{_side(change)} is inconclusive: batch {change.batch} could not be judged",
     "doubtful": _doubtful,
+    "not_held": lambda change, moved: (
+        f"batch {formatting.count(change.batch)} does not hold now, and the sessions that are left are faster by that"
+    ),
     "max_batch_doubtful": lambda change, moved: (
         "the max batch is inconclusive now"
         if change.why.side == "now"

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from pytest_openenv_scale.analysis import axes
 from pytest_openenv_scale.analysis.axes import ServerAxis, without_count
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core.parsing import format_number
@@ -83,11 +85,12 @@ def _capacity_sentences(facts: Facts) -> Iterator[str]:
         if all(holds_more(first, other) for other in exact):
             yield (
                 f"Over {load}, {first.infrastructure} holds the most sessions at once: {capacity};"
-                f" {_runner_up(facts, exact)}{_unknown_limits(inexact)}{doubt}."
+                f" {_runner_up(facts, exact)}{_unknown_limits(inexact)}{_caps(ranked)}{doubt}."
             )
         elif not inexact and all(_hold_equally_many(first, other) for other in exact):
             names = join_names(curve.infrastructure for curve in group)
-            yield f"Over {load}, {names} hold equally many sessions at once: {capacity}{doubt}."
+            more = f"{_next_fails(facts, first)}{_caps(ranked)}{doubt}"
+            yield f"Over {load}, {names} hold equally many sessions at once: {capacity}{more}."
 
 
 def _runner_up(facts: Facts, ranked: Sequence[StudyCurve]) -> str:
@@ -104,10 +107,20 @@ def _unknown_limits(curves: Sequence[StudyCurve]) -> str:
     return f"; not known of {join_names(curve.infrastructure for curve in curves)}, the limit of which was not found"
 
 
+def _caps(curves: Iterable[StudyCurve]) -> str:
+    """Say of which curves a limit that was set refused the rest, so that it is what their max batch tells of."""
+    names = dict.fromkeys(curve.infrastructure for curve in curves if curve.verdict.cap)
+    return f"; a limit that was set refused more on {join_names(names)}" if names else ""
+
+
+def _next_fails(facts: Facts, curve: StudyCurve) -> str:
+    """Return which batch is the next: what holds equally many may differ by less than lies between the two."""
+    failing = curve.verdict.infeasible_min
+    return f"; batch {facts.scaling_value(curve, failing, 'batch')} fails each time" if failing else ""
+
+
 def _hold_equally_many(curve: StudyCurve, other: StudyCurve) -> bool:
-    same = curve.verdict.max_batch == other.verdict.max_batch
-    steps = curve.verdict.infeasible_min == other.verdict.infeasible_min
-    return same and steps and Facts.is_exact(curve) and Facts.is_exact(other)
+    return axes.hold_equally_many(curve.curve, other.curve)
 
 
 def _latency_sentences(facts: Facts) -> Iterator[str]:
@@ -135,6 +148,8 @@ def _latency_sentences(facts: Facts) -> Iterator[str]:
 
 
 def _clearly_faster(point: BatchPoint, other: BatchPoint) -> bool:
+    if min(len(point.repetitions), len(other.repetitions)) < 2:
+        return False  # One repetition each differs by that much by chance.
     slowest = max(stats.p99 for summary in point.repetitions if (stats := summary.phase("total")))
     quickest = min(stats.p99 for summary in other.repetitions if (stats := summary.phase("total")))
     return quickest > _CLEAR_FACTOR * slowest
@@ -154,7 +169,8 @@ def _protocol_sentences(facts: Facts) -> Iterator[str]:
         subject = f"On {infrastructure}{'' if wait.number is None else f' at wait {wait}'}"
         doubt = one_repetition_note(curves)
         if winner.text == "equal":
-            yield f"{subject}, WebSocket and HTTP hold equally many sessions: {ws}{doubt}."
+            more = f"{_next_fails(facts, curves[0])}{doubt}"
+            yield f"{subject}, WebSocket and HTTP hold equally many sessions: {ws}{more}."
         elif winner.text in names:
             other = next(mode for mode in names if mode != winner.text)
             more, less = (ws, http) if winner.text == "ws" else (http, ws)
@@ -173,13 +189,16 @@ def _wait_sentences(facts: Facts) -> Iterator[str]:
         short_batch, long_batch = facts.max_batch(short), facts.max_batch(long)
         ends = facts.wait(short), facts.wait(long)
         subject, doubt = f"The max batch of {short.infrastructure} over {short.mode}", one_repetition_note(timed)
+        doubt = f"{_caps(timed)}{doubt}"
+        same = _next_fails(facts, short)
         if all(_hold_equally_many(short, curve) for curve in timed[1:]) and short_batch.number:
-            yield f"{subject} does not depend on the wait: {short_batch} from wait {ends[0]} to {ends[1]}{doubt}."
+            yield f"{subject} does not depend on the wait: {short_batch} from wait {ends[0]} to {ends[1]}{same}{doubt}."
         elif short.verdict.max_batch and long.verdict.max_batch:
             change = f"from {short_batch} at wait {ends[0]} to {long_batch} at wait {ends[1]}"
-            if holds_more(long, short):
+            steps = list(pairwise(timed))
+            if holds_more(long, short) and not any(holds_more(earlier, later) for earlier, later in steps):
                 yield f"{subject} rises with the wait: {change}{doubt}."
-            elif holds_more(short, long):
+            elif holds_more(short, long) and not any(holds_more(later, earlier) for earlier, later in steps):
                 yield f"{subject} falls with the wait: {change}{doubt}."
 
 
@@ -201,10 +220,34 @@ def _node_sentences(facts: Facts) -> Iterator[str]:
         if verb is None or gained.number is None:
             continue
         load = mode if wait == MISSING.text else f"{mode} at wait {wait}"
+        curves = [curve for curve in ends if curve is not None]
+        same = _next_fails(facts, curves[0]) if verb == "no more than" else ""
         yield (
             f"{many} {axis} of {target} hold {verb} {few} over {load}: {many_batch} sessions against {few_batch},"
-            f" {gained}, an efficiency of {efficiency}{one_repetition_note(curve for curve in ends if curve)}."
+            f" {gained}, an efficiency of {efficiency}{_perfect(few, many, curves)}{same}{_caps(curves)}"
+            f"{one_repetition_note(curves)}."
         )
+
+
+def _perfect(few: Value, many: Value, curves: Sequence[StudyCurve]) -> str:
+    """Return that scaling is perfect: each of many holds as much as one alone, for no limit that was set on each.
+
+    One alone holds less than the batch that failed, so that batches far apart show no such thing.
+    """
+    alone, together = (curve.verdict for curve in curves)
+    if (
+        few.number != 1
+        or alone.cap
+        or together.cap
+        or not (alone.infeasible_min and together.max_batch and many.number)
+    ):
+        return ""
+    each, most_alone = together.max_batch / many.number, alone.infeasible_min - 1
+    return ", perfect scaling" if most_alone and each >= _PERFECT * most_alone else ""
+
+
+_PERFECT = 0.95
+"""Share of what one server may hold alone, at most, from which on several that hold it each scale perfectly."""
 
 
 def _comparison_phrase(few: StudyCurve | None, many: StudyCurve | None) -> str | None:
@@ -284,7 +327,7 @@ def _core_sentences(facts: Facts) -> Iterator[str]:
         )
         yield (
             f"{curve.infrastructure} holds fewer than ten sessions per core over {load_text(curve)}: {per_core}"
-            f" ({max_batch} on {cores}{' core' if cores.number == 1 else ' cores'})."
+            f" ({max_batch} on {cores}{' core' if cores.number == 1 else ' cores'}){_caps([curve])}."
         )
 
 
@@ -444,11 +487,8 @@ def _terms(curve: StudyCurve) -> tuple[object, ...]:
 
 
 def holds_more(curve: StudyCurve, other: StudyCurve) -> bool:
-    """Say whether one curve passed a batch at which the other, the limit of which is known, definitely failed."""
-    passed_batch, failed_batch = curve.verdict.max_batch, other.verdict.infeasible_min
-    return (
-        passed_batch is not None and failed_batch is not None and passed_batch >= failed_batch and Facts.is_exact(other)
-    )
+    """Say whether one curve certainly holds more than another, see `axes.holds_more`."""
+    return axes.holds_more(curve.curve, other.curve)
 
 
 def load_text(curve: StudyCurve) -> str:

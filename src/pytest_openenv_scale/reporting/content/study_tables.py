@@ -142,7 +142,8 @@ def protocols_table(study: Study) -> Table:
     """Return ws against http for every infrastructure and wait measured over both."""
     rows: list[tuple[Value, ...]] = []
     notes: list[str] = []
-    for name, comparison in compare_study_modes(study):
+    compared = compare_study_modes(study)
+    for name, comparison in compared:
         figures = map(Value, figure_texts(comparison))
         rows.append((Value(name), *protocol_cells(comparison), count_value(comparison.batch), *figures))
         row_name = f"{name}, wait {wait_text(comparison.wait)}"
@@ -154,7 +155,7 @@ def protocols_table(study: Study) -> Table:
         ("infrastructure", *PROTOCOL_HEADS, *figures),
         tuple(rows),
         frozenset({*PROTOCOL_RIGHT, *figures}),
-        (*notes, HTTP_FOOTNOTE) if rows else (),
+        (*notes, *protocol_footnotes(comparison for _, comparison in compared)),
     )
 
 
@@ -345,8 +346,13 @@ def study_facts(study: Study) -> str:
 
 HTTP_FOOTNOTE = (
     "HTTP gives every request an environment of its own: it cannot hold an episode, so its sessions are only a"
-    " reset and steps that know nothing of each other"
+    " reset and steps that know nothing of each other, and no winner is named"
 )
+
+
+def protocol_footnotes(comparisons: Iterable[ProtocolComparison]) -> tuple[str, ...]:
+    """Return what to know of HTTP's sessions; nothing where those of every comparison were seen to hold an episode."""
+    return () if all(comparison.http.episodes for comparison in comparisons) else (HTTP_FOOTNOTE,)
 
 
 def replicas_table(table: ServerScaling) -> Table:
@@ -398,13 +404,15 @@ def protocol_cells(comparison: ProtocolComparison) -> tuple[Value, ...]:
         Value(wait_text(comparison.wait), comparison.wait),
         *(Value(mode_max_batch_text(result), result.max_batch) for result in comparison.modes),
         Value(ratio_text(comparison), comparison.ratio),
-        Value(comparison.winner or "unknown"),
+        Value(comparison.winner) if comparison.winner else MISSING,
     )
 
 
 def protocol_notes(comparison: ProtocolComparison) -> list[str]:
-    """Say why the max batch of a mode is not its limit, where it is not."""
-    return [note for result in comparison.modes if (note := _max_batch_note(result))]
+    """Say why the max batch of a mode is not its limit, where it is not, and which cap leaves the winner open."""
+    notes = [note for result in comparison.modes if (note := _max_batch_note(result))]
+    caps = [result for result in comparison.modes if result.cap is not None and comparison.http.episodes]
+    return notes + [f"{result.mode}: a limit that was set refused more ({result.cap}): no winner" for result in caps]
 
 
 def _max_batch_note(result: ModeResult) -> str | None:

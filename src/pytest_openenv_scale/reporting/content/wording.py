@@ -199,7 +199,7 @@ def is_open(verdict: CurveVerdict) -> bool:
 
 
 def scaling_note(verdict: CurveVerdict, batch: int, success: float | None) -> str:
-    """Return what became of a batch: "perfect scaling", "max reliable", "above capacity", "complete failure"."""
+    """Return what became of a batch: "all succeed", "max reliable", "above capacity", "complete failure"."""
     cell = verdict.cell(batch)
     if cell is None or cell.passed is None:
         return "inconclusive"
@@ -209,7 +209,7 @@ def scaling_note(verdict: CurveVerdict, batch: int, success: float | None) -> st
         return "passes, though a smaller batch does not"
     if batch == verdict.max_batch:
         return "max reliable, the largest asked for" if is_open(verdict) else "max reliable"
-    return "perfect scaling" if success == 1 else "reliable"
+    return "all succeed" if success == 1 else "reliable"
 
 
 def max_batch_sentence(view: CurveView) -> str:

@@ -120,7 +120,7 @@ def _code_section(heading: str, code: str | None, language: str = "") -> list[st
 
 
 def _batch_remark(view: CurveView, row: BatchPoint) -> str:
-    """Return what became of a batch: "✓ perfect scaling", "✗ above capacity: success 78.1 % < 95 %"."""
+    """Return what became of a batch: "✓ all succeed", "✗ above capacity: success 78.1 % < 95 %"."""
     note, remark = wording.scaling_note(view.verdict, row.batch, row.success), wording.batch_remark(row)
     return f"{wording.batch_mark(row)} {note}{f': {remark}' if remark else ''}"
 

@@ -15,7 +15,6 @@ from pytest_openenv_scale.reporting.content.overview import (
     run_tally,
 )
 from pytest_openenv_scale.reporting.content.study_tables import (
-    HTTP_FOOTNOTE,
     PROTOCOL_FIGURES,
     PROTOCOL_HEADS,
     PROTOCOL_RIGHT,
@@ -24,6 +23,7 @@ from pytest_openenv_scale.reporting.content.study_tables import (
     max_batch_table,
     nodes_table,
     protocol_cells,
+    protocol_footnotes,
     protocol_notes,
     protocols_table,
     replicas_table,
@@ -181,4 +181,5 @@ def add_protocol_lines(page: TextPage, sweeps: Iterable[SweepView]) -> None:
             page.add_sentence(f"ws / http at batch {formatting.count(comparison.batch)}: {figures}", indent=8)
         for note in protocol_notes(comparison):
             page.add_sentence(note, indent=8)
-    page.add_sentence(HTTP_FOOTNOTE, light=True)
+    for footnote in protocol_footnotes(comparison for _, comparison in compared):
+        page.add_sentence(footnote, light=True)
