@@ -37,6 +37,9 @@ class Toy:
     def done(self) -> bool:
         return False
 
+    def reward(self) -> float | None:
+        return None
+
     def end(self) -> None:
         """The session is over."""
 
@@ -77,5 +80,5 @@ async def converse(peer: Peer, toy: Toy) -> None:
         except RefusedError as refused:
             peer.say(error("EXECUTION_ERROR", str(refused)))
             continue
-        answer = {"observation": toy.see(), "reward": None, "done": toy.done()}
+        answer = {"observation": toy.see(), "reward": toy.reward(), "done": toy.done()}
         peer.say({"type": "observation", "data": answer})

@@ -29,9 +29,8 @@ MATRIX = [server for server in SERVERS if "0.10" in server.id or "async" in serv
     ],
 )
 def test_a_sound_server_fails_nothing(server, tmp_path):
-    seeded = server.environment == "seeded"
     with openenv_server(replace(server, max_envs=ROOM), tmp_path) as running:
         run = run_suite(tmp_path, "--openenv-url", running.url)
     assert run.subjects("missed") == set(), run.told
     assert run.subjects("inconclusive") == set(), run.told
-    assert run.subjects("skipped") == (set() if seeded else {"determinism"}), run.told
+    assert run.subjects("skipped") == set(), run.told

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
+import uuid
 from typing import Any
 
 import pytest
 
 from checking_subjects import served, subject
 from goldens import Golden
-from pytest_openenv_scale.checks.isolation import determinism as module
-from pytest_openenv_scale.checks.isolation import replays
-from pytest_openenv_scale.checks.isolation.determinism import determinism, learn_seed_reference
+from pytest_openenv_scale.checks.isolation import repeatability, replays
+from pytest_openenv_scale.checks.isolation.determinism import determinism
+from pytest_openenv_scale.checks.isolation.repeatability import learn_seed_reference, repeatable
+from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -25,7 +28,7 @@ MET, MISSED, SKIPPED = CheckOutcome.MET, CheckOutcome.MISSED, CheckOutcome.SKIPP
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(repeatability, "_PAUSE_S", 0.01)
     monkeypatch.setattr(replays, "REPLAY_S", 2.0)
 
 
@@ -33,9 +36,9 @@ def asked_of(url: str, **changes: Any) -> Subject:
     return subject(url, **{"workload": Workload(({},), waits=False), "wait_s": None, "timeout_s": 10.0, **changes})
 
 
-async def found(make: Any, *, limit: int = 100, **changes: Any) -> CheckResult:
+async def found(make: Any, *, check: Check = determinism, limit: int = 100, **changes: Any) -> CheckResult:
     async with serving(make, limit) as url:
-        return await determinism(asked_of(url, **changes))
+        return await check(asked_of(url, **changes))
 
 
 class Dice(Toy):
@@ -87,20 +90,66 @@ async def test_a_die_that_all_share_is_shown_with_field_step_and_both_conversati
     assert "random.Random(seed)" in (result.remedy or "")
 
 
-async def test_an_environment_without_seed_is_skipped(golden: Golden) -> None:
-    result = await found(Toy)
-    assert result.outcome is SKIPPED
-    golden(result.headline)
+class Noise(Toy):
+    """Nothing is decided by a seed."""
+
+    def see(self) -> dict[str, Any]:
+        return {"noise": random.random()}
 
 
-async def test_numbers_of_no_order_are_skipped_and_named(golden: Golden) -> None:
-    class Noise(Toy):
+class NamedByChance(Toy):
+    """Another name and another time with each episode, as the same in all else."""
+
+    def begin(self, data: dict[str, Any]) -> None:
+        super().begin(data)
+        self.name, self.began = str(uuid.uuid4()), time.time()
+
+    def see(self) -> dict[str, Any]:
+        times = {"began": self.began, "elapsed": random.random(), "pid": random.randint(1, 10**6)}
+        return {"steps": self.count, "name": self.name, **times}
+
+
+ANSWERS: list[tuple[type[Toy], CheckOutcome, str]] = [
+    (Dice, MET, "repeatable"),
+    (Toy, MET, "no_seed_effect"),
+    (NamedByChance, MET, "no_seed_effect"),
+    (Noise, SKIPPED, "random"),
+]
+
+
+@pytest.mark.parametrize(("make", "outcome", "answer"), ANSWERS)
+async def test_an_environment_is_repeatable_or_has_no_use_for_a_seed_or_is_random(
+    golden: Golden, make: type[Toy], outcome: CheckOutcome, answer: str
+) -> None:
+    result = await found(make)
+    assert (result.outcome, result.figures["answer"]) == (outcome, answer), result
+    golden(result.headline, masks={r"0\.\d+": "N"})
+
+
+@pytest.mark.parametrize(("make", "outcome", "answer"), ANSWERS)
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_it_is_asked_in_short_and_of_a_server_of_one_session(
+    make: type[Toy], outcome: CheckOutcome, answer: str, limit: int
+) -> None:
+    for check in (determinism, repeatable):
+        result = await found(make, check=check, limit=limit)
+        assert (result.outcome, result.figures["answer"]) == (outcome, answer), result
+
+
+@pytest.mark.parametrize("name", ["task", "score"])
+async def test_a_task_or_a_score_by_chance_is_random_beside_what_the_seed_decides(name: str) -> None:
+    """A task is none of the names that a server gives; where the seed decides a die, a reward tells all the same."""
+
+    class Judged(Toy if name == "task" else Dice):
         def see(self) -> dict[str, Any]:
-            return {"noise": random.random()}
+            return {**super().see(), "task": f"task {random.randint(1, 10**6)}"} if name == "task" else super().see()
 
-    result = await found(Noise)
-    assert result.outcome is SKIPPED
-    golden(result.headline)
+        def reward(self) -> float | None:
+            return random.random() if name == "score" else None
+
+    result = await found(Judged)
+    assert (result.outcome, result.figures["answer"]) == (SKIPPED, "random"), result
+    assert ("observation.task" if name == "task" else "reward") in result.headline
 
 
 async def test_ids_beside_what_the_seed_decides_are_left_out(golden: Golden) -> None:
@@ -129,14 +178,8 @@ async def test_the_worker_that_answers_is_not_decided_by_the_seed() -> None:
         asked = asked_of(url)
         known = await asked.learn(learn_seed_reference)
         result = await determinism(asked)
-    assert "observation.pid" in known.decided | known.volatile
+    assert "observation.pid" not in known.decided
     assert result.outcome is MET, result
-
-
-async def test_a_server_of_one_session_is_skipped() -> None:
-    result = await found(Dice, limit=1)
-    assert result.outcome is SKIPPED
-    assert "one session at a time" in result.headline
 
 
 async def test_a_seed_that_is_refused_is_a_capability_that_is_not_there() -> None:
@@ -169,7 +212,7 @@ async def test_what_turns_out_to_differ_alone_too_is_not_missed(golden: Golden) 
 
     result = await late(Changing)
     assert result.outcome is SKIPPED, result
-    golden(result.headline)
+    golden(result.headline, masks={r": \d+, then \d+": ": N, then N"})
 
 
 async def test_one_field_that_differs_alone_too_leaves_the_others_judged() -> None:
@@ -256,7 +299,7 @@ async def test_sessions_that_are_not_answered_count_as_far_as_they_went() -> Non
 
 @pytest.mark.parametrize(
     ("defect", "outcome"),
-    [("none", MET), ("global_random", MISSED), ("no_seed", SKIPPED), ("unfair_lock", MET), ("no_state", MET)],
+    [("none", MET), ("global_random", MISSED), ("no_seed", MET), ("unfair_lock", MET), ("no_state", MET)],
 )
 async def test_over_a_real_server(defect: str, outcome: CheckOutcome) -> None:
     async with served(defect) as url:

@@ -100,7 +100,7 @@ def test_a_second_session_decides_nothing_where_one_is_asked_for():
 
 
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
-STEPPING = ["isolation", "freshness", "health", "parallel"]
+STEPPING = ["isolation", "freshness", "seed", "health", "parallel"]
 
 
 @pytest.mark.parametrize("workload", [Workload(({"unheard": 1},)), Workload(no_action="no action can be made")])

@@ -115,11 +115,14 @@ async def test_a_sound_server_fails_in_none_of_many_runs(kind: str, rate: float)
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("kind", LEAKING)
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    # A bear that all see has to come at all.
+    [(kind, rate) for kind in LEAKING for rate in RATES if kind != "bear" or rate == max(RATES)],
+)
 async def test_every_leak_is_found_under_load(kind: str, rate: float) -> None:
-    outcome = await outcome_under_load(leaking(kind, rate))
-    assert outcome.startswith(MISSED), outcome
+    result = await after_a_quiet_start(leaking(kind, 0.0), rate)
+    assert result.outcome is MISSED, result
 
 
 @pytest.mark.matrix

@@ -69,7 +69,9 @@ def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
     assert lines[0] == f"http://{address} · 8 sessions"
-    asked = "reachable second capacity slots isolation freshness health parallel replies handshake messages validate"
+    asked = (
+        "reachable second capacity slots isolation freshness seed health parallel replies handshake messages validate"
+    )
     assert signs(lines) == dict.fromkeys(asked.split(), "✓")
     assert lines[-1].startswith("✓ 8 sessions fit (")
     assert len(lines) <= 24
@@ -271,7 +273,7 @@ def test_the_screen_is_one_screen_of_the_terminals_width_also_where_much_is_wron
     with in_thread("one_session") as address:
         _, lines, _ = check(capsys, f"http://{address}")
     assert max(map(len, lines)) <= columns
-    assert len(lines) <= {80: 33, 110: 26}[columns]
+    assert len(lines) <= {80: 34, 110: 27}[columns]
 
 
 def test_a_terminal_that_speaks_ascii_only_gets_ascii(golden, answering, capfdbinary, monkeypatch):

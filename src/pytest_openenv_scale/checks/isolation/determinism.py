@@ -4,73 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once, skip_single_slot
-from pytest_openenv_scale.checks.session import Answer, RawSession
-from pytest_openenv_scale.checks.subject import Subject, close_all
+from pytest_openenv_scale.checks.subject import Figures, Subject, close_all
 from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 
-from .observations import (
-    Fields,
-    ObservationDifference,
-    compare_episodes,
-    flatten_answer,
-    join_names,
-    open_alone,
-    path_pattern,
-    play_episode,
-    steps_alone,
-    volatile_patterns,
+from .observations import ObservationDifference, join_names, path_pattern, steps_alone
+from .repeatability import (
+    ALWAYS_JUDGED,
+    REMEDY,
+    SLOW_STEPS,
+    STEPS,
+    SeedReference,
+    judge_alone,
+    learn_seed_reference,
+    play_alone,
+    play_fields,
+    random_text,
+    reset_data,
 )
 from .replays import Deviations, ReplayVerdict, Suspect, group_deviations, judge_by_replaying
 
 _SESSIONS, _ROUNDS = 16, 3
-_SEEDS, _REPEATS = 4, 3
-"""How many seeds there are, and how often the first of them is played alone; the second once less."""
-_STEPS, _SLOW_STEPS = 10, 4
-_WAIT_S, _PAUSE_S = 0.05, 0.3
 _LONGEST_S = 15.0
-_ALWAYS_JUDGED = ("reward", "done")
-
-REMEDY = (
-    "let reset(seed=...) make a generator of the environment's own, self.random = random.Random(seed) or "
-    "numpy.random.default_rng(seed), and never call random.seed() or numpy.random.seed(), which all sessions share"
-)
-"""What the environment's author does about observations that depend on other sessions."""
-
-
-@dataclass(frozen=True)
-class SeedReference:
-    """What the seed decides, learned from sessions on their own.
-
-    `expected` is what each seed shows after the reset and after each step, `decided` are the patterns of the fields
-    that differ between seeds and never with the same seed, `volatile` those of fields that differ with the same seed.
-    `refusal` is the answer to a reset with a seed where it was no observation.
-    """
-
-    expected: Mapping[int, Sequence[Fields]]
-    decided: frozenset[str]
-    volatile: frozenset[str]
-    transcripts: Mapping[int, Transcript]
-    plays: int
-    refusal: Answer | None = None
-
-    @property
-    def judged_fields(self) -> frozenset[str]:
-        """The patterns of fields that must be the same among others: what the seed decides, and `reward` and `done`."""
-        return self.decided | (frozenset(_ALWAYS_JUDGED) - self.volatile)
-
-    def deviations(self, seed: int, actual: Sequence[Fields], fields: frozenset[str]) -> list[ObservationDifference]:
-        """Return where an episode with this seed differs from the one alone."""
-        return [
-            difference
-            for difference in compare_episodes(self.expected[seed], actual)
-            if path_pattern(difference.path) in fields
-        ]
 
 
 @dataclass
@@ -89,11 +47,10 @@ class _Rounds:
 
 async def determinism(subject: Subject) -> CheckResult:
     """Play seeds alone and among others, and compare what the sessions are shown, field by field."""
-    if skipped := await skip_single_slot(subject):
-        return skipped
     reference = await subject.learn(learn_seed_reference)
-    if result := _result_without_seed(reference):
-        return result
+    alone = judge_alone(subject, reference)
+    if not reference.decided or await skip_single_slot(subject):
+        return alone
     count = await sessions_at_once(subject, _SESSIONS)
     rounds = _Rounds()
     began = time.perf_counter()
@@ -103,84 +60,20 @@ async def determinism(subject: Subject) -> CheckResult:
     if rounds.sessions < 2:
         headline = f"two sessions at once are needed, and {count_of(rounds.sessions, 'session')} got in"
         return CheckResult(CheckOutcome.INCONCLUSIVE, headline)
-    return await _judge(subject, reference, rounds)
-
-
-def _result_without_seed(reference: SeedReference) -> CheckResult | None:
-    """Return the check's result where a reset takes no seed or the seed decides nothing; else None."""
-    if reference.refusal is not None:
-        rejected = reference.refusal.kind == "error" and not reference.refusal.full
-        outcome = CheckOutcome.SKIPPED if rejected else CheckOutcome.INCONCLUSIVE
-        return CheckResult(outcome, f"a reset with a seed is not answered with an observation: {reference.refusal}")
-    if reference.decided:
-        return None
-    seeds = f"{min(reference.expected)} to {max(reference.expected)}"
-    headline = f"seeds {seeds} give the same observations"
-    if any(name.startswith("observation") for name in reference.volatile):
-        headline += f" but for what differs with the same seed too ({join_names(reference.volatile)})"
-    return CheckResult(
-        CheckOutcome.SKIPPED, f"{headline}: the environment takes no seed", figures={"sessions": reference.plays}
-    )
-
-
-async def learn_seed_reference(subject: Subject) -> SeedReference:
-    """Play a few seeds alone, one of them several times; call it as `subject.learn(learn_seed_reference)`."""
-    seeds = [subject.seed + number for number in range(1, _SEEDS + 1)]
-    plan = [*seeds, *(seeds[:2]), *(seeds[:1] * (_REPEATS - 2))]
-    plays: dict[int, list[Sequence[Fields]]] = {seed: [] for seed in seeds}
-    transcripts: dict[int, Transcript] = {}
-    for number, seed in enumerate(plan):
-        session, views = await _play_alone(subject, seed, _PAUSE_S if number == len(plan) - 1 else 0.0)
-        if not views:
-            return SeedReference({}, frozenset(), frozenset(), {}, number, session.first_answer)
-        plays[seed].append(views)
-        transcripts.setdefault(seed, session.transcript(f"seed {seed} alone"))
-    unsteady = frozenset[str]().union(*(volatile_patterns(episodes) for episodes in plays.values()))
-    # The longest, as a lone session may be cut short by what is not its fault.
-    expected = {seed: max(episodes, key=len) for seed, episodes in plays.items()}
-    first = expected[seeds[0]]
-    differing = {
-        path_pattern(difference.path) for seed in seeds[1:] for difference in compare_episodes(first, expected[seed])
-    }
-    return SeedReference(expected, frozenset(differing - unsteady), unsteady, transcripts, len(plan))
-
-
-async def _play_alone(subject: Subject, seed: int, pause_s: float) -> tuple[RawSession, list[Fields]]:
-    """Play a seed alone; without fields where its reset was not answered with an observation."""
-    async with subject.client(subject.timeout_s) as client:
-        session = await open_alone(client, subject, _reset_data(subject, seed))
-        views = await _play_fields(subject, session, await steps_alone(subject, _STEPS, _SLOW_STEPS), pause_s)
-        await session.close()
-        return session, views
-
-
-def _reset_data(subject: Subject, seed: int) -> Mapping[str, Any]:
-    return {**subject.reset_data(seed), "seed": seed}
-
-
-async def _play_fields(subject: Subject, session: RawSession, steps: int, pause_s: float = 0.0) -> list[Fields]:
-    wait = None if subject.wait_s is None else min(subject.wait_s, _WAIT_S)
-    views = play_episode(
-        session,
-        session.first_answer,
-        lambda step: subject.action(0, step, wait_s=wait),
-        steps,
-        lambda step_view: flatten_answer(step_view.answer),
-        ask_state=False,
-        pause_s=pause_s,
-        pause_at=1,
-    )
-    return [view async for view in views]
+    result = await _judge(subject, reference, rounds)
+    if reference.answer == "random" and result.outcome is CheckOutcome.MET:
+        return replace(alone, details=(*alone.details, result.headline), figures={**alone.figures, **result.figures})
+    return result
 
 
 async def _play_round(subject: Subject, reference: SeedReference, count: int, number: int, rounds: _Rounds) -> None:
     """Play one episode in each of `count` sessions at once; each seed is played by several of them."""
     seeds = list(reference.expected)
-    steps = await steps_alone(subject, _STEPS, _SLOW_STEPS)
+    steps = await steps_alone(subject, STEPS, SLOW_STEPS)
     async with subject.client() as client:
         chosen = [seeds[(position + number) % len(seeds)] for position in range(count)]
-        sessions = await open_sessions(client, subject, [_reset_data(subject, seed) for seed in chosen])
-        episodes = await asyncio.gather(*(_play_fields(subject, session, steps) for session in sessions))
+        sessions = await open_sessions(client, subject, [reset_data(subject, seed) for seed in chosen])
+        episodes = await asyncio.gather(*(play_fields(subject, session, steps) for session in sessions))
         for session, views in zip(sessions, episodes, strict=True):
             if len(views) < len(reference.expected[session.reset_data["seed"]]):
                 # Most likely its last request timed out: a close message would not be answered either.
@@ -207,16 +100,19 @@ async def _play_round(subject: Subject, reference: SeedReference, count: int, nu
 
 
 async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) -> CheckResult:
-    figures = {"sessions": rounds.sessions, "episodes": rounds.episodes, "answers": rounds.answers}
-    details = [f"decided by the seed: {join_names(reference.decided)}"]
-    if reference.volatile:
-        details.append(f"left out, as it differs with the same seed on its own: {join_names(reference.volatile)}")
+    figures: Figures = {
+        "answer": reference.answer,
+        "sessions": rounds.sessions,
+        "episodes": rounds.episodes,
+        "answers": rounds.answers,
+    }
+    details = reference.details
     if rounds.unanswered:
         details.append(f"{count_of(rounds.unanswered, 'episode')} ended early, and counts as far as it went")
     among = f"among {rounds.sessions - 1} others"
     result = CheckResult(
         CheckOutcome.MET,
-        f"{rounds.episodes} episodes with {len(reference.expected)} seeds, each {among}: all as alone",
+        f"repeatable: {rounds.episodes} episodes with {len(reference.expected)} seeds, each {among}: all as alone",
         details=tuple(details),
         figures=figures,
     )
@@ -224,12 +120,25 @@ async def _judge(subject: Subject, reference: SeedReference, rounds: _Rounds) ->
         verdict = await _replay(subject, reference, rounds)
         if verdict.outcome is not CheckOutcome.MET:
             return _differing_result(reference, rounds, verdict, result, among)
-        if not reference.decided - verdict.random:
-            headline = "what the seed seemed to decide differs with the same seed too: the environment takes no seed"
-            return replace(result, outcome=CheckOutcome.SKIPPED, headline=headline)
-    if rounds.answers <= rounds.episodes:
+        if verdict.random:
+            result = _without_random(reference, rounds, verdict.random, result)
+    if result.outcome is CheckOutcome.MET and rounds.answers <= rounds.episodes:
         return replace(result, outcome=CheckOutcome.INCONCLUSIVE, headline=f"no step was answered {among}")
     return result
+
+
+def _without_random(
+    reference: SeedReference, rounds: _Rounds, fields: frozenset[str], result: CheckResult
+) -> CheckResult:
+    """Return the result where fields turned out to differ with the same seed alone too."""
+    detail = f"left out, as it turned out to differ with the same seed on its own: {join_names(fields)}"
+    result = replace(result, details=(*result.details, detail))
+    if reference.decided - fields and not fields.intersection(ALWAYS_JUDGED):
+        return result
+    seed, difference, _ = next(rounds.first_differences[path] for path in rounds.first_differences if path in fields)
+    figures = {**result.figures, "answer": "random"}
+    headline = random_text(seed, difference)
+    return replace(result, outcome=CheckOutcome.SKIPPED, headline=headline, remedy=REMEDY, figures=figures)
 
 
 def _differing_result(
@@ -268,7 +177,7 @@ async def _replay(subject: Subject, reference: SeedReference, rounds: _Rounds) -
 
     async def replay(suspect: Suspect[int], number: int) -> Deviations | None:
         seed = suspect.episode
-        _, views = await _play_alone(subject, seed, 0.0)
+        _, views = await play_alone(subject, seed, await steps_alone(subject, STEPS, SLOW_STEPS))
         return group_deviations(reference.deviations(seed, views, reference.judged_fields)) if views else None
 
     # What was expected of a seed is itself from a session alone: only those played again could differ.

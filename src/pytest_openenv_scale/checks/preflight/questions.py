@@ -9,6 +9,7 @@ from functools import partial
 
 from pytest_openenv_scale.checks.background import SingleSession, play_single
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
+from pytest_openenv_scale.checks.isolation.repeatability import repeatable
 from pytest_openenv_scale.checks.isolation.sequential import sequential
 from pytest_openenv_scale.checks.run import Check, Needs, run_check
 from pytest_openenv_scale.checks.session import Answer
@@ -101,6 +102,7 @@ def questions(sessions: int) -> tuple[Question, ...]:
             "a session shows the last one's episode",
             uses_slots=True,
         ),
+        Question("seed", "playing one seed twice", repeatable, uses_slots=True),
         Question(
             "health", "stepping, and asking /health meanwhile", health, "a step blocks the others", uses_slots=True
         ),
