@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,6 +78,53 @@ def test_uvicorns_limit_concurrency_is_named(tmp_path: Path) -> None:
     assert "--limit-concurrency" in run.output
     (refused,) = run.refusals()
     assert (refused["cause"], refused["batch"]) == ("limit_concurrency", 64)
+
+
+ENDS_ITSELF = """
+import asyncio, os, pathlib, signal
+from pytest_openenv_scale.server.app import app as built_in
+sessions = 0
+async def app(scope, receive, send):
+    global sessions
+    if scope["type"] == "websocket":
+        sessions += 1
+        marker = pathlib.Path(__file__).with_name("ended")
+        if sessions == {after} and not marker.exists():
+            marker.touch()
+            asyncio.get_running_loop().call_later(1.0, os.kill, os.getpid(), signal.{signal})
+    await built_in(scope, receive, send)
+"""
+"""Ends its process in the middle of the steps of its Nth session, once."""
+
+
+def test_a_server_that_its_supervisor_starts_again_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text(ENDS_ITSELF.format(after=5, signal="SIGTERM"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = f"{sys.executable} -m uvicorn ending:app --port {port} --timeout-graceful-shutdown 1"
+    scaling_test(tmp_path, "4,8", 8, wait=3)
+    loop = f"trap 'kill $!; exit' TERM; for i in 1 2; do {serve} & wait $!; done"
+    with subprocess.Popen(["bash", "-c", loop], cwd=tmp_path, env=server_environ()) as supervisor:
+        try:
+            run = run_pytest(tmp_path, "--openenv-url", f"http://127.0.0.1:{port}")
+        finally:
+            supervisor.terminate()
+    (lost,) = run.refusals()
+    assert (lost["cause"], lost["batch"], lost["figures"]["listens_again"]) == ("restarted", 4, True)
+    assert "a server listens again" in run.output
+    assert "the server died" not in run.output
+    rows = run.rows()
+    assert rows.filter(pc.equal(rows["batch_size"], 8))["success"].to_pylist() == [True] * 8
+
+
+def test_a_worker_that_is_killed_while_others_go_on_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text(ENDS_ITSELF.format(after=6, signal="SIGKILL"))
+    scaling_test(tmp_path, "32", 32, wait=3)
+    run = run_pytest(tmp_path, "--openenv-target", "local:ending:app,workers=2,server=uvicorn")
+    (lost,) = run.refusals()
+    rows = run.rows()
+    pids = set(rows.filter(rows["success"])["pid"].to_pylist())
+    assert (lost["cause"], lost["figures"]["pid"] in pids) == ("worker_killed", False)
 
 
 def test_a_server_out_of_descriptors_is_named_with_ulimit(tmp_path: Path) -> None:

@@ -15,13 +15,20 @@ from pytest_openenv_scale.results.cell import SessionRow
 class Server:
     """An endpoint with given descriptors and answers; `time` is a clock that only its sleepers advance."""
 
-    def __init__(self, descriptors: Sequence[int | None] = (), answers: Sequence[str | None] = ()) -> None:
+    def __init__(
+        self, descriptors: Sequence[int | None] = (), answers: Sequence[str | None] = (), *, rejoins: bool = False
+    ) -> None:
         self.descriptors, self.answers = list(descriptors), list(answers)
         self.played: list[float] = []
         self.looks = 0
         self.now = 100.0
         self.exit: str | None = None
-        self.endpoint = Endpoint(("http://x",), "x", "x", sampler=self._sample, exit_reader=lambda: self.exit)
+        self.endpoint = Endpoint(
+            *(("http://x",), "x", "x"),
+            sampler=self._sample,
+            exit_reader=lambda: self.exit,
+            rejoiner=lambda: rejoins,
+        )
         self.settling = Cooldown(self.endpoint, self._play)
 
     def _sample(self) -> ServerSample | None:
@@ -34,7 +41,9 @@ class Server:
     def _play(self, timeout_s: float) -> SessionRow:
         self.played.append(timeout_s)
         error = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return SessionRow(0, 0, 0.0, 0.0, success=error is None, error_type=error, error_message=error)
+        reset_done_s = 0.1 if error == "cut in step" else None
+        row = SessionRow(0, 0, 0.0, 0.0, success=error is None, error_message=error, reset_done_s=reset_done_s)
+        return row._replace(error_type="closed_early" if reset_done_s else error)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +104,21 @@ def test_an_environment_that_answers_with_an_error_has_answered(clock):
     server.settling.cell_ended(mode="ws", failed=True, wait_s=0.0)
     assert server.settling.await_server() == (None, ())
     assert server.now == 100.0
+
+
+def test_a_session_that_is_let_in_and_fails_later_was_answered(clock):
+    server = clock(answers=["cut in step"])
+    server.settling.cell_ended(mode="ws", failed=True, wait_s=0.0)
+    assert server.settling.await_server() == (None, ())
+    assert len(server.played) == 1
+
+
+def test_a_server_at_whose_port_nothing_listens_is_waited_for_as_long_as_at_first(golden, clock):
+    server = clock(answers=["refused", "capacity"], rejoins=True)
+    server.settling.cell_ended(mode="ws", failed=True, wait_s=0.0)
+    _, (note,) = server.settling.await_server()
+    golden(note)
+    assert len(server.played) == 1
 
 
 def test_a_server_that_answers_nobody_is_told_and_not_waited_for_longer_than_bounded(golden, clock):

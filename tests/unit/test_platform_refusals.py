@@ -55,7 +55,7 @@ def test_a_space_where_no_session_came_about_is_not_said_to_have_a_cap() -> None
 
 def test_what_broke_off_later_is_not_a_cap() -> None:
     lost = ErrorCount("step", "closed_early", "1006", 24, None)
-    assert causes(on_a_space(lost, peak_concurrency=40)) == ["unnamed"]
+    assert causes(on_a_space(lost, peak_concurrency=40)) == ["cut"]
 
 
 def test_a_server_out_of_descriptors_keeps_the_blame() -> None:

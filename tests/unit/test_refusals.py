@@ -230,7 +230,7 @@ def test_descriptors_are_named_even_where_every_session_came_through():
 
 
 def test_a_worker_that_vanished_with_all_its_sessions_was_killed():
-    refusal = only(failing(lost(32), lost_workers=(LostWorker(4711, "a", 32),)))
+    refusal = only(failing(lost(32), lost_workers=(LostWorker(4711, "a", 32),), ended_pids=(4711,)))
     assert (refusal.cause, refusal.count) == ("worker_killed", 32)
     assert figures(refusal, "pid", "sessions", "workers", "supervised", "out_of_memory") == (4711, 32, 1, False, False)
 
@@ -250,9 +250,57 @@ def test_a_server_that_died_is_named_with_how_it_ended():
 def test_a_worker_killed_for_lack_of_memory_in_a_container_that_lives_is_told_as_that():
     told = "the container was out of memory once (its limit is memory=64m; write a larger memory=)"
     log = f"one\nopenenv-scale: {told}"
-    refusal = only(failing(lost(32), lost_workers=(LostWorker(4711, "a", 32),), log_tail=log))
+    refusal = only(failing(lost(32), lost_workers=(LostWorker(4711, "a", 32),), ended_pids=(4711,), log_tail=log))
     assert (refusal.cause, refusal.count, refusal.words) == ("worker_killed", 32, told)
     assert refusal.figures["out_of_memory"] is True
+
+
+# --- connections that went away
+
+
+KILLED = {"lost_workers": (LostWorker(4711, "a", 32),), "ended_pids": (4711,)}
+
+
+@pytest.mark.parametrize(
+    ("what", "fields"),
+    [
+        ("the process lives", {**KILLED, "ended_pids": ()}),
+        ("another process ended", {**KILLED, "ended_pids": (99,)}),
+        ("nobody can see whether it lives", {**KILLED, "ended_pids": None}),
+        ("no process is known", {"ended_pids": (4711,)}),
+    ],
+)
+def test_sessions_that_are_cut_are_not_a_worker_that_was_killed(what, fields):
+    refusal = only(failing(lost(32), **fields))
+    assert (refusal.cause, refusal.count, refusal.figures["phase"]) == ("cut", 32, "step")
+    assert refusal.figures["lives"] is (what in ("the process lives", "another process ended"))
+
+
+def test_the_only_process_of_a_server_that_is_gone_is_a_restart():
+    refusal = only(failing(lost(64), pids=None, **KILLED))
+    assert (refusal.cause, *figures(refusal, "pid", "code")) == ("restarted", 4711, None)
+
+
+def test_a_server_that_ended_and_listens_again_restarted():
+    refusal = only(failing(lost(40), lost(24, type="refused", code="ECONNREFUSED"), listens_again=True))
+    assert (refusal.cause, refusal.count, refusal.figures["listens_again"]) == ("restarted", 64, True)
+
+
+@pytest.mark.parametrize("listens_again", [False, True])
+def test_1012_is_a_server_that_stops_or_restarts(listens_again):
+    refusal = only(failing(lost(4, code="1012"), listens_again=listens_again))
+    assert (refusal.cause, *figures(refusal, "code", "listens_again")) == ("restarted", 1012, listens_again)
+
+
+@pytest.mark.parametrize("code", ["1000", "1001", "1008", "1011", "1013", "4000"])
+def test_a_close_by_the_server_is_told_by_its_code_and_words(code):
+    refusal = only(failing(lost(4, code=code, phase="reset", message="the server closed the session: busy")))
+    assert (refusal.cause, *figures(refusal, "code", "phase")) == (f"closed_{code}", int(code), "reset")
+    assert refusal.words == "the server closed the session: busy"
+
+
+def test_a_handshake_that_was_closed_is_no_session_that_was_cut():
+    assert only(failing(lost(code=None, phase="connect"), **KILLED)).cause == "unnamed"
 
 
 # --- statuses
@@ -298,7 +346,7 @@ def test_errors_of_the_environment_keep_its_words():
     assert figures(refusal, "code", "phase") == ("VALIDATION_ERROR", "reset")
 
 
-@pytest.mark.parametrize(("kind", "silent"), [("timeout", True), ("closed_early", False)])
+@pytest.mark.parametrize(("kind", "silent"), [("timeout", True), ("protocol", False)])
 def test_what_nothing_explains_is_counted_and_not_explained(kind, silent):
     error = lost(8, type=kind, code=None, phase="reset", message="no answer in 10 s")
     refusal = only(failing(error))
@@ -310,7 +358,7 @@ def test_several_causes_in_one_cell_are_each_named_once():
     log = "WARNING:  Exceeded concurrency limit."
     summary = failing(full(5, 5, 20), lost(3), status(503, 4), log_tail=log, limits={"workers": 1})
     causes = {refusal.cause: refusal.count for refusal in name_refusals([summary])}
-    assert causes == {"capacity": 20, "limit_concurrency": 4, "unnamed": 3}
+    assert causes == {"capacity": 20, "limit_concurrency": 4, "cut": 3}
 
 
 def test_a_cause_is_told_of_the_smallest_batch_where_it_happened():

@@ -29,6 +29,35 @@ def test_a_server_that_died_before_the_first_cell_is_a_miss_that_says_how(tmp_pa
     assert (died.batch, died.exit, died.detail) == (2, ExitStatus.from_returncode(137), "Bye.")
 
 
+@pytest.mark.parametrize("rejoins", [True, False])
+def test_a_server_that_somebody_else_starts_again_is_waited_for_once(tmp_path: Path, rejoins: bool) -> None:
+    ended, waits = [ExitStatus("other", "ended")], []
+
+    def rejoin() -> bool:
+        waits.append(1)
+        if rejoins:
+            ended.clear()
+        return rejoins
+
+    def exit_status() -> ExitStatus | None:
+        return ended[0] if ended else None
+
+    endpoint = Endpoint((nobody(),), "x", "x", exit_reader=exit_status, rejoiner=rejoin)
+    sweep = measure(endpoint, tmp_path, 1, 2)
+    first = sweep.cells[0]
+    assert (first.listens_again, first.server_exit is None) == (rejoins, rejoins)
+    assert next(refusal.cause for refusal in sweep.verdicts[0].refused) == ("restarted" if rejoins else "server_died")
+    assert len(sweep.cells) == (2 if rejoins else 1)
+    assert rejoins or len(waits) == 1
+
+
+def test_processes_that_ended_during_a_cell_are_kept(tmp_path: Path) -> None:
+    seen = iter([frozenset({7, 8}), frozenset({8, 9})])
+    sweep = measure(Endpoint((nobody(),), "x", "x", process_reader=lambda: next(seen)), tmp_path, 1)
+    assert sweep.cells[0].ended_pids == (7,)
+    assert measure(Endpoint((nobody(),), "x", "x"), tmp_path / "b", 1).cells[0].ended_pids is None
+
+
 def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None:
     def kept(name: str, reset: dict[str, object] | None) -> object:
         return measure(Endpoint((nobody(),), "x", "x"), tmp_path / name, 1, reset=reset).view.record.settings.get(

@@ -18,6 +18,7 @@ import pytest
 from goldens import Golden
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.targets.common.sampling import LocalServers
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
 from pytest_openenv_scale.targets.local import serving
 
@@ -47,6 +48,48 @@ def runs(pid: int) -> bool:
 def lines_of(process: ServerProcess, count: int) -> list[str]:
     assert eventually(lambda: len(process.log_tail().splitlines()) >= count), process.log_tail()
     return process.log_tail().splitlines()
+
+
+def test_a_process_that_ended_is_among_those_that_run_no_more() -> None:
+    code = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1); "
+    with python(code + "print(child.pid, flush=True); child.wait(); input()") as process:
+        child = int(lines_of(process, 1)[0])
+        assert process.processes() == {process.pid, child}
+        os.kill(child, signal.SIGKILL)
+        assert eventually(lambda: child not in (process.processes() or ()))
+        assert process.pid in (process.processes() or ()) or process.exit_status() is not None
+
+
+LISTEN = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=False) as listener:
+    print(listener.getsockname()[1], flush=True)
+    input()
+"""
+
+
+def listener(port: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", LISTEN, str(port)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_who_listens_where_a_server_ended_is_the_server_from_then_on() -> None:
+    with listener() as first:
+        assert first.stdout is not None
+        port = int(first.stdout.readline())
+        servers = LocalServers((f"http://127.0.0.1:{port}",))
+        assert (servers.processes(), servers.exit_status()) == ({first.pid}, None)
+        first.kill()
+        first.wait()
+    assert str(servers.exit_status()) == "ended"
+    with listener(port) as second:
+        assert second.stdout is not None
+        second.stdout.readline()
+        assert (servers.exit_status(), servers.processes(), servers.pids) == (None, {second.pid}, (second.pid,))
+        sample = servers.sample()
+        assert sample is not None
+        assert sample.restarts == 1
+        second.kill()
 
 
 @pytest.mark.parametrize(

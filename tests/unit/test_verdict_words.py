@@ -419,12 +419,14 @@ REFUSALS: list[tuple[str, CellSummary]] = [
     ("descriptors", failing(lost(), log_tail="OSError: [Errno 24] Too many open files")),
     ("descriptors", failing(lost(), server=ServerSamples(peak=ServerSample(1.0, descriptors=64, descriptor_limit=64)))),
     ("descriptors", failing(lost(message="Too many open files"))),
-    ("worker_killed", failing(lost(32), lost_workers=VANISHED)),
-    ("worker_killed", failing(lost(32), lost_workers=VANISHED * 2)),
+    ("worker_killed", failing(lost(32), lost_workers=VANISHED, ended_pids=(4711,))),
+    ("worker_killed", failing(lost(32), lost_workers=VANISHED * 2, ended_pids=(4711,))),
     ("worker_killed", failing(lost(32), log_tail="INFO:     Child process [4711] died")),
     (
         "worker_killed",
-        failing(lost(32), lost_workers=VANISHED, log_tail="the container was out of memory once (64m)\n"),
+        failing(
+            lost(32), lost_workers=VANISHED, ended_pids=(4711,), log_tail="the container was out of memory once (64m)\n"
+        ),
     ),
     ("server_died", ended("killed by SIGKILL", errors=(lost(),), failed=8)),
     ("server_died", ended("exited with code 1", errors=(lost(),), failed=8)),
@@ -465,7 +467,21 @@ REFUSALS: list[tuple[str, CellSummary]] = [
     ("environment", of_environment("EXECUTION_ERROR")),
     ("environment", of_environment(None, message=None)),
     ("unnamed", failing(lost(type="timeout", phase="reset", message="no answer in 10 s"))),
-    ("unnamed", failing(lost(1), lost(2, "connection_reset", "ECONNRESET"), lost(3, "protocol"))),
+    ("unnamed", failing(lost(1, "timeout"), lost(3, "protocol"))),
+    ("cut", failing(lost(2, message="closed without a close frame"))),
+    ("cut", failing(lost(2), lost_workers=VANISHED, ended_pids=())),
+    ("cut", failing(lost(2, "connection_reset", "ECONNRESET", "reset"), lost_workers=VANISHED)),
+    ("restarted", failing(lost(4, code="1012"), listens_again=True)),
+    ("restarted", failing(lost(4), listens_again=True)),
+    ("restarted", failing(lost(32), lost_workers=VANISHED, ended_pids=(4711,), pids=None)),
+    ("closed_1000", failing(lost(4, code="1000", message="the server closed the session"))),
+    ("closed_1001", failing(lost(4, code="1001"))),
+    ("closed_1008", failing(lost(4, code="1008", message="the server closed the session: no token"))),
+    ("closed_1009", failing(lost(4, code="1009"))),
+    ("closed_1011", failing(lost(1, code="1011"))),
+    ("closed_1013", failing(lost(4, code="1013", phase="reset", message="the server closed the session: full"))),
+    ("closed_4000", failing(lost(4, code="4000"))),
+    ("not_listening", failing(lost(4, "refused", "EHOSTUNREACH", "connect", "No route to host"))),
 ]
 
 
@@ -473,7 +489,7 @@ def test_a_refusal_in_words(golden: Golden) -> None:
     for cause, summary in REFUSALS:
         (refusal,) = name_refusals([summary])
         assert refusal.cause == cause
-        golden(refusal_words(refusal))
+        golden([*refusal_words(refusal), refusal_sentence(refusal).partition(":")[0]])
 
 
 def test_a_remedy_is_sized_to_what_is_asked_for(golden: Golden) -> None:
@@ -543,6 +559,8 @@ def test_every_cause_of_a_refusal_is_told_above() -> None:
     causes = {cause for cause, _ in REFUSALS}
     assert set(refusals_in_words._BY_CAUSE) <= causes
     assert {f"http_{code}" for code in refusals_in_words._STATUSES} <= causes
+    assert {f"closed_{code}" for code in refusals_in_words._CLOSED} <= causes
+    assert set(refusals_in_words._VERBS) <= causes
     assert made(refusals, "refusal", 0) <= causes
 
 

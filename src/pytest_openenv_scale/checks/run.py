@@ -84,7 +84,8 @@ def _fail_if_server_died(endpoint: Endpoint, result: CheckResult, restarts: int 
     ended, restarts_now = endpoint.exit_status(), _restart_count(endpoint)
     if ended is None and (restarts_now is None or restarts is None or restarts_now <= restarts):
         return result
-    reason = "it was started again" if ended is None else str(ended)
+    again = ended is None or endpoint.rejoin()
+    reason = f"{ended or 'it ended'}, and a server listens again" if again else str(ended)
     tail = tuple(endpoint.log_tail(_LOG_LINES).splitlines())
     return replace(
         result,

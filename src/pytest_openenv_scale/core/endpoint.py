@@ -200,6 +200,8 @@ class Endpoint:
     log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
     exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)
     proxy_reader: Callable[[], ProxySnapshot | None] = field(default=lambda: None, repr=False)
+    process_reader: Callable[[], frozenset[int] | None] = field(default=lambda: None, repr=False)
+    rejoiner: Callable[[], bool] = field(default=lambda: False, repr=False)
 
     def sample(self) -> ServerSample | None:
         """Read the server's CPU, memory, threads and descriptors now; None where that is impossible."""
@@ -216,6 +218,17 @@ class Endpoint:
         """
         status = self.exit_reader()
         return ExitStatus.parse(status) if isinstance(status, str) else status
+
+    def processes(self) -> frozenset[int] | None:
+        """Return the ids of the server's processes that run now; None where they cannot be seen from here."""
+        return self.process_reader()
+
+    def rejoin(self) -> bool:
+        """Wait until a server has answered a session again that somebody else starts again; as long as at first.
+
+        False where none did, or where nobody would start it again.
+        """
+        return self.rejoiner()
 
     def proxy(self) -> ProxySnapshot | None:
         """Ask the proxy in front of several hosts how it has spread requests so far; None where there is none."""

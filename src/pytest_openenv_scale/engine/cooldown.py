@@ -76,9 +76,11 @@ class Cooldown:
     def _await_answer(self, deadline: float) -> tuple[str, ...]:
         pause = _PAUSE_S
         while self._endpoint.exit_status() is None:
-            row = self._play_session(max(0.5, deadline - time.monotonic()))
-            if row.success or row.error_type not in _UNANSWERED_ERRORS:
-                return ()
+            row = self._play_session(round(max(0.5, deadline - time.monotonic()), 1))
+            if row.reset_done_s is not None or row.success or row.error_type not in _UNANSWERED_ERRORS:
+                return ()  # It has a slot for a session, whatever becomes of that in its steps.
+            if row.error_type == "refused" and self._endpoint.rejoin():
+                return ("nothing listened before the cell began; a server listens again",)
             if time.monotonic() + pause >= deadline:
                 reason = row.error_message or row.error_type
                 return (f"the server did not answer a single session before the cell began ({reason})",)

@@ -18,12 +18,12 @@ from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
 from pytest_openenv_scale.core.parsing import short_repr
-from pytest_openenv_scale.core.system import install_command
+from pytest_openenv_scale.core.system import install_command, wait_for
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, ServerSamples, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, WarmUp
 from pytest_openenv_scale.results.parts import rows_to_table
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 LOG_LINES = 200
 """Lines of the server's log kept with a cell in which something failed, as evidence."""
+
+_END_S = 1.0
+"""Seconds a server gets to end after one of its processes has: its supervisor may end the others first."""
 
 _UNRECORDED = 0
 """The repetition of sessions that are played for another reason than to be measured."""
@@ -258,6 +261,7 @@ class _Measurement:
         self._plays = {mode: SoloSessions(partial(self._play_between, mode)) for mode in settings.modes}
         self._tables: list[pa.Table] = []
         self._judged: dict[str, CurveView] = {}
+        self._ended_for_good = False
 
     def warm_up(self) -> tuple[WarmUp, ...]:
         """Play one session of each mode that is not recorded, and return what it was answered.
@@ -324,7 +328,7 @@ class _Measurement:
         Curves of a mode whose sessions do not play are not measured, unless that is asked for.
         """
         for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
-            if self._judged and self._endpoint.exit_status() is not None:
+            if self._judged and self._has_ended():
                 return
             warm_up = self._record.warm_up(curve.mode)
             if warm_up is not None and not warm_up.played and self._settings.played == "required":
@@ -358,7 +362,7 @@ class _Measurement:
             ]
             summaries += measured
             cells.append(judge_cell(cell.batch, measured, slo, self._settings.reps))
-            if self._endpoint.exit_status() is not None:
+            if self._has_ended():
                 break
             if not self._settings.full_grid and should_stop([verdict.passed for verdict in cells]):
                 break
@@ -366,9 +370,7 @@ class _Measurement:
 
     def _repetitions(self) -> Sequence[int]:
         return [
-            repetition
-            for repetition in range(1, self._settings.reps + 1)
-            if repetition == 1 or self._endpoint.exit_status() is None
+            repetition for repetition in range(1, self._settings.reps + 1) if repetition == 1 or not self._has_ended()
         ]
 
     def _measure_cell(self, cell: Cell, repetition: int, slo: Slo) -> list[CellSummary]:
@@ -402,7 +404,7 @@ class _Measurement:
                 samples.append(current)
             self._observer.cell_progress(cell, repetition, progress)
 
-        proxy, started_s = self._endpoint.proxy(), time.monotonic()
+        proxy, running, started_s = self._endpoint.proxy(), self._endpoint.processes(), time.monotonic()
         result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
         answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
@@ -412,8 +414,13 @@ class _Measurement:
         self._cooldown.cell_ended(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
+        ended_pids = _ended(running, self._endpoint.processes())
+        if failed and ended_pids:
+            wait_for(lambda: self._endpoint.exit_status() is not None, _END_S, 0.02)
+        listens_again = self._listens_again(rows)
         if sample := self._endpoint.sample():
             samples.append(sample)
+            listens_again = listens_again or (sample.restarts or 0) > (samples[0].restarts or 0)
         meta = CellMeta(
             run_id=self._run.run_id,
             sweep_id=self._record.sweep_id,
@@ -435,6 +442,8 @@ class _Measurement:
             answered_errors=answered_errors,
             session_settings=self._endpoint.session_settings,
             attempt=attempt,
+            ended_pids=ended_pids,
+            listens_again=listens_again,
         )
         table = self._as_table(rows, cell, repetition, attempt)
         self._run.write_cell(table, meta)
@@ -455,6 +464,20 @@ class _Measurement:
         cell = replace(self._single(self._record.curves[0].mode, None), mode="ws", steps=1)
         request = self._cell_request(cell, _UNRECORDED)
         return self._generator.run_cell(request).rows[0].connected_s is not None
+
+    def _listens_again(self, rows: Sequence[SessionRow]) -> bool:
+        """Where the server ended or said that it restarts, wait for it, and return whether it answers again."""
+        if self._endpoint.exit_status() is not None:
+            return not self._has_ended()
+        says_so = any(row.error_type == "closed_early" and row.error_code == SERVICE_RESTART for row in rows)
+        return says_so and self._endpoint.rejoin()
+
+    def _has_ended(self) -> bool:
+        """Return whether the server has ended for good: one that somebody else starts again is waited for, once."""
+        if self._endpoint.exit_status() is None:
+            return False
+        self._ended_for_good = self._ended_for_good or not self._endpoint.rejoin()
+        return self._ended_for_good
 
     def _as_table(self, rows: Sequence[Any], cell: Cell, repetition: int, attempt: int = 1) -> pa.Table:
         return rows_to_table(
@@ -480,6 +503,11 @@ class _Measurement:
             http_connections=self._settings.http_connections,
             ping_s=self._settings.ping,
         )
+
+
+def _ended(before: frozenset[int] | None, after: frozenset[int] | None) -> tuple[int, ...] | None:
+    """Return the processes that run no more; None where they cannot be seen."""
+    return None if before is None or after is None else tuple(sorted(before - after))
 
 
 def _summarise_samples(samples: Sequence[ServerSample]) -> ServerSamples:

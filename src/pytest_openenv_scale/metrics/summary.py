@@ -40,7 +40,7 @@ class CellSummary(Jsonable):
     `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
     `busiest_worker` are the successful sessions of the process that answered most.
     `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted. `attempt` counts how
-    often the repetition was measured; the last time counts.
+    often the repetition was measured; the last time counts. `ended_pids` and `listens_again` are those of `CellMeta`.
     """
 
     run_id: str
@@ -80,6 +80,8 @@ class CellSummary(Jsonable):
     busiest_worker: int | None = None
     session_settings: SessionSettings | None = None
     attempt: int = 1
+    ended_pids: tuple[int, ...] | None = None
+    listens_again: bool = False
 
     @property
     def clock_moved_s(self) -> float:
@@ -203,6 +205,8 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         failed_hosts=counts.failed_hosts,
         proxy=meta.proxy,
         answered_errors=meta.answered_errors,
+        ended_pids=meta.ended_pids,
+        listens_again=meta.listens_again,
         busiest_worker=counts.busiest or None,
         session_settings=meta.session_settings,
         attempt=meta.attempt,

@@ -19,6 +19,10 @@ Int32 = Annotated[int, "int32"]
 """A whole number that is stored in 32 bits; any other takes 64."""
 
 
+SERVICE_RESTART = "1012"
+"""The code with which a server closes WebSockets because it restarts (uvicorn: or stops)."""
+
+
 class SessionRow(NamedTuple):
     """One session as its client saw it; seconds as floats, None where a phase was not reached.
 
@@ -112,7 +116,9 @@ class CellMeta(Jsonable):
     `server_exit` is how the server ended if it died (a sentence in runs of version 0.1); `log_tail` is kept only where
     something failed.
     `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
-    front of several hosts counted. `notes` say what was unusual without keeping the cell from being judged.
+    front of several hosts counted. `ended_pids` are processes of the server that ended meanwhile, None where they
+    cannot be seen from here; `listens_again` says that a server answered after it had ended or said that it restarts.
+    `notes` say what was unusual without keeping the cell from being judged.
     `attempt` counts from 1 how often the repetition was measured, as the client was at fault the times before.
     """
 
@@ -136,6 +142,8 @@ class CellMeta(Jsonable):
     answered_errors: AnsweredErrors | None = None
     session_settings: SessionSettings | None = None
     attempt: int = 1
+    ended_pids: tuple[int, ...] | None = None
+    listens_again: bool = False
 
     @property
     def ending(self) -> ExitStatus | None:

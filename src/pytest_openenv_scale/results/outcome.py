@@ -201,13 +201,14 @@ class Step(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Jsonable):
-    """What refused `count` sessions of the smallest `batch` where it did, and the setting to change.
+    """Why `count` sessions of a `batch` did not come about or did not go on, and the setting to change.
 
     `cause` is one word for programs: capacity, one_session, limit_concurrency, descriptors, worker_killed,
-    server_died, host_lost, proxy, platform_connections, platform_rate, platform_stage, http_unreachable, http_NNN,
-    redirect, not_listening, environment or unnamed. `figures` are its evidence and what the remedy is sized by, among
-    them `needed`, the sessions that the server should hold. `words` are those of the server, its log or the platform,
-    `errors` the failures where those are all that is known, `incidents` what befell hosts, `exit` how the server ended.
+    server_died, restarted, host_lost, proxy, platform_connections, platform_rate, platform_stage, http_unreachable,
+    http_NNN, redirect, closed_NNNN, cut, not_listening, environment or unnamed (docs/causes.md). `figures` are its
+    evidence and what the remedy is sized by, among them `needed`, the sessions that the server should hold. `words` are
+    those of the server, its log or the platform, `errors` the failures where those are all that is known, `incidents`
+    what befell hosts, `exit` how the server ended.
     `steps` are the settings to change, in order; none where no setting would help.
     """
 

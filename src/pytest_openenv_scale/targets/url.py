@@ -14,7 +14,15 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_url
 
 from .common.base import DescriptionPart, StartedTarget
 from .common.options import TargetContext, TargetOptions, count, option, read_options
-from .common.readiness import ATTACH_RETRY_S, TIMEOUT_OPTION, Watch, attach_s, server_limit, wait_until_ready
+from .common.readiness import (
+    ATTACH_RETRY_S,
+    TIMEOUT_OPTION,
+    NotReadyError,
+    Watch,
+    attach_s,
+    server_limit,
+    wait_until_ready,
+)
 from .common.sampling import LocalServers
 from .common.source import settings_of_process
 
@@ -50,14 +58,7 @@ class UrlTarget(StartedTarget):
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Return once a real session was answered at every URL; the servers are left alone."""
-        startup_s = wait_until_ready(
-            self._urls,
-            self._headers,
-            attach_s(self.context),
-            retry_s=ATTACH_RETRY_S,
-            session=self.context.first_session,
-            watch=Watch(TIMEOUT_OPTION, show=self.context.show_progress),
-        )
+        startup_s = self._wait(Watch(TIMEOUT_OPTION, show=self.context.show_progress), retry_s=ATTACH_RETRY_S)
         servers, options = LocalServers(self._urls), self._options
         limits = server_limit(self._urls[0], self._headers, self.context.network)
         return self.endpoint(
@@ -70,7 +71,28 @@ class UrlTarget(StartedTarget):
             startup_s=startup_s,
             sampler=servers.sample,
             exit_reader=servers.exit_status,
+            process_reader=servers.processes,
+            rejoiner=self._rejoin,
         )
+
+    def _wait(self, watch: Watch, *, retry_s: float | None = None) -> float:
+        return wait_until_ready(
+            self._urls,
+            self._headers,
+            attach_s(self.context),
+            retry_s=retry_s,
+            session=self.context.first_session,
+            watch=watch,
+        )
+
+    def _rejoin(self) -> bool:
+        """Wait for a server that was there before: that nothing listens may pass, as long as a server gets."""
+        show = self.context.show_progress
+        try:
+            self._wait(Watch(TIMEOUT_OPTION, show=show, prefix="waiting for the server to listen again"))
+        except NotReadyError:
+            return False
+        return True
 
 
 def _refuse_query(url: str) -> None:

@@ -6,10 +6,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.cell import SERVICE_RESTART
 from pytest_openenv_scale.results.outcome import ErrorCount, Refusal
 
 from .remedies import Setter, Split, remedy_steps, room_per_worker, split_seen
+
+NO_CLOSE_FRAME = "1006"
+"""The code of a WebSocket that ended without a close frame, which nobody sends."""
 
 BROKEN_OFF = frozenset({"closed_early", "connection_reset", "refused", "timeout"})
 """Failures that do not say why: the connection went away, was turned down or stayed silent."""
@@ -331,6 +336,7 @@ def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:
         _server_died,
         _out_of_descriptors,
         _worker_killed,
+        _restarted,
     )
     for rule in rules:
         if (refusal := rule(evidence)) is not None:
@@ -339,7 +345,8 @@ def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:
     if (refusal := by_proxy(evidence)) is not None:
         yield refusal
     yield from by_status(evidence)
-    for rule in (_not_listening, _environment, _unnamed):
+    yield from _by_close(evidence)
+    for rule in (_not_listening, _environment, _cut_off, _unnamed):
         if (refusal := rule(evidence)) is not None:
             yield refusal
 
@@ -377,13 +384,24 @@ def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
     return evidence.refusal("descriptors", claimed, used=used, limit=limit, words=logged[0] if logged else None)
 
 
+def _cut(error: ErrorCount) -> bool:
+    """Whether the connection of a session that was in went away without a close frame."""
+    without_close = error.type == "closed_early" and error.code in (None, NO_CLOSE_FRAME)
+    return error.phase != "connect" and (without_close or error.type == "connection_reset")
+
+
 def _worker_killed(evidence: Evidence) -> Refusal | None:
-    """One process of several went away and took all its sessions with it."""
-    lost = evidence.summary.lost_workers
+    """One process of several ended and took all its sessions with it: its supervisor says so, or it is seen to be gone.
+
+    All sessions of a process are cut as well by a proxy that cuts all there are, or that has them on one connection.
+    """
+    summary = evidence.summary
+    others_went_on = bool(summary.pids)
+    lost = [worker for worker in _gone(summary) if others_went_on]
     died = evidence.search_log(r"child process \[\d+\] died")
     if not lost and not died:
         return None
-    claimed = evidence.claim(lambda error: error.type in ("closed_early", "connection_reset"))
+    claimed = evidence.claim(_cut)
     if not claimed:
         return None
     out_of_memory = evidence.search_log(r"the container was out of memory [^\n]*")
@@ -400,12 +418,85 @@ def _worker_killed(evidence: Evidence) -> Refusal | None:
     )
 
 
+def _gone(summary: CellSummary) -> list[LostWorker]:
+    """Return the processes that lost all their sessions and run no more, as far as that can be seen from here."""
+    return [worker for worker in summary.lost_workers if worker.pid in (summary.ended_pids or ())]
+
+
+def _restarted(evidence: Evidence) -> Refusal | None:
+    """The server was started again: it said so (1012), its process was replaced, or all that answered are gone."""
+    summary = evidence.summary
+    gone = _gone(summary)
+    ended = bool(gone) or summary.listens_again
+    claimed = evidence.claim(
+        lambda error: _closed_with(error) == SERVICE_RESTART or (ended and (_cut(error) or error.type == "refused"))
+    )
+    if not claimed:
+        return None
+    says_so = any(error.code == SERVICE_RESTART for error in claimed)
+    return evidence.refusal(
+        "restarted",
+        claimed,
+        words=next((error.message for error in claimed if error.message), None),
+        pid=gone[0].pid if gone else None,
+        code=int(SERVICE_RESTART) if says_so else None,
+        listens_again=summary.listens_again,
+    )
+
+
+def _closed_with(error: ErrorCount) -> str | None:
+    """Return the code of the server's close frame; None where none came."""
+    return error.code if error.type == "closed_early" and error.code != NO_CLOSE_FRAME else None
+
+
+def _by_close(evidence: Evidence) -> Iterator[Refusal]:
+    """Sessions that the server closed with a close frame, by its code."""
+    claimed = evidence.claim(lambda error: _closed_with(error) is not None)
+    for code in sorted({error.code or "" for error in claimed}):
+        errors = [error for error in claimed if error.code == code]
+        words = next((error.message for error in errors if error.message), None)
+        yield evidence.refusal(
+            f"closed_{code}",
+            errors,
+            words=words,
+            code=int(code) if code.isdecimal() else None,
+            phase=errors[0].phase,
+            held=evidence.summary.peak_concurrency,
+        )
+
+
+def _cut_off(evidence: Evidence) -> Refusal | None:
+    """Sessions that were in, and whose connection went away: the server did it, or something in front of it."""
+    claimed = evidence.claim(_cut)
+    if not claimed:
+        return None
+    summary = evidence.summary
+    lost = summary.lost_workers[0] if summary.lost_workers else None
+    return evidence.refusal(
+        "cut",
+        claimed,
+        words=next((error.message for error in claimed if error.message), None),
+        phase=claimed[0].phase,
+        pid=lost and lost.pid,
+        sessions=lost and lost.sessions,
+        others=bool(summary.pids),
+        lives=lost is not None and summary.ended_pids is not None and lost.pid not in summary.ended_pids,
+    )
+
+
 def _not_listening(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.type == "refused")
     if not claimed:
         return None
     summary = evidence.summary
-    return evidence.refusal("not_listening", claimed, successful=summary.successful, held=summary.peak_concurrency)
+    return evidence.refusal(
+        "not_listening",
+        claimed,
+        words=claimed[0].message,
+        code=claimed[0].code,
+        successful=summary.successful,
+        held=summary.peak_concurrency,
+    )
 
 
 def _environment(evidence: Evidence) -> Refusal | None:

@@ -24,16 +24,48 @@ _Words = tuple[str, str]
 
 
 def refusal_sentence(refusal: Refusal) -> str:
-    """Return what refused sessions, and what to do about it, in one line."""
+    """Return what kept sessions from going on, and what to do about it, in one line."""
     text, remedy = refusal_words(refusal)
-    who = "the platform" if refusal.cause.startswith("platform") else "the server"
-    count = formatting.count_of(refusal.count, "session")
-    return f"{who} refused {count} at batch {refusal.batch}: {text}{f' → {remedy}' if remedy else ''}"
+    return f"{_opening(refusal)}: {text}{f' → {remedy}' if remedy else ''}"
+
+
+_VERBS = {
+    "cut": "{sessions} {were} lost",
+    "descriptors": "{sessions} failed",
+    "environment": "{sessions} failed in {phase}",
+    "host_lost": "{sessions} {were} lost",
+    "http_404": "{sessions} could not begin",
+    "http_502": "{sessions} could not begin",
+    "http_504": "{sessions} could not begin",
+    "http_unreachable": "{sessions} could not begin",
+    "not_listening": "{sessions} could not connect",
+    "platform_connections": "the platform refused {sessions}",
+    "platform_rate": "the platform refused {sessions}",
+    "platform_stage": "{sessions} {were} lost",
+    "proxy": "the proxy refused {sessions}",
+    "redirect": "{sessions} could not begin",
+    "restarted": "{sessions} {were} lost",
+    "server_died": "{sessions} {were} lost",
+    "unnamed": "{sessions} failed",
+    "worker_killed": "{sessions} {were} lost",
+}
+"""What became of sessions, by the cause: refused is only what was turned away."""
+
+
+def _opening(refusal: Refusal) -> str:
+    where = f"at batch {refusal.batch}"
+    if not refusal.count:
+        return where
+    closed = refusal.cause.startswith("closed") and refusal.figures.get("code") != _TRY_LATER
+    verb = _VERBS.get(refusal.cause, "{sessions} {were} lost" if closed else "the server refused {sessions}")
+    sessions, were = formatting.count_of(refusal.count, "session"), "was" if refusal.count == 1 else "were"
+    return f"{verb.format(sessions=sessions, were=were, phase=refusal.figures.get('phase'))} {where}"
 
 
 def refusal_words(refusal: Refusal) -> _Words:
     """Return what refused sessions, and the remedy, each as a sentence without its end."""
-    describe = _BY_CAUSE.get(refusal.cause, _http_status if refusal.cause.startswith("http") else None)
+    families = {"http": _http_status, "closed": _closed}
+    describe = _BY_CAUSE.get(refusal.cause) or families.get(refusal.cause.partition("_")[0])
     if describe is None:
         raise KeyError(f"nothing says in words what refuses for the cause {refusal.cause!r}")
     text, remedy = describe(refusal)
@@ -167,16 +199,68 @@ def _descriptors(refusal: Refusal) -> _Words:
 
 def _worker_killed(refusal: Refusal) -> _Words:
     pid, sessions, workers = (_number(refusal, name) for name in ("pid", "sessions", "workers"))
-    text = "a worker of the server vanished with its sessions"
+    text = "a worker of the server ended with its sessions"
     if pid is not None:
-        text = f"process {pid} of the server vanished with all its {sessions:,} sessions"
-    text += f", and {workers - 1} more did" if workers and workers > 1 else ""
+        text = f"process {pid} of the server vanished with all its {sessions:,} sessions, others went on"
+    text += f", and {workers - 1} more vanished" if workers and workers > 1 else ""
     text += f"; its log says {refusal.words!r}" if refusal.words else ""
     if refusal.figures.get("out_of_memory"):
         return text, _MEMORY
     if refusal.figures.get("supervised"):
-        return text, f"uvicorn kills a worker that does not answer within 5 s: {steps_words(refusal.steps)}"
+        return text, (
+            "look for a kill for lack of memory in dmesg; uvicorn, too, kills a worker that is silent for 5 s: "
+            f"{steps_words(refusal.steps)}"
+        )
     return text, "look for a kill for lack of memory in dmesg, and for a supervisor's deadline in the server's log"
+
+
+def _restarted(refusal: Refusal) -> _Words:
+    pid = _number(refusal, "pid")
+    text = f"process {pid} of the server ended" if pid is not None else "the server ended"
+    if refusal.figures.get("code") is not None:
+        text = "the server closed them as it stops or restarts (1012)"
+    if refusal.figures.get("listens_again"):
+        text += "; a server listens again"
+    return text, "look for what ended it: its log, its supervisor, a deployment, dmesg"
+
+
+def _cut(refusal: Refusal) -> _Words:
+    text = f"{_AMID.get(refusal.figures.get('phase'), 'cut')} by the server or something in front of it"
+    pid, sessions = _number(refusal, "pid"), _number(refusal, "sessions")
+    if refusal.figures.get("lives"):
+        text += f"; process {pid} of the server lives"
+    elif pid is not None and refusal.figures.get("others"):
+        text += f"; process {pid} lost all its {sessions:,} sessions, others went on"
+    if refusal.words:
+        text += f" ({_words(refusal)})"
+    return text, f"{_LOG}, and the timeouts of a proxy, load balancer or firewall in front of it"
+
+
+_AMID: Mapping[float | str | bool | None, str] = {
+    "reset": "cut in their reset",
+    "hold": "cut while they waited for the others",
+    "step": "cut in mid-step",
+    "close": "cut as they closed",
+}
+
+_TRY_LATER = 1013
+_CLOSED = {
+    1000: ("it said no reason", _LOG),
+    1001: ("it goes away, as one does that stops or restarts", _LOG),
+    1008: ("its policy forbids them", f"{_LOG}, and check the token"),
+    1009: ("a message was too long for it", "raise its limit (ws_max_size of uvicorn), or send less"),
+    1011: ("it failed inside", _LOG),
+    _TRY_LATER: ("it asks to try again later", "start fewer sessions at once, or ask whoever limits it for more"),
+}
+"""What the codes of close frames mean (RFC 6455, section 7.4, and IANA's registry), and what to do."""
+
+
+def _closed(refusal: Refusal) -> _Words:
+    code, phase = _number(refusal, "code"), refusal.figures.get("phase")
+    meaning, remedy = _CLOSED.get(code or 0, ("", _LOG))
+    text = f"the server closed them with {refusal.cause.partition('_')[2]} in {phase}"
+    words = _words(refusal).removeprefix("the server closed the session").removeprefix(": ")
+    return f"{text}{f': {meaning}' if meaning else ''}{f' ({words})' if words else ''}", remedy
 
 
 def _proxy(refusal: Refusal) -> _Words:
@@ -223,14 +307,14 @@ _STATUSES = {
 
 
 def _http_status(refusal: Refusal) -> _Words:
-    meaning, remedy = _STATUSES.get(_number(refusal, "status") or 0, ("no session can begin", _LOG))
-    return f"{(refusal.words or '')[:200]}: {meaning}", remedy
+    meaning, remedy = _STATUSES.get(_number(refusal, "status") or 0, ("", _LOG))
+    return f"{_words(refusal)}{f': {meaning}' if meaning else ''}", remedy
 
 
 def _platform_rate(refusal: Refusal) -> _Words:
     held = formatting.count_of(_number(refusal, "held") or 0, "session")
     return (
-        f"{(refusal.words or '')[:200]}, from the platform in front of the Space, with {held} open",
+        f"{_words(refusal)}, from the platform in front of the Space, with {held} open",
         "start sessions more slowly (--openenv-arrival rate=R), or keep to fewer on one Space",
     )
 
@@ -254,6 +338,8 @@ def _http_unreachable(refusal: Refusal) -> _Words:
 
 
 def _not_listening(refusal: Refusal) -> _Words:
+    if refusal.figures.get("code") in ("EHOSTUNREACH", "ENETUNREACH"):
+        return f"no way leads to the address ({_words(refusal)})", "correct the URL, or see the network between"
     if not _number(refusal, "successful"):
         return "nothing listens at the address", "start the server, or correct the URL and its port"
     held = _number(refusal, "held")
@@ -280,15 +366,15 @@ def _unnamed(refusal: Refusal) -> _Words:
     busy = "; one that is busy answers late: more workers or cores"
     # No answer was waited for as long as the timeout where the patience was shorter: a longer one would change nothing.
     longer = "" if refusal.figures.get("patience_ended") else ", or a longer --openenv-timeout"
-    count = formatting.count_of(refusal.count, "session")
     return (
-        f"{count} failed with no limit named: {kinds}{first}",
+        f"nothing named a limit: {kinds}{first}",
         f"{_LOG}{f'{busy}{longer}' if refusal.figures.get('silent') else ''}",
     )
 
 
 _BY_CAUSE: Mapping[str, Callable[[Refusal], _Words]] = {
     "capacity": _capacity,
+    "cut": _cut,
     "descriptors": _descriptors,
     "environment": _environment,
     "host_lost": _host_lost,
@@ -301,6 +387,7 @@ _BY_CAUSE: Mapping[str, Callable[[Refusal], _Words]] = {
     "platform_stage": _platform_stage,
     "proxy": _proxy,
     "redirect": _redirect,
+    "restarted": _restarted,
     "server_died": _server_died,
     "unnamed": _unnamed,
     "worker_killed": _worker_killed,

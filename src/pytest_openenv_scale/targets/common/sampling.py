@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -28,6 +28,10 @@ class ProcessSampler:
     def running(self) -> bool:
         """Say whether any of the roots still runs."""
         return any(process.is_running() and not _is_zombie(process) for process in self._roots)
+
+    def pids(self) -> frozenset[int]:
+        """Return the ids of what runs of the tree."""
+        return frozenset(process.pid for process in self._process_tree() if not _is_zombie(process))
 
     def sample(self) -> ServerSample | None:
         """Return what the tree uses now, or None once nothing of it can be read.
@@ -193,22 +197,43 @@ def _read_table(path: Path) -> dict[str, int]:
 
 
 class LocalServers:
-    """The processes behind loopback URLs (`pids`), as far as this user may see them; else nothing."""
+    """The processes behind loopback URLs (`pids`), as far as this user may see them; else nothing.
+
+    Who listens there once they have ended is the server from then on: its supervisor started it again.
+    """
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         parts = [urlsplit(url) for url in urls]
-        ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
-        pids = [pid for port in ports for pid in listening_processes(port)]
-        self.pids = tuple(pids)
-        self._sampler = ProcessSampler(pids) if pids else None
+        self._ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
+        self._restarts = 0
+        self.pids = self._listeners()
+        self._sampler = ProcessSampler(self.pids) if self.pids else None
+        self._known = self.processes() or frozenset()
 
     def sample(self) -> ServerSample | None:
         """Return what they use now, or None where that cannot be read."""
-        return self._sampler.sample() if self._sampler else None
+        sample = self._sampler.sample() if self._sampler else None
+        return sample and replace(sample, restarts=self._restarts)
+
+    def processes(self) -> frozenset[int] | None:
+        """Return their ids and those of what they started; None where that is unknown."""
+        if self._sampler is None:
+            return None
+        self._known = self._sampler.pids()
+        return self._known
 
     def exit_status(self) -> ExitStatus | None:
-        """Return that they ended, or None while one runs or where that is unknown."""
-        return ExitStatus("other", "ended") if self._sampler and not self._sampler.running() else None
+        """Return that they ended and nothing listens any more, or None while one runs or where that is unknown."""
+        if self._sampler is None or self._sampler.running():
+            return None
+        if not (again := self._listeners()):
+            return ExitStatus("other", "ended")
+        self._restarts += not self._known.issuperset(again)  # Workers may outlive the process that started them.
+        self.pids, self._sampler = again, ProcessSampler(again)
+        return None
+
+    def _listeners(self) -> tuple[int, ...]:
+        return tuple(pid for port in self._ports for pid in listening_processes(port))
 
 
 def _is_loopback(parts: SplitResult) -> bool:

@@ -115,6 +115,10 @@ class ServerProcess(Startable):
         """Return what the command and its children use now; None once they are gone."""
         return self._sampler.sample() if self._sampler is not None else None
 
+    def processes(self) -> frozenset[int] | None:
+        """Return the ids of the command and of what it started, as far as they run; None before its start."""
+        return self._sampler.pids() if self._sampler is not None else None
+
     def stop(self) -> None:
         """End the command (SIGTERM, then SIGKILL) and everything in its process group; may be repeated."""
         if self._popen is None or self._stopped.is_set():

@@ -383,6 +383,7 @@ class LocalTarget(StartedTarget):
             hosts=1,
             limits=served.limits,
             session_settings=served.session_settings,
+            process_reader=served.process.processes,
             notes=(*served.application.notes, *backlog_notes(self.context.largest_batch)),
         )
         late_notes = served.wait(endpoint.headers)
