@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.plugin.environments import Environments
+from pytest_openenv_scale.plugin.invocation import Environments
 
 SWEEP = """
 import pytest

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVar
 
 _OPEN_MAX = 10_240
@@ -101,3 +102,8 @@ def wait_for(look: Callable[[], T], timeout_s: float, pause_s: float, *, until: 
     while not until(value := look()) and time.monotonic() < deadline:
         time.sleep(pause_s)
     return value
+
+
+def is_installed(path: Path) -> bool:
+    """Say whether a file is one of an installed package."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)

@@ -15,9 +15,9 @@ from pytest_openenv_scale.config.plan import largest_batch
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.system import is_installed
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
-from .environments import is_installed
 from .marks import DECLARATION, Declaration, MarkError, parse_scaling_mark, parse_slo_mark
 
 

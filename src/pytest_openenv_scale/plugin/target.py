@@ -16,7 +16,7 @@ from pytest_openenv_scale.core.endpoint import Endpoint, Target
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target
 
-from .environments import TargetParameter
+from .invocation import TargetParameter
 
 if TYPE_CHECKING:
     from .invocation import Invocation

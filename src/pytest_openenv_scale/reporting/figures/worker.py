@@ -42,19 +42,19 @@ def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
 
 
 def _plot(content: FigureContent) -> Any:
-    from . import bars, draw_lines, draw_rows, lines, sessions
+    from . import bars, drawing, lines, sessions
 
     makers = {
-        "max_batch": draw_rows.draw_bars,
-        "batch_per_core": draw_rows.draw_bars,
-        bars.HEAT_KEY: draw_rows.draw_heat,
-        bars.LATENCY_KEY: draw_rows.draw_latency,
-        lines.SCALING_KEY: draw_lines.draw_scaling,
-        lines.THROUGHPUT_KEY: draw_lines.draw_throughput,
-        lines.NODES_KEY: draw_lines.draw_nodes,
-        sessions.OVERHEAD_KEY: draw_lines.draw_overhead,
-        sessions.CONCURRENCY_KEY: draw_lines.draw_concurrency,
-        lines.HISTORY_KEY: draw_lines.draw_history,
+        "max_batch": drawing.draw_bars,
+        "batch_per_core": drawing.draw_bars,
+        bars.HEAT_KEY: drawing.draw_heat,
+        bars.LATENCY_KEY: drawing.draw_latency,
+        lines.SCALING_KEY: drawing.draw_scaling,
+        lines.THROUGHPUT_KEY: drawing.draw_throughput,
+        lines.NODES_KEY: drawing.draw_nodes,
+        sessions.OVERHEAD_KEY: drawing.draw_overhead,
+        sessions.CONCURRENCY_KEY: drawing.draw_concurrency,
+        lines.HISTORY_KEY: drawing.draw_history,
     }
     return makers[content.key](content)
 
