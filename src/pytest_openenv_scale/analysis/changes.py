@@ -1,4 +1,4 @@
-"""The figures two runs are compared by, and what becomes of each: a change with a status and a reason."""
+"""Judges one figure of two runs: unchanged, better, worse or inconclusive, and the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A baseline run and a newer one become the changes between them, with effect sizes from their rows."""
+"""Compares a run with a baseline run: which figures changed, by how much, with effect sizes from their rows."""
 
 from __future__ import annotations
 

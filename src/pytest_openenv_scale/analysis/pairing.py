@@ -1,4 +1,4 @@
-"""Which curve of one run is which of another, and what differs between the machines they were measured on."""
+"""Pairs the curves of two runs, and lists what differs between their workloads, servers, limits and machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as it is read: from its directory alone, by the functions that judged it when it was measured."""
+"""A stored run read from its directory, and judged by the functions that judged it when it was measured."""
 
 from __future__ import annotations
 

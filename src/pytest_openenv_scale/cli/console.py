@@ -1,4 +1,4 @@
-"""Standard output and error of a command: coloured lines, what is wrong in one line, and which run is meant."""
+"""Output of the commands: lines in colour, an error in one line, and which stored run an argument names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One session over HTTP, on aiohttp."""
+"""Sessions over HTTP, on aiohttp: a pool of connections, requests with the times of their phases, failures by type."""
 
 from __future__ import annotations
 

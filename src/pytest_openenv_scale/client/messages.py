@@ -1,4 +1,4 @@
-"""The OpenEnv messages of a session: requests as JSON, replies read, and which observations are errors."""
+"""The messages of OpenEnv: requests as JSON, replies read, and which observations are errors."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Poller:
             self._selector.unregister(fd)
 
     def call_after_round(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once all that is ready has been handled; outside of a round, in the loop's next turn.
+        """Call `callback` once all ready sockets were handled; outside of a round, in the next iteration of the loop.
 
         Sending is put off this way: reading and sending in turns costs a sixth more than one after the other.
         """

@@ -1,4 +1,4 @@
-"""What will be measured, in which order, under which names."""
+"""The plan of a run: its curves and cells, their order and their ids."""
 
 from __future__ import annotations
 

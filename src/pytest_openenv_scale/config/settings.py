@@ -1,4 +1,4 @@
-"""What a sweep is asked to do: settings with the source of each value, and how a mark outranks them."""
+"""The settings of a sweep: each value with its source, and how a mark overrides an option."""
 
 from __future__ import annotations
 

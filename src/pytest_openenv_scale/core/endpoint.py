@@ -94,7 +94,7 @@ class ExitStatus(Jsonable):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a sentence: that of a run of version 0.1, or of a target that tells nothing else."""
+        """Parse a sentence of a run of version 0.1, or of a target that gives no more than a sentence."""
         code = re.search(r"\bexited with code (\d{1,10})\b", text)
         by_signal = re.search(r"\bkilled by (?:(SIG\w+)|signal \d+)", text)
         stage = re.search(r"^the Space .*\(stage (\w+)\)", text)
@@ -116,7 +116,7 @@ class ExitStatus(Jsonable):
         return self.signal == "SIGKILL"
 
     def of(self, subject: str) -> Self:
-        """Return the same, told of something that has a name: `of("replica 127.0.0.2:8000")`."""
+        """Return the same status with a name in front of its text: `of("replica 127.0.0.2:8000")`."""
         return replace(self, text=f"{subject} {self.text}")
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Files: replaced in one step, locked while their holder lives, of `--json`; and the end of error output."""
+"""Files: written in one step, locked while their owner lives, written by `--json`; and the end of error output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine and this installation offer (cores, descriptors, extras …), and a wait for whatever is to be."""
+"""What this machine and this installation offer (cores, descriptors, extras), and waiting for a condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between two cells: wait until the server has let go of the sessions of the first.
+"""Waits between two cells until the server has closed the sessions of the first.
 
 The client's own sockets are closed by then. A server on this machine shows its descriptors: they must be back
 where they were. Where sessions failed, a slot may outlive its socket (a client that gives up in mid-step keeps its

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
 from pytest_openenv_scale.reporting.content.tables import verdicts_table
+from pytest_openenv_scale.reporting.content.wording import curve_tally, run_problems
 from pytest_openenv_scale.reporting.markdown import escape, inline_code, table_lines
 from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES
 from pytest_openenv_scale.results.run_directory import PARTS

@@ -1,4 +1,4 @@
-"""Runs are pushed to a dataset byte for byte and pulled as the same directories; no local run is overwritten."""
+"""Pushes runs to a dataset byte for byte, and pulls them as the same directories; no local run is overwritten."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class PlannedRun:
         return self.replaced.get(file, self.run.path / file)
 
     def without_samples(self, folder: Path) -> PlannedRun:
-        """Return the run with reports, made in `folder`, that tell nothing of what sessions said."""
+        """Return the run with reports, made in `folder`, that hold no sample of the messages of sessions."""
         if not (self.run.path / SAMPLES).is_file():
             return self
         directory = folder / self.run.run_id

@@ -1,4 +1,4 @@
-"""A run as `raw.jsonl` and `summary.csv`, for what reads the older files.
+"""Writes a run as `raw.jsonl` and `summary.csv`, for programs that read the older files.
 
 They have no place for the queue, held sessions, single steps and offsets; the repetition follows from the order, and
 the infrastructure from the folder's name.

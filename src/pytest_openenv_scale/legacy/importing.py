@@ -1,4 +1,4 @@
-"""`raw.jsonl` and `summary.csv` become runs, in the form every report reads."""
+"""Reads `raw.jsonl` and `summary.csv` into runs that every report can read."""
 
 from __future__ import annotations
 

@@ -114,13 +114,13 @@ class CellSummary(Jsonable):
 
     @property
     def hosts_used(self) -> int | None:
-        """How many hosts sessions ran on: as they told, else as the proxy counted requests; None if unknown."""
+        """Number of hosts that sessions ran on: as sessions reported, else as the proxy counted; None if unknown."""
         by_proxy = not self.hosts_known and self.proxy is not None
         return self.proxy.hosts if by_proxy and self.proxy else self.hosts
 
     @property
     def hosts_known(self) -> bool:
-        """Whether every successful session told which host it ran on."""
+        """Whether every successful session reported the host it ran on."""
         return self.successful > 0 and sum(self.host_counts.values()) == self.successful
 
     def phase(self, name: str) -> PhaseStats | None:

@@ -123,7 +123,7 @@ class CheckRunner:
         )
 
     def _judge(self, record: CheckRecord, kept: str | None) -> None:
-        from pytest_openenv_scale.reporting.content.overview import check_properties
+        from pytest_openenv_scale.reporting.content.wording import check_properties
         from pytest_openenv_scale.reporting.text.checks import check_failure_text
 
         from .progress import encoding

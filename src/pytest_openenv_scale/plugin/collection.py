@@ -1,4 +1,4 @@
-"""What one test asks for, and what is wrong with it; its name in the run, and the command that measures it again."""
+"""What a test measures, by its marks and fixtures: mistakes in them, its name in the run, the command to rerun it."""
 
 from __future__ import annotations
 

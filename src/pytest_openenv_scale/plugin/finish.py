@@ -1,4 +1,4 @@
-"""The end: the verdict on a test, and after the last test the run's reports and the summary on the terminal."""
+"""After a test: its verdict; after the last test: the reports of the run and the summary on the terminal."""
 
 from __future__ import annotations
 

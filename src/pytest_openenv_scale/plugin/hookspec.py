@@ -89,7 +89,7 @@ def pytest_openenv_scale_workload(endpoint: Endpoint) -> Workload | None:
 
 @pytest.hookspec
 def pytest_openenv_scale_cell_done(cell: Cell, summary: CellSummary) -> None:
-    """Hear of every repetition of a cell as soon as it is measured and stored.
+    """Called after every repetition of a cell, as soon as it is measured and stored.
 
     `cell.batch` counts sessions and `cell.wait` is seconds (None where the environment takes no wait). The
     times in `summary` are seconds, `success_rate` is a fraction (None where nothing was measured). Runs

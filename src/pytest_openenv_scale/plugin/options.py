@@ -1,4 +1,4 @@
-"""The one table of options and their ini twins, and the text written for them; `plugin/settings.py` parses it.
+"""The table of command-line options and ini keys, with defaults as text; `plugin/settings.py` parses them.
 
 Every pytest run pays for this module, so it imports nothing and makes no value that only a measurement needs.
 """
@@ -236,13 +236,13 @@ def register_options(parser: pytest.Parser) -> None:
 
 
 def command_line_values(config: pytest.Config) -> dict[str, Any]:
-    """Return what the command line says, by option name, as it is written."""
+    """Return the options given on the command line, by option name, as text."""
     values = {option.name: config.getoption(option.ini) for option in OPTIONS}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def ini_values(config: pytest.Config) -> dict[str, Any]:
-    """Return what the ini file and `-o` say, by option name, as it is written.
+    """Return the options given in the ini file and with `-o`, by option name, as text.
 
     Raises:
         pytest.UsageError: a value has another type than pytest was told; one line naming where.

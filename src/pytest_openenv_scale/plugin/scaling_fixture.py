@@ -114,7 +114,7 @@ class Scaling:
         )
 
     def skip_where_sessions_do_not_play(self) -> None:
-        """Skip the test where a check of this run found that sessions of this server do not play: one failure tells it.
+        """Skip the test where an earlier check found that sessions get errors only: one failure is enough.
 
         Not where that is measured all the same (`--openenv-played any`).
         """

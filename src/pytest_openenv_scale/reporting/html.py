@@ -13,6 +13,7 @@ from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, s
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
+from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.results.outcome import (
     CheckOutcome,
     CheckRecord,
@@ -21,9 +22,8 @@ from pytest_openenv_scale.results.outcome import (
     combine_with_checks,
 )
 
-from .content import overview, tables, verdicts, wording
+from .content import tables, verdicts, wording
 from .content.findings import TOPICS, findings
-from .content.overview import run_problems
 from .content.refusals import refusal_words
 from .content.study_tables import study_tables
 from .figures import FiguresError, FigureSvg, figure_svgs
@@ -93,7 +93,6 @@ def _environment() -> Environment:
     )
     cast("dict[str, Any]", environment.globals).update(
         zip=partial(zip, strict=True),
-        overview=overview,
         wording=wording,
         content=tables,
         join_command=shlex.join,

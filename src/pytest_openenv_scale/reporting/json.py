@@ -20,6 +20,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import encode
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.results.comparison import Change, Comparison
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
@@ -27,7 +28,6 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .content import study_tables, verdicts, wording
 from .content.comparison import reason_text
-from .content.overview import run_problems
 from .content.refusals import refusal_words
 
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""One repetition of a cell as a run keeps it: a row per session, and what is known besides its rows."""
+"""One repetition of a cell as it is stored: the columns of the row of a session, and the facts all rows share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison with a baseline is made of; `compare.py` makes it, runs keep it, reports print it."""
+"""A comparison with a baseline as values: `analysis/compare.py` makes them, runs store them, reports show them."""
 
 from __future__ import annotations
 

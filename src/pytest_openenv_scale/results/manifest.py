@@ -1,4 +1,4 @@
-"""The manifest of a run: what was asked, of whom, by which code; and which stored run is meant by a name."""
+"""The manifest of a run: what was measured, with which settings, by which code; and finding stored runs by name."""
 
 from __future__ import annotations
 

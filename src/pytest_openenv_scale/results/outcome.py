@@ -1,4 +1,4 @@
-"""The values verdicts are made of, of curves and of checks; `verdict` and `checks` make them, reports print them."""
+"""Verdicts, outcomes of checks and the warm-up, as values that `verdict`, `checks` and `engine` make."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ class TranscriptLine(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class Transcript(Jsonable):
-    """What one session said and heard; `title` says which session it is and why it is shown."""
+    """The messages one session sent and received; `title` says which session it is and why it is shown."""
 
     title: str
     said: tuple[TranscriptLine, ...]
@@ -432,7 +432,7 @@ def _tells_unmet(result: CheckResult) -> bool:
 
 
 def skip_unmet(result: CheckResult, reason: str) -> CheckResult:
-    """Return the result of a check whose need was told before to be unmet: one cause is one failure."""
+    """Return the result of a check that is skipped, as an earlier check already failed for the same cause."""
     return CheckResult(CheckOutcome.SKIPPED, f"not asked: {reason}", unmet=result.unmet)
 
 

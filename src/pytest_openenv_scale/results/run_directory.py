@@ -135,7 +135,7 @@ class RunDirectory:
         return record
 
     def replace_sweep(self, record: SweepRecord) -> None:
-        """Replace what the manifest says of a sweep, by its id; what its sessions said goes into a file of its own."""
+        """Replace a sweep in the manifest, by its id; samples of its messages go into a file of their own."""
         self._update_sweep(record.sweep_id, lambda sweep: write_samples(self.path, record))
 
     def finish_sweep(self, sweep_id: str, status: Status, outcome: Outcome | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a self-test asks for and what it found: frozen values, seconds throughout, None where nothing was measured."""
+"""The request and the results of a self-test, as values: seconds throughout, None where nothing was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server says of itself and takes from clients: JSON schemas, and what is wrong with a message."""
+"""The server's JSON schemas and metadata, and what is wrong with a message it received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment, and the sessions of one worker: how many there are, how many may be, the end of all of them."""
+"""The benchmark environment and the sessions of one worker: counted, limited, closed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Sessions:
             self._tasks.discard(task)
 
     def close_all(self) -> None:
-        """End every connection's session: its client is told that the server goes away."""
+        """Close every connection: its client gets the close code for a server that goes away."""
         self.closing = True
         for task in self._tasks:
             task.cancel()

@@ -72,7 +72,7 @@ def _remove(leftover: Leftover, dry_run: bool, lines: list[str]) -> str | None:
 def collect(
     kinds: Sequence[str] = (), *, dry_run: bool = False, others: Mapping[str, Collector] | None = None
 ) -> Collected:
-    """Remove leftovers of these kinds (none named: of every kind of ours); what belongs to a living run stays.
+    """Remove leftovers of these kinds (default: every kind); what belongs to a living run stays.
 
     `others` are the collectors of targets that are not ours, by the kind they are named with.
     """

@@ -1,4 +1,4 @@
-"""Every table of a study: functions of its curves, as values that Markdown, HTML and findings share."""
+"""Every table of a study, as values that Markdown, HTML and findings share: curves, ws against http, replicas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Outcome
 
 from . import wording
-from .overview import curve_tally
 from .tables import (
     CURVE_HEADS,
     MISSING,
@@ -40,7 +39,7 @@ from .tables import (
     wait_text,
 )
 from .verdicts import reason_words
-from .wording import render_seconds
+from .wording import curve_tally, render_seconds
 
 __all__ = ["study_tables"]
 

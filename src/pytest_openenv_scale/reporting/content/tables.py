@@ -1,4 +1,4 @@
-"""Tables as plain values, and those around the figures: targets, plan, environment, failures, hosts."""
+"""Tables as plain values: verdicts, workloads, targets, plan, environment, failures, hosts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from pytest_openenv_scale.results.outcome import CheckRecord, CheckResult, WarmU
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording
-from .overview import CHECK_MARKS, check_name, figure_text
 from .refusals import refusal_sentence
-from .wording import visible_columns
+from .wording import CHECK_MARKS, check_name, figure_text, visible_columns
 
 _MESSAGE_CHARACTERS = 300
 """The most characters of a server's message that are shown."""

@@ -68,7 +68,7 @@ def _further_limits(view: CurveView, lines: Sequence[ReasonLine]) -> list[str]:
 
 
 def reason_lines(view: CurveView) -> list[ReasonLine]:
-    """Return everything that is to be said of a verdict; the first line is its headline."""
+    """Return all lines about a verdict; the first is its headline."""
     verdict = view.verdict
     kind = "verdict" if view.summaries else "no_data"
     lines = [ReasonLine(kind, headline(view))]
@@ -106,7 +106,7 @@ def first_breach_sentence(view: CurveView) -> str | None:
 
 
 def further_reasons(view: CurveView) -> list[ReasonLine]:
-    """Return what else is to be said of a curve: its reasons after the headline, and why it ended early."""
+    """Return the reasons of a curve that its headline does not hold, and why it ended early."""
     lines = reason_lines(view)
     headline = (lines[0].text, first_breach_sentence(view) or "")
     stopped = stop_words(view.verdict)

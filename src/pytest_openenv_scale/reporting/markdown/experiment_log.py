@@ -21,9 +21,9 @@ from pytest_openenv_scale.core.files import exclusive_lock, replace_file
 from pytest_openenv_scale.core.text import without_escapes
 from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
-from pytest_openenv_scale.reporting.content.overview import curve_tally, run_problems
 from pytest_openenv_scale.reporting.content.study_tables import scaling_table, study_tables, summary_table
 from pytest_openenv_scale.reporting.content.tables import targets_table, workloads_table
+from pytest_openenv_scale.reporting.content.wording import curve_tally, run_problems
 
 from . import code_block, escape, inline_code, table_section
 from .comparison import comparison_entry

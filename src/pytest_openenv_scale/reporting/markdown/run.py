@@ -14,16 +14,6 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.findings import findings
-from pytest_openenv_scale.reporting.content.overview import (
-    CHECK_MARKS,
-    check_name,
-    check_tally,
-    conversation_lines,
-    report_command,
-    run_problems,
-    run_tally,
-    run_times,
-)
 from pytest_openenv_scale.reporting.content.study_tables import study_facts, study_tables
 from pytest_openenv_scale.reporting.content.tables import (
     batches_table,
@@ -37,6 +27,16 @@ from pytest_openenv_scale.reporting.content.tables import (
     targets_table,
     verdicts_table,
     workloads_table,
+)
+from pytest_openenv_scale.reporting.content.wording import (
+    CHECK_MARKS,
+    check_name,
+    check_tally,
+    conversation_lines,
+    report_command,
+    run_problems,
+    run_tally,
+    run_times,
 )
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord
 from pytest_openenv_scale.verdict.sweep import CurveView

@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
-from pytest_openenv_scale.reporting.content.overview import CHECK_MARKS, check_name, check_tally, conversation_lines
+from pytest_openenv_scale.reporting.content.wording import CHECK_MARKS, check_name, check_tally, conversation_lines
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
 from .page import DEFAULT_WIDTH, Line, TextPage

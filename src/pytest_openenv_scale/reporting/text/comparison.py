@@ -151,7 +151,7 @@ def _supports_blocks(encoding: str) -> bool:
 
 
 def history_heading(curve: CurveHistory) -> str:
-    """Return what tells a curve apart: "local-uvicorn · ws · wait 1 s · total_p99 at batch 32"."""
+    """Return what distinguishes a curve: "local-uvicorn · ws · wait 1 s · total_p99 at batch 32"."""
     wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     at = "" if curve.batch is None else f" at batch {formatting.count(curve.batch)}"
     return " · ".join([on_one_line(curve.infrastructure), curve.mode, *wait, f"{curve.metric}{at}"])

@@ -1,4 +1,4 @@
-"""A run, or a study of several, at a glance on a terminal: one table per thing that is compared."""
+"""A run, or a study of several, summarised on a terminal: a table for each comparison."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from pytest_openenv_scale.analysis.study import Study
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.reporting.content import verdicts, wording
-from pytest_openenv_scale.reporting.content.overview import (
-    run_problems,
-    run_tally,
-)
 from pytest_openenv_scale.reporting.content.study_tables import (
     PROTOCOL_FIGURES,
     PROTOCOL_HEADS,
@@ -31,6 +27,7 @@ from pytest_openenv_scale.reporting.content.study_tables import (
     summary_table,
 )
 from pytest_openenv_scale.reporting.content.tables import Table, verdicts_table, wait_text
+from pytest_openenv_scale.reporting.content.wording import run_problems, run_tally
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 

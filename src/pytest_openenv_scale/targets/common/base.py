@@ -1,4 +1,4 @@
-"""The life of what targets start: begun, handed over once it serves, and taken down again on every way out."""
+"""The life of a target that starts something: started, handed over once it serves, taken down on every way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a target is given: its context, and the `key=value` part of its specification."""
+"""The options of a target (`key=value` in its specification) and the context the run gives it."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def _no_answer() -> str:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is said of a wait: by which option it is extended, and what is known of the server meanwhile.
+    """What a wait reports: the option that extends it, and the state of the server meanwhile.
 
     `state` returns for example "process alive, log empty"; `show` shows one line, after `prefix`.
     """

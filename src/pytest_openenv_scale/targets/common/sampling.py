@@ -1,4 +1,4 @@
-"""What a server uses: its process tree, the processes behind a URL, a container's control group."""
+"""Memory, CPU time and processes of a server: of a process tree, of what listens at a URL, of a control group."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class ContainerOptions:
 
     @property
     def known_port(self) -> int | None:
-        """Where the server is said to listen: by `port`, or by its variable; None where only the image knows."""
+        """The port the server listens on, from `port` or its variable; None where only the image knows it."""
         variable = self.env.get("PORT", "")
         return self.port or (int(variable) if variable.isdecimal() else None)
 

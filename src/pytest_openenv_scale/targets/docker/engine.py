@@ -1,4 +1,4 @@
-"""A container engine: the part of the docker package's untyped API that is used, typed, and its answers in words."""
+"""A container engine: the calls of the docker package that are used, typed, with errors in one line."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class EnvoyPool(ABC):
 
     @abstractmethod
     def admins(self) -> Sequence[Admin | None]:
-        """Return the admin interface of each Envoy that runs; None of one that has not told its address yet."""
+        """Return the admin interface of each running Envoy; None for one that has not reported its address yet."""
 
     @abstractmethod
     def exit_status(self) -> ExitStatus | None:

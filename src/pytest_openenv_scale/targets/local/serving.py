@@ -93,7 +93,7 @@ def serve(serving: ServeSettings, listener: socket.socket) -> int:
 
 
 def count_ready_workers(server: str, log: str) -> int:
-    """Return how many workers have said in the log that they serve."""
+    """Return how many workers have logged that they serve."""
     return len(_READY_LINES[server].findall(log))
 
 

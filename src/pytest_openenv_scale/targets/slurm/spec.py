@@ -1,4 +1,4 @@
-"""The text of a Slurm target: its keys, the job they ask for, and the scripts of deploy/slurm that run it."""
+"""The specification of a Slurm target: its keys, the job they ask for, and the scripts of deploy/slurm that run it."""
 
 from __future__ import annotations
 

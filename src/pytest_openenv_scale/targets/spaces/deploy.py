@@ -1,4 +1,4 @@
-"""What a Space is made of, and how it is made or brought up to date from that."""
+"""The files a Space consists of, and creating or updating a Space from them."""
 
 from __future__ import annotations
 

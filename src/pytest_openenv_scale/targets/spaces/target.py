@@ -66,7 +66,7 @@ _LOG_LINES = 10
 
 
 class SpacesTarget(StartedTarget):
-    """A Space that runs as it is asked to, and is afterwards as it was: its settings put back, a temporary one deleted.
+    """A Space set up as the target asks; afterwards its settings are put back, a temporary one is deleted.
 
     Raises:
         GrammarError: the specification names no Space, or its keys do not go together.
