@@ -222,8 +222,8 @@ import asyncio, time
 
 def act(session, step):
     if session == 0 and {blocks}:
-        # Before the cell begins: the later, the surer it falls into the cell, which takes 0.5 s at least.
-        asyncio.get_running_loop().call_later(0.4, time.sleep, 0.3)
+        # Before the cell begins, which takes 0.5 s at least: until long after its answers are there.
+        asyncio.get_running_loop().call_later(0.4, time.sleep, 0.8)
     return {{"wait_seconds": 0.5}}
 """
 

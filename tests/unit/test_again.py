@@ -28,6 +28,7 @@ from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
 from pytest_openenv_scale.verdict.sweep import judge_curve
 from scripted_server import CAPACITY, Peer, message, observation, scripted
 
+BUSY = (ClientFinding("cpu", "a load process did not keep up"),)
 STALL = (ClientFinding("loop_lag", "a load process stood still for 412 ms (allowed 200 ms)"),)
 STALLED = {"loop_lag_max_s": 0.412, "steal_share": 0.31}
 ACTION = {"wait_seconds": "$wait"}
@@ -57,11 +58,11 @@ class Waits(Observer):
 
 @pytest.fixture
 def stalling(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[None]]:
-    """Let the first attempts at a cell find that the client stood still; returns a list of waits for a calm machine."""
+    """Let the first attempts at a cell find the client too slow; returns a list of waits for a calm machine."""
 
     def give(attempts: int) -> list[None]:
         waits: list[None] = []
-        findings: Iterator[tuple[ClientFinding, ...]] = iter([(), *[STALL] * attempts])  # The first is the warm-up.
+        findings: Iterator[tuple[ClientFinding, ...]] = iter([(), *[BUSY] * attempts])  # The first is the warm-up.
         monkeypatch.setattr(runner, "check_pace", lambda stats: next(findings, ()))
         monkeypatch.setattr(engine, "await_calm", lambda: waits.append(None))
         return waits

@@ -229,7 +229,7 @@ def test_a_limit_too_low_for_any_session_is_not_answered_with_more_processes(gol
 # After a cell
 
 
-def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> client_health.ClientStats:
+def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1, late=None) -> client_health.ClientStats:
     return client_health.ClientStats(
         processes=processes,
         cpu_s=(cpu,),
@@ -238,6 +238,7 @@ def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> client_he
         starved_share=starved / wall,
         busy_share=(cpu + starved) / wall,
         loop_lag_max_s=lag,
+        late_sessions=late,
     )
 
 
@@ -253,6 +254,9 @@ def stats(*, cpu=0.0, starved=0.0, wall=10.0, lag=0.0, processes=1) -> client_he
         (stats(cpu=0.1, starved=0.09, wall=0.2), []),
         (stats(lag=0.19), []),
         (stats(lag=0.3), ["loop_lag"]),
+        (stats(lag=0.3, late=0), []),
+        (stats(lag=0.3, late=1), ["loop_lag"]),
+        (stats(lag=0.19, late=0), []),
         (stats(cpu=9.9, lag=0.3), ["loop_lag", "cpu"]),
     ],
 )

@@ -46,6 +46,9 @@ _READ_SIZE, _LARGE_READ = 16 * 1024, 1024 * 1024
 _CLOCK_PRECISION_S = 0.001
 """What the two clocks may seem to differ by although neither moved: the time between two readings of them."""
 
+LATE_S = 0.2
+"""How late a message may be sent without being kept as late, in seconds."""
+
 PING_S = 20.0
 """How often the stock client pings, in seconds."""
 
@@ -62,14 +65,16 @@ class Clock:
     the machine sleeps. `refresh()` is called regularly and adds up in `moved_s` by how much they moved apart, in
     seconds; from then on no stamp is believed, as one may be from before. `lags` collects, for each read that was
     stamped, how long its bytes had waited for this process, in seconds; `impossible_arrivals` counts the reads whose
-    stamp was not believed, so that their own time counts.
+    stamp was not believed, so that their own time counts. `late_sends` holds, for each message that was sent more than
+    `LATE_S` after it could have been, that moment, the moment it was sent, and whose message it was.
     """
 
-    __slots__ = ("impossible_arrivals", "lags", "moved_s", "offset")
+    __slots__ = ("impossible_arrivals", "lags", "late_sends", "moved_s", "offset")
 
     def __init__(self) -> None:
         self.offset = self._distance()
         self.lags = array("d")
+        self.late_sends: list[tuple[float, float, Owner]] = []
         self.moved_s = 0.0
         self.impossible_arrivals = 0
 
@@ -145,6 +150,7 @@ class Connection:
         "_send_error",
         "_sock",
         "_tls",
+        "cue",
         "sent_at",
     )
 
@@ -169,6 +175,8 @@ class Connection:
         self._reading_stopped = False
         self._queued_message: Message | None = None
         self._awaits_pong = False
+        self.cue = inf
+        """When the next message could be sent: the arrival of what it answers, unless its owner sets another moment."""
         self.sent_at = inf
         """When the last message queued by `send_after_round` was handed to the kernel; infinity before that."""
 
@@ -225,7 +233,9 @@ class Connection:
     def _send_queued(self) -> None:
         message, self._queued_message = self._queued_message, None
         if message is not None:
-            self.sent_at = self._write_message(message)
+            sent_at = self.sent_at = self._write_message(message)
+            if sent_at - self.cue > LATE_S:
+                self._clock.late_sends.append((self.cue, sent_at, self._owner))
 
     def send(self, message: Message) -> float:
         """Send one message now; returns the moment it was handed over, just before the system call.
@@ -374,6 +384,7 @@ class Connection:
                 clock.lags.append(lag)
             else:
                 at = clock.arrival(at, now)
+        self.cue = at
         if not data:
             self._handle_end_of_stream(self._send_error)
             return

@@ -113,12 +113,19 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class BatchReady:
-    """Process to parent: every session of the share is reset and holds, or has failed."""
+    """Process to parent: every session of the share is reset and holds, or has failed.
+
+    `at` is when the last answer to a reset arrived (`time.perf_counter()`), however late it was read; None without any.
+    """
+
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Parent to process: the whole batch is ready, the held sessions may step."""
+    """Parent to process: the whole batch is ready since `at` (None: since now), the held sessions may step."""
+
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +149,8 @@ class ShareResult:
     `impossible_arrivals` how many reads no stamp told the time of, both 0 in http mode, which does not use it.
     `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the
     number of a session, what it was answered that is an error; `messages` are session 0's where they are kept.
-    `function_s` is how long a user's function worked that makes actions of observations.
+    `function_s` is how long a user's function worked that makes actions of observations. `late_sessions` had a message
+    that a standstill of the process kept from being sent; None in http mode, where no moment is known for each message.
     """
 
     rows: list[SessionRow]
@@ -162,6 +170,7 @@ class ShareResult:
     answered_errors: Mapping[int, AnsweredError] = field(default_factory=dict[int, "AnsweredError"])
     messages: SessionMessages | None = None
     function_s: float = 0.0
+    late_sessions: int | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by columns: thousands of rows cost a third of what they do one by one."""

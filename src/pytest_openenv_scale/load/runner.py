@@ -231,6 +231,7 @@ class _CellRun:
         self._progress: dict[_LoadProcess, ShareProgress] = {}
         self._last_message_at: dict[_LoadProcess, float] = {}
         self._released = False
+        self._ready_at: float | None = None
         self._started = 0.0
         self._started_wall_clock = 0.0
 
@@ -285,6 +286,7 @@ class _CellRun:
             for process, message in self._receive(waiting, _SILENCE_TIMEOUT_S):
                 if isinstance(message, BatchReady):
                     self._ready.add(process)
+                    self._ready_at = _max_known((self._ready_at, message.at))
                 elif isinstance(message, ShareProgress):
                     self._progress[process] = message
                     self._report_progress()
@@ -293,7 +295,7 @@ class _CellRun:
             if holding and not self._released and all(p in self._ready or p in self._dead for p in self._assignments):
                 self._released = True
                 self._report_progress()  # The whole batch is open: the best moment to sample the server.
-                self._broadcast(Release())
+                self._broadcast(Release(self._ready_at))
 
     def _receive(self, waiting: set[_LoadProcess], timeout_s: float) -> list[tuple[_LoadProcess, object]]:
         """Return the messages received; a process is dead if its pipe broke or it is silent for `timeout_s` seconds."""
@@ -391,7 +393,13 @@ class _CellRun:
             function_share=max((share.function_s / share.wall_s for share in timed), default=0.0),
             ping_s=self._request.ping_s,
             steal_share=steal_share,
+            late_sessions=_sum_known(share.late_sessions for share in shares),
         )
+
+
+def _sum_known(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _max_known(lags: Iterable[float | None]) -> float | None:

@@ -52,6 +52,8 @@ class SessionRecord:
     """The phase and the text of each answer, where they are kept."""
     first_action: bytes | None = None
     """The first step's message, where it was made while the session played."""
+    late_s: float | None = None
+    """The most that a standstill of this process kept a message from being sent, in seconds; None up to `LATE_S`."""
     function_s: float = 0.0
     """How long the function worked that makes actions of observations, in seconds; in no latency."""
 
@@ -120,6 +122,7 @@ class SessionRecord:
             error_type=kind,
             error_code=code,
             error_message=message,
+            late_s=self.late_s,
         )
 
 
@@ -183,9 +186,10 @@ class WebSocketSession:
         """Send a ping, and return whether the one before was answered."""
         return self._connection.ping()
 
-    def release(self) -> None:
-        """Let a held session take its first step, unless it failed meanwhile."""
+    def release(self, since: float) -> None:
+        """Let a held session take its first step, unless it failed meanwhile; it could have since that moment."""
         if self.phase == "hold" and not self._closing:
+            self._connection.cue = since
             self.record.released = time.perf_counter()
             self._step()
 

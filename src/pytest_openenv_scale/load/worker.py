@@ -64,8 +64,8 @@ class Worker:
                 self._spawn(self._run_cell(message))
             case ipc.Start(at=at, wall_clock=wall) if self._share is not None:
                 self._share.start(at, wall)
-            case ipc.Release() if self._share is not None:
-                self._share.release()
+            case ipc.Release(at=at) if self._share is not None:
+                self._share.release(at)
             case _:
                 pass
 

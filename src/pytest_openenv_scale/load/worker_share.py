@@ -16,7 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.client import messages
-from pytest_openenv_scale.client.connection import Clock, Connection
+from pytest_openenv_scale.client.connection import LATE_S, Clock, Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Route, prepare_route
 from pytest_openenv_scale.client.poller import Poller
@@ -64,6 +64,8 @@ class WorkerShare:
         self._connecting_count = self._finished_count = self._failed_count = 0
         self._admit_timer: asyncio.TimerHandle | None = None
         self._lags = array("d")
+        self._standstills: list[tuple[float, float]] = []
+        self._room_since = self._releasable_since = 0.0
         self._messages: SessionMessages | None = None
         self._pings: deque[tuple[float, WebSocketSession]] = deque()
         self._missed_pongs = 0
@@ -136,12 +138,13 @@ class WorkerShare:
         if not self._start_signal.done():
             self._start_signal.set_result(None)
 
-    def release(self) -> None:
-        """Let the held sessions step; called once the whole batch is ready."""
+    def release(self, at: float | None = None) -> None:
+        """Let the held sessions step; called once the whole batch is ready, which it is since `at`, or since now."""
         if self._http is not None:
             self._http.release()
         elif self.holding:
             self.holding = False
+            self._releasable_since = time.perf_counter() if at is None else at
             self._release_next()
 
     # The cell
@@ -165,7 +168,8 @@ class WorkerShare:
         usage_after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
         self._clock.refresh()
         ended = time.perf_counter()
-        self._lags.append(max(0.0, ended - self._next_tick))
+        self._note_tick(ended)
+        late_sessions = self._note_late_sessions() if self._http is None else None
         lags = sorted(self._clock.lags)
         rows = [
             record.row(self._started, self._started_wall_clock, self._assignment.process) for record in self._records
@@ -191,6 +195,7 @@ class WorkerShare:
             },
             messages=self._kept_messages(secrets),
             function_s=sum(record.function_s for record in self._records),
+            late_sessions=late_sessions,
             **({} if self._http is None else self._http.answer_lags.figures()),
         )
 
@@ -254,6 +259,9 @@ class WorkerShare:
             self._connecting_count += 1
             if ping_s is not None:
                 self._pings.append((now + ping_s, session))
+            since = max(due, self._room_since)
+            if now - since > LATE_S:
+                self._clock.late_sends.append((since, now, session))
             session.start(Connection(self._poller, self._clock, routes[number // processes % len(routes)], session))
 
     # Called by the sessions
@@ -262,6 +270,7 @@ class WorkerShare:
         """A handshake ended: the window has room for another."""
         self._connecting_count -= 1
         if self._waiting and self._connecting_count == self._window - 1:
+            self._room_since = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._admit)
 
     def ready(self, session: WebSocketSession) -> None:
@@ -283,17 +292,41 @@ class WorkerShare:
         """Count a session that is reset or failed before; tell the parent of a holding batch when it was the last."""
         self._not_ready_count -= 1
         if not self._not_ready_count and self.holding:
-            self._send(BatchReady())
+            done = (record.reset_done for record in self._records)
+            self._send(BatchReady(max((at for at in done if at is not None), default=None)))
 
     def _release_next(self) -> None:
         """Let some of the held sessions step, and the others in later turns, so that replies are read in between."""
         sessions = self._held_sessions
         for _ in range(min(_RELEASES_PER_TURN, len(sessions))):
-            sessions.popleft().release()
+            sessions.popleft().release(self._releasable_since)
+        self._releasable_since = time.perf_counter()
         if sessions:
             asyncio.get_running_loop().call_soon(self._release_next)
 
     # Time
+
+    def _note_tick(self, now: float) -> None:
+        """Note how late the tick is that was due last: so long at most the loop has stood still."""
+        lag = max(0.0, now - self._next_tick)
+        self._lags.append(lag)
+        if lag > LATE_S:
+            self._standstills.append((self._next_tick, now))
+
+    def _note_late_sessions(self) -> int:
+        """Note in their records which sessions a standstill kept from sending a message in time, and count them.
+
+        A message that only waited for its turn among others is not late: the process was at work for their sessions.
+        """
+        late: set[int] = set()
+        for since, sent_at, session in self._clock.late_sends:
+            assert isinstance(session, WebSocketSession)
+            lost_s = max((min(sent_at, end) - max(since, begin) for begin, end in self._standstills), default=0.0)
+            if lost_s > LATE_S:
+                record = session.record
+                record.late_s = max(record.late_s or 0.0, lost_s)
+                late.add(record.request_id)
+        return len(late)
 
     def _expire(self, now: float) -> None:
         """End sessions whose deadline has passed, and work out when the next can: every deadline set from now
@@ -321,7 +354,7 @@ class WorkerShare:
             self._next_tick = time.perf_counter() + _TICK_S
             await asyncio.sleep(_TICK_S)
             now = time.perf_counter()
-            self._lags.append(max(0.0, now - self._next_tick))
+            self._note_tick(now)
             self._clock.refresh()
             if now >= self._next_expiry:
                 self._expire(now)

@@ -58,6 +58,24 @@ def phase_stats(values: pa.Array | pa.ChunkedArray) -> PhaseStats | None:
     )
 
 
+def quantile_bounds(values: pa.ChunkedArray, unknown: int) -> dict[str, tuple[float, float | None]]:
+    """Return the least and the most that each percentile can be where `unknown` more values may be anything from 0 on.
+
+    Where some of them do not exist at all a percentile lies between these bounds too. None is no upper bound; each
+    bound is one of the values, never between two.
+    """
+    present = [*values.chunks]
+    least = pa.chunked_array([*present, pa.array([0.0] * unknown, pa.float64())])
+    most = pa.chunked_array([*present, pa.array([math.inf] * unknown, pa.float64())])
+    shares = list(_QUANTILES.values())
+    low = pc.quantile(least, q=shares, interpolation="lower").to_pylist()
+    high = pc.quantile(most, q=shares, interpolation="higher").to_pylist()
+    if not len(least):
+        return {}
+    bounds = zip(low, (None if math.isinf(value) else value for value in high), strict=True)
+    return dict(zip(_QUANTILES, bounds, strict=True))
+
+
 def column_stats(values: Values, *, max_held: int = MAX_VALUES_HELD) -> PhaseStats | None:
     """Return the exact statistics of a column of any length; None where it is empty."""
     chunks = hold_pieces(values(), len, max_held)

@@ -19,13 +19,32 @@ from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, SessionSe
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
 
-from .errors import ErrorCount, LostWorker, RepetitionRows, TableRows, count_distinct, count_rows
-from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency
+from .errors import ErrorCount, LostWorker, RepetitionRows, RowCounts, TableRows, count_distinct, count_rows
+from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency, quantile_bounds
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_rows"]
 
 PHASES = ("queue", "connect", "reset", "hold", "step", "total", "overhead")
 """The phases reports show; `total_unqueued` and `overhead_unqueued` leave out the client's own queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulSessions(Jsonable):
+    """Sessions of a repetition that the client left in doubt: a standstill kept their messages back, or it lost them.
+
+    `successful` and `failed` count those that ended so, `lost` those that were not played to their end. `bounds` are,
+    by phase and percentile, the least and the most it can be whichever way they had gone, in seconds (None: no bound).
+    """
+
+    successful: int
+    failed: int
+    lost: int
+    bounds: Mapping[str, Mapping[str, tuple[float, float | None]]]
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return self.successful + self.failed + self.lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,7 @@ class CellSummary(Jsonable):
     `busiest_worker` are the successful sessions of the process that answered most.
     `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted. `attempt` counts how
     often the repetition was measured; the last time counts. `ended_pids` and `listens_again` are those of `CellMeta`.
+    `doubtful` is None where the client was not at fault, or may have been at fault with all sessions.
     """
 
     run_id: str
@@ -82,6 +102,7 @@ class CellSummary(Jsonable):
     attempt: int = 1
     ended_pids: tuple[int, ...] | None = None
     listens_again: bool = False
+    doubtful: DoubtfulSessions | None = None
 
     @property
     def clock_moved_s(self) -> float:
@@ -150,6 +171,7 @@ COLUMNS = (
     "error_type",
     "error_code",
     "error_message",
+    "late_s",
 )
 """The columns `summarise` reads."""
 
@@ -210,7 +232,49 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         busiest_worker=counts.busiest or None,
         session_settings=meta.session_settings,
         attempt=meta.attempt,
+        doubtful=_doubtful_sessions(rows, counts, meta),
     )
+
+
+_OF_SOME_SESSIONS = frozenset({"loop_lag", "process_died"})
+"""Findings that leave in doubt how some of the sessions would have gone, and tell which."""
+
+
+def _doubtful_sessions(rows: RepetitionRows, counts: RowCounts, meta: CellMeta) -> DoubtfulSessions | None:
+    kinds = {finding.kind for finding in meta.findings} - {"http_lag"}
+    if not kinds or kinds - _OF_SOME_SESSIONS or ("loop_lag" in kinds and meta.client.get("late_sessions") is None):
+        return None
+    certain = _CertainRows(rows)
+    certain_counts = count_rows(certain)
+    successful = counts.good - certain_counts.good
+    failed = counts.bad - counts.limited - certain_counts.bad
+    count = successful + failed + counts.limited
+    return DoubtfulSessions(
+        successful=successful,
+        failed=failed,
+        lost=counts.limited,
+        bounds={
+            name: quantile_bounds(
+                pa.chunked_array([chunk for piece in values for chunk in piece.chunks], pa.float64()),
+                count * (meta.cell.steps if name == "step" else 1),
+            )
+            for name, (columns, compute) in _PHASE_SOURCES.items()
+            if (values := list(_phase_values(certain, columns, compute)))
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _CertainRows:
+    """The rows of a repetition without those that the client left in doubt."""
+
+    rows: RepetitionRows
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        for batch in self.rows.batches(*dict.fromkeys((*columns, "late_s", "error_type"))):
+            lost = pc.fill_null(pc.equal(batch["error_type"], "client_limit"), False)
+            doubtful = pc.or_(pc.is_valid(batch["late_s"]), lost)
+            yield batch.filter(pc.invert(doubtful)).select(list(columns))
 
 
 def split_attempts(summaries: Iterable[CellSummary]) -> tuple[tuple[CellSummary, ...], tuple[CellSummary, ...]]:

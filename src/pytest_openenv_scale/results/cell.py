@@ -32,7 +32,8 @@ class SessionRow(NamedTuple):
     session was due to the start of its socket, `connect_latency` to the finished handshake,
     `reset_latency` over the first reset, `hold_latency` while the rest of the batch came up,
     `step_latency` sums `step_latencies`, `resets` sums the resets made after `done`, and
-    `total_latency` is queue + connect + reset + steps + resets.
+    `total_latency` is queue + connect + reset + steps + resets. `late_s` is the most that a standstill of its load
+    process kept one of its messages from being sent, where that is more than 0.2 s.
     """
 
     request_id: int
@@ -61,6 +62,7 @@ class SessionRow(NamedTuple):
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+    late_s: float | None = None
 
     def without(self, secrets: Secrets) -> SessionRow:
         """Return the row with no secret in any text that the server wrote."""

@@ -120,6 +120,8 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
         case.client_troubled = True
     for limit in slo.cell_limits:
         _JUDGES[limit.kind.family](case, limit)
+    if case.passed is None and _passes_whichever_way(case, slo.cell_limits):
+        case.remarks, case.doubts = [*case.doubts], []
     if late := summary.seen_late:
         case.remarks.append(case.reason("client", late.kind, words=late.message))
     case.remarks += (*_host_reasons(case), *_answer_reasons(case), *_pong_reasons(case))
@@ -164,7 +166,8 @@ def _judge_success(case: _CellEvidence, limit: Limit) -> None:
     if _holds(limit, rate):
         return
     blamed = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
-    at_best = (summary.asked - blamed) / summary.asked
+    certain = 0 if summary.doubtful is None else summary.failed - summary.doubtful.failed
+    at_best = (summary.asked - max(blamed, certain)) / summary.asked
     if case.client_troubled and _holds(limit, at_best):
         return
     case.breach(limit, rate)
@@ -198,8 +201,37 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     elif _within(without - late, allowed):
         known = {} if math.isinf(late) else {"late": late}
         case.doubts.append(case.reason("late", limit=limit, figures={**figures, **known}))
-    elif not case.client_troubled:
+    elif not case.client_troubled or not _within(_latency_bounds(summary, limit)[0], allowed):
         case.breach(limit, measured, allowed=allowed)
+
+
+def _latency_bounds(summary: CellSummary, limit: Limit) -> tuple[float, float | None]:
+    """Return the least and the most that a latency can be, in seconds, whichever way the doubtful sessions had gone."""
+    phase, statistic = limit.kind.phase or "", limit.kind.statistic or ""
+    if summary.doubtful is None or phase not in summary.doubtful.bounds:
+        return 0.0, None
+    return summary.doubtful.bounds[phase].get(statistic, (0.0, None))
+
+
+def _passes_whichever_way(case: _CellEvidence, limits: Sequence[Limit]) -> bool:
+    """Say whether a repetition passes, had all of its doubtful sessions failed or taken for ever as well as not.
+
+    Success is least where all of them fail, and each percentile is largest where all take for ever.
+    """
+    summary, doubtful = case.summary, case.summary.doubtful
+    if doubtful is None or any(reason.kind != "client" for reason in case.doubts):
+        return False
+    certain = summary.successful - doubtful.successful
+    for limit in limits:
+        if limit.kind.family == "share" and not _holds(limit, certain / summary.asked):
+            return False
+        if limit.kind.family == "latency":
+            allowed, most = allowed_seconds(limit, summary), _latency_bounds(summary, limit)[1]
+            if allowed is None or most is None or not _within(most, allowed):
+                return False
+        if limit.kind.family == "hosts":
+            return False
+    return True
 
 
 def _samples(summary: CellSummary, limit: Limit) -> int:
