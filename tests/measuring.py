@@ -22,6 +22,7 @@ def settings_of(
     batches: Sequence[int],
     *,
     wait: float = 0.0,
+    waits: Sequence[float] = (),
     steps: int = 1,
     arrival: str = "hold",
     timeout: float = 30.0,
@@ -33,7 +34,7 @@ def settings_of(
     return Settings(
         targets=(parse_target("local"),),
         batches=tuple(batches),
-        waits=(wait,),
+        waits=tuple(waits) or (wait,),
         reps=1,
         modes=tuple(modes),
         steps=steps,
@@ -61,7 +62,13 @@ def settings_of(
 
 
 def measure(
-    endpoint: Endpoint, results: Path, *batches: int, observer: Observer | None = None, slo=None, **settings
+    endpoint: Endpoint,
+    results: Path,
+    *batches: int,
+    observer: Observer | None = None,
+    slo=None,
+    slo_wait: float | None = None,
+    **settings,
 ) -> Sweep:
     """Measure one curve into a run of its own below `results`, or into the run that is there."""
     with RunDirectory.create(results) as run:
@@ -70,7 +77,7 @@ def measure(
             endpoint=endpoint,
             test=TEST,
             settings=settings_of(batches, **settings),
-            slos=(Slo(tuple(make_limit(name, value) for name, value in (slo or {}).items())),),
+            slos=(Slo(tuple(make_limit(name, value) for name, value in (slo or {}).items()), slo_wait),),
             run=run,
             observer=observer or Observer(),
         )

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.config.limits import Limit, Slo
-from pytest_openenv_scale.config.plan import Cell, Curve, curve_batches, largest_batch, plan_curves, should_stop
+from pytest_openenv_scale.config.limits import Limit, Slo, make_limit
+from pytest_openenv_scale.config.plan import (
+    Cell,
+    Curve,
+    curve_batches,
+    largest_batch,
+    limit_below_wait,
+    plan_curves,
+    should_stop,
+)
 
 
 def a_curve(**changes) -> Curve:
@@ -27,7 +36,7 @@ def a_curve(**changes) -> Curve:
 
 
 def plan(slo_for=lambda mode, wait: Slo(), **changes):
-    asked = {"modes": ("ws",), "waits": (0.1, 1.0), "batches": (1, 8), "wait_axis": True}
+    asked = {"modes": ("ws",), "waits": (0.1, 1.0), "batches": (1, 8), "waitless": ()}
     fixed = {"test": "t", "target": "local", "infrastructure": "i", "steps": 2, "arrival": "hold"}
     return plan_curves(slo_for=slo_for, **fixed, **{**asked, **changes})
 
@@ -97,8 +106,38 @@ def test_curves_go_by_mode_as_given_then_by_wait():
 
 
 def test_without_a_wait_axis_there_is_one_curve_per_mode():
-    curves = plan(modes=("ws", "http"), wait_axis=False)
+    curves = plan(modes=("ws", "http"), waitless=("ws", "http"))
     assert [(curve.mode, curve.wait) for curve in curves] == [("ws", None), ("http", None)]
+
+
+def test_each_mode_has_a_wait_axis_of_its_own():
+    curves = plan(modes=("ws", "http"), waitless=("http",))
+    assert [(curve.mode, curve.wait) for curve in curves] == [("ws", 0.1), ("ws", 1.0), ("http", None)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "until_done", "below"),
+    [
+        ({"total_p99": "1.9s"}, 2, False, "total_p99"),
+        ({"total_p99": "2s"}, 2, False, None),
+        ({"total_p99": "1.9s"}, 2, True, None),
+        ({"total_p99": "0.9s"}, 2, True, "total_p99"),
+        ({"step_p50": "999ms"}, 2, True, "step_p50"),
+        ({"step_p50": "1s"}, 9, False, None),
+        ({"latency_factor": 0.5}, 9, False, "latency_factor"),
+        ({"latency_factor": 1}, 9, False, None),
+        ({"overhead_p99": "1ms", "reset_p99": "1ms", "connect_p99": "1ms", "success": 1, "rps": 9}, 9, False, None),
+    ],
+)
+def test_a_limit_that_the_wait_alone_breaks_is_known_before_anything_is_measured(limits, steps, until_done, below):
+    slo = Slo(tuple(make_limit(name, value) for name, value in limits.items()))
+    *_, curve = plan()
+    curve = replace(curve, steps=steps)
+    assert curve.wait == 1.0
+    limit = limit_below_wait(curve, slo, until_done=until_done)
+    assert (limit and limit.name) == below
+    (waitless,) = plan(waitless=("ws",))
+    assert limit_below_wait(replace(waitless, steps=steps), slo, until_done=until_done) is None
 
 
 def test_the_n_of_max_batch_joins_the_grid_of_its_curve_only():
@@ -110,7 +149,7 @@ def test_the_n_of_max_batch_joins_the_grid_of_its_curve_only():
 
 def test_limits_are_asked_for_by_mode_and_wait():
     asked = []
-    plan(lambda mode, wait: asked.append((mode, wait)) or Slo(), wait_axis=False)
+    plan(lambda mode, wait: asked.append((mode, wait)) or Slo(), waitless=("ws",))
     assert asked == [("ws", None)]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from measuring import measure
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.engine.sweep import Sweep
+from pytest_openenv_scale.core.serialization import encode
+from pytest_openenv_scale.engine.sweep import Observer, Sweep, SweepError
 from pytest_openenv_scale.reporting.content.tables import samples_table
+from pytest_openenv_scale.reporting.content.verdicts import reason_lines
 from pytest_openenv_scale.results.manifest import read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
-from scripted_server import Peer, error, observation, scripted
+from scripted_server import Peer, accepted, error, observation, scripted
 
 BAD = observation(error="unknown tool: 'hello'")
 
@@ -125,6 +129,69 @@ async def test_a_wait_that_is_ignored_is_no_axis(spent_s, curves, tmp_path):
     assert [curve.wait for curve in record.curves] == curves
     assert record.warm_ups[0].ignores_wait == (curves == [None])
     assert all((cell.phase("overhead") is None) == (curves == [None]) for cell in sweep.cells)
+
+
+async def test_a_curve_whose_limit_is_below_its_wait_is_named_and_left_out(tmp_path):
+    notes: list[str] = []
+
+    class Listener(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    details = {"waits": (0.05, 60.0), "slo": {"total_p99": "30s"}, "observer": Listener()}
+    sweep = await sweep_of(environment(wait_s=0.06), tmp_path, 1, 2, **details)
+    assert (sweep.outcome, [curve.wait for curve in sweep.curves]) == (Outcome.MET, [0.05])
+    left_out = "ws at wait 60 s is left out: total_p99 ≤ 30 s is below the wait"
+    assert [note for note in notes if "left out" in note] == [f"test_scale.py::test_it: {left_out}"]
+    again = load_run(sweep.run_dir)
+    assert again.sweeps[0].record.notes == (left_out,)
+    assert encode(again.sweeps[0].curves) == encode(sweep.view.curves)
+    assert left_out in [line.text for line in reason_lines(again.sweeps[0].curves[0])]
+
+
+async def test_where_no_curve_is_left_nothing_is_measured_and_one_line_says_why(tmp_path):
+    with pytest.raises(
+        SweepError, match=r"^ws at wait 0\.05 s is left out: step_p50 ≤ 10 ms is below the wait, and no "
+    ):
+        await sweep_of(environment(wait_s=0.06), tmp_path, 1, wait=0.05, slo={"step_p50": "10ms"})
+    (record,) = read_manifest(next(tmp_path.iterdir())).sweeps
+    assert record.status == "failed"
+
+
+async def test_a_mode_that_ignores_waits_takes_them_from_itself_alone(tmp_path):
+    async def script(peer: Peer) -> None:
+        """Wait over WebSocket, and answer every request over HTTP at once."""
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while (head := await peer.head()).startswith(b"POST"):
+                await peer.reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", head)[1]))
+                body = b'{"observation": {}, "reward": null, "done": false}'
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            peer.send(accepted(head))
+            while (asked := await peer.asked())["type"] != "close":
+                await asyncio.sleep(0.12 if asked["type"] == "step" else 0.0)
+                peer.say(observation())
+            await peer.part()
+
+    sweep = await sweep_of(script, tmp_path, 1, modes=("ws", "http"), waits=(0.05, 0.1))
+    expected = [("ws", 0.05), ("ws", 0.1), ("http", None)]
+    assert [(curve.mode, curve.wait) for curve in sweep.curves] == expected
+    assert [(cell.cell.mode, cell.cell.wait, cell.success_rate) for cell in sweep.cells] == [
+        (mode, wait, 1.0) for mode, wait in expected
+    ]
+    again = load_run(sweep.run_dir).sweeps[0]
+    assert encode(again.curves) == encode(sweep.view.curves)
+
+
+async def test_a_limit_below_a_wait_that_is_ignored_is_judged(tmp_path):
+    sweep = await sweep_of(environment(), tmp_path, 1, wait=60.0, slo={"total_p99": "30s"})
+    assert (sweep.outcome, [curve.wait for curve in sweep.curves]) == (Outcome.MET, [None])
+
+
+async def test_a_limit_of_a_wait_that_is_ignored_is_refused(tmp_path):
+    """It would judge nothing, and the test would pass."""
+    says = r"^mark slo\(wait=0.1\) selects no curve: the environment ignores waits; leave wait= out$"
+    with pytest.raises(SweepError, match=says):
+        await sweep_of(environment(), tmp_path, 1, wait=0.1, slo={"total_p99": "1s"}, slo_wait=0.1)
 
 
 async def test_no_overhead_is_negative_where_some_steps_wait_less_than_asked(tmp_path):

@@ -28,6 +28,9 @@ from pytest_openenv_scale.core.parsing import (
 DEFAULT_SUCCESS = 0.95
 """The success rate (fraction) that defines max batch where no `success` limit is written."""
 
+LATENCY_ALLOWANCE_S = 0.5
+"""`latency_factor=F` means total p99 ≤ F × (steps × wait + this)."""
+
 PHASES = ("total", "connect", "reset", "step", "overhead")
 STATISTICS = ("p50", "p90", "p95", "p99")
 
@@ -195,6 +198,12 @@ class Limit:
     def holds(self, observed: float) -> bool:
         """Say whether an observed value (in the unit of the limit) is on the good side; equal is good."""
         return observed >= self.allowed if self.kind.direction == ">=" else observed <= self.allowed
+
+    def allowed_seconds(self, steps: int, wait: float | None) -> float | None:
+        """Return what a latency limit allows sessions of so many steps, in seconds; None for a factor of no wait."""
+        if self.kind.unit == "seconds":
+            return self.allowed
+        return None if wait is None else self.allowed * (steps * wait + LATENCY_ALLOWANCE_S)
 
     @property
     def text(self) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 
 from pytest_openenv_scale.core.parsing import format_number
 
-from .limits import Slo
+from .limits import Limit, Slo
 
 FAILURES_THAT_STOP = 2
 """A curve ends after this many failing batches in a row."""
@@ -87,14 +87,14 @@ def plan_curves(
     steps: int,
     arrival: str,
     slo_for: Callable[[str, float | None], Slo],
-    wait_axis: bool = True,
+    waitless: Collection[str] = (),
 ) -> tuple[Curve, ...]:
     """Lay out the curves of one test on one target: modes in the order given, then waits ascending.
 
-    Without a wait axis (the environment cannot be asked to wait) there is one curve per mode, its wait None.
+    A mode that is `waitless`, as its sessions cannot be asked to wait or do not, has one curve, its wait None.
     `slo_for(mode, wait)` gives a curve's limits; the N of `max_batch` joins that curve's batches.
     """
-    axis: Sequence[float | None] = sorted(set(waits)) if wait_axis else [None]
+    axis: Sequence[float] = sorted(set(waits))
     return tuple(
         Curve(
             test=test,
@@ -107,8 +107,22 @@ def plan_curves(
             batches=curve_batches(batches, slo_for(mode, wait)),
         )
         for mode in dict.fromkeys(modes)
-        for wait in axis
+        for wait in ([None] if mode in waitless else axis)
     )
+
+
+def limit_below_wait(curve: Curve, slo: Slo, *, until_done: bool = False) -> Limit | None:
+    """Return a latency limit that the waits of a curve break by themselves; None where there is none.
+
+    Sessions that end when `done` comes wait for a single step at least, others for all of theirs.
+    """
+    wait = curve.wait or 0.0
+    waited = {"step": wait, "total": wait if until_done else curve.steps * wait}
+    for limit in slo.limits:
+        least, allowed = waited.get(limit.kind.phase or "", 0.0), limit.allowed_seconds(curve.steps, curve.wait)
+        if limit.kind.family == "latency" and allowed is not None and allowed < least:
+            return limit
+    return None
 
 
 def largest_batch(batches: Iterable[int], slos: Iterable[Slo]) -> int:

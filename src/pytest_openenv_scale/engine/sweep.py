@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
-from pytest_openenv_scale.config.plan import Cell, Curve, plan_curves, should_stop
+from pytest_openenv_scale.config.plan import Cell, Curve, limit_below_wait, plan_curves, should_stop
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
-from pytest_openenv_scale.core.parsing import short_repr
+from pytest_openenv_scale.core.parsing import format_number, short_repr
 from pytest_openenv_scale.core.system import install_command, wait_for
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.machine import await_calm
@@ -158,7 +158,7 @@ def measure_sweep(
     workload = workload or find_workload(endpoint, settings.action, settings.reset)
     slos = (*slos, Slo(tuple(make_limit(name, value, "default") for name, value in endpoint.default_limits.items())))
 
-    def plan(*, wait_axis: bool) -> tuple[Curve, ...]:
+    def plan(waitless: Collection[str]) -> tuple[Curve, ...]:
         return plan_curves(
             test=test,
             target=endpoint.target,
@@ -169,10 +169,10 @@ def measure_sweep(
             steps=settings.steps,
             arrival=str(settings.arrival),
             slo_for=lambda mode, wait: slo_for_curve(slos, wait, mode),
-            wait_axis=wait_axis,
+            waitless=waitless,
         )
 
-    curves = plan(wait_axis=workload.waits)
+    curves = plan(() if workload.waits else settings.modes)
     record = SweepRecord(
         sweep_id=sha256(f"{test}\0{endpoint.target}".encode()).hexdigest()[:10],
         test=test,
@@ -201,12 +201,18 @@ def measure_sweep(
         measurement = _Measurement(endpoint, settings, workload, run, observer, record, generator)
         try:
             warm_ups = measurement.warm_up()
-            if any(warm_up.ignores_wait for warm_up in warm_ups):
-                curves = plan(wait_axis=False)
+            if waitless := {warm_up.mode for warm_up in warm_ups if warm_up.ignores_wait}:
+                planned, curves = curves, plan(waitless)
+                _check_selected(slos, planned, curves)
+            waiting = {warm_up.mode for warm_up in warm_ups if warm_up.longest_step_s is not None}
+            curves, left_out = _above_waits(curves, slos, waiting, until_done=settings.until_done)
+            for note in left_out:
+                observer.note(f"{test}: {note}")
             measurement.plan(
                 replace(
                     record,
                     warm_ups=warm_ups,
+                    notes=(*record.notes, *left_out),
                     curves=curves,
                     slos=tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves),
                 )
@@ -221,6 +227,44 @@ def measure_sweep(
         view = measurement.view()
         run.finish_sweep(record.sweep_id, "complete", view.outcome)
     return Sweep(view, run.kept_path, measurement.table())
+
+
+def _check_selected(slos: Sequence[Slo], planned: Sequence[Curve], curves: Sequence[Curve]) -> None:
+    """Refuse limits of a wait that is none, as the environment ignores it: without a curve they would judge nothing.
+
+    Raises:
+        SweepError: naming the wait.
+    """
+    for slo in slos:
+        before, after = (any(slo.selects(curve.wait, curve.mode) for curve in each) for each in (planned, curves))
+        if before and not after:
+            wait = format_number(slo.wait or 0.0)
+            raise SweepError(f"mark slo(wait={wait}) selects no curve: the environment ignores waits; leave wait= out")
+
+
+def _above_waits(
+    curves: Sequence[Curve], slos: Sequence[Slo], waiting: Collection[str], *, until_done: bool
+) -> tuple[tuple[Curve, ...], tuple[str, ...]]:
+    """Return the curves whose latency limits are above their waits, and a note on each of the others.
+
+    Only modes that are `waiting`, as a session alone showed, are known to need as long.
+
+    Raises:
+        SweepError: none is left.
+    """
+    kept: list[Curve] = []
+    notes: list[str] = []
+    for curve in curves:
+        limit = limit_below_wait(curve, slo_for_curve(slos, curve.wait, curve.mode), until_done=until_done)
+        if limit is None or curve.mode not in waiting:
+            kept.append(curve)
+        else:
+            steps = f" of {curve.steps} steps" if curve.steps > 1 and limit.kind.phase == "total" else ""
+            place = f"{curve.mode} at wait {format_number(curve.wait or 0.0)} s"
+            notes.append(f"{place} is left out: {limit.text} is below the wait{steps}")
+    if not kept:
+        raise SweepError(f"{notes[0]}, and no curve is left; write a limit above it, or one on overhead")
+    return tuple(kept), tuple(notes)
 
 
 def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]:

@@ -20,9 +20,6 @@ BEFORE_OPEN = frozenset({"connect", "reset", "hold"})
 STOCK_PONG_TIMEOUT_S = 20.0
 """How long the stock client waits for the answer to a ping before it ends the session, in seconds."""
 
-LATENCY_ALLOWANCE_S = 0.5
-"""`latency_factor=F` means total p99 ≤ F × (steps × wait + this)."""
-
 
 def judge_cell(batch: int, summaries: Sequence[CellSummary], slo: Slo, repetitions: int) -> CellVerdict:
     """Judge one batch by all its repetitions: it passes if all pass, and fails if one definitely fails.
@@ -181,7 +178,7 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     if not summary.successful:
         return
-    measured, allowed = limit.kind.measure(summary), allowed_seconds(limit, summary)
+    measured, allowed = limit.kind.measure(summary), _allowed_seconds(limit, summary)
     if summary.clock_moved_s:
         case.doubts += _clock_reasons(case, limit)
         return
@@ -226,7 +223,7 @@ def _passes_whichever_way(case: _CellEvidence, limits: Sequence[Limit]) -> bool:
         if limit.kind.family == "share" and not _holds(limit, certain / summary.asked):
             return False
         if limit.kind.family == "latency":
-            allowed, most = allowed_seconds(limit, summary), _latency_bounds(summary, limit)[1]
+            allowed, most = _allowed_seconds(limit, summary), _latency_bounds(summary, limit)[1]
             if allowed is None or most is None or not _within(most, allowed):
                 return False
         if limit.kind.family == "hosts":
@@ -239,12 +236,8 @@ def _samples(summary: CellSummary, limit: Limit) -> int:
     return stats.count if stats else 0
 
 
-def allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
-    """Return what a latency limit allows a cell, in seconds; None for a factor of a wait where there is none."""
-    if limit.kind.unit == "seconds":
-        return limit.allowed
-    wait = summary.cell.wait
-    return None if wait is None else limit.allowed * (summary.cell.steps * wait + LATENCY_ALLOWANCE_S)
+def _allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
+    return limit.allowed_seconds(summary.cell.steps, summary.cell.wait)
 
 
 def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
