@@ -13,10 +13,13 @@ import pytest
 from checking_subjects import served, subject
 from goldens import Golden
 from pytest_openenv_scale.checks.isolation import repeatability, replays
+from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.determinism import determinism
 from pytest_openenv_scale.checks.isolation.repeatability import learn_seed_reference, repeatable
+from pytest_openenv_scale.checks.isolation.sequential import sequential
 from pytest_openenv_scale.checks.run import Check
 from pytest_openenv_scale.checks.subject import Subject
+from pytest_openenv_scale.checks.under_load.fairness import fair_shares
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from toy_environment import RefusedError, Toy, serving
@@ -305,3 +308,25 @@ async def test_over_a_real_server(defect: str, outcome: CheckOutcome) -> None:
     async with served(defect) as url:
         result = await determinism(asked_of(url))
     assert result.outcome is outcome, result
+
+
+class Legal(Dice):
+    """A game that names the one move that it takes."""
+
+    def see(self) -> dict[str, Any]:
+        return {"legal": self.count, "die": self.throw()}
+
+    def take(self, action: dict[str, Any]) -> None:
+        if action.get("move") != self.count:
+            raise RefusedError(f"illegal: {action}")
+        super().take(action)
+
+
+def legal_move(session: int, step: int, observation: Any) -> dict[str, Any]:
+    return {"move": observation["legal"]}
+
+
+@pytest.mark.parametrize("check", [determinism, repeatable, interleaved, sequential, fair_shares])
+async def test_actions_are_made_of_what_the_session_sees(check: Check) -> None:
+    result = await found(Legal, check=check, workload=Workload(function=f"{__name__}:legal_move", waits=False))
+    assert result.outcome is MET, result

@@ -127,7 +127,7 @@ async def play_single(
             began = time.perf_counter()
             most_steps = most_steps if subject.workload.no_action is None else 0
             while len(steps) < most_steps and (not steps or time.perf_counter() - began < longest_s):
-                steps.append(await session.step(subject.action(0, len(steps), wait_s=wait_s)))
+                steps.append(await session.step(waiting_action(subject, session, len(steps), wait_s, number=0)))
                 if steps[-1].kind != "observation":
                     break
                 if ask_states and state.kind == "state":
@@ -193,10 +193,7 @@ async def step_in_background(subject: Subject, sessions: Sequence[RawSession], d
     while still_playing and (rounds < _FEWEST_ROUNDS or time.perf_counter() < end):
         patience_s = subject.patience_among(len(still_playing))
         answers = await asyncio.gather(
-            *(
-                session.step(quick_action(subject, session.number, rounds), patience_s=patience_s)
-                for session in still_playing
-            )
+            *(session.step(quick_action(subject, session, rounds), patience_s=patience_s) for session in still_playing)
         )
         rounds += 1
         played = list(zip(still_playing, answers, strict=True))
@@ -222,11 +219,18 @@ def background_figures(before: BackgroundLoad, during: BackgroundLoad) -> dict[s
     }
 
 
-def quick_action(subject: Subject, session: int, step: int) -> Mapping[str, Any]:
-    """Return the action of a step with a wait of 0 s, where the environment takes a wait."""
-    return waiting_action(subject, session, step, 0.0)
+def quick_action(subject: Subject, session: RawSession, step: int, *, number: int | None = None) -> Mapping[str, Any]:
+    """Return the action of a step with a wait of 0 s, where the environment takes a wait; see `waiting_action`."""
+    return waiting_action(subject, session, step, 0.0, number=number)
 
 
-def waiting_action(subject: Subject, session: int, step: int, wait_s: float) -> Mapping[str, Any]:
-    """Return the action of a step with a wait of `wait_s` seconds, where the environment takes a wait."""
-    return subject.action(session, step, wait_s=wait_s)
+def waiting_action(
+    subject: Subject, session: RawSession, step: int, wait_s: float | None, *, number: int | None = None
+) -> Mapping[str, Any]:
+    """Return the action of a step with a wait of `wait_s` seconds, where the environment takes a wait.
+
+    It is that of session `number` (by default the session's own), made of the session's last observation where a user's
+    callable makes it.
+    """
+    number = session.number if number is None else number
+    return subject.action(number, step, wait_s=wait_s, observation=session.observation)

@@ -36,6 +36,8 @@ class RawSession(ManualSession):
         self.handshake = self.first_answer = Answer("silence")
         self.reset_data: dict[str, Any] = {}
         """The data of the last reset."""
+        self.observation: Any = None
+        """The last observation, of which some actions are made."""
         self.timed_out = False
         """Whether an answer did not come in time."""
         self.stock_refusals: tuple[str, ...] = ()
@@ -119,6 +121,8 @@ class RawSession(ManualSession):
         if isinstance(arrived, Loss):
             return redact(self._secrets, loss_answer(arrived, latency_s))
         answer = parse_answer(arrived, latency_s)
+        if answer.kind == "observation":
+            self.observation = answer.data.get("observation")
         return redact(self._secrets, answer) if self._secrets.may_be_in(arrived) else answer
 
     # Leaving

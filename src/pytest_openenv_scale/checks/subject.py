@@ -81,13 +81,17 @@ class Subject:
         """Return a client for this server, to be entered with `async with`."""
         return RawClient(self.endpoint, self.patience_s if patience_s is None else patience_s, self.ping_s)
 
-    def action(self, session: int = 0, step: int = 0, *, wait_s: float | None = None) -> Mapping[str, Any]:
+    def action(
+        self, session: int = 0, step: int = 0, *, wait_s: float | None = None, observation: Any = None
+    ) -> Mapping[str, Any]:
         """Return the action of a step, session and step counted from 0; `wait_s` overrides the subject's own.
+
+        `observation` is the last one of the session, of which a user's callable may make it.
 
         Raises:
             WorkloadError: the user's callable fails.
         """
-        return self.workload.maker(self.wait_s if wait_s is None else wait_s)(session, step)
+        return self.workload.maker(self.wait_s if wait_s is None else wait_s)(session, step, observation)
 
     def reset_data(self, seed: int) -> dict[str, Any]:
         """Return the workload's reset data for the session with this seed."""
@@ -115,6 +119,8 @@ def sample_text(data: Mapping[str, Any]) -> str:
 
 def sample_action(subject: Subject) -> str:
     """Return the first action as it is sent, cut off, and whether it is made up or a guess."""
+    if subject.workload.maker(0.0).observes:
+        return f"what {subject.workload.function} makes of the observation"
     text = sample_text(subject.action(wait_s=0.0))
     if subject.workload.guessed:
         return f"{text}, a guess, as there is no /schema,"

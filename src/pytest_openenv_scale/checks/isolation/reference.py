@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, cast
 
-from pytest_openenv_scale.checks.background import single_session
+from pytest_openenv_scale.checks.background import single_session, waiting_action
 from pytest_openenv_scale.checks.capacity_probe import SLOT_RETURN_LIMIT_S, open_sessions
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
@@ -149,7 +149,7 @@ class SingleReference:
         return play_episode(
             session,
             first,
-            lambda step: {**self.subject.action(0, step, wait_s=usual_s), **tokens},
+            lambda step: {**waiting_action(self.subject, session, step, usual_s, number=0), **tokens},
             steps,
             lambda step_view: self.read(step_view, identity),
             ask_state=self.has_state,

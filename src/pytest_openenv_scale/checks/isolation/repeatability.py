@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pytest_openenv_scale.checks.background import waiting_action
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Figures, Subject, sample_action
 from pytest_openenv_scale.core.formatting import count_of
@@ -233,7 +234,7 @@ async def play_fields(subject: Subject, session: RawSession, steps: int, pause_s
     views = play_episode(
         session,
         session.first_answer,
-        lambda step: subject.action(0, step, wait_s=wait),
+        lambda step: waiting_action(subject, session, step, wait, number=0),
         steps,
         lambda step_view: flatten_answer(step_view.answer),
         ask_state=False,

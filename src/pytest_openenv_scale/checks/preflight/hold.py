@@ -194,7 +194,8 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
 async def _step_at_once(subject: Subject, sessions: list[RawSession], patience_s: float) -> list[Answer]:
     subject.report_progress(f"stepping {len(sessions):,} sessions at once")
     steps = (
-        session.step(quick_action(subject, number, 0), patience_s=patience_s) for number, session in enumerate(sessions)
+        session.step(quick_action(subject, session, 0, number=number), patience_s=patience_s)
+        for number, session in enumerate(sessions)
     )
     return list(await asyncio.gather(*steps))
 

@@ -121,7 +121,7 @@ class _CasePlay:
                 return
         request, answer = "reset", await session.reset(self.reset_data)
         if answer.kind == "observation" and self.with_steps:
-            request, answer = "step", await session.step(quick_action(self.subject, 0, 0))
+            request, answer = "step", await session.step(quick_action(self.subject, session, 0, number=0))
         self.goes_on = False
         got = f"the {request} after it got {_answer_text(answer)}"
         if answer.kind == "observation":
@@ -136,7 +136,7 @@ class _CasePlay:
 
     async def _step_bystander(self, bystander: RawSession) -> None:
         """Take a step in the session that was open beside the case."""
-        answer = await bystander.step(quick_action(self.subject, 0, 0))
+        answer = await bystander.step(quick_action(self.subject, bystander, 0, number=0))
         if answer.kind == "observation":
             self.aftermath = ", ".join(filter(None, (self.aftermath, "another session goes on")))
         else:
@@ -149,7 +149,7 @@ class _CasePlay:
         session = await self.client.start_when_free(self.reset_data, within_s=_PATIENCE_S)
         answer = session.first_answer
         if answer.kind == "observation" and self.with_steps:
-            answer = await session.step(quick_action(self.subject, 0, 0))
+            answer = await session.step(quick_action(self.subject, session, 0, number=0))
         if answer.kind != "observation" and not answer.retryable:
             self.faults.append(f"a new session does not work: {answer}")
             self.transcripts.append(session.transcript("a new session after it"))

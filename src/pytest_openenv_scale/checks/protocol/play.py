@@ -54,12 +54,12 @@ BuildInvalidAction = Callable[[Schema | None, Mapping[str, Any]], Mapping[str, A
 
 
 async def _step_with(make: BuildInvalidAction, session: RawSession, subject: Subject) -> Answer:
-    return await session.step(make(_action_schema(subject), quick_action(subject, 0, 0)))
+    return await session.step(make(_action_schema(subject), quick_action(subject, session, 0, number=0)))
 
 
 async def _invalid_action(session: RawSession, subject: Subject) -> Answer:
     """Send every invalid value the schema allows to make; the first answer that accepts one counts, else the last."""
-    schema, action = _action_schema(subject), quick_action(subject, 0, 0)
+    schema, action = _action_schema(subject), quick_action(subject, session, 0, number=0)
     invalid_actions: list[Mapping[str, Any]] = []
     lacks: list[str] = []
     for make in (protocol_cases.wrong_type, protocol_cases.out_of_range):
@@ -81,7 +81,9 @@ async def _long_text(characters: int, session: RawSession, subject: Subject) -> 
     session.send(
         {
             "type": "step",
-            "data": protocol_cases.long_text(_action_schema(subject), quick_action(subject, 0, 0), characters),
+            "data": protocol_cases.long_text(
+                _action_schema(subject), quick_action(subject, session, 0, number=0), characters
+            ),
         }
     )
     deadline = time.perf_counter() + subject.patience_s
@@ -100,7 +102,7 @@ async def _long_text(characters: int, session: RawSession, subject: Subject) -> 
 
 
 async def _step(session: RawSession, subject: Subject) -> Answer:
-    return await session.step(quick_action(subject, 0, 0))
+    return await session.step(quick_action(subject, session, 0, number=0))
 
 
 async def _state(session: RawSession, subject: Subject) -> Answer:
@@ -125,17 +127,17 @@ async def _step_after_done(session: RawSession, subject: Subject) -> Answer:
     deadline = time.perf_counter() + _EPISODE_S
     answer, number = Answer("silence"), 0
     while number < _MAX_STEPS and time.perf_counter() < deadline:
-        answer = await session.step(quick_action(subject, 0, number))
+        answer = await session.step(quick_action(subject, session, number, number=0))
         number += 1
         if answer.done:
-            return await session.step(quick_action(subject, 0, number))
+            return await session.step(quick_action(subject, session, number, number=0))
         if answer.kind != "observation":
             return answer
     return replace(answer, message=f"none of {number} steps ended the episode")
 
 
 async def _reset_again(session: RawSession, subject: Subject) -> Answer:
-    answer = await session.step(quick_action(subject, 0, 0))
+    answer = await session.step(quick_action(subject, session, 0, number=0))
     return await session.reset(subject.reset_data(subject.seed)) if answer.kind == "observation" else answer
 
 
@@ -146,7 +148,10 @@ async def _unawaited(session: RawSession, subject: Subject) -> Answer:
     """
     single = await _session_with_state(subject)
     reset = {"type": "reset", "data": subject.reset_data(subject.seed)}
-    steps = [{"type": "step", "data": quick_action(subject, 0, number)} for number in range(min(2, len(single.steps)))]
+    steps = [
+        {"type": "step", "data": quick_action(subject, session, number, number=0)}
+        for number in range(min(2, len(single.steps)))
+    ]
     requests = [message for change in (reset, *steps) for message in (change, {"type": "state"})]
     for message in requests:
         session.send(message)

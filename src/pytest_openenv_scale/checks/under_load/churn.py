@@ -112,7 +112,7 @@ class _ShortSessions:
                 return
             answer = session.first_answer
             if answer.kind == "observation":
-                answer = await session.step(quick_action(self.subject, number, 0))
+                answer = await session.step(quick_action(self.subject, session, 0, number=number))
             if answer.kind == "observation":
                 answer = await session.close(patience_s=self.patience_s)
             if not answer.ended or answer.kind == "lost":
@@ -303,7 +303,7 @@ async def _send_steps(subject: Subject, session: RawSession, steps: int) -> tupl
     end = time.perf_counter() + _NOT_READING_S
     while sent < steps and size < _MAX_BYTES and time.perf_counter() < end:
         for _ in range(min(_BURST_STEPS, steps - sent)):
-            message = {"type": "step", "data": quick_action(subject, session.number, sent)}
+            message = {"type": "step", "data": quick_action(subject, session, sent)}
             session.send(message)
             sent, size = sent + 1, size + len(wire_text(message))
             if session.connection.has_unsent_bytes:

@@ -241,7 +241,7 @@ async def _step_until_stopped(subject: Subject, player: Player, stop: asyncio.Ev
     while not stop.is_set():
         at = time.perf_counter()
         player.sent.append(at)
-        answer = await session.step(quick_action(subject, session.number, len(player.answered)))
+        answer = await session.step(quick_action(subject, session, len(player.answered)))
         if answer.good and answer.latency_s is not None:
             player.answered.append(at + answer.latency_s)
             player.worker = player.worker or answer.process

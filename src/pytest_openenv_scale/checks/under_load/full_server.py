@@ -135,7 +135,7 @@ class SessionEnd:
     async def end(self, subject: Subject, session: RawSession) -> float:
         """End a session and return when, as `time.perf_counter()`."""
         if self.step_s:
-            session.send({"type": "step", "data": waiting_action(subject, session.number, 0, self.step_s)})
+            session.send({"type": "step", "data": waiting_action(subject, session, 0, self.step_s)})
             await asyncio.sleep(self.step_s / 4)
         ended_at = time.perf_counter()
         if (closing := self.leave(session)) is not None:

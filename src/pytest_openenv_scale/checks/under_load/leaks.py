@@ -84,7 +84,7 @@ async def _step_and_close(subject: Subject, sessions: list[RawSession]) -> None:
     """Take a step in all sessions at once, so that thread pools reach their size, and close them."""
     patience_s = subject.patience_among(len(sessions))
     await asyncio.gather(
-        *(session.step(quick_action(subject, session.number, 0), patience_s=patience_s) for session in sessions)
+        *(session.step(quick_action(subject, session, 0), patience_s=patience_s) for session in sessions)
     )
     await close_all(sessions)
 
@@ -204,7 +204,10 @@ async def lone_step_s(subject: Subject) -> float | None:
             if not opened:
                 break
             for session in opened:
-                answers = [await session.step(quick_action(subject, number, step)) for step in range(_LONE_STEPS)]
+                answers = [
+                    await session.step(quick_action(subject, session, step, number=number))
+                    for step in range(_LONE_STEPS)
+                ]
                 latencies += [answer.latency_s for answer in answers if answer.good and answer.latency_s is not None]
                 if answers[-1].good:
                     await session.close(patience_s=subject.patience_s)

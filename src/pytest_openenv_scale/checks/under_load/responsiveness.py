@@ -309,7 +309,7 @@ async def _measure_round(subject: Subject, sessions: Sequence[RawSession], *, ht
     patience = subject.patience_s + len(sessions) * max(subject.slowest_single_s, WAIT_S)
 
     async def step(session: RawSession) -> Answer:
-        return await session.step(waiting_action(subject, session.number, 0, WAIT_S), patience_s=patience)
+        return await session.step(waiting_action(subject, session, 0, WAIT_S), patience_s=patience)
 
     async with AsyncExitStack() as stack:
         beside_one = await stack.enter_async_context(polling_health(subject.endpoint, patience)) if http else None

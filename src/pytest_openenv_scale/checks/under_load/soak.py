@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import psutil
 
-from pytest_openenv_scale.checks.background import single_session
+from pytest_openenv_scale.checks.background import single_session, waiting_action
 from pytest_openenv_scale.checks.capacity_probe import open_sessions, sessions_at_once
 from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Subject, close_all
@@ -140,7 +140,7 @@ class _SoakPlayer:
     async def _play(self, number: int, session: RawSession) -> None:
         steps = episode = 0
         while (began := time.perf_counter()) < self._end:
-            answer = await session.step(self._subject.action(number, steps, wait_s=self._wait_s))
+            answer = await session.step(waiting_action(self._subject, session, steps, self._wait_s, number=number))
             steps += 1
             if answer.good and answer.latency_s is not None:
                 self._latencies.append(answer.latency_s)
