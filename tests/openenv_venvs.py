@@ -58,6 +58,27 @@ def openenv_python(spec: str) -> Path:
     return python
 
 
+def openenv_and_project(spec: str, folder: Path) -> Path:
+    """A python in `folder` that holds the real openenv and, where that has no say, what these tests run with.
+
+    Installing the project beside openenv would take a minute and test what the index serves today. Instead an empty
+    environment gets both site-packages: openenv's first, so that its versions are the ones its installation chose,
+    then ours with the project in it, editable or not: `addsitedir` reads the `.pth` files of both, as Python does.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True, timeout=60)
+    python = folder / "venv" / "bin" / "python"
+    both = (openenv_python(spec), Path(sys.executable))
+    lines = [f"import site; site.addsitedir({str(_site_packages(of))!r})" for of in both]
+    (_site_packages(python) / "both.pth").write_text("\n".join(lines) + "\n")
+    return python
+
+
+def _site_packages(python: Path) -> Path:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return Path(done.stdout.strip())
+
+
 def _pinned(spec: str) -> tuple[str, str]:
     match = re.fullmatch(r"(openenv(?:-core)?)==([\w.]+)", spec)
     if not match:

@@ -163,7 +163,8 @@ def test_the_packaged_dockerfile_is_built_in_sight_and_judged_by_what_its_contai
     assert "local-docker" in output
     (refused,) = first_run.refusals()
     figures = {"needed": 32, "limit": 20, "workers": 1, "held": 20, "successful": 20, "is_key_of_target": True}
-    assert (refused["cause"], refused["count"], refused["figures"]) == ("capacity", 12, figures)
+    assert (refused["cause"], refused["count"]) == ("capacity", 12)
+    assert refused["figures"].items() >= figures.items()
     assert "max_envs=32" in output
     assert "s3cret" not in output
     assert not ours()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,6 +18,7 @@ import pytest
 from openenv_venvs import OPENENV_0_10, openenv_python
 from pytest_run import command, environ, run_pytest, write_test
 from server_process import SRC, server_environ
+from uvicorn_servers import uvicorn_server
 
 pytestmark = pytest.mark.real
 
@@ -36,32 +34,11 @@ def scaling_test(folder: Path, batches: str, most: int, *, wait: float = 0.1, mo
     write_test(folder, SCALING.format(batches=batches, most=most, wait=wait, modes=modes))
 
 
-@contextmanager
-def uvicorn_server(folder: Path, *options: str, prefix: str = "", app: str = "", python: str = "") -> Iterator[str]:
-    """A uvicorn as an operator starts it; yields its URL."""
-    app = app or "pytest_openenv_scale.server.app:app"
-    log = folder / "uvicorn.log"
-    words = [python or sys.executable, "-m", "uvicorn", app, "--port", "0", "--ws", "websockets-sansio", *options]
-    shell = f"{prefix} exec " + " ".join(words)
-    with log.open("w") as out:
-        server = subprocess.Popen(["bash", "-c", shell], cwd=folder, env=server_environ(), stdout=out, stderr=out)
-    try:
-        deadline = time.monotonic() + 60
-        while not (found := re.search(r"running on (http://\S+)", log.read_text())):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield found[1]
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
 def test_a_full_server_is_named_with_max_concurrent_envs(tmp_path: Path) -> None:
     scaling_test(tmp_path, "1,4,16", 16)
     run = run_pytest(tmp_path, "--openenv-target", "local:builtin,max_envs=5,workers=1")
     assert run.code == 1
-    assert "MAX_CONCURRENT_ENVS ≥ 16" in run.output
+    assert "max_envs=16 in the target" in run.output
     (cause,) = run.refusals()
     assert (cause["cause"], cause["count"], cause["batch"]) == ("capacity", 11, 16)
     assert (cause["figures"]["limit"], cause["figures"]["workers"]) == (5, 1)

@@ -82,6 +82,8 @@ def test_the_limit_in_a_configuration_is_changed_there(tmp_path: Path) -> None:
         (MARKED.replace("True", "False"), False),
         (MARKED.replace("True", "bool(1)"), None),
         (CLASS + "\n\nEnv.SUPPORTS_CONCURRENT_SESSIONS = True\n", None),
+        (CLASS + "\n\nsetattr(Env, 'SUPPORTS_CONCURRENT_SESSIONS', True)\n", None),
+        (f'"""It lacks SUPPORTS_CONCURRENT_SESSIONS."""\n{CLASS}', False),
         (CLASS.replace("(Environment)", "(Environment[A, O, S])"), False),
         (CLASS.replace("Environment", "MCPEnvironment"), False),
         (CLASS.replace("import Environment", "import Environment as Base").replace("(Environment)", "(Base)"), False),
@@ -171,7 +173,7 @@ def test_no_source_is_an_error(tmp_path: Path, app: str, env: str) -> None:
 def test_the_app_of_a_process_is_found_by_its_command_line(tmp_path: Path, command: list[str]) -> None:
     read(tmp_path, APP.format("Env, A, O, max_concurrent_envs=4"))
     if command[0] == "-c":
-        command = ["-c", "input()", *command[2:]]
+        command = ["-c", "print(flush=True); input()", *command[2:]]
     else:
         (tmp_path / "openenv").mkdir()
     environ = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
@@ -179,9 +181,12 @@ def test_the_app_of_a_process_is_found_by_its_command_line(tmp_path: Path, comma
         (tmp_path / "openenv" / "__init__.py").touch()
         (tmp_path / "openenv" / "core").mkdir()
         (tmp_path / "openenv" / "core" / "__init__.py").touch()
-        (tmp_path / "openenv" / "core" / "env_server.py").write_text("input()\n")
-    process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, stdin=subprocess.PIPE, env=environ)
+        (tmp_path / "openenv" / "core" / "env_server.py").write_text("print(flush=True)\ninput()\n")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, stdin=pipe, stdout=pipe, env=environ)
     try:
+        assert process.stdout is not None
+        process.stdout.readline()  # It runs, and not the fork that becomes it.
         assert fields(settings_of_process(process.pid), "argument", "environment") == (4, "Env")
     finally:
         process.communicate(b"\n")
@@ -191,9 +196,11 @@ def test_the_app_of_a_process_is_found_by_its_command_line(tmp_path: Path, comma
     ("given", "option"), [(["--max-envs", "8"], "--max-envs"), (["--max-envs=8"], "--max-envs"), ([], None)]
 )
 def test_an_option_of_the_built_in_server_outranks_its_variable(given: list[str], option: str | None) -> None:
-    command = [sys.executable, "-c", "input()", "-m", "pytest_openenv_scale.server", *given]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()", "-m", "pytest_openenv_scale.server", *given]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
+        process.stdout.readline()
         assert fields(settings_of_process(process.pid), "variable", "option") == ("MAX_CONCURRENT_ENVS", option)
     finally:
         process.communicate(b"\n")

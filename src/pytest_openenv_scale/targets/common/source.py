@@ -325,15 +325,14 @@ def _returned(place: _Place, body: Sequence[ast.AST], hops: int) -> Iterator[_Ma
 
 
 def _flag(place: _Place, app: _Module) -> bool | None:
-    """Return whether a class says that it takes several sessions; None where that could be said elsewhere."""
+    """Return whether a class says that it takes several sessions; None where that may be said elsewhere."""
     flag = _own_flag(place)
-    mentioned = FLAG in place.module.text or FLAG in app.text
-    return None if flag is False and mentioned and not _is_written(place) else flag
+    set_elsewhere = any(_names_flag(node) for module in (place.module, app) for node in module.nodes)
+    return None if flag is False and set_elsewhere else flag
 
 
-def _is_written(place: _Place) -> bool:
-    body = getattr(place.node, "body", [])
-    return next(_assigned(body, FLAG), None) is not None
+def _names_flag(node: ast.AST) -> bool:
+    return getattr(node, "attr", None) == FLAG or getattr(node, "value", None) == FLAG
 
 
 def _own_flag(place: _Place, hops: int = 0) -> bool | None:
