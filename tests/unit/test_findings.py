@@ -213,6 +213,20 @@ def test_the_cliff_is_said_with_how_it_fails(golden: Golden) -> None:
     golden(of_kind("cliff", study))
 
 
+def test_most_failures_are_more_than_half_of_them() -> None:
+    def of_kinds(*counts: int) -> str:
+        errors = tuple(ErrorCount("reset", "timeout", f"{code}", count) for code, count in enumerate(counts))
+        (run,) = a_study(twice(sample("a", MANY))).runs
+        (view,) = run.sweeps
+        summaries = [replace(each, errors=errors) if each.failed else each for each in view.summaries]
+        (text,) = of_kind("cliff", join_runs([replace(run, sweeps=(view_sweep(view.record, summaries),))]))
+        return text
+
+    assert ", most failures being timeout 0 in reset" in of_kinds(34, 30)
+    assert ", the most frequent failures being timeout 0 in reset" in of_kinds(24, 20, 20)
+    assert ", the most frequent failures being timeout 0 in reset" in of_kinds(32, 32)
+
+
 def test_a_cliff_of_latency_is_told_as_one(golden: Golden) -> None:
     late = {1: GOOD, 8: (1.0, 3.0)}
     study = a_study(replace(twice(sample("a", late)), slo=an_slo(total_p99=2.0)))

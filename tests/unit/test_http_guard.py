@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from load_processes import actions, environment, generators, kinds
 from measuring import measure
 from playing import order
+from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.serialization import encode
 from pytest_openenv_scale.load import client_health
 from pytest_openenv_scale.load.client_health import MIN_SAMPLES, AnswerLags, ClientStats, check_answer_lags
 from pytest_openenv_scale.results.cell import ClientFinding
@@ -157,6 +159,7 @@ def test_mode_ws_is_advised_only_where_there_is_a_websocket(request, tmp_path, m
     assert finding.message.endswith(", or mode ws") is advises
     assert [cell.cell.mode for cell in sweep.cells] == ["http"]
     assert sweep.outcome == "met"
+    assert encode(load_run(sweep.run_dir).sweeps[0].curves) == encode(sweep.view.curves)
 
 
 # In real load processes

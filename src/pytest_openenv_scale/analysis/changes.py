@@ -70,11 +70,13 @@ def _is_noticeable(then: float, now: float) -> bool:
 def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fail_on: Sequence[FailOn]) -> Change:
     """Judge max batch, or the same per core.
 
-    Worse is only what is certain: something the baseline held definitely fails now. A max batch that is merely
+    Worse is only what is certain: something the baseline held definitely fails now. Better is what no repetition of the
+    baseline held: where some did and one failed, another baseline might have held it in all. A max batch that is merely
     not known to reach the old one (the next batch is in doubt, or was not measured) is inconclusive.
     """
     fewer = now.fails_at is not None and now.fails_at <= baseline.held
-    more = baseline.fails_at is not None and baseline.fails_at <= now.held
+    above_range = now.held > (baseline.figure.high or 0.0)
+    more = baseline.fails_at is not None and baseline.fails_at <= now.held and above_range
     broken = next((rule for rule in fail_on if rule.is_broken(baseline.held, now.held)), None)
     doubtful = "inconclusive" in (baseline.figure.known, now.figure.known)
     if fewer and broken:

@@ -444,9 +444,10 @@ class Facts:
         if counts and "success" in limits and success.number is not None:
             most_frequent = max(counts, key=lambda kind: counts[kind])
             few = "only " if success.number else ""
+            most = "most" if 2 * counts[most_frequent] > sum(counts.values()) else "the most frequent"
             clauses.append(
                 f"{few}{success} of the sessions succeed,"
-                f" most failures being {self._failure_phrase(curve, most_frequent)}"
+                f" {most} failures being {self._failure_phrase(curve, most_frequent)}"
             )
         if broken:
             clauses.append(f"{join_names(broken)} {'are' if len(broken) > 1 else 'is'} over the limit")
