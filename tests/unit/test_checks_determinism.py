@@ -6,6 +6,7 @@ import itertools
 import random
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -137,6 +138,28 @@ async def test_it_is_asked_in_short_and_of_a_server_of_one_session(
     for check in (determinism, repeatable):
         result = await found(make, check=check, limit=limit)
         assert (result.outcome, result.figures["answer"]) == (outcome, answer), result
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "answer"),
+    [
+        ("candidate", lambda: random.randint(1, 10**6), "random"),
+        ("date", lambda: f"day {random.random()}", "random"),
+        ("took_ms", random.random, "no_seed_effect"),
+        ("at", lambda: f"2026-11-30T09:{random.randint(10, 59)}:00", "no_seed_effect"),
+        ("run", lambda: random.randbytes(6).hex(), "no_seed_effect"),
+    ],
+)
+async def test_names_and_times_are_no_chance(field: str, value: Callable[[], Any], answer: str) -> None:
+    class Marked(Toy):
+        def begin(self, data: dict[str, Any]) -> None:
+            super().begin(data)
+            self.mark = value()
+
+        def see(self) -> dict[str, Any]:
+            return {**super().see(), field: self.mark}
+
+    assert (await found(Marked, check=repeatable)).figures["answer"] == answer
 
 
 @pytest.mark.parametrize("name", ["task", "score"])

@@ -38,7 +38,9 @@ ALWAYS_JUDGED = ("reward", "done")
 """Fields that have to be the same with the same seed, whether it decides them or not."""
 
 _PROCESS_FIELDS = frozenset(("pid", "host_url", "hostname"))
-_TIME_NAME = re.compile(r"time|elapsed|duration|latency|seconds|took|date|clock|_(ms|s|ns|at)$", re.IGNORECASE)
+_TIME_NAME = re.compile(
+    r"(^|_)(time|timestamp|elapsed|duration|latency|uptime|seconds|took|date|clock|ms|ns)(_|$)|_(s|at)$", re.IGNORECASE
+)
 _ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{12,}", re.IGNORECASE)
 _DAY_S = 86_400.0
 
@@ -190,7 +192,7 @@ def _name(pattern: str) -> str:
 
 def _is_chance(pattern: str, plays: Iterable[Sequence[Sequence[Fields]]]) -> bool:
     """Whether what differs with the same seed in a field is no name of a session or a process, and no time."""
-    if _name(pattern) in _PROCESS_FIELDS or _TIME_NAME.search(_name(pattern)):
+    if _name(pattern) in _PROCESS_FIELDS:
         return False
     values: list[Any] = [
         value
@@ -200,7 +202,8 @@ def _is_chance(pattern: str, plays: Iterable[Sequence[Sequence[Fields]]]) -> boo
         for path, value in view.items()
         if path_pattern(path) == pattern and value is not None
     ]
-    return not all(_is_id(value) or _is_date(value) for value in values)
+    named_time = _TIME_NAME.search(_name(pattern)) is not None
+    return not all(_is_id(value) or _is_date(value) or (named_time and type(value) in (int, float)) for value in values)
 
 
 def _is_id(value: Any) -> bool:
