@@ -65,7 +65,7 @@ async def test_a_limit_of_one_is_configuration_with_the_line_to_change(golden):
 async def test_workers_times_limit_is_told_where_it_is_known():
     result = await ask(under_load_limit.refusal, House(4), endpoint={"limits": {"workers": 2, "max_envs": 2}})
     assert "4 = 2 workers × 2" in result.headline
-    assert "each worker holds 2" in (await ask(under_load_limit.refusal, House(4))).headline
+    assert "4 = at least 2 workers × 2" in (await ask(under_load_limit.refusal, House(4))).headline
 
 
 async def _cut(peer: Peer) -> None:

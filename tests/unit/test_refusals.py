@@ -52,6 +52,7 @@ def test_capacity_is_told_with_workers_the_limit_of_each_and_what_is_needed():
         "needed": 256,
         "limit": 100,
         "workers": 2,
+        "at_least": False,
         "held": 200,
         "successful": 200,
         "is_key_of_target": True,
@@ -139,7 +140,38 @@ def test_workers_nobody_told_are_counted_by_the_processes_that_answered():
 )
 def test_the_limit_is_the_servers_word_or_else_the_targets_setting(message, limits, limit):
     error = ErrorCount("reset", "capacity", "CAPACITY_REACHED", 32, message)
-    assert figures(only(failing(error, pids=None, limits=limits)), "limit", "workers") == (limit, None)
+    assert only(failing(error, pids=None, limits=limits)).figures["limit"] == limit
+
+
+@pytest.mark.parametrize(
+    ("held", "known", "workers"),
+    [
+        (117, {"pids": None}, 2),
+        (129, {"pids": None}, 3),
+        (117, {"pids": 1}, 2),
+        (117, {"pids": None, "limits": {"workers": 1}}, 2),
+    ],
+)
+def test_more_workers_are_deduced_where_those_known_cannot_hold_so_many(held, known, workers):
+    refusal = only(failing(full(64, 64, 200 - held), batch=200, **known))
+    assert figures(refusal, "workers", "at_least", "held") == (workers, True, held)
+
+
+@pytest.mark.parametrize("known", [{"pids": 2}, {"pids": None, "limits": {"workers": 2}}])
+def test_workers_that_are_known_and_suffice_are_not_deduced(known):
+    refusal = only(failing(full(64, 64, 11), batch=128, **known))
+    assert figures(refusal, "workers", "at_least") == (2, False)
+
+
+def test_no_workers_are_deduced_where_slots_may_have_been_used_twice():
+    refusal = only(failing(full(64, 64, 11), batch=128, pids=None, cell=a_cell(128, arrival="burst")))
+    assert figures(refusal, "workers", "at_least", "held") == (None, False, 117)
+
+
+@pytest.mark.parametrize("held", [64, 40])
+def test_no_workers_are_deduced_of_sessions_that_one_can_hold(held):
+    refusal = only(failing(full(64, 64, 128 - held), batch=128, pids=None))
+    assert figures(refusal, "workers", "at_least") == (None, False)
 
 
 def test_capacity_is_read_from_real_rows():

@@ -60,7 +60,7 @@ def test_a_verdict_is_told_in_values_and_in_words():
     (refused,) = curve["refused"]
     assert (refused["cause"], refused["count"], refused["batch"], refused["exit"]) == ("capacity", 56, 256, None)
     evidence = {"limit": 100, "workers": 2, "held": 200, "successful": 200}
-    sizes = {"needed": 256, "room": 256, "busiest": None, "of": None, "is_key_of_target": True}
+    sizes = {"needed": 256, "room": 256, "at_least": False, "busiest": None, "of": None, "is_key_of_target": True}
     assert refused["figures"] == {**sizes, **evidence}
     assert [(step["kind"], step["name"], step["sure"]) for step in refused["steps"]] == [
         *(("key", "max_envs", True), ("argument", "max_concurrent_envs", False), ("ask", "isolation", True))

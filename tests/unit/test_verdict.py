@@ -498,6 +498,15 @@ def test_notes_stay_with_the_verdict():
     assert judge(a_summary(8), notes=["the built-in environment"]).notes == ("the built-in environment",)
 
 
+def test_a_cause_is_taken_from_a_batch_that_failed_and_not_from_one_that_passed():
+    stray = (ErrorCount("step", "closed_early", "1006", 1, None),)
+    passed, failed = a_summary(64, failed=1, errors=stray, peak_concurrency=64), a_summary(128, failed=64)
+    assert [(refusal.cause, refusal.batch) for refusal in judge(passed, failed).refused] == [("capacity", 128)]
+    full = a_summary(64, failed=1)
+    assert [(refusal.cause, refusal.batch) for refusal in judge(full, failed).refused] == [("capacity", 128)]
+    assert [(refusal.cause, refusal.batch) for refusal in judge(passed).refused] == [("cut", 64)]
+
+
 def test_what_refused_is_part_of_the_verdict():
     assert [refusal.cause for refusal in judge(a_summary(64, failed=32)).refused] == ["capacity"]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.cell import SERVICE_RESTART
@@ -91,6 +93,45 @@ class Evidence:
         return Refusal(cause, count, self.batch, {"needed": self.needed, **figures}, words)
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many sessions fit on a server: `held` of them were open at once, all let in by an answer to their reset.
+
+    Each of `workers` holds `limit`; None where that is not known. `at_least` says that the workers were deduced: so
+    many are needed to hold these sessions, and there may be more.
+    """
+
+    held: int
+    limit: int | None
+    workers: int | None
+    at_least: bool = False
+
+    @property
+    def slots(self) -> int | None:
+        """How many sessions fit where connections split evenly over the workers."""
+        return None if self.limit is None or self.workers is None else self.workers * self.limit
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot is known to have been taken."""
+        return self.slots == self.held and not self.at_least
+
+    def __str__(self) -> str:
+        """Return what makes up the slots, where that is known: "at least 2 workers × 64"."""
+        return f"{'at least ' if self.at_least else ''}{count_of(self.workers or 0, 'worker')} × {self.limit or 0:,}"
+
+
+def capacity_of(held: int, *, limit: int | None, workers: int | None) -> Capacity:
+    """Return how many sessions fit where `held` were open when others were turned away.
+
+    That `workers` of `limit` sessions each could not have held them shows that there are more.
+    """
+    least = math.ceil(held / limit) if limit else 0
+    if least > max(1, workers or 0):
+        return Capacity(held, limit, least, at_least=True)
+    return Capacity(held, limit, workers)
+
+
 _ACTIVE_OF_MAX = re.compile(r"(\d+)\s*/\s*(\d+)\s+sessions", re.IGNORECASE)
 _MAX_SESSIONS = re.compile(r"max(?:imum)?[_ ]sessions\D{0,4}(\d+)", re.IGNORECASE)
 
@@ -100,8 +141,11 @@ def sessions_per_worker(evidence: Evidence) -> Refusal | None:
     claimed = evidence.claim(lambda error: error.type == "capacity" or error.code == "CAPACITY_REACHED")
     if not claimed:
         return None
-    limit = _limit_per_worker(claimed, evidence)
-    summary, workers = evidence.summary, evidence.workers
+    summary = evidence.summary
+    # Elsewhere than in a hold a slot may have had its next session before its last one was seen to have ended.
+    at_once = summary.held if summary.cell.arrival == "hold" else 0
+    fits = capacity_of(at_once, limit=_limit_per_worker(claimed, evidence), workers=evidence.workers)
+    limit, workers = fits.limit, fits.workers
     count = sum(error.count for error in claimed)
     splits = (split_seen(summary, workers=workers, limit=limit, refused=count), evidence.split)
     split = max(filter(None, splits), key=lambda seen: seen.total, default=None)
@@ -110,6 +154,7 @@ def sessions_per_worker(evidence: Evidence) -> Refusal | None:
         claimed,
         limit=limit,
         workers=workers,
+        at_least=fits.at_least,
         held=summary.peak_concurrency,
         successful=summary.successful,
         is_key_of_target=Setter(summary.cell.target).has_keys,
@@ -305,15 +350,19 @@ def _slots(evidence: Evidence) -> int | None:
     return int(each) * workers if workers is not None and each is not None and str(each).isdecimal() else None
 
 
-def name_refusals(summaries: Sequence[CellSummary], *, needed: int | None = None) -> tuple[Refusal, ...]:
+def name_refusals(
+    summaries: Sequence[CellSummary], *, needed: int | None = None, batches: Collection[int] = ()
+) -> tuple[Refusal, ...]:
     """Name what refused sessions, one refusal per cause, each told of the smallest batch where it happened.
 
-    `needed` is how many sessions the server should hold (a `max_batch` limit); remedies are sized to it, or
-    to the batch that was refused if that is larger.
+    `batches` are those that did not pass: what is named is theirs, and not of one that passed although a few sessions
+    failed; where all passed, it is that of any. `needed` is how many sessions the server should hold (a `max_batch`
+    limit); remedies are sized to it, or to the batch that was refused if that is larger.
     """
     refusals: dict[str, Refusal] = {}
     split = _largest_split(summaries)
-    for summary in sorted(summaries, key=lambda item: (item.batch, -item.failed)):
+    named = [summary for summary in summaries if not batches or summary.batch in batches]
+    for summary in sorted(named, key=lambda item: (item.batch, -item.failed)):
         for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch), split)):
             refusals.setdefault(refusal.cause, replace(refusal, steps=remedy_steps(refusal, summary)))
     return tuple(refusals.values())

@@ -58,7 +58,7 @@ def judge_curve(
         first_breach=breaches[0] if breaches else None,
         feasible_max=case.max_batch,
         infeasible_min=case.infeasible_min,
-        refused=name_refusals(ordered, needed=_needed_sessions(slo)),
+        refused=name_refusals(ordered, needed=_needed_sessions(slo), batches=case.not_passed),
         limits=limits,
         stopped=_why_stopped(case),
         slo=slo,
@@ -99,6 +99,11 @@ class _CurveEvidence:
     def passed(self) -> dict[int, bool | None]:
         """What became of each batch that was measured."""
         return {cell.batch: cell.passed for cell in self.cells}
+
+    @property
+    def not_passed(self) -> frozenset[int]:
+        """The batches that did not pass."""
+        return frozenset(batch for batch, passed in self.passed.items() if passed is not True)
 
     @property
     def max_batch(self) -> int | None:

@@ -14,6 +14,7 @@ from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import AT_ONCE, RawClient, Subject, close_all
 from pytest_openenv_scale.results.cell import SessionRow
 from pytest_openenv_scale.results.outcome import Transcript
+from pytest_openenv_scale.verdict.refusals import capacity_of
 
 LATE_SLOT_S = 3.0
 """How long the slots of earlier sessions may take to come back while sessions are opened, in seconds."""
@@ -169,7 +170,7 @@ async def hold(subject: Subject, sessions: int) -> HoldResult:
         step_patience_s = subject.patience_among(len(held))
         steps = await _step_at_once(subject, held, step_patience_s) if steps_play else []
         pids = {step.observation.get("pid") for step in steps if step.kind == "observation"}
-        full = limit is not None and len(held) == limit * max(1, len(pids))
+        full = capacity_of(len(held), limit=limit, workers=max(1, len(pids))).full
         closed, dropped = await _release_and_reopen(client, subject, held, full=full)
     answered = [*map(_read_answers, held, steps or repeat(None)), *map(_read_answers, refused)]
     waited = {step_patience_s for step in steps if step.kind == "silence"}

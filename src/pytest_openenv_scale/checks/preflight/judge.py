@@ -30,7 +30,8 @@ def second_session(result: HoldResult) -> CheckResult:
         return CheckResult(CheckOutcome.MET, "a second session is accepted beside the first", figures=figures)
     if result.held == 0 or answer is None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"no session is let in any more: {answer}", figures=figures)
-    return CheckResult(CheckOutcome.MISSED, f"the second session is refused: {answer}", figures=figures)
+    verb = "is refused" if answer.error_type in ("capacity", "handshake_status") else "does not get in"
+    return CheckResult(CheckOutcome.MISSED, f"the second session {verb}: {answer}", figures=figures)
 
 
 def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
@@ -39,8 +40,7 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
     summary = summarise_held(endpoint, result)
     figures = _figures(result, summary)
     client_limited = [session.last_answer for session in result.failures if session.last_answer.client_limited]
-    count = result.fitting
-    if count == result.requested:
+    if result.fitting == result.requested:
         verb = "fits" if result.requested == 1 else "fit"
         more = ", and no more" if result.full else ""
         headline = f"{requested} {verb}{more}: {_latency_text(result, summary)}"
@@ -66,13 +66,22 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
         details.append(f"{result.untried:,} were not tried, as the server had gone silent")
     return CheckResult(
         CheckOutcome.MISSED,
-        f"{count:,} of {requested} fit: {text}",
+        f"{_fit_words(result)}: {text}",
         remedy,
         tuple(details),
         figures,
         transcripts=(result.refused_transcript,) if result.refused_transcript else (),
         steps=steps,
     )
+
+
+def _fit_words(result: HoldResult) -> str:
+    """Return how many sessions were let in, which is how many fit, and how many of them did not step."""
+    requested, let_in = formatting.count_of(result.requested, "session"), min(result.held, result.requested)
+    silent = result.held - result.fitting
+    if let_in == result.requested:
+        return f"{requested} {'fits' if let_in == 1 else 'fit'}, but {silent:,} did not step"
+    return f"{let_in:,} of {requested} fit" + (f", and {silent:,} of them did not step" if silent else "")
 
 
 def _cause_and_remedy(result: HoldResult, summary: CellSummary) -> tuple[str, str, tuple[Step, ...]]:

@@ -13,6 +13,7 @@ from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import RawClient, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
+from pytest_openenv_scale.verdict.refusals import Capacity, capacity_of
 
 SINGLE_SLOT = "the environment is configured for one session at a time (max_concurrent_envs=1)"
 
@@ -45,8 +46,8 @@ async def with_full_server(subject: Subject, check: FullServerCheck) -> CheckRes
 
 def _skip_without_limit(subject: Subject, slots: Slots) -> CheckResult:
     """Return a skipped result where the server's limit was not reached."""
-    configured = _configured_slots(subject, slots)
-    configured_text = f" (the target's settings make it {configured[1]})" if configured else ""
+    fits = _capacity(subject, slots)
+    configured_text = f" (the target's settings make it {fits})" if fits.slots else ""
     opened = formatting.count_of(slots.open, "session")
     headline = f"no limit was reached with {opened}{configured_text}; ask for more with --openenv-batches"
     if slots.open < subject.max_sessions:
@@ -79,18 +80,13 @@ def no_slot_free(slots: Slots) -> CheckResult:
 
 def slot_arithmetic(subject: Subject, slots: Slots) -> str | None:
     """Return how workers and their limit make up the sessions that fit, "16 = 2 workers × 8"; None where unknown."""
-    configured = _configured_slots(subject, slots)
-    open_count = f"{slots.open:,}"
-    if configured is not None:
-        total, formula = configured
-        uneven = ": connections split unevenly over workers, and others hold slots too" if slots.open != total else ""
-        return f"{open_count} = {formula}" if slots.open == total else f"{open_count} of {formula} = {total:,}{uneven}"
-    limit = slots.limit
-    if limit is None or limit >= slots.open:
+    fits = _capacity(subject, slots)
+    if fits.slots is None or (fits.workers == 1 and slots.limit_reached):
         return None
-    if slots.open % limit == 0:
-        return f"{open_count} = {slots.open // limit} × {limit:,}: each worker holds {limit:,}"
-    return f"{open_count} fit and each worker holds {limit:,}: connections split unevenly over workers"
+    if fits.held == fits.slots:
+        return f"{fits.held:,} = {fits}"
+    held_by_others = "" if fits.at_least else ", and others hold slots too"
+    return f"{fits.held:,} of {fits} = {fits.slots:,}: connections split unevenly over workers{held_by_others}"
 
 
 def limit_advice(subject: Subject, slots: Slots) -> str | None:
@@ -98,16 +94,17 @@ def limit_advice(subject: Subject, slots: Slots) -> str | None:
     return more_sessions_remedy(subject) if slots.open == 1 or slots.limit == 1 else None
 
 
-def _configured_slots(subject: Subject, slots: Slots) -> tuple[int, str] | None:
-    """Return workers × limit, as a number and in words; None where either is unknown or there are several hosts."""
+def _capacity(subject: Subject, slots: Slots) -> Capacity:
+    """Return how many sessions fit; the workers are not known where there are several hosts."""
     endpoint = subject.endpoint
     limit = slots.limit if slots.limit is not None else endpoint.limits.get("max_envs")
     workers = endpoint.limits.get("workers")
-    if len(endpoint.urls) > 1 or (endpoint.hosts or 1) > 1:
-        return None
-    if not isinstance(limit, int) or not isinstance(workers, int) or (workers == 1 and slots.limit_reached):
-        return None
-    return workers * limit, f"{formatting.count_of(workers, 'worker')} × {limit:,}"
+    one_host = len(endpoint.urls) == 1 and (endpoint.hosts or 1) == 1
+    return capacity_of(
+        slots.open,
+        limit=limit if isinstance(limit, int) else None,
+        workers=workers if isinstance(workers, int) and one_host else None,
+    )
 
 
 MID_STEP_S = 0.4

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import ErrorCount, HostIncident, Refusal
-from pytest_openenv_scale.verdict.refusals import ENVOY_DEFAULT
+from pytest_openenv_scale.verdict.refusals import ENVOY_DEFAULT, Capacity
 
 from .remedies import breakers_words, steps_words
 
@@ -117,9 +117,8 @@ def _capacity(refusal: Refusal) -> _Words:
     if limit is None or workers is None:
         limit_text = "" if limit is None else f"; each worker holds {limit:,}"
         return f"{refused}{limit_text}", remedy
-    slots = workers * limit
-    arithmetic = f"{formatting.count_of(workers, 'worker')} × {limit:,}"
-    equals = "=" if (held or 0) == slots else "of"
+    fits = Capacity(held or 0, limit, workers, at_least=bool(refusal.figures.get("at_least")))
+    slots, arithmetic, equals = workers * limit, str(fits), "=" if fits.held == fits.slots else "of"
     if workers == 1 or slots < _needed(refusal):
         return f"{refused} {equals} {arithmetic}", remedy
     uneven = "connections split unevenly over workers, and one was full"
@@ -140,7 +139,8 @@ def _scope(refusal: Refusal) -> str:
 
 def _one_session(refusal: Refusal) -> _Words:
     workers = _number(refusal, "workers") or 1
-    per_worker = f"per worker ({workers} workers)" if workers > 1 else "at a time"
+    least = "at least " if refusal.figures.get("at_least") else ""
+    per_worker = f"per worker ({least}{workers} workers)" if workers > 1 else "at a time"
     return (
         f"CAPACITY_REACHED: the environment is configured for one session {per_worker} (max_concurrent_envs=1)",
         steps_words(refusal.steps, _scope(refusal)),
