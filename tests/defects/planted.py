@@ -33,6 +33,8 @@ DEFECTS: dict[str, type[Server]] = {
     "blocking_step": turns.BlockingStep,
     # No defects: servers that can do less.
     "no_seed": states.NoSeed,
+    "rare_event": states.RareEvent,
+    "chance": states.Chance,
     "no_state": answers.NoState,
     "one_session": slots.OneSession,
 }

@@ -99,3 +99,34 @@ class NoSeed(Server):
     """No defect: an environment without chance, which takes a seed and has no use for it."""
 
     environment = _SeedlessEnvironment
+
+
+class _RarelyOddEnvironment(Environment):
+    odd = False
+
+    def plant(self, seed: Any) -> None:
+        super().plant(seed)
+        self.odd = seed is not None and random.Random(f"odd {seed}").random() < 0.01
+
+    def observation(self) -> dict[str, Any]:
+        told = super().observation()
+        if self.odd and self.step_count > 1:
+            told["observation"]["step"] += 100
+        return told
+
+
+class RareEvent(Server):
+    """No defect: with one seed in a hundred an episode takes another turn."""
+
+    environment = _RarelyOddEnvironment
+
+
+class _ChanceEnvironment(Environment):
+    def plant(self, seed: Any) -> None:
+        super().plant(None)
+
+
+class Chance(Server):
+    """No defect of sessions: an environment that takes a seed, and draws without it."""
+
+    environment = _ChanceEnvironment

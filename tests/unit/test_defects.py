@@ -49,6 +49,8 @@ BREAKS: dict[str, set[p.Promise]] = {
     "unfair_lock": {p.is_fair},
     "blocking_step": {p.stays_responsive},
     "no_seed": {p.depends_on_the_seed},
+    "rare_event": set(),
+    "chance": {p.repeats_itself},
     "no_state": {p.has_state},
 }
 
