@@ -212,7 +212,7 @@ def measure_sweep(
                 replace(
                     record,
                     warm_ups=warm_ups,
-                    notes=(*record.notes, *left_out),
+                    left_out=left_out,
                     curves=curves,
                     slos=tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves),
                 )

@@ -41,7 +41,8 @@ class SweepRecord(Jsonable):
     `target` is canonical and redacted. `slos` has one entry per curve, in the same order. `settings` are
     those that matter for reading the results, `rerun` is the command that repeats the sweep, `notes` are
     said in reports and verdicts (such as the fall-back to the built-in environment), `warm_ups` one per mode, of the
-    sessions that played alone before. Durations are seconds; a timeout is None where it is not known.
+    sessions that played alone before, `left_out` names curves whose limits are below their waits. Durations are
+    seconds; a timeout is None where it is not known.
     """
 
     sweep_id: str
@@ -68,6 +69,7 @@ class SweepRecord(Jsonable):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     warm_ups: tuple[WarmUp, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):

@@ -323,7 +323,7 @@ def view_curve(
         cells=cells,
         cores=record.cores,
         repetitions=record.reps,
-        notes=record.notes,
+        notes=(*record.notes, *(record.left_out if curve == record.curves[0] else ())),
         warm_up=record.warm_up(curve.mode),
     )
     return CurveView(curve, counted, verdict, set_aside)

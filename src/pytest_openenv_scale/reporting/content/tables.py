@@ -198,20 +198,24 @@ def _origin(warm_up: WarmUp) -> str:
 
 
 def failures_table(view: CurveView) -> Table:
-    """Return a row per way sessions of a curve failed, in every repetition."""
-    rows = [
-        (
-            formatting.count(summary.batch),
-            f"{summary.repetition}",
-            error.phase or formatting.MISSING,
-            error.type or formatting.MISSING,
-            error.code or formatting.MISSING,
-            formatting.count(error.count),
-            on_one_line(error.message or "")[:_MESSAGE_CHARACTERS],
+    """Return a row per way sessions of a curve failed, in every repetition; the same message is shown once."""
+    rows: list[tuple[str, ...]] = []
+    shown: dict[tuple[str | None, ...], str] = {}
+    for summary, error in ((cell, error) for cell in view.summaries for error in cell.errors):
+        message = on_one_line(error.message or "")[:_MESSAGE_CHARACTERS]
+        kind = error.phase, error.type, error.code
+        rows.append(
+            (
+                formatting.count(summary.batch),
+                f"{summary.repetition}",
+                error.phase or formatting.MISSING,
+                error.type or formatting.MISSING,
+                error.code or formatting.MISSING,
+                formatting.count(error.count),
+                "as above" if message and shown.get(kind) == message else message,
+            )
         )
-        for summary in view.summaries
-        for error in summary.errors
-    ]
+        shown[kind] = message
     heads = "batch|repetition|phase|type|code|sessions|first message"
     return text_table("failures", "Failed sessions", heads, rows, right="batch|repetition|sessions")
 
