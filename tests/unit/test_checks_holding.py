@@ -225,7 +225,7 @@ def test_what_fits_is_told_with_its_latencies(golden):
         (refused(4, 6), "ENVS=6 where the server is started; 2. "),
         (refused(4, 6, Answer("lost", code="503", loss="handshake_status"), "connect"), ""),
         (refused(4, 6, Answer("lost", code="ECONNREFUSED", loss="refused"), "connect"), "its log"),
-        (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "the server's log"),
+        (refused(4, 6, Answer("error", code="FACTORY_ERROR", message="boom")), "make one in Python"),
         (refused(4, 6, Answer("closed", code="1000", loss="closed")), "log"),
         (
             replace(ALL_IN, sessions=(*stepping(3), *stepping(1, step=Answer("silence")))),

@@ -7,11 +7,16 @@ import typing
 from pathlib import Path
 
 import pytest
+from cells import a_failure, a_row, summary_of
 
+from checking_subjects import subject
+from pytest_openenv_scale.checks.run import Check, run_check
+from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core.endpoint import SessionSettings
 from pytest_openenv_scale.reporting.content import refusals, remedies
-from pytest_openenv_scale.reporting.content.remedies import steps_words
-from pytest_openenv_scale.results.outcome import Step
+from pytest_openenv_scale.reporting.content.remedies import environment_remedy, steps_words
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Step
+from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.remedies import Setter, session_steps
 
 PAGE = (Path(__file__).parents[2] / "docs" / "remedies.md").read_text(encoding="utf-8")
@@ -80,6 +85,51 @@ def test_one_object_for_all_sessions_comes_first() -> None:
     assert (first.kind, first.where) == ("object", "app.py:7")
 
 
+def test_errors_of_environments_differ_in_what_is_advised() -> None:
+    codes = ("VALIDATION_ERROR", "EXECUTION_ERROR", "FACTORY_ERROR", "422", None)
+    advised = {code: environment_remedy(code, "step", "{}") for code in codes}
+    assert len(set(advised.values())) == len(codes)
+    assert [code for code, text in advised.items() if "--openenv-action" in text] == ["VALIDATION_ERROR", "422"]
+    assert "step()" in advised["VALIDATION_ERROR"]  # A ValidationError raised in step() has that code too.
+
+
 def test_a_target_with_a_secret_is_not_asked_about_by_name() -> None:
     ask = session_steps(8, setter=Setter("local,env.API_KEY=***"), settings=None, limit=1)[-1]
     assert (ask.kind, "--openenv-target" in str(ask.value)) == ("ask", False)
+
+
+def answering(result: CheckResult) -> Check:
+    async def check(subject: Subject) -> CheckResult:
+        return result
+
+    return check
+
+
+DIFFER = answering(CheckResult(CheckOutcome.MISSED, "steps differ"))
+
+
+def test_what_follows_from_one_object_for_all_sessions_says_so_first() -> None:
+    settings = SessionSettings("create_app", "app.py:9", shared="app.py:7")
+    on = subject("http://127.0.0.1:9", endpoint={"session_settings": settings})
+    missed = run_check(on, DIFFER, "http")
+    assert missed.headline == "all sessions get the one environment made at app.py:7: steps differ"
+    assert run_check(on, answering(CheckResult(CheckOutcome.MET, "all the same")), "http").headline == "all the same"
+
+
+def test_what_may_follow_from_a_leak_says_so_first() -> None:
+    on = subject("http://127.0.0.1:9")
+    assert run_check(on, DIFFER, "http").headline == "steps differ"
+    leak = answering(CheckResult(CheckOutcome.MISSED, "a leak", figures={"leaks": 2}))
+    assert run_check(on, leak, "http").headline == "a leak"
+    headline = run_check(on, DIFFER, "http").headline
+    assert headline == "sessions see each other's state, and this may follow from it: steps differ"
+
+
+def test_a_refusal_by_one_object_for_all_sessions_says_so_first() -> None:
+    settings = SessionSettings("create_app", "app.py:9", 1, environment="Env", class_at="app.py:3", shared="app.py:7")
+    full = "Server at capacity: 1/1 sessions active."
+    summary = summary_of([a_row(0), a_failure(1, message=full)], limits={"workers": 1}, session_settings=settings)
+    (refusal,) = name_refusals([summary])
+    text, remedy = refusals.refusal_words(refusal)
+    assert text.startswith("all sessions get the one environment made at app.py:7: ")
+    assert remedy.startswith("1. give each session an environment of its own")

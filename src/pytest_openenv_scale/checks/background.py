@@ -51,6 +51,11 @@ class SingleSession:
         return self.reset.kind == "observation"
 
     @property
+    def failed_answer(self) -> Answer | None:
+        """The first answer to the reset or a step that is no observation, or None."""
+        return next((answer for answer in (self.reset, *self.steps) if answer.kind != "observation"), None)
+
+    @property
     def first_failure(self) -> str:
         """Which request was first not answered with an observation, and with what instead."""
         answers = [("reset", self.reset), *self.numbered_steps]

@@ -13,6 +13,7 @@ from pytest_openenv_scale.client.messages import error_in
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.text import utf8_safe
+from pytest_openenv_scale.reporting.content.remedies import environment_remedy
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .background import SingleSession, can_step, single_session
@@ -42,7 +43,19 @@ def run_check(subject: Subject, check: Check, needs: Needs = "steps") -> CheckRe
         result = asyncio.run(_check_playable_server(subject, check, needs))
     except (RouteError, WorkloadError) as error:
         return CheckResult(CheckOutcome.INCONCLUSIVE, str(error))
-    return _without_surrogates(_fail_if_server_died(subject.endpoint, result, restarts))
+    return _without_surrogates(_fail_if_server_died(subject.endpoint, _after_what_is_shared(subject, result), restarts))
+
+
+def _after_what_is_shared(subject: Subject, result: CheckResult) -> CheckResult:
+    """Return a missed result that may follow from what sessions share with that said first."""
+    if result.outcome is not CheckOutcome.MISSED:
+        return result
+    settings = subject.endpoint.session_settings
+    first = "sessions see each other's state, and this may follow from it" if subject.leaks_state else ""
+    if settings is not None and settings.shared is not None:
+        first = f"all sessions get the one environment made at {settings.shared}"
+    subject.leaks_state |= bool(result.figures.get("leaks"))
+    return replace(result, headline=f"{first}: {result.headline}") if first and first not in result.headline else result
 
 
 async def _check_playable_server(subject: Subject, check: Check, needs: Needs) -> CheckResult:
@@ -57,7 +70,7 @@ async def _check_playable_server(subject: Subject, check: Check, needs: Needs) -
     unmet = CheckResult(
         CheckOutcome.INCONCLUSIVE,
         f"a session on its own does not play: {single.first_failure}",
-        remedy=f"write {_what_to_write(subject, single)}, or see the server's log",
+        remedy=_what_to_do(subject, single),
         transcripts=(single.transcript,),
         unmet="steps" if single.opened else "sessions",
     )
@@ -70,6 +83,15 @@ async def _check_playable_server(subject: Subject, check: Check, needs: Needs) -
         headline=f"sessions did not play: a session on its own got errors only: {single.error_words}",
         remedy=f"write {_what_to_write(subject, single)}, or ask all the same with --openenv-played any",
     )
+
+
+def _what_to_do(subject: Subject, single: SingleSession) -> str:
+    """Return what makes a lone session play: not every error is of what was sent."""
+    failed = single.failed_answer
+    if failed is None or failed.code not in ("FACTORY_ERROR", "VALIDATION_ERROR", "EXECUTION_ERROR"):
+        return f"write {_what_to_write(subject, single)}, or see the server's log"
+    phase, sent = ("step", sample_action(subject)) if single.opened else ("reset", "")
+    return environment_remedy(failed.code, phase, sent)
 
 
 def _what_to_write(subject: Subject, single: SingleSession) -> str:

@@ -63,6 +63,8 @@ class Subject:
     report_progress: Callable[[str], None] = ignore_progress
     slowest_single_s: float = 0.0
     """The slowest answer to a lone session, in seconds; timeouts grow with it."""
+    leaks_state: bool = False
+    """Whether a check found that sessions see each other's state."""
     _answers: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @property

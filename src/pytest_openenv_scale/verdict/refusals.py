@@ -364,8 +364,20 @@ def name_refusals(
     named = [summary for summary in summaries if not batches or summary.batch in batches]
     for summary in sorted(named, key=lambda item: (item.batch, -item.failed)):
         for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch), split)):
-            refusals.setdefault(refusal.cause, replace(refusal, steps=remedy_steps(refusal, summary)))
+            refusals.setdefault(refusal.cause, _with_remedy(refusal, summary))
     return tuple(refusals.values())
+
+
+_OF_SESSIONS = ("capacity", "one_session", "environment", "unnamed")
+"""Causes that may follow from what sessions share."""
+
+
+def _with_remedy(refusal: Refusal, summary: CellSummary) -> Refusal:
+    """Return the refusal with the settings to change, and with the object that all sessions share, if there is one."""
+    settings = summary.session_settings
+    shared = settings.shared if settings is not None and refusal.cause in _OF_SESSIONS else None
+    figures = {**refusal.figures, "shared": shared} if shared else refusal.figures
+    return replace(refusal, figures=figures, steps=remedy_steps(refusal, summary))
 
 
 def _largest_split(summaries: Sequence[CellSummary]) -> Split | None:

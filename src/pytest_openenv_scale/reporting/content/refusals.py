@@ -9,7 +9,7 @@ from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import ErrorCount, HostIncident, Refusal
 from pytest_openenv_scale.verdict.refusals import ENVOY_DEFAULT, Capacity
 
-from .remedies import breakers_words, steps_words
+from .remedies import breakers_words, environment_remedy, steps_words
 
 _MOST_WORDS = 200
 """Most characters of what a server says."""
@@ -69,7 +69,9 @@ def refusal_words(refusal: Refusal) -> _Words:
     if describe is None:
         raise KeyError(f"nothing says in words what refuses for the cause {refusal.cause!r}")
     text, remedy = describe(refusal)
-    return " ".join(text.split()), remedy
+    shared = refusal.figures.get("shared")
+    first = f"all sessions get the one environment made at {shared}: " if shared else ""
+    return first + " ".join(text.split()), remedy
 
 
 def error_words(error: ErrorCount) -> str:
@@ -352,12 +354,14 @@ def _not_listening(refusal: Refusal) -> _Words:
 def _environment(refusal: Refusal) -> _Words:
     code, phase = refusal.figures.get("code"), refusal.figures.get("phase")
     message = f": {_words(refusal)}" if refusal.words else ""
+    remedy = environment_remedy(str(code), str(phase))
     if code == "FACTORY_ERROR":
-        return f"the environment could not be made for a session{message}", _LOG
-    if code in ("VALIDATION_ERROR", "422"):
-        option = "--openenv-reset" if phase == "reset" else "--openenv-action"
-        return f"the environment rejected what the {phase} sent{message}", f"give data it takes: {option}"
-    return f"the environment failed in {phase}{f' ({code})' if code else ''}{message}", _LOG
+        return f"the environment could not be made for a session{message}", remedy
+    if code == "422":
+        return f"the environment rejected what the {phase} sent{message}", remedy
+    if code == "VALIDATION_ERROR":
+        return f"what the {phase} sent, or what {phase}() made of it, does not fit its class{message}", remedy
+    return f"the environment failed in {phase}{f' ({code})' if code else ''}{message}", remedy
 
 
 def _unnamed(refusal: Refusal) -> _Words:

@@ -17,6 +17,35 @@ def steps_words(steps: Sequence[Step], scope: str = "") -> str:
     return "; ".join([*changes, *after])
 
 
+def environment_remedy(code: str | None, phase: str | None, sent: str = "") -> str:
+    """Return what to do about an error that an environment answers: only some are of what was sent (`sent`).
+
+    A ValidationError raised inside reset() or step() has the code of one that what was sent raises.
+    """
+    function, option = ("reset", "--openenv-reset") if phase == "reset" else ("step", "--openenv-action")
+    was_sent = f" ({sent} was sent)" if sent else ""
+    if code == "FACTORY_ERROR":
+        return (
+            "its class could not be made, whatever is sent, and OpenEnv does not log why: make one in Python for the "
+            "traceback; where only some fail, see what they share: ports, files, memory"
+        )
+    if code == "422":
+        return f"give data it takes: {option}{was_sent}"
+    given = "reset data" if phase == "reset" else "action"
+    if code == "VALIDATION_ERROR":
+        return (
+            f"where the field it names is one of the {given}, give data it takes: {option}{was_sent}; where it is of "
+            f"the observation, mend {function}()"
+        )
+    if code == "EXECUTION_ERROR":
+        needs = f", or give what it needs with {option}" if phase == "reset" else ""
+        return (
+            f"mend {function}(), which raised this{needs}: OpenEnv does not log where, so call it in Python with the "
+            f"same {given}{was_sent}"
+        )
+    return "see the server's log"
+
+
 def breakers_words(steps: Sequence[Step]) -> str:
     """Return how a proxy's circuit breakers are raised: one without the others changes nothing."""
     *names, last = (step.name for step in steps)
