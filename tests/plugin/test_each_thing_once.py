@@ -6,7 +6,7 @@ import collections
 
 import pytest
 
-from pytest_openenv_scale.engine import sweep as engine
+from pytest_openenv_scale.engine import source
 from pytest_openenv_scale.metrics import summary
 from pytest_openenv_scale.results import parts
 from pytest_openenv_scale.verdict import sweep as verdicts
@@ -33,7 +33,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
 
         monkeypatch.setattr(module, name, counted)
 
-    count(engine, "judge_cell")
+    count(source, "judge_cell")
     count(verdicts, "judge_cell")
     count(verdicts, "judge_curve")
     count(summary, "summarise_rows")

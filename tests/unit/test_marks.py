@@ -42,12 +42,13 @@ def collect(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_signature_of_slo_is_the_table_of_limits_and_what_selects_a_curve():
-    assert list(ARGUMENTS["slo"]) == ["max_batch", "success", *list(LIMITS)[2:], "wait", "mode"]
+    assert list(ARGUMENTS["slo"]) == ["max_batch", "success", *list(LIMITS)[2:], "every_cell", "wait", "mode"]
 
 
 def test_the_signature_of_scaling_is_what_a_mark_may_write():
     assert list(ARGUMENTS["scaling"]) == [
-        *("batches", "waits", "reps", "modes", "steps", "arrival", "timeout", "action", "reset")
+        *("batches", "waits", "reps", "modes", "steps", "arrival", "timeout", "action", "reset"),
+        *("search", "precision"),
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from configured import Resolve, resolver
 
 from pytest_openenv_scale.config.limits import Limit, Slo, slo_for_curve
+from pytest_openenv_scale.config.search import SearchRange
 from pytest_openenv_scale.config.settings import ScalingMark, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
@@ -38,6 +39,8 @@ MARKED = [
     ("timeout", "1s", "2s", 2.0, 1.0),
     ("action", '{"a": 1}', {"a": 2}, ActionSource("json", {"a": 2}), ActionSource("json", {"a": 1})),
     ("reset", '{"seed": 1}', {"seed": 2}, {"seed": 2}, {"seed": 1}),
+    ("search", "16..4096", True, SearchRange(), SearchRange(16, 4096)),
+    ("precision", "10%", 0, 0.0, 0.1),
 ]
 
 

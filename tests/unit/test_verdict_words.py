@@ -104,6 +104,11 @@ HEADLINES: list[CurveView] = [
     viewed(a_summary(32), max_batch=128, batches=(32, 64, 128)),
     viewed(a_summary(32), max_batch=128),
     viewed(a_summary(32), a_summary(64, findings=BUSY), max_batch=64),
+    viewed(
+        a_summary(32),
+        a_summary(64, failed=60),
+        slo=Slo((make_limit("success", 0.9), make_limit("total_p99", 9)), every_cell=False),
+    ),
     # batch_per_core
     viewed(a_summary(64), a_summary(128), batch_per_core=64, cores=2),
     viewed(a_summary(128), a_summary(256, failed=99), batch_per_core=100, cores=2),

@@ -13,12 +13,12 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict
+from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Probe
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .run import Run
 
-__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "batch_points", "join_runs", "study_of"]
+__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "batch_points", "join_runs", "probe_points", "study_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,28 @@ def batch_points(view: CurveView) -> tuple[BatchPoint, ...]:
     for summary in sorted(view.summaries, key=lambda summary: (summary.batch, summary.repetition)):
         measured.setdefault(summary.batch, []).append(summary)
     return tuple(BatchPoint(batch, tuple(cells), view.verdict.cell(batch)) for batch, cells in measured.items())
+
+
+def probe_points(view: CurveView) -> tuple[BatchPoint, ...]:
+    """Return a point per repetition that a search asked for, in its order; of a grid one per batch."""
+    search = view.verdict.search
+    if search is None:
+        return batch_points(view)
+    measured = {(summary.batch, summary.repetition): summary for summary in view.summaries}
+    return tuple(
+        BatchPoint(probe.batch, (measured[probe.batch, probe.repetition],), _verdict_alone(view, probe))
+        for probe in search.probes
+    )
+
+
+def _verdict_alone(view: CurveView, probe: Probe) -> CellVerdict | None:
+    """Return the verdict on one repetition of a batch."""
+    cell = view.verdict.cell(probe.batch)
+    if cell is None:
+        return None
+    breaches = tuple(breach for breach in cell.breaches if breach.repetition == probe.repetition)
+    reasons = tuple(reason for reason in cell.reasons if reason.repetition in (None, probe.repetition))
+    return CellVerdict(probe.batch, probe.passed, breaches, reasons, (probe.passed,))
 
 
 def _least_count(values: Iterable[int | None]) -> int | None:

@@ -223,11 +223,16 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """A set of limits, for every curve or for those of one `wait` (seconds) or `mode`."""
+    """A set of limits, for every curve or for those of one `wait` (seconds) or `mode`.
+
+    With `every_cell` false they define max batch only, where every measured cell would have to meet them otherwise;
+    None leaves that to others.
+    """
 
     limits: tuple[Limit, ...] = ()
     wait: float | None = None
     mode: str | None = None
+    every_cell: bool | None = None
 
     def limit(self, name: str) -> Limit | None:
         """Return the limit of that name, or None where it is not set."""
@@ -291,7 +296,8 @@ def merge_slos(*slos: Slo) -> Slo:
     for slo in slos:
         for limit in slo.limits:
             nearest.setdefault(limit.name, limit)
-    return Slo(tuple(nearest[name] for name in LIMITS if name in nearest))
+    every_cell = next((slo.every_cell for slo in slos if slo.every_cell is not None), None)
+    return Slo(tuple(nearest[name] for name in LIMITS if name in nearest), every_cell=every_cell)
 
 
 def slo_for_curve(slos: Iterable[Slo], wait: float | None, mode: str) -> Slo:

@@ -9,7 +9,8 @@ from hashlib import sha256
 
 from pytest_openenv_scale.core.parsing import format_number
 
-from .limits import Limit, Slo
+from .limits import Limit, Slo, slo_for_curve
+from .search import SearchRange
 
 FAILURES_THAT_STOP = 2
 """A curve ends after this many failing batches in a row."""
@@ -128,6 +129,18 @@ def limit_below_wait(curve: Curve, slo: Slo, *, until_done: bool = False) -> Lim
 def largest_batch(batches: Iterable[int], slos: Iterable[Slo]) -> int:
     """Return the most sessions any cell can ask for, known before a server is started."""
     return max(batch for slo in (Slo(), *slos) for batch in curve_batches(list(batches), slo))
+
+
+def largest_searched(
+    search: SearchRange, slos: Iterable[Slo], curves: Iterable[tuple[str, float | None]], *, on_loopback: bool
+) -> int:
+    """Return the most sessions a search of these curves (mode and wait) asks for: of `auto` a `max_batch` limit's."""
+    slos = tuple(slos)
+    limits = [slo_for_curve(slos, wait, mode).limit("max_batch") for mode, wait in curves]
+    needed = [int(limit.allowed) for limit in limits if limit is not None]
+    if search.high is None and len(needed) == len(limits):
+        return max(needed)
+    return max([search.largest(on_loopback=on_loopback), *needed])
 
 
 def should_stop(passed: Sequence[bool | None]) -> bool:

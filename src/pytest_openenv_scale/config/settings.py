@@ -13,6 +13,7 @@ from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
 from .limits import FailOn, Limit, Reference, Slo
+from .search import DEFAULT_REPETITIONS, NO_SEARCH, SearchRange
 from .workload import ActionSource
 
 Source = Literal["command line", "mark", "ini", "default"]
@@ -42,6 +43,8 @@ class ScalingMark:
     timeout: float | None = None
     action: ActionSource | None = None
     reset: Mapping[str, Any] | ActionSource | None = None
+    search: SearchRange | None = None
+    precision: float | None = None
 
     def written_arguments(self) -> dict[str, Any]:
         """Return the arguments that were written, by name."""
@@ -94,6 +97,16 @@ class Settings:
     insecure: bool = False
     proxy: Proxy | None = None
     again: int = 3
+    search: SearchRange = NO_SEARCH
+    precision: float = 0.05
+    budget: float | None = None
+    max_sessions: int = 10_000
+    plan: bool = False
+
+    @property
+    def repetitions(self) -> int:
+        """How often each batch is measured, or the candidate of a search."""
+        return DEFAULT_REPETITIONS if self.search and self.sources.get("reps") == "default" else self.reps
 
     @property
     def network(self) -> Network:
@@ -134,7 +147,7 @@ class Settings:
         """Return all limits, nearest first: command line, then the marks, then ini."""
         from_command_line = Slo(tuple(limit for limit in self.slo if limit.source == "command line"))
         from_ini = Slo(tuple(limit for limit in self.slo if limit.source != "command line"))
-        return tuple(slo for slo in (from_command_line, *marks, from_ini) if slo.limits)
+        return tuple(slo for slo in (from_command_line, *marks, from_ini) if slo != Slo())
 
 
 RERUN_OPTIONS: Sequence[str] = (
@@ -142,6 +155,10 @@ RERUN_OPTIONS: Sequence[str] = (
     *(
         "inconclusive",
         "full-grid",
+        "search",
+        "precision",
+        "budget",
+        "max-sessions",
         "http-connections",
         "played",
         "ping",

@@ -29,6 +29,7 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 from pytest_openenv_scale.core.text import redact_text
 
 from .limits import Limit, parse_fail_on, parse_reference, parse_slo_expression
+from .search import parse_precision, parse_search
 from .settings import HTTP_CONNECTIONS, PLAYED, Source
 from .workload import parse_action, parse_reset
 
@@ -271,6 +272,11 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "slo": parse_limits,
         "inconclusive": _plain(parse_choice, choices=("fail", "warn")),
         "full-grid": _plain(bool),
+        "search": _plain(parse_search),
+        "precision": _plain(parse_precision),
+        "budget": _plain(parse_seconds, positive=True, what="the budget"),
+        "max-sessions": _plain(parse_count, what="max-sessions"),
+        "plan": _plain(bool),
         "http-connections": _plain(parse_choice, choices=HTTP_CONNECTIONS),
         "played": _plain(parse_choice, choices=PLAYED),
         "ping": _plain(parse_ping),

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from .serialization import Jsonable
+from .system import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,11 @@ class Endpoint:
     proxy_reader: Callable[[], ProxySnapshot | None] = field(default=lambda: None, repr=False)
     process_reader: Callable[[], frozenset[int] | None] = field(default=lambda: None, repr=False)
     rejoiner: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether all of it is on this machine, reached without leaving it."""
+        return all(map(is_loopback, self.urls))
 
     def sample(self) -> ServerSample | None:
         """Read the server's CPU, memory, threads and descriptors now; None where that is impossible."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import resource
 import socket
@@ -11,6 +12,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 _OPEN_MAX = 10_240
 """What macOS lets any process have."""
@@ -78,6 +80,15 @@ def usable_cores() -> int:
 def url_host(host: str) -> str:
     """Return a host as it is written in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the host of a URL is this machine's own loopback; a name counts only if it is localhost."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def resolve_host(host: str) -> str:

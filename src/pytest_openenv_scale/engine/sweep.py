@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
-from pytest_openenv_scale.config.plan import Cell, Curve, limit_below_wait, plan_curves, should_stop
+from pytest_openenv_scale.config.plan import Cell, Curve, limit_below_wait, plan_curves
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
@@ -25,13 +25,15 @@ from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerato
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, ServerSamples, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Outcome, WarmUp
+from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, StopReason, WarmUp
 from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
-from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
+from pytest_openenv_scale.verdict.cell import doubted_for_the_client
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 
+from .allowance import Allowance, OutOfTime
 from .cooldown import Cooldown
+from .source import CellSource, Grid, Searching, plan_search
 from .warm_up import SoloSessions, failed_row, read_warm_up, warm_up_steps
 from .workload import find_workload
 
@@ -146,10 +148,13 @@ def measure_sweep(
     observer: Observer,
     rerun: str | None = None,
     workload: Workload | None = None,
+    hints: Mapping[tuple[str, float | None], Sequence[int]] | None = None,
+    curves_of_run: int = 1,
 ) -> Sweep:
     """Measure every curve of a test on an endpoint, store each cell as it ends, and judge.
 
-    Blocks; measurements of other processes on this machine wait for each other.
+    Blocks; measurements of other processes on this machine wait for each other. `hints` are batches at which a curve,
+    by mode and wait, ended in an earlier run: a search asks them. The budget is shared by all `curves_of_run`.
 
     Raises:
         SweepError: nothing can be measured.
@@ -165,12 +170,22 @@ def measure_sweep(
             infrastructure=endpoint.label,
             modes=settings.modes,
             waits=settings.waits,
-            batches=settings.batches,
+            batches=(settings.search.low,) if settings.search else settings.batches,
             steps=settings.steps,
             arrival=str(settings.arrival),
             slo_for=lambda mode, wait: slo_for_curve(slos, wait, mode),
             waitless=waitless,
         )
+
+    def laid_out(curves: tuple[Curve, ...]) -> dict[str, Any]:
+        """Return what a record says of its curves."""
+        slos_of = tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves)
+        plans = {
+            curve.id: plan_search(slo, settings, endpoint, hints=(hints or {}).get((curve.mode, curve.wait), ()))
+            for curve, slo in zip(curves, slos_of, strict=True)
+            if settings.search
+        }
+        return {"curves": curves, "slos": slos_of, "searches": plans}
 
     curves = plan(() if workload.waits else settings.modes)
     record = SweepRecord(
@@ -178,11 +193,10 @@ def measure_sweep(
         test=test,
         target=endpoint.target,
         infrastructure=endpoint.label,
-        curves=curves,
-        slos=tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves),
+        **laid_out(curves),
         steps=settings.steps,
         arrival=str(settings.arrival),
-        reps=settings.reps,
+        reps=settings.repetitions,
         timeout_s=settings.timeout,
         hardware=endpoint.hardware,
         cores=endpoint.cores,
@@ -208,16 +222,8 @@ def measure_sweep(
             curves, left_out = _above_waits(curves, slos, waiting, until_done=settings.until_done)
             for note in left_out:
                 observer.note(f"{test}: {note}")
-            measurement.plan(
-                replace(
-                    record,
-                    warm_ups=warm_ups,
-                    left_out=left_out,
-                    curves=curves,
-                    slos=tuple(slo_for_curve(slos, curve.wait, curve.mode) for curve in curves),
-                )
-            )
-            measurement.measure()
+            measurement.plan(replace(record, warm_ups=warm_ups, left_out=left_out, **laid_out(curves)))
+            measurement.measure(curves_of_run)
         except LoadError as error:
             run.finish_sweep(record.sweep_id, "failed")
             raise SweepError(str(error)) from None
@@ -306,6 +312,7 @@ class _Measurement:
         self._tables: list[pa.Table] = []
         self._judged: dict[str, CurveView] = {}
         self._ended_for_good = False
+        self._allowance = Allowance()
 
     def warm_up(self) -> tuple[WarmUp, ...]:
         """Play one session of each mode that is not recorded, and return what it was answered.
@@ -366,12 +373,22 @@ class _Measurement:
             return None
         return self._play_alone(mode, number, self._settings.timeout)
 
-    def measure(self) -> None:
+    def measure(self, curves_of_run: int) -> None:
         """Measure the curves in order until the server has exited, at least one cell in any case.
 
         Curves of a mode whose sessions do not play are not measured, unless that is asked for.
         """
-        for curve, slo in zip(self._record.curves, self._record.slos, strict=True):
+        earlier = [sweep for sweep in self._run.sweeps() if sweep.sweep_id != self._record.sweep_id]
+        settings = self._settings
+        spent_s, opened = (sum(getattr(sweep, name) for sweep in earlier) for name in ("spent_s", "sessions"))
+        seconds_left = None if settings.budget is None else settings.budget - spent_s
+        if not self._endpoint.on_loopback:
+            self._allowance.sessions = max(settings.max_sessions - opened, 0)
+        curves_left = max(curves_of_run - sum(len(sweep.curves) for sweep in earlier), len(self._record.curves))
+        for number, (curve, slo) in enumerate(zip(self._record.curves, self._record.slos, strict=True)):
+            if seconds_left is not None:
+                left = seconds_left - self._allowance.spent_s
+                self._allowance.seconds = left / max(curves_left - number, 1)
             if self._judged and self._has_ended():
                 return
             warm_up = self._record.warm_up(curve.mode)
@@ -398,33 +415,46 @@ class _Measurement:
 
     def _measure_curve(self, curve: Curve, slo: Slo) -> CurveView:
         """Measure a curve batch by batch, each judged as soon as it is measured, until no more is to be learned."""
+        plan = self._record.searches.get(curve.id)
+        source: CellSource = Grid(curve, slo, self._settings) if plan is None else Searching(plan, slo)
         summaries: list[CellSummary] = []
-        cells: list[CellVerdict] = []
-        for cell in curve.cells:
-            measured = [
-                attempt for repetition in self._repetitions() for attempt in self._measure_cell(cell, repetition, slo)
-            ]
-            summaries += measured
-            cells.append(judge_cell(cell.batch, measured, slo, self._settings.reps))
-            if self._has_ended():
-                break
-            if not self._settings.full_grid and should_stop([verdict.passed for verdict in cells]):
-                break
-        return view_curve(self._record, curve, summaries, cells)
+        stop: StopReason | None = None
+        while stop is None and (repetition := source.next_repetition()) is not None:
+            batch, number = repetition
+            stop = self._allowance.refuses(batch)
+            if stop is None:
+                attempts = self._measure_cell(replace(curve.cells[0], batch=batch), number, slo)
+                summaries += attempts
+                if attempts:
+                    source.record(attempts, server_exited=self._has_ended())
+                else:
+                    stop = "budget"
+        self._note_stop(curve, stop or source.stop_reason)
+        return view_curve(self._record, curve, summaries, None if stop else source.cells)
 
-    def _repetitions(self) -> Sequence[int]:
-        return [
-            repetition for repetition in range(1, self._settings.reps + 1) if repetition == 1 or not self._has_ended()
-        ]
+    def _note_stop(self, curve: Curve, stop: StopReason | None) -> None:
+        stops = {**self._record.stops, **({curve.id: stop} if stop else {})}
+        spent = {"spent_s": self._allowance.spent_s, "sessions": self._allowance.opened}
+        self._record = replace(self._record, stops=stops, **spent)
+        self._run.replace_sweep(self._record)
 
     def _measure_cell(self, cell: Cell, repetition: int, slo: Slo) -> list[CellSummary]:
         """Measure one repetition, again while only the client leaves it in doubt; of the attempts the last counts.
 
+        There is none where the budget was used up meanwhile.
+
         Whether it is measured again depends on whether it can be told what the server did, never on what that was.
         """
         attempts: list[CellSummary] = []
+        table: pa.Table | None = None
         while True:
-            table, summary = self._measure_attempt(cell, repetition, len(attempts) + 1)
+            began = time.monotonic()
+            try:
+                table, summary = self._measure_attempt(cell, repetition, len(attempts) + 1)
+            except OutOfTime:
+                self._allowance.use(cell.batch, time.monotonic() - began, cell.batch)
+                break
+            self._allowance.use(cell.batch, time.monotonic() - began, summary.asked)
             attempts.append(summary)
             if (
                 len(attempts) > self._settings.again
@@ -434,16 +464,20 @@ class _Measurement:
                 break
             self._observer.attempt_set_aside(cell, summary)
             await_calm()
-        self._tables.append(table)
-        self._observer.cell_done(cell, summary)
+        if table is not None:
+            self._tables.append(table)
+            self._observer.cell_done(cell, attempts[-1])
         return attempts
 
     def _measure_attempt(self, cell: Cell, repetition: int, attempt: int) -> tuple[pa.Table, CellSummary]:
         """Measure one repetition once and store it."""
+        seconds, began = self._allowance.seconds, time.monotonic()
         first, notes = self._cooldown.await_server()
         samples = [first] if first else []
 
         def on_progress(progress: LoadProgress) -> None:
+            if seconds is not None and time.monotonic() - began > seconds:
+                raise OutOfTime
             if current := self._endpoint.sample():
                 samples.append(current)
             self._observer.cell_progress(cell, repetition, progress)

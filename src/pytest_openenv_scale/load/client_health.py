@@ -95,6 +95,15 @@ class ResourceNeeds:
     findings: tuple[ClientFinding, ...] = ()
 
 
+_MOST_PROCESSES = 64
+"""Load processes that `auto` may come to on any machine."""
+
+
+def most_sessions_of_client(processes: int | None) -> int:
+    """Return how many sessions so many load processes can hold at once; None: as many as `auto` takes."""
+    return (processes or _MOST_PROCESSES) * max(1, descriptor_limit() - SPARE_DESCRIPTORS)
+
+
 def choose_processes(batch: int) -> int:
     """Return how many load processes a batch needs: for its descriptors, and for cores there are to spare.
 

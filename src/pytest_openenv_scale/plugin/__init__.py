@@ -109,6 +109,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     _invocation(session.config).read_marks(session.items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Print what would be measured, and run nothing, where `--openenv-plan` asks for that."""
+    invocation = _invocation(session.config)
+    if not invocation.sources or not invocation.settings.plan or invocation.is_worker:
+        return None
+    if getattr(session.config.option, "numprocesses", None):
+        raise pytest.UsageError("--openenv-plan: nothing is run, so leave out -n")
+    from .plan import plan_lines
+
+    reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
+    for line in plan_lines(session.items, invocation.settings):
+        reporter.write_line(line)
+    return True
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a test whose marks are wrong, and that test only."""
     _invocation(item.config).current_file = item.path

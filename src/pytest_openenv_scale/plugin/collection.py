@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from pytest_openenv_scale.config.limits import Limit, Slo
-from pytest_openenv_scale.config.plan import largest_batch
+from pytest_openenv_scale.config.plan import largest_batch, largest_searched
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.system import is_installed
+from pytest_openenv_scale.core.system import is_installed, is_loopback
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
 from .marks import DECLARATION, Declaration, MarkError, parse_scaling_mark, parse_slo_mark
@@ -214,6 +214,7 @@ class Selection:
     tests: tuple[str, ...] = ()
     timeout: float | None = None
     reset: Mapping[str, Any] | ActionSource | None = None
+    curves: int = 0
 
 
 def read_declaration(item: pytest.Item, settings: Settings) -> Declaration | None:
@@ -244,6 +245,7 @@ def make_selection(items: Iterable[pytest.Item], settings: Settings) -> Selectio
         modes=tuple(dict.fromkeys([*modes, *settings.modes] if checks else modes)),
         tests=tuple(item.nodeid for item in items if item.nodeid in valid or item.nodeid in checks),
         timeout=max(timeouts),
+        curves=sum(declared.curves for declared in valid.values()),
         reset=next((declared.settings.reset for declared in valid.values() if declared.settings.reset), settings.reset),
     )
 
@@ -273,7 +275,19 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
     test_settings = settings.with_mark(mark)
     slos = test_settings.slos(marked_slos)
     check_slos_apply(slos, test_settings.axis("modes"), test_settings.axis("waits"), test_settings.axis("batches"))
-    return Declaration(test_settings, slos, largest_batch(test_settings.batches, slos))
+    if test_settings.search and test_settings.full_grid:
+        raise MarkError("a search measures no grid: leave out --openenv-full-grid, or the search")
+    curves = [(mode, wait) for mode in test_settings.modes for wait in test_settings.waits]
+    largest = largest_batch(test_settings.batches, slos)
+    if test_settings.search:
+        on_loopback = not all(map(is_elsewhere, test_settings.targets))
+        largest = largest_searched(test_settings.search, slos, curves, on_loopback=on_loopback)
+    return Declaration(test_settings, slos, largest, curves=len(curves))
+
+
+def is_elsewhere(spec: TargetSpec) -> bool:
+    """Whether a target is surely not on this machine."""
+    return spec.name == "spaces" or (spec.name == "url" and not all(map(is_loopback, spec.urls)))
 
 
 def _is_unittest(item: pytest.Function) -> bool:

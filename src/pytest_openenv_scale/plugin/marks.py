@@ -54,14 +54,16 @@ class ScalingArguments(TypedDict, total=False):
     timeout: Number | None
     action: Mapping[str, Any] | str | None
     reset: Mapping[str, Any] | str | None
+    search: bool | str | None
+    precision: Number | None
 
 
 def scaling(**arguments: Unpack[ScalingArguments]) -> ScalingMark:
     """Measure how many sessions the target holds at once, with the fixture of the same name.
 
     `waits` and `timeout` are seconds or text like "500ms"; `batches` text like "1,8,32..512" or numbers;
-    `action` and `reset` JSON, a mapping, "@file.jsonl" or "module:function". What is
-    left out comes from the options.
+    `action` and `reset` JSON, a mapping, "@file.jsonl" or "module:function"; `search` True or text like "16..4096",
+    `precision` a fraction or text like "5%", 0 for exact. What is left out comes from the options.
 
     Raises:
         MarkError: a value is wrong, or there is no argument of that name.
@@ -98,6 +100,7 @@ class SloArguments(TypedDict, total=False):
     rps: Number | None
     batch_per_core: Number | None
     hosts: int | str | None
+    every_cell: bool | None
     wait: Number | None
     mode: str | None
 
@@ -106,7 +109,8 @@ def slo(**arguments: Unpack[SloArguments]) -> Slo:
     """Limit what a test marked scaling must meet, on every curve or on those of one wait= or mode=.
 
     Latencies are seconds or text with its unit like "250ms", `success` is a fraction or text like "95%", `rps` sessions
-    per second. In mode `http` the limits on `connect` apply to the TCP and TLS connection.
+    per second. In mode `http` the limits on `connect` apply to the TCP and TLS connection. With `every_cell=False` the
+    limits define max batch, and a test fails only where nothing passes.
 
     Raises:
         MarkError: a value is wrong, there is no limit of that name, or there is none at all.
@@ -167,29 +171,33 @@ def parse_slo_mark(arguments: Mapping[str, Any]) -> Slo:
     """
     from pytest_openenv_scale.config.limits import Slo, make_limit
     from pytest_openenv_scale.core.errors import GrammarError
-    from pytest_openenv_scale.core.parsing import parse_mode, parse_seconds
+    from pytest_openenv_scale.core.parsing import parse_mode, parse_seconds, short_repr
 
     _check_names("slo", arguments)
     arguments_given = {name: value for name, value in arguments.items() if value is not None}
     try:
         wait = parse_seconds(arguments_given.pop("wait"), what="wait") if "wait" in arguments_given else None
         mode = parse_mode(arguments_given.pop("mode")) if "mode" in arguments_given else None
+        every_cell = arguments_given.pop("every_cell", None)
+        if every_cell not in (None, True, False):
+            raise GrammarError(f"every_cell must be True or False, got {short_repr(every_cell)}")
         limits = tuple(make_limit(name, value) for name, value in arguments_given.items())
     except GrammarError as error:
         raise MarkError(f"mark slo: {error}") from None
-    if not limits:
+    if not limits and every_cell is None:
         raise MarkError("mark slo: it sets no limit; write for example slo(max_batch=64)")
-    return Slo(limits, wait, mode)
+    return Slo(limits, wait, mode, every_cell)
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
     """What one test asks for: its settings, its limits, nearest first, and the most sessions any of its cells opens.
 
-    `problem` is one line where that cannot be done.
+    `problem` is one line where that cannot be done. It has so many `curves`.
     """
 
     settings: Settings
     slos: tuple[Slo, ...] = ()
     largest_batch: int = 0
     problem: str | None = None
+    curves: int = 0

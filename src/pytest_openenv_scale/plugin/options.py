@@ -142,6 +142,32 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
     ),
     Option(
+        "search",
+        "RANGE",
+        "off",
+        "Search the max batch instead of measuring a grid: auto (from 1 to 16,384, of servers elsewhere to 1,024), "
+        "LOW..HIGH or off",
+    ),
+    Option(
+        "precision",
+        "SHARE",
+        "5%",
+        "Let a search end where the largest batch that passes and the smallest that fails are so near; 0 is exact",
+    ),
+    Option(
+        "budget",
+        "TIME",
+        None,
+        "Measure for so long at most, start-up of servers not counted; what is left is inconclusive",
+    ),
+    Option(
+        "max-sessions",
+        "N",
+        "10000",
+        "Open so many sessions in a run at most on hosts other than this machine",
+    ),
+    Option("plan", None, None, "Print what would be measured, with its sessions and minutes, and end", "flag"),
+    Option(
         "http-connections",
         "HOW",
         "session",

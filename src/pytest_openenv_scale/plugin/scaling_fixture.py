@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -150,12 +151,26 @@ class Scaling:
                 observer=ThreadSafeObserver(progress, hooks, cancelled),
                 rerun=task.rerun,
                 workload=workload,
+                hints=self._hints(),
+                curves_of_run=self._invocation.selection.curves,
             )
         except (ScaleError, MarkError) as error:
             return str(error)
         finally:
             if progress is not None:
                 progress.end()
+
+    def _hints(self) -> Mapping[tuple[str, float | None], Sequence[int]]:
+        """Return where the curves of this test ended in the baseline; nothing where that cannot be read."""
+        from pytest_openenv_scale.core.errors import RunError
+
+        baseline = self._invocation.baseline
+        if baseline is None or not self.settings.search:
+            return {}
+        try:
+            return baseline.edges(self._task.test, self._task.endpoint.label)
+        except RunError:  # That is said where the sweep is compared.
+            return {}
 
     def _finish(self, measured: Sweep | str) -> Sweep:
         if isinstance(measured, str):

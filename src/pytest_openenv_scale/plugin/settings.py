@@ -74,7 +74,7 @@ def resolve_settings(config: pytest.Config) -> Settings:
     server_option = "url" if "url" in servers.values else "target"
     sources["target"] = sources[server_option]
     del sources["url"]
-    optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json"))
+    optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json", "budget"))
     return Settings(
         **{**optional, **values},
         targets=servers.read(server_option),
@@ -179,6 +179,21 @@ class Baseline:
         path, problem = self._location
         return {"path": str(path.absolute()) if path else None, "problem": problem}
 
+    def edges(self, test: str, infrastructure: str) -> dict[tuple[str, float | None], tuple[int, ...]]:
+        """Return, by mode and wait, the largest batch of a curve that passed and the smallest that failed.
+
+        Raises:
+            RunError: the baseline cannot be found or read.
+        """
+        return {
+            (view.curve.mode, view.curve.wait): tuple(
+                batch for batch in (view.verdict.feasible_max, view.verdict.infeasible_min) if batch
+            )
+            for sweep in self._run.sweeps
+            if (sweep.test, sweep.infrastructure) == (test, infrastructure)
+            for view in sweep.curves
+        }
+
     def compare(self, sweep: Sweep, settings: Settings, run: RunDirectory, tests: Collection[str]) -> Sweep:
         """Return the sweep with its comparison, which is kept in the manifest too.
 
@@ -223,6 +238,10 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
                 "timeout",
                 "until_done",
                 "full_grid",
+                "search",
+                "precision",
+                "budget",
+                "max_sessions",
                 "played",
                 "ping",
                 "no_samples",

@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from pytest_openenv_scale.config.limits import Reference, Slo
 from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import json_bytes, replacing
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
-from .outcome import Outcome, Sample, WarmUp
+from .outcome import Outcome, Sample, StopReason, WarmUp
 
 Status = Literal["running", "complete", "failed", "interrupted"]
 
@@ -42,7 +43,9 @@ class SweepRecord(Jsonable):
     those that matter for reading the results, `rerun` is the command that repeats the sweep, `notes` are
     said in reports and verdicts (such as the fall-back to the built-in environment), `warm_ups` one per mode, of the
     sessions that played alone before, `left_out` names curves whose limits are below their waits. Durations are
-    seconds; a timeout is None where it is not known.
+    seconds; a timeout is None where it is not known. By the id of a curve, `searches` are the plans of those that are
+    searched, and `stops` why they ended, or why others did early. `spent_s` is how long measuring took, `sessions` how
+    many were opened for it.
     """
 
     sweep_id: str
@@ -70,6 +73,10 @@ class SweepRecord(Jsonable):
     finished_at: datetime | None = None
     warm_ups: tuple[WarmUp, ...] = ()
     left_out: tuple[str, ...] = ()
+    searches: Mapping[str, SearchPlan] = field(default_factory=dict[str, SearchPlan])
+    stops: Mapping[str, StopReason] = field(default_factory=dict[str, StopReason])
+    spent_s: float = 0.0
+    sessions: int = 0
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import json_bytes, replacing
@@ -242,7 +243,7 @@ class LimitVerdict(Jsonable):
     `cause` tells what decided: reached or broken (with `figures`), open (larger batches are in doubt or not measured),
     late (HTTP answers were seen late, which slows sessions down), did_not_play (sessions got errors only, so that
     nothing was measured), unknown_cores, no_passing_cell, small_batches, every_cell, nothing_measured, server_died,
-    ended_early, no_limit, none_known, none_passes.
+    ended_early, no_limit, some_cell (the limits only define max batch), none_known, none_passes.
     """
 
     limit: str | None
@@ -251,15 +252,82 @@ class LimitVerdict(Jsonable):
     figures: Mapping[str, float | int | None] = field(default_factory=dict[str, float | int | None])
 
 
+Stopped = Literal["two_failing", "ended_early", "budget", "max_sessions"]
+"""Why batches of a curve were not measured."""
+
+StopReason = Literal[
+    "precision",
+    "slope",
+    "top",
+    "bottom",
+    "holds",
+    "fails",
+    "doubt",
+    "unsteady",
+    "server_died",
+    "budget",
+    "max_sessions",
+    "drift",
+    "interrupted",
+]
+"""Why a search ended.
+
+What passes and what fails are as near to each other as was asked for (precision), or repetitions differ in between
+(slope); the largest batch passes (top), the smallest does not (bottom); the one batch that is needed holds or fails.
+The rest leaves it open: batches in doubt, a server that answers differently every time, changes meanwhile or died, no
+time or no sessions left, an interruption.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe(Jsonable):
+    """One repetition that a search asked for: its batch, and whether it passed; None where that cannot be said."""
+
+    batch: int
+    passed: bool | None
+    repetition: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome(Jsonable):
+    """What a search asked for, in order, and what it came to besides the numbers of its curve.
+
+    `shape` is cliff where passing ends at once and slope where some batch at the edge passed in a part of its
+    repetitions. `exceptions` are batches below max batch that failed once, or above the smallest failing one that
+    passed: the curve is not monotonic there. `drift` says that what the server holds fell or rose meanwhile.
+    `leaked_bytes` is by how much its memory grew per session though no more were open than before; None where it did
+    not.
+    """
+
+    plan: SearchPlan
+    stop_reason: StopReason
+    probes: tuple[Probe, ...]
+    shape: Literal["cliff", "slope"] | None = None
+    exceptions: tuple[int, ...] = ()
+    drift: Literal["fell", "rose"] | None = None
+    leaked_bytes: float | None = None
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions it asked for."""
+        return sum(probe.batch for probe in self.probes)
+
+    def tally(self, batch: int) -> tuple[int, int]:
+        """Return how many repetitions of a batch passed, and how many there were that could be judged."""
+        judged = [probe.passed for probe in self.probes if probe.batch == batch and probe.passed is not None]
+        return sum(judged), len(judged)
+
+
 @dataclass(frozen=True, slots=True)
 class CurveVerdict(Jsonable):
     """The verdict on a curve: that of its limits together.
 
     `max_batch` is the largest batch that passes in every repetition, all smaller ones of the curve passing
     too; `feasible_max` is the same number, `infeasible_min` the smallest batch that definitely failed, and
-    `max_batches` are the max batch of each repetition alone. `stopped` says why batches of the curve were not measured:
-    `two_failing` in a row, or it `ended_early`. `notes` are the endpoint's; `warm_up` is what a session was answered
-    that played alone.
+    `max_batches` are the max batch of each repetition alone. In a `search` max batch passed as often as was asked for,
+    and most repetitions of `infeasible_min` failed. `stopped` says why batches of the curve were not measured:
+    `two_failing` in a row, it `ended_early`, or `budget` or `max_sessions` did not allow for more. `notes` are
+    the endpoint's; `warm_up` is what a session was answered that played alone.
     """
 
     curve: Curve
@@ -272,13 +340,14 @@ class CurveVerdict(Jsonable):
     infeasible_min: int | None
     refused: tuple[Refusal, ...]
     limits: tuple[LimitVerdict, ...]
-    stopped: Literal["two_failing", "ended_early"] | None
+    stopped: Stopped | None
     slo: Slo
     repetitions: int
     max_batches: tuple[int | None, ...] = ()
     cores: int | None = None
     notes: tuple[str, ...] = ()
     warm_up: WarmUp | None = None
+    search: SearchOutcome | None = None
 
     @property
     def decisive(self) -> tuple[LimitVerdict, ...]:

@@ -118,6 +118,10 @@ class RunDirectory:
         """Let one process on this machine measure at a time, of whichever run."""
         return files.measure_lock(on_wait)
 
+    def sweeps(self) -> tuple[SweepRecord, ...]:
+        """Return what the manifest says of all sweeps so far."""
+        return read_manifest(self.path).sweeps
+
     def begin_sweep(self, record: SweepRecord) -> SweepRecord:
         """Add a sweep to the manifest and return it with the id it got.
 

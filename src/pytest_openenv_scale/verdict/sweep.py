@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve, should_stop
+from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.results.manifest import SweepRecord
@@ -16,10 +16,15 @@ from pytest_openenv_scale.results.outcome import (
     CurveVerdict,
     LimitVerdict,
     Outcome,
+    Probe,
+    SearchOutcome,
+    Stopped,
+    StopReason,
     WarmUp,
     combine_outcomes,
 )
 
+from .bracket import Bracket, drift_of, leaked_bytes
 from .cell import judge_cell
 from .refusals import name_refusals
 
@@ -36,19 +41,31 @@ def judge_curve(
     repetitions: int | None = None,
     notes: Sequence[str] = (),
     warm_up: WarmUp | None = None,
+    search: SearchPlan | None = None,
+    stop: StopReason | None = None,
 ) -> CurveVerdict:
     """Judge what was measured on one curve, in whatever order, all of it or only a part.
 
     `cells` are the verdicts on its batches, the smallest first, where those were judged already. `repetitions` is how
     many were asked for per batch; a batch with fewer is in doubt unless one failed. `cores` are the server's. `notes`
-    (such as the fall-back to the built-in environment) and the `warm_up` of its mode stay with the verdict.
+    (such as the fall-back to the built-in environment) and the `warm_up` of its mode stay with the verdict. Where the
+    curve was searched `search` is the plan; `stop` is why measuring ended, if that was not for what was measured alone.
     """
     ordered, _ = split_attempts(summaries)
     expected = repetitions or max((summary.repetition for summary in ordered), default=1)
-    verdicts = judge_cells(summaries, slo, expected) if cells is None else tuple(cells)
-    case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up)
+    outcome = None
+    if search is None:
+        verdicts = judge_cells(summaries, slo, expected) if cells is None else tuple(cells)
+        case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop)
+    else:
+        expected = search.repetitions
+        verdicts = judge_cells(summaries, slo)
+        outcome = _search_outcome(search, stop or "interrupted", ordered, verdicts)
+        case = _SearchEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop, outcome)
     limits = tuple(_judge_limits(case))
     breaches = [breach for cell in verdicts for breach in cell.breaches]
+    if outcome is not None:  # One unlucky repetition far below is not what ends the curve.
+        breaches.sort(key=lambda breach: breach.batch != case.infeasible_min)
     return CurveVerdict(
         curve=curve,
         outcome=combine_outcomes(limit.outcome for limit in limits),
@@ -67,15 +84,37 @@ def judge_curve(
         cores=cores,
         notes=tuple(notes),
         warm_up=warm_up,
+        search=outcome,
     )
 
 
-def judge_cells(summaries: Sequence[CellSummary], slo: Slo, repetitions: int) -> tuple[CellVerdict, ...]:
-    """Judge every batch of a curve by its repetitions, the smallest batch first."""
+def judge_cells(summaries: Sequence[CellSummary], slo: Slo, repetitions: int | None = None) -> tuple[CellVerdict, ...]:
+    """Judge every batch of a curve, the smallest first, by its repetitions: None for as many as were measured."""
     by_batch: dict[int, list[CellSummary]] = {}
     for summary in sorted(summaries, key=lambda summary: (summary.batch, summary.repetition)):
         by_batch.setdefault(summary.batch, []).append(summary)
-    return tuple(judge_cell(batch, measured, slo, repetitions) for batch, measured in by_batch.items())
+    return tuple(
+        judge_cell(batch, measured, slo, repetitions or max(summary.repetition for summary in measured))
+        for batch, measured in by_batch.items()
+    )
+
+
+def _search_outcome(
+    plan: SearchPlan, stop: StopReason, summaries: Sequence[CellSummary], cells: Sequence[CellVerdict]
+) -> SearchOutcome:
+    """Return what a search asked for, in the order in which it was measured, and what that amounts to."""
+    passed: dict[tuple[int, int], bool | None] = {}
+    for cell in cells:
+        measured = sorted(summary.repetition for summary in summaries if summary.batch == cell.batch)
+        passed |= {(cell.batch, number): said for number, said in zip(measured, cell.by_repetition, strict=True)}
+    ordered = sorted(summaries, key=lambda summary: (summary.started_at, summary.batch, summary.repetition))
+    probes = tuple(
+        Probe(summary.batch, passed[summary.batch, summary.repetition], summary.repetition) for summary in ordered
+    )
+    bracket = Bracket.of(probes, plan.repetitions)
+    drift = drift_of(probes, plan.precision) if plan.needed is None else None
+    resident = [(summary.batch, first.rss_bytes) for summary in ordered if (first := summary.server.first)]
+    return SearchOutcome(plan, stop, probes, bracket.shape, bracket.exceptions, drift, leaked_bytes(resident))
 
 
 def _needed_sessions(slo: Slo) -> int | None:
@@ -94,6 +133,7 @@ class _CurveEvidence:
     repetitions: int
     cells: tuple[CellVerdict, ...]
     warm_up: WarmUp | None
+    stop: StopReason | None = None
 
     @property
     def passed(self) -> dict[int, bool | None]:
@@ -146,6 +186,16 @@ class _CurveEvidence:
         """Whether nothing was measured because a session alone got errors only."""
         return not self.summaries and self.warm_up is not None and not self.warm_up.played
 
+    @property
+    def every_cell(self) -> bool:
+        """Whether every measured cell has to pass where no capacity is asked for."""
+        return self.slo.every_cell is not False
+
+    @property
+    def some_passes(self) -> bool:
+        """Whether there is a batch that passes."""
+        return any(cell.passed for cell in self.cells)
+
     def failed_by(self, batch: float) -> bool:
         """Whether some batch up to and including this one definitely failed."""
         return self.infeasible_min is not None and self.infeasible_min <= batch
@@ -155,6 +205,57 @@ class _CurveEvidence:
         """Whether max batch is what it is because the next batch definitely failed, not for lack of knowledge."""
         above = [batch for batch in self.curve.batches if batch > (self.max_batch or 0)]
         return bool(above) and self.passed.get(min(above)) is False
+
+
+_ENDED_OPEN: Container[StopReason] = ("budget", "max_sessions", "interrupted", "unsteady", "drift")
+"""Why a search ended that might have come to another number."""
+
+
+@dataclass(frozen=True)
+class _SearchEvidence(_CurveEvidence):
+    """A curve that was searched: each batch was asked for because of others, and one repetition proves little."""
+
+    search: SearchOutcome | None = None
+
+    @property
+    def bracket(self) -> Bracket:
+        return Bracket.of(self.search.probes if self.search else (), self.repetitions)
+
+    @property
+    def max_batch(self) -> int | None:
+        return self.bracket.feasible_max
+
+    @property
+    def max_batches(self) -> tuple[int | None, ...]:
+        return (self.max_batch,) * self.repetitions
+
+    @property
+    def infeasible_min(self) -> int | None:
+        return self.bracket.infeasible_min
+
+    @property
+    def unmeasured(self) -> list[int]:
+        return []
+
+    @property
+    def ended_early(self) -> bool:
+        return self.search is not None and self.search.stop_reason in _ENDED_OPEN
+
+    @property
+    def every_cell(self) -> bool:
+        return False
+
+    @property
+    def some_passes(self) -> bool:
+        return self.max_batch is not None
+
+    @property
+    def settled(self) -> bool:
+        return self.infeasible_min is not None and not self.ended_early
+
+    def failed_by(self, batch: float) -> bool:
+        below = self.infeasible_min is not None and self.infeasible_min <= batch
+        return below or self.passed.get(int(batch)) is False
 
 
 def _largest_passing(batches: Sequence[int], passed: Mapping[int, bool | None]) -> int | None:
@@ -179,7 +280,7 @@ def _judge_limits(case: _CurveEvidence) -> list[LimitVerdict]:
     if not case.slo.explicit_limits:
         verdicts.append(_judge_default(case))
     elif not verdicts:
-        verdicts.append(_judge_every_cell(case))
+        verdicts.append(_judge_every_cell(case) if case.every_cell else _judge_default(case))
     verdicts += [_JUDGES[limit.name](case, limit) for limit in of_curve if limit not in capacities]
     largest = case.cells[-1].batch
     for limit in case.slo.explicit_limits:
@@ -209,13 +310,13 @@ def _judge_per_core(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
 
 
 def _judge_default(case: _CurveEvidence) -> LimitVerdict:
-    """Without any SLO a curve is missed only if no cell passes, or the server died."""
+    """Where limits define max batch only, a curve is missed only if no cell passes, or the server died."""
     if any(breach.limit == "server" for cell in case.cells for breach in cell.breaches):
         return LimitVerdict(None, Outcome.MISSED, "server_died")
     if case.ended_early:
         return LimitVerdict(None, Outcome.INCONCLUSIVE, "ended_early")
-    if any(cell.passed for cell in case.cells):
-        return LimitVerdict(None, Outcome.MET, "no_limit")
+    if case.some_passes:
+        return LimitVerdict(None, Outcome.MET, "some_cell" if case.slo.explicit_limits else "no_limit")
     if case.doubtful:
         return LimitVerdict(None, Outcome.INCONCLUSIVE, "none_known")
     return LimitVerdict(None, Outcome.MISSED, "none_passes")
@@ -257,8 +358,10 @@ _JUDGES: Mapping[str, Callable[[_CurveEvidence, Limit], LimitVerdict]] = {
 """How each limit that speaks of a whole curve is judged, by its name; a new one has to come in here."""
 
 
-def _why_stopped(case: _CurveEvidence) -> Literal["two_failing", "ended_early"] | None:
+def _why_stopped(case: _CurveEvidence) -> Stopped | None:
     """Say why a curve has fewer batches than planned; None where all were measured."""
+    if case.stop == "budget" or case.stop == "max_sessions":
+        return case.stop
     if not case.unmeasured or case.did_not_play:
         return None
     return "ended_early" if case.ended_early else "two_failing"
@@ -316,15 +419,20 @@ def view_curve(
 ) -> CurveView:
     """Judge one curve of a sweep; see `judge_curve` for `cells`."""
     counted, set_aside = split_attempts(summaries)
+    slo = record.slos[record.curves.index(curve)]
+    if curve.id in record.searches and summaries:
+        curve = replace(curve, batches=tuple(sorted({summary.batch for summary in summaries})))
     verdict = judge_curve(
         curve,
         summaries,
-        record.slos[record.curves.index(curve)],
+        slo,
         cells=cells,
         cores=record.cores,
         repetitions=record.reps,
         notes=(*record.notes, *(record.left_out if curve == record.curves[0] else ())),
         warm_up=record.warm_up(curve.mode),
+        search=record.searches.get(curve.id),
+        stop=record.stops.get(curve.id),
     )
     return CurveView(curve, counted, verdict, set_aside)
 
@@ -336,6 +444,11 @@ def join_curves(record: SweepRecord, curves: Sequence[CurveView]) -> SweepView:
 
 def max_batch_certainty(view: CurveView) -> str:
     """Say how well the max batch of a curve is known: exact, open or inconclusive, as in `ModeResult`."""
+    if (search := view.verdict.search) is not None:
+        if search.stop_reason in ("top", "holds"):
+            return "open"
+        known = view.verdict.infeasible_min is not None and search.stop_reason not in _ENDED_OPEN
+        return "exact" if known else "inconclusive"
     stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
     if stopper is not None:
         return "exact" if stopper.passed is False else "inconclusive"

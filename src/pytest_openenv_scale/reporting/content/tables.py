@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
+from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
@@ -16,6 +17,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording
 from .refusals import refusal_sentence
+from .searches import search_sentences
 from .wording import CHECK_MARKS, check_name, figure_text, visible_columns
 
 _MESSAGE_CHARACTERS = 300
@@ -157,7 +159,7 @@ def workloads_table(sweeps: Iterable[SweepView]) -> Table:
             view.infrastructure,
             curve.mode,
             wait_text(curve.wait),
-            ", ".join(map(formatting.count, curve.batches)),
+            _batches_text(view, curve),
             formatting.count(view.record.reps),
             formatting.count(curve.steps),
             curve.arrival,
@@ -170,6 +172,13 @@ def workloads_table(sweeps: Iterable[SweepView]) -> Table:
     ]
     heads = "test|target|mode|wait|batches|reps|steps|arrival|timeout|SLO|workload"
     return text_table("plan", "Plan and workload", heads, rows, right="wait|reps|steps|timeout", code="test")
+
+
+def _batches_text(view: SweepView, curve: Curve) -> str:
+    search = view.record.searches.get(curve.id)
+    if search is None:
+        return ", ".join(map(formatting.count, curve.batches))
+    return f"search {formatting.count(search.low)} to {formatting.count(search.high)}"
 
 
 def samples_table(sweeps: Iterable[SweepView]) -> Table:
@@ -273,6 +282,7 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     verdict = view.verdict
     sentences = [
         wording.max_batch_sentence(view),
+        *search_sentences(view),
         verdicts.first_breach_sentence(view),
         wording.breach_by_repetition(view),
     ]

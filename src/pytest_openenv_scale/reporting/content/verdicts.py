@@ -14,6 +14,7 @@ from pytest_openenv_scale.results.outcome import Breach, CurveVerdict, LimitVerd
 from pytest_openenv_scale.verdict.sweep import CurveView
 
 from .refusals import error_words, incident_words
+from .searches import search_stop_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +110,25 @@ def further_reasons(view: CurveView) -> list[ReasonLine]:
     """Return the reasons of a curve that its headline does not hold, and why it ended early."""
     lines = reason_lines(view)
     headline = (lines[0].text, first_breach_sentence(view) or "")
-    stopped = stop_words(view.verdict)
+    stopped = None if view.verdict.search else stop_words(view.verdict)
     further = [line for line in lines[1:] if not any(line.text in text for text in headline)]
     return [*further, ReasonLine("incomplete", stopped)] if stopped else further
 
 
 def stop_words(verdict: CurveVerdict) -> str | None:
-    """Say why a curve has fewer batches than planned; None where all were measured."""
+    """Say why a curve has fewer batches than planned, or why its search ended; None where all were measured."""
+    if verdict.search is not None:
+        return search_stop_words(verdict)
     if verdict.stopped is None:
         return None
     missing = verdict.unmeasured
-    unmeasured = f"{_batches(missing)} not measured"
+    unmeasured = f"{_batches(missing)} not measured" if missing else "repetitions were left out"
+    if verdict.stopped == "budget":
+        return f"what was next would not have fitted into --openenv-budget; {unmeasured}"
+    if verdict.stopped == "max_sessions":
+        return (
+            f"more sessions than --openenv-max-sessions allows on other machines would have been opened; {unmeasured}"
+        )
     if verdict.stopped == "ended_early":
         return f"ended early; {unmeasured}"
     last = [cell.batch for cell in verdict.cells if cell.batch < missing[0]][-2:]
@@ -135,6 +144,9 @@ def limit_words(view: CurveView, judged: LimitVerdict) -> str:
 def _capacity(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     verdict = view.verdict
     got = _got(verdict)
+    if verdict.search is not None and verdict.search.plan.needed is not None:
+        passes, judged_times = verdict.search.tally(verdict.search.plan.needed)
+        got = f"which passed in {passes} of {formatting.count_of(judged_times, 'repetition')}"
     if judged.cause == "unknown_cores":
         return f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
     advice = ""
@@ -201,6 +213,11 @@ def _every_cell(view: CurveView, judged: LimitVerdict) -> str:
     return f"{breach_text(view, first.breaches[0])}{where}"
 
 
+def _some_cell(view: CurveView, judged: LimitVerdict) -> str:
+    verdict = view.verdict
+    return f"{_names(verdict.slo.cell_limits)} up to batch {formatting.count(verdict.max_batch)}"
+
+
 def _server_died(view: CurveView, judged: LimitVerdict) -> str:
     breaches = (breach for cell in view.verdict.cells for breach in cell.breaches)
     return breach_text(view, next(breach for breach in breaches if breach.limit == "server"))
@@ -213,6 +230,7 @@ _OF_CURVE: Mapping[str, Callable[[CurveView, LimitVerdict], str]] = {
     "server_died": _server_died,
     "ended_early": lambda view, judged: f"not measured to its end: {_open_end(view)}",
     "no_limit": _no_limit,
+    "some_cell": _some_cell,
     "none_known": lambda view, judged: f"no cell is known to pass: {_open_end(view)}",
     "none_passes": lambda view, judged: f"no cell passes: {breach_text(view, view.verdict.cells[0].breaches[0])}",
 }
@@ -283,6 +301,8 @@ def _max_batch_words(verdict: CurveVerdict) -> str:
 def _open_end(view: CurveView, advice: str = "") -> str:
     """Say why nothing more is known: a batch in doubt, or one that was not measured."""
     verdict = view.verdict
+    if verdict.search is not None and verdict.search.stop_reason != "doubt":
+        return search_stop_words(verdict)
     doubtful = next((cell for cell in verdict.cells if cell.passed is None), None)
     if doubtful is not None:
         return reason_words(doubtful.reasons[0])
@@ -317,7 +337,10 @@ def breach_text(view: CurveView, breach: Breach) -> str:
     """Return a broken limit with its place and evidence: "success 78 % < 95 % at batch 256 (56 of 256 failed: …)"."""
     position = (breach.batch, breach.repetition)
     summary = next(summary for summary in view.summaries if (summary.batch, summary.repetition) == position)
-    where = _where(breach.batch, breach.repetition, view.verdict.repetitions)
+    repetitions = view.verdict.repetitions
+    if view.verdict.search is not None:
+        repetitions = sum(summary.batch == breach.batch for summary in view.summaries)
+    where = _where(breach.batch, breach.repetition, repetitions)
     if breach.limit == "server":
         status = summary.server_exit
         if status is not None and status.kind == "stage":

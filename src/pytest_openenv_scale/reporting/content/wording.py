@@ -184,7 +184,8 @@ def curve_facts(record: SweepRecord, curve: Curve) -> str:
     facts = [curve.infrastructure, curve.mode]
     facts += [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     facts += [f"{curve.steps} steps"] if curve.steps > 1 else []
-    facts += [curve.arrival, formatting.count_of(record.reps, "rep")]
+    facts += [curve.arrival]
+    facts += ["search"] if curve.id in record.searches else [formatting.count_of(record.reps, "rep")]
     facts += [] if record.cores is None else [formatting.count_of(record.cores, "core")]
     return " · ".join(facts)
 
@@ -197,6 +198,8 @@ def curve_heading(curve: StudyCurve) -> str:
 def max_batch_text(verdict: CurveVerdict) -> str:
     """Return the max batch as a table shows it: "128", "≥ 128" where no batch was too large, "none", "unknown"."""
     if verdict.max_batch is None:
+        if verdict.search is not None and verdict.search.stop_reason == "fails":
+            return f"< {formatting.count(verdict.search.plan.needed)}"
         return "none" if verdict.infeasible_min is not None else "unknown"
     return f"{'≥ ' if is_open(verdict) else ''}{formatting.count(verdict.max_batch)}"
 
@@ -233,7 +236,7 @@ def max_batch_sentence(view: CurveView) -> str:
     if most > (verdict.max_batch or 0):
         facts.append(f"{formatting.count(most)} were open at batch {formatting.count(verdict.infeasible_min)}")
     text = f"max batch {max_batch_text(verdict)}" + (f" ({'; '.join(facts)})" if facts else "")
-    return f"{text}: the largest batch asked for passes" if is_open(verdict) else text
+    return f"{text}: the largest batch asked for passes" if is_open(verdict) and verdict.search is None else text
 
 
 def repetitions_note(rows: Sequence[BatchPoint]) -> str | None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, probe_points, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content import verdicts, wording
@@ -100,7 +100,7 @@ def _repeated_tables(study: Study) -> set[str]:
 
 def curve_section(curve: StudyCurve) -> str:
     """Return the section of one curve: its verdict, table, refusals, failures, log and rerun command."""
-    view, record, rows = curve.curve, curve.sweep.record, curve.points
+    view, record, rows = curve.curve, curve.sweep.record, probe_points(curve.curve)
     lines = [f"## {escape(wording.curve_heading(curve))}", "", inline_code(on_one_line(record.test)), ""]
     lines += [f"**{wording.OUTCOME_MARKS[view.verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
     lines += table_lines(batches_table(view, rows, "", partial(_batch_remark, view)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_openenv_scale.analysis.study import BatchPoint, batch_points
+from pytest_openenv_scale.analysis.study import BatchPoint, probe_points
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, shorten
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
+from pytest_openenv_scale.reporting.content.searches import search_sentences
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_use_sentence
 from pytest_openenv_scale.reporting.content.wording import batch_mark, batch_remark, render_seconds, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
@@ -100,7 +101,7 @@ def _progress_line(parts: Sequence[str], markup: dict[str, bool], width: int, en
 
 
 def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
-    rows = batch_points(view)
+    rows = probe_points(view)
     _add_heading(page, record, view)
     if rows:
         _add_table(page, view, rows)
@@ -110,6 +111,8 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
         page.add_sentence(sentence)
     page.add_sentence(proxy_use_sentence(view) or "", light=True)
     page.add_sentence(wording.max_batch_sentence(view), bold=True)
+    for sentence in search_sentences(view):
+        page.add_sentence(sentence)
     page.add_sentence(verdicts.first_breach_sentence(view) or "")
     for refusal in view.verdict.refused:
         page.add_sentence(refusal_sentence(refusal))
@@ -179,6 +182,8 @@ def _add_failure(page: TextPage, record: SweepRecord, view: CurveView, log: int,
     page.add_sentence(verdicts.headline(view), indent=0)
     page.add_sentence(wording.curve_facts(record, view.curve))
     page.add_sentence(wording.max_batch_sentence(view))
+    for sentence in search_sentences(view):
+        page.add_sentence(sentence)
     page.add_sentence(verdicts.first_breach_sentence(view) or "")
     page.add_sentence(wording.breach_by_repetition(view) or "")
     for reason in verdicts.further_reasons(view):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import psutil
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
+from pytest_openenv_scale.core.system import is_loopback
 
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -204,7 +204,7 @@ class LocalServers:
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         parts = [urlsplit(url) for url in urls]
-        self._ports = [_port(part) for part in parts] if all(map(_is_loopback, parts)) else []
+        self._ports = [_port(part) for part in parts] if all(map(is_loopback, urls)) else []
         self._restarts = 0
         self.pids = self._listeners()
         self._sampler = ProcessSampler(self.pids) if self.pids else None
@@ -234,14 +234,6 @@ class LocalServers:
 
     def _listeners(self) -> tuple[int, ...]:
         return tuple(pid for port in self._ports for pid in listening_processes(port))
-
-
-def _is_loopback(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _port(parts: SplitResult) -> int:

@@ -1,0 +1,54 @@
+"""How long may still be measured, and how many sessions may still be opened: the budget and the ceiling of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_openenv_scale.results.outcome import StopReason
+
+_MARGIN = 1.1
+"""A repetition may take so many times as long as the one it is estimated by."""
+
+
+class OutOfTime(Exception):
+    """The budget is used up in the middle of a repetition, which is then not kept."""
+
+
+@dataclass
+class Allowance:
+    """What is left of a run's seconds and sessions; None where nothing bounds them.
+
+    `seconds` are those of the curve that is measured, `spent_s` and `opened` what it and those before it took.
+    """
+
+    seconds: float | None = None
+    sessions: int | None = None
+    spent_s: float = 0.0
+    opened: int = 0
+    _took: dict[int, float] = field(default_factory=dict[int, float])
+
+    def refuses(self, batch: int) -> StopReason | None:
+        """Say why a repetition must not begin: it would not fit into the time, or open too many sessions."""
+        if self.sessions is not None and batch > self.sessions:
+            return "max_sessions"
+        if self.seconds is not None and self.estimate(batch) >= self.seconds:
+            return "budget"
+        return None
+
+    def estimate(self, batch: int) -> float:
+        """Return how many seconds a repetition may take: what the nearest batch did, in proportion for a larger one."""
+        if not self._took:
+            return 0.0
+        larger = [known for known in self._took if known >= batch]
+        nearest = min(larger) if larger else max(self._took)
+        return self._took[nearest] * max(1.0, batch / nearest) * _MARGIN
+
+    def use(self, batch: int, seconds: float, sessions: int) -> None:
+        """Note what a repetition of a batch took."""
+        self._took[batch] = max(seconds, self._took.get(batch, 0.0))
+        self.spent_s += seconds
+        self.opened += sessions
+        if self.seconds is not None:
+            self.seconds -= seconds
+        if self.sessions is not None:
+            self.sessions -= sessions

@@ -1,0 +1,112 @@
+"""What would be measured, printed instead of measured: cells or bounds, sessions and minutes (`--openenv-plan`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_openenv_scale.config.limits import Slo, slo_for_curve
+from pytest_openenv_scale.config.plan import curve_batches
+from pytest_openenv_scale.config.search import SearchPlan
+from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.engine.search import highest_cost
+from pytest_openenv_scale.engine.source import search_of
+
+from .collection import FIXTURE, is_elsewhere
+from .invocation import TargetParameter
+from .marks import DECLARATION
+
+_SECONDS_EACH, _SECONDS_PER_SESSION = 1.0, 0.002
+"""What a repetition takes besides its waits, and each of its sessions, where the server is a quick one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _CurvePlan:
+    """One curve: what is asked of it, and the most repetitions and sessions that takes."""
+
+    words: str
+    repetitions: int
+    sessions: int
+    wait_s: float
+
+    @property
+    def minutes(self) -> float:
+        """About how many it takes if all of that is measured and the server is a quick one."""
+        return (self.repetitions * (self.wait_s + _SECONDS_EACH) + self.sessions * _SECONDS_PER_SESSION) / 60
+
+    def line(self, name: str) -> str:
+        """Return the plan in one line."""
+        cost = f"{formatting.count(self.sessions)} sessions, about {self.minutes:.1f} min"
+        return f"  {name}: {self.words}; at most {cost}"
+
+
+def plan_lines(items: list[pytest.Item], settings: Settings) -> list[str]:
+    """Return a line per curve of every selected test on every target, and what all of it comes to."""
+    lines: list[str] = []
+    plans: list[_CurvePlan] = []
+    elsewhere = 0
+    for item in items:
+        declared = item.stash.get(DECLARATION, None)
+        if declared is None or FIXTURE not in getattr(item, "fixturenames", ()):
+            continue
+        if declared.problem is not None:
+            lines += [item.nodeid, f"  {declared.problem}"]
+            continue
+        spec = settings.targets[_target_index(item)]
+        lines.append(f"{item.nodeid} on {redact_target(spec)}")
+        for name, plan in _curve_plans(declared.settings, declared.slos, spec):
+            lines.append(plan.line(name))
+            plans.append(plan)
+            elsewhere += plan.sessions if is_elsewhere(spec) else 0
+    sessions, minutes = sum(plan.sessions for plan in plans), sum(plan.minutes for plan in plans)
+    lines.append(
+        f"{formatting.count_of(len(plans), 'curve')}, at most {formatting.count(sessions)} sessions, about"
+        f" {minutes:.1f} min where servers are quick; nothing was started"
+    )
+    if settings.budget is not None:
+        lines.append(f"measuring ends after {formatting.seconds(settings.budget)} (--openenv-budget)")
+    if elsewhere > settings.max_sessions:
+        lines.append(
+            f"{formatting.count(elsewhere)} sessions on other machines are more than the"
+            f" {formatting.count(settings.max_sessions)} that --openenv-max-sessions allows: measuring ends there"
+        )
+    return lines
+
+
+def _target_index(item: Any) -> int:
+    """Return which of several targets a test runs on."""
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    parameter: TargetParameter | None = parameters.get("openenv_target")
+    return parameter.index if parameter else 0
+
+
+def _curve_plans(settings: Settings, slos: tuple[Slo, ...], spec: TargetSpec) -> Iterator[tuple[str, _CurvePlan]]:
+    for mode in settings.modes:
+        for wait in settings.waits:
+            slo = slo_for_curve(slos, wait, mode)
+            seconds = wait * settings.steps
+            name = f"{mode} · wait {format_number(wait)} s"
+            if settings.search:
+                search = search_of(slo, settings, on_loopback=not is_elsewhere(spec))
+                yield name, _CurvePlan(_search_words(search), *highest_cost(search), seconds)
+                continue
+            batches = curve_batches(settings.batches, slo)
+            repetitions = settings.repetitions
+            words = (
+                f"batch {formatting.list_of_counts(list(batches))}, {formatting.count_of(repetitions, 'repetition')}"
+            )
+            yield name, _CurvePlan(words, repetitions * len(batches), repetitions * sum(batches), seconds)
+
+
+def _search_words(search: SearchPlan) -> str:
+    times = formatting.count_of(search.repetitions, "repetition")
+    if search.needed is not None:
+        return f"whether {formatting.count(search.needed)} holds, {times}"
+    precision = f"{format_number(round(search.precision * 100, 6))} %" if search.precision else "exact"
+    return f"search {formatting.count(search.low)} to {formatting.count(search.high)}, {precision}, {times}"
