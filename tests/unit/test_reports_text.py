@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
+from pytest_openenv_scale.core.text import LEFT_OUT, end_of_log, on_one_line, shorten, without_escapes
 from pytest_openenv_scale.reporting.text.page import TextPage, supports_unicode
 
 
@@ -63,3 +63,41 @@ def test_a_line_to_copy_is_never_broken(width: int) -> None:
     page = TextPage(width, "utf-8")
     page.add_sentence("one session at a time: in the app's file write create_app(..., max_concurrent_envs=32)")
     assert "create_app(..., max_concurrent_envs=32)" in page.text
+
+
+TRACEBACK = ["Traceback (most recent call last):", '  File "app.py", line 3, in load', "    find('punkt')", "    ^^^^^"]
+
+
+def log_of(*lines: str) -> str:
+    return "\n".join(["starting", *lines])
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        (["ModuleNotFoundError: No module named 'chess'"], "ModuleNotFoundError: No module named 'chess'"),
+        (["LookupError: ", "*****", "  Resource punkt not found."], "LookupError: Resource punkt not found."),
+        (["OSError"], "OSError"),
+    ],
+)
+def test_the_end_of_a_log_begins_with_the_exception_it_names(fault: list[str], shown: str) -> None:
+    log = log_of(*TRACEBACK, *fault, *(f"searched in {number}" for number in range(9)))
+    assert end_of_log(log, 4) == [shown, LEFT_OUT, "searched in 7", "searched in 8"]
+
+
+def test_an_exception_among_the_last_lines_is_not_told_twice() -> None:
+    lines = [*TRACEBACK, "ValueError: no", "bye"]
+    assert end_of_log(log_of(*lines), 4) == lines[-4:]
+
+
+def test_an_end_from_outside_is_not_what_failed() -> None:
+    first, last = [*TRACEBACK, "ValueError: no"], [*TRACEBACK, "asyncio.exceptions.CancelledError: over"]
+    rest = [f"line {number}" for number in range(9)]
+    assert end_of_log(log_of(*first, *last, *rest), 5)[0] == "ValueError: no"
+    assert end_of_log(log_of(*last, *rest), 5)[0] == "asyncio.exceptions.CancelledError: over"
+
+
+@pytest.mark.parametrize("log", ["", "one", "Traceback (most recent call last):\n  File", "a\n\nb"])
+@pytest.mark.parametrize("lines", [1, 2, 20])
+def test_a_log_without_an_exception_ends_with_its_last_lines(log: str, lines: int) -> None:
+    assert end_of_log(log, lines) == log.splitlines()[-lines:]

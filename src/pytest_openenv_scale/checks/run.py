@@ -12,7 +12,7 @@ from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.client.messages import error_in
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
-from pytest_openenv_scale.core.text import utf8_safe
+from pytest_openenv_scale.core.text import LOG_LINES, end_of_log, utf8_safe
 from pytest_openenv_scale.reporting.content.remedies import environment_remedy
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
@@ -108,7 +108,7 @@ def _fail_if_server_died(endpoint: Endpoint, result: CheckResult, restarts: int 
         return result
     again = ended is None or endpoint.rejoin()
     reason = f"{ended or 'it ended'}, and a server listens again" if again else str(ended)
-    tail = tuple(endpoint.log_tail(_LOG_LINES).splitlines())
+    tail = tuple(end_of_log(endpoint.log_tail(LOG_LINES), _LOG_LINES))
     return replace(
         result,
         outcome=CheckOutcome.MISSED,

@@ -28,6 +28,42 @@ _PROVIDER_SECRET = re.compile(
 )
 
 
+_TRACEBACK = "Traceback (most recent call last):"
+_ENDED_FROM_OUTSIDE = re.compile(r"(?:[\w.]+\.)?(?:CancelledError|KeyboardInterrupt|SystemExit)\b")
+LOG_LINES = 200
+"""Lines of a log among which the one is looked for that names the fault."""
+
+
+def end_of_log(log: str, lines: int) -> list[str]:
+    """Return the last lines of a log, before them the exception that it names, where that is not among them.
+
+    Of several exceptions the last counts that is no mere end from outside, such as a `CancelledError`.
+    """
+    every = log.splitlines()
+    faults = [number for number, line in enumerate(every) if _TRACEBACK in line]
+    faults = [end for start in faults if (end := _exception_after(every, start)) is not None]
+    own = [number for number in faults if not _ENDED_FROM_OUTSIDE.match(every[number].lstrip())]
+    named = (own or faults or [len(every)])[-1]
+    if named >= len(every) - lines or lines < _LEAST_LINES:
+        return every[-lines:]
+    words = every[named].rstrip()
+    if words.endswith(":"):  # Its message begins on a line of its own.
+        words += f" {next((line.strip() for line in every[named + 1 :] if _WORD.search(line)), '')}"
+    return [words, LEFT_OUT, *every[len(every) - lines + 2 :]]
+
+
+_LEAST_LINES, _WORD = 3, re.compile(r"[^\W_]{2}")
+LEFT_OUT = "…"
+"""The line that stands for what is left out of a log between its exception and its end."""
+
+
+def _exception_after(lines: Sequence[str], start: int) -> int | None:
+    """Return the number of the line that ends a traceback: the first that is not indented deeper than its head."""
+    indent = lines[start].index(_TRACEBACK)
+    numbers = range(start + 1, len(lines))
+    return next((number for number in numbers if lines[number][indent : indent + 1].strip()), None)
+
+
 def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return a command line fit to be stored and printed.
 

@@ -12,7 +12,7 @@ from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import on_one_line, without_escapes
+from pytest_openenv_scale.core.text import end_of_log, on_one_line, without_escapes
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import Manifest, SweepRecord
 from pytest_openenv_scale.results.outcome import (
@@ -269,10 +269,10 @@ def error_sentence(error: ErrorCount) -> str:
 
 
 def server_log_tail(summaries: Iterable[CellSummary], lines: int) -> list[str]:
-    """Return the last lines of the server's log from the last cell in which something failed."""
+    """Return the end of the server's log, as `end_of_log` does, from the last cell in which something failed."""
     tails = [summary.log_tail for summary in summaries if summary.log_tail]
-    log_lines = [line.rstrip() for line in without_escapes(tails[-1]).splitlines() if line.strip()] if tails else []
-    return log_lines[-lines:]
+    text = "\n".join(line.rstrip() for line in without_escapes(tails[-1]).splitlines() if line.strip()) if tails else ""
+    return end_of_log(text, lines)
 
 
 def rerun_command(record: SweepRecord, curve: Curve) -> str | None:

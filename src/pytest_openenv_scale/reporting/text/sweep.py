@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytest_openenv_scale.analysis.study import BatchPoint, probe_points
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
-from pytest_openenv_scale.core.text import on_one_line, shorten
+from pytest_openenv_scale.core.text import LEFT_OUT, on_one_line, shorten
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
@@ -170,7 +170,8 @@ def _add_evidence(page: TextPage, record: SweepRecord, view: CurveView, log: int
     tail = wording.server_log_tail(view.summaries, log)
     if tail and "\n".join(tail) not in printed_logs:
         printed_logs.add("\n".join(tail))
-        page.add_sentence(f"server log, last {formatting.count_of(len(tail), 'line')}:")
+        fault = "what failed and the " if LEFT_OUT in tail else ""
+        page.add_sentence(f"server log, {fault}last {formatting.count_of(len(tail) - (2 if fault else 0), 'line')}:")
         for line in tail:
             page.add_line(f"    {line}", light=True)
     command = wording.rerun_command(record, view.curve)

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar, final
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
+from pytest_openenv_scale.core.text import end_of_log
 
 from .options import TargetContext, TargetOptions
 
 HIDDEN = "***"
+_SHOWN_LOG_LINES = 20
 _SHOWN_VARIABLES = ("WORKERS", "MAX_CONCURRENT_ENVS", "HOST", "PORT")
 
 
@@ -38,8 +40,8 @@ def shown_variables(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_log(message: str, log: str, name: str = "the server's log") -> str:
-    """Return `message` with the end of a log below it, where there is one."""
-    return f"{message}\n{name} ends:\n{log}" if log.strip() else message
+    """Return `message` with the end of a log below it, where there is one, and the exception that it names."""
+    return "\n".join([message, f"{name} ends:", *end_of_log(log, _SHOWN_LOG_LINES)]) if log.strip() else message
 
 
 _T = TypeVar("_T")

@@ -19,6 +19,7 @@ from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.files import read_tail
 from pytest_openenv_scale.core.system import wait_for
+from pytest_openenv_scale.core.text import LOG_LINES
 
 from . import parent_death
 from .base import Startable, with_log
@@ -109,7 +110,7 @@ class ServerProcess(Startable):
 
     def with_log(self, message: str) -> str:
         """Return `message` with the last lines of the output below it, where there are any."""
-        return with_log(message, self.log_tail())
+        return with_log(message, self.log_tail(LOG_LINES))
 
     def sample(self) -> ServerSample | None:
         """Return what the command and its children use now; None once they are gone."""

@@ -13,6 +13,7 @@ from typing import Any
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import GrammarError, TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.targets.common.application import BUILT_IN, MANIFEST
 from pytest_openenv_scale.targets.common.base import (
     HIDDEN,
@@ -173,7 +174,7 @@ def wait_for_container(
             server=name,
             at=f"the container at {error.url}",
             hint=f"; it was told {variables}{remedy}",
-            with_log=lambda text: with_log(text, container.log_tail(), "the container's log"),
+            with_log=lambda text: with_log(text, container.log_tail(LOG_LINES), "the container's log"),
         ) from None
 
 

@@ -22,6 +22,7 @@ from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import install_extra, usable_cores
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.targets.common.base import with_log
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
@@ -144,7 +145,7 @@ class EnvoyPool(ABC):
 
     def with_log(self, message: str) -> str:
         """Return `message` with the last lines of the Envoys' logs below it, where there are any."""
-        return with_log(message, self.log_tail(20), "Envoy's log")
+        return with_log(message, self.log_tail(LOG_LINES), "Envoy's log")
 
     def _trouble(self) -> str | None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
@@ -106,4 +107,4 @@ class EnvoyTarget(StartedTarget):
         except NotReadyError as error:
             why = error.exit or error
             message = f"target {self.spec}: every replica answers a session, but not through Envoy: {why}"
-            raise TargetError(with_log(message, envoy_endpoint.log_tail(20), "the log")) from None
+            raise TargetError(with_log(message, envoy_endpoint.log_tail(LOG_LINES), "the log")) from None

@@ -15,6 +15,7 @@ from typing import Protocol
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import wait_for
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.targets.common.base import Startable, with_log
 from pytest_openenv_scale.targets.common.leftovers import Leftover, deferring_interrupts, is_alive, owner_label
 from pytest_openenv_scale.targets.common.supervisor import ServerProcess
@@ -115,7 +116,7 @@ class JobFolder(Startable):
         """Return `message` with the last error message the scripts wrote, and the end of their output below."""
         complaint = last_complaint(self.tail(LOG_FILE, 10_000))
         return with_log(
-            f"{message}: {complaint}" if complaint else message, self.tail(LOG_FILE, 20), "the job's output"
+            f"{message}: {complaint}" if complaint else message, self.tail(LOG_FILE, LOG_LINES), "the job's output"
         )
 
 

@@ -13,6 +13,7 @@ import psutil
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.targets.common.base import with_log
 from pytest_openenv_scale.targets.common.options import FirstSession, TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, wait_until_ready
@@ -119,7 +120,7 @@ class NodeServers(Hosts):
         return next(filter(None, statuses), None) or self._job.exit_status()
 
     def _with_log(self, message: str, number: int) -> str:
-        log = self.log_tail(number, 10)
+        log = self.log_tail(number, LOG_LINES)
         if not log.strip():
             return self._folder.with_log(message)
         return with_log(message, log, f"the log of {self._nodes[number].name}")

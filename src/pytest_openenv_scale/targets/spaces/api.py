@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.system import install_extra
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.hub.access import HubError, connect, current_token, explain_error, without_secrets
 
 if TYPE_CHECKING:
@@ -228,7 +229,6 @@ _WAKE_S = 30.0
 """Seconds of requests to a Space that sleeps, after which it is restarted, where the token may do that."""
 
 _FIRST_LOOK_PAUSE_S, _LONGEST_LOOK_PAUSE_S = 0.2, 5.0
-_LOG_LINES = 20
 _BUILD_FAILED = ("BUILD_ERROR", "CONFIG_ERROR", "NO_APP_FILE")
 _RUN_FAILED = ("RUNTIME_ERROR", "DELETING", "STOPPED", "PAUSED")
 _STAGE_WORDS = {
@@ -297,7 +297,7 @@ def wait_until_running(
                 with_log(
                     f"target spaces: {space.repo_id} {_timeout_words(runtime, expected)} "
                     f"after {start_s / 60:.0f} minutes; write a longer start_timeout=",
-                    space.log(_LOG_LINES, build=build),
+                    space.log(LOG_LINES, build=build),
                 )
             )
         if stage == "SLEEPING":
@@ -345,7 +345,7 @@ def _failure_text(space: SpaceApi, runtime: Runtime) -> str:
         return f"{text}; restart it in its settings, or with a token that may do so"
     if stage == "NO_APP_FILE":
         return f"{text}; put a Dockerfile and a README with sdk: docker into it (openenv-scale deploy spaces does)"
-    return with_log(text, space.log(_LOG_LINES, build=stage in _BUILD_FAILED))
+    return with_log(text, space.log(LOG_LINES, build=stage in _BUILD_FAILED))
 
 
 def _timeout_words(runtime: Runtime, expected: AppliedChanges) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import TargetSpec
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.hub.access import HubError, current_token, without_secrets
 from pytest_openenv_scale.targets.common.application import BUILT_IN, MANIFEST, missing_environment
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, shown_variables
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
 
 
 _LABEL = "hf-spaces"
-_LOG_LINES = 10
 
 
 class SpacesTarget(StartedTarget):
@@ -194,7 +194,7 @@ class SpacesTarget(StartedTarget):
             if info.sdk not in (None, "docker"):
                 message += f"; it is a {info.sdk} Space, and OpenEnv environments are docker ones"
             text = f"target {self.spec}: {space.repo_id} runs, but {message}"
-            raise TargetError(with_log(text, space.log(_LOG_LINES))) from None
+            raise TargetError(with_log(text, space.log(LOG_LINES))) from None
 
 
 def _authorization(info: SpaceInfo) -> dict[str, str]:
