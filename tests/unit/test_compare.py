@@ -192,6 +192,18 @@ def test_what_some_repetitions_of_the_baseline_held_is_no_improvement():
     )
 
 
+def test_more_repetitions_of_which_some_hold_what_one_held_are_no_regression():
+    some, none = (
+        {"fails": tuple((128, number) for number in failing), "latency": THREE} for failing in ((2,), (1, 2, 3))
+    )
+    change = change_of(compared("max_batch:-10%", now=some), "max_batch")
+    assert (change.status, change.why.cause) == (Status.INCONCLUSIVE, "more_repetitions")
+    assert reason_text(change) == "some of 3 repetitions hold 128 now, and the baseline had 1"
+    assert change_of(compared("max_batch:-10%", now=none), "max_batch").status is Status.REGRESSED
+    three = compared("max_batch:-10%", now=some, then={"latency": THREE})
+    assert change_of(three, "max_batch").status is Status.REGRESSED
+
+
 def test_none_at_all_is_a_regression_and_some_where_there_was_none_an_improvement():
     everything = {"fails": (8, 32, 128)}
     change = change_of(compared("max_batch:-10%", now=everything), "max_batch")

@@ -71,10 +71,14 @@ def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fai
     """Judge max batch, or the same per core.
 
     Worse is only what is certain: something the baseline held definitely fails now. Better is what no repetition of the
-    baseline held: where some did and one failed, another baseline might have held it in all. A max batch that is merely
-    not known to reach the old one (the next batch is in doubt, or was not measured) is inconclusive.
+    baseline held: where some did and one failed, another baseline might have held it in all. So might a baseline of
+    fewer repetitions than were measured now, some of which hold it. A max batch that is merely not known to reach the
+    old one (the next batch is in doubt, or was not measured) is inconclusive.
     """
-    fewer = now.fails_at is not None and now.fails_at <= baseline.held
+    fails = now.fails_at is not None and now.fails_at <= baseline.held
+    more_repetitions = now.figure.repetitions > baseline.figure.repetitions
+    sometimes = fails and more_repetitions and (now.figure.high or 0.0) >= baseline.held
+    fewer = fails and not sometimes
     above_range = now.held > (baseline.figure.high or 0.0)
     more = baseline.fails_at is not None and baseline.fails_at <= now.held and above_range
     broken = next((rule for rule in fail_on if rule.is_broken(baseline.held, now.held)), None)
@@ -87,6 +91,8 @@ def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fai
         status, reason = Status.IMPROVED, ChangeReason("moved")
     elif now.held >= max(baseline.asked, baseline.held):
         status, reason = Status.UNCHANGED, ChangeReason("all_pass")
+    elif sometimes:
+        status, reason = Status.INCONCLUSIVE, ChangeReason("more_repetitions", "now")
     elif baseline.figure.known == "inconclusive":
         status, reason = Status.INCONCLUSIVE, ChangeReason("max_batch_doubtful", "baseline")
     elif now.held >= baseline.held:

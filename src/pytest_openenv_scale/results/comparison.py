@@ -74,6 +74,7 @@ class ChangeReason(Jsonable):
     | same, all_pass | the same max batch; everything that the baseline was asked for passes |
     | none_succeeded | no session did now |
     | no_figure, not_measured, not_judged, doubtful | the `side` lacks the figure, or the batch, or is in doubt |
+    | more_repetitions | some of the repetitions hold it now, of which there are more than the baseline had |
     | not_held | sessions of the batch failed now beyond what is allowed, and those that are left are faster |
     | max_batch_doubtful | the max batch of the `side` is inconclusive |
     | grids_differ, not_asked, none_asked | batches (`batches`, all) that the baseline held were not asked for now |

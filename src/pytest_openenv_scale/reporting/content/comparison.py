@@ -223,6 +223,10 @@ _OF_CAUSE: Mapping[str, Callable[[Change, str], str]] = {
     "not_held": lambda change, moved: (
         f"batch {formatting.count(change.batch)} does not hold now, and the sessions that are left are faster by that"
     ),
+    "more_repetitions": lambda change, moved: (
+        f"some of {change.now.repetitions} repetitions hold {metric_text(change.metric, change.baseline.value)} now,"
+        f" and the baseline had {change.baseline.repetitions}"
+    ),
     "max_batch_doubtful": lambda change, moved: (
         "the max batch is inconclusive now"
         if change.why.side == "now"

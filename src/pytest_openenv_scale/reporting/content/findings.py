@@ -109,8 +109,12 @@ def _unknown_limits(curves: Sequence[StudyCurve]) -> str:
 
 def _caps(curves: Iterable[StudyCurve]) -> str:
     """Say of which curves a limit that was set refused the rest, so that it is what their max batch tells of."""
+    curves = list(curves)
     names = dict.fromkeys(curve.infrastructure for curve in curves if curve.verdict.cap)
-    return f"; a limit that was set refused more on {join_names(names)}" if names else ""
+    if not names:
+        return ""
+    on = f" on {join_names(names)}" if len({curve.infrastructure for curve in curves}) > 1 else ""
+    return f"; a limit that was set refused more{on}"
 
 
 def _next_fails(facts: Facts, curve: StudyCurve) -> str:
