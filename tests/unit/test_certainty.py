@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
+from cells import a_failure, a_row, an_slo, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_openenv_scale.analysis.study import batch_points
 from pytest_openenv_scale.metrics.certainty import (
     MOST_REPETITIONS,
     decide_repetitions,
@@ -18,6 +21,10 @@ from pytest_openenv_scale.metrics.certainty import (
     percentile_ranks,
     success_interval,
 )
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content.wording import certainty_sentence
+from pytest_openenv_scale.reporting.json import _certainty_document
+from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 
 SHARES = st.floats(0.01, 0.99)
 
@@ -191,3 +198,67 @@ def test_a_batch_that_passes_nine_times_in_ten_is_not_refused():
         decisions = (decide_repetitions(outcomes[:count], 3) for count in range(MOST_REPETITIONS + 1))
         chance[next(decision for decision in decisions if decision != "again")] += weight
     assert chance["passed"] > 0.99
+
+
+# The figures of a batch
+
+
+def view_of(*cells: CellSummary) -> CurveView:
+    curve = replace(cells[0].cell.curve, batches=(cells[0].batch,))
+    return CurveView(curve, cells, judge_curve(curve, cells, an_slo(success=0.5)))
+
+
+def sessions(count: int, *, failed: int = 0, slower: float = 0.0, **fields) -> CellSummary:
+    """So many sessions that take 1 s, 2 s and so on, after which some find the server full."""
+    rows = [a_row(number, total_latency=float(number + 1) + slower) for number in range(count - failed)]
+    return summary_of([*rows, *(a_failure(count - 1 - number) for number in range(failed))], **fields)
+
+
+def test_the_ends_of_an_interval_are_sessions_that_were_measured():
+    stats = sessions(400).phases["total"]
+    low, high = percentile_ranks(400, 0.99)
+    assert stats.intervals["p99"] == (low, high)  # The session of rank n took n seconds.
+    assert stats.intervals["p99"][0] <= stats.p99 <= stats.intervals["p99"][1]
+    few = sessions(20).phases["total"]
+    assert few.intervals["p99"] == (19.0, None)
+    assert sessions(1).phases["total"].intervals["p50"] == (None, None)
+
+
+def test_of_one_repetition_the_sessions_are_the_samples():
+    (point,) = batch_points(view_of(sessions(40, failed=4)))
+    success, total = point.success_interval(), point.latency_interval("total", "p50")
+    assert success is not None
+    assert (success.over, success.samples, success.confidence) == ("sessions", 40, 0.95)
+    assert (success.low, success.high) == success_interval(36, 40)
+    assert total is not None
+    assert (total.over, total.samples) == ("sessions", 36)
+    assert point.latency_interval("overheads", "p50") is None
+
+
+def test_of_several_they_are_the_repetitions():
+    cells = [sessions(8, slower=float(number), repetition=number) for number in (1, 2, 3)]
+    (point,) = batch_points(view_of(*cells))
+    success, total = point.success_interval(), point.latency_interval("total", "p50")
+    assert success is not None
+    assert (success.low, success.high, success.confidence, success.over) == (1.0, 1.0, 0.75, "repetitions")
+    assert total is not None
+    assert (total.low, total.high, total.samples) == (5.5, 7.5, 3)
+
+
+def test_a_report_says_it_in_one_line(golden):
+    views = [
+        view_of(sessions(400, failed=2)),
+        view_of(sessions(20)),
+        view_of(sessions(4, failed=3)),
+        view_of(*(sessions(8, failed=number - 1, slower=0.1 * number, repetition=number) for number in (1, 2, 3))),
+    ]
+    golden(certainty_sentence(view, batch_points(view)) or "nothing, as nothing passes" for view in views)
+
+
+def test_programs_get_the_values_of_every_batch_and_of_what_limits_are_about():
+    view = view_of(sessions(20))
+    view = replace(view, verdict=judge_curve(view.curve, view.summaries, an_slo(step_p90="9s")))
+    document = _certainty_document(view, batch_points(view)[0])
+    assert {"success", "total_p50", "total_p99", "step_p90"} <= set(document)
+    assert (document["total_p99"]["high"], document["total_p99"]["least_samples"]) == (None, 368)
+    assert document["step_p90"]["over"] == "steps"

@@ -72,6 +72,7 @@ Run `20261121T120000.000Z-3fa9` · complete · started 2026-11-21 12:00:00 UTC, 
 |    64 | 100.0 |   64 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms | 62.1 |     2 | ? inconclusive: the client was the limit |
 
 - max batch 8 (4 per core)
+- batch 8: success 100.0 % (95 %: 63.0–100.0)
 - no openenv.yaml in the root: the built-in environment was measured
 - p99 of 8 and 64 sessions ≈ max
 

@@ -23,6 +23,7 @@ local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores                    
          success 78.1 % < 95 %
   each figure is the worst of 3 repetitions; ± p99 is half their range of total p99; p99 of 32 sessions ≈ max
   max batch 128 (64 per core; 200 were open at batch 256)
+  batch 128 over 3 repetitions: success 100.0 %, total p99 1.06–1.11 s (75 % confidence)
   first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in reset)
   the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → 1. max_envs=256 in
     the target, per worker: connections split unevenly over 2, and one may get them all; 2. max_concurrent_envs=256 in
@@ -47,6 +48,7 @@ test_scale.py::test_holds_256_sessions
   not shown at this width: reset, overhead, rps
   p99 of 8 and 64 sessions ~ max
   max batch 8 (4 per core)
+  batch 8: success 100.0 % (95 %: 63.0-100.0)
   ? SLO inconclusive: max_batch >= 64 is not decided, got 8: the client's CPU
     was 98 % busy (batch 64)
     no openenv.yaml in the root: the built-in environment was measured

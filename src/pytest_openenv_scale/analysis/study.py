@@ -12,6 +12,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.core.text import on_one_line
+from pytest_openenv_scale.metrics.certainty import CONFIDENCE, Interval, over_repetitions, success_interval
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CellVerdict, CurveVerdict, Probe
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -79,6 +80,24 @@ class BatchPoint:
         """Return a statistic of a phase in seconds, the highest of the repetitions."""
         phases = [summary.phase(phase) for summary in self.repetitions]
         return max((float(getattr(stats, statistic)) for stats in phases if stats), default=None)
+
+    def success_interval(self) -> Interval | None:
+        """Return where the share of sessions that succeed lies: over repetitions where there are some."""
+        rates = [summary.success_rate for summary in self.repetitions if summary.success_rate is not None]
+        if len(rates) != 1:
+            return over_repetitions(rates) if rates else None
+        (summary,) = (summary for summary in self.repetitions if summary.success_rate is not None)
+        judged = summary.successful + summary.failed
+        return Interval(*success_interval(summary.successful, judged), CONFIDENCE, "sessions", judged)
+
+    def latency_interval(self, phase: str, statistic: str) -> Interval | None:
+        """Return where a percentile of a phase lies, in seconds: over repetitions where there are some."""
+        phases = [stats for summary in self.repetitions if (stats := summary.phase(phase))]
+        if len(phases) != 1:
+            return over_repetitions([float(getattr(stats, statistic)) for stats in phases]) if phases else None
+        (stats,) = phases
+        low, high = stats.intervals.get(statistic, (None, None))
+        return Interval(low, high, CONFIDENCE, "steps" if phase == "step" else "sessions", stats.count)
 
 
 def batch_points(view: CurveView) -> tuple[BatchPoint, ...]:

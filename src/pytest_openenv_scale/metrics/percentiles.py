@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.core.serialization import Jsonable
 
+from .certainty import percentile_ranks
+
 MAX_VALUES_HELD = 2**24
 """Most values of a column held in memory at once (8 bytes each); columns with more are read several times."""
 
 _BINS = 2**14
-_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+"""The percentiles that are computed, and the share of the values below each."""
 
 Piece = TypeVar("Piece")
 
@@ -29,7 +32,9 @@ Values = Callable[[], Iterator[pa.ChunkedArray]]
 class PhaseStats(Jsonable):
     """Exact statistics in seconds over `count` values of successful sessions.
 
-    Percentiles interpolate linearly between the two nearest values.
+    Percentiles interpolate linearly between the two nearest values. `intervals` are, by percentile, the values between
+    which it lies with 95 % (`percentile_ranks`; None is an end that so few values leave open); none are given where the
+    values were too many to be held.
     """
 
     count: int
@@ -40,6 +45,9 @@ class PhaseStats(Jsonable):
     p90: float
     p95: float
     p99: float
+    intervals: Mapping[str, tuple[float | None, float | None]] = field(
+        default_factory=dict[str, "tuple[float | None, float | None]"]
+    )
 
 
 def phase_stats(values: pa.Array | pa.ChunkedArray) -> PhaseStats | None:
@@ -48,14 +56,29 @@ def phase_stats(values: pa.Array | pa.ChunkedArray) -> PhaseStats | None:
     if len(present) == 0:
         return None
     extremes: dict[str, float] = pc.min_max(present).as_py()
-    quantiles = pc.quantile(present, q=list(_QUANTILES.values()), interpolation="linear").to_pylist()
+    quantiles = pc.quantile(present, q=list(PERCENTILES.values()), interpolation="linear").to_pylist()
     return PhaseStats(
         count=len(present),
         min=extremes["min"],
         mean=pc.mean(present).as_py(),
         max=extremes["max"],
-        **dict(zip(_QUANTILES, quantiles, strict=True)),
+        **dict(zip(PERCENTILES, quantiles, strict=True)),
+        intervals=_intervals(present),
     )
+
+
+def _intervals(values: pa.Array | pa.ChunkedArray) -> dict[str, tuple[float | None, float | None]]:
+    """Return the interval of every percentile of a column that is neither empty nor has nulls."""
+    count = len(values)
+    ends = {name: percentile_ranks(count, share) for name, share in PERCENTILES.items()}
+    ranks = sorted({rank for pair in ends.values() for rank in pair if rank is not None})
+    if not ranks:
+        return dict.fromkeys(ends, (None, None))
+    positions = [(rank - 1) / max(1, count - 1) for rank in ranks]
+    value_at: dict[int | None, float] = dict(
+        zip(ranks, pc.quantile(values, q=positions, interpolation="nearest").to_pylist(), strict=True)
+    )
+    return {name: (value_at.get(low), value_at.get(high)) for name, (low, high) in ends.items()}
 
 
 def quantile_bounds(values: pa.ChunkedArray, unknown: int) -> dict[str, tuple[float, float | None]]:
@@ -67,13 +90,13 @@ def quantile_bounds(values: pa.ChunkedArray, unknown: int) -> dict[str, tuple[fl
     present = [*values.chunks]
     least = pa.chunked_array([*present, pa.array([0.0] * unknown, pa.float64())])
     most = pa.chunked_array([*present, pa.array([math.inf] * unknown, pa.float64())])
-    shares = list(_QUANTILES.values())
+    shares = list(PERCENTILES.values())
     low = pc.quantile(least, q=shares, interpolation="lower").to_pylist()
     high = pc.quantile(most, q=shares, interpolation="higher").to_pylist()
     if not len(least):
         return {}
     bounds = zip(low, (None if math.isinf(value) else value for value in high), strict=True)
-    return dict(zip(_QUANTILES, bounds, strict=True))
+    return dict(zip(PERCENTILES, bounds, strict=True))
 
 
 def column_stats(values: Values, *, max_held: int = MAX_VALUES_HELD) -> PhaseStats | None:
@@ -108,14 +131,14 @@ def _stats_by_reading_again(values: Values, max_held: int) -> PhaseStats:
             least, most = min(least, extremes["min"]), max(most, extremes["max"])
             count += len(chunk)
             sums.append(pc.sum(chunk).as_py())
-    positions = {name: (count - 1) * share for name, share in _QUANTILES.items()}
+    positions = {name: (count - 1) * share for name, share in PERCENTILES.items()}
     ranks = {rank for position in positions.values() for rank in (math.floor(position), math.ceil(position))}
     value_at = _values_at_ranks(values, least, most, ranks, max_held)
     quantiles = {
         name: _interpolate(value_at[math.floor(position)], value_at[math.ceil(position)], position % 1)
         for name, position in positions.items()
     }
-    return PhaseStats(count=count, min=least, mean=math.fsum(sums) / count, max=most, **quantiles)
+    return PhaseStats(count=count, min=least, mean=math.fsum(sums) / count, max=most, intervals={}, **quantiles)
 
 
 def _interpolate(lower: float, higher: float, share: float) -> float:

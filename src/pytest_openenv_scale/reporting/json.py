@@ -19,6 +19,8 @@ from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.serialization import encode
 from pytest_openenv_scale.core.text import on_one_line
+from pytest_openenv_scale.metrics.certainty import least_samples
+from pytest_openenv_scale.metrics.percentiles import PERCENTILES
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.results.comparison import Change, Comparison
@@ -132,6 +134,7 @@ def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "reasons": encode(tuple(verdicts.reason_lines(view))),
         "rerun": wording.rerun_command(record, view.curve),
         "cells": [_cell_document(view, row) for row in batch_points(view)],
+        "set_aside": [_repetition_document(summary, of_batch=True) for summary in view.set_aside],
     }
 
 
@@ -153,12 +156,39 @@ def _cell_document(view: CurveView, row: BatchPoint) -> dict[str, Any]:
         "passed": verdict.passed if verdict else None,
         "breaches": [_breach_document(view, breach) for breach in verdict.breaches] if verdict else [],
         "reasons": [_reason_document(reason) for reason in verdict.reasons] if verdict else [],
+        "certainty": _certainty_document(view, row),
         "repetitions": [_repetition_document(summary) for summary in row.repetitions],
     }
 
 
-def _repetition_document(summary: CellSummary) -> dict[str, Any]:
+_CERTAIN_PHASES = ("connect", "reset", "step", "total")
+
+
+def _certainty_document(view: CurveView, row: BatchPoint) -> dict[str, Any]:
+    """Return the intervals of success, of p50 and p99 of the phases, and of every percentile that a limit is about."""
+    limited = {(limit.kind.phase or "", limit.kind.statistic or "") for limit in view.verdict.slo.limits}
+    usual = {(phase, statistic) for phase in _CERTAIN_PHASES for statistic in ("p50", "p99")}
+    names = sorted(name for name in usual | limited if name[1] in PERCENTILES)
+    intervals = {f"{phase}_{statistic}": row.latency_interval(phase, statistic) for phase, statistic in names}
+    success = row.success_interval()
+    return {
+        "success": success and success.to_json(),
+        **{
+            name: interval and {**interval.to_json(), "least_samples": least_samples(PERCENTILES[name[-3:]])}
+            for name, interval in intervals.items()
+        },
+    }
+
+
+def _repetition_document(summary: CellSummary, *, of_batch: bool = False) -> dict[str, Any]:
     fields = {name: value for name, value in summary.to_json().items() if name not in _FIELDS_ABOVE}
+    # Their intervals are in the cell's certainty, which is that of all its repetitions.
+    fields["phases"] = {
+        phase: {name: value for name, value in stats.items() if name != "intervals"}
+        for phase, stats in fields["phases"].items()
+    }
+    if of_batch:
+        fields = {"batch": summary.batch, **fields}
     return {**fields, "server_exit": summary.server_exit and summary.server_exit.text, "exit": fields["server_exit"]}
 
 

@@ -13,6 +13,7 @@ from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import end_of_log, on_one_line, without_escapes
+from pytest_openenv_scale.metrics.certainty import Interval
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.manifest import Manifest, SweepRecord
 from pytest_openenv_scale.results.outcome import (
@@ -237,6 +238,34 @@ def max_batch_sentence(view: CurveView) -> str:
         facts.append(f"{formatting.count(most)} were open at batch {formatting.count(verdict.infeasible_min)}")
     text = f"max batch {max_batch_text(verdict)}" + (f" ({'; '.join(facts)})" if facts else "")
     return f"{text}: the largest batch asked for passes" if is_open(verdict) and verdict.search is None else text
+
+
+def certainty_sentence(view: CurveView, rows: Sequence[BatchPoint]) -> str | None:
+    """Say how sure the figures of max batch are: "batch 128: success 100.0 % (95 %: 97.1–100.0), total p99 …".
+
+    Of several repetitions it is what they span, with the confidence that so few have; None without max batch.
+    """
+    point = next((row for row in rows if row.batch == view.verdict.max_batch), None)
+    success = None if point is None else point.success_interval()
+    if point is None or success is None or success.low is None or success.high is None:
+        return None
+    total = point.latency_interval("total", "p99")
+    shares = "–".join(dict.fromkeys(map(formatting.percent_number, (success.low, success.high))))
+    if success.over == "repetitions":
+        spans = [f"success {shares} %"] + ([f"total p99 {_seconds_range(total)}"] if total else [])
+        name = f"batch {formatting.count(point.batch)} over {success.samples} repetitions"
+        return f"{name}: {', '.join(spans)} ({success.confidence * 100:.0f} % confidence)"
+    figures = [f"success {formatting.percent(point.success)} (95 %: {shares})"]
+    if total is not None and total.low is not None:
+        figures.append(f"total p99 {formatting.seconds(point.latency('total'))} (95 %: {_seconds_range(total)})")
+    return f"batch {formatting.count(point.batch)}: {', '.join(figures)}"
+
+
+def _seconds_range(interval: Interval) -> str:
+    """Return "38–55 ms", or "38 ms or more" where so few samples leave the upper end open."""
+    if interval.high is None:
+        return f"{formatting.seconds(interval.low)} or more"
+    return formatting.seconds_pair(interval.low, interval.high).replace(" / ", "–")
 
 
 def repetitions_note(rows: Sequence[BatchPoint]) -> str | None:
