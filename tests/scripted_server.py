@@ -105,6 +105,14 @@ class Peer:
         assert opcode == TEXT, (opcode, payload)
         return json.loads(payload)
 
+    async def asked_or_pinged(self, *, pong: bool = True) -> dict[str, Any]:
+        """Read one JSON message of the client; pings before it are answered, unless not to be."""
+        while (heard := await self.hear())[0] == PING:
+            if pong:
+                self.send(frame(PONG, heard[1]))
+        assert heard[0] == TEXT, heard
+        return json.loads(heard[1])
+
     async def serve(self, *, steps: int = 1) -> None:
         """Answer a reset and so many steps."""
         assert (await self.asked())["type"] == "reset"

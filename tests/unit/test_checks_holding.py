@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -11,13 +12,21 @@ import pytest
 from checking_subjects import served, subject
 from goldens import TIMES
 from pytest_openenv_scale.checks import subject as subjects
+from pytest_openenv_scale.checks.background import SingleSession, single_session
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
-from pytest_openenv_scale.checks.preflight.hold import HeldSession, HoldResult, SlotsReturned, hold
-from pytest_openenv_scale.checks.preflight.judge import second_session, sessions_fit, slots_returned
+from pytest_openenv_scale.checks.preflight.hold import HeldSession, HoldResult, SlotsReturned, hold, quiet_s
+from pytest_openenv_scale.checks.preflight.judge import (
+    quiet_sessions,
+    second_session,
+    sessions_fit,
+    slots_returned,
+    within_stock_limits,
+)
 from pytest_openenv_scale.checks.session import Answer
+from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.results.outcome import CheckOutcome
-from scripted_server import observation, scripted
+from pytest_openenv_scale.results.outcome import CheckOutcome, Transcript
+from scripted_server import PING, PONG, TEXT, Peer, error, frame, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
 
@@ -177,7 +186,7 @@ def one_after_another(slow: str):
 
     async def script(peer):
         await peer.accept()
-        while (kind := (await peer.asked())["type"]) != "close":
+        while (kind := (await peer.asked_or_pinged())["type"]) != "close":
             if kind == slow:
                 async with lock:
                     await asyncio.sleep(0.025)
@@ -313,3 +322,152 @@ def test_slots_that_came_back_are_told_with_the_time_they_took(golden, found):
     result = slots_returned(found)
     assert result.outcome is MET
     golden(result.headline)
+
+
+# Sessions that are left quiet, and the patience of the stock client
+
+
+def forgetful(after_s: float, *, limit: int = 9, says: bool = True):
+    """An environment that gives up sessions which are quiet for longer; they are not always told so."""
+    heard_at: dict[int, float] = {}
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        clock = asyncio.get_running_loop()
+        while (kind := (await peer.asked_or_pinged())["type"]) != "close":
+            known = {number: at for number, at in heard_at.items() if clock.time() - at < after_s}
+            if kind == "reset" and len(known) >= limit and peer.number not in known:
+                peer.say(error("CAPACITY_REACHED", "full", active_sessions=limit, max_sessions=limit))
+                break
+            gone = says and kind != "reset" and peer.number not in known
+            heard_at[peer.number] = clock.time()
+            if kind == "state":
+                peer.say({"type": "state", "data": {}})
+            else:
+                peer.say(error("EXECUTION_ERROR", "the container was removed") if gone else observation())
+        heard_at.pop(peer.number, None)
+        await peer.part()
+
+    return script
+
+
+@pytest.mark.parametrize(("after_s", "outcome"), [(8.0, MISSED), (60.0, MET)])
+async def test_sessions_that_are_gone_after_some_quiet_are_missed(golden, after_s, outcome):
+    async with scripted(forgetful(after_s)) as server:
+        found = await hold(subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
+    result = quiet_sessions(found)
+    assert (result.outcome, found.closed.returned) == (outcome, 3)
+    assert result.figures["gone"] == (3 if outcome is MISSED else 0)
+    golden(result.headline)
+    said = [line.text for transcript in result.transcripts for line in transcript.said]
+    assert bool([text for text in said if "container" in text]) == (outcome is MISSED)
+
+
+async def test_a_full_server_that_gives_the_slots_of_quiet_sessions_away_is_missed(golden):
+    async with scripted(forgetful(8.0, limit=3, says=False)) as server:
+        found = await hold(subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
+    assert (found.full, found.quiet.gone, found.quiet.slots_given_away) == (True, (), True)
+    result = quiet_sessions(found)
+    assert result.outcome is MISSED
+    golden(result.headline)
+
+
+async def test_quiet_sessions_that_cannot_step_are_asked_for_their_state():
+    workload = Workload(no_action="none")
+    async with scripted(forgetful(8.0)) as server:
+        found = await hold(subject(server.url, timeout_s=20.0, workload=workload), 2, idle_s=5.0)
+    assert found.quiet.count == 2
+    assert quiet_sessions(found).outcome is MET  # This one's state is there in any case.
+
+
+async def test_without_quiet_nothing_is_said_of_it():
+    async with served(limit=4) as url:
+        found = await hold(subject(url), 2)
+    assert quiet_sessions(found).outcome is SKIPPED
+
+
+def test_quiet_lasts_longer_than_the_servers_pauses_between_two_looks():
+    assert [quiet_s(idle) for idle in (0.0, 5.0, 60.0)] == [0.0, 10.0, 75.0]
+
+
+def answering_pings(after_s: float | None):
+    """An environment whose sessions answer pings so late, or never."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (heard := await peer.hear())[0] == PING or b"close" not in heard[1]:
+            if heard[0] == TEXT:
+                peer.say({"type": "state", "data": {}} if b"state" in heard[1] else observation())
+            elif after_s is not None:
+                asyncio.get_running_loop().call_later(after_s, peer.send, frame(PONG, heard[1]))
+        await peer.part()
+
+    return script
+
+
+@pytest.mark.parametrize(("after_s", "outcome"), [(0.0, MET), (15.0, MET), (None, MISSED)])
+async def test_pings_are_answered_while_sessions_step(after_s, outcome):
+    async with scripted(answering_pings(after_s)) as server:
+        asked = subject(server.url, timeout_s=30.0)
+        found = await hold(asked, 2)
+        result = within_stock_limits(found, await asked.learn(single_session))
+    assert result.outcome is outcome
+    assert result.figures["unanswered_pings"] == (2 if after_s is None else 0)
+    if after_s is not None:
+        assert after_s <= result.figures["slowest_pong_s"] < after_s + 5.0
+
+
+SINGLE = SingleSession(OPENED, LET_IN, (LET_IN,), Answer("silence"), (), Answer("closed"), Transcript("", ()))
+
+
+@pytest.mark.parametrize(
+    ("found", "single"),
+    [
+        (replace(ALL_IN, pongs=(0.1, 0.2)), SINGLE),
+        (replace(ALL_IN, sessions=(HeldSession(replace(OPENED, latency_s=10.5), LET_IN, LET_IN),)), SINGLE),
+        (replace(ALL_IN, sessions=stepping(4, step=replace(LET_IN, latency_s=61.0))), SINGLE),
+        (replace(ALL_IN, sessions=stepping(4, reset_s=70.0)), SINGLE),
+        (replace(ALL_IN, pongs=(0.1, 21.0)), SINGLE),
+        (replace(ALL_IN, pongs=(0.1, None)), SINGLE),
+        (ALL_IN, replace(SINGLE, steps=(replace(LET_IN, size_bytes=100 * 1024 * 1024 + 1),))),
+        (ALL_IN, replace(SINGLE, connect=replace(OPENED, latency_s=11.0), reset=replace(LET_IN, latency_s=61.0))),
+    ],
+)
+def test_what_the_stock_client_would_not_wait_for_is_missed(golden, found, single):
+    result = within_stock_limits(found, single)
+    assert result.outcome is (MET if found.pongs == (0.1, 0.2) else MISSED)
+    golden(result.headline)
+
+
+# A deadline
+
+
+def silent(kind: str):
+    """An environment that never answers messages of this type."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (asked := (await peer.asked_or_pinged())["type"]) != "close":
+            if asked != kind or peer.number == 0:
+                peer.say({"type": "state", "data": {}} if asked == "state" else observation())
+        await peer.part()
+
+    return script
+
+
+@pytest.mark.parametrize(("kind", "cut", "held"), [("reset", "opening", 0), ("step", "stepping", 2)])
+async def test_what_is_not_over_at_the_deadline_is_cut_off_and_nobody_is_blamed(golden, kind, cut, held):
+    async with scripted(silent(kind)) as server:
+        asked = subject(server.url, timeout_s=60.0)
+        await asked.learn(single_session)
+        asked.deadline = time.monotonic() + 3.0
+        found = await hold(asked, 2)
+    assert (found.cut, found.held) == (cut, held)
+    assert sessions_fit(found, SERVER).outcome is INCONCLUSIVE
+    golden(sessions_fit(found, SERVER).headline)
+    assert (slots_returned(found).unmet, quiet_sessions(found).unmet) == ("time", "time")
+
+
+def test_sessions_that_were_refused_before_the_time_was_up_do_not_fit():
+    found = replace(refused(1, 4), cut="opening")
+    assert sessions_fit(found, SERVER).outcome is MISSED

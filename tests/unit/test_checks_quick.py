@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -24,6 +25,7 @@ from pytest_openenv_scale.checks.preflight.questions import (
     verdict,
 )
 from pytest_openenv_scale.checks.run import run_check
+from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
@@ -112,7 +114,7 @@ def test_where_no_step_is_answered_all_is_asked_that_needs_none(golden, workload
     assert [finding.question.name for finding in found if not finding.asked] == STEPPING
     assert outcomes.pop("reachable") is INCONCLUSIVE
     assert {name: outcome for name, outcome in outcomes.items() if name not in STEPPING} == dict.fromkeys(
-        ["second", "capacity", "slots", "replies", "handshake", "messages", "validate"], MET
+        ["second", "capacity", "slots", "client", "replies", "handshake", "messages", "validate"], MET
     )
     capacity = next(finding.result for finding in found if finding.question.name == "capacity")
     assert (capacity.figures["held"], capacity.figures["stepped"]) == (4, None)
@@ -125,6 +127,48 @@ def test_sessions_that_do_not_fit_are_missed_also_where_no_step_is_answered():
         asked = subject(f"http://{address}", workload=Workload(no_action="no action can be made"))
         found = list(ask_questions(asked, questions(3)))
     assert verdict(found, 3).outcome is MISSED
+
+
+async def never(subject: Subject) -> CheckResult:
+    await asyncio.sleep(60.0)
+    raise AssertionError
+
+
+def test_what_there_is_no_time_for_is_named_and_the_deadline_is_kept(golden, monkeypatch):
+    monkeypatch.setattr(preflight_questions, "interleaved", never)
+    with in_thread() as address:
+        asked = subject(f"http://{address}")
+        began = time.monotonic()
+
+        def start(question: Question) -> None:
+            if question.name == "isolation":
+                asked.deadline = time.monotonic() + 0.2
+
+        found = list(ask_questions(asked, questions(2), start))
+        assert time.monotonic() - began < 30.0
+    untold = {finding.question.name: finding.result for finding in found if finding.result.unmet == "time"}
+    assert list(untold) == [*STEPPING, "replies", "handshake", "messages", "validate"]
+    assert untold.pop("isolation").headline.startswith("cut off after ")
+    assert {result.headline for result in untold.values()} == {"not asked: no time was left"}
+    assert verdict(found, 2).outcome is INCONCLUSIVE
+    golden(verdict(found, 2).text)
+
+
+def test_where_no_time_is_left_at_all_nothing_is_told(golden):
+    found = list(ask_questions(subject("http://127.0.0.1:9", deadline=time.monotonic()), questions(2)))
+    assert not any(finding.asked for finding in found)
+    assert verdict(found, 2).outcome is INCONCLUSIVE
+    golden(verdict(found, 2).text)
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [(MET, MET), (MISSED, SKIPPED)])
+def test_at_the_deadline_only_what_is_fine_counts(outcome, expected):
+    async def check(subject: Subject) -> CheckResult:
+        subject.deadline = time.monotonic()
+        return CheckResult(outcome, "so it is")
+
+    with in_thread() as address:
+        assert run_check(subject(f"http://{address}", deadline=time.monotonic() + 60.0), check).outcome is expected
 
 
 async def test_where_no_session_opens_only_http_is_asked(golden):

@@ -219,7 +219,7 @@ async def test_an_answer_that_is_late_is_waited_for() -> None:
 
     async with scripted(script) as server:
         began = time.perf_counter()
-        async with polling_health(subject(server.url).endpoint, 5.0) as answers:
+        async with polling_health(subject(server.url), 5.0) as answers:
             await asyncio.sleep(0.05)
     assert [answer.status for answer in answers] == [200]
     assert time.perf_counter() - began >= 0.3

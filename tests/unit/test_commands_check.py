@@ -16,6 +16,7 @@ from goldens import TIMES
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.checks.isolation import reference
 from pytest_openenv_scale.checks.preflight import questions as preflight_questions
+from pytest_openenv_scale.cli import check as check_command
 from pytest_openenv_scale.reporting.text.checks import progress_line
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import refused_port
@@ -51,8 +52,8 @@ def answering(monkeypatch):
 
 
 def check(capsys, *arguments: str) -> tuple[int, list[str], str]:
-    """Exit code, lines of standard output, standard error."""
-    code = main(["check", *arguments])
+    """Exit code, lines of standard output, standard error; sessions are not left quiet, which takes ten seconds."""
+    code = main(["check", "--idle", "0", *arguments])
     out, err = capsys.readouterr()
     return code, out.splitlines(), err
 
@@ -68,11 +69,9 @@ def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
     with in_thread(limit=16) as address:
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
-    assert lines[0] == f"http://{address} · 8 sessions"
-    asked = (
-        "reachable second capacity slots isolation freshness seed health parallel replies handshake messages validate"
-    )
-    assert signs(lines) == dict.fromkeys(asked.split(), "✓")
+    assert lines[0] == f"http://{address} · 8 sessions · ends within 90 s"
+    asked = "reachable second capacity slots client isolation freshness seed health parallel replies handshake messages"
+    assert signs(lines) == dict.fromkeys([*asked.split(), "validate"], "✓")
     assert lines[-1].startswith("✓ 8 sessions fit (")
     assert len(lines) <= 24
 
@@ -150,7 +149,7 @@ def test_the_url_may_be_in_a_file(answering, capsys):
     with in_thread() as address:
         Path("server.env").write_text(f"OPENENV_URL=ws://{address}\n")
         code, lines, _ = check(capsys, "env:server.env", "--sessions", "2")
-    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions")
+    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions · ends within 90 s")
 
 
 def test_a_function_of_the_current_folder_makes_the_actions(answering, capsys, monkeypatch):
@@ -197,7 +196,7 @@ def test_words_that_no_file_takes_are_in_the_json_file_all_the_same(answering, c
 
 def test_the_exit_code_is_true_also_where_nobody_reads_on(elsewhere):
     # What plays no session is asked nothing that takes long.
-    action = """--sessions 2 --action '{"unheard": 1}'"""
+    action = """--sessions 2 --idle 0 --action '{"unheard": 1}'"""
     with in_thread() as address:
         command = f"{sys.executable} -m pytest_openenv_scale check http://{address} {action} --json x | true"
         command += "; echo ${PIPESTATUS[0]}"
@@ -220,13 +219,14 @@ def test_where_nothing_listens_it_exits_2_with_one_line(capsys):
     with refused_port() as port:
         code, lines, err = check(capsys, f"http://127.0.0.1:{port}", "--header", "Authorization: s3cret")
     expected = f"http://127.0.0.1:{port} refused the connection: nothing listens on 127.0.0.1:{port}"
-    assert (code, lines, err) == (2, [], f"openenv-scale check: {expected}\n")
+    heading = f"http://127.0.0.1:{port} · 64 sessions · ends within 90 s"
+    assert (code, lines, err) == (2, [heading], f"openenv-scale check: {expected}\n")
 
 
 def test_a_web_server_that_is_no_openenv_exits_2(golden, capsys):
     with running_server() as (_, address):
         code, lines, err = check(capsys, f"http://{address}/elsewhere")
-    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert (code, len(lines), err.count("\n")) == (2, 1, 1)
     golden(err)
 
 
@@ -247,6 +247,7 @@ def test_a_web_server_that_is_no_openenv_exits_2(golden, capsys):
         ["http://h", "--header", "A: env:UNSET_HERE"],
         ["http://h", "--json", "."],
         ["http://h", "--json", "none/found.json"],
+        ["http://h", "--idle", "soon"],
     ],
 )
 def test_bad_input_exits_2_before_anything_is_asked(golden, arguments, capsys):
@@ -273,14 +274,14 @@ def test_the_screen_is_one_screen_of_the_terminals_width_also_where_much_is_wron
     with in_thread("one_session") as address:
         _, lines, _ = check(capsys, f"http://{address}")
     assert max(map(len, lines)) <= columns
-    assert len(lines) <= {80: 34, 110: 27}[columns]
+    assert len(lines) <= {80: 37, 110: 29}[columns]
 
 
 def test_a_terminal_that_speaks_ascii_only_gets_ascii(golden, answering, capfdbinary, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     with in_thread("one_session") as address, open(1, "w", encoding="ascii", closefd=False) as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        assert main(["check", f"http://{address}", "--sessions", "2"]) == 1
+        assert main(["check", f"http://{address}", "--sessions", "2", "--idle", "0"]) == 1
     out, err = capfdbinary.readouterr()
     assert err == b""
     said = out.decode("ascii")
@@ -289,9 +290,35 @@ def test_a_terminal_that_speaks_ascii_only_gets_ascii(golden, answering, capfdbi
 
 
 def test_progress_is_one_line_that_fits():
-    assert progress_line("opening 64 sessions", width=80) == "  opening 64 sessions …"
-    assert len(progress_line("x" * 200, width=80)) < 80
-    assert progress_line("opening", encoding="ascii").isascii()
+    assert progress_line("opening 64 sessions", 0.2, 90.0, width=80) == "  opening 64 sessions …"
+    assert progress_line("opening 64 sessions", 12.4, 90.0, width=80) == "  opening 64 sessions … 12 s of 90 s"
+    assert len(progress_line("x" * 200, 12.4, 90.0, width=80)) < 80
+    assert progress_line("opening", 12.4, 90.0, encoding="ascii").isascii()
+
+
+def test_on_a_terminal_the_line_lives_while_nothing_else_happens(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = check_command.Progress(90.0)
+    progress.show("playing one session")
+    progress.tick(progress.began + 12.0)
+    progress.tick(progress.began + 13.0)
+    drawn = terminal.getvalue().split("\r\x1b[K")[1:]
+    assert drawn[-2:] == ["  playing one session … 12 s of 90 s", "  playing one session … 13 s of 90 s"]
+    progress.clear()
+    wiped = terminal.getvalue()
+    progress.tick(progress.began + 14.0)
+    assert terminal.getvalue() == wiped
+    assert wiped.endswith("\r\x1b[K")
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(capsys):
+    progress = check_command.Progress(90.0)
+    for passed_s in range(50):
+        progress.show("playing one session")
+        progress.tick(progress.began + passed_s)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"  playing one session … {passed_s} s of 90 s" for passed_s in (20, 40)]
 
 
 class Terminal(io.StringIO):
@@ -308,11 +335,11 @@ def test_on_a_terminal_what_is_being_asked_is_shown_and_wiped_away(answering, mo
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
     with in_thread() as address:
-        assert main(["check", f"http://{address}", "--sessions", "2"]) == 0
+        assert main(["check", f"http://{address}", "--sessions", "2", "--idle", "0"]) == 0
     sent = terminal.getvalue()
     wiped = "\r\x1b[K"
     shown = re.findall(r"\x1b\[K  (.*?) …", sent)
-    assert shown[:2] == ["waiting for a first session", "playing one session"]
+    assert shown[:3] == ["waiting for a first session", "asking for its schema", "playing one session"]
     assert "opening 2 sessions" in shown
     assert not re.search(rf"…(?!{re.escape(wiped)})", sent)
     assert "\x1b[1;32m✓ 2 sessions fit" in sent

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Literal
@@ -11,6 +13,7 @@ from typing import Literal
 from pytest_openenv_scale.client.handshake import RouteError
 from pytest_openenv_scale.client.messages import error_in
 from pytest_openenv_scale.config.workload import WorkloadError
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.text import LOG_LINES, end_of_log, utf8_safe
 from pytest_openenv_scale.reporting.content.remedies import environment_remedy
@@ -34,13 +37,13 @@ def run_check(subject: Subject, check: Check, needs: Needs = "steps") -> CheckRe
     Where a session on its own cannot do what the check `needs`, the result is inconclusive and `unmet`, with what to
     write.
     A server without `/ws` skips every check; one that ends meanwhile fails it; one that ended before leaves it
-    inconclusive.
+    inconclusive. A check that is not over at the subject's deadline is cut off, and skipped as `unmet`.
     """
     if ended := subject.endpoint.exit_status():
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"the server is not running any more: {ended}")
     restarts = _restart_count(subject.endpoint)
     try:
-        result = asyncio.run(_check_playable_server(subject, check, needs))
+        result = asyncio.run(_check_in_time(subject, check, needs))
     except (RouteError, WorkloadError) as error:
         return CheckResult(CheckOutcome.INCONCLUSIVE, str(error))
     return _without_surrogates(_fail_if_server_died(subject.endpoint, _after_what_is_shared(subject, result), restarts))
@@ -56,6 +59,22 @@ def _after_what_is_shared(subject: Subject, result: CheckResult) -> CheckResult:
         first = f"all sessions get the one environment made at {settings.shared}"
     subject.leaks_state |= bool(result.figures.get("leaks"))
     return replace(result, headline=f"{first}: {result.headline}") if first and first not in result.headline else result
+
+
+async def _check_in_time(subject: Subject, check: Check, needs: Needs) -> CheckResult:
+    if subject.time_left_s <= 0:
+        return CheckResult(CheckOutcome.SKIPPED, "not asked: no time was left", unmet="time")
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(None if math.isinf(subject.time_left_s) else subject.time_left_s):
+            result = await _check_playable_server(subject, check, needs)
+            if result.outcome is CheckOutcome.MET or subject.time_left_s > 0:
+                return result
+    except TimeoutError:
+        if subject.time_left_s > 0:
+            raise
+    took = formatting.seconds(time.monotonic() - began)
+    return CheckResult(CheckOutcome.SKIPPED, f"cut off after {took}: no time was left", unmet="time")
 
 
 async def _check_playable_server(subject: Subject, check: Check, needs: Needs) -> CheckResult:

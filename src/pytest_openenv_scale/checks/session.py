@@ -43,6 +43,9 @@ class RawSession(ManualSession):
         self.stock_refusals: tuple[str, ...] = ()
         """Why the stock client would refuse what the server accepted the upgrade with."""
         self._began = began
+        self._pinged_at = began
+        self.answered = False
+        """Whether it is known how the session started: its reset was answered, or there will be no answer."""
         self._patience_s = patience_s
         self._secrets = secrets or Secrets()
         self._lines: deque[TranscriptLine] = deque(maxlen=_TRANSCRIPT_LINES)
@@ -94,6 +97,22 @@ class RawSession(ManualSession):
         """Send a binary frame, which no OpenEnv message is."""
         self._record("client", f"<binary frame of {len(data)} bytes>")
         self.send_message(Message(data, frames.BINARY))
+
+    def ping(self) -> None:
+        """Send a ping; `pong_s` then tells when it was answered."""
+        self._connection.pong_arrivals = []
+        self._pinged_at = self._connection.send(Message(b"", frames.PING))
+
+    @property
+    def pinged(self) -> bool:
+        """Whether a ping was sent by `ping`."""
+        return self._connection.pong_arrivals is not None
+
+    @property
+    def pong_s(self) -> float | None:
+        """How long the last `ping` took to be answered, in seconds; None where it was not yet."""
+        arrivals = self._connection.pong_arrivals
+        return max(0.0, arrivals[0] - self._pinged_at) if arrivals else None
 
     def send_in_fragments(self, first: str, *rest: str) -> None:
         """Send one message in several frames with a ping after each but the last, as RFC 6455 (5.4) allows."""

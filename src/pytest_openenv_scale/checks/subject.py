@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ class Subject:
     the environment takes none. `timeout_s` bounds what a lone session waits for, `soak_s` is how long the endurance
     check lasts, both in seconds. `seed` makes what is random repeatable. `schema` is the answer of `/schema`, or None.
     `must_play` tells that nothing is asked where a session alone gets errors only. Sessions ping every `ping_s`
-    seconds, None: never. `report_progress` is called with short texts for the terminal.
+    seconds, None: never. `report_progress` is called with short texts for the terminal. `deadline` is when all checks
+    have to be over, as `time.monotonic()`, None: never.
     """
 
     endpoint: Endpoint
@@ -61,11 +63,17 @@ class Subject:
     must_play: bool = True
     ping_s: float | None = PING_S
     report_progress: Callable[[str], None] = ignore_progress
+    deadline: float | None = None
     slowest_single_s: float = 0.0
     """The slowest answer to a lone session, in seconds; timeouts grow with it."""
     leaks_state: bool = False
     """Whether a check found that sessions see each other's state."""
     _answers: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
+
+    @property
+    def time_left_s(self) -> float:
+        """How many seconds are left until the deadline; 0 where it has passed."""
+        return math.inf if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
     def patience_s(self) -> float:
@@ -168,6 +176,11 @@ class RawClient:
         self._poller.close()
 
     @property
+    def sessions(self) -> Sequence[RawSession]:
+        """All sessions that were opened, or are being opened."""
+        return self._sessions
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since this client was made, the zero of every transcript."""
         return time.perf_counter() - self._began
@@ -188,6 +201,7 @@ class RawClient:
         session = await self.connect()
         if session.first_answer.kind == "opened":
             session.first_answer = await session.reset(reset, patience_s=patience_s)
+        session.answered = True
         return session
 
     async def start_when_free(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .console import print_lines, stop_printing, terminal_width
 
@@ -26,7 +27,10 @@ EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
 
 _SESSIONS = "64"
 _MAX_SESSIONS = 16_384
-_TIMEOUT = "30s"
+_TIMEOUT, _IDLE = "30s", "5s"
+_QUESTIONS_S = 60.0
+"""How long all questions may take, in seconds, once a first session was waited for, which may take the timeout."""
+
 _WAIT_S = 0.02
 """How long each step of a held session is asked to take, in seconds, where the environment takes a wait."""
 
@@ -68,6 +72,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--timeout", default=_TIMEOUT, metavar="TIME", help=f"wait for any one answer so long (default: {_TIMEOUT})"
     )
     parser.add_argument(
+        "--idle",
+        default=_IDLE,
+        metavar="TIME",
+        help="see that sessions are still there that were quiet for so long; that takes 5 s more, as OpenEnv looks for "
+        f"idle ones at intervals (default: {_IDLE}; 0: do not ask)",
+    )
+    parser.add_argument(
         "--played",
         default="required",
         metavar="WHAT",
@@ -78,30 +89,32 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask a running server, in seconds, what a training run needs of it.
+    """Ask a running server, within a time that is told first, what a training run needs of it.
 
-    Do so many sessions fit, which limit refused the rest, are sessions isolated, do slots come back, does a step
-    block the others. Exit code 0 where they fit, 1 where they do not or one of these is missed, 2 where the server
-    cannot be reached or the input is wrong, 3 where something that decides could not be told or not be asked.
+    Do so many sessions fit, which limit refused the rest, are sessions isolated, do slots come back, are quiet sessions
+    still there, would OpenEnv's own client wait, does a step block the others. Exit code 0 where they fit, 1 where they
+    do not or one of these is missed, 2 where the server cannot be reached or the input is wrong, 3 where something that
+    decides could not be told or not be asked.
     """
     from pytest_openenv_scale.core.errors import ScaleError
     from pytest_openenv_scale.reporting.text.checks import with_command_options
 
-    progress = _Progress()
     try:
-        options = _read_options(arguments, progress.show)
-        progress.show("waiting for a first session")
-        with options.target as endpoint:
-            return _ask_and_print(options, _make_subject(options, endpoint), endpoint, progress)
+        with Progress() as progress:
+            options = _read_options(arguments, progress.show)
+            progress.bound_s = options.bound_s
+            _print_heading(options)
+            progress.show("waiting for a first session")
+            with options.target as endpoint:
+                progress.show("asking for its schema")
+                return _ask_and_print(options, _make_subject(options, endpoint, progress), endpoint, progress)
     except ScaleError as error:
         raise ScaleError(with_command_options(str(error))) from None
-    finally:
-        progress.end()
 
 
 @dataclass(frozen=True)
 class _Options:
-    """The command line, read; `timeout` in seconds."""
+    """The command line, read; `timeout` and `idle` in seconds."""
 
     target: UrlTarget
     sessions: int
@@ -109,8 +122,16 @@ class _Options:
     reset: dict[str, Any] | ActionSource | None
     played: str
     timeout: float
+    idle: float
     seed: int
     json: Path | None
+
+    @property
+    def bound_s(self) -> float:
+        """Within how many seconds everything ends."""
+        from pytest_openenv_scale.checks.preflight.hold import quiet_s
+
+        return self.timeout + quiet_s(self.idle) + _QUESTIONS_S
 
 
 def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], None]) -> _Options:
@@ -141,6 +162,7 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     sessions = parse_count(arguments.sessions, maximum=_MAX_SESSIONS, what="--sessions")
     target = PARSERS["url"](arguments.url, origin)[0]
     timeout_s = parse_seconds(arguments.timeout, positive=True, what="--timeout")
+    idle_s = parse_seconds(arguments.idle, what="--idle")
     seed, reset, action = read("seed"), read("reset"), read("action")
     if any(isinstance(source, ActionSource) and source.kind == "callable" for source in (action, reset)):
         # The folder is where a user's modules are; a script's own would be on the path in its place.
@@ -155,18 +177,33 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         network=Network(arguments.insecure, read("proxy")),
     )
     return _Options(
-        UrlTarget(target, context),
-        sessions,
-        action,
-        reset,
-        read("played"),
-        timeout_s,
-        seed,
-        check_json_option(arguments.json) if arguments.json is not None else None,
+        target=UrlTarget(target, context),
+        sessions=sessions,
+        action=action,
+        reset=reset,
+        played=read("played"),
+        timeout=timeout_s,
+        idle=idle_s,
+        seed=seed,
+        json=check_json_option(arguments.json) if arguments.json is not None else None,
     )
 
 
-def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
+def _print_heading(options: _Options) -> None:
+    from pytest_openenv_scale.reporting.text.checks import check_heading
+
+    lines = check_heading(
+        options.target.spec,
+        options.sessions,
+        options.bound_s,
+        options.target.context.network,
+        width=terminal_width(),
+        encoding=sys.stdout.encoding,
+    )
+    _print_flushed(lines)
+
+
+def _make_subject(options: _Options, endpoint: Endpoint, progress: Progress) -> Subject:
     """Return the server as checks see it.
 
     Raises:
@@ -190,26 +227,25 @@ def _make_subject(options: _Options, endpoint: Endpoint) -> Subject:
         seed=options.seed,
         schema=server_schema(endpoint.urls[0], endpoint.headers, endpoint.network),
         must_play=options.played == "required",
+        report_progress=progress.show,
+        deadline=progress.began + options.bound_s,
     )
 
 
-def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: _Progress) -> int:
+def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: Progress) -> int:
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask_questions, questions, verdict
     from pytest_openenv_scale.core import formatting
     from pytest_openenv_scale.core.files import write_json_option
-    from pytest_openenv_scale.reporting.text.checks import answer_lines, check_heading, question_lines
+    from pytest_openenv_scale.reporting.text.checks import answer_lines, question_lines
 
     columns, encoding = terminal_width(), sys.stdout.encoding
     started, began = datetime.now(UTC), time.monotonic()
-    subject.report_progress = progress.show
-    progress.end()
-    _print_flushed(check_heading(endpoint.target, options.sessions, endpoint.network, width=columns, encoding=encoding))
     findings: list[AnsweredQuestion] = []
     for finding in ask_questions(
-        subject, questions(options.sessions), lambda question: progress.show(question.progress_text)
+        subject, questions(options.sessions, options.idle), lambda question: progress.show(question.progress_text)
     ):
-        progress.end()
+        progress.clear()
         lines = question_lines(
             finding.question.name,
             finding.result,
@@ -252,6 +288,7 @@ def _json_document(
         "notes": list(endpoint.network.notes),
         "outcome": check_verdict.outcome.value,
         "exit_code": EXIT_CODES[check_verdict.outcome],
+        "bound_s": options.bound_s,
         "answer": check_verdict.text,
         "started_at": started.isoformat(),
         "took_s": round(took_s, 3),
@@ -268,25 +305,74 @@ def _json_document(
     }
 
 
-class _Progress:
-    """One line on a terminal's standard error that says what is being asked; nothing where there is no terminal."""
+_TICK_S, _LINE_EVERY_S = 1.0, 20.0
+"""How often the line on a terminal is drawn anew, and a line is printed where there is none, in seconds."""
 
-    def __init__(self) -> None:
-        self._visible = False
+
+class Progress:
+    """What is being asked, on standard error, and for how long it has been going on.
+
+    On a terminal it is one line that lives; elsewhere a line is printed now and then. Everything ends within `bound_s`
+    seconds. To be entered with `with`.
+    """
+
+    def __init__(self, bound_s: float = 0.0) -> None:
+        self.began = time.monotonic()
+        self.bound_s = bound_s
+        self._text: str | None = None
+        self._drawn = False
+        self._printed_at = self.began
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the clock of the line."""
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Remove the line."""
+        self._ended.set()
+        self.clear()
 
     def show(self, text: str) -> None:
         """Replace the line by this text."""
+        with self._lock:
+            self._text = text
+            self._draw(time.monotonic())
+
+    def clear(self) -> None:
+        """Remove the line, until there is something to show again."""
+        with self._lock:
+            self._text = None
+            if self._drawn:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+                self._drawn = False
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_TICK_S):
+            self.tick(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """Draw the line anew, or print one where none was for 20 s; `now` as `time.monotonic()`."""
+        with self._lock:
+            self._draw(now)
+
+    def _draw(self, now: float) -> None:
         from pytest_openenv_scale.reporting.text.checks import progress_line
 
+        if self._text is None:
+            return
+        line = progress_line(
+            self._text, now - self.began, self.bound_s, width=terminal_width(), encoding=sys.stderr.encoding
+        )
         if sys.stderr.isatty():
             sys.stdout.flush()
-            sys.stderr.write(f"\r\x1b[K{progress_line(text, width=terminal_width(), encoding=sys.stderr.encoding)}")
-            sys.stderr.flush()
-            self._visible = True
-
-    def end(self) -> None:
-        """Remove the line."""
-        if self._visible:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._visible = False
+            sys.stderr.write(f"\r\x1b[K{line}")
+            self._drawn = True
+        elif now - self._printed_at >= _LINE_EVERY_S:
+            sys.stderr.write(f"{line}\n")
+            self._printed_at = now
+        sys.stderr.flush()

@@ -151,6 +151,7 @@ class Connection:
         "_sock",
         "_tls",
         "cue",
+        "pong_arrivals",
         "sent_at",
     )
 
@@ -177,6 +178,8 @@ class Connection:
         self._awaits_pong = False
         self.cue = inf
         """When the next message could be sent: the arrival of what it answers, unless its owner sets another moment."""
+        self.pong_arrivals: list[float] | None = None
+        """When pongs arrived, where somebody asks; None: nobody does."""
         self.sent_at = inf
         """When the last message queued by `send_after_round` was handed to the kernel; infinity before that."""
 
@@ -436,6 +439,8 @@ class Connection:
                     self.send(Message(payload, frames.PONG))
             elif opcode == frames.PONG:
                 self._awaits_pong = False
+                if self.pong_arrivals is not None:
+                    self.pong_arrivals.append(at)
             elif opcode == frames.CLOSE:
                 self._handle_close_frame(*frames.read_close(payload))
             if self._sock is None:

@@ -412,7 +412,8 @@ class CheckResult(Jsonable):
 
     `figures` are measured: names end in their unit (`_s` seconds, `_bytes`, `_ratio` fractions, else counts).
     `details` are further sentences, `series` lists of figures over time. `exit` is how the server ended meanwhile.
-    `unmet` is what the check needs and a session alone could not do, so that it was not asked: "steps" or "sessions".
+    `unmet` is what the check needs and there was not, so that it was not asked: "steps" or "sessions", where a session
+    alone could not do that, or "time".
     `steps` are the settings that the remedy changes, in order.
     """
 
@@ -431,7 +432,7 @@ class CheckResult(Jsonable):
 
     @property
     def not_asked(self) -> bool:
-        """Whether it was left out because an earlier check had found that sessions do not play."""
+        """Whether it was left out as an earlier check had found that sessions do not play, or as no time was left."""
         return self.outcome is CheckOutcome.SKIPPED and self.unmet is not None
 
 

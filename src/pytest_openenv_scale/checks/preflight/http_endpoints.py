@@ -41,7 +41,8 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Fields], bool]]] = {
 
 async def http_endpoints(subject: Subject) -> CheckResult:
     """Check what OpenEnv's own server answers over HTTP, on the first URL, with the headers of sessions."""
-    answers = await asyncio.gather(*(asyncio.to_thread(_ask, subject.endpoint, path) for path in _EXPECTED))
+    timeout_s = min(_TIMEOUT_S, subject.time_left_s)
+    answers = await asyncio.gather(*(asyncio.to_thread(_ask, subject.endpoint, path, timeout_s) for path in _EXPECTED))
     problems = {
         path: problem
         for path, answer in zip(_EXPECTED, answers, strict=True)
@@ -65,21 +66,21 @@ async def http_endpoints(subject: Subject) -> CheckResult:
     )
 
 
-def _ask(endpoint: Endpoint, path: str) -> Fields | str:
+def _ask(endpoint: Endpoint, path: str, timeout_s: float) -> Fields | str:
     """Return the JSON object an endpoint answers, or what came instead."""
     body = b"{}" if path == "/mcp" else None
     try:
         with http_request(
             http_url(endpoint.urls[0]) + path,
             {"Content-Type": "application/json", **endpoint.headers},
-            _TIMEOUT_S,
+            timeout_s,
             "GET" if body is None else "POST",
             body,
             network=endpoint.network,
         ) as answer:
             status, text = answer.status, answer.read(_MAX_BYTES)
     except TimeoutError:
-        return f"no answer within {_TIMEOUT_S:g} s"
+        return f"no answer within {timeout_s:.3g} s"
     except HTTP_ERRORS as error:
         return f"no answer ({type(error).__name__})"
     if status != 200:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pytest_openenv_scale.checks.background import SingleSession
 from pytest_openenv_scale.checks.subject import Figures
+from pytest_openenv_scale.client.stock_client import CONNECT_S, MAX_MESSAGE_BYTES, PONG_S, REPLY_S
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
@@ -52,6 +54,10 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
             "raise `ulimit -n` where openenv-scale runs, or ask for fewer --sessions",
             figures=figures,
         )
+    if result.cut in ("opening", "stepping") and not result.refused:
+        done, what = (result.held, "let in") if result.cut == "opening" else (result.fitting, "stepped")
+        headline = f"{done:,} of {requested} {what} when no time was left, and none refused"
+        return CheckResult(CheckOutcome.INCONCLUSIVE, headline, figures=figures)
     text, remedy, steps = _cause_and_remedy(result, summary)
     details = [_latency_text(result, summary)] if result.held else []
     if result.taken_by_others and result.limit is not None:
@@ -112,6 +118,8 @@ def _cause_and_remedy(result: HoldResult, summary: CellSummary) -> tuple[str, st
 def slots_returned(result: HoldResult) -> CheckResult:
     """Judge whether the slots of closed sessions, and of one that was dropped, could be used again, and how soon."""
     closed, dropped = result.closed, result.dropped
+    if closed is None and result.cut is not None:
+        return _OUT_OF_TIME
     if closed is None:
         return CheckResult(CheckOutcome.SKIPPED, "no session was held whose slot could come back")
     figures: Figures = {
@@ -141,6 +149,79 @@ def slots_returned(result: HoldResult) -> CheckResult:
     elif result.limit is None and not result.refused:
         headline += " (its limit was not reached)"
     return CheckResult(CheckOutcome.MET, headline, figures=figures)
+
+
+_OUT_OF_TIME = CheckResult(CheckOutcome.SKIPPED, "not asked: no time was left", unmet="time")
+
+
+def quiet_sessions(result: HoldResult) -> CheckResult:
+    """Judge whether sessions that were left quiet for a while are still there."""
+    quiet = result.quiet
+    if quiet is None and result.cut is not None:
+        return _OUT_OF_TIME
+    if quiet is None:
+        return CheckResult(CheckOutcome.SKIPPED, "no session was left quiet")
+    figures: Figures = {"quiet": quiet.count, "quiet_s": quiet.quiet_s, "gone": len(quiet.gone)}
+    sessions, idle = formatting.count_of(quiet.count, "session"), f"{quiet.quiet_s:g} s"
+    missed = CheckResult(
+        CheckOutcome.MISSED,
+        f"while all its sessions were quiet for {idle} the server let another one in: it gives their slots away",
+        "raise what ends quiet sessions above the longest pause of a trainer: session_timeout of ConcurrencyConfig "
+        "(None: never), idle timeouts of proxies",
+        figures=figures,
+        transcripts=(quiet.transcript,) if quiet.transcript is not None else (),
+    )
+    if quiet.gone:
+        gone = f"{len(quiet.gone):,} of {sessions} {'was' if len(quiet.gone) == 1 else 'were'} gone"
+        return replace(missed, headline=f"{gone} after {idle} without a message: {quiet.gone[0]}")
+    if quiet.slots_given_away:
+        return missed
+    verb = "was" if quiet.count == 1 else "were"
+    return CheckResult(
+        CheckOutcome.MET, f"{sessions} {verb} still there after {idle} without a message", figures=figures
+    )
+
+
+def within_stock_limits(result: HoldResult, single: SingleSession) -> CheckResult:
+    """Judge whether the stock client would have waited for what was answered here, and read it."""
+    connects = [single.connect, *(session.connect for session in result.sessions if session.held)]
+    replies = [reply for _, reply in single.replies]
+    replies += [reply for s in result.sessions if s.held for reply in (s.reset, s.step) if reply is not None]
+    connect_s = max(answer.latency_s or 0.0 for answer in connects)
+    reply_s = max((answer.latency_s or 0.0 for answer in replies if answer.good), default=0.0)
+    largest = max((answer.size_bytes for answer in replies), default=0)
+    unanswered = sum(pong is None for pong in result.pongs)
+    pong_s = max((pong for pong in result.pongs if pong is not None), default=None)
+    seconds = formatting.seconds
+    faults = [
+        text
+        for broken, text in (
+            (connect_s > CONNECT_S, f"a connection took {seconds(connect_s)} (it waits {CONNECT_S:g} s)"),
+            (reply_s > REPLY_S, f"an answer took {seconds(reply_s)} (it waits {REPLY_S:g} s)"),
+            ((pong_s or 0.0) > PONG_S, f"a ping was answered after {seconds(pong_s)} (it waits {PONG_S:g} s)"),
+            (unanswered > 0, f"{unanswered:,} of {len(result.pongs):,} pings got no answer in {PONG_S:g} s"),
+            (largest > MAX_MESSAGE_BYTES, f"an answer has {formatting.size(largest)} (it reads 100 MiB)"),
+        )
+        if broken
+    ]
+    figures: Figures = {
+        "slowest_connect_s": connect_s,
+        "slowest_reply_s": reply_s,
+        "slowest_pong_s": pong_s,
+        "unanswered_pings": unanswered,
+        "largest_reply_bytes": largest,
+    }
+    if faults:
+        return CheckResult(
+            CheckOutcome.MISSED,
+            f"the stock client would give up: {'; '.join(faults)}",
+            "ask for fewer sessions at once, make resets and steps faster, or keep them off the event loop; else give "
+            "each client more: connect_timeout_s, message_timeout_s, websocket_ping_timeout_s, max_message_size_mb",
+            figures=figures,
+        )
+    times = [f"connections {seconds(connect_s)} of {CONNECT_S:g} s", f"answers {seconds(reply_s)} of {REPLY_S:g} s"]
+    times += [f"pings {seconds(pong_s)} of {PONG_S:g} s"] if pong_s is not None else []
+    return CheckResult(CheckOutcome.MET, f"the stock client has the patience: {', '.join(times)}", figures=figures)
 
 
 def _lost_slots_text(slots: SlotsReturned) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pytest_openenv_scale.checks.background import SingleSession, play_single
+from pytest_openenv_scale.checks.background import SingleSession, play_single, single_session
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
 from pytest_openenv_scale.checks.isolation.repeatability import repeatable
 from pytest_openenv_scale.checks.isolation.sequential import sequential
@@ -20,7 +20,7 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, skip
 
 from .hold import HoldResult, hold
 from .http_endpoints import http_endpoints
-from .judge import second_session, sessions_fit, slots_returned
+from .judge import quiet_sessions, second_session, sessions_fit, slots_returned, within_stock_limits
 from .messages import odd_messages
 
 MAX_SESSIONS = 8
@@ -67,9 +67,12 @@ class CheckVerdict:
     text: str
 
 
-def questions(sessions: int) -> tuple[Question, ...]:
-    """Return the questions for a server that is to hold `sessions` sessions, in order."""
-    hold_sessions = partial(hold, sessions=sessions)
+def questions(sessions: int, idle_s: float = 0.0) -> tuple[Question, ...]:
+    """Return the questions for a server that is to hold `sessions` sessions, in order.
+
+    Sessions are left quiet for `idle_s` seconds; 0: that is not asked.
+    """
+    hold_sessions = partial(hold, sessions=sessions, idle_s=idle_s)
 
     def judging_hold(judge: Callable[[HoldResult, Subject], CheckResult]) -> Check:
         async def check(subject: Subject) -> CheckResult:
@@ -80,6 +83,11 @@ def questions(sessions: int) -> tuple[Question, ...]:
     second = judging_hold(lambda result, _: second_session(result))
     fitting = judging_hold(lambda result, subject: sessions_fit(result, subject.endpoint))
     slots = judging_hold(lambda result, _: slots_returned(result))
+    quiet = judging_hold(lambda result, _: quiet_sessions(result))
+
+    async def patient(subject: Subject) -> CheckResult:
+        return within_stock_limits(await subject.learn(hold_sessions), await subject.learn(play_session))
+
     session_count = formatting.count_of(sessions, "session")
     return (
         Question("reachable", "playing one session", reachable, "a session does not play"),
@@ -92,6 +100,14 @@ def questions(sessions: int) -> tuple[Question, ...]:
         ),
         Question("capacity", f"opening {session_count}", fitting, "they do not fit", needs="sessions"),
         Question("slots", "closing them", slots, "slots do not come back", needs="sessions"),
+        *(
+            [Question("idle", "leaving them quiet", quiet, "quiet sessions are gone", needs="sessions")]
+            if idle_s
+            else []
+        ),
+        Question(
+            "client", "comparing with the stock client", patient, "the stock client would give up", needs="sessions"
+        ),
         Question(
             "isolation", "playing sessions side by side", interleaved, "sessions are not isolated", uses_slots=True
         ),
@@ -131,7 +147,7 @@ def ask_questions(
             if asked
             else CheckResult(CheckOutcome.SKIPPED, "not asked: each session may cost this server a slot for good")
         )
-        if result.unmet is not None and outcomes:
+        if result.unmet in ("steps", "sessions") and outcomes:
             need = "a step that is answered" if result.unmet == "steps" else "a session that opens"
             result = skip_unmet(result, f"it needs {need}")
         outcomes[question.name] = result.outcome
@@ -177,7 +193,8 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
     outcome = CheckOutcome.MISSED if missed else outcome
     capacity = next(finding for finding in findings if finding.question.name == "capacity")
     if not capacity.asked:
-        return CheckVerdict(outcome, f"it cannot be told whether they fit: {findings[0].result.headline}")
+        why = next(finding.result.headline for finding in findings if finding.result.outcome is not CheckOutcome.MET)
+        return CheckVerdict(outcome, f"it cannot be told whether they fit: {why}")
     text = _capacity_text(capacity.result, sessions)
     failures = [_failure_text(finding) for finding in missed if finding.question.name not in ("capacity", "second")]
     if failures:
@@ -189,11 +206,16 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
         text += f"; not known: {', '.join(unknown)}"
     if not_asked:
         text += f"; not asked: {', '.join(not_asked)}"
+        if any(finding.result.unmet == "time" for finding in findings):
+            text += " (a longer --timeout gives all questions more time)"
     return CheckVerdict(outcome, text)
 
 
 def _failure_text(finding: AnsweredQuestion) -> str:
-    return "the server died" if finding.result.exit is not None else finding.question.failure_text or ""
+    if finding.result.exit is not None:
+        return "the server died"
+    # What the stock client would not wait for is said, as it is nobody's fault that it has limits.
+    return finding.result.headline if finding.question.name == "client" else finding.question.failure_text or ""
 
 
 def _capacity_text(result: CheckResult, sessions: int) -> str:
@@ -210,12 +232,19 @@ def _capacity_text(result: CheckResult, sessions: int) -> str:
 DEFAULT_LIMIT_BYTES = 1024 * 1024
 """The largest message the `websockets` library reads unless it is told otherwise, in bytes (its `max_size`)."""
 
+_SLOW_RESET_S = 3.0
 _STEPS, _PLAY_S = 20, 1.5
 """The most steps of the session, and after how many seconds no further one is taken."""
 
 
 async def play_session(subject: Subject) -> SingleSession:
-    """Play one session of up to 20 steps without a wait; call it as `subject.learn(play_session)`."""
+    """Play one session of up to 20 steps without a wait; call it as `subject.learn(play_session)`.
+
+    Where one reset takes seconds, the session that played first is returned.
+    """
+    single = await subject.learn(single_session)
+    if (single.reset.latency_s or 0.0) >= _SLOW_RESET_S:
+        return single
     reset = subject.reset_data(subject.seed)
     return await play_single(subject, reset, 0.0, most_steps=_STEPS, longest_s=_PLAY_S, ask_states=False)
 

@@ -15,7 +15,7 @@ from pytest_openenv_scale.checks.session import Answer, RawSession
 from pytest_openenv_scale.checks.subject import Figures, Subject, close_all
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, http_request, http_url
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.endpoint import DIRECT, Endpoint, Network
+from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 
@@ -117,21 +117,23 @@ def ask_health(url: str, headers: Mapping[str, str], patience_s: float, network:
     return HttpAnswer(time.perf_counter() - began, status)
 
 
-async def ask_next_url(endpoint: Endpoint, number: int, patience_s: float) -> HttpAnswer:
-    """Send `GET /health` to one of the endpoint's URLs, in turn by `number`."""
+async def ask_next_url(subject: Subject, number: int, patience_s: float) -> HttpAnswer:
+    """Send `GET /health` to one of the server's URLs, in turn by `number`; it ends by the subject's deadline."""
+    endpoint = subject.endpoint
     url = endpoint.urls[number % len(endpoint.urls)]
+    patience_s = min(patience_s, subject.time_left_s)
     return await asyncio.to_thread(ask_health, url, endpoint.headers, patience_s, endpoint.network)
 
 
 @asynccontextmanager
-async def polling_health(endpoint: Endpoint, patience_s: float) -> AsyncGenerator[list[HttpAnswer], None]:
+async def polling_health(subject: Subject, patience_s: float) -> AsyncGenerator[list[HttpAnswer], None]:
     """Send `GET /health` again and again while the block runs; the last request's answer is waited for."""
     answers: list[HttpAnswer] = []
     stop = asyncio.Event()
 
     async def poll() -> None:
         while not stop.is_set():
-            answers.append(await ask_next_url(endpoint, len(answers), patience_s))
+            answers.append(await ask_next_url(subject, len(answers), patience_s))
             await asyncio.sleep(_PAUSE_S)
 
     task = asyncio.create_task(poll())
@@ -296,7 +298,7 @@ async def _idle_health_s(subject: Subject) -> float | None:
     """Return the longest `/health` takes on an idle server, in seconds; None where it gets no answer."""
     longest = 0.0
     for number in range(_IDLE_REQUESTS):
-        answer = await ask_next_url(subject.endpoint, number, subject.patience_s)
+        answer = await ask_next_url(subject, number, subject.patience_s)
         if answer.status is None:
             return None
         longest = max(longest, answer.latency_s)
@@ -312,7 +314,7 @@ async def _measure_round(subject: Subject, sessions: Sequence[RawSession], *, ht
         return await session.step(waiting_action(subject, session, 0, WAIT_S), patience_s=patience)
 
     async with AsyncExitStack() as stack:
-        beside_one = await stack.enter_async_context(polling_health(subject.endpoint, patience)) if http else None
+        beside_one = await stack.enter_async_context(polling_health(subject, patience)) if http else None
         began = time.perf_counter()
         while not alone or time.perf_counter() < began + _ALONE_S:
             alone.append(await step(sessions[0]))
@@ -320,7 +322,7 @@ async def _measure_round(subject: Subject, sessions: Sequence[RawSession], *, ht
                 return alone[-1]
             await _reset_finished([sessions[0]], alone[-1:])
     async with AsyncExitStack() as stack:
-        beside_all = await stack.enter_async_context(polling_health(subject.endpoint, patience)) if http else None
+        beside_all = await stack.enter_async_context(polling_health(subject, patience)) if http else None
         at_once = await asyncio.gather(*map(step, sessions))
     if bad := next((answer for answer in at_once if not answer.good), None):
         return bad

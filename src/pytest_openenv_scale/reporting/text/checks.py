@@ -106,14 +106,19 @@ def with_command_options(text: str) -> str:
 def check_heading(
     target: str,
     sessions: int,
+    bound_s: float,
     network: Network = DIRECT,
     *,
     width: int = DEFAULT_WIDTH,
     encoding: str | None = None,
 ) -> list[Line]:
-    """Return the first lines: which server is to hold how many sessions, and what is special of how it is reached."""
+    """Return the first lines: which server is to hold how many sessions, and what is special of how it is reached.
+
+    `bound_s` is within how many seconds everything ends.
+    """
     page = TextPage(width, encoding)
-    page.add_sentence(f"{target} · {formatting.count_of(sessions, 'session')}", indent=0, bold=True)
+    session_count = formatting.count_of(sessions, "session")
+    page.add_sentence(f"{target} · {session_count} · ends within {bound_s:.0f} s", indent=0, bold=True)
     for note in network.notes:
         page.add_sentence(with_command_options(note), indent=2)
     return page.lines
@@ -157,10 +162,13 @@ def answer_lines(
     return page.lines
 
 
-def progress_line(text: str, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> str:
-    """Return what is being asked, as one line that is rewritten."""
+def progress_line(
+    text: str, passed_s: float, bound_s: float, *, width: int = DEFAULT_WIDTH, encoding: str | None = None
+) -> str:
+    """Return what is being asked, as one line, with how many seconds have passed of those that there are."""
     page = TextPage(width, encoding)
-    return shorten(page.printable(f"  {on_one_line(text)} …"), page.width - 1)
+    time_text = f" {passed_s:.0f} s of {bound_s:.0f} s" if passed_s >= 1 else ""
+    return shorten(page.printable(f"  {on_one_line(text)} …{time_text}"), page.width - 1)
 
 
 def _add_hanging_sentence(page: TextPage, prefix: str, text: str, markup: dict[str, bool]) -> None:
