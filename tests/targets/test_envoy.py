@@ -168,6 +168,11 @@ def test_with_breakers_of_1024_that_is_where_it_ends_and_the_breaker_is_named(tm
     )
     assert refusal.words is not None
     assert refusal.words.startswith("upstream_cx_overflow ")
+    (step,) = refusal.steps
+    raised = f"envoy:replicas=1,{step.name}={step.value},app=builtin"
+    with serve(raised, tmp_path, largest_batch=1100) as endpoint:
+        sweep = measure(endpoint, tmp_path, 1100, wait=0.0, timeout=8.0)
+    assert (sweep.cells[0].peak_concurrency, sweep.verdicts[0].refused) == (1100, ())
 
 
 def test_what_is_known_of_the_endpoint(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_under_hypercorn_it_is_the_same(tmp_path: Path) -> None:
 
 
 SCALING = """
-@pytest.mark.scaling(batches=[{batch}], waits=[0.1], timeout="6s", modes={mode!r})
+@pytest.mark.scaling(batches=[{batch}], waits=[{wait}], timeout="20s", modes={mode!r})
 @pytest.mark.slo(max_batch={batch})
 def test_scale(scaling):
     scaling.run()
@@ -228,9 +228,9 @@ def test_scale(scaling):
 CONNECTIONS = "local:builtin,limit_concurrency=5,server=uvicorn,workers=1"
 
 
-def measure(folder: Path, batch: int, mode: str, *options: str) -> PytestRun:
+def measure(folder: Path, batch: int, mode: str, *options: str, wait: float = 0.1) -> PytestRun:
     folder.mkdir()
-    write_test(folder, SCALING.format(batch=batch, mode=mode))
+    write_test(folder, SCALING.format(batch=batch, mode=mode, wait=wait))
     return run_pytest(folder, *options)
 
 
@@ -283,4 +283,36 @@ def test_what_starts_uvicorn_is_changed(
         prefix = f"ulimit {step['name']} {step['value']};"
     with uvicorn_server(tmp_path, *options, prefix=prefix) as url:
         green = measure(tmp_path / "green", batch, mode, "--openenv-url", url)
+    assert green.code == 0, green.output
+
+
+SILENT = """
+import os, pathlib, subprocess
+from pytest_openenv_scale.server.app import app as built_in
+sessions = 0
+async def app(scope, receive, send):
+    global sessions
+    if scope["type"] == "websocket":
+        sessions += 1
+        marker = pathlib.Path(__file__).with_name("silent")
+        if sessions == 6 and not marker.exists():
+            marker.touch()
+            pid = os.getpid()
+            subprocess.Popen(["sh", "-c", f"sleep 1; kill -STOP {pid}; sleep 7; kill -CONT {pid}"])
+    await built_in(scope, receive, send)
+"""
+"""One worker answers nothing for 7 s, as one does that has thousands of sessions."""
+
+
+def test_a_busy_worker_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "silent.py").write_text(SILENT)
+    options = ["--workers", "2"]
+    with uvicorn_server(tmp_path, *options, app="silent:app") as url:
+        red = measure(tmp_path / "red", 32, "ws", "--openenv-url", url, wait=10)
+    assert red.code == 1, red.output
+    ((step,),) = [refused["steps"] for refused in red.refusals() if refused["cause"] == "worker_killed"]
+    (tmp_path / "silent").unlink()
+    with uvicorn_server(tmp_path, *options, step["name"], str(step["value"]), app="silent:app") as url:
+        green = measure(tmp_path / "green", 32, "ws", "--openenv-url", url, wait=10)
+    assert (tmp_path / "silent").exists()  # It was silent again.
     assert green.code == 0, green.output

@@ -403,7 +403,8 @@ def _explain_failure(
         counts = _SESSION_COUNTS.search(message)
         active = f"{counts[1]}/{counts[2]} sessions active" if counts else message
         return Diagnosis(
-            f"is full: {active}; end other clients and wait until their slots are free, or raise MAX_CONCURRENT_ENVS",
+            f"is full: {active}; end other clients and wait until their slots are free, or let more in "
+            "(SUPPORTS_CONCURRENT_SESSIONS, max_concurrent_envs=, MAX_CONCURRENT_ENVS: docs/remedies.md)",
             transient=True,
         )
     if failure.type == "client_limit":
@@ -411,6 +412,8 @@ def _explain_failure(
     if failure.type == "environment":
         text = f"answers, but its environment fails to reset: {failure.code or 'error'}: {message}"
         hint = "; where it needs reset data, write them with --openenv-reset" if failure.code in _RESET_CODES else ""
+        if failure.code == "FACTORY_ERROR":
+            hint = "; its class cannot be made, whatever is sent: make one in Python for the traceback"
         return Diagnosis(text + hint)
     diagnosis = diagnose(url, headers, first.mode, first.network)
     if diagnosis is not None:
