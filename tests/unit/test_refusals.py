@@ -354,9 +354,31 @@ def test_exactly_1024_sessions_are_the_default_of_envoys_circuit_breakers():
     assert (refusal.cause, *figures(refusal, "held", "codes", "at_default")) == ("proxy", 1024, "504", True)
 
 
-def test_a_proxy_that_says_its_name_is_named_at_any_number():
-    refusal = only(failing(status(503, 10, "HTTP 503 Service Unavailable from envoy: upstream connect error")))
-    assert (refusal.cause, refusal.figures["at_default"]) == ("proxy", False)
+OVERFLOW = "HTTP 503 Service Unavailable from envoy: upstream connect error. reset reason: overflow"
+
+
+def test_breakers_that_say_so_are_named_at_any_number():
+    refusal = only(failing(status(503, 10, OVERFLOW)))
+    assert (refusal.cause, refusal.figures["at_default"], refusal.words) == ("proxy", False, OVERFLOW)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "HTTP 503 Service Unavailable from envoy: no healthy upstream",
+        "HTTP 503 from envoy: upstream connect error or disconnect. reset reason: connection failure",
+        'HTTP 503 from uvicorn: {"detail": "the upstream model is overloaded"}',
+    ],
+)
+@pytest.mark.parametrize("held", [54, 1024])
+def test_other_answers_of_a_proxy_or_a_server_are_no_breakers(message, held):
+    batch = held + 10
+    assert only(failing(status(503, 10, message), batch=batch)).cause == "http_503"
+
+
+@pytest.mark.parametrize("words", [' (Retry-After: 7 s): {"detail": "full"}', " from uvicorn"])
+def test_an_application_that_holds_1024_sessions_is_no_proxy(words):
+    assert only(failing(status(503, 976, f"HTTP 503{words}"), batch=2000)).cause == "http_503"
 
 
 # --- the rest
@@ -370,6 +392,41 @@ def test_a_port_nobody_listens_on():
 def test_connections_refused_while_others_were_served_are_told_as_that():
     refusal = only(failing(lost(10, type="refused", code="ECONNREFUSED", phase="connect")))
     assert (refusal.cause, *figures(refusal, "successful", "held")) == ("not_listening", 54, 54)
+
+
+def test_environments_that_are_not_made_not_reset_or_do_not_step_are_told_apart():
+    errors = [
+        ErrorCount("reset", "environment", "FACTORY_ERROR", 3, "no"),
+        ErrorCount("reset", "environment", "EXECUTION_ERROR", 2, "empty"),
+        ErrorCount("step", "environment", "EXECUTION_ERROR", 4, "bug"),
+        *(ErrorCount("step", "environment", f"made up {number}", 1, "odd") for number in range(9)),
+    ]
+    told = [
+        (refusal.figures["phase"], refusal.figures["code"], refusal.count)
+        for refusal in name_refusals([failing(*errors)])
+    ]
+    assert told == [
+        ("reset", "FACTORY_ERROR", 3),
+        ("reset", "EXECUTION_ERROR", 2),
+        ("step", "EXECUTION_ERROR", 4),
+        ("step", "made up 0", 9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "cause"),
+    [
+        (lost(32), "INFO:     Child process [4711] died", "worker_killed"),
+        (lost(8, type="timeout", code=None, phase="connect"), "OSError: [Errno 24] Too many open files", "descriptors"),
+        (status(503), "WARNING:  Exceeded concurrency limit.", "limit_concurrency"),
+    ],
+)
+def test_what_was_logged_before_the_cell_is_no_evidence(error, line, cause):
+    log = f"{line}\nINFO: more"
+    assert only(failing(error, log_tail=log)).cause == cause
+    assert only(failing(error, log_tail=log, log_lines=2)).cause == cause
+    assert only(failing(error, log_tail=log, log_lines=1)).cause != cause
+    assert only(failing(error, log_tail=log, log_lines=0)).cause != cause
 
 
 def test_errors_of_the_environment_keep_its_words():

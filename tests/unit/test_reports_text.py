@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.core.text import LEFT_OUT, end_of_log, on_one_line, shorten, without_escapes
+from pytest_openenv_scale.core.text import (
+    LEFT_OUT,
+    LOG_LINES,
+    count_new_lines,
+    end_of_log,
+    on_one_line,
+    shorten,
+    without_escapes,
+)
 from pytest_openenv_scale.reporting.text.page import TextPage, supports_unicode
 
 
@@ -101,3 +109,20 @@ def test_an_end_from_outside_is_not_what_failed() -> None:
 @pytest.mark.parametrize("lines", [1, 2, 20])
 def test_a_log_without_an_exception_ends_with_its_last_lines(log: str, lines: int) -> None:
     assert end_of_log(log, lines) == log.splitlines()[-lines:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [
+        ("", "", 0),
+        ("", "a\nb", 2),
+        ("a\nb", "a\nb", 0),
+        ("a\nb", "a\nb\nc", 1),
+        ("a\nb\nc", "c\nd", 1),
+        ("a\na", "a\na\na", 1),
+        ("a", "x\ny", 2),
+        ("full\n" * LOG_LINES, "full\n" * LOG_LINES, LOG_LINES),
+    ],
+)
+def test_what_a_log_got_meanwhile_is_told_from_what_it_had(before: str, after: str, new: int) -> None:
+    assert count_new_lines(before, after) == new

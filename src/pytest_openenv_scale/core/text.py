@@ -31,7 +31,7 @@ _PROVIDER_SECRET = re.compile(
 _TRACEBACK = "Traceback (most recent call last):"
 _ENDED_FROM_OUTSIDE = re.compile(r"(?:[\w.]+\.)?(?:CancelledError|KeyboardInterrupt|SystemExit)\b")
 LOG_LINES = 200
-"""Lines of a log among which the one is looked for that names the fault."""
+"""Lines of a server's log that are read: as evidence, and to find the one that names a fault."""
 
 
 def end_of_log(log: str, lines: int) -> list[str]:
@@ -50,6 +50,18 @@ def end_of_log(log: str, lines: int) -> list[str]:
     if words.endswith(":"):  # Its message begins on a line of its own.
         words += f" {next((line.strip() for line in every[named + 1 :] if _WORD.search(line)), '')}"
     return [words, LEFT_OUT, *every[len(every) - lines + 2 :]]
+
+
+def count_new_lines(before: str, after: str) -> int:
+    """Return how many lines of a log's end were not there yet when its end was `before`.
+
+    All of them where that cannot be told: the same lines may stand for others, once the end is as long as it may get.
+    """
+    old, new = before.splitlines(), after.splitlines()
+    if len(new) >= LOG_LINES and old == new:
+        return len(new)
+    kept = range(min(len(old), len(new)), -1, -1)
+    return len(new) - next(count for count in kept if new[:count] == old[len(old) - count :])
 
 
 _LEAST_LINES, _WORD = 3, re.compile(r"[^\W_]{2}")

@@ -19,6 +19,7 @@ from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
 from pytest_openenv_scale.core.parsing import format_number, short_repr
 from pytest_openenv_scale.core.system import install_command, wait_for
+from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
@@ -40,9 +41,6 @@ from .workload import find_workload
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-LOG_LINES = 200
-"""Lines of the server's log kept with a cell in which something failed, as evidence."""
 
 _END_S = 1.0
 """Seconds a server gets to end after one of its processes has: its supervisor may end the others first."""
@@ -483,6 +481,8 @@ class _Measurement:
             self._observer.cell_progress(cell, repetition, progress)
 
         proxy, running, started_s = self._endpoint.proxy(), self._endpoint.processes(), time.monotonic()
+        # Of processes of this machine a file is read; elsewhere that takes a request.
+        log_before = None if running is None else self._endpoint.log_tail(LOG_LINES)
         result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)
         failed = any(not row.success for row in result.rows)
         answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
@@ -499,6 +499,7 @@ class _Measurement:
         if sample := self._endpoint.sample():
             samples.append(sample)
             listens_again = listens_again or (sample.restarts or 0) > (samples[0].restarts or 0)
+        log = self._endpoint.log_tail(LOG_LINES) if failed else ""
         meta = CellMeta(
             run_id=self._run.run_id,
             sweep_id=self._record.sweep_id,
@@ -515,7 +516,8 @@ class _Measurement:
             notes=notes,
             server=_summarise_samples(samples),
             server_exit=self._endpoint.exit_status(),
-            log_tail=(self._endpoint.log_tail(LOG_LINES) or None) if failed else None,
+            log_tail=log or None,
+            log_lines=None if log_before is None else count_new_lines(log_before, log),
             proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_s=started_s, batch=cell.batch),
             answered_errors=answered_errors,
             session_settings=self._endpoint.session_settings,

@@ -59,7 +59,8 @@ class CellSummary(Jsonable):
     `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
     `busiest_worker` are the successful sessions of the process that answered most.
     `failed_hosts` are where failed sessions had been answered; `proxy` is what a proxy counted. `attempt` counts how
-    often the repetition was measured; the last time counts. `ended_pids` and `listens_again` are those of `CellMeta`.
+    often the repetition was measured; the last time counts. `ended_pids`, `listens_again` and
+    `log_lines` are those of `CellMeta`.
     `doubtful` is None where the client was not at fault, or may have been at fault with all sessions.
     """
 
@@ -102,6 +103,7 @@ class CellSummary(Jsonable):
     attempt: int = 1
     ended_pids: tuple[int, ...] | None = None
     listens_again: bool = False
+    log_lines: int | None = None
     doubtful: DoubtfulSessions | None = None
 
     @property
@@ -229,6 +231,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         answered_errors=meta.answered_errors,
         ended_pids=meta.ended_pids,
         listens_again=meta.listens_again,
+        log_lines=meta.log_lines,
         busiest_worker=counts.busiest or None,
         session_settings=meta.session_settings,
         attempt=meta.attempt,

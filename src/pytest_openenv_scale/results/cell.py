@@ -120,6 +120,7 @@ class CellMeta(Jsonable):
     `client` holds the load generator's own figures (CPU, loop lag, descriptors), `proxy` what a proxy in
     front of several hosts counted. `ended_pids` are processes of the server that ended meanwhile, None where they
     cannot be seen from here; `listens_again` says that a server answered after it had ended or said that it restarts.
+    `log_lines` is how many lines of `log_tail` are of this cell, None where that is unknown.
     `notes` say what was unusual without keeping the cell from being judged.
     `attempt` counts from 1 how often the repetition was measured, as the client was at fault the times before.
     """
@@ -146,6 +147,7 @@ class CellMeta(Jsonable):
     attempt: int = 1
     ended_pids: tuple[int, ...] | None = None
     listens_again: bool = False
+    log_lines: int | None = None
 
     @property
     def ending(self) -> ExitStatus | None:

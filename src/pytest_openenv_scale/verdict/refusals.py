@@ -67,8 +67,11 @@ class Evidence:
         return self.summary.limits.get("server") == "uvicorn" or answers or self.search_log("uvicorn") is not None
 
     def search_log(self, pattern: str) -> re.Match[str] | None:
-        """Search the tail of the server's log, case ignored."""
-        return re.search(pattern, self.summary.log_tail or "", re.IGNORECASE)
+        """Search what the server logged during the cell, as far as that is known, case ignored."""
+        log, new = self.summary.log_tail or "", self.summary.log_lines
+        if new is not None:
+            log = "\n".join(log.splitlines()[-new:]) if new else ""
+        return re.search(pattern, log, re.IGNORECASE)
 
     def any_message_matches(self, pattern: str) -> bool:
         """Whether a failure's message matches, case ignored."""
@@ -246,19 +249,32 @@ ENVOY_DEFAULT = 1024
 """Envoy's circuit breakers open at exactly this many connections and requests unless they are raised."""
 
 
+_BREAKER_WORDS = re.compile(r"reset reason: overflow|\boverflow\b.*\bupstream|upstream.*\boverflow\b", re.IGNORECASE)
+_NO_WORDS = re.compile(r"HTTP 50[34][^:]*(: upstream request timeout)?", re.IGNORECASE | re.DOTALL)
+
+
 def by_proxy(evidence: Evidence) -> Refusal | None:
-    """Envoy's circuit breakers: 503 or 504 from Envoy, or at exactly its default number of connections."""
-    held = evidence.summary.held
-    at_default = held == ENVOY_DEFAULT
-    is_envoy = evidence.summary.cell.target.startswith("envoy") or evidence.any_message_matches(r"\benvoy\b|upstream")
-    counted = evidence.summary.proxy is not None  # Then its breakers are known to have refused nothing.
-    if counted or (not at_default and not is_envoy):
-        return None
-    claimed = evidence.claim(lambda error: error.code in ("503", "504"))
+    """Envoy's circuit breakers: its own word "overflow", or 503 and 504 at exactly its default number of connections.
+
+    A server behind it answers in words of its own, and may do so at any number of sessions; Envoy's other answers (no
+    healthy upstream, a connection that failed) are of no breaker.
+    """
+    summary = evidence.summary
+    at_default = summary.held == ENVOY_DEFAULT
+    if summary.proxy is not None:
+        return None  # Its breakers are known to have refused nothing.
+
+    def by_breaker(error: ErrorCount) -> bool:
+        message = error.message or ""
+        by_default = at_default and not _by_server(error) and (not message or _NO_WORDS.fullmatch(message) is not None)
+        return error.code in ("503", "504") and (by_default or _BREAKER_WORDS.search(message) is not None)
+
+    claimed = evidence.claim(by_breaker)
     if not claimed:
         return None
     codes = " and ".join(sorted({str(error.code) for error in claimed}))
-    return evidence.refusal("proxy", claimed, held=held, codes=codes, at_default=at_default)
+    words = _first_words(claimed)
+    return evidence.refusal("proxy", claimed, held=summary.held, codes=codes, at_default=at_default, words=words)
 
 
 def by_status(evidence: Evidence) -> Iterator[Refusal]:
@@ -355,16 +371,20 @@ def name_refusals(
 ) -> tuple[Refusal, ...]:
     """Name what refused sessions, one refusal per cause, each told of the smallest batch where it happened.
 
+    Errors of the environment are told apart by their code and phase: it is not made, not reset, or does not step.
+
     `batches` are those that did not pass: what is named is theirs, and not of one that passed although a few sessions
     failed; where all passed, it is that of any. `needed` is how many sessions the server should hold (a `max_batch`
     limit); remedies are sized to it, or to the batch that was refused if that is larger.
     """
-    refusals: dict[str, Refusal] = {}
+    refusals: dict[tuple[object, ...], Refusal] = {}
     split = _largest_split(summaries)
     named = [summary for summary in summaries if not batches or summary.batch in batches]
     for summary in sorted(named, key=lambda item: (item.batch, -item.failed)):
         for refusal in _apply_rules(Evidence(summary, max(needed or 0, summary.batch), split)):
-            refusals.setdefault(refusal.cause, _with_remedy(refusal, summary))
+            named_apart = refusal.cause == "environment"
+            kind = (refusal.figures.get("code"), refusal.figures.get("phase")) if named_apart else ()
+            refusals.setdefault((refusal.cause, *kind), _with_remedy(refusal, summary))
     return tuple(refusals.values())
 
 
@@ -407,7 +427,8 @@ def _apply_rules(evidence: Evidence) -> Iterator[Refusal]:
         yield refusal
     yield from by_status(evidence)
     yield from _by_close(evidence)
-    for rule in (_not_listening, _environment, _cut_off, _unnamed):
+    yield from _environment(evidence)
+    for rule in (_not_listening, _cut_off, _unnamed):
         if (refusal := rule(evidence)) is not None:
             yield refusal
 
@@ -437,7 +458,9 @@ def _out_of_descriptors(evidence: Evidence) -> Refusal | None:
         return None
     claimed = evidence.claim(
         lambda error: (
-            _broken_off(error) or error.code in ("500", "503") or "open files" in (error.message or "").lower()
+            _broken_off(error)
+            or (error.code in ("500", "503") and not _by_server(error))
+            or "open files" in (error.message or "").lower()
         )
     )
     if not claimed and not logged:
@@ -560,13 +583,18 @@ def _not_listening(evidence: Evidence) -> Refusal | None:
     )
 
 
-def _environment(evidence: Evidence) -> Refusal | None:
-    """The environment answered with an error of its own."""
-    claimed = evidence.claim(lambda error: error.type == "environment")
-    if not claimed:
-        return None
-    first = claimed[0]
-    return evidence.refusal("environment", claimed, code=first.code, phase=first.phase, words=first.message)
+def _environment(evidence: Evidence) -> Iterator[Refusal]:
+    """The environment answered with an error of its own: it was not made, not reset, or did not step."""
+    kinds: dict[tuple[str | None, str | None], list[ErrorCount]] = {}
+    for error in evidence.claim(lambda error: error.type == "environment"):
+        kinds.setdefault((error.phase, error.code if error.code in _ENVIRONMENT_CODES else None), []).append(error)
+    for errors in kinds.values():
+        first = errors[0]
+        yield evidence.refusal("environment", errors, code=first.code, phase=first.phase, words=first.message)
+
+
+_ENVIRONMENT_CODES = frozenset({"FACTORY_ERROR", "VALIDATION_ERROR", "EXECUTION_ERROR", "400", "422", "500"})
+"""The codes that say what failed; servers may make up any others."""
 
 
 def _unnamed(evidence: Evidence) -> Refusal | None:

@@ -11,6 +11,7 @@ from pytest_openenv_scale.client.stock_client import CONNECT_S, MAX_MESSAGE_BYTE
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.reporting.content.refusals import refusal_words
 from pytest_openenv_scale.results.cell import CellMeta
@@ -231,7 +232,6 @@ def _lost_slots_text(slots: SlotsReturned) -> str:
 
 
 _PHASES = ("connect", "reset", "step")
-_LOG_LINES = 200
 
 
 def _latency_text(result: HoldResult, summary: CellSummary) -> str:
@@ -281,7 +281,7 @@ def summarise_held(endpoint: Endpoint, result: HoldResult) -> CellSummary:
         started_at=datetime.now(UTC),
         limits=endpoint.limits,
         server_exit=endpoint.exit_status(),
-        log_tail=endpoint.log_tail(_LOG_LINES),
+        log_tail=endpoint.log_tail(LOG_LINES),
         session_settings=endpoint.session_settings,
     )
     rows = [session.row(number, asked_to_step=result.asked_to_step) for number, session in enumerate(result.sessions)]

@@ -121,6 +121,10 @@ def _capacity(refusal: Refusal) -> _Words:
         return f"{refused}{limit_text}", remedy
     fits = Capacity(held or 0, limit, workers, at_least=bool(refusal.figures.get("at_least")))
     slots, arithmetic, equals = workers * limit, str(fits), "=" if fits.held == fits.slots else "of"
+    if workers == 1 and held is not None and held < limit:
+        if limit >= _needed(refusal):
+            remedy = "end the other clients; slots that nobody holds come back with a restart only"
+        return f"{refused} of {arithmetic}: the others are another client's, or leaked", remedy
     if workers == 1 or slots < _needed(refusal):
         return f"{refused} {equals} {arithmetic}", remedy
     uneven = "connections split unevenly over workers, and one was full"
@@ -272,7 +276,8 @@ def _proxy(refusal: Refusal) -> _Words:
     if name := refusal.figures.get("proxy"):
         return f"{str(name).partition(' ')[0]}'s circuit breakers opened with {held} open ({refusal.words})", remedy
     default = ", the default of Envoy's circuit breakers" if _number(refusal, "held") == ENVOY_DEFAULT else ""
-    return f"HTTP {refusal.figures.get('codes')} from a proxy with {held} open{default}", remedy
+    words = _words(refusal) or f"HTTP {refusal.figures.get('codes')}"
+    return f"{words}, with {held} open{default}", remedy
 
 
 def _redirect(refusal: Refusal) -> _Words:
