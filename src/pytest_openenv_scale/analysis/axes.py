@@ -386,7 +386,10 @@ def _common_batch(views: Sequence[CurveView]) -> int | None:
 
 
 def _history_figure(view: CurveView, metric: str, batch: int | None, cores: int | None) -> tuple[float | None, str]:
-    """Return the figure of a curve and how certain it is."""
+    """Return the figure of a curve and how certain it is; latencies and rates of a batch that fails are not.
+
+    Sessions that are left of it are faster, and where answers were seen late, all seem slower.
+    """
     if not view.summaries:
         return None, "inconclusive"
     if metric == "max_batch":
@@ -398,5 +401,6 @@ def _history_figure(view: CurveView, metric: str, batch: int | None, cores: int 
     if batch is None:
         return None, "inconclusive"
     figure, cell = cell_figure(view, metric, batch), view.verdict.cell(batch)
-    certain = cell is not None and cell.passed is not None
+    held = cell is not None and cell.passed is True and not any(reason.cause == "http_lag" for reason in cell.reasons)
+    certain = cell is not None and cell.passed is not None if metric == "success" else held
     return (figure.value if figure else None), "exact" if certain else "inconclusive"
