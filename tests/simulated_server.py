@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 
 from pytest_openenv_scale.config.search import SearchPlan
+from pytest_openenv_scale.engine.allowance import Allowance
 from pytest_openenv_scale.engine.search import Search
 
 KINDS = ("sharp", "sloped", "noisy", "uneven", "drifting", "leaking")
@@ -94,12 +95,25 @@ class SimulatedServer:
         return (1.0 + 0.004 * batch) * self.random.uniform(0.8, 1.25)
 
 
-def search(server: SimulatedServer, *, low: int = 1, high: int = 16_384, precision: float = PRECISION) -> Search:
-    """Search the max batch of a server, as a sweep does, and return the search at its end."""
-    running = Search(SearchPlan(low, high, precision, REPETITIONS, first=(1, 8, 32, 128)))
+PLAN = SearchPlan(1, 16_384, PRECISION, REPETITIONS, first=(1, 8, 32, 128))
+
+
+def search(server: SimulatedServer, *, budget: float | None = None) -> tuple[Search, float]:
+    """Search the max batch of a server, as a sweep does; return the search at its end and the seconds it took."""
+    running, allowance, spent = Search(PLAN), Allowance(seconds=budget), 0.0
     while (batch := running.next_batch()) is not None:
-        running.record(batch, server.play(batch))
-    return running
+        if (refused := allowance.refuses(batch)) is not None:
+            running.stop(refused)
+            break
+        seconds, left = server.seconds(batch), math.inf if budget is None else budget - spent
+        passed = server.play(batch)
+        spent += min(seconds, left)
+        if seconds > left:  # A repetition is broken off when the budget is used up, and not kept.
+            running.stop("budget")
+            break
+        allowance.use(batch, seconds, batch)
+        running.record(batch, passed)
+    return running, spent
 
 
 def grid_sessions(truth: float, precision: float = PRECISION) -> int:
@@ -144,7 +158,7 @@ class Answer:
 def answer(kind: str, seed: int) -> Answer:
     """Search one server of a kind."""
     server = SimulatedServer.draw(kind, seed)
-    done = search(server)
+    done, _ = search(server)
     bracket = done.bracket
     return Answer(
         truth=server.truth,

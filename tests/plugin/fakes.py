@@ -91,7 +91,7 @@ class FakeGenerator:
             for number in range(order.cell.batch)
         ]
         findings = (ClientFinding("cpu", "the load process was at 99 % CPU"),) if "finding" in options else ()
-        return runner.CellResult(rows, 1.0, datetime(2026, 11, 21, tzinfo=UTC), runner.ClientStats(), findings)
+        return runner.CellResult(rows, 1.0, datetime.now(UTC), runner.ClientStats(), findings)
 
     def _take_time(self, seconds: float, batch: int, on_progress) -> None:
         ends = time.monotonic() + seconds

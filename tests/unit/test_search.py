@@ -19,9 +19,7 @@ from pytest_openenv_scale.engine.allowance import Allowance
 from pytest_openenv_scale.engine.search import MOST_PROBES, Search, highest_cost
 from pytest_openenv_scale.results.outcome import Probe
 from pytest_openenv_scale.verdict.bracket import Bracket, drift_of, leaked_bytes
-from simulated_server import KINDS, PRECISION, REPETITIONS, STEADY, SimulatedServer, answer, search
-
-PLAN = SearchPlan(1, 16_384, precision=0.05, repetitions=3, first=(1, 8, 32, 128))
+from simulated_server import KINDS, PLAN, PRECISION, REPETITIONS, STEADY, SimulatedServer, answer, search
 
 
 def searched(passes: Callable[[int, int], bool | None], plan: SearchPlan = PLAN, served: int | None = None) -> Search:
@@ -212,7 +210,7 @@ def test_a_server_that_changes_meanwhile_is_said_to(kind):
 
 def test_a_steady_server_never_drifts():
     for seed in range(20):
-        done = search(SimulatedServer.draw("sharp", seed))
+        done, _ = search(SimulatedServer.draw("sharp", seed))
         assert drift_of(done.probes, PRECISION) is None
 
 
@@ -228,17 +226,9 @@ def test_no_repetition_begins_that_would_not_fit_into_the_budget(kind):
     for seed in range(20):
         server = SimulatedServer.draw(kind, seed)
         budget = server.random.uniform(3, 60)
-        allowance, running, spent = Allowance(seconds=budget), Search(PLAN), 0.0
-        while (batch := running.next_batch()) is not None:
-            if (refused := allowance.refuses(batch)) is not None:
-                running.stop(refused)
-                break
-            seconds = min(server.seconds(batch), budget - spent)  # A repetition is broken off at the end.
-            spent += seconds
-            allowance.use(batch, seconds, batch)
-            running.record(batch, server.play(batch))
+        running, spent = search(server, budget=budget)
         assert spent <= budget
-        assert allowance.estimate(running.probes[-1].batch) > 0
+        assert running.probes
         assert running.stop_reason is not None
 
 
@@ -246,13 +236,16 @@ def test_an_estimate_grows_with_the_batch_and_a_ceiling_of_sessions_holds():
     allowance = Allowance(seconds=10.0, sessions=100)
     assert allowance.refuses(101) == "max_sessions"
     assert allowance.refuses(50) is None
-    allowance.use(50, 4.0, 50)
-    assert allowance.estimate(100) == pytest.approx(8.8)
-    assert allowance.estimate(10) == pytest.approx(4.4)
-    assert allowance.refuses(50) is None
+    allowance.use(50, 2.0, 50)
+    assert allowance.estimate(100) == pytest.approx(2.2)
     assert allowance.refuses(51) == "max_sessions"
     allowance.sessions = None
-    assert allowance.refuses(100) == "budget"
+    allowance.use(100, 4.0, 100)
+    assert [allowance.estimate(batch) for batch in (10, 60, 200)] == pytest.approx([2.2, 4.4, 8.8])
+    assert allowance.seconds == pytest.approx(4.0)
+    assert allowance.refuses(50) is None
+    assert allowance.refuses(60) == "budget"
+    assert (allowance.spent_s, allowance.opened) == (6.0, 150)
 
 
 def test_the_most_a_search_can_cost_is_known_before():

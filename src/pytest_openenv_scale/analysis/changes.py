@@ -74,6 +74,8 @@ def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fai
     baseline held: where some did and one failed, another baseline might have held it in all. So might a baseline of
     fewer repetitions than were measured now, some of which hold it. A max batch that is merely not known to reach the
     old one (the next batch is in doubt, or was not measured) is inconclusive.
+    A search has regressed only where what fails now is beyond what is allowed too: what it holds lies anywhere in its
+    bracket.
     """
     fails = now.fails_at is not None and now.fails_at <= baseline.held
     more_repetitions = now.figure.repetitions > baseline.figure.repetitions
@@ -82,6 +84,8 @@ def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fai
     above_range = now.held > (baseline.figure.high or 0.0)
     more = baseline.fails_at is not None and baseline.fails_at <= now.held and above_range
     broken = next((rule for rule in fail_on if rule.is_broken(baseline.held, now.held)), None)
+    if now.searched and now.fails_at is not None:
+        broken = next((rule for rule in fail_on if now.fails_at <= rule.allowed(baseline.held)), None)
     doubtful = "inconclusive" in (baseline.figure.known, now.figure.known)
     if fewer and broken:
         status, reason = Status.REGRESSED, ChangeReason("beyond")
@@ -99,6 +103,8 @@ def judge_capacity(metric: str, baseline: CurveCapacity, now: CurveCapacity, fai
         status, reason = Status.UNCHANGED, ChangeReason("moved" if now.held != baseline.held else "same")
     elif now.figure.known == "inconclusive":
         status, reason = Status.INCONCLUSIVE, ChangeReason("max_batch_doubtful", "now")
+    elif now.searched and now.fails_at is not None:
+        status, reason = Status.UNCHANGED, ChangeReason("within_bracket")
     elif fail_on and not broken:
         status, reason = Status.UNCHANGED, ChangeReason("within_limit")
     else:
@@ -137,12 +143,13 @@ class CurveCapacity:
     """How much a curve holds, in sessions or sessions per core.
 
     `figure.value` passed for certain. `fails_at` is the least that definitely failed, `asked` the most that
-    was asked for.
+    was asked for; both are a bracket where the curve was `searched`.
     """
 
     figure: ComparedFigure
     fails_at: float | None
     asked: float
+    searched: bool = False
 
     @property
     def held(self) -> float:
@@ -154,13 +161,15 @@ class CurveCapacity:
         figure = self.figure
         low, high = (None if value is None else value / cores for value in (figure.low, figure.high))
         scaled = replace(figure, value=self.held / cores, low=low, high=high)
-        return CurveCapacity(scaled, None if self.fails_at is None else self.fails_at / cores, self.asked / cores)
+        fails_at = None if self.fails_at is None else self.fails_at / cores
+        return CurveCapacity(scaled, fails_at, self.asked / cores, self.searched)
 
 
 def curve_capacity(view: CurveView) -> CurveCapacity:
     """Return the max batch of a curve, 0 where not even its smallest passes, and its range over repetitions."""
     verdict = view.verdict
-    numbers = sorted({summary.repetition for summary in view.summaries})
+    searched = verdict.search is not None
+    numbers = sorted({summary.repetition for summary in view.summaries if summary.repetition <= verdict.repetitions})
     by_repetition = [float(verdict.max_batches[number - 1] or 0) for number in numbers]
     max_batch = float(verdict.max_batch or 0)
     figure = ComparedFigure(
@@ -171,4 +180,4 @@ def curve_capacity(view: CurveView) -> CurveCapacity:
         known=max_batch_certainty(view),
     )
     fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
-    return CurveCapacity(figure, fails_at, float(max(view.curve.batches)))
+    return CurveCapacity(figure, fails_at, float(max(view.curve.batches)), searched)

@@ -189,10 +189,11 @@ def _compare_pair(
     changes = [*_capacity_changes(then.sweep, old, today.sweep, new, fail_on)]
     batches = [batch for batch in _judged_batches(old) if batch in new.curve.batches]
     left_out = [batch for batch in _judged_batches(old) if batch not in new.curve.batches]
-    if left_out:
+    searched = old.verdict.search is not None or new.verdict.search is not None
+    if left_out and not searched:  # Which batches a search asks for is its own affair.
         remarks.append(f"batch {formatting.list_of_counts(left_out)} of the baseline was not asked for now")
     changes += [change for batch in batches for change in _batch_changes(old, new, batch, fail_on)]
-    if not batches or (left_out and not fewer_batches):
+    if not batches or (left_out and not fewer_batches and not searched):
         changes += [
             _missing_batch_change(threshold, left_out, batches)
             for threshold in fail_on

@@ -36,12 +36,16 @@ class Allowance:
         return None
 
     def estimate(self, batch: int) -> float:
-        """Return how many seconds a repetition may take: what the nearest batch did, in proportion for a larger one."""
-        if not self._took:
-            return 0.0
+        """Return how many seconds a repetition may take: as long as one of the next larger batch that was measured did.
+
+        Beyond all of them the line through the two largest goes on.
+        """
         larger = [known for known in self._took if known >= batch]
-        nearest = min(larger) if larger else max(self._took)
-        return self._took[nearest] * max(1.0, batch / nearest) * _MARGIN
+        if larger or len(self._took) < 2:
+            return self._took.get(min(larger, default=max(self._took, default=0)), 0.0) * _MARGIN
+        below, largest = sorted(self._took)[-2:]
+        slope = max((self._took[largest] - self._took[below]) / (largest - below), 0.0)
+        return (self._took[largest] + slope * (batch - largest)) * _MARGIN
 
     def use(self, batch: int, seconds: float, sessions: int) -> None:
         """Note what a repetition of a batch took."""

@@ -70,7 +70,7 @@ def plan_lines(items: list[pytest.Item], settings: Settings) -> list[str]:
         f" {minutes:.1f} min where servers are quick; nothing was started"
     )
     if settings.budget is not None:
-        lines.append(f"measuring ends after {formatting.seconds(settings.budget)} (--openenv-budget)")
+        lines.append(f"measuring ends after {format_number(settings.budget)} s (--openenv-budget)")
     if elsewhere > settings.max_sessions:
         lines.append(
             f"{formatting.count(elsewhere)} sessions on other machines are more than the"

@@ -71,6 +71,7 @@ class ChangeReason(Jsonable):
     | beyond | it is beyond `fail_on`, and outside the baseline's range or judged without one |
     | within_range | it is beyond `fail_on`, but within the baseline's range |
     | within_limit | it is lower, and within `fail_on` |
+    | within_bracket | what passes now is less and what fails is more: a search that is no closer than that |
     | same, all_pass | the same max batch; everything that the baseline was asked for passes |
     | none_succeeded | no session did now |
     | no_figure, not_measured, not_judged, doubtful | the `side` lacks the figure, or the batch, or is in doubt |

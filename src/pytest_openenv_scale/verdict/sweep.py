@@ -66,6 +66,8 @@ def judge_curve(
     breaches = [breach for cell in verdicts for breach in cell.breaches]
     if outcome is not None:  # One unlucky repetition far below is not what ends the curve.
         breaches.sort(key=lambda breach: breach.batch != case.infeasible_min)
+    ending = case.infeasible_min if outcome is not None else None
+    refusing = [summary for summary in ordered if ending is None or summary.batch >= ending]
     return CurveVerdict(
         curve=curve,
         outcome=combine_outcomes(limit.outcome for limit in limits),
@@ -75,7 +77,7 @@ def judge_curve(
         first_breach=breaches[0] if breaches else None,
         feasible_max=case.max_batch,
         infeasible_min=case.infeasible_min,
-        refused=name_refusals(ordered, needed=_needed_sessions(slo), batches=case.not_passed),
+        refused=name_refusals(refusing, needed=_needed_sessions(slo), batches=case.not_passed),
         limits=limits,
         stopped=_why_stopped(case),
         slo=slo,

@@ -213,6 +213,9 @@ _OF_CAUSE: Mapping[str, Callable[[Change, str], str]] = {
     "beyond": _beyond,
     "within_range": lambda change, moved: f"beyond {change.fail_on}, but within {_baseline_range(change)}",
     "within_limit": lambda change, moved: ", ".join(filter(None, (moved, f"within {change.fail_on}"))),
+    "within_bracket": lambda change, moved: (
+        f"{metric_text(change.metric, change.baseline.value)} is within what passes and what fails now"
+    ),
     "same": lambda change, moved: "the same",
     "all_pass": lambda change, moved: "everything the baseline was asked for passes",
     "none_succeeded": lambda change, moved: "no session succeeded",

@@ -46,7 +46,7 @@ def _edge_facts(verdict: CurveVerdict, search: SearchOutcome) -> Iterator[str]:
         once = max((probe.batch for probe in search.probes if probe.passed), default=None)
         yield "nothing passed" if once is None else f"none as often as was asked, {_tally_words(search, once)}"
     yield "nothing failed" if worst is None else _tally_words(search, worst)
-    if search.shape is not None:
+    if search.shape is not None and search.stop_reason in ("precision", "slope"):
         yield "a cliff" if search.shape == "cliff" else "a slope"
 
 
@@ -73,7 +73,7 @@ def _served_beyond(view: CurveView) -> Iterator[str]:
 
 def _irregularities(search: SearchOutcome) -> Iterator[str]:
     if search.exceptions:
-        batches = ", ".join(_tally_words(search, batch) for batch in search.exceptions[:4])
+        batches = ", ".join(_exception_words(search, batch) for batch in search.exceptions[:4])
         more = f" and {len(search.exceptions) - 4} more" if len(search.exceptions) > 4 else ""
         yield f"not monotonic: {batches}{more}"
     if search.drift is not None and search.stop_reason != "drift":
@@ -83,8 +83,18 @@ def _irregularities(search: SearchOutcome) -> Iterator[str]:
         yield f"the server's memory grew by {size} a session although no more were open than before: it leaks"
 
 
+def _exception_words(search: SearchOutcome, batch: int) -> str:
+    """Say how often a smaller batch failed, or a larger one passed."""
+    passes, judged = search.tally(batch)
+    if passes == judged or passes * 2 < judged:
+        return f"{formatting.count(batch)} passed in {passes} of {judged}"
+    return f"{formatting.count(batch)} failed in {judged - passes} of {judged}"
+
+
 def _drift_words(search: SearchOutcome) -> str:
     """Say that what a server holds changed, by probes that contradict each other."""
+    if search.drift is None:  # By other limits than those it was searched with.
+        return "what the server holds changed while it was searched"
     fell = search.drift == "fell"
     earlier: list[int] = []
     contradiction = ""

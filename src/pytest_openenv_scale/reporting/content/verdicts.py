@@ -298,11 +298,15 @@ def _max_batch_words(verdict: CurveVerdict) -> str:
     return f"{best} in {same} of {verdict.repetitions} repetitions{others}"
 
 
+_RAN_OUT = ("budget", "max_sessions")
+"""Why measuring stopped that has nothing to do with what was measured."""
+
+
 def _open_end(view: CurveView, advice: str = "") -> str:
     """Say why nothing more is known: a batch in doubt, or one that was not measured."""
     verdict = view.verdict
-    if verdict.search is not None and verdict.search.stop_reason != "doubt":
-        return search_stop_words(verdict)
+    if (verdict.search is not None and verdict.search.stop_reason != "doubt") or verdict.stopped in _RAN_OUT:
+        return stop_words(verdict) or ""
     doubtful = next((cell for cell in verdict.cells if cell.passed is None), None)
     if doubtful is not None:
         return reason_words(doubtful.reasons[0])

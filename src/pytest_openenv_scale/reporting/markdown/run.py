@@ -122,6 +122,8 @@ def _code_section(heading: str, code: str | None, language: str = "") -> list[st
 def _batch_remark(view: CurveView, row: BatchPoint) -> str:
     """Return what became of a batch: "✓ all succeed", "✗ above capacity: success 78.1 % < 95 %"."""
     note, remark = wording.scaling_note(view.verdict, row.batch, row.success), wording.batch_remark(row)
+    if view.verdict.search is not None and row.passed and (cell := view.verdict.cell(row.batch)) and not cell.passed:
+        note = "passes in a part of its repetitions"
     return f"{wording.batch_mark(row)} {note}{f': {remark}' if remark else ''}"
 
 

@@ -1,0 +1,170 @@
+"""What a searched curve is judged to be, and how that is told: the block, the page, the JSON, the comparison."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cells import NOON, an_slo
+from compare_samples import a_measured_run
+from report_samples import a_manifest, a_sweep, measured
+
+from goldens import Golden
+from pytest_openenv_scale.analysis.compare import compare_runs
+from pytest_openenv_scale.analysis.run import Run
+from pytest_openenv_scale.config.limits import Slo, parse_fail_on
+from pytest_openenv_scale.config.search import SearchPlan
+from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.json import run_document
+from pytest_openenv_scale.reporting.markdown.run import report_markdown
+from pytest_openenv_scale.reporting.text.sweep import curve_lines, sweep_failure_text
+from pytest_openenv_scale.results.comparison import Status
+from pytest_openenv_scale.results.outcome import Outcome, StopReason
+from pytest_openenv_scale.verdict.sweep import SweepView
+
+PLAN = SearchPlan(1, 16_384, precision=0.05, repetitions=3)
+
+
+def probed(*probes: tuple[int, int]) -> list[CellSummary]:
+    """Repetitions in order, each of a batch of which so many sessions failed."""
+    times: dict[int, int] = {}
+    summaries: list[CellSummary] = []
+    for number, (batch, failed) in enumerate(probes):
+        times[batch] = times.get(batch, 0) + 1
+        began = NOON + timedelta(seconds=number)
+        summaries.append(measured(batch, failed=failed, repetition=times[batch], started_at=began))
+    return summaries
+
+
+def searched(
+    *probes: tuple[int, int], stop: StopReason = "precision", plan: SearchPlan = PLAN, slo: Slo | None = None
+) -> SweepView:
+    summaries = probed(*probes)
+    curve = summaries[0].cell.curve
+    return a_sweep(*summaries, slo=slo, searches={curve.id: plan}, stops={curve.id: stop}, reps=plan.repetitions)
+
+
+CLIFF = ((1, 0), (512, 0), (1024, 247), (777, 0), (778, 1), (778, 1), (778, 1), (777, 0), (777, 0))
+EVERY_SESSION = an_slo(success=1)
+SLOPE = ((64, 0), (128, 90), (90, 0), (96, 30), (93, 0), (96, 31), (96, 29), (93, 20), (91, 0), (91, 0), (91, 0))
+LIMITED = ((512, 0), (1024, 247), (817, 40), (818, 41), (818, 41), (818, 41), (817, 40), (817, 40))
+FALLING = ((56, 30), (55, 30), (54, 30), (50, 30), (48, 0), (47, 0), (47, 30), (44, 30), (40, 0), (39, 30))
+CASES: dict[str, SweepView] = {
+    "cliff": searched(*CLIFF, slo=EVERY_SESSION),
+    "slope": searched(*SLOPE, stop="slope"),
+    "refused beyond": searched(*LIMITED),
+    "top": searched(*[(4096, 0)] * 3, stop="top", plan=SearchPlan(1, 4096)),
+    "client": searched(*[(960, 0)] * 3, stop="top", plan=SearchPlan(1, 960, bound="client")),
+    "bottom": searched(*[(16, 9)] * 3, stop="bottom", plan=SearchPlan(16, 4096)),
+    "holds": searched(*[(256, 0)] * 3, stop="holds", plan=SearchPlan(1, 256, needed=256), slo=an_slo(max_batch=256)),
+    "fails": searched((256, 56), stop="fails", plan=SearchPlan(1, 256, needed=256), slo=an_slo(max_batch=256)),
+    "budget": searched((64, 0), (128, 0), stop="budget"),
+    "sessions": searched((64, 0), (64, 0), (64, 0), (128, 50), stop="max_sessions", slo=an_slo(total_p99="9s")),
+    "drift": searched(*((batch, 0) for batch in (64, 60, 62, 63)), *FALLING, stop="drift"),
+    "unsteady": searched((64, 0), (64, 40), stop="unsteady"),
+    "not monotonic": searched((8, 7), (8, 0), (8, 0), (64, 0), (66, 33), (66, 33), (66, 33), (64, 0), (64, 0)),
+    "interrupted": searched((64, 0), stop="interrupted"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_searched_curve_in_a_terminal(golden: Golden, case: str) -> None:
+    view = CASES[case]
+    golden("\n".join(line.text for line in curve_lines(view.record, view.curves[0], width=110)))
+
+
+def test_the_message_of_a_failing_test(golden: Golden) -> None:
+    golden(sweep_failure_text(CASES["fails"], width=110))
+
+
+def test_every_repetition_is_a_row_in_its_order() -> None:
+    view = CASES["cliff"]
+    rows = [line.text.split() for line in curve_lines(view.record, view.curves[0], width=160)]
+    numbers = [
+        row[0] for row in rows if (row and row[-1] in "✓✗") or (len(row) > 3 and row[0].replace(",", "").isdecimal())
+    ]
+    assert numbers == [f"{batch:,}" for batch, _ in CLIFF]
+
+
+@pytest.mark.parametrize(
+    ("case", "outcome", "numbers"),
+    [
+        ("cliff", Outcome.MET, (777, 777, 778)),
+        ("slope", Outcome.MET, (91, 91, 96)),
+        ("refused beyond", Outcome.MET, (817, 817, 818)),
+        ("top", Outcome.MET, (4096, 4096, None)),
+        ("bottom", Outcome.MISSED, (None, None, 16)),
+        ("holds", Outcome.MET, (256, 256, None)),
+        ("fails", Outcome.MISSED, (None, None, 256)),
+        ("budget", Outcome.INCONCLUSIVE, (None, None, None)),
+        ("sessions", Outcome.INCONCLUSIVE, (64, 64, 128)),
+        ("drift", Outcome.INCONCLUSIVE, (None, None, 39)),
+        ("not monotonic", Outcome.MET, (64, 64, 66)),
+    ],
+)
+def test_the_numbers_and_the_outcome(case: str, outcome: Outcome, numbers: tuple[int | None, ...]) -> None:
+    verdict = CASES[case].curves[0].verdict
+    assert verdict.outcome is outcome
+    assert (verdict.max_batch, verdict.feasible_max, verdict.infeasible_min) == numbers
+
+
+def test_a_needed_batch_is_missed_by_one_failing_repetition_of_it_also_where_more_is_asked() -> None:
+    probes = ((64, 0), (128, 90), (96, 0), (100, 60), (96, 20), (95, 0), (95, 0), (95, 0), (100, 60), (100, 60))
+    outcomes = {
+        needed: searched(*probes, stop="slope", slo=an_slo(max_batch=needed)).outcome for needed in (95, 96, 97, 100)
+    }
+    assert outcomes == {
+        95: Outcome.MET,
+        96: Outcome.MISSED,
+        97: Outcome.INCONCLUSIVE,
+        100: Outcome.MISSED,
+    }
+
+
+def test_the_first_breach_is_that_of_the_batch_that_ends_the_curve() -> None:
+    breach = CASES["not monotonic"].curves[0].verdict.first_breach
+    assert breach is not None
+    assert (breach.batch, breach.limit, breach.observed, breach.allowed) == (66, "success", 0.5, 0.95)
+
+
+def a_run(view: SweepView) -> Run:
+    return Run(Path("nowhere"), a_manifest(view), (view,))
+
+
+def test_programs_read_the_search_beside_its_numbers() -> None:
+    curve = run_document(a_run(CASES["cliff"]))["sweeps"][0]["curves"][0]
+    search = curve["search"]
+    assert (curve["feasible_max"], curve["infeasible_min"]) == (777, 778)
+    assert (search["stop_reason"], search["shape"], search["drift"]) == ("precision", "cliff", None)
+    assert search["sessions"] == sum(batch for batch, _ in CLIFF)
+    assert [probe["batch"] for probe in search["probes"]] == [batch for batch, _ in CLIFF]
+    assert [probe["repetition"] for probe in search["probes"]] == [1, 1, 1, 1, 1, 2, 3, 2, 3]
+    assert curve["first_breach"]["observed"] == pytest.approx(777 / 778)
+
+
+def test_a_report_has_the_rows_and_the_sentences(golden: Golden) -> None:
+    golden(report_markdown(a_run(CASES["slope"])))
+
+
+LOWER = ((1, 0), (650, 0), (700, 300), (690, 300), (690, 300), (690, 300), (650, 0), (650, 0))
+NEARER = ((1, 0), (690, 0), (760, 300), (700, 300), (700, 300), (700, 300), (690, 0), (690, 0))
+WIDE = ((1, 0), (690, 0), (790, 300), (790, 300), (790, 300), (690, 0), (690, 0))
+
+
+@pytest.mark.parametrize(
+    ("now", "status", "cause"),
+    [
+        (LOWER, Status.REGRESSED, "beyond"),
+        (NEARER, Status.WORSE, "moved"),
+        (WIDE, Status.UNCHANGED, "within_bracket"),
+        (CLIFF, Status.UNCHANGED, "same"),
+    ],
+)
+def test_a_search_has_regressed_only_where_what_fails_now_is_beyond_what_is_allowed(now, status, cause) -> None:
+    then, today = (searched(*probes, slo=EVERY_SESSION) for probes in (CLIFF, now))
+    fail_on = parse_fail_on("max_batch:-11%,total_p99:+900%")
+    compared = compare_runs(a_measured_run(then), a_measured_run(today, day=1), fail_on)
+    change = next(change for change in compared.curves[0].changes if change.metric == "max_batch")
+    assert (change.status, change.why.cause) == (status, cause)
+    assert not any("not asked" in remark for remark in compared.curves[0].remarks)
