@@ -17,7 +17,14 @@ from websockets.sync.client import connect
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAMS = sorted(path.name for path in BENCHMARKS.glob("*.py"))
-NEED_NO_COMPILER = {"code_lines.py", "size.py", "report_size.py", "endurance_power.py", "startup_cost.py"}
+NEED_NO_COMPILER = {
+    "code_lines.py",
+    "size.py",
+    "verdicts.py",
+    "report_size.py",
+    "endurance_power.py",
+    "startup_cost.py",
+}
 CLIENTS = {"c-floor", "ours", "aiohttp"}  # k6 is a guest: it joins where somebody installed it.
 
 
@@ -228,6 +235,15 @@ def test_size_reports_what_pytest_found(tmp_path):
     told = found["20"]
     assert (told["code"], told["verdict"]) == (0, "met")
     assert (told["cell"]["asked"], told["cell"]["peak_concurrency"], told["cell"]["success_rate"]) == (20, 20, 1.0)
+
+
+@pytest.mark.real
+def test_verdicts_are_tallied_by_server_mode_and_machine(tmp_path):
+    found = figures(tmp_path, "verdicts.py", "--runs", 1, "--machine", "quiet")
+    outcomes = {(kind["server"], kind["mode"]): set(kind["outcomes"]) for kind in found["kinds"]}
+    assert set(outcomes) == {("sound", "ws"), ("sound", "http"), ("full", "ws"), ("slow", "ws"), ("slow", "http")}
+    for (server, _), told in outcomes.items():
+        assert told <= {"met" if server == "sound" else "missed", "inconclusive"}
 
 
 @pytest.mark.real
