@@ -404,7 +404,7 @@ def _explain_failure(
         active = f"{counts[1]}/{counts[2]} sessions active" if counts else message
         return Diagnosis(
             f"is full: {active}; end other clients and wait until their slots are free, or let more in "
-            "(SUPPORTS_CONCURRENT_SESSIONS, max_concurrent_envs=, MAX_CONCURRENT_ENVS: docs/remedies.md)",
+            "(what binds: SUPPORTS_CONCURRENT_SESSIONS, max_concurrent_envs=, MAX_CONCURRENT_ENVS)",
             transient=True,
         )
     if failure.type == "client_limit":
