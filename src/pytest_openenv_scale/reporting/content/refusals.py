@@ -64,8 +64,7 @@ def _opening(refusal: Refusal) -> str:
 
 def refusal_words(refusal: Refusal) -> _Words:
     """Return what refused sessions, and the remedy, each as a sentence without its end."""
-    families = {"http": _http_status, "closed": _closed}
-    describe = _BY_CAUSE.get(refusal.cause) or families.get(refusal.cause.partition("_")[0])
+    describe = _BY_CAUSE.get(refusal.cause) or _BY_FAMILY.get(refusal.cause.partition("_")[0])
     if describe is None:
         raise KeyError(f"nothing says in words what refuses for the cause {refusal.cause!r}")
     text, remedy = describe(refusal)
@@ -380,6 +379,9 @@ def _unnamed(refusal: Refusal) -> _Words:
         f"{_LOG}{f'{busy}{longer}' if refusal.figures.get('silent') else ''}",
     )
 
+
+_BY_FAMILY: Mapping[str, Callable[[Refusal], _Words]] = {"http": _http_status, "closed": _closed}
+"""Causes that end in a status of HTTP, or in the code of a close frame."""
 
 _BY_CAUSE: Mapping[str, Callable[[Refusal], _Words]] = {
     "capacity": _capacity,
