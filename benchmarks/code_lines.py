@@ -42,8 +42,8 @@ def main() -> None:
     per_line: Counter[str] = Counter()
     for path, lines in counts.items():
         per_line[str(path if chosen.files else path.parent)] += lines
-    shown = per_line.most_common() if chosen.files else sorted(per_line.items())
-    table = [*shown, ("all", sum(counts.values()))]
+    rows = per_line.most_common() if chosen.files else sorted(per_line.items())
+    table = [*rows, ("all", sum(counts.values()))]
     heads = ("file" if chosen.files else "folder", "lines of code", "")
     print_table(heads, [(name, f"{lines:,}", "") for name, lines in table])
     write_json(chosen.json, {str(path): lines for path, lines in counts.items()})

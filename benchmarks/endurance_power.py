@@ -24,26 +24,26 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--soaks", type=positive, default=1000, help="of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn (default: %(default)s)")
-    asked = parser.parse_args()
-    draw = random.Random(asked.seed)
-    found = {
-        kind: Counter(verdict(soak(draw, *kind)) for _ in range(asked.soaks))
+    args = parser.parse_args()
+    draw = random.Random(args.seed)
+    results = {
+        kind: Counter(verdict(soak(draw, *kind)) for _ in range(args.soaks))
         for kind in product(RISES, SCATTERS, OUTLIERS)
     }
     outcomes = ("missed", "inconclusive", "met")
-    print(f"{asked.soaks:,} soaks of each kind, seed {asked.seed}, correlation of neighbours {CORRELATION}")
+    print(f"{args.soaks:,} soaks of each kind, seed {args.seed}, correlation of neighbours {CORRELATION}")
     print_table(
         ["rise", "scatter", "stand out", *outcomes, ""],
         [
-            [*(f"{share:.0%}" for share in kind), *(f"{counts[outcome] / asked.soaks:.1%}" for outcome in outcomes), ""]
-            for kind, counts in found.items()
+            [*(f"{share:.0%}" for share in kind), *(f"{counts[outcome] / args.soaks:.1%}" for outcome in outcomes), ""]
+            for kind, counts in results.items()
         ],
     )
     kinds = [
-        {"rise": rise, "scatter": scatter, "outliers": outliers, **found[rise, scatter, outliers]}
-        for rise, scatter, outliers in found
+        {"rise": rise, "scatter": scatter, "outliers": outliers, **results[rise, scatter, outliers]}
+        for rise, scatter, outliers in results
     ]
-    write_json(asked.json, {"soaks": asked.soaks, "seed": asked.seed, "correlation": CORRELATION, "kinds": kinds})
+    write_json(args.json, {"soaks": args.soaks, "seed": args.seed, "correlation": CORRELATION, "kinds": kinds})
 
 
 def soak(draw: random.Random, rise: float, scatter: float, outliers: float) -> list[float]:

@@ -26,12 +26,12 @@ def main() -> None:
     parser = options(__doc__ or "", sessions=8000, runs=3)
     add_wait(parser)
     add_clients(parser, OURS, AIOHTTP)
-    asked = parser.parse_args()
-    if asked.sessions <= FEW:
-        parser.error(f"--sessions {asked.sessions}: a run of {FEW} is subtracted, so ask for more than that")
-    batch = Asked(asked.sessions, asked.wait, "hold")
+    args = parser.parse_args()
+    if args.sessions <= FEW:
+        parser.error(f"--sessions {args.sessions}: a run of {FEW} is subtracted, so ask for more than that")
+    batch = Asked(args.sessions, args.wait, "hold")
     with set_up(batch.sessions) as bench:
-        runs = interleaved(asked.runs, bench.clients(asked.clients), lambda client: measure(bench, client, batch))
+        runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     print(f"{batch.sessions} sessions · hold · {counted(len(runs))}; {FEW} sessions subtracted")
     rows = [
         [
@@ -43,7 +43,7 @@ def main() -> None:
         for name in runs[0]
     ]
     print_table(["client", "KiB/open session", "KiB at the peak", "target"], rows)
-    write_json(asked.json, {"asked": asdict(batch), "unit": "KiB per session", "runs": runs})
+    write_json(args.json, {"asked": asdict(batch), "unit": "KiB per session", "runs": runs})
 
 
 def measure(bench: Bench, client: Client, batch: Asked) -> Figures:
@@ -52,7 +52,7 @@ def measure(bench: Bench, client: Client, batch: Asked) -> Figures:
     Raises:
         Problem: the client does not look at its memory.
     """
-    many, few = (bench.play(client, asked).told for asked in (batch, replace(batch, sessions=FEW)))
+    many, few = (bench.play(client, request).told for request in (batch, replace(batch, sessions=FEW)))
     if not many.get("held_kib"):
         raise Problem(f"{client.name} does not tell its memory: leave it out")
     return {name: (many[name] - few[name]) / (batch.sessions - FEW) for name in ("held_kib", "peak_kib")}

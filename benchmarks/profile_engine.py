@@ -40,17 +40,17 @@ def main() -> None:
     parser.add_argument(
         "--sort", choices=["tottime", "cumtime", "ncalls"], default="tottime", help="their order (default: %(default)s)"
     )
-    asked = parser.parse_args()
-    make_room(asked.sessions)
+    args = parser.parse_args()
+    make_room(args.sessions)
     cores = choose_cores()
     print(describe_machine(), describe_cores(cores), sep="\n")
-    cell = Cell("benchmark", "null", "null", "ws", asked.wait, asked.sessions, asked.steps, asked.arrival)
+    cell = Cell("benchmark", "null", "null", "ws", args.wait, args.sessions, args.steps, args.arrival)
     with built_programs() as programs, NullServer(programs.null_server, cores.server) as server:
         os.sched_setaffinity(0, {cores.client})
         profile = uvloop.run(profiled(cell, f"http://127.0.0.1:{server.port}"))
         print(f"the server saw {server.stop().sessions} sessions")
     stats = pstats.Stats(profile)
-    stats.strip_dirs().sort_stats(asked.sort).print_stats(asked.top)
+    stats.strip_dirs().sort_stats(args.sort).print_stats(args.top)
 
 
 async def profiled(cell: Cell, url: str) -> cProfile.Profile:
@@ -58,8 +58,8 @@ async def profiled(cell: Cell, url: str) -> cProfile.Profile:
     order = CellRequest(cell, 1, (url,), {}, Workload(({"wait_seconds": "$wait"},)), 60.0)
     loop = asyncio.get_running_loop()
 
-    def tell(said: object) -> None:
-        if isinstance(said, BatchReady):  # The parent's part: all are up, so let them step.
+    def tell(event: object) -> None:
+        if isinstance(event, BatchReady):  # The parent's part: all are up, so let them step.
             loop.call_soon(share.release)
 
     share = WorkerShare(Prepare(order, 0, 1), tell)

@@ -46,13 +46,13 @@ def main() -> None:
     )
     parser.add_argument("--formats", default="md", help="as of openenv-scale report (default: %(default)s)")
     parser.add_argument("--shapes", default="many,one", help="of many and one (default: %(default)s)")
-    asked = parser.parse_args()
-    sizes = {"many": asked.part, "one": asked.rows}
-    unknown = [name for name in asked.shapes.split(",") if name not in sizes]
+    args = parser.parse_args()
+    sizes = {"many": args.part, "one": args.rows}
+    unknown = [name for name in args.shapes.split(",") if name not in sizes]
     if unknown:
         raise Problem(f"there is no shape {unknown[0]!r}: write many, one or both with a comma")
     print(describe_machine())
-    found = {name: one_shape(asked.rows, sizes[name], asked.formats) for name in asked.shapes.split(",")}
+    costs = {name: one_shape(args.rows, sizes[name], args.formats) for name in args.shapes.split(",")}
     rows = [
         [
             name,
@@ -63,11 +63,11 @@ def main() -> None:
             f"{cost.cpu_s:.1f}",
             f"{cost.peak_bytes / 2**20:,.0f}",
         ]
-        for name, cost in found.items()
+        for name, cost in costs.items()
     ]
     print_table(["parts", "rows", "how many", "stored MB", "wall s", "CPU s", "peak MiB"], rows)
     print("target: ten million rows in under 60 s and 1,024 MiB")
-    write_json(asked.json, {name: asdict(cost) for name, cost in found.items()})
+    write_json(args.json, {name: asdict(cost) for name, cost in costs.items()})
 
 
 def one_shape(rows: int, part: int, formats: str) -> Cost:
@@ -134,10 +134,10 @@ def write_run(results: Path, rows: int, part: int) -> None:
     with RunDirectory.create(results) as run:
         run.begin(command=("report_size.py",))
         run.begin_sweep(record)
-        left = rows
+        rows_left = rows
         for number in range(parts):
-            size = min(part, left)
-            left -= size
+            size = min(part, rows_left)
+            rows_left -= size
             cell = curve.cells[number // repetitions]
             sizes = [min(TILE, size - at) for at in range(0, size, TILE)]
             tiles = [made_up(count, at * TILE, seed=number * 1_000 + at) for at, count in enumerate(sizes)]

@@ -35,14 +35,14 @@ def main() -> None:
         help="how sessions start; the C floor always bursts (default: %(default)s)",
     )
     add_clients(parser, FLOOR, OURS, AIOHTTP, K6)
-    asked = parser.parse_args()
-    if asked.sessions <= FEW:
-        parser.error(f"--sessions {asked.sessions}: a run of {FEW} is subtracted, so ask for more than that")
-    batch = Asked(asked.sessions, asked.wait, asked.arrival)
+    args = parser.parse_args()
+    if args.sessions <= FEW:
+        parser.error(f"--sessions {args.sessions}: a run of {FEW} is subtracted, so ask for more than that")
+    batch = Asked(args.sessions, args.wait, args.arrival)
     with set_up(batch.sessions) as bench:
-        runs = interleaved(asked.runs, bench.clients(asked.clients), lambda client: measure(bench, client, batch))
+        runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     report(batch, runs)
-    write_json(asked.json, {"asked": asdict(batch), "unit": "CPU µs per session", "runs": runs})
+    write_json(args.json, {"asked": asdict(batch), "unit": "CPU µs per session", "runs": runs})
 
 
 def measure(bench: Bench, client: Client, batch: Asked) -> Figures:
@@ -63,15 +63,15 @@ def report(batch: Asked, runs: list[dict[str, Figures]]) -> None:
         print(f"fewer than {ENOUGH} sessions: start-up varies more than the sessions cost, the figures mean nothing")
     rows: list[list[str]] = []
     for name in runs[0]:
-        mine = [run[name] for run in runs]
+        client_runs = [run[name] for run in runs]
         ratios = [run[name]["us"] / run[FLOOR]["us"] for run in runs] if FLOOR in runs[0] else []
         rows.append(
             [
                 name,
-                spread([run["us"] for run in mine], ".0f"),
+                spread([run["us"] for run in client_runs], ".0f"),
                 spread(ratios) if ratios else "–",
-                f"{min(run['ok'] for run in mine):.1%}",
-                f"{median(run['wall_s'] for run in mine):.1f}",
+                f"{min(run['ok'] for run in client_runs):.1%}",
+                f"{median(run['wall_s'] for run in client_runs):.1f}",
                 TARGETS.get(name, ""),
             ]
         )

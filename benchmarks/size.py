@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument(
         "--target", default="local:builtin", metavar="SPEC", help="as in --openenv-target (default: %(default)s)"
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(describe_machine())
-    found = {size: one_size(size, asked.wait, asked.target) for size in asked.sizes}
-    rows = [[f"{size}", *row(outcome)] for size, outcome in found.items()]
+    outcomes = {size: one_size(size, args.wait, args.target) for size in args.sizes}
+    rows = [[f"{size}", *row(outcome)] for size, outcome in outcomes.items()]
     heads = ["asked", "peak open", "success", "load processes", "step p99 s", "wall s", "exit", "verdict"]
     print_table(heads, rows)
-    write_json(asked.json, {str(size): outcome.__dict__ for size, outcome in found.items()})
+    write_json(args.json, {str(size): outcome.__dict__ for size, outcome in outcomes.items()})
 
 
 def one_size(size: int, wait: float, target: str) -> Outcome:
@@ -74,8 +74,8 @@ def one_size(size: int, wait: float, target: str) -> Outcome:
         except subprocess.TimeoutExpired:
             raise Problem(f"pytest did not end within {PATIENCE_S:.0f} s at {size} sessions") from None
         if not report.exists():
-            said = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
-            raise Problem(f"pytest ended with code {done.returncode} and no report: {said}")
+            last_line = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
+            raise Problem(f"pytest ended with code {done.returncode} and no report: {last_line}")
         (curve,) = json.loads(report.read_text())["sweeps"][0]["curves"]
     return Outcome(done.returncode, curve["outcome"], curve["headline"], curve["cells"][0]["repetitions"][0])
 

@@ -34,12 +34,12 @@ _IMPORT = re.compile(r"import time:\s*(\d+) \|\s*(\d+) \|\s*(\S+)")
 
 def main() -> None:
     """Measure, print, write."""
-    asked = options(__doc__ or "", runs=25).parse_args()
+    args = options(__doc__ or "", runs=25).parse_args()
     print(describe_machine(), flush=True)
-    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as place:
-        bench = Runs(Path(place))
-        pairs = measure(bench, asked.runs)
-        imports = cost_of_imports(bench, min(asked.runs, IMPORT_RUNS))
+    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder:
+        bench = Runs(Path(folder))
+        pairs = measure(bench, args.runs)
+        imports = cost_of_imports(bench, min(args.runs, IMPORT_RUNS))
     print(f"one test that uses none of it · pairs: {counted(len(pairs))}")
     print_table(
         ["", "with", "without", "more", "ratio", "target"], [row(name, pairs) for name in ("wall ms", "CPU ms")]
@@ -50,23 +50,23 @@ def main() -> None:
         ["import", "own ms", "with what it imports ms", ""],
         [[name, f"{cost['own']:.2f}", f"{cost['all']:.2f}", ""] for name, cost in costliest],
     )
-    write_json(asked.json, {"runs": pairs, "imports": imports})
+    write_json(args.json, {"runs": pairs, "imports": imports})
 
 
 class Runs:
     """pytest in a folder with one test, with bytecode in another."""
 
-    def __init__(self, place: Path) -> None:
-        self._folder = place / "repository"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "repository"
         self._folder.mkdir()
         (self._folder / "pytest.ini").write_text("[pytest]\n")
         (self._folder / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
-        others = {point.name for point in entry_points(group="pytest11")} - {PLUGIN}
-        self._without_others = [word for name in sorted(others) for word in ("-p", f"no:{name}")]
+        other_plugins = {point.name for point in entry_points(group="pytest11")} - {PLUGIN}
+        self._without_others = [word for name in sorted(other_plugins) for word in ("-p", f"no:{name}")]
         self._core = choose_cores().client
         dropped = ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-        kept = {name: value for name, value in os.environ.items() if name not in dropped}
-        self._environment: Mapping[str, str] = {**kept, "PYTHONPYCACHEPREFIX": str(place / "bytecode")}
+        inherited = {name: value for name, value in os.environ.items() if name not in dropped}
+        self._environment: Mapping[str, str] = {**inherited, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
     def run(self, *arguments: str, python: Sequence[str] = ()) -> Ended:
         """Run pytest once.
@@ -97,22 +97,22 @@ def measure(bench: Runs, runs: int) -> list[dict[str, dict[str, float]]]:
 
 def row(name: str, pairs: list[dict[str, dict[str, float]]]) -> list[str]:
     """Return a line of the table; difference and ratio are those of pairs."""
-    both = [(pair["with"][name], pair["without"][name]) for pair in pairs]
-    sides = [f"{median(values):.0f}" for values in zip(*both, strict=True)]
-    more, ratios = [one - other for one, other in both], [one / other for one, other in both]
+    with_and_without = [(pair["with"][name], pair["without"][name]) for pair in pairs]
+    sides = [f"{median(values):.0f}" for values in zip(*with_and_without, strict=True)]
+    more, ratios = [one - other for one, other in with_and_without], [one / other for one, other in with_and_without]
     return [name, *sides, spread(more, ".1f"), f"{median(ratios):.3f}", TARGETS.get(name, "")]
 
 
 def cost_of_imports(bench: Runs, runs: int) -> dict[str, dict[str, float]]:
     """Return what each module of the package takes to import, in ms, by itself and with what it imports."""
-    found: dict[str, dict[str, list[float]]] = {}
+    by_module: dict[str, dict[str, list[float]]] = {}
     for _ in range(runs):
         for own, everything, name in _IMPORT.findall(bench.run(python=("-X", "importtime")).complaints):
             if name.startswith(PACKAGE):
-                costs = found.setdefault(name, {"own": [], "all": []})
+                costs = by_module.setdefault(name, {"own": [], "all": []})
                 costs["own"].append(int(own) / 1e3)
                 costs["all"].append(int(everything) / 1e3)
-    return {name: {kind: median(values) for kind, values in costs.items()} for name, costs in found.items()}
+    return {name: {kind: median(values) for kind, values in costs.items()} for name, costs in by_module.items()}
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ def main() -> None:
     parser = options(__doc__ or "", sessions=8000, runs=5)
     add_wait(parser)
     add_clients(parser, OURS, AIOHTTP, K6)
-    asked = parser.parse_args()
-    batch = Asked(asked.sessions, asked.wait)
+    args = parser.parse_args()
+    batch = Asked(args.sessions, args.wait)
     with set_up(batch.sessions) as bench:
-        runs = interleaved(asked.runs, bench.clients(asked.clients), lambda client: measure(bench, client, batch))
+        runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     for arrival in ARRIVALS:
         report(replace(batch, arrival=arrival), [{name: run[name][arrival] for name in run} for run in runs])
-    write_json(asked.json, {"asked": asdict(batch), "unit": "ms", "runs": runs})
+    write_json(args.json, {"asked": asdict(batch), "unit": "ms", "runs": runs})
 
 
 def measure(bench: Bench, client: Client, batch: Asked) -> dict[str, Figures]:
@@ -47,15 +47,15 @@ def compare(bench: Bench, client: Client, batch: Asked) -> Figures:
         Problem: the client measured no step.
     """
     played = bench.play(client, batch)
-    told, truth = played.told, played.truth
-    if told.get("step_over_p99") is None:
-        raise Problem(f"{client.name} measured no step: {told['ok']} of {batch.sessions} sessions succeeded")
+    figures, truth = played.told, played.truth
+    if figures.get("step_over_p99") is None:
+        raise Problem(f"{client.name} measured no step: {figures['ok']} of {batch.sessions} sessions succeeded")
     return {
-        "invented_p50": (told["step_over_p50"] - truth.step_over_p50) * 1e3,
-        "invented_p99": (told["step_over_p99"] - truth.step_over_p99) * 1e3,
+        "invented_p50": (figures["step_over_p50"] - truth.step_over_p50) * 1e3,
+        "invented_p99": (figures["step_over_p99"] - truth.step_over_p99) * 1e3,
         "server_p50": truth.step_over_p50 * 1e3,
         "server_p99": truth.step_over_p99 * 1e3,
-        "ok": told["ok"] / batch.sessions,
+        "ok": figures["ok"] / batch.sessions,
     }
 
 
@@ -67,15 +67,16 @@ def report(batch: Asked, runs: list[dict[str, Figures]]) -> None:
     )
     rows: list[list[str]] = []
     for name in runs[0]:
-        mine = [run[name] for run in runs]
-        server = f"{median(run['server_p50'] for run in mine):.1f} / {median(run['server_p99'] for run in mine):.1f}"
+        client_runs = [run[name] for run in runs]
+        p50, p99 = (median(run[figure] for run in client_runs) for figure in ("server_p50", "server_p99"))
+        server = f"{p50:.1f} / {p99:.1f}"
         rows.append(
             [
                 name,
-                spread([run["invented_p50"] for run in mine], ".1f"),
-                spread([run["invented_p99"] for run in mine], ".1f"),
+                spread([run["invented_p50"] for run in client_runs], ".1f"),
+                spread([run["invented_p99"] for run in client_runs], ".1f"),
                 server,
-                f"{min(run['ok'] for run in mine):.1%}",
+                f"{min(run['ok'] for run in client_runs):.1%}",
                 TARGETS.get(name, ""),
             ]
         )

@@ -16,7 +16,7 @@ from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
 
 
-def subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any) -> Subject:
+def make_subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any) -> Subject:
     """The server at a base URL, which takes `wait_seconds`; patient for a second or two, up to eight sessions."""
     given: dict[str, Any] = {
         "workload": Workload(({"wait_seconds": "$wait"},)),

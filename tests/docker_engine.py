@@ -82,15 +82,17 @@ def _own_with_bridge() -> Generator[str]:
     """Start an engine on a bridge of its own, so that published ports work; without one where none can be made."""
     name = f"oescale{os.getpid() % 10**7}"
     address = f"172.31.{os.getpid() % 250}.1/24"
-    made = _quietly("ip", "link", "add", "name", name, "type", "bridge")
+    created = _quietly("ip", "link", "add", "name", name, "type", "bridge")
     try:
         usable = (
-            made and _quietly("ip", "addr", "add", address, "dev", name) and _quietly("ip", "link", "set", name, "up")
+            created
+            and _quietly("ip", "addr", "add", address, "dev", name)
+            and _quietly("ip", "link", "set", name, "up")
         )
         with own_engine(f"--bridge={name}" if usable else "--bridge=none") as host:
             yield host
     finally:
-        if made:
+        if created:
             _quietly("ip", "link", "delete", name)
 
 
@@ -119,8 +121,8 @@ def own_engine(*options: str) -> Generator[str]:
                 raise EngineUnavailableError("dockerd did not start: " + " | ".join(ends))
             time.sleep(0.05)
         yield host
-        if left := docker("ps", "--all", "--quiet", host=host).split():
-            docker("rm", "--force", *left, host=host)
+        if container_ids := docker("ps", "--all", "--quiet", host=host).split():
+            docker("rm", "--force", *container_ids, host=host)
     finally:
         process.terminate()
         try:
@@ -166,8 +168,8 @@ def _answering(host: str | None = None) -> str | None:
     if shutil.which("docker") is None:
         return None
     environ = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
-    asked = ["docker", "version", "--format", "{{.Server.Version}}"]
-    done = subprocess.run(asked, env=environ, capture_output=True, text=True, check=False, timeout=30)
+    command = ["docker", "version", "--format", "{{.Server.Version}}"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode:
         return None
     return host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
@@ -233,9 +235,9 @@ def _add_python(tar: tarfile.TarFile) -> None:
 
 
 def _add_files(tar: tarfile.TarFile, paths: Iterable[Path]) -> None:
-    there = set(tar.getnames())
+    member_names = set(tar.getnames())
     for name, path in {str(path).lstrip("/"): path for path in paths}.items():
-        if name not in there:
+        if name not in member_names:
             tar.add(path, name, recursive=False)
 
 
@@ -247,9 +249,9 @@ def _standard_library(library: Path) -> Iterator[Path]:
 
 def _libraries(files: Iterable[Path]) -> set[Path]:
     """Return the shared libraries the files need, and those that look up names."""
-    told = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
-    found = {Path(name) for name in re.findall(r"(/\S+\.so\S*)(?=\s|$)", told) if not name.endswith(":")}
-    return {path for path in found | set(Path("/lib/x86_64-linux-gnu").glob("libnss_*.so.2")) if path.is_file()}
+    ldd_output = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
+    libraries = {Path(name) for name in re.findall(r"(/\S+\.so\S*)(?=\s|$)", ldd_output) if not name.endswith(":")}
+    return {path for path in libraries | set(Path("/lib/x86_64-linux-gnu").glob("libnss_*.so.2")) if path.is_file()}
 
 
 def _write(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -77,9 +77,9 @@ class Golden:
         if os.environ.get("OPENENV_SCALE_WRITE_BASELINES"):
             self._write(title, text)
             return
-        held = read(self.path).get(title, "")
-        if text != held:
-            lines = difflib.unified_diff(held.splitlines(), text.splitlines(), "held", "now", lineterm="")
+        stored = read(self.path).get(title, "")
+        if text != stored:
+            lines = difflib.unified_diff(stored.splitlines(), text.splitlines(), "held", "now", lineterm="")
             pytest.fail("\n".join([f"{self.path}: {title}", *lines]), pytrace=False)
 
     def _write(self, title: str, text: str) -> None:

@@ -24,18 +24,21 @@ async def idle_proxy(behind: str, idle_s: float) -> AsyncIterator[IdleProxy]:
     proxy = IdleProxy("")
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(address.hostname, address.port)
+        server_reader, server_writer = await asyncio.open_connection(address.hostname, address.port)
         try:
             async with asyncio.timeout(idle_s) as idle:
                 await asyncio.wait(
-                    [asyncio.create_task(_pump(*ends, idle, idle_s)) for ends in ((reader, back), (there, writer))],
+                    [
+                        asyncio.create_task(_pump(*ends, idle, idle_s))
+                        for ends in ((reader, server_writer), (server_reader, writer))
+                    ],
                     return_when=asyncio.FIRST_COMPLETED,
                 )
         except TimeoutError:
             proxy.dropped += 1
         finally:
             writer.close()
-            back.close()
+            server_writer.close()
 
     async with await asyncio.start_server(pass_on, "127.0.0.1", 0) as server:
         proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -35,13 +35,13 @@ def actions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def generators(actions: Path) -> Iterator[Callable[[int], LoadGenerator]]:
     """Give a generator with so many processes; it is kept for the tests that follow."""
-    made: dict[int, LoadGenerator] = {}
+    started: dict[int, LoadGenerator] = {}
     with ExitStack() as stack:
 
         def give(processes: int) -> LoadGenerator:
-            if processes not in made:
-                made[processes] = stack.enter_context(LoadGenerator(processes))
-            return made[processes]
+            if processes not in started:
+                started[processes] = stack.enter_context(LoadGenerator(processes))
+            return started[processes]
 
         yield give
 
@@ -53,10 +53,10 @@ def workers(generator: LoadGenerator) -> list[psutil.Process]:
 
 
 async def run_beside(
-    generator: LoadGenerator, asked: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None
+    generator: LoadGenerator, request: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None
 ) -> CellResult:
     """Run a cell while the test's own loop goes on serving."""
-    return await asyncio.wait_for(asyncio.to_thread(generator.run_cell, asked, on_progress), 60)
+    return await asyncio.wait_for(asyncio.to_thread(generator.run_cell, request, on_progress), 60)
 
 
 def kinds(result: CellResult) -> set[str]:

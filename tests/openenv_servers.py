@@ -102,8 +102,8 @@ def _knows_health_checks(python: Path) -> bool:
 
 
 def _environ(server: OpenEnvServer) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
-    return {**kept, "MAX_CONCURRENT_ENVS": str(server.max_envs), "PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
+    return {**inherited, "MAX_CONCURRENT_ENVS": str(server.max_envs), "PYTHONUNBUFFERED": "1"}
 
 
 def _wait(server: OpenEnvServer, process: ServerProcess, deadline: float) -> str:

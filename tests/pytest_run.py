@@ -29,8 +29,8 @@ class PytestRun:
     @property
     def run_dir(self) -> Path:
         """The one run directory."""
-        (found,) = (self.folder / "openenv-results").iterdir()
-        return found
+        (folder,) = (self.folder / "openenv-results").iterdir()
+        return folder
 
     def sweeps(self) -> list[dict[str, Any]]:
         """What report.json has of every sweep."""
@@ -52,8 +52,10 @@ def command(*arguments: str) -> list[str]:
 def environ(**extra: str) -> dict[str, str]:
     """The environment of a user's shell; pytest in it leaves out the guard (`inner.unguarded`)."""
     dropped = ("CI", "GITHUB_STEP_SUMMARY", "MAX_CONCURRENT_ENVS", "WORKERS", "HOST", "PORT")
-    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PYTEST_")}
-    environ = {**kept, "COLUMNS": "120", "PYTEST_ADDOPTS": "-p unguarded", **extra}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("PYTEST_")
+    }
+    environ = {**inherited, "COLUMNS": "120", "PYTEST_ADDOPTS": "-p unguarded", **extra}
     return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (environ.get("PYTHONPATH"), INNER)))}
 
 

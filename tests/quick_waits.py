@@ -44,43 +44,43 @@ class _Time:
 
 def pass_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits of event loops until the test ends."""
-    here = _Time()
+    fake_time = _Time()
     perf_counter, monotonic = time.perf_counter, time.monotonic
     # The class of selector that event loops take, and the one way by which they call into other threads.
     select, run_in_executor = selectors.DefaultSelector.select, asyncio.BaseEventLoop.run_in_executor
     offset: Any = connection.Clock.offset
 
     def select_for_less(selector: selectors.DefaultSelector, timeout: float | None = None) -> Any:
-        if timeout is None or timeout <= 0 or here.real:
+        if timeout is None or timeout <= 0 or fake_time.real:
             return select(selector, timeout)
         ready = select(selector, timeout / FACTOR)
         if not ready:
-            here.skipped_s += timeout - timeout / FACTOR
+            fake_time.skipped_s += timeout - timeout / FACTOR
         return ready
 
     def counted(loop: asyncio.BaseEventLoop, *call: Any) -> Any:
-        here.calls += 1
+        fake_time.calls += 1
         future = run_in_executor(loop, *call)
-        future.add_done_callback(lambda _: setattr(here, "calls", here.calls - 1))
+        future.add_done_callback(lambda _: setattr(fake_time, "calls", fake_time.calls - 1))
         return future
 
     class Process(subprocess.Popen[Any]):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            here.processes.append(self)
+            fake_time.processes.append(self)
 
     def ahead() -> float:
-        return perf_counter() + here.skipped_s
+        return perf_counter() + fake_time.skipped_s
 
     monkeypatch.setattr(selectors.DefaultSelector, "select", select_for_less)
     monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", counted)
     monkeypatch.setattr(subprocess, "Popen", Process)
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + here.skipped_s)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + fake_time.skipped_s)
     monkeypatch.setattr(time, "perf_counter", ahead)
     monkeypatch.setattr(connection, "perf_counter", ahead)
     # The kernel tells arrivals by the wall clock, which is behind by all that was skipped.
     behind = property(
-        lambda clock: offset.__get__(clock) - here.skipped_s,
-        lambda clock, value: offset.__set__(clock, value + here.skipped_s),
+        lambda clock: offset.__get__(clock) - fake_time.skipped_s,
+        lambda clock, value: offset.__set__(clock, value + fake_time.skipped_s),
     )
     monkeypatch.setattr(connection.Clock, "offset", behind)

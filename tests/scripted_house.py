@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.endpoint import ServerSample
 from scripted_server import CLOSE, TEXT, Peer, error, observation
 
 
-async def told(peer: Peer) -> None:
+async def refuse_at_capacity(peer: Peer) -> None:
     """Refuse as OpenEnv does."""
     peer.say(error("CAPACITY_REACHED", "Server at capacity", active_sessions=2, max_sessions=2))
     await peer.part()
@@ -28,9 +28,9 @@ class House:
     """
 
     limit: int = 4
-    refuse: Callable[[Peer], Awaitable[object]] = told
+    refuse: Callable[[Peer], Awaitable[object]] = refuse_at_capacity
     keeps: Callable[[int, bool], bool] = lambda number, politely: False
-    stands: Callable[[House], bool] = lambda house: False
+    stands: Callable[[House], bool] = lambda slot_server: False
     leaves_bytes: int = 0
     leaves_threads: int = 0
     leaves_descriptors: int = 0
@@ -65,15 +65,15 @@ class House:
             if opcode == CLOSE:
                 return True
             assert opcode == TEXT
-            asked = json.loads(payload)
-            if asked["type"] == "close":
+            message = json.loads(payload)
+            if message["type"] == "close":
                 return True
-            if asked["type"] == "step":
+            if message["type"] == "step":
                 if self.stands(self):
                     await peer.gone()
                     return False
-                await asyncio.sleep(self.slower_s * self.ended + asked["data"].get("wait_seconds", 0.0))
-            peer.say(observation() if asked["type"] != "state" else {"type": "state", "data": {}})
+                await asyncio.sleep(self.slower_s * self.ended + message["data"].get("wait_seconds", 0.0))
+            peer.say(observation() if message["type"] != "state" else {"type": "state", "data": {}})
             with contextlib.suppress(ConnectionError):
                 await peer.writer.drain()
 

@@ -22,9 +22,9 @@ def server_command(*options: object) -> list[str]:
 
 
 def server_environ(**extra: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT", "WORKERS")}
-    kept.pop("MAX_CONCURRENT_ENVS", None)
-    return {**kept, "PYTHONPATH": os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")]), **extra}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT", "WORKERS")}
+    inherited.pop("MAX_CONCURRENT_ENVS", None)
+    return {**inherited, "PYTHONPATH": os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")]), **extra}
 
 
 @contextmanager
@@ -35,9 +35,9 @@ def running_server(*options: object, env: dict[str, str] | None = None) -> Itera
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
-        found = re.search(r"listening on http://(\S+) ", line)
-        assert found, f"the server did not start: {line}{process.stderr.read()}"
-        yield process, found[1]
+        match = re.search(r"listening on http://(\S+) ", line)
+        assert match, f"the server did not start: {line}{process.stderr.read()}"
+        yield process, match[1]
     finally:
         process.terminate()
         try:

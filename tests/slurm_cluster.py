@@ -93,8 +93,8 @@ class SlurmCluster:
         deadline = time.monotonic() + START_S
         while (idle := self._idle()) != len(self.addresses):
             if time.monotonic() >= deadline:
-                said = self.run("sinfo", "--Node", "--noheader", "--format=%N %T %E")
-                raise SlurmUnavailableError(f"{idle} of {len(self.addresses)} nodes are free: {said}")
+                node_states = self.run("sinfo", "--Node", "--noheader", "--format=%N %T %E")
+                raise SlurmUnavailableError(f"{idle} of {len(self.addresses)} nodes are free: {node_states}")
             time.sleep(0.05)
 
     def cancel_all(self) -> None:
@@ -255,8 +255,8 @@ def _until(holds, name: str, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while not holds():
         if time.monotonic() >= deadline:
-            said = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
-            raise SlurmUnavailableError(f"{name} did not start: {' | '.join(said)}")
+            log_end = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
+            raise SlurmUnavailableError(f"{name} did not start: {' | '.join(log_end)}")
         time.sleep(0.02)
 
 

@@ -23,13 +23,13 @@ class SuiteRun:
     def subjects(self, outcome: str) -> set[str]:
         """The subjects of which some test came out so, `scaling` among them."""
         return {
-            name.partition("[")[0].removeprefix("test_") for name, found in self.outcomes.items() if found == outcome
+            name.partition("[")[0].removeprefix("test_") for name, actual in self.outcomes.items() if actual == outcome
         }
 
     @property
     def told(self) -> str:
         """Everything one needs to see of a run that did not end as expected."""
-        lines = [f"{found:13} {name}: {self.headlines[name]}" for name, found in self.outcomes.items()]
+        lines = [f"{outcome:13} {name}: {self.headlines[name]}" for name, outcome in self.outcomes.items()]
         return "\n".join([*lines, self.output[-6000:]])
 
 

@@ -116,8 +116,8 @@ def environments(version: str) -> tuple[str, ...]:
 
 def conversations(version: str, environment: str) -> list[Conversation]:
     """Every conversation with this environment."""
-    found = _recorded(version)[environment]["conversations"]
-    return [_conversation(version, environment, name, one) for name, one in found.items()]
+    recorded = _recorded(version)[environment]["conversations"]
+    return [_conversation(version, environment, name, one) for name, one in recorded.items()]
 
 
 def every_conversation() -> list[Conversation]:
@@ -127,9 +127,9 @@ def every_conversation() -> list[Conversation]:
 
 def capacity(version: str, environment: str) -> Capacity:
     """What a full server did."""
-    found = _recorded(version)[environment]["capacity"]
-    ws, mcp = (_conversation(version, environment, f"full_{path}", found[path]) for path in ("ws", "mcp"))
-    return Capacity(found["held"], ws, mcp, *found["eager"], tuple(_exchange(row) for row in found["http"]))
+    recorded = _recorded(version)[environment]["capacity"]
+    ws, mcp = (_conversation(version, environment, f"full_{path}", recorded[path]) for path in ("ws", "mcp"))
+    return Capacity(recorded["held"], ws, mcp, *recorded["eager"], tuple(_exchange(row) for row in recorded["http"]))
 
 
 def exchanges(version: str, environment: str) -> tuple[Exchange, ...]:
@@ -137,16 +137,16 @@ def exchanges(version: str, environment: str) -> tuple[Exchange, ...]:
     return tuple(_exchange(row) for row in _recorded(version)[environment].get("http", []))
 
 
-def _conversation(version: str, environment: str, name: str, found: dict[str, Any]) -> Conversation:
-    closed = found.get("closed")
+def _conversation(version: str, environment: str, name: str, recorded: dict[str, Any]) -> Conversation:
+    closed = recorded.get("closed")
     return Conversation(
         version,
         environment,
         name,
-        found.get("path", "ws"),
-        found.get("status", 101),
-        tuple(found.get("greeting", ())),
-        tuple(Turn(*turn) for turn in found.get("turns", ())),
+        recorded.get("path", "ws"),
+        recorded.get("status", 101),
+        tuple(recorded.get("greeting", ())),
+        tuple(Turn(*turn) for turn in recorded.get("turns", ())),
         None if closed is None else (closed, "") if isinstance(closed, int) else tuple(closed),
     )
 
@@ -202,11 +202,11 @@ class Settling:
         if key == "error" and isinstance(value, str):
             return "…"
         if key == "message" and isinstance(value, str):
-            return _WORDS_OF_PYTHON.sub(lambda found: f"{found[1]}: …" if found[1] else "…", value, count=1)
+            return _WORDS_OF_PYTHON.sub(lambda match: f"{match[1]}: …" if match[1] else "…", value, count=1)
         return self(value)
 
     def _numbered(self, key: str, value: str) -> str:
-        known = self._known.setdefault(key, {})
-        word = f"{key} {known.setdefault(value, len(known) + 1)}"
+        numbers = self._known.setdefault(key, {})
+        word = f"{key} {numbers.setdefault(value, len(numbers) + 1)}"
         self.originals.setdefault(word, value)
         return word

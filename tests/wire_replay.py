@@ -36,17 +36,17 @@ async def let_go(peer: Peer, opcode: int) -> None:
         await ended(peer, (1000, ""))
 
 
-def sayable(said: Any) -> bool:
+def sayable(message: Any) -> bool:
     """Whether our client says this of itself."""
-    match said:
+    match message:
         case {"type": "reset" | "step", "data": dict()}:
-            return len(said) == 2
+            return len(message) == 2
         case {"type": "state" | "close"}:
-            return len(said) == 1
+            return len(message) == 1
     return False
 
 
-def server_of(conversation: Conversation, *, heard: list[Any] | None = None) -> Callable[[Peer], Awaitable[None]]:
+def server_of(conversation: Conversation, *, received: list[Any] | None = None) -> Callable[[Peer], Awaitable[None]]:
     """The server's side of a conversation: its answers in their order, whatever is said.
 
     What our client can say has to be what was said; with `heard` it may be anything, and is put there. A client
@@ -62,10 +62,10 @@ def server_of(conversation: Conversation, *, heard: list[Any] | None = None) -> 
         for turn in conversation.turns:
             opcode, text = await peer.hear()
             said = None if opcode == CLOSE else json.loads(text)
-            if heard is None:
+            if received is None:
                 assert not sayable(turn.said) or said == turn.said
             elif said is not None:
-                heard.append(said)
+                received.append(said)
             if said in (None, {"type": "close"}):
                 await let_go(peer, opcode)
                 return

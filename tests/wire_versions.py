@@ -85,32 +85,35 @@ def as_of(version: str, value: Any) -> Any:
 
 def by_name(version: str, environment: str) -> dict[str, Conversation]:
     full = capacity(version, environment)
-    return {found.name: found for found in (*conversations(version, environment), full.ws, full.mcp)}
+    return {
+        conversation.name: conversation for conversation in (*conversations(version, environment), full.ws, full.mcp)
+    }
 
 
 def expected(version: str, environment: str, name: str) -> tuple[Any, ...]:
     """What this version must have answered if the tables are right."""
     newest = by_name(NEWEST, environment)
-    for heard in listed(HEARD, name, version):
-        return as_of(version, newest["reset_without_data"].heard[:1]) if heard == A_PLAIN_RESET else heard
+    for answers in listed(HEARD, name, version):
+        return as_of(version, newest["reset_without_data"].heard[:1]) if answers == A_PLAIN_RESET else answers
     return as_of(version, newest[name].heard)
 
 
 def conversations_that_differ(version: str, environment: str) -> Iterator[str]:
     """Whatever was answered otherwise than by the newest version and is not listed, or is listed and was not."""
-    found, newest = by_name(version, environment), by_name(NEWEST, environment)
+    recorded, newest = by_name(version, environment), by_name(NEWEST, environment)
     missing = {name for name, versions in RECORDED_WITH.items() if version not in versions}
-    if newest.keys() ^ found.keys() != (missing if environment == "probe" else set()):
-        yield f"not the same conversations: {sorted(newest.keys() ^ found.keys())}"
-    for name, one in found.items():
-        if one.heard != expected(version, environment, name):
-            yield f"{name}: answered {one.heard}, expected {expected(version, environment, name)}"
-        if [turn.said for turn in one.turns] != said_in(newest[name], one):
+    if newest.keys() ^ recorded.keys() != (missing if environment == "probe" else set()):
+        yield f"not the same conversations: {sorted(newest.keys() ^ recorded.keys())}"
+    for name, conversation in recorded.items():
+        if conversation.heard != expected(version, environment, name):
+            yield f"{name}: answered {conversation.heard}, expected {expected(version, environment, name)}"
+        if [turn.said for turn in conversation.turns] != said_in(newest[name], conversation):
             yield f"{name}: the client said something else"
     for name in HEARD:
-        same = found[name].heard == as_of(version, newest[name].heard)
-        if same == bool(listed(HEARD, name, version)):
-            yield f"{name}: {'listed, and answered as by the newest' if same else 'answered otherwise, and not listed'}"
+        unchanged = recorded[name].heard == as_of(version, newest[name].heard)
+        if unchanged == bool(listed(HEARD, name, version)):
+            difference = "listed, and answered as by the newest" if unchanged else "answered otherwise, and not listed"
+            yield f"{name}: {difference}"
 
 
 def said_in(newest: Conversation, older: Conversation) -> list[Any]:
@@ -130,8 +133,11 @@ def name_of(exchange: Exchange) -> str:
 
 def http_answers(version: str, environment: str) -> dict[tuple[Any, ...], tuple[Exchange, tuple[Any, ...]]]:
     """Status and answer of each request, also those to a full server."""
-    asked = [*exchanges(version, environment), *((found, "full") for found in capacity(version, environment).http)]
-    rows = [found if isinstance(found, tuple) else (found, "") for found in asked]
+    requests = [
+        *exchanges(version, environment),
+        *((exchange, "full") for exchange in capacity(version, environment).http),
+    ]
+    rows = [request if isinstance(request, tuple) else (request, "") for request in requests]
     return {(one.method, one.path, one.body, when): (one, (one.status, one.answer)) for one, when in rows}
 
 
@@ -147,18 +153,20 @@ def http_expected(version: str, exchange: Exchange) -> tuple[Any, ...] | None:
 
 def http_that_differs(version: str, environment: str) -> Iterator[str]:
     """The same of HTTP requests and their answers, of a full server too."""
-    newest, found = http_answers(NEWEST, environment), http_answers(version, environment)
+    newest, recorded = http_answers(NEWEST, environment), http_answers(version, environment)
     answers = {key: http_expected(version, exchange) for key, (exchange, _) in newest.items()}
-    if newest.keys() ^ found.keys() != {key for key, answer in answers.items() if answer is None}:
-        yield f"not the same requests: {sorted(map(str, newest.keys() ^ found.keys()))}"
-    for key, (exchange, answer) in found.items():
+    if newest.keys() ^ recorded.keys() != {key for key, answer in answers.items() if answer is None}:
+        yield f"not the same requests: {sorted(map(str, newest.keys() ^ recorded.keys()))}"
+    for key, (exchange, answer) in recorded.items():
         if answer != answers.get(key):
             yield f"{name_of(exchange)}: answered {answer}, expected {answers.get(key)}"
     if environment == "benchmark":
-        same = {name_of(one) for key, (one, answer) in newest.items() if key in found and found[key][1] == answer}
-        if listed_in_vain := sorted(name for name in STATUS if listed(STATUS, name, version) and name in same):
+        unchanged = {
+            name_of(one) for key, (one, answer) in newest.items() if key in recorded and recorded[key][1] == answer
+        }
+        if listed_in_vain := sorted(name for name in STATUS if listed(STATUS, name, version) and name in unchanged):
             yield f"listed, and answered as by the newest: {listed_in_vain}"
-        if version in WITHOUT_RESET_SCHEMA and "GET /schema" in same:
+        if version in WITHOUT_RESET_SCHEMA and "GET /schema" in unchanged:
             yield "GET /schema: listed, and answered as by the newest"
 
 

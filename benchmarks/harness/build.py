@@ -42,6 +42,6 @@ def _build(name: str, folder: Path) -> Path:
     program, source = folder / name, SOURCES / f"{name}.c"
     done = subprocess.run([compiler, "-O2", "-o", program, source], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
-        raise Problem(f"{compiler} does not build {source.name}: {said}")
+        reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
+        raise Problem(f"{compiler} does not build {source.name}: {reason}")
     return program

@@ -52,8 +52,8 @@ class NullServer:
     def stop(self) -> Truth:
         """End the server and return what it saw."""
         self._process.send_signal(signal.SIGTERM)
-        told = json.loads(self._process.communicate(timeout=30)[0])
-        return Truth(**{name: told[name] for name in Truth.__dataclass_fields__})
+        report = json.loads(self._process.communicate(timeout=30)[0])
+        return Truth(**{name: report[name] for name in Truth.__dataclass_fields__})
 
     def __exit__(self, *exc: object) -> None:
         with self._process:  # Closes the pipes and waits.

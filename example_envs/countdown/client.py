@@ -21,8 +21,8 @@ class CountdownEnv(EnvClient[CountdownAction, CountdownObservation, CountdownSta
         return {"take": action.take}
 
     def _parse_result(self, payload: dict[str, Any]) -> StepResult[CountdownObservation]:
-        told = {"done": payload.get("done", False), "reward": payload.get("reward")}
-        return StepResult(CountdownObservation(**{**payload["observation"], **told}), **told)
+        outcome = {"done": payload.get("done", False), "reward": payload.get("reward")}
+        return StepResult(CountdownObservation(**{**payload["observation"], **outcome}), **outcome)
 
     def _parse_state(self, payload: dict[str, Any]) -> CountdownState:
         return CountdownState(**payload)

@@ -60,8 +60,8 @@ class InvalidError(Exception):
         self.problems = problems
 
 
-def problem(kind: str, field: str, message: str, given: object) -> dict[str, Any]:
-    return {"type": kind, "loc": [field], "msg": message, "input": given}
+def problem(kind: str, field: str, message: str, value: object) -> dict[str, Any]:
+    return {"type": kind, "loc": [field], "msg": message, "input": value}
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class Action:
     text: str = ""
 
 
-def parse_action(given: dict[str, Any]) -> Action:
+def parse_action(action: dict[str, Any]) -> Action:
     """Raises InvalidError naming every field that does not fit `ACTION`."""
-    wait, text = given.get("wait_seconds", 0.0), given.get("text", "")
+    wait, text = action.get("wait_seconds", 0.0), action.get("text", "")
     problems = [
         problem("extra_forbidden", field, "Extra inputs are not permitted", value)
-        for field, value in given.items()
+        for field, value in action.items()
         if field not in ACTION["properties"]
     ]
-    if not isinstance(given.get("metadata", {}), dict):
-        problems.append(problem("dict_type", "metadata", "Input should be a valid dictionary", given["metadata"]))
+    if not isinstance(action.get("metadata", {}), dict):
+        problems.append(problem("dict_type", "metadata", "Input should be a valid dictionary", action["metadata"]))
     if not isinstance(text, str):
         problems.append(problem("string_type", "text", "Input should be a valid string", text))
     if isinstance(wait, bool) or not isinstance(wait, int | float) or not math.isfinite(wait):
@@ -131,5 +131,5 @@ class Environment:
     def observation(self) -> dict[str, Any]:
         """What a client is told, as `data` of the reply."""
         done = self.step_count >= LAST_STEP
-        told = {"metadata": {}, "step": self.step_count, "value": self.draw(), "text": self.text}
-        return {"observation": told, "reward": 1.0 if done else 0.0, "done": done}
+        data = {"metadata": {}, "step": self.step_count, "value": self.draw(), "text": self.text}
+        return {"observation": data, "reward": 1.0 if done else 0.0, "done": done}

@@ -52,8 +52,8 @@ def http_routes(server: Server) -> list[Route]:
         action = body.get("action") if isinstance(body, dict) else None
         if not isinstance(action, dict):
             raise InvalidError([problem("missing", "action", "Field required", body)])
-        told = await server.step(Session(server.environment()), parse_action(action))
-        return JSONResponse({**told, "metadata": None})
+        reply = await server.step(Session(server.environment()), parse_action(action))
+        return JSONResponse({**reply, "metadata": None})
 
     async def state(_: Request) -> Response:
         return JSONResponse(server.environment().state())
@@ -99,9 +99,9 @@ async def _body(request: Request, *, default: Any) -> Any:
 
 async def _rpc(request: Request) -> Response:
     try:
-        asked = json.loads(await request.body())
+        message = json.loads(await request.body())
     except ValueError:
         error = {"code": -32700, "message": "Parse error", "data": None}
         return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error})
-    asked_id = asked.get("id") if isinstance(asked, dict) else None
+    asked_id = message.get("id") if isinstance(message, dict) else None
     return JSONResponse({"jsonrpc": "2.0", "id": asked_id, "error": NOT_SUPPORTED})

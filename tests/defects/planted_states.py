@@ -24,9 +24,9 @@ class _SharedRecordEnvironment(Environment):
     record: ClassVar[dict[str, Any]] = {"episode_id": None, "step_count": 0}
 
     def reset(self, seed: Any = None, episode_id: Any = None) -> dict[str, Any]:
-        told = super().reset(seed, episode_id)
+        reply = super().reset(seed, episode_id)
         self.record.update(super().state())
-        return told
+        return reply
 
     def begin_step(self, action: Action) -> None:
         super().begin_step(action)

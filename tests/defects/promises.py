@@ -37,19 +37,19 @@ async def keeps_states_apart(address: str, limit: int) -> bool:
         for number, client in enumerate(clients):
             for _ in range(number):
                 await client.step()
-        told = [await client.state() for client in clients]
-        if all(one.get("code") == "UNKNOWN_TYPE" for one in told):
+        states = [await client.state() for client in clients]
+        if all(one.get("code") == "UNKNOWN_TYPE" for one in states):
             return True
-        return told == [{"episode_id": f"e{number}", "step_count": number} for number in range(3)]
+        return states == [{"episode_id": f"e{number}", "step_count": number} for number in range(3)]
 
 
 async def keeps_observations_apart(address: str, limit: int) -> bool:
     async with several(address, 3) as clients:
-        told = [
+        observations = [
             await asyncio.gather(*(client.step(f"{number} {step}", 0.02) for number, client in enumerate(clients)))
             for step in (1, 2)
         ]
-        return [[(one["step"], one["text"]) for one in row] for row in told] == [
+        return [[(one["step"], one["text"]) for one in row] for row in observations] == [
             [(step, f"{number} {step}") for number in range(3)] for step in (1, 2)
         ]
 
@@ -84,10 +84,10 @@ async def repeats_itself(address: str, limit: int) -> bool:
 async def refuses_at_once(address: str, limit: int) -> bool:
     async with several(address, limit), opened(address) as extra:
         answer = await extra.hear()
-        told = answer["data"]
+        data = answer["data"]
         return (
-            told.get("code") == "CAPACITY_REACHED"
-            and (told["active_sessions"], told["max_sessions"]) == (limit, limit)
+            data.get("code") == "CAPACITY_REACHED"
+            and (data["active_sessions"], data["max_sessions"]) == (limit, limit)
             and (await extra.hear()) == {"type": "closed", "data": {"code": 1000}}
         )
 
@@ -168,14 +168,14 @@ async def depends_on_the_seed(address: str, limit: int) -> bool:
 
 async def stays_as_fast(address: str, limit: int) -> bool:
     async with several(address, 1) as [client]:
-        took: list[float] = []
+        latencies: list[float] = []
         start = time.perf_counter()
-        while len(took) < 100 or time.perf_counter() - start < 0.4:
+        while len(latencies) < 100 or time.perf_counter() - start < 0.4:
             began = time.perf_counter()
             await client.step()
-            took.append(time.perf_counter() - began)
+            latencies.append(time.perf_counter() - began)
     # The fastest of each end: what other processes do to single steps is not the server's.
-    first, last = min(took[:30]), min(took[-30:])
+    first, last = min(latencies[:30]), min(latencies[-30:])
     return last < first + 0.0015 or last < 1.5 * first
 
 

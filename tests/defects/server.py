@@ -158,16 +158,16 @@ class Server:
 
     async def wait_for_slot(self, inbox: Inbox) -> int | None:
         """Take a slot as soon as there is one; None where the client leaves before."""
-        gone = asyncio.ensure_future(inbox.until_gone())
+        disconnected = asyncio.ensure_future(inbox.until_gone())
         try:
-            while (slot := self.take_slot()) is None and not gone.done():
+            while (slot := self.take_slot()) is None and not disconnected.done():
                 self.freed.clear()
                 freed = asyncio.ensure_future(self.freed.wait())
-                await asyncio.wait({gone, freed}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({disconnected, freed}, return_when=asyncio.FIRST_COMPLETED)
                 freed.cancel()
             return slot
         finally:
-            gone.cancel()
+            disconnected.cancel()
 
     # A session
 

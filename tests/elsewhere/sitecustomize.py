@@ -82,18 +82,18 @@ if real_getrlimit(resource.RLIMIT_NOFILE)[0] > OPEN_MAX:
     real_setrlimit(resource.RLIMIT_NOFILE, (256, real_getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
-def getrlimit(which: int) -> tuple[int, int]:
-    soft, hard = real_getrlimit(which)
-    return (soft, resource.RLIM_INFINITY) if which == resource.RLIMIT_NOFILE else (soft, hard)
+def getrlimit(kind: int) -> tuple[int, int]:
+    soft, hard = real_getrlimit(kind)
+    return (soft, resource.RLIM_INFINITY) if kind == resource.RLIMIT_NOFILE else (soft, hard)
 
 
-def setrlimit(which: int, limits: tuple[int, int]) -> None:
+def setrlimit(kind: int, limits: tuple[int, int]) -> None:
     soft, hard = limits
-    if which == resource.RLIMIT_NOFILE:
+    if kind == resource.RLIMIT_NOFILE:
         if soft > OPEN_MAX or soft < 0:
             raise ValueError("current limit exceeds maximum limit")
-        hard = real_getrlimit(which)[1]
-    real_setrlimit(which, (soft, hard))
+        hard = real_getrlimit(kind)[1]
+    real_setrlimit(kind, (soft, hard))
 
 
 resource.getrlimit, resource.setrlimit = getrlimit, setrlimit

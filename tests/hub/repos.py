@@ -56,8 +56,8 @@ def at_revision(repo: Repo, revision: str) -> None:
 
 
 @routes.on("POST", "/api/validate-yaml", body={"content", "repoType"})
-def validate_yaml(hub: Hub, asked: Asked) -> Answer:
-    errors = [{"message": error} for error in card_errors(asked.json()["content"], asked.json()["repoType"])]
+def validate_yaml(hub: Hub, request: Asked) -> Answer:
+    errors = [{"message": error} for error in card_errors(request.json()["content"], request.json()["repoType"])]
     return json_answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
@@ -72,8 +72,8 @@ def card_errors(content: str, kind: str) -> list[str]:
     if not isinstance(front, dict):
         return ["the front matter is no mapping"]
     if kind == "space":
-        known = ("docker", "gradio", "static")
-        return [] if front.get("sdk") in known else [f'"sdk" must be one of {", ".join(known)}']
+        sdks = ("docker", "gradio", "static")
+        return [] if front.get("sdk") in sdks else [f'"sdk" must be one of {", ".join(sdks)}']
     names = [config.get("config_name") for config in front.get("configs", [])]
     errors = [] if len(names) == len(set(names)) else ['"configs" holds a name twice']
     files = [file for config in front.get("configs", []) for file in config["data_files"]]
@@ -81,17 +81,17 @@ def card_errors(content: str, kind: str) -> list[str]:
 
 
 @routes.on("POST", f"/api/{KINDS}/preupload/{{revision}}", body={"files", "gitIgnore"})
-def preupload(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
-    repo = hub.writable(asked, kind[:-1], f"{owner}/{name}")
+def preupload(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
+    repo = hub.writable(request, kind[:-1], f"{owner}/{name}")
     at_revision(repo, revision)
-    told: list[dict[str, Any]] = []
-    for file in asked.json()["files"]:
+    entries: list[dict[str, Any]] = []
+    for file in request.json()["files"]:
         assert set(file) == {"path", "sample", "size"}, file
-        there = repo.files.get(file["path"])
+        current = repo.files.get(file["path"])
         mode = "lfs" if is_large(base64.b64decode(file["sample"])) or file["size"] > 10 << 20 else "regular"
-        oid = None if there is None else oid_of(there)
-        told.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-    return json_answer({"files": told})
+        oid = None if current is None else oid_of(current)
+        entries.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+    return json_answer({"files": entries})
 
 
 @routes.on(
@@ -99,16 +99,16 @@ def preupload(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision
     "/{kind:datasets|spaces}/{owner}/{name}.git/info/lfs/objects/batch",
     body={"operation", "transfers", "objects", "hash_algo", "ref"},
 )
-def batch(hub: Hub, asked: Asked, kind: str, owner: str, name: str) -> Answer:
-    hub.writable(asked, kind[:-1], f"{owner}/{name}")
-    wanted = asked.json()
-    assert (wanted["operation"], wanted["hash_algo"]) == ("upload", "sha256")
+def batch(hub: Hub, request: Asked, kind: str, owner: str, name: str) -> Answer:
+    hub.writable(request, kind[:-1], f"{owner}/{name}")
+    body = request.json()
+    assert (body["operation"], body["hash_algo"]) == ("upload", "sha256")
     objects: list[dict[str, Any]] = []
-    for one in wanted["objects"]:
-        entry: dict[str, Any] = {"oid": one["oid"], "size": one["size"]}
-        if one["oid"] not in stored(hub):
+    for blob in body["objects"]:
+        entry: dict[str, Any] = {"oid": blob["oid"], "size": blob["size"]}
+        if blob["oid"] not in stored(hub):
             entry["actions"] = {
-                "upload": {"href": f"{hub.url}/large-upload/{one['oid']}"},
+                "upload": {"href": f"{hub.url}/large-upload/{blob['oid']}"},
                 "verify": {"href": f"{hub.url}/api/{kind}/{owner}/{name}/large-verify"},
             }
         objects.append(entry)
@@ -116,29 +116,29 @@ def batch(hub: Hub, asked: Asked, kind: str, owner: str, name: str) -> Answer:
 
 
 @routes.on("PUT", "/large-upload/{oid}", body=None)
-def upload(hub: Hub, asked: Asked, oid: str) -> Answer:
+def upload(hub: Hub, request: Asked, oid: str) -> Answer:
     """Another host than the Hub in truth: the token must not come here."""
-    assert "authorization" not in asked.headers
-    if sha256(asked.body) != oid:
+    assert "authorization" not in request.headers
+    if sha256(request.body) != oid:
         raise HubError(400, "the content is not what was announced")
-    stored(hub)[oid] = asked.body
+    stored(hub)[oid] = request.body
     return Answer()
 
 
 @routes.on("POST", f"/api/{KINDS}/large-verify", body={"oid", "size"})
-def verify(hub: Hub, asked: Asked, kind: str, owner: str, name: str) -> Answer:
-    hub.writable(asked, kind[:-1], f"{owner}/{name}")
-    if len(stored(hub)[asked.json()["oid"]]) != asked.json()["size"]:
+def verify(hub: Hub, request: Asked, kind: str, owner: str, name: str) -> Answer:
+    hub.writable(request, kind[:-1], f"{owner}/{name}")
+    if len(stored(hub)[request.json()["oid"]]) != request.json()["size"]:
         raise HubError(422, "the size is not what was announced")
     return json_answer({})
 
 
 @routes.on("POST", f"/api/{KINDS}/commit/{{revision}}", body=None)
-def commit(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
-    repo = hub.writable(asked, kind[:-1], f"{owner}/{name}")
+def commit(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
+    repo = hub.writable(request, kind[:-1], f"{owner}/{name}")
     assert revision == "main"
-    assert asked.headers["content-type"] == "application/x-ndjson"
-    header, *operations = (json.loads(line) for line in asked.body.splitlines())
+    assert request.headers["content-type"] == "application/x-ndjson"
+    header, *operations = (json.loads(line) for line in request.body.splitlines())
     assert header["key"] == "header"
     if header["value"].get("parentCommit", repo.head) != repo.head:
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
@@ -146,7 +146,7 @@ def commit(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision: s
     for operation in operations:
         change(hub, files, operation["key"], operation["value"])
     repo.files = files
-    oid = hashlib.sha1(asked.body + repo.head.encode()).hexdigest()
+    oid = hashlib.sha1(request.body + repo.head.encode()).hexdigest()
     repo.commits.append(Commit(oid, header["value"]["summary"], time.time()))
     hub.committed(repo)
     url = f"{hub.url}/{kind}/{repo.id}/commit/{oid}"
@@ -166,25 +166,25 @@ def change(hub: Hub, files: dict[str, bytes], key: str, value: dict[str, Any]) -
     elif key == "deletedFile":
         del files[path]
     elif key == "deletedFolder":
-        gone = [one for one in files if one.startswith(f"{path.rstrip('/')}/")]
-        assert gone
-        for one in gone:
-            del files[one]
+        removed_paths = [one for one in files if one.startswith(f"{path.rstrip('/')}/")]
+        assert removed_paths
+        for removed_path in removed_paths:
+            del files[removed_path]
     else:
         raise AssertionError(f"unknown operation {key}")
 
 
 @routes.on("GET", f"/api/{KINDS}/tree/{{revision}}", query={"recursive", "expand", "cursor"})
-def tree(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
-    repo = hub.repo(asked, kind[:-1], f"{owner}/{name}")
+def tree(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
+    repo = hub.repo(request, kind[:-1], f"{owner}/{name}")
     at_revision(repo, revision)
-    assert asked.query["recursive"][0].lower() == "true"
+    assert request.query["recursive"][0].lower() == "true"
     folders = {"/".join(path.split("/")[:depth]) for path in repo.files for depth in range(1, path.count("/") + 1)}
     entries = sorted([*repo.files, *folders])
-    start = int(asked.query.get("cursor", ["0"])[0])
+    start = int(request.query.get("cursor", ["0"])[0])
     headers: dict[str, str] = {}
     if len(entries) > start + PAGE:
-        next_page = f"{hub.url}{asked.path}?recursive=True&expand=False&cursor={start + PAGE}"
+        next_page = f"{hub.url}{request.path}?recursive=True&expand=False&cursor={start + PAGE}"
         headers["Link"] = f'<{next_page}>; rel="next"'
     return json_answer([described(path, repo.files.get(path)) for path in entries[start : start + PAGE]], 200, headers)
 
@@ -202,18 +202,18 @@ def described(path: str, content: bytes | None) -> dict[str, Any]:
 
 @routes.on("GET", "/api/datasets/{owner}/{name}", query={"blobs"})
 @routes.on("GET", "/api/datasets/{owner}/{name}/revision/{revision}", query={"blobs"})
-def dataset(hub: Hub, asked: Asked, owner: str, name: str, revision: str = "main") -> Answer:
-    repo = hub.repo(asked, "dataset", f"{owner}/{name}")
+def dataset(hub: Hub, request: Asked, owner: str, name: str, revision: str = "main") -> Answer:
+    repo = hub.repo(request, "dataset", f"{owner}/{name}")
     at_revision(repo, revision)
     siblings = [{"rfilename": path} for path in repo.files]
-    told = {"_id": "1", "id": repo.id, "author": owner, "private": repo.private, "gated": False, "disabled": False}
-    return json_answer({**told, "sha": repo.head, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+    details = {"_id": "1", "id": repo.id, "author": owner, "private": repo.private, "gated": False, "disabled": False}
+    return json_answer({**details, "sha": repo.head, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
 
 
 @routes.on("HEAD", "/{kind:datasets|spaces}/{owner}/{name}/resolve/{revision}/{path:*}")
 @routes.on("GET", "/{kind:datasets|spaces}/{owner}/{name}/resolve/{revision}/{path:*}")
-def resolve(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision: str, path: str) -> Answer:
-    repo = hub.repo(asked, kind[:-1], f"{owner}/{name}")
+def resolve(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str, path: str) -> Answer:
+    repo = hub.repo(request, kind[:-1], f"{owner}/{name}")
     at_revision(repo, revision)
     headers = {"X-Repo-Commit": repo.head}
     if path not in repo.files:
@@ -230,6 +230,6 @@ def resolve(hub: Hub, asked: Asked, kind: str, owner: str, name: str, revision: 
 
 @routes.on("HEAD", "/large/{oid}")
 @routes.on("GET", "/large/{oid}")
-def large(hub: Hub, asked: Asked, oid: str) -> Answer:
-    assert "authorization" not in asked.headers
+def large(hub: Hub, request: Asked, oid: str) -> Answer:
+    assert "authorization" not in request.headers
     return Answer(200, stored(hub)[oid], {"ETag": f'"{oid}"'})

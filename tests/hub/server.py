@@ -95,21 +95,21 @@ class Routes:
         pattern = re.compile(_PLACEHOLDER.sub(_group, path))
 
         def register(handler: Handler) -> Handler:
-            known = None if body is None else frozenset(body)
-            self._routes.append(_Route(method, pattern, frozenset(query), known, handler))
+            fields = None if body is None else frozenset(body)
+            self._routes.append(_Route(method, pattern, frozenset(query), fields, handler))
             return handler
 
         return register
 
     def find(self, method: str, path: str) -> tuple[_Route, dict[str, str]] | None:
         for route in self._routes:
-            if route.method == method and (found := route.pattern.fullmatch(path)):
-                return route, {name: unquote(text) for name, text in found.groupdict().items()}
+            if route.method == method and (match := route.pattern.fullmatch(path)):
+                return route, {name: unquote(text) for name, text in match.groupdict().items()}
         return None
 
 
-def _group(found: re.Match[str]) -> str:
-    name, kind = found[1], found[2]
+def _group(match: re.Match[str]) -> str:
+    name, kind = match[1], match[2]
     return f"(?P<{name}>{'.+' if kind == '*' else kind or '[^/]+'})"
 
 
@@ -209,17 +209,17 @@ class Hub:
 
     # --- for routes
 
-    def repo(self, asked: Asked, kind: str, id: str) -> Repo:
+    def repo(self, request: Asked, kind: str, id: str) -> Repo:
         """Return a repository this request may see; a private one does not exist for others."""
         repo = self.repos.get((kind, id))
-        if repo is None or (repo.private and not asked.authorized):
-            raise HubError(404 if asked.authorized else 401, "Repository not found", "RepoNotFound")
+        if repo is None or (repo.private and not request.authorized):
+            raise HubError(404 if request.authorized else 401, "Repository not found", "RepoNotFound")
         return repo
 
-    def writable(self, asked: Asked, kind: str, id: str) -> Repo:
+    def writable(self, request: Asked, kind: str, id: str) -> Repo:
         """Return a repository this request may change."""
-        repo = self.repo(asked, kind, id)
-        if not asked.authorized:
+        repo = self.repo(request, kind, id)
+        if not request.authorized:
             raise HubError(401, "Invalid username or password.")
         if id.partition("/")[0] != self.user:
             raise HubError(403, "You don't have the required permissions to perform this action")
@@ -232,53 +232,53 @@ class Hub:
 
     # --- the server
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, request: Asked) -> Answer:
         """Answer one request and keep it; the unknown is a problem of the test."""
         with self.lock:
-            self.requests.append(asked)
+            self.requests.append(request)
             try:
-                return self._route(asked)
+                return self._route(request)
             except HubError as error:
                 headers = {"X-Error-Message": error.message, **error.headers}
                 if error.code:
                     headers["X-Error-Code"] = error.code
                 return json_answer({"error": error.message}, error.status, headers)
             except Exception:
-                self.problems.append(f"{asked.line}: {traceback.format_exc()}")
+                self.problems.append(f"{request.line}: {traceback.format_exc()}")
                 return json_answer({"error": "the stand-in of the Hub failed"}, 500)
 
-    def _route(self, asked: Asked) -> Answer:
+    def _route(self, request: Asked) -> Answer:
         for index, (where, error) in enumerate(self.failures):
-            if where in asked.line:
+            if where in request.line:
                 del self.failures[index]
                 raise error
         for routes in self._routes:
-            if (found := routes.find(asked.method, asked.path)) is not None:
-                route, names = found
-                self._check(asked, route)
-                return route.handler(self, asked, **names)
-        self.problems.append(f"unknown route: {asked.line}")
-        raise HubError(404, f"no such route: {asked.line}")
+            if (match := routes.find(request.method, request.path)) is not None:
+                route, names = match
+                self._check(request, route)
+                return route.handler(self, request, **names)
+        self.problems.append(f"unknown route: {request.line}")
+        raise HubError(404, f"no such route: {request.line}")
 
-    def _check(self, asked: Asked, route: _Route) -> None:
-        unknown = set(asked.query) - route.query
-        if route.body is not None and asked.body:
-            unknown |= set(asked.json()) - route.body
+    def _check(self, request: Asked, route: _Route) -> None:
+        unknown = set(request.query) - route.query
+        if route.body is not None and request.body:
+            unknown |= set(request.json()) - route.body
         if unknown:
-            self.problems.append(f"unknown parameters of {asked.line}: {', '.join(sorted(unknown))}")
+            self.problems.append(f"unknown parameters of {request.line}: {', '.join(sorted(unknown))}")
             raise HubError(400, f"unknown parameters: {', '.join(sorted(unknown))}")
 
     async def _serve(self, started: threading.Event) -> None:
         async def handle(request: web.Request) -> web.Response:
             split = urlsplit(str(request.rel_url.raw_path_qs))
-            asked = Asked(
+            received = Asked(
                 request.method,
                 split.path,
                 parse_qs(split.query, keep_blank_values=True),
                 {name.lower(): text for name, text in request.headers.items()},
                 await request.read(),
             )
-            answer = await asyncio.to_thread(self.answer, asked)
+            answer = await asyncio.to_thread(self.answer, received)
             return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
 
         app = web.Application(client_max_size=1 << 28)

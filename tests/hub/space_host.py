@@ -40,8 +40,8 @@ class Server:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.log.append(line)
-            if (found := re.search(r"listening on http://([\d.]+):(\d+) ", line)) is not None:
-                self.address = (found[1], int(found[2]))
+            if (match := re.search(r"listening on http://([\d.]+):(\d+) ", line)) is not None:
+                self.address = (match[1], int(match[2]))
 
     def stop(self) -> None:
         self._process.kill()

@@ -87,18 +87,18 @@ class Space:
         if self.stage == "SLEEPING" and self._woken.is_set():
             self._woken.clear()
             self.stage = "APP_STARTING"
-        seen = self.stage
-        if not self.stages or self.stages[-1] != seen:
-            self.stages.append(seen)
+        stage = self.stage
+        if not self.stages or self.stages[-1] != stage:
+            self.stages.append(stage)
         if self._lagging:
             self._lagging = False
             self.rebuild()
-        elif seen == "BUILDING":
+        elif stage == "BUILDING":
             failed = self.ends in ("BUILD_ERROR", "CONFIG_ERROR", "NO_APP_FILE")
             self.stage = self.ends if failed else "APP_STARTING"
-        elif seen == "APP_STARTING":
+        elif stage == "APP_STARTING":
             self._come_up()
-        return seen
+        return stage
 
     def close(self) -> None:
         self._stop()
@@ -129,7 +129,7 @@ class Space:
     # --- what the Hub says of it
 
     def runtime(self, stage: str | None = None) -> dict[str, Any]:
-        told: dict[str, Any] = {
+        details: dict[str, Any] = {
             "stage": stage or self.stage,
             "hardware": {"current": self.hardware, "requested": self.requested},
             "storage": None,
@@ -139,8 +139,8 @@ class Space:
             "sha": self.repo.head,
         }
         if self.error_message and self.stage.endswith("ERROR"):
-            told["errorMessage"] = self.error_message
-        return told
+            details["errorMessage"] = self.error_message
+        return details
 
 
 def space_of(repo: Repo) -> Space:
@@ -150,13 +150,13 @@ def space_of(repo: Repo) -> Space:
 
 
 @routes.on("GET", "/api/agent-harnesses")
-def agent_harnesses(hub: Hub, asked: Asked) -> Answer:
+def agent_harnesses(hub: Hub, request: Asked) -> Answer:
     return json_answer({"standardEnvVars": [], "harnesses": {}})
 
 
 @routes.on("GET", "/api/whoami-v2")
-def whoami(hub: Hub, asked: Asked) -> Answer:
-    if not asked.authorized:
+def whoami(hub: Hub, request: Asked) -> Answer:
+    if not request.authorized:
         raise HubError(401, "Invalid credentials in Authorization header")
     token = {"type": "access_token", "accessToken": {"displayName": "tests", "role": "write"}}
     return json_answer({"type": "user", "id": "u1", "name": hub.user, "fullname": "Alice", "orgs": [], "auth": token})
@@ -167,11 +167,11 @@ def whoami(hub: Hub, asked: Asked) -> Answer:
     "/api/repos/create",
     body={"name", "organization", "type", "visibility", "sdk", "hardware", "sleepTimeSeconds", "variables", "secrets"},
 )
-def create(hub: Hub, asked: Asked) -> Answer:
-    given = asked.json()
+def create(hub: Hub, request: Asked) -> Answer:
+    given = request.json()
     kind = given.get("type", "model")
     id = f"{given.get('organization') or hub.user}/{given['name']}"
-    if not asked.authorized:
+    if not request.authorized:
         raise HubError(401, "Invalid username or password.")
     if id.partition("/")[0] != hub.user:
         raise HubError(403, f"You don't have the rights to create a {kind} under this namespace")
@@ -196,10 +196,10 @@ def create(hub: Hub, asked: Asked) -> Answer:
 
 
 @routes.on("DELETE", "/api/repos/delete", body={"name", "organization", "type"})
-def delete(hub: Hub, asked: Asked) -> Answer:
-    given = asked.json()
-    kind, id = given.get("type", "model"), f"{given.get('organization') or hub.user}/{given['name']}"
-    repo = hub.writable(asked, kind, id)
+def delete(hub: Hub, request: Asked) -> Answer:
+    body = request.json()
+    kind, id = body.get("type", "model"), f"{body.get('organization') or hub.user}/{body['name']}"
+    repo = hub.writable(request, kind, id)
     if repo.space is not None:
         repo.space.close()
     del hub.repos[kind, id]
@@ -208,8 +208,8 @@ def delete(hub: Hub, asked: Asked) -> Answer:
 
 @routes.on("GET", "/api/spaces/{owner}/{name}", query={"expand"})
 @routes.on("GET", "/api/spaces/{owner}/{name}/revision/{revision:main}")
-def info(hub: Hub, asked: Asked, owner: str, name: str, revision: str = "main") -> Answer:
-    repo = hub.repo(asked, "space", f"{owner}/{name}")
+def info(hub: Hub, request: Asked, owner: str, name: str, revision: str = "main") -> Answer:
+    repo = hub.repo(request, "space", f"{owner}/{name}")
     space = space_of(repo)
     return json_answer(
         {
@@ -232,19 +232,19 @@ def info(hub: Hub, asked: Asked, owner: str, name: str, revision: str = "main") 
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}/runtime")
-def runtime(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.repo(asked, "space", f"{owner}/{name}"))
+def runtime(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.repo(request, "space", f"{owner}/{name}"))
     return json_answer(space.runtime(space.look()))
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/hardware", body={"flavor", "sleepTimeSeconds"})
-def hardware(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
-    given = asked.json()
-    _check_flavor(given["flavor"])
-    if not space.pays and given["flavor"] != FREE:
+def hardware(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
+    body = request.json()
+    _check_flavor(body["flavor"])
+    if not space.pays and body["flavor"] != FREE:
         raise HubError(402, "Payment required: add a payment method to your account to use this hardware")
-    space.ask_hardware(given["flavor"], given.get("sleepTimeSeconds"))
+    space.ask_hardware(body["flavor"], body.get("sleepTimeSeconds"))
     return json_answer(space.runtime())
 
 
@@ -254,32 +254,32 @@ def _check_flavor(flavor: str) -> None:
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/sleeptime", body={"seconds"})
-def sleeptime(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
+def sleeptime(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     if space.requested != FREE:
-        seconds = asked.json()["seconds"]
+        seconds = request.json()["seconds"]
         space.sleep_time = None if seconds == -1 else seconds
     return json_answer(space.runtime())
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}/variables")
-def variables(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    return _variables(space_of(hub.writable(asked, "space", f"{owner}/{name}")))
+def variables(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    return _variables(space_of(hub.writable(request, "space", f"{owner}/{name}")))
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/variables", body={"key", "value", "description"})
-def add_variable(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
-    given = asked.json()
-    space.variables[given["key"]] = given["value"]
+def add_variable(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
+    body = request.json()
+    space.variables[body["key"]] = body["value"]
     space.restart()
     return _variables(space)
 
 
 @routes.on("DELETE", "/api/spaces/{owner}/{name}/variables", body={"key"})
-def delete_variable(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
-    del space.variables[asked.json()["key"]]
+def delete_variable(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
+    del space.variables[request.json()["key"]]
     space.restart()
     return _variables(space)
 
@@ -290,30 +290,30 @@ def _variables(space: Space) -> Answer:
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/secrets", body={"key", "value", "description"})
-def add_secret(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
-    space.secrets.append(asked.json()["key"])
+def add_secret(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
+    space.secrets.append(request.json()["key"])
     space.restart()
     return json_answer({})
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/pause")
-def pause(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
+def pause(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     space.halt("PAUSED")
     return json_answer(space.runtime())
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/restart", query={"factory"})
-def restart(hub: Hub, asked: Asked, owner: str, name: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
-    space.rebuild("BUILDING" if "factory" in asked.query else "APP_STARTING")
+def restart(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
+    space.rebuild("BUILDING" if "factory" in request.query else "APP_STARTING")
     return json_answer(space.runtime())
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}/logs/{which:build|run}")
-def logs(hub: Hub, asked: Asked, owner: str, name: str, which: str) -> Answer:
-    space = space_of(hub.writable(asked, "space", f"{owner}/{name}"))
+def logs(hub: Hub, request: Asked, owner: str, name: str, which: str) -> Answer:
+    space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     ran = space.run_log if space.run_log is not None else (space.server.log if space.server else [])
     lines = space.build_log if which == "build" else ran
     events = [{"data": line, "timestamp": "2026-01-01T00:00:00.000Z"} for line in lines]

@@ -53,9 +53,11 @@ class DiceEnvironment(Environment):
         self._state = State(episode_id=episode_id or str(uuid4()))
 
     def _observe(self, thrown: int) -> DiceObservation:
-        left = THROWS - self._state.step_count
-        reward = float(self._total) if left == 0 else 0.0
-        return DiceObservation(thrown=thrown, total=self._total, throws_left=left, done=left == 0, reward=reward)
+        throws_left = THROWS - self._state.step_count
+        reward = float(self._total) if throws_left == 0 else 0.0
+        return DiceObservation(
+            thrown=thrown, total=self._total, throws_left=throws_left, done=throws_left == 0, reward=reward
+        )
 
 
 class AsyncDiceEnvironment(DiceEnvironment):

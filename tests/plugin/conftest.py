@@ -74,7 +74,7 @@ class Inner:
     @property
     def events(self) -> list[str]:
         """What the fakes did."""
-        return fakes.said(self.path)
+        return fakes.fake_events(self.path)
 
 
 def errors_of(result: pytest.RunResult, tests: Iterable[str]) -> str:

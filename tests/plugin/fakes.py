@@ -30,7 +30,7 @@ LOG = "the end of the log"
 _targets: dict[str, FakeTarget] = {}
 
 
-def said(folder: Path) -> list[str]:
+def fake_events(folder: Path) -> list[str]:
     """What the fakes of a run in this folder did, in order."""
     path = folder / "events.txt"
     return path.read_text().splitlines() if path.exists() else []

@@ -40,8 +40,8 @@ def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, options):
 @pytest.fixture
 def added(inner) -> Callable[..., set[str]]:
     """Return what a run of one test imports, in one of its processes, that it does not without the plugin."""
-    others = " ".join(f"-p no:{name}" for name in ("anyio", "asyncio", "hypothesispytest", "rerunfailures"))
-    inner.ini(f"[pytest]\naddopts = {others} --strict-markers\nmarkers = scaling\n")
+    disabled = " ".join(f"-p no:{name}" for name in ("anyio", "asyncio", "hypothesispytest", "rerunfailures"))
+    inner.ini(f"[pytest]\naddopts = {disabled} --strict-markers\nmarkers = scaling\n")
     inner.tests("@pytest.mark.parametrize('number', [1])\ndef test_light(number):\n    pass\n")
     inner.pytester.makeconftest(WRITES_MODULES)
 

@@ -48,10 +48,10 @@ def test_a_terminal_shows_one_line_per_curve_that_is_rewritten(inner):
     curve = "fake · ws · wait 0.01 s"
     live = [line for line in text.split("\n") if line.startswith(f"\r{curve}")]
     assert len(live) == 1
-    shown = [part.strip() for part in live[0].split("\r") if part.strip()]
-    assert any("batch 2 · 2 open, 0 of 2 over" in part for part in shown)
-    assert shown[-1].startswith(f"{curve} · max batch ≥ 2")
-    assert all(len(part) < 100 for part in shown)
+    updates = [part.strip() for part in live[0].split("\r") if part.strip()]
+    assert any("batch 2 · 2 open, 0 of 2 over" in part for part in updates)
+    assert updates[-1].startswith(f"{curve} · max batch ≥ 2")
+    assert all(len(part) < 100 for part in updates)
 
 
 def _on_a_terminal(inner, *arguments: str) -> str:

@@ -157,8 +157,8 @@ def test_only_what_failed_is_measured_again_with_lf(inner):
         "@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_full(scaling):\n    scaling.run()\n"
     )
     inner.run("--openenv-target", "fake,capacity=1").assert_outcomes(passed=1, failed=1)
-    again = inner.run("--lf", "--openenv-target", "fake,capacity=1")
-    again.assert_outcomes(failed=1)
+    rerun = inner.run("--lf", "--openenv-target", "fake,capacity=1")
+    rerun.assert_outcomes(failed=1)
 
 
 def test_the_rerun_command_measures_just_that_curve_again(inner):
@@ -186,8 +186,8 @@ def test_the_rerun_command_finds_the_test_from_another_folder_and_in_an_installe
     suite = inner.run("--pyargs", "pytest_openenv_scale.suite", "-m", "scaling", "--openenv-slo", "max_batch>=2", *full)
     suite.stdout.fnmatch_lines(["*rerun: pytest --pyargs pytest_openenv_scale.suite.test_scaling::test_scaling *"])
     # Run, it is the same test to whoever compares the two runs.
-    (said,) = {line.strip() for line in suite.outlines if "rerun: pytest" in line}
-    inner.run(*shlex.split(said.removeprefix("rerun: "))[1:]).assert_outcomes(failed=1)
+    (rerun,) = {line.strip() for line in suite.outlines if "rerun: pytest" in line}
+    inner.run(*shlex.split(rerun.removeprefix("rerun: "))[1:]).assert_outcomes(failed=1)
     names = [json.loads((run / "report.json").read_text())["sweeps"][0]["test"] for run in inner.runs[-2:]]
     assert names == ["test_scaling.py::test_scaling"] * 2
 
@@ -202,8 +202,8 @@ def test_a_test_of_an_installed_package_has_the_same_name_wherever_its_environme
     )
     monkeypatch.syspath_prepend(installed)
     first = inner.run("--pyargs", "ready_made", "--openenv-target", "fake,capacity=1")
-    (said,) = {line.strip() for line in first.outlines if "rerun: pytest" in line}
-    words = shlex.split(said.removeprefix("rerun: "))
+    (rerun,) = {line.strip() for line in first.outlines if "rerun: pytest" in line}
+    words = shlex.split(rerun.removeprefix("rerun: "))
     assert words[:3] == ["pytest", "--pyargs", "ready_made.test_it::test_scale"]
     inner.run(*words[1:]).assert_outcomes(failed=1)
     names = [json.loads((run / "report.json").read_text())["sweeps"][0]["test"] for run in inner.runs[-2:]]

@@ -71,8 +71,8 @@ def test_the_same_server_again_passes(folder: Path, baseline: str) -> None:
     run = measure(folder, "--openenv-baseline", baseline, "--openenv-fail-on", FAIL_ON)
     assert run.code == 0, run.output
     assert "no regression: 1 curve within" in run.output
-    again = compare(folder, baseline, run_ids(folder)[-1], "--fail-on", FAIL_ON)
-    assert again.returncode == 0, again.stdout
+    comparison = compare(folder, baseline, run_ids(folder)[-1], "--fail-on", FAIL_ON)
+    assert comparison.returncode == 0, comparison.stdout
 
 
 def test_a_slowed_server_fails(folder: Path, baseline: str) -> None:
@@ -81,9 +81,9 @@ def test_a_slowed_server_fails(folder: Path, baseline: str) -> None:
     assert run.code == 1, run.output
     assert "regressed: overhead_p50 at batch 4" in run.output
     assert "regressed: max_batch" not in run.output
-    again = compare(folder, baseline, run_ids(folder)[-1], "--fail-on", FAIL_ON)
-    assert again.returncode == 1
-    assert "δ +1.00 large" in again.stdout
+    comparison = compare(folder, baseline, run_ids(folder)[-1], "--fail-on", FAIL_ON)
+    assert comparison.returncode == 1
+    assert "δ +1.00 large" in comparison.stdout
 
 
 def test_a_server_that_holds_less_fails(folder: Path, baseline: str) -> None:

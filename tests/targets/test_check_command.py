@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from defects.running import in_process
 from openenv_servers import SERVERS, openenv_server
 from openenv_venvs import OPENENV_0_10, openenv_python
@@ -107,7 +107,7 @@ def test_the_endpoints_are_those_openenv_validate_asks_for(name, tmp_path):
         done = subprocess.run(
             [python, "-c", script, server.url], capture_output=True, text=True, timeout=240, check=True
         )
-        ours = asyncio.run(http_endpoints(subject(server.url)))
+        ours = asyncio.run(http_endpoints(make_subject(server.url)))
     theirs = {ENDPOINTS[name] for name, passed in json.loads(done.stdout.splitlines()[-1]).items() if not passed}
     assert {detail.partition(": ")[0] for detail in ours.details} == theirs
 
@@ -229,5 +229,5 @@ def test_ctrl_c_exits_130_and_leaves_no_session_open():
 
 async def _opened(address: str, wanted: int) -> int:
     """How many sessions get in within two seconds each."""
-    async with subject(f"http://{address}").client() as client:
+    async with make_subject(f"http://{address}").client() as client:
         return sum(session.first_answer.good for session in await client.start_many([{}] * wanted))

@@ -50,26 +50,26 @@ def envoy() -> str:
         lacking(str(error))
 
 
-def serve(text: str, root: Path, **given: Any) -> Any:
+def serve(text: str, root: Path, **options: Any) -> Any:
     """A target with one thread per Envoy, whatever machine this is: each thread goes round on its own."""
-    return open_target(parse_target(f"{text},threads=1"), root=root, **given)
+    return open_target(parse_target(f"{text},threads=1"), root=root, **options)
 
 
 def listener(address: str) -> Any:
     """The socket one of our processes listens on, at an address that other runs on this machine may have too."""
     ours = {process.pid for process in started_processes()}
-    return next(found for found in listening() if found.laddr.ip == address and found.pid in ours)
+    return next(connection for connection in listening() if connection.laddr.ip == address and connection.pid in ours)
 
 
 def listening() -> list[Any]:
-    return [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+    return [connection for connection in psutil.net_connections("tcp") if connection.status == psutil.CONN_LISTEN]
 
 
 def kill_server(address: str) -> None:
     """Kill what listens at an address; until nothing does, a handshake may still reach it and die with it."""
-    found = listener(address)
-    os.kill(found.pid, signal.SIGKILL)
-    assert eventually(lambda: found.laddr not in [other.laddr for other in listening()])
+    connection = listener(address)
+    os.kill(connection.pid, signal.SIGKILL)
+    assert eventually(lambda: connection.laddr not in [other.laddr for other in listening()])
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
@@ -81,7 +81,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
     return True
 
 
-def said(sweep: Sweep) -> str:
+def terminal_text(sweep: Sweep) -> str:
     """What the terminal shows of a sweep, on one line."""
     return " ".join(" ".join(line.text for line in sweep_lines(sweep.view, width=200)).split())
 
@@ -97,12 +97,12 @@ def stoppable(address: str) -> Generator[Callable[[], None]]:
 def hosts_of_new_sessions(endpoint: Endpoint, count: int) -> list[str]:
     """Start so many sessions at once and return which hosts they were on."""
 
-    async def one() -> str:
+    async def host_of_new_session() -> str:
         async with open_session(endpoint.urls[0], timeout_s=10) as session:
             return (await session.reset()).observation["host_url"]
 
     async def all_of_them() -> list[str]:
-        return list(await asyncio.gather(*(one() for _ in range(count))))
+        return list(await asyncio.gather(*(host_of_new_session() for _ in range(count))))
 
     return asyncio.run(all_of_them())
 
@@ -127,7 +127,7 @@ def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     with serve("envoy:replicas=3,app=builtin", tmp_path, largest_batch=9000) as endpoint:
         sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=120.0, slo={"hosts": 3, "success": 1.0})
     (cell,) = sweep.cells
-    assert sweep.outcome is Outcome.MET, said(sweep)
+    assert sweep.outcome is Outcome.MET, terminal_text(sweep)
     assert cell.peak_concurrency == 9000
     fewest, most = min(cell.host_counts.values()), max(cell.host_counts.values())
     assert most - fewest <= (0 if endpoint.limits["envoys"] == 1 else endpoint.limits["envoys"])
@@ -135,8 +135,8 @@ def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     assert cell.proxy.requests == cell.host_counts
     # Where two cores run all of it, a health check may come too late; who is in stays in.
     assert (cell.proxy.overflows, cell.proxy.troubles) == ({}, ())
-    assert "spread at batch 9,000: " in said(sweep)
-    assert "Envoy (round_robin)" in said(sweep)
+    assert "spread at batch 9,000: " in terminal_text(sweep)
+    assert "Envoy (round_robin)" in terminal_text(sweep)
     assert not started_processes()
 
 
@@ -204,7 +204,7 @@ def test_several_envoys_share_the_port_where_one_has_not_descriptors_enough(tmp_
         assert sum("--config-yaml" in child.cmdline() for child in started_processes(recursive=False)) == 4
         sweep = measure(endpoint, tmp_path, 200, wait=0.5, slo={"success": 1.0, "hosts": 3})
     (cell,) = sweep.cells
-    assert sweep.outcome is Outcome.MET, said(sweep)
+    assert sweep.outcome is Outcome.MET, terminal_text(sweep)
     assert cell.proxy is not None
     assert sum(cell.proxy.requests.values()) == 200
     # Each Envoy goes round on its own, so that counts differ by no more than their number.
@@ -361,7 +361,7 @@ def test_replicas_may_be_containers_each_at_an_address_of_its_own(
         assert engine.client.containers.list(all=True) == []
         engine.close()
     (cell,) = sweep.cells
-    assert sweep.outcome is Outcome.MET, said(sweep)
+    assert sweep.outcome is Outcome.MET, terminal_text(sweep)
     assert (endpoint.label, endpoint.hosts, endpoint.limits["max_envs"]) == ("envoy-docker", 2, 50)
     assert sorted(cell.host_counts.values()) == [20, 20]
     assert cell.proxy is not None

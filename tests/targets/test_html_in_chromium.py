@@ -84,14 +84,14 @@ def reports(everything: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         )
         if path.suffix == ".html"
     )
-    found = {"everything": everything, "measured": measured}
+    paths = {"everything": everything, "measured": measured}
     pages = {"hostile": hostile_study(), "large": large_study(), "interrupted": interrupted_run(), "empty": empty_run()}
     for name, study in pages.items():
         path = folder / f"{name}.html"
         # Figures of what is hostile are drawn: their text must not become markup either.
         path.write_text(html.report_html(study, figures=None if name == "hostile" else {}), encoding="utf-8")
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 class Opened:
@@ -133,9 +133,9 @@ def test_a_report_is_silent_asks_for_nothing_and_fits_a_phone(browser, reports, 
 def test_every_text_stands_out_from_its_ground(browser, reports, name, scheme) -> None:
     with Opened(browser, reports[name], LAPTOP, scheme) as opened:
         opened.page.evaluate("document.querySelectorAll('details').forEach(found => { found.open = true; })")
-        found = opened.page.evaluate(CONTRASTS)
-    assert found
-    assert [pair for pair in found if pair[0] < 4.5] == []
+        contrasts = opened.page.evaluate(CONTRASTS)
+    assert contrasts
+    assert [pair for pair in contrasts if pair[0] < 4.5] == []
 
 
 def test_dark_is_dark_and_light_is_light(browser, reports) -> None:

@@ -69,8 +69,8 @@ def test_a_space_is_created_with_what_it_is_told_and_its_files_come_last(
     hub: Hub, capsys: pytest.CaptureFixture[str], golden: Golden
 ) -> None:
     assert deploy("--private", "--workers", 2, "--max-envs", 64, "--hardware", "cpu-upgrade") == 0
-    (asked,) = hub.asked("POST", "/api/repos/create")
-    assert asked.json() == {
+    (request,) = hub.asked("POST", "/api/repos/create")
+    assert request.json() == {
         "name": "env",
         "organization": "alice",
         "type": "space",
@@ -159,9 +159,9 @@ def test_an_app_of_the_current_folder_is_served_as_its_container_would(
     space = tmp_path / "srv"
     for path, content in files(hub).items():
         if path == "serve.sh" or path.startswith("app/"):
-            place = space / path.removeprefix("app/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+            destination = space / path.removeprefix("app/")
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            destination.write_bytes(content)
     (app,) = re.findall(r"^ARG APP=(\S+)$", files(hub)["Dockerfile"].decode(), re.MULTILINE)[:1]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -36,12 +36,12 @@ def hub() -> Iterator[Hub]:
 
 def found_in(folder: Path) -> list[str]:
     """Every file below a folder in which a secret stands, also inside what is compressed as a whole."""
-    told: list[str] = []
+    leaks: list[str] = []
     for path in folder.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
-            told += [f"{path}: {secret}" for secret in SECRETS if secret.encode() in content]
-    return told
+            leaks += [f"{path}: {secret}" for secret in SECRETS if secret.encode() in content]
+    return leaks
 
 
 def clean(text: str) -> str:
@@ -127,8 +127,8 @@ def test_a_hub_that_echoes_the_token_is_not_quoted(
     refuse(hub, where, 400)
     done = scale(tmp_path, hub, *(argument.format(run=stored_run) for argument in arguments))
     assert done.returncode == 2
-    told = [line for line in done.stderr.splitlines() if line.startswith(f"openenv-scale {arguments[0]}: ")]
-    assert len(told) == 1
+    error_lines = [line for line in done.stderr.splitlines() if line.startswith(f"openenv-scale {arguments[0]}: ")]
+    assert len(error_lines) == 1
     assert found_in(tmp_path) == []
 
 
@@ -152,10 +152,10 @@ def test_whatever_status_it_echoes_the_token_with(
     monkeypatch.chdir(tmp_path)
     refuse(hub, where, status)
     assert main([argument.format(run=stored_run) for argument in arguments]) == 2
-    told = capfd.readouterr()
-    clean(told.out + told.err + caplog.text)
-    assert told.err.count(f"openenv-scale {arguments[0]}: ") == 1
-    assert "Traceback" not in told.err
+    captured = capfd.readouterr()
+    clean(captured.out + captured.err + caplog.text)
+    assert captured.err.count(f"openenv-scale {arguments[0]}: ") == 1
+    assert "Traceback" not in captured.err
     assert found_in(tmp_path) == []
 
 

@@ -57,17 +57,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Programs of an environment on top of the one that holds openenv: the wheel, what it asks for, and uv."""
     openenv = openenv_python(OPENENV_0_10)
     folder = tmp_path_factory.mktemp("with-openenv")
-    found = subprocess.run(
+    completed = subprocess.run(
         [str(openenv), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
         capture_output=True,
         text=True,
         check=True,
     )
-    made = make_environment(folder / "venv")
+    environment = make_environment(folder / "venv")
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
-    (packages / "openenv.pth").write_text(found.stdout)
-    install(made, build_wheel(folder), "uv")
-    return made
+    (packages / "openenv.pth").write_text(completed.stdout)
+    install(environment, build_wheel(folder), "uv")
+    return environment
 
 
 def measure(programs: Path, folder: Path, target: str, **env: str) -> PytestRun:
@@ -94,8 +94,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serving(folder: Path) -> list[psutil.Process]:
     """The processes that serve the project of this folder."""
-    found = psutil.process_iter(["cmdline"])
-    return [process for process in found if str(folder) in " ".join(process.info["cmdline"] or [])]
+    processes = psutil.process_iter(["cmdline"])
+    return [process for process in processes if str(folder) in " ".join(process.info["cmdline"] or [])]
 
 
 def test_uv_provider_serves_a_project(programs: Path, project: Path, tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_uv_provider_serves_a_project(programs: Path, project: Path, tmp_path: P
     offline = {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(project / "wheels"), "UV_CACHE_DIR": str(tmp_path / "cache")}
     offline |= {"UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
     target = f"{RUNTIME}:UVProvider,project_path={tmp_path / 'env'},env.WHERE=here,replicas=2"
-    told = measure(programs, project, target, **offline)
-    assert told.code == 0, told.output
-    assert "UVProvider · ws · wait 0.1 s" in told.output
-    rows = told.rows()
+    run = measure(programs, project, target, **offline)
+    assert run.code == 0, run.output
+    assert "UVProvider · ws · wait 0.1 s" in run.output
+    rows = run.rows()
     assert rows.num_rows == 1 + 8
     assert rows["success"].to_pylist() == [True] * 9
     assert len(set(rows["pid"].to_pylist())) == 2
@@ -116,14 +116,14 @@ def test_uv_provider_serves_a_project(programs: Path, project: Path, tmp_path: P
 
 
 def test_a_wrong_argument_and_a_project_that_is_none_are_one_line_each(programs: Path, tmp_path: Path) -> None:
-    told = measure(programs, tmp_path, f"{RUNTIME}:UVProvider,project=.")
-    assert told.code == 1
-    assert "did you mean 'project_path'?" in told.output
-    told = measure(programs, tmp_path, f"{RUNTIME}:UVProvider,project_path={tmp_path},timeout_s=3")
-    assert told.code == 1
-    assert "UVProvider.wait_for_ready failed: " in told.output
-    assert "the server's log ends:" in told.output
-    assert "Traceback" not in told.output.partition("the server's log ends:")[0]
+    run = measure(programs, tmp_path, f"{RUNTIME}:UVProvider,project=.")
+    assert run.code == 1
+    assert "did you mean 'project_path'?" in run.output
+    run = measure(programs, tmp_path, f"{RUNTIME}:UVProvider,project_path={tmp_path},timeout_s=3")
+    assert run.code == 1
+    assert "UVProvider.wait_for_ready failed: " in run.output
+    assert "the server's log ends:" in run.output
+    assert "Traceback" not in run.output.partition("the server's log ends:")[0]
     assert serving(tmp_path) == []
 
 
@@ -148,22 +148,22 @@ def image(host: str) -> str:
 
 def test_local_docker_provider_runs_an_image(programs: Path, host: str, image: str, tmp_path: Path) -> None:
     target = f"{RUNTIME}:LocalDockerProvider,image={image},workers=1,max_envs=50,replicas=2"
-    told = measure(programs, tmp_path, target, DOCKER_HOST=host)
-    assert told.code == 0, told.output
-    rows = told.rows()
+    run = measure(programs, tmp_path, target, DOCKER_HOST=host)
+    assert run.code == 0, run.output
+    rows = run.rows()
     assert rows["success"].to_pylist() == [True] * 9
     assert len(set(rows["host_url"].to_pylist())) == 2
     assert docker("ps", "--all", "--quiet", "--filter", f"ancestor={image}", host=host) == ""
 
 
 def test_an_image_that_does_not_exist_is_one_line(programs: Path, host: str, tmp_path: Path) -> None:
-    told = measure(programs, tmp_path, f"{RUNTIME}:LocalDockerProvider,image=no-such-image-anywhere", DOCKER_HOST=host)
-    assert told.code == 1
-    assert "LocalDockerProvider.start_container failed: RuntimeError: " in told.output
-    assert "no-such-image-anywhere" in told.output.partition("the server's log ends:")[2]
+    run = measure(programs, tmp_path, f"{RUNTIME}:LocalDockerProvider,image=no-such-image-anywhere", DOCKER_HOST=host)
+    assert run.code == 1
+    assert "LocalDockerProvider.start_container failed: RuntimeError: " in run.output
+    assert "no-such-image-anywhere" in run.output.partition("the server's log ends:")[2]
 
 
 def test_an_abstract_provider_says_so(programs: Path, tmp_path: Path) -> None:
-    told = measure(programs, tmp_path, f"{RUNTIME}:KubernetesProvider,image=x")
-    assert told.code == 1
-    assert "KubernetesProvider failed: TypeError: " in told.output
+    run = measure(programs, tmp_path, f"{RUNTIME}:KubernetesProvider,image=x")
+    assert run.code == 1
+    assert "KubernetesProvider failed: TypeError: " in run.output

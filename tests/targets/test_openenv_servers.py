@@ -66,16 +66,16 @@ async def test_an_environment_does_what_its_kind_does(server, running):
 
 async def test_sessions_fit_up_to_workers_times_the_limit_and_one_more_is_refused_by_name(server, running):
     capacity = server.workers * server.max_envs
-    async with AsyncExitStack() as held:
-        sessions = [await admitted(held, running.url) for _ in range(capacity)]
+    async with AsyncExitStack() as stack:
+        sessions = [await admitted(stack, running.url) for _ in range(capacity)]
         for _ in range(3 * server.workers):
             with pytest.raises(SessionFailed) as refused:
-                await admit(held, running.url)
+                await admit(stack, running.url)
             assert (refused.value.type, refused.value.code) == ("capacity", "CAPACITY_REACHED")
             assert f"{server.max_envs}/{server.max_envs} sessions active" in (refused.value.message or "")
         await asyncio.gather(*(session.step(ACTIONS[server.environment]) for session in sessions))
         await sessions.pop().close()
-        await admitted(held, running.url)
+        await admitted(stack, running.url)
 
 
 def test_there_are_as_many_workers_as_asked_for_and_they_may_be_busy(server, running):
@@ -89,8 +89,8 @@ def test_a_server_that_does_not_start_says_so_with_the_end_of_its_log(tmp_path):
     broken = replace(QUICKEST, id="broken", app="echo:nothing", workers=1)
     with pytest.raises(TargetError) as failed, openenv_server(broken, tmp_path):
         pass
-    said, *log = str(failed.value).splitlines()
-    assert re.match(r"broken: .* exited with code \d+ ", said)
+    headline, *log = str(failed.value).splitlines()
+    assert re.match(r"broken: .* exited with code \d+ ", headline)
     # uvicorn's words.
     assert '"nothing" not found' in log[-1]
 
@@ -150,8 +150,8 @@ async def play_echo(server: OpenEnvServer, running: RunningServer) -> None:
 async def wait_together(server: OpenEnvServer, running: RunningServer) -> None:
     """Steps of all sessions wait side by side, four in each worker of this server."""
     capacity = server.workers * server.max_envs
-    async with AsyncExitStack() as held:
-        sessions = [await admitted(held, running.url) for _ in range(capacity)]
+    async with AsyncExitStack() as stack:
+        sessions = [await admitted(stack, running.url) for _ in range(capacity)]
         began = time.monotonic()
         replies = await asyncio.gather(*(session.step({"wait_seconds": 1.0}) for session in sessions))
         took_s = time.monotonic() - began
@@ -170,8 +170,8 @@ async def throw_dice(server: OpenEnvServer, running: RunningServer) -> None:
             replies += [await session.step({"stake": stake}) for stake in (1, 2, 3, 4, 5)]
         return [(reply.observation["thrown"], reply.observation["total"], reply.done) for reply in replies]
 
-    first, again, other = await throws(1), await throws(1), await throws(2)
-    assert first == again != other
+    first, repeated, other = await throws(1), await throws(1), await throws(2)
+    assert first == repeated != other
     assert [done for _, _, done in first] == [False] * 5 + [True]
 
 
@@ -182,21 +182,21 @@ KINDS: dict[str, Callable[[OpenEnvServer, RunningServer], Awaitable[None]]] = {
 }
 
 
-async def admit(held: AsyncExitStack, url: str) -> ClientSession:
+async def admit(stack: AsyncExitStack, url: str) -> ClientSession:
     """Open a session that has answered a reset and hold it until `held` ends."""
     async with AsyncExitStack() as attempt:
         session = await attempt.enter_async_context(open_session(url, timeout_s=ANSWER_S))
         await session.reset()
-        held.push_async_callback(attempt.pop_all().aclose)
+        stack.push_async_callback(attempt.pop_all().aclose)
         return session
 
 
-async def admitted(held: AsyncExitStack, url: str) -> ClientSession:
+async def admitted(stack: AsyncExitStack, url: str) -> ClientSession:
     """As `admit`, trying again while refused: of several workers, one that is full may get the connection."""
     deadline = time.monotonic() + ANSWER_S
     while True:
         try:
-            return await admit(held, url)
+            return await admit(stack, url)
         except SessionFailed as failure:
             if failure.type != "capacity" or time.monotonic() >= deadline:
                 raise

@@ -24,32 +24,32 @@ def test_a(scaling):
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def record_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which every process that lacks those names leaves its number."""
     return tmp_path_factory.mktemp("seen")
 
 
 @pytest.fixture(scope="module")
-def lacking(seen: Path) -> dict[str, str]:
+def lacking(record_dir: Path) -> dict[str, str]:
     """The environment of such processes."""
     path = os.pathsep.join(filter(None, [str(ELSEWHERE), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path, "SEEN_IN": str(seen)}
+    return {"PYTHONPATH": path, "SEEN_IN": str(record_dir)}
 
 
 @pytest.fixture(scope="module")
-def url(lacking: dict[str, str], seen: Path) -> Iterator[str]:
+def url(lacking: dict[str, str], record_dir: Path) -> Iterator[str]:
     """`openenv-scale serve` with two workers; the supervisor and both are such processes."""
     command = server_command("--port", 0, "--workers", 2)
     with subprocess.Popen(command, env=environ(**lacking), stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
-        said = re.search(r"listening on (\S+) ", server.stderr.readline())
+        match = re.search(r"listening on (\S+) ", server.stderr.readline())
         try:
-            assert said, server.stderr.read()
-            yield said[1]
+            assert match, server.stderr.read()
+            yield match[1]
         finally:
             server.terminate()
     assert server.returncode == 0
-    assert len(list(seen.iterdir())) >= 3
+    assert len(list(record_dir.iterdir())) >= 3
 
 
 def test_those_names_are_missing(lacking: dict[str, str]) -> None:
@@ -68,14 +68,14 @@ def test_those_names_are_missing(lacking: dict[str, str]) -> None:
     assert done.stdout.splitlines() == ["darwin Darwin", "False False False", "no /proc"]
 
 
-def test_a_sweep_over_both_protocols_is_measured(url, lacking, seen, tmp_path) -> None:
-    before = len(list(seen.iterdir()))
+def test_a_sweep_over_both_protocols_is_measured(url, lacking, record_dir, tmp_path) -> None:
+    before = len(list(record_dir.iterdir()))
     write_test(tmp_path, SWEEP)
     run = run_pytest(tmp_path, "--openenv-url", url, "--openenv-modes", "ws,http", **lacking)
     assert run.code == 0, run.output
     rows = run.rows()
     assert rows["success"].to_pylist() == [True] * 80
-    assert len(list(seen.iterdir())) >= before + 2, "pytest and a load process"
+    assert len(list(record_dir.iterdir())) >= before + 2, "pytest and a load process"
 
 
 def test_a_server_is_started_and_measured(lacking, tmp_path) -> None:

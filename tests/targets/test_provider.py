@@ -165,8 +165,8 @@ def test_a_provider_starts_waits_and_stops(root: Path) -> None:
         assert "noise of a provider" in endpoint.log_tail(1000)
     assert not runs(server)
     assert not started_processes()
-    given = "[('MAX_CONCURRENT_ENVS', '7'), ('MODE', 'fast'), ('WORKERS', '2')] [('size', 3)]"
-    assert events(root, "start") == [f"start {server} {given}"]
+    expected = "[('MAX_CONCURRENT_ENVS', '7'), ('MODE', 'fast'), ('WORKERS', '2')] [('size', 3)]"
+    assert events(root, "start") == [f"start {server} {expected}"]
     assert events(root, "ready") == ["ready within 90"]
     assert events(root, "stop") == [f"stop {server}"]
     assert (endpoint.label, endpoint.hosts, endpoint.cores) == ("Served", 1, len(os.sched_getaffinity(0)))
@@ -218,17 +218,17 @@ def test_what_cannot_start_says_why_in_one_line(root: Path, golden: Golden, text
 def test_a_provider_that_fails_to_stop_is_told_about(root: Path, golden: Golden) -> None:
     with pytest.raises(TargetError) as caught, serve("provider:mine:StaysUp", root):
         pass
-    left = str(caught.value)
-    golden(left)
+    error = str(caught.value)
+    golden(error)
     assert not started_processes()
 
     write_test(root, "@pytest.mark.scaling(batches='1', waits=[0.1])\ndef test_it(scaling): scaling.run()\n")
     for workers in ([], ["-n", "1"]):
-        told = run_pytest(root, "--openenv-inconclusive", "warn", "--openenv-target", "provider:mine:StaysUp", *workers)
-        assert told.code == 0, told.output
-        assert "1 passed" in told.output
-        assert told.output.count(left) == 1
-        assert "noise of a provider" not in told.output
+        run = run_pytest(root, "--openenv-inconclusive", "warn", "--openenv-target", "provider:mine:StaysUp", *workers)
+        assert run.code == 0, run.output
+        assert "1 passed" in run.output
+        assert run.output.count(error) == 1
+        assert "noise of a provider" not in run.output
 
 
 @pytest.fixture
@@ -237,34 +237,34 @@ def holder(root: Path) -> Generator[Callable[[str], subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(spec: str) -> subprocess.Popen[str]:
-        held = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", HOLDER, spec],
             cwd=root,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        started.append(held)
-        return held
+        started.append(process)
+        return process
 
     yield start
-    for held in started:
-        held.kill()
-        held.wait()
-        assert held.stdout is not None
-        held.stdout.close()
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_whatever_ends_pytest_the_provider_is_stopped_in_order(
     root: Path, holder: Callable[[str], subprocess.Popen[str]], number: signal.Signals
 ) -> None:
-    held = holder("provider:mine:Served,replicas=2")
-    assert held.stdout is not None
-    assert held.stdout.readline() == "up\n"
-    (host,) = psutil.Process(held.pid).children()
-    held.send_signal(number)
-    held.wait()
+    process = holder("provider:mine:Served,replicas=2")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    (host,) = psutil.Process(process.pid).children()
+    process.send_signal(number)
+    process.wait()
     assert eventually(lambda: not host.is_running())
     assert sorted(server_pids(root)) == sorted(int(line.split()[1]) for line in events(root, "stop"))
     assert not any(map(runs, server_pids(root)))
@@ -274,12 +274,12 @@ def test_whatever_ends_pytest_the_provider_is_stopped_in_order(
 def test_a_start_that_is_interrupted_finishes_and_is_stopped(
     root: Path, holder: Callable[[str], subprocess.Popen[str]], number: signal.Signals
 ) -> None:
-    held = holder("provider:mine:Slow")
+    process = holder("provider:mine:Slow")
     assert eventually(lambda: events(root, "starting"))
-    (host,) = psutil.Process(held.pid).children()
-    held.send_signal(number)
+    (host,) = psutil.Process(process.pid).children()
+    process.send_signal(number)
     (root / "go").touch()
-    held.wait()
+    process.wait()
     assert eventually(lambda: not host.is_running())
     (server,) = server_pids(root)
     assert events(root, "stop") == [f"stop {server}"]

@@ -65,29 +65,31 @@ def nothing_left() -> Iterator[None]:
     """Fail where a process that a test started is still there."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
-    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
-    assert [process.cmdline() for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+    leftovers = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    assert [process.cmdline() for process in leftovers if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 @pytest.mark.parametrize("mode", ["ws", "http"])
 @pytest.mark.parametrize("arrival", ["hold", "burst"])
 def test_latency_planted_in_the_client_is_shown_as_invented(planted, mode, arrival, nothing_left):
     with LoadGenerator(1) as plain, LoadGenerator(1) as slower:
-        asked = {plain: SelfTestRequest(wait_s=0.05), slower: SelfTestRequest(wait_s=0.05, workload=planted)}
+        requests = {plain: SelfTestRequest(wait_s=0.05), slower: SelfTestRequest(wait_s=0.05, workload=planted)}
         # The first sessions of a process pay for what it never did before.
-        for generator in asked:
-            measure(generator, asked[generator], mode, arrival, 4)
+        for generator in requests:
+            measure(generator, requests[generator], mode, arrival, 4)
         # In turns, and the best of each: what else the machine does only adds, what was planted is always there.
-        turns = [(generator, measure(generator, asked[generator], mode, arrival, 4)) for generator in [*asked] * 5]
+        turns = [
+            (generator, measure(generator, requests[generator], mode, arrival, 4)) for generator in [*requests] * 5
+        ]
     assert [run.failed for _, run in turns] == [0] * 10
-    least = {generator: min(run.invented_p50_s for by, run in turns if by is generator) for generator in asked}
+    least = {generator: min(run.invented_p50_s for by, run in turns if by is generator) for generator in requests}
     assert least[slower] >= 0.75 * PLANTED_S
     assert least[slower] > least[plain]
 
 
 def test_a_client_with_planted_latency_resolves_nothing(planted, nothing_left):
-    found = self_test(SelfTestRequest(max_batch=8, wait_s=0.05, workload=planted))
-    for ladder in found.ladders:
+    report = self_test(SelfTestRequest(max_batch=8, wait_s=0.05, workload=planted))
+    for ladder in report.ladders:
         assert (ladder.resolved_batch, ladder.end) == (None, "unresolved")
         assert all(batch.failed == 0 and not batch.resolved for batch in ladder.rungs)
 
@@ -109,10 +111,10 @@ def test_the_command_measures_both_modes_and_writes_what_it_found(tmp_path, noth
     assert [line.split()[:3] for line in out.splitlines() if line.split()[1:2] in (["hold"], ["burst"])] == [
         [mode, arrival, "8"] for mode in ("ws", "http") for arrival in ("hold", "burst")
     ]
-    found = json.loads(file.read_text())
-    assert (found["wait_s"], found["cores"]) == (0.05, usable_cores())
-    assert [ladder["mode"] for ladder in found["ladders"]] == ["ws", "http"]
-    for ladder in found["ladders"]:
+    report = json.loads(file.read_text())
+    assert (report["wait_s"], report["cores"]) == (0.05, usable_cores())
+    assert [ladder["mode"] for ladder in report["ladders"]] == ["ws", "http"]
+    for ladder in report["ladders"]:
         for batch in ladder["rungs"]:
             assert (batch["failed"], batch["batch"], batch["processes"]) == (0, 8, 1)
             assert batch["client_p50_s"] > 0
@@ -129,9 +131,9 @@ def test_ctrl_c_prints_what_is_known_and_leaves_nothing_behind(nothing_left):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
-    said = " ".join(out.split())
-    assert "5/40 ms" in said.partition("ws: ")[2]
-    assert said.endswith("; interrupted")
+    text = " ".join(out.split())
+    assert "5/40 ms" in text.partition("ws: ")[2]
+    assert text.endswith("; interrupted")
     assert children
     assert psutil.wait_procs(children, timeout=30)[1] == []
 

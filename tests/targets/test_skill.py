@@ -38,13 +38,13 @@ class Block:
 
 def blocks() -> list[Block]:
     """Return the blocks of the document in their order."""
-    found: list[Block] = []
+    collected: list[Block] = []
     section = ""
     for match in _BLOCK.finditer((ROOT / "docs" / "SKILL.md").read_text()):
         section = match["title"] or section
         if match["commands"]:
-            found.append(Block(section, match["commands"]))
-    return found
+            collected.append(Block(section, match["commands"]))
+    return collected
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path:
     for block in blocks():
         with component(block.section, tmp_path) as (variables, otherwise):
             commands = block.commands
-            for written, said in otherwise.items():
+            for written, replacement in otherwise.items():
                 assert written in commands
-                commands = commands.replace(written, said)
+                commands = commands.replace(written, replacement)
             script = _ENDED_WITH_IT + _MAY_BE_UNSURE.sub(r"\g<0> || (($? == 3))", commands)
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", script],
@@ -109,5 +109,5 @@ def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path:
                 check=False,
             )
             assert done.returncode == 0, f"{block.section}:\n{commands}\n{done.stdout}\n{done.stderr}"
-    for made in ("openenv-results/EXPERIMENT_LOG.md", "study/report.html", "older/raw.jsonl", "older-runs"):
-        assert (work / made).exists(), made
+    for output in ("openenv-results/EXPERIMENT_LOG.md", "study/report.html", "older/raw.jsonl", "older-runs"):
+        assert (work / output).exists(), output

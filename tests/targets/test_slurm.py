@@ -70,9 +70,9 @@ def cluster(shared: SlurmCluster) -> Generator[SlurmCluster]:
     """Three free nodes before and after; what a test leaves behind fails it."""
     shared.wait_idle()
     yield shared
-    left = [line for line in shared.jobs() if " COMPLETING " not in line]
+    jobs = [line for line in shared.jobs() if " COMPLETING " not in line]
     shared.cancel_all()
-    assert left == []
+    assert jobs == []
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def envoy() -> str:
         lacking(str(error))
 
 
-def serve(text: str, root: Path, **given: Any) -> Any:
-    return open_target(parse_target(text), root=root, **given)
+def serve(text: str, root: Path, **options: Any) -> Any:
+    return open_target(parse_target(text), root=root, **options)
 
 
 def eventually(holds: Callable[[], object], seconds: float = 60.0) -> bool:
@@ -96,7 +96,7 @@ def eventually(holds: Callable[[], object], seconds: float = 60.0) -> bool:
     return True
 
 
-def shown(sweep: Sweep) -> str:
+def terminal_text(sweep: Sweep) -> str:
     """What the terminal shows of a sweep, on one line."""
     return " ".join(" ".join(line.text for line in sweep_lines(sweep.view, width=200)).split())
 
@@ -163,19 +163,19 @@ def test_one_node_is_a_server_alone_and_the_job_is_told_live(cluster: SlurmClust
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["node", "client"])
+@pytest.mark.parametrize("envoy_on", ["node", "client"])
 def test_several_nodes_are_one_url_and_every_host_must_share_a_batch(
-    cluster: SlurmCluster, tmp_path: Path, envoy: str, place: str
+    cluster: SlurmCluster, tmp_path: Path, envoy: str, envoy_on: str
 ) -> None:
-    with serve(f"slurm:nodes=2,envoy={place},app=builtin", tmp_path, largest_batch=40) as endpoint:
+    with serve(f"slurm:nodes=2,envoy={envoy_on},app=builtin", tmp_path, largest_batch=40) as endpoint:
         assert (endpoint.label, endpoint.hosts, endpoint.cores) == ("slurm-multi", 2, 2)
         assert endpoint.default_limits == {"hosts": 2}
         assert endpoint.sample().processes >= 2
         assert len(endpoint.urls) == 1
-        assert (cluster.addresses[0] in endpoint.urls[0]) == (place == "node")
+        assert (cluster.addresses[0] in endpoint.urls[0]) == (envoy_on == "node")
         sweep = measure(endpoint, tmp_path, 1, 40)
     one, forty = sweep.cells
-    assert sweep.outcome is Outcome.MET, shown(sweep)
+    assert sweep.outcome is Outcome.MET, terminal_text(sweep)
     assert set(forty.host_counts) == {host for host in forty.proxy.requests if host.startswith("127.0.")}
     assert forty.proxy.requests == forty.host_counts
     assert sum(forty.host_counts.values()) == 40
@@ -197,7 +197,7 @@ def test_an_app_of_ones_own_is_served_from_its_folder_with_its_limit(cluster: Sl
         sweep = measure(endpoint, tmp_path, 6)
     (cell,) = sweep.cells
     assert cell.successful == 3
-    assert "MAX_CONCURRENT_ENVS" in shown(sweep)
+    assert "MAX_CONCURRENT_ENVS" in terminal_text(sweep)
     assert list((tmp_path / "lo gs").iterdir()) == []
 
 
@@ -224,7 +224,7 @@ def test_an_allocation_that_exists_is_used_and_left_as_it_was(
         assert (endpoint.label, endpoint.hosts, endpoint.cores) == ("slurm-multi", 2, 4)
         assert endpoint.limits["workers"] == 2
         sweep = measure(endpoint, tmp_path, 20)
-    assert sweep.outcome is Outcome.MET, shown(sweep)
+    assert sweep.outcome is Outcome.MET, terminal_text(sweep)
     assert [line.split()[:2] for line in cluster.jobs()] == [[allocation, "RUNNING"]]
     assert eventually(lambda: not steps(cluster, allocation), 10)
     assert list(home.iterdir()) == []
@@ -247,11 +247,11 @@ def test_inside_an_allocation_it_is_used_as_it_is(cluster: SlurmCluster, tmp_pat
         check=False,
         timeout=120,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "submitted job" not in said
-    golden("\n".join(line for line in said.splitlines() if "changed nothing" in line), masks=JOB)
-    assert "slurm-single" in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "submitted job" not in output
+    golden("\n".join(line for line in output.splitlines() if "changed nothing" in line), masks=JOB)
+    assert "slurm-single" in output
 
 
 def test_nodes_that_were_killed_with_pytest_leave_the_allocation_empty(
@@ -276,10 +276,10 @@ def test_an_allocation_that_is_over_or_too_small_is_refused(
 def test_a_drained_node_is_named_with_its_reason(cluster: SlurmCluster, tmp_path: Path, golden: Golden) -> None:
     cluster.run("scontrol", "update", "nodename=node3", "state=drain", "reason=bad disk")
     try:
-        said = refused("slurm:nodes=3,pending_timeout=4s,app=builtin", tmp_path)
+        message = refused("slurm:nodes=3,pending_timeout=4s,app=builtin", tmp_path)
     finally:
         cluster.run("scontrol", "update", "nodename=node3", "state=resume")
-    golden(said, masks=JOB | {"Slurm says [^(]*": "Slurm says REASON "})
+    golden(message, masks=JOB | {"Slurm says [^(]*": "Slurm says REASON "})
     assert cluster.jobs() == []
 
 
@@ -305,8 +305,8 @@ def test_a_job_that_stays_pending_is_cancelled_at_the_deadline_with_slurms_reaso
 
 def busy(cluster: SlurmCluster) -> None:
     """Give every node to somebody else."""
-    asked = ["--job-name=somebody", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 300"]
-    cluster.run("sbatch", *asked)
+    arguments = ["--job-name=somebody", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 300"]
+    cluster.run("sbatch", *arguments)
     assert eventually(lambda: "RUNNING" in "".join(cluster.jobs()), 20)
 
 
@@ -333,8 +333,8 @@ def test_ctrl_c_while_pending_cancels_the_job(cluster: SlurmCluster, tmp_path: P
     process = start_pytest(tmp_path, "--openenv-target", "slurm:nodes=3,cpus_per_task=2,app=builtin")
     assert eventually(lambda: any("PENDING" in line for line in cluster.jobs()))
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[0]
-    assert process.returncode == 2, said
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 2, output
     assert [line.split()[2] for line in cluster.jobs()] == ["somebody"]
     assert list(home.iterdir()) == []
     cluster.cancel_all()
@@ -348,8 +348,8 @@ def test_ctrl_c_and_sigterm_while_running_cancel_the_job(
     process = start_pytest(tmp_path, "--openenv-target", "slurm,app=builtin")
     assert eventually((tmp_path / "up").exists), process.communicate()[0]
     process.send_signal(number)
-    said = process.communicate(timeout=30)[0]
-    assert process.returncode == 2, said
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 2, output
     assert cluster.jobs() == []
     assert list(home.iterdir()) == []
 
@@ -405,9 +405,9 @@ def test_a_node_that_dies_in_mid_cell_is_named_in_the_verdict(tmp_path: Path, en
     (cell,) = sweep.cells
     assert sweep.outcome is Outcome.MISSED
     assert cell.successful == 10
-    (lost,) = sweep.verdicts[0].refused
-    (incident,) = lost.incidents
-    assert (lost.cause, lost.count) == ("host_lost", 10)
+    (refusal,) = sweep.verdicts[0].refused
+    (incident,) = refusal.incidents
+    assert (refusal.cause, refusal.count) == ("host_lost", 10)
     assert incident.host.startswith(f"{own.addresses[1]}:")
     assert incident.text is not None
     assert "on node2" in incident.text
@@ -426,14 +426,14 @@ def test_a_job_somebody_cancels_in_mid_cell_is_named(
     (ended,) = server_exits(sweep)
     assert (ended.kind, ended.stage) == ("job", "CANCELLED")
     assert f"job {job} " in ended.text
-    assert "still runs" not in shown(sweep)
+    assert "still runs" not in terminal_text(sweep)
 
 
 def test_what_sbatch_refuses_is_said_in_one_line_with_what_to_write(
     cluster: SlurmCluster, tmp_path: Path, golden: Golden
 ) -> None:
-    asked = ("partition=nope", "nodes=40", "partition=short,time=30")
-    texts = [refused(f"slurm:{keys},app=builtin", tmp_path) for keys in asked]
+    invalid_keys = ("partition=nope", "nodes=40", "partition=short,time=30")
+    texts = [refused(f"slurm:{keys},app=builtin", tmp_path) for keys in invalid_keys]
     assert not [text for text in texts if "\n" in text]
     golden("\n".join(texts), masks={"submission failed: [^:]*": "submission failed: REASON"})
 
@@ -447,17 +447,17 @@ def test_a_missing_slurm_is_said_before_anything_starts(
 
 
 def test_a_missing_envoy_on_the_node_is_said(cluster: SlurmCluster, tmp_path: Path) -> None:
-    said = refused("slurm:nodes=2,app=builtin,env.ENVOY=/nonexistent/envoy", tmp_path)
-    assert "/nonexistent/envoy" in said.partition("\n")[0]
+    message = refused("slurm:nodes=2,app=builtin,env.ENVOY=/nonexistent/envoy", tmp_path)
+    assert "/nonexistent/envoy" in message.partition("\n")[0]
 
 
 def test_a_port_that_is_taken_on_a_node_names_the_node_and_shows_its_log(cluster: SlurmCluster, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind((cluster.addresses[0], 0))
-        port = taken.getsockname()[1]
-        said = refused(f"slurm:port={port},start_timeout=20s,app=builtin", tmp_path)
-    assert f"node1 ({cluster.addresses[0]}:{port})" in said or "server on node1" in said
-    assert "address already in use" in said.lower()
+    with socket.socket() as listener:
+        listener.bind((cluster.addresses[0], 0))
+        port = listener.getsockname()[1]
+        message = refused(f"slurm:port={port},start_timeout=20s,app=builtin", tmp_path)
+    assert f"node1 ({cluster.addresses[0]}:{port})" in message or "server on node1" in message
+    assert "address already in use" in message.lower()
 
 
 @pytest.mark.matrix
@@ -465,8 +465,8 @@ def test_three_nodes_behind_envoy_hold_3000_sessions_each(cluster: SlurmCluster,
     with serve("slurm:nodes=3,envoy=node,app=builtin", tmp_path, largest_batch=9000) as endpoint:
         sweep = measure(endpoint, tmp_path, 9000, wait=1.0, timeout=120.0, slo={"success": 1.0})
     (cell,) = sweep.cells
-    assert sweep.outcome is Outcome.MET, shown(sweep)
+    assert sweep.outcome is Outcome.MET, terminal_text(sweep)
     assert cell.peak_concurrency == 9000
     assert cell.host_counts == cell.proxy.requests
     assert max(cell.host_counts.values()) - min(cell.host_counts.values()) <= 1
-    assert "hosts ≥ 3" in shown(sweep)
+    assert "hosts ≥ 3" in terminal_text(sweep)

@@ -129,9 +129,9 @@ def measure(folder: Path, limits: str = "") -> subprocess.CompletedProcess[str]:
 
 def kill_server(cluster: SlurmCluster, node: str) -> None:
     """Kill a node's server and its workers with SIGKILL."""
-    found = [one for one in processes(cluster, node) if "python" in one.name()]
-    assert found
-    for process in found:
+    servers = [one for one in processes(cluster, node) if "python" in one.name()]
+    assert servers
+    for process in servers:
         process.kill()
 
 
@@ -140,10 +140,15 @@ def test_a_job_of_one_node_serves_until_it_is_cancelled(cluster: SlurmCluster, t
     job = submit(cluster, tmp_path, "serve_single.sbatch", PORT=str(port))
     connection, log = tmp_path / "openenv-connection.env", tmp_path / f"openenv-{job}.log"
     until(connection.exists, log)
-    told = read_connection(connection)
-    assert told is not None
-    assert told["OPENENV_URL"] == told["WORKER_URLS"] == f"http://{cluster.addresses[0]}:{port}"
-    assert (told["ENVOY_NODE"], told["WORKER_NODES"], told["NUM_WORKERS"], told["JOB_ID"]) == ("", "node1", "1", job)
+    settings = read_connection(connection)
+    assert settings is not None
+    assert settings["OPENENV_URL"] == settings["WORKER_URLS"] == f"http://{cluster.addresses[0]}:{port}"
+    assert (settings["ENVOY_NODE"], settings["WORKER_NODES"], settings["NUM_WORKERS"], settings["JOB_ID"]) == (
+        "",
+        "node1",
+        "1",
+        job,
+    )
     tested = measure(tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert f"{cluster.addresses[0]}:{port} · ws" in tested.stdout
@@ -155,10 +160,10 @@ def test_a_job_of_three_nodes_serves_through_envoy_from_its_first_node(cluster: 
     port = free_port(cluster)
     job = submit(cluster, tmp_path, "serve_multi.sbatch", "--nodes=3", ENVOY_PORT=str(port))
     until((tmp_path / "openenv-connection.env").exists, tmp_path / f"openenv-{job}.log")
-    told = read_connection(tmp_path / "openenv-connection.env")
-    assert told is not None
-    assert (told["OPENENV_URL"], told["ENVOY_NODE"]) == (f"http://{cluster.addresses[0]}:{port}", "node1")
-    assert (told["WORKER_NODES"], told["NUM_WORKERS"]) == ("node1 node2 node3", "3")
+    settings = read_connection(tmp_path / "openenv-connection.env")
+    assert settings is not None
+    assert (settings["OPENENV_URL"], settings["ENVOY_NODE"]) == (f"http://{cluster.addresses[0]}:{port}", "node1")
+    assert (settings["WORKER_NODES"], settings["NUM_WORKERS"]) == ("node1 node2 node3", "3")
     shell = subprocess.run(
         ["bash", "-c", "source openenv-connection.env; echo $OPENENV_URL $WORKER_NODES"],
         cwd=tmp_path,

@@ -101,12 +101,12 @@ def started(root: Path, app: str, server: str = "hypercorn") -> Generator[Endpoi
         yield endpoint
 
 
-def attach(text: str, **given: Any) -> Any:
-    return open_target(parse_target(text), root=Path("/nowhere"), **given)
+def attach(text: str, **options: Any) -> Any:
+    return open_target(parse_target(text), root=Path("/nowhere"), **options)
 
 
-def refusal(text: str, **given: Any) -> str:
-    with pytest.raises(TargetError) as caught, attach(text, **given):
+def refusal(text: str, **options: Any) -> str:
+    with pytest.raises(TargetError) as caught, attach(text, **options):
         pytest.fail("the target was attached to")
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -152,9 +152,9 @@ def test_several_urls_are_all_reached_and_share_a_label(server: Endpoint) -> Non
 def test_headers_and_userinfo_reach_the_server_and_are_not_shown(server: Endpoint) -> None:
     url = server.urls[0].replace("//", "//me:hush@")
     with attach(url, headers={"X-Token": "mum"}) as endpoint:
-        seen = headers_seen(endpoint)
-    assert seen["x-token"] == "mum"
-    assert seen["authorization"] == "Basic " + base64.b64encode(b"me:hush").decode()
+        headers = headers_seen(endpoint)
+    assert headers["x-token"] == "mum"
+    assert headers["authorization"] == "Basic " + base64.b64encode(b"me:hush").decode()
     assert "hush" not in repr(endpoint)
     assert "mum" not in repr(endpoint)
 

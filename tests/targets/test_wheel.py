@@ -79,25 +79,25 @@ def test_the_wheel_holds_what_operators_edit_just_as_the_checkout_has_it(wheel: 
 
 def test_a_wheel_that_is_built_from_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
     builder = make_environment(tmp_path / "builder", "build", "hatchling")
-    made = run(
+    build = run(
         [str(builder / "python"), "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)], tmp_path
     )
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert build.returncode == 0, build.stdout + build.stderr
     (source,) = tmp_path.glob("*.tar.gz")
     assert deployed(build_wheel(tmp_path / "again", source)) == deployed(wheel)
 
 
 def test_the_files_are_found_where_only_the_wheel_is_installed(bare: Path, tmp_path: Path) -> None:
     code = f"from {PACKAGE} import deploy_file; print(deploy_file('local/run_uvicorn.sh'))"
-    found = Path(run([str(bare / "python"), "-c", code], tmp_path).stdout.strip())
-    assert found.is_relative_to(bare.parent)
-    assert os.access(found, os.X_OK)
+    script = Path(run([str(bare / "python"), "-c", code], tmp_path).stdout.strip())
+    assert script.is_relative_to(bare.parent)
+    assert os.access(script, os.X_OK)
 
 
 def test_the_wheel_says_what_it_is_and_asks_for_nothing_that_only_its_tests_need(wheel: Path) -> None:
-    told = metadata(wheel)
-    required = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in told.get_all("Requires-Dist", [])}
-    assert (told["Name"], told["License-Expression"]) == ("pytest-openenv-scale", "BSD-3-Clause")
+    fields = metadata(wheel)
+    required = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in fields.get_all("Requires-Dist", [])}
+    assert (fields["Name"], fields["License-Expression"]) == ("pytest-openenv-scale", "BSD-3-Clause")
     assert {"pytest", "aiohttp", "pyarrow", "starlette", "hypercorn"} <= required
     assert not required & {"hypothesis", "pytest-xdist", "ruff", "pyright"}
 
@@ -134,9 +134,9 @@ def test_a_repository_is_left_as_it_was_and_can_measure(bare: Path, tmp_path: Pa
     assert NEEDS_FIGURES in unescape((run_dir / "report.html").read_text())
 
     for command in (["report", "--formats", "figures"], ["history", "--output", "history.svg"]):
-        said = run([str(bare / "openenv-scale"), *command], tmp_path)
-        assert (said.returncode, said.stdout) == (2, "")
-        assert re.fullmatch(rf"openenv-scale {command[0]}: --\w+: {re.escape(NEEDS_FIGURES)}\n", said.stderr)
+        completed = run([str(bare / "openenv-scale"), *command], tmp_path)
+        assert (completed.returncode, completed.stdout) == (2, "")
+        assert re.fullmatch(rf"openenv-scale {command[0]}: --\w+: {re.escape(NEEDS_FIGURES)}\n", completed.stderr)
 
 
 def test_the_main_job_runs_where_nothing_but_the_wheel_is_installed(bare: Path, tmp_path: Path) -> None:

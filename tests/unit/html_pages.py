@@ -21,7 +21,7 @@ BATCHES = {1: GOOD, 8: GOOD, 32: GOOD, 128: BAD}
 
 def hostile_study() -> Study:
     """A study in which everything that others can write is hostile."""
-    found = sample(
+    study = sample(
         f"local {HOSTILE}",
         BATCHES,
         target=f"http://127.0.0.1:1/{HOSTILE}",
@@ -33,7 +33,7 @@ def hostile_study() -> Study:
         error=("reset", HOSTILE, HOSTILE, HOSTILE),
     )
     run = a_run_of(
-        found, note=HOSTILE, command=("pytest", HOSTILE), fingerprint={HOSTILE: HOSTILE, "git": {"commit": HOSTILE}}
+        study, note=HOSTILE, command=("pytest", HOSTILE), fingerprint={HOSTILE: HOSTILE, "git": {"commit": HOSTILE}}
     )
     sweeps = tuple(
         view_sweep(
@@ -67,8 +67,8 @@ def large_study() -> Study:
     places = [(mode, wait) for mode in ("ws", "http") for wait in (0.1, 1.0, 5.0)]
     samples = []
     for at, name in enumerate(names):
-        kept = places if at < 5 else places[:5]
-        curves = {place: BATCHES if (at + number) % 3 else {1: GOOD, 8: BAD} for number, place in enumerate(kept)}
+        present = places if at < 5 else places[:5]
+        curves = {place: BATCHES if (at + number) % 3 else {1: GOOD, 8: BAD} for number, place in enumerate(present)}
         slo = an_slo(max_batch=32) if at % 2 else an_slo(success=0.9)
         samples.append(sample(name, target=f"local:m{at}:app", curves=curves, reps=2, slo=slo))
     return a_study(*samples)
@@ -78,8 +78,8 @@ def interrupted_run() -> Run:
     """A run that ended before its second batch."""
     run = a_run_of(sample("a", BATCHES))
     (sweep,) = run.sweeps
-    left = view_sweep(replace(sweep.record, status="interrupted"), [sweep.summaries[0]])
-    return replace(run, record=replace(run.record, status="interrupted"), sweeps=(left,))
+    interrupted = view_sweep(replace(sweep.record, status="interrupted"), [sweep.summaries[0]])
+    return replace(run, record=replace(run.record, status="interrupted"), sweeps=(interrupted,))
 
 
 def empty_run(status="failed") -> Run:

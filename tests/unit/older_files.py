@@ -63,7 +63,7 @@ def line(rows: Sequence[dict[str, Any]], number: int, **changed: Any) -> dict[st
     """Return the line of `summary.csv` for the sessions of a repetition."""
     good = sum(row["success"] for row in rows)
     first = rows[0]
-    told = {
+    fields = {
         "mode": first["mode"],
         "url": "http://127.0.0.1:8000",
         "num_requests": len(rows),
@@ -79,7 +79,7 @@ def line(rows: Sequence[dict[str, Any]], number: int, **changed: Any) -> dict[st
         "requests_per_second": good / 1.5,
         "effective_concurrency": len(rows) * first["wait_requested"] / 1.5,
     }
-    return {**dict.fromkeys(COLUMNS, ""), **told, **changed}
+    return {**dict.fromkeys(COLUMNS, ""), **fields, **changed}
 
 
 def write(folder: Path, rows: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]] | None = None) -> Path:

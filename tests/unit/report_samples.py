@@ -87,7 +87,7 @@ def refused_sweep(reps=3) -> SweepView:
         'INFO:     127.0.0.1:50114 - "WebSocket /ws" [accepted]\nINFO:     connection open\nINFO:     connection closed'
     )
     slower = (1.0, 1.02, 1.05)
-    lost = (56, 54, 56)
+    failures = (56, 54, 56)
     summaries = [
         measured(batch, repetition=n + 1, connect=connect, slower=slower[n])
         for batch, connect in ((32, (0.009, 0.014)), (128, (0.031, 0.052)))
@@ -99,7 +99,7 @@ def refused_sweep(reps=3) -> SweepView:
             repetition=n + 1,
             connect=(0.06, 0.108),
             slower=slower[n],
-            failed=lost[n],
+            failed=failures[n],
             limits={"workers": 2},
             log_tail=log,
         )
@@ -145,5 +145,5 @@ def a_manifest(*sweeps: SweepView, status="complete", **fields) -> Manifest:
 
 
 def a_run(path: Path, *sweeps: SweepView, status="complete", problems=(), **fields) -> Run:
-    found = sweeps or (refused_sweep(), doubtful_sweep())
-    return Run(path, a_manifest(*found, status=status, **fields), found, tuple(problems))
+    all_sweeps = sweeps or (refused_sweep(), doubtful_sweep())
+    return Run(path, a_manifest(*all_sweeps, status=status, **fields), all_sweeps, tuple(problems))

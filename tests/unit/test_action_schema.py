@@ -15,7 +15,7 @@ from pytest_openenv_scale.config.action_schema.document import TYPES
 from pytest_openenv_scale.config.action_schema.make import MAX_ITEMS, NoActionError, make_action
 
 
-def made(schema):
+def value_for(schema):
     """Return what is made for a field of this schema."""
     return make_action({"type": "object", "required": ["field"], "properties": {"field": schema}}).action["field"]
 
@@ -96,9 +96,9 @@ def in_the_way(schema):
     ],
 )
 def test_a_field_gets_the_smallest_value_its_schema_admits(schema, value):
-    found = made(schema)
-    assert found == value
-    assert type(found) is type(value)
+    actual = value_for(schema)
+    assert actual == value
+    assert type(actual) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,12 @@ def test_a_field_gets_the_smallest_value_its_schema_admits(schema, value):
     ],
 )
 def test_what_the_author_wrote_comes_first_where_it_is_valid(schema):
-    whole = {"required": ["field"], "properties": {"field": {"type": "string", **schema}}, "$defs": {"Text": {}}}
-    assert make_action(whole).action == {"field": "mine"}
+    action_schema = {
+        "required": ["field"],
+        "properties": {"field": {"type": "string", **schema}},
+        "$defs": {"Text": {}},
+    }
+    assert make_action(action_schema).action == {"field": "mine"}
 
 
 def test_the_example_of_an_action_is_the_action():
@@ -127,21 +131,23 @@ def test_the_example_of_an_action_is_the_action():
 
 @pytest.mark.parametrize("name", ["uuid", "date-time", "date", "time", "duration", "uri", "ipv4", "byte", "email"])
 def test_many_different_texts_of_a_format_can_be_made(name):
-    texts = made({"type": "array", "minItems": 300, "uniqueItems": True, "items": {"type": "string", "format": name}})
+    texts = value_for(
+        {"type": "array", "minItems": 300, "uniqueItems": True, "items": {"type": "string", "format": name}}
+    )
     assert len(set(texts)) == 300
 
 
 def test_items_that_have_to_differ_may_be_arrays_objects_or_short_texts():
     pair = {"type": "array", "prefixItems": [{"type": "boolean"}, {"type": "boolean"}], "minItems": 2, "maxItems": 2}
     fields = {"a": {"type": "boolean"}, "b": {"type": "boolean"}}
-    thing = {"type": "object", "required": ["a", "b"], "properties": fields, "additionalProperties": False}
-    for items, number in ((pair, 4), (thing, 4), ({"type": "string", "minLength": 1, "maxLength": 1}, 30)):
-        different = made({"type": "array", "uniqueItems": True, "minItems": number, "items": items})
+    record = {"type": "object", "required": ["a", "b"], "properties": fields, "additionalProperties": False}
+    for items, number in ((pair, 4), (record, 4), ({"type": "string", "minLength": 1, "maxLength": 1}, 30)):
+        different = value_for({"type": "array", "uniqueItems": True, "minItems": number, "items": items})
         assert len({json.dumps(item) for item in different}) == number
 
 
 def test_an_array_may_be_long():
-    assert made({"type": "array", "items": {"type": "number"}, "minItems": 5000}) == [0.0] * 5000
+    assert value_for({"type": "array", "items": {"type": "number"}, "minItems": 5000}) == [0.0] * 5000
 
 
 # Unions
@@ -348,9 +354,12 @@ SCHEMAS = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(SCHEMAS, SCHEMAS, SCHEMAS)
-def test_an_action_is_valid_by_the_schema_as_it_was_published(schema, a, b):
+def test_an_action_is_valid_by_the_schema_as_it_was_published(schema, first, second):
     # Those that are referred to refer to a third, so that none refers to itself.
-    a, b = (json.loads(json.dumps(part).replace("$defs/A", "$defs/C").replace("$defs/B", "$defs/C")) for part in (a, b))
-    published = {**schema, "$defs": {"A": a, "B": b, "C": {}}}
+    first, second = (
+        json.loads(json.dumps(part).replace("$defs/A", "$defs/C").replace("$defs/B", "$defs/C"))
+        for part in (first, second)
+    )
+    published = {**schema, "$defs": {"A": first, "B": second, "C": {}}}
     with contextlib.suppress(NoActionError):
         assert not list(jsonschema.Draft202012Validator(published).iter_errors(dict(make_action(published).action)))

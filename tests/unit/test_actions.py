@@ -30,9 +30,9 @@ def test_an_object_is_the_action_of_every_step(value, action):
 
 def test_an_action_is_a_copy():
     value = {"a": []}
-    found = parse_action(value)
+    action = parse_action(value)
     value["a"].append(1)
-    assert found.value == {"a": []}
+    assert action.value == {"a": []}
 
 
 @pytest.mark.parametrize("text", ["module:function", "pkg.module:function", "pkg.module:Class.method", " m:f ", "é:f"])

@@ -33,28 +33,28 @@ def results(tmp_path):
     return tmp_path / "openenv-results"
 
 
-def found(text: str, results: Path | None, **options) -> Path:
+def find(text: str, results: Path | None, **options) -> Path:
     directory = results.parent if results else Path.cwd()
     return find_run(parse_reference(text, directory), results, **options)
 
 
 def refused(text: str, results: Path | None) -> str:
     with pytest.raises(RunError) as error:
-        found(text, results)
+        find(text, results)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_a_path_is_a_run_wherever_it_lies(results, tmp_path):
     path = stored(tmp_path / "elsewhere", "one")
-    assert found("elsewhere/one", results) == path
-    assert found(str(path), None) == path
-    assert found(f"{path}/manifest.json", results) == path
+    assert find("elsewhere/one", results) == path
+    assert find(str(path), None) == path
+    assert find(f"{path}/manifest.json", results) == path
 
 
 def test_a_run_id_is_looked_for_in_the_results(results):
     path = stored(results, "20260101T000000.000Z-0001", status="interrupted")
-    assert found(path.name, results) == path
+    assert find(path.name, results) == path
 
 
 def test_latest_is_the_newest_complete_run_but_this_one(results):
@@ -62,8 +62,8 @@ def test_latest_is_the_newest_complete_run_but_this_one(results):
     stored(results, "2026-3", status="interrupted")
     (results / "2026-4").mkdir()
     (results / "2026-4" / "manifest.json").write_text("damaged")
-    assert found("latest", results) == newer
-    assert found("latest", results, other_than=newer.name) == older
+    assert find("latest", results) == newer
+    assert find("latest", results, other_than=newer.name) == older
 
 
 def test_without_a_complete_run_there_is_no_latest(golden, results):
@@ -74,9 +74,9 @@ def test_a_commit_is_named_by_its_first_digits_and_a_clean_checkout_comes_first(
     clean = stored(results, "2026-1", commit=COMMIT)
     stored(results, "2026-2", commit=COMMIT, dirty=True)
     stored(results, "2026-3", commit="f" * 40)
-    assert found(COMMIT[:8], results) == clean
-    assert found(COMMIT, results) == clean
-    assert found("FFFFFFF", results).name == "2026-3"
+    assert find(COMMIT[:8], results) == clean
+    assert find(COMMIT, results) == clean
+    assert find("FFFFFFF", results).name == "2026-3"
 
 
 def test_a_commit_without_a_run_is_refused_and_those_with_one_are_named(golden, results):
@@ -104,8 +104,8 @@ def test_branches_and_tags_are_those_of_git(golden, results, tmp_path):
     git("tag", "-a", "v1", "-m", "v1")
     git("commit", "--quiet", "--allow-empty", "-m", "two")
     path = stored(results, "2026-1", commit=first)
-    assert found("v1", results) == path
-    assert found("HEAD~1", results) == path
+    assert find("v1", results) == path
+    assert find("HEAD~1", results) == path
     golden(refused("main", results), masks={r"\b[0-9a-f]{10}\b": "COMMIT"})
     golden(refused("--help", results))
 

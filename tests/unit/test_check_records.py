@@ -34,8 +34,8 @@ def record(outcome: str = "met", test: str = "suite/test_isolation.py::test_isol
         series={"p50_s": (0.1, None, 0.2)},
         transcripts=(Transcript("a session", (TranscriptLine(0.1, "client", "{}"),)),),
     )
-    given = {"test": test, "target": "local", "infrastructure": "here", "subject": "isolation", "result": result}
-    return CheckRecord(**{**given, "started_at": STARTED, "took_s": 1.5, "rerun": "pytest x", **changes})
+    defaults = {"test": test, "target": "local", "infrastructure": "here", "subject": "isolation", "result": result}
+    return CheckRecord(**{**defaults, "started_at": STARTED, "took_s": 1.5, "rerun": "pytest x", **changes})
 
 
 def test_a_check_reads_back_as_it_was_written(tmp_path):
@@ -97,8 +97,8 @@ def test_the_outcome_of_a_run_counts_checks_that_were_not_skipped(sweeps, checks
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_any_words_of_a_server_can_be_kept(headline, said):
+def test_any_words_of_a_server_can_be_kept(headline, text):
     result = CheckResult(
-        CheckOutcome.MISSED, headline, transcripts=(Transcript("t", (TranscriptLine(0.0, "server", said),)),)
+        CheckOutcome.MISSED, headline, transcripts=(Transcript("t", (TranscriptLine(0.0, "server", text),)),)
     )
     assert CheckResult.from_json(json.loads(json.dumps(result.to_json()))) == result

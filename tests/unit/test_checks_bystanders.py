@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks import subject as subject_module
 from pytest_openenv_scale.checks.background import step_in_background
 from pytest_openenv_scale.checks.capacity_probe import open_sessions
@@ -45,25 +45,25 @@ def one_after_another(*, done: bool = False) -> Callable[[Peer], Awaitable[None]
 
 
 def slow(url: str) -> Subject:
-    return subject(url, timeout_s=20.0, max_sessions=10, soak_s=1.0, slowest_single_s=STEP_S)
+    return make_subject(url, timeout_s=20.0, max_sessions=10, soak_s=1.0, slowest_single_s=STEP_S)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["steps", "steps and resets"])
 async def test_sessions_that_are_served_in_turn_are_waited_for(done: bool) -> None:
     async with scripted(one_after_another(done=done)) as server, slow(server.url).client() as client:
-        asked = slow(server.url)
-        held = await open_sessions(client, asked, [{}] * 6)
-        found = await step_in_background(asked, held, 0.0)
-    assert found.stopped == ()
-    assert found.steps == 18
-    assert not any(session.timed_out for session in held)
-    assert found.slowest_s is not None
-    assert found.slowest_s > asked.patience_s
+        subject = slow(server.url)
+        sessions = await open_sessions(client, subject, [{}] * 6)
+        progress = await step_in_background(subject, sessions, 0.0)
+    assert progress.stopped == ()
+    assert progress.steps == 18
+    assert not any(session.timed_out for session in sessions)
+    assert progress.slowest_s is not None
+    assert progress.slowest_s > subject.patience_s
 
 
 async def test_a_soak_waits_for_sessions_that_are_served_in_turn() -> None:
     async with scripted(one_after_another()) as server:
-        found = await soak(slow(server.url))
-    assert found.sessions == 5
-    assert [str(lost.answer) for lost in found.lost] == []
-    assert found.steps >= 5
+        soak_record = await soak(slow(server.url))
+    assert soak_record.sessions == 5
+    assert [str(lost.answer) for lost in soak_record.lost] == []
+    assert soak_record.steps >= 5

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from goldens import TIMES
 from pytest_openenv_scale.checks import capacity_probe
 from pytest_openenv_scale.checks.background import BackgroundLoad
@@ -40,7 +40,7 @@ def _short_times(monkeypatch):
 
 async def ask(check: Any, server: House, **changes: Any) -> CheckResult:
     async with scripted(server) as running:
-        return await check(subject(running.url, **changes))
+        return await check(make_subject(running.url, **changes))
 
 
 # Refusal
@@ -170,7 +170,7 @@ async def test_a_limit_beyond_what_this_machine_can_open_is_skipped_with_what_to
 async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(golden, check):
     server = House(2)
     async with scripted(server) as running:
-        asked = subject(running.url, timeout_s=0.3)
+        asked = make_subject(running.url, timeout_s=0.3)
         await asked.learn(capacity_probe.find_slots)
         server.inside = 2
         result = await check(asked)
@@ -185,7 +185,7 @@ async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(g
 async def test_slots_that_are_taken_at_the_start_are_told(golden, check):
     server = House(4)
     async with scripted(server) as running:
-        asked = subject(running.url)
+        asked = make_subject(running.url)
         await asked.learn(capacity_probe.find_slots)
         server.inside = 1
         result = await check(asked)
@@ -200,7 +200,7 @@ async def test_slots_that_are_taken_at_the_start_are_told(golden, check):
 async def test_slots_that_come_back_a_little_late_are_waited_for(check):
     server = House(1)
     async with scripted(server) as running:
-        asked = subject(running.url)
+        asked = make_subject(running.url)
         await asked.learn(capacity_probe.find_slots)
         server.inside = 1
         asyncio.get_running_loop().call_later(0.2, setattr, server, "inside", 0)
@@ -288,7 +288,7 @@ async def test_a_worker_with_room_left_is_found_though_another_turns_many_away()
             await super().__call__(peer)
 
     async with scripted(Uneven(4)) as running:
-        assert (await capacity_probe.find_slots(subject(running.url))).open == 4
+        assert (await capacity_probe.find_slots(make_subject(running.url))).open == 4
 
 
 async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
@@ -303,7 +303,7 @@ async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
             await super().__call__(peer)
 
     async with scripted(Queue(100)) as running:
-        found = await capacity_probe.find_slots(subject(running.url, timeout_s=0.4, max_sessions=8))
+        found = await capacity_probe.find_slots(make_subject(running.url, timeout_s=0.4, max_sessions=8))
     assert found.open == 8
 
 
@@ -314,6 +314,6 @@ def test_ordinals_are_english():
 
 
 def test_every_way_to_leave_has_a_figure_of_its_own():
-    ways = [full_server.clean_close(subject("http://127.0.0.1:9")), *full_server.dropped_connections(0.1)]
+    ways = [full_server.clean_close(make_subject("http://127.0.0.1:9")), *full_server.dropped_connections(0.1)]
     assert len({way.figure for way in ways}) == len(ways) == 5
     assert full_server.SINGLE_SLOT.endswith("(max_concurrent_envs=1)")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from goldens import TIMES
 from pytest_openenv_scale.checks import capacity_probe, resources
 from pytest_openenv_scale.checks.background import BackgroundLoad, single_session
@@ -54,7 +54,7 @@ def _small(monkeypatch):
 
 async def ask(check: Any, server: House, **changes: Any) -> CheckResult:
     async with scripted(server) as running:
-        return await check(subject(running.url, endpoint={"sampler": server.sample}, **changes))
+        return await check(make_subject(running.url, endpoint={"sampler": server.sample}, **changes))
 
 
 @ALL
@@ -104,12 +104,15 @@ async def test_the_creep_of_python_servers_is_no_leak(check, monkeypatch):
 
 
 @ALL
-@pytest.mark.parametrize("what", ["threads", "descriptors"])
-async def test_a_thread_or_descriptor_that_each_session_leaves_is_missed(check, what):
-    result = await ask(check, House(4, **{f"leaves_{what}": 3}))
+@pytest.mark.parametrize("resource", ["threads", "descriptors"])
+async def test_a_thread_or_descriptor_that_each_session_leaves_is_missed(check, resource):
+    result = await ask(check, House(4, **{f"leaves_{resource}": 3}))
     assert result.outcome is MISSED
-    assert f"{what} stay (" in result.headline
-    assert f"{result.figures[f'{what}_after'] - result.figures[f'{what}_before']:,} {what} stay" in result.headline
+    assert f"{resource} stay (" in result.headline
+    assert (
+        f"{result.figures[f'{resource}_after'] - result.figures[f'{resource}_before']:,} {resource} stay"
+        in result.headline
+    )
 
 
 @ALL
@@ -130,10 +133,10 @@ async def test_slots_that_ordinary_sessions_keep_are_missed_by_the_short_ones(go
 
 async def test_the_time_that_slots_really_had_is_told(golden):
     async with scripted(House(4, keeps=lambda number, politely: not politely)) as running:
-        asked = subject(running.url)
-        await asked.learn(single_session)
-        asked.slowest_single_s = 0.2
-        result = await churn.dropped_sessions(asked)
+        subject = make_subject(running.url)
+        await subject.learn(single_session)
+        subject.slowest_single_s = 0.2
+        result = await churn.dropped_sessions(subject)
     assert result.outcome is MISSED
     golden(result.headline, masks=MEASURED)
     assert "within 1 s" in result.headline
@@ -142,11 +145,11 @@ async def test_the_time_that_slots_really_had_is_told(golden):
 async def test_a_session_waits_for_its_slot_as_long_as_those_before_it_may_take_to_end():
     server = House(1)
     async with scripted(server) as running:
-        asked = subject(running.url)
-        asked.slowest_single_s = 0.5
+        subject = make_subject(running.url)
+        subject.slowest_single_s = 0.5
         server.inside = 1
         asyncio.get_running_loop().call_later(0.6, setattr, server, "inside", 0)
-        rounds = churn._ShortSessions(asked, 1, 0.0)
+        rounds = churn._ShortSessions(subject, 1, 0.0)
         await rounds.play(1)
     assert (rounds.stuck, rounds.ended, len(rounds.failed)) == (False, 1, 0)
 
@@ -196,18 +199,18 @@ async def test_too_few_looks_to_judge_memory_are_told(check, monkeypatch):
     monkeypatch.setattr(churn, "_SHORT_S", 0.05)
     monkeypatch.setattr(churn, "_DROPPED_S", 0.05)
     monkeypatch.setattr(Serial, "lock", asyncio.Lock())
-    said = "too few sessions to tell whether memory grows"
-    assert said in (await ask(check, Serial(4, leaves_bytes=160_000))).details
-    assert said not in (await ask(churn.silent_clients, House(4))).details
+    warning = "too few sessions to tell whether memory grows"
+    assert warning in (await ask(check, Serial(4, leaves_bytes=160_000))).details
+    assert warning not in (await ask(churn.silent_clients, House(4))).details
 
 
 async def test_slots_lost_before_the_short_ones_count_too(golden):
     server = House(4)
     async with scripted(server) as running:
-        asked = subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        subject = make_subject(running.url)
+        await subject.learn(capacity_probe.find_slots)
         server.inside = 1
-        result = await churn.short_sessions(asked)
+        result = await churn.short_sessions(subject)
     assert result.outcome is MISSED
     golden(result.headline, masks=MEASURED)
 
@@ -216,10 +219,10 @@ async def test_slots_lost_before_the_short_ones_count_too(golden):
 async def test_a_server_with_no_slot_left_is_missed_by_what_it_held_before(golden, check):
     server = House(4)
     async with scripted(server) as running:
-        asked = subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        subject = make_subject(running.url)
+        await subject.learn(capacity_probe.find_slots)
         server.inside = 4
-        result = await check(asked)
+        result = await check(subject)
     assert result.outcome is MISSED
     golden(result.headline, masks=MEASURED)
 
@@ -239,9 +242,9 @@ async def test_the_way_to_leave_that_costs_slots_is_named(golden):
 async def test_short_sessions_that_fail_are_missed_and_shown(golden):
     steps = 0
 
-    def stands(house: House) -> bool:
+    def stands(slot_server: House) -> bool:
         nonlocal steps
-        steps += house.ended > 30
+        steps += slot_server.ended > 30
         return steps in (5, 15)
 
     result = await ask(churn.short_sessions, House(4, stands=stands), timeout_s=0.5)
@@ -264,14 +267,14 @@ def while_mute(monkeypatch, does, afterwards=lambda: None):
     """Do something to the server as soon as clients are mute, and something else when the others were watched."""
     original = churn.step_in_background
 
-    async def pace(asked, sessions, for_s):
+    async def pace(subject, sessions, for_s):
         mute = for_s != churn._BEFORE_S
         if mute:
             does()
-        found = await original(asked, sessions, for_s)
+        result = await original(subject, sessions, for_s)
         if mute:
             afterwards()
-        return found
+        return result
 
     monkeypatch.setattr(churn, "step_in_background", pace)
 
@@ -280,7 +283,9 @@ def while_mute(monkeypatch, does, afterwards=lambda: None):
 async def test_sessions_beside_mute_ones_that_stand_still_are_missed(golden, check, monkeypatch):
     server, sound = House(8), House.stands
     while_mute(
-        monkeypatch, lambda: setattr(server, "stands", lambda house: True), lambda: setattr(server, "stands", sound)
+        monkeypatch,
+        lambda: setattr(server, "stands", lambda slot_server: True),
+        lambda: setattr(server, "stands", sound),
     )
     result = await ask(check, server, timeout_s=0.3)
     assert result.outcome is MISSED
@@ -300,7 +305,7 @@ async def test_sessions_beside_mute_ones_that_become_much_slower_are_missed(gold
 
 async def test_a_server_that_answers_no_step_afterwards_is_missed(golden, monkeypatch):
     server = House(4)
-    while_mute(monkeypatch, lambda: None, lambda: setattr(server, "stands", lambda house: True))
+    while_mute(monkeypatch, lambda: None, lambda: setattr(server, "stands", lambda slot_server: True))
     result = await ask(churn.silent_clients, server, timeout_s=0.2)
     assert result.outcome is MISSED
     golden(result.headline, masks=MEASURED)
@@ -310,11 +315,11 @@ def calm_is_disturbed(monkeypatch, server, stands):
     """Let steps stand as told before anybody is mute."""
     original, sound = churn.step_in_background, server.stands
 
-    async def pace(asked, sessions, for_s):
+    async def pace(subject, sessions, for_s):
         server.stands = stands if for_s == churn._BEFORE_S else sound
-        found = await original(asked, sessions, for_s)
+        result = await original(subject, sessions, for_s)
         server.stands = sound
-        return found
+        return result
 
     monkeypatch.setattr(churn, "step_in_background", pace)
 
@@ -322,11 +327,11 @@ def calm_is_disturbed(monkeypatch, server, stands):
 @pytest.mark.parametrize("check", [churn.silent_clients, churn.clients_not_reading])
 async def test_sessions_that_stopped_before_anybody_was_mute_are_told_and_not_blamed_on_it(check, monkeypatch):
     server, stood = House(8), iter([True])
-    calm_is_disturbed(monkeypatch, server, lambda house: next(stood, False))
+    calm_is_disturbed(monkeypatch, server, lambda slot_server: next(stood, False))
     result = await ask(check, server, timeout_s=0.3)
     assert result.outcome is MET, result
-    said = "1 of 4 sessions beside them stopped before any client was mute: no answer within 0.3 s"
-    assert any(detail.startswith(said) for detail in result.details)
+    expected = "1 of 4 sessions beside them stopped before any client was mute: no answer within 0.3 s"
+    assert any(detail.startswith(expected) for detail in result.details)
     assert result.figures["others"] == 3
     assert result.transcripts
 
@@ -334,7 +339,7 @@ async def test_sessions_that_stopped_before_anybody_was_mute_are_told_and_not_bl
 @pytest.mark.parametrize("check", [churn.silent_clients, churn.clients_not_reading])
 async def test_where_no_session_steps_before_anybody_is_mute_nothing_is_known(golden, check, monkeypatch):
     server = House(8)
-    calm_is_disturbed(monkeypatch, server, lambda house: True)
+    calm_is_disturbed(monkeypatch, server, lambda slot_server: True)
     result = await ask(check, server, timeout_s=0.3)
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     golden(result.headline, masks=MEASURED)
@@ -372,29 +377,29 @@ async def test_not_reading_stops_where_the_server_takes_no_more(monkeypatch):
     assert 600 < result.figures["sent_bytes"] < 4000
 
 
-@pytest.mark.parametrize("what", ["threads", "descriptors"])
-def test_a_pool_that_fills_up_late_is_no_leak_and_what_goes_on_growing_is(what):
-    def kept(values):
+@pytest.mark.parametrize("resource", ["threads", "descriptors"])
+def test_a_pool_that_fills_up_late_is_no_leak_and_what_goes_on_growing_is(resource):
+    def change_of(values):
         usage = Usage(Endpoint(("http://127.0.0.1:9",), "here", "there"))
         for number, value in enumerate(values):
             usage.sessions.append(number * 25)
-            usage.samples.append(ServerSample(0.0, **{what: value}))
-        found = usage.change(what, usage.samples[0], usage.samples[-1], 400)
-        assert found is not None
-        return found
+            usage.samples.append(ServerSample(0.0, **{resource: value}))
+        change = usage.change(resource, usage.samples[0], usage.samples[-1], 400)
+        assert change is not None
+        return change
 
-    assert not kept([4] * 8 + [44] * 8).leaked
-    assert kept([4 + 3 * number for number in range(16)]).leaked
+    assert not change_of([4] * 8 + [44] * 8).leaked
+    assert change_of([4 + 3 * number for number in range(16)]).leaked
 
 
 async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
     most = 0
     running: list[House] = []
 
-    def stands(house):
+    def stands(slot_server):
         """A thread for each step that runs, kept for good; steps count as running for a moment."""
         nonlocal most
-        running.append(house)
+        running.append(slot_server)
         most = max(most, len(running))
         asyncio.get_running_loop().call_later(0.02, running.pop)
         return False
@@ -403,13 +408,13 @@ async def test_pools_are_filled_by_steps_at_once_before_the_first_look():
         def sample(self) -> ServerSample | None:
             return ServerSample(0.0, 1, None, 50_000_000, 2 + most, 7)
 
-    house = Pooled(8, stands=stands)
-    async with scripted(house) as server:
-        asked = subject(server.url, endpoint={"sampler": house.sample})
-        await asked.learn(capacity_probe.find_slots)
+    slot_server = Pooled(8, stands=stands)
+    async with scripted(slot_server) as server:
+        subject = make_subject(server.url, endpoint={"sampler": slot_server.sample})
+        await subject.learn(capacity_probe.find_slots)
         most = 0
         opened = len(server.peers)
-        start = await leaks.measure_before(asked)
+        start = await leaks.measure_before(subject)
         opened = len(server.peers) - opened
     assert isinstance(start, leaks.ServerBefore)
     assert start.sample is not None
@@ -427,9 +432,9 @@ def test_a_resource_that_falls_is_no_leak():
     for number in range(10):
         usage.sessions.append(number * 100)
         usage.samples.append(ServerSample(0.0, rss_bytes=90_000_000 - number * 10**6, threads=60 - number))
-    kept = usage.change("threads", usage.samples[0], usage.samples[-1], 900)
-    assert kept is not None
-    assert not kept.leaked
+    change = usage.change("threads", usage.samples[0], usage.samples[-1], 900)
+    assert change is not None
+    assert not change.leaked
     memory = usage.change("memory", usage.samples[0], usage.samples[-1], 900)
     assert str(memory) == "memory −10 kB per session"
     assert usage.change("descriptors", usage.samples[0], usage.samples[-1], 900) is None

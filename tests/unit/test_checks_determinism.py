@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import served, subject
+from checking_subjects import make_subject, served
 from goldens import Golden
 from pytest_openenv_scale.checks.isolation import repeatability, replays
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved
@@ -37,7 +37,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked_of(url: str, **changes: Any) -> Subject:
-    return subject(url, **{"workload": Workload(({},), waits=False), "wait_s": None, "timeout_s": 10.0, **changes})
+    return make_subject(url, **{"workload": Workload(({},), waits=False), "wait_s": None, "timeout_s": 10.0, **changes})
 
 
 async def found(make: Any, *, check: Check = determinism, limit: int = 100, **changes: Any) -> CheckResult:

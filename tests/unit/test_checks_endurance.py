@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from defects.running import in_process
 from goldens import Golden
 from pytest_openenv_scale.checks.run import run_check
@@ -41,8 +41,10 @@ def soaked(defect: str, soak_s: float, **changes: Any) -> CheckResult:
                 process.num_fds(),
             )
 
-        asked = subject(f"http://{address}", endpoint={"sampler": sample}, soak_s=soak_s, timeout_s=10.0, **changes)
-        return run_check(asked, endurance.steady_soak)
+        subject = make_subject(
+            f"http://{address}", endpoint={"sampler": sample}, soak_s=soak_s, timeout_s=10.0, **changes
+        )
+        return run_check(subject, endurance.steady_soak)
 
 
 def test_a_sound_server_stays_as_it_is() -> None:
@@ -69,23 +71,23 @@ def test_memory_that_every_step_leaves_is_found_with_how_much() -> None:
 
 
 async def test_a_soak_of_nothing_is_skipped() -> None:
-    result = await endurance.steady_soak(subject("http://127.0.0.1:9", soak_s=0.0))
+    result = await endurance.steady_soak(make_subject("http://127.0.0.1:9", soak_s=0.0))
     assert (result.outcome, "--openenv-soak 0" in result.headline) == (CheckOutcome.SKIPPED, True)
 
 
 async def test_sessions_that_end_in_the_midst_say_when_and_how() -> None:
     async def script(peer: Peer) -> None:
         await peer.accept()
-        said = 0
+        steps_heard = 0
         while (message := await peer.asked())["type"] != "close":
-            said += message["type"] == "step"
+            steps_heard += message["type"] == "step"
             peer.say(observation())
-            if said == 60 and peer.number > 2:
+            if steps_heard == 60 and peer.number > 2:
                 await peer.part(1011)
         await peer.part()
 
     async with scripted(script) as server:
-        result = await endurance.steady_soak(subject(server.url, max_sessions=4))
+        result = await endurance.steady_soak(make_subject(server.url, max_sessions=4))
     assert result.outcome is CheckOutcome.MISSED
     assert "all 2 sessions were lost" in result.headline
     assert "closed with 1011" in result.headline
@@ -95,31 +97,31 @@ async def test_sessions_that_end_in_the_midst_say_when_and_how() -> None:
 async def test_a_session_that_ends_with_its_episode_is_lost_once() -> None:
     async def script(peer: Peer) -> None:
         await peer.accept()
-        said = 0
+        steps_heard = 0
         while (message := await peer.asked())["type"] != "close":
-            said += message["type"] == "step"
-            if said == 100:
+            steps_heard += message["type"] == "step"
+            if steps_heard == 100:
                 break
             peer.say(observation())
         await peer.part(1011)
 
     async with scripted(script) as server:
-        result = await endurance.steady_soak(subject(server.url, max_sessions=4))
+        result = await endurance.steady_soak(make_subject(server.url, max_sessions=4))
     assert "all 2 sessions were lost" in result.headline
 
 
 async def test_errors_that_come_with_time_are_found() -> None:
     async def script(peer: Peer) -> None:
         await peer.accept()
-        said = 0
+        steps_heard = 0
         while (message := await peer.asked())["type"] != "close":
-            said += message["type"] == "step"
-            late = message["type"] == "step" and said > 300
+            steps_heard += message["type"] == "step"
+            late = message["type"] == "step" and steps_heard > 300
             peer.say(error("EXECUTION_ERROR", "out of handles") if late else observation())
         await peer.part()
 
     async with scripted(script) as server:
-        result = await endurance.steady_soak(subject(server.url, max_sessions=2))
+        result = await endurance.steady_soak(make_subject(server.url, max_sessions=2))
     assert result.outcome is CheckOutcome.MISSED
     assert "errors come with time" in result.headline
     assert "out of handles" in result.headline
@@ -128,16 +130,16 @@ async def test_errors_that_come_with_time_are_found() -> None:
 # Judging what was recorded
 
 
-def recorded(p50: list[float], rss: list[float] | None = None, *, steps: int = 400, **others: Any) -> Soak:
+def recorded(p50: list[float], rss: list[float] | None = None, *, steps: int = 400, **columns: Any) -> Soak:
     """A soak of 24 s of which every second is a window."""
-    found = Soak(8, float(len(p50)))
+    soak = Soak(8, float(len(p50)))
     for number, latency in enumerate(p50):
-        told = {name: values[number] for name, values in others.items()}
-        busy, cores = told.pop("client_busy", 0.1), told.pop("others_cores", 0.2)
-        told |= {"client_busy_ratio": busy, "others_cores": cores}
+        figures = {name: values[number] for name, values in columns.items()}
+        busy, cores = figures.pop("client_busy", 0.1), figures.pop("others_cores", 0.2)
+        figures |= {"client_busy_ratio": busy, "others_cores": cores}
         rss_bytes = round(rss[number]) if rss else 100 * MIB
-        found.windows.append(Window(number + 1.0, steps, 0, latency, latency * 2, rss_bytes, **told))
-    return found
+        soak.windows.append(Window(number + 1.0, steps, 0, latency, latency * 2, rss_bytes, **figures))
+    return soak
 
 
 def ramp(start: float, end: float, count: int = 24) -> list[float]:
@@ -222,17 +224,17 @@ def test_too_few_windows_say_nothing(golden: Golden) -> None:
 
 
 def test_a_server_whose_memory_is_not_readable_is_judged_by_the_rest() -> None:
-    found = recorded([0.02] * 24)
-    found.windows = [replace(w, rss_bytes=None) for w in found.windows]
-    result = endurance.judge(found)
+    soak = recorded([0.02] * 24)
+    soak.windows = [replace(w, rss_bytes=None) for w in soak.windows]
+    result = endurance.judge(soak)
     assert result.outcome is CheckOutcome.MET
     assert any("cannot be read here" in detail for detail in result.details)
     assert result.figures["memory_start_bytes"] is None
 
 
 def test_a_loss_counts_before_everything_else(golden: Golden) -> None:
-    found = recorded(ramp(0.02, 0.08))
-    found.lost.append(LostSession(7.25, Answer("closed", code="1006"), Transcript("session 3", ())))
-    result = endurance.judge(found)
+    soak = recorded(ramp(0.02, 0.08))
+    soak.lost.append(LostSession(7.25, Answer("closed", code="1006"), Transcript("session 3", ())))
+    result = endurance.judge(soak)
     golden(result.headline)
     assert any("longer and longer" in detail for detail in result.details)

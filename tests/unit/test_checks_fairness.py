@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import served, subject
+from checking_subjects import make_subject, served
 from defects.running import in_process
 from goldens import Golden
 from pytest_openenv_scale.checks.run import run_check
@@ -18,21 +18,23 @@ from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import CAPACITY, Peer, error, observation, scripted
 
 
-def asked(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 16, **changes: Any) -> CheckResult:
+def check_fairness(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 16, **changes: Any) -> CheckResult:
     monkeypatch.setattr(fairness, "_ROUND_S", 0.7)
     with in_process(defect, limit) as (_, address):
-        return run_check(subject(f"http://{address}", max_sessions=16, timeout_s=10.0, **changes), fairness.fair_shares)
+        return run_check(
+            make_subject(f"http://{address}", max_sessions=16, timeout_s=10.0, **changes), fairness.fair_shares
+        )
 
 
 def test_a_sound_server_is_fair(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = asked("none", monkeypatch)
+    result = check_fairness("none", monkeypatch)
     assert result.outcome is CheckOutcome.MET, result
     assert result.figures["sessions"] == 16
     assert result.figures["rounds"] in (1, 2)
 
 
 def test_a_session_that_others_pass_again_and_again_starves(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = asked("unfair_lock", monkeypatch, endpoint={"limits": {"workers": 1}})
+    result = check_fairness("unfair_lock", monkeypatch, endpoint={"limits": {"workers": 1}})
     assert result.outcome is CheckOutcome.MISSED, result
     assert result.headline.startswith("2 sessions of 16 starved")
     assert result.figures["rounds"] == 3
@@ -41,7 +43,7 @@ def test_a_session_that_others_pass_again_and_again_starves(monkeypatch: pytest.
 
 async def test_a_server_of_one_session_has_nobody_to_be_unfair_to() -> None:
     async with served("one_session") as url:
-        result = await fairness.fair_shares(subject(url))
+        result = await fairness.fair_shares(make_subject(url))
     assert result.outcome is CheckOutcome.SKIPPED
     assert "max_concurrent_envs" in f"{result.headline} {result.remedy}"
 
@@ -55,7 +57,7 @@ async def test_sessions_that_cannot_play_on_leave_nobody_to_compare() -> None:
         await peer.part()
 
     async with scripted(script) as server:
-        result = await fairness.fair_shares(subject(server.url, max_sessions=4))
+        result = await fairness.fair_shares(make_subject(server.url, max_sessions=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     assert "EXECUTION_ERROR (no more boards)" in result.headline
 
@@ -76,7 +78,7 @@ async def test_slots_that_are_gone_leave_nobody_to_compare(golden: Golden, monke
 
     monkeypatch.setattr("pytest_openenv_scale.checks.capacity_probe.open_sessions.__kwdefaults__", {"within_s": 1.0})
     async with scripted(script) as server:
-        result = await fairness.fair_shares(subject(server.url, max_sessions=4))
+        result = await fairness.fair_shares(make_subject(server.url, max_sessions=4))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     golden(result.headline)
 
@@ -102,16 +104,16 @@ def many(every_s: float, count: int, **changes: Any) -> list[Player]:
     return [player(number, every_s, **changes) for number in range(count)]
 
 
-def judged(found: FairnessRound, *, one_worker: bool = False) -> CheckResult:
-    return fairness.judge([found] * fairness.ROUNDS, one_worker=one_worker)
+def judged(measured_round: FairnessRound, *, one_worker: bool = False) -> CheckResult:
+    return fairness.judge([measured_round] * fairness.ROUNDS, one_worker=one_worker)
 
 
 @pytest.mark.parametrize(("every_s", "starved"), [(0.022, False), (0.024, False), (0.026, True)])
 def test_a_session_starves_below_two_fifths_of_the_median_pace(every_s: float, starved: bool) -> None:
-    found = played(*many(0.01, 7), player(7, every_s))
-    assert found.starved is starved
-    assert found.slowest_share == pytest.approx(0.01 / every_s, rel=0.02)
-    assert judged(found).outcome is (CheckOutcome.MISSED if starved else CheckOutcome.MET)
+    measured_round = played(*many(0.01, 7), player(7, every_s))
+    assert measured_round.starved is starved
+    assert measured_round.slowest_share == pytest.approx(0.01 / every_s, rel=0.02)
+    assert judged(measured_round).outcome is (CheckOutcome.MISSED if starved else CheckOutcome.MET)
 
 
 def test_one_fair_round_is_enough() -> None:
@@ -121,30 +123,30 @@ def test_one_fair_round_is_enough() -> None:
 
 def test_a_session_that_is_never_answered_starves_most() -> None:
     silent = Player(RawSession(9, 0.0, 1.0), None, array("d", [0.5]))
-    found = played(*many(0.01, 7), silent)
-    assert (found.slowest_share, found.longest_wait_s) == (0.0, 9.5)
-    assert judged(found).outcome is CheckOutcome.MISSED
+    measured_round = played(*many(0.01, 7), silent)
+    assert (measured_round.slowest_share, measured_round.longest_wait_s) == (0.0, 9.5)
+    assert judged(measured_round).outcome is CheckOutcome.MISSED
 
 
 def test_sessions_of_a_busier_worker_are_compared_with_each_other() -> None:
-    found = played(*many(0.01, 4, worker=("", 1)), *many(0.05, 12, worker=("", 2)))
-    assert found.by_worker
-    assert judged(found).outcome is CheckOutcome.MET
+    measured_round = played(*many(0.01, 4, worker=("", 1)), *many(0.05, 12, worker=("", 2)))
+    assert measured_round.by_worker
+    assert judged(measured_round).outcome is CheckOutcome.MET
     starved = played(*many(0.01, 4, worker=("", 1)), *many(0.05, 11, worker=("", 2)), player(0, 0.2, worker=("", 2)))
     assert judged(starved).outcome is CheckOutcome.MISSED
 
 
 def test_workers_that_nobody_tells_apart_are_no_evidence() -> None:
-    found = played(*many(0.01, 9), *many(0.05, 7))
-    assert judged(found).outcome is CheckOutcome.INCONCLUSIVE
-    assert judged(found, one_worker=True).outcome is CheckOutcome.MISSED
+    measured_round = played(*many(0.01, 9), *many(0.05, 7))
+    assert judged(measured_round).outcome is CheckOutcome.INCONCLUSIVE
+    assert judged(measured_round, one_worker=True).outcome is CheckOutcome.MISSED
 
 
 def test_one_long_wait_while_others_go_on_is_a_stall_but_a_pause_of_all_is_none(golden: Golden) -> None:
-    one = played(*many(0.01, 7), player(7, 0.01, stalled_s=1.5))
-    assert not one.starved
-    assert one.stalled
-    result = judged(one)
+    measured_round = played(*many(0.01, 7), player(7, 0.01, stalled_s=1.5))
+    assert not measured_round.starved
+    assert measured_round.stalled
+    result = judged(measured_round)
     assert result.outcome is CheckOutcome.MISSED
     golden(result.headline)
     assert not played(*many(0.01, 8, stalled_s=1.5)).stalled
@@ -166,6 +168,6 @@ def test_sessions_none_of_which_is_answered_are_not_called_fair() -> None:
 def test_a_session_that_ended_is_not_compared(golden: Golden) -> None:
     ended = player(8, 0.5)
     ended.failed = Answer("closed", code="1000")
-    found = played(*many(0.01, 7), ended)
-    assert (found.sessions, found.unplayed, found.starved) == (7, 1, False)
-    golden(judged(found).details)
+    measured_round = played(*many(0.01, 7), ended)
+    assert (measured_round.sessions, measured_round.unplayed, measured_round.starved) == (7, 1, False)
+    golden(judged(measured_round).details)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from checking_subjects import served, subject
+from checking_subjects import make_subject, served
 from goldens import TIMES
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.background import SingleSession, single_session
@@ -88,7 +88,7 @@ def hurried(monkeypatch):
 
 async def test_all_that_fit_are_held_and_step_at_once():
     async with served(limit=16) as url:
-        found = await hold(subject(url), 6)
+        found = await hold(make_subject(url), 6)
     assert (found.requested, found.held, found.failures, found.limit, found.full) == (6, 6, [], None, False)
     assert found.extra_answer is not None
     assert found.extra_answer.good
@@ -99,7 +99,7 @@ async def test_all_that_fit_are_held_and_step_at_once():
 
 async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room(golden):
     async with served(limit=4) as url:
-        found = await hold(subject(url), 6)
+        found = await hold(make_subject(url), 6)
     assert (found.held, len(found.refused), found.limit, found.full, found.taken_by_others) == (4, 2, 4, True, 0)
     assert found.refused[0].last_answer.code == "CAPACITY_REACHED"
     assert (found.closed.returned, found.dropped.returned) == (4, 1)
@@ -108,14 +108,14 @@ async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_roo
 
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
     async with served(limit=4) as url:
-        found = await hold(subject(url), 4)
+        found = await hold(make_subject(url), 4)
     assert (found.held, found.failures, found.extra_answer.code, found.full) == (4, [], "CAPACITY_REACHED", True)
     assert found.dropped.returned == 1
 
 
 async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
     async with served("leaked_slots", 4) as url:
-        found = await hold(subject(url), 4)
+        found = await hold(make_subject(url), 4)
     assert (found.closed, found.dropped.returned) == (SlotsReturned(3, 3, found.closed.took_s), 0)
     result = slots_returned(found)
     assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
@@ -125,7 +125,7 @@ async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
 
 async def test_slots_that_closed_sessions_keep_are_missed(hurried):
     async with served("leaked_slots_on_close", 8) as url:
-        result = slots_returned(await hold(subject(url), 8))
+        result = slots_returned(await hold(make_subject(url), 8))
     assert result.outcome is MISSED
     assert "after all were closed" in result.headline
 
@@ -133,7 +133,7 @@ async def test_slots_that_closed_sessions_keep_are_missed(hurried):
 @asynccontextmanager
 async def someone_else(url: str):
     """Another client's session on the server."""
-    async with subject(url).client() as client:
+    async with make_subject(url).client() as client:
         session = await client.start()
         assert session.first_answer.kind == "observation"
         yield session
@@ -141,7 +141,7 @@ async def someone_else(url: str):
 
 async def test_a_slot_on_its_way_back_is_waited_for():
     async with served(limit=4) as url, someone_else(url) as other:
-        held = asyncio.create_task(hold(subject(url), 4))
+        held = asyncio.create_task(hold(make_subject(url), 4))
         await asyncio.sleep(0.3)
         assert not held.done()
         other.drop()
@@ -151,7 +151,7 @@ async def test_a_slot_on_its_way_back_is_waited_for():
 
 async def test_slots_that_others_hold_are_told_apart(golden, hurried):
     async with served(limit=4) as url, someone_else(url):
-        found = await hold(subject(url), 4)
+        found = await hold(make_subject(url), 4)
     assert (found.held, found.taken_by_others, found.full, found.dropped) == (3, 1, False, None)
     result = sessions_fit(found, SERVER)
     assert result.outcome is MISSED
@@ -162,7 +162,7 @@ async def test_slots_that_others_hold_are_told_apart(golden, hurried):
 
 async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them(golden):
     async with served("queues_past_limit", 4) as url:
-        found = await hold(subject(url, timeout_s=1.0), 4 + subjects.AT_ONCE + 10)
+        found = await hold(make_subject(url, timeout_s=1.0), 4 + subjects.AT_ONCE + 10)
     assert (found.held, found.limit) == (4, None)
     assert {failure.last_answer.kind for failure in found.refused} == {"silence"}
     assert found.untried > 0
@@ -199,7 +199,7 @@ def one_after_another(slow: str):
 @pytest.mark.parametrize("slow", ["reset", "step"])
 async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
     async with scripted(one_after_another(slow)) as server:
-        asked = subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
+        asked = make_subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
         found = await hold(asked, 24)
     assert max(max(s.reset.latency_s, s.step.latency_s) for s in found.sessions) > asked.patience_s
     assert (found.held, found.failures, found.fitting, found.closed.returned) == (24, [], 24, 24)
@@ -209,7 +209,7 @@ async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
 async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hurried):
     monkeypatch.setattr(subjects, "_PATIENCE_S", 0.8)
     async with served("queues_past_limit", 4) as url:
-        found = await hold(subject(url, timeout_s=20.0), 6)
+        found = await hold(make_subject(url, timeout_s=20.0), 6)
     assert (found.held, {failure.last_answer.kind for failure in found.refused}) == (4, {"silence"})
     assert found.patience_s < 20.0
     assert not found.cut_short
@@ -354,7 +354,7 @@ def forgetful(after_s: float, *, limit: int = 9, says: bool = True):
 @pytest.mark.parametrize(("after_s", "outcome"), [(8.0, MISSED), (60.0, MET)])
 async def test_sessions_that_are_gone_after_some_quiet_are_missed(golden, after_s, outcome):
     async with scripted(forgetful(after_s)) as server:
-        found = await hold(subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
+        found = await hold(make_subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
     result = quiet_sessions(found)
     assert (result.outcome, found.closed.returned) == (outcome, 3)
     assert result.figures["gone"] == (3 if outcome is MISSED else 0)
@@ -365,7 +365,7 @@ async def test_sessions_that_are_gone_after_some_quiet_are_missed(golden, after_
 
 async def test_a_full_server_that_gives_the_slots_of_quiet_sessions_away_is_missed(golden):
     async with scripted(forgetful(8.0, limit=3, says=False)) as server:
-        found = await hold(subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
+        found = await hold(make_subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
     assert (found.full, found.quiet.gone, found.quiet.slots_given_away) == (True, (), True)
     result = quiet_sessions(found)
     assert result.outcome is MISSED
@@ -375,14 +375,14 @@ async def test_a_full_server_that_gives_the_slots_of_quiet_sessions_away_is_miss
 async def test_quiet_sessions_that_cannot_step_are_asked_for_their_state():
     workload = Workload(no_action="none")
     async with scripted(forgetful(8.0)) as server:
-        found = await hold(subject(server.url, timeout_s=20.0, workload=workload), 2, idle_s=5.0)
+        found = await hold(make_subject(server.url, timeout_s=20.0, workload=workload), 2, idle_s=5.0)
     assert found.quiet.count == 2
     assert quiet_sessions(found).outcome is MET  # This one's state is there in any case.
 
 
 async def test_without_quiet_nothing_is_said_of_it():
     async with served(limit=4) as url:
-        found = await hold(subject(url), 2)
+        found = await hold(make_subject(url), 2)
     assert quiet_sessions(found).outcome is SKIPPED
 
 
@@ -408,7 +408,7 @@ def answering_pings(after_s: float | None):
 @pytest.mark.parametrize(("after_s", "outcome"), [(0.0, MET), (15.0, MET), (None, MISSED)])
 async def test_pings_are_answered_while_sessions_step(after_s, outcome):
     async with scripted(answering_pings(after_s)) as server:
-        asked = subject(server.url, timeout_s=30.0)
+        asked = make_subject(server.url, timeout_s=30.0)
         found = await hold(asked, 2)
         result = within_stock_limits(found, await asked.learn(single_session))
     assert result.outcome is outcome
@@ -458,7 +458,7 @@ def silent(kind: str):
 @pytest.mark.parametrize(("kind", "cut", "held"), [("reset", "opening", 0), ("step", "stepping", 2)])
 async def test_what_is_not_over_at_the_deadline_is_cut_off_and_nobody_is_blamed(golden, kind, cut, held):
     async with scripted(silent(kind)) as server:
-        asked = subject(server.url, timeout_s=60.0)
+        asked = make_subject(server.url, timeout_s=60.0)
         await asked.learn(single_session)
         asked.deadline = time.monotonic() + 3.0
         found = await hold(asked, 2)

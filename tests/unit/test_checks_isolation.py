@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import served, subject
+from checking_subjects import make_subject, served
 from goldens import Golden
 from pytest_openenv_scale.checks.isolation import concurrent as isolation_module
 from pytest_openenv_scale.checks.isolation import reference as alone_module
@@ -40,7 +40,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def asked_of(url: str, **changes: Any) -> Subject:
     given = {"workload": Workload(({},), source="/schema"), "wait_s": None, "schema": {"action": ACTION}}
-    return subject(url, **{**given, "timeout_s": 10.0, **changes})
+    return make_subject(url, **{**given, "timeout_s": 10.0, **changes})
 
 
 async def found(make: Any, check: Check, *, limit: int = 100, **changes: Any) -> CheckResult:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import served, subject
+from checking_subjects import make_subject, served
 from defects.running import in_process, in_thread
 from goldens import Golden
 from pytest_openenv_scale.checks.protocol import checks as protocol_checks
@@ -52,9 +52,9 @@ RECORDED = {
 @pytest.mark.parametrize("case_id", RECORDED)
 def test_the_table_holds_what_every_recorded_version_answered(case_id: str) -> None:
     case, (name, turn) = BY_ID[case_id], RECORDED[case_id]
-    found = [recorded for recorded in every_conversation() if recorded.name == name]
-    assert {recorded.version for recorded in found} == set(VERSIONS)
-    for recorded in found:
+    recordings = [recorded for recorded in every_conversation() if recorded.name == name]
+    assert {recorded.version for recorded in recordings} == set(VERSIONS)
+    for recorded in recordings:
         answer = recorded.turns[turn].answer
         assert answer["data"].get("code", answer["type"]) == case.expected, str(recorded)
         # A session that goes on is left to the client to close; of the others the server's close was recorded.
@@ -63,18 +63,18 @@ def test_the_table_holds_what_every_recorded_version_answered(case_id: str) -> N
 
 
 def test_messages_are_those_that_were_recorded() -> None:
-    recorded = {found.name: found for found in conversations("0.10.0", environments("0.10.0")[0])}
+    recorded = {conversation.name: conversation for conversation in conversations("0.10.0", environments("0.10.0")[0])}
     for case_id, (name, turn) in RECORDED.items():
-        sent = BY_ID[case_id].message
-        if sent is not None and name in recorded:
-            assert _meaning(sent) == _meaning(recorded[name].turns[turn].frame), case_id
+        message = BY_ID[case_id].message
+        if message is not None and name in recorded:
+            assert _meaning(message) == _meaning(recorded[name].turns[turn].frame), case_id
 
 
-def _meaning(sent: str | bytes) -> Any:
+def _meaning(message: str | bytes) -> Any:
     try:
-        return type(sent), json.loads(sent)
+        return type(message), json.loads(message)
     except ValueError:
-        return type(sent), sent
+        return type(message), message
 
 
 def test_every_case_has_a_name_of_its_own_and_a_way_to_be_played() -> None:
@@ -88,12 +88,12 @@ def test_every_case_has_a_name_of_its_own_and_a_way_to_be_played() -> None:
 @pytest.fixture(scope="module")
 def sound() -> Iterator[Subject]:
     with in_thread() as address:
-        yield known(address)
+        yield subject_with_schema(address)
 
 
-def known(address: str) -> Subject:
+def subject_with_schema(address: str) -> Subject:
     url = f"http://{address}"
-    return subject(url, schema=server_schema(url, {}), **OK)
+    return make_subject(url, schema=server_schema(url, {}), **OK)
 
 
 @pytest.mark.parametrize("case_id", BY_ID)
@@ -105,9 +105,9 @@ def test_a_sound_server_meets_every_case(sound: Subject, case_id: str) -> None:
         assert result.figures["session_goes_on"] is True
 
 
-def asked(defect: str, *case_ids: str, limit: int = 4, **changes: Any) -> list[CheckResult]:
+def check_cases(defect: str, *case_ids: str, limit: int = 4, **changes: Any) -> list[CheckResult]:
     with in_thread(defect, limit) as address:
-        asked_of = known(address)
+        asked_of = subject_with_schema(address)
         for name, value in changes.items():
             setattr(asked_of, name, value)
         return [run_check(asked_of, protocol_checks.CHECKS[case_id]) for case_id in case_ids]
@@ -116,7 +116,7 @@ def asked(defect: str, *case_ids: str, limit: int = 4, **changes: Any) -> list[C
 @pytest.mark.usefixtures("quick_waits")
 async def test_silence_is_missed_and_shown(golden: Golden) -> None:
     async with served("silent_hang", 4) as url:
-        result = await protocol_checks.CHECKS["unknown-type"](subject(url, timeout_s=0.7))
+        result = await protocol_checks.CHECKS["unknown-type"](make_subject(url, timeout_s=0.7))
     assert result.outcome is CheckOutcome.MISSED
     expected = "no answer within 0.7 s where OpenEnv says UNKNOWN_TYPE and the session goes on"
     assert result.headline == f"a message of unknown type: {expected}"
@@ -125,7 +125,7 @@ async def test_silence_is_missed_and_shown(golden: Golden) -> None:
 
 
 def test_another_code_is_missed() -> None:
-    result, still = asked("wrong_code", "step-without-data", "step-before-reset")
+    result, still = check_cases("wrong_code", "step-without-data", "step-before-reset")
     assert result.outcome is CheckOutcome.MISSED
     expected = "BAD_REQUEST where OpenEnv says VALIDATION_ERROR and the session goes on"
     assert result.headline == f"a step without data: {expected}"
@@ -133,7 +133,7 @@ def test_another_code_is_missed() -> None:
 
 
 def test_a_session_that_is_cut_without_a_word_is_missed_and_a_new_one_still_works() -> None:
-    (result,) = asked("crash_session_on_bad_json", "bad-json")
+    (result,) = check_cases("crash_session_on_bad_json", "bad-json")
     assert result.outcome is CheckOutcome.MISSED
     assert result.figures["answer"] in ("closed 1011", "lost")
     assert "where OpenEnv says INVALID_JSON" in result.headline
@@ -142,27 +142,27 @@ def test_a_session_that_is_cut_without_a_word_is_missed_and_a_new_one_still_work
 
 def test_a_server_that_dies_of_a_case_has_no_new_session(golden: Golden) -> None:
     with in_process("crash_on_bad_json") as (_, address):
-        result = run_check(known(address), protocol_checks.CHECKS["bad-json"])
-        after = run_check(known(address), protocol_checks.CHECKS["bad-json"])
+        result = run_check(subject_with_schema(address), protocol_checks.CHECKS["bad-json"])
+        after = run_check(subject_with_schema(address), protocol_checks.CHECKS["bad-json"])
     assert result.outcome is CheckOutcome.MISSED
     golden([detail.partition(":")[0] for detail in result.details if "new session" in detail])
     assert after.outcome is CheckOutcome.INCONCLUSIVE
 
 
 def test_what_a_server_lacks_is_skipped(golden: Golden) -> None:
-    for result in asked("no_state", "state-with-data", "state-before-reset", "unawaited"):
+    for result in check_cases("no_state", "state-with-data", "state-before-reset", "unawaited"):
         assert result.outcome is CheckOutcome.SKIPPED
         golden(result.headline)
-    (without,) = asked("none", "unknown-action-field", schema=None)
+    (without,) = check_cases("none", "unknown-action-field", schema=None)
     assert without.outcome is CheckOutcome.SKIPPED
     golden(without.headline)
 
 
 def test_a_server_for_one_session_is_asked_every_case() -> None:
-    for result in asked("one_session", "text-1-mib", "state-before-reset", "goodbye"):
+    for result in check_cases("one_session", "text-1-mib", "state-before-reset", "goodbye"):
         assert result.outcome is CheckOutcome.MET, result
 
 
 def test_a_leak_of_slots_is_not_the_protocols() -> None:
-    results = asked("leaked_slots", *("close-frame", "goodbye", "bad-json") * 2, limit=2)
+    results = check_cases("leaked_slots", *("close-frame", "goodbye", "bad-json") * 2, limit=2)
     assert {result.outcome for result in results} == {CheckOutcome.MET}

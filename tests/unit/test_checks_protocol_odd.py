@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from goldens import TIMES, Golden
 from pytest_openenv_scale.checks.protocol import checks as protocol_checks
 from pytest_openenv_scale.client import frames
@@ -30,10 +30,10 @@ async def speak(peer: Peer, strange: Strange) -> None:
         if opcode == CLOSE:
             await peer.part()
             return
-        said = payload.decode()
-        answers = strange(peer, said)
+        text = payload.decode()
+        answers = strange(peer, text)
         if answers is None:
-            kind = json.loads(said)["type"] if said.startswith('{"type') else ""
+            kind = json.loads(text)["type"] if text.startswith('{"type') else ""
             if kind == "close":
                 await peer.part()
                 return
@@ -46,7 +46,7 @@ async def speak(peer: Peer, strange: Strange) -> None:
             peer.say(answer)
 
 
-def nothing_strange(peer: Peer, said: str) -> None:
+def nothing_strange(peer: Peer, text: str) -> None:
     """What a sound server does."""
 
 
@@ -70,11 +70,11 @@ def session_1(script: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer], Awa
 
 async def check(case_id: str, strange: Strange, **changes: Any) -> CheckResult:
     async with scripted(lambda peer: speak(peer, strange)) as server:
-        return await protocol_checks.CHECKS[case_id](subject(server.url, **changes))
+        return await protocol_checks.CHECKS[case_id](make_subject(server.url, **changes))
 
 
 async def test_a_session_that_ends_after_the_right_answer_is_missed(golden: Golden) -> None:
-    result = await check("bad-json", lambda peer, said: [error("INVALID_JSON", "no"), 1000] if "{not" in said else None)
+    result = await check("bad-json", lambda peer, text: [error("INVALID_JSON", "no"), 1000] if "{not" in text else None)
     assert result.outcome is CheckOutcome.MISSED
     golden(result.headline, masks=TIMES)
     assert result.figures["session_goes_on"] is False
@@ -83,8 +83,8 @@ async def test_a_session_that_ends_after_the_right_answer_is_missed(golden: Gold
 async def test_a_session_that_neither_ends_nor_goes_on_is_missed(golden: Golden) -> None:
     broken: set[int] = set()
 
-    def strange(peer: Peer, said: str) -> list[Any] | None:
-        if said == "null":
+    def strange(peer: Peer, text: str) -> list[Any] | None:
+        if text == "null":
             broken.add(peer.number)
             return [error("SESSION_ERROR", "no")]
         return [] if peer.number in broken else None
@@ -95,7 +95,7 @@ async def test_a_session_that_neither_ends_nor_goes_on_is_missed(golden: Golden)
 
 
 async def test_a_session_that_goes_on_where_openenvs_ends_is_met() -> None:
-    result = await check("json-null", lambda peer, said: [error("SESSION_ERROR", "no")] if said == "null" else None)
+    result = await check("json-null", lambda peer, text: [error("SESSION_ERROR", "no")] if text == "null" else None)
     assert result.outcome is CheckOutcome.MET
     assert result.headline.endswith("the session goes on")
 
@@ -112,8 +112,8 @@ async def test_what_is_too_much_may_be_read_over(case_id: str, words: str) -> No
 
 
 async def test_a_server_whose_other_sessions_are_disturbed_is_missed(golden: Golden) -> None:
-    def strange(peer: Peer, said: str) -> list[Any] | None:
-        return [error("EXECUTION_ERROR", "out of memory")] if peer.number == 2 and '"step"' in said else None
+    def strange(peer: Peer, text: str) -> list[Any] | None:
+        return [error("EXECUTION_ERROR", "out of memory")] if peer.number == 2 and '"step"' in text else None
 
     async def cut(peer: Peer) -> None:
         await peer.reader.read(1)
@@ -123,10 +123,10 @@ async def test_a_server_whose_other_sessions_are_disturbed_is_missed(golden: Gol
         await (session_1(cut)(peer) if peer.number == 1 else speak(peer, strange))
 
     async with scripted(script) as server:
-        result = await protocol_checks.CHECKS["text-1-mib"](subject(server.url))
+        result = await protocol_checks.CHECKS["text-1-mib"](make_subject(server.url))
     assert result.outcome is CheckOutcome.MISSED
     golden(result.headline, masks=TIMES)
-    golden([shown.title for shown in result.transcripts])
+    golden([transcript.title for transcript in result.transcripts])
 
 
 async def test_a_close_frame_counts_where_the_socket_stays_open() -> None:
@@ -136,7 +136,7 @@ async def test_a_close_frame_counts_where_the_socket_stays_open() -> None:
             pass
 
     async with scripted(session_1(script)) as server:
-        result = await protocol_checks.CHECKS["text-17-mb"](subject(server.url, timeout_s=10.0))
+        result = await protocol_checks.CHECKS["text-17-mb"](make_subject(server.url, timeout_s=10.0))
     assert result.outcome is CheckOutcome.MET
     assert result.figures["answer"] == "closed 1009"
 
@@ -146,23 +146,23 @@ async def test_what_is_not_taken_within_the_time_is_in_doubt(golden: Golden) -> 
         await asyncio.Event().wait()
 
     async with scripted(session_1(script)) as server:
-        result = await protocol_checks.CHECKS["text-17-mb"](subject(server.url, timeout_s=1.0))
+        result = await protocol_checks.CHECKS["text-17-mb"](make_subject(server.url, timeout_s=1.0))
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     golden(result.headline, masks=TIMES)
 
 
 async def test_answers_out_of_order_are_missed(golden: Golden) -> None:
-    held: dict[int, int] = {}
+    counts: dict[int, int] = {}
 
-    def strange(peer: Peer, said: str) -> list[Any] | None:
+    def strange(peer: Peer, text: str) -> list[Any] | None:
         # Resets and steps are put off until the state after them was answered.
         state = {"type": "state", "data": {"step_count": 0}}
         if peer.number != 1:
             return None
-        held[peer.number] = held.get(peer.number, 0) + 1
-        if held[peer.number] == 1 or '"close"' in said:
+        counts[peer.number] = counts.get(peer.number, 0) + 1
+        if counts[peer.number] == 1 or '"close"' in text:
             return None
-        return [state, observation()] if '"state"' in said else []
+        return [state, observation()] if '"state"' in text else []
 
     result = await check("unawaited", strange)
     assert result.outcome is CheckOutcome.MISSED
@@ -175,30 +175,30 @@ async def test_messages_taken_in_another_order_than_sent_are_missed() -> None:
     async def script(peer: Peer) -> None:
         counts = iter([0, 1, 2, 3] if peer.number == 0 else [0, 2, 2, 2])
 
-        def strange(peer: Peer, said: str) -> list[Any] | None:
-            return [{"type": "state", "data": {"step_count": next(counts)}}] if '"state"' in said else None
+        def strange(peer: Peer, text: str) -> list[Any] | None:
+            return [{"type": "state", "data": {"step_count": next(counts)}}] if '"state"' in text else None
 
         await speak(peer, strange)
 
     async with scripted(script) as server:
-        result = await protocol_checks.CHECKS["unawaited"](subject(server.url))
+        result = await protocol_checks.CHECKS["unawaited"](make_subject(server.url))
     assert result.outcome is CheckOutcome.MISSED
     assert "step_count 2 after 1 steps" in result.headline
 
 
 async def test_no_more_steps_are_sent_than_an_episode_has() -> None:
     """The episode is over after one step, and a further one is an error, as it may be."""
-    taken: dict[int, int] = {}
+    steps_taken: dict[int, int] = {}
 
-    def strange(peer: Peer, said: str) -> list[Any] | None:
-        steps = taken.get(peer.number, 0)
-        if '"state"' in said:
+    def strange(peer: Peer, text: str) -> list[Any] | None:
+        steps = steps_taken.get(peer.number, 0)
+        if '"state"' in text:
             return [{"type": "state", "data": {"step_count": steps}}]
-        if '"reset"' in said:
-            taken[peer.number] = 0
-        if '"step"' not in said:
+        if '"reset"' in text:
+            steps_taken[peer.number] = 0
+        if '"step"' not in text:
             return None
-        taken[peer.number] = steps + 1
+        steps_taken[peer.number] = steps + 1
         return [observation(done=True)] if steps == 0 else [error("EXECUTION_ERROR", "the episode is over")]
 
     result = await check("unawaited", strange)
@@ -212,17 +212,17 @@ async def test_a_platform_that_limits_the_rate_is_asked_again() -> None:
             await peer.head()
             peer.send(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
         else:
-            await speak(peer, lambda _, said: [error("INVALID_JSON", "no")] if "{not" in said else None)
+            await speak(peer, lambda _, text: [error("INVALID_JSON", "no")] if "{not" in text else None)
 
     async with scripted(script) as server:
-        result = await protocol_checks.CHECKS["bad-json"](subject(server.url))
+        result = await protocol_checks.CHECKS["bad-json"](make_subject(server.url))
     assert result.outcome is CheckOutcome.MET, result
     assert result.figures["new_session_works"] is True
 
 
 async def test_another_goodbye_than_1000_is_missed(golden: Golden) -> None:
-    def strange(peer: Peer, said: str) -> list[Any] | None:
-        return [1011] if peer.number == 1 and '"close"' in said else None
+    def strange(peer: Peer, text: str) -> list[Any] | None:
+        return [1011] if peer.number == 1 and '"close"' in text else None
 
     result = await check("goodbye", strange)
     assert result.outcome is CheckOutcome.MISSED
@@ -230,8 +230,8 @@ async def test_another_goodbye_than_1000_is_missed(golden: Golden) -> None:
 
 
 async def test_a_new_session_that_does_not_work_is_missed(golden: Golden) -> None:
-    def strange(peer: Peer, said: str) -> list[Any] | None:
-        return [error("EXECUTION_ERROR", "broken for good")] if peer.number > 1 and '"reset"' in said else None
+    def strange(peer: Peer, text: str) -> list[Any] | None:
+        return [error("EXECUTION_ERROR", "broken for good")] if peer.number > 1 and '"reset"' in text else None
 
     result = await check("bad-json", strange)
     assert result.outcome is CheckOutcome.MISSED
@@ -241,20 +241,20 @@ async def test_a_new_session_that_does_not_work_is_missed(golden: Golden) -> Non
 
 async def test_a_server_that_is_full_afterwards_is_alive(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol_checks, "_PATIENCE_S", 0.1)
-    result = await check("bad-json", lambda peer, said: [CAPACITY, 1000] if peer.number > 1 else None)
+    result = await check("bad-json", lambda peer, text: [CAPACITY, 1000] if peer.number > 1 else None)
     assert result.outcome is CheckOutcome.MET
     golden(result.headline, masks=TIMES)
 
 
 @pytest.mark.parametrize("case_id", ["bad-json", "state-before-reset"])
 async def test_a_server_without_room_cannot_be_asked(golden: Golden, case_id: str) -> None:
-    result = await check(case_id, lambda peer, said: [CAPACITY, 1000] if peer.number > 0 else None, timeout_s=0.3)
+    result = await check(case_id, lambda peer, text: [CAPACITY, 1000] if peer.number > 0 else None, timeout_s=0.3)
     assert result.outcome is CheckOutcome.INCONCLUSIVE
     golden(result.headline, masks=TIMES)
 
 
 async def test_a_slot_that_comes_back_late_is_waited_for() -> None:
-    result = await check("bad-json", lambda peer, said: [CAPACITY, 1000] if peer.number in (1, 2, 4) else None)
+    result = await check("bad-json", lambda peer, text: [CAPACITY, 1000] if peer.number in (1, 2, 4) else None)
     assert result.outcome is CheckOutcome.MET
     assert result.figures["new_session_works"] is True
 
@@ -264,18 +264,18 @@ async def test_a_slot_that_comes_back_late_is_waited_for() -> None:
     [(3, CheckOutcome.MET), (None, CheckOutcome.MET)],
 )
 async def test_steps_go_on_past_the_end_or_it_is_said_that_none_came(golden: Golden, steps_until_done, outcome) -> None:
-    taken: list[int] = []
+    steps_taken: list[int] = []
 
-    def strange(peer: Peer, said: str) -> list[Any] | None:
-        if peer.number != 1 or '"step"' not in said:
+    def strange(peer: Peer, text: str) -> list[Any] | None:
+        if peer.number != 1 or '"step"' not in text:
             return None
-        taken.append(1)
-        return [observation(done=len(taken) == steps_until_done)]
+        steps_taken.append(1)
+        return [observation(done=len(steps_taken) == steps_until_done)]
 
     result = await check("step-after-done", strange)
     assert result.outcome is outcome
     golden(result.headline, masks=TIMES)
-    assert len(taken) == (5 if steps_until_done else 101)
+    assert len(steps_taken) == (5 if steps_until_done else 101)
 
 
 def test_a_fragment_is_a_frame_without_the_final_bit() -> None:
@@ -285,13 +285,13 @@ def test_a_fragment_is_a_frame_without_the_final_bit() -> None:
 
 
 async def test_a_reset_in_fragments_goes_out_as_fragments_with_pings_between() -> None:
-    heard: list[int] = []
+    opening_bytes: list[int] = []
 
     async def script(peer: Peer) -> None:
         for _ in range(5):
             first, second = await peer.reader.readexactly(2)
             await peer.reader.readexactly(4 + (second & 0x7F))
-            heard.append(first)
+            opening_bytes.append(first)
         peer.say(observation())
         await peer.asked()
         peer.say(observation())
@@ -301,6 +301,6 @@ async def test_a_reset_in_fragments_goes_out_as_fragments_with_pings_between() -
         await peer.part()
 
     async with scripted(session_1(script)) as server:
-        result = await protocol_checks.CHECKS["fragments"](subject(server.url))
+        result = await protocol_checks.CHECKS["fragments"](make_subject(server.url))
     assert result.outcome is CheckOutcome.MET, result
-    assert heard == [0x01, 0x89, 0x00, 0x89, 0x80]
+    assert opening_bytes == [0x01, 0x89, 0x00, 0x89, 0x80]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from checking_subjects import served, subject
+from checking_subjects import make_subject, served
 from defects.running import in_thread
 from goldens import TIMES
 from pytest_openenv_scale.checks.preflight import messages
@@ -40,7 +40,7 @@ MET, MISSED, INCONCLUSIVE, SKIPPED = CheckOutcome
 
 async def test_the_largest_reply_is_found():
     async with served() as url:
-        asked = subject(url, workload=Workload(({"text": "x" * 5000},)))
+        asked = make_subject(url, workload=Workload(({"text": "x" * 5000},)))
         found = await asked.learn(play_session)
         result = await largest_reply(asked)
     assert (result.outcome, " the answer to step " in result.headline) == (MET, True)
@@ -50,7 +50,7 @@ async def test_the_largest_reply_is_found():
 
 async def test_a_reply_above_1_mib_is_a_note_that_says_whose_limit_it_is():
     async with served() as url:
-        asked = subject(url, workload=Workload(({"text": "x" * DEFAULT_LIMIT_BYTES},)))
+        asked = make_subject(url, workload=Workload(({"text": "x" * DEFAULT_LIMIT_BYTES},)))
         result = await largest_reply(asked)
     assert result.outcome is MISSED
     assert "ends the session there (1009)" in result.headline
@@ -108,7 +108,7 @@ STEPPING = ["isolation", "freshness", "seed", "health", "parallel"]
 @pytest.mark.parametrize("workload", [Workload(({"unheard": 1},)), Workload(no_action="no action can be made")])
 def test_where_no_step_is_answered_all_is_asked_that_needs_none(golden, workload):
     with in_thread(limit=4) as address:
-        asked = subject(f"http://{address}", workload=workload)
+        asked = make_subject(f"http://{address}", workload=workload)
         found = list(ask_questions(asked, questions(4)))
     outcomes = {finding.question.name: finding.result.outcome for finding in found}
     assert [finding.question.name for finding in found if not finding.asked] == STEPPING
@@ -124,7 +124,7 @@ def test_where_no_step_is_answered_all_is_asked_that_needs_none(golden, workload
 
 def test_sessions_that_do_not_fit_are_missed_also_where_no_step_is_answered():
     with in_thread(limit=2) as address:
-        asked = subject(f"http://{address}", workload=Workload(no_action="no action can be made"))
+        asked = make_subject(f"http://{address}", workload=Workload(no_action="no action can be made"))
         found = list(ask_questions(asked, questions(3)))
     assert verdict(found, 3).outcome is MISSED
 
@@ -137,7 +137,7 @@ async def never(subject: Subject) -> CheckResult:
 def test_what_there_is_no_time_for_is_named_and_the_deadline_is_kept(golden, monkeypatch):
     monkeypatch.setattr(preflight_questions, "interleaved", never)
     with in_thread() as address:
-        asked = subject(f"http://{address}")
+        asked = make_subject(f"http://{address}")
         began = time.monotonic()
 
         def start(question: Question) -> None:
@@ -155,7 +155,7 @@ def test_what_there_is_no_time_for_is_named_and_the_deadline_is_kept(golden, mon
 
 
 def test_where_no_time_is_left_at_all_nothing_is_told(golden):
-    found = list(ask_questions(subject("http://127.0.0.1:9", deadline=time.monotonic()), questions(2)))
+    found = list(ask_questions(make_subject("http://127.0.0.1:9", deadline=time.monotonic()), questions(2)))
     assert not any(finding.asked for finding in found)
     assert verdict(found, 2).outcome is INCONCLUSIVE
     golden(verdict(found, 2).text)
@@ -168,7 +168,7 @@ def test_at_the_deadline_only_what_is_fine_counts(outcome, expected):
         return CheckResult(outcome, "so it is")
 
     with in_thread() as address:
-        assert run_check(subject(f"http://{address}", deadline=time.monotonic() + 60.0), check).outcome is expected
+        assert run_check(make_subject(f"http://{address}", deadline=time.monotonic() + 60.0), check).outcome is expected
 
 
 async def test_where_no_session_opens_only_http_is_asked(golden):
@@ -180,7 +180,7 @@ async def test_where_no_session_opens_only_http_is_asked(golden):
         await peer.gone()
 
     async with scripted(script) as server:
-        found = await asyncio.to_thread(lambda: list(ask_questions(subject(server.url), questions(4))))
+        found = await asyncio.to_thread(lambda: list(ask_questions(make_subject(server.url), questions(4))))
     assert [finding.question.name for finding in found if finding.asked] == ["reachable", "validate"]
     assert verdict(found, 4).outcome is INCONCLUSIVE
     golden(verdict(found, 4).text)
@@ -205,7 +205,7 @@ def hanging_up(on: str) -> Callable[[Peer], Awaitable[None]]:
 
 async def test_of_messages_that_no_client_should_send_the_first_fault_is_told(golden):
     async with scripted(hanging_up("frobnicate")) as server:
-        result = await odd_messages(subject(server.url, workload=Workload(no_action="none")))
+        result = await odd_messages(make_subject(server.url, workload=Workload(no_action="none")))
     assert (result.outcome, result.figures["messages"]) == (MISSED, 6)
     assert result.figures["faults"] > 1
     golden(result.headline)
@@ -215,7 +215,7 @@ async def test_of_messages_that_no_client_should_send_the_first_fault_is_told(go
 async def test_of_a_slow_server_as_many_messages_are_asked_as_there_is_time_for(monkeypatch):
     monkeypatch.setattr(messages, "_LONGEST_S", 0.0)
     async with scripted(hanging_up("frobnicate")) as server:
-        result = await odd_messages(subject(server.url, workload=Workload(no_action="none")))
+        result = await odd_messages(make_subject(server.url, workload=Workload(no_action="none")))
     assert (result.outcome, result.figures) == (MET, {"messages": 1, "faults": 0})
 
 
@@ -238,7 +238,7 @@ def erring(*requests: str) -> Callable[[Peer], Awaitable[None]]:
 @pytest.mark.parametrize(("must_play", "outcome"), [(True, INCONCLUSIVE), (False, MET)])
 async def test_a_server_on_which_sessions_get_errors_only_is_asked_only_by_who_knows_better(golden, must_play, outcome):
     async with scripted(erring("step")) as server:
-        asked = subject(server.url, must_play=must_play)
+        asked = make_subject(server.url, must_play=must_play)
         result = await asyncio.to_thread(run_check, asked, preflight_questions.reachable)
     assert result.outcome is outcome
     golden(f"{result.headline}\n{result.remedy}", masks=TIMES)
@@ -246,7 +246,7 @@ async def test_a_server_on_which_sessions_get_errors_only_is_asked_only_by_who_k
 
 async def test_where_a_reset_is_answered_with_an_error_no_action_is_advised():
     async with scripted(erring("reset", "step")) as server:
-        result = await asyncio.to_thread(run_check, subject(server.url), preflight_questions.reachable)
+        result = await asyncio.to_thread(run_check, make_subject(server.url), preflight_questions.reachable)
     assert result.outcome is INCONCLUSIVE
     assert result.remedy is not None
     assert "--openenv-reset" in result.remedy
@@ -260,7 +260,7 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
     asked = [Question("reachable", "", preflight_questions.reachable), Question("slots", "", check, "lost")]
     asked += [Question("isolation", "", check, "shared", uses_slots=True), Question("replies", "", check)]
     with in_thread() as address:
-        found = list(ask_questions(subject(f"http://{address}"), tuple(asked)))
+        found = list(ask_questions(make_subject(f"http://{address}"), tuple(asked)))
     assert [finding.result.outcome for finding in found] == [MET, MISSED, SKIPPED, MISSED]
     assert found[2].result.headline.startswith("not asked")
     playing = {question.name for question in questions(4) if question.uses_slots}
@@ -269,7 +269,7 @@ def test_a_server_that_loses_slots_is_asked_nothing_that_costs_more_of_them():
 
 async def test_reachable_tells_what_each_part_took_and_which_action_was_played(golden):
     async with served() as url:
-        result = await preflight_questions.reachable(subject(url))
+        result = await preflight_questions.reachable(make_subject(url))
     assert result.outcome is MET
     assert result.headline.startswith("/ws answers: connect ")
     golden(result.headline, masks={**TIMES, r"0\.\d+,": "VALUE,"})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks.isolation import concurrent as concurrent_module
 from pytest_openenv_scale.checks.isolation import reference as reference_module
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
@@ -36,7 +36,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def asked_of(url: str) -> Subject:
     given: dict[str, Any] = {"workload": Workload(({},), source="/schema"), "schema": {"action": ACTION}}
-    return subject(url, **given, wait_s=None, timeout_s=10.0, max_sessions=16)
+    return make_subject(url, **given, wait_s=None, timeout_s=10.0, max_sessions=16)
 
 
 async def after_a_quiet_start(kind: Any, rate: float) -> CheckResult:

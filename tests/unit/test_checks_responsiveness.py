@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from defects.running import in_thread
 from goldens import TIMES, Golden
 from pytest_openenv_scale.checks.capacity_probe import Slots, find_slots
@@ -31,7 +31,7 @@ def served(defect: str, monkeypatch: pytest.MonkeyPatch, limit: int = 4) -> Iter
     monkeypatch.setattr(responsiveness, "_ALONE_S", 0.1)
     monkeypatch.setattr(responsiveness, "ROUNDS", 2)
     with in_thread(defect, limit) as address:
-        yield subject(f"http://{address}", timeout_s=10.0)
+        yield make_subject(f"http://{address}", timeout_s=10.0)
 
 
 def test_a_sound_server_answers_beside_steps_and_runs_them_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ async def only_sessions(peer: Peer) -> None:
 
 async def test_a_server_without_http_is_judged_by_its_steps_alone() -> None:
     async with scripted(only_sessions) as server:
-        asked = subject(server.url, wait_s=None, max_sessions=3, workload=Workload(({},)))
+        asked = make_subject(server.url, wait_s=None, max_sessions=3, workload=Workload(({},)))
         missing, steps = await responsiveness.health(asked), await responsiveness.parallel(asked)
     assert missing.outcome is CheckOutcome.SKIPPED
     assert "no HTTP answer" in missing.headline
@@ -91,7 +91,7 @@ async def test_a_server_without_http_is_judged_by_its_steps_alone() -> None:
 
 async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
     async with scripted(only_sessions) as server:
-        asked = subject(server.url, wait_s=None, max_sessions=3, workload=Workload(({"fail": True},)))
+        asked = make_subject(server.url, wait_s=None, max_sessions=3, workload=Workload(({"fail": True},)))
         asked._answers = {find_slots: Slots(3)}
         result = await responsiveness.parallel(asked)
     assert result.outcome is CheckOutcome.INCONCLUSIVE
@@ -102,7 +102,7 @@ async def test_a_step_that_fails_beside_others_leaves_it_open() -> None:
 
 
 def asked(check: Any, *rounds: StepRound, waited: bool = False, idle_s: float | None = 0.002) -> CheckResult:
-    known = subject("http://127.0.0.1:9")
+    known = make_subject("http://127.0.0.1:9")
     sessions = len(rounds[0].together_s)
     known._answers = {
         find_slots: Slots(sessions),
@@ -190,7 +190,7 @@ async def test_a_server_without_http_is_asked_for_it_once() -> None:
         peer.writer.close()
 
     async with scripted(script) as server:
-        assert await responsiveness._idle_health_s(subject(server.url)) is None
+        assert await responsiveness._idle_health_s(make_subject(server.url)) is None
     assert len(asked_for) == 1
 
 
@@ -219,7 +219,7 @@ async def test_an_answer_that_is_late_is_waited_for() -> None:
 
     async with scripted(script) as server:
         began = time.perf_counter()
-        async with polling_health(subject(server.url), 5.0) as answers:
+        async with polling_health(make_subject(server.url), 5.0) as answers:
             await asyncio.sleep(0.05)
     assert [answer.status for answer in answers] == [200]
     assert time.perf_counter() - began >= 0.3

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks.subject import close_all
 from scripted_server import BINARY, CAPACITY, PING, PONG, error, frame, observation, refused_port, scripted
 
@@ -22,7 +22,7 @@ async def test_answers_are_values_with_the_time_they_took(golden):
         assert await peer.asked() == {"type": "close"}
         await peer.part()
 
-    async with scripted(script) as server, subject(server.url).client() as client:
+    async with scripted(script) as server, make_subject(server.url).client() as client:
         session = await client.start({"seed": 1})
         assert session.first_answer.kind == "observation"
         assert session.first_answer.observation == {"pid": 7}
@@ -44,7 +44,7 @@ async def test_silence_ends_after_the_patience_given():
         await peer.asked()
         await peer.gone()
 
-    async with scripted(script) as server, subject(server.url).client(0.05) as client:
+    async with scripted(script) as server, make_subject(server.url).client(0.05) as client:
         session = await client.start()
         assert session.first_answer.kind == "silence"
         assert str(session.first_answer) == "no answer within 0.05 s"
@@ -63,9 +63,12 @@ async def test_a_server_that_is_full_is_told_from_one_that_cuts():
             await peer.accept()
             peer.reset()
 
-    async with scripted(script) as server, subject(server.url).client() as client:
-        told, refused, cut = [await client.start() for _ in range(3)]
-        assert (told.first_answer.code, told.first_answer.full) == ("CAPACITY_REACHED", True)
+    async with scripted(script) as server, make_subject(server.url).client() as client:
+        refused_by_message, refused, cut = [await client.start() for _ in range(3)]
+        assert (refused_by_message.first_answer.code, refused_by_message.first_answer.full) == (
+            "CAPACITY_REACHED",
+            True,
+        )
         assert (refused.first_answer.kind, refused.first_answer.code, refused.first_answer.full) == (
             "lost",
             "503",
@@ -79,14 +82,14 @@ async def test_a_limit_of_the_rate_is_not_the_servers_room():
         await peer.head()
         peer.send(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
 
-    async with scripted(script) as server, subject(server.url).client() as client:
+    async with scripted(script) as server, make_subject(server.url).client() as client:
         limited = (await client.start()).first_answer
     assert (limited.kind, limited.code, limited.full, limited.retryable) == ("lost", "429", False, True)
 
 
 async def test_a_port_on_which_nothing_listens_is_a_lost_connection():
     with refused_port() as port:
-        async with subject(f"http://127.0.0.1:{port}").client() as client:
+        async with make_subject(f"http://127.0.0.1:{port}").client() as client:
             session = await client.start()
             assert (session.first_answer.kind, session.first_answer.code) == ("lost", "ECONNREFUSED")
 
@@ -100,22 +103,22 @@ async def test_the_transcript_holds_both_sides_and_cuts_long_messages(golden):
         assert (opcode, payload) == (BINARY, b"\x00\x01")
         await peer.gone()
 
-    async with scripted(script) as server, subject(server.url).client() as client:
+    async with scripted(script) as server, make_subject(server.url).client() as client:
         session = await client.start({"seed": 3})
         session.send_binary(b"\x00\x01")
         session.drop()
-        said = session.transcript("a session").said
-        assert [line.by for line in said] == ["server", "client", "server", "client", "client"]
-        assert said[1].text == '{"type":"reset","data":{"seed":3}}'
-        assert said[2].text.endswith("in all)")
-        assert len(said[2].text) < 450
-        assert said[3].text == "<binary frame of 2 bytes>"
-        golden(said[4].text)
-        assert [line.at_s for line in said] == sorted(line.at_s for line in said)
+        lines = session.transcript("a session").said
+        assert [line.by for line in lines] == ["server", "client", "server", "client", "client"]
+        assert lines[1].text == '{"type":"reset","data":{"seed":3}}'
+        assert lines[2].text.endswith("in all)")
+        assert len(lines[2].text) < 450
+        assert lines[3].text == "<binary frame of 2 bytes>"
+        golden(lines[4].text)
+        assert [line.at_s for line in lines] == sorted(line.at_s for line in lines)
 
 
 async def test_a_muted_session_answers_nothing_not_even_a_ping_but_can_send():
-    heard: list[tuple[int, bytes]] = []
+    frames: list[tuple[int, bytes]] = []
 
     async def script(peer):
         await peer.accept()
@@ -124,20 +127,20 @@ async def test_a_muted_session_answers_nothing_not_even_a_ping_but_can_send():
         assert (await peer.asked())["type"] == "step"
         peer.send(frame(PING, b"there?"))
         while True:
-            heard.append(await peer.hear())
+            frames.append(await peer.hear())
 
-    async with scripted(script) as server, subject(server.url).client() as client:
+    async with scripted(script) as server, make_subject(server.url).client() as client:
         session = await client.start()
         session.connection.stop_reading()
         session.send({"type": "step", "data": {}})
         session.send({"type": "step", "data": {"n": 2}})
         async with asyncio.timeout(2):
-            while not heard:
+            while not frames:
                 await asyncio.sleep(0.005)
         assert (await session.next_answer(patience_s=0.05)).kind == "silence"
         session.drop()
-    assert heard == [(1, b'{"type":"step","data":{"n":2}}')]
-    assert PONG not in [opcode for opcode, _ in heard]
+    assert frames == [(1, b'{"type":"step","data":{"n":2}}')]
+    assert PONG not in [opcode for opcode, _ in frames]
 
 
 async def test_a_reset_connection_reaches_the_server_as_a_reset():
@@ -152,7 +155,7 @@ async def test_a_reset_connection_reaches_the_server_as_a_reset():
         except (ConnectionError, asyncio.IncompleteReadError) as failure:
             ended.append(failure)
 
-    async with scripted(script) as server, subject(server.url).client() as client:
+    async with scripted(script) as server, make_subject(server.url).client() as client:
         session = await client.start()
         session.reset_connection()
         async with asyncio.timeout(2):
@@ -162,22 +165,22 @@ async def test_a_reset_connection_reaches_the_server_as_a_reset():
 
 
 async def test_what_a_client_leaves_open_is_dropped_with_it():
-    gone: list[bytes] = []
+    last_bytes: list[bytes] = []
 
     async def script(peer):
         await peer.accept()
         await peer.asked()
         peer.say(observation())
-        gone.append(await peer.gone())
+        last_bytes.append(await peer.gone())
 
     async with scripted(script) as server:
-        async with subject(server.url).client() as client:
+        async with make_subject(server.url).client() as client:
             sessions = await client.start_many([{}] * 5, at_once=2)
             assert [session.number for session in sessions] == list(range(5))
         async with asyncio.timeout(2):
-            while len(gone) < 5:
+            while len(last_bytes) < 5:
                 await asyncio.sleep(0.005)
-    assert gone == [b""] * 5
+    assert last_bytes == [b""] * 5
 
 
 async def test_goodbye_waits_for_the_servers_close():
@@ -188,47 +191,47 @@ async def test_goodbye_waits_for_the_servers_close():
         assert await peer.asked() == {"type": "close"}
         await peer.part(1001)
 
-    async with scripted(script) as server, subject(server.url).client() as client:
+    async with scripted(script) as server, make_subject(server.url).client() as client:
         answers = await close_all([await client.start()])
         assert [(answer.kind, answer.code) for answer in answers] == [("closed", "1001")]
 
 
 async def test_a_session_that_fell_silent_is_left_without_a_word():
-    heard: list[str] = []
+    kinds: list[str] = []
 
     async def script(peer):
         await peer.accept()
-        heard.append((await peer.asked())["type"])
+        kinds.append((await peer.asked())["type"])
         await peer.gone()
 
-    async with scripted(script) as server, subject(server.url).client(0.05) as client:
+    async with scripted(script) as server, make_subject(server.url).client(0.05) as client:
         session = await client.connect()
         assert (await session.reset()).kind == "silence"
         assert await close_all([session]) == []
         assert session.ended
-    assert heard == ["reset"]
+    assert kinds == ["reset"]
 
 
 @pytest.mark.parametrize(("slowest", "patience"), [(0.0, 15.0), (4.0, 20.0), (60.0, 120.0)])
 def test_checks_are_more_patient_with_servers_that_are_slow_alone(slowest, patience):
-    asked = subject("http://127.0.0.1:1", timeout_s=120.0)
-    asked.slowest_single_s = slowest
-    assert asked.patience_s == patience
+    subject = make_subject("http://127.0.0.1:1", timeout_s=120.0)
+    subject.slowest_single_s = slowest
+    assert subject.patience_s == patience
 
 
 @pytest.mark.parametrize(("sessions", "patience"), [(1, 17.0), (10, 35.0), (100, 120.0)])
 def test_sessions_that_ask_at_once_may_be_answered_in_turn(sessions, patience):
-    asked = subject("http://127.0.0.1:1", timeout_s=120.0)
-    asked.slowest_single_s = 2.0
-    assert asked.patience_among(sessions) == patience
+    subject = make_subject("http://127.0.0.1:1", timeout_s=120.0)
+    subject.slowest_single_s = 2.0
+    assert subject.patience_among(sessions) == patience
 
 
 async def test_what_is_learned_is_asked_once():
-    asked = []
+    calls = []
 
     async def question(of):
-        asked.append(of)
-        return len(asked)
+        calls.append(of)
+        return len(calls)
 
-    of = subject("http://127.0.0.1:1")
+    of = make_subject("http://127.0.0.1:1")
     assert [await of.learn(question), await of.learn(question)] == [1, 1]

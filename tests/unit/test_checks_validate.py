@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks.preflight import http_endpoints as asking
 from pytest_openenv_scale.checks.preflight.http_endpoints import http_endpoints
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -33,16 +33,16 @@ EPISODES = "/reset, /step and /state"
 async def answering(**changes: Any) -> AsyncIterator[tuple[str, list[web.Request]]]:
     """A server that answers as `GOOD` says, but for the paths named; a handler answers by itself."""
     answers = {**GOOD, **{f"/{name}": value for name, value in changes.items()}}
-    heard: list[web.Request] = []
+    requests: list[web.Request] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        heard.append(request)
-        found = answers.get(request.path)
-        if callable(found):
-            return await found(request)
-        if found is None or request.method != ("POST" if request.path == "/mcp" else "GET"):
+        requests.append(request)
+        reply = answers.get(request.path)
+        if callable(reply):
+            return await reply(request)
+        if reply is None or request.method != ("POST" if request.path == "/mcp" else "GET"):
             raise web.HTTPNotFound
-        return web.Response(text=found) if isinstance(found, str) else web.json_response(found)
+        return web.Response(text=reply) if isinstance(reply, str) else web.json_response(reply)
 
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", answer)
@@ -50,14 +50,14 @@ async def answering(**changes: Any) -> AsyncIterator[tuple[str, list[web.Request
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", heard
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", requests
     finally:
         await runner.cleanup()
 
 
 async def failing(url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
     """What fails, and what came instead."""
-    result = await http_endpoints(subject(url, endpoint={"headers": headers or {}}))
+    result = await http_endpoints(make_subject(url, endpoint={"headers": headers or {}}))
     problems = dict(detail.split(": ", 1) for detail in result.details)
     assert result.figures == {"criteria": 6, "criteria_passed": 6 - len(problems)}
     assert result.outcome is (CheckOutcome.MISSED if problems else CheckOutcome.MET)
@@ -65,9 +65,9 @@ async def failing(url: str, headers: Mapping[str, str] | None = None) -> dict[st
 
 
 async def test_a_server_that_serves_everything_passes_all_six():
-    async with answering() as (url, heard):
+    async with answering() as (url, requests):
         assert await failing(url) == {}
-    assert sorted(f"{request.method} {request.path}" for request in heard) == [
+    assert sorted(f"{request.method} {request.path}" for request in requests) == [
         "GET /health",
         "GET /metadata",
         "GET /openapi.json",
@@ -89,9 +89,9 @@ async def test_the_right_body_with_another_status_does_not_pass():
         return answer
 
     async with answering(**{path[1:]: unavailable(body) for path, body in GOOD.items()}) as (url, _):
-        got = await failing(url)
-    assert set(got) == {*GOOD, EPISODES}
-    assert got["/health"] == "HTTP 503"
+        failures = await failing(url)
+    assert set(failures) == {*GOOD, EPISODES}
+    assert failures["/health"] == "HTTP 503"
 
 
 OPENAPI = GOOD["/openapi.json"]
@@ -142,23 +142,23 @@ async def test_without_a_version_the_paths_do_not_count_either(info):
 
 async def test_what_fails_is_named_and_told():
     async with answering(mcp=None, metadata={}) as (url, _):
-        result = await http_endpoints(subject(url))
+        result = await http_endpoints(make_subject(url))
     assert result.headline.endswith(": /metadata, /mcp")
     assert result.details[1] == "/mcp: HTTP 404"
 
 
 async def test_where_nothing_listens_every_criterion_fails():
     with refused_port() as port:
-        got = await failing(f"http://127.0.0.1:{port}")
-    assert set(got) == {*GOOD, EPISODES}
-    assert got["/health"] == "no answer (ConnectionRefusedError)"
+        failures = await failing(f"http://127.0.0.1:{port}")
+    assert set(failures) == {*GOOD, EPISODES}
+    assert failures["/health"] == "no answer (ConnectionRefusedError)"
 
 
 async def test_a_path_prefix_and_the_headers_of_the_sessions_are_used():
-    async with answering() as (url, heard):
+    async with answering() as (url, requests):
         assert len(await failing(f"{url}/env/", {"Authorization": "Bearer s3cret"})) == 6
-    assert {request.headers["Authorization"] for request in heard} == {"Bearer s3cret"}
-    assert {request.path.rpartition("/")[0] for request in heard} == {"/env"}
+    assert {request.headers["Authorization"] for request in requests} == {"Bearer s3cret"}
+    assert {request.path.rpartition("/")[0] for request in requests} == {"/env"}
 
 
 async def test_headers_are_not_carried_to_another_server():
@@ -168,8 +168,8 @@ async def test_headers_are_not_carried_to_another_server():
             raise web.HTTPFound(f"{other}/health")
 
         async with answering(health=elsewhere) as (url, _):
-            got = await failing(url, {"Authorization": "Bearer s3cret"})
-    assert got == {"/health": "HTTP 302"}
+            failures = await failing(url, {"Authorization": "Bearer s3cret"})
+    assert failures == {"/health": "HTTP 302"}
     assert overheard == []
 
 

@@ -81,14 +81,14 @@ async def test_failed_sessions_leave_no_descriptor_open():
             await peer.accept(message(CAPACITY))
         peer.writer.close()
 
-    async def one(url: str) -> None:
+    async def failed_session(url: str) -> None:
         with pytest.raises(SessionFailed):
             await quick(url)
 
     async with scripted(script) as server:
-        await one(server.url)
+        await failed_session(server.url)
         before = len(os.listdir("/proc/self/fd"))
-        await asyncio.gather(*(one(server.url) for _ in range(50)))
+        await asyncio.gather(*(failed_session(server.url) for _ in range(50)))
         async with asyncio.timeout(10):
             while len(os.listdir("/proc/self/fd")) > before:
                 await asyncio.sleep(0.02)
@@ -201,11 +201,11 @@ async def test_a_header_that_the_server_repeats_is_not_shown(golden):
 
 
 async def test_a_header_that_a_server_repeats_over_http_is_not_shown():
-    said = "alice-has-a-token is not for this"
+    body = "alice-has-a-token is not for this"
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        peer.send(f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode())
+        peer.send(f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         await peer.gone()
 
     headers = {"Authorization": "Bearer alice-has-a-token"}
@@ -241,19 +241,19 @@ async def test_two_requests_at_once_are_refused_and_the_first_is_answered(enviro
 
 
 async def test_closing_waits_until_the_server_has_closed_and_takes_no_message_for_an_answer():
-    left: list[float] = []
+    left_at: list[float] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
         assert await peer.asked() == {"type": "close"}
         peer.say(error("UNKNOWN_TYPE", "what?"))
         await asyncio.sleep(0.05)
-        left.append(asyncio.get_running_loop().time())
+        left_at.append(asyncio.get_running_loop().time())
         await peer.part()
 
     async with scripted(script) as server, open_session(server.url) as session:
         await session.close()
-        assert asyncio.get_running_loop().time() >= left[0]
+        assert asyncio.get_running_loop().time() >= left_at[0]
 
 
 async def test_a_block_that_raises_ends_the_connection_and_keeps_its_error():
@@ -328,14 +328,14 @@ async def test_http_where_nothing_listens_is_refused_in_connect():
 
 
 async def test_http_sessions_leave_no_descriptor_open(environment):
-    async def one() -> None:
+    async def http_session() -> None:
         async with open_http_session(environment) as session:
             await session.reset()
 
-    await one()
+    await http_session()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
-        await asyncio.gather(*(one() for _ in range(10)))
+        await asyncio.gather(*(http_session() for _ in range(10)))
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

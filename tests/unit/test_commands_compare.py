@@ -93,10 +93,10 @@ def test_json_says_everything(results, capsys):
     a_stored_run(results, "run-1")
     a_stored_run(results, "run-2", slower=0.5)
     assert main(["compare", "run-1", "run-2", "--fail-on", "total_p99:+15%", "--format", "json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert (found["format"], found["outcome"], found["fail_on"]) == (1, "regressed", ["total_p99:+15%"])
-    assert found["baseline"]["run_id"] == "run-1"
-    changes = {(each["metric"], each["batch"]): each for each in found["curves"][0]["changes"]}
+    report = json.loads(capsys.readouterr().out)
+    assert (report["format"], report["outcome"], report["fail_on"]) == (1, "regressed", ["total_p99:+15%"])
+    assert report["baseline"]["run_id"] == "run-1"
+    changes = {(each["metric"], each["batch"]): each for each in report["curves"][0]["changes"]}
     change = changes["total_p99", 8]
     assert (change["status"], change["effect"], change["fail_on"]) == ("regressed", 1.0, "total_p99:+15%")
     assert change["baseline"]["value"] == pytest.approx(1.03069, abs=1e-4)

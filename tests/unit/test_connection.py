@@ -114,12 +114,12 @@ def trusting() -> ssl.SSLContext:
 
 
 async def test_what_is_said_and_what_is_sent_at_once_arrive_in_their_order():
-    heard: list[tuple[int, bytes]] = []
+    heard_frames: list[tuple[int, bytes]] = []
     words = [b"one", b"two", b"three", b"four"]
 
     async def script(peer: Peer) -> None:
         await peer.accept()
-        heard.extend([await peer.hear() for _ in words])
+        heard_frames.extend([await peer.hear() for _ in words])
         await peer.part()
 
     async with scripted(script) as server, opened(server.url) as (connection, recorder):
@@ -130,15 +130,15 @@ async def test_what_is_said_and_what_is_sent_at_once_arrive_in_their_order():
         assert connection.sent_at <= before
         connection.send_after_round(Message(words[3]))
         await recorder.end()
-    assert heard == [(TEXT, word) for word in words]
+    assert heard_frames == [(TEXT, word) for word in words]
 
 
 async def test_what_was_said_last_goes_out_before_the_close_frame():
-    heard: list[tuple[int, bytes]] = []
+    heard_frames: list[tuple[int, bytes]] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
-        heard.extend([await peer.hear(), await peer.hear()])
+        heard_frames.extend([await peer.hear(), await peer.hear()])
         peer.send(frame(CLOSE, b"\x03\xe8"))
         peer.writer.close()
 
@@ -146,7 +146,7 @@ async def test_what_was_said_last_goes_out_before_the_close_frame():
         connection.send_after_round(Message(b"goodbye"))
         connection.close()
         await recorder.end()
-    assert heard == [(TEXT, b"goodbye"), (CLOSE, b"\x03\xe8")]
+    assert heard_frames == [(TEXT, b"goodbye"), (CLOSE, b"\x03\xe8")]
 
 
 async def test_what_was_said_to_a_connection_that_is_dropped_goes_nowhere():
@@ -198,8 +198,8 @@ async def test_everything_split_into_single_bytes_is_heard_the_same():
         data = accepted(await peer.head()) + message("x" * 200) + frame(TEXT, "ä".encode()[:1], final=False)
         data += frame(PING, b"between") + frame(CONTINUATION, "ä".encode()[1:]) + frame(CLOSE, b"\x03\xe8bye")
         peer.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for place in range(len(data)):
-            peer.send(data[place : place + 1])
+        for offset in range(len(data)):
+            peer.send(data[offset : offset + 1])
             await asyncio.sleep(0)
         assert await peer.hear() == (PONG, b"between")
         assert await peer.hear() == (CLOSE, b"\x03\xe8")
@@ -218,18 +218,18 @@ async def test_a_message_of_twenty_megabytes_is_heard_whole():
         await peer.part()
 
     _, texts = await loss_of_script(script)
-    assert [len(found) for found in texts] == [len(text)]
+    assert [len(received) for received in texts] == [len(text)]
 
 
 async def test_a_large_message_is_sent_whole_to_a_server_that_reads_slowly():
     payload = b"x" * 5_000_000
-    heard: list[tuple[int, bytes]] = []
+    heard_frames: list[tuple[int, bytes]] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept(message("go"))
         await asyncio.sleep(0.05)
-        heard.append(await peer.hear())
-        heard.append(await peer.hear())
+        heard_frames.append(await peer.hear())
+        heard_frames.append(await peer.hear())
         await peer.part()
 
     async with scripted(script) as server, opened(server.url) as (connection, recorder):
@@ -237,7 +237,7 @@ async def test_a_large_message_is_sent_whole_to_a_server_that_reads_slowly():
         connection.send(Message(payload))
         connection.send(Message(b"next"))
         await recorder.end()
-    assert heard == [(TEXT, payload), (TEXT, b"next")]
+    assert heard_frames == [(TEXT, payload), (TEXT, b"next")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
@@ -289,7 +289,7 @@ async def test_a_message_arrives_when_the_kernel_has_it_not_when_it_is_read():
     async with scripted(script) as server, connecting(server.url) as (_, recorder):
         await recorder.end()
     # The best of three: a machine that is busy may be late by itself.
-    assert min(at - said for at, said in zip(recorder.times, late, strict=True)) < 0.03
+    assert min(at - sent_at for at, sent_at in zip(recorder.times, late, strict=True)) < 0.03
 
 
 # Ends
@@ -395,17 +395,17 @@ async def test_a_reset_that_a_send_meets_first_is_a_connection_reset_too():
     ],
 )
 async def test_a_violation_is_named_after_the_last_words_and_told_to_the_server(data, code):
-    heard: list[tuple[int, bytes]] = []
+    heard_frames: list[tuple[int, bytes]] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept(message("last words"), data)
-        heard.append(await peer.hear())
+        heard_frames.append(await peer.hear())
 
     loss, texts = await loss_of_script(script)
     assert (loss.kind, loss.code) == ("protocol", str(code))
     assert loss.message
     assert texts == ["last words"]
-    assert heard == [(CLOSE, code.to_bytes(2, "big"))]
+    assert heard_frames == [(CLOSE, code.to_bytes(2, "big"))]
 
 
 @pytest.mark.parametrize("junk", [b"\xff\xff\xff", message("too late")])
@@ -558,10 +558,10 @@ async def test_a_certificate_nobody_vouches_for_is_named():
 
 
 async def test_a_certificate_for_another_host_is_named(monkeypatch):
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", None)]
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", None)]
     async with scripted(Peer.gone, tls=server_tls()) as server:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [(*found[0][:4], address)])
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [(*addresses[0][:4], address)])
         async with connecting(f"https://other.test:{address[1]}", tls=trusting()) as (_, recorder):
             loss = await recorder.end()
     assert (loss.kind, loss.code) == ("protocol", "tls")

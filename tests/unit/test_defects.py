@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import WebSocketException
 
 from defects import client as clients
-from defects import promises as p
+from defects import promises
 from defects.client import Client, opened, several
 from defects.planted import DEFECTS
 from defects.planted_slots import SlowlyLeakedSlots
@@ -28,30 +28,35 @@ from goldens import Golden
 LIMIT = 8
 RESOURCES = {"memory_per_step", "memory_per_session", "thread_per_session", "descriptor_per_session"}
 
-BREAKS: dict[str, set[p.Promise]] = {
+BREAKS: dict[str, set[promises.Promise]] = {
     "none": set(),
-    "shared_state": {p.keeps_states_apart, p.keeps_observations_apart, p.starts_fresh, p.repeats_itself},
-    "shared_record": {p.keeps_states_apart, p.starts_fresh},
-    "sequential_state": {p.starts_fresh},
-    "global_random": {p.repeats_itself},
-    "leaked_slots": {p.returns_dropped_slots},
-    "leaked_slots_on_close": {p.returns_closed_slots},
+    "shared_state": {
+        promises.keeps_states_apart,
+        promises.keeps_observations_apart,
+        promises.starts_fresh,
+        promises.repeats_itself,
+    },
+    "shared_record": {promises.keeps_states_apart, promises.starts_fresh},
+    "sequential_state": {promises.starts_fresh},
+    "global_random": {promises.repeats_itself},
+    "leaked_slots": {promises.returns_dropped_slots},
+    "leaked_slots_on_close": {promises.returns_closed_slots},
     # Of so few sessions none keeps its slot.
     "slowly_leaked_slots": set(),
-    "deadlock_past_limit": {p.refuses_at_once, p.works_while_full},
-    "queues_past_limit": {p.refuses_at_once},
-    "silent_hang": {p.answers_unknown_types},
-    "crash_on_bad_json": {p.answers_bad_json, p.survives_bad_json},
-    "crash_session_on_bad_json": {p.answers_bad_json},
-    "wrong_code": {p.uses_openenv_codes},
+    "deadlock_past_limit": {promises.refuses_at_once, promises.works_while_full},
+    "queues_past_limit": {promises.refuses_at_once},
+    "silent_hang": {promises.answers_unknown_types},
+    "crash_on_bad_json": {promises.answers_bad_json, promises.survives_bad_json},
+    "crash_session_on_bad_json": {promises.answers_bad_json},
+    "wrong_code": {promises.uses_openenv_codes},
     **{defect: set() for defect in sorted(RESOURCES)},
-    "slower_with_time": {p.stays_as_fast},
-    "unfair_lock": {p.is_fair},
-    "blocking_step": {p.stays_responsive},
-    "no_seed": {p.depends_on_the_seed},
+    "slower_with_time": {promises.stays_as_fast},
+    "unfair_lock": {promises.is_fair},
+    "blocking_step": {promises.stays_responsive},
+    "no_seed": {promises.depends_on_the_seed},
     "rare_event": set(),
-    "chance": {p.repeats_itself},
-    "no_state": {p.has_state},
+    "chance": {promises.repeats_itself},
+    "no_state": {promises.has_state},
 }
 
 
@@ -66,17 +71,17 @@ def serving(defect: str) -> Iterator[str]:
             yield address
 
 
-async def kept(promise: p.Promise, address: str) -> bool:
+async def is_kept(promise: promises.Promise, address: str) -> bool:
     try:
         return await asyncio.wait_for(promise(address, LIMIT), 60)
     except (AssertionError, OSError, TimeoutError, WebSocketException):
         return False
 
 
-async def broken(defect: str, tried: list[p.Promise]) -> set[p.Promise]:
+async def broken(defect: str, tried: list[promises.Promise]) -> set[promises.Promise]:
     """Those of the promises that one server with this defect breaks."""
     with serving(defect) as address:
-        return {promise for promise in tried if not await kept(promise, address)}
+        return {promise for promise in tried if not await is_kept(promise, address)}
 
 
 @pytest.fixture
@@ -99,13 +104,13 @@ async def test_a_defect_breaks_its_promise(defect: str) -> None:
 
 @pytest.mark.parametrize("defect", BREAKS)
 async def test_a_defect_keeps_every_other_promise(defect: str) -> None:
-    others = [promise for promise in p.PROMISES if promise not in BREAKS[defect]]
+    other_promises = [promise for promise in promises.PROMISES if promise not in BREAKS[defect]]
     if defect == "leaked_slots_on_close":
         # Whatever is tried uses up its slots: a server each.
-        found = [await broken(defect, [promise]) for promise in others]
-        assert set().union(*found) == set()
+        broken_promises = [await broken(defect, [promise]) for promise in other_promises]
+        assert set().union(*broken_promises) == set()
     else:
-        assert await broken(defect, others) == set()
+        assert await broken(defect, other_promises) == set()
 
 
 @pytest.mark.parametrize("defect", ["none", *sorted(RESOURCES)])
@@ -141,8 +146,8 @@ async def test_a_process_is_left_with_just_what_its_defect_leaves(defect: str) -
 
 async def test_a_server_for_one_session_is_full_with_one_whatever_is_asked_for() -> None:
     with in_thread("one_session", LIMIT) as address:
-        assert await p.refuses_at_once(address, 1)
-        assert await p.works_while_full(address, 1)
+        assert await promises.refuses_at_once(address, 1)
+        assert await promises.works_while_full(address, 1)
 
 
 async def test_who_waits_past_the_limit_gets_the_next_free_slot() -> None:
@@ -171,16 +176,16 @@ async def test_a_session_that_gets_slower_holds_no_other_up() -> None:
             while time.monotonic() - began < 1.0:
                 await old.step()
             async with several(address, 1) as [young]:
-                took: dict[Client, list[float]] = {old: [], young: []}
+                latencies_by_client: dict[Client, list[float]] = {old: [], young: []}
                 for _ in range(5):
-                    for client, latencies in took.items():
-                        asked = time.monotonic()
+                    for client, latencies in latencies_by_client.items():
+                        sent_at = time.monotonic()
                         await client.step()
-                        latencies.append(time.monotonic() - asked)
+                        latencies.append(time.monotonic() - sent_at)
             # The fastest of each: what other processes do to single steps is not the server's.
-            assert min(took[old]) >= 0.015
+            assert min(latencies_by_client[old]) >= 0.015
             # A second older is 20 ms slower; with one clock for all they would be alike.
-            assert min(took[young]) + 0.01 < min(took[old])
+            assert min(latencies_by_client[young]) + 0.01 < min(latencies_by_client[old])
 
 
 async def test_an_episode_ends_with_its_twentieth_step_and_stays_ended() -> None:
@@ -247,8 +252,8 @@ async def test_a_slow_leak_takes_a_slot_after_so_many_sessions(monkeypatch: pyte
     monkeypatch.setattr(SlowlyLeakedSlots, "every", 20)
     with in_thread("slowly_leaked_slots", 1) as address:
         for _ in range(20):
-            assert await p.gets_in(address)
-        assert not await p.gets_in(address)
+            assert await promises.gets_in(address)
+        assert not await promises.gets_in(address)
 
 
 def _http(address: str, path: str, body: object = None) -> tuple[int, object]:
@@ -263,21 +268,21 @@ def _http(address: str, path: str, body: object = None) -> tuple[int, object]:
 
 def test_http_requests_each_get_a_fresh_environment() -> None:
     with in_thread() as address:
-        status, told = _http(address, "/reset", {"seed": 3, "episode_id": "a"})
+        status, body = _http(address, "/reset", {"seed": 3, "episode_id": "a"})
         assert status == 200
-        assert isinstance(told, dict)
-        assert told["observation"]["step"] == 0
+        assert isinstance(body, dict)
+        assert body["observation"]["step"] == 0
         assert _http(address, "/state") == (200, {"episode_id": None, "step_count": 0})
-        status, told = _http(address, "/step", {"action": {"text": "x"}})
-        assert isinstance(told, dict)
-        assert (status, told["observation"]["text"]) == (200, "x")
+        status, body = _http(address, "/step", {"action": {"text": "x"}})
+        assert isinstance(body, dict)
+        assert (status, body["observation"]["text"]) == (200, "x")
         assert _http(address, "/step", {"text": "x"})[0] == 422
         assert _http(address, "/step", {"action": {"no": 1}})[0] == 422
 
 
 async def test_the_sound_server_is_sound_under_hypercorn_too() -> None:
     with in_process("none", LIMIT, "hypercorn") as (_, address):
-        assert [promise for promise in p.PROMISES if not await kept(promise, address)] == []
+        assert [promise for promise in promises.PROMISES if not await is_kept(promise, address)] == []
 
 
 @pytest.mark.usefixtures("impatient")
@@ -285,11 +290,11 @@ async def test_the_sound_server_is_sound_under_hypercorn_too() -> None:
 async def test_defects_that_hang_on_the_server_show_under_hypercorn_too(defect: str) -> None:
     for promise in BREAKS[defect]:
         with in_process(defect, LIMIT, "hypercorn") as (_, address):
-            assert not await kept(promise, address), promise
+            assert not await is_kept(promise, address), promise
 
 
 def test_an_unknown_defect_is_refused_with_the_list(golden: Golden) -> None:
     environ = {**os.environ, "DEFECT": "nonsense", "PYTHONPATH": str(TESTS)}
     command = [sys.executable, "-c", "import defects.app"]
-    said = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False).stderr
-    golden(said.strip().splitlines()[-1])
+    stderr = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False).stderr
+    golden(stderr.strip().splitlines()[-1])

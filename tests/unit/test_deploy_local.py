@@ -53,11 +53,11 @@ def recorded(name: str, folder: Path, **settings: str) -> tuple[list[str], dict[
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_can_be_run_and_tells_its_settings(golden: Golden, name: str) -> None:
     assert os.access(deploy_file(f"local/{name}"), os.X_OK)
-    told = script(name, "--help")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith(f"usage: {name} ")
+    completed = script(name, "--help")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert completed.stdout.startswith(f"usage: {name} ")
     for setting in ("HOST", "PORT", "WORKERS", "MAX_CONCURRENT_ENVS"):
-        assert f"  {setting}" in told.stdout
+        assert f"  {setting}" in completed.stdout
     wrong = script(name, "--bakclog")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     golden(wrong.stderr)
@@ -73,43 +73,43 @@ def test_shellcheck_finds_nothing() -> None:
 def test_uvicorn_is_set_up_as_by_the_local_target(tmp_path: Path) -> None:
     arguments, _ = recorded("run_uvicorn.sh", tmp_path, BACKLOG="4096", WORKERS="3", APP="server.app:app")
     assert arguments[:2] == ["-m", "uvicorn"]
-    given = uvicorn.main.make_context("uvicorn", arguments[2:]).params
+    parsed = uvicorn.main.make_context("uvicorn", arguments[2:]).params
     ours = serving._uvicorn_settings(ServeSettings("server.app:app", "uvicorn", 3, 4096))
-    same = {
+    shared_settings = {
         *("workers", "backlog", "ws", "ws_per_message_deflate", "limit_concurrency"),
         *("timeout_keep_alive", "timeout_worker_healthcheck", "access_log"),
     }
-    assert {key: given[key] for key in same} == {key: ours[key] for key in same}
-    assert given["app"] == "server.app:app"
+    assert {key: parsed[key] for key in shared_settings} == {key: ours[key] for key in shared_settings}
+    assert parsed["app"] == "server.app:app"
 
 
 def hypercorn_config(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Config:
     """Return what hypercorn's command makes of its arguments."""
-    seen: list[Config] = []
-    monkeypatch.setattr(hypercorn.__main__, "run", lambda config: seen.append(config) or 0)
+    configs: list[Config] = []
+    monkeypatch.setattr(hypercorn.__main__, "run", lambda config: configs.append(config) or 0)
     hypercorn.__main__.main(arguments)
-    return seen[0]
+    return configs[0]
 
 
-def local_config(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Config:
+def local_config(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Config:
     """Return what the local target runs hypercorn with."""
-    seen: list[Config] = []
-    monkeypatch.setattr(hypercorn.run, "run", lambda config: seen.append(config) or 0)
+    configs: list[Config] = []
+    monkeypatch.setattr(hypercorn.run, "run", lambda config: configs.append(config) or 0)
     monkeypatch.setattr(serving, "_notice_killed_workers", list)
-    serving._run_hypercorn(ServeSettings("server.app:app", "hypercorn", **given), SimpleNamespace(fileno=lambda: 9))  # pyright: ignore
-    return seen[0]
+    serving._run_hypercorn(ServeSettings("server.app:app", "hypercorn", **settings), SimpleNamespace(fileno=lambda: 9))  # pyright: ignore
+    return configs[0]
 
 
 def test_hypercorn_is_set_up_as_by_the_local_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"BACKLOG": "4096", "WORKERS": "3", "APP": "server.app:app", "PORT": "8123"}
     recording, _ = recorded("run_hypercorn.sh", tmp_path, **settings)
     assert recording[:2] == ["-m", "hypercorn"]
-    given = hypercorn_config(monkeypatch, recording[2:])
+    config = hypercorn_config(monkeypatch, recording[2:])
     ours = local_config(monkeypatch, workers=3, backlog=4096)
     for name in ("workers", "backlog", "keep_alive_timeout", "worker_class", "accesslog", "websocket_ping_interval"):
-        assert getattr(given, name) == getattr(ours, name), name
-    assert given.application_path == "server.app:app"
-    assert given.bind == ["127.0.0.1:8123"]
+        assert getattr(config, name) == getattr(ours, name), name
+    assert config.application_path == "server.app:app"
+    assert config.bind == ["127.0.0.1:8123"]
 
 
 @pytest.mark.parametrize("name", ["run_hypercorn.sh", "run_uvicorn.sh"])

@@ -77,8 +77,8 @@ def fake(tmp_path: Path) -> Path:
 
 def environ(fake: Path | None = None, **settings: str) -> dict[str, str]:
     paths = os.pathsep.join(filter(None, [str(fake) if fake else "", os.environ["PATH"]]))
-    known = {"FAKE": str(fake), "PYTHON": str(fake / "python"), "ENVOY": str(fake / "envoy")} if fake else {}
-    return {"PATH": paths, "HOME": "/home/somebody", **known, **settings}
+    programs = {"FAKE": str(fake), "PYTHON": str(fake / "python"), "ENVOY": str(fake / "envoy")} if fake else {}
+    return {"PATH": paths, "HOME": "/home/somebody", **programs, **settings}
 
 
 def run(name: str, *arguments: str, fake: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -124,13 +124,13 @@ def serving(fake: Path, **settings: str) -> Generator[dict[str, str]]:
 def test_each_script_can_be_run_and_says_where_it_belongs(golden: Golden, name: str) -> None:
     assert os.access(deploy_file(f"slurm/{name}"), os.X_OK)
     if name.endswith(".sbatch"):
-        told = run(name)
-        assert (told.returncode, told.stdout) == (2, "")
-        golden(told.stderr)
+        completed = run(name)
+        assert (completed.returncode, completed.stdout) == (2, "")
+        golden(completed.stderr)
     else:
-        told = run(name, "--help")
-        assert (told.returncode, told.stderr) == (0, "")
-        assert told.stdout.startswith(f"usage: {name} ")
+        completed = run(name, "--help")
+        assert (completed.returncode, completed.stderr) == (0, "")
+        assert completed.stdout.startswith(f"usage: {name} ")
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
@@ -143,8 +143,8 @@ def test_shellcheck_finds_nothing() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_no_site_is_in_a_script(name: str) -> None:
     text = deploy_file(f"slurm/{name}").read_text()
-    given = [line for line in text.splitlines() if line.startswith("#SBATCH")]
-    assert not [line for line in given if "partition" in line or "account" in line or "qos" in line]
+    directives = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert not [line for line in directives if "partition" in line or "account" in line or "qos" in line]
     assert not any(word in text for word in ("/home/", "/fsx", "/scratch"))
 
 
@@ -152,9 +152,9 @@ def test_every_knob_that_is_read_is_explained() -> None:
     text = deploy_file("slurm/serve_multi.sh").read_text()
     usage = text[text.index("usage: ") : text.index("TEXT\n}")]
     read = set(re.findall(r"\$\{([A-Z][A-Z_]+):?[-+]", text))
-    others = {"APP", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_NODELIST"}
+    not_knobs = {"APP", "PYTHONPATH", "SLURM_CPUS_PER_TASK", "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_NODELIST"}
     assert {"OPENENV_APP", "CPUS_PER_WORKER", "ENVOY_PORT", "CONNECTION", "LOG_DIR"} <= read
-    assert [knob for knob in sorted(read - others) if not re.search(rf"\b{knob}\b", usage)] == []
+    assert [knob for knob in sorted(read - not_knobs) if not re.search(rf"\b{knob}\b", usage)] == []
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,17 @@ def test_what_cannot_be_is_refused_before_anything_starts(golden: Golden, settin
 
 def test_servers_and_envoy_are_steps_on_their_nodes_and_the_connection_file_tells_of_them(fake: Path) -> None:
     settings = {"CPUS_PER_WORKER": "4", "MAX_CONCURRENT_ENVS": "500", "OPENENV_PATH": "/x:/y", "ENVOY_STATS_PORT": "9"}
-    with serving(fake, **settings) as told:
-        port, url = told["WORKER_URLS"].rpartition(":")[2], told["OPENENV_URL"]
-        assert told["WORKER_URLS"] == f"http://127.0.0.2:{port} http://127.0.0.3:{port}"
+    with serving(fake, **settings) as connection:
+        port, url = connection["WORKER_URLS"].rpartition(":")[2], connection["OPENENV_URL"]
+        assert connection["WORKER_URLS"] == f"http://127.0.0.2:{port} http://127.0.0.3:{port}"
         assert url.startswith("http://127.0.0.2:")
         assert not url.endswith(f":{port}")
-        assert (told["ENVOY_NODE"], told["WORKER_NODES"], told["NUM_WORKERS"]) == ("node1", "node1 node2", "2")
-        assert (told["JOB_ID"], told["ENVOY_STATS"]) == ("7", "127.0.0.2:9")
+        assert (connection["ENVOY_NODE"], connection["WORKER_NODES"], connection["NUM_WORKERS"]) == (
+            "node1",
+            "node1 node2",
+            "2",
+        )
+        assert (connection["JOB_ID"], connection["ENVOY_STATS"]) == ("7", "127.0.0.2:9")
         servers = sorted((fake / "servers").read_text().splitlines())
     assert [line.split()[:5] for line in servers] == [
         [address, "4", "500", "/x:/y", str(fake.parent)] for address in ("127.0.0.2", "127.0.0.3")
@@ -207,13 +211,13 @@ def test_the_configuration_of_envoy_is_the_one_the_targets_use(fake: Path, stats
         "ENVOY_BACKLOG": "4096",
         "ENVOY_LB": "least_request",
     }
-    with serving(fake, **settings) as told:
+    with serving(fake, **settings) as connection:
         (written,) = fake.parent.glob("openenv-logs/7/envoy.yaml")
         configuration = written.read_text()
-    port = int(told["WORKER_URLS"].rpartition(":")[2])
+    port = int(connection["WORKER_URLS"].rpartition(":")[2])
     assert configuration.rstrip("\n") == render(
         EnvoySettings(
-            port=int(told["OPENENV_URL"].rpartition(":")[2]),
+            port=int(connection["OPENENV_URL"].rpartition(":")[2]),
             backends=(Backend("127.0.0.2", port), Backend("127.0.0.3", port)),
             policy="least_request",
             breaker=5000,
@@ -226,9 +230,9 @@ def test_the_configuration_of_envoy_is_the_one_the_targets_use(fake: Path, stats
 
 
 def test_without_envoy_clients_are_told_all_servers(fake: Path) -> None:
-    with serving(fake, ENVOY="none") as told:
-        assert told["OPENENV_URL"].split(",") == told["WORKER_URLS"].split()
-        assert told["ENVOY_NODE"] == ""
+    with serving(fake, ENVOY="none") as connection:
+        assert connection["OPENENV_URL"].split(",") == connection["WORKER_URLS"].split()
+        assert connection["ENVOY_NODE"] == ""
 
 
 def test_a_file_of_an_earlier_job_is_gone_before_the_servers_start(fake: Path) -> None:
@@ -263,8 +267,8 @@ def test_a_missing_envoy_is_told_before_anything_starts(golden: Golden, fake: Pa
 
 def test_a_node_whose_name_does_not_resolve_here_is_asked_itself(fake: Path) -> None:
     (fake / "addresses").write_text("node1 node1.no-such-host.invalid\nnode2 127.0.0.3\n")
-    with serving(fake, ENVOY="none") as told:
-        assert told["WORKER_URLS"].startswith("http://127.0.0.9:")
+    with serving(fake, ENVOY="none") as connection:
+        assert connection["WORKER_URLS"].startswith("http://127.0.0.9:")
         assert "--nodelist=node1 hostname -I" in (fake / "sruns").read_text()
 
 

@@ -15,8 +15,8 @@ class Limits:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, soft: int, hard: int, most: int) -> None:
         self.soft, self.hard, self.most = soft, hard, most
-        monkeypatch.setattr(resource, "getrlimit", lambda which: (self.soft, self.hard))
-        monkeypatch.setattr(resource, "setrlimit", lambda which, limits: self.set(*limits))
+        monkeypatch.setattr(resource, "getrlimit", lambda kind: (self.soft, self.hard))
+        monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: self.set(*limits))
 
     def set(self, soft: int, hard: int) -> None:
         assert hard == self.hard

@@ -24,8 +24,8 @@ async def ask(answer: bytes, path: str = "", headers: dict[str, str] | None = No
         peer.writer.close()
 
     async with scripted(script) as server:
-        found = await asyncio.to_thread(action_schema, server.url + path, headers or {})
-    return found, heads[0]
+        schema = await asyncio.to_thread(action_schema, server.url + path, headers or {})
+    return schema, heads[0]
 
 
 def ok(body: bytes) -> bytes:
@@ -34,8 +34,8 @@ def ok(body: bytes) -> bytes:
 
 async def test_the_schema_of_actions_is_found_below_the_base_url():
     body = json.dumps({"action": ACTION, "observation": {}, "state": {}}).encode()
-    found, head = await ask(ok(body), "/prefix/", {"Authorization": "Bearer t"})
-    assert found == ACTION
+    schema, head = await ask(ok(body), "/prefix/", {"Authorization": "Bearer t"})
+    assert schema == ACTION
     assert head.startswith(b"GET /prefix/schema HTTP/1.1\r\n")
     assert b"Authorization: Bearer t\r\n" in head
 
@@ -46,8 +46,8 @@ async def test_a_websocket_url_is_asked_over_http(monkeypatch):
         peer.send(ok(json.dumps({"action": ACTION}).encode()))
 
     async with scripted(script) as server:
-        found = await asyncio.to_thread(action_schema, server.url.replace("http:", "ws:"), {})
-    assert found == ACTION
+        schema = await asyncio.to_thread(action_schema, server.url.replace("http:", "ws:"), {})
+    assert schema == ACTION
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ async def test_a_websocket_url_is_asked_over_http(monkeypatch):
     ],
 )
 async def test_anything_else_is_no_schema(answer):
-    found, _ = await ask(answer)
-    assert found is None
+    schema, _ = await ask(answer)
+    assert schema is None
 
 
 async def test_headers_are_not_carried_to_where_a_server_redirects():
@@ -79,11 +79,11 @@ async def test_headers_are_not_carried_to_where_a_server_redirects():
         heads.append(await peer.head())
 
     async with scripted(elsewhere) as other:
-        found, _ = await ask(
+        schema, _ = await ask(
             f"HTTP/1.1 302 Found\r\nLocation: {other.url}/schema\r\nContent-Length: 0\r\n\r\n".encode(),
             headers={"Authorization": "Bearer t"},
         )
-    assert found is None
+    assert schema is None
     assert heads == []
 
 
@@ -91,8 +91,8 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
     with refused_port() as port:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
         monkeypatch.delenv("no_proxy", raising=False)
-        found, _ = await ask(ok(json.dumps({"action": ACTION}).encode()))
-    assert found == ACTION
+        schema, _ = await ask(ok(json.dumps({"action": ACTION}).encode()))
+    assert schema == ACTION
 
 
 def test_nothing_that_listens_is_no_schema():

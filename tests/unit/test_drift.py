@@ -15,9 +15,9 @@ seeds = st.integers(0, 2**32)
 
 
 def rises(values: list[float], ratio: float = 0.5) -> bool:
-    found = drift(range(len(values)), values)
-    assert found is not None
-    return found.rises(len(values) * 1.25, ratio=ratio, least=0.0)
+    trend = drift(range(len(values)), values)
+    assert trend is not None
+    return trend.rises(len(values) * 1.25, ratio=ratio, least=0.0)
 
 
 @given(st.lists(st.floats(0.8, 1.2), min_size=LEAST_POINTS, max_size=60))
@@ -54,8 +54,8 @@ def test_one_step_up_is_no_drift_wherever_it_is(seed: int, cut: int, height: flo
 
 def test_one_step_up_under_much_noise_is_no_drift_either() -> None:
     draw = random.Random(1)
-    found = [rises([1 + (number >= 9) + draw.gauss(0, 0.15) for number in range(POINTS)]) for _ in range(200)]
-    assert sum(found) <= 2
+    verdicts = [rises([1 + (number >= 9) + draw.gauss(0, 0.15) for number in range(POINTS)]) for _ in range(200)]
+    assert sum(verdicts) <= 2
 
 
 @pytest.mark.parametrize("end", [4, 6, 8, 9])
@@ -74,11 +74,11 @@ def test_a_rise_that_slows_down_or_speeds_up_is_a_drift() -> None:
 
 def test_a_rise_below_what_matters_is_none() -> None:
     line = [100.0 + number for number in range(POINTS)]
-    found = drift(range(POINTS), line)
-    assert found is not None
-    assert found.rises(18, ratio=0.1, least=10)
-    assert not found.rises(18, ratio=0.5, least=10)
-    assert not found.rises(18, ratio=0.1, least=20)
+    trend = drift(range(POINTS), line)
+    assert trend is not None
+    assert trend.rises(18, ratio=0.1, least=10)
+    assert not trend.rises(18, ratio=0.5, least=10)
+    assert not trend.rises(18, ratio=0.1, least=20)
 
 
 def test_a_rise_whose_amount_is_not_sure_may_be_one_and_a_step_is_none_but_a_jump() -> None:
@@ -115,11 +115,11 @@ def test_a_rise_whose_amount_is_not_sure_may_be_one_and_a_step_is_none_but_a_jum
 
 @given(st.lists(st.floats(-10, 10), min_size=LEAST_POINTS, max_size=40), st.floats(0.01, 2), st.floats(0.01, 20))
 def test_what_surely_rises_may_rise_and_is_no_jump(values: list[float], ratio: float, least: float) -> None:
-    found = drift(range(len(values)), values)
-    assert found is not None
-    if found.rises(len(values), ratio=ratio, least=least):
-        assert found.may_rise(len(values), ratio=ratio, least=least)
-        assert not found.jumps(len(values), ratio=ratio, least=least)
+    trend = drift(range(len(values)), values)
+    assert trend is not None
+    if trend.rises(len(values), ratio=ratio, least=least):
+        assert trend.may_rise(len(values), ratio=ratio, least=least)
+        assert not trend.jumps(len(values), ratio=ratio, least=least)
 
 
 @given(seeds, st.booleans())
@@ -128,16 +128,16 @@ def test_slope_and_interval_are_those_of_scipy(seed: int, equal: bool) -> None:
     draw = random.Random(seed)
     values = [draw.gauss(0, 1) + number * 0.05 for number in range(24)]
     values = [round(value) for value in values] if equal else values
-    found = drift(range(24), values)
-    assert found is not None
+    trend = drift(range(24), values)
+    assert trend is not None
     theirs = stats.theilslopes(values, range(24), 0.99)
-    assert found.slope == pytest.approx(theirs.slope)
+    assert trend.slope == pytest.approx(theirs.slope)
     # Ours may be wider by a rank or two at either end, never narrower.
-    assert found.low <= theirs.low_slope + 1e-12
-    assert found.high >= theirs.high_slope - 1e-12
+    assert trend.low <= theirs.low_slope + 1e-12
+    assert trend.high >= theirs.high_slope - 1e-12
     slopes = [(values[b] - values[a]) / (b - a) for a in range(24) for b in range(a + 1, 24)]
-    assert sum(found.low < slope < theirs.low_slope - 1e-12 for slope in slopes) <= 2
-    assert sum(theirs.high_slope + 1e-12 < slope < found.high for slope in slopes) <= 2
+    assert sum(trend.low < slope < theirs.low_slope - 1e-12 for slope in slopes) <= 2
+    assert sum(theirs.high_slope + 1e-12 < slope < trend.high for slope in slopes) <= 2
 
 
 def test_points_without_a_value_are_left_out_and_too_few_say_nothing() -> None:

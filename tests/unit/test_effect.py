@@ -73,7 +73,7 @@ def test_rows_that_are_gone_or_of_another_sweep_leave_it_unknown(tmp_path):
 
 def test_very_many_rows_are_thinned_in_order(tmp_path, monkeypatch):
     fast, slow = a_stored_cell(tmp_path / "a", step=1.0), a_stored_cell(tmp_path / "b", step=1.01)
-    whole = latency_effect(fast, slow, "total")
+    effect = latency_effect(fast, slow, "total")
     monkeypatch.setattr(compare, "MOST_VALUES", 20)
     assert len(fast.latencies("total")) == 20
-    assert latency_effect(fast, slow, "total") == pytest.approx(whole, abs=0.05)
+    assert latency_effect(fast, slow, "total") == pytest.approx(effect, abs=0.05)

@@ -30,8 +30,8 @@ def test_an_expression_is_read(text, value):
 
 
 def test_several_are_joined_by_commas_or_repeated_and_of_two_alike_the_last_counts():
-    found = parse_fail_on(["max_batch:-10%,total_p99:+15%", "max_batch:-20%", "total_p99:+200ms"])
-    assert [one.text for one in found] == ["max_batch:-20%", "total_p99:+15%", "total_p99:+200ms"]
+    expressions = parse_fail_on(["max_batch:-10%,total_p99:+15%", "max_batch:-20%", "total_p99:+200ms"])
+    assert [one.text for one in expressions] == ["max_batch:-20%", "total_p99:+15%", "total_p99:+200ms"]
 
 
 @pytest.mark.parametrize(
@@ -71,20 +71,20 @@ def test_a_wrong_expression_says_what_to_write(golden, text):
     ],
 )
 def test_what_is_allowed_may_be_reached_but_not_passed(text, baseline, allowed):
-    (one,) = parse_fail_on(text)
-    assert one.allowed(baseline) == pytest.approx(allowed)
-    assert not one.is_broken(baseline, allowed)
-    assert not one.is_broken(baseline, baseline)
-    assert one.is_broken(baseline, allowed - 0.001 if higher_is_better(one.metric) else allowed + 0.001)
+    (expression,) = parse_fail_on(text)
+    assert expression.allowed(baseline) == pytest.approx(allowed)
+    assert not expression.is_broken(baseline, allowed)
+    assert not expression.is_broken(baseline, baseline)
+    assert expression.is_broken(baseline, allowed - 0.001 if higher_is_better(expression.metric) else allowed + 0.001)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(METRICS)), st.floats(0.001, 0.99), st.booleans())
 def test_an_expression_reads_back_from_its_text(metric, size, relative):
-    one = FailOn(metric, -size if higher_is_better(metric) else size, relative)
-    (read,) = parse_fail_on(one.text)
+    expression = FailOn(metric, -size if higher_is_better(metric) else size, relative)
+    (read,) = parse_fail_on(expression.text)
     assert (read.metric, read.relative) == (metric, relative)
-    assert read.change == pytest.approx(one.change)
+    assert read.change == pytest.approx(expression.change)
 
 
 @settings(deadline=None)
@@ -99,7 +99,7 @@ def test_any_text_without_a_colon_is_refused_in_one_line(text):
 @given(st.sampled_from(sorted(METRICS)), st.text(max_size=12))
 def test_any_amount_is_read_as_a_worsening_or_refused(metric, amount):
     try:
-        found = parse_fail_on(f"{metric}:{amount}")
+        expressions = parse_fail_on(f"{metric}:{amount}")
     except GrammarError:
         return
-    assert all(one.change <= 0 if higher_is_better(one.metric) else one.change >= 0 for one in found)
+    assert all(one.change <= 0 if higher_is_better(one.metric) else one.change >= 0 for one in expressions)

@@ -90,8 +90,8 @@ def test_a_figure_looks_as_it_did_when_it_was_looked_at(name, tmp_path):
     different = differing_pixels(drawn, baseline.read_bytes())
     if different is None or different > PIXELS:
         (tmp_path / baseline.name).write_bytes(drawn)
-        what = "another size" if different is None else f"{different} other pixels"
-        pytest.fail(f"{what} than {baseline}: look at {tmp_path / baseline.name}", pytrace=False)
+        difference = "another size" if different is None else f"{different} other pixels"
+        pytest.fail(f"{difference} than {baseline}: look at {tmp_path / baseline.name}", pytrace=False)
 
 
 def test_every_figure_has_a_baseline_and_every_baseline_a_figure():

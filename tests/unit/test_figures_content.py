@@ -24,15 +24,15 @@ def rows_of(content: FigureContent | None, frame: str) -> list[dict]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def one(content: FigureContent | None, frame: str, **wanted) -> dict:
-    (found,) = (row for row in rows_of(content, frame) if wanted.items() <= row.items())
-    return found
+def only_row(content: FigureContent | None, frame: str, **columns) -> dict:
+    (match,) = (row for row in rows_of(content, frame) if columns.items() <= row.items())
+    return match
 
 
 class TestScaling:
     def test_a_point_is_the_worst_repetition_and_knows_the_range(self):
         study = a_study(sample("local-uvicorn", {8: (1.0, 0.01), 32: (0.5, 0.1)}, reps=2))
-        point = one(lines.scaling_content(study), "points", batch=32)
+        point = only_row(lines.scaling_content(study), "points", batch=32)
         assert (point["success"], point["least"], point["most"], point["state"]) == (0.5, 0.5, 0.5, "fails")
 
     def test_the_line_to_stay_above_is_that_of_the_slo_or_95_percent(self):
@@ -78,28 +78,28 @@ class TestBars:
         ],
     )
     def test_a_bar_says_up_to_where_nothing_is_known(self, infrastructure, value, upper, kind, text):
-        bar = one(bars.max_batch_content(every_kind()), "bars", infrastructure=infrastructure)
+        bar = only_row(bars.max_batch_content(every_kind()), "bars", infrastructure=infrastructure)
         assert (bar["value"], bar["upper"], bar["kind"], bar["text"]) == (value, upper, kind, text)
 
     def test_a_bar_in_doubt_says_at_least(self):
-        bar = one(bars.max_batch_content(in_doubt()), "bars", infrastructure="local-uvicorn")
+        bar = only_row(bars.max_batch_content(in_doubt()), "bars", infrastructure="local-uvicorn")
         assert (bar["value"], bar["upper"], bar["kind"], bar["text"]) == (32, 128, "unsure", "at least 32")
 
     def test_where_nothing_passes_the_bar_has_no_length(self):
         study = a_study(sample("local-uvicorn", {8: (0.0, 0.0), 32: (0.0, 0.0)}))
-        bar = one(bars.max_batch_content(study), "bars")
+        bar = only_row(bars.max_batch_content(study), "bars")
         assert (bar["value"], bar["upper"], bar["text"]) == (0, 8, "none passes")
 
     def test_per_core_tells_the_batch_and_the_cores(self):
-        bar = one(bars.batch_per_core_content(every_kind()), "bars", infrastructure="slurm-multi-nodes2")
+        bar = only_row(bars.batch_per_core_content(every_kind()), "bars", infrastructure="slurm-multi-nodes2")
         assert bar["value"] == pytest.approx(4096 / 96)
         assert bar["text"] == "42.7  (4,096 on 96 cores)"
 
     def test_per_core_leaves_out_what_has_no_known_cores_and_says_so(self, golden):
-        found = bars.batch_per_core_content(a_study(sample("local-uvicorn"), sample("example.org", cores=None)))
-        assert found is not None
-        assert found.facts["infrastructures"] == ["local-uvicorn"]
-        golden(found.notes[-1])
+        content = bars.batch_per_core_content(a_study(sample("local-uvicorn"), sample("example.org", cores=None)))
+        assert content is not None
+        assert content.facts["infrastructures"] == ["local-uvicorn"]
+        golden(content.notes[-1])
 
     def test_without_any_cores_there_is_no_figure_per_core(self):
         assert bars.batch_per_core_content(a_study(sample(cores=None))) is None
@@ -113,7 +113,7 @@ class TestBars:
 
 class TestHeat:
     def test_a_tile_is_the_p99_beyond_the_wait_of_the_slowest_repetition(self):
-        tile = one(
+        tile = only_row(
             bars.heat_content(every_kind()), "tiles", infrastructure="local-uvicorn", panel="ws · wait 1 s", batch=512
         )
         assert tile["p99"] == pytest.approx(0.33 * 1.04)
@@ -122,10 +122,10 @@ class TestHeat:
     def test_what_failed_is_marked_and_what_never_succeeded_has_no_colour(self):
         tiles = bars.heat_content(every_kind())
         assert (
-            one(tiles, "tiles", infrastructure="hf-spaces (cpu-basic)", batch=256, panel="ws · wait 1 s")["text"]
+            only_row(tiles, "tiles", infrastructure="hf-spaces (cpu-basic)", batch=256, panel="ws · wait 1 s")["text"]
             == "3.41 s ✕"
         )
-        none = one(tiles, "tiles", infrastructure="hf-spaces (cpu-basic)", batch=512)
+        none = only_row(tiles, "tiles", infrastructure="hf-spaces (cpu-basic)", batch=512)
         assert (none["text"], none["shade"], none["p99"]) == ("none ✕", None, None)
 
     def test_slower_is_further_along_the_colours_in_every_panel(self):
@@ -142,11 +142,11 @@ class TestHeat:
 
 class TestLatency:
     def test_phases_add_up_to_the_mean_overhead_at_max_batch(self):
-        found = bars.latency_content(every_kind())
-        for row in rows_of(found, "rows"):
+        content = bars.latency_content(every_kind())
+        for row in rows_of(content, "rows"):
             parts = [
                 part
-                for part in rows_of(found, "parts")
+                for part in rows_of(content, "parts")
                 if (part["infrastructure"], part["panel"]) == (row["infrastructure"], row["panel"])
             ]
             assert parts[-1]["end"] == pytest.approx(row["mean"])
@@ -158,7 +158,7 @@ class TestLatency:
 
     def test_where_no_batch_passes_the_largest_with_successes_is_shown_and_marked(self):
         study = a_study(sample(batches={8: (0.5, 0.1), 32: (0.25, 0.4), 128: (0.0, 0.0)}))
-        row = one(bars.latency_content(study), "rows")
+        row = only_row(bars.latency_content(study), "rows")
         assert row["batch"] == 32
         assert row["text"].startswith("batch 32 ✕: ")
 
@@ -170,19 +170,19 @@ class TestThroughput:
     def test_efficiency_is_effective_concurrency_by_batch(self):
         study = every_kind()
         point = study.curve("local-docker", "ws", 1.0).points[1]
-        found = one(
+        efficiency = only_row(
             lines.throughput_content(study), "points", infrastructure="local-docker", batch=512, measure="efficiency"
         )
-        assert found["value"] == pytest.approx(point.effective_concurrency / 512)
+        assert efficiency["value"] == pytest.approx(point.effective_concurrency / 512)
 
     def test_the_ideal_is_every_session_done_in_its_waits(self):
-        ideal = one(lines.throughput_content(every_kind()), "ideal", panel="ws · wait 5 s", batch=2048)
+        ideal = only_row(lines.throughput_content(every_kind()), "ideal", panel="ws · wait 5 s", batch=2048)
         assert ideal["value"] == pytest.approx(2048 / 5)
 
     def test_without_waits_there_is_throughput_but_no_efficiency(self):
-        found = lines.throughput_content(a_study(sample(wait=None)))
-        assert {row["measure"] for row in rows_of(found, "points")} == {"sessions per second"}
-        assert found.facts["measures"] == ["sessions per second"]
+        content = lines.throughput_content(a_study(sample(wait=None)))
+        assert {row["measure"] for row in rows_of(content, "points")} == {"sessions per second"}
+        assert content.facts["measures"] == ["sessions per second"]
 
 
 class TestNodes:

@@ -23,7 +23,7 @@ def linear(colour: str) -> list[float]:
     return [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
 
 
-def seen(colour: str, how) -> tuple[float, float, float]:
+def as_seen(colour: str, how) -> tuple[float, float, float]:
     """Return a colour as CIE L*a*b*, seen with a colour vision."""
     red, green, blue = (
         min(max(sum(weight * part for weight, part in zip(row, linear(colour), strict=True)), 0), 1) for row in how
@@ -46,7 +46,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("how", BLINDNESS.values(), ids=BLINDNESS)
 def test_no_two_known_infrastructures_look_alike(how):
     for one, other in combinations(content.series_styles(FAMILIES).values(), 2):
-        first, second = seen(one.colour, how), seen(other.colour, how)
+        first, second = as_seen(one.colour, how), as_seen(other.colour, how)
         assert sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5 > 15
         assert one.shape != other.shape
 
@@ -63,21 +63,21 @@ def test_a_known_infrastructure_looks_the_same_in_every_report():
 
 
 def test_others_take_what_no_known_one_has():
-    found = content.series_styles(["local-uvicorn", "b.example", "a.example"])
-    assert len(set(found.values())) == 3
-    assert list(found) == ["local-uvicorn", "b.example", "a.example"]
+    styles = content.series_styles(["local-uvicorn", "b.example", "a.example"])
+    assert len(set(styles.values())) == 3
+    assert list(styles) == ["local-uvicorn", "b.example", "a.example"]
 
 
 def test_the_first_variant_of_a_known_one_looks_like_it():
     spaces = content.series_styles(["hf-spaces"])["hf-spaces"]
-    found = content.series_styles(["hf-spaces (cpu-basic)", "hf-spaces (cpu-upgrade)"])
-    assert found["hf-spaces (cpu-basic)"] == spaces
-    assert found["hf-spaces (cpu-upgrade)"] != spaces
+    styles = content.series_styles(["hf-spaces (cpu-basic)", "hf-spaces (cpu-upgrade)"])
+    assert styles["hf-spaces (cpu-basic)"] == spaces
+    assert styles["hf-spaces (cpu-upgrade)"] != spaces
 
 
 def test_as_many_as_anyone_will_read_are_told_apart_by_colour_and_marker():
-    found = content.series_styles([f"host{at}.example" for at in range(30)])
-    assert len({(look.colour, look.shape) for look in found.values()}) == 30
+    styles = content.series_styles([f"host{at}.example" for at in range(30)])
+    assert len({(look.colour, look.shape) for look in styles.values()}) == 30
 
 
 def test_shades_run_from_the_smallest_batch_to_the_largest():

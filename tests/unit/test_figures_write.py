@@ -31,9 +31,11 @@ KEYS = ["scaling", "max_batch", "p99"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _three_figures():
-    whole = write.figure_contents
+    all_figures = write.figure_contents
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "figure_contents", lambda study: [found for found in whole(study) if found.key in KEYS])
+        patch.setattr(
+            write, "figure_contents", lambda study: [figure for figure in all_figures(study) if figure.key in KEYS]
+        )
         yield
 
 
@@ -120,22 +122,22 @@ def test_what_people_wrote_is_escaped(study):
 
 
 def test_the_same_study_is_drawn_once_for_files_and_html(study, folder, monkeypatch):
-    monkeypatch.setattr(write, "draw_all", lambda found: pytest.fail("drawn again"))
+    monkeypatch.setattr(write, "draw_all", lambda contents: pytest.fail("drawn again"))
     assert list(figure_svgs(study)) == KEYS
     assert list(figure_svgs(join_runs(study.runs))) == KEYS
 
 
 def test_runs_that_were_judged_again_are_drawn_again(study, folder, monkeypatch):
-    asked: list[str] = []
+    drawn_keys: list[str] = []
 
-    def drawn(found):
-        asked.extend(content.key for content in found)
-        return [Picture(content.key, "<svg />", b"") for content in found]
+    def drawn(contents):
+        drawn_keys.extend(content.key for content in contents)
+        return [Picture(content.key, "<svg />", b"") for content in contents]
 
     monkeypatch.setattr(write, "draw_all", drawn)
     monkeypatch.setattr(write, "_last_drawing", write._last_drawing)
     figure_svgs(join_runs([replace(run) for run in study.runs]))
-    assert asked == KEYS
+    assert drawn_keys == KEYS
 
 
 def test_a_study_without_data_has_no_figures_and_starts_no_process(tmp_path, monkeypatch):
@@ -159,7 +161,7 @@ def test_a_process_that_ends_is_an_error_of_one_line(monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(golden, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(write, "draw_all", lambda found: [])
+    monkeypatch.setattr(write, "draw_all", lambda contents: [])
     with pytest.raises(RunError) as caught:
         write_figures(replace(a_study(sample(curves={}))), tmp_path / "file" / "figures")
     golden(caught.value)

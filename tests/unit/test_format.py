@@ -84,9 +84,9 @@ def test_a_percentile_of_few_values_says_so(count, statistic, text):
 
 
 @given(st.floats(1e-6, 1e4), st.floats(1e-6, 1e4))
-def test_a_duration_over_its_limit_never_reads_like_the_limit(a, b):
-    if abs(a - b) > 1e-9 * max(a, b):
-        assert formatting.format_observed("seconds", a, b) != formatting.seconds(b)
+def test_a_duration_over_its_limit_never_reads_like_the_limit(observed, limit):
+    if abs(observed - limit) > 1e-9 * max(observed, limit):
+        assert formatting.format_observed("seconds", observed, limit) != formatting.seconds(limit)
 
 
 def test_observed_values_carry_the_unit_of_their_limit():

@@ -28,25 +28,25 @@ LENGTHS = [0, 1, 125, 126, 127, 65535, 65536, 3 * 1024 * 1024 + 1]
 @st.composite
 def conversations(draw) -> tuple[bytes, list[tuple[int, bytes]]]:
     """What a server sends, and the messages it means: fragmented, with control frames between the fragments."""
-    sent = bytearray()
-    meant: list[tuple[int, bytes]] = []
+    data = bytearray()
+    messages: list[tuple[int, bytes]] = []
     for _ in range(draw(st.integers(1, 5))):
         for opcode, payload in draw(st.lists(CONTROL, max_size=2)):
-            sent += frame(opcode, payload)
-            meant.append((opcode, payload))
+            data += frame(opcode, payload)
+            messages.append((opcode, payload))
         text = draw(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
-        whole = text.encode() if isinstance(text, str) else text
-        cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=3)))
-        pieces = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+        encoded = text.encode() if isinstance(text, str) else text
+        cuts = sorted(draw(st.lists(st.integers(0, len(encoded)), max_size=3)))
+        pieces = [encoded[start:end] for start, end in pairwise([0, *cuts, len(encoded)])]
         for number, piece in enumerate(pieces):
             opcode = CONTINUATION if number else TEXT if isinstance(text, str) else BINARY
-            sent += frame(opcode, piece, final=number == len(pieces) - 1)
+            data += frame(opcode, piece, final=number == len(pieces) - 1)
             if number < len(pieces) - 1:
                 for kind, payload in draw(st.lists(CONTROL, max_size=1)):
-                    sent += frame(kind, payload)
-                    meant.append((kind, payload))
-        meant.append((TEXT if isinstance(text, str) else BINARY, whole))
-    return bytes(sent), meant
+                    data += frame(kind, payload)
+                    messages.append((kind, payload))
+        messages.append((TEXT if isinstance(text, str) else BINARY, encoded))
+    return bytes(data), messages
 
 
 def read_all(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
@@ -58,19 +58,19 @@ def read_all(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
 @settings(max_examples=200, deadline=None)
 @given(conversations(), st.lists(st.integers(0, 10_000), max_size=12))
 def test_what_a_server_sends_reads_back_the_same_wherever_it_is_split(conversation, cuts):
-    data, meant = conversation
-    assert read_all(data, cuts) == meant
+    data, messages = conversation
+    assert read_all(data, cuts) == messages
 
 
 @settings(max_examples=50, deadline=None)
 @given(conversations())
 def test_what_arrives_byte_by_byte_reads_back_the_same(conversation):
-    data, meant = conversation
-    assert read_all(data, list(range(len(data)))) == meant
+    data, messages = conversation
+    assert read_all(data, list(range(len(data)))) == messages
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(conversations().map(lambda found: found[0]), st.binary(min_size=1, max_size=300)))
+@given(st.one_of(conversations().map(lambda conversation: conversation[0]), st.binary(min_size=1, max_size=300)))
 def test_the_short_way_reads_nothing_that_the_long_way_reads_otherwise(data):
     def outcome(read) -> object:
         try:
@@ -85,12 +85,17 @@ def test_the_short_way_reads_nothing_that_the_long_way_reads_otherwise(data):
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_the_short_way_reads_one_whole_message_up_to_64_kib_and_nothing_else(length):
-    whole = frame(TEXT, b"x" * length)
-    assert frames.parse_single_text(whole) == (b"x" * length if length < 65536 else None)
-    for other in (whole[:-1], whole + b"\x81", frame(TEXT, b"x" * length, final=False), frame(BINARY, b"x" * length)):
+    message = frame(TEXT, b"x" * length)
+    assert frames.parse_single_text(message) == (b"x" * length if length < 65536 else None)
+    for other in (
+        message[:-1],
+        message + b"\x81",
+        frame(TEXT, b"x" * length, final=False),
+        frame(BINARY, b"x" * length),
+    ):
         assert frames.parse_single_text(other) is None
     reader = FrameReader()
-    reader.feed(whole[:1])
+    reader.feed(message[:1])
     assert not reader.idle
 
 
@@ -101,8 +106,8 @@ def test_a_message_of_every_kind_of_length_is_read(length, piece):
     data = frame(TEXT, text.encode())
     reader = FrameReader()
     step = piece or len(data)
-    found = [message for at in range(0, len(data), step) for message in reader.feed(data[at : at + step])]
-    assert found == [(TEXT, text.encode())]
+    messages = [message for at in range(0, len(data), step) for message in reader.feed(data[at : at + step])]
+    assert messages == [(TEXT, text.encode())]
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -119,8 +124,8 @@ def test_any_payload_survives_masking(payload, opcode):
 
 def test_each_sending_is_masked_with_a_key_of_its_own():
     message = Message(b"a" * 64)
-    sent = [message.masked() for _ in range(5000)]
-    keys = {data[2:6] for data in sent}
+    masked = [message.masked() for _ in range(5000)]
+    keys = {data[2:6] for data in masked}
     assert len(keys) > 4990
     assert len({byte for key in keys for byte in key}) == 256
 

@@ -103,11 +103,11 @@ def test_batches_written_out_read_back(batches):
 @given(st.integers(1, parsing.MAX_BATCH), st.integers(1, parsing.MAX_BATCH))
 def test_a_range_doubles_and_holds_both_ends(one, other):
     first, last = sorted((one, other))
-    found = parse_batches(f"{first}..{last}")
-    assert found[0] == first
-    assert found[-1] == last
-    assert len(found) <= 21
-    assert all(after == 2 * before for before, after in itertools.pairwise(found[:-1]))
+    batches = parse_batches(f"{first}..{last}")
+    assert batches[0] == first
+    assert batches[-1] == last
+    assert len(batches) <= 21
+    assert all(after == 2 * before for before, after in itertools.pairwise(batches[:-1]))
 
 
 # Durations
@@ -140,10 +140,10 @@ def test_a_range_doubles_and_holds_both_ends(one, other):
     ],
 )
 def test_a_duration_is_seconds_once_parsed(value, seconds):
-    found = parse_seconds(value)
-    assert found == seconds
-    assert type(found) is float
-    assert math.copysign(1, found) == 1
+    parsed = parse_seconds(value)
+    assert parsed == seconds
+    assert type(parsed) is float
+    assert math.copysign(1, parsed) == 1
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def test_a_held_batch_whose_sessions_were_never_open_together_is_inconclusive():
 
 def test_sessions_that_failed_once_all_were_open_do_not_stand_for_those_that_never_were():
     """Three of four were up together and one of those failed in its step; the fourth came late."""
-    lost = {"success": False, "error_phase": "step", "error_type": "timeout", "total_latency": None}
-    rows = [a_row(0), a_row(1), a_row(2, **lost), a_row(3, reset_done_s=5.0, closed_s=6.0)]
+    failure = {"success": False, "error_phase": "step", "error_type": "timeout", "total_latency": None}
+    rows = [a_row(0), a_row(1), a_row(2, **failure), a_row(3, reset_done_s=5.0, closed_s=6.0)]
     verdict = judge(summary_of(rows), success=0.7)
     assert verdict.outcome == INCONCLUSIVE
     assert [reason.figures for reason in verdict.reasons] == [{"open": 3, "asked": 4, "failed": 1}]

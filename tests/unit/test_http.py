@@ -61,18 +61,18 @@ def test_requests_go_to_the_http_side_of_a_url(url, base):
 
 
 async def test_a_session_posts_its_reset_and_its_steps_on_one_connection():
-    heard: list[tuple[str, dict]] = []
+    requests: list[tuple[str, dict]] = []
 
     async def script(peer: Peer) -> None:
         while True:
-            heard.append(await posted(peer))
+            requests.append(await posted(peer))
             answer(peer, OBSERVATION)
 
     async with scripted(script) as server:
         workload = Workload(({"op": "go", "for": "$wait"},), reset={"seed": 3})
         (row,) = await play(f"{server.url}/prefix", mode="http", steps=2, wait=0.5, workload=workload)
     assert row.success
-    assert heard == [
+    assert requests == [
         ("/prefix/reset", {"seed": 3}),
         ("/prefix/step", {"action": {"op": "go", "for": 0.5}}),
         ("/prefix/step", {"action": {"op": "go", "for": 0.5}}),
@@ -145,8 +145,8 @@ async def test_a_hold_does_not_wait_for_sessions_that_failed():
 
 async def test_every_session_asked_for_has_one_row():
     async with scripted(good) as server:
-        asked = order(server.url, mode="http", batch=9, arrival="rate=1000")
-        parts = [await play_share(asked, process, 2) for process in range(2)]
+        request = order(server.url, mode="http", batch=9, arrival="rate=1000")
+        parts = [await play_share(request, process, 2) for process in range(2)]
     assert sorted(row.request_id for rows, _ in parts for row in rows.rows) == list(range(9))
 
 
@@ -343,8 +343,8 @@ async def test_no_value_of_a_header_is_in_the_messages_that_are_kept(mode):
     workload = Workload(({"token": secret},), reset={"token": secret})
     script = good if mode == "http" else play_good
     async with scripted(script) as server:
-        asked = order(server.url, mode=mode, workload=workload, headers={"Authorization": f"Bearer {secret}"})
-        share, _ = await play_share(replace(asked, keep_messages=True))
+        request = order(server.url, mode=mode, workload=workload, headers={"Authorization": f"Bearer {secret}"})
+        share, _ = await play_share(replace(request, keep_messages=True))
     assert share.rows[0].success
     assert b"***" in share.messages.actions[0]
     assert secret not in str(share.messages)

@@ -77,19 +77,19 @@ def test_runs_are_added_and_the_newest_stands_first() -> None:
 
 def test_a_run_that_is_pushed_again_is_said_once_and_anew() -> None:
     first = card(sample(1), sample(2))
-    again = sample(1)
-    again = replace(again, record=replace(again.record, note="said anew"))
-    text = card(again, before=first)
+    newer = sample(1)
+    newer = replace(newer, record=replace(newer.record, note="said anew"))
+    text = card(newer, before=first)
     assert text.count("<!-- run 20261121") == 1
     assert "said anew" in text
-    assert card(again, before=text) == text
+    assert card(newer, before=text) == text
 
 
 def test_words_and_metadata_of_somebody_else_are_kept() -> None:
     text = card(sample(1))
     head, _, body = text.partition("\n# runs\n")
-    mine = head.replace("tags:\n", "license: mit\nextra: [1, 2]\ntags:\n- mine\n", 1)
-    edited = f"{mine}\n# My title\n\nMy words.\n{body}\nMore of them, with $ and \\1.\n"
+    own_head = head.replace("tags:\n", "license: mit\nextra: [1, 2]\ntags:\n- mine\n", 1)
+    edited = f"{own_head}\n# My title\n\nMy words.\n{body}\nMore of them, with $ and \\1.\n"
     updated = card(sample(2), before=edited)
     assert "# My title\n\nMy words.\n" in updated
     assert "with $ and \\1." in updated
@@ -107,9 +107,9 @@ def test_a_card_without_markers_or_front_matter_gets_them_at_its_end() -> None:
 
 def test_another_configuration_of_the_viewer_stays_the_default() -> None:
     theirs = "---\nconfigs:\n- config_name: mine\n  default: true\n  data_files: mine.csv\n---\n"
-    found = front(card(sample(), before=theirs))["configs"]
-    assert isinstance(found, list)
-    assert [(one["config_name"], one.get("default")) for one in found] == [
+    configs = front(card(sample(), before=theirs))["configs"]
+    assert isinstance(configs, list)
+    assert [(one["config_name"], one.get("default")) for one in configs] == [
         *(("cells", None), ("sessions", None)),
         ("mine", True),
     ]

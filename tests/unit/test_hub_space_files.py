@@ -68,9 +68,9 @@ def test_an_app_that_is_given_outranks_what_the_folder_says(env: Path) -> None:
     assert b"\nARG APP=other.place:app\n" in files["Dockerfile"]
 
 
-@pytest.mark.parametrize("place", ["Dockerfile", "server/Dockerfile"])
-def test_a_folder_with_a_dockerfile_is_built_from_it(env: Path, place: str) -> None:
-    (env / place).write_text("FROM x\nEXPOSE 7860\n")
+@pytest.mark.parametrize("path", ["Dockerfile", "server/Dockerfile"])
+def test_a_folder_with_a_dockerfile_is_built_from_it(env: Path, path: str) -> None:
+    (env / path).write_text("FROM x\nEXPOSE 7860\n")
     (env / "README.md").write_text("---\ntitle: Mine\nlicense: mit\nbase_path: /web\n---\n# Words\n")
     files = space_files(SpaceSource(env), "my-env")
     assert files["Dockerfile"] == b"FROM x\nEXPOSE 7860\n"

@@ -23,8 +23,8 @@ from pytest_openenv_scale.legacy.importing import OlderFiles, import_older, olde
 def imported(folder: Path, results: Path, **kwargs: Any) -> list[Run]:
     summary = folder / "summary.csv"
     source = OlderFiles(folder / "raw.jsonl", summary if summary.exists() else None, "local-uvicorn")
-    found = import_older(source, results, **kwargs)
-    return [load_run(path) for path in found.made]
+    result = import_older(source, results, **kwargs)
+    return [load_run(path) for path in result.made]
 
 
 def study(tmp_path: Path) -> Path:
@@ -207,7 +207,7 @@ def test_nothing_the_older_format_holds_is_lost(
     by_cell = lambda row: json.dumps([row["mode"], str(row.get("wait_requested")), row["batch_size"]])  # noqa: E731
     original = older.read(folder)
     assert sorted((row for rows, _ in back for row in rows), key=by_cell) == sorted(original[0], key=by_cell)
-    assert sorted((str(row) for _, told in back for row in told)) == sorted(str(row) for row in original[1])
+    assert sorted((str(row) for _, rows in back for row in rows)) == sorted(str(row) for row in original[1])
 
 
 def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
     assert tuple(lines[0]) == SUMMARY_COLUMNS
     assert len(rows) == sum(summary.asked for sweep in run.sweeps for summary in sweep.summaries)
 
-    again = [
+    reimported = [
         load_run(path)
         for path in import_older(
             OlderFiles(tmp_path / "older" / "raw.jsonl", tmp_path / "older" / "summary.csv", "again"),
@@ -226,14 +226,22 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
         ).made
     ]
 
-    def told(runs: list[Run]) -> list[Any]:
+    def figures(runs: list[Run]) -> list[Any]:
         return sorted(
-            (found.cell.mode, found.cell.wait or 0, found.batch, found.successful, found.failed + found.client_limited,
-             round(found.phases["total"].p99, 9) if "total" in found.phases else None)
-            for one in runs for sweep in one.sweeps for found in sweep.summaries
-        )  # fmt: skip
+            (
+                summary.cell.mode,
+                summary.cell.wait or 0,
+                summary.batch,
+                summary.successful,
+                summary.failed + summary.client_limited,
+                round(summary.phases["total"].p99, 9) if "total" in summary.phases else None,
+            )
+            for run in runs
+            for sweep in run.sweeps
+            for summary in sweep.summaries
+        )
 
-    assert told(again) == told([run])
+    assert figures(reimported) == figures([run])
 
 
 @pytest.mark.parametrize(
@@ -266,9 +274,9 @@ def test_a_file_of_another_format_is_one_line(
     (tmp_path / "raw.jsonl").write_text(text)
     results = tmp_path / "results"
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(results)]) == 2
-    told = capsys.readouterr().err
-    golden(told, masks={r"(older format): .*": r"\1: WHY"})
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    golden(error, masks={r"(older format): .*": r"\1: WHY"})
+    assert error.count("\n") == 1
     assert not list(results.glob("*")) if results.exists() else True
 
 
@@ -329,10 +337,10 @@ def test_missing_files_are_named(golden: Golden, tmp_path: Path, capsys: pytest.
     assert main(["import", str(tmp_path / "nowhere")]) == 2
     assert main(["import", str(tmp_path)]) == 2
     assert main(["export", str(tmp_path / "nowhere")]) == 2
-    told = capsys.readouterr().err.splitlines()
-    golden(told[0])
-    golden(told[1])
-    golden(told[2])
+    errors = capsys.readouterr().err.splitlines()
+    golden(errors[0])
+    golden(errors[1])
+    golden(errors[2])
 
 
 def test_existing_files_are_never_replaced(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -360,8 +368,8 @@ def test_figures_no_measurement_has_are_one_line(
 ) -> None:
     older.write(tmp_path, [{**older.session(0, batch=1), **change}])
     assert main(["import", str(tmp_path), "--infrastructure", "lab", "--results", str(tmp_path / "r")]) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    golden(told, masks={r"(older format): .*": r"\1: WHY"})
+    (error,) = capsys.readouterr().err.splitlines()
+    golden(error, masks={r"(older format): .*": r"\1: WHY"})
 
 
 def test_a_compressed_file_is_named_as_one(golden: Golden, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def test_every_limit_of_a_curve_is_judged_by_its_name_and_told_by_its_family():
     assert {kind.family for kind in OF_CURVE.values()} <= set(verdicts._OF_LIMIT)
 
 
-PLACE = {name: place for place, name in enumerate((*PHASES, *STATISTICS), 1)}
+PLACE = {name: position for position, name in enumerate((*PHASES, *STATISTICS), 1)}
 FIGURES = {
     f"{phase}_{statistic}": 10.0 * PLACE[phase] + PLACE[statistic] for phase in PHASES for statistic in STATISTICS
 }

@@ -25,8 +25,8 @@ __all__ = ["actions", "environment", "generators"]  # fixtures
     [(1, "ws", "burst"), *((2, mode, arrival) for mode in ("ws", "http") for arrival in ("burst", "hold", "rate=500"))],
 )
 def test_every_session_asked_for_has_one_row_whoever_ran_it(environment, generators, mode, arrival, processes):
-    asked = order(environment, batch=31, wait=0.05, steps=2, arrival=arrival, mode=mode)
-    result = generators(processes).run_cell(asked)
+    request = order(environment, batch=31, wait=0.05, steps=2, arrival=arrival, mode=mode)
+    result = generators(processes).run_cell(request)
     assert [row.request_id for row in result.rows] == list(range(31))
     assert [row.success for row in result.rows] == [True] * 31
     assert [row.process for row in result.rows] == [number % processes for number in range(31)]
@@ -80,8 +80,8 @@ async def test_no_process_starts_before_the_last_is_ready(actions, generators):
 
     async with scripted(script) as server:
         began = time.monotonic()
-        asked = order(server.url, batch=20, workload=Workload(function="slow_to_say:act"))
-        result = await run_beside(generators(2), asked)
+        request = order(server.url, batch=20, workload=Workload(function="slow_to_say:act"))
+        result = await run_beside(generators(2), request)
     assert [row.success for row in result.rows] == [True] * 20
     assert min(arrived) - began > 0.6
 
@@ -97,12 +97,12 @@ async def test_progress_counts_the_sessions_of_all_processes(generators):
         await peer.asked()
         await peer.part()
 
-    seen: list[LoadProgress] = []
+    reports: list[LoadProgress] = []
     async with scripted(script) as server:
-        await run_beside(generators(2), order(server.url, batch=10), seen.append)
-    assert {progress.asked for progress in seen} == {10}
-    assert max(progress.open for progress in seen) == 10
-    assert 0 < seen[0].elapsed_s < 5
+        await run_beside(generators(2), order(server.url, batch=10), reports.append)
+    assert {progress.asked for progress in reports} == {10}
+    assert max(progress.open for progress in reports) == 10
+    assert 0 < reports[0].elapsed_s < 5
 
 
 async def test_wss_works_in_load_processes_where_the_environment_names_the_authority(monkeypatch):
@@ -115,21 +115,23 @@ async def test_wss_works_in_load_processes_where_the_environment_names_the_autho
 
 async def test_headers_reach_the_server_and_nobody_who_looks_at_the_processes(generators):
     heads: list[bytes] = []
-    seen: list[str] = []
+    visible: list[str] = []
 
     async def script(peer: Peer) -> None:
         heads.append(await peer.accept())
-        seen.extend(" ".join(process.cmdline()) + json.dumps(process.environ()) for process in workers(generators(1)))
+        visible.extend(
+            " ".join(process.cmdline()) + json.dumps(process.environ()) for process in workers(generators(1))
+        )
         await peer.serve()
         await peer.asked()
         await peer.part()
 
     async with scripted(script) as server:
-        asked = order(server.url, headers={"Authorization": "Bearer hunter2"})
-        assert (await run_beside(generators(1), asked)).rows[0].success
+        request = order(server.url, headers={"Authorization": "Bearer hunter2"})
+        assert (await run_beside(generators(1), request)).rows[0].success
     assert b"Authorization: Bearer hunter2" in heads[0]
-    assert seen
-    assert "hunter2" not in "".join(seen) + repr(asked)
+    assert visible
+    assert "hunter2" not in "".join(visible) + repr(request)
 
 
 # What cannot be run

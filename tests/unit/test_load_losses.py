@@ -69,11 +69,11 @@ async def test_a_load_process_that_is_killed_takes_only_its_own_sessions_with_it
     assert time.monotonic() - began < 20
     assert victims
     assert [row.request_id for row in result.rows] == list(range(20))
-    lost = [row for row in result.rows if not row.success]
-    assert len(lost) == 10
-    assert {failure(row) for row in lost} == {("connect", "client_limit", None)}
-    golden({row.error_message for row in lost})
-    assert len({row.process for row in lost}) == 1
+    failed_rows = [row for row in result.rows if not row.success]
+    assert len(failed_rows) == 10
+    assert {failure(row) for row in failed_rows} == {("connect", "client_limit", None)}
+    golden({row.error_message for row in failed_rows})
+    assert len({row.process for row in failed_rows}) == 1
     (died,) = [finding for finding in result.findings if finding.kind == "process_died"]
     golden(died.message)
 
@@ -174,15 +174,15 @@ def runs(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=lambda sent: sent.name)
-def test_no_load_process_outlives_its_parent(environment, sent):
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT], ids=lambda sent: sent.name)
+def test_no_load_process_outlives_its_parent(environment, signal_number):
     code = textwrap.dedent(PARENT).format(tests=str(SRC.parent / "tests"), url=environment)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         children = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(children) == 2
-        os.kill(parent.pid, sent)
-        assert parent.wait(15) == (130 if sent == signal.SIGINT else -sent)
+        os.kill(parent.pid, signal_number)
+        assert parent.wait(15) == (130 if signal_number == signal.SIGINT else -signal_number)
         deadline = time.monotonic() + 30
         while alive := [pid for pid in children if runs(pid)]:
             assert time.monotonic() < deadline, alive
@@ -217,24 +217,24 @@ def narrowly(url: str, processes: int | None) -> dict:
 
 
 def test_more_sessions_than_descriptors_are_not_started_and_the_remedy_works(golden, environment):
-    told = narrowly(environment, 1)
-    assert told["errors"] == ["client_limit"] * 200
-    golden(told["messages"])
-    ((kind, message),) = told["findings"]
+    outcome = narrowly(environment, 1)
+    assert outcome["errors"] == ["client_limit"] * 200
+    golden(outcome["messages"])
+    ((kind, message),) = outcome["findings"]
     assert kind == "descriptors"
     assert "200 sessions need 264 descriptors" in message
     assert "the limit is 120" in message
-    found = re.search(r"--openenv-processes (\d+)", message)
-    assert found
-    told = narrowly(environment, int(found[1]))
-    assert told["errors"] == [None] * 200
-    assert "descriptors" not in [kind for kind, _ in told["findings"]]
+    match = re.search(r"--openenv-processes (\d+)", message)
+    assert match
+    outcome = narrowly(environment, int(match[1]))
+    assert outcome["errors"] == [None] * 200
+    assert "descriptors" not in [kind for kind, _ in outcome["findings"]]
 
 
 def test_left_to_itself_the_client_takes_as_many_processes_as_the_descriptors_ask_for(environment):
-    told = narrowly(environment, None)
-    assert told["errors"] == [None] * 200
-    assert told["processes"] == 4
+    outcome = narrowly(environment, None)
+    assert outcome["errors"] == [None] * 200
+    assert outcome["processes"] == 4
 
 
 def test_processes_are_added_for_descriptors_and_for_cores_there_are_to_spare(monkeypatch):
@@ -257,9 +257,9 @@ async def test_a_load_process_that_was_kept_from_its_core_is_found_by_its_lag(ge
     result = await at_reset(generators(2), 10, suspend, arrival="hold")
     assert [row.success for row in result.rows] == [True] * 10
     (lag,) = [finding for finding in result.findings if finding.kind == "loop_lag"]
-    found = re.search(r"stood still for (\d+) ms \(allowed 200 ms\)", lag.message)
-    assert found
-    assert 400 <= int(found[1]) < 5000
+    match = re.search(r"stood still for (\d+) ms \(allowed 200 ms\)", lag.message)
+    assert match
+    assert 400 <= int(match[1]) < 5000
 
 
 async def test_a_load_process_that_was_left_alone_is_not(generators):

@@ -54,10 +54,10 @@ def test_a_lock_nobody_holds(tmp_path):
 
 
 def test_a_lock_is_held_until_it_is_released(tmp_path):
-    held = LifetimeLock(tmp_path / "lock")
+    lock = LifetimeLock(tmp_path / "lock")
     assert is_locked(tmp_path / "lock")
-    held.release()
-    held.release()
+    lock.release()
+    lock.release()
     assert not is_locked(tmp_path / "lock")
 
 
@@ -72,11 +72,11 @@ def test_a_measurement_waits_for_the_one_before_and_says_for_whom(golden, tmp_pa
     process = holder(tmp_path / "lock", own_lock)
     waited: list[str] = []
 
-    def told(message):
+    def on_wait(message):
         waited.append(message)
         end(process, kill=True)
 
-    with measure_lock(told):
+    with measure_lock(on_wait):
         pass
     golden(waited, masks={rf"process {process.pid}\b": "process OF THAT"})
 

@@ -138,16 +138,16 @@ _AWKWARD = st.one_of(
     _AWKWARD,
     st.booleans(),
 )
-def test_the_short_way_takes_from_a_reply_what_the_long_way_takes(kind, observation, done, whole):
-    data = {"observation": observation if whole else done, "reward": None, "done": done}
+def test_the_short_way_takes_from_a_reply_what_the_long_way_takes(kind, observation, done, well_formed):
+    data = {"observation": observation if well_formed else done, "reward": None, "done": done}
     text = json.dumps({"type": kind, "data": data}).encode()
     try:
-        found, fields = read_message(text)
+        read_kind, fields = read_message(text)
     except MessageError:
-        found, fields = None, {}
-    if found == "observation":
+        read_kind, fields = None, {}
+    if read_kind == "observation":
         assert read_answer(text) == as_observed_reply(fields)
-    elif found == "error":
+    elif read_kind == "error":
         assert read_answer(text) == as_error(fields)
     else:
         with pytest.raises(MessageError):
@@ -161,7 +161,7 @@ def test_an_observation_gives_what_the_benchmark_environment_tells():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "server_info"),
     [
         ({"pid": "seven", "waited_seconds": 0.5}, ServerInfo(0.5)),
         ({"pid": -7, "host_url": ["h"]}, ServerInfo()),
@@ -170,11 +170,11 @@ def test_an_observation_gives_what_the_benchmark_environment_tells():
         ({"host_url": "a\ud800b"}, ServerInfo(host_url="a?b")),
     ],
 )
-def test_fields_of_another_meaning_are_left_alone(fields, told):
+def test_fields_of_another_meaning_are_left_alone(fields, server_info):
     text = json.dumps({"type": "observation", "data": {"observation": fields, "done": None}}).encode()
     answer = read_answer(text)
     assert isinstance(answer, ObservedReply)
-    assert answer.server_info == told
+    assert answer.server_info == server_info
     assert not answer.done
 
 

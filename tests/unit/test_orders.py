@@ -12,7 +12,7 @@ from pytest_openenv_scale.load.ipc import ShareResult
 
 @pytest.mark.parametrize("rows", [[], [a_row(1)], [a_row(1), a_failure(2), a_row(3, pid=None, host_url=None)]])
 def test_rows_travel_by_columns_and_arrive_as_rows(rows):
-    sent = ShareResult(rows, 1.5, 0.5, 0.001, 0.02, 1 << 20, None, None, 0.25)
-    received = pickle.loads(pickle.dumps(sent))
-    assert received == sent
+    result = ShareResult(rows, 1.5, 0.5, 0.001, 0.02, 1 << 20, None, None, 0.25)
+    received = pickle.loads(pickle.dumps(result))
+    assert received == result
     assert [type(row) for row in received.rows] == [type(row) for row in rows]

@@ -30,19 +30,19 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 async def played(workload: Workload, *, steps: int = 1, batch: int = 3, **details: Any):
     """The share of a cell, and what each session said: its reset data, then its actions."""
-    heard: dict[int, list[Any]] = {}
+    messages: dict[int, list[Any]] = {}
 
     async def script(peer: Peer) -> None:
-        said = heard.setdefault(peer.number, [])
+        data = messages.setdefault(peer.number, [])
         await peer.accept()
-        while (asked := await peer.asked())["type"] != "close":
-            said.append(asked["data"])
-            peer.say(observation(legal=[len(said), 7]))
+        while (message := await peer.asked())["type"] != "close":
+            data.append(message["data"])
+            peer.say(observation(legal=[len(data), 7]))
         await peer.part()
 
     async with scripted(script) as server:
         share, _ = await play_share(order(server.url, batch=batch, steps=steps, workload=workload, **details))
-    return share, [heard[number] for number in sorted(heard)]
+    return share, [messages[number] for number in sorted(messages)]
 
 
 # Reset data
@@ -58,15 +58,15 @@ async def test_row_i_of_the_reset_data_is_session_i_s(tmp_path):
         {"task": "a"},
         {"task": "b", "seed": 13},
     ]
-    _, heard = await played(workload, seed=10)
-    assert sorted(said[0]["task"] for said in heard) == ["a", "a", "b"]
+    _, messages = await played(workload, seed=10)
+    assert sorted(conversation[0]["task"] for conversation in messages) == ["a", "a", "b"]
 
 
 async def test_a_function_is_called_with_the_session_s_number(module):
     module("def task(session): return {'task': session * 2}")
     workload = Workload(({"move": 1},), reset=parse_reset("game:task"))
-    _, heard = await played(workload)
-    assert sorted(said[0]["task"] for said in heard) == [0, 2, 4]
+    _, messages = await played(workload)
+    assert sorted(conversation[0]["task"] for conversation in messages) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("body", ["raise KeyError('x')", "return [1]", "return {'x': float('nan')}"])
@@ -84,8 +84,8 @@ async def test_a_line_that_is_an_array_is_the_steps_of_one_session(tmp_path):
     (tmp_path / "steps.jsonl").write_text('[{"move": 1}, {"move": 2}]\n[{"move": 3}]\n')
     action = parse_action("@steps.jsonl", tmp_path)
     assert action == ActionSource("sessions", (({"move": 1}, {"move": 2}), ({"move": 3},)))
-    _, heard = await played(Workload(sessions=action.value), steps=2)
-    assert sorted([step["move"] for step in said[1:]] for said in heard) == [[1, 2], [1, 2], [3, 3]]
+    _, messages = await played(Workload(sessions=action.value), steps=2)
+    assert sorted([step["move"] for step in conversation[1:]] for conversation in messages) == [[1, 2], [1, 2], [3, 3]]
 
 
 @pytest.mark.parametrize("lines", ['{"a": 1}\n[{"a": 2}]', '[{"a": 2}]\n{"a": 1}', "[]", "[1]", '[{"a": "$wat"}]'])
@@ -110,9 +110,9 @@ LEGAL = "def act(session, step, observation): return {'move': observation['legal
 
 async def test_a_function_of_three_sees_the_last_observation(module):
     module(LEGAL)
-    share, heard = await played(Workload(function="game:act"), steps=2, batch=2)
+    share, messages = await played(Workload(function="game:act"), steps=2, batch=2)
     assert [row.success for row in share.rows] == [True, True]
-    assert sorted((said[1:] for said in heard), key=str) == [
+    assert sorted((conversation[1:] for conversation in messages), key=str) == [
         [{"move": 1, "of": [number, 0]}, {"move": 2, "of": [number, 1]}] for number in range(2)
     ]
     assert share.function_s > 0

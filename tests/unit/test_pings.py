@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from playing import order, play_share
 from pytest_openenv_scale.client.session import open_session
 from scripted_server import PING, PONG, TEXT, Peer, frame, observation, scripted
@@ -103,18 +103,18 @@ async def test_a_session_driven_by_hand_pings_while_it_waits():
 
 
 async def test_a_session_of_a_check_pings_though_nobody_waits_for_an_answer():
-    heard = asyncio.Queue[tuple[int, bytes]]()
+    frames = asyncio.Queue[tuple[int, bytes]]()
 
     async def script(peer: Peer) -> None:
         await peer.accept()
         await peer.asked()
         peer.say(observation())
         while True:
-            heard.put_nowait(await peer.hear())
+            frames.put_nowait(await peer.hear())
 
-    async with scripted(script) as server, subject(server.url, ping_s=EVERY_S).client() as client:
+    async with scripted(script) as server, make_subject(server.url, ping_s=EVERY_S).client() as client:
         session = await client.start({})
-        assert [await heard.get() for _ in range(2)] == [(PING, b"")] * 2
+        assert [await frames.get() for _ in range(2)] == [(PING, b"")] * 2
         # None of them was answered. A silent client sends no more, and so misses no answer.
         assert not session.connection.ping()
         session.connection.stop_reading()

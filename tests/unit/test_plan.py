@@ -36,9 +36,9 @@ def a_curve(**changes) -> Curve:
 
 
 def plan(slo_for=lambda mode, wait: Slo(), **changes):
-    asked = {"modes": ("ws",), "waits": (0.1, 1.0), "batches": (1, 8), "waitless": ()}
+    defaults = {"modes": ("ws",), "waits": (0.1, 1.0), "batches": (1, 8), "waitless": ()}
     fixed = {"test": "t", "target": "local", "infrastructure": "i", "steps": 2, "arrival": "hold"}
-    return plan_curves(slo_for=slo_for, **fixed, **{**asked, **changes})
+    return plan_curves(slo_for=slo_for, **fixed, **{**defaults, **changes})
 
 
 def test_the_cells_of_a_curve_differ_in_batch_only():
@@ -89,9 +89,9 @@ def test_the_id_of_a_curve_does_not_depend_on_its_batches():
     st.integers(1, 10**6),
 )
 def test_ids_are_short_and_safe_in_any_file_system(test, target, mode, wait, batch):
-    found = Cell(test, target, "i", mode, wait, batch, 1, "hold").id
-    assert re.fullmatch(r"[0-9a-f]{10}-(ws|http)(-w[0-9.e+-]+)?-b[0-9]+", found)
-    assert len(found) < 64
+    cell_id = Cell(test, target, "i", mode, wait, batch, 1, "hold").id
+    assert re.fullmatch(r"[0-9a-f]{10}-(ws|http)(-w[0-9.e+-]+)?-b[0-9]+", cell_id)
+    assert len(cell_id) < 64
 
 
 def test_curves_go_by_mode_as_given_then_by_wait():
@@ -148,9 +148,9 @@ def test_the_n_of_max_batch_joins_the_grid_of_its_curve_only():
 
 
 def test_limits_are_asked_for_by_mode_and_wait():
-    asked = []
-    plan(lambda mode, wait: asked.append((mode, wait)) or Slo(), waitless=("ws",))
-    assert asked == [("ws", None)]
+    calls = []
+    plan(lambda mode, wait: calls.append((mode, wait)) or Slo(), waitless=("ws",))
+    assert calls == [("ws", None)]
 
 
 @pytest.mark.parametrize(

@@ -54,16 +54,16 @@ def turn(loop: asyncio.AbstractEventLoop, seconds: float = 0.02) -> None:
 @pytest.mark.parametrize("kind", SELECTORS)
 def test_a_handler_is_called_when_its_socket_is_readable(loop, pair, kind):
     ours, theirs = pair
-    heard: list[bytes] = []
+    received: list[bytes] = []
     with Poller(loop, selector(kind)) as poller:
-        poller.register(ours.fileno(), READ, lambda mask: heard.append(ours.recv(100)))
+        poller.register(ours.fileno(), READ, lambda mask: received.append(ours.recv(100)))
         turn(loop)
-        assert heard == []
+        assert received == []
         theirs.send(b"one")
         turn(loop)
         theirs.send(b"two")
         turn(loop)
-    assert heard == [b"one", b"two"]
+    assert received == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("kind", SELECTORS)
@@ -120,21 +120,21 @@ def test_a_refused_connection_wakes_its_handler(loop, kind):
 @pytest.mark.parametrize("kind", SELECTORS)
 def test_a_forgotten_socket_is_silent_and_may_come_back(loop, pair, kind):
     ours, theirs = pair
-    heard: list[int] = []
+    masks: list[int] = []
     with Poller(loop, selector(kind)) as poller:
-        poller.register(ours.fileno(), READ, heard.append)
+        poller.register(ours.fileno(), READ, masks.append)
         poller.unregister(ours.fileno())
         theirs.send(b"x")
         turn(loop)
-        assert heard == []
+        assert masks == []
 
         def ready(mask: int) -> None:
-            heard.append(mask)
+            masks.append(mask)
             ours.recv(10)
 
         poller.register(ours.fileno(), READ, ready)
         turn(loop)
-    assert heard == [READ]
+    assert masks == [READ]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_work_put_off_outside_of_a_round_is_done_in_the_next_turn(loop, kind):
 @pytest.mark.parametrize("kind", SELECTORS)
 def test_a_handler_that_fails_leaves_the_others_alive(loop, kind):
     pairs = [socket.socketpair() for _ in range(6)]
-    heard: list[bytes] = []
+    received: list[bytes] = []
     failures: list[BaseException] = []
     loop.set_exception_handler(lambda loop, context: failures.append(context["exception"]))
     with Poller(loop, selector(kind)) as poller:
@@ -212,7 +212,7 @@ def test_a_handler_that_fails_leaves_the_others_alive(loop, kind):
                 data = ours.recv(10)
                 if number == 0:
                     raise ZeroDivisionError
-                heard.append(data)
+                received.append(data)
 
             poller.register(ours.fileno(), READ, ready)
             theirs.send(b"x")
@@ -220,7 +220,7 @@ def test_a_handler_that_fails_leaves_the_others_alive(loop, kind):
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
-    assert heard == [b"x"] * 5
+    assert received == [b"x"] * 5
     assert [type(failure) for failure in failures] == [ZeroDivisionError]
 
 
@@ -232,25 +232,25 @@ def test_a_handler_that_fails_leaves_the_others_alive(loop, kind):
     )
 )
 def test_the_portable_selector_gives_what_epoll_gives(sockets):
-    both = [select.epoll(), PortableSelector()]
+    selectors = [select.epoll(), PortableSelector()]
     pairs = [socket.socketpair() for _ in sockets]
     try:
         for (ours, theirs), (mask, written, changed) in zip(pairs, sockets, strict=True):
-            for one in both:
-                one.register(ours.fileno(), READ if changed else mask)
+            for each_selector in selectors:
+                each_selector.register(ours.fileno(), READ if changed else mask)
                 if changed:
-                    one.modify(ours.fileno(), mask)
+                    each_selector.modify(ours.fileno(), mask)
             if written:
                 theirs.send(b"x")
-        expected, found = (sorted(one.poll(0, 100)) for one in both)
-        assert found == [(fd, mask & ~HANG_UP) for fd, mask in expected]
-        assert all(len(one.poll(0, 1)) <= 1 for one in both)
-        for one in both:
-            one.unregister(pairs[0][0].fileno())
-        assert pairs[0][0].fileno() not in [fd for one in both for fd, _ in one.poll(0, 100)]
+        expected, events = (sorted(one.poll(0, 100)) for one in selectors)
+        assert events == [(fd, mask & ~HANG_UP) for fd, mask in expected]
+        assert all(len(one.poll(0, 1)) <= 1 for one in selectors)
+        for each_selector in selectors:
+            each_selector.unregister(pairs[0][0].fileno())
+        assert pairs[0][0].fileno() not in [fd for one in selectors for fd, _ in one.poll(0, 100)]
     finally:
-        for one in both:
-            one.close()
+        for each_selector in selectors:
+            each_selector.close()
         for ours, theirs in pairs:
             ours.close()
             theirs.close()
@@ -258,25 +258,25 @@ def test_the_portable_selector_gives_what_epoll_gives(sockets):
 
 @epoll
 def test_both_selectors_report_a_hang_up_as_readable():
-    for one in (select.epoll(), PortableSelector()):
+    for each_selector in (select.epoll(), PortableSelector()):
         ours, theirs = socket.socketpair()
-        one.register(ours.fileno(), READ)
+        each_selector.register(ours.fileno(), READ)
         theirs.close()
-        ((fd, mask),) = one.poll(0, 10)
+        ((fd, mask),) = each_selector.poll(0, 10)
         assert fd == ours.fileno()
         assert mask & READ
-        one.unregister(ours.fileno())
-        one.close()
+        each_selector.unregister(ours.fileno())
+        each_selector.close()
         ours.close()
 
 
 @pytest.mark.parametrize("kind", SELECTORS)
 def test_a_negative_timeout_waits_for_as_long_as_it_takes(pair, kind):
     ours, theirs = pair
-    one = selector(kind)
-    one.register(ours.fileno(), READ)
+    poller = selector(kind)
+    poller.register(ours.fileno(), READ)
     late = threading.Timer(0.2, theirs.send, (b"x",))
     late.start()
-    assert one.poll(-1, 10) == [(ours.fileno(), READ)]
+    assert poller.poll(-1, 10) == [(ours.fileno(), READ)]
     late.join()
-    one.close()
+    poller.close()

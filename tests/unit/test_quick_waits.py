@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from scripted_server import Peer, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -37,7 +37,7 @@ async def test_a_session_sees_the_latency_of_a_slow_answer_also_after_many_other
             await asyncio.sleep(1.0)
             peer.say(observation())
 
-    async with scripted(script) as server, subject(server.url, timeout_s=10.0).client() as client:
+    async with scripted(script) as server, make_subject(server.url, timeout_s=10.0).client() as client:
         session = await client.start({})
         answers = [session.first_answer, *[await session.step({}) for _ in range(4)]]
     assert all(answer.latency_s is not None and 0.95 <= answer.latency_s < 5.0 for answer in answers), answers
@@ -48,7 +48,7 @@ async def test_silence_is_what_comes_after_it():
         await peer.accept()
         await asyncio.sleep(3.0)
 
-    async with scripted(script) as server, subject(server.url).client(2.0) as client:
+    async with scripted(script) as server, make_subject(server.url).client(2.0) as client:
         session = await client.start({})
         assert session.first_answer.kind == "silence"
 

@@ -10,7 +10,7 @@ SECRET = "s3cr3t"
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"),
+    ("command", "redacted"),
     [
         (["--openenv-header", "Authorization: Bearer s3cr3t"], ("--openenv-header", "Authorization: ***")),
         (["--openenv-header=X-Key: s3cr3t"], ("--openenv-header=X-Key: ***",)),
@@ -31,8 +31,8 @@ SECRET = "s3cr3t"
         (["-o", "openenv_url=http://me:s3cr3t@host"], ("-o", "openenv_url=http://host")),
     ],
 )
-def test_secrets_are_dropped_however_they_are_written(command, kept):
-    assert redact_command(["pytest", *command]) == ("pytest", *kept)
+def test_secrets_are_dropped_however_they_are_written(command, redacted):
+    assert redact_command(["pytest", *command]) == ("pytest", *redacted)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ password = st.text(
 
 @given(password, st.sampled_from(["http", "https", "ws", "wss"]), st.sampled_from(["", "--openenv-url=", "url:"]))
 def test_no_password_survives_in_a_url(secret, scheme, before):
-    kept = redact_command([f"{before}{scheme}://me:<{secret}>@host/x"])[0]
-    assert f"<{secret}>" not in kept
-    assert kept.endswith("host/x")
+    redacted = redact_command([f"{before}{scheme}://me:<{secret}>@host/x"])[0]
+    assert f"<{secret}>" not in redacted
+    assert redacted.endswith("host/x")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cells import a_failure, a_row, summary_of
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks.run import Check, run_check
 from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.core.endpoint import SessionSettings
@@ -110,14 +110,14 @@ DIFFER = answering(CheckResult(CheckOutcome.MISSED, "steps differ"))
 
 def test_what_follows_from_one_object_for_all_sessions_says_so_first() -> None:
     settings = SessionSettings("create_app", "app.py:9", shared="app.py:7")
-    on = subject("http://127.0.0.1:9", endpoint={"session_settings": settings})
+    on = make_subject("http://127.0.0.1:9", endpoint={"session_settings": settings})
     missed = run_check(on, DIFFER, "http")
     assert missed.headline == "all sessions get the one environment made at app.py:7: steps differ"
     assert run_check(on, answering(CheckResult(CheckOutcome.MET, "all the same")), "http").headline == "all the same"
 
 
 def test_what_may_follow_from_a_leak_says_so_first() -> None:
-    on = subject("http://127.0.0.1:9")
+    on = make_subject("http://127.0.0.1:9")
     assert run_check(on, DIFFER, "http").headline == "steps differ"
     leak = answering(CheckResult(CheckOutcome.MISSED, "a leak", figures={"leaks": 2}))
     assert run_check(on, leak, "http").headline == "a leak"

@@ -59,8 +59,8 @@ def test_several_repetitions_show_the_worst_of_each_figure():
 
 
 def test_a_batch_none_of_whose_sessions_succeeded_has_no_latency_and_no_zero():
-    gone = replace(measured(8, failed=8), phases={})
-    row = BatchPoint(8, (gone,), None)
+    all_failed = replace(measured(8, failed=8), phases={})
+    row = BatchPoint(8, (all_failed,), None)
     assert column("total").texts([row]) == ["–"]
     assert column("success").texts([row]) == ["0.0"]
 

@@ -28,12 +28,12 @@ ASKED = an_slo(max_batch=32)
 HOLDS, BREAKS, OPEN = {8: GOOD, 32: GOOD, 128: BAD}, {8: GOOD, 32: BAD}, {8: GOOD, 32: GOOD}
 
 
-def page(what) -> str:
-    return html.report_html(what, figures={})
+def page(source) -> str:
+    return html.report_html(source, figures={})
 
 
-def figures_section(shown: str) -> str:
-    (section,) = re.findall(r'<section aria-labelledby="figures">(.*?)</section>', shown, re.DOTALL)
+def figures_section(report: str) -> str:
+    (section,) = re.findall(r'<section aria-labelledby="figures">(.*?)</section>', report, re.DOTALL)
     return unescape(section)
 
 
@@ -60,22 +60,22 @@ def test_the_headline_is_the_answer(golden: Golden, samples) -> None:
 
 
 def test_the_verdict_comes_before_findings_figures_curves_tables_and_circumstances() -> None:
-    shown = html.report_html(a_study(), figures={"k": FigureSvg("k", "A figure", "alt", "<svg></svg>")})
+    report = html.report_html(a_study(), figures={"k": FigureSvg("k", "A figure", "alt", "<svg></svg>")})
     order = ["headline", "verdicts", "findings", "figures", "curves", "tables", "targets", "environment", "again"]
-    places = [shown.index(f'id="{name}"') for name in order]
+    places = [report.index(f'id="{name}"') for name in order]
     assert places == sorted(places)
 
 
 def test_what_misses_its_limits_stands_above_what_meets_them() -> None:
-    shown = page(a_study(of("aaa", HOLDS), of("zzz", BREAKS)))
-    verdicts = shown[shown.index('id="verdicts"') : shown.index('id="curves"')]
+    report = page(a_study(of("aaa", HOLDS), of("zzz", BREAKS)))
+    verdicts = report[report.index('id="verdicts"') : report.index('id="curves"')]
     assert verdicts.index("zzz") < verdicts.index("aaa")
 
 
 def test_a_verdict_says_what_was_asked_what_came_out_and_why() -> None:
-    shown = parsed(page(a_run_of(of("a", BREAKS, reps=3)))).text
+    report = parsed(page(a_run_of(of("a", BREAKS, reps=3)))).text
     for words in ("max_batch ≥ 32", "✗", "missed", "got 8 in 3 of 3 repetitions"):
-        assert words in shown
+        assert words in report
 
 
 def test_nothing_that_others_wrote_becomes_markup() -> None:
@@ -89,13 +89,13 @@ def test_nothing_that_others_wrote_becomes_markup() -> None:
 
 
 def test_the_page_needs_nothing_else() -> None:
-    shown = page(large_study())
-    parts = parsed(shown)
+    report = page(large_study())
+    parts = parsed(report)
     (policy,) = [meta["content"] for meta in parts.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in (policy or "")
     links = [attributes[name] for _, attributes in parts.elements for name in ("href", "src") if name in attributes]
     assert {link for link in links if link and not link.startswith("#")} == {"data:,"}
-    assert re.findall(r"@import|url\(", shown) == []
+    assert re.findall(r"@import|url\(", report) == []
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_the_contents_name_every_curve() -> None:
 
 
 def test_tables_have_captions_and_heads_that_say_what_they_head() -> None:
-    shown = page(a_study())
-    parts = parsed(shown)
+    report = page(a_study())
+    parts = parsed(report)
     assert len(parts.all("table")) == len(parts.all("caption")) > 10
     assert {cell.get("scope") for cell in parts.all("th")} == {"col", "row"}
 
@@ -131,12 +131,12 @@ def test_headings_skip_no_level() -> None:
 
 def test_the_refusal_the_log_the_failures_and_the_command_of_a_curve_are_there(tmp_path) -> None:
     refused, doubtful = refused_sweep(), doubtful_sweep()
-    shown = parsed(page(a_run(tmp_path, refused, doubtful))).text
-    assert refusal_sentence(refused.curves[0].verdict.refused[0]) in shown
-    assert "connection closed" in shown
-    assert "Server at capacity: 100/100 sessions" in shown
-    assert "--openenv-target local:app:app,server=uvicorn" in shown
-    assert reason_words(doubtful.curves[0].verdict.reasons[0]) in shown
+    report = parsed(page(a_run(tmp_path, refused, doubtful))).text
+    assert refusal_sentence(refused.curves[0].verdict.refused[0]) in report
+    assert "connection closed" in report
+    assert "Server at capacity: 100/100 sessions" in report
+    assert "--openenv-target local:app:app,server=uvicorn" in report
+    assert reason_words(doubtful.curves[0].verdict.reasons[0]) in report
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_figures_that_cannot_be_drawn_leave_a_report_that_says_so(golden: Golden
         raise FiguresError("the figures cannot be drawn: no memory")
 
     monkeypatch.setattr(html, "figure_svgs", fail)
-    shown = html.report_html(a_study(sample()))
-    golden(parsed(figures_section(shown)).text)
+    report = html.report_html(a_study(sample()))
+    golden(parsed(figures_section(report)).text)
 
 
 def test_without_what_draws_a_report_says_in_place_of_the_pictures_what_to_install(golden: Golden, monkeypatch) -> None:
@@ -179,8 +179,8 @@ def test_without_what_draws_a_report_says_in_place_of_the_pictures_what_to_insta
 @given(st.text(max_size=40))
 def test_any_note_is_shown_and_breaks_nothing(note) -> None:
     plain = parsed(page(a_run_of(sample("a", OPEN), note="")))
-    noted = parsed(page(a_run_of(sample("a", OPEN), note=f"x{note}")))
-    extra = [tag for tag, _ in noted.elements]
+    parts = parsed(page(a_run_of(sample("a", OPEN), note=f"x{note}")))
+    extra = [tag for tag, _ in parts.elements]
     extra.remove("blockquote")
     assert extra == [tag for tag, _ in plain.elements]
 

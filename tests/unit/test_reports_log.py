@@ -24,10 +24,10 @@ HERE = Path("results")
 
 def runs() -> list[Run]:
     """Three runs, a minute apart."""
-    found = [a_run_of(of, number=number) for number, of in enumerate((UVICORN, DOCKER, SPACE_BASIC))]
+    sample_runs = [a_run_of(of, number=number) for number, of in enumerate((UVICORN, DOCKER, SPACE_BASIC))]
     return [
         replace(run, record=replace(run.record, started_at=NOON + timedelta(minutes=at)))
-        for at, run in enumerate(found)
+        for at, run in enumerate(sample_runs)
     ]
 
 
@@ -83,16 +83,16 @@ def test_what_people_wrote_survives() -> None:
         "<!-- openenv-scale:overview end -->\n", "<!-- openenv-scale:overview end -->\n\nAfter the table.\n"
     )
 
-    again = updated_log(updated_log(log, join_runs([second]), HERE), join_runs([first]), HERE)
+    updated = updated_log(updated_log(log, join_runs([second]), HERE), join_runs([first]), HERE)
 
     for written in (
         "# My log\n\nAbout this study.\n",
         "The **cliff** is at 4,096.\n\n## Why\nQueues.",
         "After the table.",
     ):
-        assert again.count(written) == 1
-    assert again.index("cliff") > again.index(first.run_id, again.index(f"run {first.run_id}"))
-    assert entries(again) == [second.run_id, first.run_id]
+        assert updated.count(written) == 1
+    assert updated.index("cliff") > updated.index(first.run_id, updated.index(f"run {first.run_id}"))
+    assert entries(updated) == [second.run_id, first.run_id]
 
 
 def test_a_file_of_ones_own_becomes_a_log_and_stays() -> None:
@@ -165,22 +165,24 @@ def test_nothing_in_a_run_can_pass_for_a_marker() -> None:
 @settings(max_examples=25)
 @given(st.lists(st.text("ab#|`<>-! \n", max_size=30), min_size=3, max_size=3), st.permutations(range(3)))
 def test_any_notes_survive_any_order_of_updates(notes: list[str], order: list[int]) -> None:
-    made = runs()
-    log = updated_log("", join_runs(made), HERE)
-    for run, note in zip(made, notes, strict=True):
+    sample_runs = runs()
+    log = updated_log("", join_runs(sample_runs), HERE)
+    for run, note in zip(sample_runs, notes, strict=True):
         end = f"<!-- openenv-scale:end {run.run_id} -->\n"
         log = log.replace(end, f"{end}<<{note}>>\n")
     for at in order:
-        log = updated_log(log, join_runs([made[at]]), HERE)
+        log = updated_log(log, join_runs([sample_runs[at]]), HERE)
     assert all(f"<<{note}>>" in log for note in notes)
-    assert entries(log) == [run.run_id for run in reversed(made)]
+    assert entries(log) == [run.run_id for run in reversed(sample_runs)]
 
 
 def test_the_beginning_of_a_later_entry_is_missed_too() -> None:
-    made = runs()[:2]
-    log = updated_log("", join_runs(made), HERE)
-    with pytest.raises(RunError, match=f"the entry of run {made[0].run_id} has lost its beginning"):
-        updated_log(log.replace(f"<!-- openenv-scale:run {made[0].run_id} -->\n", ""), join_runs(made), HERE)
+    sample_runs = runs()[:2]
+    log = updated_log("", join_runs(sample_runs), HERE)
+    with pytest.raises(RunError, match=f"the entry of run {sample_runs[0].run_id} has lost its beginning"):
+        updated_log(
+            log.replace(f"<!-- openenv-scale:run {sample_runs[0].run_id} -->\n", ""), join_runs(sample_runs), HERE
+        )
 
 
 def test_a_table_that_stands_twice_is_refused() -> None:
@@ -202,8 +204,8 @@ def test_blanks_after_a_marker_and_a_last_line_without_an_end_do_no_harm() -> No
 def test_the_comparison_with_a_baseline_is_told(golden: Golden) -> None:
     then, now = a_pair({"latency": (0.3,)})
     (sweep,) = now.sweeps
-    found = compare_sweep(then, now, sweep, parse_fail_on("total_p99:+15%"), reference="main")
-    compared = replace(sweep, record=replace(sweep.record, comparison=found))
+    comparison = compare_sweep(then, now, sweep, parse_fail_on("total_p99:+15%"), reference="main")
+    compared = replace(sweep, record=replace(sweep.record, comparison=comparison))
     log = updated_log("", join_runs([replace(now, sweeps=(compared,))]), HERE)
     golden(log[log.index("### Comparison") :].partition("\n\n###")[0])
     assert "### Comparison" not in updated_log("", join_runs([now]), HERE)

@@ -75,14 +75,19 @@ def test_a_run_is_rebuilt_from_its_directory_alone(run):
     measure(run, record, 4, failed=3)
     run.finish_sweep(record.sweep_id, "complete", Outcome.MISSED)
     run.finish("complete")
-    found = load_run(run.path)
-    assert (found.run_id, found.status, found.outcome, found.problems) == (run.run_id, "complete", Outcome.MISSED, ())
-    (sweep,) = found.sweeps
+    loaded = load_run(run.path)
+    assert (loaded.run_id, loaded.status, loaded.outcome, loaded.problems) == (
+        run.run_id,
+        "complete",
+        Outcome.MISSED,
+        (),
+    )
+    (sweep,) = loaded.sweeps
     assert (sweep.test, sweep.infrastructure, sweep.outcome) == (record.test, "local-uvicorn", Outcome.MISSED)
     assert (sweep.record.status, sweep.record.outcome) == ("complete", Outcome.MISSED)
     (curve,) = sweep.curves
     assert (curve.verdict.max_batch, [summary.batch for summary in curve.summaries]) == (2, [2, 4])
-    assert found.table().num_rows == 6
+    assert loaded.table().num_rows == 6
 
 
 def test_the_manifest_keeps_what_the_run_was_asked(run):
@@ -124,15 +129,15 @@ def test_a_manifest_can_be_given_instead_of_its_directory(run):
 
 def test_a_run_whose_process_lives_is_running(run):
     run.begin_sweep(a_record())
-    found = load_run(run.path)
-    assert (found.status, found.sweeps[0].record.status) == ("running", "running")
+    loaded = load_run(run.path)
+    assert (loaded.status, loaded.sweeps[0].record.status) == ("running", "running")
 
 
 def test_a_run_that_was_left_without_an_end_is_interrupted(run):
     run.begin_sweep(a_record())
     run.close()
-    found = load_run(run.path)
-    assert (found.status, found.sweeps[0].record.status) == ("interrupted", "interrupted")
+    loaded = load_run(run.path)
+    assert (loaded.status, loaded.sweeps[0].record.status) == ("interrupted", "interrupted")
 
 
 def test_a_run_that_ended_stays_as_it_ended(run):
@@ -143,11 +148,11 @@ def test_a_run_that_ended_stays_as_it_ended(run):
 
 
 def test_a_sweep_still_running_when_the_run_ends_was_interrupted(run):
-    done, left = run.begin_sweep(a_record()), run.begin_sweep(a_record())
+    done, unfinished = run.begin_sweep(a_record()), run.begin_sweep(a_record())
     run.finish_sweep(done.sweep_id, "complete", Outcome.MET)
     run.finish("complete")
     statuses = {sweep.sweep_id: sweep.status for sweep in read_manifest(run.path).sweeps}
-    assert statuses == {done.sweep_id: "complete", left.sweep_id: "interrupted"}
+    assert statuses == {done.sweep_id: "complete", unfinished.sweep_id: "interrupted"}
 
 
 KILLED = """
@@ -174,10 +179,10 @@ def test_a_run_killed_in_the_middle_is_readable_and_interrupted(tmp_path):
     assert load_run(path).status == "running"
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    found = load_run(path)
-    assert (found.status, found.problems) == ("interrupted", ())
-    assert [summary.batch for summary in found.sweeps[0].summaries] == [1, 2]
-    verdict = found.sweeps[0].curves[0].verdict
+    loaded = load_run(path)
+    assert (loaded.status, loaded.problems) == ("interrupted", ())
+    assert [summary.batch for summary in loaded.sweeps[0].summaries] == [1, 2]
+    verdict = loaded.sweeps[0].curves[0].verdict
     assert (verdict.stopped, verdict.unmeasured) == ("ended_early", (3,))
 
 
@@ -232,12 +237,12 @@ def test_a_damaged_part_is_named_and_leaves_the_other_cells_as_they_are(run):
     measure(run, record, 2)
     path = measure(run, record, 4)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found = load_run(run.path)
-    assert [summary.batch for summary in found.sweeps[0].summaries] == [2]
-    assert found.outcome == Outcome.MET
-    assert len(found.problems) == 1
-    assert path.name in found.problems[0]
-    assert found.table().num_rows == 2
+    loaded = load_run(run.path)
+    assert [summary.batch for summary in loaded.sweeps[0].summaries] == [2]
+    assert loaded.outcome == Outcome.MET
+    assert len(loaded.problems) == 1
+    assert path.name in loaded.problems[0]
+    assert loaded.table().num_rows == 2
 
 
 def test_a_part_whose_rows_are_damaged_is_named_too(run):
@@ -245,9 +250,9 @@ def test_a_part_whose_rows_are_damaged_is_named_too(run):
     path = measure(run, record, 2)
     content = path.read_bytes()
     path.write_bytes(content[:4] + bytes(2000) + content[2004:])
-    found = load_run(run.path)
-    assert path.name in found.problems[0]
-    assert found.outcome == Outcome.INCONCLUSIVE
+    loaded = load_run(run.path)
+    assert path.name in loaded.problems[0]
+    assert loaded.outcome == Outcome.INCONCLUSIVE
 
 
 def test_parts_of_a_sweep_the_manifest_does_not_know_are_a_problem(golden, run):
@@ -360,16 +365,16 @@ def test_the_fingerprint_names_machine_interpreter_versions_and_commit(tmp_path)
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-m", "first")
-    found = fingerprint(tmp_path)
-    assert found["git"]["branch"] == "main"
-    assert re.fullmatch("[0-9a-f]{40}", found["git"]["commit"])
-    assert found["git"]["dirty"] is False
+    facts = fingerprint(tmp_path)
+    assert facts["git"]["branch"] == "main"
+    assert re.fullmatch("[0-9a-f]{40}", facts["git"]["commit"])
+    assert facts["git"]["dirty"] is False
     (tmp_path / "file").write_text("2")
     assert fingerprint(tmp_path)["git"]["dirty"] is True
-    assert found["machine"]["cores"] == os.cpu_count()
-    assert found["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
-    assert "pyarrow" in found["packages"]
-    assert json.dumps(found)
+    assert facts["machine"]["cores"] == os.cpu_count()
+    assert facts["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
+    assert "pyarrow" in facts["packages"]
+    assert json.dumps(facts)
 
 
 def test_outside_a_git_checkout_there_is_no_commit(tmp_path):

@@ -18,7 +18,7 @@ def measured(monkeypatch):
     """Put figures in place of measurements; returns a setter."""
 
     def put(figures):
-        monkeypatch.setattr(search, "measure", lambda generator, asked, *cell: figures(*cell))
+        monkeypatch.setattr(search, "measure", lambda generator, request, *cell: figures(*cell))
 
     monkeypatch.setattr(search, "SMALLEST_BATCH", {"ws": 8, "http": 8})
     monkeypatch.setenv("COLUMNS", "140")

@@ -30,8 +30,8 @@ def measured(monkeypatch):
     """The batches measured, in their order; `figures(mode, arrival, batch, count)` says what comes out."""
     calls: list[tuple[str, str, int]] = []
 
-    def fake(generator, asked, mode, arrival, batch):
-        if asked.wait_s == 0:  # The warm-up.
+    def fake(generator, request, mode, arrival, batch):
+        if request.wait_s == 0:  # The warm-up.
             return a_batch(batch, arrival, mode=mode)
         calls.append((mode, arrival, batch))
         return replace(fake.figures(mode, arrival, batch, calls.count(calls[-1])), mode=mode)
@@ -45,7 +45,7 @@ def measured(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("top", "asked", "batches"),
+    ("top", "requested", "batches"),
     [
         (64, 64, (8, 16, 32, 64)),
         (50, 50, (8, 16, 32, 50)),
@@ -56,31 +56,31 @@ def measured(monkeypatch):
         (1, 1, (1,)),
     ],
 )
-def test_batches_double_and_what_was_asked_for_is_one_of_them(top, asked, batches):
-    assert batches_up_to(8, top, asked) == batches
+def test_batches_double_and_what_was_asked_for_is_one_of_them(top, requested, batches):
+    assert batches_up_to(8, top, requested) == batches
 
 
 def test_every_batch_is_measured_in_both_arrivals_once_where_it_resolves(measured):
-    found = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
+    report = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
     assert measured.calls == [("ws", arrival, batch) for batch in (8, 16) for arrival in ("hold", "burst")]
-    assert (found.resolves("ws"), found.resolves("http")) == (16, None)
-    assert found.ladders[0].end == "top"
+    assert (report.resolves("ws"), report.resolves("http")) == (16, None)
+    assert report.ladders[0].end == "top"
 
 
 def test_one_bad_run_of_three_is_noise(measured):
     measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p99=0.9 if count == 1 else 0.001)
-    found = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
-    assert found.resolves("ws") == 16
-    assert {result.runs for result in found.ladders[0].rungs} == {3}
+    report = self_test(SelfTestRequest(modes=("ws",), max_batch=16))
+    assert report.resolves("ws") == 16
+    assert {result.runs for result in report.ladders[0].rungs} == {3}
 
 
 def test_two_bad_runs_of_three_end_the_ladder_after_both_arrivals_were_shown(measured):
     measured.figures = lambda mode, arrival, batch, count: a_batch(
         batch, arrival, p50=0.006 if batch == 16 and arrival == "hold" and count != 2 else 0.001
     )
-    (found,) = self_test(SelfTestRequest(modes=("ws",), max_batch=64)).ladders
-    assert (found.resolved_batch, found.end) == (8, "unresolved")
-    assert [(result.batch, result.arrival, result.resolved) for result in found.rungs[2:]] == [
+    (ladder,) = self_test(SelfTestRequest(modes=("ws",), max_batch=64)).ladders
+    assert (ladder.resolved_batch, ladder.end) == (8, "unresolved")
+    assert [(result.batch, result.arrival, result.resolved) for result in ladder.rungs[2:]] == [
         (16, "hold", False),
         (16, "burst", True),
     ]
@@ -88,17 +88,17 @@ def test_two_bad_runs_of_three_end_the_ladder_after_both_arrivals_were_shown(mea
 
 def test_a_mode_that_ends_leaves_the_other_its_turn(measured):
     measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p50=1.0 if mode == "ws" else 0.0)
-    found = self_test(SelfTestRequest(max_batch=16))
-    assert (found.resolves("ws"), found.resolves("http")) == (None, 16)
+    report = self_test(SelfTestRequest(max_batch=16))
+    assert (report.resolves("ws"), report.resolves("http")) == (None, 16)
 
 
 def test_the_time_bounds_the_ladder_but_the_smallest_batch_is_always_measured(measured):
     measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival, p50=1.0)
-    found = self_test(SelfTestRequest(modes=("ws",), max_batch=64, time_s=1e-9))
+    report = self_test(SelfTestRequest(modes=("ws",), max_batch=64, time_s=1e-9))
     assert measured.calls == [("ws", "hold", 8), ("ws", "burst", 8)]  # No repetition either.
     measured.figures = lambda mode, arrival, batch, count: a_batch(batch, arrival)
-    found = self_test(SelfTestRequest(modes=("ws", "http"), max_batch=64, time_s=1e-9))
-    assert [(one.resolved_batch, one.end) for one in found.ladders] == [(8, "time"), (8, "time")]
+    report = self_test(SelfTestRequest(modes=("ws", "http"), max_batch=64, time_s=1e-9))
+    assert [(one.resolved_batch, one.end) for one in report.ladders] == [(8, "time"), (8, "time")]
 
 
 def test_what_is_known_at_an_interruption_is_kept(measured):
@@ -116,9 +116,9 @@ def test_what_is_known_at_an_interruption_is_kept(measured):
 
 
 def test_each_batch_is_reported_once_measured(measured):
-    told: list[MeasuredBatch] = []
-    found = self_test(SelfTestRequest(modes=("http",), max_batch=8), told.append)
-    assert tuple(told) == found.ladders[0].rungs
+    reported: list[MeasuredBatch] = []
+    report = self_test(SelfTestRequest(modes=("http",), max_batch=8), reported.append)
+    assert tuple(reported) == report.ladders[0].rungs
 
 
 # Figures
@@ -131,11 +131,11 @@ def test_three_runs_are_their_median_figure_by_figure():
 
 
 @pytest.mark.parametrize(
-    ("troubled", "runs", "kept"), [(1, 3, None), (2, 3, "x"), (3, 3, "x"), (1, 2, "x"), (1, 1, "x")]
+    ("troubled", "runs", "problem"), [(1, 3, None), (2, 3, "x"), (3, 3, "x"), (1, 2, "x"), (1, 1, "x")]
 )
-def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, kept):
+def test_a_problem_counts_when_half_the_runs_had_it(troubled, runs, problem):
     runs = [a_batch(problem="x" if number < troubled else None) for number in range(runs)]
-    assert median_batch(runs).problem == kept
+    assert median_batch(runs).problem == problem
 
 
 @pytest.mark.parametrize(
@@ -173,16 +173,17 @@ def test_a_batch_measured_in_one_arrival_only_does_not_count():
 
 
 def test_what_was_found_survives_json():
-    found = SelfTest((make_ladder("ws", [a_batch(8), a_batch(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
-    assert SelfTest.from_json(found.to_json()) == found
-    assert found.to_json()["ladders"][0]["resolved_batch"] == 8
+    report = SelfTest((make_ladder("ws", [a_batch(8), a_batch(8, "burst")], "top", 8, None),), 1.0, 2, "0.1.0")
+    assert SelfTest.from_json(report.to_json()) == report
+    assert report.to_json()["ladders"][0]["resolved_batch"] == 8
 
 
 @pytest.mark.parametrize(
-    ("values", "found"), [((), (None, None)), ((3.0,), (3.0, 3.0)), ((1.0, 2.0), (1.5, 1.99)), (range(101), (50, 99))]
+    ("values", "percentiles"),
+    [((), (None, None)), ((3.0,), (3.0, 3.0)), ((1.0, 2.0), (1.5, 1.99)), (range(101), (50, 99))],
 )
-def test_percentiles_are_exact_between_neighbours(values, found):
-    assert search.p50_p99(tuple(values)) == pytest.approx(found)
+def test_percentiles_are_exact_between_neighbours(values, percentiles):
+    assert search.p50_p99(tuple(values)) == pytest.approx(percentiles)
 
 
 # What the machine allows

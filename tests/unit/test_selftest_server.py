@@ -35,8 +35,8 @@ def server() -> Iterator[NullServerProcess]:
 
 
 def dial(server: NullServerProcess) -> socket.socket:
-    place = urlsplit(server.url)
-    return socket.create_connection((place.hostname, place.port), timeout=30)
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
 class Client:
@@ -70,14 +70,14 @@ class Client:
 
 @contextmanager
 def client(server: NullServerProcess) -> Iterator[Client]:
-    made = Client(server)
-    with closing(made.sock):
-        yield made
+    session = Client(server)
+    with closing(session.sock):
+        yield session
 
 
 def test_a_session_resets_steps_and_closes_in_good_order(server):
-    with client(server) as one:
-        first = one.ask("reset")
+    with client(server) as session:
+        first = session.ask("reset")
         assert first["type"] == "observation"
         assert first["data"]["observation"] | {"session_hash": ""} == {
             "waited_seconds": 0.0,
@@ -86,49 +86,49 @@ def test_a_session_resets_steps_and_closes_in_good_order(server):
             "host_url": "null:0",
             "step_count": 0,
         }
-        stepped = one.ask("step", wait_seconds=0.01)["data"]
+        stepped = session.ask("step", wait_seconds=0.01)["data"]
         assert (stepped["observation"]["waited_seconds"], stepped["observation"]["step_count"]) == (0.01, 1)
         assert (stepped["reward"], stepped["done"]) == (None, False)
-        assert one.ask("state") == {
+        assert session.ask("state") == {
             "type": "state",
             "data": {"episode_id": first["data"]["observation"]["session_hash"], "step_count": 1},
         }
-        one.send({"type": "close"})
-        assert one.hear() == (CLOSE, b"\x03\xe8")
-        one.sock.sendall(Message(b"\x03\xe8", CLOSE).masked())
-        assert one.sock.recv(100) == b""
+        session.send({"type": "close"})
+        assert session.hear() == (CLOSE, b"\x03\xe8")
+        session.sock.sendall(Message(b"\x03\xe8", CLOSE).masked())
+        assert session.sock.recv(100) == b""
 
 
 def test_a_close_frame_is_answered_with_its_code(server):
-    with client(server) as one:
-        one.sock.sendall(Message(b"\x03\xe9going", CLOSE).masked())
-        assert one.hear() == (CLOSE, b"\x03\xe9")
-        assert one.sock.recv(100) == b""
+    with client(server) as session:
+        session.sock.sendall(Message(b"\x03\xe9going", CLOSE).masked())
+        assert session.hear() == (CLOSE, b"\x03\xe9")
+        assert session.sock.recv(100) == b""
 
 
 def test_a_ping_is_answered_while_a_step_waits(server):
-    with client(server) as one:
-        one.send({"type": "step", "data": {"wait_seconds": 0.2}})
-        one.sock.sendall(Message(b"there?", PING).masked())
-        assert one.hear() == (PONG, b"there?")
-        assert one.reply()["data"]["observation"]["step_count"] == 1
+    with client(server) as session:
+        session.send({"type": "step", "data": {"wait_seconds": 0.2}})
+        session.sock.sendall(Message(b"there?", PING).masked())
+        assert session.hear() == (PONG, b"there?")
+        assert session.reply()["data"]["observation"]["step_count"] == 1
 
 
 def test_steps_are_answered_when_they_are_due_not_when_they_came(server):
-    with client(server) as one:
+    with client(server) as session:
         began = time.perf_counter()
-        one.send(*({"type": "step", "data": {"wait_seconds": wait}} for wait in (0.3, 0.1, 0.2, 0)))
-        waited = [one.reply()["data"]["observation"]["waited_seconds"] for _ in range(4)]
+        session.send(*({"type": "step", "data": {"wait_seconds": wait}} for wait in (0.3, 0.1, 0.2, 0)))
+        waited = [session.reply()["data"]["observation"]["waited_seconds"] for _ in range(4)]
         assert waited == [0.0, 0.1, 0.2, 0.3]
         assert time.perf_counter() - began >= 0.3
 
 
 def test_bytes_may_come_one_by_one(server):
-    with client(server) as one:
-        one.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with client(server) as session:
+        session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in Message(b'{"type":"step","data":{}}').masked():
-            one.sock.sendall(bytes([byte]))
-        assert one.reply()["data"]["observation"]["step_count"] == 1
+            session.sock.sendall(bytes([byte]))
+        assert session.reply()["data"]["observation"]["step_count"] == 1
 
 
 @pytest.mark.parametrize(
@@ -143,20 +143,20 @@ def test_bytes_may_come_one_by_one(server):
     ],
 )
 def test_a_message_it_cannot_act_on_is_an_error_and_the_session_lives(server, value, says):
-    with client(server) as one:
-        one.send(value)
-        answer = one.reply()
+    with client(server) as session:
+        session.send(value)
+        answer = session.reply()
         assert (answer["type"], answer["data"]["code"]) == ("error", "VALIDATION_ERROR")
         assert says in answer["data"]["message"]
-        assert one.ask("reset")["type"] == "observation"
+        assert session.ask("reset")["type"] == "observation"
 
 
 def test_a_client_that_breaks_the_protocol_is_told_the_code(server):
-    with client(server) as one:
-        one.sock.sendall(b"\x81\x01x")
-        opcode, payload = one.hear()
+    with client(server) as session:
+        session.sock.sendall(b"\x81\x01x")
+        opcode, payload = session.hear()
         assert (opcode, payload[:2]) == (CLOSE, b"\x03\xea")
-        assert one.sock.recv(100) == b""
+        assert session.sock.recv(100) == b""
 
 
 # HTTP
@@ -168,20 +168,20 @@ def request(path: str, body: bytes) -> bytes:
 
 def answers(sock: socket.socket, count: int) -> list[dict]:
     """So many answers off one connection."""
-    found, data = [], b""
-    while len(found) < count:
+    replies, data = [], b""
+    while len(replies) < count:
         head, _, rest = data.partition(b"\r\n\r\n")
         length = (
             int(head.rpartition(b"Content-Length: ")[2] or 0) if rest or head.endswith(b"Content-Length: 0") else None
         )
         if length is not None and len(rest) >= length:
-            found.append({"status": int(head.split()[1]), "body": json.loads(rest[:length])})
+            replies.append({"status": int(head.split()[1]), "body": json.loads(rest[:length])})
             data = rest[length:]
             continue
         more = sock.recv(65536)
         assert more, "the server closed the connection"
         data += more
-    return found
+    return replies
 
 
 def test_one_connection_serves_request_after_request(server):
@@ -203,8 +203,8 @@ def test_requests_sent_early_are_answered_in_their_order(server):
         sock.sendall(
             b"".join(request("/step", json.dumps({"action": {"wait_seconds": wait}}).encode()) for wait in waits)
         )
-        found = answers(sock, 4)
-    assert [answer["body"]["observation"]["waited_seconds"] for answer in found] == list(waits)
+        replies = answers(sock, 4)
+    assert [answer["body"]["observation"]["waited_seconds"] for answer in replies] == list(waits)
 
 
 @pytest.mark.parametrize(
@@ -257,25 +257,25 @@ def test_the_truth_counts_every_step_and_the_most_sessions_at_once(server):
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's arrival times are Linux'")
 @pytest.mark.parametrize("protocol", ["ws", "http"])
 def test_a_step_counts_from_when_it_reached_the_socket_not_from_when_it_was_read(server, protocol):
-    with client(server) as one, closing(dial(server)) as sock:
-        one.ask("reset")
+    with client(server) as session, closing(dial(server)) as sock:
+        session.ask("reset")
         sock.sendall(request("/reset", b"{}"))
         answers(sock, 1)
         os.kill(server.pid, signal.SIGSTOP)
         if protocol == "ws":
-            one.send({"type": "step", "data": {"wait_seconds": 0}})
+            session.send({"type": "step", "data": {"wait_seconds": 0}})
         else:
             sock.sendall(request("/step", b'{"action":{}}'))
         time.sleep(0.15)  # The length of the stop is what is measured.
         os.kill(server.pid, signal.SIGCONT)
-        assert one.reply() if protocol == "ws" else answers(sock, 1)
+        assert session.reply() if protocol == "ws" else answers(sock, 1)
     (overhead,) = server.end_and_read_totals().overheads_s
     assert overhead > 0.14  # A little less than it slept: two clocks are compared, and one may be slewed.
 
 
 def test_a_step_nobody_waits_for_any_more_is_none(server):
-    with client(server) as one:
-        one.send({"type": "step", "data": {"wait_seconds": 0.05}})
+    with client(server) as session:
+        session.send({"type": "step", "data": {"wait_seconds": 0.05}})
     with client(server) as other:
         other.ask("step", wait_seconds=0.1)
     assert len(server.end_and_read_totals().overheads_s) == 1

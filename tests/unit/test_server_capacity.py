@@ -126,11 +126,11 @@ async def test_the_slot_is_free_after_a_client_leaves(server, in_step, clean):
 
 async def test_a_client_far_ahead_of_its_steps_frees_its_slot_when_it_leaves(server):
     assert await both_slots_are_free(server)
-    async with session(server) as one:
+    async with session(server) as client:
         for _ in range(8):
-            await one.send(LONG_STEP)
+            await client.send(LONG_STEP)
         await asyncio.sleep(0.05)
-        one.connection.transport.abort()
+        client.connection.transport.abort()
         assert await both_slots_are_free(server)
 
 
@@ -144,16 +144,19 @@ async def test_a_session_made_over_http_holds_a_slot_until_it_is_closed(server):
             async with http.post(f"http://{server}/mcp", json=body) as reply:
                 return await reply.json()
 
-        made = [(await rpc("create"))["result"]["session_id"] for _ in range(2)]
+        session_ids = [(await rpc("create"))["result"]["session_id"] for _ in range(2)]
         assert (await rpc("create"))["error"]["data"] == {"active_sessions": 2, "max_sessions": 2}
-        async with session(server, f"ws?session_id={made[0]}") as attached:
+        async with session(server, f"ws?session_id={session_ids[0]}") as attached:
             assert (await attached.ask(RESET))["type"] == "observation"
-            async with session(server, f"ws?session_id={made[0]}") as second:
+            async with session(server, f"ws?session_id={session_ids[0]}") as second:
                 assert (await second.receive())["data"]["code"] == "SESSION_ERROR"
-            closing = await rpc("close", session_id=made[0])
-            assert closing["result"] == {"session_id": made[0], "closed": False, "closing": True}
+            closing = await rpc("close", session_id=session_ids[0])
+            assert closing["result"] == {"session_id": session_ids[0], "closed": False, "closing": True}
             await attached.send(json.dumps({"type": "close"}))
             await attached.closed()
-        assert (await rpc("close", session_id=made[1]))["result"] == {"session_id": made[1], "closed": True}
-        assert (await rpc("close", session_id=made[1]))["error"]["code"] == -32602
+        assert (await rpc("close", session_id=session_ids[1]))["result"] == {
+            "session_id": session_ids[1],
+            "closed": True,
+        }
+        assert (await rpc("close", session_id=session_ids[1]))["error"]["code"] == -32602
     assert await both_slots_are_free(server)

@@ -27,7 +27,7 @@ def serve(*options, **env):
     return subprocess.run(command, env=server_environ(**env), capture_output=True, text=True, check=False, timeout=20)
 
 
-def gone(processes, within_s):
+def have_ended(processes, within_s):
     _, alive = psutil.wait_procs(processes, timeout=within_s)
     return not alive
 
@@ -54,7 +54,7 @@ async def test_it_stops_promptly_with_sessions_open_and_tells_them(server, stop)
         assert told_after < GRACE_S / 2
         # Nobody waits ten minutes for the step.
         assert process.wait(GRACE_S + 10) == 0
-        assert gone(workers, 5)
+        assert have_ended(workers, 5)
         assert process.stderr.read() == ""
 
 
@@ -82,7 +82,7 @@ async def test_workers_end_when_their_supervisor_is_killed(server):
         async with session(address) as client:
             await client.ask({"type": "reset"})
             process.kill()
-            assert await asyncio.to_thread(gone, workers, 5)
+            assert await asyncio.to_thread(have_ended, workers, 5)
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_said(golden, tmp_path):

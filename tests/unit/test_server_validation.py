@@ -32,7 +32,7 @@ def test_any_other_wait_is_refused(given_wait):
 def test_every_problem_of_an_action_is_listed():
     action = {"x": 1, "y": 2, "wait_seconds": -1, "metadata": None}
     _, problems = parse_wait(action)
-    assert [(found["type"], found["loc"]) for found in problems] == [
+    assert [(problem["type"], problem["loc"]) for problem in problems] == [
         ("dict_type", ["metadata"]),
         ("value_error", ["wait_seconds"]),
         ("extra_forbidden", ["x"]),
@@ -46,7 +46,7 @@ def test_metadata_may_be_any_object():
 
 def test_the_problems_of_an_envelope_are_listed_together():
     problems = message_problems({"type": "reset", "data": [1], "id": 3}, data="optional")
-    assert [(found["type"], found["loc"]) for found in problems] == [
+    assert [(problem["type"], problem["loc"]) for problem in problems] == [
         ("dict_type", ["data"]),
         ("extra_forbidden", ["id"]),
     ]
@@ -66,7 +66,7 @@ def test_the_problems_of_an_envelope_are_listed_together():
     ],
 )
 def test_an_http_reset_checks_seed_and_episode_id(body, kind):
-    assert [found["type"] for found in reset_problems(body)] == [kind]
+    assert [problem["type"] for problem in reset_problems(body)] == [kind]
 
 
 @pytest.mark.parametrize("body", [{}, {"seed": None}, {"seed": 1.0}, {"seed": "7"}, {"seed": True}, {"z": 1}])

@@ -71,10 +71,10 @@ async def test_reset_begins_a_new_episode_in_the_same_session(server):
     async with session(server) as client:
         first = await client.ask(STEP)
         old = await client.ask({"type": "state"})
-        again = await client.ask({"type": "reset"})
+        repeated = await client.ask({"type": "reset"})
         new = await client.ask({"type": "state"})
-        assert again["data"]["observation"]["step_count"] == new["data"]["step_count"] == 0
-        assert again["data"]["observation"]["session_hash"] == first["data"]["observation"]["session_hash"]
+        assert repeated["data"]["observation"]["step_count"] == new["data"]["step_count"] == 0
+        assert repeated["data"]["observation"]["session_hash"] == first["data"]["observation"]["session_hash"]
         assert new["data"]["episode_id"] != old["data"]["episode_id"]
 
 
@@ -193,7 +193,7 @@ async def test_a_message_of_more_than_a_mebibyte_is_closed_as_too_big(server, me
 async def test_a_nan_in_a_message_comes_back_as_null_in_valid_json(server):
     async with session(server) as client:
         reply = await client.ask('{"type": "step", "data": {"wait_seconds": NaN, "x": [Infinity]}}')
-        assert [found["input"] for found in reply["data"]["errors"]] == [None, [None]]
+        assert [error["input"] for error in reply["data"]["errors"]] == [None, [None]]
 
 
 async def test_steps_sent_ahead_are_answered_one_after_the_other(server):
@@ -225,8 +225,8 @@ async def test_json_rpc_is_answered_inside_a_session(server):
         failure = {"code": -32603, "message": "Environment does not support MCP", "data": None}
         assert listed == {"type": "mcp", "data": {"jsonrpc": "2.0", "id": 1, "error": failure}}
         created = await client.ask(ask("openenv/session/create"))
-        again = await client.ask(ask("openenv/session/create"))
-        assert created["data"]["result"]["session_id"] == again["data"]["result"]["session_id"]
+        repeated = await client.ask(ask("openenv/session/create"))
+        assert created["data"]["result"]["session_id"] == repeated["data"]["result"]["session_id"]
         wrong = await client.ask({"type": "mcp", "data": {"foo": 1}})
         assert wrong["data"]["error"]["code"] == -32600
         assert wrong["data"]["id"] is None

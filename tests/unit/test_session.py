@@ -54,19 +54,19 @@ async def test_a_session_that_goes_well_has_every_phase_and_their_sum():
 
 
 async def test_the_server_hears_reset_steps_and_close_in_the_words_of_openenv():
-    heard: list[dict] = []
+    messages: list[dict] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
         for _ in range(3):
-            heard.append(await peer.asked())
+            messages.append(await peer.asked())
             peer.say(observation())
-        heard.append(await peer.asked())
+        messages.append(await peer.asked())
         await peer.part()
 
     workload = Workload(({"op": "go", "for": "$wait"}, {"op": "stop"}), reset={"seed": 7})
     assert (await play_row(script, steps=2, wait=0.5, workload=workload)).success
-    assert heard == [
+    assert messages == [
         {"type": "reset", "data": {"seed": 7}},
         {"type": "step", "data": {"op": "go", "for": 0.5}},
         {"type": "step", "data": {"op": "stop"}},
@@ -106,20 +106,20 @@ async def test_every_step_has_its_own_latency():
 
 
 async def test_at_done_a_session_resets_and_goes_on_and_that_time_is_its_own():
-    heard: list[str] = []
+    kinds: list[str] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
         while (kind := (await peer.asked())["type"]) != "close":
-            heard.append(kind)
+            kinds.append(kind)
             if kind == "reset":
                 await asyncio.sleep(0.05)
-            peer.say(observation(done=kind == "step" and heard.count("step") == 2))
+            peer.say(observation(done=kind == "step" and kinds.count("step") == 2))
         await peer.part()
 
     row = await play_row(script, steps=4)
     assert row.success
-    assert heard == ["reset", "step", "step", "reset", "step", "step"]
+    assert kinds == ["reset", "step", "step", "reset", "step", "step"]
     assert row.steps_done == 4
     assert row.resets is not None
     assert row.resets > 0.045

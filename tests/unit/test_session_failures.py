@@ -155,7 +155,7 @@ async def test_two_replies_to_one_request_are_a_protocol_failure_in_hold():
 
 
 async def test_an_error_while_a_session_holds_fails_it_and_it_takes_no_step():
-    heard: list[tuple[int, bytes]] = []
+    heard_frames: list[tuple[int, bytes]] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
@@ -163,9 +163,9 @@ async def test_an_error_while_a_session_holds_fails_it_and_it_takes_no_step():
         peer.say(observation())
         if peer.number == 0:
             peer.say(error("SESSION_ERROR", "idle for too long"))
-            heard.append(await peer.hear())
+            heard_frames.append(await peer.hear())
             await asyncio.sleep(0.3)  # leaves the client to wait for the closing handshake, past the release
-            heard.extend([(CLOSE, rest)] if (rest := await peer.reader.read(1)) else [])
+            heard_frames.extend([(CLOSE, rest)] if (rest := await peer.reader.read(1)) else [])
             peer.writer.close()
         else:
             await asyncio.sleep(0.1)
@@ -175,11 +175,11 @@ async def test_an_error_while_a_session_holds_fails_it_and_it_takes_no_step():
             await peer.part()
 
     async with scripted(script) as server:
-        bad, *others = sorted(await play(server.url, batch=3, arrival="hold"), key=lambda row: row.success)
+        bad, *unharmed = sorted(await play(server.url, batch=3, arrival="hold"), key=lambda row: row.success)
     assert failure(bad) == ("hold", "environment", "SESSION_ERROR")
     assert bad.step_latencies == []
-    assert [row.success for row in others] == [True, True]
-    assert heard == [(CLOSE, b"\x03\xe8")]
+    assert [row.success for row in unharmed] == [True, True]
+    assert heard_frames == [(CLOSE, b"\x03\xe8")]
 
 
 # Ends in the middle
@@ -307,10 +307,10 @@ async def test_a_refused_handshake_is_its_status(golden):
     golden(row.error_message)
 
 
-@pytest.mark.parametrize("asked", ["https", "http"])
-async def test_tls_on_one_side_only_is_a_protocol_failure_of_the_connect(asked):
-    async with running("uvicorn-sansio", tls=asked == "http") as url:
-        row = await play_one(f"{asked}://{url.partition('://')[2]}", timeout=2)
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_tls_on_one_side_only_is_a_protocol_failure_of_the_connect(scheme):
+    async with running("uvicorn-sansio", tls=scheme == "http") as url:
+        row = await play_one(f"{scheme}://{url.partition('://')[2]}", timeout=2)
     assert row.error_phase == "connect"
     assert row.error_type in ("protocol", "closed_early"), row
 

@@ -154,13 +154,13 @@ async def test_arrivals_at_a_rate_are_poisson_and_repeat_with_the_seed():
         async with scripted(good) as server:
             return [row.due_s for row in await play(server.url, batch=200, arrival="rate=1000", **details)]
 
-    first, again, other, later = [
+    first, repeated, other, later = [
         await dues(seed=1),
         await dues(seed=1),
         await dues(seed=2),
         await dues(seed=1, repetition=2),
     ]
-    assert first == pytest.approx(again, abs=1e-6)
+    assert first == pytest.approx(repeated, abs=1e-6)
     assert first != pytest.approx(other, abs=1e-4)
     assert first != pytest.approx(later, abs=1e-4)
     gaps = [after - before for before, after in zip([0.0, *first], first, strict=False)]
@@ -180,10 +180,10 @@ async def test_sessions_of_a_rate_begin_when_they_are_due():
 
 async def test_several_processes_share_one_poisson_stream():
     async with scripted(good) as server:
-        asked = order(server.url, batch=20, arrival="rate=500", seed=3)
-        whole = [row.due_s for row in (await play_share(asked))[0].rows]
-        halves = [row for process in range(2) for row in (await play_share(asked, process, 2))[0].rows]
-    assert [row.due_s for row in sorted(halves)] == pytest.approx(whole, abs=1e-6)
+        request = order(server.url, batch=20, arrival="rate=500", seed=3)
+        due_times = [row.due_s for row in (await play_share(request))[0].rows]
+        halves = [row for process in range(2) for row in (await play_share(request, process, 2))[0].rows]
+    assert [row.due_s for row in sorted(halves)] == pytest.approx(due_times, abs=1e-6)
 
 
 async def test_progress_is_told_while_sessions_are_open():
@@ -207,19 +207,19 @@ async def test_a_function_says_something_else_in_every_session_and_step(tmp_path
         "def act(session, step):\n    return {'session': session, 'step': step}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    heard: list[dict] = []
+    actions: list[dict] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
-        while (said := await peer.asked())["type"] != "close":
+        while (message := await peer.asked())["type"] != "close":
             peer.say(observation())
-            heard.extend([said["data"]] if said["type"] == "step" else [])
+            actions.extend([message["data"]] if message["type"] == "step" else [])
         await peer.part()
 
     async with scripted(script) as server:
         rows = await play(server.url, batch=3, steps=2, workload=Workload(function="said_by_tests:act"))
     assert [row.success for row in rows] == [True] * 3
-    assert sorted(json.dumps(said) for said in heard) == [
+    assert sorted(json.dumps(action) for action in actions) == [
         json.dumps({"session": session, "step": step}) for session in range(3) for step in range(2)
     ]
 
@@ -241,9 +241,9 @@ async def test_each_session_resets_with_its_own_seed_the_same_in_every_repetitio
     for repetition in (1, 2):
         seeds.clear()
         async with scripted(script) as server:
-            asked = order(server.url, batch=5, workload=workload, seed=100, repetition=repetition)
+            request = order(server.url, batch=5, workload=workload, seed=100, repetition=repetition)
             for process in range(processes):
-                await play_share(asked, process, processes)
+                await play_share(request, process, processes)
         assert sorted(seeds) == [100, 101, 102, 103, 104]
 
 

@@ -53,10 +53,10 @@ def viewed(summary: Any, **slo: Any) -> CurveView:
 
 
 def test_requests_are_the_difference_of_two_looks() -> None:
-    found = counted(look(HostSnapshot(A, 100), HostSnapshot(B, 7)), look(HostSnapshot(A, 104), HostSnapshot(B, 7)))
-    assert found is not None
-    assert found.requests == {A: 4, B: 0}
-    assert (found.hosts, found.idle) == (1, (B,))
+    counts = counted(look(HostSnapshot(A, 100), HostSnapshot(B, 7)), look(HostSnapshot(A, 104), HostSnapshot(B, 7)))
+    assert counts is not None
+    assert counts.requests == {A: 4, B: 0}
+    assert (counts.hosts, counts.idle) == (1, (B,))
 
 
 def test_a_proxy_that_was_not_seen_twice_tells_nothing() -> None:
@@ -65,17 +65,17 @@ def test_a_proxy_that_was_not_seen_twice_tells_nothing() -> None:
 
 
 def test_a_host_that_is_new_or_whose_proxy_began_again_counts_from_zero() -> None:
-    found = counted(look(HostSnapshot(A, 100)), look(HostSnapshot(A, 3), HostSnapshot(B, 5)))
-    assert found is not None
-    assert found.requests == {A: 0, B: 5}
+    counts = counted(look(HostSnapshot(A, 100)), look(HostSnapshot(A, 3), HostSnapshot(B, 5)))
+    assert counts is not None
+    assert counts.requests == {A: 0, B: 5}
 
 
 def test_only_overflows_of_this_cell_are_told() -> None:
     before = look(overflows={"upstream_cx_overflow": 4, "upstream_rq_pending_overflow": 1})
     after = look(overflows={"upstream_cx_overflow": 9, "upstream_rq_pending_overflow": 1})
-    found = counted(before, after)
-    assert found is not None
-    assert found.overflows == {"upstream_cx_overflow": 5}
+    counts = counted(before, after)
+    assert counts is not None
+    assert counts.overflows == {"upstream_cx_overflow": 5}
 
 
 def test_a_host_left_out_is_in_trouble_only_if_there_were_sessions_for_every_host() -> None:
@@ -89,9 +89,9 @@ def test_a_host_left_out_is_in_trouble_only_if_there_were_sessions_for_every_hos
 
 
 def test_the_proxys_own_use_is_memory_at_the_end_and_cpu_in_between() -> None:
-    found = counted(look(rss_bytes=5, cpu_seconds=1.0), look(rss_bytes=9, cpu_seconds=3.5))
-    assert found is not None
-    assert (found.rss_bytes, found.cpu_seconds) == (9, 2.5)
+    counts = counted(look(rss_bytes=5, cpu_seconds=1.0), look(rss_bytes=9, cpu_seconds=3.5))
+    assert counts is not None
+    assert (counts.rss_bytes, counts.cpu_seconds) == (9, 2.5)
 
 
 def test_a_death_is_told_with_the_time_until_the_host_was_taken_out() -> None:
@@ -100,33 +100,33 @@ def test_a_death_is_told_with_the_time_until_the_host_was_taken_out() -> None:
         event(B, "died", 1.25, "killed by SIGKILL"),
         event(B, "out", 2.0, "failed_active_health_check"),
     )
-    found = counted(look(), look(events=events))
-    assert found is not None
-    assert found.mishaps == (HostIncident(B, "died", 1.25, "killed by SIGKILL", 0.75),)
+    counts = counted(look(), look(events=events))
+    assert counts is not None
+    assert counts.mishaps == (HostIncident(B, "died", 1.25, "killed by SIGKILL", 0.75),)
 
 
 def test_a_host_that_hangs_is_out_and_may_come_back() -> None:
-    found = counted(look(), look(events=(event(B, "out", 3.0, "active_hc_timeout"), event(B, "back", 4.0))))
-    assert found is not None
-    assert found.mishaps == (HostIncident(B, "out", 3.0, "active_hc_timeout"), HostIncident(B, "back", 4.0))
+    counts = counted(look(), look(events=(event(B, "out", 3.0, "active_hc_timeout"), event(B, "back", 4.0))))
+    assert counts is not None
+    assert counts.mishaps == (HostIncident(B, "out", 3.0, "active_hc_timeout"), HostIncident(B, "back", 4.0))
 
 
 def test_the_facts_survive_the_run_directory() -> None:
-    told = facts(
+    proxy = facts(
         overflows={"upstream_cx_overflow": 1},
         troubles=(UnhealthyHost(B, "failed", 2, "log"),),
         mishaps=(HostIncident(B, "died", 1.0, "killed by SIGKILL", None),),
         rss_bytes=1,
         cpu_seconds=0.5,
     )
-    meta = a_meta(proxy=told)
+    meta = a_meta(proxy=proxy)
     assert CellMeta.from_json(meta.to_json()) == meta
-    assert summarise(a_table([a_row()], meta), meta).proxy == told
+    assert summarise(a_table([a_row()], meta), meta).proxy == proxy
 
 
 def test_failed_sessions_are_counted_where_they_had_been_answered() -> None:
-    lost = {"type": "closed_early", "code": "1006", "phase": "step"}
-    rows = [a_row(host_url=A), a_failure(1, host_url=B, **lost), a_failure(2, host_url=None, **lost)]
+    failure = {"type": "closed_early", "code": "1006", "phase": "step"}
+    rows = [a_row(host_url=A), a_failure(1, host_url=B, **failure), a_failure(2, host_url=None, **failure)]
     assert summary_of(rows).failed_hosts == {B: 1}
 
 

@@ -8,7 +8,7 @@ import pytest
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks.preflight.questions import handshake
 from pytest_openenv_scale.client.handshake import read_upgrade_response
 from pytest_openenv_scale.client.stock_client import handshake_refusals
@@ -94,6 +94,6 @@ def answering(first: bytes):
 @pytest.mark.parametrize(("first", "outcome"), [(STATUS, CheckOutcome.MET), (b"HTTP/1.0 101", CheckOutcome.MISSED)])
 async def test_check_notes_what_the_stock_client_would_refuse(golden: Any, first: bytes, outcome: CheckOutcome) -> None:
     async with scripted(answering(first)) as server:
-        result = await handshake(subject(server.url, workload=Workload(no_action="none")))
+        result = await handshake(make_subject(server.url, workload=Workload(no_action="none")))
     assert result.outcome is outcome
     golden(result.headline)

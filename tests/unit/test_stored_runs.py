@@ -89,10 +89,10 @@ def test_all_of_them_are_one_study(results, tmp_path):
 
 def test_a_stored_run_is_a_baseline(runs, results, capsys):
     assert find_run(parse_reference("latest", results), results) == runs["refused"].path
-    again = shutil.copytree(runs["ws"].path, results / "20270101T000000.000Z-00000000")
-    manifest = json.loads((again / "manifest.json").read_text())
-    (again / "manifest.json").write_text(json.dumps({**manifest, "run_id": again.name}))
-    compared = ["compare", runs["ws"].run_id, again.name, "--results", str(results), "--fail-on", "max_batch:-10%"]
+    copy = shutil.copytree(runs["ws"].path, results / "20270101T000000.000Z-00000000")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "run_id": copy.name}))
+    compared = ["compare", runs["ws"].run_id, copy.name, "--results", str(results), "--fail-on", "max_batch:-10%"]
     assert main(compared) == 0
     assert "no regression" in capsys.readouterr().out
 

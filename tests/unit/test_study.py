@@ -69,11 +69,11 @@ def test_one_test_that_sweeps_a_target_twice_is_numbered():
 
 
 def test_a_target_has_one_name_also_where_another_run_had_less_to_tell_apart():
-    both = a_run_of(
+    both_modes = a_run_of(
         sample("slurm-multi-nodes2", target="slurm:nodes=2"), sample("slurm-multi-nodes4", target="slurm:nodes=4")
     )
     alone = a_run_of(sample("slurm-multi", target="slurm:nodes=4", wait=5.0), number=1)
-    study = join_runs([both, alone])
+    study = join_runs([both_modes, alone])
     assert study.infrastructures == ("slurm-multi-nodes2", "slurm-multi-nodes4")
     assert [curve.wait for curve in study.curves_of("slurm-multi-nodes4")] == [1.0, 5.0]
 
@@ -131,5 +131,5 @@ def test_memory_that_did_not_grow_is_not_told():
 
 def test_modes_measured_in_two_runs_are_compared():
     study = a_study(sample(batches={8: (1.0, 0.1)}), sample(batches={8: (0.5, 0.1)}, mode="http"))
-    ((name, found),) = compare_study_modes(study)
-    assert (name, found.ws.max_batch, found.http.max_batch) == ("local-uvicorn", 8, None)
+    ((name, comparison),) = compare_study_modes(study)
+    assert (name, comparison.ws.max_batch, comparison.http.max_batch) == ("local-uvicorn", 8, None)

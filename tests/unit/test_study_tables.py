@@ -36,15 +36,15 @@ SAMPLES = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_4, ENVOY_1, ENVOY_
 
 
 def table(study: Study, key: str) -> Table:
-    return next(found for found in study_tables(study) if found.key == key)
+    return next(table for table in study_tables(study) if table.key == key)
 
 
-def shown(study: Study, key: str) -> list[tuple[str, ...]]:
+def table_rows(study: Study, key: str) -> list[tuple[str, ...]]:
     return [tuple(cell.text for cell in row) for row in table(study, key).rows]
 
 
 def test_every_table_in_markdown():
-    lines = [line for found in study_tables(a_study(*SAMPLES)) for line in table_section(found)]
+    lines = [line for table in study_tables(a_study(*SAMPLES)) for line in table_section(table)]
     assert "\n".join(lines) == (GOLDEN / "study_tables.md").read_text(encoding="utf-8")
 
 
@@ -63,22 +63,25 @@ def test_no_line_is_wider_than_the_terminal(width, encoding):
 
 def test_what_was_not_measured_is_a_dash_and_what_holds_nothing_is_none():
     study = a_study(sample(batches={8: (0.5, 1.0)}), sample("local-docker", wait=5.0))
-    assert shown(study, "max-batch") == [("local-uvicorn", "ws", "none", "–"), ("local-docker", "ws", "–", "≥ 128")]
+    assert table_rows(study, "max-batch") == [
+        ("local-uvicorn", "ws", "none", "–"),
+        ("local-docker", "ws", "–", "≥ 128"),
+    ]
     assert table(study, "max-batch").rows[0][2].number is None
     assert table(study, "max-batch").rows[0][3] == MISSING
-    (nothing, _) = shown(study, "summary")
+    (nothing, _) = table_rows(study, "summary")
     assert nothing == ("local-uvicorn", "ws", "1 s", "none", "2", "–", "–", "–", "800 ms", "–")
-    assert [row[0] for row in shown(study, "latency")] == ["local-docker"]
+    assert [row[0] for row in table_rows(study, "latency")] == ["local-docker"]
 
 
 def test_numbers_stand_behind_texts():
     study = a_study(UVICORN)
-    found = table(study, "summary")
-    (row,) = found.select(mode="ws", wait="5 s")
-    assert found.value(row, "max batch").number == 2048
-    assert found.value(row, "batch per core").number == 256
-    assert found.value(row, "total p99").number == pytest.approx(5 + 1.13 * 1.04)
-    assert found.value(row, "memory per session").number == pytest.approx(60_000)
+    summary = table(study, "summary")
+    (row,) = summary.select(mode="ws", wait="5 s")
+    assert summary.value(row, "max batch").number == 2048
+    assert summary.value(row, "batch per core").number == 256
+    assert summary.value(row, "total p99").number == pytest.approx(5 + 1.13 * 1.04)
+    assert summary.value(row, "memory per session").number == pytest.approx(60_000)
     ((_, _, ws, http, ratio, *_),) = table(study, "protocols").rows
     assert (ws.number, http.number, ratio.number) == (2048, 128, 16)
 
@@ -93,13 +96,13 @@ def test_numbers_stand_behind_texts():
     ],
 )
 def test_what_became_of_each_batch(golden, batches):
-    batches = {batch * 100: found for batch, found in batches.items()}
-    golden([row[-1] for row in shown(a_study(sample(batches=batches)), "scaling")])
+    batches = {batch * 100: outcome for batch, outcome in batches.items()}
+    golden([row[-1] for row in table_rows(a_study(sample(batches=batches)), "scaling")])
 
 
 def test_a_batch_too_slow_is_above_capacity_though_all_of_it_succeeds():
     study = a_study(sample(batches={8: (1.0, 0.1), 16: (1.0, 3.0)}, slo=an_slo(total_p99=2.0)))
-    assert [row[-1] for row in shown(study, "scaling")] == ["max reliable", "above capacity"]
+    assert [row[-1] for row in table_rows(study, "scaling")] == ["max reliable", "above capacity"]
 
 
 def test_a_batch_nobody_can_judge_is_inconclusive():
@@ -109,13 +112,13 @@ def test_a_batch_nobody_can_judge_is_inconclusive():
     (cell,) = curve.verdict.cells
     doubtful = replace(curve, verdict=replace(curve.verdict, cells=(replace(cell, passed=None),), max_batch=None))
     study = join_runs([replace(run, sweeps=(replace(view, curves=(doubtful,)),))])
-    assert shown(study, "scaling")[0][-1] == "inconclusive"
-    assert shown(study, "summary")[0][3] == "unknown"
+    assert table_rows(study, "scaling")[0][-1] == "inconclusive"
+    assert table_rows(study, "summary")[0][3] == "unknown"
 
 
 def test_errors_are_added_up_over_batches_and_repetitions():
     study = a_study(sample(batches={100: (0.9, 0.1), 200: (0.5, 1.0)}, reps=2))
-    (row,) = shown(study, "errors")
+    (row,) = table_rows(study, "errors")
     assert row[2:8] == ("reset", "capacity", "CAPACITY_REACHED", "220", "100.0 %", "100 to 200")
 
 
@@ -129,7 +132,7 @@ def test_the_most_frequent_errors_are_listed_and_the_others_counted(golden, monk
     )
     summary = replace(curve.summaries[0], errors=ways)
     study = join_runs([replace(run, sweeps=(replace(view, curves=(replace(curve, summaries=(summary,)),)),))])
-    assert [row[4] for row in shown(study, "errors")] == ["B", "C"]
+    assert [row[4] for row in table_rows(study, "errors")] == ["B", "C"]
     golden(table(study, "errors").notes[0])
 
 
@@ -146,7 +149,7 @@ def test_a_study_without_anything_measured_says_so_and_has_no_tables():
     run = a_run_of(sample(curves={("ws", 1.0): {}}))
     assert "nothing was measured" in report_markdown(join_runs([run]))
     assert not table(join_runs([run]), "latency").rows
-    assert all(not found.rows for found in study_tables(join_runs([])))
+    assert all(not table.rows for table in study_tables(join_runs([])))
 
 
 def test_no_table_of_a_run_stands_there_twice(golden, tmp_path):

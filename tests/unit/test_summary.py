@@ -25,10 +25,10 @@ def doubles(values):
 def percentile(values, share):
     """The value `share` of the way through the sorted values, on the line between its two neighbours."""
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = int(place)
+    position = share * (len(ordered) - 1)
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=300))
@@ -186,7 +186,7 @@ def test_a_process_whose_sessions_were_all_cut_off_is_a_lost_worker():
 
 
 @pytest.mark.parametrize(
-    "others",
+    "rows",
     [
         [a_row(0, pid=2, host_url="a"), cut_off(1, 2), cut_off(2, 2)],
         [cut_off(1, 2)],
@@ -194,12 +194,12 @@ def test_a_process_whose_sessions_were_all_cut_off_is_a_lost_worker():
     ],
     ids=["one session survived", "a single session", "closed with a close frame"],
 )
-def test_less_than_that_is_no_lost_worker(others):
-    assert summary_of(others).lost_workers == ()
+def test_less_than_that_is_no_lost_worker(rows):
+    assert summary_of(rows).lost_workers == ()
 
 
 def test_what_is_known_besides_the_rows_is_kept():
-    known = {
+    facts = {
         "findings": (ClientFinding("cpu", "busy"),),
         "server": ServerSamples(peak=ServerSample(1.0, threads=9)),
         "server_exit": ExitStatus.from_returncode(-9),
@@ -209,8 +209,8 @@ def test_what_is_known_besides_the_rows_is_kept():
         "cores": 4,
         "hardware": "cpu-basic",
     }
-    summary = summary_of([a_row()], **known)
-    assert {name: getattr(summary, name) for name in known} == known
+    summary = summary_of([a_row()], **facts)
+    assert {name: getattr(summary, name) for name in facts} == facts
 
 
 def test_a_summary_needs_only_its_own_columns():

@@ -67,18 +67,24 @@ def hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_read_in_pieces_have_the_summary_of_the_whole(sessions, size, little):
     meta = a_meta(a_cell(60))
     table = a_table([row._replace(request_id=n) for n, row in enumerate(sessions)], meta)
-    whole = summarise(table.select(COLUMNS), meta)
+    in_memory = summarise(table.select(COLUMNS), meta)
     with pytest.MonkeyPatch.context() as patch:
         if little:
             hold_little(patch)
         streamed = summarise_rows(Pieces(table, size), meta)
-    assert replace(streamed, phases={}) == replace(whole, phases={})
-    assert streamed.phases.keys() == whole.phases.keys()
-    for name, stats in whole.phases.items():
-        found = streamed.phases[name]
-        assert (found.count, found.min, found.max) == (stats.count, stats.min, stats.max)
+    assert replace(streamed, phases={}) == replace(in_memory, phases={})
+    assert streamed.phases.keys() == in_memory.phases.keys()
+    for name, stats in in_memory.phases.items():
+        streamed_stats = streamed.phases[name]
+        assert (streamed_stats.count, streamed_stats.min, streamed_stats.max) == (stats.count, stats.min, stats.max)
         exact = [stats.p50, stats.p90, stats.p95, stats.p99, stats.mean]
-        assert [found.p50, found.p90, found.p95, found.p99, found.mean] == pytest.approx(exact, rel=1e-12, abs=1e-12)
+        assert [
+            streamed_stats.p50,
+            streamed_stats.p90,
+            streamed_stats.p95,
+            streamed_stats.p99,
+            streamed_stats.mean,
+        ] == pytest.approx(exact, rel=1e-12, abs=1e-12)
 
 
 @given(st.lists(st.lists(SECONDS, max_size=30), min_size=1, max_size=6), st.integers(1, 20))
@@ -86,13 +92,13 @@ def test_rows_read_in_pieces_have_the_summary_of_the_whole(sessions, size, littl
 def test_percentiles_of_a_column_that_is_never_held_are_exact(pieces, max_held):
     values = [value for piece in pieces for value in piece]
     columns = [pa.chunked_array([pa.array(piece, pa.float64())]) for piece in pieces]
-    found = percentiles.column_stats(lambda: iter(columns), max_held=max_held)
+    stats = percentiles.column_stats(lambda: iter(columns), max_held=max_held)
     exact = percentiles.phase_stats(pa.array(values, pa.float64()))
-    if exact is None or found is None:
-        assert found is exact
+    if exact is None or stats is None:
+        assert stats is exact
         return
-    assert (found.count, found.min, found.max) == (exact.count, exact.min, exact.max)
-    assert (found.p50, found.p90, found.p95, found.p99) == pytest.approx(
+    assert (stats.count, stats.min, stats.max) == (exact.count, exact.min, exact.max)
+    assert (stats.p50, stats.p90, stats.p95, stats.p99) == pytest.approx(
         (exact.p50, exact.p90, exact.p95, exact.p99), rel=1e-12, abs=1e-300
     )
 
@@ -112,8 +118,8 @@ def test_the_peak_is_the_same_however_time_is_cut(sessions, max_sorted, size):
             kind = pa.float64()
             yield pa.table({"reset_done_s": pa.array(ups, kind), "closed_s": pa.array(downs, kind)})
 
-    found = percentiles.peak_concurrency(spans, max_sorted=max_sorted)
-    assert found == max(map(open_at, range(22)), default=0)
+    peak = percentiles.peak_concurrency(spans, max_sorted=max_sorted)
+    assert peak == max(map(open_at, range(22)), default=0)
 
 
 def test_a_large_part_is_read_in_batches_and_comes_to_the_same(tmp_path):

@@ -82,8 +82,8 @@ def test_a_folder_of_that_name_is_no_manifest(repository: Path) -> None:
     assert find_environment([manifest(repository) / "tests"]) == repository
 
 
-def context(root: Path, **given: Any) -> TargetContext:
-    return TargetContext(root, **given)
+def context(root: Path, **fields: Any) -> TargetContext:
+    return TargetContext(root, **fields)
 
 
 def test_only_what_is_named_is_served(repository: Path) -> None:

@@ -98,8 +98,8 @@ class FakeEngine:
         self.oom_events = 0
         drivers = ["host", "null", *(["bridge"] if bridge else [])]
         self.networks = SimpleNamespace(list=lambda: [SimpleNamespace(attrs={"Driver": name}) for name in drivers])
-        found = SimpleNamespace(id="sha256:abc", attrs={"Config": image or {}})
-        self.images = SimpleNamespace(get=lambda name: found)
+        stub_image = SimpleNamespace(id="sha256:abc", attrs={"Config": image or {}})
+        self.images = SimpleNamespace(get=lambda name: stub_image)
         self.containers = SimpleNamespace(create=self.create, list=lambda **_: list(self.there.values()))
         self.api = SimpleNamespace(base_url="http+docker://localhost", remove_container=self.remove_container)
 
@@ -108,8 +108,8 @@ class FakeEngine:
 
     def create(self, **arguments: Any) -> FakeContainer:
         self.created.append(arguments)
-        made = self.there[arguments["name"]] = FakeContainer(self, arguments)
-        return made
+        container = self.there[arguments["name"]] = FakeContainer(self, arguments)
+        return container
 
     def remove_container(self, name: str, **_: Any) -> None:
         if name not in self.there:
@@ -232,9 +232,9 @@ def test_a_secret_build_argument_is_not_shown() -> None:
 def test_a_port_is_published_on_the_loopback_address_where_the_engine_has_a_bridge() -> None:
     engine = FakeEngine()
     container = started(engine)
-    (made,) = engine.created
-    assert made["ports"] == {"8000/tcp": ("127.0.0.1", None)}
-    assert made["environment"] == {"HOST": "0.0.0.0", "PORT": "8000"}
+    (arguments,) = engine.created
+    assert arguments["ports"] == {"8000/tcp": ("127.0.0.1", None)}
+    assert arguments["environment"] == {"HOST": "0.0.0.0", "PORT": "8000"}
     assert (container.url, container.network) == ("http://127.0.0.1:40001", "publish")
     assert container.env["WORKERS"] == "3"
 
@@ -242,12 +242,12 @@ def test_a_port_is_published_on_the_loopback_address_where_the_engine_has_a_brid
 def test_without_a_bridge_the_container_gets_a_free_port_of_the_machine() -> None:
     engine = FakeEngine(bridge=False)
     container = started(engine)
-    (made,) = engine.created
-    port = made["environment"]["PORT"]
-    assert made["network_mode"] == "host"
-    assert made["environment"]["HOST"] == "127.0.0.1"
+    (arguments,) = engine.created
+    port = arguments["environment"]["PORT"]
+    assert arguments["network_mode"] == "host"
+    assert arguments["environment"]["HOST"] == "127.0.0.1"
     assert (container.url, container.network) == (f"http://127.0.0.1:{port}", "host")
-    assert "ports" not in made
+    assert "ports" not in arguments
 
 
 def test_an_engine_that_ignores_the_port_is_noticed_and_the_container_run_again_on_the_machines_network() -> None:
@@ -260,8 +260,8 @@ def test_an_engine_that_ignores_the_port_is_noticed_and_the_container_run_again_
 
 def test_an_engine_that_has_lost_its_bridge_runs_the_container_on_the_machines_network() -> None:
     engine = FakeEngine()
-    lost = "failed to create endpoint x on network bridge: adding interface v to bridge docker0 failed"
-    engine.start_error = Refused(500, lost)
+    arguments = "failed to create endpoint x on network bridge: adding interface v to bridge docker0 failed"
+    engine.start_error = Refused(500, arguments)
     engine.start_errors_on = "ports"
     assert started(engine).network == "host"
     assert len(engine.there) == 1
@@ -305,13 +305,13 @@ def test_an_engine_elsewhere_is_reached_at_its_own_address(monkeypatch: pytest.M
 def test_limits_and_labels_reach_the_engine() -> None:
     engine = FakeEngine()
     started(engine, cpus=1.5, memory=64 * 2**20, nofile=99, gpu="0", run_id="run-1", env={"A": "b"})
-    (made,) = engine.created
-    assert made["nano_cpus"] == 1_500_000_000
-    assert (made["mem_limit"], made["memswap_limit"]) == (64 * 2**20, 64 * 2**20)
-    assert (made["ulimits"][0]["soft"], made["ulimits"][0]["hard"]) == (99, 99)
-    assert made["device_requests"][0]["device_ids"] == ["0"]
-    assert made["labels"] == {RUN_LABEL: "run-1", OWNER_LABEL: owner_label()}
-    assert made["environment"]["A"] == "b"
+    (arguments,) = engine.created
+    assert arguments["nano_cpus"] == 1_500_000_000
+    assert (arguments["mem_limit"], arguments["memswap_limit"]) == (64 * 2**20, 64 * 2**20)
+    assert (arguments["ulimits"][0]["soft"], arguments["ulimits"][0]["hard"]) == (99, 99)
+    assert arguments["device_requests"][0]["device_ids"] == ["0"]
+    assert arguments["labels"] == {RUN_LABEL: "run-1", OWNER_LABEL: owner_label()}
+    assert arguments["environment"]["A"] == "b"
 
 
 def test_a_container_is_shown_as_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,17 +322,21 @@ def test_a_container_is_shown_as_it_is_started(monkeypatch: pytest.MonkeyPatch) 
     docker = open_target(spec, root=Path(), run_id="RUN_ID")
     words = docker.describe()[1].text.split()
     with docker:
-        (made,) = engine.created
-    made["labels"][OWNER_LABEL] = "PROCESS"
-    shown = [word.strip("'") for word in words]
-    assert [f"{name}={text}".replace("fast", "***") for name, text in made["environment"].items()] == [
-        word for flag, word in pairwise(shown) if flag == "--env"
+        (arguments,) = engine.created
+    arguments["labels"][OWNER_LABEL] = "PROCESS"
+    command = [word.strip("'") for word in words]
+    assert [f"{name}={text}".replace("fast", "***") for name, text in arguments["environment"].items()] == [
+        word for flag, word in pairwise(command) if flag == "--env"
     ]
-    assert {f"{name}={text}" for name, text in made["labels"].items()} < set(shown)
-    assert "127.0.0.1::7001" in shown
-    assert made["ports"] == {"7001/tcp": ("127.0.0.1", None)}
-    assert (made["nano_cpus"], made["mem_limit"], made["memswap_limit"]) == (2_000_000_000, 64 * 2**20, 64 * 2**20)
-    assert {"--cpus", "2", "--memory", "--memory-swap", str(64 * 2**20), "nofile=99:99", "device=0"} < set(shown)
+    assert {f"{name}={text}" for name, text in arguments["labels"].items()} < set(command)
+    assert "127.0.0.1::7001" in command
+    assert arguments["ports"] == {"7001/tcp": ("127.0.0.1", None)}
+    assert (arguments["nano_cpus"], arguments["mem_limit"], arguments["memswap_limit"]) == (
+        2_000_000_000,
+        64 * 2**20,
+        64 * 2**20,
+    )
+    assert {"--cpus", "2", "--memory", "--memory-swap", str(64 * 2**20), "nofile=99:99", "device=0"} < set(command)
 
 
 @pytest.mark.parametrize(
@@ -488,9 +492,9 @@ def test_a_control_group_of_version_2_is_read_from_its_one_folder(group: Callabl
             f"{folder}/pids.current": "9\n",
         },
     )
-    found = control_group(7, "abc", root=root / "sys", proc=root / "proc")
-    assert found is not None
-    sample = found.sample(1.0)
+    cgroup = control_group(7, "abc", root=root / "sys", proc=root / "proc")
+    assert cgroup is not None
+    sample = cgroup.sample(1.0)
     assert sample is not None
     assert (sample.cpu_seconds, sample.rss_bytes, sample.threads) == (1.5, 3000, 9)
 
@@ -549,19 +553,19 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> tupl
 def test_a_dockerfile_for_buildkit_is_built_by_the_docker_command(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    engine, said = builds(monkeypatch, tmp_path, 'echo "$DOCKER_BUILDKIT $@"')
+    engine, lines = builds(monkeypatch, tmp_path, 'echo "$DOCKER_BUILDKIT $@"')
     build = Build(tmp_path, "Dockerfile", "a:b", arguments={"N": "1"})
-    assert build_image(engine, build, said.append) == "sha256:abc"
-    assert said[1] == "  Step 1/2 : FROM x"
-    golden(said[-1])
+    assert build_image(engine, build, lines.append) == "sha256:abc"
+    assert lines[1] == "  Step 1/2 : FROM x"
+    golden(lines[-1])
 
 
 def test_a_docker_command_without_buildkit_is_told_what_to_install(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    engine, said = builds(monkeypatch, tmp_path, "echo the buildx component is missing; exit 1")
+    engine, lines = builds(monkeypatch, tmp_path, "echo the buildx component is missing; exit 1")
     with pytest.raises(TargetError) as caught:
-        build_image(engine, Build(tmp_path, "Dockerfile", "a:b"), said.append)
+        build_image(engine, Build(tmp_path, "Dockerfile", "a:b"), lines.append)
     first, *rest = str(caught.value).splitlines()
     golden(first)
     golden(rest)
@@ -586,7 +590,7 @@ def test_only_containers_whose_owner_is_gone_are_collected(monkeypatch: pytest.M
     engine = FakeEngine()
     living = started(engine, run_id="living").name
     orphan = started(engine, run_id="dead").name
-    gone = subprocess.Popen(
+    ended_process = subprocess.Popen(
         [
             sys.executable,
             "-c",
@@ -595,8 +599,8 @@ def test_only_containers_whose_owner_is_gone_are_collected(monkeypatch: pytest.M
         stdout=subprocess.PIPE,
         text=True,
     )
-    engine.there[orphan].labels[OWNER_LABEL] = gone.communicate()[0].strip()
-    monkeypatch.setattr(Engine, "connect", classmethod(lambda cls, what: cls(engine, what)))
+    engine.there[orphan].labels[OWNER_LABEL] = ended_process.communicate()[0].strip()
+    monkeypatch.setattr(Engine, "connect", classmethod(lambda cls, options: cls(engine, options)))
     expected = [f"container {orphan} of env (run dead)"]
     assert list(gc.collect(["docker"], dry_run=True).lines) == expected
     assert len(engine.there) == 2

@@ -38,7 +38,7 @@ from pytest_openenv_scale.targets.envoy.replicas import (
 _Options = TypeVar("_Options", bound=EnvoyOptions)
 
 
-def asked(text: str, kind: type[_Options]) -> _Options:
+def parsed_options(text: str, kind: type[_Options]) -> _Options:
     options = parse_envoy(parse_target(text))
     assert isinstance(options, kind)
     return options
@@ -46,27 +46,29 @@ def asked(text: str, kind: type[_Options]) -> _Options:
 
 @pytest.mark.parametrize("text", ["envoy:replicas=3,lb=least_request", "envoy,lb=least_request,replicas=3"])
 def test_the_first_key_may_stand_after_the_colon(text: str) -> None:
-    options = asked(text, LocalReplicaOptions)
+    options = parsed_options(text, LocalReplicaOptions)
     assert (options.replicas, options.lb) == (3, "least_request")
 
 
 def test_a_replica_is_one_process_unless_asked_otherwise() -> None:
-    assert asked("envoy:replicas=2", LocalReplicaOptions).workers == 1
+    assert parsed_options("envoy:replicas=2", LocalReplicaOptions).workers == 1
     text = "envoy:replicas=2,workers=3,app=server.app:app,server=uvicorn,max_envs=9,env.MODE=fast,nofile=64"
-    server = asked(text, LocalReplicaOptions)
+    server = parsed_options(text, LocalReplicaOptions)
     assert (server.workers, server.app, server.server, server.max_envs) == (3, "server.app:app", "uvicorn", 9)
     assert (dict(server.env), server.nofile) == ({"MODE": "fast"}, 64)
 
 
 def test_urls_are_separated_by_bars() -> None:
-    options = asked("envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64", UrlReplicaOptions)
+    options = parsed_options(
+        "envoy:urls=http://127.0.0.2:8000|http://[::1]:8001/,workers=2,max_envs=64", UrlReplicaOptions
+    )
     assert (options.replicas, options.workers, options.max_envs) == (2, 2, 64)
     assert options.urls == ("http://127.0.0.2:8000", "http://[::1]:8001")
 
 
 def test_an_image_makes_the_replicas_containers() -> None:
     text = "envoy:replicas=4,image=my-env:1,cpus=0.5,memory=512m,pull=never,max_envs=8,env.A=b"
-    image = asked(text, ImageOptions)
+    image = parsed_options(text, ImageOptions)
     assert (image.replicas, image.image, image.cpus, image.memory) == (4, "my-env:1", 0.5, 512 * 1024**2)
     replicas = ContainerReplicas(image, TargetContext(Path()), target="envoy")
     assert (image.pull, replicas.options(1).address) == ("never", "127.0.0.3")
@@ -115,11 +117,11 @@ def test_targets_that_differ_in_replicas_are_told_apart() -> None:
 
 
 def test_envoy_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    mine = tmp_path / "envoy"
-    mine.write_text("#!/bin/sh\n")
-    mine.chmod(0o755)
+    own_envoy = tmp_path / "envoy"
+    own_envoy.write_text("#!/bin/sh\n")
+    own_envoy.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_envoy() == str(mine)
+    assert find_envoy() == str(own_envoy)
 
 
 def test_without_any_envoy_one_line_says_what_to_install(
@@ -155,8 +157,8 @@ def test_a_port_that_is_taken_is_told(golden: Golden, tmp_path: Path, monkeypatc
     import socket
 
     monkeypatch.setattr(pool, "find_envoy", lambda: "envoy")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with (
             pytest.raises(TargetError) as caught,
             ExitStack() as stack,

@@ -30,13 +30,13 @@ def host(port: int, health: dict[str, Any] | None = None, **stats: int | None) -
 
 
 def clusters(*hosts: dict[str, Any]) -> str:
-    others = {"name": "other", "host_statuses": [host(1, rq_total=99)]}
-    return json.dumps({"cluster_statuses": [others, {"name": "replicas", "host_statuses": list(hosts)}]})
+    other_cluster = {"name": "other", "host_statuses": [host(1, rq_total=99)]}
+    return json.dumps({"cluster_statuses": [other_cluster, {"name": "replicas", "host_statuses": list(hosts)}]})
 
 
 def test_a_number_without_a_value_is_zero() -> None:
-    (found,) = parse_clusters(clusters(host(8000, rq_total=None, cx_connect_fail=None)))
-    assert found == HostState("127.0.0.2:8000", requests=0, connect_failures=0, trouble="")
+    (state,) = parse_clusters(clusters(host(8000, rq_total=None, cx_connect_fail=None)))
+    assert state == HostState("127.0.0.2:8000", requests=0, connect_failures=0, trouble="")
 
 
 def test_requests_and_failed_connections_are_read_per_host() -> None:
@@ -61,9 +61,9 @@ def test_health_flags_are_told_in_envoys_words(health: dict[str, Any], trouble: 
 
 
 def test_an_ipv6_host_is_named_as_in_a_url() -> None:
-    found = host(8000)
-    found["address"]["socket_address"]["address"] = "::1"
-    assert parse_clusters(clusters(found))[0].host == "[::1]:8000"
+    ipv6_host = host(8000)
+    ipv6_host["address"]["socket_address"]["address"] = "::1"
+    assert parse_clusters(clusters(ipv6_host))[0].host == "[::1]:8000"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cluster_statuses": []}', '{"cluster_statuses": [{"name": "x"}]}'])
@@ -80,8 +80,8 @@ def test_overflows_are_named_as_envoy_does() -> None:
         {"name": "cluster.replicas.upstream_cx_pool_overflow", "value": 5},
         {"histograms": {}},
     ]
-    found = parse_overflows(json.dumps({"stats": stats}))
-    assert found == {"upstream_cx_overflow": 26, "upstream_rq_pending_overflow": 0}
+    overflows = parse_overflows(json.dumps({"stats": stats}))
+    assert overflows == {"upstream_cx_overflow": 26, "upstream_rq_pending_overflow": 0}
     with pytest.raises(AdminError, match="/stats"):
         parse_overflows("[]")
 
@@ -95,8 +95,8 @@ def test_several_envoys_are_summed_and_trouble_of_one_is_trouble() -> None:
 
 
 def test_an_admin_interface_that_is_gone_is_not_ready() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
     assert not Admin(address).ready()
     with pytest.raises(AdminError, match=address):
         Admin(address).hosts()

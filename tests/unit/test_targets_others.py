@@ -73,6 +73,6 @@ def test_what_cannot_be_done_with_it_is_one_line(
     golden: Golden, module: str, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(list(arguments)) == 2
-    told = capsys.readouterr()
-    golden(told.err)
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    golden(captured.err)
+    assert captured.err.count("\n") == 1

@@ -21,12 +21,12 @@ def test_a_running_process_owns_what_it_labelled() -> None:
 
 def test_a_killed_process_owns_nothing_even_before_it_is_reaped() -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", LABEL], **pipes, text=True) as it:
-        assert it.stdout is not None
-        label = it.stdout.readline().strip()
+    with subprocess.Popen([sys.executable, "-c", LABEL], **pipes, text=True) as owner:
+        assert owner.stdout is not None
+        label = owner.stdout.readline().strip()
         assert is_alive(label)
-        it.kill()
-        os.waitid(os.P_PID, it.pid, os.WEXITED | os.WNOWAIT)
+        owner.kill()
+        os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
         assert not is_alive(label)
     assert not is_alive(label)
 

@@ -23,14 +23,14 @@ HTTP = [
 ]
 
 
-async def ask(session: ClientSession, said: Any) -> Any:
+async def ask(session: ClientSession, message: Any) -> Any:
     """Say this; where our client has no words for it, its reset gets the answer."""
-    match said:
-        case {"type": "step", "data": dict(action)} if sayable(said):
+    match message:
+        case {"type": "step", "data": dict(action)} if sayable(message):
             return await session.step(action)
-        case {"type": "state"} if sayable(said):
+        case {"type": "state"} if sayable(message):
             return await session.state()
-        case {"type": "reset", "data": dict(data)} if sayable(said):
+        case {"type": "reset", "data": dict(data)} if sayable(message):
             return await session.reset(**data)
         case _:
             return await session.reset()
@@ -40,11 +40,11 @@ def phase_of(turn: Turn) -> str:
     return turn.said["type"] if sayable(turn.said) else "reset"
 
 
-def is_told(said: str | None, data: dict[str, Any]) -> bool:
+def is_told(text: str | None, data: dict[str, Any]) -> bool:
     """Whether a failure's message holds the server's words, and where the first problem is."""
     first = next(iter(data.get("errors", ())), None)
     words = [data["message"], *([".".join(map(str, first["loc"])), first["msg"]] if first else ())]
-    return said is not None and all(word in said for word in words)
+    return text is not None and all(word in text for word in words)
 
 
 async def assert_seen(session: ClientSession, turn: Turn) -> None:
@@ -78,8 +78,8 @@ async def test_a_session_driven_by_hand_sees_what_was_recorded(conversation):
             assert fields(failed) == ("connect", "handshake_status", str(conversation.status))
             return
         async with open_session(server.url) as session:
-            for said in conversation.greeting:
-                await assert_seen(session, Turn(None, said))
+            for message in conversation.greeting:
+                await assert_seen(session, Turn(None, message))
             for turn in conversation.turns:
                 if turn.answer is not None:
                     await assert_seen(session, turn)
@@ -116,7 +116,7 @@ def http_server_of(exchange: Exchange) -> Callable[[Peer], Awaitable[None]]:
         lines = [line.lower() for line in head.split("\r\n")]
         length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
         heard = json.loads(await peer.reader.readexactly(length))
-        assert heard == (asked(exchange) or ({"action": {}} if exchange.path == "/step" else {}))
+        assert heard == (request_body(exchange) or ({"action": {}} if exchange.path == "/step" else {}))
         if exchange.status is None:
             peer.writer.close()
             return
@@ -129,7 +129,7 @@ def http_server_of(exchange: Exchange) -> Callable[[Peer], Awaitable[None]]:
     return script
 
 
-def asked(exchange: Exchange) -> dict[str, Any] | None:
+def request_body(exchange: Exchange) -> dict[str, Any] | None:
     """The body that was sent, where our client sends such ones."""
     if exchange.body is None or exchange.body == "{not json":
         return None
@@ -138,11 +138,11 @@ def asked(exchange: Exchange) -> dict[str, Any] | None:
 
 
 async def request(session: HttpClientSession, exchange: Exchange) -> Any:
-    body = asked(exchange) or {}
+    body = request_body(exchange) or {}
     return await (session.reset(**body) if exchange.path == "/reset" else session.step(body.get("action", {})))
 
 
-@pytest.mark.parametrize("exchange", [found for _, found in HTTP], ids=[name for name, _ in HTTP])
+@pytest.mark.parametrize("exchange", [exchange for _, exchange in HTTP], ids=[name for name, _ in HTTP])
 async def test_a_session_over_http_sees_what_was_recorded(exchange):
     async with scripted(http_server_of(exchange)) as server, open_http_session(server.url) as session:
         if exchange.status == 200:

@@ -36,21 +36,21 @@ def course(conversation: Conversation) -> Course:
     if conversation.status != 101:
         return Course(1, (), ("connect", "handshake_status", str(conversation.status)))
     answers = [*conversation.greeting, *(turn.answer for turn in conversation.turns if turn.answer is not None)]
-    steps, taken = steps_in(answers), 0
-    said = ["reset"]
+    steps, steps_taken = steps_in(answers), 0
+    kinds = ["reset"]
     for answer in answers:
         kind = "observation" if "$characters" in answer else answer.get("type")
         if kind != "observation":
             code = answer["data"]["code"] if kind == "error" else None
-            spoken = () if conversation.greeting else tuple(said)
-            return Course(steps, spoken, (said[-1], kind_of(code) if code else "protocol", code))
-        taken += said[-1] == "step"
-        if taken == steps:
-            return Course(steps, (*said, "close"), (None, None, None))
-        said.append("reset" if said[-1] == "step" and answer["data"]["done"] else "step")
+            spoken = () if conversation.greeting else tuple(kinds)
+            return Course(steps, spoken, (kinds[-1], kind_of(code) if code else "protocol", code))
+        steps_taken += kinds[-1] == "step"
+        if steps_taken == steps:
+            return Course(steps, (*kinds, "close"), (None, None, None))
+        kinds.append("reset" if kinds[-1] == "step" and answer["data"]["done"] else "step")
     if conversation.closed is None:
-        return Course(steps, tuple(said[:-1]), (said[-1], "timeout", None))
-    return Course(steps, tuple(said), (said[-1], "closed_early", str(conversation.closed[0])))
+        return Course(steps, tuple(kinds[:-1]), (kinds[-1], "timeout", None))
+    return Course(steps, tuple(kinds), (kinds[-1], "closed_early", str(conversation.closed[0])))
 
 
 def steps_in(answers: list[Any]) -> int:
@@ -64,7 +64,7 @@ def steps_in(answers: list[Any]) -> int:
     return max(1, steps)
 
 
-def told(conversation: Conversation) -> dict[str, Any]:
+def expected_columns(conversation: Conversation) -> dict[str, Any]:
     """What the first observation tells of the server."""
     observation = conversation.turns[0].answer["data"]["observation"]
     return {name: observation.get(name) for name in ("pid", "session_hash", "host_url")}
@@ -73,24 +73,26 @@ def told(conversation: Conversation) -> dict[str, Any]:
 QUIET = [conversation for conversation in RECORDED if course(conversation).failure[1] == "timeout"]
 
 
-@pytest.mark.parametrize("conversation", [found for found in RECORDED if found not in QUIET], ids=str)
+@pytest.mark.parametrize(
+    "conversation", [conversation for conversation in RECORDED if conversation not in QUIET], ids=str
+)
 async def test_a_session_of_the_load_engine_goes_on_as_the_recorded_answers_say(conversation):
-    expected, heard = course(conversation), []
-    async with scripted(server_of(conversation, heard=heard)) as server:
+    expected, received = course(conversation), []
+    async with scripted(server_of(conversation, received=received)) as server:
         row = await play_one(server.url, steps=expected.steps)
-    assert tuple(said["type"] for said in heard) == expected.said
+    assert tuple(message["type"] for message in received) == expected.said
     if expected.failure[0] is not None:
         assert failure(row) == expected.failure
         return
     assert row.success, (row.error_phase, row.error_type, row.error_message)
-    assert {name: getattr(row, name) for name in told(conversation)} == told(conversation)
+    assert {name: getattr(row, name) for name in expected_columns(conversation)} == expected_columns(conversation)
 
 
 @pytest.mark.usefixtures("quick_waits")
 async def test_sessions_of_the_load_engine_give_up_where_recorded_servers_fell_silent():
-    assert {found.name for found in QUIET} == {"ws_unknown_session_id"}
+    assert {conversation.name for conversation in QUIET} == {"ws_unknown_session_id"}
     for conversation in QUIET[:2]:
-        async with scripted(server_of(conversation, heard=[])) as server:
+        async with scripted(server_of(conversation, received=[])) as server:
             assert failure(await play_one(server.url, timeout=1)) == ("step", "timeout", None)
 
 

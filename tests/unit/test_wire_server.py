@@ -29,7 +29,7 @@ OF_THE_PROBE = {
 """What only the probe environment could be asked, and why."""
 OUR_OWN = {("/metadata", "description")}
 """What our environment says over HTTP in words of its own."""
-PROBED = [found for found in conversations(NEWEST, "probe") if found.name not in OF_THE_PROBE]
+PROBED = [conversation for conversation in conversations(NEWEST, "probe") if conversation.name not in OF_THE_PROBE]
 FULL = capacity(NEWEST, "benchmark")
 
 
@@ -52,20 +52,20 @@ async def receive(client: Client) -> Any:
 
 async def replayed(address: str, conversation: Conversation) -> tuple[Any, ...]:
     """Say what was said; what our server answered, and its close where the recorded one closed."""
-    settle, heard = Settling(), []
+    settle, received = Settling(), []
     async with session(address, conversation.path) as client:
-        heard += [await receive(client) for _ in conversation.greeting]
+        received += [await receive(client) for _ in conversation.greeting]
         for turn in conversation.turns:
             await client.connection.send(turn.frame)
             if turn.answer is not None:
-                heard.append(await receive(client))
+                received.append(await receive(client))
         if conversation.closed is not None:
             with pytest.raises(ConnectionClosed):
                 await receive(client)
-            heard.append((client.connection.close_code, client.connection.close_reason))
+            received.append((client.connection.close_code, client.connection.close_reason))
         else:
             await asyncio.wait_for(await client.connection.ping(), ANSWER_S)
-    return tuple(settle(said) for said in heard)
+    return tuple(settle(message) for message in received)
 
 
 @pytest.mark.parametrize("conversation", RECORDED, ids=str)
@@ -76,14 +76,14 @@ async def test_a_conversation_goes_as_it_went_with_the_same_environment_on_opene
 # What an environment of another kind was told
 
 
-def outline(said: Any) -> Any:
+def outline(message: Any) -> Any:
     """What is the protocol's own in an answer: type, code, where and how a message was wrong."""
-    if not isinstance(said, dict):
-        return said
-    data = said.get("data", said)
+    if not isinstance(message, dict):
+        return message
+    data = message.get("data", message)
     failure = data.get("error", {})
-    problems = sorted((found["type"], found["loc"]) for found in data.get("errors", ()))
-    return said.get("type"), data.get("code"), failure.get("code"), problems, sorted(data.get("result", ()))
+    problems = sorted((problem["type"], problem["loc"]) for problem in data.get("errors", ()))
+    return message.get("type"), data.get("code"), failure.get("code"), problems, sorted(data.get("result", ()))
 
 
 def in_our_words(conversation: Conversation) -> Conversation:
@@ -92,27 +92,29 @@ def in_our_words(conversation: Conversation) -> Conversation:
         '"op": "noop", "value": 1', '"wait_seconds": 0'
     )
     turns = tuple(
-        type(turn)(said, turn.answer) for turn, said in zip(conversation.turns, json.loads(words), strict=True)
+        type(turn)(message, turn.answer) for turn, message in zip(conversation.turns, json.loads(words), strict=True)
     )
     return Conversation(**{**vars(conversation), "turns": turns})
 
 
 @pytest.mark.parametrize("conversation", PROBED, ids=str)
 async def test_what_is_the_protocols_own_is_answered_as_by_another_environment(server, conversation):
-    heard = await replayed(server, in_our_words(conversation))
-    assert [outline(said) for said in heard] == [outline(said) for said in conversation.heard]
+    received = await replayed(server, in_our_words(conversation))
+    assert [outline(message) for message in received] == [outline(message) for message in conversation.heard]
 
 
 def test_both_environments_were_told_the_same_but_for_what_only_one_can_do():
-    assert {found.name for found in PROBED} == {found.name for found in RECORDED}
-    assert {found.name for found in conversations(NEWEST, "probe")} == {found.name for found in PROBED} | set(
-        OF_THE_PROBE
-    )
+    assert {conversation.name for conversation in PROBED} == {conversation.name for conversation in RECORDED}
+    assert {conversation.name for conversation in conversations(NEWEST, "probe")} == {
+        conversation.name for conversation in PROBED
+    } | set(OF_THE_PROBE)
 
 
 async def test_a_frame_too_long_is_closed_with_the_recorded_code():
     """Under uvicorn; hypercorn says the same, but leaves the socket of so long a frame to the client to end."""
-    conversation = next(found for found in conversations(NEWEST, "probe") if found.name == "frame_of_17_megabytes")
+    conversation = next(
+        conversation for conversation in conversations(NEWEST, "probe") if conversation.name == "frame_of_17_megabytes"
+    )
     assert conversation.closed is not None
 
     async def ask(client: Client) -> None:
@@ -147,11 +149,11 @@ async def answered(http: aiohttp.ClientSession, address: str, exchange: Exchange
 
 
 async def test_http_is_answered_as_by_the_same_environment_on_openenv(server):
-    settle, asked = Settling(), exchanges(NEWEST, "benchmark")
+    settle, requests = Settling(), exchanges(NEWEST, "benchmark")
     async with aiohttp.ClientSession() as http:
-        told = [(exchange, await answered(http, server, exchange, settle)) for exchange in asked]
-    assert len(told) == 27
-    differing = {(exchange.path, key) for exchange, said in told for key in differences(exchange, *said)}
+        answers = [(exchange, await answered(http, server, exchange, settle)) for exchange in requests]
+    assert len(answers) == 27
+    differing = {(exchange.path, key) for exchange, answer in answers for key in differences(exchange, *answer)}
     assert differing == OUR_OWN
 
 
@@ -176,8 +178,8 @@ async def test_a_full_server_refuses_as_recorded_and_answers_http_as_recorded(sm
         settle = Settling()
         async with aiohttp.ClientSession() as http:
             for exchange in FULL.http:
-                said = await answered(http, small_server, exchange, settle)
-                assert said == (exchange.status, exchange.answer)
+                reply = await answered(http, small_server, exchange, settle)
+                assert reply == (exchange.status, exchange.answer)
         await other.send({"type": "close"})
         assert await other.closed() == 1000
         async with session(small_server) as next_one:

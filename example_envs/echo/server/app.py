@@ -53,7 +53,7 @@ def answer(environment: EchoEnvironment, request: dict) -> dict:
     match request:
         case {"type": "reset"} if isinstance(data := request.get("data", {}), dict):
             return {"type": "observation", "data": environment.reset(data.get("episode_id"))}
-        case {"type": "step", "data": {"message": str(message), **others}} if not others:
+        case {"type": "step", "data": {"message": str(message), **extra}} if not extra:
             return {"type": "observation", "data": environment.step(message)}
         case {"type": "state"}:
             return {"type": "state", "data": environment.state}
