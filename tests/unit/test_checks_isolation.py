@@ -16,6 +16,7 @@ from goldens import Golden
 from pytest_openenv_scale.checks.isolation import concurrent as isolation_module
 from pytest_openenv_scale.checks.isolation import reference as alone_module
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
+from pytest_openenv_scale.checks.isolation.observations import Identities
 from pytest_openenv_scale.checks.isolation.reference import learn_reference
 from pytest_openenv_scale.checks.isolation.sequential import reset_twice, sequential
 from pytest_openenv_scale.checks.run import Check
@@ -560,3 +561,16 @@ async def test_a_leak_between_processes_is_a_leak() -> None:
             return {**super().see(), "file": Filed.last}
 
     assert (await found(Filed, interleaved)).outcome is MISSED
+
+
+def test_an_identity_that_plays_again_is_its_own_and_no_others() -> None:
+    identities = Identities()
+    one, other = identities.new(), identities.new()
+    again = identities.again(one)
+    assert again.episode_id != one.episode_id
+    assert (again.seed, again.token) == (one.seed, one.token)
+    foreign = set[int]()
+    assert identities.label_text(again.episode_id, again, foreign) == "<its own episode_id>"
+    assert not foreign
+    identities.label_text(again.episode_id, other, foreign)
+    assert foreign == {one.number}
