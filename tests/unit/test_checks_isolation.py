@@ -15,6 +15,7 @@ from checking_subjects import make_subject, served
 from goldens import Golden
 from pytest_openenv_scale.checks.isolation import concurrent as isolation_module
 from pytest_openenv_scale.checks.isolation import reference as alone_module
+from pytest_openenv_scale.checks.isolation import replays
 from pytest_openenv_scale.checks.isolation.concurrent import interleaved, under_load
 from pytest_openenv_scale.checks.isolation.observations import Identities
 from pytest_openenv_scale.checks.isolation.reference import learn_reference
@@ -263,6 +264,29 @@ async def test_a_name_the_server_gives_each_session_is_not_for_two_of_them(share
     result = await found(Named, interleaved)
     assert result.outcome is outcome, result
     assert ("both showed observation.name" in result.headline) == shared
+
+
+async def test_a_shared_name_is_not_decided_where_there_is_no_time_for_sessions_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replays, "REPLAY_S", 0.0)
+    live: list[Any] = []
+
+    class Named(NoState):
+        def __init__(self) -> None:
+            self.name = live[-1].name if live else secrets.token_hex(8) + "a"
+            live.append(self)
+            super().__init__()
+
+        def see(self) -> dict[str, Any]:
+            return {"name": self.name}
+
+        def end(self) -> None:
+            live.remove(self)
+
+    result = await found(Named, interleaved)
+    assert result.outcome is MET, result
+    assert any(line.startswith("not decided: two sessions had the same observation.name") for line in result.details)
 
 
 async def test_a_server_that_makes_its_own_episode_ids_is_no_leak() -> None:

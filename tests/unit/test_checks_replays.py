@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from pytest_openenv_scale.checks.isolation import replays
+from checking_subjects import subject
 from pytest_openenv_scale.checks.isolation.replays import (
     MAX_CHANCE,
     Deviations,
     ReplayVerdict,
     Suspect,
     judge_by_replaying,
+    replay_s,
 )
 from pytest_openenv_scale.engine.warm_up import solo_sessions_needed
 from pytest_openenv_scale.results.outcome import CheckOutcome
@@ -29,14 +31,14 @@ def suspects(count: int, **fields: Any) -> list[Suspect[int]]:
 
 
 async def judged(
-    odd: Sequence[Suspect[int]], among: int, play: Callable[[int, int], Deviations | None], alone: int = 2
+    odd: Sequence[Suspect[int]], among: int, play: Callable[[int, int], Deviations | None], within_s: float = 60.0
 ) -> ReplayVerdict[int]:
     """The verdict where an episode shows alone what `play` says of its number and the number of plays so far."""
 
     async def replay(suspect: Suspect[int], number: int) -> Deviations | None:
         return play(suspect.episode, number)
 
-    return await judge_by_replaying(odd, among, alone, replay)
+    return await judge_by_replaying(odd, replay, among=among, alone=2, within_s=within_s)
 
 
 async def test_what_none_alone_sees_is_the_others_doing_once_chance_is_out() -> None:
@@ -84,14 +86,18 @@ async def test_a_rate_that_needs_more_plays_than_there_is_time_for_decides_nothi
     assert verdict.plays == 3 * among
 
 
-async def test_no_play_begins_after_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "REPLAY_S", 0.0)
-    verdict = await judged(suspects(8, board=BOARD), 16, lambda episode, number: {})
+async def test_no_play_begins_after_the_time_is_up() -> None:
+    verdict = await judged(suspects(8, board=BOARD), 16, lambda episode, number: {}, within_s=0.0)
     assert (verdict.outcome, verdict.plays) == (INCONCLUSIVE, 1)
-    verdict = await judged(suspects(8, room=BEAR), 16, lambda episode, number: {"room": {BEAR}})
+    verdict = await judged(suspects(8, room=BEAR), 16, lambda episode, number: {"room": {BEAR}}, within_s=0.0)
     assert (verdict.outcome, verdict.repeated, len(verdict.left)) == (MET, 1, 7)
 
 
 async def test_a_server_that_does_not_answer_alone_leaves_it_open() -> None:
     verdict = await judged(suspects(8, board=BOARD), 16, lambda episode, number: None if number else {})
     assert (verdict.outcome, verdict.plays, verdict.answered) == (INCONCLUSIVE, 1, False)
+
+
+def test_before_a_deadline_a_part_of_the_time_is_spent_on_it() -> None:
+    assert replay_s(subject("http://127.0.0.1:1")) == 60.0
+    assert 0 < replay_s(subject("http://127.0.0.1:1", deadline=time.monotonic() + 40.0)) <= 10.0

@@ -27,12 +27,12 @@ from .observations import (
 from .processes import Sharing, sharing_of
 from .reference import Leak, SingleReference, View, leak_result, replay_alone, usable_reference
 from .replays import (
-    REPLAY_S,
     Deviations,
     ReplayVerdict,
     Suspect,
     group_deviations,
     judge_by_replaying,
+    replay_s,
 )
 
 
@@ -251,10 +251,12 @@ async def _judge(concurrent: ConcurrentPlay, sharing: Sharing, manner: str) -> C
     if certain := [leak for leak in concurrent.leaks if leak.certain]:
         return _leak_result(sessions, certain, figures, details)
     shared, opened = await _fields_of_shared_ids(concurrent)
-    if shared:
+    if shared and opened == _ID_SESSIONS:
         leaks = [leak for leak in concurrent.leaks if leak.field in shared]
         details.append(f"{opened} more sessions on their own never saw it")
         return _leak_result(sessions, leaks, figures | {"episodes_alone": opened}, details)
+    if shared:
+        details.append(f"not decided: two sessions had the same {join_names(shared)}, and {opened} alone are too few")
     verdict = await _replay(concurrent)
     if verdict is not None:
         figures |= {"episodes_alone": verdict.plays}
@@ -326,8 +328,8 @@ async def _fields_of_shared_ids(concurrent: ConcurrentPlay) -> tuple[set[str], i
     """Return the fields in which two sessions had one name but no two alone have, and how many were opened alone."""
     fields, reference = set(concurrent.shared_ids), concurrent.reference
     names = {path: [play.after_second_reset[path] for play in reference.plays] for path in fields}
-    began, opened = time.perf_counter(), 0
-    while fields and opened < _ID_SESSIONS and time.perf_counter() - began < REPLAY_S:
+    began, opened, within_s = time.perf_counter(), 0, replay_s(reference.subject)
+    while fields and opened < _ID_SESSIONS and time.perf_counter() - began < within_s:
         opened += 1
         identity = reference.identities.new()
         async with reference.subject.client(reference.subject.timeout_s) as client:
@@ -353,4 +355,10 @@ async def _replay(concurrent: ConcurrentPlay) -> ReplayVerdict[_Episode] | None:
         deviations = await replay_alone(reference, episode.identity, episode.steps, pause_s=pause)
         return None if deviations is None else group_deviations(deviations)
 
-    return await judge_by_replaying(suspects, concurrent.episodes, len(reference.plays) - 1, replay)
+    return await judge_by_replaying(
+        suspects,
+        replay,
+        among=concurrent.episodes,
+        alone=len(reference.plays) - 1,
+        within_s=replay_s(reference.subject),
+    )

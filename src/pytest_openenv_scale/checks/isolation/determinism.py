@@ -25,7 +25,7 @@ from .repeatability import (
     random_text,
     reset_data,
 )
-from .replays import Deviations, ReplayVerdict, Suspect, group_deviations, judge_by_replaying
+from .replays import Deviations, ReplayVerdict, Suspect, group_deviations, judge_by_replaying, replay_s
 
 _SESSIONS, _ROUNDS = 16, 3
 _LONGEST_S = 15.0
@@ -182,4 +182,6 @@ async def _replay(subject: Subject, reference: SeedReference, rounds: _Rounds) -
 
     # What was expected of a seed is itself from a session alone: only those played again could differ.
     repeats = reference.plays - len(reference.expected)
-    return await judge_by_replaying(rounds.differing, rounds.episodes, repeats, replay)
+    return await judge_by_replaying(
+        rounds.differing, replay, among=rounds.episodes, alone=repeats, within_s=replay_s(subject)
+    )

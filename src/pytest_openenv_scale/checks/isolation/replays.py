@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pytest_openenv_scale.checks.subject import Subject
 from pytest_openenv_scale.engine.warm_up import solo_sessions_needed
 from pytest_openenv_scale.results.outcome import CheckOutcome
 
@@ -21,7 +22,10 @@ Deviations = Mapping[str, Set[tuple[int, str, int]]]
 """Where an episode differs from those alone, by the pattern of the field: step, path and a hash of what was seen."""
 
 REPLAY_S = 60.0
-"""Seconds after which no further episode is played alone."""
+"""Seconds after which no further episode is played alone, where there is no deadline."""
+
+_DEADLINE_SHARE = 0.25
+"""The share of the time until a deadline that is spent on it at most."""
 
 MAX_CHANCE = 0.0001
 """Chance below which what differs among others, and never alone, is no accident."""
@@ -88,7 +92,7 @@ class ReplayVerdict(Generic[T]):
         if not self.answered:
             return f"{plays} alone are too few to say that it comes from the others"
         needed = f"more than {_MOST_PLAYS:,}" if self.needed is None else f"{self.needed:,}"
-        return f"{plays} on their own did not see it; chance is ruled out by {needed}, which take over {REPLAY_S:g} s"
+        return f"{plays} on their own did not see it; chance is ruled out by {needed}, for which there was no time"
 
     @property
     def fields(self) -> frozenset[str]:
@@ -189,20 +193,27 @@ class _Replays(Generic[T]):
         )
 
 
+def replay_s(subject: Subject) -> float:
+    """Return for how many seconds episodes may be played alone again."""
+    return min(REPLAY_S, _DEADLINE_SHARE * subject.time_left_s)
+
+
 async def judge_by_replaying(
     suspects: Sequence[Suspect[T]],
+    replay: Callable[[Suspect[T], int], Awaitable[Deviations | None]],
+    *,
     among: int,
     alone: int,
-    replay: Callable[[Suspect[T], int], Awaitable[Deviations | None]],
+    within_s: float,
 ) -> ReplayVerdict[T]:
-    """Play suspects alone until it is clear whether they differ alone too, for `REPLAY_S` seconds at most.
+    """Play suspects alone until it is clear whether they differ alone too, for `within_s` seconds at most.
 
     Each suspect is played once with its own seed and actions. Where that shows the same it is explained, and where two
     plays of one suspect differ in a field, that field is random. What is left may still be an event that no seed
     decides, at the rate that was seen: in `differing` of `among` episodes. It would be in none of `plays` alone by
     chance with C(among, differing) / C(among + plays, differing), one side of Fisher's exact test (R. A. Fisher,
     The Design of Experiments, 1935); for many episodes about (1 - rate) ** plays, so that 9.2 / rate plays bring it
-    to one in ten thousand. Where `REPLAY_S` has no room for those, 3 / rate plays show an event of chance alone with a
+    to one in ten thousand. Where there is no time for those, 3 / rate plays show an event of chance alone with a
     probability of 0.95 (the rule of three, Hanley and Lippman-Hand, JAMA 249, 1983), which explains it; more are not
     played.
 
@@ -217,7 +228,7 @@ async def judge_by_replaying(
         if replays.plays <= 1:
             first_s = took_s
         pace_s = (took_s - first_s) / max(1, replays.plays - 1)
-        if replays.leads_nowhere(pace_s, REPLAY_S - took_s):
+        if replays.leads_nowhere(pace_s, within_s - took_s):
             return replays.verdict(CheckOutcome.INCONCLUSIVE if replays.unexplained else CheckOutcome.MET)
         suspect = replays.next()
         shown = await replay(suspect, replays.plays)
