@@ -1,8 +1,7 @@
-"""Intervals cover what they say, by exact enumeration; repetitions decide when they agree or have said enough."""
+"""Intervals cover what they say, by exact enumeration."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from dataclasses import replace
@@ -14,8 +13,6 @@ from hypothesis import strategies as st
 
 from pytest_openenv_scale.analysis.study import batch_points
 from pytest_openenv_scale.metrics.certainty import (
-    MOST_REPETITIONS,
-    decide_repetitions,
     least_samples,
     over_repetitions,
     percentile_ranks,
@@ -150,54 +147,6 @@ def test_the_interval_over_repetitions_covers_their_median_as_often_as_it_says(v
     inner = (rank_low or 1, rank_high or count)
     covers = sum(math.comb(count, below) for below in range(inner[0], inner[1])) / 2**count
     assert covers >= interval.confidence - 1e-12
-
-
-@pytest.mark.parametrize(
-    ("passed", "decision"),
-    [
-        ([], "again"),
-        ([True, True], "again"),
-        ([True] * 3, "passed"),
-        ([False] * 3, "failed"),
-        ([True, True, None], "again"),
-        ([True, True, None, True], "passed"),
-        ([True, True, False], "again"),
-        ([False, *[True] * 7], "passed"),
-        ([True, *[False] * 7], "failed"),
-        ([True, False] * 5, "failed"),
-        ([*[True, False] * 4, True, True], "passed"),
-        ([None] * 9, "again"),
-        ([None] * 10, "undecided"),
-    ],
-)
-def test_repetitions_decide_when_they_agree_or_have_said_enough(passed, decision):
-    assert decide_repetitions(passed, 3) == decision
-
-
-@given(st.lists(st.sampled_from([True, False, None]), max_size=MOST_REPETITIONS), st.integers(1, MOST_REPETITIONS))
-@settings(max_examples=100, deadline=None)
-def test_never_fewer_than_the_least_and_never_more_than_the_most(passed, least):
-    decision = decide_repetitions(passed, least)
-    known = sum(item is not None for item in passed)
-    if decision in ("passed", "failed"):
-        assert known >= least
-    if len(passed) == MOST_REPETITIONS:
-        assert decision != "again"
-    opposite = {"passed": "failed", "failed": "passed"}
-    turned = decide_repetitions([None if item is None else not item for item in passed], least)
-    passes = sum(item is True for item in passed)
-    if 2 * passes != known:
-        assert turned == opposite.get(decision, decision)
-
-
-def test_a_batch_that_passes_nine_times_in_ten_is_not_refused():
-    """By enumeration of all ways ten repetitions can go, in the order they come."""
-    chance = {"passed": 0.0, "failed": 0.0}
-    for outcomes in itertools.product([True, False], repeat=MOST_REPETITIONS):
-        weight = math.prod(0.9 if passed else 0.1 for passed in outcomes)
-        decisions = (decide_repetitions(outcomes[:count], 3) for count in range(MOST_REPETITIONS + 1))
-        chance[next(decision for decision in decisions if decision != "again")] += weight
-    assert chance["passed"] > 0.99
 
 
 # The figures of a batch

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals that assume no distribution, and when repetitions have decided.
+"""How sure a figure is: intervals that assume no distribution.
 
 Shares: the interval of Clopper and Pearson (Biometrika 26, 1934), which covers the true share at least as often as it
 says. Percentiles: two order statistics of the sample (David and Nagaraja, Order Statistics, 2003, section 7.1), exact
@@ -18,9 +18,6 @@ from pytest_openenv_scale.core.serialization import Jsonable
 
 CONFIDENCE = 0.95
 """How often an interval covers what it is of, at least."""
-
-MOST_REPETITIONS = 10
-"""Most repetitions of a candidate of a search."""
 
 _NEGLIGIBLE = 1e-20
 """Probability of a count from which on rarer ones are no longer added up."""
@@ -144,24 +141,3 @@ def over_repetitions(values: Sequence[float], confidence: float = CONFIDENCE) ->
     if low is None or high is None:
         return Interval(ordered[0], ordered[-1], 1 - 2.0 ** (1 - len(ordered)), "repetitions", len(ordered))
     return Interval(ordered[low - 1], ordered[high - 1], confidence, "repetitions", len(ordered))
-
-
-def decide_repetitions(
-    passed: Sequence[bool | None], least: int, most: int = MOST_REPETITIONS, confidence: float = CONFIDENCE
-) -> Literal["passed", "failed", "again", "undecided"]:
-    """Say whether the repetitions of a batch so far (None: in doubt) have decided that it passes, or fails.
-
-    Those in doubt count for nothing but their number. `least` that agree decide. Where they differ, more are needed,
-    until as many on one side would come out with at most (1 − confidence) if passing and failing were alike likely;
-    after `most` the majority decides, and a tie fails. "undecided" are `most` repetitions of which too few are known.
-    """
-    passes, failures = sum(item is True for item in passed), sum(item is False for item in passed)
-    known = passes + failures
-    if known >= least:
-        if 0 in (passes, failures):
-            return "passed" if passes else "failed"
-        larger = max(passes, failures)
-        by_chance = sum(math.comb(known, count) for count in range(larger, known + 1)) / 2**known
-        if by_chance <= 1 - confidence or len(passed) >= most:
-            return "passed" if passes > failures else "failed"
-    return "undecided" if len(passed) >= most else "again"
