@@ -167,3 +167,23 @@ def test_a_proxy_stands_in_every_report_and_its_password_in_nothing(real):
     files = [file for file in (real.path / "openenv-results").rglob("*") if file.is_file()]
     assert [file for file in files if any(word in file.read_bytes() for word in words)] == []
     assert SECRET not in str(result.stdout)
+
+
+def test_a_search_comes_to_the_limit_the_server_was_given(real):
+    real.tests(
+        "@pytest.mark.scaling(waits=[0.01], search='1..64', precision=0)\n@pytest.mark.slo(success=1)\n"
+        "def test_scale(scaling):\n    assert scaling.run().max_batch() == 23\n"
+    )
+    result = real.run_process("--openenv-target", "local:builtin,workers=1,max_envs=23")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*searched 1 to 64, exact: *; 23 passes in 3 of 3, 24 fails in 3 of 3*"])
+
+
+@pytest.mark.matrix
+def test_a_search_comes_to_a_limit_of_777_that_only_refusals_name(real):
+    real.tests(
+        "@pytest.mark.scaling(waits=[0.05], search=True, precision=0)\n@pytest.mark.slo(success=1)\n"
+        "def test_scale(scaling):\n    assert scaling.run().max_batch() == 777\n"
+    )
+    with running_server("--max-envs", 777) as (_, address):
+        real.run_process("--openenv-url", f"http://{address}").assert_outcomes(passed=1)

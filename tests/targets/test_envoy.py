@@ -24,6 +24,7 @@ from goldens import Golden
 from measuring import measure
 from pytest_openenv_scale.client.session import open_session
 from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.search import SearchRange
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -137,6 +138,18 @@ def test_three_replicas_hold_3000_sessions_each(tmp_path: Path) -> None:
     assert (cell.proxy.overflows, cell.proxy.troubles) == ({}, ())
     assert "spread at batch 9,000: " in terminal_text(sweep)
     assert "Envoy (round_robin)" in terminal_text(sweep)
+    assert not started_processes()
+
+
+def test_a_search_of_three_replicas_comes_to_the_sum_of_their_limits(tmp_path: Path) -> None:
+    with serve("envoy:replicas=3,app=builtin,workers=1,max_envs=20", tmp_path, largest_batch=200) as endpoint:
+        sweep = measure(
+            endpoint, tmp_path, 8, reps=3, search=SearchRange(1, 200), precision=0.0, wait=0.05, slo={"success": 1.0}
+        )
+    (verdict,) = sweep.verdicts
+    assert (verdict.feasible_max, verdict.infeasible_min) == (60, 61)
+    assert verdict.search is not None
+    assert verdict.search.tally(60) == (3, 3)
     assert not started_processes()
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -133,6 +134,45 @@ def test_a_sweep_of_a_given_url_names_the_limit_and_reads_the_servers_memory(tmp
     assert peak["rss_bytes"] > swept.workers * 20e6
     assert peak["threads"] is not None
     assert peak["descriptors"] is not None
+
+
+SEARCH = (
+    '@pytest.mark.scaling(waits=[0.05], search="1..128")\n@pytest.mark.slo(success=1)\n'
+    "def test_it(scaling):\n    scaling.run()\n"
+)
+
+
+def searched(folder: Path, url: str) -> dict[str, Any]:
+    """Search the max batch of a server and return its curve."""
+    write_test(folder, SEARCH)
+    run = run_pytest(folder, "--openenv-url", url, "--openenv-json", "report.json")
+    assert run.code == 0, run.output
+    return json.loads((folder / "report.json").read_text())["sweeps"][0]["curves"][0]
+
+
+def passes_every_time(curve: dict[str, Any]) -> bool:
+    """Whether the max batch of a search passed in each of its three repetitions and more."""
+    probes = [probe["passed"] for probe in curve["search"]["probes"] if probe["batch"] == curve["max_batch"]]
+    return len(probes) >= 3 and all(probes)
+
+
+def test_a_search_of_two_workers_ends_between_one_and_both_of_them(tmp_path):
+    swept = replace(QUICKEST, id="swept", max_envs=24)
+    with openenv_server(swept, tmp_path) as running:
+        curve = searched(tmp_path, running.url)
+    assert 24 <= curve["max_batch"] < curve["infeasible_min"] <= 49  # The kernel spreads connections by chance.
+    assert passes_every_time(curve)
+    assert curve["search"]["stop_reason"] in ("precision", "slope")
+
+
+@pytest.mark.matrix
+def test_five_searches_of_two_workers_agree(tmp_path):
+    swept = replace(QUICKEST, id="swept", max_envs=24)
+    with openenv_server(swept, tmp_path) as running:
+        curves = [searched(tmp_path, running.url) for _ in range(5)]
+    numbers = [curve["max_batch"] for curve in curves]
+    assert all(map(passes_every_time, curves))
+    assert max(numbers) <= 1.5 * min(numbers), numbers
 
 
 async def play_echo(server: OpenEnvServer, running: RunningServer) -> None:

@@ -24,6 +24,7 @@ NEED_NO_COMPILER = {
     "report_size.py",
     "endurance_power.py",
     "startup_cost.py",
+    "search_truth.py",
 }
 CLIENTS = {"c-floor", "ours", "aiohttp"}  # k6 is a guest: it joins where somebody installed it.
 
@@ -252,6 +253,14 @@ def test_profile_engine_sees_the_engine(compiler):
     assert done.returncode == 0, done.stderr
     assert "the server saw 30 sessions" in done.stdout
     assert "share.py" in done.stdout
+
+
+def test_search_truth_tells_how_near_searches_of_each_kind_come(tmp_path):
+    done = run("search_truth.py", "--servers", 2, "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "figures.json").read_text())
+    assert [kind["kind"] for kind in told["kinds"]] == ["sharp", "sloped", "noisy", "uneven", "drifting", "leaking"]
+    assert (told["kinds"][0]["within"], told["kinds"][0]["false"]) == (1.0, 0.0)
 
 
 def test_endurance_power_is_sure_of_a_steep_rise_and_of_a_flat_line(tmp_path):

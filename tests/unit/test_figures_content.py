@@ -6,6 +6,7 @@ import pytest
 from figures_samples import every_kind, in_doubt, one_point, replicas, stored
 from study_samples import a_study, sample
 
+from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.core.formatting import seconds
 from pytest_openenv_scale.reporting.figures import bars, lines
 from pytest_openenv_scale.reporting.figures.content import (
@@ -241,3 +242,13 @@ def test_an_axis_names_its_ends_and_as_many_batches_as_fit(batches, most, named)
 def test_long_names_are_broken_also_without_blanks():
     assert wrap_label("env.example-organisation.example", 16).count("\n") >= 1
     assert max(map(len, wrap_label("x" * 60, 16).split("\n"))) <= 17
+
+
+def test_a_searched_curve_is_drawn_by_its_repetitions_and_its_bracket():
+    from compare_samples import a_measured_run
+    from test_search_reports import CASES, CLIFF
+
+    drawn = lines.scaling_content(join_runs([a_measured_run(CASES["cliff"])]))
+    assert [point["batch"] for point in rows_of(drawn, "points")] == [batch for batch, _ in CLIFF]
+    assert rows_of(drawn, "brackets") == [{"panel": "ws · wait 1 s", "low": 777, "high": 778}]
+    assert rows_of(lines.scaling_content(every_kind()), "brackets") == []

@@ -16,6 +16,9 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.config.limits import Slo, parse_fail_on
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.reporting.content.searches import search_sentences
+from pytest_openenv_scale.reporting.content.verdicts import headline
+from pytest_openenv_scale.reporting.content.wording import max_batch_sentence
 from pytest_openenv_scale.reporting.json import run_document
 from pytest_openenv_scale.reporting.markdown.run import report_markdown
 from pytest_openenv_scale.reporting.text.sweep import curve_lines, sweep_failure_text
@@ -69,13 +72,27 @@ CASES: dict[str, SweepView] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_searched_curve_in_a_terminal(golden: Golden, case: str) -> None:
+def test_a_search_in_words(golden: Golden, case: str) -> None:
+    curve = CASES[case].curves[0]
+    golden([max_batch_sentence(curve), *search_sentences(curve), headline(curve)])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_they_stand_in_the_block_the_message_and_the_page(case: str) -> None:
     view = CASES[case]
-    golden("\n".join(line.text for line in curve_lines(view.record, view.curves[0], width=110)))
+    wanted = search_sentences(view.curves[0])
+    block = [line.text.strip() for line in curve_lines(view.record, view.curves[0], width=400)]
+    message = [line.strip() for line in sweep_failure_text(view, width=400).splitlines()]
+    assert set(wanted) <= set(block)
+    assert view.outcome is Outcome.MET or set(wanted) <= set(message)
+    assert all(f"- {sentence}" in report_markdown(a_run(view)) for sentence in wanted)
 
 
-def test_the_message_of_a_failing_test(golden: Golden) -> None:
-    golden(sweep_failure_text(CASES["fails"], width=110))
+def test_a_page_has_a_row_per_repetition_with_what_became_of_it() -> None:
+    page = report_markdown(a_run(CASES["slope"])).splitlines()
+    rows = [line for line in page if line.startswith("|") and ("✓ " in line or "✗ " in line) and "%" not in line[:9]]
+    assert [int(row.split("|")[1].replace(",", "")) for row in rows[-len(SLOPE) :]] == [batch for batch, _ in SLOPE]
+    assert sum("passes in a part of its repetitions" in row for row in rows) == 1
 
 
 def test_every_repetition_is_a_row_in_its_order() -> None:
@@ -141,10 +158,6 @@ def test_programs_read_the_search_beside_its_numbers() -> None:
     assert [probe["batch"] for probe in search["probes"]] == [batch for batch, _ in CLIFF]
     assert [probe["repetition"] for probe in search["probes"]] == [1, 1, 1, 1, 1, 2, 3, 2, 3]
     assert curve["first_breach"]["observed"] == pytest.approx(777 / 778)
-
-
-def test_a_report_has_the_rows_and_the_sentences(golden: Golden) -> None:
-    golden(report_markdown(a_run(CASES["slope"])))
 
 
 LOWER = ((1, 0), (650, 0), (700, 300), (690, 300), (690, 300), (690, 300), (650, 0), (650, 0))

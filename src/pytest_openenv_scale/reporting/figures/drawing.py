@@ -166,6 +166,7 @@ def draw_scaling(figure: content.FigureContent) -> Any:
     points = data_frame(figure.frames["points"], infrastructure=names, panel=panels)
     limits = data_frame(figure.frames["limits"], panel=panels)
     ends = data_frame(figure.frames["open"], infrastructure=names, panel=panels)
+    brackets = data_frame(figure.frames["brackets"], panel=panels)
     beside = content.side_by_side(names, list(points["batch"]))
     for table in (points, ends):
         table["x"] = table["batch"] * table["infrastructure"].astype(str).map(beside).astype(float)
@@ -177,6 +178,15 @@ def draw_scaling(figure: content.FigureContent) -> Any:
     grid = PanelGrid(len(panels), names, height=2.9 if len(panels) <= 2 else 2.4)
     return (
         p9.ggplot(points, p9.aes("x", "success", colour="infrastructure"))
+        + p9.geom_rect(
+            p9.aes(xmin="low", xmax="high"),
+            brackets,
+            ymin=-0.03,
+            ymax=1.06,
+            fill=content.MUTED,
+            alpha=0.25,
+            inherit_aes=False,
+        )
         + p9.geom_hline(p9.aes(yintercept="limit"), limits, linetype="dashed", colour=content.MUTED, size=0.6)
         + p9.geom_text(
             p9.aes("x", "limit", label="text"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_openenv_scale.analysis.axes import CurveHistory, HistoryPoint, ServerCount, ServerScaling, server_scalings
-from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, probe_points
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, METRICS
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
@@ -159,6 +159,16 @@ def scaling_content(study: Study) -> content.FigureContent | None:
         content.STATES_NOTE
         + ("    ▶  the largest batch asked for passes, nothing larger was tried" if open_ends else "")
     ]
+    brackets = [
+        (content.panel_of(curve), curve.verdict.feasible_max, curve.verdict.infeasible_min)
+        for curve in curves
+        if curve.verdict.search and curve.verdict.feasible_max and curve.verdict.infeasible_min
+    ]
+    if brackets:
+        notes.append(
+            "Searched: a marker is one repetition; shaded is the bracket, from the largest batch that passes to the"
+            " smallest that fails."
+        )
     if any(row[4] != row[5] for row in rows):
         notes.append("A marker is the worst repetition; the line through it is the range of the repetitions.")
     if len({curve.infrastructure for curve in curves}) > 1:
@@ -173,6 +183,7 @@ def scaling_content(study: Study) -> content.FigureContent | None:
             "points": content.frame(_SCALING_COLUMNS, rows),
             "limits": content.frame(("panel", "limit"), limits),
             "open": content.frame(("infrastructure", "panel", "batch", "success"), open_ends),
+            "brackets": content.frame(("panel", "low", "high"), brackets),
         },
         notes=notes,
     )
@@ -180,7 +191,7 @@ def scaling_content(study: Study) -> content.FigureContent | None:
 
 def _scaling_rows(curve: StudyCurve) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
-    for point in curve.points:
+    for point in probe_points(curve.curve):
         rates = [summary.success_rate for summary in point.repetitions if summary.success_rate is not None]
         if rates:
             series = (curve.infrastructure, content.panel_of(curve), point.batch)
