@@ -274,3 +274,26 @@ async def test_reachable_tells_what_each_part_took_and_which_action_was_played(g
     assert result.headline.startswith("/ws answers: connect ")
     golden(result.headline, masks={**TIMES, r"0\.\d+,": "VALUE,"})
     assert set(result.figures) == {"connect_s", "reset_s", "step_s", "close_s"}
+
+
+@pytest.mark.parametrize("rejoins", [True, False])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_server_that_somebody_starts_again_is_asked_and_the_restart_is_told(when: str, rejoins: bool) -> None:
+    exits: list[ExitStatus] = [ExitStatus("other", "ended")] if when == "before" else []
+
+    def rejoin() -> bool:
+        if rejoins:
+            exits.clear()
+        return rejoins
+
+    async def check(subject: Subject) -> CheckResult:
+        if when == "meanwhile":
+            exits.append(ExitStatus("other", "ended"))
+        return CheckResult(CheckOutcome.MET, "all is well")
+
+    endpoint = {"exit_reader": lambda: next(iter(exits), None), "rejoiner": rejoin}
+    result = run_check(make_subject("http://127.0.0.1:1", endpoint=endpoint), check, "http")
+    if when == "before":
+        assert result.outcome is (CheckOutcome.MET if rejoins else CheckOutcome.INCONCLUSIVE)
+    else:
+        assert (result.outcome, "listens again" in result.headline) == (CheckOutcome.MISSED, rejoins)

@@ -39,7 +39,7 @@ def run_check(subject: Subject, check: Check, needs: Needs = "steps") -> CheckRe
     A server without `/ws` skips every check; one that ends meanwhile fails it; one that ended before leaves it
     inconclusive. A check that is not over at the subject's deadline is cut off, and skipped as `unmet`.
     """
-    if ended := subject.endpoint.exit_status():
+    if (ended := subject.endpoint.exit_status()) and not subject.endpoint.rejoin():
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"the server is not running any more: {ended}")
     restarts = _restart_count(subject.endpoint)
     try:

@@ -223,7 +223,7 @@ def _restarted(refusal: Refusal) -> _Words:
     pid = _number(refusal, "pid")
     text = f"process {pid} of the server ended" if pid is not None else "the server ended"
     if refusal.figures.get("code") is not None:
-        text = "the server closed them as it stops or restarts (1012)"
+        text = "closed by the server as it stops or restarts (1012)"
     if refusal.figures.get("listens_again"):
         text += "; a server listens again"
     return text, "look for what ended it: its log, its supervisor, a deployment, dmesg"
@@ -263,7 +263,7 @@ _CLOSED = {
 def _closed(refusal: Refusal) -> _Words:
     code, phase = _number(refusal, "code"), refusal.figures.get("phase")
     meaning, remedy = _CLOSED.get(code or 0, ("", _LOG))
-    text = f"the server closed them with {refusal.cause.partition('_')[2]} in {phase}"
+    text = f"closed by the server with {refusal.cause.partition('_')[2]} in {phase}"
     words = _words(refusal).removeprefix("the server closed the session").removeprefix(": ")
     return f"{text}{f': {meaning}' if meaning else ''}{f' ({words})' if words else ''}", remedy
 
