@@ -265,7 +265,7 @@ async def _judge(concurrent: ConcurrentPlay, sharing: Sharing, manner: str) -> C
         details += _explained_details(verdict)
     if not concurrent.answers:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"{sessions}: none was answered", details=tuple(details))
-    headline = f"{sessions}, {concurrent.answers:,} answers: none showed another session's state"
+    headline = f"{sessions}, {concurrent.answers:,} answers: none showed another session's state{sharing.note}"
     if sharing.apart:
         return CheckResult(
             CheckOutcome.SKIPPED,

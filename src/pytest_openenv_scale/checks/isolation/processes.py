@@ -39,15 +39,22 @@ class Sharing:
 
     @property
     def sentences(self) -> Iterator[str]:
-        """What is known, in a sentence; none where nothing speaks for more than one process."""
+        """What sessions told of the processes that served them, in a sentence; none where they told nothing."""
         processes = "1 process" if self.pids == 1 else f"{self.pids} processes"
         if self.known:
             yield (
                 f"answers came from {processes} on {count_of(self.hosts, 'host')}; {self.together} of {self.sessions} "
                 "sessions shared a process with another"
             )
-        elif self.workers > 1:
-            yield f"the server has {self.workers} workers or more, and which sessions shared one is not known"
+
+    @property
+    def note(self) -> str:
+        """What to know beside a verdict on all sessions, in brackets; empty where one process may have served all."""
+        if self.pids > 1:
+            return f" ({self.together} of {self.sessions} shared one of {self.pids} processes)"
+        if not self.known and self.workers > 1:
+            return f" (which of {self.workers} workers or more served them is not known)"
+        return ""
 
 
 def sharing_of(processes: Mapping[int, tuple[str, int]], sessions: int, endpoint: Endpoint, slots: Slots) -> Sharing:

@@ -119,7 +119,8 @@ def judge_alone(subject: Subject, reference: SeedReference) -> CheckResult:
     if reference.example is not None and reference.answer == "random":
         headline = random_text(*reference.example)
         return CheckResult(CheckOutcome.SKIPPED, headline, REMEDY, details=details, figures=figures)
-    seeds = f"seeds {min(reference.expected)} to {max(reference.expected)}"
+    between = "and" if len(reference.expected) == 2 else "to"
+    seeds = f"seeds {min(reference.expected)} {between} {max(reference.expected)}"
     if not any(len(views) > 1 for views in reference.expected.values()):
         return CheckResult(CheckOutcome.INCONCLUSIVE, "no step was answered", details=details, figures=figures)
     if reference.answer == "no_seed_effect":
