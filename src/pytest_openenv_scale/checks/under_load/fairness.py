@@ -178,7 +178,8 @@ def judge(rounds: Sequence[FairnessRound], *, one_worker: bool) -> CheckResult:
             result,
             outcome=CheckOutcome.INCONCLUSIVE,
             headline=f"{starved}: starved, or all on one busier worker, which the observations do not tell",
-            remedy="write workers=N as a key of the target, or put the process id into observations (pid)",
+            remedy="where one worker serves, tell so with workers=1 in the target (on a URL that changes no server);"
+            " where several do, put the process id into observations (pid)",
         )
     headline = (
         f"{formatting.count_of(last.starved_sessions, 'session')} of {last.sessions} starved:"
