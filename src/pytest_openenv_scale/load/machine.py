@@ -59,7 +59,7 @@ class MachineLoad:
 
 
 def read_machine() -> MachineReading:
-    """Read what the kernel has counted so far; a few microseconds."""
+    """Read what the kernel has counted so far."""
     cores_s = steal_s = waiting_s = None
     runnable = None
     for line in _read_lines("stat"):

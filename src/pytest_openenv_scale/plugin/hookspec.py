@@ -93,7 +93,8 @@ def pytest_openenv_scale_cell_done(cell: Cell, summary: CellSummary) -> None:
 
     `cell.batch` counts sessions and `cell.wait` is seconds (None where the environment takes no wait). The
     times in `summary` are seconds, `success_rate` is a fraction (None where nothing was measured). Runs
-    between cells, so what it costs delays the next cell but is in no latency.
+    between cells, so what it costs delays the next cell but is in no latency. Of a repetition that was measured again,
+    as the client alone left it in doubt, it is called for the last attempt (`summary.attempt`).
 
     Example: a file that grows by a line per cell.
 
